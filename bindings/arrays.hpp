@@ -1,0 +1,58 @@
+// The gate for every array that crosses from Python: exact dtype, C-contiguous, right number of
+// dimensions and lengths, writable where it is written. `noconvert` on each argument makes pybind
+// raise TypeError instead of copying; the helpers here check the rest.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "block.hpp"
+
+namespace ncut::bindings {
+
+namespace py = pybind11;
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+template <class T>
+void check_ndim(const Array<T>& array, py::ssize_t ndim, const char* name) {
+  if (array.ndim() != ndim) {
+    throw std::invalid_argument(std::string(name) + ": must have " + std::to_string(ndim) +
+                                " dimensions");
+  }
+}
+
+template <class T>
+void check_length(const Array<T>& array, std::int64_t length, const char* name) {
+  check_ndim(array, 1, name);
+  if (array.shape(0) != length) {
+    throw std::invalid_argument(std::string(name) + ": must have length " +
+                                std::to_string(length));
+  }
+}
+
+template <class W>
+DenseBlock<W> dense_block(const Array<W>& weights) {
+  check_ndim(weights, 2, "weights");
+  return {weights.data(), weights.shape(0), weights.shape(1)};
+}
+
+// Index values are trusted: the graph room checks matrices from outside once.
+template <class W, class I>
+SparseBlock<W, I> sparse_block(const Array<I>& indptr, const Array<I>& indices,
+                               const Array<W>& values, std::int64_t n_cols) {
+  check_ndim(indptr, 1, "indptr");
+  if (indptr.shape(0) < 1) throw std::invalid_argument("indptr: must not be empty");
+  const std::int64_t n_rows = indptr.shape(0) - 1;
+  const auto entries = static_cast<std::int64_t>(indptr.data()[n_rows]);
+  check_length(indices, entries, "indices");
+  check_length(values, entries, "values");
+  return {indptr.data(), indices.data(), values.data(), n_rows, n_cols};
+}
+
+}  // namespace ncut::bindings

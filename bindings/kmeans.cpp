@@ -1,0 +1,32 @@
+#include "kmeans.hpp"
+
+#include "arrays.hpp"
+#include "module.hpp"
+
+namespace ncut::bindings {
+
+void register_kmeans(py::module_& m) {
+  m.def(
+      "kmeans",
+      [](const Array<float>& points, Array<std::int32_t> labels, std::int64_t n_clusters,
+         std::int64_t n_init, std::int64_t max_iterations, double tolerance, std::uint64_t seed,
+         std::uint32_t stream, int n_threads) {
+        check_ndim(points, 2, "points");
+        const std::int64_t n = points.shape(0), d = points.shape(1);
+        check_length(labels, n, "labels");
+        if (n_clusters < 1 || n_clusters > n || n_init < 1 || d < 1) {
+          throw std::invalid_argument("n_clusters, n_init: must be positive, n_clusters <= n");
+        }
+        const float* from = points.data();
+        std::int32_t* to = labels.mutable_data();
+        const py::gil_scoped_release release;
+        return kmeans(
+            from, n, d,
+            {n_clusters, n_init, max_iterations, tolerance, seed, stream, n_threads}, to);
+      },
+      py::arg("points").noconvert(), py::arg("labels").noconvert(), py::arg("n_clusters"),
+      py::arg("n_init"), py::arg("max_iterations"), py::arg("tolerance"), py::arg("seed"),
+      py::arg("stream"), py::arg("n_threads"));
+}
+
+}  // namespace ncut::bindings

@@ -1,0 +1,118 @@
+// Philox4x32-10, a counter-based generator: the numbers depend only on (seed, stream, substream),
+// never on which thread or process draws them.
+// Source: Salmon, Moraes, Dror, Shaw (2011), Parallel random numbers: as easy as 1, 2, 3.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+
+#include "portable.hpp"
+
+namespace ncut {
+
+class Philox {
+ public:
+  Philox(std::uint64_t seed, std::uint32_t stream, std::uint32_t substream)
+      : key0_(static_cast<std::uint32_t>(seed)),
+        key1_(static_cast<std::uint32_t>(seed >> 32)),
+        stream_(stream),
+        substream_(substream) {}
+
+  std::uint32_t next() {
+    if (used_ == kBuffered) refill();
+    return buffer_[used_++];
+  }
+
+  std::uint64_t next64() {
+    const std::uint64_t high = next();
+    return (high << 32) | next();
+  }
+
+  // Uniform in [0, bound), without bias (Lemire 2019, Fast random integer generation in an
+  // interval). bound > 0.
+  std::uint32_t below(std::uint32_t bound) {
+    std::uint64_t product = std::uint64_t{next()} * bound;
+    auto low = static_cast<std::uint32_t>(product);
+    if (low < bound) {
+      const std::uint32_t threshold = (0U - bound) % bound;
+      while (low < threshold) {
+        product = std::uint64_t{next()} * bound;
+        low = static_cast<std::uint32_t>(product);
+      }
+    }
+    return static_cast<std::uint32_t>(product >> 32);
+  }
+
+  // The same for bounds of any size, by rejection from the next power of two.
+  std::uint64_t below64(std::uint64_t bound) {
+    if (bound <= UINT32_MAX) return below(static_cast<std::uint32_t>(bound));
+    std::uint64_t mask = bound - 1;
+    for (int shift = 1; shift < 64; shift *= 2) mask |= mask >> shift;
+    std::uint64_t draw = next64() & mask;
+    while (draw >= bound) draw = next64() & mask;
+    return draw;
+  }
+
+  // Uniform in [0, 1), 53 bits.
+  double uniform() { return static_cast<double>(next64() >> 11) * 0x1p-53; }
+
+  // Standard normal, by Box and Muller; the pair's second number is kept for the next call.
+  double normal() {
+    if (has_spare_) {
+      has_spare_ = false;
+      return spare_;
+    }
+    const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform()));
+    const double angle = 6.283185307179586 * uniform();
+    spare_ = radius * std::sin(angle);
+    has_spare_ = true;
+    return radius * std::cos(angle);
+  }
+
+ private:
+  static constexpr int kLanes = 16;
+  static constexpr int kBuffered = 4 * kLanes;
+
+  // Sixteen counters side by side, so that the compiler can use vector registers.
+  void refill() {
+    std::array<std::uint32_t, kLanes> x0, x1, x2, x3;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const std::uint64_t counter = counter_ + static_cast<std::uint64_t>(lane);
+      x0[lane] = static_cast<std::uint32_t>(counter);
+      x1[lane] = static_cast<std::uint32_t>(counter >> 32);
+      x2[lane] = stream_;
+      x3[lane] = substream_;
+    }
+    std::uint32_t key0 = key0_, key1 = key1_;
+    for (int round = 0; round < 10; ++round) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const std::uint64_t a = std::uint64_t{0xD2511F53U} * x0[lane];
+        const std::uint64_t b = std::uint64_t{0xCD9E8D57U} * x2[lane];
+        x0[lane] = static_cast<std::uint32_t>(b >> 32) ^ x1[lane] ^ key0;
+        x2[lane] = static_cast<std::uint32_t>(a >> 32) ^ x3[lane] ^ key1;
+        x1[lane] = static_cast<std::uint32_t>(b);
+        x3[lane] = static_cast<std::uint32_t>(a);
+      }
+      key0 += 0x9E3779B9U;
+      key1 += 0xBB67AE85U;
+    }
+    for (int lane = 0; lane < kLanes; ++lane) {
+      buffer_[4 * lane] = x0[lane];
+      buffer_[4 * lane + 1] = x1[lane];
+      buffer_[4 * lane + 2] = x2[lane];
+      buffer_[4 * lane + 3] = x3[lane];
+    }
+    counter_ += kLanes;
+    used_ = 0;
+  }
+
+  std::uint32_t key0_, key1_, stream_, substream_;
+  std::uint64_t counter_ = 0;
+  std::array<std::uint32_t, kBuffered> buffer_{};
+  int used_ = kBuffered;
+  double spare_ = 0.0;
+  bool has_spare_ = false;
+};
+
+}  // namespace ncut

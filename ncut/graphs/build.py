@@ -1,0 +1,146 @@
+"""Blocks of weights -> NeuronGraph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError
+from ncut.graphs.neuron_graph import NeuronGraph
+from ncut.graphs.validate import check_adjacency, check_block
+from ncut.types import Block, Layer, LeftOut
+
+if TYPE_CHECKING:
+    from ncut.types import Weights
+
+# Below this share of non-zeros a CSR product and a CSR shuffle beat the dense ones.
+SPARSE_BELOW = 0.25
+
+
+def build_graph(
+    layers: Sequence[tuple[str, int]],
+    blocks: Iterable[tuple[int, int, NDArray[np.floating], str]],
+    *,
+    left_out: Iterable[LeftOut] = (),
+    name: str = "",
+) -> NeuronGraph:
+    """Assemble a graph from its layers and the weights between them.
+
+    Parameters
+    ----------
+    layers : sequence of (name, size)
+        The layers, in the order in which their vertices are numbered.
+    blocks : iterable of (source, target, weights, name)
+        Positions of two different layers, the edge weights between them, an array of shape
+        (source size, target size) of finite non-negative numbers, and the parameter's name
+        for messages. Blocks between the same two layers are added up.
+    left_out : iterable of LeftOut
+        What of the model is not in the graph.
+    name : str
+        The model's name, for reports.
+
+    Raises
+    ------
+    InputError
+        If there are no blocks, or one has the wrong shape, negative, NaN or infinite entries,
+        or only zeros.
+    """
+    starts = np.concatenate([[0], np.cumsum([size for _, size in layers])])
+    built = tuple(
+        Layer(layer_name, int(start), int(size))
+        for (layer_name, size), start in zip(layers, starts, strict=False)
+    )
+    sums: dict[tuple[int, int], tuple[NDArray[np.floating], str]] = {}
+    for source, target, values, label in blocks:
+        weights = _as_edge_weights(values, f"layer {label!r}")
+        expected = (built[source].size, built[target].size)
+        if weights.shape != expected:
+            raise InputError(
+                f"layer {label!r}: weights of shape {weights.shape}, but it lies between "
+                f"{built[source].name!r} and {built[target].name!r}, which need {expected}"
+            )
+        check_block(weights, f"layer {label!r}")
+        if source > target:
+            source, target, weights = target, source, weights.T
+        if (source, target) in sums:
+            other, other_label = sums[source, target]
+            weights, label = other + weights, f"{other_label}+{label}"
+        sums[source, target] = (weights, label)
+    if not sums:
+        raise InputError("model: no weights found that connect two layers of neurons")
+    return NeuronGraph(
+        layers=built,
+        blocks=tuple(
+            Block(source, target, _compressed(weights), label)
+            for (source, target), (weights, label) in sorted(sums.items(), key=lambda kv: kv[0])
+        ),
+        left_out=tuple(left_out),
+        name=name,
+    )
+
+
+def from_adjacency(adjacency: Any, *, name: str = "adjacency") -> NeuronGraph:
+    """Make a graph of one layer from a symmetric sparse adjacency matrix.
+
+    Parameters
+    ----------
+    adjacency : scipy sparse matrix or array, shape (n, n)
+        Finite non-negative edge weights, symmetric. The diagonal (self-loops) is left out.
+
+    Raises
+    ------
+    InputError
+        If the matrix is not square, symmetric, finite, non-negative, or has no edges.
+    """
+    from scipy import sparse
+
+    matrix = sparse.csr_array(adjacency)
+    if matrix.dtype not in (np.float32, np.float64):
+        matrix = matrix.astype(np.float64)
+    check_adjacency(matrix)
+    upper = sparse.csr_array(sparse.triu(matrix, k=1))
+    upper.eliminate_zeros()
+    if not upper.nnz:
+        raise InputError("adjacency: no edges outside the diagonal")
+    n_loops = int(np.count_nonzero(matrix.diagonal()))
+    left_out = [LeftOut("diagonal", (n_loops,), "self-loops")] if n_loops else []
+    n = matrix.shape[0]
+    return NeuronGraph(
+        layers=(Layer("vertices", 0, n),),
+        blocks=(Block(0, 0, canonical_csr(upper), "adjacency"),),
+        left_out=tuple(left_out),
+        name=name,
+    )
+
+
+def canonical_csr(matrix: sparse.csr_array) -> sparse.csr_array:
+    """Sort the indices, and give them int32 where they fit and int64 where they do not."""
+    matrix.sort_indices()
+    fits = max(matrix.nnz, *matrix.shape) <= np.iinfo(np.int32).max
+    index = np.int32 if fits else np.int64
+    matrix.indptr = matrix.indptr.astype(index, copy=False)
+    matrix.indices = matrix.indices.astype(index, copy=False)
+    return matrix
+
+
+def _as_edge_weights(values: Any, what: str) -> NDArray[np.floating]:
+    array = np.asarray(values)
+    if array.ndim != 2:
+        raise InputError(f"{what}: weights must be a matrix, got shape {array.shape}")
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{what}: weights must be real numbers, got dtype {array.dtype}")
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
+    return array
+
+
+def _compressed(weights: NDArray[np.floating]) -> Weights:
+    """Store a block the way that is fast for its density."""
+    if np.count_nonzero(weights) >= SPARSE_BELOW * weights.size:
+        return np.ascontiguousarray(weights)
+    from scipy import sparse
+
+    return canonical_csr(sparse.csr_array(weights))

@@ -1,0 +1,197 @@
+"""NeuronGraph: a weighted, undirected graph of neurons, kept as blocks between layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut import kernels
+from ncut.errors import InputError, import_extra
+from ncut.types import Block, Layer, LeftOut
+
+if TYPE_CHECKING:
+    import networkx
+    from scipy import sparse
+
+LaplacianKind = Literal["unnormalized", "sym", "norm"]
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronGraph:
+    """A weighted, undirected graph whose vertices are the neurons of a network.
+
+    Use `ncut.graph(model)` to make one. The vertices of a layer are numbered consecutively,
+    layer after layer; the weights are kept once, as blocks between layers, and `adjacency`
+    is assembled from them when it is first asked for.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        Name, first vertex and size of each layer.
+    blocks : tuple of Block
+        The edges between two layers, sorted by (source, target), at most one per pair.
+    left_out : tuple of LeftOut
+        Parameters and neurons of the model that are not in the graph, and why.
+    name : str
+        The model's name.
+    """
+
+    layers: tuple[Layer, ...]
+    blocks: tuple[Block, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    name: str = ""
+
+    @property
+    def n_vertices(self) -> int:
+        """Number of vertices, those without edges included."""
+        return self.layers[-1].start + self.layers[-1].size
+
+    @cached_property
+    def n_edges(self) -> int:
+        """Number of undirected edges: the non-zero weights of all blocks."""
+        return sum(kernels.count_edges(block.weights) for block in self.blocks)
+
+    @cached_property
+    def degrees(self) -> NDArray[np.float64]:
+        """Sum of the weights of each vertex's edges, shape (n_vertices,), float64."""
+        return kernels.degrees(self.n_vertices, self.placed_blocks())
+
+    @cached_property
+    def adjacency(self) -> sparse.csr_array:
+        """Symmetric adjacency matrix A, shape (n_vertices, n_vertices), zero diagonal.
+
+        Indices are int32 where the matrix allows it and int64 where not; the data have the
+        blocks' type (float64 if any block has it).
+        """
+        from scipy import sparse
+
+        indptr, indices, data = kernels.assemble_csr(self.n_vertices, self.placed_blocks())
+        matrix = sparse.csr_array((data, indices, indptr), shape=(self.n_vertices, self.n_vertices))
+        matrix.has_canonical_format = True
+        return matrix
+
+    def laplacian(self, kind: LaplacianKind = "sym") -> sparse.csr_array:
+        """Laplacian of the graph as a sparse float64 matrix.
+
+        Parameters
+        ----------
+        kind : {"sym", "norm", "unnormalized"}
+            I - D^-1/2 A D^-1/2, I - D^-1 A, or D - A, with D the diagonal matrix of degrees.
+            Rows of vertices without edges are zero in all three.
+
+        Raises
+        ------
+        InputError
+            If `kind` is none of these.
+
+        Source: von Luxburg (2007), A tutorial on spectral clustering, section 3.
+        """
+        from scipy import sparse
+
+        adjacency = self.adjacency.astype(np.float64)
+        if kind == "unnormalized":
+            return sparse.csr_array(sparse.diags_array(self.degrees) - adjacency)
+        if kind not in ("sym", "norm"):
+            raise InputError(f"kind: must be 'sym', 'norm' or 'unnormalized', got {kind!r}")
+        connected = self.degrees > 0
+        inverse = np.zeros(self.n_vertices)
+        np.divide(1.0, self.degrees, out=inverse, where=connected)
+        identity = sparse.diags_array(connected.astype(np.float64))
+        if kind == "norm":
+            return sparse.csr_array(identity - sparse.diags_array(inverse) @ adjacency)
+        root = sparse.diags_array(np.sqrt(inverse))
+        return sparse.csr_array(identity - root @ adjacency @ root)
+
+    def without_isolated(self) -> tuple[NeuronGraph, NDArray[np.intp]]:
+        """The graph without the vertices that have no edges, and the numbers of those kept.
+
+        Each layer's matrices shrink accordingly. Returns the graph itself if nothing is
+        isolated.
+        """
+        connected = self.degrees > 0
+        kept = np.flatnonzero(connected)
+        if kept.size == self.n_vertices:
+            return self, kept
+        rows = [np.flatnonzero(connected[layer.slice]) for layer in self.layers]
+        starts = np.concatenate([[0], np.cumsum([r.size for r in rows])])
+        layers = tuple(
+            Layer(layer.name, int(start), r.size)
+            for layer, start, r in zip(self.layers, starts, rows, strict=False)
+        )
+        blocks = tuple(
+            Block(
+                block.source,
+                block.target,
+                _select(block.weights, rows[block.source], rows[block.target]),
+                block.name,
+            )
+            for block in self.blocks
+        )
+        return NeuronGraph(layers, blocks, self.left_out, self.name), kept
+
+    def placed_blocks(self) -> list[tuple[int, int, Block]]:
+        """Each block with the first vertex of its source and of its target layer."""
+        return [
+            (self.layers[block.source].start, self.layers[block.target].start, block)
+            for block in self.blocks
+        ]
+
+    def to_networkx(self) -> networkx.Graph:
+        """The graph as a `networkx.Graph` with edge attribute "weight" and node attribute "layer".
+
+        Raises
+        ------
+        MissingExtraError
+            If networkx is not installed.
+        """
+        nx = import_extra("networkx", "all")
+        graph = nx.from_scipy_sparse_array(self.adjacency)
+        for layer in self.layers:
+            for vertex in range(layer.start, layer.start + layer.size):
+                graph.nodes[vertex]["layer"] = layer.name
+        return graph
+
+    def save(self, path: str | Path) -> None:
+        """Write the graph to an `.npz` file that `NeuronGraph.load` and `ncut.graph` read."""
+        from ncut.graphs.storage import save_graph
+
+        save_graph(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> NeuronGraph:
+        """Read a graph that `save` wrote.
+
+        Raises
+        ------
+        ModelError
+            If the file cannot be read or holds something else.
+        """
+        from ncut.graphs.storage import load_graph
+
+        return load_graph(path)
+
+    def __repr__(self) -> str:
+        sizes = "-".join(str(layer.size) for layer in self.layers)
+        return (
+            f"NeuronGraph({self.name!r}, {self.n_vertices} vertices, {self.n_edges} edges, "
+            f"layers {sizes})"
+        )
+
+
+def _select(
+    weights: NDArray[np.floating] | sparse.csr_array, rows: NDArray[np.intp], cols: NDArray[np.intp]
+) -> NDArray[np.floating] | sparse.csr_array:
+    if isinstance(weights, np.ndarray):
+        return np.ascontiguousarray(weights[np.ix_(rows, cols)])
+    from scipy import sparse
+
+    selected = sparse.csr_array(weights[rows][:, cols])
+    selected.indptr = selected.indptr.astype(weights.indptr.dtype, copy=False)
+    selected.indices = selected.indices.astype(weights.indices.dtype, copy=False)
+    selected.sort_indices()
+    return selected

@@ -1,0 +1,136 @@
+"""The only door to the compiled core: chooses the kernel, allocates the outputs, calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.types import Block
+
+try:
+    from ncut import _core
+except ImportError as error:
+    raise ImportError(
+        "ncut's compiled core is missing: install the package (pip install .) instead of "
+        "importing it from its source folder"
+    ) from error
+
+if TYPE_CHECKING:
+    from ncut.types import Weights
+
+    PlacedBlocks = Sequence[tuple[int, int, Block]]
+    """Blocks with the first vertex of their source and of their target layer."""
+
+
+def _view(weights: Weights) -> tuple[str, tuple[Any, ...]]:
+    """Which family of kernels reads these weights, and the arguments that describe them."""
+    if isinstance(weights, np.ndarray):
+        return "dense", (weights,)
+    return "sparse", (weights.indptr, weights.indices, weights.data, weights.shape[1])
+
+
+def _call(kernel: str, weights: Weights, *arguments: Any) -> None:
+    family, view = _view(weights)
+    getattr(_core, f"{kernel}_{family}")(*view, *arguments)
+
+
+def count_edges(weights: Weights) -> int:
+    """Number of non-zero weights of a block."""
+    values = weights if isinstance(weights, np.ndarray) else weights.data
+    return int(np.count_nonzero(values))
+
+
+def degrees(n_vertices: int, blocks: PlacedBlocks) -> NDArray[np.float64]:
+    """Sum of the edge weights of each vertex, shape (n_vertices,)."""
+    sums = np.zeros(n_vertices)
+    for first_row, first_col, block in blocks:
+        n_rows, n_cols = block.weights.shape
+        rows, cols = sums[first_row : first_row + n_rows], sums[first_col : first_col + n_cols]
+        _call("add_degrees", block.weights, rows, cols)
+    return sums
+
+
+def assemble_csr(
+    n_vertices: int, blocks: PlacedBlocks
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """`indptr`, `indices`, `data` of the symmetric adjacency; blocks sorted by source, target."""
+    counts = np.zeros(n_vertices, dtype=np.int64)
+    for first_row, first_col, block in blocks:
+        n_rows, n_cols = block.weights.shape
+        rows, cols = counts[first_row : first_row + n_rows], counts[first_col : first_col + n_cols]
+        _call("count_nonzero", block.weights, rows, cols)
+    indptr = np.zeros(n_vertices + 1, dtype=np.int64)
+    np.cumsum(counts, out=indptr[1:])
+    n_entries = int(indptr[-1])
+    fits = max(n_entries, n_vertices) <= np.iinfo(np.int32).max
+    indices = np.empty(n_entries, dtype=np.int32 if fits else np.int64)
+    data = np.empty(n_entries, dtype=np.result_type(*(block.weights.dtype for *_, block in blocks)))
+    cursor = indptr[:-1].copy()
+    for first_row, first_col, block in blocks:
+        _call("fill_symmetric", block.weights, first_row, first_col, cursor, indices, data)
+    return indptr.astype(indices.dtype), indices, data
+
+
+def volumes_and_cuts(
+    blocks: PlacedBlocks, labels: NDArray[np.int32], k: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Volume of each cluster and weight of the edges that leave it, each of shape (k,)."""
+    volume, cut = np.zeros(k), np.zeros(k)
+    for first_row, first_col, block in blocks:
+        n_rows, n_cols = block.weights.shape
+        rows, cols = labels[first_row : first_row + n_rows], labels[first_col : first_col + n_cols]
+        _call("add_cut", block.weights, rows, cols, volume, cut)
+    return volume, cut
+
+
+def permute(values: NDArray[np.floating], seed: int, stream: int, substream: int) -> None:
+    """Permute a contiguous array of any shape in place, every order equally likely."""
+    if not values.flags.c_contiguous:
+        raise ValueError("values: must be C-contiguous, or the permutation would be lost")
+    _core.permute(values.reshape(-1), seed, stream, substream)
+
+
+def draw_kde(
+    sample: NDArray[np.floating],
+    bandwidth: float,
+    values: NDArray[np.floating],
+    seed: int,
+    stream: int,
+    substream: int,
+) -> None:
+    """Fill `values` with draws from the Gaussian kernel density of `sample`, folded at zero."""
+    _core.draw_kde(sample, bandwidth, values, seed, stream, substream)
+
+
+def random_pattern(
+    like: Any, triangle: bool, seed: int, stream: int, substream: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """`indptr` and `indices` for as many entries as `like` has, at random positions.
+
+    All positions of the matrix, or with `triangle` those above the diagonal.
+    """
+    indptr, indices = np.empty_like(like.indptr), np.empty_like(like.indices)
+    _core.random_pattern(indptr, indices, like.shape[1], triangle, seed, stream, substream)
+    return indptr, indices
+
+
+def kmeans(
+    points: NDArray[np.float32],
+    n_clusters: int,
+    *,
+    n_init: int,
+    max_iterations: int,
+    tolerance: float,
+    seed: int,
+    stream: int,
+    threads: int,
+) -> tuple[NDArray[np.int32], float]:
+    """Labels, shape (n,), and inertia of the best of `n_init` runs of k-means."""
+    labels = np.empty(points.shape[0], dtype=np.int32)
+    inertia = _core.kmeans(
+        points, labels, n_clusters, n_init, max_iterations, tolerance, seed, stream, threads
+    )
+    return labels, inertia

@@ -1,0 +1,49 @@
+"""Which random numbers are for what: a seed, and a stream for each purpose and shuffle.
+
+The counter-based generator makes the numbers of one stream independent of all others, so that
+shuffle i of seed s is the same in every thread and process.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from ncut.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NETWORK = 0
+"""Number of the measured network among the graphs of an analysis; shuffle i is graph i + 1."""
+
+
+class Purpose(enum.IntEnum):
+    """What a stream's numbers are used for."""
+
+    SHUFFLE = 0
+    KMEANS = 1
+    START_VECTORS = 2
+
+
+def stream(purpose: Purpose, graph_number: int) -> int:
+    """The stream (32 bits) of one purpose for one graph of an analysis."""
+    return 4 * graph_number + purpose
+
+
+def check_seed(seed: object) -> int:
+    """Return the seed as an int, or say what is wrong with it."""
+    import numpy as np
+
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise InputError(f"seed: must be a whole number, got {seed!r}")
+    if not 0 <= seed < 2**64:
+        raise InputError(f"seed: must lie between 0 and 2**64 - 1, got {seed}")
+    return int(seed)
+
+
+def numpy_generator(seed: int, purpose: Purpose, graph_number: int) -> np.random.Generator:
+    """A NumPy generator for one purpose and graph."""
+    import numpy as np
+
+    return np.random.Generator(np.random.Philox(key=[seed, stream(purpose, graph_number)]))

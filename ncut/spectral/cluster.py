@@ -1,0 +1,105 @@
+"""cluster(): spectral clustering of a graph of neurons."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from ncut.graphs import NeuronGraph
+from ncut.graphs.validate import check_n_clusters
+from ncut.randomness import NETWORK, check_seed
+from ncut.spectral.cut import as_graph, normalized_cut
+from ncut.spectral.embedding import embed
+from ncut.spectral.kmeans import partition, restarts
+from ncut.threads import n_threads, single_threaded_blas
+from ncut.types import Clustering
+
+
+def cluster(
+    graph: Any,
+    k: int = 12,
+    *,
+    n_init: int | Literal["auto"] = "auto",
+    solver: str = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+) -> Clustering:
+    """Partition a graph into k clusters by normalized spectral clustering.
+
+    The embedding holds the k eigenvectors of L_norm = I - D^-1 A with the smallest eigenvalues,
+    the constant one included; its rows are not normalized; k-means partitions them.
+
+    Parameters
+    ----------
+    graph : NeuronGraph or scipy sparse symmetric adjacency, n vertices
+        Vertices without edges are left out and labelled -1.
+    k : int, default 12
+        Number of clusters, at least 2 and less than the number of vertices with edges.
+    n_init : int or "auto"
+        Restarts of k-means, the best by inertia is kept; "auto" is 25, and 100 above 2,000
+        vertices.
+    solver : {"auto", "arpack", "lobpcg", "dense"}
+        Eigensolver; "auto" chooses by size, and the result says what it took.
+    seed : int, default 0
+        The same seed gives the same result, whatever the number of threads.
+    threads : int, optional
+        Threads to use; all cores by default.
+
+    Returns
+    -------
+    Clustering
+        Labels, normalized cut, eigenvalues, and how well the eigensolver did.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used; the message names it.
+
+    Source: Shi and Malik (2000); von Luxburg (2007), section 4; Filan et al. (2021),
+    algorithm 1.
+    """
+    whole = as_graph(graph)
+    connected, kept = whole.without_isolated()
+    k = check_n_clusters(k, connected.n_vertices)
+    with single_threaded_blas():
+        found = cluster_connected(
+            connected,
+            k,
+            n_init=restarts(n_init, connected.n_vertices),
+            solver=solver,
+            seed=check_seed(seed),
+            graph_number=NETWORK,
+            threads=n_threads(threads),
+        )
+    labels = np.full(whole.n_vertices, -1, dtype=np.int32)
+    labels[kept] = found.labels
+    return replace(found, labels=labels)
+
+
+def cluster_connected(
+    graph: NeuronGraph,
+    k: int,
+    *,
+    n_init: int,
+    solver: str,
+    seed: int,
+    graph_number: int,
+    threads: int,
+) -> Clustering:
+    """`cluster` for a graph without isolated vertices, arguments checked by the caller."""
+    embedding = embed(graph, k, solver=solver, seed=seed, graph_number=graph_number)
+    labels = partition(
+        embedding.points, k, n_init=n_init, seed=seed, graph_number=graph_number, threads=threads
+    )
+    return Clustering(
+        labels=labels,
+        ncut=normalized_cut(graph, labels),
+        eigenvalues=embedding.eigenvalues,
+        k=k,
+        solver=embedding.solver,
+        residual=embedding.residual,
+        converged=embedding.converged,
+        n_init=n_init,
+    )

@@ -1,0 +1,71 @@
+"""The normalized cut of a partition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ncut import kernels
+from ncut.errors import InputError
+from ncut.graphs import NeuronGraph, from_adjacency
+
+
+def as_graph(graph: Any) -> NeuronGraph:
+    """A NeuronGraph as it is, a scipy sparse adjacency as a graph of one layer."""
+    return graph if isinstance(graph, NeuronGraph) else from_adjacency(graph)
+
+
+def normalized_cut(graph: Any, labels: ArrayLike) -> float:
+    """Normalized cut of a partition: sum over clusters X of W(X, V \\ X) / vol(X).
+
+    W(X, Y) is the weight of the edges between X and Y, vol(X) the sum of the degrees in X.
+    The value lies between 0 (no edges between clusters) and the number of clusters. A cluster
+    without edges adds nothing.
+
+    Parameters
+    ----------
+    graph : NeuronGraph or scipy sparse symmetric adjacency, n vertices
+    labels : array_like of int, shape (n,)
+        Cluster of each vertex, any numbers from 0 up; negative: in no cluster (its edges still
+        count as leaving the clusters at their other ends).
+
+    Raises
+    ------
+    InputError
+        If `labels` has the wrong length or is not of whole numbers.
+
+    Notes
+    -----
+    One pass over the edges, sums in float64.
+
+    Source: Shi and Malik (2000), Normalized cuts and image segmentation; Filan et al. (2021),
+    Clusterability in neural networks, section 1.1.
+    """
+    graph = as_graph(graph)
+    checked = _check_labels(labels, graph.n_vertices)
+    k = int(checked.max(initial=-1)) + 1
+    if k == 0:
+        raise InputError("labels: no vertex is in a cluster")
+    if (checked < 0).any():
+        # A cluster of their own, not counted, keeps the edges to unlabelled vertices cut.
+        outside = np.where(checked < 0, np.int32(k), checked)
+        volume, cut = kernels.volumes_and_cuts(graph.placed_blocks(), outside, k + 1)
+        volume, cut = volume[:k], cut[:k]
+    else:
+        volume, cut = kernels.volumes_and_cuts(graph.placed_blocks(), checked, k)
+    return float(np.sum(cut[volume > 0] / volume[volume > 0]))
+
+
+def _check_labels(labels: ArrayLike, n_vertices: int) -> NDArray[np.int32]:
+    array = np.asarray(labels)
+    if array.shape != (n_vertices,):
+        raise InputError(
+            f"labels: shape {array.shape}; the graph needs one label per vertex, ({n_vertices},)"
+        )
+    if array.dtype.kind not in "iu":
+        raise InputError(f"labels: must be whole numbers, got dtype {array.dtype}")
+    if array.size and array.max() >= np.iinfo(np.int32).max:
+        raise InputError("labels: too large; number the clusters from 0")
+    return np.ascontiguousarray(np.maximum(array, -1), dtype=np.int32)
