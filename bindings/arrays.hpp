@@ -31,8 +31,7 @@ template <class T>
 void check_length(const Array<T>& array, std::int64_t length, const char* name) {
   check_ndim(array, 1, name);
   if (array.shape(0) != length) {
-    throw std::invalid_argument(std::string(name) + ": must have length " +
-                                std::to_string(length));
+    throw std::invalid_argument(std::string(name) + ": must have length " + std::to_string(length));
   }
 }
 

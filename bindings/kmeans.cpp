@@ -20,9 +20,8 @@ void register_kmeans(py::module_& m) {
         const float* from = points.data();
         std::int32_t* to = labels.mutable_data();
         const py::gil_scoped_release release;
-        return kmeans(
-            from, n, d,
-            {n_clusters, n_init, max_iterations, tolerance, seed, stream, n_threads}, to);
+        return kmeans(from, n, d,
+                      {n_clusters, n_init, max_iterations, tolerance, seed, stream, n_threads}, to);
       },
       py::arg("points").noconvert(), py::arg("labels").noconvert(), py::arg("n_clusters"),
       py::arg("n_init"), py::arg("max_iterations"), py::arg("tolerance"), py::arg("seed"),

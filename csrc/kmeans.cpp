@@ -170,8 +170,7 @@ class Restart {
       for (int candidate = 0; candidate < n_candidates; ++candidate) {
         const double draw = random_.uniform() * total;
         const auto at = std::upper_bound(cumulative.begin(), cumulative.end(), draw);
-        const std::int64_t point =
-            std::min<std::int64_t>(at - cumulative.begin(), points_.n - 1);
+        const std::int64_t point = std::min<std::int64_t>(at - cumulative.begin(), points_.n - 1);
         squared_distances(points_.tiles.data(), points_.n_tiles, points_.d, row(point),
                           nearest.data(), trial.data());
         const double sum = std::accumulate(trial.begin(), trial.begin() + points_.n, 0.0);

@@ -5,9 +5,8 @@
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__) && \
-    !defined(NCUT_NATIVE) && !defined(NCUT_SANITIZE)
-#define NCUT_CLONES \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+    !defined(NCUT_SANITIZE)
+#define NCUT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define NCUT_CLONES
 #endif

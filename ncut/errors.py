@@ -1,4 +1,4 @@
-"""Exceptions: every error a user can cause is an `NcutError` with a message that says what to do."""
+"""Exceptions: an error a user can cause is an `NcutError` whose message says what to do."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ncut.types import Block
 
 try:
-    from ncut import _core
+    import ncut._core as _core
 except ImportError as error:
     raise ImportError(
         "ncut's compiled core is missing: install the package (pip install .) instead of "

@@ -25,7 +25,8 @@ def single_threaded_blas() -> AbstractContextManager[Any]:
 
     The number of threads changes the order of BLAS's sums, hence the last digits.
     """
-    from threadpoolctl import threadpool_limits
+    import threadpoolctl
 
-    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    limit: Any = threadpoolctl.threadpool_limits
+    limits: AbstractContextManager[Any] = limit(limits=1, user_api="blas")
     return limits

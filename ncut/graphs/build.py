@@ -14,6 +14,8 @@ from ncut.graphs.validate import check_adjacency, check_block
 from ncut.types import Block, Layer, LeftOut
 
 if TYPE_CHECKING:
+    from scipy import sparse
+
     from ncut.types import Weights
 
 # Below this share of non-zeros a CSR product and a CSR shuffle beat the dense ones.
@@ -127,7 +129,7 @@ def canonical_csr(matrix: sparse.csr_array) -> sparse.csr_array:
 
 
 def _as_edge_weights(values: Any, what: str) -> NDArray[np.floating]:
-    array = np.asarray(values)
+    array: NDArray[Any] = np.asarray(values)
     if array.ndim != 2:
         raise InputError(f"{what}: weights must be a matrix, got shape {array.shape}")
     if array.dtype.kind not in "fiu":

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ncut.graphs import NeuronGraph
 from ncut.nulls.models import shuffle_connected
 from ncut.spectral.cluster import cluster_connected

@@ -67,7 +67,7 @@ def _volumes(
 
 def _named(graph: NeuronGraph, vertices: NDArray[np.intp]) -> str:
     """ "fc1 3, 17; fc2 0 and 12 more"."""
-    parts = []
+    parts: list[tuple[str, list[str]]] = []
     for layer in graph.layers:
         inside = vertices[(vertices >= layer.start) & (vertices < layer.start + layer.size)]
         inside = inside[: NEURONS_NAMED - sum(len(numbers) for _, numbers in parts)]

@@ -38,8 +38,8 @@ def dense(
 
     n = M.shape[0]
     matrix = M.toarray() - 2 * known @ known.T
-    values, vectors = linalg.eigh(matrix, subset_by_index=[n - k, n - 1], overwrite_a=True)
-    return values, vectors
+    found: Any = linalg.eigh(matrix, subset_by_index=[n - k, n - 1], overwrite_a=True)
+    return found[0], found[1]
 
 
 def arpack(
@@ -59,8 +59,8 @@ def arpack(
     start -= known @ (known.T @ start)
     for n_lanczos in (max(2 * k + 1, 20), max(6 * k, 80)):
         try:
-            values, vectors = eigsh(operator, k, which="LA", v0=start, ncv=min(n_lanczos, n))
-            return values, vectors
+            found: Any = eigsh(operator, k, which="LA", v0=start, ncv=min(n_lanczos, n))
+            return found[0], found[1]
         except ArpackNoConvergence:
             continue
     return lobpcg(M, known, k, rng)

@@ -1,0 +1,407 @@
+"""
+Compiled kernels of ncut; call them through ncut.kernels.
+"""
+
+from __future__ import annotations
+
+import typing
+
+import numpy
+import numpy.typing
+
+__all__: list[str] = [
+    "add_cut_dense",
+    "add_cut_sparse",
+    "add_degrees_dense",
+    "add_degrees_sparse",
+    "count_nonzero_dense",
+    "count_nonzero_sparse",
+    "draw_kde",
+    "fill_symmetric_dense",
+    "fill_symmetric_sparse",
+    "kmeans",
+    "permute",
+    "random_pattern",
+]
+
+@typing.overload
+def add_cut_dense(
+    weights: numpy.typing.NDArray[numpy.float32],
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    volume: numpy.typing.NDArray[numpy.float64],
+    cut: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_cut_dense(
+    weights: numpy.typing.NDArray[numpy.float64],
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    volume: numpy.typing.NDArray[numpy.float64],
+    cut: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_cut_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    volume: numpy.typing.NDArray[numpy.float64],
+    cut: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_cut_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    volume: numpy.typing.NDArray[numpy.float64],
+    cut: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_cut_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    volume: numpy.typing.NDArray[numpy.float64],
+    cut: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_cut_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    volume: numpy.typing.NDArray[numpy.float64],
+    cut: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_degrees_dense(
+    weights: numpy.typing.NDArray[numpy.float32],
+    row_degrees: numpy.typing.NDArray[numpy.float64],
+    col_degrees: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_degrees_dense(
+    weights: numpy.typing.NDArray[numpy.float64],
+    row_degrees: numpy.typing.NDArray[numpy.float64],
+    col_degrees: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_degrees_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_degrees: numpy.typing.NDArray[numpy.float64],
+    col_degrees: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_degrees_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_degrees: numpy.typing.NDArray[numpy.float64],
+    col_degrees: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_degrees_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_degrees: numpy.typing.NDArray[numpy.float64],
+    col_degrees: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_degrees_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_degrees: numpy.typing.NDArray[numpy.float64],
+    col_degrees: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def count_nonzero_dense(
+    weights: numpy.typing.NDArray[numpy.float32],
+    row_counts: numpy.typing.NDArray[numpy.int64],
+    col_counts: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def count_nonzero_dense(
+    weights: numpy.typing.NDArray[numpy.float64],
+    row_counts: numpy.typing.NDArray[numpy.int64],
+    col_counts: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def count_nonzero_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_counts: numpy.typing.NDArray[numpy.int64],
+    col_counts: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def count_nonzero_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_counts: numpy.typing.NDArray[numpy.int64],
+    col_counts: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def count_nonzero_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_counts: numpy.typing.NDArray[numpy.int64],
+    col_counts: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def count_nonzero_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_counts: numpy.typing.NDArray[numpy.int64],
+    col_counts: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def draw_kde(
+    sample: numpy.typing.NDArray[numpy.float32],
+    bandwidth: typing.SupportsFloat | typing.SupportsIndex,
+    values: numpy.typing.NDArray[numpy.float32],
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    substream: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def draw_kde(
+    sample: numpy.typing.NDArray[numpy.float64],
+    bandwidth: typing.SupportsFloat | typing.SupportsIndex,
+    values: numpy.typing.NDArray[numpy.float64],
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    substream: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.float32],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
+    data: numpy.typing.NDArray[numpy.float32],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.float32],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float32],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.float32],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.float32],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.float64],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.float64],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    block_indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
+    data: numpy.typing.NDArray[numpy.float32],
+) -> None: ...
+@typing.overload
+def fill_symmetric_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    block_indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float32],
+) -> None: ...
+@typing.overload
+def fill_symmetric_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    block_indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float32],
+) -> None: ...
+@typing.overload
+def fill_symmetric_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    block_indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    block_indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    block_indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    block_indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    block_indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    block_indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+def kmeans(
+    points: numpy.typing.NDArray[numpy.float32],
+    labels: numpy.typing.NDArray[numpy.int32],
+    n_clusters: typing.SupportsInt | typing.SupportsIndex,
+    n_init: typing.SupportsInt | typing.SupportsIndex,
+    max_iterations: typing.SupportsInt | typing.SupportsIndex,
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> float: ...
+@typing.overload
+def permute(
+    values: numpy.typing.NDArray[numpy.float32],
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    substream: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def permute(
+    values: numpy.typing.NDArray[numpy.float64],
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    substream: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def random_pattern(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    triangle: bool,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    substream: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def random_pattern(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    triangle: bool,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    substream: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
