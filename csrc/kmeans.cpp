@@ -1,70 +1,54 @@
 #include "kmeans.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <cstring>
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include "parallel.hpp"
-#include "portable.hpp"
 #include "rng.hpp"
+#include "simd.hpp"
 
 namespace ncut {
 namespace {
 
-constexpr std::int64_t kTile = 16;  // points handled side by side in vector registers
-constexpr int kGroup = 6;           // centres handled together, so that a load serves several
+constexpr int kGroup = 6;  // centres handled together, so that a load of a point serves several
 
-// Points as tiles: coordinate c of the points in tile t starts at tiles[(t * d + c) * kTile].
-// The last tile is filled up with copies of the last point, which nobody reads.
+// Points in tiles of kLanes: coordinate c of the points in tile t starts at
+// values[(t * d + c) * kLanes]. The last tile is filled up with copies of the last point.
 struct Points {
   const float* rows;
   std::int64_t n, d, n_tiles;
   std::vector<float> tiles;
 
   Points(const float* values, std::int64_t count, std::int64_t dimension)
-      : rows(values), n(count), d(dimension), n_tiles((count + kTile - 1) / kTile) {
-    tiles.resize(static_cast<std::size_t>(n_tiles * d * kTile));
-    for (std::int64_t i = 0; i < n_tiles * kTile; ++i) {
+      : rows(values), n(count), d(dimension), n_tiles((count + kLanes - 1) / kLanes) {
+    tiles.resize(static_cast<std::size_t>(n_tiles * d * kLanes));
+    for (std::int64_t i = 0; i < n_tiles * kLanes; ++i) {
       const float* row = rows + std::min(i, n - 1) * d;
-      float* tile = tiles.data() + (i / kTile) * d * kTile + i % kTile;
-      for (std::int64_t c = 0; c < d; ++c) tile[c * kTile] = row[c];
+      float* tile = tiles.data() + (i / kLanes) * d * kLanes + i % kLanes;
+      for (std::int64_t c = 0; c < d; ++c) tile[c * kLanes] = row[c];
     }
   }
 };
 
-// Half squared distances, less the point's own half square, of one tile to `kCount` centres.
+// Compares one tile with `kCount` centres, numbered from `first`. The score is half the squared
+// distance, less half the point's own square, which does not matter to the comparison.
 template <int kCount>
-NCUT_INLINE void tile_scores(const float* NCUT_RESTRICT tile, std::int64_t d,
-                             const float* NCUT_RESTRICT centres,
-                             const float* NCUT_RESTRICT half_squares,
-                             float (*NCUT_RESTRICT scores)[kTile]) {
-  float sums[kCount][kTile];
-  for (int g = 0; g < kCount; ++g) {
-    for (int lane = 0; lane < kTile; ++lane) sums[g][lane] = half_squares[g];
-  }
+NCUT_INLINE void compare(const float* tile, std::int64_t d, const float* centres,
+                         const float* half_squares, std::int32_t first, Floats& best,
+                         Ints& nearest) {
+  Floats scores[kCount];
+  for (int g = 0; g < kCount; ++g) scores[g] = all_lanes(half_squares[g]);
   for (std::int64_t c = 0; c < d; ++c) {
-    const float* x = tile + c * kTile;
-    for (int g = 0; g < kCount; ++g) {
-      const float centre = centres[g * d + c];
-      for (int lane = 0; lane < kTile; ++lane) sums[g][lane] -= centre * x[lane];
-    }
+    const Floats x = load(tile + c * kLanes);
+    for (int g = 0; g < kCount; ++g) scores[g] -= centres[g * d + c] * x;
   }
   for (int g = 0; g < kCount; ++g) {
-    for (int lane = 0; lane < kTile; ++lane) scores[g][lane] = sums[g][lane];
-  }
-}
-
-NCUT_INLINE void keep_nearest(const float (*scores)[kTile], int count, std::int32_t first,
-                              float* best, std::int32_t* nearest) {
-  for (int g = 0; g < count; ++g) {
-    for (int lane = 0; lane < kTile; ++lane) {
-      const bool closer = scores[g][lane] < best[lane];
-      best[lane] = closer ? scores[g][lane] : best[lane];
-      nearest[lane] = closer ? first + g : nearest[lane];
-    }
+    const Ints closer = scores[g] < best;
+    best = closer ? scores[g] : best;
+    nearest = closer ? Ints{} + (first + g) : nearest;
   }
 }
 
@@ -72,47 +56,43 @@ NCUT_INLINE void keep_nearest(const float (*scores)[kTile], int count, std::int3
 NCUT_CLONES
 void assign(const float* tiles, std::int64_t n_tiles, std::int64_t d, const float* centres,
             const float* half_squares, std::int64_t k, std::int32_t* labels) {
-  float scores[kGroup][kTile];
   for (std::int64_t t = 0; t < n_tiles; ++t) {
-    const float* tile = tiles + t * d * kTile;
-    float best[kTile];
-    std::int32_t nearest[kTile];
-    for (int lane = 0; lane < kTile; ++lane) {
-      best[lane] = std::numeric_limits<float>::infinity();
-      nearest[lane] = 0;
-    }
+    const float* tile = tiles + t * d * kLanes;
+    Floats best = all_lanes(std::numeric_limits<float>::infinity());
+    Ints nearest = {};
     std::int64_t first = 0;
     for (; first + kGroup <= k; first += kGroup) {
-      tile_scores<kGroup>(tile, d, centres + first * d, half_squares + first, scores);
-      keep_nearest(scores, kGroup, static_cast<std::int32_t>(first), best, nearest);
+      compare<kGroup>(tile, d, centres + first * d, half_squares + first,
+                      static_cast<std::int32_t>(first), best, nearest);
     }
     for (; first < k; ++first) {
-      tile_scores<1>(tile, d, centres + first * d, half_squares + first, scores);
-      keep_nearest(scores, 1, static_cast<std::int32_t>(first), best, nearest);
+      compare<1>(tile, d, centres + first * d, half_squares + first,
+                 static_cast<std::int32_t>(first), best, nearest);
     }
-    for (int lane = 0; lane < kTile; ++lane) labels[t * kTile + lane] = nearest[lane];
+    std::memcpy(labels + t * kLanes, &nearest, sizeof(nearest));
   }
 }
 
-// distances[i] = squared distance of point i to `centre` (d coordinates), or the old value if
-// that is smaller. Exact zeros for equal points.
+// nearest[i] = squared distance of point i to `centre` (d coordinates), or old[i] if that is
+// smaller; returns the sum. Equal points have distance exactly 0.
 NCUT_CLONES
-void squared_distances(const float* tiles, std::int64_t n_tiles, std::int64_t d,
-                       const float* centre, const float* old, float* distances) {
+double nearer_distances(const float* tiles, std::int64_t n_tiles, std::int64_t d,
+                        const float* centre, const float* old, float* nearest) {
+  Floats total = {};
   for (std::int64_t t = 0; t < n_tiles; ++t) {
-    const float* tile = tiles + t * d * kTile;
-    float sums[kTile] = {};
+    Floats sum = {};
     for (std::int64_t c = 0; c < d; ++c) {
-      for (int lane = 0; lane < kTile; ++lane) {
-        const float difference = tile[c * kTile + lane] - centre[c];
-        sums[lane] += difference * difference;
-      }
+      const Floats difference = load(tiles + (t * d + c) * kLanes) - centre[c];
+      sum += difference * difference;
     }
-    for (int lane = 0; lane < kTile; ++lane) {
-      const std::int64_t i = t * kTile + lane;
-      distances[i] = std::min(sums[lane], old[i]);
-    }
+    const Floats before = load(old + t * kLanes);
+    sum = sum < before ? sum : before;
+    store(sum, nearest + t * kLanes);
+    total += sum;
   }
+  double result = 0;
+  for (std::int64_t lane = 0; lane < kLanes; ++lane) result += static_cast<double>(total[lane]);
+  return result;
 }
 
 class Restart {
@@ -124,7 +104,7 @@ class Restart {
         random_(options.seed, options.stream, number),
         centres_(static_cast<std::size_t>(k_ * points.d)),
         half_squares_(static_cast<std::size_t>(k_)),
-        labels_(static_cast<std::size_t>(points.n_tiles * kTile), -1),
+        labels_(static_cast<std::size_t>(points.n_tiles * kLanes), -1),
         next_labels_(labels_.size()),
         sums_(centres_.size()),
         counts_(static_cast<std::size_t>(k_)) {}
@@ -154,26 +134,27 @@ class Restart {
   // distance to the nearest centre so far, the one that lowers the sum of distances most.
   void choose_centres() {
     const auto n = static_cast<std::size_t>(points_.n);
-    const std::size_t padded = labels_.size();
     const int n_candidates = 2 + static_cast<int>(std::log(static_cast<double>(k_)));
-    std::vector<float> nearest(padded, std::numeric_limits<float>::infinity());
-    std::vector<float> trial(padded), best_trial(padded);
+    std::vector<float> nearest(labels_.size(), 0.0F);  // the padding stays at distance 0
+    std::fill_n(nearest.begin(), n, std::numeric_limits<float>::infinity());
+    std::vector<float> trial(nearest.size()), best_trial(nearest.size());
     std::vector<double> cumulative(n);
+    const auto try_centre = [&](const float* centre, float* distances) {
+      return nearer_distances(points_.tiles.data(), points_.n_tiles, points_.d, centre,
+                              nearest.data(), distances);
+    };
     set_centre(0, static_cast<std::int64_t>(random_.below64(n)));
-    squared_distances(points_.tiles.data(), points_.n_tiles, points_.d, centres_.data(),
-                      nearest.data(), nearest.data());
+    try_centre(centres_.data(), nearest.data());
     for (std::int64_t cluster = 1; cluster < k_; ++cluster) {
       double total = 0;
       for (std::size_t i = 0; i < n; ++i) cumulative[i] = total += nearest[i];
       double best_sum = std::numeric_limits<double>::infinity();
       std::int64_t best_point = 0;
       for (int candidate = 0; candidate < n_candidates; ++candidate) {
-        const double draw = random_.uniform() * total;
-        const auto at = std::upper_bound(cumulative.begin(), cumulative.end(), draw);
+        const auto at =
+            std::upper_bound(cumulative.begin(), cumulative.end(), random_.uniform() * total);
         const std::int64_t point = std::min<std::int64_t>(at - cumulative.begin(), points_.n - 1);
-        squared_distances(points_.tiles.data(), points_.n_tiles, points_.d, row(point),
-                          nearest.data(), trial.data());
-        const double sum = std::accumulate(trial.begin(), trial.begin() + points_.n, 0.0);
+        const double sum = try_centre(row(point), trial.data());
         if (sum < best_sum) {
           best_sum = sum;
           best_point = point;
@@ -197,12 +178,18 @@ class Restart {
     assign(points_.tiles.data(), points_.n_tiles, d, centres_.data(), half_squares_.data(), k_,
            next_labels_.data());
     bool changed = false;
-    for (std::int64_t i = 0; i < points_.n; ++i) {
-      if (next_labels_[i] == labels_[i]) continue;
+    for (std::int64_t t = 0; t < points_.n_tiles; ++t) {
+      const std::int64_t start = t * kLanes, end = std::min(start + kLanes, points_.n);
+      if (std::equal(&labels_[start], &labels_[start] + (end - start), &next_labels_[start])) {
+        continue;
+      }
       changed = true;
-      if (labels_[i] >= 0) add(i, labels_[i], -1);
-      add(i, next_labels_[i], 1);
-      labels_[i] = next_labels_[i];
+      for (std::int64_t i = start; i < end; ++i) {
+        if (next_labels_[i] == labels_[i]) continue;
+        if (labels_[i] >= 0) add(i, labels_[i], -1);
+        add(i, next_labels_[i], 1);
+        labels_[i] = next_labels_[i];
+      }
     }
     return changed;
   }

@@ -77,9 +77,8 @@ def lobpcg(
     block = rng.standard_normal((n, min(k + 4, n - known.shape[1])))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the residual is checked by the caller
-        values, vectors = scipy_lobpcg(
-            M, block, Y=known, tol=TOLERANCE / 10, maxiter=500, largest=True
-        )
+        found: Any = scipy_lobpcg(M, block, Y=known, tol=TOLERANCE / 10, maxiter=500, largest=True)
+    values, vectors = found[:2]
     top = np.argsort(values)[-k:]
     return values[top], vectors[:, top]
 
