@@ -1,6 +1,7 @@
 #include "assemble.hpp"
 
 #include "arrays.hpp"
+#include "components.hpp"
 #include "module.hpp"
 
 namespace ncut::bindings {
@@ -27,6 +28,20 @@ void degrees_block(const Block& block, Degrees& row_degrees, Degrees& col_degree
   double* cols = col_degrees.mutable_data();
   const py::gil_scoped_release release;
   add_degrees(block, rows, cols);
+}
+
+template <class Block>
+void connect_block(const Block& block, std::int64_t first_row, std::int64_t first_col,
+                   Counts& parent) {
+  check_ndim(parent, 1, "parent");
+  const std::int64_t n = parent.shape(0);
+  if (first_row < 0 || first_col < 0 || first_row + block.n_rows > n ||
+      first_col + block.n_cols > n) {
+    throw std::invalid_argument("first_row, first_col: the block reaches outside the graph");
+  }
+  std::int64_t* parents = parent.mutable_data();
+  const py::gil_scoped_release release;
+  connect(block, first_row, first_col, parents);
 }
 
 template <class Block, class W, class I>
@@ -63,6 +78,13 @@ void register_dense(py::module_& m) {
       },
       py::arg("weights").noconvert(), py::arg("row_degrees").noconvert(),
       py::arg("col_degrees").noconvert());
+  m.def(
+      "connect_dense",
+      [](const Array<W>& weights, std::int64_t first_row, std::int64_t first_col, Counts parent) {
+        connect_block(dense_block(weights), first_row, first_col, parent);
+      },
+      py::arg("weights").noconvert(), py::arg("first_row"), py::arg("first_col"),
+      py::arg("parent").noconvert());
 }
 
 template <class W, class I>
@@ -83,6 +105,14 @@ void register_sparse(py::module_& m) {
       },
       py::arg("indptr").noconvert(), py::arg("indices").noconvert(), py::arg("values").noconvert(),
       py::arg("n_cols"), py::arg("row_degrees").noconvert(), py::arg("col_degrees").noconvert());
+  m.def(
+      "connect_sparse",
+      [](const Array<I>& indptr, const Array<I>& indices, const Array<W>& values,
+         std::int64_t n_cols, std::int64_t first_row, std::int64_t first_col, Counts parent) {
+        connect_block(sparse_block(indptr, indices, values, n_cols), first_row, first_col, parent);
+      },
+      py::arg("indptr").noconvert(), py::arg("indices").noconvert(), py::arg("values").noconvert(),
+      py::arg("n_cols"), py::arg("first_row"), py::arg("first_col"), py::arg("parent").noconvert());
 }
 
 // W: the block's weights, V: the matrix's data, which may be wider.

@@ -87,7 +87,7 @@ double nearer_distances(const float* tiles, std::int64_t n_tiles, std::int64_t d
     }
     const Floats before = load(old + t * kLanes);
     sum = sum < before ? sum : before;
-    store(sum, nearest + t * kLanes);
+    store<float>(sum, nearest + t * kLanes);
     total += sum;
   }
   double result = 0;

@@ -14,12 +14,15 @@ __all__: list[str] = [
     "add_cut_sparse",
     "add_degrees_dense",
     "add_degrees_sparse",
+    "connect_dense",
+    "connect_sparse",
     "count_nonzero_dense",
     "count_nonzero_sparse",
     "draw_kde",
     "fill_symmetric_dense",
     "fill_symmetric_sparse",
     "kmeans",
+    "multiply",
     "permute",
     "random_pattern",
 ]
@@ -131,6 +134,60 @@ def add_degrees_sparse(
     n_cols: typing.SupportsInt | typing.SupportsIndex,
     row_degrees: numpy.typing.NDArray[numpy.float64],
     col_degrees: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def connect_dense(
+    weights: numpy.typing.NDArray[numpy.float32],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    parent: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def connect_dense(
+    weights: numpy.typing.NDArray[numpy.float64],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    parent: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def connect_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    parent: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def connect_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    parent: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def connect_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    parent: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def connect_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    parent: numpy.typing.NDArray[numpy.int64],
 ) -> None: ...
 @typing.overload
 def count_nonzero_dense(
@@ -371,6 +428,110 @@ def kmeans(
     stream: typing.SupportsInt | typing.SupportsIndex,
     n_threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> float: ...
+@typing.overload
+def multiply(
+    blocks: list,
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    x: numpy.typing.NDArray[numpy.float32],
+    scale: numpy.typing.NDArray[numpy.float32],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float32],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply(
+    blocks: list,
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    x: numpy.typing.NDArray[numpy.float32],
+    scale: numpy.typing.NDArray[numpy.float32],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float32],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply(
+    blocks: list,
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    x: numpy.typing.NDArray[numpy.float64],
+    scale: numpy.typing.NDArray[numpy.float64],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float64],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply(
+    blocks: list,
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    x: numpy.typing.NDArray[numpy.float64],
+    scale: numpy.typing.NDArray[numpy.float64],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float64],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply(
+    blocks: list,
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float64],
+    x: numpy.typing.NDArray[numpy.float32],
+    scale: numpy.typing.NDArray[numpy.float32],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float32],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply(
+    blocks: list,
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float64],
+    x: numpy.typing.NDArray[numpy.float32],
+    scale: numpy.typing.NDArray[numpy.float32],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float32],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply(
+    blocks: list,
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float64],
+    x: numpy.typing.NDArray[numpy.float64],
+    scale: numpy.typing.NDArray[numpy.float64],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float64],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply(
+    blocks: list,
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float64],
+    x: numpy.typing.NDArray[numpy.float64],
+    scale: numpy.typing.NDArray[numpy.float64],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float64],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
 @typing.overload
 def permute(
     values: numpy.typing.NDArray[numpy.float32],

@@ -53,6 +53,31 @@ def degrees(n_vertices: int, blocks: PlacedBlocks) -> NDArray[np.float64]:
     return sums
 
 
+def components(n_vertices: int, blocks: PlacedBlocks) -> NDArray[np.int64]:
+    """Number of the connected component of each vertex, shape (n_vertices,), from 0 up."""
+    parent = np.arange(n_vertices, dtype=np.int64)
+    for first_row, first_col, block in blocks:
+        _call("connect", block.weights, first_row, first_col, parent)
+    # Roots are the smallest vertices of their sets, so parents never come after children.
+    while not np.array_equal(parent, grand := parent[parent]):
+        parent = grand
+    return np.unique(parent, return_inverse=True)[1].astype(np.int64, copy=False)
+
+
+def multiply(
+    blocks: list[tuple[NDArray[np.floating], int, int]],
+    sparse_part: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+    x: NDArray[np.floating],
+    scale: NDArray[np.floating],
+    rows: slice,
+    y: NDArray[np.floating],
+    threads: int,
+) -> None:
+    """y[rows] = scale[rows] * (A x)[rows], A the sum of the placed blocks, mirrored, and a CSR."""
+    indptr, indices, values = sparse_part
+    _core.multiply(blocks, indptr, indices, values, x, scale, rows.start, rows.stop, y, threads)
+
+
 def assemble_csr(
     n_vertices: int, blocks: PlacedBlocks
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

@@ -89,7 +89,9 @@ def cluster_connected(
     threads: int,
 ) -> Clustering:
     """`cluster` for a graph without isolated vertices, arguments checked by the caller."""
-    embedding = embed(graph, k, solver=solver, seed=seed, graph_number=graph_number)
+    embedding = embed(
+        graph, k, solver=solver, seed=seed, graph_number=graph_number, threads=threads
+    )
     labels = partition(
         embedding.points, k, n_init=n_init, seed=seed, graph_number=graph_number, threads=threads
     )

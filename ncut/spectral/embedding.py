@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut import kernels
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral import solvers
-
-if TYPE_CHECKING:
-    from scipy import sparse
+from ncut.spectral.operator import WIDTH, NormalizedAdjacency
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +27,7 @@ class Embedding:
     eigenvalues : ndarray of float64, shape (k,), ascending
     solver : str
     residual : float
-        Largest |M u - mu u| over the eigenvectors u.
+        Largest |M u - mu u| over the eigenvectors u, computed in float64.
     """
 
     points: NDArray[np.float64]
@@ -43,32 +41,29 @@ class Embedding:
         return self.residual <= solvers.TOLERANCE
 
 
-def embed(graph: NeuronGraph, k: int, *, solver: str, seed: int, graph_number: int) -> Embedding:
+def embed(
+    graph: NeuronGraph, k: int, *, solver: str, seed: int, graph_number: int, threads: int
+) -> Embedding:
     """Spectral embedding of a graph in which every vertex has edges.
 
     The eigenvalue 0 has one eigenvector per connected component, known without any solver: they
     are taken from the components (those of largest volume first), and the solver looks for the
-    rest only. So repeated zero eigenvalues are never missed.
+    rest only. So repeated zero eigenvalues are never missed. Whatever the solver, the pairs are
+    improved by one Rayleigh-Ritz step in float64, and the residual is measured there.
     """
     check_solver(solver)
-    root_degrees = np.sqrt(graph.degrees)
-    M = normalized_adjacency(graph.adjacency, root_degrees)
-    known = component_vectors(graph.adjacency, root_degrees, k)
-    n_known, n_vertices = known.shape[1], graph.n_vertices
-    n_wanted = k - n_known
-    values, vectors = np.ones(n_known), known
+    operator = NormalizedAdjacency(graph, threads)
+    vectors = component_vectors(graph, operator, k)
+    n_wanted = k - vectors.shape[1]
     used = "components"
     if n_wanted:
-        used = solvers.choose_solver(n_vertices, k) if solver == "auto" else solver
-        check_size(used, n_vertices, n_wanted)
+        used = solvers.choose_solver(operator, n_wanted) if solver == "auto" else solver
         rng = numpy_generator(seed, Purpose.START_VECTORS, graph_number)
-        found, found_vectors = solvers.SOLVERS[used](M, known, n_wanted, rng)
-        order = np.argsort(found)[::-1]
-        values = np.concatenate([values, found[order]])
-        vectors = np.hstack([known, found_vectors[:, order]])
-    residual = float(np.linalg.norm(M @ vectors - vectors * values, axis=0).max())
+        _, found = solvers.SOLVERS[used](operator, vectors, n_wanted, rng)
+        vectors = np.hstack([vectors, found])
+    values, vectors, residual = rayleigh_ritz(operator, vectors)
     return Embedding(
-        points=vectors / root_degrees[:, None],
+        points=(vectors / operator.root_degrees[:, None])[operator.place],
         eigenvalues=np.maximum(1.0 - values, 0.0),
         solver=used,
         residual=residual,
@@ -82,36 +77,36 @@ def check_solver(solver: str) -> None:
         raise InputError(f"solver: must be one of {', '.join(names)}, got {solver!r}")
 
 
-def check_size(solver: str, n_vertices: int, k: int) -> None:
-    """Refuse what the iterative solvers cannot do on tiny graphs."""
-    if solver == "arpack" and k >= n_vertices:
-        raise InputError(f"solver: arpack cannot find {k} eigenvectors of {n_vertices}; use dense")
-
-
-def normalized_adjacency(
-    adjacency: sparse.csr_array, root_degrees: NDArray[np.float64]
-) -> sparse.csr_array:
-    """M = D^-1/2 A D^-1/2 in float64."""
-    from scipy import sparse
-
-    scale = sparse.diags_array(1.0 / root_degrees)
-    return sparse.csr_array(scale @ adjacency.astype(np.float64) @ scale)
+def rayleigh_ritz(
+    operator: NormalizedAdjacency, vectors: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """The best eigenpairs of M in the span of `vectors`: values descending, vectors, residual."""
+    k = vectors.shape[1]
+    block = np.zeros((operator.n_vertices, -(-k // WIDTH) * WIDTH))
+    block[:, :k], _ = np.linalg.qr(vectors)
+    product = operator.apply(block)[:, :k]
+    projected = block[:, :k].T @ product
+    values, mixture = np.linalg.eigh((projected + projected.T) / 2)
+    values, mixture = values[::-1], mixture[:, ::-1]
+    vectors = block[:, :k] @ mixture
+    residual = float(np.linalg.norm(product @ mixture - vectors * values, axis=0).max())
+    return values, vectors, residual
 
 
 def component_vectors(
-    adjacency: sparse.csr_array, root_degrees: NDArray[np.float64], k: int
+    graph: NeuronGraph, operator: NormalizedAdjacency, k: int
 ) -> NDArray[np.float64]:
     """Orthonormal eigenvectors of M for eigenvalue 1: D^1/2 times a component's indicator.
 
-    One column for each connected component, at most k, the largest volumes first.
+    One column for each connected component, at most k, the largest volumes first, in the
+    operator's numbering.
     """
-    from scipy.sparse import csgraph
-
-    n_components, component = csgraph.connected_components(adjacency, directed=False)
-    volumes = np.bincount(component, weights=root_degrees**2, minlength=n_components)
+    component = np.empty(graph.n_vertices, dtype=np.int64)
+    component[operator.place] = kernels.components(graph.n_vertices, graph.placed_blocks())
+    volumes = np.bincount(component, weights=operator.root_degrees**2)
     largest = np.argsort(-volumes, kind="stable")[:k]
-    vectors = np.zeros((root_degrees.size, largest.size))
+    vectors = np.zeros((operator.n_vertices, largest.size))
     for column, number in enumerate(largest):
         members = component == number
-        vectors[members, column] = root_degrees[members] / np.sqrt(volumes[number])
+        vectors[members, column] = operator.root_degrees[members] / np.sqrt(volumes[number])
     return vectors

@@ -4,96 +4,210 @@ The largest eigenvalues mu of M belong to the smallest eigenvalues 1 - mu of the
 Laplacian, with the same eigenvectors. Asking for them directly needs products with M alone; the
 usual shift to "smallest" makes ARPACK factorize a matrix for nothing.
 
-Every solver is a function (M, known, k, rng) -> (values, vectors): the k largest eigenpairs
-orthogonal to the orthonormal columns of `known`, which are eigenvectors of eigenvalue 1.
+Every solver is a function (operator, known, k, rng) -> (values, vectors): the k largest eigenpairs
+orthogonal to the orthonormal columns of `known`, which are eigenvectors of eigenvalue 1. Vectors
+are in the operator's numbering.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from scipy import sparse
+from ncut.errors import InputError
+from ncut.spectral.krylov import block_lanczos
+from ncut.spectral.operator import WIDTH, NormalizedAdjacency
 
-Solver = Literal["auto", "arpack", "lobpcg", "dense"]
+Solver = Literal["auto", "gram", "krylov", "dense", "arpack", "lobpcg"]
 Vectors = NDArray[np.float64]
+Pairs = tuple[Vectors, Vectors]
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-3
 """A residual norm |M u - mu u| above this counts as not converged."""
 
-DENSE_UP_TO = 600
-"""Number of vertices up to which a dense eigensolver is the fastest."""
+GRAM_UP_TO = 300
+"""Size of the smaller side of a layered graph up to which its Gram matrix is the fastest."""
+
+DENSE_UP_TO = 500
+"""Number of vertices up to which a dense eigensolver is the fastest for other graphs."""
 
 
-def dense(
-    M: sparse.csr_array, known: Vectors, k: int, rng: np.random.Generator
-) -> tuple[Vectors, Vectors]:
+def choose_solver(operator: NormalizedAdjacency, k: int) -> str:
+    """What `solver="auto"` means for a graph.
+
+    Small graphs are solved faster as dense matrices; the others by block Lanczos, which also
+    needs several times more vertices than eigenvectors.
+    """
+    if operator.bipartite and k <= _small_side(operator):
+        size, limit, name = _small_side(operator), GRAM_UP_TO, "gram"
+    else:
+        size, limit, name = operator.n_vertices, DENSE_UP_TO, "dense"
+    return name if size <= max(limit, 2 * _basis_size(k)) else "krylov"
+
+
+def dense(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator) -> Pairs:
     """LAPACK on the full matrix: exact, O(n^3) time and O(n^2) memory."""
-    from scipy import linalg
+    n = operator.n_vertices
+    matrix = np.empty((n, n))
+    matrix[np.ix_(operator.place, operator.place)] = operator.matrix().toarray()
+    return _largest_dense(matrix - 2 * known @ known.T, k)
 
-    n = M.shape[0]
-    matrix = M.toarray() - 2 * known @ known.T
-    found: Any = linalg.eigh(matrix, subset_by_index=[n - k, n - 1], overwrite_a=True)
-    return found[0], found[1]
+
+def gram(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator) -> Pairs:
+    """LAPACK on C' C, for a graph of two colours with M = [[0, C], [C', 0]]: O(small side^3)."""
+    _check_sides(operator, k)
+    first = operator.n_first
+    place = operator.place
+    matrix = operator.matrix().tocoo()
+    rows, columns = place[matrix.row], place[matrix.col]
+    upper = rows < first
+    C = np.zeros((first, operator.n_vertices - first))
+    C[rows[upper], columns[upper] - first] = matrix.data[upper]
+    side = known[first:] * np.sqrt(2.0)
+    squares, vectors = _largest_dense(C.T @ C - 2 * side @ side.T, k)
+    return _both_sides(C @ vectors, vectors, np.sqrt(np.maximum(squares, 0.0)))
+
+
+def krylov(
+    operator: NormalizedAdjacency,
+    known: Vectors,
+    k: int,
+    rng: np.random.Generator,
+    dtype: Any = np.float32,
+) -> Pairs:
+    """Block Lanczos on the blocks of weights, without assembling a matrix.
+
+    On C' C over the smaller side if the graph has two colours, else on M.
+    """
+    bipartite = operator.bipartite and k <= _small_side(operator)
+    side = slice(operator.n_first, operator.n_vertices) if bipartite else slice(0, None)
+    locked = known[side] * (np.sqrt(2.0) if bipartite else 1.0)
+    start = rng.standard_normal((locked.shape[0], WIDTH), dtype=np.float32).astype(dtype)
+
+    def tolerance(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        # On C' C, whose eigenvalues are squares, a residual r means r / (sqrt(2) sigma) on M.
+        goal = TOLERANCE / 20
+        return goal * np.sqrt(2 * np.maximum(values, 0)) if bipartite else np.full(k, goal)
+
+    found = block_lanczos(
+        operator.apply_gram if bipartite else operator.apply,
+        start,
+        locked.astype(dtype),
+        k,
+        tolerance=tolerance,
+        max_blocks=_basis_size(k) // WIDTH,
+        max_products=300,
+    )
+    if not bipartite:
+        return found.values, found.vectors.astype(np.float64)
+    small = found.vectors.astype(np.float64)
+    there = np.zeros((operator.n_vertices, -(-k // WIDTH) * WIDTH))
+    there[side, :k] = operator.scaled(small, side)
+    operator.multiply(there, there, slice(0, operator.n_first))
+    return _both_sides(there[: operator.n_first, :k], small, np.sqrt(np.maximum(found.values, 0)))
 
 
 def arpack(
-    M: sparse.csr_array, known: Vectors, k: int, rng: np.random.Generator
-) -> tuple[Vectors, Vectors]:
+    operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator
+) -> Pairs:
     """Implicitly restarted Lanczos (ARPACK through SciPy) on products with M, without a shift."""
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-    n = M.shape[0]
+    n = operator.n_vertices
+    if k >= n:
+        raise InputError(f"solver: arpack cannot find {k} eigenvectors of {n}; use 'dense'")
+    M = operator.matrix()
+    locked = known[operator.place]
 
     def product(x: Vectors) -> Vectors:
         # The known eigenvectors are moved from 1 to -1, the far end of the spectrum.
-        return M @ x - 2 * (known @ (known.T @ x))
+        return M @ x - 2 * (locked @ (locked.T @ x))
 
-    operator: Any = LinearOperator((n, n), matvec=product, matmat=product, dtype=np.float64)
+    shifted: Any = LinearOperator((n, n), matvec=product, matmat=product, dtype=np.float64)
     start = rng.standard_normal(n)
-    start -= known @ (known.T @ start)
+    start -= locked @ (locked.T @ start)
     for n_lanczos in (max(2 * k + 1, 20), max(6 * k, 80)):
         try:
-            found: Any = eigsh(operator, k, which="LA", v0=start, ncv=min(n_lanczos, n))
-            return found[0], found[1]
+            found: Any = eigsh(shifted, k, which="LA", v0=start, ncv=min(n_lanczos, n))
+            return _in_place(operator, found[0], found[1])
         except ArpackNoConvergence:
             continue
-    return lobpcg(M, known, k, rng)
+    return krylov(operator, known, k, rng, np.float64)
 
 
 def lobpcg(
-    M: sparse.csr_array, known: Vectors, k: int, rng: np.random.Generator
-) -> tuple[Vectors, Vectors]:
+    operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator
+) -> Pairs:
     """Locally optimal block preconditioned conjugate gradients (SciPy), without preconditioner."""
     from scipy.sparse.linalg import lobpcg as scipy_lobpcg
 
-    n = M.shape[0]
+    M = operator.matrix()
+    locked = known[operator.place]
     # A few extra columns speed up the last of those asked for.
-    block = rng.standard_normal((n, min(k + 4, n - known.shape[1])))
+    block = rng.standard_normal((M.shape[0], min(k + 4, M.shape[0] - known.shape[1])))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the residual is checked by the caller
-        found: Any = scipy_lobpcg(M, block, Y=known, tol=TOLERANCE / 10, maxiter=500, largest=True)
+        found: Any = scipy_lobpcg(M, block, Y=locked, tol=1e-6, maxiter=500, largest=True)
     values, vectors = found[:2]
-    top = np.argsort(values)[-k:]
-    return values[top], vectors[:, top]
+    top = np.argsort(values)[::-1][:k]
+    return _in_place(operator, values[top], vectors[:, top])
 
 
-SOLVERS: dict[str, Callable[..., tuple[Vectors, Vectors]]] = {
+SOLVERS: dict[str, Callable[..., Pairs]] = {
+    "gram": gram,
+    "krylov": krylov,
+    "dense": dense,
     "arpack": arpack,
     "lobpcg": lobpcg,
-    "dense": dense,
 }
 
 
-def choose_solver(n_vertices: int, k: int) -> str:
-    """What `solver="auto"` means for a graph of this size.
+def _basis_size(k: int) -> int:
+    """Vectors that block Lanczos keeps: room for k, a restart, and blocks to grow by."""
+    return WIDTH * (-(-k // WIDTH) + 11)
 
-    Small graphs are solved faster as dense matrices; ARPACK and LOBPCG also need several times
-    more vertices than eigenvectors.
+
+def _small_side(operator: NormalizedAdjacency) -> int:
+    return operator.n_vertices - operator.n_first
+
+
+def _check_sides(operator: NormalizedAdjacency, k: int) -> None:
+    if not operator.bipartite:
+        raise InputError(
+            "solver: gram needs layers of two colours (a chain without skip connections); "
+            "use 'krylov' or 'auto'"
+        )
+    if k > _small_side(operator):
+        raise InputError(
+            f"solver: gram finds at most {_small_side(operator)} eigenvectors here; use 'dense'"
+        )
+
+
+def _largest_dense(matrix: Vectors, k: int) -> Pairs:
+    from scipy import linalg
+
+    n = matrix.shape[0]
+    found: Any = linalg.eigh(
+        matrix, subset_by_index=[n - k, n - 1], overwrite_a=True, check_finite=False
+    )
+    return found[0], found[1]
+
+
+def _both_sides(large: Vectors, small: Vectors, sigma: NDArray[np.float64]) -> Pairs:
+    """Eigenpairs of M from singular triplets: (C v, v, sigma) -> sigma, [C v / sigma, v] / sqrt 2.
+
+    Where sigma is zero, so is C v; then any unit vector with the right side zero will do for v.
     """
-    return "dense" if n_vertices <= max(DENSE_UP_TO, 5 * (k + 4)) else "arpack"
+    safe = np.where(sigma > 0, sigma, 1.0)
+    return sigma, np.vstack([large / safe, small]) / np.sqrt(2.0)
+
+
+def _in_place(operator: NormalizedAdjacency, values: Vectors, vectors: Vectors) -> Pairs:
+    """Vectors in the graph's numbering -> the operator's."""
+    placed = np.empty_like(vectors)
+    placed[operator.place] = vectors
+    return values, placed

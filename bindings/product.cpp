@@ -1,0 +1,77 @@
+#include "product.hpp"
+
+#include "arrays.hpp"
+#include "module.hpp"
+#include "simd.hpp"
+
+namespace ncut::bindings {
+namespace {
+
+// A list of (weights, first_row, first_col), checked to lie inside n vertices.
+template <class W>
+std::vector<PlacedBlock<W>> placed_blocks(const py::list& blocks, std::int64_t n) {
+  std::vector<PlacedBlock<W>> placed;
+  for (const py::handle& item : blocks) {
+    const auto entry = py::cast<py::tuple>(item);
+    if (entry.size() != 3 || !py::isinstance<Array<W>>(entry[0])) {
+      throw py::type_error("blocks: needs (C-contiguous weights, first_row, first_col) each");
+    }
+    const DenseBlock<W> block = dense_block(py::reinterpret_borrow<Array<W>>(entry[0]));
+    const auto first_row = py::cast<std::int64_t>(entry[1]);
+    const auto first_col = py::cast<std::int64_t>(entry[2]);
+    if (first_row < 0 || first_col < 0 || first_row + block.n_rows > n ||
+        first_col + block.n_cols > n) {
+      throw std::invalid_argument("blocks: one reaches outside the vectors");
+    }
+    placed.push_back({block, first_row, first_col});
+  }
+  return placed;
+}
+
+template <class W, class I, class T>
+void register_multiply(py::module_& m) {
+  m.def(
+      "multiply",
+      [](const py::list& blocks, const Array<I>& indptr, const Array<I>& indices,
+         const Array<W>& values, const Array<T>& x, const Array<T>& scale, std::int64_t first,
+         std::int64_t last, Array<T> y, int n_threads) {
+        check_ndim(x, 2, "x");
+        check_ndim(y, 2, "y");
+        const std::int64_t n = x.shape(0), width = x.shape(1);
+        check_length(scale, n, "scale");
+        if (width % kLanes != 0 || y.shape(0) != n || y.shape(1) != width) {
+          throw std::invalid_argument("x, y: must have the same shape, a multiple of 16 wide");
+        }
+        if (first < 0 || last < first || last > n) {
+          throw std::invalid_argument("first, last: must be a range of vertices");
+        }
+        SymmetricMatrix<W, I> matrix{placed_blocks<W>(blocks, n), {}};
+        if (indptr.size() > 0) {
+          check_length(indptr, n + 1, "indptr");
+          matrix.sparse = sparse_block(indptr, indices, values, n);
+        }
+        const T* from = x.data();
+        const T* scales = scale.data();
+        T* to = y.mutable_data();
+        const py::gil_scoped_release release;
+        multiply(matrix, from, width, scales, first, last, to, n_threads);
+      },
+      py::arg("blocks"), py::arg("indptr").noconvert(), py::arg("indices").noconvert(),
+      py::arg("values").noconvert(), py::arg("x").noconvert(), py::arg("scale").noconvert(),
+      py::arg("first"), py::arg("last"), py::arg("y").noconvert(), py::arg("n_threads"));
+}
+
+}  // namespace
+
+void register_product(py::module_& m) {
+  register_multiply<float, std::int32_t, float>(m);
+  register_multiply<float, std::int64_t, float>(m);
+  register_multiply<float, std::int32_t, double>(m);
+  register_multiply<float, std::int64_t, double>(m);
+  register_multiply<double, std::int32_t, float>(m);
+  register_multiply<double, std::int64_t, float>(m);
+  register_multiply<double, std::int32_t, double>(m);
+  register_multiply<double, std::int64_t, double>(m);
+}
+
+}  // namespace ncut::bindings

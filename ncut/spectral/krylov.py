@@ -1,0 +1,144 @@
+"""Block Lanczos with thick restarts: the largest eigenvalues of a symmetric operator.
+
+Written against the array namespace of its start vectors (NumPy, or CuPy on a GPU); only the small
+projected matrix is always NumPy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIRST_CHECK = 4
+"""Number of blocks in the basis at which convergence is first looked at."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RitzPairs:
+    """Approximate eigenpairs.
+
+    Attributes
+    ----------
+    values : ndarray of float64, shape (k,), descending
+    vectors : array of the start vectors' type, shape (n, k), orthonormal
+    residuals : ndarray of float64, shape (k,)
+        Norms of H u - theta u, as the recurrence estimates them.
+    n_products : int
+        How often the operator was applied to a block.
+    """
+
+    values: NDArray[np.float64]
+    vectors: Any
+    residuals: NDArray[np.float64]
+    n_products: int
+
+
+def block_lanczos(
+    apply: Callable[[Any], Any],
+    start: Any,
+    known: Any,
+    k: int,
+    *,
+    tolerance: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    max_blocks: int,
+    max_products: int,
+    xp: Any = np,
+) -> RitzPairs:
+    """The k largest eigenpairs of a symmetric operator H orthogonal to known eigenvectors.
+
+    The basis grows by the part of H's product with its last block that is orthogonal to it, with
+    full reorthogonalization; when it is full, it is cut down to the best Ritz vectors (the
+    restart of Wu and Simon, in blocks).
+
+    Parameters
+    ----------
+    apply : callable
+        H times a block of vectors, (n, b) -> (n, b).
+    start : array, shape (n, b)
+        Random start vectors; their type is the type of all work.
+    known : array, shape (n, c)
+        Orthonormal eigenvectors to stay orthogonal to: locked from the start.
+    k : int
+    tolerance : callable
+        Given the k Ritz values, the residual norms at which each counts as converged.
+    max_blocks : int
+        Blocks in the basis before it is cut down; k must leave room for some.
+    max_products : int
+        Give up after so many.
+    xp : module
+        The array namespace of `start`.
+
+    Source: Golub and Underwood (1977), The block Lanczos method for computing eigenvalues; Wu
+    and Simon (2000), Thick-restart Lanczos method for large symmetric eigenvalue problems.
+    """
+    n, b = start.shape
+    basis = xp.empty((n, max_blocks * b), dtype=start.dtype)
+    projected = np.zeros((max_blocks * b, max_blocks * b))
+    fresh, _ = _orthonormalized(start, [known], xp)
+    size = 0
+    n_products = 0
+    while True:
+        basis[:, size : size + b] = fresh
+        product = apply(fresh)
+        n_products += 1
+        coupling = _to_host(basis[:, : size + b].T @ product, xp).astype(np.float64)
+        projected[: size + b, size : size + b] = coupling
+        projected[size : size + b, : size + b] = coupling.T
+        size += b
+        fresh, remainder = _orthonormalized(product, [known, basis[:, :size]], xp)
+        full = size == max_blocks * b
+        if full or n_products >= max_products or _worth_checking(size // b):
+            values, mixture = _largest(projected[:size, :size], size if full else k)
+            residuals = np.linalg.norm(remainder @ mixture[size - b :, :k], axis=0)
+            if np.all(residuals <= tolerance(values[:k])) or n_products >= max_products:
+                weights = xp.asarray(mixture[:, :k].astype(start.dtype))
+                return RitzPairs(values[:k], basis[:, :size] @ weights, residuals, n_products)
+        if full:
+            kept = min(k + b, size - 2 * b)
+            weights = xp.asarray(mixture[:, :kept].astype(start.dtype))
+            basis[:, :kept] = basis[:, :size] @ weights
+            projected[:] = 0
+            projected[:kept, :kept] = np.diag(values[:kept])
+            size = kept
+
+
+def _worth_checking(n_blocks: int) -> bool:
+    """The small eigenproblem costs as much as a product: look at every other block only."""
+    return n_blocks >= FIRST_CHECK and n_blocks % 2 == FIRST_CHECK % 2
+
+
+def _largest(
+    matrix: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The largest eigenvalues of a small symmetric matrix, descending, and their vectors."""
+    from scipy import linalg
+
+    n = matrix.shape[0]
+    found: Any = linalg.eigh(matrix, subset_by_index=[n - count, n - 1], check_finite=False)
+    return found[0][::-1], found[1][:, ::-1]
+
+
+def _orthonormalized(block: Any, against: list[Any], xp: Any) -> tuple[Any, NDArray[np.float64]]:
+    """(Q, R) with block = Q R + a part in the span of `against`, Q orthonormal to it.
+
+    Two passes, the second after normalization, so that a block that lies almost in the span
+    still gives orthonormal vectors.
+    """
+    factor = None
+    for _ in range(2):
+        for vectors in against:
+            block = block - vectors @ (vectors.T @ block)
+        block, triangle = xp.linalg.qr(block)
+        triangle = _to_host(triangle, xp).astype(np.float64)
+        factor = triangle if factor is None else triangle @ factor
+    assert factor is not None
+    return block, factor
+
+
+def _to_host(array: Any, xp: Any) -> NDArray[Any]:
+    host: NDArray[Any] = array if xp is np else array.get()
+    return host

@@ -1,0 +1,151 @@
+"""M = D^-1/2 A D^-1/2 as an operator on blocks of vectors, never assembled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut import kernels
+from ncut.graphs import NeuronGraph
+from ncut.types import Block
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+Float = TypeVar("Float", np.float32, np.float64)
+
+WIDTH = 16
+"""Blocks of vectors are a multiple of this wide: what the kernel keeps in vector registers."""
+
+
+class NormalizedAdjacency:
+    """The normalized adjacency matrix M of a graph in which every vertex has edges.
+
+    In a layered network every edge joins an even and an odd layer, so that with the even layers
+    numbered first M = [[0, C], [C', 0]]: all its eigenpairs follow from C' C on the smaller side.
+    The operator numbers the vertices of one colour first if the layers allow two colours, and
+    lets callers multiply one side at a time.
+
+    Attributes
+    ----------
+    n_vertices : int
+    n_first : int
+        How many vertices of the first colour there are, the larger side; 0 if the layers cannot
+        be coloured.
+    place : ndarray of intp, shape (n,)
+        The operator's number of each vertex of the graph.
+    root_degrees : ndarray of float64, shape (n,)
+        Square roots of the degrees, in the operator's numbering.
+    """
+
+    def __init__(self, graph: NeuronGraph, threads: int) -> None:
+        self.graph = graph
+        self.threads = threads
+        self.n_vertices = graph.n_vertices
+        order, n_first_layers = _layer_order(graph)
+        sizes = [graph.layers[layer].size for layer in order]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.n_first = int(starts[n_first_layers])
+        first_vertex = {layer: int(start) for layer, start in zip(order, starts, strict=False)}
+        self.place: NDArray[np.intp] = np.empty(self.n_vertices, dtype=np.intp)
+        for layer, start in first_vertex.items():
+            self.place[graph.layers[layer].slice] = np.arange(graph.layers[layer].size) + start
+        self.root_degrees = np.empty(self.n_vertices)
+        self.root_degrees[self.place] = np.sqrt(graph.degrees)
+        self._scale = 1.0 / self.root_degrees
+        self._scales: dict[tuple[Any, int], NDArray[np.floating]] = {}
+        self._dense, self._sparse = _split_blocks(graph, first_vertex)
+
+    @property
+    def bipartite(self) -> bool:
+        """Whether the layers have two colours."""
+        return self.n_first > 0
+
+    def multiply(self, x: NDArray[Float], out: NDArray[Float], rows: slice, power: int = 1) -> None:
+        """out[rows] = (D^-power/2 A x)[rows], for x and out of shape (n, multiple of WIDTH)."""
+        scale = self._scale_as(x.dtype, power)
+        kernels.multiply(self._dense, self._sparse, x, scale, rows, out, self.threads)
+
+    def scaled(self, x: NDArray[Float], rows: slice) -> NDArray[Float]:
+        """D^-1/2 x for the rows given, x of shape (number of rows, any)."""
+        product: NDArray[Float] = x * self._scale_as(x.dtype, 1)[rows, None]
+        return product
+
+    def apply(self, x: NDArray[Float]) -> NDArray[Float]:
+        """M x, for x of shape (n, multiple of WIDTH)."""
+        everything = slice(0, self.n_vertices)
+        out = np.empty_like(x)
+        self.multiply(self.scaled(x, everything), out, everything)
+        return out
+
+    def apply_gram(self, x: NDArray[Float]) -> NDArray[Float]:
+        """C' C x, for x of shape (n - n_first, multiple of WIDTH): two products, half each."""
+        large, small = slice(0, self.n_first), slice(self.n_first, self.n_vertices)
+        there = np.empty((self.n_vertices, x.shape[1]), dtype=x.dtype)
+        there[small] = self.scaled(x, small)
+        self.multiply(there, there, large, power=2)
+        back = np.empty_like(there)
+        self.multiply(there, back, small)
+        return back[small]
+
+    def matrix(self) -> sparse.csr_array:
+        """M in float64, in the graph's own numbering."""
+        from scipy import sparse
+
+        scale = sparse.diags_array(self._scale[self.place])
+        return sparse.csr_array(scale @ self.graph.adjacency.astype(np.float64) @ scale)
+
+    def _scale_as(self, dtype: Any, power: int) -> Any:
+        key = (dtype, power)
+        if key not in self._scales:
+            self._scales[key] = (self._scale**power).astype(dtype)
+        return self._scales[key]
+
+
+def _layer_order(graph: NeuronGraph) -> tuple[list[int], int]:
+    """The layers, those of the larger colour first, and how many of them have that colour.
+
+    (natural order, 0) if some block joins two layers of one colour.
+    """
+    neighbours: dict[int, set[int]] = {layer: set() for layer in range(len(graph.layers))}
+    for block in graph.blocks:
+        neighbours[block.source].add(block.target)
+        neighbours[block.target].add(block.source)
+    colour: dict[int, int] = {}
+    for root in neighbours:
+        if root in colour:
+            continue
+        colour[root] = 0
+        reached = [root]
+        for layer in reached:
+            for other in neighbours[layer]:
+                if other not in colour:
+                    colour[other] = 1 - colour[layer]
+                    reached.append(other)
+                elif colour[other] == colour[layer]:
+                    return list(neighbours), 0
+    sides = [[layer for layer in neighbours if colour[layer] == side] for side in (0, 1)]
+    sides.sort(key=lambda side: -sum(graph.layers[layer].size for layer in side))
+    return sides[0] + sides[1], len(sides[0])
+
+
+def _split_blocks(
+    graph: NeuronGraph, first_vertex: dict[int, int]
+) -> tuple[list[tuple[NDArray[np.floating], int, int]], Any]:
+    """The dense blocks with their places, and all sparse blocks as one symmetric CSR matrix."""
+    dtype = np.result_type(*(block.weights.dtype for block in graph.blocks))
+    dense: list[tuple[NDArray[np.floating], int, int]] = []
+    pruned: list[tuple[int, int, Block]] = []
+    for block in graph.blocks:
+        row, column = first_vertex[block.source], first_vertex[block.target]
+        if isinstance(block.weights, np.ndarray):
+            dense.append((block.weights.astype(dtype, copy=False), row, column))
+        else:
+            pruned.append((row, column, block))
+    if not pruned:
+        index = np.empty(0, dtype=np.int32)
+        return dense, (index, index, np.empty(0, dtype=dtype))
+    indptr, indices, data = kernels.assemble_csr(graph.n_vertices, pruned)
+    return dense, (indptr, indices, data.astype(dtype, copy=False))
