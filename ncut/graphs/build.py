@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.graphs.neuron_graph import NeuronGraph
-from ncut.graphs.validate import check_adjacency, check_block
+from ncut.graphs.validate import canonical_csr, check_adjacency, check_block
 from ncut.types import Block, Layer, LeftOut
 
 if TYPE_CHECKING:
-    from scipy import sparse
-
     from ncut.types import Weights
 
 # Below this share of non-zeros a CSR product and a CSR shuffle beat the dense ones.
@@ -116,16 +114,6 @@ def from_adjacency(adjacency: Any, *, name: str = "adjacency") -> NeuronGraph:
         left_out=tuple(left_out),
         name=name,
     )
-
-
-def canonical_csr(matrix: sparse.csr_array) -> sparse.csr_array:
-    """Sort the indices, and give them int32 where they fit and int64 where they do not."""
-    matrix.sort_indices()
-    fits = max(matrix.nnz, *matrix.shape) <= np.iinfo(np.int32).max
-    index = np.int32 if fits else np.int64
-    matrix.indptr = matrix.indptr.astype(index, copy=False)
-    matrix.indices = matrix.indices.astype(index, copy=False)
-    return matrix
 
 
 def _as_edge_weights(values: Any, what: str) -> NDArray[np.floating]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import operator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from ncut.errors import ModelError
 from ncut.graphs.neuron_graph import NeuronGraph
+from ncut.graphs.validate import canonical_csr, check_block
 from ncut.types import Block, Layer, LeftOut
+
+if TYPE_CHECKING:
+    from ncut.types import Weights
 
 FORMAT = "ncut-graph-1"
 HEADER = "ncut_graph"
@@ -48,32 +54,43 @@ def load_graph(path: str | Path) -> NeuronGraph:
             if not is_graph_file(arrays):
                 raise ModelError(f"{path}: not a graph saved by ncut; use ncut.graph(path)")
             return _from_arrays(arrays)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{path}: cannot be read as a saved graph: {error}") from error
+
+
+def _check_saved_block(weights: Any, source: Layer, target: Layer, name: str) -> None:
+    """The kernels trust what they are given, so a damaged or forged file must stop here."""
+    values = weights if isinstance(weights, np.ndarray) else weights.data
+    if weights.shape != (source.size, target.size) or values.dtype not in (np.float32, np.float64):
+        raise ModelError(f"saved graph: block {name!r} has the wrong shape or type")
+    check_block(values, f"saved graph: block {name!r}")
 
 
 def _from_arrays(arrays: Any) -> NeuronGraph:
     from scipy import sparse
 
     header = json.loads(str(arrays[HEADER]))
-    if header.get("format") != FORMAT:
-        raise ModelError(f"saved graph has format {header.get('format')!r}, expected {FORMAT!r}")
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ModelError(f"saved graph does not have format {FORMAT!r}")
     layers: list[Layer] = []
     for name, size in header["layers"]:
         start = layers[-1].start + layers[-1].size if layers else 0
-        layers.append(Layer(name, start, size))
+        layers.append(Layer(str(name), start, operator.index(size)))
     blocks: list[Block] = []
     for number, (source, target, name) in enumerate(header["blocks"]):
         key = f"block{number}"
+        weights: Weights
         if key in arrays:
-            weights = arrays[key]
+            weights = np.ascontiguousarray(arrays[key])
         else:
             parts = tuple(arrays[f"{key}_{part}"] for part in ("data", "indices", "indptr"))
             shape = (layers[source].size, layers[target].size)
-            weights = sparse.csr_array(parts, shape=shape)
-            weights.sort_indices()
+            matrix = sparse.csr_array(parts, shape=shape)
+            matrix.check_format(full_check=True)
+            weights = canonical_csr(matrix)
+        _check_saved_block(weights, layers[source], layers[target], name)
         blocks.append(Block(source, target, weights, name))
     return NeuronGraph(
         layers=tuple(layers),

@@ -55,6 +55,16 @@ def check_adjacency(adjacency: sparse.csr_array) -> None:
         )
 
 
+def canonical_csr(matrix: sparse.csr_array) -> sparse.csr_array:
+    """Sort the indices, and give them int32 where they fit and int64 where they do not."""
+    matrix.sort_indices()
+    fits = max(matrix.nnz, *matrix.shape) <= np.iinfo(np.int32).max
+    index = np.int32 if fits else np.int64
+    matrix.indptr = matrix.indptr.astype(index, copy=False)
+    matrix.indices = matrix.indices.astype(index, copy=False)
+    return matrix
+
+
 def check_n_clusters(k: object, n_vertices: int) -> int:
     """Return `k` as an int if a graph of `n_vertices` connected vertices can be cut into k."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer):

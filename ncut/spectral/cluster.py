@@ -40,8 +40,12 @@ def cluster(
     n_init : int or "auto"
         Restarts of k-means, the best by inertia is kept; "auto" is 25, and 100 above 2,000
         vertices.
-    solver : {"auto", "arpack", "lobpcg", "dense"}
-        Eigensolver; "auto" chooses by size, and the result says what it took.
+    solver : {"auto", "krylov", "gram", "dense", "arpack", "lobpcg"}
+        Eigensolver; "auto" chooses by size and structure, and the result says what it took.
+        "krylov": block Lanczos in float32 on the blocks of weights (in float64, and called
+        "krylov-float64", where that does not reach the tolerance). "gram": LAPACK on the smaller
+        side of a layered graph. "dense": LAPACK on the whole matrix. "arpack", "lobpcg":
+        SciPy's, on the assembled matrix in float64.
     seed : int, default 0
         The same seed gives the same result, whatever the number of threads.
     threads : int, optional

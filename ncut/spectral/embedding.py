@@ -60,8 +60,13 @@ def embed(
         used = solvers.choose_solver(operator, n_wanted) if solver == "auto" else solver
         rng = numpy_generator(seed, Purpose.START_VECTORS, graph_number)
         _, found = solvers.SOLVERS[used](operator, vectors, n_wanted, rng)
-        vectors = np.hstack([vectors, found])
+        known, vectors = vectors, np.hstack([vectors, found])
     values, vectors, residual = rayleigh_ritz(operator, vectors)
+    if used == "krylov" and residual > solvers.TOLERANCE:
+        # Single precision has its limits where an eigenvalue of M is close to zero.
+        used = "krylov-float64"
+        _, found = solvers.krylov(operator, known, n_wanted, rng, np.float64)
+        values, vectors, residual = rayleigh_ritz(operator, np.hstack([known, found]))
     return Embedding(
         points=(vectors / operator.root_degrees[:, None])[operator.place],
         eigenvalues=np.maximum(1.0 - values, 0.0),

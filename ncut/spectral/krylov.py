@@ -81,6 +81,7 @@ def block_lanczos(
     fresh, _ = _orthonormalized(start, [known], xp)
     size = 0
     n_products = 0
+    progress = _Progress()
     while True:
         basis[:, size : size + b] = fresh
         product = apply(fresh)
@@ -94,7 +95,8 @@ def block_lanczos(
         if full or n_products >= max_products or _worth_checking(size // b):
             values, mixture = _largest(projected[:size, :size], size if full else k)
             residuals = np.linalg.norm(remainder @ mixture[size - b :, :k], axis=0)
-            if np.all(residuals <= tolerance(values[:k])) or n_products >= max_products:
+            excess = float(np.max(residuals / tolerance(values[:k])))
+            if excess <= 1 or progress.stalled(excess) or n_products >= max_products:
                 weights = xp.asarray(mixture[:, :k].astype(start.dtype))
                 return RitzPairs(values[:k], basis[:, :size] @ weights, residuals, n_products)
         if full:
@@ -104,6 +106,24 @@ def block_lanczos(
             projected[:] = 0
             projected[:kept, :kept] = np.diag(values[:kept])
             size = kept
+
+
+class _Progress:
+    """Notices that rounding errors keep the residual from getting smaller."""
+
+    PATIENCE = 5
+
+    def __init__(self) -> None:
+        self._best = np.inf
+        self._checks_since = 0
+
+    def stalled(self, excess: float) -> bool:
+        if excess < 0.7 * self._best:
+            self._best = excess
+            self._checks_since = 0
+        else:
+            self._checks_since += 1
+        return self._checks_since >= self.PATIENCE
 
 
 def _worth_checking(n_blocks: int) -> bool:

@@ -91,7 +91,7 @@ def krylov(
     def tolerance(values: NDArray[np.float64]) -> NDArray[np.float64]:
         # On C' C, whose eigenvalues are squares, a residual r means r / (sqrt(2) sigma) on M.
         goal = TOLERANCE / 20
-        return goal * np.sqrt(2 * np.maximum(values, 0)) if bipartite else np.full(k, goal)
+        return goal * np.sqrt(2 * np.maximum(values, 1e-6)) if bipartite else np.full(k, goal)
 
     found = block_lanczos(
         operator.apply_gram if bipartite else operator.apply,
