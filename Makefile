@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*) $(wildcard bindings/*)
+CXX_SOURCES := $(wildcard csrc/*.*) $(wildcard csrc/tests/*.*) $(wildcard bindings/*.*)
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 
-.PHONY: demo test lint format stubs clean
+.PHONY: demo test sanitize lint format stubs clean
 
 demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 	$(BIN)/ncut demo
@@ -13,18 +14,23 @@ demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 test: $(VENV)/installed-dev  ## the whole test suite, slow tests included
 	$(BIN)/python -m pytest
 
+sanitize: $(VENV)/installed-dev  ## the kernels' own tests under address and undefined-behaviour checks
+	$(BIN)/cmake -S . -B build/sanitize -DNCUT_TESTS=ON -DNCUT_SANITIZE=ON -DNCUT_STRICT=ON
+	$(BIN)/cmake --build build/sanitize
+	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+
 lint: $(VENV)/installed-dev  ## formatting, types, spelling, and the stub of the compiled module
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*.* bindings/*.*
+	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 	$(BIN)/codespell
 	$(BIN)/python scripts/stubs.py --check
 
 format: $(VENV)/installed-dev  ## rewrite the sources in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.* bindings/*.*
+	$(BIN)/clang-format -i $(CXX_SOURCES)
 
 stubs: $(VENV)/installed-dev  ## write ncut/_core.pyi anew from the compiled module
 	$(BIN)/python scripts/stubs.py
