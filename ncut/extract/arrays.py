@@ -1,0 +1,67 @@
+"""Array-likes (NumPy, torch tensors, nested lists) -> arrays of real numbers."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def as_array(values: Any, what: str) -> NDArray[np.floating]:
+    """Return `values` as float32 or float64, without changing or keeping what was passed.
+
+    float32 and float64 keep their type, shorter floats become float32, everything else that
+    is a real number float64. torch tensors are detached and brought to the CPU.
+
+    Parameters
+    ----------
+    values : array_like of any shape
+        A NumPy array, a torch tensor or nested lists of numbers.
+    what : str
+        Name of the values, for messages.
+
+    Raises
+    ------
+    InputError
+        If the values are not real numbers, ragged, or a tensor without data.
+    """
+    if is_tensor(values):
+        values = _tensor_to_array(values, what)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{what}: not an array of numbers: {error}") from error
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{what}: weights must be real numbers, got dtype {array.dtype}")
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
+    if array.dtype.newbyteorder("=") == np.float32:
+        return array.astype(np.float32, copy=False)
+    return array.astype(np.float64, copy=False)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether `value` is a torch tensor; does not import torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _tensor_to_array(tensor: torch.Tensor, what: str) -> NDArray[Any]:
+    import torch
+
+    if tensor.is_meta:
+        raise InputError(f"{what}: the tensor is on the device 'meta' and has no values to read")
+    tensor = tensor.detach().cpu()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_floating_point() and tensor.dtype != torch.float64:
+        tensor = tensor.to(torch.float32)
+    array: NDArray[Any] = tensor.numpy()
+    return array

@@ -1,0 +1,158 @@
+"""Files of weights -> named arrays. Nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import MissingExtraError, ModelError, import_extra
+from ncut.extract.state_dict import CHECKPOINT_KEYS, unwrap_checkpoint
+from ncut.graphs import NeuronGraph
+from ncut.graphs.storage import is_graph_file, load_graph
+
+# Suffixes of files whose order of arrays means nothing.
+UNORDERED = (".safetensors",)
+
+# Older versions of torch can be made to run code by a file, in spite of weights_only=True.
+SAFE_TORCH = (2, 6)
+
+# NumPy's own types among those of the safetensors format.
+_NUMPY_DTYPES = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+_PICKLED_OBJECT = re.compile(r"GLOBAL (\w+(?:\.\w+)+)")
+_LOAD_IT_YOURSELF = (
+    "If you trust the file, load it yourself and pass the module or its state dict, or save "
+    "model.state_dict() and pass that file"
+)
+
+
+def read_file(path: Path) -> NeuronGraph | Mapping[str, Any]:
+    """Read the named arrays of a file, or the graph that `NeuronGraph.save` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        An `.npz`, `.pt`, `.pth` or `.safetensors` file.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, of another type, unreadable, truncated, or holds objects
+        that only running code could restore.
+    """
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder, not a file of weights")
+    read = READERS.get(path.suffix.lower())
+    if read is None:
+        raise ModelError(f"{path}: cannot read this kind of file; known are {', '.join(READERS)}")
+    try:
+        return read(path)
+    except (ModelError, MissingExtraError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError(
+            f"{path}: cannot be read as {path.suffix.lower()} (truncated, or another kind of "
+            f"file?): {reason}"
+        ) from error
+
+
+def _read_npz(path: Path) -> NeuronGraph | dict[str, NDArray[Any]]:
+    if not zipfile.is_zipfile(path):
+        raise ModelError(f"{path}: not an .npz file (no zip archive), or a truncated one")
+    with np.load(path, allow_pickle=False) as content:
+        if is_graph_file(content):
+            return load_graph(path)
+        return {name: _npz_array(path, content, name) for name in content}
+
+
+def _npz_array(path: Path, content: Any, name: str) -> NDArray[Any]:
+    try:
+        array = content[name]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ModelError(f"{path}: array {name!r} cannot be read: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise ModelError(f"{path}: {name!r} is not an array; is this a file of another program?")
+    return array
+
+
+def _read_torch(path: Path) -> Mapping[str, Any]:
+    torch = import_extra("torch", "torch")
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < SAFE_TORCH:
+        raise ModelError(
+            f"{path}: torch {torch.__version__} cannot read such a file safely "
+            f"(CVE-2025-32434); install torch 2.6 or newer. {_LOAD_IT_YOURSELF}"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ModelError(f"{path}: {_why_not_loaded(str(error))}") from error
+    if not isinstance(content, Mapping):
+        raise ModelError(
+            f"{path}: holds a {type(content).__name__}; expected a state dict, or a dict that has "
+            f"one under {', '.join(map(repr, CHECKPOINT_KEYS))}"
+        )
+    return unwrap_checkpoint(content)
+
+
+def _why_not_loaded(message: str) -> str:
+    """What torch.load's message means, without its advice to load the file unsafely."""
+    pickled = _PICKLED_OBJECT.search(message)
+    if pickled or "TorchScript" in message:
+        holds = f"the pickled object {pickled[1]!r}" if pickled else "a TorchScript program"
+        return (
+            f"holds {holds}, and ncut reads nothing but tensors, as anything else may run code. "
+            f"{_LOAD_IT_YOURSELF}"
+        )
+    return "not a file that torch.save wrote, or a truncated one"
+
+
+def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    from safetensors import safe_open
+
+    arrays: dict[str, NDArray[Any]] = {}
+    with safe_open(path, framework="numpy") as content:
+        for name in content.keys():  # noqa: SIM118 (the object is not iterable)
+            dtype = content.get_slice(name).get_dtype()
+            if dtype == "BF16":
+                arrays[name] = _read_bfloat16(path, name)
+            elif dtype in _NUMPY_DTYPES:
+                arrays[name] = content.get_tensor(name)
+            else:
+                raise ModelError(f"{path}: {name!r} has dtype {dtype}; convert it to float32 first")
+    return arrays
+
+
+def _read_bfloat16(path: Path, name: str) -> NDArray[np.float32]:
+    """Decode a bfloat16 tensor, the upper half of float32, which NumPy does not know.
+
+    Source: the format's description, https://github.com/huggingface/safetensors#format.
+    """
+    with path.open("rb") as file:
+        n_header = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(n_header))[name]
+        start, stop = entry["data_offsets"]
+        file.seek(8 + n_header + start)
+        halves = np.frombuffer(file.read(stop - start), dtype="<u2")
+    return (halves.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
+
+
+READERS: dict[str, Callable[[Path], NeuronGraph | Mapping[str, Any]]] = {
+    ".npz": _read_npz,
+    ".pt": _read_torch,
+    ".pth": _read_torch,
+    ".safetensors": _read_safetensors,
+}

@@ -1,0 +1,308 @@
+"""Named weight arrays (state dicts, files of arrays) -> a chain, inferred from names and shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError, ModelError
+from ncut.extract.arrays import as_array
+from ncut.extract.chain import ChainLayer, first_gap, normalization_scale, with_depthwise_groups
+from ncut.types import LeftOut
+
+BATCH_NORM_EPS = 1e-5
+CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model")
+
+_TORCH_WEIGHT = re.compile(r"(^|\.)weight(_orig)?$")
+_TORCH_STYLE = re.compile(r"^weight(_orig)?$|\.weight(_[a-z]\w*)?$|\.original\d?$")
+_TORCH_FIELDS = {
+    *("weight", "weight_orig", "weight_mask", "bias", "bias_orig", "bias_mask"),
+    *("running_mean", "running_var", "num_batches_tracked"),
+}
+_BIAS = re.compile(r"(^|[._/-])b(ias(es)?)?[_-]?\d*$", re.IGNORECASE)
+_NOT_A_CHAIN = re.compile(
+    r"(^|[._])(downsample|shortcut|[qkv]_proj|qkv|c_attn|attn|attention)([._]|$)"
+    r"|(^|\.)(query|key|value)(\.|$)"
+)
+_PASS_THE_MODULE = "load the weights into the torch.nn.Module and pass that instead"
+
+
+@dataclass(slots=True)
+class _Found:
+    """The layers and batch norms among named arrays, each in the order of the arrays."""
+
+    layers: list[ChainLayer] = field(default_factory=list)
+    norms: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    sequence: list[str] = field(default_factory=list)
+    unknown: list[LeftOut] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def read_arrays(
+    arrays: Mapping[str, Any],
+    *,
+    where: str,
+    layers: Sequence[str] | None = None,
+    ordered: bool = True,
+) -> tuple[list[ChainLayer], list[LeftOut]]:
+    """Infer a chain of layers from named arrays.
+
+    A name that ends in `.weight` means PyTorch's layout: a matrix is (fan_out, fan_in), an
+    array of 3 to 5 axes a convolution (out, in / groups, positions...), an entry with
+    `running_var` a batch norm with eps 1e-5, `weight_orig` times `weight_mask` a pruned weight.
+    Without such names every matrix is (fan_in, fan_out), and arrays of 3 to 5 axes are
+    convolutions in PyTorch's layout. Biases are ignored.
+
+    The order is that of the arrays if successive sizes fit, and else the convolutions followed
+    by the matrices, each sorted by name with numbers by value. Weights alone do not tell how
+    layers are connected: they are read as one chain. A convolution with one input channel
+    per group is depthwise if it follows several channels; other groups need the module.
+
+    A batch norm belongs to the layer just before it where every batch norm has such a layer of
+    its own, and else to the layer of the same parent and number (`bn1` to `conv1`).
+
+    Parameters
+    ----------
+    arrays : mapping of str to array_like
+        The arrays, or a checkpoint that holds them under "state_dict", "model_state_dict" or
+        "model".
+    where : str
+        Where they come from, for messages.
+    layers : sequence of str, optional
+        Names of the weight arrays in order, in place of the rule above.
+    ordered : bool
+        Whether the order of the arrays means anything (not so in `.safetensors`).
+
+    Raises
+    ------
+    ModelError
+        If there are no weights, or they do not form a chain in either order.
+    InputError
+        If `layers` names an array that does not exist, or one twice.
+    """
+    named = {str(key): value for key, value in unwrap_checkpoint(arrays).items()}
+    named = {key: value for key, value in named.items() if hasattr(value, "ndim")}
+    torch_style = any(_TORCH_STYLE.search(key) for key in named)
+    found = _find_torch(named) if torch_style else _find_plain(named)
+    if not found.layers:
+        raise ModelError(f"{where}: no weights found among {_listing(named)}")
+    if layers is None:
+        _refuse_other_networks(found, where)
+    chosen = found.layers if layers is None else _select(found, layers, where)
+    scaled = _with_norms(found, chosen, where, ordered)
+    return (
+        with_depthwise_groups(scaled) if layers else _in_order(scaled, where, ordered)
+    ), found.left_out
+
+
+def unwrap_checkpoint(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The state dict inside a checkpoint, or the mapping itself."""
+    for key in CHECKPOINT_KEYS:
+        if isinstance(content.get(key), Mapping):
+            return unwrap_checkpoint(content[key])
+    return content
+
+
+def _find_torch(arrays: Mapping[str, Any]) -> _Found:
+    """Sort the entries of a PyTorch state dict by what they are."""
+    modules: dict[str, dict[str, Any]] = {}
+    found = _Found()
+    for key, value in arrays.items():
+        prefix, _, part = key.rpartition(".")
+        if part in _TORCH_FIELDS:
+            modules.setdefault(prefix, {})[part] = value
+        elif value.ndim >= 2:
+            found.unknown.append(LeftOut(key, tuple(value.shape), "not a layer's weight"))
+        elif value.ndim == 1 and not _BIAS.search(key):
+            found.left_out.append(LeftOut(key, tuple(value.shape), "not a layer's weight"))
+    for prefix, parts in modules.items():
+        _find_module(found, prefix or "weight", parts)
+    return found
+
+
+def _find_module(found: _Found, name: str, parts: Mapping[str, Any]) -> None:
+    """Add one module of a state dict to what was found."""
+    if "running_var" in parts:
+        gamma = as_array(parts["weight"], name) if "weight" in parts else None
+        variance = as_array(parts["running_var"], name)
+        found.norms[name] = normalization_scale(gamma, variance, BATCH_NORM_EPS)
+        found.sequence.append(name)
+        return
+    if "weight_orig" in parts and "weight_mask" in parts:
+        weight = as_array(parts["weight_orig"], name) * as_array(parts["weight_mask"], name)
+    elif "weight" in parts:
+        weight = as_array(parts["weight"], name)
+    else:
+        return
+    if weight.ndim < 2:
+        reason = "a scale without running statistics (layer norm, PReLU): not folded"
+        found.left_out.append(LeftOut(name, weight.shape, reason))
+    else:
+        _add_layer(found, name, weight.T if weight.ndim == 2 else weight)
+
+
+def _find_plain(arrays: Mapping[str, Any]) -> _Found:
+    """Take every matrix as (fan_in, fan_out), every array of 3 to 5 axes as a convolution."""
+    found = _Found()
+    for name, values in arrays.items():
+        if values.ndim >= 2:
+            _add_layer(found, name, as_array(values, f"array {name!r}"))
+        elif values.ndim == 1 and not _BIAS.search(name):
+            found.left_out.append(LeftOut(name, tuple(values.shape), "not a weight matrix"))
+    return found
+
+
+def _add_layer(found: _Found, name: str, weight: NDArray[np.floating]) -> None:
+    if weight.ndim > 5:
+        found.unknown.append(LeftOut(name, weight.shape, "not a layer's weight"))
+        return
+    found.layers.append(ChainLayer(name, weight, "linear" if weight.ndim == 2 else "conv"))
+    found.sequence.append(name)
+
+
+def _refuse_other_networks(found: _Found, where: str) -> None:
+    """Refuse arrays that show that the network is not a chain of layers."""
+    if found.unknown:
+        entries = ", ".join(f"{entry.name!r} {entry.shape}" for entry in found.unknown)
+        raise ModelError(
+            f"{where}: not the weights of linear or convolution layers: {entries}. Name the "
+            f"weights of the chain in order, layers=[...], or {_PASS_THE_MODULE}"
+        )
+    names = [layer.name for layer in found.layers if _NOT_A_CHAIN.search(layer.name)]
+    if names:
+        raise ModelError(
+            f"{where}: {', '.join(map(repr, names))} by their names belong to a network that is "
+            "not a chain of layers. Name the weights of a chain in it in order, layers=[...]"
+        )
+
+
+def _select(found: _Found, names: Sequence[str], where: str) -> list[ChainLayer]:
+    """The layers named, in that order; the others are recorded as left out."""
+    if isinstance(names, str) or not names:
+        raise InputError(f"layers: must be a list of names of weight arrays, got {names!r}")
+    by_name = {layer.name: layer for layer in found.layers}
+    keys = [name if name in by_name else _TORCH_WEIGHT.sub("", name) for name in names]
+    missing = [name for name, key in zip(names, keys, strict=True) if key not in by_name]
+    if missing:
+        raise InputError(f"layers: no {missing[0]!r} in {where}; it has {_sizes(found.layers)}")
+    if len(set(keys)) < len(keys):
+        raise InputError(f"layers: a name stands twice in {list(names)}")
+    found.left_out += found.unknown
+    found.left_out += [
+        LeftOut(layer.name, layer.weight.shape, "not among layers=")
+        for layer in found.layers
+        if layer.name not in keys
+    ]
+    return [by_name[key] for key in keys]
+
+
+def _with_norms(
+    found: _Found, chosen: Sequence[ChainLayer], where: str, ordered: bool
+) -> list[ChainLayer]:
+    """Give each batch norm's scale to the outputs of the layer that it belongs to."""
+    owners = _owners_by_place(found) if ordered else None
+    owners = owners or _owners_by_name(found, where)
+    scales = {owner: found.norms[norm] for norm, owner in owners.items()}
+    return [
+        replace(layer, output_scale=scales[layer.name]) if layer.name in scales else layer
+        for layer in chosen
+    ]
+
+
+def _owners_by_place(found: _Found) -> dict[str, str] | None:
+    """The layer just before each batch norm; None if one has no such layer of its size."""
+    sizes = {layer.name: layer.n_out for layer in found.layers}
+    owners = {}
+    before = ""
+    for name in found.sequence:
+        if name in found.norms:
+            if sizes.get(before) != found.norms[name].size:
+                return None
+            owners[name] = before
+        before = name
+    return owners
+
+
+def _owners_by_name(found: _Found, where: str) -> dict[str, str]:
+    """The layer that each batch norm's name points to.
+
+    The last part of a name is a word and a number, which may be missing. A number alone is a
+    place in a sequence: the norm belongs to the layer before it there. With a word the layer
+    has the same parent, the same number and the norm's size, and is the only one.
+    """
+    owners: dict[str, str] = {}
+    for norm, scale in found.norms.items():
+        parent, word, number = _name_parts(norm)
+        family = [
+            layer
+            for layer in found.layers
+            if _name_parts(layer.name)[0] == parent
+            and bool(_name_parts(layer.name)[1]) == bool(word)
+        ]
+        if word:
+            names = [
+                layer.name
+                for layer in family
+                if _name_parts(layer.name)[2] == number and layer.n_out == scale.size
+            ]
+        else:
+            earlier = [x for x in family if _place(x.name) < _place(norm)]
+            earlier.sort(key=lambda x: _place(x.name))
+            names = [x.name for x in earlier[-1:] if x.n_out == scale.size]
+        if len(names) != 1 or names[0] in owners.values():
+            raise ModelError(
+                f"{where}: cannot tell which layer the batch norm {norm!r} ({scale.size} "
+                f"channels) follows; {_PASS_THE_MODULE}. The layers are {_sizes(found.layers)}"
+            )
+        owners[norm] = names[0]
+    return owners
+
+
+def _name_parts(name: str) -> tuple[str, str, str]:
+    """Parent, word and number of a qualified name: "net.conv1" -> ("net", "conv", "1")."""
+    parent, _, last = name.rpartition(".")
+    word = last.rstrip("0123456789")
+    return parent, word, last[len(word) :]
+
+
+def _place(name: str) -> int:
+    """The number that ends a name, 0 without one."""
+    return int(_name_parts(name)[2] or 0)
+
+
+def _in_order(layers: list[ChainLayer], where: str, ordered: bool) -> list[ChainLayer]:
+    """The first of the known orders in which successive sizes fit."""
+    by_name = sorted(layers, key=lambda x: (x.kind == "linear", natural_key(x.name)))
+    candidates = [
+        with_depthwise_groups(order) for order in ([layers] if ordered else []) + [by_name]
+    ]
+    for candidate in candidates:
+        if first_gap(candidate) is None:
+            return candidate
+    raise ModelError(
+        f"{where}: the weights do not form a chain: {first_gap(candidates[0])}. Found "
+        f'{_sizes(layers)}. Name those of a chain in order, layers=["{layers[0].name}", ...]'
+    )
+
+
+def natural_key(name: str) -> list[str | int]:
+    """Key that sorts names with the numbers in them by value: w2 before w10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if at % 2 else part for at, part in enumerate(parts)]
+
+
+def _listing(arrays: Mapping[str, Any]) -> str:
+    entries = [f"{name!r} {tuple(values.shape)}" for name, values in arrays.items()]
+    return ", ".join(entries) or "the entries (none is an array)"
+
+
+def _sizes(layers: Iterable[ChainLayer]) -> str:
+    return ", ".join(
+        f"{layer.name!r} ({layer.n_in} -> {layer.n_out}{' conv' * (layer.kind == 'conv')})"
+        for layer in layers
+    )
