@@ -2,6 +2,7 @@
 
 #include "arrays.hpp"
 #include "module.hpp"
+#include "refine.hpp"
 #include "simd.hpp"
 
 namespace ncut::bindings {
@@ -28,6 +29,18 @@ std::vector<PlacedBlock<W>> placed_blocks(const py::list& blocks, std::int64_t n
   return placed;
 }
 
+template <class W, class I>
+SymmetricMatrix<W, I> symmetric_matrix(const py::list& blocks, const Array<I>& indptr,
+                                       const Array<I>& indices, const Array<W>& values,
+                                       std::int64_t n) {
+  SymmetricMatrix<W, I> matrix{placed_blocks<W>(blocks, n), {}};
+  if (indptr.size() > 0) {
+    check_length(indptr, n + 1, "indptr");
+    matrix.sparse = sparse_block(indptr, indices, values, n);
+  }
+  return matrix;
+}
+
 template <class W, class I, class T>
 void register_multiply(py::module_& m) {
   m.def(
@@ -45,11 +58,7 @@ void register_multiply(py::module_& m) {
         if (first < 0 || last < first || last > n) {
           throw std::invalid_argument("first, last: must be a range of vertices");
         }
-        SymmetricMatrix<W, I> matrix{placed_blocks<W>(blocks, n), {}};
-        if (indptr.size() > 0) {
-          check_length(indptr, n + 1, "indptr");
-          matrix.sparse = sparse_block(indptr, indices, values, n);
-        }
+        const auto matrix = symmetric_matrix(blocks, indptr, indices, values, n);
         const T* from = x.data();
         const T* scales = scale.data();
         T* to = y.mutable_data();
@@ -59,6 +68,35 @@ void register_multiply(py::module_& m) {
       py::arg("blocks"), py::arg("indptr").noconvert(), py::arg("indices").noconvert(),
       py::arg("values").noconvert(), py::arg("x").noconvert(), py::arg("scale").noconvert(),
       py::arg("first"), py::arg("last"), py::arg("y").noconvert(), py::arg("n_threads"));
+}
+
+template <class W, class I>
+void register_refine(py::module_& m) {
+  m.def(
+      "refine",
+      [](const py::list& blocks, const Array<I>& indptr, const Array<I>& indices,
+         const Array<W>& values, const Array<double>& degrees, std::int64_t k,
+         std::int64_t max_passes, Array<double> links, Array<std::int32_t> labels) {
+        check_ndim(links, 2, "links");
+        const std::int64_t n = links.shape(0), width = links.shape(1);
+        check_length(degrees, n, "degrees");
+        check_length(labels, n, "labels");
+        if (k < 1 || k > width) throw std::invalid_argument("k: must lie between 1 and the width");
+        std::int32_t* label_values = labels.mutable_data();
+        for (std::int64_t v = 0; v < n; ++v) {
+          if (label_values[v] < 0 || label_values[v] >= k) {
+            throw std::invalid_argument("labels: must lie between 0 and k - 1");
+          }
+        }
+        const auto matrix = symmetric_matrix(blocks, indptr, indices, values, n);
+        const double* degree_values = degrees.data();
+        double* link_values = links.mutable_data();
+        const py::gil_scoped_release release;
+        return refine(matrix, degree_values, n, k, width, max_passes, link_values, label_values);
+      },
+      py::arg("blocks"), py::arg("indptr").noconvert(), py::arg("indices").noconvert(),
+      py::arg("values").noconvert(), py::arg("degrees").noconvert(), py::arg("k"),
+      py::arg("max_passes"), py::arg("links").noconvert(), py::arg("labels").noconvert());
 }
 
 }  // namespace
@@ -72,6 +110,10 @@ void register_product(py::module_& m) {
   register_multiply<double, std::int64_t, float>(m);
   register_multiply<double, std::int32_t, double>(m);
   register_multiply<double, std::int64_t, double>(m);
+  register_refine<float, std::int32_t>(m);
+  register_refine<float, std::int64_t>(m);
+  register_refine<double, std::int32_t>(m);
+  register_refine<double, std::int64_t>(m);
 }
 
 }  // namespace ncut::bindings

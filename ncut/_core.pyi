@@ -25,6 +25,7 @@ __all__: list[str] = [
     "multiply",
     "permute",
     "random_pattern",
+    "refine",
 ]
 
 @typing.overload
@@ -566,3 +567,51 @@ def random_pattern(
     stream: typing.SupportsInt | typing.SupportsIndex,
     substream: typing.SupportsInt | typing.SupportsIndex,
 ) -> None: ...
+@typing.overload
+def refine(
+    blocks: list,
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    degrees: numpy.typing.NDArray[numpy.float64],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    max_passes: typing.SupportsInt | typing.SupportsIndex,
+    links: numpy.typing.NDArray[numpy.float64],
+    labels: numpy.typing.NDArray[numpy.int32],
+) -> int: ...
+@typing.overload
+def refine(
+    blocks: list,
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    degrees: numpy.typing.NDArray[numpy.float64],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    max_passes: typing.SupportsInt | typing.SupportsIndex,
+    links: numpy.typing.NDArray[numpy.float64],
+    labels: numpy.typing.NDArray[numpy.int32],
+) -> int: ...
+@typing.overload
+def refine(
+    blocks: list,
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float64],
+    degrees: numpy.typing.NDArray[numpy.float64],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    max_passes: typing.SupportsInt | typing.SupportsIndex,
+    links: numpy.typing.NDArray[numpy.float64],
+    labels: numpy.typing.NDArray[numpy.int32],
+) -> int: ...
+@typing.overload
+def refine(
+    blocks: list,
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float64],
+    degrees: numpy.typing.NDArray[numpy.float64],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    max_passes: typing.SupportsInt | typing.SupportsIndex,
+    links: numpy.typing.NDArray[numpy.float64],
+    labels: numpy.typing.NDArray[numpy.int32],
+) -> int: ...

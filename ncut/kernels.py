@@ -78,6 +78,22 @@ def multiply(
     _core.multiply(blocks, indptr, indices, values, x, scale, rows.start, rows.stop, y, threads)
 
 
+def refine(
+    blocks: list[tuple[NDArray[np.floating], int, int]],
+    sparse_part: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+    degrees: NDArray[np.float64],
+    k: int,
+    max_passes: int,
+    links: NDArray[np.float64],
+    labels: NDArray[np.int32],
+) -> int:
+    """Lower the n-cut by moving single vertices, changing `labels`; the number of moves.
+
+    links, shape (n, at least k): weight between each vertex and each cluster, kept up to date.
+    """
+    return _core.refine(blocks, *sparse_part, degrees, k, max_passes, links, labels)
+
+
 def assemble_csr(
     n_vertices: int, blocks: PlacedBlocks
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
