@@ -25,6 +25,8 @@ def single_threaded_blas() -> AbstractContextManager[Any]:
 
     The number of threads changes the order of BLAS's sums, hence the last digits.
     """
+    # SciPy brings a BLAS of its own, which must be loaded to be limited.
+    import scipy.linalg  # noqa: F401
     import threadpoolctl
 
     limit: Any = threadpoolctl.threadpool_limits

@@ -79,6 +79,8 @@ class Clustering:
         Cluster of each vertex, 0 to k - 1; -1 for a vertex without edges, which is left out.
     ncut : float
         Normalized cut of the partition, between 0 and k.
+    spectral_ncut : float
+        The same before refinement; equal to `ncut` without.
     eigenvalues : ndarray of float64, shape (k,)
         The k smallest eigenvalues of the normalized Laplacian, ascending.
     k : int
@@ -95,6 +97,7 @@ class Clustering:
 
     labels: NDArray[np.int32]
     ncut: float
+    spectral_ncut: float
     eigenvalues: NDArray[np.float64]
     k: int
     solver: str

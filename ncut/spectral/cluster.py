@@ -13,8 +13,12 @@ from ncut.randomness import NETWORK, check_seed
 from ncut.spectral.cut import as_graph, normalized_cut
 from ncut.spectral.embedding import embed
 from ncut.spectral.kmeans import partition, restarts
+from ncut.spectral.operator import NormalizedAdjacency
 from ncut.threads import n_threads, single_threaded_blas
 from ncut.types import Clustering
+
+# Refinement ends by itself after some ten passes over the vertices; this is for the odd case.
+MAX_PASSES = 100
 
 
 def cluster(
@@ -23,6 +27,7 @@ def cluster(
     *,
     n_init: int | Literal["auto"] = "auto",
     solver: str = "auto",
+    refine: bool = False,
     seed: int = 0,
     threads: int | None = None,
 ) -> Clustering:
@@ -46,6 +51,9 @@ def cluster(
         "krylov-float64", where that does not reach the tolerance). "gram": LAPACK on the smaller
         side of a layered graph. "dense": LAPACK on the whole matrix. "arpack", "lobpcg":
         SciPy's, on the assembled matrix in float64.
+    refine : bool, default False
+        After spectral clustering, move single vertices between clusters as long as that lowers
+        the normalized cut. Not part of the paper's method.
     seed : int, default 0
         The same seed gives the same result, whatever the number of threads.
     threads : int, optional
@@ -73,6 +81,7 @@ def cluster(
             k,
             n_init=restarts(n_init, connected.n_vertices),
             solver=solver,
+            refine=refine,
             seed=check_seed(seed),
             graph_number=NETWORK,
             threads=n_threads(threads),
@@ -88,20 +97,25 @@ def cluster_connected(
     *,
     n_init: int,
     solver: str,
+    refine: bool,
     seed: int,
     graph_number: int,
     threads: int,
 ) -> Clustering:
     """`cluster` for a graph without isolated vertices, arguments checked by the caller."""
-    embedding = embed(
-        graph, k, solver=solver, seed=seed, graph_number=graph_number, threads=threads
-    )
+    operator = NormalizedAdjacency(graph, threads)
+    embedding = embed(graph, operator, k, solver=solver, seed=seed, graph_number=graph_number)
     labels = partition(
         embedding.points, k, n_init=n_init, seed=seed, graph_number=graph_number, threads=threads
     )
+    ncut = spectral_ncut = normalized_cut(graph, labels)
+    if refine:
+        labels = operator.refine(labels, k, MAX_PASSES)
+        ncut = normalized_cut(graph, labels)
     return Clustering(
         labels=labels,
-        ncut=normalized_cut(graph, labels),
+        ncut=ncut,
+        spectral_ncut=spectral_ncut,
         eigenvalues=embedding.eigenvalues,
         k=k,
         solver=embedding.solver,

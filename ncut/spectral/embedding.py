@@ -42,7 +42,13 @@ class Embedding:
 
 
 def embed(
-    graph: NeuronGraph, k: int, *, solver: str, seed: int, graph_number: int, threads: int
+    graph: NeuronGraph,
+    operator: NormalizedAdjacency,
+    k: int,
+    *,
+    solver: str,
+    seed: int,
+    graph_number: int,
 ) -> Embedding:
     """Spectral embedding of a graph in which every vertex has edges.
 
@@ -52,7 +58,6 @@ def embed(
     improved by one Rayleigh-Ritz step in float64, and the residual is measured there.
     """
     check_solver(solver)
-    operator = NormalizedAdjacency(graph, threads)
     vectors = component_vectors(graph, operator, k)
     n_wanted = k - vectors.shape[1]
     used = "components"

@@ -97,9 +97,7 @@ class NormalizedAdjacency:
         sums = np.empty_like(member)
         ones = np.ones(self.n_vertices)
         everything = slice(0, self.n_vertices)
-        kernels.multiply(
-            self._dense, self._sparse, member, ones, everything, sums, self.threads
-        )
+        kernels.multiply(self._dense, self._sparse, member, ones, everything, sums, self.threads)
         return sums
 
     def refine(self, labels: NDArray[np.int32], k: int, max_passes: int) -> NDArray[np.int32]:
