@@ -11,6 +11,30 @@
 #include <string>
 
 #include "block.hpp"
+#include "half.hpp"
+
+namespace pybind11::detail {
+
+// NumPy's numbers for its types float16 and uint16; bfloat16, which NumPy itself does not have,
+// comes as its bits.
+template <int kNumber>
+struct numbered_descriptor {
+  static pybind11::dtype dtype() {
+    return reinterpret_steal<pybind11::dtype>(npy_api::get().PyArray_DescrFromType_(kNumber));
+  }
+};
+
+template <>
+struct npy_format_descriptor<ncut::Half> : numbered_descriptor<23> {
+  static constexpr auto name = const_name("numpy.float16");
+};
+
+template <>
+struct npy_format_descriptor<ncut::BFloat16> : numbered_descriptor<4> {
+  static constexpr auto name = const_name("numpy.uint16");
+};
+
+}  // namespace pybind11::detail
 
 namespace ncut::bindings {
 

@@ -3,6 +3,7 @@
 #include "arrays.hpp"
 #include "components.hpp"
 #include "module.hpp"
+#include "scan.hpp"
 
 namespace ncut::bindings {
 namespace {
@@ -64,6 +65,19 @@ void fill_block(const Block& block, std::int64_t first_row, std::int64_t first_c
 
 template <class W>
 void register_dense(py::module_& m) {
+  m.def(
+      "scan",
+      [](const Array<W>& values) {
+        const W* from = values.data();
+        const std::int64_t n = values.size();
+        Scan counts{};
+        {
+          const py::gil_scoped_release release;
+          counts = scan(from, n);
+        }
+        return py::make_tuple(counts.n_nan, counts.n_infinite, counts.n_negative, counts.n_nonzero);
+      },
+      py::arg("values").noconvert());
   m.def(
       "count_nonzero_dense",
       [](const Array<W>& weights, Counts row_counts, Counts col_counts) {
@@ -157,6 +171,8 @@ void register_fill(py::module_& m) {
 void register_assemble(py::module_& m) {
   register_dense<float>(m);
   register_dense<double>(m);
+  register_dense<Half>(m);
+  register_dense<BFloat16>(m);
   register_sparse<float, std::int32_t>(m);
   register_sparse<float, std::int64_t>(m);
   register_sparse<double, std::int32_t>(m);
@@ -164,6 +180,10 @@ void register_assemble(py::module_& m) {
   register_fill<float, float>(m);
   register_fill<float, double>(m);
   register_fill<double, double>(m);
+  register_fill_dense<Half, float, std::int32_t>(m);
+  register_fill_dense<Half, float, std::int64_t>(m);
+  register_fill_dense<BFloat16, float, std::int32_t>(m);
+  register_fill_dense<BFloat16, float, std::int64_t>(m);
 }
 
 }  // namespace ncut::bindings

@@ -65,6 +65,8 @@ void register_sparse(py::module_& m) {
 void register_cut(py::module_& m) {
   register_dense<float>(m);
   register_dense<double>(m);
+  register_dense<Half>(m);
+  register_dense<BFloat16>(m);
   register_sparse<float, std::int32_t>(m);
   register_sparse<float, std::int64_t>(m);
   register_sparse<double, std::int32_t>(m);

@@ -1,5 +1,7 @@
 #include "product.hpp"
 
+#include <pybind11/typing.h>
+
 #include "arrays.hpp"
 #include "module.hpp"
 #include "refine.hpp"
@@ -8,9 +10,11 @@
 namespace ncut::bindings {
 namespace {
 
+using Blocks = py::typing::List<py::typing::Tuple<py::array, std::int64_t, std::int64_t>>;
+
 // A list of (weights, first_row, first_col), checked to lie inside n vertices.
 template <class W>
-std::vector<PlacedBlock<W>> placed_blocks(const py::list& blocks, std::int64_t n) {
+std::vector<PlacedBlock<W>> placed_blocks(const Blocks& blocks, std::int64_t n) {
   std::vector<PlacedBlock<W>> placed;
   for (const py::handle& item : blocks) {
     const auto entry = py::cast<py::tuple>(item);
@@ -30,8 +34,9 @@ std::vector<PlacedBlock<W>> placed_blocks(const py::list& blocks, std::int64_t n
 }
 
 template <class W, class I>
-SymmetricMatrix<W, I> symmetric_matrix(const py::list& blocks, const Array<I>& indptr,
-                                       const Array<I>& indices, const Array<W>& values,
+SymmetricMatrix<W, I> symmetric_matrix(const Blocks& blocks, const Array<I>& indptr,
+                                       const Array<I>& indices,
+                                       const Array<typename Wide<W>::type>& values,
                                        std::int64_t n) {
   SymmetricMatrix<W, I> matrix{placed_blocks<W>(blocks, n), {}};
   if (indptr.size() > 0) {
@@ -42,12 +47,12 @@ SymmetricMatrix<W, I> symmetric_matrix(const py::list& blocks, const Array<I>& i
 }
 
 template <class W, class I, class T>
-void register_multiply(py::module_& m) {
+void register_multiply(py::module_& m, const std::string& name) {
   m.def(
-      "multiply",
-      [](const py::list& blocks, const Array<I>& indptr, const Array<I>& indices,
-         const Array<W>& values, const Array<T>& x, const Array<T>& scale, std::int64_t first,
-         std::int64_t last, Array<T> y, int n_threads) {
+      name.c_str(),
+      [](const Blocks& blocks, const Array<I>& indptr, const Array<I>& indices,
+         const Array<typename Wide<W>::type>& values, const Array<T>& x, const Array<T>& scale,
+         std::int64_t first, std::int64_t last, Array<T> y, int n_threads) {
         check_ndim(x, 2, "x");
         check_ndim(y, 2, "y");
         const std::int64_t n = x.shape(0), width = x.shape(1);
@@ -58,7 +63,7 @@ void register_multiply(py::module_& m) {
         if (first < 0 || last < first || last > n) {
           throw std::invalid_argument("first, last: must be a range of vertices");
         }
-        const auto matrix = symmetric_matrix(blocks, indptr, indices, values, n);
+        const auto matrix = symmetric_matrix<W>(blocks, indptr, indices, values, n);
         const T* from = x.data();
         const T* scales = scale.data();
         T* to = y.mutable_data();
@@ -71,11 +76,11 @@ void register_multiply(py::module_& m) {
 }
 
 template <class W, class I>
-void register_refine(py::module_& m) {
+void register_refine(py::module_& m, const std::string& name) {
   m.def(
-      "refine",
-      [](const py::list& blocks, const Array<I>& indptr, const Array<I>& indices,
-         const Array<W>& values, const Array<double>& degrees, std::int64_t k,
+      name.c_str(),
+      [](const Blocks& blocks, const Array<I>& indptr, const Array<I>& indices,
+         const Array<typename Wide<W>::type>& values, const Array<double>& degrees, std::int64_t k,
          std::int64_t max_passes, Array<double> links, Array<std::int32_t> labels) {
         check_ndim(links, 2, "links");
         const std::int64_t n = links.shape(0), width = links.shape(1);
@@ -88,7 +93,7 @@ void register_refine(py::module_& m) {
             throw std::invalid_argument("labels: must lie between 0 and k - 1");
           }
         }
-        const auto matrix = symmetric_matrix(blocks, indptr, indices, values, n);
+        const auto matrix = symmetric_matrix<W>(blocks, indptr, indices, values, n);
         const double* degree_values = degrees.data();
         double* link_values = links.mutable_data();
         const py::gil_scoped_release release;
@@ -99,21 +104,24 @@ void register_refine(py::module_& m) {
       py::arg("max_passes"), py::arg("links").noconvert(), py::arg("labels").noconvert());
 }
 
+// Overloads cannot tell 16-bit blocks, which hide in a list: their kernels have names of their own.
+template <class W>
+void register_kernels(py::module_& m, const std::string& suffix) {
+  register_multiply<W, std::int32_t, float>(m, "multiply" + suffix);
+  register_multiply<W, std::int64_t, float>(m, "multiply" + suffix);
+  register_multiply<W, std::int32_t, double>(m, "multiply" + suffix);
+  register_multiply<W, std::int64_t, double>(m, "multiply" + suffix);
+  register_refine<W, std::int32_t>(m, "refine" + suffix);
+  register_refine<W, std::int64_t>(m, "refine" + suffix);
+}
+
 }  // namespace
 
 void register_product(py::module_& m) {
-  register_multiply<float, std::int32_t, float>(m);
-  register_multiply<float, std::int64_t, float>(m);
-  register_multiply<float, std::int32_t, double>(m);
-  register_multiply<float, std::int64_t, double>(m);
-  register_multiply<double, std::int32_t, float>(m);
-  register_multiply<double, std::int64_t, float>(m);
-  register_multiply<double, std::int32_t, double>(m);
-  register_multiply<double, std::int64_t, double>(m);
-  register_refine<float, std::int32_t>(m);
-  register_refine<float, std::int64_t>(m);
-  register_refine<double, std::int32_t>(m);
-  register_refine<double, std::int64_t>(m);
+  register_kernels<float>(m, "");
+  register_kernels<double>(m, "");
+  register_kernels<Half>(m, "_half");
+  register_kernels<BFloat16>(m, "_bfloat16");
 }
 
 }  // namespace ncut::bindings

@@ -7,7 +7,7 @@ namespace ncut::bindings {
 namespace {
 
 template <class W>
-void register_values(py::module_& m) {
+void register_permute(py::module_& m) {
   m.def(
       "permute",
       [](Array<W> values, std::uint64_t seed, std::uint32_t stream, std::uint32_t substream) {
@@ -19,6 +19,10 @@ void register_values(py::module_& m) {
         permute(data, n, random);
       },
       py::arg("values").noconvert(), py::arg("seed"), py::arg("stream"), py::arg("substream"));
+}
+
+template <class W>
+void register_kde(py::module_& m) {
   m.def(
       "draw_kde",
       [](const Array<W>& sample, double bandwidth, Array<W> values, std::uint64_t seed,
@@ -66,8 +70,11 @@ void register_pattern(py::module_& m) {
 }  // namespace
 
 void register_shuffle(py::module_& m) {
-  register_values<float>(m);
-  register_values<double>(m);
+  register_permute<float>(m);
+  register_permute<double>(m);
+  register_permute<std::uint16_t>(m);  // any 16-bit weights
+  register_kde<float>(m);
+  register_kde<double>(m);
   register_pattern<std::int32_t>(m);
   register_pattern<std::int64_t>(m);
 }

@@ -38,21 +38,64 @@ NCUT_INLINE void add_columns(const W* weights, std::int64_t stride, std::int64_t
   }
 }
 
+// A piece of a block, at most kRows x kPanel, as numbers to compute with: where it is, or widened
+// into a buffer.
+template <class W>
+struct Piece {
+  const W* values;
+  std::int64_t stride;
+
+  NCUT_INLINE Piece(const W* from, std::int64_t from_stride, std::int64_t, std::int64_t)
+      : values(from), stride(from_stride) {}
+};
+
+struct WidenedPiece {
+  float values[kRows * kPanel];
+  static constexpr std::int64_t stride = kPanel;
+
+  template <class W>
+  NCUT_INLINE WidenedPiece(const W* from, std::int64_t from_stride, std::int64_t n_rows,
+                           std::int64_t n_cols) {
+    for (std::int64_t r = 0; r < n_rows; ++r) {
+      for (std::int64_t j = 0; j < n_cols; ++j) values[r * stride + j] = from[r * from_stride + j];
+    }
+  }
+};
+
+template <class W>
+struct PieceOf {
+  using type = Piece<W>;
+};
+template <>
+struct PieceOf<Half> {
+  using type = WidenedPiece;
+};
+template <>
+struct PieceOf<BFloat16> {
+  using type = WidenedPiece;
+};
+
 // The rows [begin, end) of a block, times the vectors of its columns.
 template <class W, class T>
 NCUT_INLINE void multiply_rows(const DenseBlock<W>& block, std::int64_t begin, std::int64_t end,
                                const T* x, std::int64_t width, T* y) {
   for (std::int64_t col = 0; col < block.n_cols; col += kPanel) {
     const std::int64_t n_cols = std::min(kPanel, block.n_cols - col);
-    for (std::int64_t lane = 0; lane < width; lane += kLanes) {
-      const T* from = x + col * width + lane;
-      std::int64_t row = begin;
-      for (; row + kRows <= end; row += kRows) {
-        add_rows<kRows>(block.values + row * block.n_cols + col, block.n_cols, n_cols, from, width,
+    const T* from = x + col * width;
+    std::int64_t row = begin;
+    for (; row + kRows <= end; row += kRows) {
+      const typename PieceOf<W>::type piece(block.values + row * block.n_cols + col, block.n_cols,
+                                            kRows, n_cols);
+      for (std::int64_t lane = 0; lane < width; lane += kLanes) {
+        add_rows<kRows>(piece.values, piece.stride, n_cols, from + lane, width,
                         y + (row - begin) * width + lane);
       }
-      for (; row < end; ++row) {
-        add_rows<1>(block.values + row * block.n_cols + col, block.n_cols, n_cols, from, width,
+    }
+    for (; row < end; ++row) {
+      const typename PieceOf<W>::type piece(block.values + row * block.n_cols + col, block.n_cols,
+                                            1, n_cols);
+      for (std::int64_t lane = 0; lane < width; lane += kLanes) {
+        add_rows<1>(piece.values, piece.stride, n_cols, from + lane, width,
                     y + (row - begin) * width + lane);
       }
     }
@@ -64,15 +107,20 @@ template <class W, class T>
 NCUT_INLINE void multiply_columns(const DenseBlock<W>& block, std::int64_t begin, std::int64_t end,
                                   const T* x, std::int64_t width, T* y) {
   const std::int64_t n_cols = end - begin;
-  for (std::int64_t lane = 0; lane < width; lane += kLanes) {
-    std::int64_t row = 0;
-    for (; row + kRows <= block.n_rows; row += kRows) {
-      add_columns<kRows>(block.values + row * block.n_cols + begin, block.n_cols, n_cols,
-                         x + row * width + lane, width, y + lane);
+  std::int64_t row = 0;
+  for (; row + kRows <= block.n_rows; row += kRows) {
+    const typename PieceOf<W>::type piece(block.values + row * block.n_cols + begin, block.n_cols,
+                                          kRows, n_cols);
+    for (std::int64_t lane = 0; lane < width; lane += kLanes) {
+      add_columns<kRows>(piece.values, piece.stride, n_cols, x + row * width + lane, width,
+                         y + lane);
     }
-    for (; row < block.n_rows; ++row) {
-      add_columns<1>(block.values + row * block.n_cols + begin, block.n_cols, n_cols,
-                     x + row * width + lane, width, y + lane);
+  }
+  for (; row < block.n_rows; ++row) {
+    const typename PieceOf<W>::type piece(block.values + row * block.n_cols + begin, block.n_cols,
+                                          1, n_cols);
+    for (std::int64_t lane = 0; lane < width; lane += kLanes) {
+      add_columns<1>(piece.values, piece.stride, n_cols, x + row * width + lane, width, y + lane);
     }
   }
 }
@@ -119,20 +167,24 @@ NCUT_INLINE void multiply_panel(const SymmetricMatrix<W, I>& matrix, const T* x,
   }
 }
 
-// One function for each pair of types, so that it can be compiled for several instruction sets.
+#define NCUT_EACH_TYPE(F)                                                                     \
+  F(float, std::int32_t, float)                                                               \
+  F(float, std::int64_t, float) F(float, std::int32_t, double) F(float, std::int64_t, double) \
+      F(double, std::int32_t, float) F(double, std::int64_t, float)                           \
+          F(double, std::int32_t, double) F(double, std::int64_t, double)                     \
+              F(Half, std::int32_t, float) F(Half, std::int64_t, float)                       \
+                  F(Half, std::int32_t, double) F(Half, std::int64_t, double)                 \
+                      F(BFloat16, std::int32_t, float) F(BFloat16, std::int64_t, float)       \
+                          F(BFloat16, std::int32_t, double) F(BFloat16, std::int64_t, double)
+
+// One function for each combination of types, so that it can be compiled for several instruction
+// sets.
 #define NCUT_PANEL(W, I, T)                                                                   \
   NCUT_CLONES void panel(const SymmetricMatrix<W, I>& matrix, const T* x, std::int64_t width, \
                          const T* scale, std::int64_t begin, std::int64_t end, T* y) {        \
     multiply_panel(matrix, x, width, scale, begin, end, y);                                   \
   }
-NCUT_PANEL(float, std::int32_t, float)
-NCUT_PANEL(float, std::int64_t, float)
-NCUT_PANEL(float, std::int32_t, double)
-NCUT_PANEL(float, std::int64_t, double)
-NCUT_PANEL(double, std::int32_t, float)
-NCUT_PANEL(double, std::int64_t, float)
-NCUT_PANEL(double, std::int32_t, double)
-NCUT_PANEL(double, std::int64_t, double)
+NCUT_EACH_TYPE(NCUT_PANEL)
 #undef NCUT_PANEL
 
 }  // namespace
@@ -150,14 +202,7 @@ void multiply(const SymmetricMatrix<W, I>& matrix, const T* x, std::int64_t widt
 #define NCUT_MULTIPLY(W, I, T)                                                           \
   template void multiply(const SymmetricMatrix<W, I>&, const T*, std::int64_t, const T*, \
                          std::int64_t, std::int64_t, T*, int);
-NCUT_MULTIPLY(float, std::int32_t, float)
-NCUT_MULTIPLY(float, std::int64_t, float)
-NCUT_MULTIPLY(float, std::int32_t, double)
-NCUT_MULTIPLY(float, std::int64_t, double)
-NCUT_MULTIPLY(double, std::int32_t, float)
-NCUT_MULTIPLY(double, std::int64_t, float)
-NCUT_MULTIPLY(double, std::int32_t, double)
-NCUT_MULTIPLY(double, std::int64_t, double)
+NCUT_EACH_TYPE(NCUT_MULTIPLY)
 #undef NCUT_MULTIPLY
 
 }  // namespace ncut

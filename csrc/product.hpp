@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "block.hpp"
+#include "half.hpp"
 
 namespace ncut {
 
@@ -21,7 +22,7 @@ struct PlacedBlock {
 template <class W, class I>
 struct SymmetricMatrix {
   std::vector<PlacedBlock<W>> dense;
-  SparseBlock<W, I> sparse;
+  SparseBlock<typename Wide<W>::type, I> sparse;
 };
 
 // y[v] = scale[v] * (A x)[v] for first <= v < last. Vectors are rows: x and y have shape

@@ -97,7 +97,7 @@ std::int64_t refine(const SymmetricMatrix<W, I>& matrix, const double* degrees, 
       --clusters.size[from];
       ++clusters.size[to];
       labels[v] = to;
-      for_each_neighbour(matrix, v, [&](std::int64_t u, W weight) {
+      for_each_neighbour(matrix, v, [&](std::int64_t u, auto weight) {
         links[u * width + from] -= weight;
         links[u * width + to] += weight;
       });
@@ -115,6 +115,10 @@ NCUT_REFINE(float, std::int32_t)
 NCUT_REFINE(float, std::int64_t)
 NCUT_REFINE(double, std::int32_t)
 NCUT_REFINE(double, std::int64_t)
+NCUT_REFINE(Half, std::int32_t)
+NCUT_REFINE(Half, std::int64_t)
+NCUT_REFINE(BFloat16, std::int32_t)
+NCUT_REFINE(BFloat16, std::int64_t)
 #undef NCUT_REFINE
 
 }  // namespace ncut

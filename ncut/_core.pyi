@@ -23,9 +23,14 @@ __all__: list[str] = [
     "fill_symmetric_sparse",
     "kmeans",
     "multiply",
+    "multiply_bfloat16",
+    "multiply_half",
     "permute",
     "random_pattern",
     "refine",
+    "refine_bfloat16",
+    "refine_half",
+    "scan",
 ]
 
 @typing.overload
@@ -39,6 +44,22 @@ def add_cut_dense(
 @typing.overload
 def add_cut_dense(
     weights: numpy.typing.NDArray[numpy.float64],
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    volume: numpy.typing.NDArray[numpy.float64],
+    cut: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_cut_dense(
+    weights: numpy.typing.NDArray[numpy.float16],
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    volume: numpy.typing.NDArray[numpy.float64],
+    cut: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_cut_dense(
+    weights: numpy.typing.NDArray[numpy.uint16],
     row_labels: numpy.typing.NDArray[numpy.int32],
     col_labels: numpy.typing.NDArray[numpy.int32],
     volume: numpy.typing.NDArray[numpy.float64],
@@ -97,6 +118,18 @@ def add_degrees_dense(
 @typing.overload
 def add_degrees_dense(
     weights: numpy.typing.NDArray[numpy.float64],
+    row_degrees: numpy.typing.NDArray[numpy.float64],
+    col_degrees: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_degrees_dense(
+    weights: numpy.typing.NDArray[numpy.float16],
+    row_degrees: numpy.typing.NDArray[numpy.float64],
+    col_degrees: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_degrees_dense(
+    weights: numpy.typing.NDArray[numpy.uint16],
     row_degrees: numpy.typing.NDArray[numpy.float64],
     col_degrees: numpy.typing.NDArray[numpy.float64],
 ) -> None: ...
@@ -146,6 +179,20 @@ def connect_dense(
 @typing.overload
 def connect_dense(
     weights: numpy.typing.NDArray[numpy.float64],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    parent: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def connect_dense(
+    weights: numpy.typing.NDArray[numpy.float16],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    parent: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def connect_dense(
+    weights: numpy.typing.NDArray[numpy.uint16],
     first_row: typing.SupportsInt | typing.SupportsIndex,
     first_col: typing.SupportsInt | typing.SupportsIndex,
     parent: numpy.typing.NDArray[numpy.int64],
@@ -199,6 +246,18 @@ def count_nonzero_dense(
 @typing.overload
 def count_nonzero_dense(
     weights: numpy.typing.NDArray[numpy.float64],
+    row_counts: numpy.typing.NDArray[numpy.int64],
+    col_counts: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def count_nonzero_dense(
+    weights: numpy.typing.NDArray[numpy.float16],
+    row_counts: numpy.typing.NDArray[numpy.int64],
+    col_counts: numpy.typing.NDArray[numpy.int64],
+) -> None: ...
+@typing.overload
+def count_nonzero_dense(
+    weights: numpy.typing.NDArray[numpy.uint16],
     row_counts: numpy.typing.NDArray[numpy.int64],
     col_counts: numpy.typing.NDArray[numpy.int64],
 ) -> None: ...
@@ -309,6 +368,42 @@ def fill_symmetric_dense(
     cursor: numpy.typing.NDArray[numpy.int64],
     indices: numpy.typing.NDArray[numpy.int64],
     data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.float16],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
+    data: numpy.typing.NDArray[numpy.float32],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.float16],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float32],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.uint16],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
+    data: numpy.typing.NDArray[numpy.float32],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.uint16],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float32],
 ) -> None: ...
 @typing.overload
 def fill_symmetric_sparse(
@@ -431,7 +526,13 @@ def kmeans(
 ) -> float: ...
 @typing.overload
 def multiply(
-    blocks: list,
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
     indptr: numpy.typing.NDArray[numpy.int32],
     indices: numpy.typing.NDArray[numpy.int32],
     values: numpy.typing.NDArray[numpy.float32],
@@ -444,7 +545,13 @@ def multiply(
 ) -> None: ...
 @typing.overload
 def multiply(
-    blocks: list,
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
     indptr: numpy.typing.NDArray[numpy.int64],
     indices: numpy.typing.NDArray[numpy.int64],
     values: numpy.typing.NDArray[numpy.float32],
@@ -457,7 +564,13 @@ def multiply(
 ) -> None: ...
 @typing.overload
 def multiply(
-    blocks: list,
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
     indptr: numpy.typing.NDArray[numpy.int32],
     indices: numpy.typing.NDArray[numpy.int32],
     values: numpy.typing.NDArray[numpy.float32],
@@ -470,7 +583,13 @@ def multiply(
 ) -> None: ...
 @typing.overload
 def multiply(
-    blocks: list,
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
     indptr: numpy.typing.NDArray[numpy.int64],
     indices: numpy.typing.NDArray[numpy.int64],
     values: numpy.typing.NDArray[numpy.float32],
@@ -483,7 +602,13 @@ def multiply(
 ) -> None: ...
 @typing.overload
 def multiply(
-    blocks: list,
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
     indptr: numpy.typing.NDArray[numpy.int32],
     indices: numpy.typing.NDArray[numpy.int32],
     values: numpy.typing.NDArray[numpy.float64],
@@ -496,7 +621,13 @@ def multiply(
 ) -> None: ...
 @typing.overload
 def multiply(
-    blocks: list,
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
     indptr: numpy.typing.NDArray[numpy.int64],
     indices: numpy.typing.NDArray[numpy.int64],
     values: numpy.typing.NDArray[numpy.float64],
@@ -509,7 +640,13 @@ def multiply(
 ) -> None: ...
 @typing.overload
 def multiply(
-    blocks: list,
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
     indptr: numpy.typing.NDArray[numpy.int32],
     indices: numpy.typing.NDArray[numpy.int32],
     values: numpy.typing.NDArray[numpy.float64],
@@ -522,10 +659,168 @@ def multiply(
 ) -> None: ...
 @typing.overload
 def multiply(
-    blocks: list,
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
     indptr: numpy.typing.NDArray[numpy.int64],
     indices: numpy.typing.NDArray[numpy.int64],
     values: numpy.typing.NDArray[numpy.float64],
+    x: numpy.typing.NDArray[numpy.float64],
+    scale: numpy.typing.NDArray[numpy.float64],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float64],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply_bfloat16(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    x: numpy.typing.NDArray[numpy.float32],
+    scale: numpy.typing.NDArray[numpy.float32],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float32],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply_bfloat16(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    x: numpy.typing.NDArray[numpy.float32],
+    scale: numpy.typing.NDArray[numpy.float32],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float32],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply_bfloat16(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    x: numpy.typing.NDArray[numpy.float64],
+    scale: numpy.typing.NDArray[numpy.float64],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float64],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply_bfloat16(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    x: numpy.typing.NDArray[numpy.float64],
+    scale: numpy.typing.NDArray[numpy.float64],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float64],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply_half(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    x: numpy.typing.NDArray[numpy.float32],
+    scale: numpy.typing.NDArray[numpy.float32],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float32],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply_half(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    x: numpy.typing.NDArray[numpy.float32],
+    scale: numpy.typing.NDArray[numpy.float32],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float32],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply_half(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    x: numpy.typing.NDArray[numpy.float64],
+    scale: numpy.typing.NDArray[numpy.float64],
+    first: typing.SupportsInt | typing.SupportsIndex,
+    last: typing.SupportsInt | typing.SupportsIndex,
+    y: numpy.typing.NDArray[numpy.float64],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def multiply_half(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
     x: numpy.typing.NDArray[numpy.float64],
     scale: numpy.typing.NDArray[numpy.float64],
     first: typing.SupportsInt | typing.SupportsIndex,
@@ -543,6 +838,13 @@ def permute(
 @typing.overload
 def permute(
     values: numpy.typing.NDArray[numpy.float64],
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    substream: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def permute(
+    values: numpy.typing.NDArray[numpy.uint16],
     seed: typing.SupportsInt | typing.SupportsIndex,
     stream: typing.SupportsInt | typing.SupportsIndex,
     substream: typing.SupportsInt | typing.SupportsIndex,
@@ -569,7 +871,13 @@ def random_pattern(
 ) -> None: ...
 @typing.overload
 def refine(
-    blocks: list,
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
     indptr: numpy.typing.NDArray[numpy.int32],
     indices: numpy.typing.NDArray[numpy.int32],
     values: numpy.typing.NDArray[numpy.float32],
@@ -581,7 +889,13 @@ def refine(
 ) -> int: ...
 @typing.overload
 def refine(
-    blocks: list,
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
     indptr: numpy.typing.NDArray[numpy.int64],
     indices: numpy.typing.NDArray[numpy.int64],
     values: numpy.typing.NDArray[numpy.float32],
@@ -593,7 +907,13 @@ def refine(
 ) -> int: ...
 @typing.overload
 def refine(
-    blocks: list,
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
     indptr: numpy.typing.NDArray[numpy.int32],
     indices: numpy.typing.NDArray[numpy.int32],
     values: numpy.typing.NDArray[numpy.float64],
@@ -605,7 +925,13 @@ def refine(
 ) -> int: ...
 @typing.overload
 def refine(
-    blocks: list,
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
     indptr: numpy.typing.NDArray[numpy.int64],
     indices: numpy.typing.NDArray[numpy.int64],
     values: numpy.typing.NDArray[numpy.float64],
@@ -615,3 +941,83 @@ def refine(
     links: numpy.typing.NDArray[numpy.float64],
     labels: numpy.typing.NDArray[numpy.int32],
 ) -> int: ...
+@typing.overload
+def refine_bfloat16(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    degrees: numpy.typing.NDArray[numpy.float64],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    max_passes: typing.SupportsInt | typing.SupportsIndex,
+    links: numpy.typing.NDArray[numpy.float64],
+    labels: numpy.typing.NDArray[numpy.int32],
+) -> int: ...
+@typing.overload
+def refine_bfloat16(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    degrees: numpy.typing.NDArray[numpy.float64],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    max_passes: typing.SupportsInt | typing.SupportsIndex,
+    links: numpy.typing.NDArray[numpy.float64],
+    labels: numpy.typing.NDArray[numpy.int32],
+) -> int: ...
+@typing.overload
+def refine_half(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    degrees: numpy.typing.NDArray[numpy.float64],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    max_passes: typing.SupportsInt | typing.SupportsIndex,
+    links: numpy.typing.NDArray[numpy.float64],
+    labels: numpy.typing.NDArray[numpy.int32],
+) -> int: ...
+@typing.overload
+def refine_half(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    degrees: numpy.typing.NDArray[numpy.float64],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    max_passes: typing.SupportsInt | typing.SupportsIndex,
+    links: numpy.typing.NDArray[numpy.float64],
+    labels: numpy.typing.NDArray[numpy.int32],
+) -> int: ...
+@typing.overload
+def scan(values: numpy.typing.NDArray[numpy.float32]) -> tuple[int, int, int, int]: ...
+@typing.overload
+def scan(values: numpy.typing.NDArray[numpy.float64]) -> tuple[int, int, int, int]: ...
+@typing.overload
+def scan(values: numpy.typing.NDArray[numpy.float16]) -> tuple[int, int, int, int]: ...
+@typing.overload
+def scan(values: numpy.typing.NDArray[numpy.uint16]) -> tuple[int, int, int, int]: ...

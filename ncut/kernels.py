@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     """Blocks with the first vertex of their source and of their target layer."""
 
 
+def _bits(weights: NDArray[Any]) -> NDArray[Any]:
+    """bfloat16 weights as the bits that the compiled core reads them from."""
+    return weights.view(np.uint16) if weights.dtype.name == "bfloat16" else weights
+
+
 def _view(weights: Weights) -> tuple[str, tuple[Any, ...]]:
     """Which family of kernels reads these weights, and the arguments that describe them."""
     if isinstance(weights, np.ndarray):
-        return "dense", (weights,)
+        return "dense", (_bits(weights),)
     return "sparse", (weights.indptr, weights.indices, weights.data, weights.shape[1])
 
 
@@ -37,10 +42,23 @@ def _call(kernel: str, weights: Weights, *arguments: Any) -> None:
     getattr(_core, f"{kernel}_{family}")(*view, *arguments)
 
 
+class Scan(NamedTuple):
+    """How many values of an array are NaN, infinite, negative, or not zero."""
+
+    n_nan: int
+    n_infinite: int
+    n_negative: int
+    n_nonzero: int
+
+
+def scan(values: NDArray[np.floating]) -> Scan:
+    """Count the values of a contiguous array that cannot be edge weights, and the edges."""
+    return Scan(*_core.scan(_bits(values)))
+
+
 def count_edges(weights: Weights) -> int:
     """Number of non-zero weights of a block."""
-    values = weights if isinstance(weights, np.ndarray) else weights.data
-    return int(np.count_nonzero(values))
+    return scan(weights if isinstance(weights, np.ndarray) else weights.data).n_nonzero
 
 
 def degrees(n_vertices: int, blocks: PlacedBlocks) -> NDArray[np.float64]:
@@ -74,8 +92,18 @@ def multiply(
     threads: int,
 ) -> None:
     """y[rows] = scale[rows] * (A x)[rows], A the sum of the placed blocks, mirrored, and a CSR."""
-    indptr, indices, values = sparse_part
-    _core.multiply(blocks, indptr, indices, values, x, scale, rows.start, rows.stop, y, threads)
+    kernel, views = _of_width(blocks, "multiply")
+    kernel(views, *sparse_part, x, scale, rows.start, rows.stop, y, threads)
+
+
+def _of_width(
+    blocks: list[tuple[NDArray[np.floating], int, int]], name: str
+) -> tuple[Any, list[tuple[NDArray[Any], int, int]]]:
+    """The kernel for the type that all blocks have, and the blocks as it reads them."""
+    names = {"float16": f"{name}_half", "bfloat16": f"{name}_bfloat16"}
+    kind = blocks[0][0].dtype.name if blocks else ""
+    views = [(_bits(weights), row, column) for weights, row, column in blocks]
+    return getattr(_core, names.get(kind, name)), views
 
 
 def refine(
@@ -91,7 +119,8 @@ def refine(
 
     links, shape (n, at least k): weight between each vertex and each cluster, kept up to date.
     """
-    return _core.refine(blocks, *sparse_part, degrees, k, max_passes, links, labels)
+    kernel, views = _of_width(blocks, "refine")
+    return int(kernel(views, *sparse_part, degrees, k, max_passes, links, labels))
 
 
 def assemble_csr(
@@ -108,7 +137,8 @@ def assemble_csr(
     n_entries = int(indptr[-1])
     fits = max(n_entries, n_vertices) <= np.iinfo(np.int32).max
     indices = np.empty(n_entries, dtype=np.int32 if fits else np.int64)
-    data = np.empty(n_entries, dtype=np.result_type(*(block.weights.dtype for *_, block in blocks)))
+    dtype = np.result_type(np.float32, *(block.weights.dtype for *_, block in blocks))
+    data = np.empty(n_entries, dtype=dtype)
     cursor = indptr[:-1].copy()
     for first_row, first_col, block in blocks:
         _call("fill_symmetric", block.weights, first_row, first_col, cursor, indices, data)
@@ -131,7 +161,8 @@ def permute(values: NDArray[np.floating], seed: int, stream: int, substream: int
     """Permute a contiguous array of any shape in place, every order equally likely."""
     if not values.flags.c_contiguous:
         raise ValueError("values: must be C-contiguous, or the permutation would be lost")
-    _core.permute(values.reshape(-1), seed, stream, substream)
+    flat = values.reshape(-1)
+    _core.permute(flat.view(np.uint16) if flat.itemsize == 2 else flat, seed, stream, substream)
 
 
 def draw_kde(

@@ -48,7 +48,8 @@ class Block:
     source, target : int
         Positions of the two layers in `NeuronGraph.layers`, `source <= target`.
     weights : ndarray or scipy.sparse.csr_array, shape (size of source, size of target)
-        Non-negative edge weights, float32 or float64. Where `source == target`, only the
+        Non-negative edge weights, float32 or float64, if dense also float16 or bfloat16 (of
+        the package ml_dtypes). Where `source == target`, only the
         entries above the diagonal are set: each stands for one undirected edge.
     name : str
         The parameter the weights come from.

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 def as_array(values: Any, what: str) -> NDArray[np.floating]:
-    """Return `values` as float32 or float64, without changing or keeping what was passed.
+    """Return `values` as an array of floats, without changing what was passed.
 
-    float32 and float64 keep their type, shorter floats become float32, everything else that
-    is a real number float64. torch tensors are detached and brought to the CPU.
+    Floats of 16, 32 and 64 bits keep their type (bfloat16 as that of the package ml_dtypes),
+    shorter ones become float32, everything else that is a real number float64. Memory-mapped
+    arrays stay so. torch tensors are detached and brought to the CPU.
 
     Parameters
     ----------
@@ -38,13 +39,11 @@ def as_array(values: Any, what: str) -> NDArray[np.floating]:
         array = np.asarray(values)
     except ValueError as error:
         raise InputError(f"{what}: not an array of numbers: {error}") from error
+    if array.dtype.name in ("float16", "bfloat16", "float32", "float64"):
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{what}: weights must be real numbers, got dtype {array.dtype}")
-    if array.dtype == np.float16:
-        return array.astype(np.float32)
-    if array.dtype.newbyteorder("=") == np.float32:
-        return array.astype(np.float32, copy=False)
-    return array.astype(np.float64, copy=False)
+    return array.astype(np.float64)
 
 
 def is_tensor(value: Any) -> bool:
@@ -61,7 +60,16 @@ def _tensor_to_array(tensor: torch.Tensor, what: str) -> NDArray[Any]:
     tensor = tensor.detach().cpu()
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
-    if tensor.is_floating_point() and tensor.dtype != torch.float64:
+    if tensor.dtype == torch.bfloat16:
+        import ml_dtypes
+
+        bits: NDArray[Any] = tensor.contiguous().view(torch.uint16).numpy()
+        return bits.view(ml_dtypes.bfloat16)
+    if tensor.is_floating_point() and tensor.dtype not in (
+        torch.float16,
+        torch.float32,
+        torch.float64,
+    ):
         tensor = tensor.to(torch.float32)
     array: NDArray[Any] = tensor.numpy()
     return array

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.graphs.neuron_graph import NeuronGraph
-from ncut.graphs.validate import canonical_csr, check_adjacency, check_block
+from ncut.graphs.validate import (
+    WEIGHT_TYPES,
+    canonical_csr,
+    check_adjacency,
+    check_block,
+)
 from ncut.types import Block, Layer, LeftOut
 
 if TYPE_CHECKING:
@@ -53,7 +58,7 @@ def build_graph(
         Layer(layer_name, int(start), int(size))
         for (layer_name, size), start in zip(layers, starts, strict=False)
     )
-    sums: dict[tuple[int, int], tuple[NDArray[np.floating], str]] = {}
+    sums: dict[tuple[int, int], _Sum] = {}
     for source, target, values, label in blocks:
         weights = _as_edge_weights(values, f"layer {label!r}")
         expected = (built[source].size, built[target].size)
@@ -62,20 +67,21 @@ def build_graph(
                 f"layer {label!r}: weights of shape {weights.shape}, but it lies between "
                 f"{built[source].name!r} and {built[target].name!r}, which need {expected}"
             )
-        check_block(weights, f"layer {label!r}")
+        n_nonzero = check_block(weights, f"layer {label!r}")
         if source > target:
-            source, target, weights = target, source, weights.T
+            source, target, weights = target, source, np.ascontiguousarray(weights.T)
         if (source, target) in sums:
-            other, other_label = sums[source, target]
-            weights, label = other + weights, f"{other_label}+{label}"
-        sums[source, target] = (weights, label)
+            other = sums[source, target]
+            weights, label = other.weights + weights, f"{other.label}+{label}"
+            n_nonzero = max(n_nonzero, other.n_nonzero)
+        sums[source, target] = _Sum(weights, label, n_nonzero)
     if not sums:
         raise InputError("model: no weights found that connect two layers of neurons")
     return NeuronGraph(
         layers=built,
         blocks=tuple(
-            Block(source, target, _compressed(weights), label)
-            for (source, target), (weights, label) in sorted(sums.items(), key=lambda kv: kv[0])
+            Block(source, target, _compressed(total), total.label)
+            for (source, target), total in sorted(sums.items(), key=lambda item: item[0])
         ),
         left_out=tuple(left_out),
         name=name,
@@ -120,17 +126,28 @@ def _as_edge_weights(values: Any, what: str) -> NDArray[np.floating]:
     array: NDArray[Any] = np.asarray(values)
     if array.ndim != 2:
         raise InputError(f"{what}: weights must be a matrix, got shape {array.shape}")
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in "fiu" and array.dtype.name not in WEIGHT_TYPES:
         raise InputError(f"{what}: weights must be real numbers, got dtype {array.dtype}")
-    if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
-    return array
+    if array.dtype.name not in WEIGHT_TYPES:
+        array = array.astype(np.float64)
+    return np.ascontiguousarray(array)
 
 
-def _compressed(weights: NDArray[np.floating]) -> Weights:
-    """Store a block the way that is fast for its density."""
-    if np.count_nonzero(weights) >= SPARSE_BELOW * weights.size:
-        return np.ascontiguousarray(weights)
+class _Sum(NamedTuple):
+    """The blocks between two layers, added up."""
+
+    weights: NDArray[np.floating]
+    label: str
+    n_nonzero: int
+
+
+def _compressed(total: _Sum) -> Weights:
+    """Store a block the way that is fast for its density; CSR in float32 at least."""
+    weights = total.weights
+    if total.n_nonzero >= SPARSE_BELOW * weights.size:
+        return weights
+    if weights.itemsize == 2:
+        weights = weights.astype(np.float32)
     from scipy import sparse
 
     return canonical_csr(sparse.csr_array(weights))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ncut.errors import ModelError
 from ncut.graphs.neuron_graph import NeuronGraph
-from ncut.graphs.validate import canonical_csr, check_block
+from ncut.graphs.validate import WEIGHT_TYPES, bfloat16, canonical_csr, check_block
 from ncut.types import Block, Layer, LeftOut
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def save_graph(graph: NeuronGraph, path: str | Path) -> None:
     arrays: dict[str, Any] = {HEADER: np.array(json.dumps(header))}
     for number, block in enumerate(graph.blocks):
         if isinstance(block.weights, np.ndarray):
-            arrays[f"block{number}"] = block.weights
+            bfloat16 = block.weights.dtype.name == "bfloat16"  # NumPy's format has no such type
+            arrays[f"block{number}"] = block.weights.view(np.uint16) if bfloat16 else block.weights
         else:
             for part in ("data", "indices", "indptr"):
                 arrays[f"block{number}_{part}"] = getattr(block.weights, part)
@@ -63,7 +64,7 @@ def load_graph(path: str | Path) -> NeuronGraph:
 def _check_saved_block(weights: Any, source: Layer, target: Layer, name: str) -> None:
     """The kernels trust what they are given, so a damaged or forged file must stop here."""
     values = weights if isinstance(weights, np.ndarray) else weights.data
-    if weights.shape != (source.size, target.size) or values.dtype not in (np.float32, np.float64):
+    if weights.shape != (source.size, target.size) or values.dtype.name not in WEIGHT_TYPES:
         raise ModelError(f"saved graph: block {name!r} has the wrong shape or type")
     check_block(values, f"saved graph: block {name!r}")
 
@@ -84,6 +85,8 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
         weights: Weights
         if key in arrays:
             weights = np.ascontiguousarray(arrays[key])
+            if weights.dtype == np.uint16:
+                weights = weights.view(bfloat16())
         else:
             parts = tuple(arrays[f"{key}_{part}"] for part in ("data", "indices", "indptr"))
             shape = (layers[source].size, layers[target].size)

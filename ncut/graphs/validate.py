@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut import kernels
 from ncut.errors import InputError
 
 if TYPE_CHECKING:
     from scipy import sparse
 
 
-def check_finite(values: NDArray[np.floating], what: str) -> None:
-    """Refuse NaN and infinite entries."""
-    finite = np.isfinite(values)
-    if not finite.all():
-        n_nan = int(np.isnan(values).sum())
-        n_inf = int(values.size - finite.sum()) - n_nan
+WEIGHT_TYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def bfloat16() -> np.dtype[Any]:
+    """The type of 16-bit "brain" floats as NumPy arrays."""
+    import ml_dtypes
+
+    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return found
+
+
+def check_block(values: NDArray[np.floating], what: str) -> int:
+    """Refuse weights that cannot be edge weights: not finite, negative, or all zero.
+
+    `values` is contiguous and of one of WEIGHT_TYPES. Returns the number of non-zero weights.
+    """
+    found = kernels.scan(values)
+    if found.n_nan or found.n_infinite:
         raise InputError(
-            f"{what}: {n_nan} NaN and {n_inf} infinite values among {values.size}; "
-            "the weights must be finite (did training diverge?)"
+            f"{what}: {found.n_nan} NaN and {found.n_infinite} infinite values among "
+            f"{values.size}; the weights must be finite (did training diverge?)"
         )
-
-
-def check_block(values: NDArray[np.floating], what: str) -> None:
-    """Refuse weights that cannot be edge weights: not finite, negative, or all zero."""
-    check_finite(values, what)
-    if values.size and values.min() < 0:
-        raise InputError(f"{what}: {int((values < 0).sum())} negative edge weights; take |w| first")
-    if not values.any():
+    if found.n_negative:
+        raise InputError(f"{what}: {found.n_negative} negative edge weights; take |w| first")
+    if not found.n_nonzero:
         raise InputError(
             f"{what}: all {values.size} weights are zero, so the graph falls apart there; "
             "leave the layer out or check that the weights were loaded"
         )
+    return found.n_nonzero
 
 
 def check_adjacency(adjacency: sparse.csr_array) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from ncut.graphs import NeuronGraph
 from ncut.nulls.models import shuffle_connected
-from ncut.spectral.cluster import cluster_connected
+from ncut.spectral.clustering import cluster_connected
 from ncut.types import Clustering
 
 Progress = Callable[[int, int], None]

@@ -109,7 +109,9 @@ def _permuted_everywhere(weights: Any, within_layer: bool, random: _BlockRandom)
 def _with_nonzeros(weights: Any, null: str, random: _BlockRandom) -> Any:
     """The same topology with permuted or redrawn non-zero values."""
     if isinstance(weights, np.ndarray):
-        changed = weights.copy()
+        # New values need not fit into 16 bits; permuted ones do.
+        wide = weights.itemsize == 2 and null != "layer-nonzero"
+        changed = weights.astype(np.float32) if wide else weights.copy()
         nonzero = changed != 0
         changed[nonzero] = _new_values(changed[nonzero], null, random)
         return changed

@@ -160,7 +160,12 @@ def _split_blocks(
     graph: NeuronGraph, first_vertex: dict[int, int]
 ) -> tuple[list[tuple[NDArray[np.floating], int, int]], Any]:
     """The dense blocks with their places, and all sparse blocks as one symmetric CSR matrix."""
-    dtype = np.result_type(*(block.weights.dtype for block in graph.blocks))
+    # All blocks of one type, which for 16 bits is not that of the CSR matrix.
+    kinds = [b.weights.dtype for b in graph.blocks if isinstance(b.weights, np.ndarray)]
+    dtype = np.result_type(*kinds) if kinds else np.dtype(np.float32)
+    wide = np.result_type(np.float32, *(block.weights.dtype for block in graph.blocks))
+    if wide == np.float64:
+        dtype = wide
     dense: list[tuple[NDArray[np.floating], int, int]] = []
     pruned: list[tuple[int, int, Block]] = []
     for block in graph.blocks:
@@ -171,6 +176,6 @@ def _split_blocks(
             pruned.append((row, column, block))
     if not pruned:
         index = np.empty(0, dtype=np.int32)
-        return dense, (index, index, np.empty(0, dtype=dtype))
+        return dense, (index, index, np.empty(0, dtype=wide))
     indptr, indices, data = kernels.assemble_csr(graph.n_vertices, pruned)
-    return dense, (indptr, indices, data.astype(dtype, copy=False))
+    return dense, (indptr, indices, data.astype(wide, copy=False))

@@ -1,0 +1,109 @@
+"""The networks that are measured: trained ones where a folder of them is given, else random.
+
+NCUT_TEST_MODELS names a folder with fashion-none-0-unpruned.npz and -pruned.npz (arrays w0 to w4,
+(fan_in, fan_out), of a 784-256-256-256-256-10 MLP). Without it, random weights of the same shapes
+stand in, and the case's name says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import ncut
+from ncut.graphs import build_graph
+
+Matrix = NDArray[np.float32]
+SEED = 20210304
+
+
+def mlp(pruned: bool) -> tuple[str, ncut.NeuronGraph]:
+    """The MLP of the paper, dense or with a tenth of its weights."""
+    state = "pruned" if pruned else "unpruned"
+    folder = os.environ.get("NCUT_TEST_MODELS")
+    if folder:
+        return f"mlp-{state}", ncut.graph(Path(folder, f"fashion-none-0-{state}.npz"))
+    rng = np.random.default_rng(SEED)
+    sizes = (784, 256, 256, 256, 256, 10)
+    weights = [random_layer(rng, a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+    if pruned:
+        weights = [np.where(abs(w) > np.quantile(abs(w), 0.9), w, 0) for w in weights]
+    return f"mlp-{state}-random", ncut.graph(weights)
+
+
+def random_layer(rng: np.random.Generator, n_in: int, n_out: int) -> Matrix:
+    """Weights whose rows and columns differ in strength, as in trained networks."""
+    rows = np.exp(0.5 * rng.standard_normal((n_in, 1), dtype=np.float32))
+    columns = np.exp(0.5 * rng.standard_normal((1, n_out), dtype=np.float32))
+    return rng.standard_normal((n_in, n_out), dtype=np.float32) * rows * columns
+
+
+def convolution(rng: np.random.Generator, n_in: int, n_out: int, size: int) -> Matrix:
+    """L1 norms of the kernel slices of a random convolution, (n_in, n_out)."""
+    norms = np.zeros((n_in, n_out), dtype=np.float32)
+    for _ in range(size * size):
+        norms += abs(random_layer(rng, n_in, n_out))
+    return norms / np.float32(np.sqrt(size * size * n_in))
+
+
+def vgg16() -> ncut.NeuronGraph:
+    """The convolutions of VGG-16, a chain: 4,224 vertices, 1.6 million edges."""
+    rng = np.random.default_rng(SEED)
+    widths = [64, 64, 128, 128, 256, 256, 256, *[512] * 6]
+    layers = [(f"conv{i}", width) for i, width in enumerate(widths)]
+    blocks = [
+        (i, i + 1, convolution(rng, a, b, 3), f"conv{i + 1}")
+        for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+    ]
+    return build_graph(layers, blocks, name="vgg16")
+
+
+def resnet50() -> ncut.NeuronGraph:
+    """ResNet-50 by the paper's convention: 24,576 vertices, 30.7 million edges.
+
+    Vertices are the input channels of every convolution and of the classifier, the image's left
+    out; a residual sum connects each convolution that writes to it to everyone who reads it.
+    """
+    rng = np.random.default_rng(SEED)
+    layers: list[tuple[str, int]] = []
+    blocks: list[tuple[int, int, Matrix, str]] = []
+    # What has been written to the stream: (vertices the writer reads, its weights, name).
+    stream: list[tuple[int, Matrix, str]] = []
+
+    def reader(name: str, size: int, writers: list[tuple[int, Matrix, str]]) -> int:
+        layers.append((name, size))
+        for source, weights, label in writers:
+            blocks.append((source, len(layers) - 1, weights, label))
+        return len(layers) - 1
+
+    def write(source: int, n_out: int, size: int, name: str) -> tuple[int, Matrix, str]:
+        return source, convolution(rng, layers[source][1], n_out, size), name
+
+    channels = 64
+    for stage, (width, n_blocks) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)]):
+        for number in range(n_blocks):
+            name = f"layer{stage + 1}.{number}"
+            first = reader(f"{name}.conv1", channels, stream)
+            if number == 0:
+                shortcut = reader(f"{name}.downsample", channels, stream)
+                stream = [write(shortcut, 4 * width, 1, f"{name}.downsample")]
+            second = reader(
+                f"{name}.conv2", width, [write(first, width, 1, f"{name}.conv1")]
+            )
+            third = reader(f"{name}.conv3", width, [write(second, width, 3, f"{name}.conv2")])
+            stream = [*stream, write(third, 4 * width, 1, f"{name}.conv3")]
+            channels = 4 * width
+    reader("fc", channels, stream)
+    return build_graph(layers, blocks, name="resnet50")
+
+
+def random_chain(n_edges: int, n_layers: int = 9) -> Iterator[Matrix]:
+    """Weight matrices of equal size with about `n_edges` weights together, one at a time."""
+    rng = np.random.default_rng(SEED)
+    width = round((n_edges / (n_layers - 1)) ** 0.5)
+    for _ in range(n_layers - 1):
+        yield random_layer(rng, width, width)
