@@ -179,8 +179,12 @@ def edge_weights(layer: ChainLayer, norm: str, n_before: int) -> NDArray[np.floa
     """Magnitudes of a layer as a matrix of shape (n_before, n_out).
 
     `n_before` is the number of vertices that the layer reads: its inputs, or the channels of
-    the convolution whose flattened output it reads.
+    the convolution whose flattened output it reads. Where weights are summed or scaled, 16 bits
+    become 32.
     """
+    scaled = layer.input_scale is not None or layer.output_scale is not None
+    if layer.weight.itemsize == 2 and (layer.kind == "conv" or scaled or layer.n_in != n_before):
+        layer = replace(layer, weight=layer.weight.astype(np.float32))
     # Infinite and NaN entries are not an error here: the graph reports them by layer.
     with np.errstate(invalid="ignore", over="ignore"):
         matrix = _between_channels(layer, norm) if layer.kind == "conv" else np.abs(layer.weight)

@@ -19,6 +19,7 @@ from ncut.errors import MissingExtraError, ModelError, import_extra
 from ncut.extract.state_dict import CHECKPOINT_KEYS, unwrap_checkpoint
 from ncut.graphs import NeuronGraph
 from ncut.graphs.storage import is_graph_file, load_graph
+from ncut.graphs.validate import bfloat16
 
 # Suffixes of files whose order of arrays means nothing.
 UNORDERED = (".safetensors",)
@@ -26,8 +27,12 @@ UNORDERED = (".safetensors",)
 # Older versions of torch can be made to run code by a file, in spite of weights_only=True.
 SAFE_TORCH = (2, 6)
 
-# NumPy's own types among those of the safetensors format.
-_NUMPY_DTYPES = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+# The types of the safetensors format in NumPy's words, little-endian.
+_SAFETENSORS_DTYPES = {
+    **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "BOOL": "?"},
+    **{"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"},
+    **{"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"},
+}
 _PICKLED_OBJECT = re.compile(r"GLOBAL (\w+(?:\.\w+)+)")
 _LOAD_IT_YOURSELF = (
     "If you trust the file, load it yourself and pass the module or its state dict, or save "
@@ -121,33 +126,49 @@ def _why_not_loaded(message: str) -> str:
 
 
 def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
-    from safetensors import safe_open
-
-    arrays: dict[str, NDArray[Any]] = {}
-    with safe_open(path, framework="numpy") as content:
-        for name in content.keys():  # noqa: SIM118 (the object is not iterable)
-            dtype = content.get_slice(name).get_dtype()
-            if dtype == "BF16":
-                arrays[name] = _read_bfloat16(path, name)
-            elif dtype in _NUMPY_DTYPES:
-                arrays[name] = content.get_tensor(name)
-            else:
-                raise ModelError(f"{path}: {name!r} has dtype {dtype}; convert it to float32 first")
-    return arrays
-
-
-def _read_bfloat16(path: Path, name: str) -> NDArray[np.float32]:
-    """Decode a bfloat16 tensor, the upper half of float32, which NumPy does not know.
+    """The tensors as views of the memory-mapped file: nothing is read before it is used.
 
     Source: the format's description, https://github.com/huggingface/safetensors#format.
     """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy"):
+        pass  # checks the whole header: types, shapes, offsets inside the file
     with path.open("rb") as file:
         n_header = int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(n_header))[name]
+        header = json.loads(file.read(n_header))
+    header.pop("__metadata__", None)
+    content = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + n_header) if header else None
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in _SAFETENSORS_DTYPES:
+            raise ModelError(
+                f"{path}: {name!r} has dtype {entry['dtype']}; convert it to float32 first"
+            )
         start, stop = entry["data_offsets"]
-        file.seek(8 + n_header + start)
-        halves = np.frombuffer(file.read(stop - start), dtype="<u2")
-    return (halves.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
+        assert content is not None
+        values = content[start:stop].view(_numpy_dtype(entry["dtype"]))
+        arrays[name] = values.reshape(entry["shape"])
+    return arrays
+
+
+def _numpy_dtype(name: str) -> np.dtype[Any]:
+    return bfloat16() if name == "BF16" else np.dtype(_SAFETENSORS_DTYPES[name])
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """One array of an `.npy` file, memory-mapped.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, unreadable, or holds objects.
+    """
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"{path}: cannot be read as .npy: {error}") from error
+    return array
 
 
 READERS: dict[str, Callable[[Path], NeuronGraph | Mapping[str, Any]]] = {

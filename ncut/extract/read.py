@@ -19,7 +19,7 @@ from ncut.extract.chain import (
     check_options,
     with_depthwise_groups,
 )
-from ncut.extract.files import UNORDERED, read_file
+from ncut.extract.files import UNORDERED, read_file, read_npy
 from ncut.extract.state_dict import read_arrays
 from ncut.graphs import NeuronGraph, from_adjacency
 
@@ -44,7 +44,8 @@ def read_graph(
         - a `NeuronGraph`, returned as it is;
         - a symmetric scipy sparse adjacency matrix, shape (n, n);
         - a sequence of weight arrays of a chain, (fan_in, fan_out) matrices, or convolutions
-          (out, in, positions...); the order is that of the layers;
+          (out, in, positions...), or paths of `.npy` files that hold one each (they are
+          memory-mapped); the order is that of the layers;
         - a `torch.nn.Module` whose forward pass is a chain of layers;
         - a mapping from names to arrays, such as a state dict;
         - a path to an `.npz`, `.pt`, `.pth` or `.safetensors` file of named arrays, or to an
@@ -130,6 +131,8 @@ def _read_sequence(model: Any) -> list[ChainLayer]:
         )
     chain: list[ChainLayer] = []
     for number, values in enumerate(model):
+        if isinstance(values, str | Path):
+            values = read_npy(Path(values))
         weight = as_array(values, f"model: weights {number}")
         if not 2 <= weight.ndim <= 5:
             raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 from ncut import networks
-from ncut.errors import InputError
+from ncut.errors import InputError, ModelError
 from ncut.extract import read_graph
 from ncut.extract.chain import ChainLayer, chain_to_graph
 
@@ -40,7 +41,7 @@ def test_list_of_matrices_becomes_magnitudes():
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [
-        (np.float16, np.float32),
+        (np.float16, np.float16),
         (np.float32, np.float32),
         (">f4", np.float32),
         (np.float64, np.float64),
@@ -52,6 +53,32 @@ def test_number_types(dtype, expected):
     graph = read_graph([w0, w0])
     assert dense(graph, 0).dtype == expected
     assert_array_equal(dense(graph, 0), [[128, 2], [3, 4]])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_sixteen_bits_widen_where_they_are_summed(dtype):
+    # 2049 is not a number of 11 significant bits, so a sum in the kernels' own type would stop.
+    kernel = np.ones((2, 1, 2049)).astype(dtype)
+    graph = read_graph([np.ones((1, 1, 1)), kernel, np.ones((2, 3))], scope="all")
+    assert dense(graph, 1).dtype == np.float32
+    assert_array_equal(dense(graph, 1), [[2049, 2049]])
+
+
+def test_paths_of_npy_files_are_memory_mapped(tmp_path):
+    weights = [np.array([[1.0, -2.0]]), np.array([[3.0], [-4.0]])]
+    for number, values in enumerate(weights):
+        np.save(tmp_path / f"{number}.npy", values)
+    graph = read_graph([tmp_path / "0.npy", str(tmp_path / "1.npy")])
+    assert_array_equal(dense(graph, 0), [[1, 2]])
+    assert_array_equal(dense(graph, 1), [[3], [4]])
+
+
+def test_npy_files_with_objects_or_garbage_are_refused(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([[{}]]), allow_pickle=True)
+    (tmp_path / "garbage.npy").write_bytes(b"garbage")
+    for name in ("objects.npy", "garbage.npy", "missing.npy"):
+        with pytest.raises(ModelError, match=name):
+            read_graph([tmp_path / name, tmp_path / name])
 
 
 def test_nested_lists_and_tuples_are_arrays():

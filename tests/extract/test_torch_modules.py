@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -259,8 +260,8 @@ def test_weights_set_by_a_hook_are_refused():
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [
-        (torch.float16, np.float32),
-        (torch.bfloat16, np.float32),
+        (torch.float16, np.float16),
+        (torch.bfloat16, ml_dtypes.bfloat16),
         (torch.float32, np.float32),
         (torch.float64, np.float64),
     ],
