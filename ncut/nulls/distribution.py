@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 
 from ncut.graphs import NeuronGraph
 from ncut.nulls.models import shuffle_connected
@@ -60,20 +62,47 @@ def cluster_shuffles(
         )
 
     finished: dict[int, Clustering] = {}
-    with ThreadPoolExecutor(threads) as pool:
-        pending: dict[Future[Clustering], int] = {
-            pool.submit(one, number): number for number in range(n_shuffles)
-        }
-        try:
-            while pending:
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    finished[pending.pop(future)] = future.result()
-                if progress is not None:
-                    progress(len(finished), n_shuffles)
-        except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(error, KeyboardInterrupt):
-                raise Interrupted([finished[i] for i in sorted(finished)]) from None
-            raise
-    return [finished[i] for i in range(n_shuffles)]
+    try:
+        for number, clustering in _in_threads(one, n_shuffles, threads):
+            finished[number] = clustering
+            if progress is not None:
+                progress(len(finished), n_shuffles)
+    except KeyboardInterrupt:
+        raise Interrupted([finished[number] for number in sorted(finished)]) from None
+    return [finished[number] for number in range(n_shuffles)]
+
+
+def _in_threads(
+    task: Callable[[int], Clustering], n_tasks: int, n_threads: int
+) -> Iterator[tuple[int, Clustering]]:
+    """(i, task(i)) for all i below n_tasks, as they are finished; at most n_threads at a time.
+
+    A task's exception is raised here, and no further task is started. The threads talk to this
+    one through a queue that Ctrl-C cannot leave locked, which is not so for the waiting functions
+    of concurrent.futures: interrupted at the wrong moment, they block their workers for ever.
+    """
+    results: SimpleQueue[tuple[int, Clustering | None, BaseException | None]] = SimpleQueue()
+    numbers = itertools.count()
+    stopped = threading.Event()
+
+    def work() -> None:
+        while not stopped.is_set() and (number := next(numbers)) < n_tasks:
+            try:
+                results.put((number, task(number), None))
+            except BaseException as error:  # handed over to the calling thread
+                results.put((number, None, error))
+
+    workers = [threading.Thread(target=work) for _ in range(min(n_threads, n_tasks))]
+    for worker in workers:
+        worker.start()
+    try:
+        for _ in range(n_tasks):
+            number, result, error = results.get()
+            if error is not None:
+                raise error
+            assert result is not None
+            yield number, result
+    finally:
+        stopped.set()
+        for worker in workers:
+            worker.join()
