@@ -1,0 +1,7 @@
+"""What people look at: a measurement as text, JSON, data frame, pictures and HTML."""
+
+from ncut.report.html import html_page
+from ncut.report.report import Report
+from ncut.report.words import sentence
+
+__all__ = ["Report", "html_page", "sentence"]

@@ -1,0 +1,175 @@
+"""Reports, graphs and progress on the terminal, with rich."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from ncut.report import text, words
+
+if TYPE_CHECKING:
+    from ncut.graphs import NeuronGraph
+    from ncut.report.report import Report
+    from ncut.types import Block, LeftOut
+
+
+PIPE_WIDTH = 160
+
+
+def print_summary(report: Report) -> None:
+    """Print `str(report)`, with a little colour on a terminal."""
+    _console().print(_styled_summary(report))
+
+
+def print_comparison(reports: Sequence[Report]) -> None:
+    """Print several reports side by side, and what the numbers mean."""
+    console = _console()
+    console.print(_comparison(reports))
+    console.print()
+    for report in reports:
+        console.print(f"{words.name_of(report)}: {words.sentence(report)}")
+    console.print()
+    console.print(_explanation(reports))
+    console.print(f"\nMethod: {words.CITATION}", style="dim")
+
+
+def print_graph(graph: NeuronGraph) -> None:
+    """Print a graph's size, layers, blocks, and what was left out."""
+    console = _console()
+    n_isolated = int(np.count_nonzero(graph.degrees == 0))
+    console.print(words.printable(graph.name) or "unnamed model", style="bold")
+    console.print(
+        f"{graph.n_vertices:,} vertices, {n_isolated:,} of them isolated; {graph.n_edges:,} edges"
+    )
+    left_out = _left_out(graph.left_out) if graph.left_out else "Nothing was left out."
+    for part in (_layers(graph), _blocks(graph), left_out):
+        console.print()
+        console.print(part)
+
+
+@contextmanager
+def progress_bar(name: str = "") -> Iterator[Callable[[int, int], None]]:
+    """A function (done, total) that moves a bar on standard error, if that is a terminal."""
+    console = _console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with bar:
+        task = bar.add_task(f"{name} shuffles".lstrip(), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _console(stderr: bool = False) -> Console:
+    """A console that adds nothing of its own; wide in a pipe, where nothing should be cut."""
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
+def _styled_summary(report: Report) -> Text:
+    """`str(report)` with a little colour."""
+    name, *outcome = text.title_lines(report)
+    styled = Text().append(name, style="bold").append("\n" + "\n".join(outcome) + "\n\n")
+    for line in text.headline_lines(report):
+        head, value = line[: text.NAME_WIDTH], line[text.NAME_WIDTH :]
+        styled.append(head, style="dim").append(value + "\n", style=_emphasis(head))
+    header, *rows = text.cluster_lines(report)
+    styled.append("\n" + header, style="dim").append("\n" + "\n".join(rows))
+    if report.warnings:
+        styled.append("\n\n" + "\n".join(text.warning_lines(report)), style="yellow")
+    return styled
+
+
+def _comparison(reports: Sequence[Report]) -> Table:
+    """The headline numbers of several reports side by side."""
+    table = _table("", *(words.name_of(report) for report in reports), right_from=1)
+    cells = {
+        "n-cut": [words.ncut_text(report.ncut) for report in reports],
+        "n-cut / k": [words.share_text(report) for report in reports],
+        "shuffles": [words.spread_text(report) for report in reports],
+        "Z": [words.z_text(report.z_score) for report in reports],
+        "p": [words.p_text(report.p_value) for report in reports],
+        "vertices": [f"{report.n_vertices - report.n_isolated:,}" for report in reports],
+        "isolated": [f"{report.n_isolated:,}" for report in reports],
+        "edges": [f"{report.n_edges:,}" for report in reports],
+        "layers": [text.shorten(text.layer_sizes(report), 30) for report in reports],
+    }
+    for name, values in cells.items():
+        table.add_row(Text(name, style="dim"), *(Text(v, style=_emphasis(name)) for v in values))
+    return table
+
+
+def _explanation(reports: Sequence[Report]) -> Table:
+    """What the headline numbers mean, as a two-column list."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(max_width=text.WIDTH - 10)
+    for term, meaning in words.meanings(reports):
+        table.add_row(Text(term, style="bold"), Text(meaning))
+    return table
+
+
+def _layers(graph: NeuronGraph) -> Table:
+    table = _table("layer", "vertices", "isolated", right_from=1)
+    for layer in graph.layers:
+        isolated = int(np.count_nonzero(graph.degrees[layer.slice] == 0))
+        table.add_row(*_cells([layer.name, f"{layer.size:,}", f"{isolated:,}"]))
+    return table
+
+
+def _blocks(graph: NeuronGraph) -> Table:
+    table = _table("from", "to", "shape", "non-zero", "kept as", "parameter")
+    for block in graph.blocks:
+        n_edges, kept_as = _storage(block)
+        rows, columns = block.weights.shape
+        table.add_row(
+            *_cells(
+                [
+                    graph.layers[block.source].name,
+                    graph.layers[block.target].name,
+                    f"{rows} x {columns}",
+                    f"{n_edges / max(1, rows * columns):.1%}",
+                    kept_as,
+                    block.name,
+                ]
+            )
+        )
+    return table
+
+
+def _storage(block: Block) -> tuple[int, str]:
+    """Number of non-zero weights, and how they are kept."""
+    if isinstance(block.weights, np.ndarray):
+        return int(np.count_nonzero(block.weights)), "dense"
+    return int(np.count_nonzero(block.weights.data)), "CSR"
+
+
+def _left_out(items: Iterable[LeftOut]) -> Table:
+    table = _table("left out", "shape", "why")
+    for item in items:
+        table.add_row(*_cells([item.name, " x ".join(map(str, item.shape)), item.reason]))
+    return table
+
+
+def _table(*names: str, right_from: int | None = None) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for number, name in enumerate(names):
+        is_right = right_from is not None and number >= right_from
+        table.add_column(Text(name), justify="right" if is_right else "left", overflow="fold")
+    return table
+
+
+def _cells(values: Iterable[str]) -> list[Text]:
+    """Cells that are shown as they are: no markup, no control characters."""
+    return [Text(words.printable(value)) for value in values]
+
+
+def _emphasis(name: str) -> str:
+    return "bold" if name.strip() in ("n-cut", "Z", "p") else ""

@@ -1,0 +1,186 @@
+"""Pictures of a report; matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ncut.errors import InputError, import_extra
+from ncut.report.files import reason
+from ncut.report.text import shorten
+from ncut.report.words import name_of, ncut_text, p_text, printable, z_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ncut.report.report import PlotKind, Report
+
+ACCENT = "#d1495b"
+MUTED = "#7d8ca3"
+FAINT = "#c9cfd8"
+
+# Paul Tol's muted scheme (2021), with three further colours that keep their distance.
+CLUSTER_COLORS = (
+    "#4c5fb0", "#88ccee", "#44aa99", "#1f8a4c", "#a3a33f", "#ddcc77",
+    "#cc6677", "#9e3060", "#aa4499", "#6699cc", "#ee8866", "#8d5a3b",
+)  # fmt: skip
+
+# Above this many clusters a legend would be larger than the picture.
+MAX_LEGEND = 24
+
+
+def plot(report: Report, kind: PlotKind | None = None, ax: Axes | None = None) -> Axes:
+    """Draw one picture into `ax`, or into a new pyplot figure."""
+    if kind is None:
+        kind = "null" if report.n_shuffles else "layers"
+    painters = {"null": draw_null, "layers": draw_layers, "eigenvalues": draw_eigenvalues}
+    if kind not in painters:
+        raise InputError(f"kind: must be 'null', 'layers' or 'eigenvalues', got {kind!r}")
+    if kind == "null" and not report.n_shuffles:
+        raise InputError("kind: 'null' needs shuffles, and this report has none")
+    if ax is None:
+        pyplot = import_extra("matplotlib.pyplot", "plot")
+        _, ax = pyplot.subplots(figsize=figure_size(report, kind), layout="constrained")
+    assert ax is not None  # for the type checker: subplots() is untyped here
+    painters[kind](report, ax)
+    return ax
+
+
+def new_figure(report: Report, kind: PlotKind) -> Figure:
+    """One picture in a figure of its own that pyplot does not know of."""
+    figure_class = import_extra("matplotlib.figure", "plot").Figure
+    figure: Figure = figure_class(figsize=figure_size(report, kind), layout="constrained")
+    plot(report, kind, figure.add_subplot())
+    return figure
+
+
+def save_picture(report: Report, path: Path) -> None:
+    """Write the default picture to a file whose ending says the format."""
+    kind: PlotKind = "null" if report.n_shuffles else "layers"
+    try:
+        new_figure(report, kind).savefig(path, dpi=200)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {reason(error)}") from error
+
+
+def check_format(path: Path) -> None:
+    """Raise InputError if matplotlib cannot write files with this ending."""
+    backends = import_extra("matplotlib.backend_bases", "plot")
+    endings = sorted(backends.FigureCanvasBase.get_supported_filetypes())
+    if path.suffix.lower().lstrip(".") not in endings:
+        raise InputError(f"{path}: the name must end in one of .{', .'.join(endings)}")
+
+
+def figure_size(report: Report, kind: PlotKind) -> tuple[float, float]:
+    """Width and height in inches, higher where there are many layers."""
+    if kind == "layers":
+        return 4.7, 1.7 + 0.26 * max(3, len(report.layers))
+    return 4.7, 2.9
+
+
+def cluster_colors(k: int) -> list[str]:
+    """A colour for each cluster: a fixed list where it is long enough, else around the wheel."""
+    if k <= len(CLUSTER_COLORS):
+        return list(CLUSTER_COLORS[:k])
+    colors = import_extra("matplotlib.colors", "plot")
+    wheel = [(i / k, 0.55, 0.55 if i % 2 else 0.8) for i in range(k)]
+    return [colors.to_hex(colors.hsv_to_rgb(color)) for color in wheel]
+
+
+def draw_null(report: Report, ax: Axes) -> None:
+    """Histogram of the shuffled networks' n-cuts, the network's own as a vertical line."""
+    n_bins = int(np.clip(np.sqrt(report.n_shuffles) * 1.5, 5, 40))
+    ax.hist(report.shuffled_ncuts, bins=n_bins, color=MUTED, label="shuffled networks")
+    ax.axvline(report.ncut, color=ACCENT, linewidth=2, label="this network")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * 1.18)
+    is_left = report.ncut <= np.median(report.shuffled_ncuts)
+    ax.annotate(
+        f"{shorten(name_of(report), 28)}\n{ncut_text(report.ncut)}",
+        xy=(report.ncut, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(5 if is_left else -5, -4),
+        textcoords="offset points",
+        ha="left" if is_left else "right",
+        va="top",
+        color=ACCENT,
+        parse_math=False,
+    )
+    ax.yaxis.set_major_locator(import_extra("matplotlib.ticker", "plot").MaxNLocator(integer=True))
+    ax.set(xlabel=f"n-cut, k = {report.k}", ylabel="shuffled networks")
+    z = z_text(report.z_score).replace("-", "\N{MINUS SIGN}")
+    ax.set_title(f"p = {p_text(report.p_value)}, Z = {z}")
+    _strip(ax)
+
+
+def draw_layers(report: Report, ax: Axes) -> None:
+    """A bar per layer, divided into clusters; isolated vertices come last, in grey."""
+    sizes = report.cluster_sizes()
+    totals = np.array([layer.size for layer in report.layers])
+    isolated = totals - sizes.sum(axis=1)
+    parts = [(str(c), sizes[:, c], color) for c, color in enumerate(cluster_colors(report.k))]
+    if isolated.any():
+        parts.append(("isolated", isolated, FAINT))
+    rows = np.arange(len(report.layers))
+    left = np.zeros(len(report.layers))
+    for label, counts, color in parts:
+        width = 100 * counts / np.maximum(totals, 1)
+        ax.barh(rows, width, left=left, color=color, label=label, height=0.78)
+        left += width
+    ax.set_yticks(
+        rows,
+        [f"{shorten(printable(layer.name), 22)} ({layer.size})" for layer in report.layers],
+        parse_math=False,
+    )
+    ax.set(xlabel="% of the layer's neurons", xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6))
+    ax.set_title("clusters in each layer")
+    if len(parts) <= MAX_LEGEND:
+        _legend_below(ax, figure_size(report, "layers")[1])
+    _strip(ax)
+
+
+def draw_eigenvalues(report: Report, ax: Axes) -> None:
+    """The k smallest eigenvalues of the normalized Laplacian in ascending order."""
+    numbers = np.arange(1, report.k + 1)
+    ax.plot(
+        numbers,
+        report.eigenvalues,
+        "o-",
+        color=MUTED,
+        markerfacecolor=ACCENT,
+        markeredgecolor=ACCENT,
+        clip_on=False,
+    )
+    ax.xaxis.set_major_locator(import_extra("matplotlib.ticker", "plot").MaxNLocator(integer=True))
+    ax.set(xlabel="number", ylabel="eigenvalue")
+    ax.set_title(f"{report.k} smallest eigenvalues")
+    ax.set_ylim(bottom=min(0.0, float(report.eigenvalues.min(initial=0.0))))
+    ax.grid(axis="y", alpha=0.25)
+    _strip(ax)
+
+
+def _legend_below(ax: Axes, height: float, n_columns: int = 7) -> None:
+    """Put the legend under the axis label, row by row, in a figure of `height` inches."""
+    handles, labels = ax.get_legend_handles_labels()
+    # A legend is filled column by column.
+    order = [i for start in range(n_columns) for i in range(start, len(labels), n_columns)]
+    ax.legend(
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.12 - 0.6 / height),
+        ncols=n_columns,
+        frameon=False,
+        fontsize="small",
+        handlelength=1,
+        handleheight=1,
+        columnspacing=1.2,
+    )
+
+
+def _strip(ax: Axes) -> None:
+    """Remove the frame's right and upper lines."""
+    ax.spines[["top", "right"]].set_visible(False)

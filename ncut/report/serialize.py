@@ -1,0 +1,229 @@
+"""Report to and from plain data and JSON, without loss."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError
+from ncut.report.files import reason
+from ncut.report.report import Report
+from ncut.types import Layer, LeftOut
+
+FORMAT = "ncut-report"
+FORMAT_VERSION = 1
+
+T = TypeVar("T")
+
+
+def to_dict(report: Report) -> dict[str, Any]:
+    """Plain lists, strings, numbers and None, in the order of the report's fields."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model": str(report.model),
+        "k": int(report.k),
+        "ncut": float(report.ncut),
+        "labels": report.labels.tolist(),
+        "eigenvalues": report.eigenvalues.tolist(),
+        "shuffled_ncuts": report.shuffled_ncuts.tolist(),
+        "shuffled_mean": _float_or_none(report.shuffled_mean),
+        "shuffled_std": _float_or_none(report.shuffled_std),
+        "p_value": _float_or_none(report.p_value),
+        "z_score": _float_or_none(report.z_score),
+        "null": str(report.null),
+        "seed": int(report.seed),
+        "n_init": int(report.n_init),
+        "solver": str(report.solver),
+        "residual": float(report.residual),
+        "layers": [
+            {"name": layer.name, "start": int(layer.start), "size": int(layer.size)}
+            for layer in report.layers
+        ],
+        "degrees": report.degrees.tolist(),
+        "n_edges": int(report.n_edges),
+        "left_out": [
+            {"name": item.name, "shape": [int(n) for n in item.shape], "reason": item.reason}
+            for item in report.left_out
+        ],
+        "warnings": [str(text) for text in report.warnings],
+        "version": str(report.version),
+    }
+
+
+def to_json(report: Report, indent: int | None = None) -> str:
+    """The report as standard JSON in ASCII; raise InputError if a number is not finite."""
+    try:
+        return json.dumps(to_dict(report), indent=indent, allow_nan=False)
+    except ValueError as error:
+        raise InputError(
+            "report: holds a NaN or infinite number, which JSON cannot carry"
+        ) from error
+
+
+def read_json(text_or_path: str | Path) -> Any:
+    """Parse JSON text, or the file at a path; raise InputError if that fails."""
+    text, what = _text(text_or_path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{what}: not valid JSON: {error}") from error
+
+
+def from_dict(data: object) -> Report:
+    """Make a report of what `to_dict` gives; unknown entries are ignored.
+
+    Raises
+    ------
+    InputError
+        If an entry is missing or has the wrong type, or the entries do not fit together.
+    """
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        raise InputError(f"report: not a report of ncut: 'format' must be {FORMAT!r}")
+    if data.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"report: has format version {data.get('format_version')!r}, but this version of "
+            f"ncut reads {FORMAT_VERSION}; read it with the version that wrote it"
+        )
+    report = Report(**{name: _entry(data, name, read) for name, read in READERS.items()})
+    _check_consistent(report)
+    return report
+
+
+def _text(text_or_path: str | Path) -> tuple[str, str]:
+    """The text to parse, and what to call it in messages."""
+    if isinstance(text_or_path, str) and text_or_path.lstrip()[:1] in ("{", "["):
+        return text_or_path, "report"
+    shown = str(text_or_path) if len(str(text_or_path)) < 200 else "report"
+    try:
+        return Path(text_or_path).read_text(encoding="utf-8"), shown
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{shown}: neither a report nor a readable file: {reason(error)}"
+        ) from error
+
+
+def _entry(data: Mapping[str, Any], name: str, read: Callable[[Any], T]) -> T:
+    if name not in data:
+        raise InputError(f"report: {name!r} is missing")
+    try:
+        return read(data[name])
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise InputError(f"report: {name!r} is malformed: {error}") from error
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string, got {_shown(value)}")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"expected a whole number, got {_shown(value)}")
+    return value
+
+
+def _count(value: Any) -> int:
+    if _whole(value) < 0:
+        raise ValueError(f"expected a count, got {_shown(value)}")
+    return int(value)
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"expected a number, got {_shown(value)}")
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite number, got {value}")
+    return float(value)
+
+
+def _float_or_none(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _finite_or_none(value: Any) -> float | None:
+    return None if value is None else _float(value)
+
+
+def _list_of(read: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
+    def reader(value: Any) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise TypeError(f"expected a list, got {_shown(value)}")
+        return tuple(read(item) for item in value)
+
+    return reader
+
+
+def _labels(value: Any) -> NDArray[np.int32]:
+    return np.array(_list_of(_whole)(value), dtype=np.int32)
+
+
+def _floats(value: Any) -> NDArray[np.float64]:
+    return np.array(_list_of(_float)(value), dtype=np.float64)
+
+
+def _layer(value: Any) -> Layer:
+    return Layer(_string(value["name"]), _count(value["start"]), _count(value["size"]))
+
+
+def _left_out(value: Any) -> LeftOut:
+    return LeftOut(
+        _string(value["name"]), _list_of(_whole)(value["shape"]), _string(value["reason"])
+    )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:56]} ..."
+
+
+READERS: dict[str, Callable[[Any], Any]] = {
+    "model": _string,
+    "k": _count,
+    "ncut": _float,
+    "labels": _labels,
+    "eigenvalues": _floats,
+    "shuffled_ncuts": _floats,
+    "shuffled_mean": _finite_or_none,
+    "shuffled_std": _finite_or_none,
+    "p_value": _finite_or_none,
+    "z_score": _finite_or_none,
+    "null": _string,
+    "seed": _whole,
+    "n_init": _count,
+    "solver": _string,
+    "residual": _float,
+    "layers": _list_of(_layer),
+    "degrees": _floats,
+    "n_edges": _count,
+    "left_out": _list_of(_left_out),
+    "warnings": _list_of(_string),
+    "version": _string,
+}
+
+
+def _check_consistent(report: Report) -> None:
+    """Raise InputError where the entries' lengths and ranges contradict each other."""
+    n = 0
+    for layer in report.layers:
+        if layer.start != n:
+            raise InputError(
+                f"report: layer {layer.name!r} starts at vertex {layer.start}, expected {n}"
+            )
+        n += layer.size
+    for name, values in (("labels", report.labels), ("degrees", report.degrees)):
+        if values.size != n:
+            raise InputError(f"report: {name!r} has {values.size} entries for {n} vertices")
+    if report.eigenvalues.size != report.k:
+        raise InputError(f"report: {report.eigenvalues.size} eigenvalues for k = {report.k}")
+    if n and not -1 <= report.labels.min() <= report.labels.max() < report.k:
+        raise InputError(f"report: 'labels' must lie between -1 and {report.k - 1}")
+    if report.n_shuffles and None in (report.shuffled_mean, report.shuffled_std, report.p_value):
+        raise InputError("report: has shuffles but no mean, standard deviation or p-value")

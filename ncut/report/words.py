@@ -1,0 +1,183 @@
+"""The numbers of a report in words: one wording, used by text, terminal and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ncut.report.report import Report
+
+CITATION = (
+    "Filan, Casper, Hod, Wild, Critch, Russell (2021), "
+    "Clusterability in Neural Networks, arXiv:2103.03386"
+)
+
+# A p-value at or below this counts as unusual in `sentence`.
+UNUSUAL = 0.05
+
+# A standard deviation below this is rounding error.
+NO_SPREAD = 1e-12
+
+NULL_MODELS = {
+    "layer": "the same weights at random places of each layer",
+    "layer-nonzero": "each layer's non-zero weights in random order, its zeros kept in place",
+    "layer-nonzero-kde": (
+        "non-zero weights drawn anew from each layer's smoothed distribution, "
+        "its zeros kept in place"
+    ),
+    "layer-kde": (
+        "non-zero weights drawn anew from each layer's smoothed distribution, at random places"
+    ),
+}
+
+NOT_MEANT = (
+    "A low n-cut says that the weights fall into groups. It does not say that the groups do "
+    "different things: that takes a test of its own.",
+    "It is a property of the weights, not of the function that the network computes. Making a "
+    "ReLU neuron's incoming weights larger and its outgoing weights smaller by the same factor "
+    "changes the n-cut and leaves the function as it is.",
+    "n-cuts of networks of different shapes, or with different k, do not compare. Z and p "
+    "compare a network with its own shuffles only.",
+    "Z counts standard deviations of the shuffles. Where these hardly differ from each other, a "
+    "small gap gives a large Z: look at the gap between the n-cuts too.",
+    "p cannot be smaller than 1 / (shuffles + 1), so a small p-value needs many shuffles.",
+)
+
+
+def sentence(report: Report) -> str:
+    """The outcome in one sentence: more, less, or not distinguishably clusterable.
+
+    "More" and "less" are said where the one-sided p-value in that direction,
+    (r + 1) / (n_shuffles + 1), is at most 0.05.
+    """
+    n = report.n_shuffles
+    if not n:
+        return f"n-cut {ncut_text(report.ncut)} of at most {report.k}, not compared with shuffles."
+    as_low = int(np.count_nonzero(report.shuffled_ncuts <= report.ncut))
+    as_high = int(np.count_nonzero(report.shuffled_ncuts >= report.ncut))
+    numbers = _p_and_z(report)
+    if as_low + 1 <= UNUSUAL * (n + 1):
+        return f"More clusterable than {_share(n - as_low, n)} shuffled networks{numbers}."
+    if as_high + 1 <= UNUSUAL * (n + 1):
+        return f"Less clusterable than {_share(n - as_high, n)} shuffled networks{numbers}."
+    if UNUSUAL * (n + 1) >= 1:
+        are = "is" if as_low == 1 else "are"
+        return (
+            f"Not distinguishable from its shuffles: {as_low} of {n} {are} at least as "
+            f"clusterable{numbers}."
+        )
+    networks = "network is" if n == 1 else "networks are"
+    return f"{n} shuffled {networks} too few to say how unusual its n-cut is{numbers}."
+
+
+def one_line(report: Report) -> str:
+    """Name and headline numbers on one line."""
+    parts = [repr(report.model), f"k={report.k}", f"ncut={ncut_text(report.ncut)}"]
+    if report.n_shuffles:
+        parts += [f"z={z_text(report.z_score)}", f"p={p_text(report.p_value)}"]
+    return ", ".join(parts)
+
+
+def meanings(reports: Sequence[Report]) -> list[tuple[str, str]]:
+    """What each headline number means: (term, explanation), for reports like these."""
+    k = _here(report.k for report in reports)
+    rows = [
+        (
+            "n-cut",
+            "The normalized cut of the partition into k clusters that spectral clustering "
+            f"finds, between 0 and k (here {k}): low means clusterable. n-cut / k is roughly "
+            "the share of edge weight that leaves a cluster: the probability that a random "
+            "stub of a random cluster leads out of it.",
+        )
+    ]
+    shuffled = [report for report in reports if report.n_shuffles]
+    if not shuffled:
+        return rows
+    smallest = _here(report.n_shuffles + 1 for report in shuffled)
+    kinds = dict.fromkeys(report.null for report in shuffled)
+    return [
+        *rows,
+        (
+            "Shuffles",
+            "Mean and standard deviation of the n-cuts of shuffled networks, found in the "
+            f"same way: {'; or '.join(null_text(null) for null in kinds)}.",
+        ),
+        (
+            "Z",
+            "(n-cut - mean of the shuffles) / their standard deviation. Negative: more "
+            "clusterable than networks with the same weights in random places.",
+        ),
+        (
+            "p",
+            "(r + 1) / (n + 1), where r of the n shuffles have an n-cut at or below the "
+            f"network's. The smallest possible value is 1 / {smallest} here.",
+        ),
+    ]
+
+
+def null_text(null: str) -> str:
+    """What a null model does to the weights."""
+    return NULL_MODELS.get(null, f"null model {printable(null)}")
+
+
+def ncut_text(value: float) -> str:
+    """An n-cut with three decimals."""
+    return f"{value:.3f}"
+
+
+def spread_text(report: Report) -> str:
+    """Mean and standard deviation of the shuffles, or a dash."""
+    if report.shuffled_mean is None or report.shuffled_std is None:
+        return "-"
+    std = report.shuffled_std
+    digits = f"{std:.1e}" if NO_SPREAD < std < 0.001 else f"{std:.3f}"
+    return f"{ncut_text(report.shuffled_mean)} ± {digits}"
+
+
+def z_text(value: float | None) -> str:
+    """A Z-score with a sign, or a dash."""
+    if value is None:
+        return "-"
+    return f"{value:+.1f}" if abs(value) >= 10 else f"{value:+.2f}"
+
+
+def p_text(value: float | None) -> str:
+    """A p-value with three decimals, more where it is small, or a dash."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value >= 0.01 else f"{value:.2g}"
+
+
+def share_text(report: Report) -> str:
+    """Roughly how much of the edge weight leaves a cluster."""
+    return f"{report.ncut / report.k:.0%}"
+
+
+def printable(text: str) -> str:
+    """The text with everything that a terminal might act on replaced by a question mark."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def name_of(report: Report) -> str:
+    """The model's name, safe to show."""
+    return printable(report.model) or "unnamed model"
+
+
+def _p_and_z(report: Report) -> str:
+    parts = []
+    if report.p_value is not None:
+        parts.append(f"p = {p_text(report.p_value)}")
+    if report.z_score is not None:
+        parts.append(f"Z = {z_text(report.z_score)}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _share(count: int, n: int) -> str:
+    return f"all {n}" if count == n else f"{count} of {n}"
+
+
+def _here(values: Iterable[int]) -> str:
+    return " or ".join(str(value) for value in sorted(set(values)))

@@ -1,0 +1,344 @@
+"""The command line as a user has it: processes in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ncut import Report
+
+SIZES = (12, 10, 8, 6)
+SMALL = ("--k", "3", "--shuffles", "6")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A file with a sparse network, where neuron 0 of the input has no edges."""
+    rng = np.random.default_rng(0)
+    weights = {}
+    for number, shape in enumerate(pairwise(SIZES)):
+        weights[f"w{number}"] = rng.normal(size=shape) * (rng.random(shape) < 0.7)
+    weights["w0"][0] = 0.0
+    path = tmp_path_factory.mktemp("model") / "mlp.npz"
+    np.savez(path, **weights)
+    return path
+
+
+@pytest.fixture
+def ncut(tmp_path):
+    """Run `python -m ncut` in an empty folder; its output is in `stdout` and `stderr`."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ncut", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+
+    return run
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert re.fullmatch(r"ncut: error: [^\n]+\n", result.stderr), result.stderr
+    for part in parts:
+        assert part in result.stderr
+
+
+def test_version_is_the_package_metadata(ncut):
+    from importlib.metadata import version
+
+    assert ncut("--version").stdout == f"ncut {version('ncut')}\n"
+
+
+def test_help_loads_no_rooms(tmp_path):
+    code = (
+        "import sys; from typer.testing import CliRunner; from ncut.cli import app;"
+        "result = CliRunner().invoke(app, ['--help']);"
+        "assert result.exit_code == 0 and 'analyze' in result.stdout, result.output;"
+        "heavy = {'numpy', 'scipy', 'torch', 'matplotlib', 'pandas', 'ncut.analysis'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_analyze_prints_the_summary(ncut, model, tmp_path):
+    result = ncut("analyze", model, *SMALL, "--json", "report.json")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    report = Report.from_json(tmp_path / "report.json")
+    assert result.stdout == f"{report}\n"
+    assert (report.k, report.n_shuffles, report.model) == (3, 6, "mlp")
+    assert report.n_isolated == 1
+
+
+def test_analyze_is_the_library_call(ncut, model):
+    import ncut as package
+
+    options = ("--seed", "3", "--null", "layer-nonzero", "--n-init", "7", "--threads", "1")
+    result = ncut("analyze", model, *SMALL, *options, "--json", "-")
+    expected = package.analyze(
+        model, k=3, shuffles=6, seed=3, null="layer-nonzero", n_init=7, threads=1
+    )
+    assert Report.from_json(result.stdout) == expected
+    assert expected.n_init == 7
+
+
+def test_json_on_standard_output_is_nothing_but_json(ncut, model):
+    result = ncut("analyze", model, "--k", "11", "--shuffles", "0", "--json", "-")
+    assert result.returncode == 0
+    data = json.loads(result.stdout)
+    assert data["shuffled_ncuts"] == []
+    # k is close to the number of neurons: the report warns, and not in the JSON's way.
+    assert data["warnings"]
+    lines = result.stderr.splitlines()
+    assert len(lines) == len(data["warnings"])
+    assert all(line.startswith("ncut: warning: ") for line in lines)
+
+
+def test_warnings_are_part_of_the_summary(ncut, model):
+    result = ncut("analyze", model, "--k", "11", "--shuffles", "0")
+    assert "\nwarning: " in result.stdout
+    assert result.stderr == ""
+
+
+def test_html_and_picture(ncut, model, tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    result = ncut("analyze", model, *SMALL, "--html", "report.html", "--plot", "null.png")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert (tmp_path / "null.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_info_shows_the_graph(ncut, model):
+    result = ncut("info", model)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert "36 vertices, 1 of them isolated;" in result.stdout
+    assert ["input", "12", "1"] in rows
+    (first,) = [row for row in rows if "12x10" in "".join(row)]
+    with np.load(model) as arrays:
+        share = np.count_nonzero(arrays["w0"]) / 120
+    assert f"{share:.1%}" in first
+    assert "dense" in first
+    assert "Nothing was left out." in result.stdout
+
+
+def test_info_says_what_was_left_out_and_why(ncut, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "cnn.npz",
+        **{
+            "conv0.weight": rng.normal(size=(6, 3, 3, 3)),
+            "conv1.weight": rng.normal(size=(5, 6, 3, 3)),
+            "conv2.weight": rng.normal(size=(4, 5, 3, 3)),
+        },
+    )
+    paper, whole = ncut("info", "cnn.npz"), ncut("info", "cnn.npz", "--scope", "all")
+    assert paper.returncode == whole.returncode == 0, paper.stderr + whole.stderr
+    assert "15 vertices" in paper.stdout
+    assert re.search(r"\nconv0 +6 x 3 x 3 x 3 +\S", paper.stdout)
+    assert "18 vertices" in whole.stdout
+
+
+def test_norm_reaches_the_library(ncut, model):
+    assert_one_line_error(ncut("info", model, "--norm", "l7"), "norm", "l7")
+    assert_one_line_error(ncut("analyze", model, "--norm", "l7"), "norm", "l7")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--k", "1"),
+        ("--shuffles", "-1"),
+        ("--threads", "0"),
+        ("--n-init", "many"),
+        ("--seed", "x"),
+        ("--nonsense",),
+    ],
+)
+def test_wrong_usage(ncut, model, arguments):
+    result = ncut("analyze", model, *arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_missing_model_is_wrong_usage(ncut):
+    assert ncut("analyze").returncode == 2
+
+
+@pytest.mark.parametrize("command", ["analyze", "info"])
+def test_a_model_that_is_not_there(ncut, command):
+    assert_one_line_error(ncut(command, "none.npz"), "none.npz", "no such file")
+
+
+@pytest.mark.parametrize("command", ["analyze", "info"])
+def test_a_file_that_is_no_model(ncut, command, tmp_path):
+    (tmp_path / "bad.npz").write_bytes(b"this is no archive")
+    assert_one_line_error(ncut(command, "bad.npz"), "bad.npz")
+
+
+def test_an_error_of_the_library_is_one_line(ncut, model):
+    assert_one_line_error(ncut("analyze", model, "--null", "mine"), "null", "mine")
+    assert_one_line_error(ncut("analyze", model, "--k", "1000"), "k", "1000")
+
+
+@pytest.mark.parametrize("option", ["--json", "--html", "--plot"])
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("none/out.svg", "does not exist"), (".", "is a folder"), ("mlp.npz", "part of the model")],
+)
+def test_impossible_outputs_stop_before_the_work(ncut, model, tmp_path, option, target, message):
+    local = tmp_path / "mlp.npz"
+    local.write_bytes(model.read_bytes())
+    result = ncut("analyze", local, "--null", "no such null model", option, target)
+    # The library would refuse the null model, had it been called.
+    assert_one_line_error(result, message)
+    assert local.read_bytes() == model.read_bytes()
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_to_the_model_is_not_overwritten(ncut, model, tmp_path, link):
+    link(model, tmp_path / "link.json")
+    result = ncut("analyze", model, *SMALL, "--json", "link.json")
+    assert_one_line_error(result, "part of the model")
+
+
+def test_two_outputs_of_one_name(ncut, model):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    result = ncut("analyze", model, *SMALL, "--json", "a.svg", "--html", "./a.svg")
+    assert_one_line_error(result, "named twice")
+
+
+def test_an_unknown_picture_format(ncut, model):
+    pytest.importorskip("matplotlib")
+    result = ncut("analyze", model, *SMALL, "--plot", "picture.xyz")
+    assert_one_line_error(result, "picture.xyz", ".png")
+
+
+def test_a_pipe_gets_no_escape_sequences(ncut, model):
+    for arguments in (("analyze", model, *SMALL), ("info", model), ("analyze", "none.npz")):
+        result = ncut(*arguments, TERM="xterm-256color")
+        assert "\x1b" not in result.stdout + result.stderr
+
+
+def on_terminal(arguments, folder, *, interrupt_at: str | None = None) -> tuple[int, str, str]:
+    """Run with standard error on a terminal: exit code, standard output, what it showed."""
+    terminal, side = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ncut", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"},
+        stdout=subprocess.PIPE,
+        stderr=side,
+        encoding="utf-8",
+    )
+    os.close(side)
+    shown = ""
+    while True:
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:  # Linux says so when the other side is closed
+            break
+        if not data:
+            break
+        shown += data.decode(errors="replace")
+        if interrupt_at and re.search(interrupt_at, shown):
+            process.send_signal(signal.SIGINT)
+            interrupt_at = None
+    output, _ = process.communicate()
+    os.close(terminal)
+    return process.returncode, output, shown
+
+
+def test_progress_on_a_terminal(model, tmp_path):
+    code, output, shown = on_terminal(("analyze", model, *SMALL), tmp_path)
+    assert code == 0
+    assert "6/6" in shown
+    assert "\x1b" not in output
+
+
+def test_ctrl_c_keeps_what_was_computed(model, tmp_path):
+    arguments = ("analyze", model, "--k", "3", "--shuffles", "5000", "--json", "part.json")
+    code, output, shown = on_terminal(arguments, tmp_path, interrupt_at=r"[1-9]\d*/5000")
+    assert code == 130
+    assert "ncut: interrupted" in shown
+    assert "Traceback" not in shown
+    report = Report.from_json(tmp_path / "part.json")
+    assert 0 < report.n_shuffles < 5000
+    assert output == f"{report}\n"
+    assert any("stopped after" in warning for warning in report.warnings)
+
+
+def test_demo(ncut, tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    result = ncut("demo", "--shuffles", "20", "--out", "page.html")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert "digits-unpruned: More clusterable" in result.stdout
+    assert "digits-pruned: More clusterable" in result.stdout
+    assert "page.html" in result.stdout
+    assert "\x1b" not in result.stdout
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert html.count("<article") == 2
+
+
+def test_demo_checks_its_output_first(ncut):
+    result = ncut("demo", "--out", "none/page.html")
+    assert_one_line_error(result, "does not exist")  # and nothing was printed before
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+def test_demo_without_the_extra_says_which_and_goes_on(missing, tmp_path):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.modules['torch'] = None;"
+        "sys.argv = ['ncut', 'demo', '--shuffles', '20']; from ncut.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "digits-pruned: More clusterable" in result.stdout
+    assert missing in result.stderr
+    assert "ncut[plot]" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--html=a.html", "--plot=a.png"])
+def test_analyze_without_the_extra_stops_before_the_work(model, option, tmp_path):
+    arguments = ["ncut", "analyze", str(model), "--null", "no such null model", option]
+    code = (
+        "import sys; sys.modules['matplotlib'] = None;"
+        f"sys.argv = {arguments!r}; from ncut.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert_one_line_error(result, "ncut[plot]")
