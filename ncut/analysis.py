@@ -15,7 +15,7 @@ from ncut.nulls import Interrupted, check_null, cluster_shuffles, compare
 from ncut.nulls.distribution import Progress
 from ncut.randomness import check_seed
 from ncut.report import Report
-from ncut.spectral.cluster import cluster
+from ncut.spectral.clustering import cluster
 from ncut.spectral.diagnostics import clustering_warnings
 from ncut.spectral.embedding import check_solver
 from ncut.spectral.kmeans import restarts
@@ -115,7 +115,7 @@ def analyze(
         )
 
         def report(shuffled: list[Clustering]) -> Report:
-            return _report(graph, found, shuffled, n_shuffles, null=null, seed=seed)
+            return _report(graph, found, shuffled, n_shuffles, null=null, refine=refine, seed=seed)
 
         try:
             shuffled = cluster_shuffles(
@@ -148,6 +148,7 @@ def _report(
     n_shuffles: int,
     *,
     null: str,
+    refine: bool,
     seed: int,
 ) -> Report:
     ncuts = np.array([clustering.ncut for clustering in shuffled])
@@ -172,6 +173,7 @@ def _report(
         null=null,
         seed=seed,
         n_init=found.n_init,
+        refine=refine,
         solver=found.solver,
         residual=found.residual,
         layers=graph.layers,

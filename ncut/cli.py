@@ -148,6 +148,9 @@ def analyze(
     norm: Norm = None,
     solver: Annotated[str, typer.Option(help="The eigensolver.")] = "auto",
     n_init: Annotated[str, typer.Option(help="Restarts of k-means: a number or 'auto'.")] = "auto",
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Lower every n-cut by moving single neurons.")
+    ] = False,
     threads: Threads = None,
     json: Annotated[
         Path | None,
@@ -175,6 +178,7 @@ def analyze(
                 seed=seed,
                 solver=solver,
                 n_init=_count_or_auto(n_init),
+                refine=refine,
                 threads=threads,
                 progress=progress,
                 **_given(scope=scope, norm=norm),

@@ -189,6 +189,7 @@ def _made(report: Report) -> list[tuple[str, str]]:
         ("shuffles", str(report.n_shuffles)),
         ("null model", report.null),
         ("k-means restarts", str(report.n_init)),
+        ("refined", "yes" if report.refine else "no"),
         ("solver", report.solver),
         ("residual", f"{report.residual:.1e}"),
         ("ncut", report.version),

@@ -55,6 +55,8 @@ class Report:
         Seed of all random choices.
     n_init : int
         Restarts of k-means.
+    refine : bool
+        Whether partitions were refined after spectral clustering, which lowers every n-cut.
     solver : str
         The eigensolver used.
     residual : float
@@ -92,6 +94,7 @@ class Report:
     null: str
     seed: int
     n_init: int
+    refine: bool
     solver: str
     residual: float
     layers: tuple[Layer, ...]

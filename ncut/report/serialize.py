@@ -40,6 +40,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "null": str(report.null),
         "seed": int(report.seed),
         "n_init": int(report.n_init),
+        "refine": bool(report.refine),
         "solver": str(report.solver),
         "residual": float(report.residual),
         "layers": [
@@ -184,6 +185,12 @@ def _shown(value: Any) -> str:
     return text if len(text) < 60 else f"{text[:56]} ..."
 
 
+def _bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"expected true or false, got {value!r}")
+    return value
+
+
 READERS: dict[str, Callable[[Any], Any]] = {
     "model": _string,
     "k": _count,
@@ -198,6 +205,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "null": _string,
     "seed": _whole,
     "n_init": _count,
+    "refine": _bool,
     "solver": _string,
     "residual": _float,
     "layers": _list_of(_layer),

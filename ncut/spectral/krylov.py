@@ -13,9 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FIRST_CHECK = 4
-"""Number of blocks in the basis at which convergence is first looked at."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RitzPairs:
@@ -81,7 +78,7 @@ def block_lanczos(
     fresh, _ = _orthonormalized(start, [known], xp)
     size = 0
     n_products = 0
-    progress = _Progress()
+    checks = _Checks()
     while True:
         basis[:, size : size + b] = fresh
         product = apply(fresh)
@@ -91,16 +88,17 @@ def block_lanczos(
         projected[size : size + b, : size + b] = coupling.T
         size += b
         fresh, remainder = _orthonormalized(product, [known, basis[:, :size]], xp)
-        full = size == max_blocks * b
-        if full or n_products >= max_products or _worth_checking(size // b):
-            values, mixture = _largest(projected[:size, :size], size if full else k)
+        full = size + b > max_blocks * b
+        if full or n_products >= max_products or checks.due(n_products):
+            values, mixture = _eigenpairs(projected[:size, :size])
             residuals = np.linalg.norm(remainder @ mixture[size - b :, :k], axis=0)
             excess = float(np.max(residuals / tolerance(values[:k])))
-            if excess <= 1 or progress.stalled(excess) or n_products >= max_products:
+            checks.record(n_products, excess)
+            if excess <= 1 or checks.stalled or n_products >= max_products:
                 weights = xp.asarray(mixture[:, :k].astype(start.dtype))
                 return RitzPairs(values[:k], basis[:, :size] @ weights, residuals, n_products)
         if full:
-            kept = min(k + b, size - 2 * b)
+            kept = k + b // 2
             weights = xp.asarray(mixture[:, :kept].astype(start.dtype))
             basis[:, :kept] = basis[:, :size] @ weights
             projected[:] = 0
@@ -108,38 +106,56 @@ def block_lanczos(
             size = kept
 
 
-class _Progress:
-    """Notices that rounding errors keep the residual from getting smaller."""
+class _Checks:
+    """When to look at convergence, which costs as much as a product or more.
 
-    PATIENCE = 5
+    Residuals fall by a factor per block that changes slowly: two looks tell when they will be
+    small enough.
+    """
+
+    FIRST = 6  # blocks
+    STRIDE = 2
+    PATIENCE = 4
 
     def __init__(self) -> None:
+        self._next = self.FIRST
         self._best = np.inf
-        self._checks_since = 0
+        self._last: tuple[int, float] | None = None
+        self._without_gain = 0
 
-    def stalled(self, excess: float) -> bool:
+    def due(self, n_products: int) -> bool:
+        return n_products >= self._next
+
+    def record(self, n_products: int, excess: float) -> None:
+        """`excess` is the largest ratio of a residual to its tolerance."""
+        wait = self.STRIDE
+        if self._last is not None and 1 < excess < self._last[1]:
+            before, excess_before = self._last
+            rate = np.log(excess_before / excess) / (n_products - before)
+            wait = min(max(int(np.log(excess) / rate), 1), 3 * self.STRIDE)
+        self._next = n_products + wait
+        self._last = (n_products, excess)
         if excess < 0.7 * self._best:
-            self._best = excess
-            self._checks_since = 0
+            self._best, self._without_gain = excess, 0
         else:
-            self._checks_since += 1
-        return self._checks_since >= self.PATIENCE
+            self._without_gain += 1
+
+    @property
+    def stalled(self) -> bool:
+        """Whether rounding errors keep the residual from getting smaller."""
+        return self._without_gain >= self.PATIENCE
 
 
-def _worth_checking(n_blocks: int) -> bool:
-    """The small eigenproblem costs as much as a product: look at every other block only."""
-    return n_blocks >= FIRST_CHECK and n_blocks % 2 == FIRST_CHECK % 2
-
-
-def _largest(
-    matrix: NDArray[np.float64], count: int
+def _eigenpairs(
+    matrix: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The largest eigenvalues of a small symmetric matrix, descending, and their vectors."""
-    from scipy import linalg
+    """Eigenvalues of a small symmetric matrix, descending, and their vectors.
 
-    n = matrix.shape[0]
-    found: Any = linalg.eigh(matrix, subset_by_index=[n - count, n - 1], check_finite=False)
-    return found[0][::-1], found[1][:, ::-1]
+    NumPy's function lets other threads run meanwhile; SciPy's, which could stop at the largest
+    few, does not.
+    """
+    values, vectors = np.linalg.eigh(matrix)
+    return values[::-1], vectors[:, ::-1]
 
 
 def _orthonormalized(block: Any, against: list[Any], xp: Any) -> tuple[Any, NDArray[np.float64]]:

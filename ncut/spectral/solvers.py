@@ -167,8 +167,11 @@ SOLVERS: dict[str, Callable[..., Pairs]] = {
 
 
 def _basis_size(k: int) -> int:
-    """Vectors that block Lanczos keeps: room for k, a restart, and blocks to grow by."""
-    return WIDTH * (-(-k // WIDTH) + 11)
+    """Vectors that block Lanczos keeps: k and some more at a restart, and blocks to grow by.
+
+    A larger basis saves a product now and then, and costs more in its own small eigenproblem.
+    """
+    return WIDTH * (-(-k // WIDTH) + 6)
 
 
 def _small_side(operator: NormalizedAdjacency) -> int:

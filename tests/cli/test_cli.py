@@ -90,9 +90,10 @@ def test_analyze_is_the_library_call(ncut, model):
     import ncut as package
 
     options = ("--seed", "3", "--null", "layer-nonzero", "--n-init", "7", "--threads", "1")
+    options = (*options, "--refine")
     result = ncut("analyze", model, *SMALL, *options, "--json", "-")
     expected = package.analyze(
-        model, k=3, shuffles=6, seed=3, null="layer-nonzero", n_init=7, threads=1
+        model, k=3, shuffles=6, seed=3, null="layer-nonzero", n_init=7, threads=1, refine=True
     )
     assert Report.from_json(result.stdout) == expected
     assert expected.n_init == 7

@@ -37,6 +37,7 @@ def make_report(
         "null": "layer",
         "seed": 7,
         "n_init": 25,
+        "refine": False,
         "solver": "dense",
         "residual": 1.25e-9,
         "layers": tuple(

@@ -41,6 +41,7 @@ def reports(draw: st.DrawFn) -> Report:
         null=draw(TEXT),
         seed=draw(st.integers()),
         n_init=draw(st.integers(1, 1000)),
+        refine=draw(st.booleans()),
         solver=draw(TEXT),
         residual=draw(FINITE),
         layers=tuple(
