@@ -36,8 +36,8 @@ void connect_block(const Block& block, std::int64_t first_row, std::int64_t firs
                    Counts& parent) {
   check_ndim(parent, 1, "parent");
   const std::int64_t n = parent.shape(0);
-  if (first_row < 0 || first_col < 0 || first_row + block.n_rows > n ||
-      first_col + block.n_cols > n) {
+  if (first_row < 0 || first_col < 0 || first_row > n - block.n_rows ||
+      first_col > n - block.n_cols) {
     throw std::invalid_argument("first_row, first_col: the block reaches outside the graph");
   }
   std::int64_t* parents = parent.mutable_data();
@@ -51,16 +51,16 @@ void fill_block(const Block& block, std::int64_t first_row, std::int64_t first_c
   check_ndim(cursor, 1, "cursor");
   check_ndim(indices, 1, "indices");
   check_length(data, indices.shape(0), "data");
-  const std::int64_t n = cursor.shape(0);
-  if (first_row < 0 || first_col < 0 || first_row + block.n_rows > n ||
-      first_col + block.n_cols > n) {
+  const std::int64_t n = cursor.shape(0), n_entries = indices.shape(0);
+  if (first_row < 0 || first_col < 0 || first_row > n - block.n_rows ||
+      first_col > n - block.n_cols) {
     throw std::invalid_argument("first_row, first_col: the block reaches outside the matrix");
   }
   std::int64_t* at = cursor.mutable_data();
   I* columns = indices.mutable_data();
   W* values = data.mutable_data();
   const py::gil_scoped_release release;
-  fill_symmetric(block, first_row, first_col, at, columns, values);
+  fill_symmetric(block, first_row, first_col, at, n_entries, columns, values);
 }
 
 template <class W>
@@ -163,6 +163,7 @@ void register_fill(py::module_& m) {
   register_fill_dense<W, V, std::int64_t>(m);
   register_fill_sparse<W, std::int32_t, V, std::int32_t>(m);
   register_fill_sparse<W, std::int32_t, V, std::int64_t>(m);
+  register_fill_sparse<W, std::int64_t, V, std::int32_t>(m);
   register_fill_sparse<W, std::int64_t, V, std::int64_t>(m);
 }
 
@@ -182,6 +183,10 @@ void register_assemble(py::module_& m) {
   register_fill<double, double>(m);
   register_fill_dense<Half, float, std::int32_t>(m);
   register_fill_dense<Half, float, std::int64_t>(m);
+  register_fill_dense<Half, double, std::int32_t>(m);
+  register_fill_dense<Half, double, std::int64_t>(m);
+  register_fill_dense<BFloat16, double, std::int32_t>(m);
+  register_fill_dense<BFloat16, double, std::int64_t>(m);
   register_fill_dense<BFloat16, float, std::int32_t>(m);
   register_fill_dense<BFloat16, float, std::int64_t>(m);
 }

@@ -14,8 +14,9 @@ void register_kmeans(py::module_& m) {
         check_ndim(points, 2, "points");
         const std::int64_t n = points.shape(0), d = points.shape(1);
         check_length(labels, n, "labels");
-        if (n_clusters < 1 || n_clusters > n || n_init < 1 || d < 1) {
-          throw std::invalid_argument("n_clusters, n_init: must be positive, n_clusters <= n");
+        if (n_clusters < 1 || n_clusters > n || n_init < 1 || d < 1 || max_iterations < 1) {
+          throw std::invalid_argument(
+              "n_clusters, n_init, max_iterations: must be positive, n_clusters <= n");
         }
         const float* from = points.data();
         std::int32_t* to = labels.mutable_data();

@@ -24,8 +24,8 @@ std::vector<PlacedBlock<W>> placed_blocks(const Blocks& blocks, std::int64_t n) 
     const DenseBlock<W> block = dense_block(py::reinterpret_borrow<Array<W>>(entry[0]));
     const auto first_row = py::cast<std::int64_t>(entry[1]);
     const auto first_col = py::cast<std::int64_t>(entry[2]);
-    if (first_row < 0 || first_col < 0 || first_row + block.n_rows > n ||
-        first_col + block.n_cols > n) {
+    if (first_row < 0 || first_col < 0 || first_row > n - block.n_rows ||
+        first_col > n - block.n_cols) {
       throw std::invalid_argument("blocks: one reaches outside the vectors");
     }
     placed.push_back({block, first_row, first_col});

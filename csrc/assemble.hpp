@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 
 #include "block.hpp"
 
@@ -21,22 +22,26 @@ void count_nonzero(const Block& block, std::int64_t* row_counts, std::int64_t* c
   }
 }
 
-// Writes each non-zero entry of a block and its mirror image into a CSR matrix.
+// Writes each non-zero entry of a block and its mirror image into a CSR matrix of n_entries.
 // `cursor[v]` is where the next entry of vertex v goes; blocks must come sorted by (source,
 // target) so that the columns of each row end up ascending. O(entries).
 template <class Block, class W, class I>
 void fill_symmetric(const Block& block, std::int64_t first_row, std::int64_t first_col,
-                    std::int64_t* cursor, I* indices, W* data) {
+                    std::int64_t* cursor, std::int64_t n_entries, I* indices, W* data) {
+  const auto put = [&](std::int64_t vertex, std::int64_t other, W weight) {
+    const std::int64_t at = cursor[vertex]++;
+    if (at < 0 || at >= n_entries) throw std::out_of_range("cursor: leads outside the matrix");
+    indices[at] = static_cast<I>(other);
+    data[at] = weight;
+  };
   for (std::int64_t row = 0; row < block.n_rows; ++row) {
     const std::int64_t i = first_row + row;
     for (std::int64_t at = 0, end = block.row_length(row); at < end; ++at) {
       const auto weight = static_cast<W>(block.weight(row, at));
       if (weight == 0) continue;
       const std::int64_t j = first_col + block.column(row, at);
-      indices[cursor[i]] = static_cast<I>(j);
-      data[cursor[i]++] = weight;
-      indices[cursor[j]] = static_cast<I>(i);
-      data[cursor[j]++] = weight;
+      put(i, j, weight);
+      put(j, i, weight);
     }
   }
 }

@@ -389,6 +389,42 @@ def fill_symmetric_dense(
 ) -> None: ...
 @typing.overload
 def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.float16],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.float16],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.uint16],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
+    weights: numpy.typing.NDArray[numpy.uint16],
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_dense(
     weights: numpy.typing.NDArray[numpy.uint16],
     first_row: typing.SupportsInt | typing.SupportsIndex,
     first_col: typing.SupportsInt | typing.SupportsIndex,
@@ -438,6 +474,18 @@ def fill_symmetric_sparse(
     first_row: typing.SupportsInt | typing.SupportsIndex,
     first_col: typing.SupportsInt | typing.SupportsIndex,
     cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
+    data: numpy.typing.NDArray[numpy.float32],
+) -> None: ...
+@typing.overload
+def fill_symmetric_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    block_indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
     indices: numpy.typing.NDArray[numpy.int64],
     data: numpy.typing.NDArray[numpy.float32],
 ) -> None: ...
@@ -474,6 +522,18 @@ def fill_symmetric_sparse(
     first_row: typing.SupportsInt | typing.SupportsIndex,
     first_col: typing.SupportsInt | typing.SupportsIndex,
     cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    block_indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
     indices: numpy.typing.NDArray[numpy.int64],
     data: numpy.typing.NDArray[numpy.float64],
 ) -> None: ...
@@ -499,6 +559,18 @@ def fill_symmetric_sparse(
     first_col: typing.SupportsInt | typing.SupportsIndex,
     cursor: numpy.typing.NDArray[numpy.int64],
     indices: numpy.typing.NDArray[numpy.int64],
+    data: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def fill_symmetric_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    block_indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    first_row: typing.SupportsInt | typing.SupportsIndex,
+    first_col: typing.SupportsInt | typing.SupportsIndex,
+    cursor: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int32],
     data: numpy.typing.NDArray[numpy.float64],
 ) -> None: ...
 @typing.overload

@@ -13,7 +13,7 @@ from ncut.graphs import NeuronGraph
 from ncut.graphs.validate import check_n_clusters
 from ncut.nulls import Interrupted, check_null, cluster_shuffles, compare
 from ncut.nulls.distribution import Progress
-from ncut.randomness import check_seed
+from ncut.randomness import MAX_GRAPHS, check_seed
 from ncut.report import Report
 from ncut.spectral.clustering import cluster
 from ncut.spectral.diagnostics import clustering_warnings
@@ -98,6 +98,8 @@ def analyze(
     check_solver(solver)
     seed = check_seed(seed)
     n_shuffles = _check_shuffles(shuffles)
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress: must be a function of (done, total), got {progress!r}")
     workers = n_threads(threads)
     graph = read_graph(model, **graph_options)
     connected, _ = graph.without_isolated()
@@ -136,9 +138,10 @@ def analyze(
 
 
 def _check_shuffles(shuffles: object) -> int:
-    if isinstance(shuffles, bool) or not isinstance(shuffles, int | np.integer) or shuffles < 0:
+    whole = isinstance(shuffles, int | np.integer) and not isinstance(shuffles, bool)
+    if not whole or not 0 <= shuffles < MAX_GRAPHS - 1:  # type: ignore[operator]
         raise InputError(f"shuffles: must be a whole number of at least 0, got {shuffles!r}")
-    return int(shuffles)
+    return int(shuffles)  # type: ignore[call-overload, no-any-return]
 
 
 def _report(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -71,6 +71,12 @@ def degrees(n_vertices: int, blocks: PlacedBlocks) -> NDArray[np.float64]:
     return sums
 
 
+def wide_type(blocks: Iterable[Block]) -> type[np.float32] | type[np.float64]:
+    """float64 if any block's weights have it, else float32."""
+    any_double = any(block.weights.dtype == np.float64 for block in blocks)
+    return np.float64 if any_double else np.float32
+
+
 def components(n_vertices: int, blocks: PlacedBlocks) -> NDArray[np.int64]:
     """Number of the connected component of each vertex, shape (n_vertices,), from 0 up."""
     parent = np.arange(n_vertices, dtype=np.int64)
@@ -137,8 +143,7 @@ def assemble_csr(
     n_entries = int(indptr[-1])
     fits = max(n_entries, n_vertices) <= np.iinfo(np.int32).max
     indices = np.empty(n_entries, dtype=np.int32 if fits else np.int64)
-    dtype = np.result_type(np.float32, *(block.weights.dtype for *_, block in blocks))
-    data = np.empty(n_entries, dtype=dtype)
+    data = np.empty(n_entries, dtype=wide_type(block for *_, block in blocks))
     cursor = indptr[:-1].copy()
     for first_row, first_col, block in blocks:
         _call("fill_symmetric", block.weights, first_row, first_col, cursor, indices, data)

@@ -14,6 +14,9 @@ from ncut.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+MAX_GRAPHS = 2**30
+"""More graphs than this would run out of streams, which are numbered with 32 bits."""
+
 NETWORK = 0
 """Number of the measured network among the graphs of an analysis; shuffle i is graph i + 1."""
 
@@ -46,4 +49,5 @@ def numpy_generator(seed: int, purpose: Purpose, graph_number: int) -> np.random
     """A NumPy generator for one purpose and graph."""
     import numpy as np
 
-    return np.random.Generator(np.random.Philox(key=[seed, stream(purpose, graph_number)]))
+    key = np.array([seed, stream(purpose, graph_number)], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))

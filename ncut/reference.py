@@ -46,10 +46,11 @@ def components(A: Floats) -> NDArray[np.intp]:
     for root in range(len(A)):
         if found[root] < 0:
             reached = {root}
-            while (
-                neighbours := set(np.flatnonzero(A[list(reached)].any(axis=0)).tolist()) - reached
-            ):
-                reached |= neighbours
+            grown = True
+            while grown:
+                neighbours = np.flatnonzero(A[list(reached)].any(axis=0)).tolist()
+                grown = not reached.issuperset(neighbours)
+                reached.update(neighbours)
             found[list(reached)] = found.max() + 1
     return found
 

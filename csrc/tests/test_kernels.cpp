@@ -174,7 +174,8 @@ void test_product() {
   const std::vector<std::int64_t> indptr = cursor;
   std::vector<std::int64_t> indices(static_cast<std::size_t>(indptr.back()));
   std::vector<float> values(indices.size());
-  fill_symmetric(sparse.dense(), 260, 293, cursor.data(), indices.data(), values.data());
+  fill_symmetric(sparse.dense(), 260, 293, cursor.data(), indptr.back(), indices.data(),
+                 values.data());
   const SymmetricMatrix<float, std::int64_t> matrix{
       {{a.dense(), 0, 259}, {b.dense(), 259, 260}},
       {indptr.data(), indices.data(), values.data(), n, n}};

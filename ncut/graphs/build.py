@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Below this share of non-zeros a CSR product and a CSR shuffle beat the dense ones.
 SPARSE_BELOW = 0.25
 
+WIDE = {np.dtype(np.float32), np.dtype(np.float64)}
+
 
 def build_graph(
     layers: Sequence[tuple[str, int]],
@@ -60,6 +62,7 @@ def build_graph(
     )
     sums: dict[tuple[int, int], _Sum] = {}
     for source, target, values, label in blocks:
+        _check_ends(source, target, len(built), label)
         weights = _as_edge_weights(values, f"layer {label!r}")
         expected = (built[source].size, built[target].size)
         if weights.shape != expected:
@@ -72,8 +75,10 @@ def build_graph(
             source, target, weights = target, source, np.ascontiguousarray(weights.T)
         if (source, target) in sums:
             other = sums[source, target]
-            weights, label = other.weights + weights, f"{other.label}+{label}"
-            n_nonzero = max(n_nonzero, other.n_nonzero)
+            wide = np.result_type(np.float32, *{w.dtype for w in (weights, other.weights)} & WIDE)
+            weights = other.weights.astype(wide) + weights.astype(wide)
+            label = f"{other.label}+{label}"
+            n_nonzero = check_block(weights, f"layer {label!r}")
         sums[source, target] = _Sum(weights, label, n_nonzero)
     if not sums:
         raise InputError("model: no weights found that connect two layers of neurons")
@@ -103,7 +108,13 @@ def from_adjacency(adjacency: Any, *, name: str = "adjacency") -> NeuronGraph:
     """
     from scipy import sparse
 
+    if not sparse.issparse(adjacency) or adjacency.ndim != 2 or adjacency.dtype.kind not in "fiub":
+        raise InputError(
+            "adjacency: must be a scipy sparse matrix of real numbers, got "
+            f"{type(adjacency).__name__}"
+        )
     matrix = sparse.csr_array(adjacency)
+    matrix.sum_duplicates()
     if matrix.dtype not in (np.float32, np.float64):
         matrix = matrix.astype(np.float64)
     check_adjacency(matrix)
@@ -122,15 +133,23 @@ def from_adjacency(adjacency: Any, *, name: str = "adjacency") -> NeuronGraph:
     )
 
 
+def _check_ends(source: int, target: int, n_layers: int, label: str) -> None:
+    if source == target or not all(0 <= end < n_layers for end in (source, target)):
+        raise InputError(
+            f"layer {label!r}: cannot connect layers {source} and {target} of {n_layers}; needs "
+            "two different ones"
+        )
+
+
 def _as_edge_weights(values: Any, what: str) -> NDArray[np.floating]:
     array: NDArray[Any] = np.asarray(values)
     if array.ndim != 2:
         raise InputError(f"{what}: weights must be a matrix, got shape {array.shape}")
     if array.dtype.kind not in "fiu" and array.dtype.name not in WEIGHT_TYPES:
         raise InputError(f"{what}: weights must be real numbers, got dtype {array.dtype}")
-    if array.dtype.name not in WEIGHT_TYPES:
-        array = array.astype(np.float64)
-    return np.ascontiguousarray(array)
+    kept = array.dtype.name in WEIGHT_TYPES
+    dtype = array.dtype.newbyteorder("=") if kept else np.float64
+    return np.ascontiguousarray(array, dtype=dtype)
 
 
 class _Sum(NamedTuple):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -51,13 +49,14 @@ def is_graph_file(arrays: Any) -> bool:
 def load_graph(path: str | Path) -> NeuronGraph:
     """Read what `save_graph` wrote; raise ModelError if the file holds something else."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # np.load does not close a file that it fails to read.
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if not is_graph_file(arrays):
                 raise ModelError(f"{path}: not a graph saved by ncut; use ncut.graph(path)")
             return _from_arrays(arrays)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile) as error:
-        if isinstance(error, ModelError):
-            raise
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the readers stumble over
         raise ModelError(f"{path}: cannot be read as a saved graph: {error}") from error
 
 
@@ -78,9 +77,15 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
     layers: list[Layer] = []
     for name, size in header["layers"]:
         start = layers[-1].start + layers[-1].size if layers else 0
-        layers.append(Layer(str(name), start, operator.index(size)))
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ModelError(f"saved graph: layer {name!r} has size {size!r}")
+        layers.append(Layer(str(name), start, size))
     blocks: list[Block] = []
+    ends: list[tuple[int, int]] = []
     for number, (source, target, name) in enumerate(header["blocks"]):
+        if not 0 <= source <= target < len(layers) or ends and ends[-1] >= (source, target):
+            raise ModelError(f"saved graph: block {name!r} lies between unknown layers")
+        ends.append((source, target))
         key = f"block{number}"
         weights: Weights
         if key in arrays:
@@ -92,9 +97,13 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
             shape = (layers[source].size, layers[target].size)
             matrix = sparse.csr_array(parts, shape=shape)
             matrix.check_format(full_check=True)
+            if source == target and sparse.tril(matrix).nnz:
+                raise ModelError(f"saved graph: block {name!r} must lie above the diagonal")
             weights = canonical_csr(matrix)
         _check_saved_block(weights, layers[source], layers[target], name)
         blocks.append(Block(source, target, weights, name))
+    if not blocks:
+        raise ModelError("saved graph: has no blocks of weights")
     return NeuronGraph(
         layers=tuple(layers),
         blocks=tuple(blocks),

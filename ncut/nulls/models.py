@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ncut import kernels
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
-from ncut.randomness import Purpose, check_seed, stream
+from ncut.randomness import MAX_GRAPHS, Purpose, check_seed, stream
 from ncut.spectral.cut import as_graph
 from ncut.types import Block
 
@@ -27,7 +27,7 @@ KDE_BANDWIDTH = 0.01
 
 def check_null(null: str) -> None:
     """Refuse a null model that does not exist."""
-    if null not in NULL_MODELS:
+    if not isinstance(null, str) or null not in NULL_MODELS:
         raise InputError(f"null: must be one of {', '.join(NULL_MODELS)}, got {null!r}")
 
 
@@ -58,8 +58,17 @@ def shuffle(graph: Any, null: str = "layer", seed: int = 0, number: int = 0) -> 
     Source: Filan et al. (2021), section 1.2 and appendix A.6.
     """
     check_null(null)
+    number = _check_number(number)
     connected, _ = as_graph(graph).without_isolated()
     return shuffle_connected(connected, null, check_seed(seed), number)
+
+
+def _check_number(number: object) -> int:
+    if isinstance(number, bool) or not isinstance(number, int | np.integer):
+        raise InputError(f"number: must be a whole number, got {number!r}")
+    if not 0 <= number < MAX_GRAPHS - 1:
+        raise InputError(f"number: must lie between 0 and {MAX_GRAPHS - 2}, got {number}")
+    return int(number)
 
 
 def shuffle_connected(graph: NeuronGraph, null: str, seed: int, number: int) -> NeuronGraph:

@@ -187,7 +187,7 @@ def _shown(value: Any) -> str:
 
 def _bool(value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"expected true or false, got {value!r}")
+        raise TypeError(f"expected true or false, got {_shown(value)}")
     return value
 
 

@@ -66,6 +66,8 @@ def _check_labels(labels: ArrayLike, n_vertices: int) -> NDArray[np.int32]:
         )
     if array.dtype.kind not in "iu":
         raise InputError(f"labels: must be whole numbers, got dtype {array.dtype}")
-    if array.size and array.max() >= np.iinfo(np.int32).max:
-        raise InputError("labels: too large; number the clusters from 0")
-    return np.ascontiguousarray(np.maximum(array, -1), dtype=np.int32)
+    # Numbered anew from 0, so that large numbers cost no memory.
+    outside = array < 0
+    labels = np.full(n_vertices, -1, dtype=np.int32)
+    labels[~outside] = np.unique(array[~outside], return_inverse=True)[1]
+    return labels

@@ -62,7 +62,11 @@ def embed(
     n_wanted = k - vectors.shape[1]
     used = "components"
     if n_wanted:
-        used = solvers.choose_solver(operator, n_wanted) if solver == "auto" else solver
+        used = (
+            solvers.choose_solver(operator, vectors.shape[1], n_wanted)
+            if solver == "auto"
+            else solver
+        )
         rng = numpy_generator(seed, Purpose.START_VECTORS, graph_number)
         _, found = solvers.SOLVERS[used](operator, vectors, n_wanted, rng)
         known, vectors = vectors, np.hstack([vectors, found])
@@ -83,7 +87,7 @@ def embed(
 def check_solver(solver: str) -> None:
     """Refuse a solver that does not exist."""
     names = ("auto", *solvers.SOLVERS)
-    if solver not in names:
+    if not isinstance(solver, str) or solver not in names:
         raise InputError(f"solver: must be one of {', '.join(names)}, got {solver!r}")
 
 

@@ -160,12 +160,10 @@ def _split_blocks(
     graph: NeuronGraph, first_vertex: dict[int, int]
 ) -> tuple[list[tuple[NDArray[np.floating], int, int]], Any]:
     """The dense blocks with their places, and all sparse blocks as one symmetric CSR matrix."""
-    # All blocks of one type, which for 16 bits is not that of the CSR matrix.
-    kinds = [b.weights.dtype for b in graph.blocks if isinstance(b.weights, np.ndarray)]
-    dtype = np.result_type(*kinds) if kinds else np.dtype(np.float32)
-    wide = np.result_type(np.float32, *(block.weights.dtype for block in graph.blocks))
-    if wide == np.float64:
-        dtype = wide
+    # All dense blocks of one type; 16 bits stay so if all have them and no other is of 64.
+    wide = kernels.wide_type(graph.blocks)
+    kinds = {b.weights.dtype for b in graph.blocks if isinstance(b.weights, np.ndarray)}
+    dtype = kinds.pop() if len(kinds) == 1 and wide == np.float32 else np.dtype(wide)
     dense: list[tuple[NDArray[np.floating], int, int]] = []
     pruned: list[tuple[int, int, Block]] = []
     for block in graph.blocks:

@@ -29,6 +29,9 @@ Pairs = tuple[Vectors, Vectors]
 TOLERANCE = 1e-3
 """A residual norm |M u - mu u| above this counts as not converged."""
 
+ZERO_SINGULAR_VALUE = 1e-7
+"""Below this, what is left of C v says nothing about a left singular vector."""
+
 GRAM_UP_TO = 300
 """Size of the smaller side of a layered graph up to which its Gram matrix is the fastest."""
 
@@ -36,13 +39,13 @@ DENSE_UP_TO = 500
 """Number of vertices up to which a dense eigensolver is the fastest for other graphs."""
 
 
-def choose_solver(operator: NormalizedAdjacency, k: int) -> str:
+def choose_solver(operator: NormalizedAdjacency, n_known: int, k: int) -> str:
     """What `solver="auto"` means for a graph.
 
     Small graphs are solved faster as dense matrices; the others by block Lanczos, which also
     needs several times more vertices than eigenvectors.
     """
-    if operator.bipartite and k <= _small_side(operator):
+    if _fits_small_side(operator, n_known, k):
         size, limit, name = _small_side(operator), GRAM_UP_TO, "gram"
     else:
         size, limit, name = operator.n_vertices, DENSE_UP_TO, "dense"
@@ -54,12 +57,12 @@ def dense(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.
     n = operator.n_vertices
     matrix = np.empty((n, n))
     matrix[np.ix_(operator.place, operator.place)] = operator.matrix().toarray()
-    return _largest_dense(matrix - 2 * known @ known.T, k)
+    return _largest_dense(_pushed_down(matrix, known), k)
 
 
 def gram(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator) -> Pairs:
     """LAPACK on C' C, for a graph of two colours with M = [[0, C], [C', 0]]: O(small side^3)."""
-    _check_sides(operator, k)
+    _check_sides(operator, known.shape[1], k)
     first = operator.n_first
     place = operator.place
     matrix = operator.matrix().tocoo()
@@ -68,8 +71,8 @@ def gram(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.G
     C = np.zeros((first, operator.n_vertices - first))
     C[rows[upper], columns[upper] - first] = matrix.data[upper]
     side = known[first:] * np.sqrt(2.0)
-    squares, vectors = _largest_dense(C.T @ C - 2 * side @ side.T, k)
-    return _both_sides(C @ vectors, vectors, np.sqrt(np.maximum(squares, 0.0)))
+    _, vectors = _largest_dense(_pushed_down(C.T @ C, side), k)
+    return _both_sides(C @ vectors, vectors)
 
 
 def krylov(
@@ -83,7 +86,12 @@ def krylov(
 
     On C' C over the smaller side if the graph has two colours, else on M.
     """
-    bipartite = operator.bipartite and k <= _small_side(operator)
+    bipartite = _fits_small_side(operator, known.shape[1], k)
+    size = _small_side(operator) if bipartite else operator.n_vertices
+    if size - known.shape[1] < _basis_size(k):
+        raise InputError(
+            f"solver: krylov needs a larger graph to find {k} eigenvectors; use 'auto' or 'dense'"
+        )
     side = slice(operator.n_first, operator.n_vertices) if bipartite else slice(0, None)
     locked = known[side] * (np.sqrt(2.0) if bipartite else 1.0)
     start = rng.standard_normal((locked.shape[0], WIDTH), dtype=np.float32).astype(dtype)
@@ -108,7 +116,7 @@ def krylov(
     there = np.zeros((operator.n_vertices, -(-k // WIDTH) * WIDTH))
     there[side, :k] = operator.scaled(small, side)
     operator.multiply(there, there, slice(0, operator.n_first))
-    return _both_sides(there[: operator.n_first, :k], small, np.sqrt(np.maximum(found.values, 0)))
+    return _both_sides(there[: operator.n_first, :k], small)
 
 
 def arpack(
@@ -178,13 +186,18 @@ def _small_side(operator: NormalizedAdjacency) -> int:
     return operator.n_vertices - operator.n_first
 
 
-def _check_sides(operator: NormalizedAdjacency, k: int) -> None:
+def _fits_small_side(operator: NormalizedAdjacency, n_known: int, k: int) -> bool:
+    """Whether C' C has as many eigenvectors besides those known as are wanted."""
+    return operator.bipartite and n_known + k <= _small_side(operator)
+
+
+def _check_sides(operator: NormalizedAdjacency, n_known: int, k: int) -> None:
     if not operator.bipartite:
         raise InputError(
             "solver: gram needs layers of two colours (a chain without skip connections); "
             "use 'krylov' or 'auto'"
         )
-    if k > _small_side(operator):
+    if not _fits_small_side(operator, n_known, k):
         raise InputError(
             f"solver: gram finds at most {_small_side(operator)} eigenvectors here; use 'dense'"
         )
@@ -200,13 +213,20 @@ def _largest_dense(matrix: Vectors, k: int) -> Pairs:
     return found[0], found[1]
 
 
-def _both_sides(large: Vectors, small: Vectors, sigma: NDArray[np.float64]) -> Pairs:
-    """Eigenpairs of M from singular triplets: (C v, v, sigma) -> sigma, [C v / sigma, v] / sqrt 2.
+def _pushed_down(matrix: Vectors, known: Vectors) -> Vectors:
+    """The matrix with the eigenvalue 1 of the known eigenvectors moved below all others."""
+    return matrix - 4.0 * (known @ known.T)
 
-    Where sigma is zero, so is C v; then any unit vector with the right side zero will do for v.
+
+def _both_sides(large: Vectors, small: Vectors) -> Pairs:
+    """Eigenpairs of M from right singular vectors v of C: sigma = |C v|, [C v / sigma, v] / sqrt 2.
+
+    Where sigma is zero, the vector is [0, v].
     """
-    safe = np.where(sigma > 0, sigma, 1.0)
-    return sigma, np.vstack([large / safe, small]) / np.sqrt(2.0)
+    sigma = np.linalg.norm(large, axis=0)
+    zero = sigma < ZERO_SINGULAR_VALUE
+    large = np.where(zero, 0.0, large / np.where(zero, 1.0, sigma))
+    return sigma, np.vstack([large, small]) / np.sqrt(2.0)
 
 
 def _in_place(operator: NormalizedAdjacency, values: Vectors, vectors: Vectors) -> Pairs:
