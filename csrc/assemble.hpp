@@ -30,7 +30,7 @@ void fill_symmetric(const Block& block, std::int64_t first_row, std::int64_t fir
                     std::int64_t* cursor, std::int64_t n_entries, I* indices, W* data) {
   const auto put = [&](std::int64_t vertex, std::int64_t other, W weight) {
     const std::int64_t at = cursor[vertex]++;
-    if (at < 0 || at >= n_entries) throw std::out_of_range("cursor: leads outside the matrix");
+    if (at < 0 || at >= n_entries) throw std::invalid_argument("indices: too short for the blocks");
     indices[at] = static_cast<I>(other);
     data[at] = weight;
   };

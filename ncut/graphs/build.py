@@ -108,15 +108,17 @@ def from_adjacency(adjacency: Any, *, name: str = "adjacency") -> NeuronGraph:
     """
     from scipy import sparse
 
-    if not sparse.issparse(adjacency) or adjacency.ndim != 2 or adjacency.dtype.kind not in "fiub":
+    known = sparse.issparse(adjacency) or isinstance(adjacency, np.ndarray)
+    if not known or adjacency.ndim != 2 or adjacency.dtype.kind not in "fiub":
         raise InputError(
             "adjacency: must be a scipy sparse matrix of real numbers, got "
             f"{type(adjacency).__name__}"
         )
-    matrix = sparse.csr_array(adjacency)
+    keep = adjacency.dtype in (np.float32, np.float64)
+    matrix: sparse.csr_array[Any, tuple[int, int]] = sparse.csr_array(
+        adjacency, dtype=adjacency.dtype if keep else np.float64, copy=True
+    )
     matrix.sum_duplicates()
-    if matrix.dtype not in (np.float32, np.float64):
-        matrix = matrix.astype(np.float64)
     check_adjacency(matrix)
     upper = sparse.csr_array(sparse.triu(matrix, k=1))
     upper.eliminate_zeros()

@@ -83,7 +83,7 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
     blocks: list[Block] = []
     ends: list[tuple[int, int]] = []
     for number, (source, target, name) in enumerate(header["blocks"]):
-        if not 0 <= source <= target < len(layers) or ends and ends[-1] >= (source, target):
+        if not 0 <= source <= target < len(layers) or (ends and ends[-1] >= (source, target)):
             raise ModelError(f"saved graph: block {name!r} lies between unknown layers")
         ends.append((source, target))
         key = f"block{number}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 from ncut.graphs import NeuronGraph
+from ncut.graphs.validate import check_n_clusters
 from ncut.nulls.models import shuffle_connected
 from ncut.spectral.clustering import cluster_connected
 from ncut.types import Clustering
@@ -50,6 +51,7 @@ def cluster_shuffles(
 
     def one(number: int) -> Clustering:
         shuffled, _ = shuffle_connected(graph, null, seed, number).without_isolated()
+        check_n_clusters(k, shuffled.n_vertices)  # shuffles isolate vertices of sparse layers
         return cluster_connected(
             shuffled,
             k,

@@ -59,7 +59,10 @@ def normalized_cut(graph: Any, labels: ArrayLike) -> float:
 
 
 def _check_labels(labels: ArrayLike, n_vertices: int) -> NDArray[np.int32]:
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:
+        raise InputError(f"labels: not an array: {error}") from error
     if array.shape != (n_vertices,):
         raise InputError(
             f"labels: shape {array.shape}; the graph needs one label per vertex, ({n_vertices},)"

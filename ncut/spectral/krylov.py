@@ -115,13 +115,14 @@ class _Checks:
 
     FIRST = 6  # blocks
     STRIDE = 2
-    PATIENCE = 4
+    PATIENCE = 40  # blocks without progress to speak of
 
     def __init__(self) -> None:
         self._next = self.FIRST
         self._best = np.inf
         self._last: tuple[int, float] | None = None
-        self._without_gain = 0
+        self._best_at = 0
+        self._latest = 0
 
     def due(self, n_products: int) -> bool:
         return n_products >= self._next
@@ -135,15 +136,14 @@ class _Checks:
             wait = min(max(int(np.log(excess) / rate), 1), 3 * self.STRIDE)
         self._next = n_products + wait
         self._last = (n_products, excess)
+        self._latest = n_products
         if excess < 0.7 * self._best:
-            self._best, self._without_gain = excess, 0
-        else:
-            self._without_gain += 1
+            self._best, self._best_at = excess, n_products
 
     @property
     def stalled(self) -> bool:
         """Whether rounding errors keep the residual from getting smaller."""
-        return self._without_gain >= self.PATIENCE
+        return self._latest - self._best_at >= self.PATIENCE
 
 
 def _eigenpairs(

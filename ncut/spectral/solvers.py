@@ -123,28 +123,43 @@ def arpack(
     operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator
 ) -> Pairs:
     """Implicitly restarted Lanczos (ARPACK through SciPy) on products with M, without a shift."""
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
-
     n = operator.n_vertices
     if k >= n:
         raise InputError(f"solver: arpack cannot find {k} eigenvectors of {n}; use 'dense'")
     M = operator.matrix()
     locked = known[operator.place]
+    values, vectors = _arpack_pairs(M, locked, k, rng)
+    # Lanczos from one vector finds one eigenvector of a repeated eigenvalue, and parts of a graph
+    # may repeat each other: look at what is left until nothing is larger.
+    while True:
+        more, others = _arpack_pairs(M, np.hstack([locked, vectors]), k, rng)
+        best = np.argsort(np.concatenate([values, more]))[::-1][:k]
+        if best.max() < k:
+            break
+        values = np.concatenate([values, more])[best]
+        vectors = np.hstack([vectors, others])[:, best]
+    return _in_place(operator, values, vectors)
 
-    def product(x: Vectors) -> Vectors:
-        # The known eigenvectors are moved from 1 to -1, the far end of the spectrum.
-        return M @ x - 2 * (locked @ (locked.T @ x))
+
+def _arpack_pairs(M: Any, locked: Vectors, k: int, rng: np.random.Generator) -> Pairs:
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    n = M.shape[0]
+    k = min(k, n - 1)
+
+    def product(x: Vectors) -> Any:
+        # The locked eigenvectors are moved below all others.
+        return M @ x - 4 * (locked @ (locked.T @ x))
 
     shifted: Any = LinearOperator((n, n), matvec=product, matmat=product, dtype=np.float64)
     start = rng.standard_normal(n)
     start -= locked @ (locked.T @ start)
-    for n_lanczos in (max(2 * k + 1, 20), max(6 * k, 80)):
-        try:
-            found: Any = eigsh(shifted, k, which="LA", v0=start, ncv=min(n_lanczos, n))
-            return _in_place(operator, found[0], found[1])
-        except ArpackNoConvergence:
-            continue
-    return krylov(operator, known, k, rng, np.float64)
+    try:
+        n_lanczos = min(max(2 * k + 1, 20), n)
+        found: Any = eigsh(shifted, k, which="LA", v0=start, ncv=n_lanczos)
+    except ArpackNoConvergence:
+        found = eigsh(shifted, k, which="LA", v0=start, ncv=min(max(6 * k, 80), n), maxiter=100 * n)
+    return found[0], found[1]
 
 
 def lobpcg(
@@ -155,8 +170,12 @@ def lobpcg(
 
     M = operator.matrix()
     locked = known[operator.place]
-    # A few extra columns speed up the last of those asked for.
-    block = rng.standard_normal((M.shape[0], min(k + 4, M.shape[0] - known.shape[1])))
+    width = k + 4  # a few extra columns speed up the last of those asked for
+    if M.shape[0] - known.shape[1] < 5 * width:
+        raise InputError(
+            f"solver: lobpcg needs a larger graph to find {k} eigenvectors; use 'auto' or 'dense'"
+        )
+    block = rng.standard_normal((M.shape[0], width))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the residual is checked by the caller
         found: Any = scipy_lobpcg(M, block, Y=locked, tol=1e-6, maxiter=500, largest=True)

@@ -1,0 +1,36 @@
+"""Fixtures for all tests, and the settings of hypothesis."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from samples import MODEL_NAMES
+
+from ncut.spectral.solvers import SOLVERS
+
+# The same examples in every run, and no failure because a machine is busy.
+settings.register_profile("ncut", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("ncut")
+
+
+@pytest.fixture(scope="session")
+def models_folder() -> Path:
+    """The folder with the trained networks that some tests measure."""
+    folder = os.environ.get("NCUT_TEST_MODELS")
+    if not folder:
+        pytest.skip(
+            "set NCUT_TEST_MODELS to the folder with "
+            + ", ".join(f"{name}.npz" for name in MODEL_NAMES)
+        )
+    missing = [name for name in MODEL_NAMES if not (Path(folder) / f"{name}.npz").is_file()]
+    assert not missing, f"NCUT_TEST_MODELS lacks {missing}"
+    return Path(folder)
+
+
+@pytest.fixture(scope="session", params=["auto", *SOLVERS])
+def solver(request: pytest.FixtureRequest) -> str:
+    """Each eigensolver in turn."""
+    return str(request.param)

@@ -1,0 +1,326 @@
+"""What every compiled kernel refuses, and that it never writes outside what it was given."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_calls import (
+    ALSO_ACCEPTED,
+    ANY_LENGTH,
+    ARRAYS,
+    INPUTS,
+    KERNELS,
+    OUTPUTS,
+    guarded,
+    guards_intact,
+)
+
+from ncut import _core
+
+
+def refuse(
+    kernel: str, key: str, wrong: Any, errors: tuple[type[Exception], ...] = (TypeError,)
+) -> None:
+    """The call with one wrong argument raises, and leaves all outputs as they were."""
+    make, outputs = KERNELS[kernel]
+    arguments = make()
+    arguments[key] = wrong
+    before = {name: np.array(arguments[name]) for name in outputs}
+    with pytest.raises(errors):
+        getattr(_core, kernel)(**arguments)
+    for name in outputs:
+        np.testing.assert_array_equal(np.array(arguments[name]), before[name])
+
+
+def test_every_kernel_is_covered() -> None:
+    public = {name for name in dir(_core) if not name.startswith("_")}
+    assert public == set(KERNELS)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_valid_calls_write_their_outputs_and_nothing_around_them(kernel: str) -> None:
+    make, outputs = KERNELS[kernel]
+    arguments = make()
+    inputs = {
+        name: value.copy()
+        for name, value in arguments.items()
+        if isinstance(value, np.ndarray) and name not in outputs
+    }
+    plain = make()
+    getattr(_core, kernel)(**plain)
+    surroundings = {}
+    for name in outputs:
+        arguments[name], surroundings[name] = guarded(arguments[name])
+    getattr(_core, kernel)(**arguments)
+    for name in outputs:
+        assert guards_intact(surroundings[name])
+        np.testing.assert_array_equal(arguments[name], plain[name])
+    assert not outputs or any((plain[name] != make()[name]).any() for name in outputs)
+    for name, value in inputs.items():
+        np.testing.assert_array_equal(arguments[name], value)
+
+
+@pytest.mark.parametrize(("kernel", "key"), ARRAYS)
+@pytest.mark.parametrize("dtype", [np.longdouble, np.complex128, np.int8, np.uint64, object, ">f8"])
+def test_wrong_dtype(kernel: str, key: str, dtype: Any) -> None:
+    refuse(kernel, key, KERNELS[kernel][0]()[key].astype(dtype))
+
+
+@pytest.mark.parametrize(("kernel", "key"), [pair for pair in ARRAYS if pair not in ALSO_ACCEPTED])
+def test_no_conversion_between_the_types_that_kernels_know(kernel: str, key: str) -> None:
+    array = KERNELS[kernel][0]()[key]
+    other = {"f4": "f8", "f8": "f4", "i4": "i8", "i8": "i4"}[array.dtype.str[1:]]
+    refuse(kernel, key, array.astype(other))
+
+
+@pytest.mark.parametrize(("kernel", "key"), ARRAYS)
+def test_strided(kernel: str, key: str) -> None:
+    array = KERNELS[kernel][0]()[key]
+    wide = np.repeat(array, 2, axis=-1)
+    refuse(kernel, key, wide[..., ::2])
+    refuse(kernel, key, array[::-1])
+    np.testing.assert_array_equal(wide[..., ::2], array)
+
+
+@pytest.mark.parametrize(("kernel", "key"), [("kmeans", "points"), ("add_cut_dense", "weights")])
+def test_row_strided_matrix(kernel: str, key: str) -> None:
+    refuse(kernel, key, np.repeat(KERNELS[kernel][0]()[key], 2, axis=0)[::2])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "key"),
+    [(k, a) for k, a in ARRAYS if KERNELS[k][0]()[a].ndim == 2],
+)
+def test_fortran_order(kernel: str, key: str) -> None:
+    refuse(kernel, key, np.asfortranarray(KERNELS[kernel][0]()[key]))
+
+
+@pytest.mark.parametrize(("kernel", "key"), OUTPUTS)
+def test_read_only_output(kernel: str, key: str) -> None:
+    array = KERNELS[kernel][0]()[key]
+    array.flags.writeable = False
+    refuse(kernel, key, array, (ValueError, TypeError))
+
+
+@pytest.mark.parametrize(("kernel", "key"), INPUTS)
+def test_read_only_inputs_are_fine(kernel: str, key: str) -> None:
+    arguments = KERNELS[kernel][0]()
+    arguments[key].flags.writeable = False
+    getattr(_core, kernel)(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "key", "change"),
+    [
+        (kernel, key, change)
+        for kernel, key in ARRAYS
+        for change in (-1, 1)
+        if change not in ANY_LENGTH.get((kernel, key), ())
+    ],
+)
+def test_wrong_length(kernel: str, key: str, change: int) -> None:
+    make, outputs = KERNELS[kernel]
+    array = make()[key]
+    wrong = array[:change] if change < 0 else np.concatenate([array, array[-1:]])
+    arguments = make() | {key: wrong}
+    surroundings = {}
+    for name in outputs:
+        arguments[name], surroundings[name] = guarded(arguments[name])
+    with pytest.raises(ValueError, match=r"must|reaches|more|indices"):
+        getattr(_core, kernel)(**arguments)
+    assert all(guards_intact(around) for around in surroundings.values())
+
+
+@pytest.mark.parametrize(("kernel", "key"), [pair for pair in ARRAYS if pair[0] != "scan"])
+def test_wrong_number_of_dimensions(kernel: str, key: str) -> None:
+    array = KERNELS[kernel][0]()[key]
+    refuse(kernel, key, array[None], (ValueError, TypeError))
+    refuse(kernel, key, np.array(array.flat[0]), (ValueError, TypeError))
+
+
+@pytest.mark.parametrize(("kernel", "key"), ARRAYS)
+@pytest.mark.parametrize("wrong", [None, 1.0, "abc", [[1.0, 2.0], [3.0, 4.0]]])
+def test_not_an_array(kernel: str, key: str, wrong: Any) -> None:
+    make, _ = KERNELS[kernel]
+    with pytest.raises(TypeError):
+        getattr(_core, kernel)(**(make() | {key: wrong}))
+
+
+@pytest.mark.parametrize("kernel", [k for k, (make, _) in KERNELS.items() if "seed" in make()])
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [("seed", -1), ("seed", 2**64), ("seed", 0.5), ("stream", -1), ("stream", 2**32)],
+)
+def test_random_stream_out_of_range(kernel: str, key: str, wrong: Any) -> None:
+    refuse(kernel, key, wrong)
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("n_clusters", 0),
+        ("n_clusters", 10),
+        ("n_clusters", -1),
+        ("n_init", 0),
+        ("max_iterations", 0),
+        ("max_iterations", -3),
+        ("points", np.zeros((9, 0), np.float32)),
+    ],
+)
+def test_kmeans_refuses(key: str, wrong: Any) -> None:
+    refuse("kmeans", key, wrong, (ValueError,))
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("n_cols", -1),
+        ("n_cols", 1),  # four positions for five entries
+        ("triangle", True),  # not square
+        ("indptr", np.zeros(0, np.int32)),
+    ],
+)
+def test_random_pattern_refuses(key: str, wrong: Any) -> None:
+    refuse("random_pattern", key, wrong, (ValueError,))
+
+
+@pytest.mark.parametrize("kernel", ["add_cut_dense", "add_cut_sparse"])
+@pytest.mark.parametrize("key", ["row_labels", "col_labels"])
+@pytest.mark.parametrize("label", [2, -2, 2**31 - 1, -(2**31)])
+def test_cut_refuses_labels_out_of_range(kernel: str, key: str, label: int) -> None:
+    labels = KERNELS[kernel][0]()[key]
+    labels[-1] = label
+    refuse(kernel, key, labels, (ValueError,))
+
+
+def test_draw_kde_needs_a_sample() -> None:
+    refuse("draw_kde", "sample", np.zeros(0), (ValueError,))
+
+
+@pytest.mark.parametrize("kernel", ["fill_symmetric_dense", "fill_symmetric_sparse"])
+@pytest.mark.parametrize(
+    ("key", "wrong"), [("first_row", -1), ("first_row", 4), ("first_col", -1), ("first_col", 5)]
+)
+def test_fill_refuses_a_block_outside_the_matrix(kernel: str, key: str, wrong: int) -> None:
+    refuse(kernel, key, wrong, (ValueError,))
+
+
+@pytest.mark.parametrize("kernel", ["fill_symmetric_dense", "fill_symmetric_sparse"])
+def test_fill_never_writes_beyond_its_outputs(kernel: str) -> None:
+    arguments = KERNELS[kernel][0]()
+    arguments["indices"], around_indices = guarded(arguments["indices"][:-2])
+    arguments["data"], around_data = guarded(arguments["data"][:-2])
+    with pytest.raises(ValueError, match="indices"):
+        getattr(_core, kernel)(**arguments)
+    assert guards_intact(around_indices)
+    assert guards_intact(around_data)
+
+
+OVERFLOW = """
+import numpy as np
+from ncut import _core
+block, weights, n = np.ones((2, 2)), np.ones((2, 2)), 4
+empty, none = np.empty(0, np.int32), np.empty(0)
+x = np.ones((n, 16))
+calls = {{
+    "fill": lambda row, col: _core.fill_symmetric_dense(
+        block, row, col, np.zeros(n, np.int64), np.zeros(8, np.int32), np.zeros(8)),
+    "connect": lambda row, col: _core.connect_dense(block, row, col, np.arange(n)),
+    "multiply": lambda row, col: _core.multiply(
+        [(block, row, col)], empty, empty, none, x, np.ones(n), 0, n, x.copy(), 1),
+    "refine": lambda row, col: _core.refine(
+        [(block, row, col)], empty, empty, none, np.ones(n), 2, 3, x.copy(),
+        np.array([0, 1, 0, 1], np.int32)),
+}}
+for row, col in [({big}, 0), (0, {big})]:
+    try:
+        calls["{kernel}"](row, col)
+    except ValueError:
+        continue
+    raise SystemExit(f"accepted {{row}}, {{col}}")
+"""
+
+
+@pytest.mark.parametrize("kernel", ["fill", "connect", "multiply", "refine"])
+@pytest.mark.parametrize("big", [2**62, 2**63 - 1])
+def test_offsets_that_overflow_are_refused(kernel: str, big: int) -> None:
+    # In a process of its own, which a write to a wild address cannot take the tests down with.
+    code = OVERFLOW.format(big=big, kernel=kernel)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+PRODUCTS = ["multiply", "multiply_half", "multiply_bfloat16", "refine", "refine_half"]
+
+
+@pytest.mark.parametrize("kernel", PRODUCTS)
+def test_products_refuse_blocks(kernel: str) -> None:
+    ((weights, row, col),) = KERNELS[kernel][0]()["blocks"]
+    for wrong in (
+        weights.astype(np.float32),
+        np.asfortranarray(weights),
+        np.repeat(weights, 2, axis=1)[:, ::2],
+        weights.tolist(),
+        None,
+    ):
+        refuse(kernel, "blocks", [(wrong, row, col)])
+    for wrong in (weights[0], weights[None]):
+        refuse(kernel, "blocks", [(wrong, row, col)], (ValueError, TypeError))
+    for wrong in ([(weights, row)], [weights], [(weights, row, col, 0)], weights, None, [None]):
+        refuse(kernel, "blocks", wrong, (TypeError, RuntimeError))
+    for place in ((-1, 4), (0, -1), (4, 4), (0, 5), (7, 7)):
+        refuse(kernel, "blocks", [(weights, *place)], (ValueError,))
+
+
+@pytest.mark.parametrize("kernel", PRODUCTS[:3])
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("first", -1),
+        ("last", 0),
+        ("last", 8),
+        ("x", np.zeros((7, 15))),
+        ("x", np.zeros((7, 32))),
+        ("y", np.zeros((7, 32))),
+    ],
+)
+def test_multiply_refuses(kernel: str, key: str, wrong: Any) -> None:
+    refuse(kernel, key, wrong, (ValueError,))
+
+
+@pytest.mark.parametrize("kernel", PRODUCTS[3:])
+@pytest.mark.parametrize(("key", "wrong"), [("k", 0), ("k", 17), ("k", -1), ("k", 1)])
+def test_refine_refuses(kernel: str, key: str, wrong: Any) -> None:
+    refuse(kernel, key, wrong, (ValueError,))
+
+
+@pytest.mark.parametrize("label", [2, -1, 2**31 - 1])
+def test_refine_refuses_labels_out_of_range(label: int) -> None:
+    labels = KERNELS["refine"][0]()["labels"]
+    labels[3] = label
+    refuse("refine", "labels", labels, (ValueError,))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_two_threads_do_what_one_does(kernel: str) -> None:
+    make, outputs = KERNELS[kernel]
+
+    def call(number: int) -> list[Any]:
+        arguments = make()
+        if "seed" in arguments:
+            arguments["seed"] = number
+        returned = getattr(_core, kernel)(**arguments)
+        return [returned, *(arguments[name] for name in outputs)]
+
+    serial = [call(number) for number in range(64)]
+    with ThreadPoolExecutor(2) as pool:
+        parallel = list(pool.map(call, range(64)))
+    for ours, expected in zip(parallel, serial, strict=True):
+        assert ours[0] == expected[0]
+        for one, other in zip(ours[1:], expected[1:], strict=True):
+            np.testing.assert_array_equal(one, other)

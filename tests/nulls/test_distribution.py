@@ -1,0 +1,129 @@
+"""Many shuffles in parallel: order, threads, progress, interruption, errors."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from samples import chain_graph, random_chain
+
+from ncut.graphs import NeuronGraph
+from ncut.nulls import NULL_MODELS, Interrupted, cluster_shuffles, shuffle
+from ncut.spectral import cluster, normalized_cut
+from ncut.types import Clustering
+
+
+def sample() -> NeuronGraph:
+    return chain_graph(random_chain(3, (20, 25, 15), 0.5)).without_isolated()[0]
+
+
+def run(graph: NeuronGraph, n_shuffles: int, k: int = 4, **options: Any) -> list[Clustering]:
+    settings: dict[str, Any] = {
+        "null": "layer",
+        "n_init": 3,
+        "solver": "auto",
+        "refine": False,
+        "seed": 5,
+        "threads": 2,
+    }
+    return cluster_shuffles(graph, k, n_shuffles, **(settings | options))
+
+
+@pytest.mark.parametrize("null", sorted(NULL_MODELS))
+def test_each_is_the_clustering_of_its_shuffle(null: str) -> None:
+    graph = sample()
+    for number, found in enumerate(run(graph, 5, null=null)):
+        shuffled, _ = shuffle(graph, null, 5, number).without_isolated()
+        assert found.ncut == normalized_cut(shuffled, found.labels)
+        expected = cluster(shuffled, 4, n_init=3).eigenvalues
+        np.testing.assert_allclose(found.eigenvalues, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_threads_change_nothing(refine: bool) -> None:
+    graph = sample()
+    one = run(graph, 12, threads=1, refine=refine)
+    for threads in (2, 3, 20):
+        for found, expected in zip(
+            run(graph, 12, threads=threads, refine=refine), one, strict=True
+        ):
+            np.testing.assert_array_equal(found.labels, expected.labels)
+            assert found.ncut == expected.ncut
+
+
+def test_more_shuffles_only_add() -> None:
+    graph = sample()
+    few, many = run(graph, 3), run(graph, 6)
+    assert [found.ncut for found in few] == [found.ncut for found in many[:3]]
+    assert len({found.ncut for found in many}) == 6
+
+
+def test_another_seed_gives_other_shuffles() -> None:
+    graph = sample()
+    one = {found.ncut for found in run(graph, 4)}
+    assert not one & {found.ncut for found in run(graph, 4, seed=6)}
+
+
+def test_no_shuffles() -> None:
+    assert run(sample(), 0) == []
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_progress_comes_from_this_thread_and_rises(threads: int) -> None:
+    calls: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        calls.append((done, total))
+
+    run(sample(), 9, threads=threads, progress=progress)
+    done = [number for number, _ in calls]
+    assert done == sorted(set(done))
+    assert done[0] > 0
+    assert done[-1] == 9
+    assert {total for _, total in calls} == {9}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_interruption_hands_over_what_is_finished(threads: int) -> None:
+    graph = sample()
+    complete = [found.ncut for found in run(graph, 30)]
+
+    def stop(done: int, total: int) -> None:
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(Interrupted) as caught:
+        run(graph, 30, threads=threads, progress=stop)
+    finished = [found.ncut for found in caught.value.finished]
+    assert 4 <= len(finished) < 30
+    assert [ncut for ncut in complete if ncut in finished] == finished
+    assert threading.active_count() == before
+
+
+def test_other_errors_of_the_callback_come_through_and_stop_the_work() -> None:
+    calls = []
+
+    def fail(done: int, total: int) -> None:
+        calls.append(done)
+        raise RuntimeError("callback")
+
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="callback"):
+        run(sample(), 30, progress=fail)
+    assert len(calls) == 1
+    assert threading.active_count() == before
+
+
+def test_a_shuffle_that_isolates_neurons_still_counts() -> None:
+    # 12 edges in 8 x 8 places: most shuffles isolate some neurons.
+    weights = np.zeros((8, 8))
+    weights[np.arange(8), np.arange(8)] = 1.0
+    weights[np.arange(4), np.arange(4) + 4] = 0.5
+    graph = chain_graph([weights])
+    found = run(graph, 20, k=3)
+    assert all(clustering.labels.size < 16 for clustering in found[:3])
+    assert all(0 <= clustering.ncut <= 3 for clustering in found)

@@ -1,0 +1,341 @@
+"""analyze(): from weights to a report; reproducible, interruptible, frank about problems."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import (
+    Matrices,
+    chain_graph,
+    planted_chain,
+    random_chain,
+    side_by_side,
+    small_chains,
+    with_isolated,
+)
+from scipy import sparse
+
+import ncut
+from ncut import reference
+from ncut.nulls import compare
+
+
+def sample() -> Matrices:
+    return with_isolated(random_chain(3, (20, 25, 15), 0.5), 5, n_per_layer=1)
+
+
+def run(model: Any = None, **options: Any) -> ncut.Report:
+    settings: dict[str, Any] = {"k": 4, "shuffles": 6, "n_init": 3, "seed": 7, "threads": 2}
+    return ncut.analyze(sample() if model is None else model, **(settings | options))
+
+
+def contents(report: ncut.Report) -> dict[str, Any]:
+    return dict(report.to_dict())
+
+
+def test_the_report_says_what_was_measured() -> None:
+    report = run()
+    graph = ncut.graph(sample())
+    assert report.k == 4
+    assert report.null == "layer"
+    assert report.seed == 7
+    assert report.n_init == 3
+    assert report.shuffled_ncuts.shape == (6,)
+    assert report.ncut == ncut.normalized_cut(graph, report.labels)
+    assert report.eigenvalues.shape == (4,)
+    assert report.n_edges == graph.n_edges
+    np.testing.assert_array_equal(report.degrees, graph.degrees)
+    np.testing.assert_array_equal(report.labels == -1, graph.degrees == 0)
+    expected = compare(report.ncut, report.shuffled_ncuts)
+    assert report.shuffled_mean == expected.mean
+    assert report.shuffled_std == expected.std
+    assert report.p_value == expected.p_value
+    assert report.z_score == expected.z_score
+
+
+def test_the_clustering_is_that_of_cluster() -> None:
+    report = run()
+    found = ncut.cluster(ncut.graph(sample()), 4, n_init=3, seed=7)
+    np.testing.assert_array_equal(report.labels, found.labels)
+    np.testing.assert_array_equal(report.eigenvalues, found.eigenvalues)
+    assert report.ncut == found.ncut
+
+
+def test_the_shuffles_are_those_of_shuffle() -> None:
+    report = run(null="layer-nonzero")
+    graph = ncut.graph(sample())
+    for number, value in enumerate(report.shuffled_ncuts):
+        shuffled = ncut.shuffle(graph, "layer-nonzero", seed=7, number=number)
+        again = ncut.cluster(shuffled, 4, seed=7, n_init=20)
+        assert value == pytest.approx(again.ncut, rel=0.1)
+        assert value >= again.eigenvalues.sum() - 1e-9
+
+
+def test_defaults_are_the_papers() -> None:
+    report = ncut.analyze(random_chain(3, (20, 25, 15)))
+    assert (report.k, report.shuffled_ncuts.size, report.null) == (12, 50, "layer")
+    assert (report.seed, report.n_init) == (0, 25)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("null", ["layer", "layer-kde"])
+def test_the_same_seed_gives_the_same_report(null: str, refine: bool) -> None:
+    one = contents(run(null=null, refine=refine))
+    assert contents(run(null=null, refine=refine)) == one
+    assert contents(run(null=null, refine=refine, seed=8)) != one
+
+
+@pytest.mark.parametrize("solver", ["auto", "dense", "arpack"])
+def test_threads_change_nothing(solver: str) -> None:
+    model = random_chain(9, (120, 200, 90))
+    one = run(model, threads=1, solver=solver)
+    for threads in (2, 3):
+        other = run(model, threads=threads, solver=solver)
+        np.testing.assert_array_equal(other.shuffled_ncuts, one.shuffled_ncuts)
+        assert contents(other) == contents(one)
+
+
+def test_threads_change_nothing_for_a_large_network() -> None:
+    # Large enough that "auto" takes the iterative solver.
+    model = random_chain(11, (500, 450, 400), 0.1)
+    reports = [run(model, threads=threads, shuffles=3) for threads in (1, 2, 3)]
+    assert "krylov" in reports[0].solver
+    for other in reports[1:]:
+        np.testing.assert_array_equal(other.shuffled_ncuts, reports[0].shuffled_ncuts)
+        np.testing.assert_array_equal(other.labels, reports[0].labels)
+        np.testing.assert_array_equal(other.eigenvalues, reports[0].eigenvalues)
+
+
+def test_without_shuffles_there_are_no_statistics() -> None:
+    report = run(shuffles=0)
+    assert report.shuffled_ncuts.shape == (0,)
+    assert (report.p_value, report.z_score) == (None, None)
+    assert (report.shuffled_mean, report.shuffled_std) == (None, None)
+    assert report.ncut == run().ncut
+    assert str(report)
+    json.loads(report.to_json())
+
+
+def test_planted_groups_are_significant_and_noise_is_not() -> None:
+    weights, _ = planted_chain(13, n_groups=4, per_group=12, n_layers=3, noise=0.1)
+    clusterable = run(weights, shuffles=39, n_init=10)
+    assert clusterable.p_value == 1 / 40
+    assert clusterable.z_score is not None
+    assert clusterable.z_score < -10
+    noise, _ = planted_chain(13, n_groups=4, per_group=12, n_layers=3, noise=1.0)
+    p_value = run(noise, shuffles=39, n_init=10).p_value
+    assert p_value is not None
+    assert p_value > 1 / 40
+
+
+def test_models_of_every_plain_kind_agree(tmp_path: Path) -> None:
+    graph = ncut.graph(sample())
+    graph.save(tmp_path / "graph.npz")
+    expected = run(shuffles=2)
+    for model in (graph, tmp_path / "graph.npz", str(tmp_path / "graph.npz")):
+        report = run(model, shuffles=2)
+        np.testing.assert_array_equal(report.labels, expected.labels)
+        np.testing.assert_array_equal(report.shuffled_ncuts, expected.shuffled_ncuts)
+    as_matrix = run(graph.adjacency, shuffles=2)
+    assert as_matrix.ncut == pytest.approx(expected.ncut, rel=0.05)
+    np.testing.assert_allclose(as_matrix.eigenvalues, expected.eigenvalues, atol=1e-9)
+
+
+def test_what_was_handed_in_stays_as_it_was_and_may_change_afterwards() -> None:
+    weights = [matrix - 0.3 for matrix in random_chain(15, (20, 25, 15))]
+    before = [matrix.copy() for matrix in weights]
+    graph = ncut.graph(weights)
+    expected = contents(run(graph))
+    for matrix, copy in zip(weights, before, strict=True):
+        np.testing.assert_array_equal(matrix, copy)
+        matrix[...] = 0
+    assert contents(run(graph)) == expected
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_progress_is_reported_from_the_calling_thread(threads: int) -> None:
+    calls: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        calls.append((done, total))
+
+    run(shuffles=8, threads=threads, progress=progress)
+    done = [number for number, _ in calls]
+    assert done == sorted(set(done))
+    assert done[-1] == 8
+    assert {total for _, total in calls} == {8}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_interruption_keeps_what_is_finished(threads: int) -> None:
+    def stop(done: int, total: int) -> None:
+        if done >= 5:
+            raise KeyboardInterrupt
+
+    complete = run(shuffles=40)
+    with pytest.raises(ncut.AnalysisInterrupted) as caught:
+        run(shuffles=40, threads=threads, progress=stop)
+    report = caught.value.report
+    finished = report.shuffled_ncuts
+    assert 5 <= finished.size < 40
+    assert np.isin(finished, complete.shuffled_ncuts).all()
+    assert report.ncut == complete.ncut
+    np.testing.assert_array_equal(report.labels, complete.labels)
+    assert report.p_value == compare(report.ncut, finished).p_value
+    assert any(f"{finished.size} of 40 shuffles" in text for text in report.warnings)
+    assert isinstance(caught.value, KeyboardInterrupt)
+
+
+INTERRUPTED = """
+import threading, signal, os
+import numpy as np
+import ncut
+
+rng = np.random.default_rng(3)
+model = [rng.random(shape) for shape in ((60, 80), (80, 50))]
+ctrl_c = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+def progress(done, total):
+    if done == 3:
+        ctrl_c.start()
+try:
+    ncut.analyze(model, k=5, shuffles=100_000, threads=2, progress=progress)
+except ncut.AnalysisInterrupted as interrupted:
+    assert interrupted.report.shuffled_ncuts.size >= 3
+    ctrl_c.join()
+    assert threading.active_count() == 1, threading.enumerate()
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c_ends_the_analysis() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "interrupted", done.stderr[-2000:]
+
+
+def test_warnings_name_nearly_disconnected_neurons() -> None:
+    weights, _ = planted_chain(17, n_groups=3, per_group=12, n_layers=3, noise=0.3)
+    report = run(side_by_side(weights, random_chain(19, (2, 1, 1))))
+    (warning,) = [text for text in report.warnings if "disconnected" in text]
+    names = [layer.name for layer in report.layers]
+    for part in (f"{names[0]} 36, 37", f"{names[1]} 36", f"{names[2]} 36"):
+        assert part in warning
+    assert "disconnected" in str(report)
+
+
+def test_warnings_name_small_clusters_and_a_large_k() -> None:
+    report = run(random_chain(21, (6, 7, 5)), k=7)
+    assert any("clusters have fewer than" in text for text in report.warnings)
+    assert any("k = 7" in text and "18" in text for text in report.warnings)
+
+
+def test_no_warnings_about_a_good_network() -> None:
+    weights, _ = planted_chain(23, n_groups=4, per_group=12, n_layers=3, noise=0.1)
+    assert run(weights).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 1}, "k: "),
+        ({"k": 57}, "k: 57 clusters"),
+        ({"k": 3.0}, "k: "),
+        ({"k": None}, "k: "),
+        ({"shuffles": -1}, "shuffles: "),
+        ({"shuffles": 2.5}, "shuffles: "),
+        ({"shuffles": None}, "shuffles: "),
+        ({"shuffles": True}, "shuffles: "),
+        ({"null": "rows"}, "null: "),
+        ({"null": None}, "null: "),
+        ({"null": ["layer"]}, "null: "),
+        ({"seed": -1}, "seed: "),
+        ({"seed": 2**64}, "seed: "),
+        ({"seed": "1"}, "seed: "),
+        ({"n_init": 0}, "n_init: "),
+        ({"n_init": "all"}, "n_init: "),
+        ({"solver": "svd"}, "solver: "),
+        ({"threads": 0}, "threads: "),
+        ({"threads": 1.0}, "threads: "),
+        ({"progress": 3}, "progress: "),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_refused_by_name(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ncut.InputError, match=message):
+        run(**arguments)
+
+
+@pytest.mark.parametrize("model", [None, 3, {}, [], "", object(), [np.ones(3)], ["a"]])
+def test_what_is_no_model_is_refused(model: Any) -> None:
+    with pytest.raises(ncut.NcutError):
+        ncut.analyze(model)
+
+
+def test_nan_weights_are_refused_with_the_layer_and_the_count() -> None:
+    weights = random_chain(25, (6, 7, 5))
+    weights[1][2, :3] = np.nan
+    with pytest.raises(ncut.InputError, match=r"w1.*3 NaN"):
+        run(weights)
+
+
+def test_errors_of_the_shuffles_are_input_errors_too() -> None:
+    # Shuffles isolate some of the 24 neurons, and so have fewer than k to cluster.
+    try:
+        report = run([np.eye(8), np.eye(8)], k=22, shuffles=10)
+    except ncut.InputError as error:
+        message = str(error)
+    else:
+        assert (report.shuffled_ncuts >= 0).all()
+        return
+    assert message.startswith("k: ")
+
+
+@given(
+    small_chains(),
+    st.integers(2, 5),
+    st.sampled_from(["layer", "layer-nonzero", "layer-nonzero-kde", "layer-kde"]),
+    st.booleans(),
+    st.integers(0, 2**64 - 1),
+)
+def test_any_small_network(weights: Matrices, k: int, null: str, refine: bool, seed: int) -> None:
+    graph = chain_graph(weights)
+    connected = graph.degrees > 0
+    try:
+        report = run(weights, k=k, null=null, refine=refine, seed=seed, shuffles=3)
+    except ncut.InputError as error:
+        message = str(error)
+    else:
+        assert 0 <= report.ncut <= k
+        assert ((report.shuffled_ncuts >= 0) & (report.shuffled_ncuts <= k)).all()
+        assert report.p_value in (1 / 4, 2 / 4, 3 / 4, 1.0)
+        np.testing.assert_array_equal(report.labels == -1, ~connected)
+        assert report.labels.max() < k
+        expected = reference.normalized_cut(graph.adjacency.toarray(), report.labels)
+        assert report.ncut == pytest.approx(expected, rel=1e-12, abs=1e-13)
+        assert not any("converge" in text for text in report.warnings)
+        return
+    # Only where the network, or one of its shuffles, has too few connected neurons.
+    assert message.startswith("k: ")
+    assert k >= np.count_nonzero(connected) / 3
+
+
+def test_one_layer_graphs() -> None:
+    rng = np.random.default_rng(27)
+    upper = np.triu(rng.random((40, 40)) * (rng.random((40, 40)) < 0.3), k=1)
+    report = run(sparse.csr_array(upper + upper.T))
+    assert 0 < report.ncut < 4
+    assert len(report.layers) == 1

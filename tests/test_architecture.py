@@ -1,0 +1,211 @@
+"""Which room may import which, and what importing or using ncut must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import ncut
+
+PACKAGE = Path(ncut.__file__).parent
+
+# Each room (a file or a folder of ncut/), and the rooms that it may import.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "types": set(),
+    "_core": set(),
+    "reference": {"types"},
+    "randomness": {"errors"},
+    "threads": {"errors"},
+    "networks": {"errors"},
+    "kernels": {"types", "_core"},
+    "graphs": {"kernels", "types", "errors"},
+    "spectral": {"graphs", "kernels", "types", "errors", "randomness", "threads"},
+    "nulls": {"spectral", "graphs", "kernels", "types", "errors", "randomness"},
+    "extract": {"graphs", "types", "errors", "networks"},
+    "report": {"types", "errors"},
+    "analysis": {
+        *("extract", "report", "nulls", "spectral", "graphs", "kernels"),
+        *("types", "errors", "randomness", "threads"),
+    },
+}
+# Beside these, what a room may import for its annotations alone.
+FOR_TYPES = {"report": {"graphs"}}
+# Rooms that may import all others; nothing imports them.
+ON_TOP = {"__init__", "__main__", "cli"}
+
+
+class Import(NamedTuple):
+    """A room that some code imports, in which line, and whether for annotations only."""
+
+    room: str
+    line: int
+    for_types: bool
+
+
+def _guarded_lines(tree: ast.AST) -> set[int]:
+    """Lines inside `if TYPE_CHECKING:`."""
+    return {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for child in node.body
+        for line in range(child.lineno, (child.end_lineno or child.lineno) + 1)
+    }
+
+
+def imports(source: str) -> Iterator[Import]:
+    """The rooms of ncut that a file imports, at its top or inside functions."""
+    tree = ast.parse(source)
+    guarded = _guarded_lines(tree)
+    for node in ast.walk(tree):
+        modules: list[str] = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            if node.module == "ncut":
+                modules = [f"ncut.{alias.name}" for alias in node.names]
+            else:
+                modules = [node.module or ""]
+        for module in modules:
+            first, _, rest = module.partition(".")
+            if first == "ncut":
+                yield Import(rest.split(".")[0] or "__init__", node.lineno, node.lineno in guarded)
+
+
+def forbidden(room: str, source: str) -> list[str]:
+    """What a file of this room imports and may not."""
+    if room in ON_TOP:
+        return []
+    found = []
+    for item in imports(source):
+        allowed = MAY_IMPORT[room] | {room}
+        if item.for_types:
+            allowed = allowed | FOR_TYPES.get(room, set())
+        if item.room not in allowed:
+            found.append(f"line {item.line}: {room} imports {item.room}")
+    return found
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
+def test_rooms_import_only_rooms_below_them(path: Path) -> None:
+    room = room_of(path)
+    assert room in MAY_IMPORT or room in ON_TOP, f"{room}: say above what it may import"
+    assert forbidden(room, path.read_text(encoding="utf-8")) == []
+
+
+def test_only_kernels_imports_the_compiled_core() -> None:
+    users = {
+        room_of(path)
+        for path in FILES
+        for item in imports(path.read_text(encoding="utf-8"))
+        if item.room == "_core"
+    }
+    assert users == {"kernels"}
+
+
+def test_the_order_has_no_cycles() -> None:
+    below: set[str] = set()
+    waiting = dict(MAY_IMPORT)
+    while waiting:
+        ready = {room for room, needs in waiting.items() if needs <= below}
+        assert ready, f"these rooms import each other: {sorted(waiting)}"
+        below |= ready
+        waiting = {room: needs for room, needs in waiting.items() if room not in ready}
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("graphs", "from ncut.spectral import cluster"),
+        ("graphs", "from ncut import spectral"),
+        ("graphs", "import ncut.spectral.cut"),
+        ("graphs", "def f():\n    from ncut.spectral.cut import normalized_cut"),
+        ("graphs", "from ncut import graph"),
+        ("graphs", "import ncut"),
+        ("report", "from ncut.graphs import NeuronGraph"),
+        ("spectral", "from ncut import _core"),
+        ("types", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import ncut.graphs"),
+    ],
+)
+def test_forbidden_imports_are_noticed(room: str, source: str) -> None:
+    assert len(forbidden(room, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("spectral", "from ncut.graphs import NeuronGraph\nfrom ncut import kernels"),
+        ("graphs", "from ncut.graphs.build import build_graph\nimport numpy.ncut"),
+        ("report", "if TYPE_CHECKING:\n    from ncut.graphs import NeuronGraph"),
+        ("kernels", "import ncut._core as _core"),
+        ("cli", "from ncut.analysis import analyze"),
+    ],
+)
+def test_allowed_imports_are_allowed(room: str, source: str) -> None:
+    assert forbidden(room, source) == []
+
+
+def loaded_after(code: str) -> set[str]:
+    """The modules that a fresh interpreter has after running this code."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sorted(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+HEAVY = {"torch", "matplotlib", "sklearn", "pandas", "jinja2", "onnx", "networkx"}
+
+ANALYSIS = """
+import ncut
+report = ncut.analyze([[[1.0, 0.5], [0.2, 1.0]]] * 3, k=2, shuffles=2)
+str(report), repr(report), report.to_json()
+"""
+
+
+def test_import_loads_next_to_nothing() -> None:
+    loaded = loaded_after("import ncut")
+    assert "ncut" in loaded
+    assert not loaded & {*HEAVY, "scipy", "scipy.sparse", "rich", "typer", "ncut._core"}
+
+
+def test_public_names_are_found_and_need_no_torch() -> None:
+    loaded = loaded_after("import ncut\nfor name in ncut.__all__: getattr(ncut, name)")
+    assert "ncut._core" in loaded
+    assert not loaded & HEAVY
+
+
+def test_an_analysis_loads_no_plotting_and_no_learning_library() -> None:
+    loaded = loaded_after(ANALYSIS)
+    assert "scipy.sparse" in loaded
+    assert not loaded & HEAVY
+
+
+def test_the_check_of_loaded_modules_would_notice() -> None:
+    assert "pandas" in loaded_after("import ncut, pandas")
+
+
+def test_dir_lists_the_public_names() -> None:
+    assert dir(ncut) == sorted(ncut.__all__)
+    assert len(set(ncut.__all__)) == len(ncut.__all__)
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = ncut.nonsense  # type: ignore[attr-defined]
+    assert isinstance(ncut.__version__, str)
