@@ -8,7 +8,8 @@ stand in, and the case's name says so.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def mlp(pruned: bool) -> tuple[str, ncut.NeuronGraph]:
         return f"mlp-{state}", ncut.graph(Path(folder, f"fashion-none-0-{state}.npz"))
     rng = np.random.default_rng(SEED)
     sizes = (784, 256, 256, 256, 256, 10)
-    weights = [random_layer(rng, a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+    weights = [random_layer(rng, a, b) for a, b in pairwise(sizes)]
     if pruned:
         weights = [np.where(abs(w) > np.quantile(abs(w), 0.9), w, 0) for w in weights]
     return f"mlp-{state}-random", ncut.graph(weights)
@@ -39,7 +40,10 @@ def random_layer(rng: np.random.Generator, n_in: int, n_out: int) -> Matrix:
     """Weights whose rows and columns differ in strength, as in trained networks."""
     rows = np.exp(0.5 * rng.standard_normal((n_in, 1), dtype=np.float32))
     columns = np.exp(0.5 * rng.standard_normal((1, n_out), dtype=np.float32))
-    return rng.standard_normal((n_in, n_out), dtype=np.float32) * rows * columns
+    weights = rng.standard_normal((n_in, n_out), dtype=np.float32)
+    weights *= rows
+    weights *= columns
+    return weights
 
 
 def convolution(rng: np.random.Generator, n_in: int, n_out: int, size: int) -> Matrix:
@@ -57,7 +61,7 @@ def vgg16() -> ncut.NeuronGraph:
     layers = [(f"conv{i}", width) for i, width in enumerate(widths)]
     blocks = [
         (i, i + 1, convolution(rng, a, b, 3), f"conv{i + 1}")
-        for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+        for i, (a, b) in enumerate(pairwise(widths))
     ]
     return build_graph(layers, blocks, name="vgg16")
 
@@ -91,9 +95,7 @@ def resnet50() -> ncut.NeuronGraph:
             if number == 0:
                 shortcut = reader(f"{name}.downsample", channels, stream)
                 stream = [write(shortcut, 4 * width, 1, f"{name}.downsample")]
-            second = reader(
-                f"{name}.conv2", width, [write(first, width, 1, f"{name}.conv1")]
-            )
+            second = reader(f"{name}.conv2", width, [write(first, width, 1, f"{name}.conv1")])
             third = reader(f"{name}.conv3", width, [write(second, width, 3, f"{name}.conv2")])
             stream = [*stream, write(third, 4 * width, 1, f"{name}.conv3")]
             channels = 4 * width
@@ -107,3 +109,10 @@ def random_chain(n_edges: int, n_layers: int = 9) -> Iterator[Matrix]:
     width = round((n_edges / (n_layers - 1)) ** 0.5)
     for _ in range(n_layers - 1):
         yield random_layer(rng, width, width)
+
+
+def chain(weights: Iterable[Matrix]) -> ncut.NeuronGraph:
+    """A graph of a chain whose non-negative weights are made one at a time, and kept once."""
+    blocks = [(i, i + 1, matrix, f"w{i}") for i, matrix in enumerate(weights)]
+    sizes = [blocks[0][2].shape[0], *(matrix.shape[1] for _, _, matrix, _ in blocks)]
+    return build_graph([(f"layer{i}", n) for i, n in enumerate(sizes)], blocks, name="chain")

@@ -9,16 +9,23 @@ namespace {
 template <class W>
 void register_permute(py::module_& m) {
   m.def(
-      "permute",
-      [](Array<W> values, std::uint64_t seed, std::uint32_t stream, std::uint32_t substream) {
+      "permuted",
+      [](const Array<W>& values, Array<W> out, std::uint64_t seed, std::uint32_t stream,
+         std::uint32_t substream) {
         check_ndim(values, 1, "values");
-        W* data = values.mutable_data();
         const std::int64_t n = values.shape(0);
+        check_length(out, n, "out");
+        const W* from = values.data();
+        W* to = out.mutable_data();
+        if (from < to + n && to < from + n) {
+          throw std::invalid_argument("out: must not overlap with values");
+        }
         const py::gil_scoped_release release;
         Philox random(seed, stream, substream);
-        permute(data, n, random);
+        permuted(from, to, n, random);
       },
-      py::arg("values").noconvert(), py::arg("seed"), py::arg("stream"), py::arg("substream"));
+      py::arg("values").noconvert(), py::arg("out").noconvert(), py::arg("seed"), py::arg("stream"),
+      py::arg("substream"));
 }
 
 template <class W>

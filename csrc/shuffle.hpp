@@ -25,6 +25,48 @@ void permute(T* values, std::int64_t n, Philox& random) {
   }
 }
 
+// More bytes than this are shuffled in pieces, so that random access stays in the cache.
+constexpr std::int64_t kCacheBytes = std::int64_t{1} << 19;
+constexpr int kMaxPieceBits = 12;
+
+// Fills `to` with the n values of `from` in random order, every order equally likely. O(n).
+//
+// Large arrays are first dealt out to pieces at random, each value independently; the pieces,
+// each permuted and laid end to end, are again a uniformly random order. The draws of the deal are
+// made twice, once to count and once to write, which the counter-based generator allows.
+// Source: Rao (1961) and Sandelius (1962), described in Bacher, Bodini, Hollender, Lumbroso
+// (2015), MergeShuffle.
+template <class T>
+void permuted(const T* from, T* to, std::int64_t n, Philox& random) {
+  int bits = 0;
+  while (bits < kMaxPieceBits && n * static_cast<std::int64_t>(sizeof(T)) > (kCacheBytes << bits)) {
+    ++bits;
+  }
+  if (bits == 0) {
+    std::copy_n(from, n, to);
+    permute(to, n, random);
+    return;
+  }
+  const std::uint32_t mask = (1U << bits) - 1;
+  std::vector<std::int64_t> next((std::size_t{1} << bits) + 1, 0);
+  Philox again = random;
+  const auto deal = [mask, n](Philox& generator, auto put) {
+    for (std::int64_t i = 0; i + 1 < n; i += 2) {
+      const std::uint32_t draw = generator.next();
+      put(i, draw & mask);
+      put(i + 1, (draw >> 16) & mask);
+    }
+    if (n % 2 != 0) put(n - 1, generator.next() & mask);
+  };
+  deal(again, [&](std::int64_t, std::uint32_t piece) { ++next[piece + 1]; });
+  for (std::size_t piece = 1; piece < next.size(); ++piece) next[piece] += next[piece - 1];
+  std::vector<std::int64_t> start = next;
+  deal(random, [&](std::int64_t i, std::uint32_t piece) { to[next[piece]++] = from[i]; });
+  for (std::size_t piece = 0; piece + 1 < start.size(); ++piece) {
+    permute(to + start[piece], start[piece + 1] - start[piece], random);
+  }
+}
+
 // The positions that a block's non-zero entries can take: all of an n_rows x n_cols matrix, or
 // the strict upper triangle of a square one (`triangle`).
 struct Positions {

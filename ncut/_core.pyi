@@ -25,7 +25,7 @@ __all__: list[str] = [
     "multiply",
     "multiply_bfloat16",
     "multiply_half",
-    "permute",
+    "permuted",
     "random_pattern",
     "refine",
     "refine_bfloat16",
@@ -901,22 +901,25 @@ def multiply_half(
     n_threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> None: ...
 @typing.overload
-def permute(
+def permuted(
     values: numpy.typing.NDArray[numpy.float32],
+    out: numpy.typing.NDArray[numpy.float32],
     seed: typing.SupportsInt | typing.SupportsIndex,
     stream: typing.SupportsInt | typing.SupportsIndex,
     substream: typing.SupportsInt | typing.SupportsIndex,
 ) -> None: ...
 @typing.overload
-def permute(
+def permuted(
     values: numpy.typing.NDArray[numpy.float64],
+    out: numpy.typing.NDArray[numpy.float64],
     seed: typing.SupportsInt | typing.SupportsIndex,
     stream: typing.SupportsInt | typing.SupportsIndex,
     substream: typing.SupportsInt | typing.SupportsIndex,
 ) -> None: ...
 @typing.overload
-def permute(
+def permuted(
     values: numpy.typing.NDArray[numpy.uint16],
+    out: numpy.typing.NDArray[numpy.uint16],
     seed: typing.SupportsInt | typing.SupportsIndex,
     stream: typing.SupportsInt | typing.SupportsIndex,
     substream: typing.SupportsInt | typing.SupportsIndex,

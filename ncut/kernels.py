@@ -162,12 +162,18 @@ def volumes_and_cuts(
     return volume, cut
 
 
-def permute(values: NDArray[np.floating], seed: int, stream: int, substream: int) -> None:
-    """Permute a contiguous array of any shape in place, every order equally likely."""
+def permuted(
+    values: NDArray[np.floating], seed: int, stream: int, substream: int
+) -> NDArray[np.floating]:
+    """A copy of a contiguous array of any shape, permuted, every order equally likely."""
     if not values.flags.c_contiguous:
-        raise ValueError("values: must be C-contiguous, or the permutation would be lost")
-    flat = values.reshape(-1)
-    _core.permute(flat.view(np.uint16) if flat.itemsize == 2 else flat, seed, stream, substream)
+        raise ValueError("values: must be C-contiguous")
+    out = np.empty_like(values)
+    flat, flat_out = values.reshape(-1), out.reshape(-1)
+    if values.itemsize == 2:
+        flat, flat_out = flat.view(np.uint16), flat_out.view(np.uint16)
+    _core.permuted(flat, flat_out, seed, stream, substream)
+    return out
 
 
 def draw_kde(

@@ -1,5 +1,6 @@
 // The kernels without Python, against obvious loops; built with sanitizers in CI.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -91,6 +92,22 @@ void test_permute() {
     Philox random(5, 0, 0);
     permute(values.data(), n, random);
     CHECK(std::set<double>(values.begin(), values.end()).size() == values.size());
+  }
+  // Sizes around the limit of the cache, and far above it.
+  for (const std::int64_t n : {65536, 65537, 65539, 1000001}) {
+    std::vector<double> values(static_cast<std::size_t>(n)), out(values.size());
+    std::iota(values.begin(), values.end(), 0.0);
+    Philox random(5, 0, 0);
+    permuted(values.data(), out.data(), n, random);
+    std::int64_t in_place = 0;
+    double correlation = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      in_place += out[i] == values[i];
+      correlation += (out[i] / n - 0.5) * (values[i] / n - 0.5) * 12 / n;
+    }
+    CHECK(in_place < 12 && std::abs(correlation) < 5 / std::sqrt(n));
+    std::sort(out.begin(), out.end());
+    CHECK(out == values);
   }
 }
 

@@ -56,6 +56,18 @@ class NeuronGraph:
         """Number of undirected edges: the non-zero weights of all blocks."""
         return sum(kernels.count_edges(block.weights) for block in self.blocks)
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the weights take."""
+        return sum(
+            block.weights.nbytes
+            if isinstance(block.weights, np.ndarray)
+            else block.weights.data.nbytes
+            + block.weights.indices.nbytes
+            + block.weights.indptr.nbytes
+            for block in self.blocks
+        )
+
     @cached_property
     def degrees(self) -> NDArray[np.float64]:
         """Sum of the weights of each vertex's edges, shape (n_vertices,), float64."""

@@ -13,6 +13,9 @@ from ncut.nulls.models import shuffle_connected
 from ncut.spectral.clustering import cluster_connected
 from ncut.types import Clustering
 
+LARGE_BYTES = 2**30
+"""Weights that shuffled copies may take together, unless a single one takes more."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -40,14 +43,18 @@ def cluster_shuffles(
     """Shuffle and cluster a graph without isolated vertices `n_shuffles` times.
 
     Returns a clustering for each shuffle, in the order of their numbers; it depends on the seed
-    alone. At most `threads` shuffled copies exist at a time. `progress(done, n_shuffles)` is
-    called from this thread.
+    alone. Small graphs are shuffled and clustered side by side, one to a thread; of large ones
+    (over LARGE_BYTES of weights in all copies) one at a time, with all threads inside it. So
+    memory is bounded by LARGE_BYTES, or two copies. `progress(done, n_shuffles)` is called from
+    this thread.
 
     Raises
     ------
     Interrupted
         On Ctrl-C, after the shuffles under way have ended; it carries what is finished.
     """
+
+    side_by_side = threads if threads * graph.n_bytes <= LARGE_BYTES else 1
 
     def one(number: int) -> Clustering:
         shuffled, _ = shuffle_connected(graph, null, seed, number).without_isolated()
@@ -60,12 +67,12 @@ def cluster_shuffles(
             refine=refine,
             seed=seed,
             graph_number=number + 1,
-            threads=1,
+            threads=threads // side_by_side,
         )
 
     finished: dict[int, Clustering] = {}
     try:
-        for number, clustering in _in_threads(one, n_shuffles, threads):
+        for number, clustering in _in_threads(one, n_shuffles, side_by_side):
             finished[number] = clustering
             if progress is not None:
                 progress(len(finished), n_shuffles)

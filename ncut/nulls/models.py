@@ -106,12 +106,9 @@ def _shuffled(block: Block, null: str, random: _BlockRandom) -> Any:
 
 def _permuted_everywhere(weights: Any, within_layer: bool, random: _BlockRandom) -> Any:
     if isinstance(weights, np.ndarray):
-        shuffled = weights.copy()
-        kernels.permute(shuffled, *random.places)
-        return shuffled
+        return kernels.permuted(weights, *random.places)
     indptr, indices = kernels.random_pattern(weights, within_layer, *random.places)
-    data = weights.data.copy()
-    kernels.permute(data, *random.values)
+    data = kernels.permuted(weights.data, *random.values)
     return type(weights)((data, indices, indptr), shape=weights.shape)
 
 
@@ -132,9 +129,7 @@ def _new_values(
     values: NDArray[np.floating], null: str, random: _BlockRandom
 ) -> NDArray[np.floating]:
     if null == "layer-nonzero":
-        permuted = values.copy()
-        kernels.permute(permuted, *random.values)
-        return permuted
+        return kernels.permuted(values, *random.values)
     drawn = np.empty_like(values)
     kernels.draw_kde(values, KDE_BANDWIDTH, drawn, *random.values)
     return drawn

@@ -142,7 +142,7 @@ KERNELS: dict[str, tuple[Callable[[], Arguments], tuple[str, ...]]] = {
     "fill_symmetric_sparse": (_fill_sparse, ("cursor", "indices", "data")),
     "add_cut_dense": (lambda: _dense() | _cut(), ("volume", "cut")),
     "add_cut_sparse": (lambda: _sparse() | _cut(), ("volume", "cut")),
-    "permute": (lambda: {"values": np.arange(8.0)} | STREAM, ("values",)),
+    "permuted": (lambda: {"values": np.arange(8.0), "out": np.zeros(8)} | STREAM, ("out",)),
     "draw_kde": (
         lambda: {"sample": np.arange(1.0, 5), "bandwidth": 0.01, "values": np.zeros(6)} | STREAM,
         ("values",),
@@ -175,7 +175,6 @@ KERNELS: dict[str, tuple[Callable[[], Arguments], tuple[str, ...]]] = {
 # Arrays that may be shorter (-1) or longer (1): nothing else says how long they should be, or the
 # call is one for a smaller block or a larger graph.
 ANY_LENGTH = {
-    ("permute", "values"): (-1, 1),
     ("draw_kde", "sample"): (-1, 1),
     ("draw_kde", "values"): (-1, 1),
     ("random_pattern", "indptr"): (-1, 1),
@@ -217,7 +216,6 @@ INPUTS = [pair for pair in ARRAYS if pair not in OUTPUTS]
 ALSO_ACCEPTED = {
     *((kernel, key) for kernel, key in INPUTS if key == "weights"),
     *((kernel, key) for kernel, key in INPUTS if key == "values" and kernel.endswith("_sparse")),
-    ("permute", "values"),
     ("scan", "values"),
     ("fill_symmetric_dense", "indices"),
     ("fill_symmetric_sparse", "indices"),

@@ -66,6 +66,5 @@ def test_permutations_use_these_numbers(n: int, seed: int, stream: int, substrea
     for last in range(n - 1, 0, -1):
         other = below(last + 1, source)
         expected[last], expected[other] = expected[other], expected[last]
-    ours = np.arange(n, dtype=np.float64)
-    kernels.permute(ours, seed, stream, substream)
+    ours = kernels.permuted(np.arange(n, dtype=np.float64), seed, stream, substream)
     assert ours.tolist() == expected
