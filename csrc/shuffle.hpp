@@ -26,7 +26,7 @@ void permute(T* values, std::int64_t n, Philox& random) {
 }
 
 // More bytes than this are shuffled in pieces, so that random access stays in the cache.
-constexpr std::int64_t kCacheBytes = std::int64_t{1} << 19;
+constexpr std::int64_t kCacheBytes = std::int64_t{1} << 21;
 constexpr int kMaxPieceBits = 12;
 
 // Fills `to` with the n values of `from` in random order, every order equally likely. O(n).

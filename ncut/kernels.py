@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 def _bits(weights: NDArray[Any]) -> NDArray[Any]:
     """bfloat16 weights as the bits that the compiled core reads them from."""
-    return weights.view(np.uint16) if weights.dtype.name == "bfloat16" else weights
+    is_bfloat16 = weights.itemsize == 2 and weights.dtype != np.float16
+    return weights.view(np.uint16) if is_bfloat16 else weights
 
 
 def _view(weights: Weights) -> tuple[str, tuple[Any, ...]]:

@@ -99,8 +99,8 @@ def test_every_value_is_equally_likely_at_every_place_of_a_long_array() -> None:
 
 
 def test_arrays_beyond_the_cache_are_permuted_uniformly() -> None:
-    # 200,000 doubles are dealt out to pieces first; where values land is uniform all the same.
-    n, n_bins = 200_000, 20
+    # 400,000 doubles are dealt out to pieces first; where values land is uniform all the same.
+    n, n_bins = 400_000, 20
     counts = np.zeros((n_bins, n_bins), int)
     for number in range(5):
         order = permuted(np.arange(float(n)), (29, number, 0)).astype(int)

@@ -10,7 +10,7 @@ import pytest
 from samples import chain_graph, random_chain
 
 from ncut.graphs import NeuronGraph
-from ncut.nulls import NULL_MODELS, Interrupted, cluster_shuffles, shuffle
+from ncut.nulls import NULL_MODELS, Interrupted, cluster_shuffles, distribution, shuffle
 from ncut.spectral import cluster, normalized_cut
 from ncut.types import Clustering
 
@@ -51,6 +51,17 @@ def test_threads_change_nothing(refine: bool) -> None:
         ):
             np.testing.assert_array_equal(found.labels, expected.labels)
             assert found.ncut == expected.ncut
+
+
+def test_large_graphs_are_shuffled_one_at_a_time_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = sample()
+    expected = run(graph, 5, threads=3)
+    monkeypatch.setattr(distribution, "LARGE_BYTES", 0)
+    for found, other in zip(run(graph, 5, threads=3), expected, strict=True):
+        np.testing.assert_array_equal(found.labels, other.labels)
+        np.testing.assert_array_equal(found.eigenvalues, other.eigenvalues)
 
 
 def test_more_shuffles_only_add() -> None:
