@@ -1,8 +1,10 @@
 """What others do, on the same graphs: assembly, shuffle, embedding, k-means, n-cut.
 
-"paper" is the method as the paper ran it: scikit-learn's SpectralClustering on a sparse adjacency.
-"scipy" is the best that its parts allow: eigenvectors of the normalized adjacency matrix by ARPACK
-from the large end, where no matrix is factorized, and scikit-learn's KMeans.
+"shift" is the method as the paper ran it: what scikit-learn's SpectralClustering with ARPACK did up
+to version 1.9.0, eigenvectors of -L near 1, for which ARPACK factorizes a matrix, and KMeans.
+"sklearn" is SpectralClustering of the version installed, with any of its eigensolvers. "scipy" is
+the best that these parts allow: eigenvectors of the normalized adjacency matrix by ARPACK from the
+large end, where no matrix is factorized, and KMeans.
 """
 
 from __future__ import annotations
@@ -42,7 +44,21 @@ def shuffled(blocks: list[NDArray[Any]], rng: np.random.Generator) -> list[NDArr
     return [rng.permutation(weights.ravel()).reshape(weights.shape) for weights in blocks]
 
 
-def paper_labels(
+def shift_labels(adjacency: sparse.csr_array, k: int, n_init: int) -> NDArray[Any]:
+    return scipy_kmeans(shift_embedding(adjacency, k), k, n_init)
+
+
+def shift_embedding(adjacency: sparse.csr_array, k: int) -> NDArray[Any]:
+    from scipy.sparse import csgraph
+    from scipy.sparse.linalg import eigsh
+
+    laplacian, root = csgraph.laplacian(adjacency, normed=True, return_diag=True)
+    start = np.random.default_rng(1).uniform(-1, 1, adjacency.shape[0])
+    _, vectors = eigsh(sparse.csc_array(-laplacian), k, sigma=1.0, which="LM", v0=start)
+    return vectors / root[:, None]
+
+
+def sklearn_labels(
     adjacency: sparse.csr_array, k: int, n_init: int, eigen_solver: str = "arpack"
 ) -> NDArray[Any]:
     from sklearn.cluster import SpectralClustering
@@ -74,7 +90,7 @@ def scipy_kmeans(points: NDArray[Any], k: int, n_init: int) -> NDArray[Any]:
     return KMeans(k, n_init=n_init, random_state=1).fit_predict(points)
 
 
-def paper_embedding(adjacency: sparse.csr_array, k: int) -> NDArray[Any]:
+def sklearn_embedding(adjacency: sparse.csr_array, k: int) -> NDArray[Any]:
     from sklearn.manifold import spectral_embedding
 
     return spectral_embedding(

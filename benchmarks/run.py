@@ -79,13 +79,14 @@ def compare_case(
 ) -> dict[str, Any]:
     """Ours and the peers on one network."""
     contenders: dict[str, Callable[[Any], Any]] = {
-        "paper (scikit-learn, ARPACK)": lambda a: peers.paper_labels(a, K, n_init),
+        "ARPACK with shift, as the paper": lambda a: peers.shift_labels(a, K, n_init),
+        "scikit-learn, ARPACK": lambda a: peers.sklearn_labels(a, K, n_init),
         "scipy eigsh + KMeans": lambda a: peers.scipy_labels(a, K, n_init),
     }
     if slow_peers:
         contenders |= {
-            "scikit-learn, LOBPCG": lambda a: peers.paper_labels(a, K, n_init, "lobpcg"),
-            "scikit-learn, AMG (pyamg)": lambda a: peers.paper_labels(a, K, n_init, "amg"),
+            "scikit-learn, LOBPCG": lambda a: peers.sklearn_labels(a, K, n_init, "lobpcg"),
+            "scikit-learn, AMG (pyamg)": lambda a: peers.sklearn_labels(a, K, n_init, "amg"),
         }
     case: dict[str, Any] = {
         "case": name,
@@ -124,11 +125,10 @@ def compare_case(
             entry |= {"ncut": ncuts[0], "shuffled_mean": float(np.mean(ncuts[1:]))}
             print(f"{name}: {label}, {n_threads} threads: {seconds}", flush=True)
         if "failed" not in entry:
-            # The better of all threads inside a graph and one graph per thread.
-            entry["seconds"] = min(
-                entry[f"seconds_{threads}"], entry["seconds_1"] / min(threads, shuffles + 1)
-            )
-            entry["ratio"] = entry["seconds"] / case["ncut"]["seconds"]
+            ours = case["ncut"]["seconds"]
+            entry["ratio"] = entry[f"seconds_{threads}"] / ours
+            # What a user could get who clusters a graph per process, one thread each.
+            entry["ratio_processes"] = entry["seconds_1"] / min(threads, shuffles + 1) / ours
         case["peers"][label] = entry
     return case
 
@@ -163,7 +163,8 @@ def phases(graph: ncut.NeuronGraph, n_init: int, threads: int) -> dict[str, Any]
         for name, peer_name, work in (
             ("shuffle", "numpy", lambda: peers.shuffled(blocks, rng)),
             ("assembly", "scipy.sparse", lambda: peers.assemble(graph, blocks)),
-            ("embedding", "scikit-learn", lambda: peers.paper_embedding(adjacency, K)),
+            ("embedding", "ARPACK with shift", lambda: peers.shift_embedding(adjacency, K)),
+            ("embedding", "scikit-learn", lambda: peers.sklearn_embedding(adjacency, K)),
             ("embedding", "scipy eigsh", lambda: peers.scipy_embedding(adjacency, K)),
             ("k-means", "scikit-learn", lambda: peers.scipy_kmeans(points, K, n_init)),
         ):

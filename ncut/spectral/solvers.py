@@ -98,7 +98,7 @@ def krylov(
 
     def tolerance(values: NDArray[np.float64]) -> NDArray[np.float64]:
         # On C' C, whose eigenvalues are squares, a residual r means r / (sqrt(2) sigma) on M.
-        goal = TOLERANCE / 20
+        goal = TOLERANCE / 10
         return goal * np.sqrt(2 * np.maximum(values, 1e-6)) if bipartite else np.full(k, goal)
 
     found = block_lanczos(
@@ -142,7 +142,7 @@ def arpack(
 
 
 def _arpack_pairs(M: Any, locked: Vectors, k: int, rng: np.random.Generator) -> Pairs:
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+    from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
     n = M.shape[0]
     k = min(k, n - 1)
@@ -154,11 +154,14 @@ def _arpack_pairs(M: Any, locked: Vectors, k: int, rng: np.random.Generator) -> 
     shifted: Any = LinearOperator((n, n), matvec=product, matmat=product, dtype=np.float64)
     start = rng.standard_normal(n)
     start -= locked @ (locked.T @ start)
+    n_lanczos, n_more = min(max(2 * k + 1, 20), n), min(max(6 * k, 80), n)
     try:
-        n_lanczos = min(max(2 * k + 1, 20), n)
-        found: Any = eigsh(shifted, k, which="LA", v0=start, ncv=n_lanczos)
-    except ArpackNoConvergence:
-        found = eigsh(shifted, k, which="LA", v0=start, ncv=min(max(6 * k, 80), n), maxiter=100 * n)
+        try:
+            found: Any = eigsh(shifted, k, which="LA", v0=start, ncv=n_lanczos)
+        except ArpackNoConvergence:
+            found = eigsh(shifted, k, which="LA", v0=start, ncv=n_more, maxiter=100 * n)
+    except ArpackError as error:
+        raise InputError(f"solver: arpack failed on this graph ({error}); use 'auto'") from error
     return found[0], found[1]
 
 

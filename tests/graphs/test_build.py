@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -300,3 +302,29 @@ def test_isolated_neurons_are_vertices() -> None:
     graph = chain_graph(weights)
     assert graph.n_vertices == 21
     assert np.count_nonzero(graph.degrees == 0) >= 6
+
+
+DAMAGED = """
+import numpy as np
+from scipy import sparse
+from ncut.errors import InputError
+from ncut.graphs import from_adjacency
+matrix = sparse.{kind}(np.ones((5, 5)) - np.eye(5))
+matrix.{part}[{at}] = {value}
+try:
+    from_adjacency(matrix)
+except InputError as error:
+    print(str(error))
+"""
+
+
+@pytest.mark.parametrize("kind", ["csr_array", "csc_array"])
+@pytest.mark.parametrize(
+    ("part", "at", "value"),
+    [("indices", 0, 7), ("indices", 3, 2_000_000_000), ("indices", 0, -1), ("indptr", 2, 2**30)],
+)
+def test_a_damaged_matrix_is_refused(kind: str, part: str, at: int, value: int) -> None:
+    # In a process of its own: SciPy does not check a matrix before it follows its indices.
+    code = DAMAGED.format(kind=kind, part=part, at=at, value=value)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("adjacency: "), (done.returncode, done.stderr[-500:])

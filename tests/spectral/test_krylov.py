@@ -79,3 +79,23 @@ def test_residuals_are_what_they_say() -> None:
     norms = np.linalg.norm(H @ found.vectors - found.vectors * found.values, axis=0)
     np.testing.assert_allclose(found.residuals, norms, rtol=1e-3)
     assert norms.max() <= 1e-3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_parts", [1, 3, 20])
+def test_nothing_left_to_find_still_gives_orthonormal_vectors(dtype: Any, n_parts: int) -> None:
+    # All that H does is known, constant on each part: even the rounding errors of its products
+    # with the basis leave no new direction.
+    known = np.zeros((400, n_parts), dtype)
+    known[np.arange(400), np.arange(400) % n_parts] = 1
+    known /= np.linalg.norm(known, axis=0)
+    found = run(known @ known.T, 5, known, tolerance=lambda values: np.full(values.size, 1e-4))
+    np.testing.assert_allclose(found.values, 0, atol=1e-5)
+    np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(5), atol=1e-4)
+    np.testing.assert_allclose(known.T @ found.vectors, 0, atol=1e-4)
+
+
+def test_an_operator_that_is_zero() -> None:
+    found = run(np.zeros((400, 400)), 5)
+    np.testing.assert_array_equal(found.values, 0)
+    np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(5), atol=1e-8)

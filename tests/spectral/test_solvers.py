@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -58,6 +59,13 @@ def arms(number: int) -> NeuronGraph:
     return chain_graph([hub, *weights])
 
 
+def low_rank(seed: int, rank: int) -> NeuronGraph:
+    """Chains of products of thin matrices."""
+    rng = np.random.default_rng(seed)
+    shapes = itertools.pairwise(SIZES)
+    return chain_graph([rng.random((a, rank)) @ rng.random((rank, b)) for a, b in shapes])
+
+
 GRAPHS: dict[str, Callable[[], NeuronGraph]] = {
     "dense": lambda: chain_graph(random_chain(3, SIZES)),
     "float32": lambda: chain_graph(random_chain(3, SIZES, dtype=np.float32)),
@@ -83,13 +91,21 @@ GRAPHS: dict[str, Callable[[], NeuronGraph]] = {
 }
 
 
+# Nearly all eigenvalues are 1, so that iterations run out of directions.
+DEGENERATE: dict[str, Callable[[], NeuronGraph]] = {
+    "equal weights": lambda: chain_graph([np.ones((120, 200)), np.ones((200, 100))]),
+    "equal weights, large": lambda: chain_graph([np.ones((500, 450)), np.ones((450, 400))]),
+    "rank 3": lambda: low_rank(25, 3),
+}
+
+
 def layered_in_two_colours(graph: NeuronGraph) -> bool:
     return NormalizedAdjacency(graph, 1).bipartite
 
 
 @functools.cache
 def graph_of(name: str) -> NeuronGraph:
-    return GRAPHS[name]()
+    return (GRAPHS | DEGENERATE)[name]()
 
 
 @functools.cache
@@ -122,6 +138,23 @@ def test_eigenpairs(solver: str, name: str, k: int) -> None:
     residuals = np.linalg.norm(L @ vectors - vectors * found.eigenvalues, axis=0)
     assert found.residual == pytest.approx(residuals.max(), rel=1e-3, abs=1e-12)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(k), atol=1e-10)
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+@pytest.mark.parametrize("k", [2, 3, 12])
+def test_degenerate_graphs_are_solved_or_the_solver_admits_it(
+    solver: str, name: str, k: int
+) -> None:
+    graph = graph_of(name)
+    try:
+        found = embedding_of(graph, k, solver)
+    except InputError:
+        assert solver in ("arpack", "lobpcg")
+        return
+    if solver in ("arpack", "lobpcg") and not found.converged:
+        return
+    np.testing.assert_allclose(found.eigenvalues, expected_eigenvalues(graph, k), atol=1e-6)
+    assert found.converged
 
 
 @pytest.mark.parametrize("name", ["dense", "sparse", "one layer", "5 copies"])
