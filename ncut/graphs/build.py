@@ -114,6 +114,11 @@ def from_adjacency(adjacency: Any, *, name: str = "adjacency") -> NeuronGraph:
             "adjacency: must be a scipy sparse matrix of real numbers, got "
             f"{type(adjacency).__name__}"
         )
+    if hasattr(adjacency, "check_format"):
+        try:
+            adjacency.check_format(full_check=True)  # compiled code trusts what it says
+        except ValueError as error:
+            raise InputError(f"adjacency: a damaged sparse matrix: {error}") from error
     keep = adjacency.dtype in (np.float32, np.float64)
     matrix: sparse.csr_array[Any, tuple[int, int]] = sparse.csr_array(
         adjacency, dtype=adjacency.dtype if keep else np.float64, copy=True
