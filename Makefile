@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 CXX_SOURCES := $(wildcard csrc/*.*) $(wildcard csrc/tests/*.*) $(wildcard bindings/*.*)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 
-.PHONY: demo test sanitize lint format stubs clean
+.PHONY: demo test sanitize bench lint format stubs clean
 
 demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 	$(BIN)/ncut demo
@@ -34,6 +34,9 @@ format: $(VENV)/installed-dev  ## rewrite the sources in the project's style
 
 stubs: $(VENV)/installed-dev  ## write ncut/_core.pyi anew from the compiled module
 	$(BIN)/python scripts/stubs.py
+
+bench: $(VENV)/installed-dev  ## time ncut and its peers; a quarter of an hour
+	cd benchmarks && ../$(BIN)/python run.py && ../$(BIN)/python tables.py
 
 clean:
 	rm -rf $(VENV) build dist

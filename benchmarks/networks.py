@@ -111,6 +111,13 @@ def random_chain(n_edges: int, n_layers: int = 9) -> Iterator[Matrix]:
         yield random_layer(rng, width, width)
 
 
+def random_positive(sizes: tuple[int, ...]) -> Iterator[Matrix]:
+    """A small chain to warm up with."""
+    rng = np.random.default_rng(SEED)
+    for a, b in pairwise(sizes):
+        yield abs(random_layer(rng, a, b))
+
+
 def chain(weights: Iterable[Matrix]) -> ncut.NeuronGraph:
     """A graph of a chain whose non-negative weights are made one at a time, and kept once."""
     blocks = [(i, i + 1, matrix, f"w{i}") for i, matrix in enumerate(weights)]

@@ -122,13 +122,21 @@ def demo(
 
 @app.command()
 def info(model: Model, scope: Scope = None, norm: Norm = None) -> None:
-    """Show the graph of a model without clustering it: layers, blocks, what was left out."""
+    """Show the graph of a model without clustering it: layers, blocks, what was left out.
+
+    And what `ncut analyze` would cost, in time and memory.
+    """
     import ncut
-    from ncut.report.console import print_graph
+    from ncut.estimate import estimate
+    from ncut.report.console import print_cost, print_graph
+    from ncut.threads import n_threads
 
     with _warnings_in_one_line():
         graph = ncut.graph(_existing(model), **_given(scope=scope, norm=norm))
         print_graph(graph)
+    cost = estimate(graph)
+    what = f"ncut analyze with 50 shuffles and k = 12 on {n_threads(None)} threads"
+    print_cost(cost.seconds, cost.peak_bytes, what)
 
 
 @app.command()

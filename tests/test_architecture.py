@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nulls": {"spectral", "graphs", "kernels", "types", "errors", "randomness"},
     "extract": {"graphs", "types", "errors", "networks"},
     "report": {"types", "errors"},
+    "estimate": {"nulls", "spectral", "graphs", "kernels", "types", "threads"},
     "analysis": {
         *("extract", "report", "nulls", "spectral", "graphs", "kernels"),
         *("types", "errors", "randomness", "threads"),

@@ -198,6 +198,8 @@ class NeuronGraph:
 def _select(
     weights: NDArray[np.floating] | sparse.csr_array, rows: NDArray[np.intp], cols: NDArray[np.intp]
 ) -> NDArray[np.floating] | sparse.csr_array:
+    if weights.shape == (rows.size, cols.size):
+        return weights
     if isinstance(weights, np.ndarray):
         return np.ascontiguousarray(weights[np.ix_(rows, cols)])
     from scipy import sparse

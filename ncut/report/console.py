@@ -54,6 +54,12 @@ def print_graph(graph: NeuronGraph) -> None:
         console.print(part)
 
 
+def print_cost(seconds: float, peak_bytes: int, what: str) -> None:
+    """Print what an analysis is expected to cost."""
+    time = f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    _console().print(f"\n{what}: about {time} and {peak_bytes / 2**20:,.0f} MiB")
+
+
 @contextmanager
 def progress_bar(name: str = "") -> Iterator[Callable[[int, int], None]]:
     """A function (done, total) that moves a bar on standard error, if that is a terminal."""

@@ -140,6 +140,10 @@ def test_info_shows_the_graph(ncut, model):
     assert "Nothing was left out." in result.stdout
 
 
+def test_info_predicts_the_cost(ncut, model):
+    assert re.search(r"on \d+ threads: about \d+\.\d s and \d+ MiB", ncut("info", model).stdout)
+
+
 def test_info_says_what_was_left_out_and_why(ncut, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(

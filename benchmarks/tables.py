@@ -1,0 +1,96 @@
+"""Write the tables of BENCHMARKS.md anew from results/engine.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "BENCHMARKS.md"
+BEGIN, END = "<!-- tables: benchmarks/tables.py -->", "<!-- end of tables -->"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def machine(results: dict[str, Any]) -> str:
+    m = results["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in m["versions"].items())
+    return (
+        f"{m['cpu']}, {results['threads']} threads, CPython {m['python']}, {versions}; commit "
+        f"{m['commit']}, {m['date']}."
+    )
+
+
+def whole_analyses(results: dict[str, Any]) -> str:
+    threads = results["threads"]
+    rows = []
+    for name, case in results["cases"].items():
+        title = (
+            f"**{name}**: {case['vertices']:,} vertices, {case['edges']:,} edges, "
+            f"{case['shuffles']} shuffles, {case['n_init']} restarts"
+        )
+        rows.append([title, "", "", "", "", ""])
+        for label in ("ncut", "ncut, refined"):
+            ours = case[label]
+            row = [label, f"{ours['seconds']:.2f}", "", ""]
+            rows.append([*row, f"{ours['ncut']:.3f}", f"{ours['shuffled_mean']:.3f}"])
+        for label, peer in case["peers"].items():
+            if "failed" in peer:
+                rows.append([label, "failed", "", "", "", ""])
+                continue
+            mean = f"{peer['shuffled_mean']:.3f}" if peer["shuffled_mean"] else ""
+            seconds = f"{peer[f'seconds_{threads}']:.1f}"
+            ratios = [f"{peer['ratio']:.0f}x", f"{peer['ratio_processes']:.0f}x"]
+            rows.append([label, seconds, *ratios, f"{peer['ncut']:.3f}", mean])
+    header = ["", "seconds", "ratio", "ratio, a process per core", "n-cut", "shuffles' mean"]
+    return table(header, rows)
+
+
+def phases(results: dict[str, Any]) -> str:
+    rows = [
+        [f"{case}, {phase}", who, f"{1e3 * seconds:.1f}", f"{seconds / times['ncut']:.0f}x"]
+        for case, parts in results["phases"].items()
+        for phase, times in parts.items()
+        for who, seconds in times.items()
+    ]
+    return table(["one graph", "", "milliseconds", "ratio"], rows)
+
+
+def scaling(results: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{r['edges']:,}",
+            f"{r['vertices']:,}",
+            f"{r['seconds']:.2f}",
+            f"{r['peak_bytes'] / 2**20:,.0f}",
+            f"{r['weight_bytes'] / 2**20:,.0f}",
+            f"{r['residual']:.0e}",
+        ]
+        for r in results["scaling"]
+    ]
+    header = ["edges", "vertices", "seconds", "peak MiB", "weights MiB", "residual"]
+    return table(header, rows)
+
+
+def main() -> None:
+    results = json.loads((HERE / "results" / "engine.json").read_text())
+    sections = [
+        machine(results),
+        "## Whole analyses\n\n" + whole_analyses(results),
+        "## Phases\n\n" + phases(results),
+        "## Growth\n\n" + scaling(results),
+    ]
+    text = "\n\n".join(sections)
+    print(text)
+    page = PAGE.read_text()
+    head, rest = page.split(BEGIN)
+    _, tail = rest.split(END)
+    PAGE.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
+
+
+if __name__ == "__main__":
+    main()
