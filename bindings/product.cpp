@@ -4,6 +4,7 @@
 
 #include "arrays.hpp"
 #include "module.hpp"
+#include "orthonormalize.hpp"
 #include "refine.hpp"
 #include "simd.hpp"
 
@@ -104,6 +105,38 @@ void register_refine(py::module_& m, const std::string& name) {
       py::arg("max_passes"), py::arg("links").noconvert(), py::arg("labels").noconvert());
 }
 
+template <class T>
+void register_orthonormalize(py::module_& m) {
+  m.def(
+      "orthonormalize",
+      [](const Array<T>& block, const Array<T>& against, std::int64_t n_columns, Array<T> inside,
+         Array<T> out, Array<double> factor) {
+        for (const auto* matrix : {&block, &against, static_cast<const Array<T>*>(&inside),
+                                   static_cast<const Array<T>*>(&out)}) {
+          check_ndim(*matrix, 2, "block, against, inside, out");
+        }
+        check_ndim(factor, 2, "factor");
+        const std::int64_t n = block.shape(0), stride = against.shape(1);
+        if (block.shape(1) != kLanes || out.shape(1) != kLanes || inside.shape(1) != kLanes ||
+            factor.shape(0) != kLanes || factor.shape(1) != kLanes) {
+          throw std::invalid_argument("block, inside, out, factor: must be 16 wide");
+        }
+        if (against.shape(0) != n || out.shape(0) != n || n_columns < 0 || n_columns > stride ||
+            inside.shape(0) != n_columns) {
+          throw std::invalid_argument("against, inside, out: must fit the block");
+        }
+        const T* from = block.data();
+        const T* others = against.data();
+        T* coefficients = inside.mutable_data();
+        T* to = out.mutable_data();
+        double* triangle = factor.mutable_data();
+        const py::gil_scoped_release release;
+        return orthonormalize(from, others, n, n_columns, stride, coefficients, to, triangle);
+      },
+      py::arg("block").noconvert(), py::arg("against").noconvert(), py::arg("n_columns"),
+      py::arg("inside").noconvert(), py::arg("out").noconvert(), py::arg("factor").noconvert());
+}
+
 // Overloads cannot tell 16-bit blocks, which hide in a list: their kernels have names of their own.
 template <class W>
 void register_kernels(py::module_& m, const std::string& suffix) {
@@ -118,6 +151,8 @@ void register_kernels(py::module_& m, const std::string& suffix) {
 }  // namespace
 
 void register_product(py::module_& m) {
+  register_orthonormalize<float>(m);
+  register_orthonormalize<double>(m);
   register_kernels<float>(m, "");
   register_kernels<double>(m, "");
   register_kernels<Half>(m, "_half");

@@ -167,15 +167,17 @@ NCUT_INLINE void multiply_panel(const SymmetricMatrix<W, I>& matrix, const T* x,
   }
 }
 
-#define NCUT_EACH_TYPE(F)                                                                          \
-  F(float, std::int32_t, float)                                                                    \
-  F(float, std::int64_t, float)                                                                    \
-  F(float, std::int32_t, double)                                                                   \
-  F(float, std::int64_t, double) F(double, std::int32_t, float) F(double, std::int64_t, float)     \
-      F(double, std::int32_t, double) F(double, std::int64_t, double) F(Half, std::int32_t, float) \
-          F(Half, std::int64_t, float) F(Half, std::int32_t, double) F(Half, std::int64_t, double) \
-              F(BFloat16, std::int32_t, float) F(BFloat16, std::int64_t, float)                    \
-                  F(BFloat16, std::int32_t, double) F(BFloat16, std::int64_t, double)
+// clang-format off
+#define NCUT_EACH_TYPE(F)                                             \
+  F(float, std::int32_t, float)     F(float, std::int64_t, float)     \
+  F(float, std::int32_t, double)    F(float, std::int64_t, double)    \
+  F(double, std::int32_t, float)    F(double, std::int64_t, float)    \
+  F(double, std::int32_t, double)   F(double, std::int64_t, double)   \
+  F(Half, std::int32_t, float)      F(Half, std::int64_t, float)      \
+  F(Half, std::int32_t, double)     F(Half, std::int64_t, double)     \
+  F(BFloat16, std::int32_t, float)  F(BFloat16, std::int64_t, float)  \
+  F(BFloat16, std::int32_t, double) F(BFloat16, std::int64_t, double)
+// clang-format on
 
 // One function for each combination of types, so that it can be compiled for several instruction
 // sets.

@@ -25,6 +25,7 @@ __all__: list[str] = [
     "multiply",
     "multiply_bfloat16",
     "multiply_half",
+    "orthonormalize",
     "permuted",
     "random_pattern",
     "refine",
@@ -900,6 +901,24 @@ def multiply_half(
     y: numpy.typing.NDArray[numpy.float64],
     n_threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> None: ...
+@typing.overload
+def orthonormalize(
+    block: numpy.typing.NDArray[numpy.float32],
+    against: numpy.typing.NDArray[numpy.float32],
+    n_columns: typing.SupportsInt | typing.SupportsIndex,
+    inside: numpy.typing.NDArray[numpy.float32],
+    out: numpy.typing.NDArray[numpy.float32],
+    factor: numpy.typing.NDArray[numpy.float64],
+) -> bool: ...
+@typing.overload
+def orthonormalize(
+    block: numpy.typing.NDArray[numpy.float64],
+    against: numpy.typing.NDArray[numpy.float64],
+    n_columns: typing.SupportsInt | typing.SupportsIndex,
+    inside: numpy.typing.NDArray[numpy.float64],
+    out: numpy.typing.NDArray[numpy.float64],
+    factor: numpy.typing.NDArray[numpy.float64],
+) -> bool: ...
 @typing.overload
 def permuted(
     values: numpy.typing.NDArray[numpy.float32],

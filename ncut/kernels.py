@@ -130,6 +130,19 @@ def refine(
     return int(kernel(views, *sparse_part, degrees, k, max_passes, links, labels))
 
 
+def orthonormalize(
+    block: NDArray[Any], against: NDArray[Any], n_columns: int, inside: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.float64]] | None:
+    """(Q, R) with block = Q R + a part in the span of the first columns of `against`.
+
+    block (n, 16) and against (n, any) C-contiguous and of one type; inside = against' block,
+    (n_columns, 16), is overwritten. None if the block has lost its rank.
+    """
+    out, factor = np.empty_like(block), np.empty((block.shape[1], block.shape[1]))
+    done = _core.orthonormalize(block, against, n_columns, inside, out, factor)
+    return (out, factor) if done else None
+
+
 def assemble_csr(
     n_vertices: int, blocks: PlacedBlocks
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

@@ -14,6 +14,7 @@
 #include "components.hpp"
 #include "cut.hpp"
 #include "kmeans.hpp"
+#include "orthonormalize.hpp"
 #include "parallel.hpp"
 #include "product.hpp"
 #include "rng.hpp"
@@ -214,6 +215,36 @@ void test_product() {
   }
 }
 
+void test_orthonormalize() {
+  for (const std::int64_t n : {40, 41, 43}) {
+    const std::int64_t m = 9, stride = 11;
+    std::vector<double> against(static_cast<std::size_t>(n * stride), 0.0);
+    for (std::int64_t j = 0; j < m; ++j) against[j * stride + j] = 1;  // the first unit vectors
+    std::vector<double> block(static_cast<std::size_t>(n * 16)), out(block.size());
+    Philox random(71, 0, 0);
+    for (double& value : block) value = random.normal();
+    std::vector<double> inside(block.begin(), block.begin() + m * 16), factor(256);
+    CHECK(orthonormalize(block.data(), against.data(), n, m, stride, inside.data(), out.data(),
+                         factor.data()));
+    for (int a = 0; a < 16; ++a) {
+      for (int b = 0; b < 16; ++b) {
+        double sum = 0;
+        for (std::int64_t i = 0; i < n; ++i) sum += out[i * 16 + a] * out[i * 16 + b];
+        CHECK(std::abs(sum - (a == b)) < 1e-12);
+      }
+      for (std::int64_t i = 0; i < n; ++i) {
+        double sum = 0;
+        for (int b = 0; b < 16; ++b) sum += out[i * 16 + b] * factor[b * 16 + a];
+        CHECK(std::abs(sum - (i < m ? 0 : block[i * 16 + a])) < 1e-12);
+      }
+    }
+    std::fill(block.begin(), block.end(), 0.0);
+    std::fill(inside.begin(), inside.end(), 0.0);
+    CHECK(!orthonormalize(block.data(), against.data(), n, m, stride, inside.data(), out.data(),
+                          factor.data()));
+  }
+}
+
 void test_components() {
   std::vector<std::int64_t> parent(10);
   std::iota(parent.begin(), parent.end(), 0);
@@ -267,6 +298,7 @@ int main() {
   test_cut_and_degrees();
   test_product<float>();
   test_product<double>();
+  test_orthonormalize();
   test_components();
   test_kmeans();
   test_parallel_errors();

@@ -51,6 +51,8 @@ def clustering_warnings(graph: NeuronGraph, clustering: Clustering) -> list[str]
             f"k = {k} is close to the number of neurons with edges ({n_clustered}); "
             "choose a smaller k"
         )
+    if clustering.solver == "krylov-float64" and clustering.converged:
+        warnings.append("the eigensolver needed double precision, which takes longer")
     if not clustering.converged:
         warnings.append(
             f"the eigensolver {clustering.solver} did not converge (residual "

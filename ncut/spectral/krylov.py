@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut import kernels
+
 NEARLY = 1e-3
 """A block that a pass changes by less needs no further one."""
 
@@ -86,7 +88,7 @@ def block_lanczos(
     vectors[:, :n_known] = known
     basis = vectors[:, n_known:]
     projected = np.zeros((max_blocks * b, max_blocks * b))
-    fresh, _ = _orthonormalized(start, known, known.T @ start, xp)
+    fresh, _ = _orthonormalized(start, vectors, known.T @ start, xp)
     size = 0
     n_products = 0
     checks = _Checks(first=max_blocks)
@@ -95,12 +97,11 @@ def block_lanczos(
         product = apply(fresh)
         n_products += 1
         size += b
-        everything = vectors[:, : n_known + size]
-        inside = everything.T @ product
+        inside = vectors[:, : n_known + size].T @ product
         coupling = _to_host(inside[n_known:], xp).astype(np.float64)
         projected[:size, size - b : size] = coupling
         projected[size - b : size, :size] = coupling.T
-        fresh, remainder = _orthonormalized(product, everything, inside, xp)
+        fresh, remainder = _orthonormalized(product, vectors, inside, xp)
         full = size + b > max_blocks * b
         if full or n_products >= max_products or checks.due(n_products):
             values, mixture = _eigenpairs(projected[:size, :size])
@@ -171,13 +172,20 @@ def _eigenpairs(
 
 
 def _orthonormalized(
-    block: Any, against: Any, inside: Any, xp: Any
+    block: Any, vectors: Any, inside: Any, xp: Any
 ) -> tuple[Any, NDArray[np.float64]]:
-    """(Q, R) with block = Q R + a part in the span of `against`, Q orthonormal to it.
+    """(Q, R) with block = Q R + a part in the span of the first vectors, Q orthonormal to them.
 
-    `inside` is against' block. Projected again after normalization, until that changes little:
-    once is enough, unless the block lies almost in the span and what is left is rounding errors.
+    `inside` holds the inner products of those vectors (as many as it has rows) with the block.
+    Projected again after normalization, until that changes little: once is enough, unless the
+    block lies almost in the span and what is left is rounding errors.
     """
+    if xp is np:
+        # The same in one call; it leaves blocks that lost their rank to what follows.
+        found = kernels.orthonormalize(block, vectors, len(inside), inside.copy())
+        if found is not None:
+            return found
+    against = vectors[:, : len(inside)]
     factor = np.eye(block.shape[1])
     for number in range(MAX_PASSES):
         block = block - against @ (inside if number == 0 else against.T @ block)

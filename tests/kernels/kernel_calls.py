@@ -117,6 +117,20 @@ def _refine(dtype: Any, wide: Any) -> Arguments:
     }
 
 
+def _orthonormalize() -> Arguments:
+    rng = np.random.default_rng(14)
+    against = np.linalg.qr(rng.normal(size=(40, 5)))[0].copy()
+    block = rng.normal(size=(40, 16))
+    return {
+        "block": block,
+        "against": against,
+        "n_columns": 5,
+        "inside": against.T @ block,
+        "out": np.zeros((40, 16)),
+        "factor": np.zeros((16, 16)),
+    }
+
+
 def _kmeans() -> Arguments:
     return {
         "points": np.random.default_rng(12).random((9, 2)).astype(np.float32),
@@ -142,6 +156,7 @@ KERNELS: dict[str, tuple[Callable[[], Arguments], tuple[str, ...]]] = {
     "fill_symmetric_sparse": (_fill_sparse, ("cursor", "indices", "data")),
     "add_cut_dense": (lambda: _dense() | _cut(), ("volume", "cut")),
     "add_cut_sparse": (lambda: _sparse() | _cut(), ("volume", "cut")),
+    "orthonormalize": (_orthonormalize, ("inside", "out", "factor")),
     "permuted": (lambda: {"values": np.arange(8.0), "out": np.zeros(8)} | STREAM, ("out",)),
     "draw_kde": (
         lambda: {"sample": np.arange(1.0, 5), "bandwidth": 0.01, "values": np.zeros(6)} | STREAM,
