@@ -5,11 +5,17 @@
 
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 
-#include "portable.hpp"
-
 namespace ncut {
+
+// How many counters are turned into numbers at a time, side by side in vector registers.
+constexpr int kPhiloxCounters = 64;
+
+// The numbers of kPhiloxCounters successive counters from `counter`, four each.
+void philox(std::uint32_t key0, std::uint32_t key1, std::uint32_t stream, std::uint32_t substream,
+            std::uint64_t counter, std::uint32_t* numbers);
 
 class Philox {
  public:
@@ -71,46 +77,18 @@ class Philox {
   }
 
  private:
-  static constexpr int kLanes = 16;
-  static constexpr int kBuffered = 4 * kLanes;
+  static constexpr std::size_t kBuffered = 4 * kPhiloxCounters;
 
-  // Sixteen counters side by side, so that the compiler can use vector registers.
   void refill() {
-    std::array<std::uint32_t, kLanes> x0, x1, x2, x3;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const std::uint64_t counter = counter_ + static_cast<std::uint64_t>(lane);
-      x0[lane] = static_cast<std::uint32_t>(counter);
-      x1[lane] = static_cast<std::uint32_t>(counter >> 32);
-      x2[lane] = stream_;
-      x3[lane] = substream_;
-    }
-    std::uint32_t key0 = key0_, key1 = key1_;
-    for (int round = 0; round < 10; ++round) {
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const std::uint64_t a = std::uint64_t{0xD2511F53U} * x0[lane];
-        const std::uint64_t b = std::uint64_t{0xCD9E8D57U} * x2[lane];
-        x0[lane] = static_cast<std::uint32_t>(b >> 32) ^ x1[lane] ^ key0;
-        x2[lane] = static_cast<std::uint32_t>(a >> 32) ^ x3[lane] ^ key1;
-        x1[lane] = static_cast<std::uint32_t>(b);
-        x3[lane] = static_cast<std::uint32_t>(a);
-      }
-      key0 += 0x9E3779B9U;
-      key1 += 0xBB67AE85U;
-    }
-    for (int lane = 0; lane < kLanes; ++lane) {
-      buffer_[4 * lane] = x0[lane];
-      buffer_[4 * lane + 1] = x1[lane];
-      buffer_[4 * lane + 2] = x2[lane];
-      buffer_[4 * lane + 3] = x3[lane];
-    }
-    counter_ += kLanes;
+    philox(key0_, key1_, stream_, substream_, counter_, buffer_.data());
+    counter_ += kPhiloxCounters;
     used_ = 0;
   }
 
   std::uint32_t key0_, key1_, stream_, substream_;
   std::uint64_t counter_ = 0;
   std::array<std::uint32_t, kBuffered> buffer_{};
-  int used_ = kBuffered;
+  std::size_t used_ = kBuffered;
   double spare_ = 0.0;
   bool has_spare_ = false;
 };
