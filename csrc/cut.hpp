@@ -16,17 +16,30 @@ namespace ncut {
 template <class Block>
 void add_cut(const Block& block, const std::int32_t* row_labels, const std::int32_t* col_labels,
              std::int64_t k, double* volume, double* cut) {
-  std::vector<double> to_cluster(static_cast<std::size_t>(k));
+  // Successive entries are added to different copies of the sums, so that none waits for the one
+  // before it; the first sum of each copy is for vertices in no cluster.
+  constexpr std::int64_t kCopies = 4;
+  const std::int64_t n_sums = k + 1;
+  std::vector<double> sums(static_cast<std::size_t>(kCopies * n_sums));
   for (std::int64_t row = 0; row < block.n_rows; ++row) {
     const std::int32_t own = row_labels[row];
     if (own < 0) continue;
-    std::fill(to_cluster.begin(), to_cluster.end(), 0.0);
-    for (std::int64_t at = 0, end = block.row_length(row); at < end; ++at) {
-      const std::int32_t other = col_labels[block.column(row, at)];
-      if (other >= 0) to_cluster[static_cast<std::size_t>(other)] += block.weight(row, at);
+    std::fill(sums.begin(), sums.end(), 0.0);
+    const auto add = [&](std::int64_t at, std::int64_t copy) {
+      const std::int64_t other = col_labels[block.column(row, at)];
+      sums[static_cast<std::size_t>(copy * n_sums + other + 1)] += block.weight(row, at);
+    };
+    std::int64_t at = 0;
+    const std::int64_t end = block.row_length(row);
+    for (; at + kCopies <= end; at += kCopies) {
+      for (std::int64_t copy = 0; copy < kCopies; ++copy) add(at + copy, copy);
     }
+    for (; at < end; ++at) add(at, 0);
     for (std::int64_t c = 0; c < k; ++c) {
-      const double weight = to_cluster[static_cast<std::size_t>(c)];
+      double weight = 0;
+      for (std::int64_t copy = 0; copy < kCopies; ++copy) {
+        weight += sums[static_cast<std::size_t>(copy * n_sums + c + 1)];
+      }
       volume[own] += weight;
       volume[c] += weight;
       if (c != own) {

@@ -44,13 +44,13 @@ def scikit_learns_ncut(graph: NeuronGraph, k: int, seed: int) -> float:
 
 
 def compare_with_scikit_learn(graph: NeuronGraph, n_shuffles: int) -> None:
-    """The same shuffled graphs have the same n-cut on average, within 0.5 %."""
+    """The same shuffled graphs have the same n-cut on average, within 0.3 %."""
     ours, theirs = [], []
     for number in range(n_shuffles):
         shuffled = shuffle(graph, seed=11, number=number).without_isolated()[0]
         ours.append(cluster(shuffled, 12, n_init=25, seed=number).ncut)
         theirs.append(scikit_learns_ncut(shuffled, 12, number))
-    assert np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.005)
+    assert np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.003)
 
 
 @pytest.mark.parametrize("name", networks.NAMES)
