@@ -11,10 +11,4 @@
 #define NCUT_CLONES
 #endif
 
-#if defined(_MSC_VER)
-#define NCUT_INLINE __forceinline
-#define NCUT_RESTRICT __restrict
-#else
 #define NCUT_INLINE inline __attribute__((always_inline))
-#define NCUT_RESTRICT __restrict__
-#endif

@@ -22,10 +22,6 @@ class MissingExtraError(NcutError, ImportError):
     """A feature needs an optional dependency that is not installed."""
 
 
-class NotConvergedWarning(UserWarning):
-    """An eigensolver stopped before its residual reached the tolerance."""
-
-
 def import_extra(module: str, extra: str) -> ModuleType:
     """Import an optional dependency, or say which extra of ncut brings it.
 

@@ -1,7 +1,7 @@
 """Block Lanczos with thick restarts: the largest eigenvalues of a symmetric operator.
 
-Written against the array namespace of its start vectors (NumPy, or CuPy on a GPU); only the small
-projected matrix is always NumPy's.
+Written against the array namespace of its start vectors, so that CuPy's arrays can take NumPy's
+place (it has been run with NumPy alone); the small projected matrix is always NumPy's.
 """
 
 from __future__ import annotations
