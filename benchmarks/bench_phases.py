@@ -62,7 +62,7 @@ def test_embedding(benchmark: Any, graph: ncut.NeuronGraph) -> None:
 
 def test_kmeans(benchmark: Any, graph: ncut.NeuronGraph) -> None:
     points = embedding(graph).points
-    options: dict[str, Any] = {"n_init": 25, "seed": 1, "graph_number": 0, "threads": 1}
+    options: dict[str, Any] = {"n_init": 25, "seed": 1, "stream": 0, "threads": 1}
     labels = benchmark(partition, points, K, **options)
     assert np.unique(labels).size == K
 

@@ -35,8 +35,28 @@ void cut_block(const Block& block, const Labels& row_labels, const Labels& col_l
   add_cut(block, rows, cols, k, volumes, cuts);
 }
 
+template <class Block>
+void squares_block(const Block& block, const Labels& row_labels, const Labels& col_labels,
+                   Sums& sums) {
+  check_length(row_labels, block.n_rows, "row_labels");
+  check_length(col_labels, block.n_cols, "col_labels");
+  check_length(sums, 2, "sums");
+  const std::int32_t* rows = row_labels.data();
+  const std::int32_t* cols = col_labels.data();
+  double* out = sums.mutable_data();
+  const py::gil_scoped_release release;
+  add_squares(block, rows, cols, out);
+}
+
 template <class W>
 void register_dense(py::module_& m) {
+  m.def(
+      "add_squares_dense",
+      [](const Array<W>& weights, const Labels& row_labels, const Labels& col_labels, Sums sums) {
+        squares_block(dense_block(weights), row_labels, col_labels, sums);
+      },
+      py::arg("weights").noconvert(), py::arg("row_labels").noconvert(),
+      py::arg("col_labels").noconvert(), py::arg("sums").noconvert());
   m.def(
       "add_cut_dense",
       [](const Array<W>& weights, const Labels& row_labels, const Labels& col_labels, Sums volume,
@@ -47,6 +67,15 @@ void register_dense(py::module_& m) {
 
 template <class W, class I>
 void register_sparse(py::module_& m) {
+  m.def(
+      "add_squares_sparse",
+      [](const Array<I>& indptr, const Array<I>& indices, const Array<W>& values,
+         std::int64_t n_cols, const Labels& row_labels, const Labels& col_labels, Sums sums) {
+        squares_block(sparse_block(indptr, indices, values, n_cols), row_labels, col_labels, sums);
+      },
+      py::arg("indptr").noconvert(), py::arg("indices").noconvert(), py::arg("values").noconvert(),
+      py::arg("n_cols"), py::arg("row_labels").noconvert(), py::arg("col_labels").noconvert(),
+      py::arg("sums").noconvert());
   m.def(
       "add_cut_sparse",
       [](const Array<I>& indptr, const Array<I>& indices, const Array<W>& values,

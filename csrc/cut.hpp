@@ -1,4 +1,4 @@
-// Volumes and cuts of a partition.
+// Volumes, cuts and inner squared weights of a partition.
 #pragma once
 
 #include <algorithm>
@@ -47,6 +47,33 @@ void add_cut(const Block& block, const std::int32_t* row_labels, const std::int3
         cut[c] += weight;
       }
     }
+  }
+}
+
+// Adds the squares of a block's weights to sums[1], and to sums[0] those of the weights between
+// two vertices of one cluster. O(entries).
+template <class Block>
+void add_squares(const Block& block, const std::int32_t* row_labels, const std::int32_t* col_labels,
+                 double* sums) {
+  constexpr std::int64_t kCopies = 8;  // as above
+  double inside[kCopies] = {}, all[kCopies] = {};
+  for (std::int64_t row = 0; row < block.n_rows; ++row) {
+    const std::int32_t own = row_labels[row];
+    const auto add = [&](std::int64_t at, std::int64_t copy) {
+      const double weight = block.weight(row, at);
+      all[copy] += weight * weight;
+      inside[copy] += col_labels[block.column(row, at)] == own ? weight * weight : 0.0;
+    };
+    std::int64_t at = 0;
+    const std::int64_t end = block.row_length(row);
+    for (; at + kCopies <= end; at += kCopies) {
+      for (std::int64_t copy = 0; copy < kCopies; ++copy) add(at + copy, copy);
+    }
+    for (; at < end; ++at) add(at, 0);
+  }
+  for (std::int64_t copy = 0; copy < kCopies; ++copy) {
+    sums[0] += inside[copy];
+    sums[1] += all[copy];
   }
 }
 

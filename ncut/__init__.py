@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from ncut.extract import read_graph as graph
     from ncut.graphs import NeuronGraph
     from ncut.nulls import shuffle
-    from ncut.report import Report
-    from ncut.spectral import cluster, normalized_cut
-    from ncut.types import Block, Clustering, Layer, LeftOut
+    from ncut.nulls.multiple import adjusted_p_values
+    from ncut.profiles import ProfileInterrupted, profile
+    from ncut.report import Profile, Report, Verdict
+    from ncut.spectral import cluster, normalized_cut, partition_measures
+    from ncut.types import Block, Clustering, Comparison, Layer, LeftOut
+    from ncut.verdicts import VerdictInterrupted, verdict
 
 _HOMES = {
     "AnalysisInterrupted": "analysis",
@@ -28,20 +31,30 @@ _HOMES = {
     "ModelError": "errors",
     "NcutError": "errors",
     "NeuronGraph": "graphs",
+    "adjusted_p_values": "nulls.multiple",
     "shuffle": "nulls",
+    "ProfileInterrupted": "profiles",
+    "profile": "profiles",
+    "Profile": "report",
     "Report": "report",
+    "Verdict": "report",
     "cluster": "spectral",
     "normalized_cut": "spectral",
+    "partition_measures": "spectral",
     "Block": "types",
     "Clustering": "types",
+    "Comparison": "types",
     "Layer": "types",
     "LeftOut": "types",
+    "VerdictInterrupted": "verdicts",
+    "verdict": "verdicts",
 }
 
 __all__ = [
     "AnalysisInterrupted",
     "Block",
     "Clustering",
+    "Comparison",
     "InputError",
     "Layer",
     "LeftOut",
@@ -49,12 +62,20 @@ __all__ = [
     "ModelError",
     "NcutError",
     "NeuronGraph",
+    "Profile",
+    "ProfileInterrupted",
     "Report",
+    "Verdict",
+    "VerdictInterrupted",
+    "adjusted_p_values",
     "analyze",
     "cluster",
     "graph",
     "normalized_cut",
+    "partition_measures",
+    "profile",
     "shuffle",
+    "verdict",
 ]
 
 

@@ -14,6 +14,8 @@ __all__: list[str] = [
     "add_cut_sparse",
     "add_degrees_dense",
     "add_degrees_sparse",
+    "add_squares_dense",
+    "add_squares_sparse",
     "connect_dense",
     "connect_sparse",
     "count_nonzero_dense",
@@ -169,6 +171,74 @@ def add_degrees_sparse(
     n_cols: typing.SupportsInt | typing.SupportsIndex,
     row_degrees: numpy.typing.NDArray[numpy.float64],
     col_degrees: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_squares_dense(
+    weights: numpy.typing.NDArray[numpy.float32],
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    sums: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_squares_dense(
+    weights: numpy.typing.NDArray[numpy.float64],
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    sums: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_squares_dense(
+    weights: numpy.typing.NDArray[numpy.float16],
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    sums: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_squares_dense(
+    weights: numpy.typing.NDArray[numpy.uint16],
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    sums: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_squares_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    sums: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_squares_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    sums: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_squares_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    sums: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_squares_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    sums: numpy.typing.NDArray[numpy.float64],
 ) -> None: ...
 @typing.overload
 def connect_dense(

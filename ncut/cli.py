@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ncut.axes import NORMALIZATIONS, NULL_MODELS
 from ncut.errors import InputError, MissingExtraError, ModelError, NcutError
+from ncut.presets import PRESETS
 
 if TYPE_CHECKING:
-    from ncut.report import Report
+    from ncut.report import Profile, Report, Verdict
 
 INTERRUPTED = 130
 
@@ -65,6 +67,25 @@ Norm = Annotated[
     ),
 ]
 Shuffles = Annotated[int, typer.Option(min=0, help="Shuffled networks to compare with.")]
+NullModel = Annotated[
+    str | None,
+    typer.Option(help=f"How weights are shuffled: {', '.join(NULL_MODELS)}.", show_default="layer"),
+]
+Normalize = Annotated[
+    str | None,
+    typer.Option(
+        help=f"The convention for the scale of weights: {', '.join(NORMALIZATIONS)}.",
+        show_default="none",
+    ),
+]
+PresetName = Annotated[str, typer.Option(help=f"Whose choices to follow: {' or '.join(PRESETS)}.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same numbers.")]
+Solver = Annotated[str, typer.Option(help="The eigensolver.")]
+Json = Annotated[
+    Path | None,
+    typer.Option(help="Write the result as JSON; '-' prints it instead of the summary."),
+]
+Plot = Annotated[Path | None, typer.Option(help="Write a picture, such as a .png, .svg or .pdf.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads to use.", show_default="all cores")
 ]
@@ -142,60 +163,187 @@ def info(model: Model, scope: Scope = None, norm: Norm = None) -> None:
 @app.command()
 def analyze(
     model: Model,
-    k: Annotated[int, typer.Option("--k", "-k", min=2, help="Number of clusters.")] = 12,
-    shuffles: Shuffles = 50,
-    null: Annotated[
-        str,
+    k: Annotated[
+        int | None, typer.Option("--k", "-k", min=2, help="Number of clusters.", show_default="12")
+    ] = None,
+    shuffles: Annotated[
+        str | None,
         typer.Option(
-            help="How weights are shuffled: 'layer', 'layer-nonzero', 'layer-nonzero-kde' or "
-            "'layer-kde'."
+            help="Shuffled networks to compare with, or 'auto': as many as it takes. With "
+            "--verdict for each combination.",
+            show_default="50, with --verdict 20",
         ),
-    ] = "layer",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same numbers.")] = 0,
+    ] = None,
+    null: NullModel = None,
+    normalize: Normalize = None,
+    preset: PresetName = "filan2021",
+    verdict: Annotated[
+        bool,
+        typer.Option("--verdict", help="Measure under every statistic, scale and null model."),
+    ] = False,
+    seed: Seed = 0,
     scope: Scope = None,
     norm: Norm = None,
-    solver: Annotated[str, typer.Option(help="The eigensolver.")] = "auto",
-    n_init: Annotated[str, typer.Option(help="Restarts of k-means: a number or 'auto'.")] = "auto",
+    solver: Solver = "auto",
+    n_init: Annotated[
+        str | None,
+        typer.Option(help="Restarts of k-means: a number or 'auto'.", show_default="auto"),
+    ] = None,
     refine: Annotated[
-        bool, typer.Option("--refine", help="Lower every n-cut by moving single neurons.")
+        bool, typer.Option("--refine", help="Report the n-cut after moving single neurons.")
     ] = False,
+    max_shuffles: Annotated[
+        int, typer.Option(min=1, help="With --shuffles auto, how many at most.")
+    ] = 1000,
+    level: Annotated[float, typer.Option(help="Level of --shuffles auto and of --verdict.")] = 0.05,
+    sequential: Annotated[
+        str, typer.Option(help="With --shuffles auto: 'betting' or 'besag-clifford'.")
+    ] = "betting",
     threads: Threads = None,
-    json: Annotated[
-        Path | None,
-        typer.Option(help="Write the report as JSON; '-' prints it instead of the summary."),
-    ] = None,
+    json: Json = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as an HTML page.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Write a picture, such as a .png, .svg or .pdf.")
-    ] = None,
+    plot: Plot = None,
 ) -> None:
     """Measure how clusterable a network is, by itself and against shuffled networks."""
+    common = {
+        "k": k,
+        "null": null,
+        "normalize": normalize,
+        "preset": preset,
+        "seed": seed,
+        "solver": solver,
+        "n_init": None if n_init is None else _count_or_auto(n_init),
+        "level": level,
+        "threads": threads,
+        **_given(scope=scope, norm=norm),
+    }
+    counted = None if shuffles is None else _count_or_auto(shuffles)
+    _existing(model)
+    if verdict:
+        for name, value in (("--html", html), ("--plot", plot), ("--refine", refine or None)):
+            if value is not None:
+                raise InputError(f"{name}: not with --verdict, which prints text and writes --json")
+        _check_outputs(model, json, None, None)
+        _verdict(model, json, {"shuffles": 20 if counted is None else counted} | common)
+        return
+    _check_outputs(model, json, html, plot)
+    _analyze(
+        model,
+        (json, html, plot),
+        common
+        | {
+            "shuffles": counted,
+            "refine": refine,
+            "max_shuffles": max_shuffles,
+            "sequential": sequential,
+        },
+    )
+
+
+@app.command()
+def profile(
+    model: Model,
+    k: Annotated[
+        str, typer.Option("--k", "-k", help="Numbers of clusters, as 2-20 or 4,8,12.")
+    ] = "2-20",
+    shuffles: Shuffles = 50,
+    null: NullModel = None,
+    normalize: Normalize = None,
+    preset: PresetName = "filan2021",
+    seed: Seed = 0,
+    scope: Scope = None,
+    norm: Norm = None,
+    solver: Solver = "auto",
+    threads: Threads = None,
+    json: Json = None,
+    plot: Plot = None,
+) -> None:
+    """Measure a network for many numbers of clusters, and say which stands out."""
     import ncut
     from ncut.report.console import progress_bar
 
+    ks = _numbers(k)
     _existing(model)
-    _check_outputs(model, json, html, plot)
+    _check_outputs(model, json, None, plot)
     interrupted = False
     with _warnings_in_one_line(), progress_bar() as progress:
         try:
-            report = ncut.analyze(
+            found = ncut.profile(
                 model,
-                k=k,
+                ks,
                 shuffles=shuffles,
                 null=null,
+                normalize=normalize,
+                preset=preset,
                 seed=seed,
                 solver=solver,
-                n_init=_count_or_auto(n_init),
-                refine=refine,
                 threads=threads,
                 progress=progress,
                 **_given(scope=scope, norm=norm),
             )
-        except ncut.AnalysisInterrupted as stopped:
-            report, interrupted = stopped.report, True
-    _deliver(report, json, html, plot)
+        except ncut.ProfileInterrupted as stopped:
+            found, interrupted = stopped.profile, True
+    _tell(found, json)
+    if plot:
+        from ncut.report.plots import save_profile
+
+        save_profile(found, plot)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _analyze(
+    model: Path, outputs: tuple[Path | None, Path | None, Path | None], settings: dict[str, Any]
+) -> None:
+    import ncut
+    from ncut.report.console import progress_bar
+
+    interrupted = False
+    with _warnings_in_one_line(), progress_bar() as progress:
+        try:
+            report = ncut.analyze(model, progress=progress, **settings)
+        except ncut.AnalysisInterrupted as stopped:
+            report, interrupted = stopped.report, True
+    _deliver(report, *outputs)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _verdict(model: Path, json: Path | None, settings: dict[str, Any]) -> None:
+    import ncut
+    from ncut.report.console import progress_bar
+
+    interrupted = False
+    with _warnings_in_one_line(), progress_bar() as progress:
+        try:
+            found = ncut.verdict(model, progress=progress, **settings)
+        except ncut.VerdictInterrupted as stopped:
+            found, interrupted = stopped.verdict, True
+    _tell(found, json)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _tell(found: Verdict | Profile, json: Path | None) -> None:
+    """Print the summary or the JSON, then write the file that was asked for."""
+    if json == Path("-"):
+        typer.echo(found.to_json())
+        return
+    typer.echo(str(found))
+    if json:
+        found.to_json(json)
+
+
+def _numbers(text: str) -> list[int]:
+    """The numbers of "2-20" or "4,8,12"."""
+    numbers: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            numbers += range(int(first), int(last if dash else first) + 1)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither like 2-20 nor like 4,8,12") from None
+    return numbers
 
 
 def _deliver(report: Report, json: Path | None, html: Path | None, plot: Path | None) -> None:
@@ -260,10 +408,9 @@ def _given(**options: str | None) -> dict[str, Any]:
 def _count_or_auto(text: str) -> Any:
     if text == "auto":
         return text
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is neither a number nor 'auto'") from None
+    if not text.isdecimal():
+        raise typer.BadParameter(f"{text!r} is neither a number nor 'auto'")
+    return int(text)
 
 
 @contextmanager

@@ -52,6 +52,13 @@ class Scan(NamedTuple):
     n_nonzero: int
 
 
+class Squares(NamedTuple):
+    """Sums of squared weights: of those inside clusters, and of all."""
+
+    inside: float
+    total: float
+
+
 def scan(values: NDArray[np.floating]) -> Scan:
     """Count the values of a contiguous array that cannot be edge weights, and the edges."""
     return Scan(*_core.scan(_bits(values)))
@@ -174,6 +181,13 @@ def volumes_and_cuts(
         rows, cols = labels[first_row : first_row + n_rows], labels[first_col : first_col + n_cols]
         _call("add_cut", block.weights, rows, cols, volume, cut)
     return volume, cut
+
+
+def inner_squares(block: Block, rows: NDArray[np.int32], cols: NDArray[np.int32]) -> Squares:
+    """Sums of a block's squared weights, `rows` and `cols` the labels of its vertices."""
+    sums = np.zeros(2)
+    _call("add_squares", block.weights, rows, cols, sums)
+    return Squares(float(sums[0]), float(sums[1]))
 
 
 def permuted(

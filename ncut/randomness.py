@@ -27,6 +27,7 @@ class Purpose(enum.IntEnum):
     SHUFFLE = 0
     KMEANS = 1
     START_VECTORS = 2
+    KMEANS_REPEATS = 3
 
 
 def stream(purpose: Purpose, graph_number: int) -> int:

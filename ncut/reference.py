@@ -74,6 +74,14 @@ def normalized_cut(A: Floats, labels: NDArray[np.integer]) -> float:
     return float(sum(cut / volume for volume, cut in zip(volumes, cuts, strict=True) if volume > 0))
 
 
+def inner_squares(
+    weights: Floats, rows: NDArray[np.integer], cols: NDArray[np.integer]
+) -> tuple[float, float]:
+    """Sums of the squared weights between equal labels, and of all."""
+    squares = weights**2
+    return float(squares[rows[:, None] == cols[None, :]].sum()), float(squares.sum())
+
+
 def symmetric_laplacian(A: Floats) -> Floats:
     """L_sym = I - D^-1/2 A D^-1/2 of a graph in which every vertex has edges."""
     root = np.sqrt(degrees(A))

@@ -27,11 +27,19 @@ class Layer:
         Number of its first vertex.
     size : int
         How many vertices it has.
+    rescalable : bool or None
+        Whether multiplying a vertex's incoming weights by a positive factor and dividing the
+        outgoing ones by it leaves what the network computes as it is: so with a positively
+        homogeneous activation such as ReLU. None: the activation is not known.
+    read_by : tuple of str
+        Names of the parts of the model (modules, or weight arrays) that read the layer's values.
     """
 
     name: str
     start: int
     size: int
+    rescalable: bool | None = None
+    read_by: tuple[str, ...] = ()
 
     @property
     def slice(self) -> slice:
@@ -53,12 +61,38 @@ class Block:
         entries above the diagonal are set: each stands for one undirected edge.
     name : str
         The parameter the weights come from.
+    tie : str
+        Name of the first block with the same weights; empty where no other block has them.
+    tie_transposed : bool
+        Whether the weights are those of the first such block transposed.
+    initial : Initial or None
+        What the weights were like before training, where that was asked for and can be told.
     """
 
     source: int
     target: int
     weights: Weights
     name: str = ""
+    tie: str = ""
+    tie_transposed: bool = False
+    initial: Initial | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Initial:
+    """The distribution that a block's edge weights had at initialization, as a sample.
+
+    Attributes
+    ----------
+    sample : ndarray of float32 or float64, shape (s,)
+        Independent draws of a single edge weight.
+    everywhere : bool
+        Whether every pair of vertices had an edge; false for a grouped convolution, whose
+        edges are where its weights are.
+    """
+
+    sample: NDArray[np.floating]
+    everywhere: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +114,17 @@ class Clustering:
         Cluster of each vertex, 0 to k - 1; -1 for a vertex without edges, which is left out.
     ncut : float
         Normalized cut of the partition, between 0 and k.
-    spectral_ncut : float
-        The same before refinement; equal to `ncut` without.
+    spectral_ncut, refined_ncut : float
+        The normalized cut of the partition that spectral clustering finds, and the same after
+        moving single vertices as long as that lowers it; `ncut` is one of the two.
+    lower_bound : float
+        Every partition into k clusters has a normalized cut of at least this.
+    modularity : float
+        Newman's modularity of the partition.
+    bipartite_modularity : float or None
+        Barber's modularity of the partition; None where edges join layers of one colour.
+    clusterability : float
+        Share of squared weight inside clusters, averaged over the blocks.
     eigenvalues : ndarray of float64, shape (k,)
         The k smallest eigenvalues of the normalized Laplacian, ascending.
     k : int
@@ -94,14 +137,53 @@ class Clustering:
         Whether the residual reached the solver's tolerance.
     n_init : int
         Restarts of k-means.
+    repeated_ncuts : ndarray of float64, shape (n_repeats,)
+        `ncut` for independent repeats of k-means on the same embedding, where asked for.
+    repeated_labels : tuple of ndarray of int32, each of shape (n,)
+        The partitions of these repeats, of the vertices with edges only.
     """
 
     labels: NDArray[np.int32]
     ncut: float
     spectral_ncut: float
+    refined_ncut: float
+    lower_bound: float
+    modularity: float
+    bipartite_modularity: float | None
+    clusterability: float
     eigenvalues: NDArray[np.float64]
     k: int
     solver: str
     residual: float
     converged: bool
     n_init: int
+    repeated_ncuts: NDArray[np.float64]
+    repeated_labels: tuple[NDArray[np.int32], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """A statistic of a network against the same of its shuffles.
+
+    Attributes
+    ----------
+    value : float
+        The network's.
+    shuffled : ndarray of float64, shape (n_shuffles,)
+        The shuffles', in the order of their numbers.
+    mean, std : float or None
+        Mean and population standard deviation of the shuffles; None without shuffles.
+    p_value : float or None
+        One-sided, in the direction of "more clusterable": (r + 1) / (n + 1), where r of n
+        shuffles are at least as clusterable; valid at any time where the number of shuffles was
+        left open. None without shuffles.
+    z_score : float or None
+        (value - mean) / std; None without shuffles and where they do not differ.
+    """
+
+    value: float
+    shuffled: NDArray[np.float64]
+    mean: float | None
+    std: float | None
+    p_value: float | None
+    z_score: float | None

@@ -77,9 +77,15 @@ class ChainBuilder:
         self._scale = factors if self._scale is None else _product(self._scale, factors)
         self._scale_name = name
 
-    def activation(self) -> None:
-        """Apply a function that keeps each neuron in its place."""
+    def activation(self, *, homogeneous: bool) -> None:
+        """Apply a function that keeps each neuron in its place.
+
+        `homogeneous`: multiplying a neuron's value by a positive factor before the function or
+        after it is the same.
+        """
         self._directly_after_layer = False
+        if self.layers and not homogeneous:
+            self.layers[-1] = replace(self.layers[-1], rescalable=False)
 
     def pool(self) -> None:
         """Pool over positions, or change their number, channel by channel."""

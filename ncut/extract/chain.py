@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph, build_graph
-from ncut.types import LeftOut
+from ncut.types import Initial, LeftOut
 
 Scope = Literal["paper", "all"]
 Norm = Literal["l1", "l2"]
+
+MAX_SAMPLE = 2**16
+"""Initial weights that are kept of a layer."""
 
 SINGLE_MATRIX_HINT = (
     "to cluster a single weight matrix W, pass its bipartite adjacency: "
@@ -43,6 +46,13 @@ class ChainLayer:
         flattened convolution also one per channel (fan_in a multiple of c).
     output_scale : ndarray of shape (n_out,), optional
         Factors of the outputs.
+    rescalable : bool or None
+        Whether everything between this layer and the next commutes with positive factors per
+        neuron; None where that is not known.
+    module : str
+        Name of the module that holds the weights, where it differs from `name`.
+    initial : ndarray of the shape of `weight`, optional
+        Weights as the layer is initialized.
     """
 
     name: str
@@ -51,6 +61,9 @@ class ChainLayer:
     groups: int = 1
     input_scale: NDArray[np.floating] | None = None
     output_scale: NDArray[np.floating] | None = None
+    rescalable: bool | None = None
+    module: str = ""
+    initial: NDArray[np.floating] | None = None
 
     @property
     def n_in(self) -> int:
@@ -125,7 +138,78 @@ def chain_to_graph(
         (at, at + 1, edge_weights(layer, norm, vertices[at][1]), layer.name)
         for at, layer in enumerate(readers)
     )
-    return build_graph(vertices, blocks, left_out=[*left_out, *dropped], name=name)
+    graph = build_graph(vertices, blocks, left_out=[*left_out, *dropped], name=name)
+    return _with_roles(graph, [None, *layers] if readers is kept else layers, readers, norm)
+
+
+def _with_roles(
+    graph: NeuronGraph,
+    writers: Sequence[ChainLayer | None],
+    readers: Sequence[ChainLayer],
+    norm: str,
+) -> NeuronGraph:
+    """Tell the graph's layers who reads them and may be rescaled, its blocks which are copies.
+
+    `writers` begin with those of the graph's layers in order, None for the network's input.
+    """
+    ties = _ties(readers)
+    layers = []
+    for number, layer in enumerate(graph.layers):
+        writer, reader = writers[number], next(iter(writers[number + 1 : number + 2]), None)
+        # Factors of a neuron of a shared weight would have to be those of its other copies.
+        shared = any(ties[max(number - 1, 0) : number + 1])
+        is_hidden = writer is not None and reader is not None and not shared
+        layers.append(
+            replace(
+                layer,
+                rescalable=writer.rescalable if writer and is_hidden else False,
+                read_by=(reader.module or reader.name,) if reader else (),
+            )
+        )
+    blocks = []
+    for block, reader, tie in zip(graph.blocks, readers, ties, strict=True):
+        initial = _initial(reader, norm, graph.layers[block.source].size)
+        name, transposed = tie or ("", False)
+        blocks.append(replace(block, tie=name, tie_transposed=transposed, initial=initial))
+    return replace(graph, layers=tuple(layers), blocks=tuple(blocks))
+
+
+def _initial(layer: ChainLayer, norm: str, n_before: int) -> Initial | None:
+    """A sample of the edge weights that a layer has as it is initialized.
+
+    A batch norm has no say in it: as it starts, its scale is 1, to within its eps.
+    """
+    if layer.initial is None:
+        return None
+    plain = replace(layer, weight=layer.initial, input_scale=None, output_scale=None)
+    matrix = edge_weights(plain, norm, n_before)
+    everywhere = layer.kind == "linear" or layer.groups == 1
+    values = matrix.ravel() if everywhere else matrix[matrix > 0]
+    step = -(-values.size // MAX_SAMPLE)
+    # Initial weights are independent of each other, so any of them are a random sample.
+    return Initial(np.ascontiguousarray(values[::step]), everywhere)
+
+
+def _ties(layers: Sequence[ChainLayer]) -> list[tuple[str, bool] | None]:
+    """For each layer that has the weights of others, the first one's name, and if transposed."""
+    ties: list[tuple[str, bool] | None] = [None] * len(layers)
+    for at, layer in enumerate(layers):
+        for before, first in enumerate(layers[:at]):
+            if ties[before] is not None and ties[before] != (first.name, False):
+                continue  # a copy itself: its original has been compared
+            transposed = not _equal(layer.weight, first.weight)
+            if transposed and not (layer.kind == "linear" and _equal(layer.weight.T, first.weight)):
+                continue
+            ties[before], ties[at] = (first.name, False), (first.name, transposed)
+            break
+    return ties
+
+
+def _equal(first: NDArray[np.floating], second: NDArray[np.floating]) -> bool:
+    """Whether two arrays of weights are the same; weights trained apart never are."""
+    if first.shape != second.shape or not np.array_equal(first[0], second[0]):
+        return False
+    return np.array_equal(first, second)
 
 
 def check_options(scope: str, norm: str) -> None:

@@ -31,6 +31,7 @@ def read_graph(
     norm: str = "l1",
     layers: Sequence[str] | None = None,
     name: str | None = None,
+    initial: bool = False,
 ) -> NeuronGraph:
     """Turn a model into the weighted, undirected graph of its neurons.
 
@@ -60,6 +61,9 @@ def read_graph(
         the order is inferred (see `ncut.extract.state_dict.read_arrays`).
     name : str, optional
         The model's name for reports; by default its class or the file's name.
+    initial : bool, default False
+        Also record what each layer's weights are like as its `reset_parameters` makes them, which
+        the null model "init" needs; torch modules only.
 
     Raises
     ------
@@ -81,6 +85,11 @@ def read_graph(
     [4, 3, 2]
     """
     check_options(scope, norm)
+    if initial and not _is_module(model):
+        raise InputError(
+            "initial: only a torch module tells how its layers are initialized, got "
+            f"{type(model).__name__}; null='init' needs that"
+        )
     if isinstance(model, str | Path):
         return _read_path(Path(model), scope, norm, layers, name)
     if isinstance(model, NeuronGraph) or _is_sparse(model):
@@ -98,7 +107,7 @@ def read_graph(
     elif _is_module(model):
         from ncut.extract.torch_module import read_module
 
-        chain, left_out = read_module(model)
+        chain, left_out = read_module(model, initial=initial)
         default = type(model).__name__
     else:
         chain, left_out, default = _read_sequence(model), [], "weights"

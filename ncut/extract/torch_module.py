@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ncut.errors import InputError, ModelError, import_extra
+from ncut.extract.arrays import as_array
 from ncut.extract.builder import ADVICE, ChainBuilder
 from ncut.extract.chain import ChainLayer
 from ncut.extract.torch_operations import MODULES, Shape, Step, handler
@@ -18,7 +24,9 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
 
-def read_module(module: nn.Module) -> tuple[list[ChainLayer], list[LeftOut]]:
+def read_module(
+    module: nn.Module, *, initial: bool = False
+) -> tuple[list[ChainLayer], list[LeftOut]]:
     """Read the weight layers of a module in the order of its forward pass.
 
     The forward pass is traced symbolically (torch.fx) and never run; hooks are not called.
@@ -29,6 +37,8 @@ def read_module(module: nn.Module) -> tuple[list[ChainLayer], list[LeftOut]]:
     module : torch.nn.Module
         Linear, convolution, batch norm, activation, dropout, pooling and flattening layers
         (or the functions of the same names), each reading the value before it.
+    initial : bool
+        Whether to add weights as each layer's `reset_parameters` makes them.
 
     Returns
     -------
@@ -52,7 +62,38 @@ def read_module(module: nn.Module) -> tuple[list[ChainLayer], list[LeftOut]]:
             _apply(builder, _step(node, source, module, used), name)
     builder.finish()
     _note_unused(builder, module, used)
-    return builder.layers, builder.left_out
+    if not initial:
+        return builder.layers, builder.left_out
+    layers = [
+        replace(layer, initial=_initial_weight(module.get_submodule(layer.module), number))
+        for number, layer in enumerate(builder.layers)
+    ]
+    return layers, builder.left_out
+
+
+def _initial_weight(layer: Any, number: int) -> NDArray[np.floating] | None:
+    """Weights as the layer's `reset_parameters` makes them; None where it tells none.
+
+    It runs on a copy without masks and parametrizations, with a seed of its own.
+    """
+    import torch
+    from torch.nn.utils import parametrize
+    from torch.nn.utils import prune as untyped_prune
+
+    prune: Any = untyped_prune
+    try:
+        fresh = copy.deepcopy(layer)
+        if parametrize.is_parametrized(fresh, "weight"):
+            parametrize.remove_parametrizations(fresh, "weight", leave_parametrized=True)
+        if hasattr(fresh, "weight_orig"):
+            prune.remove(fresh, "weight")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(number)
+            fresh.reset_parameters()
+        weight = as_array(fresh.weight, "initial weight")
+    except Exception:  # whatever a user's own layer does: it does not tell then
+        return None
+    return weight.T if weight.ndim == 2 else weight
 
 
 def _apply(builder: ChainBuilder, step: Step, model: str) -> None:
@@ -199,12 +240,12 @@ def _step(node: fx.Node, source: fx.Node, root: nn.Module, used: dict[str, int])
     target, place = node.target, _place(node)
     if node.op != "call_module":
         name = target if isinstance(target, str) else _function_name(target)
-        return Step(node.name, name, place, args, kwargs)
+        return Step(node.name, name, place, "", args, kwargs)
     target = str(target)
     used[target] = used.get(target, 0) + 1
     name = target if used[target] == 1 else f"{target} (call {used[target]})"
     module = root.get_submodule(target)
-    return Step(name, _class_name(module), place, args, kwargs, module)
+    return Step(name, _class_name(module), place, target, args, kwargs, module)
 
 
 def _argument(value: Any) -> Any:

@@ -37,6 +37,8 @@ class Step:
         Name of the torch.nn class, the function or the method.
     place : str
         The operation and where it stands, for messages.
+    target : str
+        The module's qualified name.
     args, kwargs
         Its arguments except for the value it reads; `Shape()` stands for a size.
     module : torch.nn.Module or None
@@ -46,6 +48,7 @@ class Step:
     name: str
     operation: str
     place: str
+    target: str = ""
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] | None = None
     module: Any = None
@@ -66,12 +69,14 @@ def handler(step: Step) -> Handler | None:
 
 
 def _linear(builder: ChainBuilder, step: Step) -> None:
-    builder.add(ChainLayer(step.name, _weight(step.module).T, "linear"))
+    weight = _weight(step.module).T
+    builder.add(ChainLayer(step.name, weight, "linear", rescalable=True, module=step.target))
 
 
 def _convolution(builder: ChainBuilder, step: Step) -> None:
     weight = _weight(step.module)
-    builder.add(ChainLayer(step.name, weight, "conv", groups=int(step.module.groups)))
+    groups = int(step.module.groups)
+    builder.add(ChainLayer(step.name, weight, "conv", groups, rescalable=True, module=step.target))
 
 
 def _batch_norm(builder: ChainBuilder, step: Step) -> None:
@@ -80,7 +85,7 @@ def _batch_norm(builder: ChainBuilder, step: Step) -> None:
         builder.note(
             step.name, (norm.num_features,), "batch norm without running statistics: not folded"
         )
-        builder.activation()
+        builder.activation(homogeneous=False)
         return
     gamma = None if norm.weight is None else as_array(norm.weight, step.place)
     variance = as_array(norm.running_var, step.place)
@@ -91,11 +96,29 @@ def _data_norm(builder: ChainBuilder, step: Step) -> None:
     weight = getattr(step.module, "weight", None)
     shape = () if weight is None else tuple(weight.shape)
     builder.note(step.name, shape, f"{step.operation}: its scale depends on the data, not folded")
-    builder.activation()
+    builder.activation(homogeneous=False)
 
 
 def _activation(builder: ChainBuilder, step: Step) -> None:
-    builder.activation()
+    builder.activation(homogeneous=False)
+
+
+def _homogeneous(builder: ChainBuilder, step: Step) -> None:
+    builder.activation(homogeneous=True)
+
+
+def _threshold(builder: ChainBuilder, step: Step) -> None:
+    """max(x, 0) in other words, or not."""
+    numbers = [
+        getattr(step.module, name, step.argument(at, name))
+        for at, name in enumerate(("threshold", "value"))
+    ]
+    builder.activation(homogeneous=numbers == [0, 0])
+
+
+def _clamp(builder: ChainBuilder, step: Step) -> None:
+    low, high = step.argument(0, "min"), step.argument(1, "max")
+    builder.activation(homogeneous=low == 0 and high is None)
 
 
 def _keep(builder: ChainBuilder, step: Step) -> None:
@@ -104,6 +127,12 @@ def _keep(builder: ChainBuilder, step: Step) -> None:
 
 def _pool(builder: ChainBuilder, step: Step) -> None:
     builder.pool()
+
+
+def _pad(builder: ChainBuilder, step: Step) -> None:
+    builder.pool()
+    if step.module.value != 0:
+        builder.activation(homogeneous=False)
 
 
 def _rearrange(builder: ChainBuilder, step: Step) -> None:
@@ -181,15 +210,15 @@ def _weight_tensor(layer: Any) -> Any:
 
 
 _ACTIVATION_MODULES = (
-    "CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid LogSoftmax Mish "
-    "PReLU RReLU ReLU ReLU6 SELU SiLU Sigmoid Softmax Softmax2d Softmin Softplus Softshrink "
-    "Softsign Tanh Tanhshrink Threshold"
+    "CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh LogSigmoid LogSoftmax Mish ReLU6 "
+    "SELU SiLU Sigmoid Softmax Softmax2d Softmin Softplus Softshrink Softsign Tanh Tanhshrink"
 )
+_HOMOGENEOUS_MODULES = "LeakyReLU PReLU RReLU ReLU"
 _POOLING_MODULES = (
     "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d "
     "AdaptiveMaxPool3d AvgPool1d AvgPool2d AvgPool3d FractionalMaxPool2d FractionalMaxPool3d "
     "LPPool1d LPPool2d LPPool3d MaxPool1d MaxPool2d MaxPool3d Upsample ZeroPad1d ZeroPad2d "
-    "ZeroPad3d ConstantPad1d ConstantPad2d ConstantPad3d ReflectionPad1d ReflectionPad2d "
+    "ZeroPad3d ReflectionPad1d ReflectionPad2d "
     "ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d CircularPad1d "
     "CircularPad2d CircularPad3d"
 )
@@ -198,11 +227,11 @@ _DATA_NORM_MODULES = (
     "LayerNorm GroupNorm RMSNorm LocalResponseNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d"
 )
 _ACTIVATION_FUNCTIONS = (
-    "abs abs_ celu celu_ clamp clamp_ clamp_max clamp_min clip cos elu elu_ erf exp gelu "
-    "hardshrink hardsigmoid hardswish hardtanh hardtanh_ leaky_relu leaky_relu_ log_softmax "
-    "logsigmoid mish relu relu6 relu_ rrelu rrelu_ selu selu_ sigmoid sigmoid_ silu sin softmax "
-    "softmin softplus softshrink softsign square tanh tanh_ tanhshrink threshold threshold_"
+    "celu celu_ clamp_max cos elu elu_ erf exp gelu hardshrink hardsigmoid hardswish hardtanh "
+    "hardtanh_ log_softmax logsigmoid mish relu6 selu selu_ sigmoid sigmoid_ silu sin softmax "
+    "softmin softplus softshrink softsign square tanh tanh_ tanhshrink"
 )
+_HOMOGENEOUS_FUNCTIONS = "abs abs_ leaky_relu leaky_relu_ relu relu_ rrelu rrelu_"
 _POOLING_FUNCTIONS = (
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d "
     "adaptive_max_pool2d adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d lp_pool1d lp_pool2d "
@@ -224,6 +253,9 @@ MODULES = _table(
     ("BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm", _batch_norm),
     (_DATA_NORM_MODULES, _data_norm),
     (_ACTIVATION_MODULES, _activation),
+    (_HOMOGENEOUS_MODULES, _homogeneous),
+    ("Threshold", _threshold),
+    ("ConstantPad1d ConstantPad2d ConstantPad3d", _pad),
     (_POOLING_MODULES, _pool),
     (_DROPOUT_MODULES + " Identity", _keep),
     ("Flatten", _flatten_module),
@@ -231,6 +263,9 @@ MODULES = _table(
 )
 FUNCTIONS = _table(
     (_ACTIVATION_FUNCTIONS, _activation),
+    (_HOMOGENEOUS_FUNCTIONS, _homogeneous),
+    ("threshold threshold_", _threshold),
+    ("clamp clamp_ clamp_min clip", _clamp),
     (_POOLING_FUNCTIONS, _pool),
     (_KEEPING_FUNCTIONS, _keep),
     ("flatten", _flatten_function),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -132,19 +132,64 @@ class NeuronGraph:
         rows = [np.flatnonzero(connected[layer.slice]) for layer in self.layers]
         starts = np.concatenate([[0], np.cumsum([r.size for r in rows])])
         layers = tuple(
-            Layer(layer.name, int(start), r.size)
+            replace(layer, start=int(start), size=r.size)
             for layer, start, r in zip(self.layers, starts, rows, strict=False)
         )
         blocks = tuple(
-            Block(
-                block.source,
-                block.target,
-                _select(block.weights, rows[block.source], rows[block.target]),
-                block.name,
-            )
+            replace(block, weights=_select(block.weights, rows[block.source], rows[block.target]))
             for block in self.blocks
         )
         return NeuronGraph(layers, blocks, self.left_out, self.name), kept
+
+    def normalized(self, convention: str) -> NeuronGraph:
+        """The graph with the weights that the network has under a convention of scale.
+
+        Multiplying a ReLU neuron's incoming weights by a positive factor and dividing its
+        outgoing ones by it changes the weights, not what the network computes. A convention
+        chooses one of all these networks, so that the n-cut depends on what is computed alone
+        (and on the scale of neurons that a convention cannot rescale, such as dead ones).
+
+        Parameters
+        ----------
+        convention : {"none", "l2", "l1", "balanced"}
+            "none": the graph itself. "l2", "l1": each hidden neuron's incoming weights get a
+            Euclidean norm, or a sum, of 1. "balanced": each hidden neuron's incoming and outgoing
+            weights get the same Euclidean norm.
+
+        Raises
+        ------
+        InputError
+            If there is no such convention, or no layer that can be rescaled: all activations are
+            known not to be positively homogeneous, or there are no hidden layers, or the graph
+            comes from an adjacency matrix.
+
+        Source: Stock, Graham, Gribonval and Jégou (2019), Equi-normalization of neural networks
+        ("balanced").
+        """
+        from ncut.graphs.normalize import normalized
+
+        return normalized(self, convention)
+
+    def rescaled(self, seed: int = 0, sigma: float = 1.0) -> NeuronGraph:
+        """A network that computes the same with other weights: neurons rescaled at random.
+
+        Parameters
+        ----------
+        seed : int, default 0
+            The same seed gives the same factors; those of a layer depend on no other layer.
+        sigma : float, default 1.0
+            Standard deviation of the logarithm of each hidden neuron's factor.
+
+        Raises
+        ------
+        InputError
+            If sigma is negative or not finite, or there is no layer that can be rescaled.
+
+        Source: Neyshabur, Salakhutdinov and Srebro (2015), Path-SGD, section 2.
+        """
+        from ncut.graphs.normalize import rescaled
+
+        return rescaled(self, seed, sigma)
 
     def placed_blocks(self) -> list[tuple[int, int, Block]]:
         """Each block with the first vertex of its source and of its target layer."""

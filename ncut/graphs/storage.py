@@ -26,7 +26,10 @@ def save_graph(graph: NeuronGraph, path: str | Path) -> None:
         "format": FORMAT,
         "name": graph.name,
         "layers": [[layer.name, layer.size] for layer in graph.layers],
+        "rescalable": [layer.rescalable for layer in graph.layers],
+        "read_by": [layer.read_by for layer in graph.layers],
         "blocks": [[block.source, block.target, block.name] for block in graph.blocks],
+        "ties": [[block.tie, block.tie_transposed] for block in graph.blocks],
         "left_out": [[item.name, list(item.shape), item.reason] for item in graph.left_out],
     }
     arrays: dict[str, Any] = {HEADER: np.array(json.dumps(header))}
@@ -75,14 +78,26 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelError(f"saved graph does not have format {FORMAT!r}")
     layers: list[Layer] = []
-    for name, size in header["layers"]:
+    n_layers, n_blocks = len(header["layers"]), len(header["blocks"])
+    # What a layer and a block may do came later to the format than they did.
+    roles = zip(
+        header.get("rescalable", [None] * n_layers),
+        header.get("read_by", [()] * n_layers),
+        strict=True,
+    )
+    ties = header.get("ties", [("", False)] * n_blocks)
+    for (name, size), (rescalable, read_by) in zip(header["layers"], roles, strict=True):
         start = layers[-1].start + layers[-1].size if layers else 0
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise ModelError(f"saved graph: layer {name!r} has size {size!r}")
-        layers.append(Layer(str(name), start, size))
+        if rescalable not in (True, False, None):
+            raise ModelError(f"saved graph: layer {name!r} is marked {rescalable!r}")
+        layers.append(Layer(str(name), start, size, rescalable, tuple(map(str, read_by))))
     blocks: list[Block] = []
     ends: list[tuple[int, int]] = []
-    for number, (source, target, name) in enumerate(header["blocks"]):
+    for number, ((source, target, name), (tie, transposed)) in enumerate(
+        zip(header["blocks"], ties, strict=True)
+    ):
         if not 0 <= source <= target < len(layers) or (ends and ends[-1] >= (source, target)):
             raise ModelError(f"saved graph: block {name!r} lies between unknown layers")
         ends.append((source, target))
@@ -101,7 +116,7 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
                 raise ModelError(f"saved graph: block {name!r} must lie above the diagonal")
             weights = canonical_csr(matrix)
         _check_saved_block(weights, layers[source], layers[target], name)
-        blocks.append(Block(source, target, weights, name))
+        blocks.append(Block(source, target, weights, name, str(tie), bool(transposed)))
     if not blocks:
         raise ModelError("saved graph: has no blocks of weights")
     return NeuronGraph(

@@ -1,15 +1,18 @@
-"""Null models: shuffled networks, their normalized cuts, and the comparison with ours."""
+"""Null models: shuffled networks, what is measured on them, and the comparison with ours."""
 
-from ncut.nulls.distribution import Interrupted, cluster_shuffles
-from ncut.nulls.models import NULL_MODELS, check_null, shuffle
-from ncut.nulls.statistics import Comparison, compare
+from ncut.axes import NULL_MODELS
+from ncut.nulls.distribution import Interrupted, over_shuffles
+from ncut.nulls.models import check_null, check_null_fits, null_notes, shuffle
+from ncut.nulls.statistics import compare, compare_all
 
 __all__ = [
     "NULL_MODELS",
-    "Comparison",
     "Interrupted",
     "check_null",
-    "cluster_shuffles",
+    "check_null_fits",
     "compare",
+    "compare_all",
+    "null_notes",
+    "over_shuffles",
     "shuffle",
 ]

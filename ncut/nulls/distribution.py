@@ -1,96 +1,103 @@
-"""The n-cuts of many shuffled networks, in parallel."""
+"""Measurements of many shuffled networks, in parallel."""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from queue import SimpleQueue
+from typing import Generic, TypeVar
 
 from ncut.graphs import NeuronGraph
-from ncut.graphs.validate import check_n_clusters
 from ncut.nulls.models import shuffle_connected
-from ncut.spectral.clustering import cluster_connected
-from ncut.types import Clustering
 
 LARGE_BYTES = 2**30
 """Weights that shuffled copies may take together, unless a single one takes more."""
 
 Progress = Callable[[int, int], None]
 
+T = TypeVar("T")
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during the shuffles; `finished` holds the clusterings of those done, in order."""
+Measure = Callable[[NeuronGraph, int, int], T]
+"""What to measure: (graph without isolated vertices, its number, threads) -> result."""
 
-    def __init__(self, finished: list[Clustering]) -> None:
+
+class Interrupted(KeyboardInterrupt, Generic[T]):
+    """Ctrl-C during the shuffles; `finished` holds the results of those done, in order."""
+
+    def __init__(self, finished: list[T]) -> None:
         super().__init__(f"stopped after {len(finished)} shuffles")
         self.finished = finished
 
 
-def cluster_shuffles(
+def over_shuffles(
     graph: NeuronGraph,
-    k: int,
     n_shuffles: int,
+    measure: Measure[T],
     *,
     null: str,
-    n_init: int,
-    solver: str,
-    refine: bool,
+    normalize: str,
     seed: int,
     threads: int,
     progress: Progress | None = None,
-) -> list[Clustering]:
-    """Shuffle and cluster a graph without isolated vertices `n_shuffles` times.
+    stop: Callable[[Sequence[T]], bool] | None = None,
+) -> list[T]:
+    """Shuffle a graph without isolated vertices `n_shuffles` times, and measure each shuffle.
 
-    Returns a clustering for each shuffle, in the order of their numbers; it depends on the seed
-    alone. Small graphs are shuffled and clustered side by side, one to a thread; of large ones
-    (over LARGE_BYTES of weights in all copies) one at a time, with all threads inside it. So
-    memory is bounded by LARGE_BYTES, or two copies. `progress(done, n_shuffles)` is called from
-    this thread.
+    Returns the results in the order of the shuffles' numbers; they depend on the seed alone.
+    Weights are shuffled first and brought to the convention `normalize` after that, as the
+    network's own are. Small graphs are measured side by side, one to a thread; large ones (over
+    LARGE_BYTES of weights in all copies) one at a time, with all threads inside it. So memory is
+    bounded by LARGE_BYTES, or two copies. `progress(done, n_shuffles)` is called from this
+    thread.
+
+    `stop` is asked after each result, with all results up to the first one that is missing; when
+    it says so, later ones are dropped, so that where it ends depends on the results alone.
 
     Raises
     ------
     Interrupted
-        On Ctrl-C, after the shuffles under way have ended; it carries what is finished.
+        On Ctrl-C, after the shuffles under way have ended; it carries what is finished (with
+        `stop` up to the first that is missing).
     """
-
     side_by_side = threads if threads * graph.n_bytes <= LARGE_BYTES else 1
 
-    def one(number: int) -> Clustering:
-        shuffled, _ = shuffle_connected(graph, null, seed, number).without_isolated()
-        check_n_clusters(k, shuffled.n_vertices)  # shuffles isolate vertices of sparse layers
-        return cluster_connected(
-            shuffled,
-            k,
-            n_init=n_init,
-            solver=solver,
-            refine=refine,
-            seed=seed,
-            graph_number=number + 1,
-            threads=threads // side_by_side,
-        )
+    def one(number: int) -> T:
+        shuffled = shuffle_connected(graph, null, seed, number).normalized(normalize)
+        connected, _ = shuffled.without_isolated()
+        return measure(connected, number + 1, threads // side_by_side)
 
-    finished: dict[int, Clustering] = {}
+    finished: dict[int, T] = {}
+    results: list[T] = []
     try:
-        for number, clustering in _in_threads(one, n_shuffles, side_by_side):
-            finished[number] = clustering
-            if progress is not None:
-                progress(len(finished), n_shuffles)
+        # Closed before anything leaves this function, so that no thread works on behind it.
+        with closing(_in_threads(one, n_shuffles, side_by_side)) as tasks:
+            for number, result in tasks:
+                finished[number] = result
+                if progress is not None:
+                    progress(len(finished), n_shuffles)
+                while len(results) in finished:
+                    results.append(finished[len(results)])
+                    if stop is not None and stop(results):
+                        return results
     except KeyboardInterrupt:
-        raise Interrupted([finished[number] for number in sorted(finished)]) from None
-    return [finished[number] for number in range(n_shuffles)]
+        if stop is None:
+            results = [finished[number] for number in sorted(finished)]
+        raise Interrupted(results) from None
+    return results
 
 
 def _in_threads(
-    task: Callable[[int], Clustering], n_tasks: int, n_threads: int
-) -> Iterator[tuple[int, Clustering]]:
+    task: Callable[[int], T], n_tasks: int, n_threads: int
+) -> Generator[tuple[int, T], None, None]:
     """(i, task(i)) for all i below n_tasks, as they are finished; at most n_threads at a time.
 
     A task's exception is raised here, and no further task is started. The threads talk to this
     one through a queue that Ctrl-C cannot leave locked, which is not so for the waiting functions
     of concurrent.futures: interrupted at the wrong moment, they block their workers for ever.
     """
-    results: SimpleQueue[tuple[int, Clustering | None, BaseException | None]] = SimpleQueue()
+    results: SimpleQueue[tuple[int, T | None, BaseException | None]] = SimpleQueue()
     numbers = itertools.count()
     stopped = threading.Event()
 

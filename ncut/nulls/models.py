@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
+from ncut.axes import NULL_MODELS
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
+from ncut.nulls.strength import with_strengths_of
 from ncut.randomness import MAX_GRAPHS, Purpose, check_seed, stream
 from ncut.spectral.cut import as_graph
 from ncut.types import Block
 
-NULL_MODELS: dict[str, str] = {
-    "layer": "all weights of a layer, zeros included, in random places",
-    "layer-nonzero": "the non-zero weights of a layer permuted among their places",
-    "layer-nonzero-kde": "the non-zero weights of a layer redrawn from their density, in place",
-    "layer-kde": "the weights of a layer in random places, the non-zero ones redrawn",
-}
-"""Each null model's name, and what it does with the weights of a layer."""
-
 KDE_BANDWIDTH = 0.01
 
 
-def check_null(null: str) -> None:
-    """Refuse a null model that does not exist."""
+def check_null(null: str) -> str:
+    """Return a null model's name, or refuse one that does not exist."""
     if not isinstance(null, str) or null not in NULL_MODELS:
         raise InputError(f"null: must be one of {', '.join(NULL_MODELS)}, got {null!r}")
+    return null
+
+
+def check_null_fits(graph: NeuronGraph, null: str) -> None:
+    """Refuse a null model that needs to know what the graph does not tell."""
+    if null == "init" and any(block.initial is None for block in graph.blocks):
+        names = ", ".join(repr(block.name) for block in graph.blocks if block.initial is None)
+        raise InputError(
+            "null: 'init' needs to know how the layers were initialized, which only torch modules "
+            f"with reset_parameters() tell, read with initial=True; not known of {names}"
+        )
+
+
+def null_notes(graph: NeuronGraph, null: str) -> list[str]:
+    """Sentences on what a null model could not do for a graph without isolated vertices."""
+    if null != "tied":
+        return []
+    if not any(block.tie for block in graph.blocks):
+        return ["no layer's weights are used twice, so that null='tied' is the same as 'layer'"]
+    originals = _originals(graph)
+    alone = [
+        block.name
+        for position, block in enumerate(graph.blocks)
+        if block.tie and originals[position] == position and block.name != block.tie
+    ]
+    if not alone:
+        return []
+    return [
+        f"null='tied' shuffles {', '.join(alone)} apart from what they are copies of: without "
+        "isolated neurons they have other shapes"
+    ]
 
 
 def shuffle(graph: Any, null: str = "layer", seed: int = 0, number: int = 0) -> NeuronGraph:
@@ -46,6 +72,10 @@ def shuffle(graph: Any, null: str = "layer", seed: int = 0, number: int = 0) -> 
         non-zero entries among their places, so the topology stays. "layer-nonzero-kde": redraws
         the non-zero entries in place from a Gaussian kernel density estimate (bandwidth 0.01)
         of the block's non-zero entries. "layer-kde": the same after permuting all entries.
+        "strength": as "layer-nonzero", then rows and columns scaled so that each vertex keeps its
+        sums in each block. "tied": as "layer", with copies of one block permuted alike. "init":
+        draws from each layer's distribution at initialization, where the graph was read from a
+        torch module with `initial=True`.
     seed, number : int, default 0
         Shuffle `number` of `seed` is the same everywhere: `ncut.analyze(..., seed=seed)`
         compares the network with numbers 0, 1, 2, and so on.
@@ -53,13 +83,14 @@ def shuffle(graph: Any, null: str = "layer", seed: int = 0, number: int = 0) -> 
     Raises
     ------
     InputError
-        If `null` is unknown.
+        If `null` is unknown, or needs what the graph does not tell.
 
     Source: Filan et al. (2021), section 1.2 and appendix A.6.
     """
     check_null(null)
     number = _check_number(number)
     connected, _ = as_graph(graph).without_isolated()
+    check_null_fits(connected, null)
     return shuffle_connected(connected, null, check_seed(seed), number)
 
 
@@ -74,16 +105,12 @@ def _check_number(number: object) -> int:
 def shuffle_connected(graph: NeuronGraph, null: str, seed: int, number: int) -> NeuronGraph:
     """`shuffle` for a graph without isolated vertices, arguments checked by the caller."""
     key = stream(Purpose.SHUFFLE, number + 1)
+    originals = _originals(graph) if null == "tied" else range(len(graph.blocks))
     blocks = tuple(
-        Block(
-            block.source,
-            block.target,
-            _shuffled(block, null, _BlockRandom(seed, key, 2 * position)),
-            block.name,
-        )
-        for position, block in enumerate(graph.blocks)
+        replace(block, weights=_shuffled(block, null, _BlockRandom(seed, key, 2 * original)))
+        for block, original in zip(graph.blocks, originals, strict=True)
     )
-    return NeuronGraph(graph.layers, blocks, graph.left_out, graph.name)
+    return replace(graph, blocks=blocks)
 
 
 class _BlockRandom:
@@ -94,13 +121,34 @@ class _BlockRandom:
         self.values = (seed, key, substream + 1)
 
 
+def _originals(graph: NeuronGraph) -> list[int]:
+    """For each block the position of the one that it is a copy of, or its own."""
+    firsts: dict[Any, int] = {}
+    found = []
+    for position, block in enumerate(graph.blocks):
+        if not block.tie:
+            found.append(position)
+            continue
+        shape = block.weights.shape[::-1] if block.tie_transposed else block.weights.shape
+        # Copies are shuffled alike if they are kept alike.
+        entry_bytes = max(4, block.weights.dtype.itemsize)
+        kept_as = (entry_bytes, getattr(block.weights, "nnz", None))
+        found.append(firsts.setdefault((block.tie, shape, kept_as), position))
+    return found
+
+
 def _shuffled(block: Block, null: str, random: _BlockRandom) -> Any:
-    within_layer = block.source == block.target
-    weights = block.weights
+    weights, within_layer = block.weights, block.source == block.target
+    if null == "tied":
+        return _permuted_as_tied(block, random)
+    if null == "init":
+        return _initial(block, random)
     if null in ("layer", "layer-kde"):
         weights = _permuted_everywhere(weights, within_layer, random)
     if null == "layer":
         return weights
+    if null == "strength":
+        return with_strengths_of(block, _with_nonzeros(weights, "layer-nonzero", random))
     return _with_nonzeros(weights, null, random)
 
 
@@ -110,6 +158,44 @@ def _permuted_everywhere(weights: Any, within_layer: bool, random: _BlockRandom)
     indptr, indices = kernels.random_pattern(weights, within_layer, *random.places)
     data = kernels.permuted(weights.data, *random.values)
     return type(weights)((data, indices, indptr), shape=weights.shape)
+
+
+def _permuted_as_tied(block: Block, random: _BlockRandom) -> Any:
+    """All entries permuted, in an order that depends on their number alone."""
+    weights = block.weights
+    # How large arrays are dealt out depends on the size of an entry.
+    if block.tie and weights.dtype.itemsize < 8:
+        weights = weights.astype(np.float32)
+    if not block.tie_transposed:
+        return _permuted_everywhere(weights, block.source == block.target, random)
+    turned = weights.T
+    turned = np.ascontiguousarray(turned) if isinstance(turned, np.ndarray) else _sorted(turned)
+    back = _permuted_everywhere(turned, False, random).T
+    return np.ascontiguousarray(back) if isinstance(back, np.ndarray) else _sorted(back)
+
+
+def _sorted(matrix: Any) -> Any:
+    converted = matrix.tocsr()
+    converted.sort_indices()
+    return converted
+
+
+def _initial(block: Block, random: _BlockRandom) -> Any:
+    """Weights drawn from the block's distribution at initialization."""
+    initial, weights = block.initial, block.weights
+    assert initial is not None  # check_null_fits
+    sample = np.ascontiguousarray(initial.sample)
+    if initial.everywhere:
+        drawn = np.empty(weights.shape, dtype=sample.dtype)
+        kernels.draw_kde(sample, 0.0, drawn.reshape(-1), *random.values)
+        return drawn
+    drawn = np.empty(weights.nnz if hasattr(weights, "nnz") else (weights != 0).sum(), sample.dtype)
+    kernels.draw_kde(sample, 0.0, drawn, *random.values)
+    if isinstance(weights, np.ndarray):
+        changed = np.zeros(weights.shape, dtype=sample.dtype)
+        changed[weights != 0] = drawn
+        return changed
+    return type(weights)((drawn, weights.indices, weights.indptr), shape=weights.shape)
 
 
 def _with_nonzeros(weights: Any, null: str, random: _BlockRandom) -> Any:

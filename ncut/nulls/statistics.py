@@ -1,43 +1,85 @@
-"""How unusual a network's n-cut is among those of its shuffles."""
+"""How unusual a network's statistics are among those of its shuffles."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.axes import STATISTICS
+from ncut.types import Clustering, Comparison
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A network's n-cut against the n-cuts of its shuffles; all None without shuffles.
+MIN_REPEATS = 3
 
-    Attributes
-    ----------
-    mean, std : float or None
-        Mean and population standard deviation of the shuffles' n-cuts.
-    p_value : float or None
-        Left one-sided, (r + 1) / (n + 1), where r of n shuffles have an n-cut as low or lower.
-    z_score : float or None
-        (n-cut - mean) / std; None if all shuffles have the same n-cut.
-    """
-
-    mean: float | None
-    std: float | None
-    p_value: float | None
-    z_score: float | None
+PValue = Callable[[NDArray[np.bool_]], float]
 
 
-def compare(ncut: float, shuffled: NDArray[np.float64]) -> Comparison:
-    """Compare one n-cut with those of n shuffles, shape (n,).
+def p_value(as_clusterable: NDArray[np.bool_]) -> float:
+    """(r + 1) / (n + 1) for r of n shuffles at least as clusterable as the network.
 
     Source: North, Curtis and Sham (2002), A note on the calculation of empirical P values from
     Monte Carlo procedures.
     """
+    return (int(np.count_nonzero(as_clusterable)) + 1) / (as_clusterable.size + 1)
+
+
+def compare(
+    value: float, shuffled: NDArray[np.float64], *, low: bool = True, p: PValue = p_value
+) -> Comparison:
+    """Compare a statistic with those of n shuffles, shape (n,).
+
+    `low`: whether small values mean clusterable. `p` makes the p-value of which shuffles are at
+    least as clusterable.
+    """
     if not shuffled.size:
-        return Comparison(None, None, None, None)
+        return Comparison(value, shuffled, None, None, None, None)
     mean, std = float(shuffled.mean()), float(shuffled.std())
-    p_value = (int(np.count_nonzero(shuffled <= ncut)) + 1) / (shuffled.size + 1)
     # Equal numbers have a spread of a few rounding errors, which is no spread.
     spread = std > 1e-12 * max(abs(mean), 1.0)
-    return Comparison(mean, std, p_value, (ncut - mean) / std if spread else None)
+    return Comparison(
+        value=value,
+        shuffled=shuffled,
+        mean=mean,
+        std=std,
+        p_value=p(shuffled <= value if low else shuffled >= value),
+        z_score=(value - mean) / std if spread else None,
+    )
+
+
+def compare_all(
+    network: Clustering, shuffles: Sequence[Clustering], p: PValue = p_value
+) -> dict[str, Comparison]:
+    """Every statistic that the network has, by its name, against those of the shuffles."""
+    compared = {}
+    for name, statistic in STATISTICS.items():
+        value = getattr(network, name)
+        if value is not None:
+            shuffled = np.array([getattr(one, name) for one in shuffles], dtype=np.float64)
+            compared[name] = compare(value, shuffled, low=statistic.low_is_clusterable, p=p)
+    return compared
+
+
+def repeat_std(ncuts: NDArray[np.float64], again: NDArray[np.float64]) -> float | None:
+    """Standard deviation of the noise in numbers of which the first m were measured twice.
+
+    ncuts of shape (n,), again of shape (m,), m <= n; None with fewer than MIN_REPEATS.
+    """
+    if again.size < MIN_REPEATS:
+        return None
+    return float(np.sqrt(np.square(ncuts[: again.size] - again).mean() / 2))
+
+
+def noise_note(compared: Comparison, again: NDArray[np.float64]) -> str | None:
+    """A sentence if k-means, and not the shuffles, makes most of the shuffles' variance.
+
+    `again`: the n-cuts of the first shuffles with k-means repeated, shape (m,).
+    """
+    noise = repeat_std(compared.shuffled, again)
+    if noise is None or not compared.std or noise**2 <= compared.std**2 / 2:
+        return None
+    return (
+        f"k-means noise makes most of the spread of the shuffles' n-cuts: k-means alone, repeated "
+        f"on the same shuffle, moves them by ± {noise:.3f}, of ± {compared.std:.3f} in all; so Z "
+        "understates, see the refined n-cut and the lower bound"
+    )

@@ -1,7 +1,9 @@
 """What people look at: a measurement as text, JSON, data frame, pictures and HTML."""
 
 from ncut.report.html import html_page
-from ncut.report.report import Report
+from ncut.report.profile import Profile
+from ncut.report.report import HEADLINES, Report
+from ncut.report.verdict import Verdict
 from ncut.report.words import sentence
 
-__all__ = ["Report", "html_page", "sentence"]
+__all__ = ["HEADLINES", "Profile", "Report", "Verdict", "html_page", "sentence"]

@@ -86,6 +86,10 @@ def _styled_summary(report: Report) -> Text:
     for line in text.headline_lines(report):
         head, value = line[: text.NAME_WIDTH], line[text.NAME_WIDTH :]
         styled.append(head, style="dim").append(value + "\n", style=_emphasis(head))
+    for number, line in enumerate(text.statistic_lines(report)):
+        styled.append(
+            ("\n" if number == 0 else "") + line + "\n", style="dim" if not number else ""
+        )
     header, *rows = text.cluster_lines(report)
     styled.append("\n" + header, style="dim").append("\n" + "\n".join(rows))
     if report.warnings:

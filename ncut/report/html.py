@@ -91,6 +91,7 @@ def _view(report: Report, number: int) -> dict[str, Any]:
         "sentence": _minus(words.sentence(report)),
         "cells": [_minus(cell) for cell in _cells(report)],
         "tiles": [tuple(_minus(text) for text in tile) for tile in _tiles(report)],
+        "statistics": [tuple(map(_minus, row)) for row in words.statistic_rows(report)],
         "pictures": [_picture(report, number, kind) for kind in kinds],
         "clusters": _clusters(report),
         "eigenvalues": {
@@ -129,7 +130,7 @@ def _tiles(report: Report) -> list[tuple[str, str, str, str]]:
         *tiles,
         ("Shuffles", mean, std, f"mean and standard deviation of {report.n_shuffles}"),
         ("Z", words.z_text(report.z_score), "", _z_remark(report)),
-        ("p", words.p_text(report.p_value), "", f"smallest possible: 1/{report.n_shuffles + 1}"),
+        ("p", words.p_text(report.p_value), "", words.p_remark(report)),
     ]
 
 
@@ -188,6 +189,8 @@ def _made(report: Report) -> list[tuple[str, str]]:
         ("k", str(report.k)),
         ("shuffles", str(report.n_shuffles)),
         ("null model", report.null),
+        ("scale of weights", report.normalize),
+        ("preset", report.preset),
         ("k-means restarts", str(report.n_init)),
         ("refined", "yes" if report.refine else "no"),
         ("solver", report.solver),

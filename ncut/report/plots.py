@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
 from ncut.report.files import reason
 from ncut.report.text import shorten
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from ncut.report.profile import Profile
     from ncut.report.report import PlotKind, Report
 
 ACCENT = "#d1495b"
@@ -27,6 +29,8 @@ CLUSTER_COLORS = (
     "#4c5fb0", "#88ccee", "#44aa99", "#1f8a4c", "#a3a33f", "#ddcc77",
     "#cc6677", "#9e3060", "#aa4499", "#6699cc", "#ee8866", "#8d5a3b",
 )  # fmt: skip
+
+PROFILE_SIZE = (5.4, 3.2)
 
 # Above this many clusters a legend would be larger than the picture.
 MAX_LEGEND = 24
@@ -62,6 +66,18 @@ def save_picture(report: Report, path: Path) -> None:
     kind: PlotKind = "null" if report.n_shuffles else "layers"
     try:
         new_figure(report, kind).savefig(path, dpi=200)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {reason(error)}") from error
+
+
+def save_profile(profile: Profile, path: Path) -> None:
+    """Write Z over k to a file whose ending says the format."""
+    figure = import_extra("matplotlib.figure", "plot").Figure(
+        figsize=PROFILE_SIZE, layout="constrained"
+    )
+    profile.plot(ax=figure.add_subplot())
+    try:
+        figure.savefig(path, dpi=200)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {reason(error)}") from error
 
@@ -160,6 +176,30 @@ def draw_eigenvalues(report: Report, ax: Axes) -> None:
     ax.set_ylim(bottom=min(0.0, float(report.eigenvalues.min(initial=0.0))))
     ax.grid(axis="y", alpha=0.25)
     _strip(ax)
+
+
+def draw_profile(profile: Profile, statistic: str, ax: Axes | None = None) -> Axes:
+    """Z of a statistic and of the gap in the eigenvalues for each k."""
+    if ax is None:
+        pyplot = import_extra("matplotlib.pyplot", "plot")
+        _, ax = pyplot.subplots(figsize=PROFILE_SIZE, layout="constrained")
+    assert ax is not None  # for the type checker: subplots() is untyped here
+    lines = {
+        STATISTICS[statistic].title: ([row[statistic] for row in profile.statistics], ACCENT),
+        "gap behind k": (list(profile.gaps), MUTED),
+    }
+    for label, (compared, color) in lines.items():
+        scores = [np.nan if one.z_score is None else one.z_score for one in compared]
+        ax.plot(profile.ks, scores, "o-", color=color, label=label)
+    ax.axhline(0, color=FAINT, linewidth=1)
+    if profile.suggested_k:
+        ax.axvline(profile.suggested_k, color=FAINT, linestyle="--", label="suggested k")
+    ax.xaxis.set_major_locator(import_extra("matplotlib.ticker", "plot").MaxNLocator(integer=True))
+    ax.set(xlabel="number of clusters k", ylabel="Z")
+    ax.set_title(shorten(name_of(profile), 40), parse_math=False)
+    ax.legend(frameon=False, fontsize="small")
+    _strip(ax)
+    return ax
 
 
 def _legend_below(ax: Axes, height: float, n_columns: int = 7) -> None:

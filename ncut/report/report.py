@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,13 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.types import Layer, LeftOut
+from ncut.axes import STATISTICS
+from ncut.errors import InputError
+from ncut.types import Comparison, Layer, LeftOut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
+    from ncut.functional import Ablation, Agreement
     from ncut.graphs import NeuronGraph
+    from ncut.nulls.tail import TailFit
+
+HEADLINES = {False: "spectral_ncut", True: "refined_ncut"}
+"""Which statistic is a report's `ncut`, by its `refine`."""
 
 PlotKind = Literal["null", "layers", "eigenvalues"]
 
@@ -33,30 +41,34 @@ class Report:
         The model's name.
     k : int
         Number of clusters.
-    ncut : float
-        Normalized cut of the network's partition, between 0 and k; low means clusterable.
     labels : ndarray of int32, shape (n,)
         Cluster of each vertex, 0 to k - 1; -1 for an isolated vertex, which is left out.
     eigenvalues : ndarray of float64, shape (k,)
         The k smallest eigenvalues of the normalized Laplacian, ascending.
-    shuffled_ncuts : ndarray of float64, shape (n_shuffles,)
-        n-cuts of the shuffled networks, in the order of the shuffles' numbers.
-    shuffled_mean, shuffled_std : float or None
-        Their mean and population standard deviation; None without shuffles.
-    p_value : float or None
-        (r + 1) / (n_shuffles + 1), where r shuffles have an n-cut at or below the network's;
-        None without shuffles.
-    z_score : float or None
-        (ncut - shuffled_mean) / shuffled_std; negative means more clusterable than the
-        shuffles. None without shuffles and where they do not differ from each other.
+    statistics : dict of str to Comparison
+        "spectral_ncut", "refined_ncut", "lower_bound", "modularity", "bipartite_modularity" (not
+        where edges join layers of one colour) and "clusterability": the network's value, those
+        of the shuffles, their mean, standard deviation, p and Z. `ncut.axes.STATISTICS` says
+        what they are. The modularities and the clusterability are those of `labels`.
+    repeated_ncuts : ndarray of float64, shape (n_repeats,)
+        `ncut` for independent repeats of k-means on the network's own embedding. Empty with fewer
+        than 5 shuffles.
+    shuffled_repeats : ndarray of float64, shape (n_repeats,)
+        `shuffled_ncuts` of the first shuffles with k-means repeated on the same embedding.
     null : str
         The null model: how the weights were shuffled.
+    normalize : str
+        The convention for the scale of weights.
+    preset : str
+        The preset that settled what was not given.
+    sequential : str
+        With shuffles="auto", why the shuffles ended; else empty.
     seed : int
         Seed of all random choices.
     n_init : int
         Restarts of k-means.
     refine : bool
-        Whether partitions were refined after spectral clustering, which lowers every n-cut.
+        Whether `ncut` and `labels` are those after refinement.
     solver : str
         The eigensolver used.
     residual : float
@@ -74,8 +86,10 @@ class Report:
     version : str
         The version of ncut that measured.
     graph : NeuronGraph or None
-        The graph itself. It is not part of `to_json` and of equality: save it with
-        `report.graph.save(path)`.
+        The graph that was measured, in the convention `normalize`. It is not part of `to_json`
+        and of equality: save it with `report.graph.save(path)`.
+    source : object
+        What was analysed, for `ablate` and `correlate`. Not part of `to_json` and of equality.
 
     Source: Filan, Casper, Hod, Wild, Critch, Russell (2021), Clusterability in Neural
     Networks, arXiv:2103.03386, sections 2 and A.1.
@@ -83,15 +97,15 @@ class Report:
 
     model: str
     k: int
-    ncut: float
     labels: NDArray[np.int32]
     eigenvalues: NDArray[np.float64]
-    shuffled_ncuts: NDArray[np.float64]
-    shuffled_mean: float | None
-    shuffled_std: float | None
-    p_value: float | None
-    z_score: float | None
+    statistics: dict[str, Comparison]
+    repeated_ncuts: NDArray[np.float64]
+    shuffled_repeats: NDArray[np.float64]
     null: str
+    normalize: str
+    preset: str
+    sequential: str
     seed: int
     n_init: int
     refine: bool
@@ -104,8 +118,77 @@ class Report:
     warnings: tuple[str, ...]
     version: str
     graph: NeuronGraph | None = field(default=None, repr=False)
+    source: Any = field(default=None, repr=False)
 
     __hash__ = None  # type: ignore[assignment]  # equality looks into arrays
+
+    @property
+    def headline(self) -> str:
+        """Which statistic `ncut` is: "spectral_ncut", or "refined_ncut" with refine=True."""
+        return HEADLINES[self.refine]
+
+    @property
+    def ncut(self) -> float:
+        """Normalized cut of the network's partition, between 0 and k; low means clusterable."""
+        return self.statistics[self.headline].value
+
+    @property
+    def shuffled_ncuts(self) -> NDArray[np.float64]:
+        """n-cuts of the shuffled networks, (n_shuffles,), in the order of their numbers."""
+        return self.statistics[self.headline].shuffled
+
+    @property
+    def shuffled_mean(self) -> float | None:
+        """Mean of `shuffled_ncuts`; None without shuffles."""
+        return self.statistics[self.headline].mean
+
+    @property
+    def shuffled_std(self) -> float | None:
+        """Population standard deviation of `shuffled_ncuts`; None without shuffles."""
+        return self.statistics[self.headline].std
+
+    @property
+    def p_value(self) -> float | None:
+        """(r + 1) / (n_shuffles + 1), where r shuffles have an n-cut at or below the network's.
+
+        With shuffles="auto" that of the stopping rule. None without shuffles.
+        """
+        return self.statistics[self.headline].p_value
+
+    @property
+    def z_score(self) -> float | None:
+        """(ncut - shuffled_mean) / shuffled_std; negative: more clusterable than the shuffles.
+
+        None without shuffles and where they do not differ from each other.
+        """
+        return self.statistics[self.headline].z_score
+
+    @property
+    def spectral_ncut(self) -> float:
+        """Normalized cut of the partition that spectral clustering finds."""
+        return self.statistics["spectral_ncut"].value
+
+    @property
+    def refined_ncut(self) -> float:
+        """The same after moving single vertices as long as that lowers it."""
+        return self.statistics["refined_ncut"].value
+
+    @property
+    def lower_bound(self) -> float:
+        """No partition into k clusters has an n-cut below this."""
+        return self.statistics["lower_bound"].value
+
+    @property
+    def kmeans_std(self) -> float | None:
+        """Noise of k-means: standard deviation of `repeated_ncuts`; None where there are none."""
+        return float(self.repeated_ncuts.std()) if self.repeated_ncuts.size else None
+
+    @property
+    def shuffled_kmeans_std(self) -> float | None:
+        """Noise of k-means in `shuffled_ncuts`; None with too few `shuffled_repeats`."""
+        from ncut.nulls.statistics import repeat_std
+
+        return repeat_std(self.shuffled_ncuts, self.shuffled_repeats)
 
     @property
     def n_vertices(self) -> int:
@@ -136,8 +219,156 @@ class Report:
             row += np.bincount(labels[labels >= 0], minlength=self.k)
         return sizes
 
+    def tail(self, statistic: str | None = None) -> TailFit | None:
+        """An estimate of a p-value that is smaller than the shuffles can show, by a fitted tail.
+
+        Parameters
+        ----------
+        statistic : str, optional
+            A name in `statistics`; the headline's by default.
+
+        Returns
+        -------
+        TailFit or None
+            With an interval and a diagnostic: it is extrapolated, never exact. None where a fit
+            makes no sense: with few shuffles, with shuffles="auto", whose number depends on what
+            they were, or where the network lies among them.
+
+        Raises
+        ------
+        InputError
+            If there is no such statistic.
+
+        Source: Knijnenburg, Wessels, Reinders and Shmulevich (2009), Fewer permutations, more
+        accurate P-values.
+        """
+        from ncut.nulls.tail import fit_tail
+
+        name = self.headline if statistic is None else statistic
+        if name not in self.statistics:
+            names = ", ".join(self.statistics)
+            raise InputError(f"statistic: must be one of {names}, got {statistic!r}")
+        if self.sequential:
+            return None
+        compared = self.statistics[name]
+        return fit_tail(compared.value, compared.shuffled, low=STATISTICS[name].low_is_clusterable)
+
+    def ablate(
+        self,
+        evaluate: Callable[[Any], float],
+        *,
+        model: Any = None,
+        per_layer: bool = False,
+        random_sets: int = 20,
+        pairs: bool = False,
+        inputs: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Ablation:
+        """Is a cluster a module? Silence each, and compare the loss with that of random sets.
+
+        A random set has as many neurons in each layer as the cluster. The outputs' layer is
+        never silenced.
+
+        Parameters
+        ----------
+        evaluate : callable
+            Returns the loss (higher is worse) of the model it is given: the analysed one with
+            some neurons silenced, to be used at once and not kept.
+        model : optional
+            The model, where the report does not have it (it was read from a file).
+        per_layer : bool, default False
+            Silence a cluster's neurons in one layer at a time.
+        random_sets : int, default 20
+            Random sets for each cluster; p is at least 1 / (random_sets + 1).
+        pairs : bool, default False
+            Also silence each pair of clusters together.
+        inputs : bool, default False
+            Also silence neurons of the network's input.
+        progress : callable, optional
+            Called as `progress(done, total)` after each evaluation.
+
+        Returns
+        -------
+        Ablation
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used, or there is no model to silence neurons of.
+
+        Source: Hod, Filan, Casper, Critch and Russell (2021), Quantifying local specialization in
+        deep neural networks, arXiv:2110.08058, where sets are silenced layer by layer.
+        """
+        from ncut.functional import ablate
+
+        return ablate(
+            self._model(model),
+            self.layers,
+            self.labels,
+            evaluate,
+            per_layer=per_layer,
+            random_sets=random_sets,
+            pairs=pairs,
+            inputs=inputs,
+            seed=self.seed,
+            progress=progress,
+        )
+
+    def correlate(
+        self,
+        inputs: Any = None,
+        *,
+        activations: Sequence[NDArray[np.floating]] | None = None,
+        model: Any = None,
+        threads: int | None = None,
+    ) -> Agreement:
+        """Do neurons of a cluster act together? Compare with clusters of correlated activations.
+
+        Parameters
+        ----------
+        inputs : tensor or tuple of tensors
+            A batch that the torch module is run on.
+        activations : sequence of array_like, optional
+            In place of `inputs`, one (n_examples, size) array for each layer of the graph.
+        model : optional
+            The model, where the report does not have it.
+        threads : int, optional
+            Threads to use; all cores by default.
+
+        Returns
+        -------
+        Agreement
+            The n-cut of the graph of correlations, by its own partition and by the report's, and
+            how far the two partitions agree.
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used, or there is no model to run.
+        """
+        from ncut.functional import correlate
+
+        return correlate(
+            None if activations is not None else self._model(model),
+            self.layers,
+            self.labels,
+            self.k,
+            inputs=inputs,
+            activations=activations,
+            seed=self.seed,
+            threads=threads,
+        )
+
+    def _model(self, model: Any) -> Any:
+        found = self.source if model is None else model
+        if found is None:
+            raise InputError(
+                "model: the report does not have the model that was analysed; pass model=..."
+            )
+        return found
+
     def to_dict(self) -> dict[str, Any]:
-        """Everything but `graph` as plain lists, strings and numbers, ready for JSON."""
+        """All but `graph` and `source` as plain lists, strings and numbers, ready for JSON."""
         from ncut.report.serialize import to_dict
 
         return to_dict(self)

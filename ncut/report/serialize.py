@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ncut.errors import InputError
 from ncut.report.files import reason
 from ncut.report.report import Report
-from ncut.types import Layer, LeftOut
+from ncut.types import Comparison, Layer, LeftOut
 
 FORMAT = "ncut-report"
 FORMAT_VERSION = 1
@@ -23,28 +23,42 @@ T = TypeVar("T")
 
 
 def to_dict(report: Report) -> dict[str, Any]:
-    """Plain lists, strings, numbers and None, in the order of the report's fields."""
+    """Plain lists, strings, numbers and None: the headline numbers, then the report's fields."""
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model": str(report.model),
         "k": int(report.k),
         "ncut": float(report.ncut),
-        "labels": report.labels.tolist(),
-        "eigenvalues": report.eigenvalues.tolist(),
         "shuffled_ncuts": report.shuffled_ncuts.tolist(),
         "shuffled_mean": _float_or_none(report.shuffled_mean),
         "shuffled_std": _float_or_none(report.shuffled_std),
         "p_value": _float_or_none(report.p_value),
         "z_score": _float_or_none(report.z_score),
+        "labels": report.labels.tolist(),
+        "eigenvalues": report.eigenvalues.tolist(),
+        "statistics": {
+            name: comparison_to_dict(compared) for name, compared in report.statistics.items()
+        },
+        "repeated_ncuts": report.repeated_ncuts.tolist(),
+        "shuffled_repeats": report.shuffled_repeats.tolist(),
         "null": str(report.null),
+        "normalize": str(report.normalize),
+        "preset": str(report.preset),
+        "sequential": str(report.sequential),
         "seed": int(report.seed),
         "n_init": int(report.n_init),
         "refine": bool(report.refine),
         "solver": str(report.solver),
         "residual": float(report.residual),
         "layers": [
-            {"name": layer.name, "start": int(layer.start), "size": int(layer.size)}
+            {
+                "name": layer.name,
+                "start": int(layer.start),
+                "size": int(layer.size),
+                "rescalable": layer.rescalable,
+                "read_by": list(layer.read_by),
+            }
             for layer in report.layers
         ],
         "degrees": report.degrees.tolist(),
@@ -170,8 +184,41 @@ def _floats(value: Any) -> NDArray[np.float64]:
     return np.array(_list_of(_float)(value), dtype=np.float64)
 
 
+def comparison_to_dict(compared: Comparison) -> dict[str, Any]:
+    """A statistic's numbers as plain data."""
+    return {
+        "value": float(compared.value),
+        "mean": _float_or_none(compared.mean),
+        "std": _float_or_none(compared.std),
+        "p_value": _float_or_none(compared.p_value),
+        "z_score": _float_or_none(compared.z_score),
+        "shuffled": compared.shuffled.tolist(),
+    }
+
+
+def _comparison(value: Any) -> Comparison:
+    numbers = {name: _finite_or_none(value[name]) for name in ("mean", "std", "p_value", "z_score")}
+    shuffled = _floats(value["shuffled"])
+    if shuffled.size and None in (numbers["mean"], numbers["std"], numbers["p_value"]):
+        raise ValueError("has shuffles but no mean, standard deviation or p-value")
+    return Comparison(value=_float(value["value"]), shuffled=shuffled, **numbers)
+
+
+def _statistics(value: Any) -> dict[str, Comparison]:
+    if not isinstance(value, dict) or not {"spectral_ncut", "refined_ncut"} <= value.keys():
+        raise TypeError("expected an object with 'spectral_ncut', 'refined_ncut' and others")
+    return {_string(name): _comparison(compared) for name, compared in value.items()}
+
+
 def _layer(value: Any) -> Layer:
-    return Layer(_string(value["name"]), _count(value["start"]), _count(value["size"]))
+    rescalable = value["rescalable"]
+    return Layer(
+        _string(value["name"]),
+        _count(value["start"]),
+        _count(value["size"]),
+        None if rescalable is None else _bool(rescalable),
+        _list_of(_string)(value["read_by"]),
+    )
 
 
 def _left_out(value: Any) -> LeftOut:
@@ -194,15 +241,15 @@ def _bool(value: object) -> bool:
 READERS: dict[str, Callable[[Any], Any]] = {
     "model": _string,
     "k": _count,
-    "ncut": _float,
     "labels": _labels,
     "eigenvalues": _floats,
-    "shuffled_ncuts": _floats,
-    "shuffled_mean": _finite_or_none,
-    "shuffled_std": _finite_or_none,
-    "p_value": _finite_or_none,
-    "z_score": _finite_or_none,
+    "statistics": _statistics,
+    "repeated_ncuts": _floats,
+    "shuffled_repeats": _floats,
     "null": _string,
+    "normalize": _string,
+    "preset": _string,
+    "sequential": _string,
     "seed": _whole,
     "n_init": _count,
     "refine": _bool,
@@ -233,5 +280,7 @@ def _check_consistent(report: Report) -> None:
         raise InputError(f"report: {report.eigenvalues.size} eigenvalues for k = {report.k}")
     if n and not -1 <= report.labels.min() <= report.labels.max() < report.k:
         raise InputError(f"report: 'labels' must lie between -1 and {report.k - 1}")
-    if report.n_shuffles and None in (report.shuffled_mean, report.shuffled_std, report.p_value):
-        raise InputError("report: has shuffles but no mean, standard deviation or p-value")
+    if len({compared.shuffled.size for compared in report.statistics.values()}) > 1:
+        raise InputError("report: the statistics have different numbers of shuffles")
+    if report.shuffled_repeats.size > report.n_shuffles:
+        raise InputError("report: more 'shuffled_repeats' than shuffles")

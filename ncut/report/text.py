@@ -1,4 +1,4 @@
-"""A report as plain text: at most 80 columns, about 25 lines."""
+"""A report as plain text: at most 80 columns, about 30 lines."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ncut.report.words import (
+    convention_text,
     name_of,
     ncut_text,
+    p_remark,
     p_text,
     printable,
     sentence,
     share_text,
     spread_text,
+    statistic_rows,
     z_text,
 )
 
@@ -27,10 +30,11 @@ MAX_WARNINGS = 3
 
 
 def summary(report: Report) -> str:
-    """Name and outcome, headline numbers, clusters per layer, warnings; a blank line between."""
+    """Name and outcome, headline numbers, other statistics, clusters per layer, warnings."""
     blocks = (
         title_lines(report),
         headline_lines(report),
+        statistic_lines(report),
         cluster_lines(report),
         warning_lines(report),
     )
@@ -64,8 +68,10 @@ def headline(report: Report) -> list[tuple[str, str]]:
                 f"{shorten(printable(report.null), 20)})",
             ),
             ("Z", z_text(report.z_score)),
-            ("p", f"{p_text(report.p_value)} (smallest possible 1/{report.n_shuffles + 1})"),
+            ("p", f"{p_text(report.p_value)} ({p_remark(report)})"),
         ]
+    if report.normalize != "none":
+        rows.append(("scale", shorten(convention_text(report), WIDTH - NAME_WIDTH)))
     isolated = f", {report.n_isolated:,} isolated" if report.n_isolated else ""
     sizes = layer_sizes(report)
     return [
@@ -73,6 +79,18 @@ def headline(report: Report) -> list[tuple[str, str]]:
         ("vertices", f"{report.n_vertices - report.n_isolated:,} in the graph{isolated}"),
         ("edges", f"{report.n_edges:,}"),
         ("layers", shorten(sizes, WIDTH - NAME_WIDTH)),
+    ]
+
+
+def statistic_lines(report: Report) -> list[str]:
+    """The statistics besides the headline, each against the same shuffles."""
+    rows = statistic_rows(report)
+    if not report.n_shuffles:
+        return [f"{title:<{NAME_WIDTH + 2}}{value:>8}" for title, value, *_ in rows]
+    header = ("also", "network", "shuffles", "Z", "p")
+    return [
+        f"{title:<{NAME_WIDTH + 2}}{value:>8}{spread:>20}{z:>9}{p:>9}"
+        for title, value, spread, z, p in [header, *rows]
     ]
 
 

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ncut.axes import NORMALIZATIONS, NULL_MODELS, STATISTICS
+
 if TYPE_CHECKING:
+    from ncut.report.profile import Profile
     from ncut.report.report import Report
+    from ncut.types import Comparison
 
 CITATION = (
     "Filan, Casper, Hod, Wild, Critch, Russell (2021), "
@@ -20,18 +24,6 @@ UNUSUAL = 0.05
 
 # A standard deviation below this is rounding error.
 NO_SPREAD = 1e-12
-
-NULL_MODELS = {
-    "layer": "the same weights at random places of each layer",
-    "layer-nonzero": "each layer's non-zero weights in random order, its zeros kept in place",
-    "layer-nonzero-kde": (
-        "non-zero weights drawn anew from each layer's smoothed distribution, "
-        "its zeros kept in place"
-    ),
-    "layer-kde": (
-        "non-zero weights drawn anew from each layer's smoothed distribution, at random places"
-    ),
-}
 
 NOT_MEANT = (
     "A low n-cut says that the weights fall into groups. It does not say that the groups do "
@@ -120,7 +112,27 @@ def meanings(reports: Sequence[Report]) -> list[tuple[str, str]]:
 
 def null_text(null: str) -> str:
     """What a null model does to the weights."""
-    return NULL_MODELS.get(null, f"null model {printable(null)}")
+    return NULL_MODELS[null].does if null in NULL_MODELS else f"null model {printable(null)}"
+
+
+def convention_text(report: Report) -> str:
+    """What was done to the scale of the weights."""
+    return NORMALIZATIONS.get(report.normalize, printable(report.normalize))
+
+
+def statistic_rows(report: Report) -> list[tuple[str, str, str, str, str]]:
+    """Title, value, spread of the shuffles, Z and p of each statistic but the headline."""
+    return [
+        (
+            STATISTICS[name].title if name in STATISTICS else printable(name),
+            ncut_text(compared.value),
+            spread(compared),
+            z_text(compared.z_score),
+            p_text(compared.p_value),
+        )
+        for name, compared in report.statistics.items()
+        if name != report.headline
+    ]
 
 
 def ncut_text(value: float) -> str:
@@ -130,17 +142,24 @@ def ncut_text(value: float) -> str:
 
 def spread_text(report: Report) -> str:
     """Mean and standard deviation of the shuffles, or a dash."""
-    if report.shuffled_mean is None or report.shuffled_std is None:
+    return spread(report.statistics[report.headline])
+
+
+def spread(compared: Comparison) -> str:
+    """Mean and standard deviation of the shuffles of a statistic, or a dash."""
+    if compared.mean is None or compared.std is None:
         return "-"
-    std = report.shuffled_std
+    std = compared.std
     digits = f"{std:.1e}" if NO_SPREAD < std < 0.001 else f"{std:.3f}"
-    return f"{ncut_text(report.shuffled_mean)} ± {digits}"
+    return f"{ncut_text(compared.mean)} ± {digits}"
 
 
 def z_text(value: float | None) -> str:
     """A Z-score with a sign, or a dash."""
     if value is None:
         return "-"
+    if abs(value) >= 10_000:
+        return f"{value:+.0e}"
     return f"{value:+.1f}" if abs(value) >= 10 else f"{value:+.2f}"
 
 
@@ -149,6 +168,13 @@ def p_text(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if value >= 0.01 else f"{value:.2g}"
+
+
+def p_remark(report: Report) -> str:
+    """What bounds the p-value: its resolution, or the rule that ended the shuffles."""
+    if report.sequential:
+        return printable(report.sequential)
+    return f"smallest possible 1/{report.n_shuffles + 1}"
 
 
 def share_text(report: Report) -> str:
@@ -161,7 +187,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def name_of(report: Report) -> str:
+def name_of(report: Report | Profile) -> str:
     """The model's name, safe to show."""
     return printable(report.model) or "unnamed model"
 

@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ncut.graphs import NeuronGraph
 from ncut.graphs.validate import check_n_clusters
-from ncut.randomness import NETWORK, check_seed
+from ncut.randomness import NETWORK, Purpose, check_seed, stream
 from ncut.spectral.cut import as_graph, normalized_cut
-from ncut.spectral.embedding import embed
+from ncut.spectral.embedding import Embedding, embed
 from ncut.spectral.kmeans import partition, restarts
+from ncut.spectral.measures import measure
 from ncut.spectral.operator import NormalizedAdjacency
 from ncut.threads import n_threads, single_threaded_blas
 from ncut.types import Clustering
@@ -52,8 +54,8 @@ def cluster(
         side of a layered graph. "dense": LAPACK on the whole matrix. "arpack", "lobpcg":
         SciPy's, on the assembled matrix in float64.
     refine : bool, default False
-        After spectral clustering, move single vertices between clusters as long as that lowers
-        the normalized cut. Not part of the paper's method.
+        Whether `labels` and `ncut` are those after moving single vertices between clusters as
+        long as that lowers the normalized cut. Not part of the paper's method.
     seed : int, default 0
         The same seed gives the same result, whatever the number of threads.
     threads : int, optional
@@ -101,25 +103,72 @@ def cluster_connected(
     seed: int,
     graph_number: int,
     threads: int,
+    repeats: int = 0,
 ) -> Clustering:
-    """`cluster` for a graph without isolated vertices, arguments checked by the caller."""
+    """`cluster` for a graph without isolated vertices, arguments checked by the caller.
+
+    `repeats`: how often to repeat k-means, to see how much of the n-cut is its noise.
+    """
     operator = NormalizedAdjacency(graph, threads)
     embedding = embed(graph, operator, k, solver=solver, seed=seed, graph_number=graph_number)
-    labels = partition(
-        embedding.points, k, n_init=n_init, seed=seed, graph_number=graph_number, threads=threads
+    return cluster_embedded(
+        operator,
+        embedding,
+        n_init=n_init,
+        refine=refine,
+        seed=seed,
+        graph_number=graph_number,
+        repeats=repeats,
     )
-    ncut = spectral_ncut = normalized_cut(graph, labels)
-    if refine:
-        labels = operator.refine(labels, k, MAX_PASSES)
-        ncut = normalized_cut(graph, labels)
+
+
+def cluster_embedded(
+    operator: NormalizedAdjacency,
+    embedding: Embedding,
+    *,
+    n_init: int,
+    refine: bool,
+    seed: int,
+    graph_number: int,
+    repeats: int = 0,
+) -> Clustering:
+    """Cluster the vertices of the operator's graph by the points of their embedding."""
+    graph, k = operator.graph, embedding.eigenvalues.size
+
+    def partitioned(random_stream: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        labels = partition(
+            embedding.points,
+            k,
+            n_init=n_init,
+            seed=seed,
+            stream=random_stream,
+            threads=operator.threads,
+        )
+        return labels, operator.refine(labels, k, MAX_PASSES)
+
+    spectral, refined = partitioned(stream(Purpose.KMEANS, graph_number))
+    labels, other = (refined, spectral) if refine else (spectral, refined)
+    measures = measure(graph, labels, k)
+    other_ncut = normalized_cut(graph, other)
+    repeated = tuple(
+        partitioned(stream(Purpose.KMEANS_REPEATS, number))[int(refine)]
+        for number in range(repeats)
+    )
     return Clustering(
         labels=labels,
-        ncut=ncut,
-        spectral_ncut=spectral_ncut,
+        ncut=measures.ncut,
+        spectral_ncut=other_ncut if refine else measures.ncut,
+        refined_ncut=measures.ncut if refine else other_ncut,
+        lower_bound=embedding.lower_bound(),
+        modularity=measures.modularity,
+        bipartite_modularity=measures.bipartite_modularity,
+        clusterability=measures.clusterability,
         eigenvalues=embedding.eigenvalues,
         k=k,
         solver=embedding.solver,
         residual=embedding.residual,
         converged=embedding.converged,
         n_init=n_init,
+        repeated_ncuts=np.array([normalized_cut(graph, again) for again in repeated]),
+        repeated_labels=repeated,
     )

@@ -44,7 +44,7 @@ def normalized_cut(graph: Any, labels: ArrayLike) -> float:
     Clusterability in neural networks, section 1.1.
     """
     graph = as_graph(graph)
-    checked = _check_labels(labels, graph.n_vertices)
+    checked = check_labels(labels, graph.n_vertices)
     k = int(checked.max(initial=-1)) + 1
     if k == 0:
         raise InputError("labels: no vertex is in a cluster")
@@ -55,10 +55,16 @@ def normalized_cut(graph: Any, labels: ArrayLike) -> float:
         volume, cut = volume[:k], cut[:k]
     else:
         volume, cut = kernels.volumes_and_cuts(graph.placed_blocks(), checked, k)
+    return ncut_of(volume, cut)
+
+
+def ncut_of(volume: NDArray[np.float64], cut: NDArray[np.float64]) -> float:
+    """The normalized cut from each cluster's volume and cut, shapes (k,)."""
     return float(np.sum(cut[volume > 0] / volume[volume > 0]))
 
 
-def _check_labels(labels: ArrayLike, n_vertices: int) -> NDArray[np.int32]:
+def check_labels(labels: ArrayLike, n_vertices: int) -> NDArray[np.int32]:
+    """Labels numbered from 0 without gaps, negative ones -1; refuse what are none."""
     try:
         array = np.asarray(labels)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,14 +27,45 @@ class Embedding:
         eigenvectors u of L_sym, in the order of their eigenvalues.
     eigenvalues : ndarray of float64, shape (k,), ascending
     solver : str
-    residual : float
-        Largest |M u - mu u| over the eigenvectors u, computed in float64.
+    residuals : ndarray of float64, shape (k, k)
+        R' R for the residuals R = M U - U diag(mu) of the eigenvectors U, computed in float64.
     """
 
     points: NDArray[np.float64]
     eigenvalues: NDArray[np.float64]
     solver: str
-    residual: float
+    residuals: NDArray[np.float64]
+
+    @property
+    def residual(self) -> float:
+        """Largest |M u - mu u| over the eigenvectors u."""
+        return math.sqrt(self.residuals.diagonal().max())
+
+    def first(self, k: int) -> Embedding:
+        """The embedding in the first k eigenvectors."""
+        return Embedding(
+            np.ascontiguousarray(self.points[:, :k]),
+            self.eigenvalues[:k],
+            self.solver,
+            self.residuals[:k, :k],
+        )
+
+    def lower_bound(self) -> float:
+        """A number that no partition into k clusters has an n-cut below.
+
+        The sum of the k smallest eigenvalues bounds every k-way n-cut from below. Those computed
+        are the exact ones of M - R U' - U R', which lie nearer to 1 in sum by at most the sum of
+        the singular values of R: that is subtracted, and an allowance for rounding. The solver
+        must not have missed an eigenvalue, which residuals cannot show.
+
+        Source: Fan (1949), On a theorem of Weyl concerning eigenvalues; Zha, He, Ding, Gu, Simon
+        (2001), Spectral relaxation for k-means clustering; Stewart and Sun (1990), Matrix
+        perturbation theory, chapter IV.
+        """
+        n, k = self.points.shape
+        singular = np.sqrt(np.maximum(np.linalg.eigvalsh(self.residuals), 0.0))
+        rounding = n * k * np.finfo(np.float64).eps
+        return max(0.0, float(self.eigenvalues.sum() - singular.sum()) - rounding)
 
     @property
     def converged(self) -> bool:
@@ -70,31 +102,32 @@ def embed(
         rng = numpy_generator(seed, Purpose.START_VECTORS, graph_number)
         _, found = solvers.SOLVERS[used](operator, vectors, n_wanted, rng)
         known, vectors = vectors, np.hstack([vectors, found])
-    values, vectors, residual = rayleigh_ritz(operator, vectors)
-    if used == "krylov" and residual > solvers.TOLERANCE:
+    values, vectors, residuals = rayleigh_ritz(operator, vectors)
+    if used == "krylov" and residuals.diagonal().max() > solvers.TOLERANCE**2:
         # Single precision has its limits where an eigenvalue of M is close to zero.
         used = "krylov-float64"
         _, found = solvers.krylov(operator, known, n_wanted, rng, np.float64)
-        values, vectors, residual = rayleigh_ritz(operator, np.hstack([known, found]))
+        values, vectors, residuals = rayleigh_ritz(operator, np.hstack([known, found]))
     return Embedding(
         points=(vectors / operator.root_degrees[:, None])[operator.place],
         eigenvalues=np.maximum(1.0 - values, 0.0),
         solver=used,
-        residual=residual,
+        residuals=residuals,
     )
 
 
-def check_solver(solver: str) -> None:
-    """Refuse a solver that does not exist."""
+def check_solver(solver: str) -> str:
+    """Return the solver's name, or refuse one that does not exist."""
     names = ("auto", *solvers.SOLVERS)
     if not isinstance(solver, str) or solver not in names:
         raise InputError(f"solver: must be one of {', '.join(names)}, got {solver!r}")
+    return solver
 
 
 def rayleigh_ritz(
     operator: NormalizedAdjacency, vectors: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """The best eigenpairs of M in the span of `vectors`: values descending, vectors, residual."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The best eigenpairs of M in the span of `vectors`: values descending, vectors, R' R."""
     k = vectors.shape[1]
     block = np.zeros((operator.n_vertices, -(-k // WIDTH) * WIDTH))
     block[:, :k], _ = np.linalg.qr(vectors)
@@ -103,8 +136,8 @@ def rayleigh_ritz(
     values, mixture = np.linalg.eigh((projected + projected.T) / 2)
     values, mixture = values[::-1], mixture[:, ::-1]
     vectors = block[:, :k] @ mixture
-    residual = float(np.linalg.norm(product @ mixture - vectors * values, axis=0).max())
-    return values, vectors, residual
+    residuals = product @ mixture - vectors * values
+    return values, vectors, residuals.T @ residuals
 
 
 def component_vectors(

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from ncut import kernels
 from ncut.errors import InputError
-from ncut.randomness import Purpose, stream
 
 MAX_ITERATIONS = 300
 # Lloyd's iterations stop when the centres move by less than this share of the points' variance.
@@ -26,7 +25,7 @@ def restarts(n_init: int | Literal["auto"], n_vertices: int) -> int:
 
 
 def partition(
-    points: NDArray[np.float64], k: int, *, n_init: int, seed: int, graph_number: int, threads: int
+    points: NDArray[np.float64], k: int, *, n_init: int, seed: int, stream: int, threads: int
 ) -> NDArray[np.int32]:
     """Labels, shape (n,), of the points (n, d) in k clusters."""
     # Unit variance on average keeps float32 in its best range; k-means does not see the scale.
@@ -39,7 +38,7 @@ def partition(
         max_iterations=MAX_ITERATIONS,
         tolerance=RELATIVE_TOLERANCE,
         seed=seed,
-        stream=stream(Purpose.KMEANS, graph_number),
+        stream=stream,
         threads=threads,
     )
     return labels

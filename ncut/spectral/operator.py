@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ncut import kernels
 from ncut.graphs import NeuronGraph
+from ncut.graphs.colouring import two_colours
 from ncut.types import Block
 
 if TYPE_CHECKING:
@@ -134,24 +135,11 @@ def _layer_order(graph: NeuronGraph) -> tuple[list[int], int]:
 
     (natural order, 0) if some block joins two layers of one colour.
     """
-    neighbours: dict[int, set[int]] = {layer: set() for layer in range(len(graph.layers))}
-    for block in graph.blocks:
-        neighbours[block.source].add(block.target)
-        neighbours[block.target].add(block.source)
-    colour: dict[int, int] = {}
-    for root in neighbours:
-        if root in colour:
-            continue
-        colour[root] = 0
-        reached = [root]
-        for layer in reached:
-            for other in neighbours[layer]:
-                if other not in colour:
-                    colour[other] = 1 - colour[layer]
-                    reached.append(other)
-                elif colour[other] == colour[layer]:
-                    return list(neighbours), 0
-    sides = [[layer for layer in neighbours if colour[layer] == side] for side in (0, 1)]
+    colours = two_colours(graph)
+    layers = range(len(graph.layers))
+    if colours is None:
+        return list(layers), 0
+    sides = [[layer for layer in layers if colours[layer] == side] for side in (0, 1)]
     sides.sort(key=lambda side: -sum(graph.layers[layer].size for layer in side))
     return sides[0] + sides[1], len(sides[0])
 

@@ -51,6 +51,10 @@ def _cut() -> Arguments:
     }
 
 
+def _squares() -> Arguments:
+    return {name: _cut()[name] for name in ("row_labels", "col_labels")} | {"sums": np.zeros(2)}
+
+
 def _fill() -> Arguments:
     lengths = [COLS] * ROWS + [ROWS] * COLS
     return {
@@ -154,6 +158,8 @@ KERNELS: dict[str, tuple[Callable[[], Arguments], tuple[str, ...]]] = {
     "add_degrees_sparse": (lambda: _sparse() | _degrees(), ("row_degrees", "col_degrees")),
     "fill_symmetric_dense": (lambda: _dense() | _fill(), ("cursor", "indices", "data")),
     "fill_symmetric_sparse": (_fill_sparse, ("cursor", "indices", "data")),
+    "add_squares_dense": (lambda: _dense() | _squares(), ("sums",)),
+    "add_squares_sparse": (lambda: _sparse() | _squares(), ("sums",)),
     "add_cut_dense": (lambda: _dense() | _cut(), ("volume", "cut")),
     "add_cut_sparse": (lambda: _sparse() | _cut(), ("volume", "cut")),
     "orthonormalize": (_orthonormalize, ("inside", "out", "factor")),

@@ -50,3 +50,15 @@ def test_a_cut_of_nothing_is_exactly_zero_beside_heavy_edges() -> None:
     volume, cut = kernels.volumes_and_cuts(blocks, np.array([0, 1, 0, 1], np.int32), 2)
     np.testing.assert_array_equal(cut, [0, 0])
     np.testing.assert_array_equal(volume, [2e15, 0.2])
+
+
+@given(placed_blocks(), st.integers(1, 5), st.integers(1, 10_000))
+def test_inner_squares_equal_the_dense_ones(placed: Placed, k: int, seed: int) -> None:
+    labels = labelled(placed, k, seed)
+    for first_row, first_col, block in placed[1]:
+        n_rows, n_cols = block.weights.shape
+        rows, cols = labels[first_row : first_row + n_rows], labels[first_col : first_col + n_cols]
+        squares = kernels.inner_squares(block, rows, cols)
+        expected = reference.inner_squares(reference.dense(block.weights), rows, cols)
+        np.testing.assert_allclose(squares, expected, rtol=1e-13, atol=0)
+        assert squares.inside <= squares.total

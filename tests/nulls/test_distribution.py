@@ -10,8 +10,9 @@ import pytest
 from samples import chain_graph, random_chain
 
 from ncut.graphs import NeuronGraph
-from ncut.nulls import NULL_MODELS, Interrupted, cluster_shuffles, distribution, shuffle
+from ncut.nulls import Interrupted, distribution, over_shuffles, shuffle
 from ncut.spectral import cluster, normalized_cut
+from ncut.spectral.clustering import cluster_connected
 from ncut.types import Clustering
 
 
@@ -20,18 +21,25 @@ def sample() -> NeuronGraph:
 
 
 def run(graph: NeuronGraph, n_shuffles: int, k: int = 4, **options: Any) -> list[Clustering]:
-    settings: dict[str, Any] = {
-        "null": "layer",
-        "n_init": 3,
-        "solver": "auto",
-        "refine": False,
-        "seed": 5,
-        "threads": 2,
-    }
-    return cluster_shuffles(graph, k, n_shuffles, **(settings | options))
+    settings: dict[str, Any] = {"null": "layer", "normalize": "none", "seed": 5, "threads": 2}
+    refine = options.pop("refine", False)
+
+    def clustered(shuffled: NeuronGraph, number: int, threads: int) -> Clustering:
+        return cluster_connected(
+            shuffled,
+            k,
+            n_init=3,
+            solver="auto",
+            refine=refine,
+            seed=5,
+            graph_number=number,
+            threads=threads,
+        )
+
+    return over_shuffles(graph, n_shuffles, clustered, **(settings | options))
 
 
-@pytest.mark.parametrize("null", sorted(NULL_MODELS))
+@pytest.mark.parametrize("null", ["layer", "layer-nonzero", "layer-nonzero-kde", "layer-kde"])
 def test_each_is_the_clustering_of_its_shuffle(null: str) -> None:
     graph = sample()
     for number, found in enumerate(run(graph, 5, null=null)):
@@ -138,3 +146,27 @@ def test_a_shuffle_that_isolates_neurons_still_counts() -> None:
     found = run(graph, 20, k=3)
     assert all(clustering.labels.size < 16 for clustering in found[:3])
     assert all(0 <= clustering.ncut <= 3 for clustering in found)
+
+
+@pytest.mark.parametrize("convention", ["l2", "balanced"])
+def test_shuffles_come_before_the_convention_of_scale(convention: str) -> None:
+    graph = sample()
+    for number, found in enumerate(run(graph, 3, normalize=convention)):
+        shuffled = shuffle(graph, "layer", 5, number).normalized(convention).without_isolated()[0]
+        assert found.ncut == normalized_cut(shuffled, found.labels)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_where_it_stops_depends_on_the_results_alone(threads: int) -> None:
+    graph = sample()
+    expected = [found.ncut for found in run(graph, 8)]
+    seen: list[list[float]] = []
+
+    def stop(results: Any) -> bool:
+        seen.append([found.ncut for found in results])
+        return len(results) == 8
+
+    found = run(graph, 1000, threads=threads, stop=stop)
+    assert [one.ncut for one in found] == expected
+    assert seen == [expected[: n + 1] for n in range(8)]
+    assert threading.active_count() == 1

@@ -113,7 +113,7 @@ class TestPage:
             "1.500",
             "0.020",
             "-13.2",
-            "smallest possible: 1/51",
+            "smallest possible 1/51",
             "one neuron has no edges",
             "fc0.bias",
             "biases are not edges",

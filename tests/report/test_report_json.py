@@ -12,10 +12,24 @@ from hypothesis import strategies as st
 
 from ncut.errors import InputError
 from ncut.report import Report
-from ncut.types import Layer, LeftOut
+from ncut.types import Comparison, Layer, LeftOut
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
+
+
+@st.composite
+def comparisons(draw: st.DrawFn, n_shuffles: int) -> Comparison:
+    shuffled = draw(st.lists(FINITE, min_size=n_shuffles, max_size=n_shuffles))
+    statistic = FINITE if shuffled else st.none()
+    return Comparison(
+        value=draw(FINITE),
+        shuffled=np.array(shuffled, dtype=np.float64),
+        mean=draw(statistic),
+        std=draw(statistic),
+        p_value=draw(statistic),
+        z_score=draw(st.none() | statistic),
+    )
 
 
 @st.composite
@@ -23,29 +37,38 @@ def reports(draw: st.DrawFn) -> Report:
     sizes = draw(st.lists(st.integers(0, 5), max_size=4))
     k = draw(st.integers(1, 6))
     n, starts = sum(sizes), np.cumsum([0, *sizes]).tolist()
-    shuffled = draw(st.lists(FINITE, max_size=5))
-    statistic = FINITE if shuffled else st.none()
+    n_shuffles = draw(st.integers(0, 5))
+    names = {"spectral_ncut", "refined_ncut", *draw(st.sets(TEXT, max_size=3))}
     return Report(
         model=draw(TEXT),
         k=k,
-        ncut=draw(FINITE),
         labels=np.array(
             draw(st.lists(st.integers(-1, k - 1), min_size=n, max_size=n)), dtype=np.int32
         ),
         eigenvalues=np.array(draw(st.lists(FINITE, min_size=k, max_size=k))),
-        shuffled_ncuts=np.array(shuffled, dtype=np.float64),
-        shuffled_mean=draw(statistic),
-        shuffled_std=draw(statistic),
-        p_value=draw(statistic),
-        z_score=draw(st.none() | statistic),
+        statistics={name: draw(comparisons(n_shuffles)) for name in sorted(names)},
+        repeated_ncuts=np.array(draw(st.lists(FINITE, max_size=3)), dtype=np.float64),
+        shuffled_repeats=np.array(
+            draw(st.lists(FINITE, max_size=min(3, n_shuffles))), dtype=np.float64
+        ),
         null=draw(TEXT),
+        normalize=draw(TEXT),
+        preset=draw(TEXT),
+        sequential=draw(TEXT),
         seed=draw(st.integers()),
         n_init=draw(st.integers(1, 1000)),
         refine=draw(st.booleans()),
         solver=draw(TEXT),
         residual=draw(FINITE),
         layers=tuple(
-            Layer(draw(TEXT), start, size) for start, size in zip(starts, sizes, strict=False)
+            Layer(
+                draw(TEXT),
+                start,
+                size,
+                draw(st.sampled_from([True, False, None])),
+                tuple(draw(st.lists(TEXT, max_size=2))),
+            )
+            for start, size in zip(starts, sizes, strict=False)
         ),
         degrees=np.array(draw(st.lists(FINITE, min_size=n, max_size=n)), dtype=np.float64),
         n_edges=draw(st.integers(0, 2**40)),
@@ -67,7 +90,11 @@ def reports(draw: st.DrawFn) -> Report:
 def test_json_there_and_back_loses_nothing(report):
     again = Report.from_json(report.to_json())
     assert again == report
+    for name, before in report.statistics.items():
+        assert again.statistics[name].shuffled.tobytes() == before.shuffled.tobytes()
     for field in fields(Report):
+        if field.name == "statistics":
+            continue
         before, after = getattr(report, field.name), getattr(again, field.name)
         assert type(after) is type(before), field.name
         if isinstance(before, np.ndarray):
@@ -102,13 +129,13 @@ def test_not_a_number_is_refused_when_writing(make, name, bad, tmp_path):
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_not_a_number_is_refused_when_reading(report, literal):
-    text = report.to_json().replace('"ncut": 1.5', f'"ncut": {literal}')
+    text = report.to_json().replace('"value": 1.5', f'"value": {literal}')
     assert literal in text
     with pytest.raises(InputError):
         Report.from_json(text)
 
 
-ENTRIES = [field.name for field in fields(Report) if field.name != "graph"]
+ENTRIES = [field.name for field in fields(Report) if field.name not in ("graph", "source")]
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -138,9 +165,12 @@ def test_each_malformed_entry_is_named(report, name, bad):
         ({"labels": [-2] * 13}, "between -1 and 2"),
         ({"labels": [2**40] * 13}, "'labels' is malformed"),
         ({"eigenvalues": [0.0]}, "1 eigenvalues for k = 3"),
-        ({"p_value": None}, "has shuffles but no"),
+        ({"statistics": {}}, "'statistics' is malformed"),
         ({"k": -1}, "expected a count"),
-        ({"layers": [{"name": "a", "start": 1, "size": 13}]}, "starts at vertex 1, expected 0"),
+        (
+            {"layers": [{"name": "a", "start": 1, "size": 13, "rescalable": None, "read_by": []}]},
+            "starts at vertex 1, expected 0",
+        ),
         ({"layers": [{"name": "a", "size": 13}]}, "'layers' is malformed"),
         ({"format": "other"}, "not a report of ncut"),
         ({"format_version": 2}, "format version 2"),
@@ -178,3 +208,17 @@ def test_unknown_entries_are_ignored(report):
 def test_writing_into_a_missing_folder_says_so(report, tmp_path):
     with pytest.raises(InputError, match="cannot be written: No such file"):
         report.to_json(tmp_path / "none" / "report.json")
+
+
+def test_shuffles_without_a_mean_are_refused(report):
+    data = report.to_dict()
+    data["statistics"]["refined_ncut"]["mean"] = None
+    with pytest.raises(InputError, match="has shuffles but no"):
+        Report.from_json(json.dumps(data))
+
+
+def test_different_numbers_of_shuffles_are_refused(report):
+    data = report.to_dict()
+    data["statistics"]["refined_ncut"]["shuffled"].pop()
+    with pytest.raises(InputError, match="different numbers of shuffles"):
+        Report.from_json(json.dumps(data))

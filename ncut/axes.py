@@ -1,0 +1,139 @@
+"""The axes of a measurement, in words: statistics, conventions of scale, null models.
+
+Names are what users pass and what reports show; the code that does the work is elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """A number that says how clusterable a graph is.
+
+    Attributes
+    ----------
+    title : str
+        What tables call it.
+    meaning : str
+        Its definition in a sentence.
+    low_is_clusterable : bool
+        Whether small values mean clusterable (an n-cut), or large ones (a modularity).
+    """
+
+    title: str
+    meaning: str
+    low_is_clusterable: bool
+
+
+STATISTICS: dict[str, Statistic] = {
+    "spectral_ncut": Statistic(
+        "n-cut",
+        "The normalized cut of the partition that spectral clustering finds: the paper's number.",
+        low_is_clusterable=True,
+    ),
+    "refined_ncut": Statistic(
+        "refined n-cut",
+        "The normalized cut after moving single vertices as long as that lowers it, which removes "
+        "most of the noise of k-means.",
+        low_is_clusterable=True,
+    ),
+    "lower_bound": Statistic(
+        "lower bound",
+        "The sum of the k smallest eigenvalues of the normalized Laplacian, less what the "
+        "eigensolver may be wrong by: no partition into k clusters has a smaller n-cut.",
+        low_is_clusterable=True,
+    ),
+    "modularity": Statistic(
+        "modularity Q",
+        "Newman's modularity of the partition: the share of edge weight inside clusters, less what "
+        "it would be if edges joined vertices in proportion to their degrees.",
+        low_is_clusterable=False,
+    ),
+    "bipartite_modularity": Statistic(
+        "bipartite Q",
+        "Barber's modularity of the partition: the same, with edges between even and odd layers "
+        "only.",
+        low_is_clusterable=False,
+    ),
+    "clusterability": Statistic(
+        "share of w²",
+        "The share of squared weight inside clusters, averaged over the weight matrices "
+        "(arXiv:2502.02470, with the clusters of this partition on both sides).",
+        low_is_clusterable=False,
+    ),
+}
+"""Each statistic of a report, by its name there."""
+
+
+@dataclass(frozen=True, slots=True)
+class NullModel:
+    """A way to make networks that have no arrangement of their own.
+
+    Attributes
+    ----------
+    does : str
+        What happens to the weights, as a noun phrase.
+    keeps : str
+        What stays as it is in the network.
+    question : str
+        What a comparison with such networks answers.
+    """
+
+    does: str
+    keeps: str
+    question: str
+
+
+NULL_MODELS: dict[str, NullModel] = {
+    "layer": NullModel(
+        "the same weights at random places of each layer",
+        "each layer's weights as a multiset, zeros included",
+        "Is the network more clusterable than one with the same weights in random places?",
+    ),
+    "layer-nonzero": NullModel(
+        "each layer's non-zero weights in random order, its zeros kept in place",
+        "each layer's weights as a multiset, and which of them are zero",
+        "Do the sizes of the weights add to the clusters that the places of the zeros make?",
+    ),
+    "layer-nonzero-kde": NullModel(
+        "non-zero weights drawn anew from each layer's smoothed distribution, its zeros kept in "
+        "place",
+        "each layer's distribution of weights, and which of them are zero",
+        "The same as layer-nonzero, and do a few particular weights matter?",
+    ),
+    "layer-kde": NullModel(
+        "non-zero weights drawn anew from each layer's smoothed distribution, at random places",
+        "each layer's distribution of weights and its number of zeros",
+        "The same as layer, and do a few particular weights matter?",
+    ),
+    "strength": NullModel(
+        "each layer's non-zero weights in random order, then scaled so that every neuron keeps "
+        "the sum of its incoming and of its outgoing weights",
+        "which weights are zero, and each neuron's sums of incoming and outgoing weights (not "
+        "the weights as a multiset)",
+        "Is there more to the clusters than that some neurons have larger weights than others?",
+    ),
+    "tied": NullModel(
+        "the same weights at random places of each layer, copies of a layer alike",
+        "each layer's weights as a multiset, and that copies of a layer are copies",
+        "The same as layer, for networks that use a layer's weights more than once.",
+    ),
+    "init": NullModel(
+        "weights drawn from each layer's own distribution at initialization",
+        "the sizes of the layers, without their unconnected neurons",
+        "Is the network more clusterable than an untrained one?",
+    ),
+}
+"""Each null model, by the name to pass as `null`."""
+
+NORMALIZATIONS: dict[str, str] = {
+    "none": "weights as they are",
+    "l2": "each hidden neuron's incoming weights scaled to a Euclidean norm of 1",
+    "l1": "each hidden neuron's incoming weights scaled to a sum of 1",
+    "balanced": "each hidden neuron scaled until its incoming and outgoing weights have the same "
+    "Euclidean norm",
+}
+"""Each convention of scale, by the name to pass as `normalize`; outgoing weights are divided by
+the factor that multiplies the incoming ones, so that a ReLU network computes the same."""

@@ -1,0 +1,142 @@
+"""The activations of a torch module's neurons in one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError
+from ncut.functional.arguments import check_unshared
+from ncut.functional.modules import hooked, is_module, part, reading, unwrapped
+from ncut.types import Layer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ncut.functional.modules import Read
+
+
+def record(model: Any, layers: Sequence[Layer], inputs: Any) -> list[NDArray[np.floating]]:
+    """Run a torch module once, in evaluation mode, and note the activations of its neurons.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Left as it was, its mode included.
+    layers : sequence of Layer
+        The layers of the model's graph.
+    inputs : Tensor or tuple of Tensor
+        The argument, or the arguments, of the forward pass.
+
+    Returns
+    -------
+    list of ndarray, each of shape (n_examples, size)
+        What each layer's first reader reads; the output of a layer that nothing reads. Channels
+        are averaged over their positions, further axes of a linear layer's input are examples.
+        float64 for values of 64 bits, else float32.
+
+    Raises
+    ------
+    InputError
+        If the model is no torch module, the inputs are neither a tensor nor a tuple, or a module
+        is called more or less than once.
+    """
+    if not is_module(model):
+        raise InputError(
+            f"inputs: a {type(model).__name__} cannot be run; pass a torch.nn.Module, or the "
+            "activations of each layer, activations=[...]"
+        )
+    import torch
+
+    if not isinstance(inputs, torch.Tensor | tuple):
+        raise InputError(
+            "inputs: must be a tensor, a batch of examples, or a tuple of the arguments of a "
+            f"forward pass, got a {type(inputs).__name__}"
+        )
+    module = unwrapped(model)
+    notes = [_Note(layer.name) for layer in layers]
+    reads: dict[str, Read] = {}
+    writes: dict[str, Read] = {}
+    for layer, note in zip(layers, notes, strict=True):
+        if layer.read_by:
+            check_unshared(layer.read_by[0], layer, layers)
+            reads[layer.read_by[0]] = note.taking(_input_neurons(module, layer))
+        else:
+            writes[layer.name] = note.taking(_output_neurons(module, layer))
+    with hooked(module, reads, writes), torch.no_grad(), _evaluating(module):
+        module(*(inputs if isinstance(inputs, tuple) else (inputs,)))
+    return [note.taken() for note in notes]
+
+
+class _Note:
+    """The activations of one layer, noted once."""
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+        self.values: list[NDArray[np.floating]] = []
+
+    def taking(self, neurons: Callable[[Tensor], Tensor]) -> Read:
+        """Note what `neurons` finds in a value of the model, and leave the value as it is."""
+
+        def read(value: Tensor) -> None:
+            if self.values:
+                raise InputError(
+                    f"model: what reads or makes the values of layer {self.layer!r} is called "
+                    "more than once; give each call a module of its own"
+                )
+            found = neurons(value.detach().double()).cpu().numpy()
+            # The type of the values says how exact they are.
+            self.values.append(found if value.dtype.itemsize == 8 else found.astype(np.float32))
+
+        return read
+
+    def taken(self) -> NDArray[np.floating]:
+        if not self.values:
+            raise InputError(f"model: its forward pass does not use layer {self.layer!r}")
+        return self.values[0]
+
+
+def _input_neurons(module: nn.Module, layer: Layer) -> Callable[[Tensor], Tensor]:
+    """Finds a layer's neurons, (n_examples, size), in what its first reader reads."""
+    name = layer.read_by[0]
+    where = reading(part(module, name), name, layer.size)
+    if where.axis < -1:
+        return lambda value: _over_positions(value, -1 - where.axis)
+    return lambda value: value.reshape(-1, layer.size, where.positions).mean(2)
+
+
+def _output_neurons(module: nn.Module, layer: Layer) -> Callable[[Tensor], Tensor]:
+    """Finds a layer's neurons, (n_examples, size), in the output of its module."""
+    from torch import nn
+
+    writer = part(module, layer.name)
+    if isinstance(writer, nn.Linear):
+        return lambda value: value.reshape(-1, value.shape[-1])
+    if isinstance(writer, nn.modules.conv._ConvNd):
+        return lambda value: _over_positions(value, len(writer.kernel_size))
+    raise InputError(
+        f"model: {layer.name!r} is a {type(writer).__name__}; where neurons lie in what it gives "
+        "is known for linear layers and convolutions only"
+    )
+
+
+def _over_positions(value: Tensor, n_axes: int) -> Tensor:
+    """(n_examples, channels) from (examples, channels, positions...), or from a single example."""
+    means = value.flatten(-n_axes).mean(-1)
+    return means.reshape(-1, means.shape[-1])
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards the mode that each part had."""
+    modes = [(one, one.training) for one in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for one, mode in modes:
+            one.training = mode

@@ -1,0 +1,270 @@
+"""profile(): every number of clusters from one embedding per graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.analysis import Settings, check_progress, check_settings, needed_options
+from ncut.errors import InputError
+from ncut.extract import read_graph
+from ncut.graphs import NeuronGraph
+from ncut.graphs.normalize import normalization_notes
+from ncut.graphs.validate import check_n_clusters
+from ncut.nulls import check_null_fits, compare, compare_all, null_notes, over_shuffles
+from ncut.nulls.distribution import Interrupted, Progress
+from ncut.randomness import MAX_GRAPHS, NETWORK
+from ncut.report import Profile
+from ncut.spectral.agreement import adjusted_rand_index
+from ncut.spectral.clustering import cluster_embedded
+from ncut.spectral.embedding import Embedding, embed
+from ncut.spectral.kmeans import restarts
+from ncut.spectral.operator import NormalizedAdjacency
+from ncut.threads import single_threaded_blas
+from ncut.types import Clustering
+
+# Refinement makes up for restarts of k-means, which would cost most of the time.
+RESTARTS = 2
+# Repeats of k-means, and of the eigensolver from other start vectors, that stability is seen in.
+N_SEEDS = 4
+N_STARTS = 2
+
+
+class ProfileInterrupted(KeyboardInterrupt):
+    """Ctrl-C during `profile`; `profile` holds everything that was computed until then."""
+
+    def __init__(self, profile: Profile) -> None:
+        super().__init__(f"stopped after {profile.n_shuffles} shuffles")
+        self.profile = profile
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sweep:
+    """A graph cut into every number of clusters, and its eigenvalues."""
+
+    clusterings: list[Clustering]
+    eigenvalues: NDArray[np.float64]
+
+
+def profile(
+    model: Any,
+    k: Iterable[int] = range(2, 21),
+    *,
+    shuffles: int | None = None,
+    null: str | None = None,
+    normalize: str | None = None,
+    preset: str = "filan2021",
+    seed: int = 0,
+    n_init: int = RESTARTS,
+    solver: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+    **graph_options: Any,
+) -> Profile:
+    """Measure a network for many numbers of clusters, from one embedding of each graph.
+
+    The n-cut itself cannot choose k: it grows with k for every graph. The profile sets beside it
+    what can: how far it lies from the shuffles' at each k, the gap in the eigenvalues behind k
+    against the shuffles' gaps, and whether the partition comes out the same again.
+
+    Parameters
+    ----------
+    model
+        Whatever `ncut.graph` reads.
+    k : iterable of int, default range(2, 21)
+        Numbers of clusters.
+    shuffles, null, normalize, preset, seed, solver, threads
+        See `ncut.analyze`.
+    n_init : int, default 2
+        Restarts of k-means for each k: few, because partitions are refined after it. The plain
+        n-cuts are noisier for it than those of `ncut.analyze`; the refined ones are not.
+    progress : callable, optional
+        Called as `progress(done, total)` after each shuffle.
+    **graph_options
+        Passed to `ncut.graph`.
+
+    Returns
+    -------
+    Profile
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used; the message names it.
+    ModelError
+        If the model cannot be read.
+    ProfileInterrupted
+        On Ctrl-C during the shuffles, a KeyboardInterrupt that carries the profile so far.
+
+    Source: von Luxburg (2007), A tutorial on spectral clustering, section 8.3, for the gap;
+    Hubert and Arabie (1985), Comparing partitions, for the agreement of partitions.
+    """
+    settings = check_settings(
+        shuffles=shuffles, null=null, normalize=normalize, preset=preset, refine=True, seed=seed,
+        n_init=n_init, solver=solver, threads=threads,
+    )  # fmt: skip
+    if settings.sequential:
+        raise InputError("shuffles: must be a number here; 'auto' has no single k to decide on")
+    check_progress(progress)
+    graph = read_graph(model, **needed_options(settings.null), **graph_options)
+    connected, kept = graph.without_isolated()
+    ks = _check_ks(k, connected.n_vertices)
+    check_null_fits(connected, settings.null)
+    measured = graph.normalized(settings.normalize)
+    ours = connected if measured is graph else measured.without_isolated()[0]
+
+    def swept(one: NeuronGraph, number: int, n_threads: int) -> _Sweep:
+        check_n_clusters(ks[-1] + 1, one.n_vertices)
+        operator = NormalizedAdjacency(one, n_threads)
+        return _sweep(operator, _embedded(operator, ks, settings, number), ks, settings, number)
+
+    with single_threaded_blas():
+        operator = NormalizedAdjacency(ours, settings.threads)
+        embedding = _embedded(operator, ks, settings, NETWORK)
+        found = _sweep(operator, embedding, ks, settings, NETWORK, repeats=N_SEEDS)
+        others = [
+            _sweep(
+                operator,
+                _embedded(operator, ks, settings, MAX_GRAPHS - 1 - number),
+                ks,
+                settings,
+                NETWORK,
+            )
+            for number in range(N_STARTS)
+        ]
+
+        def result(shuffled: Sequence[_Sweep]) -> Profile:
+            labels = np.full((len(ks), graph.n_vertices), -1, dtype=np.int32)
+            labels[:, kept] = [one.labels for one in found.clusterings]
+            return Profile(
+                model=graph.name,
+                ks=tuple(ks),
+                statistics=_statistics(found, shuffled),
+                gaps=_gaps(ks, found, shuffled),
+                labels=labels,
+                eigenvalues=found.eigenvalues,
+                stability_seeds=_stability_seeds(found),
+                stability_starts=_stability_starts(found, others),
+                null=settings.null,
+                normalize=settings.normalize,
+                preset=settings.preset,
+                seed=settings.seed,
+                n_init=restarts(settings.n_init, connected.n_vertices),
+                layers=graph.layers,
+                warnings=(
+                    *normalization_notes(graph, settings.normalize),
+                    *null_notes(connected, settings.null),
+                ),
+                version=version("ncut"),
+            )
+
+        try:
+            shuffled = over_shuffles(
+                connected,
+                settings.n_shuffles,
+                swept,
+                null=settings.null,
+                normalize=settings.normalize,
+                seed=settings.seed,
+                threads=settings.threads,
+                progress=progress,
+            )
+        except Interrupted as interrupted:
+            raise ProfileInterrupted(result(interrupted.finished)) from None
+    return result(shuffled)
+
+
+def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
+    try:
+        ks = sorted(set(k))
+    except TypeError as error:
+        raise InputError(
+            f"k: must be several whole numbers, such as range(2, 21): {error}"
+        ) from error
+    if not ks:
+        raise InputError("k: no number of clusters given")
+    for one in ks:
+        # The gap behind k needs one eigenvalue more.
+        check_n_clusters(one + 1 if one == ks[-1] else one, n_vertices)
+    if ks[0] < 2:
+        raise InputError(f"k: must be at least 2, got {ks[0]}")
+    return [int(one) for one in ks]
+
+
+def _embedded(
+    operator: NormalizedAdjacency, ks: Sequence[int], settings: Settings, number: int
+) -> Embedding:
+    return embed(
+        operator.graph,
+        operator,
+        ks[-1] + 1,
+        solver=settings.solver,
+        seed=settings.seed,
+        graph_number=number,
+    )
+
+
+def _sweep(
+    operator: NormalizedAdjacency,
+    embedding: Embedding,
+    ks: Sequence[int],
+    settings: Settings,
+    number: int,
+    repeats: int = 0,
+) -> _Sweep:
+    clusterings = [
+        cluster_embedded(
+            operator,
+            embedding.first(k),
+            n_init=restarts(settings.n_init, operator.n_vertices),
+            refine=True,
+            seed=settings.seed,
+            graph_number=number,
+            repeats=repeats,
+        )
+        for k in ks
+    ]
+    return _Sweep(clusterings, embedding.eigenvalues)
+
+
+def _statistics(found: _Sweep, shuffled: Sequence[_Sweep]) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        compare_all(one, [sweep.clusterings[at] for sweep in shuffled])
+        for at, one in enumerate(found.clusterings)
+    )
+
+
+def _gaps(ks: Sequence[int], found: _Sweep, shuffled: Sequence[_Sweep]) -> tuple[Any, ...]:
+    def gap(sweep: _Sweep, k: int) -> float:
+        return float(sweep.eigenvalues[k] - sweep.eigenvalues[k - 1])
+
+    return tuple(
+        compare(gap(found, k), np.array([gap(sweep, k) for sweep in shuffled]), low=False)
+        for k in ks
+    )
+
+
+def _stability_seeds(found: _Sweep) -> NDArray[np.float64]:
+    """Mean agreement between repeats of k-means on the same embedding, for each k."""
+    return np.array(
+        [
+            np.mean([adjusted_rand_index(a, b) for a, b in combinations(one.repeated_labels, 2)])
+            for one in found.clusterings
+        ]
+    )
+
+
+def _stability_starts(found: _Sweep, others: Sequence[_Sweep]) -> NDArray[np.float64]:
+    """Mean agreement with partitions from other start vectors of the eigensolver, for each k."""
+    return np.array(
+        [
+            np.mean([adjusted_rand_index(one.labels, o.clusterings[at].labels) for o in others])
+            for at, one in enumerate(found.clusterings)
+        ]
+    )

@@ -1,0 +1,277 @@
+"""Profile: a network for many numbers of clusters, and which of them stands out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError, import_extra
+from ncut.report.words import ncut_text, p_text, printable, z_text
+from ncut.types import Comparison, Layer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+# A gap must lie this many standard deviations above the shuffles', and the partition must come
+# out nearly the same again, for a k to be suggested.
+MIN_GAP_Z = 3.0
+MIN_STABILITY = 0.8
+FORMAT = "ncut-profile"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Profile:
+    """A network cut into every one of several numbers of clusters k.
+
+    Attributes
+    ----------
+    model : str
+        The model's name.
+    ks : tuple of int
+        The numbers of clusters, ascending.
+    statistics : tuple of dict of str to Comparison
+        For each k, what `Report.statistics` holds; the measures are those of the refined
+        partition.
+    gaps : tuple of Comparison
+        For each k, the gap between the eigenvalues k and k + 1 of the normalized Laplacian
+        (counted from 1) against the shuffles' gaps; large means clusterable.
+    labels : ndarray of int32, shape (n_ks, n)
+        The refined partition for each k; -1 for an isolated vertex.
+    eigenvalues : ndarray of float64, shape (max(ks) + 1,)
+        The smallest eigenvalues of the normalized Laplacian, ascending.
+    stability_seeds, stability_starts : ndarray of float64, shape (n_ks,)
+        Adjusted Rand index between partitions from other seeds of k-means, and from other start
+        vectors of the eigensolver: 1 where the partition always comes out the same, 0 where no
+        more alike than by chance.
+    null, normalize, preset : str
+    seed, n_init : int
+    layers : tuple of Layer
+    warnings : tuple of str
+    version : str
+    """
+
+    model: str
+    ks: tuple[int, ...]
+    statistics: tuple[dict[str, Comparison], ...]
+    gaps: tuple[Comparison, ...]
+    labels: NDArray[np.int32]
+    eigenvalues: NDArray[np.float64]
+    stability_seeds: NDArray[np.float64]
+    stability_starts: NDArray[np.float64]
+    null: str
+    normalize: str
+    preset: str
+    seed: int
+    n_init: int
+    layers: tuple[Layer, ...]
+    warnings: tuple[str, ...]
+    version: str
+
+    @property
+    def n_shuffles(self) -> int:
+        """Number of shuffled networks."""
+        return int(self.gaps[0].shuffled.size)
+
+    @property
+    def suggested_k(self) -> int | None:
+        """The number of clusters that stands out; None if none does. See `reason`."""
+        return self._suggestion[0]
+
+    @property
+    def reason(self) -> str:
+        """Why this k, in a sentence."""
+        return self._suggestion[1]
+
+    @cached_property
+    def _suggestion(self) -> tuple[int | None, str]:
+        stability = np.minimum(self.stability_seeds, self.stability_starts)
+        if not self.n_shuffles:
+            return None, "without shuffles there is nothing to hold the gaps against"
+        unusual = [
+            at
+            for at, gap in enumerate(self.gaps)
+            if gap.z_score is not None
+            and gap.z_score >= MIN_GAP_Z
+            and not (gap.shuffled >= gap.value).any()
+        ]
+        stable = [at for at in unusual if stability[at] >= MIN_STABILITY]
+        if not unusual:
+            return None, (
+                "at no k is the gap in the eigenvalues larger than that of every shuffle and "
+                f"{MIN_GAP_Z:g} standard deviations above their mean: no number of clusters "
+                "stands out"
+            )
+        if not stable:
+            ks = ", ".join(str(self.ks[at]) for at in unusual)
+            return None, (
+                f"the gap is unusual at k = {ks}, but the partition there does not come out the "
+                f"same again (adjusted Rand index below {MIN_STABILITY:g})"
+            )
+        best = max(stable, key=lambda at: self.gaps[at].value - (self.gaps[at].mean or 0.0))
+        gap = self.gaps[best]
+        return self.ks[best], (
+            f"of the stable ones it has the gap in the eigenvalues that exceeds the shuffles' "
+            f"most: {gap.value:.3f} against {gap.mean:.3f} ± {gap.std:.3f} "
+            f"(Z = {z_text(gap.z_score)}), with an adjusted Rand index of {stability[best]:.2f} "
+            "between repeats"
+        )
+
+    def to_frame(self) -> DataFrame:
+        """One row per k.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns `k`; for each statistic its name, and with `_mean`, `_std`, `_z`, `_p`; the
+            same for `gap`; `stability_seeds`, `stability_starts`.
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed.
+        """
+        pandas = import_extra("pandas", "plot")
+        rows = []
+        for at, k in enumerate(self.ks):
+            row: dict[str, Any] = {"k": k}
+            for name, compared in [*self.statistics[at].items(), ("gap", self.gaps[at])]:
+                row[name] = compared.value
+                row |= {
+                    f"{name}_mean": compared.mean,
+                    f"{name}_std": compared.std,
+                    f"{name}_z": compared.z_score,
+                    f"{name}_p": compared.p_value,
+                }
+            row["stability_seeds"] = self.stability_seeds[at]
+            row["stability_starts"] = self.stability_starts[at]
+            rows.append(row)
+        frame: DataFrame = pandas.DataFrame(rows)
+        return frame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists, strings and numbers, ready for JSON."""
+        from ncut.report.serialize import comparison_to_dict
+
+        return {
+            "format": FORMAT,
+            "model": self.model,
+            "suggested_k": self.suggested_k,
+            "reason": self.reason,
+            "ks": list(self.ks),
+            "statistics": [
+                {name: comparison_to_dict(compared) for name, compared in row.items()}
+                for row in self.statistics
+            ],
+            "gaps": [comparison_to_dict(gap) for gap in self.gaps],
+            "labels": self.labels.tolist(),
+            "eigenvalues": self.eigenvalues.tolist(),
+            "stability_seeds": self.stability_seeds.tolist(),
+            "stability_starts": self.stability_starts.tolist(),
+            "null": self.null,
+            "normalize": self.normalize,
+            "preset": self.preset,
+            "seed": self.seed,
+            "n_init": self.n_init,
+            "layers": [[layer.name, layer.start, layer.size] for layer in self.layers],
+            "warnings": list(self.warnings),
+            "version": self.version,
+        }
+
+    def to_json(self, path: str | Path | None = None, *, indent: int | None = None) -> str:
+        """The profile as JSON.
+
+        Raises
+        ------
+        InputError
+            If `path` cannot be written.
+        """
+        from ncut.report.files import write_text
+
+        text = json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+        if path is not None:
+            write_text(path, text + "\n")
+        return text
+
+    def plot(self, statistic: str = "refined_ncut", ax: Axes | None = None) -> Axes:
+        """Draw Z of a statistic, and of the gap in the eigenvalues, over k.
+
+        Parameters
+        ----------
+        statistic : str, default "refined_ncut"
+            A name in `statistics`.
+        ax : matplotlib Axes, optional
+            Where to draw; a new pyplot figure by default.
+
+        Raises
+        ------
+        InputError
+            If there is no such statistic, or there are no shuffles.
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        from ncut.report.plots import draw_profile
+
+        if statistic not in self.statistics[0]:
+            names = ", ".join(self.statistics[0])
+            raise InputError(f"statistic: must be one of {names}, got {statistic!r}")
+        if not self.n_shuffles:
+            raise InputError("plot: needs shuffles, and this profile has none")
+        return draw_profile(self, statistic, ax)
+
+    def __str__(self) -> str:
+        return "\n".join(profile_lines(self))
+
+    def __repr__(self) -> str:
+        return (
+            f"Profile({self.model!r}, k={self.ks[0]}..{self.ks[-1]}, suggested {self.suggested_k})"
+        )
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def profile_lines(profile: Profile) -> list[str]:
+    """A line for each k, at most 80 columns."""
+    import textwrap
+
+    suggestion = (
+        f"Suggested k = {profile.suggested_k}: {profile.reason}."
+        if profile.suggested_k
+        else f"No k suggested: {profile.reason}."
+    )
+    lines = [printable(profile.model) or "unnamed model", *textwrap.wrap(suggestion, 80)]
+    for text in profile.warnings:
+        lines += textwrap.wrap(f"warning: {printable(text)}", 80, subsequent_indent="  ")
+    lines += [
+        "",
+        f"{'':>3}{'lower':>9}{'refined n-cut':>28}{'gap behind k':>23}{'same again':>15}",
+        f"{'k':>3}{'bound':>9}{'value':>9}{'Z':>10}{'p':>9}{'value':>13}{'Z':>10}{'ARI':>15}",
+    ]
+    for at, k in enumerate(profile.ks):
+        bound, refined = (profile.statistics[at][s] for s in ("lower_bound", "refined_ncut"))
+        gap = profile.gaps[at]
+        stability = min(profile.stability_seeds[at], profile.stability_starts[at])
+        lines.append(
+            f"{k:>3}{ncut_text(bound.value):>9}{ncut_text(refined.value):>9}"
+            f"{z_text(refined.z_score):>10}{p_text(refined.p_value):>9}"
+            f"{gap.value:>13.4f}{z_text(gap.z_score):>10}{stability:>15.2f}"
+        )
+    lines += [
+        "",
+        *textwrap.wrap(
+            f"Z and p against {profile.n_shuffles} shuffles (null model {profile.null}, scale "
+            f"{profile.normalize}). The n-cut grows with k for every graph, so it cannot choose "
+            "k by itself.",
+            80,
+        ),
+    ]
+    return lines

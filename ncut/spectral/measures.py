@@ -1,0 +1,108 @@
+"""Other measures of a partition: modularities, and the share of squared weight inside clusters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ncut import kernels
+from ncut.errors import InputError
+from ncut.graphs import NeuronGraph
+from ncut.graphs.colouring import two_colours
+from ncut.spectral.cut import as_graph, check_labels, ncut_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartitionMeasures:
+    """How good a partition of a graph is, by several measures.
+
+    Attributes
+    ----------
+    ncut : float
+        Normalized cut; low is clusterable.
+    modularity : float
+        Newman's Q = sum over clusters X of inside(X) / m - (vol(X) / 2m)^2, with inside(X) the
+        weight of the edges inside X and m that of all edges; high is clusterable.
+    bipartite_modularity : float or None
+        Barber's Q = sum over X of inside(X) / m - vol0(X) vol1(X) / m^2, with vol0 and vol1 the
+        degrees in layers of the two colours; None where edges join layers of one colour.
+    clusterability : float
+        Share of squared weight inside clusters, averaged over the blocks; high is clusterable.
+    clusterability_by_block : tuple of float
+        The same for each of the graph's blocks.
+    """
+
+    ncut: float
+    modularity: float
+    bipartite_modularity: float | None
+    clusterability: float
+    clusterability_by_block: tuple[float, ...]
+
+
+def partition_measures(graph: Any, labels: ArrayLike) -> PartitionMeasures:
+    """Measure a partition of a graph.
+
+    Parameters
+    ----------
+    graph : NeuronGraph or scipy sparse symmetric adjacency, n vertices
+    labels : array_like of int, shape (n,)
+        Cluster of each vertex, any numbers from 0 up; negative for a vertex without edges.
+
+    Raises
+    ------
+    InputError
+        If `labels` has the wrong length, is not of whole numbers, or leaves out a vertex that
+        has edges.
+
+    Source: Newman (2004), Analysis of weighted networks; Barber (2007), Modularity and community
+    detection in bipartite networks; for the share of squared weight arXiv:2502.02470, which
+    clusters the two sides of each matrix: here they have the clusters of one partition, so that
+    a block-diagonal matrix scores 1 with the clusters of its blocks.
+    """
+    graph = as_graph(graph)
+    checked = check_labels(labels, graph.n_vertices)
+    if (graph.degrees[checked < 0] > 0).any():
+        raise InputError("labels: a vertex that has edges is in no cluster")
+    return measure(graph, checked, int(checked.max(initial=-1)) + 1)
+
+
+def measure(graph: NeuronGraph, labels: NDArray[np.int32], k: int) -> PartitionMeasures:
+    """`partition_measures` for labels below k, checked by the caller; two passes over the edges."""
+    volume, cut = kernels.volumes_and_cuts(graph.placed_blocks(), labels, k)
+    total = float(volume.sum())
+    inside = float((volume - cut).sum()) / total
+    shares = tuple(_inner_share(graph, number, labels) for number in range(len(graph.blocks)))
+    return PartitionMeasures(
+        ncut=ncut_of(volume, cut),
+        modularity=inside - float(np.square(volume / total).sum()),
+        bipartite_modularity=_bipartite(graph, labels, volume, inside),
+        clusterability=float(np.mean(shares)),
+        clusterability_by_block=shares,
+    )
+
+
+def _bipartite(
+    graph: NeuronGraph, labels: NDArray[np.int32], volume: NDArray[np.float64], inside: float
+) -> float | None:
+    colours = two_colours(graph)
+    if colours is None:
+        return None
+    first = np.zeros(volume.size)
+    for layer, colour in zip(graph.layers, colours, strict=True):
+        if colour == 0:
+            own = labels[layer.slice]
+            in_cluster = own >= 0
+            degrees = graph.degrees[layer.slice][in_cluster]
+            first += np.bincount(own[in_cluster], degrees, minlength=volume.size)
+    m = volume.sum() / 2
+    return inside - float((first * (volume - first)).sum() / m**2)
+
+
+def _inner_share(graph: NeuronGraph, number: int, labels: NDArray[np.int32]) -> float:
+    block = graph.blocks[number]
+    rows, cols = labels[graph.layers[block.source].slice], labels[graph.layers[block.target].slice]
+    squares = kernels.inner_squares(block, rows, cols)
+    return squares.inside / squares.total if squares.total else 0.0

@@ -1,0 +1,193 @@
+"""verdict(): a network under every statistic, convention of scale and null model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from ncut.analysis import (
+    AnalysisInterrupted,
+    analyze_graph,
+    check_progress,
+    check_settings,
+)
+from ncut.axes import NORMALIZATIONS
+from ncut.errors import InputError
+from ncut.extract import read_graph
+from ncut.graphs import NeuronGraph
+from ncut.graphs.normalize import check_normalization, rescalable_layers
+from ncut.nulls import check_null
+from ncut.nulls.distribution import Progress
+from ncut.report import Report, Verdict
+
+
+class VerdictInterrupted(KeyboardInterrupt):
+    """Ctrl-C during `verdict`; `verdict` holds everything that was computed until then."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(f"stopped after {len(verdict.reports)} analyses")
+        self.verdict = verdict
+
+
+def verdict(
+    model: Any,
+    *,
+    k: int | None = None,
+    shuffles: int = 20,
+    null: str | Sequence[str] | None = None,
+    normalize: str | Sequence[str] | None = None,
+    rescalings: int = 4,
+    sigma: float = 1.0,
+    level: float = 0.05,
+    preset: str = "filan2021",
+    seed: int = 0,
+    n_init: int | Literal["auto"] | None = None,
+    solver: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+    **graph_options: Any,
+) -> Verdict:
+    """Measure a network under every statistic, convention and null model, and say what follows.
+
+    One n-cut and one p-value can mislead: whether a network counts as more clusterable than
+    shuffled ones may depend on the statistic, on the scale of its neurons (which a ReLU network
+    leaves open), and on what the shuffles keep. The verdict has Z and p for each combination, and
+    a conclusion in words: clusterable, not, or what it depends on.
+
+    Parameters
+    ----------
+    model
+        Whatever `ncut.graph` reads.
+    k : int, optional
+        Number of clusters; the preset's by default, 12.
+    shuffles : int, default 20
+        Shuffled networks for each combination of convention and null model.
+    null : str or sequence of str, optional
+        Null models. By default "layer"; "layer-nonzero" where the network has zeros; "strength";
+        "tied" where layers share weights; "init" where the model tells how it was initialized.
+    normalize : str or sequence of str, optional
+        Conventions; all by default, and "none" alone for a graph without hidden layers that can
+        be rescaled.
+    rescalings : int, default 4
+        Networks that compute the same with the scales of their neurons drawn at random: the range
+        of their Z is the part of it that the function does not determine.
+    sigma : float, default 1
+        Standard deviation of the logarithm of these scales.
+    level : float, default 0.05
+        p-values at or below it count.
+    preset, seed, n_init, solver, threads
+        See `ncut.analyze`.
+    progress : callable, optional
+        Called as `progress(done, total)` after each shuffle.
+    **graph_options
+        Passed to `ncut.graph`.
+
+    Returns
+    -------
+    Verdict
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used; the message names it.
+    ModelError
+        If the model cannot be read.
+    VerdictInterrupted
+        On Ctrl-C, a KeyboardInterrupt that carries the verdict so far.
+    """
+    base = check_settings(
+        k=k, shuffles=shuffles, preset=preset, seed=seed, n_init=n_init, solver=solver,
+        threads=threads,
+    )  # fmt: skip
+    _check_counts(base.n_shuffles, rescalings, level)
+    check_progress(progress)
+    graph = _read(model, null, graph_options)
+    can_rescale = _can_rescale(graph)
+    conventions = _chosen(normalize, tuple(NORMALIZATIONS) if can_rescale else ("none",))
+    nulls = _chosen(null, _fitting_nulls(graph))
+    combinations = [
+        (graph, replace(base, normalize=check_normalization(convention), null=check_null(name)))
+        for convention in conventions
+        for name in nulls
+    ]
+    randomly = [
+        (
+            graph.rescaled((base.seed + number) % 2**64, sigma),
+            replace(base, normalize="none", null=nulls[0]),
+        )
+        for number in range(rescalings if can_rescale else 0)
+    ]
+    done: list[Report] = []
+
+    def so_far() -> Verdict:
+        n = len(combinations)
+        return Verdict(tuple(done[:n]), tuple(done[n:]), sigma=float(sigma), level=float(level))
+
+    for number, (measured, settings) in enumerate([*combinations, *randomly]):
+        step = _step(progress, number, len(combinations) + len(randomly))
+        try:
+            done.append(replace(analyze_graph(measured, settings, step), source=model))
+        except AnalysisInterrupted as stopped:
+            if stopped.report.n_shuffles:
+                done.append(stopped.report)
+            raise VerdictInterrupted(so_far()) from None
+    return so_far()
+
+
+def _read(model: Any, null: str | Sequence[str] | None, options: dict[str, Any]) -> NeuronGraph:
+    """The graph, with how its layers were initialized where that can be told and may be used."""
+    if null is not None and "init" not in ([null] if isinstance(null, str) else null):
+        return read_graph(model, **options)
+    try:
+        return read_graph(model, initial=True, **options)
+    except InputError:
+        if null is not None:
+            raise
+        return read_graph(model, **options)
+
+
+def _can_rescale(graph: NeuronGraph) -> bool:
+    within = any(block.source == block.target for block in graph.blocks)
+    return not within and bool(rescalable_layers(graph))
+
+
+def _fitting_nulls(graph: NeuronGraph) -> tuple[str, ...]:
+    """The null models that say something of their own about this network."""
+    connected, _ = graph.without_isolated()
+    has_zeros = connected.n_edges < sum(
+        block.weights.shape[0] * block.weights.shape[1] for block in connected.blocks
+    )
+    fits = {
+        "layer": True,
+        "layer-nonzero": has_zeros,
+        "strength": True,
+        "tied": any(block.tie for block in graph.blocks),
+        "init": all(block.initial is not None for block in graph.blocks),
+    }
+    return tuple(name for name, does in fits.items() if does)
+
+
+def _chosen(names: str | Sequence[str] | None, default: tuple[str, ...]) -> tuple[str, ...]:
+    if names is None:
+        return default
+    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+
+
+def _check_counts(shuffles: int, rescalings: object, level: float) -> None:
+    if isinstance(rescalings, bool) or not isinstance(rescalings, int) or rescalings < 0:
+        raise InputError(f"rescalings: must be a whole number of at least 0, got {rescalings!r}")
+    if not 0 < level < 1:
+        raise InputError(f"level: must lie between 0 and 1, got {level!r}")
+    if (shuffles + 1) * level < 1:
+        raise InputError(
+            f"shuffles: {shuffles} cannot give a p-value of {level}; needs at least "
+            f"{int(-(-1 // level)) - 1}"
+        )
+
+
+def _step(progress: Progress | None, number: int, total: int) -> Progress | None:
+    """Progress over all analyses, from within one of them."""
+    if progress is None:
+        return None
+    return lambda done, each: progress(number * each + done, total * each)
