@@ -63,7 +63,8 @@ Scope = Annotated[
 Norm = Annotated[
     str | None,
     typer.Option(
-        help="How a convolution kernel becomes one edge weight: 'l1' or 'l2'.", show_default="l1"
+        help="How a convolution kernel becomes one edge weight: 'l1', 'l2' or 'column-sum'.",
+        show_default="l1",
     ),
 ]
 Shuffles = Annotated[int, typer.Option(min=0, help="Shuffled networks to compare with.")]

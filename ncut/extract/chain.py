@@ -15,7 +15,7 @@ from ncut.graphs import NeuronGraph, build_graph
 from ncut.types import Initial, LeftOut
 
 Scope = Literal["paper", "all"]
-Norm = Literal["l1", "l2"]
+Norm = Literal["l1", "l2", "column-sum"]
 
 MAX_SAMPLE = 2**16
 """Initial weights that are kept of a layer."""
@@ -101,8 +101,9 @@ def chain_to_graph(
         `"paper"`: every neuron of a network without convolutions; with convolutions only their
         output channels, so that the image's channels and the fully connected layers are left
         out. `"all"`: every neuron and channel.
-    norm : {"l1", "l2"}
-        Norm of a kernel slice.
+    norm : {"l1", "l2", "column-sum"}
+        Norm of a kernel slice: the sum of its magnitudes, its Euclidean norm, or the largest of
+        its columns' absolute sums, which the paper's code takes for the first.
     name : str
         The model's name.
     left_out : iterable of LeftOut
@@ -296,7 +297,10 @@ def normalization_scale(
 def _between_channels(layer: ChainLayer, norm: str) -> NDArray[np.floating]:
     """Norms of the kernel slices, shape (in, out); block-diagonal if there are groups."""
     weight, groups = layer.weight, layer.groups
-    slices = _norm(np.abs(weight).reshape(*weight.shape[:2], -1), norm, axis=2)
+    if norm == "column-sum":
+        slices = _column_sum(layer)
+    else:
+        slices = _norm(np.abs(weight).reshape(*weight.shape[:2], -1), norm, axis=2)
     if groups == 1:
         return slices.T
     per_group = slices.reshape(groups, -1, weight.shape[1]).transpose(0, 2, 1)
@@ -308,10 +312,20 @@ def _between_channels(layer: ChainLayer, norm: str) -> NDArray[np.floating]:
 
 
 def _norm(magnitudes: NDArray[np.floating], norm: str, axis: int) -> NDArray[np.floating]:
-    """Norm of non-negative values along an axis."""
-    if norm == "l1":
-        return np.asarray(magnitudes.sum(axis=axis))
-    return np.asarray(np.sqrt(np.square(magnitudes).sum(axis=axis)))
+    """Norm of non-negative values along an axis; those of one row have columns of one entry."""
+    if norm == "l2":
+        return np.asarray(np.sqrt(np.square(magnitudes).sum(axis=axis)))
+    return np.asarray(magnitudes.sum(axis=axis))
+
+
+def _column_sum(layer: ChainLayer) -> NDArray[np.floating]:
+    """Largest absolute column sum of each kernel slice, shape (out, in)."""
+    if layer.weight.ndim != 4:
+        raise InputError(
+            f"norm: 'column-sum' is for kernels with two axes of positions, not for {layer.name!r} "
+            f"of shape {layer.weight.shape}; use 'l1'"
+        )
+    return np.asarray(np.abs(layer.weight.sum(axis=2)).max(axis=2))
 
 
 def _dropped_by_paper_scope(layers: Sequence[ChainLayer]) -> list[LeftOut]:

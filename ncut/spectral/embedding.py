@@ -64,7 +64,7 @@ class Embedding:
         """
         n, k = self.points.shape
         singular = np.sqrt(np.maximum(np.linalg.eigvalsh(self.residuals), 0.0))
-        rounding = n * k * np.finfo(np.float64).eps
+        rounding = float(n * k * np.finfo(np.float64).eps)
         return max(0.0, float(self.eigenvalues.sum() - singular.sum()) - rounding)
 
     @property

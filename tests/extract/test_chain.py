@@ -283,3 +283,16 @@ def test_infinite_kernel_is_an_error_and_no_warning():
     layer = ChainLayer("c", weight, "conv", output_scale=np.array([0.0, 1.0]))
     with pytest.raises(InputError, match="'c': 1 NaN and 0 infinite"):
         chain_to_graph([ChainLayer("a", CONV1, "conv"), layer], norm="l2")
+
+
+def test_column_sums_are_the_induced_one_norm() -> None:
+    rng = np.random.default_rng(3)
+    kernels = [rng.standard_normal((5, 4, 3, 3)), rng.standard_normal((6, 5, 3, 2))]
+    graph = read_graph(kernels, norm="column-sum")
+    expected = [[np.linalg.norm(slice_, 1) for slice_ in out] for out in kernels[1]]
+    np.testing.assert_allclose(graph.blocks[0].weights, np.array(expected).T)
+
+
+def test_column_sums_need_two_axes() -> None:
+    with pytest.raises(InputError, match="norm: 'column-sum'"):
+        read_graph([np.ones((5, 4, 3)), np.ones((6, 5, 3))], norm="column-sum")
