@@ -102,8 +102,8 @@ def chain_to_graph(
         output channels, so that the image's channels and the fully connected layers are left
         out. `"all"`: every neuron and channel.
     norm : {"l1", "l2", "column-sum"}
-        Norm of a kernel slice: the sum of its magnitudes, its Euclidean norm, or the largest of
-        its columns' absolute sums, which the paper's code takes for the first.
+        Norm of a kernel slice: the sum of its magnitudes, its Euclidean norm, or the largest sum
+        of a column's magnitudes, which the paper's code takes for the first.
     name : str
         The model's name.
     left_out : iterable of LeftOut
@@ -319,13 +319,13 @@ def _norm(magnitudes: NDArray[np.floating], norm: str, axis: int) -> NDArray[np.
 
 
 def _column_sum(layer: ChainLayer) -> NDArray[np.floating]:
-    """Largest absolute column sum of each kernel slice, shape (out, in)."""
+    """Largest sum of a column's magnitudes in each kernel slice, shape (out, in)."""
     if layer.weight.ndim != 4:
         raise InputError(
             f"norm: 'column-sum' is for kernels with two axes of positions, not for {layer.name!r} "
             f"of shape {layer.weight.shape}; use 'l1'"
         )
-    return np.asarray(np.abs(layer.weight.sum(axis=2)).max(axis=2))
+    return np.asarray(np.abs(layer.weight).sum(axis=2).max(axis=2))
 
 
 def _dropped_by_paper_scope(layers: Sequence[ChainLayer]) -> list[LeftOut]:

@@ -55,8 +55,8 @@ def read_graph(
         `"paper"`: every neuron of a network without convolutions; with convolutions their
         output channels alone. `"all"`: every neuron and channel.
     norm : {"l1", "l2", "column-sum"}
-        Norm of a kernel slice: the sum of its magnitudes, its Euclidean norm, or the largest of
-        its columns' absolute sums, which the paper's code takes for the first.
+        Norm of a kernel slice: the sum of its magnitudes, its Euclidean norm, or the largest sum
+        of a column's magnitudes, which the paper's code takes for the first.
     layers : sequence of str, optional
         Names of the weight arrays of a mapping or file, in the order of the chain. By default
         the order is inferred (see `ncut.extract.state_dict.read_arrays`).

@@ -289,7 +289,7 @@ def test_column_sums_are_the_induced_one_norm() -> None:
     rng = np.random.default_rng(3)
     kernels = [rng.standard_normal((5, 4, 3, 3)), rng.standard_normal((6, 5, 3, 2))]
     graph = read_graph(kernels, norm="column-sum")
-    expected = [[np.linalg.norm(slice_, 1) for slice_ in out] for out in kernels[1]]
+    expected = [[np.linalg.norm(kernel, 1) for kernel in out] for out in kernels[1]]
     np.testing.assert_allclose(graph.blocks[0].weights, np.array(expected).T)
 
 
