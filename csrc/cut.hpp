@@ -1,4 +1,4 @@
-// Volumes, cuts and inner squared weights of a partition.
+// Volumes, cuts, links and inner squared weights of a partition.
 #pragma once
 
 #include <algorithm>
@@ -47,6 +47,43 @@ void add_cut(const Block& block, const std::int32_t* row_labels, const std::int3
         cut[c] += weight;
       }
     }
+  }
+}
+
+// Adds a block's share to links[v][c], the weight of the edges between vertex v and cluster c, for
+// the block's rows and for its columns, each of `width` >= k numbers a vertex. Labels are in
+// [0, k). O(entries + (n_rows + n_cols) * k).
+template <class Block>
+void add_links(const Block& block, const std::int32_t* row_labels, const std::int32_t* col_labels,
+               std::int64_t k, std::int64_t width, double* row_links, double* col_links) {
+  constexpr std::int64_t kCopies = 4;  // as above
+  std::vector<double> sums(static_cast<std::size_t>(kCopies * k));
+  // Those of the columns cluster by cluster, so that a row adds to successive numbers.
+  std::vector<double> by_cluster(static_cast<std::size_t>(k * block.n_cols));
+  for (std::int64_t row = 0; row < block.n_rows; ++row) {
+    double* columns = by_cluster.data() + row_labels[row] * block.n_cols;
+    std::fill(sums.begin(), sums.end(), 0.0);
+    const auto add = [&](std::int64_t at, std::int64_t copy) {
+      const std::int64_t column = block.column(row, at);
+      const double weight = block.weight(row, at);
+      sums[static_cast<std::size_t>(copy * k + col_labels[column])] += weight;
+      columns[column] += weight;
+    };
+    std::int64_t at = 0;
+    const std::int64_t end = block.row_length(row);
+    for (; at + kCopies <= end; at += kCopies) {
+      for (std::int64_t copy = 0; copy < kCopies; ++copy) add(at + copy, copy);
+    }
+    for (; at < end; ++at) add(at, 0);
+    for (std::int64_t c = 0; c < k; ++c) {
+      for (std::int64_t copy = 0; copy < kCopies; ++copy) {
+        row_links[row * width + c] += sums[static_cast<std::size_t>(copy * k + c)];
+      }
+    }
+  }
+  for (std::int64_t c = 0; c < k; ++c) {
+    const double* columns = by_cluster.data() + c * block.n_cols;
+    for (std::int64_t j = 0; j < block.n_cols; ++j) col_links[j * width + c] += columns[j];
   }
 }
 

@@ -11,12 +11,14 @@ constexpr double kLeastGain = 1e-12;
 // The clusters' totals: what the normalized cut is made of.
 struct Clusters {
   std::vector<double> inside, volume;  // weight inside (both directions), sum of degrees
+  std::vector<double> share;           // inside / volume
   std::vector<std::int64_t> size;
 
   Clusters(const double* degrees, const double* links, const std::int32_t* labels, std::int64_t n,
            std::int64_t k, std::int64_t width)
       : inside(static_cast<std::size_t>(k)),
         volume(static_cast<std::size_t>(k)),
+        share(static_cast<std::size_t>(k)),
         size(static_cast<std::size_t>(k)) {
     for (std::int64_t v = 0; v < n; ++v) {
       const std::int32_t own = labels[v];
@@ -24,9 +26,10 @@ struct Clusters {
       volume[own] += degrees[v];
       ++size[own];
     }
+    for (std::int64_t c = 0; c < k; ++c) update_share(c);
   }
 
-  double share(std::int64_t c) const { return volume[c] > 0 ? inside[c] / volume[c] : 0.0; }
+  void update_share(std::int64_t c) { share[c] = volume[c] > 0 ? inside[c] / volume[c] : 0.0; }
 };
 
 // The cluster to which vertex v should move, or its own. The n-cut is k less the sum of
@@ -36,13 +39,13 @@ std::int32_t best_cluster(const Clusters& clusters, const double* links, double 
   if (clusters.size[own] < 2) return own;
   const double left = clusters.volume[own] - degree;
   const double lost =
-      clusters.share(own) - (left > 0 ? (clusters.inside[own] - 2 * links[own]) / left : 0.0);
+      clusters.share[own] - (left > 0 ? (clusters.inside[own] - 2 * links[own]) / left : 0.0);
   double best_gain = kLeastGain;
   std::int32_t best = own;
   for (std::int32_t c = 0; c < k; ++c) {
     if (c == own) continue;
     const double won =
-        (clusters.inside[c] + 2 * links[c]) / (clusters.volume[c] + degree) - clusters.share(c);
+        (clusters.inside[c] + 2 * links[c]) / (clusters.volume[c] + degree) - clusters.share[c];
     if (won - lost > best_gain) {
       best_gain = won - lost;
       best = c;
@@ -94,6 +97,8 @@ std::int64_t refine(const SymmetricMatrix<W, I>& matrix, const double* degrees, 
       clusters.inside[to] += 2 * own_links[to];
       clusters.volume[from] -= degrees[v];
       clusters.volume[to] += degrees[v];
+      clusters.update_share(from);
+      clusters.update_share(to);
       --clusters.size[from];
       ++clusters.size[to];
       labels[v] = to;

@@ -14,6 +14,8 @@ __all__: list[str] = [
     "add_cut_sparse",
     "add_degrees_dense",
     "add_degrees_sparse",
+    "add_links_dense",
+    "add_links_sparse",
     "add_squares_dense",
     "add_squares_sparse",
     "connect_dense",
@@ -171,6 +173,90 @@ def add_degrees_sparse(
     n_cols: typing.SupportsInt | typing.SupportsIndex,
     row_degrees: numpy.typing.NDArray[numpy.float64],
     col_degrees: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_links_dense(
+    weights: numpy.typing.NDArray[numpy.float32],
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    row_links: numpy.typing.NDArray[numpy.float64],
+    col_links: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_links_dense(
+    weights: numpy.typing.NDArray[numpy.float64],
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    row_links: numpy.typing.NDArray[numpy.float64],
+    col_links: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_links_dense(
+    weights: numpy.typing.NDArray[numpy.float16],
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    row_links: numpy.typing.NDArray[numpy.float64],
+    col_links: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_links_dense(
+    weights: numpy.typing.NDArray[numpy.uint16],
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    row_links: numpy.typing.NDArray[numpy.float64],
+    col_links: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_links_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    row_links: numpy.typing.NDArray[numpy.float64],
+    col_links: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_links_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float32],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    row_links: numpy.typing.NDArray[numpy.float64],
+    col_links: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_links_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    row_links: numpy.typing.NDArray[numpy.float64],
+    col_links: numpy.typing.NDArray[numpy.float64],
+) -> None: ...
+@typing.overload
+def add_links_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    row_labels: numpy.typing.NDArray[numpy.int32],
+    col_labels: numpy.typing.NDArray[numpy.int32],
+    k: typing.SupportsInt | typing.SupportsIndex,
+    row_links: numpy.typing.NDArray[numpy.float64],
+    col_links: numpy.typing.NDArray[numpy.float64],
 ) -> None: ...
 @typing.overload
 def add_squares_dense(

@@ -166,7 +166,10 @@ def analyze(
     )
     check_progress(progress)
     graph = read_graph(model, **needed_options(settings.null), **graph_options)
-    return replace(analyze_graph(graph, settings, progress), source=model)
+    try:
+        return replace(analyze_graph(graph, settings, progress), source=model)
+    except AnalysisInterrupted as stopped:
+        raise AnalysisInterrupted(replace(stopped.report, source=model)) from None
 
 
 def check_settings(
@@ -308,7 +311,9 @@ def _report(
 ) -> Report:
     warnings = [*notes, *clustering_warnings(graph, found)]
     headline = HEADLINES[settings.refine]
-    p, outcome = p_value, None
+    p, outcome, ended = p_value, None, ""
+    if settings.sequential is not None:
+        ended = f"{settings.sequential} was interrupted after {len(shuffled)} shuffles"
     if settings.sequential is not None and shuffled:
         p = partial(anytime_p_value, level=settings.level)
         outcome = stopping_point(
@@ -324,6 +329,7 @@ def _report(
         warnings.append(noise)
     if outcome is not None:
         statistics[headline] = replace(statistics[headline], p_value=outcome.p_value)
+        ended = str(outcome)
     elif len(shuffled) < settings.n_shuffles:
         warnings.append(f"stopped after {len(shuffled)} of {settings.n_shuffles} shuffles")
     stuck = sum(not clustering.converged for clustering in shuffled)
@@ -340,7 +346,7 @@ def _report(
         null=settings.null,
         normalize=settings.normalize,
         preset=settings.preset,
-        sequential="" if outcome is None else str(outcome),
+        sequential=ended,
         seed=settings.seed,
         n_init=found.n_init,
         refine=settings.refine,

@@ -247,7 +247,10 @@ def profile(
     k: Annotated[
         str, typer.Option("--k", "-k", help="Numbers of clusters, as 2-20 or 4,8,12.")
     ] = "2-20",
-    shuffles: Shuffles = 50,
+    shuffles: Annotated[
+        int | None,
+        typer.Option(min=0, help="Shuffled networks to compare with.", show_default="50"),
+    ] = None,
     null: NullModel = None,
     normalize: Normalize = None,
     preset: PresetName = "filan2021",

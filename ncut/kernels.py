@@ -183,6 +183,18 @@ def volumes_and_cuts(
     return volume, cut
 
 
+def links(
+    n_vertices: int, blocks: PlacedBlocks, labels: NDArray[np.int32], k: int, width: int
+) -> NDArray[np.float64]:
+    """Weight of the edges between each vertex and each of k clusters, (n_vertices, width >= k)."""
+    sums = np.zeros((n_vertices, width))
+    for first_row, first_col, block in blocks:
+        n_rows, n_cols = block.weights.shape
+        rows, cols = slice(first_row, first_row + n_rows), slice(first_col, first_col + n_cols)
+        _call("add_links", block.weights, labels[rows], labels[cols], k, sums[rows], sums[cols])
+    return sums
+
+
 def inner_squares(block: Block, rows: NDArray[np.int32], cols: NDArray[np.int32]) -> Squares:
     """Sums of a block's squared weights, `rows` and `cols` the labels of its vertices."""
     sums = np.zeros(2)

@@ -191,9 +191,12 @@ def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
         raise InputError("k: no number of clusters given")
     for one in ks:
         # The gap behind k needs one eigenvalue more.
-        check_n_clusters(one + 1 if one == ks[-1] else one, n_vertices)
-    if ks[0] < 2:
-        raise InputError(f"k: must be at least 2, got {ks[0]}")
+        check_n_clusters(one, n_vertices)
+    if ks[-1] + 1 >= n_vertices:
+        raise InputError(
+            f"k: {ks[-1]} clusters, and the gap behind them, asked of a graph with {n_vertices} "
+            "vertices that have edges; choose a smaller k"
+        )
     return [int(one) for one in ks]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -16,14 +16,18 @@ from ncut.axes import NORMALIZATIONS
 from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.graphs import NeuronGraph
-from ncut.graphs.normalize import check_normalization, rescalable_layers
+from ncut.graphs.normalize import check_normalization, check_sigma, rescalable_layers
 from ncut.nulls import check_null
 from ncut.nulls.distribution import Progress
+from ncut.nulls.sequential import check_level
 from ncut.report import Report, Verdict
 
 
 class VerdictInterrupted(KeyboardInterrupt):
-    """Ctrl-C during `verdict`; `verdict` holds everything that was computed until then."""
+    """Ctrl-C during `verdict`; `verdict` holds the analyses until then.
+
+    The last of them may have fewer shuffles, if not too few for the level.
+    """
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(f"stopped after {len(verdict.reports)} analyses")
@@ -100,14 +104,19 @@ def verdict(
         k=k, shuffles=shuffles, preset=preset, seed=seed, n_init=n_init, solver=solver,
         threads=threads,
     )  # fmt: skip
+    if base.sequential:
+        raise InputError("shuffles: must be a number here; 'auto' decides on one p-value only")
+    level, sigma = check_level(level), check_sigma(sigma)
     _check_counts(base.n_shuffles, rescalings, level)
     check_progress(progress)
-    graph = _read(model, null, graph_options)
+    asked = _chosen("null", null, check_null)
+    conventions = _chosen("normalize", normalize, check_normalization)
+    graph = _read(model, asked, graph_options)
     can_rescale = _can_rescale(graph)
-    conventions = _chosen(normalize, tuple(NORMALIZATIONS) if can_rescale else ("none",))
-    nulls = _chosen(null, _fitting_nulls(graph))
+    conventions = conventions or (tuple(NORMALIZATIONS) if can_rescale else ("none",))
+    nulls = asked or _fitting_nulls(graph)
     combinations = [
-        (graph, replace(base, normalize=check_normalization(convention), null=check_null(name)))
+        (graph, replace(base, normalize=convention, null=name))
         for convention in conventions
         for name in nulls
     ]
@@ -122,27 +131,30 @@ def verdict(
 
     def so_far() -> Verdict:
         n = len(combinations)
-        return Verdict(tuple(done[:n]), tuple(done[n:]), sigma=float(sigma), level=float(level))
+        return Verdict(tuple(done[:n]), tuple(done[n:]), sigma=sigma, level=level)
 
     for number, (measured, settings) in enumerate([*combinations, *randomly]):
         step = _step(progress, number, len(combinations) + len(randomly))
         try:
             done.append(replace(analyze_graph(measured, settings, step), source=model))
-        except AnalysisInterrupted as stopped:
-            if stopped.report.n_shuffles:
-                done.append(stopped.report)
+        except KeyboardInterrupt as stopped:
+            # Too few shuffles for the level would count as a finding of no difference.
+            if isinstance(stopped, AnalysisInterrupted) and _enough(
+                stopped.report.n_shuffles, level
+            ):
+                done.append(replace(stopped.report, source=model))
             raise VerdictInterrupted(so_far()) from None
     return so_far()
 
 
-def _read(model: Any, null: str | Sequence[str] | None, options: dict[str, Any]) -> NeuronGraph:
+def _read(model: Any, asked: tuple[str, ...], options: dict[str, Any]) -> NeuronGraph:
     """The graph, with how its layers were initialized where that can be told and may be used."""
-    if null is not None and "init" not in ([null] if isinstance(null, str) else null):
+    if asked and "init" not in asked:
         return read_graph(model, **options)
     try:
         return read_graph(model, initial=True, **options)
     except InputError:
-        if null is not None:
+        if asked:
             raise
         return read_graph(model, **options)
 
@@ -168,18 +180,28 @@ def _fitting_nulls(graph: NeuronGraph) -> tuple[str, ...]:
     return tuple(name for name, does in fits.items() if does)
 
 
-def _chosen(names: str | Sequence[str] | None, default: tuple[str, ...]) -> tuple[str, ...]:
+def _chosen(
+    argument: str, names: str | Sequence[str] | None, check: Callable[[Any], str]
+) -> tuple[str, ...]:
+    """The names that were asked for, each once and in order; empty if that is left open."""
     if names is None:
-        return default
-    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+        return ()
+    if not isinstance(names, Iterable):
+        raise InputError(f"{argument}: must be a name or several, got {names!r}")
+    chosen = tuple(dict.fromkeys(map(check, [names] if isinstance(names, str) else names)))
+    if not chosen:
+        raise InputError(f"{argument}: no name given")
+    return chosen
+
+
+def _enough(shuffles: int, level: float) -> bool:
+    return (shuffles + 1) * level >= 1
 
 
 def _check_counts(shuffles: int, rescalings: object, level: float) -> None:
     if isinstance(rescalings, bool) or not isinstance(rescalings, int) or rescalings < 0:
         raise InputError(f"rescalings: must be a whole number of at least 0, got {rescalings!r}")
-    if not 0 < level < 1:
-        raise InputError(f"level: must lie between 0 and 1, got {level!r}")
-    if (shuffles + 1) * level < 1:
+    if not _enough(shuffles, level):
         raise InputError(
             f"shuffles: {shuffles} cannot give a p-value of {level}; needs at least "
             f"{int(-(-1 // level)) - 1}"

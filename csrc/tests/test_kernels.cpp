@@ -168,6 +168,38 @@ void test_cut_and_degrees() {
   }
 }
 
+void test_links_and_squares() {
+  constexpr std::int64_t kWidth = 4;
+  for (const double density : {0.0, 0.1, 1.0}) {
+    const Matrix matrix(7, 5, density, 22);
+    const Csr csr(matrix);
+    const std::vector<std::int32_t> rows = {0, 1, 2, 0, 1, 2, 0}, cols = {2, 1, 0, 0, 1};
+    std::vector<double> dense(12 * kWidth), sparse(dense), expected(dense);
+    add_links(matrix.dense(), rows.data(), cols.data(), 3, kWidth, dense.data(),
+              dense.data() + 7 * kWidth);
+    add_links(csr.block(), rows.data(), cols.data(), 3, kWidth, sparse.data(),
+              sparse.data() + 7 * kWidth);
+    double squares[2] = {}, squares_csr[2] = {}, inside = 0, all = 0;
+    add_squares(matrix.dense(), rows.data(), cols.data(), squares);
+    add_squares(csr.block(), rows.data(), cols.data(), squares_csr);
+    for (int i = 0; i < 7; ++i) {
+      for (int j = 0; j < 5; ++j) {
+        const double weight = matrix.values[i * 5 + j];
+        expected[i * kWidth + cols[j]] += weight;
+        expected[(7 + j) * kWidth + rows[i]] += weight;
+        all += weight * weight;
+        if (rows[i] == cols[j]) inside += weight * weight;
+      }
+    }
+    for (std::size_t at = 0; at < expected.size(); ++at) {
+      CHECK(std::abs(dense[at] - expected[at]) < 1e-12);
+      CHECK(std::abs(sparse[at] - expected[at]) < 1e-12);
+    }
+    CHECK(std::abs(squares[0] - inside) < 1e-12 && std::abs(squares_csr[0] - inside) < 1e-12);
+    CHECK(std::abs(squares[1] - all) < 1e-12 && std::abs(squares_csr[1] - all) < 1e-12);
+  }
+}
+
 // A matrix of two dense blocks and a sparse one over odd sizes, for one and two threads.
 template <class T>
 void test_product() {
@@ -296,6 +328,7 @@ int main() {
   test_permute();
   test_random_pattern();
   test_cut_and_degrees();
+  test_links_and_squares();
   test_product<float>();
   test_product<double>();
   test_orthonormalize();

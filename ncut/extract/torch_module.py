@@ -77,23 +77,46 @@ def _initial_weight(layer: Any, number: int) -> NDArray[np.floating] | None:
     It runs on a copy without masks and parametrizations, with a seed of its own.
     """
     import torch
-    from torch.nn.utils import parametrize
-    from torch.nn.utils import prune as untyped_prune
 
-    prune: Any = untyped_prune
+    # A function that was put on the layer itself may hold on to that, and change it.
+    if "reset_parameters" in vars(layer):
+        return None
     try:
-        fresh = copy.deepcopy(layer)
-        if parametrize.is_parametrized(fresh, "weight"):
-            parametrize.remove_parametrizations(fresh, "weight", leave_parametrized=True)
-        if hasattr(fresh, "weight_orig"):
-            prune.remove(fresh, "weight")
+        fresh = _plain_copy(layer)
+        # What is not set anew would be the trained weights.
+        with torch.no_grad():
+            fresh.weight.fill_(torch.nan)
+        # The generator of the CPU alone: torch.manual_seed would set those of all devices.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(number)
+            torch.default_generator.manual_seed(number)
             fresh.reset_parameters()
         weight = as_array(fresh.weight, "initial weight")
     except Exception:  # whatever a user's own layer does: it does not tell then
         return None
+    if not np.isfinite(weight).all():
+        return None
     return weight.T if weight.ndim == 2 else weight
+
+
+def _plain_copy(layer: Any) -> Any:
+    """A copy of a layer on the CPU, without masks, parametrizations of its weight and hooks."""
+    import torch
+    from torch.nn.utils import parametrize
+
+    # Masked weights cannot be copied, as they are computed; hooks may hold anything.
+    known: dict[int, Any] = {}
+    for name, value in vars(layer).items():
+        if isinstance(value, torch.Tensor):
+            known[id(value)] = value.detach().clone()
+        elif name.endswith("_hooks"):
+            known[id(value)] = type(value)()
+    fresh = copy.deepcopy(layer, known).cpu()
+    if parametrize.is_parametrized(fresh, "weight"):
+        parametrize.remove_parametrizations(fresh, "weight", leave_parametrized=True)
+    if "weight_orig" in fresh._parameters:
+        del fresh.weight
+        fresh.weight = fresh._parameters.pop("weight_orig")
+    return fresh
 
 
 def _apply(builder: ChainBuilder, step: Step, model: str) -> None:

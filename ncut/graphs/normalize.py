@@ -144,7 +144,7 @@ def rescaled(graph: NeuronGraph, seed: int, sigma: float) -> NeuronGraph:
 
     Source: Neyshabur, Salakhutdinov and Srebro (2015), Path-SGD, section 2.
     """
-    seed, sigma = check_seed(seed), _check_sigma(sigma)
+    seed, sigma = check_seed(seed), check_sigma(sigma)
     if any(block.source == block.target for block in graph.blocks):
         raise InputError("graph: edges inside one layer have no direction and cannot be rescaled")
     written, read = _ends(graph)
@@ -229,7 +229,8 @@ def _listed(layers: list[Layer]) -> str:
     return names if len(layers) <= NAMED else f"{names} and {len(layers) - NAMED} more"
 
 
-def _check_sigma(sigma: object) -> float:
+def check_sigma(sigma: object) -> float:
+    """Return the standard deviation of a logarithm as a float, or say what is wrong with it."""
     real = isinstance(sigma, int | float | np.integer | np.floating) and not isinstance(sigma, bool)
     if not real or not math.isfinite(value := float(sigma)) or value < 0:  # type: ignore[arg-type]
         raise InputError(f"sigma: must be a finite number of at least 0, got {sigma!r}")

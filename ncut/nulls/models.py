@@ -43,17 +43,18 @@ def null_notes(graph: NeuronGraph, null: str) -> list[str]:
         return []
     if not any(block.tie for block in graph.blocks):
         return ["no layer's weights are used twice, so that null='tied' is the same as 'layer'"]
-    originals = _originals(graph)
-    alone = [
-        block.name
-        for position, block in enumerate(graph.blocks)
-        if block.tie and originals[position] == position and block.name != block.tie
-    ]
+    seen: set[str] = set()
+    alone = []
+    for position, (block, original) in enumerate(zip(graph.blocks, _originals(graph), strict=True)):
+        if block.tie in seen and original == position:
+            alone.append(block.name)
+        if block.tie:
+            seen.add(block.tie)
     if not alone:
         return []
     return [
         f"null='tied' shuffles {', '.join(alone)} apart from what they are copies of: without "
-        "isolated neurons they have other shapes"
+        "isolated neurons they have other shapes or other numbers of zeros"
     ]
 
 
@@ -105,12 +106,15 @@ def _check_number(number: object) -> int:
 def shuffle_connected(graph: NeuronGraph, null: str, seed: int, number: int) -> NeuronGraph:
     """`shuffle` for a graph without isolated vertices, arguments checked by the caller."""
     key = stream(Purpose.SHUFFLE, number + 1)
-    originals = _originals(graph) if null == "tied" else range(len(graph.blocks))
-    blocks = tuple(
-        replace(block, weights=_shuffled(block, null, _BlockRandom(seed, key, 2 * original)))
-        for block, original in zip(graph.blocks, originals, strict=True)
-    )
-    return replace(graph, blocks=blocks)
+    if null == "tied":
+        shuffled = _copies_alike(graph, seed, key)
+    else:
+        shuffled = [
+            _shuffled(block, null, _BlockRandom(seed, key, 2 * position))
+            for position, block in enumerate(graph.blocks)
+        ]
+    blocks = zip(graph.blocks, shuffled, strict=True)
+    return replace(graph, blocks=tuple(replace(block, weights=w) for block, w in blocks))
 
 
 class _BlockRandom:
@@ -130,17 +134,14 @@ def _originals(graph: NeuronGraph) -> list[int]:
             found.append(position)
             continue
         shape = block.weights.shape[::-1] if block.tie_transposed else block.weights.shape
-        # Copies are shuffled alike if they are kept alike.
-        entry_bytes = max(4, block.weights.dtype.itemsize)
-        kept_as = (entry_bytes, getattr(block.weights, "nnz", None))
-        found.append(firsts.setdefault((block.tie, shape, kept_as), position))
+        # One permutation suits all copies with as many stored entries.
+        n_stored = getattr(block.weights, "nnz", None)
+        found.append(firsts.setdefault((block.tie, shape, n_stored), position))
     return found
 
 
 def _shuffled(block: Block, null: str, random: _BlockRandom) -> Any:
     weights, within_layer = block.weights, block.source == block.target
-    if null == "tied":
-        return _permuted_as_tied(block, random)
     if null == "init":
         return _initial(block, random)
     if null in ("layer", "layer-kde"):
@@ -160,22 +161,38 @@ def _permuted_everywhere(weights: Any, within_layer: bool, random: _BlockRandom)
     return type(weights)((data, indices, indptr), shape=weights.shape)
 
 
-def _permuted_as_tied(block: Block, random: _BlockRandom) -> Any:
-    """All entries permuted, in an order that depends on their number alone."""
-    weights = block.weights
+def _copies_alike(graph: NeuronGraph, seed: int, key: int) -> list[Any]:
+    """All blocks' entries permuted, the copies of a block in the order of the first of them."""
+    originals = _originals(graph)
+    widest: dict[int, np.dtype[Any]] = {}
+    for block, original in zip(graph.blocks, originals, strict=True):
+        own = block.weights.dtype
+        if own.itemsize > widest.setdefault(original, own).itemsize:
+            widest[original] = own
+    return [
+        _permuted_as(block, widest[original], _BlockRandom(seed, key, 2 * original))
+        for block, original in zip(graph.blocks, originals, strict=True)
+    ]
+
+
+def _permuted_as(block: Block, dtype: np.dtype[Any], random: _BlockRandom) -> Any:
+    """All entries permuted as those of the block's original are, where this type holds both."""
+    weights, within_layer = block.weights, block.source == block.target
     # How large arrays are dealt out depends on the size of an entry.
-    if block.tie and weights.dtype.itemsize < 8:
-        weights = weights.astype(np.float32)
-    if not block.tie_transposed:
-        return _permuted_everywhere(weights, block.source == block.target, random)
-    turned = weights.T
-    turned = np.ascontiguousarray(turned) if isinstance(turned, np.ndarray) else _sorted(turned)
-    back = _permuted_everywhere(turned, False, random).T
-    return np.ascontiguousarray(back) if isinstance(back, np.ndarray) else _sorted(back)
+    if weights.dtype.itemsize < dtype.itemsize:
+        weights = weights.astype(dtype)
+    if block.tie_transposed:
+        weights = _transposed(_permuted_everywhere(_transposed(weights), within_layer, random))
+    else:
+        weights = _permuted_everywhere(weights, within_layer, random)
+    return weights.astype(block.weights.dtype, copy=False)
 
 
-def _sorted(matrix: Any) -> Any:
-    converted = matrix.tocsr()
+def _transposed(matrix: Any) -> Any:
+    """The transpose in the form that blocks have: C-contiguous, or CSR in order."""
+    if isinstance(matrix, np.ndarray):
+        return np.ascontiguousarray(matrix.T)
+    converted = matrix.T.tocsr()
     converted.sort_indices()
     return converted
 
@@ -188,7 +205,7 @@ def _initial(block: Block, random: _BlockRandom) -> Any:
     if initial.everywhere:
         drawn = np.empty(weights.shape, dtype=sample.dtype)
         kernels.draw_kde(sample, 0.0, drawn.reshape(-1), *random.values)
-        return drawn
+        return np.triu(drawn, k=1) if block.source == block.target else drawn
     drawn = np.empty(weights.nnz if hasattr(weights, "nnz") else (weights != 0).sum(), sample.dtype)
     kernels.draw_kde(sample, 0.0, drawn, *random.values)
     if isinstance(weights, np.ndarray):

@@ -43,16 +43,17 @@ def with_strengths_of(block: Block, shuffled: Weights) -> Weights:
     """
     dense = isinstance(shuffled, np.ndarray)
     wide = not dense or shuffled.size <= DOUBLE_ENTRIES
-    dtype = np.dtype(np.float64) if wide else np.result_type(np.float32, shuffled.dtype)
-    original, matrix = block.weights.astype(dtype), shuffled.astype(dtype)
+    matrix = shuffled.astype(np.float64 if wide else np.result_type(np.float32, shuffled.dtype))
+    sums = [wanted.astype(matrix.dtype) for wanted in _strengths(block, block.weights)]
+    tolerance = TOLERANCE if matrix.dtype == np.float64 else 100 * TOLERANCE
     if block.source == block.target:
-        factors, deviation = _symmetric_factors(matrix, original)
-        rows = columns = factors
+        rows, deviation = _symmetric_factors(matrix, *sums, tolerance)
+        columns = rows
     else:
-        rows, columns, deviation = _factors(matrix, original)
+        rows, columns, deviation = _factors(matrix, *sums, tolerance)
     if not deviation <= ACCEPTED:
         raise InputError(
-            f"null: 'strength' cannot restore the sums of block {block.name!r} (still off by "
+            f"null: 'strength' cannot restore the sums of layer {block.name!r} (still off by "
             f"{deviation:.1g} after {MAX_SWEEPS} sweeps); use 'layer-nonzero'"
         )
     narrow = np.float64 if block.weights.dtype == np.float64 else np.float32
@@ -60,20 +61,26 @@ def with_strengths_of(block: Block, shuffled: Weights) -> Weights:
     return scaled
 
 
-def strength_deviation(block: Block, shuffled: Weights) -> float:
-    """Largest relative difference between a row or column sum of the block and of `shuffled`."""
-    deviations = [
-        _deviation(_sums(shuffled.astype(np.float64), axis), _sums(block.weights, axis))
-        for axis in (0, 1)
-    ]
-    return max(deviations)
+def strength_deviation(original: Block, shuffled: Block) -> float:
+    """Largest relative difference between a vertex's sums in a block and in its shuffle."""
+    found = _strengths(shuffled, shuffled.weights)
+    wanted = _strengths(original, original.weights)
+    return max(_deviation(*sums) for sums in zip(found, wanted, strict=True))
 
 
-def _factors(matrix: Any, original: Any) -> tuple[Vector, Vector, float]:
+def _strengths(block: Block, weights: Any) -> list[Vector]:
+    """Sums of the rows and of the columns; inside a layer, where these are one, their sum."""
+    rows, columns = (
+        np.asarray(weights.sum(axis=axis, dtype=np.float64)).ravel() for axis in (1, 0)
+    )
+    return [rows + columns] if block.source == block.target else [rows, columns]
+
+
+def _factors(
+    matrix: Any, row_sums: Vector, column_sums: Vector, tolerance: float
+) -> tuple[Vector, Vector, float]:
     """Factors of rows and columns, and the deviation of the sums that is left."""
-    row_sums, column_sums = _sums(original, 1), _sums(original, 0)
     rows, columns = np.ones_like(row_sums), np.ones_like(column_sums)
-    tolerance = TOLERANCE if matrix.dtype == np.float64 else 100 * TOLERANCE
     deviation = np.inf
     for _ in range(MAX_SWEEPS):
         weighted = matrix @ columns
@@ -85,22 +92,17 @@ def _factors(matrix: Any, original: Any) -> tuple[Vector, Vector, float]:
     return rows, columns, deviation
 
 
-def _symmetric_factors(matrix: Any, original: Any) -> tuple[Vector, float]:
+def _symmetric_factors(matrix: Any, wanted: Vector, tolerance: float) -> tuple[Vector, float]:
     """One factor for each vertex, for the upper triangle of a symmetric matrix."""
-    wanted = _sums(original, 0) + _sums(original, 1)
     factors = np.ones_like(wanted)
     deviation = np.inf
     for _ in range(MAX_SWEEPS):
         sums = factors * (matrix @ factors + factors @ matrix)
         deviation = _deviation(sums, wanted)
-        if deviation <= TOLERANCE:
+        if deviation <= tolerance:
             break
         factors = factors * np.sqrt(_quotient(wanted, sums))
     return factors, deviation
-
-
-def _sums(matrix: Any, axis: int) -> Vector:
-    return np.asarray(matrix.sum(axis=axis)).ravel()
 
 
 def _deviation(found: Vector, wanted: Vector) -> float:
@@ -113,10 +115,14 @@ def _quotient(above: Vector, below: Vector) -> Vector:
 
 
 def _scaled(matrix: Any, rows: Vector, columns: Vector, dtype: Any) -> Any:
+    """The weights times the factors, those too small for the type kept just above zero."""
+    least = np.finfo(dtype).tiny
     if isinstance(matrix, np.ndarray):
+        nonzero = matrix > 0
         matrix *= rows[:, None]
         matrix *= columns
-        return matrix.astype(dtype)
+        return np.maximum(matrix, least, out=matrix, where=nonzero).astype(dtype)
     data = matrix.data * columns[matrix.indices]
     data *= np.repeat(rows, np.diff(matrix.indptr))
-    return type(matrix)((data.astype(dtype), matrix.indices, matrix.indptr), shape=matrix.shape)
+    data = np.maximum(data, least).astype(dtype)
+    return type(matrix)((data, matrix.indices, matrix.indptr), shape=matrix.shape)

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError, import_extra
-from ncut.report.words import ncut_text, p_text, printable, z_text
+from ncut.report.text import WIDTH, shorten
+from ncut.report.words import name_of, ncut_text, p_text, printable, z_text
 from ncut.types import Comparison, Layer
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def profile_lines(profile: Profile) -> list[str]:
         if profile.suggested_k
         else f"No k suggested: {profile.reason}."
     )
-    lines = [printable(profile.model) or "unnamed model", *textwrap.wrap(suggestion, 80)]
+    lines = [shorten(name_of(profile), WIDTH), *textwrap.wrap(suggestion, WIDTH)]
     for text in profile.warnings:
         lines += textwrap.wrap(f"warning: {printable(text)}", 80, subsequent_indent="  ")
     lines += [

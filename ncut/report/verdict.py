@@ -104,6 +104,8 @@ class Verdict:
     sigma: float
     level: float
 
+    __hash__ = None  # type: ignore[assignment]  # equality looks into arrays
+
     @property
     def model(self) -> str:
         """The model's name."""
@@ -214,8 +216,15 @@ class Verdict:
                 sigma=float(data["sigma"]),
                 level=float(data["level"]),
             )
-        except (KeyError, TypeError) as error:
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"verdict: an entry is missing or malformed: {error}") from error
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Verdict):
+            return NotImplemented
+        return self.to_dict() == other.to_dict()
 
     def __str__(self) -> str:
         return "\n".join(verdict_lines(self))
@@ -310,7 +319,12 @@ def _short(z: float | None) -> str:
 def _range_text(reports: Iterable[Report], name: str) -> str:
     scores = [report.statistics[name].z_score for report in reports]
     known = [score for score in scores if score is not None]
-    return f"{min(known):+.0f}..{max(known):+.0f}" if known else "-"
+    return f"{_whole(min(known))}..{_whole(max(known))}" if known else "-"
+
+
+def _whole(z: float) -> str:
+    """Z without decimals, in at most five characters."""
+    return f"{z:+.0f}" if abs(z) < 999.5 else _short(z)
 
 
 def _legend(verdict: Verdict) -> str:

@@ -43,7 +43,8 @@ def sentence(report: Report) -> str:
     """The outcome in one sentence: more, less, or not distinguishably clusterable.
 
     "More" and "less" are said where the one-sided p-value in that direction,
-    (r + 1) / (n_shuffles + 1), is at most 0.05.
+    (r + 1) / (n_shuffles + 1), is at most 0.05; with shuffles="auto" "more" goes by the p-value
+    of the stopping rule.
     """
     n = report.n_shuffles
     if not n:
@@ -51,7 +52,11 @@ def sentence(report: Report) -> str:
     as_low = int(np.count_nonzero(report.shuffled_ncuts <= report.ncut))
     as_high = int(np.count_nonzero(report.shuffled_ncuts >= report.ncut))
     numbers = _p_and_z(report)
-    if as_low + 1 <= UNUSUAL * (n + 1):
+    more = as_low + 1 <= UNUSUAL * (n + 1)
+    if report.sequential and report.p_value is not None:
+        # Where the number of shuffles was left open, only the rule's own p-value is valid.
+        more = report.p_value <= UNUSUAL
+    if more:
         return f"More clusterable than {_share(n - as_low, n)} shuffled networks{numbers}."
     if as_high + 1 <= UNUSUAL * (n + 1):
         return f"Less clusterable than {_share(n - as_high, n)} shuffled networks{numbers}."

@@ -91,27 +91,19 @@ class NormalizedAdjacency:
         self.multiply(there, back, small)
         return back[small]
 
-    def links(self, labels: NDArray[np.int32], k: int) -> NDArray[np.float64]:
-        """Weight of the edges between each vertex and each cluster, (n, k rounded up)."""
-        member = np.zeros((self.n_vertices, -(-k // WIDTH) * WIDTH))
-        member[np.arange(self.n_vertices), labels] = 1.0
-        sums = np.empty_like(member)
-        ones = np.ones(self.n_vertices)
-        everything = slice(0, self.n_vertices)
-        kernels.multiply(self._dense, self._sparse, member, ones, everything, sums, self.threads)
-        return sums
-
     def refine(self, labels: NDArray[np.int32], k: int, max_passes: int) -> NDArray[np.int32]:
         """Labels, in the graph's numbering, with a normalized cut as low or lower."""
-        placed = np.empty_like(labels)
-        placed[self.place] = labels
+        width = -(-k // WIDTH) * WIDTH
+        links = kernels.links(self.n_vertices, self.graph.placed_blocks(), labels, k, width)
+        placed_links, placed = np.empty_like(links), np.empty_like(labels)
+        placed_links[self.place], placed[self.place] = links, labels
         kernels.refine(
             self._dense,
             self._sparse,
             self.root_degrees**2,
             k,
             max_passes,
-            self.links(placed, k),
+            placed_links,
             placed,
         )
         return placed[self.place]

@@ -51,6 +51,14 @@ def _cut() -> Arguments:
     }
 
 
+def _links() -> Arguments:
+    return {name: _cut()[name] for name in ("row_labels", "col_labels")} | {
+        "k": 2,
+        "row_links": np.zeros((ROWS, 3)),
+        "col_links": np.zeros((COLS, 3)),
+    }
+
+
 def _squares() -> Arguments:
     return {name: _cut()[name] for name in ("row_labels", "col_labels")} | {"sums": np.zeros(2)}
 
@@ -158,6 +166,8 @@ KERNELS: dict[str, tuple[Callable[[], Arguments], tuple[str, ...]]] = {
     "add_degrees_sparse": (lambda: _sparse() | _degrees(), ("row_degrees", "col_degrees")),
     "fill_symmetric_dense": (lambda: _dense() | _fill(), ("cursor", "indices", "data")),
     "fill_symmetric_sparse": (_fill_sparse, ("cursor", "indices", "data")),
+    "add_links_dense": (lambda: _dense() | _links(), ("row_links", "col_links")),
+    "add_links_sparse": (lambda: _sparse() | _links(), ("row_links", "col_links")),
     "add_squares_dense": (lambda: _dense() | _squares(), ("sums",)),
     "add_squares_sparse": (lambda: _sparse() | _squares(), ("sums",)),
     "add_cut_dense": (lambda: _dense() | _cut(), ("volume", "cut")),

@@ -62,3 +62,11 @@ def test_inner_squares_equal_the_dense_ones(placed: Placed, k: int, seed: int) -
         expected = reference.inner_squares(reference.dense(block.weights), rows, cols)
         np.testing.assert_allclose(squares, expected, rtol=1e-13, atol=0)
         assert squares.inside <= squares.total
+
+
+@given(placed_blocks(), st.integers(1, 5), st.integers(1, 10_000))
+def test_links_are_products_with_indicators(placed: Placed, k: int, seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(0, k, placed[0]).astype(np.int32)
+    links = kernels.links(*placed, labels, k, k + 2)
+    expected = reference.adjacency(*placed) @ np.eye(k + 2)[labels]
+    np.testing.assert_allclose(links, expected, rtol=1e-13, atol=0)

@@ -88,14 +88,3 @@ def test_a_skip_over_two_layers_keeps_two_colours() -> None:
         layers, [(0, 1, first, "x"), (1, 2, second, "y"), (2, 3, third, "z"), (0, 3, skip, "s")]
     )
     assert NormalizedAdjacency(graph, 1).bipartite
-
-
-def test_links_are_the_weights_to_each_cluster() -> None:
-    for name in ("chain", "dense and sparse", "skip", "float16"):
-        graph = GRAPHS[name]()
-        operator = NormalizedAdjacency(graph, 1)
-        A = np.empty((graph.n_vertices,) * 2)
-        A[np.ix_(operator.place, operator.place)] = graph.adjacency.toarray()
-        labels = (np.arange(graph.n_vertices) % 5).astype(np.int32)
-        links = operator.links(labels, 5)
-        np.testing.assert_allclose(links[:, :5], A @ np.eye(5)[labels], rtol=1e-12)
