@@ -70,6 +70,9 @@ def headline(report: Report) -> list[tuple[str, str]]:
             ("Z", z_text(report.z_score)),
             ("p", f"{p_text(report.p_value)} ({p_remark(report)})"),
         ]
+    if report.kmeans_std is not None and report.shuffled_kmeans_std is not None:
+        noise = f"± {report.kmeans_std:.3f} here, ± {report.shuffled_kmeans_std:.3f} in shuffles"
+        rows.append(("k-means", f"{noise}: its noise in repeats"))
     if report.normalize != "none":
         rows.append(("scale", shorten(convention_text(report), WIDTH - NAME_WIDTH)))
     isolated = f", {report.n_isolated:,} isolated" if report.n_isolated else ""

@@ -125,7 +125,7 @@ def test_summary_without_shuffles_has_no_statistics(make):
 def test_summary_keeps_to_its_size(make, changes):
     lines = str(make(**changes)).splitlines()
     assert max(map(len, lines)) <= 80
-    assert len(lines) <= 26
+    assert len(lines) <= 32
 
 
 def test_summary_counts_the_layers_it_hides(make):
