@@ -24,7 +24,8 @@ def section(name: str, verdict: ncut.Verdict) -> str:
     tables = str(verdict).split("\n\n")[1:]
     random = next((text for text in verdict.warnings if text.startswith("random")), "")
     body = "\n\n".join(tables[:-1])
-    return f"### {name}\n\n{verdict.conclusion} {random[:1].upper()}{random[1:]}.\n\n```\n{body}\n```\n"
+    remark = f"{random[:1].upper()}{random[1:]}."
+    return f"### {name}\n\n{verdict.conclusion} {remark}\n\n```\n{body}\n```\n"
 
 
 def main() -> None:
