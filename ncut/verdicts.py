@@ -12,15 +12,20 @@ from ncut.analysis import (
     check_progress,
     check_settings,
 )
-from ncut.axes import NORMALIZATIONS
 from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.graphs import NeuronGraph
-from ncut.graphs.normalize import check_normalization, check_sigma, rescalable_layers
+from ncut.graphs.normalize import (
+    applicable_conventions,
+    check_normalization,
+    check_sigma,
+    rescalable_layers,
+)
 from ncut.nulls import check_null
 from ncut.nulls.distribution import Progress
 from ncut.nulls.sequential import check_level
 from ncut.report import Report, Verdict
+from ncut.types import Block
 
 
 class VerdictInterrupted(KeyboardInterrupt):
@@ -68,7 +73,8 @@ def verdict(
     shuffles : int, default 20
         Shuffled networks for each combination of convention and null model.
     null : str or sequence of str, optional
-        Null models. By default "layer"; "layer-nonzero" where the network has zeros; "strength";
+        Null models. By default "layer"; "layer-nonzero" where the network has zeros; "strength"
+        where the sums can be restored;
         "tied" where layers share weights; "init" where the model tells how it was initialized.
     normalize : str or sequence of str, optional
         Conventions; all by default, and "none" alone for a graph without hidden layers that can
@@ -113,7 +119,7 @@ def verdict(
     conventions = _chosen("normalize", normalize, check_normalization)
     graph = _read(model, asked, graph_options)
     can_rescale = _can_rescale(graph)
-    conventions = conventions or (tuple(NORMALIZATIONS) if can_rescale else ("none",))
+    conventions = conventions or (applicable_conventions(graph) if can_rescale else ("none",))
     nulls = asked or _fitting_nulls(graph)
     combinations = [
         (graph, replace(base, normalize=convention, null=name))
@@ -127,16 +133,21 @@ def verdict(
         )
         for number in range(rescalings if can_rescale else 0)
     ]
-    done: list[Report] = []
+    reports: list[Report] = []
+    rescaled: list[Report] = []
 
     def so_far() -> Verdict:
-        n = len(combinations)
-        return Verdict(tuple(done[:n]), tuple(done[n:]), sigma=sigma, level=level)
+        return Verdict(tuple(reports), tuple(rescaled), sigma=sigma, level=level)
 
     for number, (measured, settings) in enumerate([*combinations, *randomly]):
         step = _step(progress, number, len(combinations) + len(randomly))
+        done = reports if number < len(combinations) else rescaled
         try:
             done.append(replace(analyze_graph(measured, settings, step), source=model))
+        except InputError:
+            # Sums of very sparse layers may not be restorable; nobody asked for it by name.
+            if asked or settings.null != "strength":
+                raise
         except KeyboardInterrupt as stopped:
             # Too few shuffles for the level would count as a finding of no difference.
             if isinstance(stopped, AnalysisInterrupted) and _enough(
@@ -167,9 +178,7 @@ def _can_rescale(graph: NeuronGraph) -> bool:
 def _fitting_nulls(graph: NeuronGraph) -> tuple[str, ...]:
     """The null models that say something of their own about this network."""
     connected, _ = graph.without_isolated()
-    has_zeros = connected.n_edges < sum(
-        block.weights.shape[0] * block.weights.shape[1] for block in connected.blocks
-    )
+    has_zeros = connected.n_edges < sum(map(_places, connected.blocks))
     fits = {
         "layer": True,
         "layer-nonzero": has_zeros,
@@ -178,6 +187,12 @@ def _fitting_nulls(graph: NeuronGraph) -> tuple[str, ...]:
         "init": all(block.initial is not None for block in graph.blocks),
     }
     return tuple(name for name, does in fits.items() if does)
+
+
+def _places(block: Block) -> int:
+    """How many edges there could be."""
+    rows, columns = block.weights.shape
+    return int(rows * (rows - 1) // 2 if block.source == block.target else rows * columns)
 
 
 def _chosen(

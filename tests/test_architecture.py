@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("extract", "report", "nulls", "spectral", "graphs", "kernels", "presets"),
         *("types", "axes", "errors", "randomness", "threads"),
     },
-    "verdicts": {"analysis", "extract", "report", "nulls", "graphs", "axes", "errors"},
+    "verdicts": {"analysis", "extract", "report", "nulls", "graphs", "types", "axes", "errors"},
     "profiles": {
         *("analysis", "extract", "report", "nulls", "spectral", "graphs"),
         *("types", "errors", "randomness", "threads"),

@@ -154,11 +154,14 @@ def _with_roles(
     `writers` begin with those of the graph's layers in order, None for the network's input.
     """
     ties = _ties(readers)
+    # Copies of weights count for what may be rescaled also where the graph leaves them out.
+    chain = [layer for layer in writers if layer is not None]
+    copies = {layer for layer, tie in zip(chain, _ties(chain), strict=True) if tie}
     layers = []
     for number, layer in enumerate(graph.layers):
         writer, reader = writers[number], next(iter(writers[number + 1 : number + 2]), None)
         # Factors of a neuron of a shared weight would have to be those of its other copies.
-        shared = any(ties[max(number - 1, 0) : number + 1])
+        shared = writer in copies or reader in copies
         is_hidden = writer is not None and reader is not None and not shared
         layers.append(
             replace(
@@ -188,7 +191,9 @@ def _initial(layer: ChainLayer, norm: str, n_before: int) -> Initial | None:
     values = matrix.ravel() if everywhere else matrix[matrix > 0]
     step = -(-values.size // MAX_SAMPLE)
     # Initial weights are independent of each other, so any of them are a random sample.
-    return Initial(np.ascontiguousarray(values[::step]), everywhere)
+    sample = values[::step]
+    dtype = np.float64 if sample.dtype == np.float64 else np.float32
+    return Initial(np.ascontiguousarray(sample, dtype=dtype), everywhere)
 
 
 def _ties(layers: Sequence[ChainLayer]) -> list[tuple[str, bool] | None]:

@@ -64,7 +64,7 @@ def read_graph(
         The model's name for reports; by default its class or the file's name.
     initial : bool, default False
         Also record what each layer's weights are like as its `reset_parameters` makes them, which
-        the null model "init" needs; torch modules only.
+        the null model "init" needs; torch modules only, and graphs that were read so.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def read_graph(
     [4, 3, 2]
     """
     check_options(scope, norm)
-    if initial and not _is_module(model):
+    if initial and not (_is_module(model) or _has_initial(model)):
         raise InputError(
             "initial: only a torch module tells how its layers are initialized, got "
             f"{type(model).__name__}; null='init' needs that"
@@ -180,6 +180,13 @@ def _refuse_chain_options(what: str, scope: str, norm: str, layers: Sequence[str
 def _is_sparse(model: Any) -> bool:
     sparse = sys.modules.get("scipy.sparse")
     return sparse is not None and bool(sparse.issparse(model))
+
+
+def _has_initial(model: Any) -> bool:
+    """Whether a graph was read with `initial=True` and tells what its layers were like."""
+    return isinstance(model, NeuronGraph) and all(
+        block.initial is not None for block in model.blocks
+    )
 
 
 def _is_module(model: Any) -> bool:

@@ -166,6 +166,10 @@ def _trace(module: Any, name: str) -> tuple[fx.Graph, Any]:
         # Buffers are traced like parameters, so that arithmetic on them does not change them.
         proxy_buffer_attributes = True
 
+        def is_leaf_module(self, m: Any, module_qualified_name: str) -> bool:
+            # Also a class of the user's that inherits the forward pass of a layer.
+            return super().is_leaf_module(m, module_qualified_name) or _class_name(m) in MODULES
+
         def call_module(self, m: Any, forward: Any, args: Any, kwargs: Any) -> Any:
             # `forward` would run the hooks of modules that are not leaves.
             return super().call_module(m, m.forward, args, kwargs)
@@ -283,6 +287,8 @@ def _function_name(function: Any) -> str:
     import torch
 
     name = getattr(function, "__name__", "")
+    # Functions of torch.nn.functional that do not know what they are called there.
+    name = {"_threshold": "threshold", "log_sigmoid": "logsigmoid"}.get(name, name)
     homes = (torch, torch.nn.functional)
     return name if any(getattr(home, name, None) is function for home in homes) else ""
 

@@ -90,7 +90,7 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
         start = layers[-1].start + layers[-1].size if layers else 0
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise ModelError(f"saved graph: layer {name!r} has size {size!r}")
-        if rescalable not in (True, False, None):
+        if not (rescalable is None or isinstance(rescalable, bool)):
             raise ModelError(f"saved graph: layer {name!r} is marked {rescalable!r}")
         layers.append(Layer(str(name), start, size, rescalable, tuple(map(str, read_by))))
     blocks: list[Block] = []

@@ -38,7 +38,12 @@ def check_null_fits(graph: NeuronGraph, null: str) -> None:
 
 
 def null_notes(graph: NeuronGraph, null: str) -> list[str]:
-    """Sentences on what a null model could not do for a graph without isolated vertices."""
+    """Sentences on what a null model cannot do for a graph without isolated vertices."""
+    if null == "strength":
+        return [
+            "null='strength' changes the weights, so that it is no exact permutation test: an "
+            "untrained network's lower bound may lie some standard deviations above its shuffles'"
+        ]
     if null != "tied":
         return []
     if not any(block.tie for block in graph.blocks):

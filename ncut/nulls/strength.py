@@ -47,10 +47,10 @@ def with_strengths_of(block: Block, shuffled: Weights) -> Weights:
     sums = [wanted.astype(matrix.dtype) for wanted in _strengths(block, block.weights)]
     tolerance = TOLERANCE if matrix.dtype == np.float64 else 100 * TOLERANCE
     if block.source == block.target:
-        rows, deviation = _symmetric_factors(matrix, *sums, tolerance)
+        rows, deviation = _symmetric_factors(matrix, sums[0], tolerance)
         columns = rows
     else:
-        rows, columns, deviation = _factors(matrix, *sums, tolerance)
+        rows, columns, deviation = _factors(matrix, sums[0], sums[1], tolerance)
     if not deviation <= ACCEPTED:
         raise InputError(
             f"null: 'strength' cannot restore the sums of layer {block.name!r} (still off by "
@@ -80,15 +80,15 @@ def _factors(
     matrix: Any, row_sums: Vector, column_sums: Vector, tolerance: float
 ) -> tuple[Vector, Vector, float]:
     """Factors of rows and columns, and the deviation of the sums that is left."""
-    rows, columns = np.ones_like(row_sums), np.ones_like(column_sums)
-    deviation = np.inf
+    rows, deviation = np.ones_like(row_sums), np.inf
     for _ in range(MAX_SWEEPS):
+        # The columns come first, so that their sums are right wherever this ends.
+        columns = _quotient(column_sums, rows @ matrix)
         weighted = matrix @ columns
         deviation = _deviation(rows * weighted, row_sums)
         if deviation <= tolerance:
             break
         rows = _quotient(row_sums, weighted)
-        columns = _quotient(column_sums, rows @ matrix)
     return rows, columns, deviation
 
 

@@ -25,7 +25,7 @@ from scipy import optimize, sparse
 
 import ncut
 from ncut.errors import InputError
-from ncut.graphs import NeuronGraph, build_graph, from_adjacency, normalize
+from ncut.graphs import NeuronGraph, balance, build_graph, from_adjacency, powers
 from ncut.graphs.normalize import normalization_notes, rescalable_layers
 from ncut.types import Initial, LeftOut
 
@@ -230,12 +230,12 @@ def test_balanced_has_the_least_sum_of_squares() -> None:
 def test_newton_steps_only_save_time(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = chain_graph(random_chain(6, [9, 8, 7, 8, 5], 0.7)).rescaled(1)
     expected = graph.normalized("balanced")
-    monkeypatch.setattr(normalize, "MAX_STEP", 0.0)
+    monkeypatch.setattr(balance, "MAX_STEP", 0.0)
     check_same_weights(graph.normalized("balanced"), expected)
 
 
 def test_a_sweep_too_many_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(normalize, "MAX_SWEEPS", 1)
+    monkeypatch.setattr(balance, "MAX_SWEEPS", 1)
     graph = chain_graph(random_chain(6, [9, 8, 7, 8, 5]))
     into, out_of = norms(graph.normalized("balanced"), 2)
     assert np.abs(np.log(into[9:32] / out_of[9:32])).max() < 0.5
@@ -253,8 +253,8 @@ def test_squares_of_large_blocks_are_not_kept(
 ) -> None:
     graph = chain_graph(random_chain(6, [9, 8, 7, 5]))
     expected = graph.normalized(convention)
-    monkeypatch.setattr(normalize, "KEPT_ENTRIES", 0)
-    monkeypatch.setattr(normalize, "CHUNK_ENTRIES", 20)
+    monkeypatch.setattr(powers, "KEPT_ENTRIES", 0)
+    monkeypatch.setattr(powers, "CHUNK_ENTRIES", 20)
     check_same_weights(graph.normalized(convention), expected, rtol=1e-9)
 
 
