@@ -342,3 +342,98 @@ def test_one_layer_graphs() -> None:
     report = run(sparse.csr_array(upper + upper.T))
     assert 0 < report.ncut < 4
     assert len(report.layers) == 1
+
+
+def test_every_graph_has_its_certificate() -> None:
+    found = run(shuffles=8).statistics
+    for lower, upper in (
+        ("lower_bound", "refined_ncut"),
+        ("refined_ncut", "spectral_ncut"),
+    ):
+        assert found[lower].value <= found[upper].value
+        assert (found[lower].shuffled <= found[upper].shuffled).all()
+    assert {compared.shuffled.size for compared in found.values()} == {8}
+
+
+def test_refine_only_chooses_the_headline() -> None:
+    plain, refined = run(shuffles=10), run(shuffles=10, refine=True)
+    for name in ("spectral_ncut", "refined_ncut", "lower_bound"):
+        assert plain.statistics[name].value == refined.statistics[name].value
+        np.testing.assert_array_equal(
+            plain.statistics[name].shuffled, refined.statistics[name].shuffled
+        )
+    assert plain.ncut == plain.spectral_ncut
+    assert refined.ncut == plain.refined_ncut
+    assert refined.ncut == ncut.normalized_cut(refined.graph, refined.labels)
+    assert plain.repeated_ncuts.size == plain.shuffled_repeats.size == 2
+
+
+def test_presets_settle_what_is_not_given() -> None:
+    weights = random_chain(3, (20, 25, 15))
+    peer = ncut.analyze(weights, preset="hcai-torch", shuffles=2)
+    assert (peer.k, peer.normalize, peer.null, peer.n_init) == (4, "l2", "layer", 25)
+    assert (peer.preset, ncut.analyze(weights, shuffles=0).k) == ("hcai-torch", 12)
+    own = ncut.analyze(weights, preset="hcai-torch", shuffles=2, k=3, normalize="none")
+    assert (own.k, own.normalize) == (3, "none")
+
+
+@pytest.mark.parametrize("convention", ["l1", "l2", "balanced"])
+def test_the_convention_is_that_of_the_graph_measured(convention: str) -> None:
+    weights = random_chain(3, (20, 25, 15))
+    report = run(weights, normalize=convention)
+    assert report.ncut == ncut.normalized_cut(report.graph, report.labels)
+    assert any("taken" in text or "took" in text for text in report.warnings)
+    moved = run(ncut.graph(weights).rescaled(4, 1.0), normalize=convention)
+    for name in ("lower_bound", "refined_ncut"):
+        assert moved.statistics[name].value == pytest.approx(
+            report.statistics[name].value, abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("rule", ["betting", "besag-clifford"])
+@pytest.mark.parametrize("clusterable", [True, False])
+def test_shuffles_end_by_the_rule(rule: str, clusterable: bool) -> None:
+    weights = planted_chain(3, 3, 8, 3, 0.05)[0] if clusterable else random_chain(3, (20, 25, 15))
+    settings: dict[str, Any] = {"k": 3, "shuffles": "auto", "max_shuffles": 80, "sequential": rule}
+    report = run(weights, **settings)
+    assert rule in report.sequential
+    assert report.sequential in str(report)
+    assert (report.p_value <= 0.05) == clusterable
+    n = report.n_shuffles
+    assert n <= 80
+    np.testing.assert_array_equal(
+        report.shuffled_ncuts, run(weights, k=3, shuffles=n).shuffled_ncuts
+    )
+    assert contents(run(weights, **settings, threads=1)) == contents(report)
+    assert report.tail() is None
+
+
+def test_a_report_tests_its_clusters_on_the_model() -> None:
+    torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(12, 20), torch.nn.ReLU(), torch.nn.Linear(20, 4)
+    ).eval()
+    x = torch.randn(50, 12)
+    report = ncut.analyze(model, k=3, shuffles=0)
+
+    def loss(network: Any) -> float:
+        with torch.no_grad():
+            return float(((network(x) - expected) ** 2).mean())
+
+    expected = model(x).detach()
+    ablation = report.ablate(loss, random_sets=5)
+    assert ablation.baseline == 0
+    assert all(row.importance > 0 for row in ablation.rows)
+    assert torch.equal(model(x), expected)
+    assert -1 <= report.correlate(x).adjusted_rand_index <= 1
+    again = ncut.Report.from_json(report.to_json())
+    with pytest.raises(ncut.InputError, match="model: the report does not have the model"):
+        again.ablate(loss)
+    assert again.ablate(loss, model=model, random_sets=5).to_dict() == ablation.to_dict()
+
+
+def test_p_values_of_many_reports_are_adjusted() -> None:
+    reports = [run(seed=seed) for seed in range(3)]
+    adjusted = ncut.adjusted_p_values(reports)
+    assert (adjusted >= [report.p_value for report in reports]).all()

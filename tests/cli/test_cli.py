@@ -347,3 +347,31 @@ def test_analyze_without_the_extra_stops_before_the_work(model, option, tmp_path
         check=False,
     )
     assert_one_line_error(result, "ncut[plot]")
+
+
+def test_verdict(ncut, model, tmp_path):
+    path = tmp_path / "verdict.json"
+    result = ncut("analyze", model, "--k", "3", "--verdict", "--shuffles", "19", "--json", path)
+    assert result.returncode == 0, result.stderr
+    assert "null model strength" in result.stdout
+    data = json.loads(path.read_text(encoding="utf-8"))
+    assert data["conclusion"].split(":")[0] in result.stdout
+    assert {cell["normalize"] for cell in data["cells"]} == {"none", "l2", "l1", "balanced"}
+    assert_one_line_error(ncut("analyze", model, "--verdict", "--html", "x.html"), "--html")
+    assert_one_line_error(ncut("analyze", model, "--verdict", "--shuffles", "3"), "shuffles: 3")
+
+
+def test_profile(ncut, model):
+    result = ncut("profile", model, "--k", "2-4,6", "--shuffles", "5", "--json", "-")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["ks"] == [2, 3, 4, 6]
+    assert "uggested" in ncut("profile", model, "--k", "2-4", "--shuffles", "5").stdout
+    assert ncut("profile", model, "--k", "two").returncode == 2
+
+
+def test_as_many_shuffles_as_it_takes(ncut, model):
+    result = ncut("analyze", model, "--k", "3", "--shuffles", "auto", "--max-shuffles", "60")
+    assert result.returncode == 0, result.stderr
+    assert "betting stopped after" in result.stdout
+    assert_one_line_error(ncut("analyze", model, "--normalize", "l7"), "normalize", "l7")
+    assert_one_line_error(ncut("analyze", model, "--preset", "mine"), "preset", "mine")
