@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -144,10 +145,11 @@ def verdict(
         done = reports if number < len(combinations) else rescaled
         try:
             done.append(replace(analyze_graph(measured, settings, step), source=model))
-        except InputError:
+        except InputError as error:
             # Sums of very sparse layers may not be restorable; nobody asked for it by name.
             if asked or settings.null != "strength":
                 raise
+            warnings.warn(f"left out of the verdict: {error}", stacklevel=2)
         except KeyboardInterrupt as stopped:
             # Too few shuffles for the level would count as a finding of no difference.
             if isinstance(stopped, AnalysisInterrupted) and _enough(

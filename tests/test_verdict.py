@@ -715,3 +715,16 @@ def test_what_was_handed_in_stays_as_it_was() -> None:
     run(graph, null="layer")
     for block, copy in zip(graph.blocks, copies, strict=True):
         np.testing.assert_array_equal(block.weights, copy)
+
+
+def test_strengths_that_cannot_be_restored_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ncut.nulls import strength
+
+    monkeypatch.setattr(strength, "ACCEPTED", -1.0)
+    weights = random_chain(3, (20, 25, 15))
+    options: dict[str, Any] = {"k": 3, "shuffles": 19, "rescalings": 0, "normalize": "none"}
+    with pytest.warns(UserWarning, match="left out of the verdict: null: 'strength'"):
+        found = ncut.verdict(weights, **options)
+    assert {cell.null for cell in found.cells} == {"layer"}
+    with pytest.raises(ncut.InputError, match="strength"):
+        ncut.verdict(weights, null="strength", **options)
