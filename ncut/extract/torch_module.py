@@ -297,10 +297,13 @@ def _class_name(module: Any) -> str:
     """Name of the class of torch.nn whose forward pass the module has."""
     import torch
 
-    forward = getattr(module.forward, "__func__", None)
+    # A convolution's forward pass leaves the work to a method that may be another as well.
+    runs = {name: getattr(module, name, None) for name in ("forward", "_conv_forward", "__call__")}
+    runs = {name: getattr(method, "__func__", method) for name, method in runs.items()}
     for cls in type(module).__mro__:
         name: str = cls.__name__
-        if name in MODULES and getattr(torch.nn, name, None) is cls and cls.forward is forward:
+        known = name in MODULES and getattr(torch.nn, name, None) is cls
+        if known and all(getattr(cls, method, None) is used for method, used in runs.items()):
             return name
     return f"{type(module).__module__}.{type(module).__name__}"
 

@@ -17,7 +17,7 @@ from samples import as_csr, chain_graph, random_chain
 from scipy import stats
 
 from ncut import analyze, reference
-from ncut.errors import InputError
+from ncut.errors import InputError, ModelError
 from ncut.extract import read_graph
 from ncut.extract.chain import MAX_SAMPLE
 from ncut.graphs import NeuronGraph, from_adjacency
@@ -379,6 +379,36 @@ def test_of_modules_only_the_layers_that_do_not_tell_are_named() -> None:
     with pytest.raises(InputError, match=r"^null: 'init' .*not known of '2', '4'$"):
         analyze(model, null="init", k=2, shuffles=2)
     assert analyze(model, null="layer", k=2, shuffles=2).n_shuffles == 2
+
+
+class Standardized(nn.Conv2d):
+    def _conv_forward(self, x: Any, weight: Any, bias: Any) -> Any:
+        return super()._conv_forward(x, weight / weight.std(), bias)
+
+
+class Doubled(nn.Linear):
+    def __call__(self, x: Any) -> Any:
+        return 2 * super().__call__(x)
+
+
+def patched() -> Any:
+    layer = nn.Conv2d(3, 8, 3)
+    layer._conv_forward = lambda x, weight, bias: x
+    return layer
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: (Standardized(3, 8, 3), nn.Conv2d(8, 9, 3)),
+        lambda: (parametrizations.weight_norm(Standardized(3, 8, 3)), nn.Conv2d(8, 9, 3)),
+        lambda: (patched(), nn.Conv2d(8, 9, 3)),
+        lambda: (Doubled(3, 8), nn.Linear(8, 9)),
+    ],
+)
+def test_a_subclass_that_computes_something_else_is_refused(layers: Any) -> None:
+    with pytest.raises(ModelError):
+        read_graph(nn.Sequential(*layers()))
 
 
 def test_a_subclass_is_drawn_from_its_own_initialization() -> None:
