@@ -28,7 +28,11 @@ from scipy import sparse
 
 import ncut
 from ncut import reference
+from ncut.axes import STATISTICS
+from ncut.functional import ablate, activation_graph
 from ncut.nulls import compare
+from ncut.nulls.sequential import anytime_p_value, stopping_point
+from ncut.nulls.tail import fit_tail
 
 
 def sample() -> Matrices:
@@ -437,3 +441,348 @@ def test_p_values_of_many_reports_are_adjusted() -> None:
     reports = [run(seed=seed) for seed in range(3)]
     adjusted = ncut.adjusted_p_values(reports)
     assert (adjusted >= [report.p_value for report in reports]).all()
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("normalize", ["none", "balanced"])
+@pytest.mark.parametrize("null", ["layer", "layer-nonzero", "layer-kde", "strength"])
+def test_statistics_are_those_of_the_partitions(null: str, normalize: str, refine: bool) -> None:
+    report = run(null=null, normalize=normalize, refine=refine, shuffles=5)
+    assert set(report.statistics) == set(STATISTICS)
+    measures = ncut.partition_measures(report.graph, report.labels)
+    for name in ("modularity", "bipartite_modularity", "clusterability"):
+        assert report.statistics[name].value == pytest.approx(getattr(measures, name), abs=1e-12)
+    assert report.ncut == ncut.normalized_cut(report.graph, report.labels)
+    assert report.headline == ("refined_ncut" if refine else "spectral_ncut")
+    for name, one in report.statistics.items():
+        again = compare(one.value, one.shuffled, low=STATISTICS[name].low_is_clusterable)
+        assert (one.mean, one.std, one.p_value, one.z_score) == (
+            again.mean, again.std, again.p_value, again.z_score
+        )  # fmt: skip
+    bound, refined, spectral = (
+        np.append(report.statistics[name].shuffled, report.statistics[name].value)
+        for name in ("lower_bound", "refined_ncut", "spectral_ncut")
+    )
+    assert (bound <= refined).all()
+    assert (refined <= spectral).all()
+
+
+@pytest.mark.parametrize("normalize", ["none", "l2", "balanced"])
+def test_the_bounds_of_shuffles_are_those_of_their_eigenvalues(normalize: str) -> None:
+    graph = ncut.graph(sample())
+    report = run(graph, normalize=normalize)
+    for number, bound in enumerate(report.statistics["lower_bound"].shuffled):
+        # Weights are shuffled first, and brought to the convention after that.
+        shuffled = ncut.shuffle(graph, seed=7, number=number).normalized(normalize)
+        connected, _ = shuffled.without_isolated()
+        values = np.linalg.eigvalsh(connected.laplacian().toarray())[:4]
+        assert bound == pytest.approx(values.sum(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shuffles", "repeats"), [(0, 0), (4, 0), (5, 1), (24, 4), (50, 10), (80, 10)]
+)
+def test_repeats_are_at_most_a_fifth_of_the_shuffles(shuffles: int, repeats: int) -> None:
+    report = run(shuffles=shuffles)
+    assert report.repeated_ncuts.size == report.shuffled_repeats.size == repeats
+    assert (report.kmeans_std is None) == (repeats == 0)
+    assert (report.shuffled_kmeans_std is None) == (repeats < 3)
+    # They are k-means alone: no partition lies below the bound of the same graph.
+    assert (report.repeated_ncuts >= report.lower_bound).all()
+    bounds = report.statistics["lower_bound"].shuffled[:repeats]
+    assert (report.shuffled_repeats >= bounds).all()
+
+
+def test_refinement_shrinks_the_noise_of_k_means() -> None:
+    weights = random_chain(3, (60, 50, 40))
+    plain = run(weights, k=6, shuffles=50, n_init=1, seed=0)
+    refined = run(weights, k=6, shuffles=50, n_init=1, seed=0, refine=True)
+    assert refined.kmeans_std is not None
+    assert plain.kmeans_std is not None
+    assert refined.kmeans_std < plain.kmeans_std
+    (note,) = [text for text in plain.warnings if "k-means noise" in text]
+    assert f"moves them by ± {plain.shuffled_kmeans_std:.3f}, of ± {plain.shuffled_std:.3f}" in note
+    assert note in " ".join(run(weights, k=6, shuffles=50, n_init=1, seed=0).warnings)
+    good, _ = planted_chain(5, 3, 10, 4, 0.05)
+    assert not any("noise" in text for text in run(good, k=3, shuffles=50).warnings)
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [("filan2021", (12, 50, "layer", "none", 25)), ("hcai-torch", (4, 100, "layer", "l2", 25))],
+)
+def test_presets_are_the_documented_settings(preset: str, expected: tuple[Any, ...]) -> None:
+    weights = random_chain(3, (20, 25, 15))
+    report = ncut.analyze(weights, preset=preset)
+    found = (report.k, report.n_shuffles, report.null, report.normalize, report.n_init)
+    assert found == expected
+    assert report.preset == preset
+    names = ("k", "shuffles", "null", "normalize", "n_init")
+    assert contents(ncut.analyze(weights, **dict(zip(names, expected, strict=True)))) == (
+        contents(report) | {"preset": "filan2021"}
+    )
+    own = {"k": 5, "shuffles": 3, "null": "strength", "normalize": "l1", "n_init": 2}
+    given = ncut.analyze(weights, preset=preset, **own)
+    found = (given.k, given.n_shuffles, given.null, given.normalize, given.n_init)
+    assert found == tuple(own.values())
+
+
+@pytest.mark.parametrize("density", [1.0, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("normalize", ["l2", "l1", "balanced"])
+def test_a_convention_sees_no_scale(normalize: str, seed: int, density: float) -> None:
+    graph = ncut.graph(random_chain(3, (20, 25, 22, 15), density))
+    options: dict[str, Any] = {"shuffles": 0, "normalize": normalize, "n_init": 10}
+    one, other = run(graph, **options), run(graph.rescaled(seed, sigma=1.5), **options)
+    assert other.lower_bound == pytest.approx(one.lower_bound, abs=1e-6)
+    assert other.refined_ncut == pytest.approx(one.refined_ncut, abs=1e-6)
+    np.testing.assert_allclose(other.degrees, one.degrees, rtol=1e-6)
+    unscaled = run(graph.rescaled(seed, sigma=1.5), shuffles=0, n_init=10)
+    assert abs(unscaled.lower_bound - run(graph, shuffles=0).lower_bound) > 1e-3
+
+
+AUTO: dict[str, Any] = {"shuffles": "auto", "max_shuffles": 60, "n_init": 2, "k": 3}
+
+
+@pytest.mark.parametrize("rule", ["betting", "besag-clifford"])
+@pytest.mark.parametrize("noise", [0.05, 0.6, 0.85, 1.0])
+def test_the_end_is_where_the_rule_says(rule: str, noise: float) -> None:
+    weights, _ = planted_chain(5, 3, 8, 3, noise)
+    report = run(weights, sequential=rule, **AUTO)
+    whole = run(weights, **(AUTO | {"shuffles": 60}))
+    n = report.n_shuffles
+    for name, one in report.statistics.items():
+        np.testing.assert_array_equal(one.shuffled, whole.statistics[name].shuffled[:n])
+        assert one.value == whole.statistics[name].value
+    # The rule, asked of all shuffles at once and after each.
+    as_low = whole.shuffled_ncuts <= whole.ncut
+    outcome = stopping_point(as_low, rule, 0.05, 60)
+    assert outcome is not None
+    assert (outcome.n_shuffles, outcome.p_value) == (n, report.p_value)
+    assert all(stopping_point(as_low[:t], rule, 0.05, 60) is None for t in range(n))
+    assert report.sequential == str(outcome)
+    for name, one in report.statistics.items():
+        if name != report.headline:
+            low = STATISTICS[name].low_is_clusterable
+            as_extreme = one.shuffled <= one.value if low else one.shuffled >= one.value
+            assert one.p_value == anytime_p_value(as_extreme, 0.05)
+    flat = " ".join(str(report).split())
+    assert f"({report.sequential})" in flat
+    assert f"(n = {n}, null model layer)" in flat
+    assert not any("stopped after" in text for text in report.warnings)
+    assert ncut.Report.from_json(report.to_json()) == report
+    for threads in (1, 3):
+        assert contents(run(weights, sequential=rule, threads=threads, **AUTO)) == contents(report)
+
+
+def test_the_largest_number_of_shuffles_is_never_passed() -> None:
+    # Neither as unusual as the level nor hopeless, by making the level extreme.
+    calls: list[tuple[int, int]] = []
+    weights, _ = planted_chain(5, 3, 8, 3, 0.05)
+    options = AUTO | {"level": 0.02, "max_shuffles": 130}
+    report = run(weights, progress=lambda done, total: calls.append((done, total)), **options)
+    assert "rejected at level 0.02" in report.sequential
+    assert report.n_shuffles < 130
+    assert {total for _, total in calls} == {130}
+    assert len(calls) <= 130
+    limit = run(weights, sequential="besag-clifford", **AUTO)
+    assert limit.sequential.endswith("after 60 shuffles: maximum reached")
+    assert limit.p_value == 1 / 61
+
+
+def test_the_refined_n_cut_decides_where_it_is_the_headline() -> None:
+    weights = random_chain(3, (20, 25, 15))
+    report = run(weights, refine=True, sequential="besag-clifford", **AUTO)
+    refined = report.statistics["refined_ncut"]
+    assert np.count_nonzero(refined.shuffled <= refined.value) == 10
+    assert report.p_value == refined.p_value == 10 / report.n_shuffles
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"level": 0}, {"level": "x"}, {"level": float("nan")}, {"max_shuffles": 48},
+        {"max_shuffles": 60.0}, {"max_shuffles": True}, {"sequential": None},
+        {"sequential": "besag-clifford", "max_shuffles": 18},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_rules_that_cannot_decide_are_refused(arguments: dict[str, Any]) -> None:
+    name = "max_shuffles" if "max_shuffles" in arguments else next(iter(arguments))
+    with pytest.raises(ncut.InputError, match=f"{name}: "):
+        run(**(AUTO | arguments))
+
+
+def interrupted(at: int, model: Any = None, **options: Any) -> ncut.Report:
+    def stop(done: int, total: int) -> None:
+        if done >= at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(ncut.AnalysisInterrupted) as caught:
+        run(model, threads=1, progress=stop, **options)
+    return caught.value.report
+
+
+def test_interruption_of_an_open_number_of_shuffles_says_so() -> None:
+    weights, _ = planted_chain(5, 3, 8, 3, 0.05)
+    report = interrupted(30, weights, **AUTO)
+    n = report.n_shuffles
+    assert 29 <= n < 50
+    assert report.sequential == f"betting was interrupted after {n} shuffles"
+    # Not 1 / (n + 1): the number of shuffles was not settled beforehand.
+    assert report.p_value == anytime_p_value(np.zeros(n, dtype=np.bool_), 0.05)
+    assert report.tail() is None
+    assert "smallest possible" not in str(report)
+    assert any(f"stopped after {n} of 60 shuffles" in text for text in report.warnings)
+
+
+def test_interruption_keeps_the_model() -> None:
+    weights = sample()
+    assert interrupted(3, weights, shuffles=20).source is weights
+    assert run(weights, shuffles=0).source is weights
+
+
+def test_tails_are_those_of_the_statistics() -> None:
+    weights, _ = planted_chain(5, 3, 8, 3, 0.8)
+    report = run(weights, k=3, shuffles=120)
+    for name, one in report.statistics.items():
+        low = STATISTICS[name].low_is_clusterable
+        assert report.tail(name) == fit_tail(one.value, one.shuffled, low=low)
+    assert report.tail() == report.tail("spectral_ncut")
+    fit = report.tail("lower_bound")
+    assert fit is not None
+    assert 0 < fit.low <= fit.p_value <= fit.high <= 1
+    assert ncut.Report.from_json(report.to_json()).tail("lower_bound") == fit
+    assert run(weights, k=3, shuffles=19).tail() is None
+    assert run(random_chain(3, (20, 25, 15)), k=3, shuffles=60).tail() is None
+    for name in ("z_score", "", "ncut"):
+        with pytest.raises(ncut.InputError, match="statistic: must be one of spectral_ncut, "):
+            report.tail(name)
+
+
+def small_mlp() -> Any:
+    torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
+    nn = torch.nn
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Linear(10, 14), nn.ReLU(), nn.Linear(14, 12), nn.ReLU(), nn.Linear(12, 4)
+        ).eval()
+
+
+def test_ablation_by_the_report_is_that_of_its_clusters() -> None:
+    torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
+    model = small_mlp()
+    x = torch.randn(40, 10, generator=torch.Generator().manual_seed(1))
+    report = ncut.analyze(model, k=3, shuffles=0, seed=5)
+    calls: list[tuple[int, int]] = []
+
+    def mean_square(network: Any) -> float:
+        with torch.no_grad():
+            return float(network(x).square().mean())
+
+    found = report.ablate(
+        mean_square, random_sets=4, progress=lambda done, total: calls.append((done, total))
+    )
+    assert found.baseline == pytest.approx(mean_square(model))
+    hidden = np.zeros(report.n_vertices, dtype=bool)
+    for layer in report.layers[1:-1]:
+        hidden[layer.slice] = True
+    for row in found.rows:
+        assert row.n_neurons == np.count_nonzero((report.labels == row.cluster) & hidden)
+        assert row.random_losses.size == 4
+    total = 1 + len(found.rows) * 5
+    assert calls == [(done, total) for done in range(1, total + 1)]
+    expected = ablate(model, report.layers, report.labels, mean_square, random_sets=4, seed=5)
+    assert found.to_dict() == expected.to_dict()
+    layers = report.ablate(mean_square, per_layer=True, random_sets=0)
+    assert {row.layer for row in layers.rows} <= {layer.name for layer in report.layers[1:-1]}
+    inputs = report.ablate(mean_square, inputs=True, random_sets=0)
+    assert sum(row.n_neurons for row in inputs.rows) == 10 + 14 + 12
+    assert len(report.ablate(mean_square, pairs=True, random_sets=0).pairs) == 3
+    for bad, message in (
+        (lambda network: "loss", "evaluate: must return"),
+        (lambda network: 1.0, "evaluate: did not run the model"),
+    ):
+        with pytest.raises(ncut.InputError, match=message):
+            report.ablate(bad)
+    with pytest.raises(ncut.InputError, match="random_sets: "):
+        report.ablate(mean_square, random_sets=-1)
+
+
+def test_correlation_by_the_report_is_that_of_its_clusters() -> None:
+    torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
+    model = small_mlp()
+    x = torch.randn(40, 10, generator=torch.Generator().manual_seed(1))
+    report = ncut.analyze(model, k=3, shuffles=0, seed=5)
+    found = report.correlate(x)
+    assert (found.k, found.n_examples, found.seed) == (3, 40, 5)
+    with torch.no_grad():
+        values = [x, model[:2](x), model[:4](x), model(x)]
+    given = report.correlate(activations=[value.numpy() for value in values], threads=1)
+    assert given.adjusted_rand_index == found.adjusted_rand_index
+    assert given.ncut == pytest.approx(found.ncut, abs=1e-6)
+    graph = activation_graph(model, report.layers, x)
+    assert found.ncut == pytest.approx(ncut.normalized_cut(graph, found.labels), abs=1e-9)
+    with pytest.raises(ncut.InputError, match="give one of the two"):
+        report.correlate()
+    with pytest.raises(ncut.InputError, match="3 arrays for 4 layers"):
+        report.correlate(activations=[value.numpy() for value in values[:3]])
+
+
+def test_what_has_no_model_says_so(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
+    model = small_mlp()
+    x = torch.ones(5, 10)
+    report = ncut.Report.from_json(ncut.analyze(model, k=3, shuffles=0).to_json())
+    np.savez(tmp_path / "mlp.npz", *random_chain(3, (10, 9, 8)))
+    of_file = run(tmp_path / "mlp.npz", shuffles=0)
+    of_graph = run(ncut.graph(sample()), shuffles=0)
+    for one, message in (
+        (report, "model: the report does not have the model"),
+        (of_file, "pass the model"),
+        (of_graph, "pass the model"),
+    ):
+        with pytest.raises(ncut.InputError, match=message):
+            one.ablate(lambda network: 0.0)
+    for one in (report, of_file, of_graph):
+        with pytest.raises(ncut.InputError, match=r"model|cannot be run"):
+            one.correlate(x)
+    # The activations are enough where there is no model.
+    rng = np.random.default_rng(1)
+    values = [rng.normal(size=(30, layer.size)) for layer in report.layers]
+    assert report.correlate(activations=values).n_examples == 30
+
+
+def test_the_model_of_weights_is_silenced_too() -> None:
+    weights = [matrix - 0.5 for matrix in random_chain(3, (10, 12, 11, 6))]
+    report = run(weights, k=3, shuffles=0)
+
+    def loss(network: Matrices) -> float:
+        x = np.ones(10)
+        for matrix in network[:-1]:
+            x = np.maximum(x @ matrix, 0)
+        return float(np.square(x @ network[-1]).sum())
+
+    found = report.ablate(loss, random_sets=3)
+    assert found.baseline == pytest.approx(loss(weights))
+    assert sum(row.n_neurons for row in found.rows) == 12 + 11
+
+
+def test_adjusted_p_values_are_benjamini_and_hochbergs() -> None:
+    reports = [
+        run(planted_chain(seed, 3, 8, 3, noise)[0], k=3, shuffles=19, n_init=2)
+        for seed, noise in enumerate((0.05, 0.1, 1.0, 1.0, 1.0))
+    ]
+    p = np.array([report.p_value for report in reports])
+    order = np.argsort(p)
+    ranked = p[order] * p.size / np.arange(1, p.size + 1)
+    expected = np.empty(p.size)
+    expected[order] = np.minimum.accumulate(ranked[::-1])[::-1]
+    adjusted = ncut.adjusted_p_values(reports)
+    np.testing.assert_allclose(adjusted, np.minimum(expected, 1))
+    np.testing.assert_array_equal(ncut.adjusted_p_values(p.tolist()), adjusted)
+    bounds = [report.statistics["lower_bound"] for report in reports]
+    assert ncut.adjusted_p_values(bounds).shape == (5,)
+    with pytest.raises(ncut.InputError, match=r"p_values\[1\]: has no p-value"):
+        ncut.adjusted_p_values([reports[0], run(shuffles=0)])
