@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -786,3 +787,27 @@ def test_adjusted_p_values_are_benjamini_and_hochbergs() -> None:
     assert ncut.adjusted_p_values(bounds).shape == (5,)
     with pytest.raises(ncut.InputError, match=r"p_values\[1\]: has no p-value"):
         ncut.adjusted_p_values([reports[0], run(shuffles=0)])
+
+
+@pytest.mark.parametrize(("n_lower", "more"), [(0, True), (37, True), (40, False)])
+def test_the_sentence_goes_by_the_p_value_of_the_rule(n_lower: int, more: bool) -> None:
+    # Of 1000 shuffles 40 below are p = 0.041 by counting, and 0.056 by betting.
+    weights = random_chain(3, (20, 25, 15))
+    shuffled = np.full(1000, 2.0) + np.linspace(0, 0.1, 1000)
+    shuffled[np.linspace(5, 999, n_lower).astype(int)] = 0.5
+    as_low = shuffled <= 1.0
+    outcome = stopping_point(as_low, "betting", 0.05, 1000)
+    assert outcome is not None
+    n = outcome.n_shuffles
+    numbers = replace(compare(1.0, shuffled[:n]), p_value=outcome.p_value)
+    report = run(weights, shuffles=0)
+    report = replace(
+        report,
+        sequential=str(outcome),
+        statistics=dict.fromkeys(report.statistics, numbers),
+    )
+    start = "More clusterable than" if more else "Not distinguishable from its shuffles: 40 of"
+    assert str(report).splitlines()[1].startswith(start)
+    assert (outcome.p_value <= 0.05) == more
+    settled = replace(report, sequential="")
+    assert str(settled).splitlines()[1].startswith("More clusterable than")
