@@ -41,8 +41,9 @@ def null_notes(graph: NeuronGraph, null: str) -> list[str]:
     """Sentences on what a null model cannot do for a graph without isolated vertices."""
     if null == "strength":
         return [
-            "null='strength' changes the weights, so that it is no exact permutation test: an "
-            "untrained network's lower bound may lie some standard deviations above its shuffles'"
+            "null='strength' changes the weights, so that it is no exact permutation test: with "
+            "heavy-tailed weights an untrained network can come out more clusterable, with "
+            "uniform ones its lower bound less clusterable than its shuffles"
         ]
     if null != "tied":
         return []
