@@ -147,7 +147,7 @@ class NeuronGraph:
         Multiplying a ReLU neuron's incoming weights by a positive factor and dividing its
         outgoing ones by it changes the weights, not what the network computes. A convention
         chooses one of all these networks, so that its n-cut (not its shuffles') is free of scale
-        (and on the scale of neurons that a convention cannot rescale, such as dead ones).
+        (but for neurons that a convention cannot rescale, such as dead ones).
 
         Parameters
         ----------
