@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -194,12 +195,16 @@ def analyze(
         bool, typer.Option("--refine", help="Report the n-cut after moving single neurons.")
     ] = False,
     max_shuffles: Annotated[
-        int, typer.Option(min=1, help="With --shuffles auto, how many at most.")
-    ] = 1000,
+        int | None,
+        typer.Option(min=1, help="With --shuffles auto, how many at most.", show_default="1000"),
+    ] = None,
     level: Annotated[float, typer.Option(help="Level of --shuffles auto and of --verdict.")] = 0.05,
     sequential: Annotated[
-        str, typer.Option(help="With --shuffles auto: 'betting' or 'besag-clifford'.")
-    ] = "betting",
+        str | None,
+        typer.Option(
+            help="With --shuffles auto: 'betting' or 'besag-clifford'.", show_default="betting"
+        ),
+    ] = None,
     threads: Threads = None,
     json: Json = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as an HTML page.")] = None,
@@ -221,9 +226,16 @@ def analyze(
     counted = None if shuffles is None else _count_or_auto(shuffles)
     _existing(model)
     if verdict:
-        for name, value in (("--html", html), ("--plot", plot), ("--refine", refine or None)):
+        refused = {
+            "--html": html,
+            "--plot": plot,
+            "--refine": refine or None,
+            "--max-shuffles": max_shuffles,
+            "--sequential": sequential,
+        }
+        for name, value in refused.items():
             if value is not None:
-                raise InputError(f"{name}: not with --verdict, which prints text and writes --json")
+                raise InputError(f"{name}: has no effect with --verdict; leave it out")
         _check_outputs(model, json, None, None)
         _verdict(model, json, {"shuffles": 20 if counted is None else counted} | common)
         return
@@ -232,12 +244,8 @@ def analyze(
         model,
         (json, html, plot),
         common
-        | {
-            "shuffles": counted,
-            "refine": refine,
-            "max_shuffles": max_shuffles,
-            "sequential": sequential,
-        },
+        | {"shuffles": counted, "refine": refine}
+        | _given(max_shuffles=max_shuffles, sequential=sequential),
     )
 
 
@@ -338,16 +346,14 @@ def _tell(found: Verdict | Profile, json: Path | None) -> None:
         found.to_json(json)
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str) -> Iterator[int]:
     """The numbers of "2-20" or "4,8,12"."""
-    numbers: list[int] = []
+    parts = [part.partition("-") for part in text.split(",")]
     try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            numbers += range(int(first), int(last if dash else first) + 1)
+        ranges = [range(int(a), int(b if dash else a) + 1) for a, dash, b in parts]
     except ValueError:
         raise typer.BadParameter(f"{text!r} is neither like 2-20 nor like 4,8,12") from None
-    return numbers
+    return itertools.chain.from_iterable(ranges)
 
 
 def _deliver(report: Report, json: Path | None, html: Path | None, plot: Path | None) -> None:
@@ -404,7 +410,7 @@ def _existing(model: Path) -> Path:
     return model
 
 
-def _given(**options: str | None) -> dict[str, Any]:
+def _given(**options: str | int | None) -> dict[str, Any]:
     """The options that were given; the others keep the library's defaults."""
     return {name: value for name, value in options.items() if value is not None}
 

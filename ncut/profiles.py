@@ -181,23 +181,24 @@ def profile(
 
 
 def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
-    try:
-        ks = sorted(set(k))
-    except TypeError as error:
-        raise InputError(
-            f"k: must be several whole numbers, such as range(2, 21): {error}"
-        ) from error
+    advice = "k: must be several whole numbers, such as range(2, 21), got"
+    if not isinstance(k, Iterable):
+        raise InputError(f"{advice} {k!r}")
+    found: set[int] = set()
+    for one in k:  # one by one, so that a range of billions ends at its first that is too large
+        if isinstance(one, bool) or not isinstance(one, int | np.integer):
+            raise InputError(f"{advice} {one!r} among them")
+        found.add(check_n_clusters(one, n_vertices))
+    ks = sorted(found)
     if not ks:
         raise InputError("k: no number of clusters given")
-    for one in ks:
-        # The gap behind k needs one eigenvalue more.
-        check_n_clusters(one, n_vertices)
+    # The gap behind k needs one eigenvalue more.
     if ks[-1] + 1 >= n_vertices:
         raise InputError(
             f"k: {ks[-1]} clusters, and the gap behind them, asked of a graph with {n_vertices} "
             "vertices that have edges; choose a smaller k"
         )
-    return [int(one) for one in ks]
+    return ks
 
 
 def _embedded(

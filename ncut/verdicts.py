@@ -119,8 +119,7 @@ def verdict(
     asked = _chosen("null", null, check_null)
     conventions = _chosen("normalize", normalize, check_normalization)
     graph = _read(model, asked, graph_options)
-    can_rescale = _can_rescale(graph)
-    conventions = conventions or (applicable_conventions(graph) if can_rescale else ("none",))
+    conventions = conventions or applicable_conventions(graph)
     nulls = asked or _fitting_nulls(graph)
     combinations = [
         (graph, replace(base, normalize=convention, null=name))
@@ -132,7 +131,7 @@ def verdict(
             graph.rescaled((base.seed + number) % 2**64, sigma),
             replace(base, normalize="none", null=nulls[0]),
         )
-        for number in range(rescalings if can_rescale else 0)
+        for number in range(rescalings if rescalable_layers(graph) else 0)
     ]
     reports: list[Report] = []
     rescaled: list[Report] = []
@@ -170,11 +169,6 @@ def _read(model: Any, asked: tuple[str, ...], options: dict[str, Any]) -> Neuron
         if asked:
             raise
         return read_graph(model, **options)
-
-
-def _can_rescale(graph: NeuronGraph) -> bool:
-    within = any(block.source == block.target for block in graph.blocks)
-    return not within and bool(rescalable_layers(graph))
 
 
 def _fitting_nulls(graph: NeuronGraph) -> tuple[str, ...]:

@@ -728,3 +728,11 @@ def test_strengths_that_cannot_be_restored_are_left_out(monkeypatch: pytest.Monk
     assert {cell.null for cell in found.cells} == {"layer"}
     with pytest.raises(ncut.InputError, match="strength"):
         ncut.verdict(weights, null="strength", **options)
+
+
+def test_unknown_statistics_are_refused() -> None:
+    weights = random_chain(3, (20, 25, 15))
+    found = ncut.verdict(weights, k=3, shuffles=19, rescalings=0, normalize="none", null="layer")
+    text = found.to_json().replace('"modularity"', '"novelty"')
+    with pytest.raises(ncut.InputError, match="verdict: .*unknown statistics"):
+        ncut.Verdict.from_json(text)

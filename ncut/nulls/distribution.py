@@ -82,9 +82,10 @@ def over_shuffles(
                     if stop is not None and stop(results):
                         return results
     except KeyboardInterrupt:
-        if stop is None:
-            results = [finished[number] for number in sorted(finished)]
-        raise Interrupted(results) from None
+        numbers = sorted(finished)
+        if stop is not None:  # the order counts: nothing behind a shuffle that is missing
+            numbers = [number for at, number in enumerate(numbers) if at == number]
+        raise Interrupted([finished[number] for number in numbers]) from None
     return results
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
 from ncut.report import verdict_words as words
 from ncut.report.cells import NCUTS, Cell, cells_of
@@ -146,12 +147,16 @@ class Verdict:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise InputError(f"verdict: not a verdict of ncut: 'format' must be {FORMAT!r}")
         try:
-            return cls(
+            verdict = cls(
                 reports=tuple(map(from_dict, data["reports"])),
                 rescaled=tuple(map(from_dict, data["rescaled"])),
                 sigma=float(data["sigma"]),
                 level=float(data["level"]),
             )
+            for report in (*verdict.reports, *verdict.rescaled):
+                if not report.statistics.keys() <= STATISTICS.keys():
+                    raise ValueError(f"unknown statistics among {', '.join(report.statistics)}")
+            return verdict
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:

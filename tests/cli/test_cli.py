@@ -585,3 +585,12 @@ def test_ctrl_c_keeps_verdict_and_profile(model, tmp_path, command):
     assert data["format"] == ("ncut-profile" if name == "profile" else "ncut-verdict")
     assert output
     assert "\x1b" not in output
+
+
+@pytest.mark.parametrize("option", [("--max-shuffles", "30"), ("--sequential", "betting")])
+def test_what_a_verdict_would_ignore_is_refused(ncut, model, option):
+    assert_one_line_error(ncut("analyze", model, "--verdict", *option), option[0], "no effect")
+
+
+def test_a_profile_of_billions_of_clusters_is_refused_at_once(ncut, model):
+    assert_one_line_error(ncut("profile", model, "--k", "2-2000000000"), "k: ")

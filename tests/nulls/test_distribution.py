@@ -170,3 +170,16 @@ def test_where_it_stops_depends_on_the_results_alone(threads: int) -> None:
     assert [one.ncut for one in found] == expected
     assert seen == [expected[: n + 1] for n in range(8)]
     assert threading.active_count() == 1
+
+
+def test_interruption_before_the_rule_keeps_what_comes_before_the_first_gap() -> None:
+    graph = sample()
+    expected = [found.ncut for found in run(graph, 8)]
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        run(graph, 30, threads=1, progress=interrupt, stop=lambda results: False)
+    assert [found.ncut for found in caught.value.finished] == expected[:4]
