@@ -181,15 +181,10 @@ def profile(
 
 
 def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
-    advice = "k: must be several whole numbers, such as range(2, 21), got"
     if not isinstance(k, Iterable):
-        raise InputError(f"{advice} {k!r}")
-    found: set[int] = set()
-    for one in k:  # one by one, so that a range of billions ends at its first that is too large
-        if isinstance(one, bool) or not isinstance(one, int | np.integer):
-            raise InputError(f"{advice} {one!r} among them")
-        found.add(check_n_clusters(one, n_vertices))
-    ks = sorted(found)
+        raise InputError(f"k: must be several whole numbers, such as range(2, 21), got {k!r}")
+    # Checked one by one, so that a range of billions ends at its first that is too large.
+    ks = sorted({check_n_clusters(one, n_vertices) for one in k})
     if not ks:
         raise InputError("k: no number of clusters given")
     # The gap behind k needs one eigenvalue more.

@@ -734,5 +734,5 @@ def test_unknown_statistics_are_refused() -> None:
     weights = random_chain(3, (20, 25, 15))
     found = ncut.verdict(weights, k=3, shuffles=19, rescalings=0, normalize="none", null="layer")
     text = found.to_json().replace('"modularity"', '"novelty"')
-    with pytest.raises(ncut.InputError, match="verdict: .*unknown statistics"):
+    with pytest.raises(ncut.InputError, match=r"verdict: .*unknown statistics"):
         ncut.Verdict.from_json(text)
