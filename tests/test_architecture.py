@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nulls": {"spectral", "graphs", "kernels", "types", "axes", "errors", "randomness"},
     "extract": {"graphs", "types", "axes", "errors", "networks"},
     "functional": {
-        *("spectral", "graphs", "kernels", "types", "errors", "randomness", "threads"),
+        *("extract", "spectral", "graphs", "types", "errors", "randomness", "threads"),
     },
     "report": {"functional", "nulls", "types", "axes", "errors"},
     "estimate": {"nulls", "spectral", "graphs", "kernels", "types", "axes", "threads"},

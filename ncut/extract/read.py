@@ -20,6 +20,7 @@ from ncut.extract.chain import (
     with_depthwise_groups,
 )
 from ncut.extract.files import UNORDERED, read_file, read_npy
+from ncut.extract.modules import is_module
 from ncut.extract.state_dict import read_arrays
 from ncut.graphs import NeuronGraph, from_adjacency
 
@@ -86,7 +87,7 @@ def read_graph(
     [4, 3, 2]
     """
     check_options(scope, norm)
-    if initial and not (_is_module(model) or _has_initial(model)):
+    if initial and not (is_module(model) or _has_initial(model)):
         raise InputError(
             "initial: only a torch module tells how its layers are initialized, got "
             f"{type(model).__name__}; null='init' needs that"
@@ -105,7 +106,7 @@ def read_graph(
             "layers: names the arrays of a file or mapping only; pass model.state_dict() to "
             "choose layers of a module by name"
         )
-    elif _is_module(model):
+    elif is_module(model):
         from ncut.extract.torch_module import read_module
 
         chain, left_out = read_module(model, initial=initial)
@@ -187,8 +188,3 @@ def _has_initial(model: Any) -> bool:
     return isinstance(model, NeuronGraph) and all(
         block.initial is not None for block in model.blocks
     )
-
-
-def _is_module(model: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(model, torch.nn.Module)

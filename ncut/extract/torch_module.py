@@ -17,6 +17,7 @@ from ncut.errors import InputError, ModelError, import_extra
 from ncut.extract.arrays import as_array
 from ncut.extract.builder import ADVICE, ChainBuilder
 from ncut.extract.chain import ChainLayer
+from ncut.extract.modules import unwrapped
 from ncut.extract.torch_operations import MODULES, Shape, Step, handler
 from ncut.types import LeftOut
 
@@ -52,7 +53,9 @@ def read_module(
     ModelError
         If the forward pass cannot be traced, is not a chain or has an unknown operation.
     """
-    module = _unwrapped(module)
+    module = unwrapped(module)
+    if isinstance(module, import_extra("torch", "torch").jit.ScriptModule):
+        raise ModelError("a TorchScript module cannot be traced; pass the original module")
     name = type(module).__name__
     builder = ChainBuilder()
     used: dict[str, int] = {}
@@ -127,17 +130,6 @@ def _apply(builder: ChainBuilder, step: Step, model: str) -> None:
         handle(builder, step)
     except (ModelError, InputError) as error:
         raise ModelError(f"{model}: {step.place}: {error}") from error
-
-
-def _unwrapped(module: Any) -> Any:
-    """The module inside a data-parallel or compiled wrapper."""
-    torch = import_extra("torch", "torch")
-    if isinstance(module, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
-        return _unwrapped(module.module)
-    if isinstance(module, torch.jit.ScriptModule):
-        raise ModelError("a TorchScript module cannot be traced; pass the original module")
-    compiled = getattr(module, "_orig_mod", None)
-    return module if compiled is None else _unwrapped(compiled)
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ncut.errors import InputError, import_extra
+from ncut.extract.modules import is_module
 from ncut.functional.arguments import check_labels
-from ncut.functional.modules import hooked, is_module
+from ncut.functional.modules import hooked
 from ncut.functional.silence import silenced
 from ncut.functional.text import ablation_text
 from ncut.randomness import check_seed

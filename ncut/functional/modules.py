@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from ncut.errors import InputError, import_extra
+from ncut.errors import InputError
+from ncut.extract.modules import unwrapped
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,21 +30,6 @@ class Reading(NamedTuple):
 
     axis: int
     positions: int
-
-
-def is_module(model: Any) -> bool:
-    """Whether `model` is a torch module; does not import torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(model, torch.nn.Module)
-
-
-def unwrapped(module: Any) -> Any:
-    """The module inside a data-parallel or compiled wrapper, whose parts have their own names."""
-    torch = import_extra("torch", "torch")
-    if isinstance(module, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
-        return unwrapped(module.module)
-    compiled = module._modules.get("_orig_mod")
-    return module if compiled is None else unwrapped(compiled)
 
 
 def part(model: nn.Module, name: str) -> nn.Module:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
+from ncut.extract.modules import is_module, unwrapped
 from ncut.functional.arguments import check_unshared
-from ncut.functional.modules import hooked, is_module, part, reading, unwrapped
+from ncut.functional.modules import hooked, part, reading
 from ncut.types import Layer
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ncut.errors import InputError
+from ncut.extract.modules import is_module
 from ncut.functional.arguments import check_unshared, check_vertices
-from ncut.functional.modules import hooked, is_module, part, reading
+from ncut.functional.modules import hooked, part, reading
 from ncut.types import Layer
 
 if TYPE_CHECKING:

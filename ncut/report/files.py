@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ncut.errors import InputError
 
@@ -14,6 +16,22 @@ def write_text(path: str | Path, text: str) -> None:
         Path(path).write_text(text, encoding="utf-8", newline="\n")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be written: {reason(error)}") from error
+
+
+def write_json(data: Any, path: str | Path | None, indent: int | None, what: str) -> str:
+    """Plain data as standard JSON in ASCII, written to a file if one is given.
+
+    Raise InputError if a number is not finite, or the file cannot be written.
+    """
+    try:
+        text = json.dumps(data, indent=indent, allow_nan=False)
+    except ValueError as error:
+        raise InputError(
+            f"{what}: holds a NaN or infinite number, which JSON cannot carry"
+        ) from error
+    if path is not None:
+        write_text(path, text + "\n")
+    return text
 
 
 def check_output(path: Path, source: Path | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -193,12 +192,9 @@ class Profile:
         InputError
             If `path` cannot be written.
         """
-        from ncut.report.files import write_text
+        from ncut.report.files import write_json
 
-        text = json.dumps(self.to_dict(), indent=indent, allow_nan=False)
-        if path is not None:
-            write_text(path, text + "\n")
-        return text
+        return write_json(self.to_dict(), path, indent, "profile")
 
     def plot(self, statistic: str = "refined_ncut", ax: Axes | None = None) -> Axes:
         """Draw Z of a statistic, and of the gap in the eigenvalues, over k.

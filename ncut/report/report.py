@@ -388,13 +388,9 @@ class Report:
         InputError
             If a number is NaN or infinite, or `path` cannot be written.
         """
-        from ncut.report.files import write_text
-        from ncut.report.serialize import to_json
+        from ncut.report.files import write_json
 
-        text = to_json(self, indent)
-        if path is not None:
-            write_text(path, text + "\n")
-        return text
+        return write_json(self.to_dict(), path, indent, "report")
 
     @classmethod
     def from_json(cls, text_or_path: str | Path) -> Report:

@@ -72,16 +72,6 @@ def to_dict(report: Report) -> dict[str, Any]:
     }
 
 
-def to_json(report: Report, indent: int | None = None) -> str:
-    """The report as standard JSON in ASCII; raise InputError if a number is not finite."""
-    try:
-        return json.dumps(to_dict(report), indent=indent, allow_nan=False)
-    except ValueError as error:
-        raise InputError(
-            "report: holds a NaN or infinite number, which JSON cannot carry"
-        ) from error
-
-
 def read_json(text_or_path: str | Path) -> Any:
     """Parse JSON text, or the file at a path; raise InputError if that fails."""
     text, what = _text(text_or_path)

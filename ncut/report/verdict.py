@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,12 +124,9 @@ class Verdict:
         InputError
             If `path` cannot be written.
         """
-        from ncut.report.files import write_text
+        from ncut.report.files import write_json
 
-        text = json.dumps(self.to_dict(), indent=indent, allow_nan=False)
-        if path is not None:
-            write_text(path, text + "\n")
-        return text
+        return write_json(self.to_dict(), path, indent, "verdict")
 
     @classmethod
     def from_json(cls, text_or_path: str | Path) -> Verdict:
