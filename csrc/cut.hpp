@@ -9,6 +9,17 @@
 
 namespace ncut {
 
+// Calls add(i, copy) for all i below n, where successive i have different copies of kCopies: sums
+// kept in copies of their own do not wait for each other.
+template <std::int64_t kCopies, class Add>
+NCUT_INLINE void in_turns(std::int64_t n, const Add& add) {
+  std::int64_t i = 0;
+  for (; i + kCopies <= n; i += kCopies) {
+    for (std::int64_t copy = 0; copy < kCopies; ++copy) add(i + copy, copy);
+  }
+  for (; i < n; ++i) add(i, 0);
+}
+
 // Adds a block's share to volume[c] (sum of the degrees in cluster c) and cut[c] (weight of the
 // edges that leave c). Labels are in [0, k), or -1 for a vertex that is in no cluster: such a
 // vertex must have no edges. An edge inside a cluster adds nothing to cut, so that the cut of
@@ -16,8 +27,7 @@ namespace ncut {
 template <class Block>
 void add_cut(const Block& block, const std::int32_t* row_labels, const std::int32_t* col_labels,
              std::int64_t k, double* volume, double* cut) {
-  // Successive entries are added to different copies of the sums, so that none waits for the one
-  // before it; the first sum of each copy is for vertices in no cluster.
+  // The first sum of each copy is for vertices in no cluster.
   constexpr std::int64_t kCopies = 4;
   const std::int64_t n_sums = k + 1;
   std::vector<double> sums(static_cast<std::size_t>(kCopies * n_sums));
@@ -29,12 +39,7 @@ void add_cut(const Block& block, const std::int32_t* row_labels, const std::int3
       const std::int64_t other = col_labels[block.column(row, at)];
       sums[static_cast<std::size_t>(copy * n_sums + other + 1)] += block.weight(row, at);
     };
-    std::int64_t at = 0;
-    const std::int64_t end = block.row_length(row);
-    for (; at + kCopies <= end; at += kCopies) {
-      for (std::int64_t copy = 0; copy < kCopies; ++copy) add(at + copy, copy);
-    }
-    for (; at < end; ++at) add(at, 0);
+    in_turns<kCopies>(block.row_length(row), add);
     for (std::int64_t c = 0; c < k; ++c) {
       double weight = 0;
       for (std::int64_t copy = 0; copy < kCopies; ++copy) {
@@ -56,7 +61,7 @@ void add_cut(const Block& block, const std::int32_t* row_labels, const std::int3
 template <class Block>
 void add_links(const Block& block, const std::int32_t* row_labels, const std::int32_t* col_labels,
                std::int64_t k, std::int64_t width, double* row_links, double* col_links) {
-  constexpr std::int64_t kCopies = 4;  // as above
+  constexpr std::int64_t kCopies = 4;
   std::vector<double> sums(static_cast<std::size_t>(kCopies * k));
   // Those of the columns cluster by cluster, so that a row adds to successive numbers.
   std::vector<double> by_cluster(static_cast<std::size_t>(k * block.n_cols));
@@ -69,12 +74,7 @@ void add_links(const Block& block, const std::int32_t* row_labels, const std::in
       sums[static_cast<std::size_t>(copy * k + col_labels[column])] += weight;
       columns[column] += weight;
     };
-    std::int64_t at = 0;
-    const std::int64_t end = block.row_length(row);
-    for (; at + kCopies <= end; at += kCopies) {
-      for (std::int64_t copy = 0; copy < kCopies; ++copy) add(at + copy, copy);
-    }
-    for (; at < end; ++at) add(at, 0);
+    in_turns<kCopies>(block.row_length(row), add);
     for (std::int64_t c = 0; c < k; ++c) {
       for (std::int64_t copy = 0; copy < kCopies; ++copy) {
         row_links[row * width + c] += sums[static_cast<std::size_t>(copy * k + c)];
@@ -92,7 +92,7 @@ void add_links(const Block& block, const std::int32_t* row_labels, const std::in
 template <class Block>
 void add_squares(const Block& block, const std::int32_t* row_labels, const std::int32_t* col_labels,
                  double* sums) {
-  constexpr std::int64_t kCopies = 8;  // as above
+  constexpr std::int64_t kCopies = 8;
   double inside[kCopies] = {}, all[kCopies] = {};
   for (std::int64_t row = 0; row < block.n_rows; ++row) {
     const std::int32_t own = row_labels[row];
@@ -101,12 +101,7 @@ void add_squares(const Block& block, const std::int32_t* row_labels, const std::
       all[copy] += weight * weight;
       inside[copy] += col_labels[block.column(row, at)] == own ? weight * weight : 0.0;
     };
-    std::int64_t at = 0;
-    const std::int64_t end = block.row_length(row);
-    for (; at + kCopies <= end; at += kCopies) {
-      for (std::int64_t copy = 0; copy < kCopies; ++copy) add(at + copy, copy);
-    }
-    for (; at < end; ++at) add(at, 0);
+    in_turns<kCopies>(block.row_length(row), add);
   }
   for (std::int64_t copy = 0; copy < kCopies; ++copy) {
     sums[0] += inside[copy];
