@@ -55,7 +55,8 @@ def _table(verdict: Verdict, null: str) -> list[str]:
     cells = [cell for cell in verdict.cells if cell.null == null]
     conventions = list(dict.fromkeys(cell.normalize for cell in cells))
     rescaled = [report for report in verdict.rescaled if report.null == null]
-    does = f": {NULL_MODELS[null].does}" if null in NULL_MODELS else ""
+    model = NULL_MODELS.get(null)
+    does = f": {model.does}. {model.question}" if model else ""
     head = conventions + ["random"] * bool(rescaled)
     lines = textwrap.wrap(f"null model {null}{does}", WIDTH)
     lines.append(_row("", head))

@@ -100,7 +100,10 @@ def meanings(reports: Sequence[Report]) -> list[tuple[str, str]]:
         (
             "Shuffles",
             "Mean and standard deviation of the n-cuts of shuffled networks, found in the "
-            f"same way: {'; or '.join(null_text(null) for null in kinds)}.",
+            f"same way: {'; or '.join(null_text(null) for null in kinds)}."
+            + "".join(
+                f" {null} keeps {NULL_MODELS[null].keeps}." for null in kinds if null in NULL_MODELS
+            ),
         ),
         (
             "Z",
