@@ -158,7 +158,7 @@ def untrained(seed: int, kind: str) -> Any:
     """A network of 60-50-40-30 neurons with independent weights."""
     sizes = (60, 50, 40, 30)
     if kind == "torch":
-        torch = pytest.importorskip("torch")
+        torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
         nn = torch.nn
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -211,13 +211,13 @@ def test_heavy_tailed_untrained_networks_and_their_strengths() -> None:
 
 
 def test_untrained_networks_are_like_other_untrained_ones() -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     check_unremarkable(untrained_reports("torch", "init"))
 
 
 def test_trained_scale_does_not_look_like_initialization() -> None:
     # Structure that "init" does not have: the planted groups put into a torch module.
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     weights, groups = planted_chain(51, 4, 10, 3, 0.05)
     model = torch.nn.Sequential(
         torch.nn.Linear(40, 40, bias=False), torch.nn.ReLU(), torch.nn.Linear(40, 40, bias=False)

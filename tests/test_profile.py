@@ -362,7 +362,7 @@ def test_interruption_keeps_what_is_finished(threads: int) -> None:
 
 
 def test_frame_has_a_row_per_k(whole: Profile) -> None:
-    pytest.importorskip("pandas")
+    pytest.importorskip("pandas", reason="pip install 'ncut[plot]'")
     frame = whole.to_frame()
     assert frame["k"].tolist() == list(whole.ks)
     for name in (*STATISTICS, "gap"):
@@ -399,7 +399,7 @@ def test_json_is_standard(whole: Profile, tmp_path: Path) -> None:
 
 
 def test_the_picture_shows_z_over_k(whole: Profile) -> None:
-    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib = pytest.importorskip("matplotlib", reason="pip install 'ncut[plot]'")
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 

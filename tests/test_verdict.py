@@ -209,7 +209,7 @@ def test_edges_between_layers_of_one_colour_have_no_bipartite_modularity() -> No
 
 
 def mlp(activation: str) -> Any:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     nn = torch.nn
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -530,7 +530,7 @@ def test_what_is_no_verdict_is_refused(whole: Verdict, change: dict[str, Any]) -
 
 
 def test_frame_has_a_row_per_cell(whole: Verdict) -> None:
-    pytest.importorskip("pandas")
+    pytest.importorskip("pandas", reason="pip install 'ncut[plot]'")
     frame = whole.to_frame()
     assert list(frame.columns) == [
         "statistic", "normalize", "null", "value", "mean", "std", "z_score", "p_value", "outcome",

@@ -118,8 +118,8 @@ def test_warnings_are_part_of_the_summary(ncut, model):
 
 
 def test_html_and_picture(ncut, model, tmp_path):
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib", reason="pip install 'ncut[plot]'")
+    pytest.importorskip("jinja2", reason="pip install 'ncut[plot]'")
     result = ncut("analyze", model, *SMALL, "--html", "report.html", "--plot", "null.png")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
@@ -226,14 +226,14 @@ def test_a_link_to_the_model_is_not_overwritten(ncut, model, tmp_path, link):
 
 
 def test_two_outputs_of_one_name(ncut, model):
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib", reason="pip install 'ncut[plot]'")
+    pytest.importorskip("jinja2", reason="pip install 'ncut[plot]'")
     result = ncut("analyze", model, *SMALL, "--json", "a.svg", "--html", "./a.svg")
     assert_one_line_error(result, "named twice")
 
 
 def test_an_unknown_picture_format(ncut, model):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="pip install 'ncut[plot]'")
     result = ncut("analyze", model, *SMALL, "--plot", "picture.xyz")
     assert_one_line_error(result, "picture.xyz", ".png")
 
@@ -293,8 +293,8 @@ def test_ctrl_c_keeps_what_was_computed(model, tmp_path):
 
 
 def test_demo(ncut, tmp_path):
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib", reason="pip install 'ncut[plot]'")
+    pytest.importorskip("jinja2", reason="pip install 'ncut[plot]'")
     result = ncut("demo", "--shuffles", "20", "--out", "page.html")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -462,7 +462,7 @@ def test_profile_takes_the_shuffles_of_the_preset(ncut, model, preset, shuffles)
 
 
 def test_profile_draws_a_picture(ncut, model, tmp_path):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="pip install 'ncut[plot]'")
     result = ncut("profile", model, "--k", "2-4", "--shuffles", "5", "--plot", "k.svg")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "k.svg").read_bytes().startswith(b"<?xml")

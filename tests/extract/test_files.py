@@ -32,7 +32,7 @@ def check(graph, names):
 
 @pytest.fixture
 def torch():
-    return pytest.importorskip("torch")
+    return pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 
 
 @pytest.mark.parametrize("as_path", [str, lambda path: path])
@@ -224,7 +224,7 @@ def write_valid(path):
 
         save_file({"w0": W0, "w1": W1}, path)
     else:
-        torch = pytest.importorskip("torch")
+        torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
         torch.save({"w0": torch.tensor(W0), "w1": torch.tensor(W1)}, path)
 
 
@@ -246,7 +246,7 @@ def test_truncated_files(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_garbage(tmp_path, suffix):
     if suffix == ".pt":
-        pytest.importorskip("torch")
+        pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     path = tmp_path / f"a{suffix}"
     path.write_bytes(np.random.default_rng(0).bytes(1000))
     with pytest.raises(ModelError, match=rf"a\{suffix}: "):
@@ -256,7 +256,7 @@ def test_garbage(tmp_path, suffix):
 @pytest.mark.parametrize(("suffix", "really"), list(permutations(SUFFIXES, 2)))
 def test_file_under_the_suffix_of_another_kind(tmp_path, suffix, really):
     if suffix == ".pt":
-        pytest.importorskip("torch")
+        pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     write_valid(tmp_path / f"a{really}")
     path = (tmp_path / f"a{really}").rename(tmp_path / f"b{suffix}")
     with pytest.raises(ModelError, match=rf"b\{suffix}: "):

@@ -24,7 +24,7 @@ from ncut.extract import torch_operations as operations
 from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.types import Layer
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 from torch.nn.utils import parametrizations, prune  # noqa: E402

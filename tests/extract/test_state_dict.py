@@ -292,7 +292,7 @@ def test_errors(arrays, options, error, message):
 
 
 def test_module_and_its_state_dict_give_the_same_graph():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     nn = torch.nn
     torch.manual_seed(0)
     model = nn.Sequential(

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from ncut.errors import InputError, ModelError
 from ncut.extract import read_graph
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 from torch.nn.utils import parametrizations, parametrize, prune  # noqa: E402

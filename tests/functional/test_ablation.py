@@ -263,7 +263,7 @@ def test_rows_are_shown_by_cluster_whatever_their_order() -> None:
 
 
 def test_dict_and_frame() -> None:
-    pandas = pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas", reason="pip install 'ncut[plot]'")
     found = ablate(WEIGHTS, LAYERS, LABELS, mean_output, random_sets=2, pairs=True)
     content = json.loads(json.dumps(found.to_dict()))
     assert sorted(content) == ["baseline", "k", "pairs", "random_sets", "rows", "seed"]
@@ -322,7 +322,7 @@ def test_refused(options: dict[str, Any], message: str) -> None:
 
 
 def module() -> Any:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     layers: list[Any] = []
     for weight in WEIGHTS:
         linear = torch.nn.Linear(*weight.shape, bias=False).double()

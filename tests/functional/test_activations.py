@@ -17,7 +17,7 @@ from ncut.spectral import normalized_cut
 from ncut.spectral.agreement import adjusted_rand_index
 from ncut.types import Layer
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 
 TWO = (Layer("input", 0, 3, read_by=("w0",)), Layer("w0", 3, 2))

@@ -14,7 +14,7 @@ from ncut.extract import read_graph
 from ncut.functional import silenced
 from ncut.types import Layer
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 from torch.nn.utils import parametrizations, prune  # noqa: E402
 

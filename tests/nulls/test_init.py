@@ -124,7 +124,7 @@ def test_graphs_that_do_not_tell_are_refused() -> None:
 
 # Reading.
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 from torch.nn.utils import parametrizations, prune  # noqa: E402
 

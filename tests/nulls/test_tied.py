@@ -264,7 +264,7 @@ def test_a_saved_graph_is_shuffled_alike(tmp_path: Path) -> None:
 
 
 def test_torch_modules_that_are_called_twice() -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     nn = torch.nn
 
     class Twice(nn.Module):  # type: ignore[name-defined, misc]
@@ -293,7 +293,7 @@ def test_torch_modules_that_are_called_twice() -> None:
 
 
 def test_torch_convolutions_that_are_called_twice() -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     torch.manual_seed(0)
     nn = torch.nn
     conv, relu = nn.Conv2d(6, 6, 3, padding=1), nn.ReLU()

@@ -54,7 +54,7 @@ def test_repr_is_one_short_line(report):
 
 
 def test_frame_has_a_row_per_neuron(report):
-    pytest.importorskip("pandas")
+    pytest.importorskip("pandas", reason="pip install 'ncut[plot]'")
     frame = report.to_frame()
     assert list(frame.columns) == ["layer", "index", "cluster", "degree"]
     assert frame["layer"].tolist() == ["fc0"] * 6 + ["fc1"] * 4 + ["fc2"] * 3
@@ -64,14 +64,14 @@ def test_frame_has_a_row_per_neuron(report):
 
 
 def test_frame_agrees_with_cluster_sizes(report):
-    pytest.importorskip("pandas")
+    pytest.importorskip("pandas", reason="pip install 'ncut[plot]'")
     frame = report.to_frame()
     counted = frame[frame.cluster >= 0].groupby(["layer", "cluster"]).size().unstack(fill_value=0)
     np.testing.assert_array_equal(counted.to_numpy(), report.cluster_sizes())
 
 
 def test_changing_the_frame_leaves_the_report_alone(report):
-    pytest.importorskip("pandas")
+    pytest.importorskip("pandas", reason="pip install 'ncut[plot]'")
     before = report.labels.copy()
     frame = report.to_frame()
     frame.loc[:, "cluster"] = 99

@@ -98,8 +98,8 @@ class TestNotebook:
 
 @pytest.fixture(scope="module", autouse=False)
 def extras() -> None:
-    pytest.importorskip("jinja2")
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2", reason="pip install 'ncut[plot]'")
+    pytest.importorskip("matplotlib", reason="pip install 'ncut[plot]'")
 
 
 @pytest.mark.usefixtures("extras")

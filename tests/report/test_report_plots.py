@@ -11,7 +11,7 @@ import pytest
 
 from ncut.errors import InputError
 
-matplotlib = pytest.importorskip("matplotlib")
+matplotlib = pytest.importorskip("matplotlib", reason="pip install 'ncut[plot]'")
 matplotlib.use("Agg")
 
 from matplotlib.figure import Figure  # noqa: E402
@@ -118,7 +118,7 @@ def test_given_axes_leave_pyplot_unloaded():
 
 
 def test_without_axes_pyplot_shows_a_new_figure(report):
-    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="pip install 'ncut[plot]'")
     before = pyplot.get_fignums()
     ax = report.plot()
     try:
