@@ -104,6 +104,28 @@ class LeftOut:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter tensor of the model, and what became of it.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the model.
+    shape : tuple of int
+        Its shape.
+    placed : bool
+        Whether it is in the graph, as edges or as a factor of edges.
+    role : str
+        As what it is in the graph, or why it is not.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    placed: bool
+    role: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Clustering:
     """A partition of a graph's vertices into `k` clusters.

@@ -22,7 +22,7 @@ from ncut.graphs.normalize import (
     check_sigma,
     rescalable_layers,
 )
-from ncut.nulls import check_null
+from ncut.nulls import check_null, uses_weights_twice
 from ncut.nulls.distribution import Progress
 from ncut.nulls.sequential import check_level
 from ncut.report import Report, Verdict
@@ -179,7 +179,7 @@ def _fitting_nulls(graph: NeuronGraph) -> tuple[str, ...]:
         "layer": True,
         "layer-nonzero": has_zeros,
         "strength": True,
-        "tied": any(block.tie for block in graph.blocks),
+        "tied": uses_weights_twice(graph),
         "init": all(block.initial is not None for block in graph.blocks),
     }
     return tuple(name for name, does in fits.items() if does)

@@ -1,34 +1,26 @@
-"""A chain of weight layers -> NeuronGraph: magnitudes, folded scales, sizes, what is left out."""
+"""A chain of weight layers, as lists of arrays and state dicts give it -> NeuronGraph."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
-from ncut.graphs import NeuronGraph, build_graph
-from ncut.types import Initial, LeftOut
-
-Scope = Literal["paper", "all"]
-Norm = Literal["l1", "l2", "column-sum"]
-
-MAX_SAMPLE = 2**16
-"""Initial weights that are kept of a layer."""
-
-SINGLE_MATRIX_HINT = (
-    "to cluster a single weight matrix W, pass its bipartite adjacency: "
-    "scipy.sparse.csr_array(scipy.sparse.block_array([[None, abs(W)], [abs(W).T, None]]))"
-)
+from ncut.extract.assemble import assemble, check_options
+from ncut.extract.signal import Signal, reshaped
+from ncut.extract.wiring import Wiring
+from ncut.graphs import NeuronGraph
+from ncut.types import LeftOut
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChainLayer:
-    """The weights of one layer of a chain, and the scales that normalizations give them.
+    """The weights of one layer of a chain, and the scale that a normalization gives them.
 
     Attributes
     ----------
@@ -46,13 +38,11 @@ class ChainLayer:
         flattened convolution also one per channel (fan_in a multiple of c).
     output_scale : ndarray of shape (n_out,), optional
         Factors of the outputs.
+    parameters : tuple of str
+        Names of the parameters that the weights come from.
     rescalable : bool or None
         Whether everything between this layer and the next commutes with positive factors per
         neuron; None where that is not known.
-    module : str
-        Name of the module that holds the weights, where it differs from `name`.
-    initial : ndarray of the shape of `weight`, optional
-        Weights as the layer is initialized.
     """
 
     name: str
@@ -61,9 +51,8 @@ class ChainLayer:
     groups: int = 1
     input_scale: NDArray[np.floating] | None = None
     output_scale: NDArray[np.floating] | None = None
+    parameters: tuple[str, ...] = ()
     rescalable: bool | None = None
-    module: str = ""
-    initial: NDArray[np.floating] | None = None
 
     @property
     def n_in(self) -> int:
@@ -85,6 +74,7 @@ def chain_to_graph(
     norm: str = "l1",
     name: str = "",
     left_out: Iterable[LeftOut] = (),
+    parameters: dict[str, tuple[int, ...]] | None = None,
 ) -> NeuronGraph:
     """Connect the neurons of a chain by the magnitudes of its weights.
 
@@ -97,15 +87,8 @@ def chain_to_graph(
     ----------
     layers : sequence of ChainLayer
         The layers in order; each reads the outputs of the one before.
-    scope : {"paper", "all"}
-        `"paper"`: every neuron of a network without convolutions; with convolutions only their
-        output channels, so that the image's channels and the fully connected layers are left
-        out. `"all"`: every neuron and channel.
-    norm : {"l1", "l2", "column-sum"}
-        Norm of a kernel slice: the sum of its magnitudes, its Euclidean norm, or the largest sum
-        of a column's magnitudes, which the paper's code takes for the first.
-    name : str
-        The model's name.
+    scope, norm, name, parameters
+        See `ncut.extract.assemble.assemble`.
     left_out : iterable of LeftOut
         What was left out before, for the graph's list.
 
@@ -124,109 +107,34 @@ def chain_to_graph(
     gap = first_gap(layers)
     if gap:
         raise InputError(f"{prefix}{gap}")
-    only_convolutions = scope == "paper" and any(layer.kind == "conv" for layer in layers)
-    kept = [layer for layer in layers if layer.kind == "conv"] if only_convolutions else [*layers]
-    if len(kept) < 2:
-        raise InputError(prefix + _too_short(layers, only_convolutions))
-    if only_convolutions:
-        dropped = _dropped_by_paper_scope(layers)
-        vertices, readers = [(layer.name, layer.n_out) for layer in kept], kept[1:]
+    wiring = Wiring()
+    for item in left_out:
+        wiring.leave_out(item.name, item.shape, item.reason)
+    signal = wiring.input("input", (1, layers[0].n_in))
+    for layer in layers:
+        signal = _follow(wiring, signal, layer)
+    wiring.output(signal)
+    return assemble(wiring, scope=scope, norm=norm, name=name, parameters=parameters)
+
+
+def _follow(wiring: Wiring, signal: Signal, layer: ChainLayer) -> Signal:
+    """What a layer makes of the signal before it, as (1, channels or features)."""
+    n_before = signal.shape[1]
+    if layer.kind == "linear" and layer.n_in != n_before:
+        channels = signal.map((1, n_before, layer.n_in // n_before), lambda a: a[..., None])
+        signal = reshaped(channels, (1, layer.n_in))
+    if layer.input_scale is not None:
+        repeats = layer.n_in // layer.input_scale.size
+        signal = wiring.scale(signal, np.repeat(layer.input_scale, repeats))
+    names = {"name": layer.name, "module": layer.name, "parameters": layer.parameters}
+    if layer.kind == "conv":
+        shape = (1, layer.n_out)
+        signal = wiring.convolution(signal, layer.weight, shape, groups=layer.groups, **names)
     else:
-        dropped = []
-        vertices = [("input", kept[0].n_in), *((layer.name, layer.n_out) for layer in kept)]
-        readers = kept
-    blocks = (
-        (at, at + 1, edge_weights(layer, norm, vertices[at][1]), layer.name)
-        for at, layer in enumerate(readers)
-    )
-    graph = build_graph(vertices, blocks, left_out=[*left_out, *dropped], name=name)
-    return _with_roles(graph, [None, *layers] if readers is kept else layers, readers, norm)
-
-
-def _with_roles(
-    graph: NeuronGraph,
-    writers: Sequence[ChainLayer | None],
-    readers: Sequence[ChainLayer],
-    norm: str,
-) -> NeuronGraph:
-    """Tell the graph's layers who reads them and may be rescaled, its blocks which are copies.
-
-    `writers` begin with those of the graph's layers in order, None for the network's input.
-    """
-    ties = _ties(readers)
-    # Copies of weights count for what may be rescaled also where the graph leaves them out.
-    chain = [layer for layer in writers if layer is not None]
-    copies = {layer for layer, tie in zip(chain, _ties(chain), strict=True) if tie}
-    layers = []
-    for number, layer in enumerate(graph.layers):
-        writer, reader = writers[number], next(iter(writers[number + 1 : number + 2]), None)
-        # Factors of a neuron of a shared weight would have to be those of its other copies.
-        shared = writer in copies or reader in copies
-        is_hidden = writer is not None and reader is not None and not shared
-        layers.append(
-            replace(
-                layer,
-                rescalable=writer.rescalable if writer and is_hidden else False,
-                read_by=(reader.module or reader.name,) if reader else (),
-            )
-        )
-    blocks = []
-    for block, reader, tie in zip(graph.blocks, readers, ties, strict=True):
-        initial = _initial(reader, norm, graph.layers[block.source].size)
-        name, transposed = tie or ("", False)
-        blocks.append(replace(block, tie=name, tie_transposed=transposed, initial=initial))
-    return replace(graph, layers=tuple(layers), blocks=tuple(blocks))
-
-
-def _initial(layer: ChainLayer, norm: str, n_before: int) -> Initial | None:
-    """A sample of the edge weights that a layer has as it is initialized.
-
-    A batch norm has no say in it: as it starts, its scale is 1, to within its eps.
-    """
-    if layer.initial is None:
-        return None
-    plain = replace(layer, weight=layer.initial, input_scale=None, output_scale=None)
-    matrix = edge_weights(plain, norm, n_before)
-    everywhere = layer.kind == "linear" or layer.groups == 1
-    values = matrix.ravel() if everywhere else matrix[matrix > 0]
-    step = -(-values.size // MAX_SAMPLE)
-    # Initial weights are independent of each other, so any of them are a random sample.
-    sample = values[::step]
-    dtype = np.float64 if sample.dtype == np.float64 else np.float32
-    return Initial(np.ascontiguousarray(sample, dtype=dtype), everywhere)
-
-
-def _ties(layers: Sequence[ChainLayer]) -> list[tuple[str, bool] | None]:
-    """For each layer that has the weights of others, the first one's name, and if transposed."""
-    ties: list[tuple[str, bool] | None] = [None] * len(layers)
-    for at, layer in enumerate(layers):
-        for before, first in enumerate(layers[:at]):
-            if ties[before] is not None and ties[before] != (first.name, False):
-                continue  # a copy itself: its original has been compared
-            transposed = not _equal(layer.weight, first.weight)
-            if transposed and not (layer.kind == "linear" and _equal(layer.weight.T, first.weight)):
-                continue
-            ties[before], ties[at] = (first.name, False), (first.name, transposed)
-            break
-    return ties
-
-
-def _equal(first: NDArray[np.floating], second: NDArray[np.floating]) -> bool:
-    """Whether two arrays of weights are the same; weights trained apart never are."""
-    if first.shape != second.shape or not np.array_equal(first[0], second[0]):
-        return False
-    return np.array_equal(first, second)
-
-
-def check_options(scope: str, norm: str) -> None:
-    """Refuse an unknown scope or norm."""
-    for option, value, known in (
-        ("scope", scope, get_args(Scope)),
-        ("norm", norm, get_args(Norm)),
-    ):
-        if value not in known:
-            names = " or ".join(repr(choice) for choice in known)
-            raise InputError(f"{option}: must be {names}, got {value!r}")
+        signal = wiring.linear(signal, layer.weight, **names)
+    if layer.output_scale is not None:
+        signal = wiring.scale(signal, layer.output_scale)
+    return wiring.activation(signal, homogeneous=layer.rescalable)
 
 
 def first_gap(layers: Sequence[ChainLayer]) -> str | None:
@@ -265,30 +173,6 @@ def with_depthwise_groups(layers: Iterable[ChainLayer]) -> list[ChainLayer]:
     return result
 
 
-def edge_weights(layer: ChainLayer, norm: str, n_before: int) -> NDArray[np.floating]:
-    """Magnitudes of a layer as a matrix of shape (n_before, n_out).
-
-    `n_before` is the number of vertices that the layer reads: its inputs, or the channels of
-    the convolution whose flattened output it reads. Where weights are summed or scaled, 16 bits
-    become 32.
-    """
-    scaled = layer.input_scale is not None or layer.output_scale is not None
-    if layer.weight.itemsize == 2 and (layer.kind == "conv" or scaled or layer.n_in != n_before):
-        layer = replace(layer, weight=layer.weight.astype(np.float32))
-    # Infinite and NaN entries are not an error here: the graph reports them by layer.
-    with np.errstate(invalid="ignore", over="ignore"):
-        matrix = _between_channels(layer, norm) if layer.kind == "conv" else np.abs(layer.weight)
-        if layer.input_scale is not None:
-            repeats = matrix.shape[0] // layer.input_scale.size
-            factors = np.abs(np.repeat(layer.input_scale, repeats)).astype(matrix.dtype)
-            matrix = matrix * factors[:, None]
-        if layer.output_scale is not None:
-            matrix = matrix * np.abs(layer.output_scale).astype(matrix.dtype)
-        if matrix.shape[0] == n_before:
-            return matrix
-        return _norm(matrix.reshape(n_before, -1, matrix.shape[1]), norm, axis=1)
-
-
 def normalization_scale(
     gamma: NDArray[np.floating] | None, variance: NDArray[np.floating], eps: float
 ) -> NDArray[np.float64]:
@@ -297,63 +181,3 @@ def normalization_scale(
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = 1.0 / np.sqrt(variance.astype(np.float64) + eps)
     return scale if gamma is None else scale * gamma
-
-
-def _between_channels(layer: ChainLayer, norm: str) -> NDArray[np.floating]:
-    """Norms of the kernel slices, shape (in, out); block-diagonal if there are groups."""
-    weight, groups = layer.weight, layer.groups
-    if norm == "column-sum":
-        slices = _column_sum(layer)
-    else:
-        slices = _norm(np.abs(weight).reshape(*weight.shape[:2], -1), norm, axis=2)
-    if groups == 1:
-        return slices.T
-    per_group = slices.reshape(groups, -1, weight.shape[1]).transpose(0, 2, 1)
-    _, n_in, n_out = per_group.shape
-    matrix = np.zeros((groups, n_in, groups, n_out), dtype=slices.dtype)
-    group = np.arange(groups)
-    matrix[group, :, group, :] = per_group
-    return matrix.reshape(groups * n_in, groups * n_out)
-
-
-def _norm(magnitudes: NDArray[np.floating], norm: str, axis: int) -> NDArray[np.floating]:
-    """Norm of non-negative values along an axis; those of one row have columns of one entry."""
-    if norm == "l2":
-        return np.asarray(np.sqrt(np.square(magnitudes).sum(axis=axis)))
-    return np.asarray(magnitudes.sum(axis=axis))
-
-
-def _column_sum(layer: ChainLayer) -> NDArray[np.floating]:
-    """Largest sum of a column's magnitudes in each kernel slice, shape (out, in)."""
-    if layer.weight.ndim != 4:
-        raise InputError(
-            f"norm: 'column-sum' is for kernels with two axes of positions, not for {layer.name!r} "
-            f"of shape {layer.weight.shape}; use 'l1'"
-        )
-    return np.asarray(np.abs(layer.weight).sum(axis=2).max(axis=2))
-
-
-def _dropped_by_paper_scope(layers: Sequence[ChainLayer]) -> list[LeftOut]:
-    first = next(layer for layer in layers if layer.kind == "conv")
-    dropped = [
-        LeftOut(first.name, first.weight.shape, "edges from the image's channels (scope='paper')")
-    ]
-    dropped += [
-        LeftOut(layer.name, layer.weight.shape, "fully connected layer (scope='paper')")
-        for layer in layers
-        if layer.kind == "linear"
-    ]
-    return dropped
-
-
-def _too_short(layers: Sequence[ChainLayer], only_convolutions: bool) -> str:
-    if only_convolutions and len(layers) > 1:
-        return (
-            "only one convolution, and scope='paper' keeps nothing but the channels between two "
-            "convolutions; use scope='all' to include the image's channels and the fully "
-            "connected layers"
-        )
-    return (
-        f"a chain needs at least two weight layers, found only {layers[0].name!r} with weights "
-        f"of shape {layers[0].weight.shape}; {SINGLE_MATRIX_HINT}"
-    )

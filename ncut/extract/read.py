@@ -12,13 +12,8 @@ import numpy as np
 
 from ncut.errors import InputError
 from ncut.extract.arrays import as_array, is_tensor
-from ncut.extract.chain import (
-    SINGLE_MATRIX_HINT,
-    ChainLayer,
-    chain_to_graph,
-    check_options,
-    with_depthwise_groups,
-)
+from ncut.extract.assemble import SINGLE_MATRIX_HINT, assemble, check_options
+from ncut.extract.chain import ChainLayer, chain_to_graph, with_depthwise_groups
 from ncut.extract.files import UNORDERED, read_file, read_npy
 from ncut.extract.modules import is_module
 from ncut.extract.state_dict import read_arrays
@@ -33,6 +28,9 @@ def read_graph(
     layers: Sequence[str] | None = None,
     name: str | None = None,
     initial: bool = False,
+    residual: str | None = None,
+    example_inputs: Any = None,
+    unknown: str = "error",
 ) -> NeuronGraph:
     """Turn a model into the weighted, undirected graph of its neurons.
 
@@ -87,6 +85,7 @@ def read_graph(
     [4, 3, 2]
     """
     check_options(scope, norm)
+    traced = {"residual": residual, "example_inputs": example_inputs, "unknown": unknown}
     if initial and not (is_module(model) or _has_initial(model)):
         raise InputError(
             "initial: only a torch module tells how its layers are initialized, got "
@@ -107,14 +106,29 @@ def read_graph(
             "choose layers of a module by name"
         )
     elif is_module(model):
-        from ncut.extract.torch_module import read_module
-
-        chain, left_out = read_module(model, initial=initial)
-        default = type(model).__name__
+        return _read_module(model, scope, norm, name, initial, traced)
     else:
         chain, left_out, default = _read_sequence(model), [], "weights"
     name = default if name is None else name
     return chain_to_graph(chain, scope=scope, norm=norm, name=name, left_out=left_out)
+
+
+def _read_module(
+    model: Any, scope: str, norm: str, name: str | None, initial: bool, traced: dict[str, Any]
+) -> NeuronGraph:
+    from ncut.extract.modules import unwrapped
+    from ncut.extract.traced.module import read_module
+
+    inner = unwrapped(model)
+    wiring = read_module(inner, **traced)
+    return assemble(
+        wiring,
+        scope=scope,
+        norm=norm,
+        name=type(inner).__name__ if name is None else name,
+        parameters={key: tuple(value.shape) for key, value in inner.named_parameters()},
+        initial=initial,
+    )
 
 
 def _read_path(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ WIDE = {np.dtype(np.float32), np.dtype(np.float64)}
 
 def build_graph(
     layers: Sequence[tuple[str, int]],
-    blocks: Iterable[tuple[int, int, NDArray[np.floating], str]],
+    blocks: Iterable[tuple[int, int, Weights, str]],
     *,
     left_out: Iterable[LeftOut] = (),
     name: str = "",
@@ -41,9 +41,11 @@ def build_graph(
     layers : sequence of (name, size)
         The layers, in the order in which their vertices are numbered.
     blocks : iterable of (source, target, weights, name)
-        Positions of two different layers, the edge weights between them, an array of shape
+        Positions of two layers, the edge weights between them, an array or CSR matrix of shape
         (source size, target size) of finite non-negative numbers, and the parameter's name
-        for messages. Blocks between the same two layers are added up.
+        for messages. Several blocks may lie between the same two layers: their weights add up.
+        Within one layer, only the entries above the diagonal count, each for one undirected
+        edge.
     left_out : iterable of LeftOut
         What of the model is not in the graph.
     name : str
@@ -60,7 +62,7 @@ def build_graph(
         Layer(layer_name, int(start), int(size))
         for (layer_name, size), start in zip(layers, starts, strict=False)
     )
-    sums: dict[tuple[int, int], _Sum] = {}
+    found: list[Block] = []
     for source, target, values, label in blocks:
         _check_ends(source, target, len(built), label)
         weights = _as_edge_weights(values, f"layer {label!r}")
@@ -70,24 +72,17 @@ def build_graph(
                 f"layer {label!r}: weights of shape {weights.shape}, but it lies between "
                 f"{built[source].name!r} and {built[target].name!r}, which need {expected}"
             )
-        n_nonzero = check_block(weights, f"layer {label!r}")
+        entries = weights if isinstance(weights, np.ndarray) else weights.data
+        n_nonzero = check_block(entries, f"layer {label!r}")
         if source > target:
-            source, target, weights = target, source, np.ascontiguousarray(weights.T)
-        if (source, target) in sums:
-            other = sums[source, target]
-            wide = np.result_type(np.float32, *{w.dtype for w in (weights, other.weights)} & WIDE)
-            weights = other.weights.astype(wide) + weights.astype(wide)
-            label = f"{other.label}+{label}"
-            n_nonzero = check_block(weights, f"layer {label!r}")
-        sums[source, target] = _Sum(weights, label, n_nonzero)
-    if not sums:
+            source, target, weights = target, source, _transposed(weights)
+        stored = _compressed(weights, n_nonzero, within_layer=source == target)
+        found.append(Block(source, target, stored, label))
+    if not found:
         raise InputError("model: no weights found that connect two layers of neurons")
     return NeuronGraph(
         layers=built,
-        blocks=tuple(
-            Block(source, target, _compressed(total), total.label)
-            for (source, target), total in sorted(sums.items(), key=lambda item: item[0])
-        ),
+        blocks=tuple(sorted(found, key=lambda block: (block.source, block.target))),
         left_out=tuple(left_out),
         name=name,
     )
@@ -141,14 +136,23 @@ def from_adjacency(adjacency: Any, *, name: str = "adjacency") -> NeuronGraph:
 
 
 def _check_ends(source: int, target: int, n_layers: int, label: str) -> None:
-    if source == target or not all(0 <= end < n_layers for end in (source, target)):
+    if not all(0 <= end < n_layers for end in (source, target)):
         raise InputError(
-            f"layer {label!r}: cannot connect layers {source} and {target} of {n_layers}; needs "
-            "two different ones"
+            f"layer {label!r}: cannot connect layers {source} and {target} of {n_layers}"
         )
 
 
-def _as_edge_weights(values: Any, what: str) -> NDArray[np.floating]:
+def _transposed(weights: Weights) -> Weights:
+    if isinstance(weights, np.ndarray):
+        return np.ascontiguousarray(weights.T)
+    return weights.T.tocsr()
+
+
+def _as_edge_weights(values: Any, what: str) -> Weights:
+    if not isinstance(values, np.ndarray) and hasattr(values, "tocsr"):
+        matrix = values.tocsr()
+        wide = matrix.dtype in WIDE
+        return matrix if wide else matrix.astype(np.float32)
     array: NDArray[Any] = np.asarray(values)
     if array.ndim != 2:
         raise InputError(f"{what}: weights must be a matrix, got shape {array.shape}")
@@ -159,21 +163,19 @@ def _as_edge_weights(values: Any, what: str) -> NDArray[np.floating]:
     return np.ascontiguousarray(array, dtype=dtype)
 
 
-class _Sum(NamedTuple):
-    """The blocks between two layers, added up."""
+def _compressed(weights: Weights, n_nonzero: int, *, within_layer: bool) -> Weights:
+    """Store a block the way that is fast for its density; CSR in float32 at least.
 
-    weights: NDArray[np.floating]
-    label: str
-    n_nonzero: int
-
-
-def _compressed(total: _Sum) -> Weights:
-    """Store a block the way that is fast for its density; CSR in float32 at least."""
-    weights = total.weights
-    if total.n_nonzero >= SPARSE_BELOW * weights.size:
-        return weights
-    if weights.itemsize == 2:
+    Blocks within one layer are always CSR, as half of their entries mean nothing.
+    """
+    dense = isinstance(weights, np.ndarray)
+    n_entries = weights.size if dense else weights.shape[0] * weights.shape[1]
+    if n_nonzero >= SPARSE_BELOW * n_entries and not within_layer:
+        return weights if isinstance(weights, np.ndarray) else weights.toarray()
+    if weights.dtype.itemsize == 2:
         weights = weights.astype(np.float32)
     from scipy import sparse
 
-    return canonical_csr(sparse.csr_array(weights))
+    matrix = sparse.csr_array(weights)
+    matrix.eliminate_zeros()
+    return canonical_csr(matrix)

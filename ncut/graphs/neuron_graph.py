@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ncut import kernels
 from ncut.errors import InputError, import_extra
-from ncut.types import Block, Layer, LeftOut
+from ncut.types import Block, Layer, LeftOut, Parameter
 
 if TYPE_CHECKING:
     import networkx
@@ -34,17 +34,22 @@ class NeuronGraph:
     layers : tuple of Layer
         Name, first vertex and size of each layer.
     blocks : tuple of Block
-        The edges between two layers, sorted by (source, target), at most one per pair.
+        The edges between two layers, sorted by (source, target). Several may join the same two
+        layers (a residual stream and a hidden layer that reads it and writes to it): their
+        weights add up.
     left_out : tuple of LeftOut
         Parameters and neurons of the model that are not in the graph, and why.
     name : str
         The model's name.
+    parameters : tuple of Parameter
+        All parameter tensors of the model and what became of them, where the model tells.
     """
 
     layers: tuple[Layer, ...]
     blocks: tuple[Block, ...]
     left_out: tuple[LeftOut, ...] = ()
     name: str = ""
+    parameters: tuple[Parameter, ...] = ()
 
     @property
     def n_vertices(self) -> int:
@@ -53,7 +58,10 @@ class NeuronGraph:
 
     @cached_property
     def n_edges(self) -> int:
-        """Number of undirected edges: the non-zero weights of all blocks."""
+        """Number of undirected edges: the non-zero weights of all blocks.
+
+        Two neurons that several blocks join have as many edges.
+        """
         return sum(kernels.count_edges(block.weights) for block in self.blocks)
 
     @property
@@ -84,6 +92,10 @@ class NeuronGraph:
 
         indptr, indices, data = kernels.assemble_csr(self.n_vertices, self.placed_blocks())
         matrix = sparse.csr_array((data, indices, indptr), shape=(self.n_vertices, self.n_vertices))
+        ends = [(block.source, block.target) for block in self.blocks]
+        if len(set(ends)) < len(ends):
+            matrix.has_canonical_format = False
+            matrix.sum_duplicates()
         matrix.has_canonical_format = True
         return matrix
 
@@ -139,7 +151,7 @@ class NeuronGraph:
             replace(block, weights=_select(block.weights, rows[block.source], rows[block.target]))
             for block in self.blocks
         )
-        return NeuronGraph(layers, blocks, self.left_out, self.name), kept
+        return replace(self, layers=layers, blocks=blocks), kept
 
     def normalized(self, convention: str) -> NeuronGraph:
         """The graph with the weights that the network has under a convention of scale.

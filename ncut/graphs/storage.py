@@ -11,7 +11,7 @@ import numpy as np
 from ncut.errors import ModelError
 from ncut.graphs.neuron_graph import NeuronGraph
 from ncut.graphs.validate import WEIGHT_TYPES, bfloat16, canonical_csr, check_block
-from ncut.types import Block, Layer, LeftOut
+from ncut.types import Block, Layer, LeftOut, Parameter
 
 if TYPE_CHECKING:
     from ncut.types import Weights
@@ -30,6 +30,7 @@ def save_graph(graph: NeuronGraph, path: str | Path) -> None:
         "read_by": [layer.read_by for layer in graph.layers],
         "blocks": [[block.source, block.target, block.name] for block in graph.blocks],
         "ties": [[block.tie, block.tie_transposed] for block in graph.blocks],
+        "parameters": [[p.name, list(p.shape), p.placed, p.role] for p in graph.parameters],
         "left_out": [[item.name, list(item.shape), item.reason] for item in graph.left_out],
     }
     arrays: dict[str, Any] = {HEADER: np.array(json.dumps(header))}
@@ -98,7 +99,7 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
     for number, ((source, target, name), (tie, transposed)) in enumerate(
         zip(header["blocks"], ties, strict=True)
     ):
-        if not 0 <= source <= target < len(layers) or (ends and ends[-1] >= (source, target)):
+        if not 0 <= source <= target < len(layers) or (ends and ends[-1] > (source, target)):
             raise ModelError(f"saved graph: block {name!r} lies between unknown layers")
         ends.append((source, target))
         key = f"block{number}"
@@ -124,4 +125,8 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
         blocks=tuple(blocks),
         left_out=tuple(LeftOut(n, tuple(s), r) for n, s, r in header["left_out"]),
         name=header["name"],
+        parameters=tuple(
+            Parameter(str(n), tuple(s), bool(placed), str(role))
+            for n, s, placed, role in header.get("parameters", [])
+        ),
     )

@@ -2,7 +2,13 @@
 
 from ncut.axes import NULL_MODELS
 from ncut.nulls.distribution import Interrupted, over_shuffles
-from ncut.nulls.models import check_null, check_null_fits, null_notes, shuffle
+from ncut.nulls.models import (
+    check_null,
+    check_null_fits,
+    null_notes,
+    shuffle,
+    uses_weights_twice,
+)
 from ncut.nulls.statistics import compare, compare_all
 
 __all__ = [
@@ -15,4 +21,5 @@ __all__ = [
     "null_notes",
     "over_shuffles",
     "shuffle",
+    "uses_weights_twice",
 ]

@@ -47,7 +47,7 @@ def null_notes(graph: NeuronGraph, null: str) -> list[str]:
         ]
     if null != "tied":
         return []
-    if not any(block.tie for block in graph.blocks):
+    if not uses_weights_twice(graph):
         return ["no layer's weights are used twice, so that null='tied' is the same as 'layer'"]
     seen: set[str] = set()
     alone = []
@@ -62,6 +62,15 @@ def null_notes(graph: NeuronGraph, null: str) -> list[str]:
         f"null='tied' shuffles {', '.join(alone)} apart from what they are copies of: without "
         "isolated neurons they have other shapes or other numbers of zeros"
     ]
+
+
+def uses_weights_twice(graph: NeuronGraph) -> bool:
+    """Whether two layers have the same weights."""
+    sharing: dict[str, set[str]] = {}
+    for block in graph.blocks:
+        if block.tie:
+            sharing.setdefault(block.tie, set()).add(block.name)
+    return any(len(names) > 1 for names in sharing.values())
 
 
 def shuffle(graph: Any, null: str = "layer", seed: int = 0, number: int = 0) -> NeuronGraph:
@@ -115,9 +124,11 @@ def shuffle_connected(graph: NeuronGraph, null: str, seed: int, number: int) -> 
     if null == "tied":
         shuffled = _copies_alike(graph, seed, key)
     else:
+        # What one layer's weights make of several blocks is shuffled once, as the layer is.
+        originals = _originals(graph, within_layer=True)
         shuffled = [
-            _shuffled(block, null, _BlockRandom(seed, key, 2 * position))
-            for position, block in enumerate(graph.blocks)
+            _shuffled(block, null, _BlockRandom(seed, key, 2 * original))
+            for block, original in zip(graph.blocks, originals, strict=True)
         ]
     blocks = zip(graph.blocks, shuffled, strict=True)
     return replace(graph, blocks=tuple(replace(block, weights=w) for block, w in blocks))
@@ -131,8 +142,11 @@ class _BlockRandom:
         self.values = (seed, key, substream + 1)
 
 
-def _originals(graph: NeuronGraph) -> list[int]:
-    """For each block the position of the one that it is a copy of, or its own."""
+def _originals(graph: NeuronGraph, *, within_layer: bool = False) -> list[int]:
+    """For each block the position of the one that it is a copy of, or its own.
+
+    `within_layer`: of another block of the same layer only, not of a layer that shares weights.
+    """
     firsts: dict[Any, int] = {}
     found = []
     for position, block in enumerate(graph.blocks):
@@ -142,7 +156,8 @@ def _originals(graph: NeuronGraph) -> list[int]:
         shape = block.weights.shape[::-1] if block.tie_transposed else block.weights.shape
         # One permutation suits all copies with as many stored entries.
         n_stored = getattr(block.weights, "nnz", None)
-        found.append(firsts.setdefault((block.tie, shape, n_stored), position))
+        layer = block.name if within_layer else ""
+        found.append(firsts.setdefault((block.tie, layer, shape, n_stored), position))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -155,5 +156,15 @@ def _split_blocks(
     if not pruned:
         index = np.empty(0, dtype=np.int32)
         return dense, (index, index, np.empty(0, dtype=wide))
-    indptr, indices, data = kernels.assemble_csr(graph.n_vertices, pruned)
+    indptr, indices, data = kernels.assemble_csr(graph.n_vertices, _summed(pruned))
     return dense, (indptr, indices, data.astype(wide, copy=False))
+
+
+def _summed(placed: list[tuple[int, int, Block]]) -> list[tuple[int, int, Block]]:
+    """Sparse blocks with those between the same two layers added up, in order."""
+    sums: dict[tuple[int, int], Block] = {}
+    for row, column, block in placed:
+        before = sums.get((row, column))
+        weights: Any = block.weights if before is None else before.weights + block.weights
+        sums[row, column] = replace(block, weights=weights)
+    return [(*place, block) for place, block in sorted(sums.items(), key=lambda item: item[0])]

@@ -1,0 +1,305 @@
+"""The record of a forward pass -> NeuronGraph: vertices, blocks, roles, what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError
+from ncut.extract.by_reader import by_reader
+from ncut.extract.by_stream import by_stream
+from ncut.extract.layout import Edges, Layout
+from ncut.extract.magnitudes import Norm, of_weight
+from ncut.extract.wiring import Operation, Wiring
+from ncut.graphs import NeuronGraph, build_graph
+from ncut.types import Block, Initial, Parameter
+
+if TYPE_CHECKING:
+    from ncut.extract.signal import Group
+
+Scope = Literal["paper", "all"]
+
+MAX_SAMPLE = 2**16
+"""Initial weights that are kept of a layer."""
+
+SINGLE_MATRIX_HINT = (
+    "to cluster a single weight matrix W, pass its bipartite adjacency: "
+    "scipy.sparse.csr_array(scipy.sparse.block_array([[None, abs(W)], [abs(W).T, None]]))"
+)
+
+
+def check_options(scope: str, norm: str) -> None:
+    """Refuse an unknown scope or norm."""
+    for option, value, known in (
+        ("scope", scope, get_args(Scope)),
+        ("norm", norm, get_args(Norm)),
+    ):
+        if value not in known:
+            names = " or ".join(repr(choice) for choice in known)
+            raise InputError(f"{option}: must be {names}, got {value!r}")
+
+
+def assemble(
+    wiring: Wiring,
+    *,
+    scope: str = "paper",
+    norm: str = "l1",
+    name: str = "",
+    parameters: Mapping[str, tuple[int, ...]] | None = None,
+    initial: bool = False,
+) -> NeuronGraph:
+    """Connect the neurons of a model by the magnitudes of its weights.
+
+    Parameters
+    ----------
+    wiring : Wiring
+        What its forward pass did.
+    scope : {"paper", "all"}
+        `"paper"`: every neuron of a network without convolutions, and of one with attention or
+        recurrent layers; of a convolutional network the channels that its convolutions write,
+        so that the edges from the image's channels and the fully connected layers after the
+        last convolution are left out. `"all"`: every neuron and channel.
+    norm : {"l1", "l2", "column-sum"}
+        Norm of a kernel slice.
+    name : str
+        The model's name.
+    parameters : mapping from str to shape, optional
+        All of the model's parameters, to tell which are in the graph.
+    initial : bool
+        Whether to add a sample of each layer's weights as it is initialized.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two weight layers, or a layer's weights are not finite or all
+        zero.
+
+    Source: Filan et al. (2021), Clusterability in Neural Networks, section 2.
+    """
+    check_options(scope, norm)
+    weighted = [operation for operation in wiring.operations if operation.weight is not None]
+    prefix = f"{name}: " if name else ""
+    if not weighted:
+        raise InputError(f"{prefix}no weights found")
+    convolutional = scope == "paper" and _is_convolutional(wiring)
+    kept = _channels(weighted, wiring) if convolutional else set(weighted)
+    if len(kept) < 2:
+        raise InputError(prefix + _too_short(weighted, convolutional))
+    layout = (by_reader if wiring.residual == "readers" else by_stream)(
+        wiring, kept, norm, inputs=not convolutional
+    )
+    if not layout.edges:
+        raise InputError(prefix + _too_short(weighted, convolutional))
+    layout.edges = [*_with_weights(layout, wiring)] if _branches(wiring) else layout.edges
+    graph = build_graph(
+        [(layer.name, layer.size) for layer in layout.layers],
+        ((edges.source, edges.target, edges.weights(), edges.label) for edges in layout.edges),
+        name=name,
+    )
+    for operation in weighted:
+        _note_left_out(wiring, operation, kept, layout, convolutional)
+    graph = _with_roles(graph, layout, wiring, norm, initial)
+    return replace(
+        graph,
+        left_out=_left_out(wiring, parameters or {}),
+        parameters=_parameters(wiring, parameters or {}),
+    )
+
+
+def _is_convolutional(wiring: Wiring) -> bool:
+    operations = wiring.operations
+    recurrent = any(operation.within is not None for operation in operations)
+    return not (wiring.attends or recurrent) and any(o.kind == "conv" for o in operations)
+
+
+def _channels(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
+    """Convolutions, layers that act at each position, and layers that one of those follows."""
+    kept: set[Operation] = set()
+    read: set[Group] = set()
+    for operation in reversed(weighted):
+        on_channels = operation.kind == "conv" or operation.on_positions
+        if on_channels or operation.writes in read:
+            kept.add(operation)
+            read |= {part.group for part in operation.parts}
+    return kept
+
+
+def _branches(wiring: Wiring) -> bool:
+    """Whether neurons reach other layers by several ways, so that none is all they have."""
+    read = [part.group for operation in wiring.operations for part in operation.parts]
+    return len(set(read)) < len(read) or bool(wiring.merging.sums)
+
+
+def _with_weights(layout: Layout, wiring: Wiring) -> Iterator[Edges]:
+    """The edges without those of operations whose weights are all zero, as some heads begin."""
+    empty: dict[Operation, bool] = {}
+    for edges in layout.edges:
+        operation = edges.operation
+        if operation not in empty:
+            weight = operation.weight
+            assert weight is not None
+            empty[operation] = not (weight[0].any() or weight.any())
+            if empty[operation]:
+                wiring.leave_out(operation.name, weight.shape, "all its weights are zero")
+                layout.placed.add(operation)
+        if not empty[operation]:
+            yield edges
+
+
+def _note_left_out(
+    wiring: Wiring,
+    operation: Operation,
+    kept: set[Operation],
+    layout: Layout,
+    convolutional: bool,
+) -> None:
+    assert operation.weight is not None
+    shape = operation.weight.shape
+    if operation not in kept:
+        wiring.leave_out(operation.name, shape, "fully connected layer (scope='paper')")
+    elif operation not in layout.placed:
+        from_image = convolutional and all(part.group in wiring.inputs for part in operation.parts)
+        reason = (
+            "edges from the image's channels (scope='paper')"
+            if from_image
+            else "nothing that is in the graph reads its outputs"
+        )
+        wiring.leave_out(operation.name, shape, reason)
+
+
+def _with_roles(
+    graph: NeuronGraph, layout: Layout, wiring: Wiring, norm: str, initial: bool
+) -> NeuronGraph:
+    """Tell the graph's layers who reads them and may be rescaled, its blocks which are copies."""
+    weighted = [operation for operation in wiring.operations if operation.weight is not None]
+    ties = dict(zip(weighted, _ties(weighted), strict=True))
+    copies = {operation for operation, tie in ties.items() if tie}
+    layers = []
+    for layer, planned in zip(graph.layers, layout.layers, strict=True):
+        # Factors of a neuron of a shared weight would have to be those of its other copies.
+        shared = any(operation in copies for operation in planned.touches)
+        layers.append(
+            replace(
+                layer,
+                rescalable=False if shared else planned.rescalable,
+                read_by=planned.read_by,
+            )
+        )
+    landed: dict[Operation, int] = {}
+    for edges in layout.edges:
+        landed[edges.operation] = landed.get(edges.operation, 0) + edges.whole
+    order = sorted(layout.edges, key=lambda e: (min(e.source, e.target), max(e.source, e.target)))
+    blocks = [
+        _with_tie(block, edges, ties, landed[edges.operation] > 1, norm, initial)
+        for block, edges in zip(graph.blocks, order, strict=True)
+    ]
+    return replace(graph, layers=tuple(layers), blocks=tuple(blocks))
+
+
+def _with_tie(
+    block: Block,
+    edges: Edges,
+    ties: Mapping[Operation, tuple[str, bool] | None],
+    lands_often: bool,
+    norm: str,
+    initial: bool,
+) -> Block:
+    tie = ties[edges.operation] if edges.whole else None
+    if tie is None and edges.whole and lands_often:
+        tie = (edges.operation.name, False)
+    name, transposed = tie or ("", False)
+    if edges.whole and edges.source > edges.target and name:
+        transposed = not transposed
+    sample = _initial(edges, norm) if initial else None
+    return replace(block, tie=name, tie_transposed=transposed, initial=sample)
+
+
+def _initial(edges: Edges, norm: str) -> Initial | None:
+    """A sample of the edge weights that a layer has as it is initialized.
+
+    A batch norm has no say in it: as it starts, its scale is 1, to within its eps.
+    """
+    operation = edges.operation
+    weight = operation.initial() if operation.initial else None
+    if weight is None or edges.label != operation.name:
+        return None
+    plain = of_weight(weight, operation.kind, operation.groups, norm, operation.name)
+    matrix: Any = edges.grouped(plain)
+    everywhere = operation.kind != "conv" or operation.groups == 1
+    dense = matrix if isinstance(matrix, np.ndarray) else matrix.data
+    values = dense.ravel() if everywhere else dense[dense > 0]
+    step = max(-(-values.size // MAX_SAMPLE), 1)
+    # Initial weights are independent of each other, so any of them are a random sample.
+    sample = values[::step]
+    dtype = np.float64 if sample.dtype == np.float64 else np.float32
+    return Initial(np.ascontiguousarray(sample, dtype=dtype), everywhere)
+
+
+def _ties(operations: Sequence[Operation]) -> list[tuple[str, bool] | None]:
+    """For each operation that has the weights of others, the first's name, and if transposed."""
+    ties: list[tuple[str, bool] | None] = [None] * len(operations)
+    for at, operation in enumerate(operations):
+        weight = operation.weight
+        assert weight is not None
+        for before, first in enumerate(operations[:at]):
+            if ties[before] is not None and ties[before] != (first.name, False):
+                continue  # a copy itself: its original has been compared
+            assert first.weight is not None
+            matrices = "conv" not in (operation.kind, first.kind)
+            transposed = not _equal(weight, first.weight)
+            if transposed and not (matrices and _equal(weight.T, first.weight)):
+                continue
+            ties[before], ties[at] = (first.name, False), (first.name, transposed)
+            break
+    return ties
+
+
+def _equal(first: NDArray[np.floating], second: NDArray[np.floating]) -> bool:
+    """Whether two arrays of weights are the same; weights trained apart never are."""
+    if first.shape != second.shape or not np.array_equal(first[0], second[0]):
+        return False
+    return np.array_equal(first, second)
+
+
+def _left_out(wiring: Wiring, parameters: Mapping[str, tuple[int, ...]]) -> tuple[Any, ...]:
+    known = {item.name for item in wiring.left_out}
+    for name, shape in parameters.items():
+        # Biases and other vectors have no edges.
+        used = name in wiring.placed or name in wiring.ignored or name in known
+        if len(shape) >= 2 and not used:
+            wiring.leave_out(name, shape, "the forward pass does not use it")
+    return tuple(wiring.left_out)
+
+
+def _parameters(wiring: Wiring, parameters: Mapping[str, tuple[int, ...]]) -> tuple[Parameter, ...]:
+    """What became of each of the model's parameters."""
+    reasons = {item.name: item.reason for item in wiring.left_out}
+    found = []
+    for name, shape in parameters.items():
+        layer = name.rpartition(".")[0]
+        reason = reasons.get(name) or (reasons.get(layer) if len(shape) >= 2 else None)
+        if reason is None and name in wiring.placed:
+            found.append(Parameter(name, shape, True, wiring.placed[name]))
+        else:
+            role = reason or wiring.ignored.get(name) or "not used"
+            found.append(Parameter(name, shape, False, role))
+    return tuple(found)
+
+
+def _too_short(operations: Sequence[Operation], convolutional: bool) -> str:
+    if convolutional and len(operations) > 1:
+        return (
+            "only one convolution, and scope='paper' keeps nothing but the channels between two "
+            "convolutions; use scope='all' to include the image's channels and the fully "
+            "connected layers"
+        )
+    first = operations[0]
+    assert first.weight is not None
+    return (
+        f"a chain needs at least two weight layers, found only {first.name!r} with weights "
+        f"of shape {first.weight.shape}; {SINGLE_MATRIX_HINT}"
+    )

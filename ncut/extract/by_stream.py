@@ -1,0 +1,300 @@
+"""`residual="stream"`: what is added up is one vertex, once.
+
+The channels of a residual stream are vertices, which all that write to it and read from it
+connect to, so that edges grow with the depth and not with its square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.extract.layout import Edges, Layout, PlannedLayer, in_order, magnitudes, rescalable
+from ncut.extract.magnitudes import (
+    both_ways,
+    columns_taken,
+    rows_grouped,
+    transposed,
+    with_columns_scaled,
+    with_rows_scaled,
+)
+from ncut.extract.signal import NOTHING, Group, Scale, Units
+from ncut.extract.wiring import Operation, Part, Wiring
+
+if TYPE_CHECKING:
+    from ncut.types import Weights
+
+
+@dataclass(slots=True, eq=False)
+class _Plan:
+    """The layers of vertices, and where the neurons of each group are among them."""
+
+    wiring: Wiring
+    norm: str
+    layout: Layout = field(default_factory=Layout)
+    layer_of: dict[Group, int] = field(default_factory=dict)
+    place_of: dict[Group, NDArray[np.int64]] = field(default_factory=dict)
+    input_layers: dict[tuple[Group, int], int] = field(default_factory=dict)
+    column_scales: dict[Group, Scale] = field(default_factory=dict)
+    uniform: set[Group] = field(default_factory=set)
+
+    def add_layer(self, name: str, size: int) -> int:
+        """A new layer's position."""
+        known = {layer.name for layer in self.layout.layers}
+        self.layout.layers.append(PlannedLayer(name if name not in known else f"{name} #2", size))
+        return len(self.layout.layers) - 1
+
+    def vertices(self, group: Group, units: Units) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The layer and the place in it of each neuron; -1 where there is none."""
+        numbers, roots = self.wiring.merging.find(group, units)
+        layers = np.full(units.shape, -1, dtype=np.int64)
+        places = np.full(units.shape, -1, dtype=np.int64)
+        for number in np.unique(numbers):
+            root = self.wiring.groups[int(number)]
+            if root not in self.layer_of:
+                continue
+            here = (numbers == number) & (roots != NOTHING)
+            places[here] = self.place_of[root][roots[here]]
+            layers[here] = np.where(places[here] >= 0, self.layer_of[root], -1)
+        return layers, places
+
+
+def by_stream(wiring: Wiring, kept: set[Operation], norm: str, *, inputs: bool) -> Layout:
+    """Plan the graph of the operations `kept`, with or without the model's inputs as vertices."""
+    plan = _Plan(wiring, norm)
+    _fold_scales(plan)
+    rows: dict[Operation, int] = {}
+    for operation in wiring.operations:
+        if operation in kept and inputs:
+            _input_layer(plan, operation, rows)
+        if operation in kept and operation.writes:
+            _written_layer(plan, operation.writes)
+    for operation in wiring.operations:
+        if operation in kept:
+            _connect(plan, operation, rows)
+    _set_roles(plan, kept)
+    return plan.layout
+
+
+def _input_layer(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> None:
+    if operation.kind == "embedding":
+        rows[operation] = plan.add_layer(f"rows of {operation.name}", operation.n_in)
+    for part in operation.parts:
+        if part.group not in plan.wiring.inputs:
+            continue
+        if plan.wiring.merging.has(part.group):
+            _written_layer(plan, part.group)
+            continue
+        key = (part.group, operation.n_in)
+        if key not in plan.input_layers:
+            plan.input_layers[key] = plan.add_layer(part.group.name, operation.n_in)
+
+
+def _written_layer(plan: _Plan, group: Group) -> None:
+    """A layer of those neurons of a group that stand for themselves, or for what they add up."""
+    if group in plan.layer_of:
+        return
+    merging = plan.wiring.merging
+    everyone = np.arange(group.size)
+    numbers, roots = merging.find(group, everyone)
+    own = (numbers == group.number) & (roots == everyone)
+    for copies in merging.copies:
+        if copies.group is group:
+            own[copies.units] = False
+    if not own.any():
+        # The class stands with an older group, which may be one that is not written here.
+        for number in np.unique(numbers):
+            older = plan.wiring.groups[int(number)]
+            if older is not group:
+                _written_layer(plan, older)
+        return
+    places = np.full(group.size, -1, dtype=np.int64)
+    places[own] = np.arange(np.count_nonzero(own))
+    plan.place_of[group] = places
+    name = f"stream of {group.name}" if _is_stream(plan, group) else group.name
+    plan.layer_of[group] = plan.add_layer(name, int(own.sum()))
+
+
+def _is_stream(plan: _Plan, group: Group) -> bool:
+    """Whether several operations write a group's neurons by a sum."""
+    merging = plan.wiring.merging
+    return group in merging.sums
+
+
+def _fold_scales(plan: _Plan) -> None:
+    """Factors that all readers of a group see belong to the weights that write it."""
+    seen: dict[Group, list[NDArray[np.float64] | None]] = {}
+    for operation in plan.wiring.operations:
+        for part in operation.parts:
+            seen.setdefault(part.group, []).append(_per_neuron(part))
+    for group, vectors in seen.items():
+        if plan.wiring.merging.has(group) and group in plan.wiring.merging.sums:
+            continue
+        first = vectors[0]
+        if first is not None and all(
+            vector is not None and np.array_equal(vector, first, equal_nan=True)
+            for vector in vectors
+        ):
+            plan.column_scales[group] = first
+            plan.uniform.add(group)
+    for group, scale in plan.wiring.merging.scales.items():
+        plan.column_scales[group] = scale
+
+
+def _per_neuron(part: Part) -> NDArray[np.float64] | None:
+    if part.scale is None:
+        return None
+    vector = np.ones(part.group.size)
+    used = part.units != NOTHING
+    vector[part.units[used]] = part.scale[used]
+    return vector
+
+
+def _connect(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> None:
+    assert operation.writes is not None
+    n_out = operation.writes.size
+    landings = _landings(plan, operation.writes)
+    if operation.within is not None:
+        for position, landed in landings:
+            _connect_within(plan, operation, position, landed)
+    for source, group_rows, scale in _sources(plan, operation, rows):
+        for position, landed in landings:
+            straight = np.array_equal(landed, np.arange(n_out))
+            plan.layout.placed.add(operation)
+            plan.layout.edges.append(
+                Edges(
+                    *(source, position, operation.name, operation, group_rows),
+                    _block(plan, operation, group_rows, scale, landed, source == position),
+                    straight and source != position,
+                )
+            )
+
+
+def _block(
+    plan: _Plan,
+    operation: Operation,
+    group_rows: Callable[[Weights], Weights],
+    scale: Scale | None,
+    landed: Units,
+    within: bool,
+) -> Callable[[], Weights]:
+    def weights() -> Weights:
+        matrix = with_rows_scaled(magnitudes(operation, plan.norm), scale)
+        assert operation.writes is not None
+        matrix = with_columns_scaled(matrix, plan.column_scales.get(operation.writes))
+        block = columns_taken(group_rows(matrix), landed[:, None], plan.norm)
+        return both_ways(block) if within else block
+
+    return weights
+
+
+def _connect_within(plan: _Plan, operation: Operation, position: int, landed: Units) -> None:
+    within = operation.within
+    assert within is not None
+
+    def weights() -> Weights:
+        taken = columns_taken(np.ascontiguousarray(within), landed[:, None], plan.norm)
+        return both_ways(columns_taken(transposed(taken), landed[:, None], plan.norm))
+
+    plan.layout.edges.append(
+        Edges(
+            *(position, position, f"{operation.name} (recurrent)", operation),
+            *(lambda matrix: matrix, weights, False),
+        )
+    )
+
+
+def _landings(plan: _Plan, group: Group) -> list[tuple[int, Units]]:
+    """Layers in which a group's neurons lie, and which of them lies at each place, -1 for none."""
+    found: dict[int, Units] = {}
+
+    def put(units: Units, layers: NDArray[np.int64], places: NDArray[np.int64]) -> None:
+        for position in np.unique(layers[layers >= 0]):
+            here = layers == position
+            size = plan.layout.layers[int(position)].size
+            landed = found.setdefault(int(position), np.full(size, NOTHING, dtype=np.int64))
+            landed[places[here]] = units[here]
+
+    everyone = np.arange(group.size)
+    put(everyone, *plan.vertices(group, everyone))
+    for copies in plan.wiring.merging.copies:
+        if copies.group is group:
+            put(copies.units, *plan.vertices(copies.target, copies.target_units))
+    return list(found.items())
+
+
+def _sources(
+    plan: _Plan, operation: Operation, rows: dict[Operation, int]
+) -> list[tuple[int, Callable[[Weights], Weights], Scale | None]]:
+    """Layers that an operation reads, how its inputs are grouped there, and their factors."""
+    layers = plan.layout.layers
+    if operation.kind == "embedding":
+        return [(rows[operation], lambda matrix: matrix, None)] if operation in rows else []
+    found: list[tuple[int, Callable[[Weights], Weights], Scale | None]] = []
+    for part in operation.parts:
+        scale = _row_scale(plan, part)
+        key = (part.group, operation.n_in)
+        if key in plan.input_layers:
+            position = plan.input_layers[key]
+            _mark(layers[position], operation, part.units[:, 0])
+            found.append((position, lambda matrix: matrix, scale))
+            continue
+        positions, places = plan.vertices(part.group, part.units)
+        for position in np.unique(positions[positions >= 0]):
+            here = np.where(positions == position, places, -1)
+            _mark(layers[int(position)], operation, here[:, 0])
+            found.append((int(position), _grouping(plan, here, layers[int(position)].size), scale))
+    return found
+
+
+def _grouping(plan: _Plan, places: NDArray[np.int64], n: int) -> Callable[[Weights], Weights]:
+    if places.shape[1] == 1:
+        return lambda matrix: rows_grouped(matrix, places[:, 0], n, plan.norm)
+
+    def group_rows(matrix: Weights) -> Weights:
+        # An input that stands for several neurons connects each of them.
+        at, which = np.nonzero(places >= 0)
+        return rows_grouped(matrix[at], places[at, which], n, plan.norm)
+
+    return group_rows
+
+
+def _row_scale(plan: _Plan, part: Part) -> Scale | None:
+    if part.scale is None or part.group in plan.uniform:
+        return None
+    return np.asarray(np.abs(part.scale).mean(axis=1))
+
+
+def _mark(layer: PlannedLayer, operation: Operation, places: NDArray[np.int64]) -> None:
+    layer.touches.append(operation)
+    if in_order(places, layer.size) and operation.module not in layer.read_by:
+        layer.read_by = (*layer.read_by, operation.module)
+
+
+def _set_roles(plan: _Plan, kept: set[Operation]) -> None:
+    """A layer may be rescaled if one operation writes all of it and one reads it."""
+    writers: dict[int, list[Edges]] = {}
+    for edges in plan.layout.edges:
+        writers.setdefault(edges.target, []).append(edges)
+        plan.layout.layers[edges.target].touches.append(edges.operation)
+    readers: dict[Group, list[Part]] = {}
+    for operation in plan.wiring.operations:
+        for part in operation.parts:
+            readers.setdefault(part.group, []).append(part)
+    # Edges back to an earlier layer have lost their direction.
+    back = {edges.source for edges in plan.layout.edges if edges.source >= edges.target}
+    for position, written in writers.items():
+        if position in back:
+            continue
+        operations = {edges.operation for edges in written}
+        group = written[0].operation.writes
+        parts = readers.get(group, []) if group else []
+        one = len(operations) == 1 and written[0].whole and len(parts) == 1
+        if one and all(edges.source != position for edges in written):
+            reader = plan.layout.layers[position]
+            if any(o is not written[0].operation for o in reader.touches if o in kept):
+                reader.rescalable = rescalable(part.homogeneous for part in parts)

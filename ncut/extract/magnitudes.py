@@ -1,0 +1,203 @@
+"""Weights of an operation -> magnitudes of edges: norms of kernel slices, folded factors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError
+
+if TYPE_CHECKING:
+    from ncut.types import Weights
+
+Norm = Literal["l1", "l2", "column-sum"]
+
+CHUNK = 2**20
+"""Entries of 16 bits that are scaled at a time, in 32 bits."""
+
+DENSE_GROUPS = 2**16
+"""Grouped convolutions are kept dense up to so many pairs of channels."""
+
+
+def of_weight(
+    weight: NDArray[np.floating], kind: str, groups: int, norm: str, name: str
+) -> Weights:
+    """Magnitudes of all pairs of an input and an output, shape (n_in, n_out).
+
+    |w| for a matrix (n_in, n_out), the norm of the slice of a kernel (out, in / groups,
+    positions...) that maps one channel to the other.
+    """
+    # Infinite and NaN entries are not an error here: the graph reports them by layer.
+    with np.errstate(invalid="ignore", over="ignore"):
+        if kind != "conv":
+            return np.abs(weight)
+        if weight.itemsize == 2:
+            weight = weight.astype(np.float32)
+        if norm == "column-sum":
+            slices = _column_sum(weight, name)
+        else:
+            slices = _norm(np.abs(weight).reshape(*weight.shape[:2], -1), norm, axis=2)
+    return slices.T if groups == 1 else _block_diagonal(slices, groups)
+
+
+def with_rows_scaled(matrix: Weights, factors: NDArray[np.float64] | None) -> Weights:
+    """Rows multiplied by the magnitudes of factors, shape (rows,)."""
+    if factors is None:
+        return matrix
+    return _scaled(matrix, np.abs(factors)[:, None])
+
+
+def with_columns_scaled(matrix: Weights, factors: NDArray[np.float64] | None) -> Weights:
+    """Columns multiplied by the magnitudes of factors, shape (columns,)."""
+    if factors is None:
+        return matrix
+    return _scaled(matrix, np.abs(factors)[None, :])
+
+
+def rows_grouped(matrix: Weights, places: NDArray[np.int64], n: int, norm: str) -> Weights:
+    """Norms over rows of one place, shape (n, columns); rows of place -1 are dropped."""
+    if places.size == n and np.array_equal(places, np.arange(n)):
+        return matrix
+    used = places >= 0
+    if np.unique(places[used]).size == np.count_nonzero(used):
+        return _spread_rows(matrix, places, n)
+    per_row, rest = divmod(places.size, max(n, 1))
+    even = rest == 0 and np.array_equal(places, np.repeat(np.arange(n), per_row))
+    if even and isinstance(matrix, np.ndarray):
+        stacked = _wide(matrix).reshape(n, per_row, matrix.shape[1])
+        with np.errstate(invalid="ignore", over="ignore"):
+            return _norm(stacked, norm, axis=1)
+    from scipy import sparse
+
+    wide = _wide(matrix)
+    sums = sparse.csr_array(
+        (np.ones(used.sum(), wide.dtype), (places[used], np.flatnonzero(used))),
+        shape=(n, places.size),
+    )
+    return _summed(wide, lambda values: sums @ values, norm)
+
+
+def columns_taken(matrix: Weights, units: NDArray[np.int64], norm: str) -> Weights:
+    """For each row of `units`, shape (n, m), the norm over the columns that it names.
+
+    -1 names no column.
+    """
+    n_columns = matrix.shape[1]
+    n, m = units.shape
+    if m == 1:
+        taken = units[:, 0]
+        if n == n_columns and np.array_equal(taken, np.arange(n)):
+            return matrix
+        result = matrix[:, np.maximum(taken, 0)]
+        if (taken < 0).any():
+            result = _scaled(result, (taken >= 0).astype(np.float64)[None, :])
+        return result
+    from scipy import sparse
+
+    at, which = np.nonzero(units >= 0)
+    wide = _wide(matrix)
+    picks = sparse.csr_array(
+        (np.ones(at.size, wide.dtype), (units[at, which], at)), shape=(n_columns, n)
+    )
+    return _summed(wide, lambda values: (picks.T @ values.T).T, norm)
+
+
+def transposed(matrix: Weights) -> Weights:
+    """The transpose, rows one after the other in memory."""
+    return _contiguous(matrix.T)
+
+
+def both_ways(matrix: Weights) -> Weights:
+    """Edges within a layer: both directions of a pair together, above the diagonal alone."""
+    if isinstance(matrix, np.ndarray):
+        wide = _wide(matrix)
+        return np.triu(wide + wide.T, k=1)
+    from scipy import sparse
+
+    return sparse.csr_array(sparse.triu(matrix + matrix.T, k=1))
+
+
+def _spread_rows(matrix: Weights, places: NDArray[np.int64], n: int) -> Weights:
+    used = np.flatnonzero(places >= 0)
+    if isinstance(matrix, np.ndarray):
+        result = np.zeros((n, matrix.shape[1]), dtype=matrix.dtype)
+        result[places[used]] = matrix[used]
+        return result
+    from scipy import sparse
+
+    picks = sparse.csr_array(
+        (np.ones(used.size, matrix.dtype), (places[used], used)), shape=(n, matrix.shape[0])
+    )
+    return sparse.csr_array(picks @ matrix)
+
+
+def _summed(matrix: Weights, total: Callable[[Weights], Weights], norm: str) -> Weights:
+    """A sum of rows or columns, or the root of the sum of their squares."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        if norm != "l2":
+            return _contiguous(total(matrix))
+        return _contiguous(np.sqrt(total(matrix * matrix)))
+
+
+def _contiguous(matrix: Weights) -> Weights:
+    return np.ascontiguousarray(matrix) if isinstance(matrix, np.ndarray) else matrix.tocsr()
+
+
+def _scaled(matrix: Weights, factors: NDArray[np.float64]) -> Weights:
+    """The matrix times factors that broadcast to it; 16 bits stay where they hold the result."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        if not isinstance(matrix, np.ndarray):
+            return matrix.multiply(factors.astype(matrix.dtype)).tocsr()
+        if matrix.itemsize > 2:
+            return np.asarray(matrix * factors.astype(matrix.dtype))
+        factors = np.broadcast_to(factors.astype(np.float32), matrix.shape)
+        if matrix.size < CHUNK:
+            return np.asarray(matrix.astype(np.float32) * factors)
+        result = np.empty(matrix.shape, dtype=matrix.dtype)
+        step = max(CHUNK // matrix.shape[1], 1)
+        for start in range(0, matrix.shape[0], step):
+            rows = slice(start, start + step)
+            result[rows] = matrix[rows].astype(np.float32) * factors[rows]
+    return result
+
+
+def _wide(matrix: Weights) -> Weights:
+    return matrix.astype(np.float32) if matrix.dtype.itemsize == 2 else matrix
+
+
+def _block_diagonal(slices: NDArray[np.floating], groups: int) -> Weights:
+    """Norms (out, in / groups) of a grouped convolution, as (in, out)."""
+    per_group = slices.reshape(groups, -1, slices.shape[1]).transpose(0, 2, 1)
+    _, n_in, n_out = per_group.shape
+    shape = (groups * n_in, groups * n_out)
+    if groups <= 4 or shape[0] * shape[1] <= DENSE_GROUPS:
+        matrix = np.zeros((groups, n_in, groups, n_out), dtype=slices.dtype)
+        group = np.arange(groups)
+        matrix[group, :, group, :] = per_group
+        return matrix.reshape(shape)
+    from scipy import sparse
+
+    rows = np.arange(shape[0]).reshape(groups, n_in, 1)
+    columns = np.arange(shape[1]).reshape(groups, 1, n_out)
+    at = [np.broadcast_to(index, per_group.shape).ravel() for index in (rows, columns)]
+    return sparse.csr_array((per_group.ravel(), (at[0], at[1])), shape=shape)
+
+
+def _norm(magnitudes: NDArray[np.floating], norm: str, axis: int) -> NDArray[np.floating]:
+    """Norm of non-negative values along an axis; those of one row have columns of one entry."""
+    if norm == "l2":
+        return np.asarray(np.sqrt(np.square(magnitudes).sum(axis=axis)))
+    return np.asarray(magnitudes.sum(axis=axis))
+
+
+def _column_sum(weight: NDArray[np.floating], name: str) -> NDArray[np.floating]:
+    """Largest sum of a column's magnitudes in each kernel slice, shape (out, in)."""
+    if weight.ndim != 4:
+        raise InputError(
+            f"norm: 'column-sum' is for kernels with two axes of positions, not for {name!r} "
+            f"of shape {weight.shape}; use 'l1'"
+        )
+    return np.asarray(np.abs(weight).sum(axis=2).max(axis=2))

@@ -1,0 +1,163 @@
+"""Which neurons are one vertex where sums are streams: those that are added to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.extract.signal import NOTHING, Group, Term, Units
+
+if TYPE_CHECKING:
+    from ncut.extract.wiring import Part
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copies:
+    """Neurons of a group that land at several others: a key's that many queries share."""
+
+    group: Group
+    units: Units
+    target: Group
+    target_units: Units
+
+
+@dataclass(slots=True)
+class Merging:
+    """Classes of neurons, each a vertex, as a forest over the neurons of all groups.
+
+    Each group has an array `(group number, unit)` per neuron that points at another neuron of
+    the same class, or at itself.
+
+    Attributes
+    ----------
+    copies : list of Copies
+        Neurons that land at several others.
+    scales : dict from Group to ndarray of float64, shape (size,)
+        Factors of a group's neurons on their way into a sum.
+    sums : set of Group
+        Groups whose neurons have been added to others.
+    """
+
+    copies: list[Copies] = field(default_factory=list)
+    scales: dict[Group, NDArray[np.float64]] = field(default_factory=dict)
+    sums: set[Group] = field(default_factory=set)
+    _parents: dict[Group, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
+    _groups: dict[int, Group] = field(default_factory=dict)
+
+    def has(self, group: Group) -> bool:
+        """Whether any of a group's neurons have been added to others."""
+        return group in self._parents
+
+    def find(self, group: Group, units: Units) -> tuple[NDArray[np.int64], Units]:
+        """The class of each of a group's neurons: a group's number and a neuron of it."""
+        numbers = np.full(units.shape, group.number, dtype=np.int64)
+        units = units.copy()
+        while True:
+            moved = False
+            for number in np.unique(numbers):
+                other = self._groups.get(int(number))
+                if other is None:
+                    continue
+                here = (numbers == number) & (units != NOTHING)
+                to_group, to_unit = (parent[units[here]] for parent in self._parents[other])
+                moved = moved or bool(
+                    np.any(to_group != numbers[here]) or np.any(to_unit != units[here])
+                )
+                numbers[here], units[here] = to_group, to_unit
+            if not moved:
+                return numbers, units
+
+    def merge(self, first: Sequence[Term], second: Sequence[Term]) -> list[Term]:
+        """The terms of a sum: neurons that lie at the same entries become one.
+
+        Neurons of one layer are never merged with each other: where that would happen, both
+        terms stay.
+        """
+        kept = list(first)
+        for term in second:
+            rest: Term | None = term
+            for at, other in enumerate(kept):
+                if rest is None:
+                    break
+                kept[at], rest = self._merged(other, rest)
+            if rest is not None:
+                kept.append(rest)
+        return kept
+
+    def join(self, parts: Sequence[Part]) -> None:
+        """Make the neurons that lie at the same inputs one; one to many where they are shared."""
+        main = parts[0]
+        for part in parts[1:]:
+            ours, theirs = main.units[:, 0], part.units[:, 0]
+            n_ours, n_theirs = np.unique(ours).size, np.unique(theirs).size
+            pairs = np.unique(np.stack([ours, theirs], axis=1), axis=0)
+            if n_ours == n_theirs == len(pairs):
+                self._unite(main.group, pairs[:, 0], part.group, pairs[:, 1])
+            elif n_ours == len(pairs):
+                self.copies.append(Copies(part.group, pairs[:, 1], main.group, pairs[:, 0]))
+            elif n_theirs == len(pairs):
+                self.copies.append(Copies(main.group, pairs[:, 0], part.group, pairs[:, 1]))
+
+    def _merged(self, first: Term, second: Term) -> tuple[Term, Term | None]:
+        """The first term, and what is left of the second after merging it into the first."""
+        shape = np.broadcast_shapes(first.units.shape, second.units.shape)
+        ours, theirs = (np.broadcast_to(term.units, shape) for term in (first, second))
+        both = (ours != NOTHING) & (theirs != NOTHING)
+        if not both.any():
+            return first, second
+        pairs = np.unique(np.stack([ours[both], theirs[both]], axis=1), axis=0)
+        roots = [
+            _codes(*self.find(term.group, pairs[:, side]))
+            for side, term in enumerate((first, second))
+        ]
+        same = roots[0] == roots[1]
+        if not same.all():
+            one_to_one = all(np.unique(side).size == len(pairs) for side in roots)
+            if not one_to_one or np.intersect1d(*roots).size or first.group is second.group:
+                return first, second
+            self._unite(first.group, pairs[:, 0], second.group, pairs[:, 1])
+            self.sums |= {first.group, second.group}
+            first, second = self._unscaled(first), self._unscaled(second)
+            first = replace(first, homogeneous=False)
+        if np.array_equal(both, theirs != NOTHING):
+            return first, None
+        rest: Units = np.where(both, NOTHING, theirs)
+        return first, replace(second, units=rest)
+
+    def _unscaled(self, term: Term) -> Term:
+        """The term without its factors, which become those of the weights that write it."""
+        if term.scale is None and term.gain == 1.0:
+            return term
+        scale = np.array(1.0) if term.scale is None else term.scale
+        shape = np.broadcast_shapes(term.units.shape, scale.shape)
+        units, scale = np.broadcast_to(term.units, shape), np.broadcast_to(scale, shape)
+        factors = self.scales.setdefault(term.group, np.ones(term.group.size))
+        factors[units[units != NOTHING]] = scale[units != NOTHING] * term.gain
+        return replace(term, scale=None, gain=1.0)
+
+    def _unite(self, first: Group, ours: Units, second: Group, theirs: Units) -> None:
+        for group in (first, second):
+            if group not in self._parents:
+                numbers: NDArray[np.int64] = np.full(group.size, group.number, dtype=np.int64)
+                self._parents[group] = (numbers, np.arange(group.size))
+                self._groups[group.number] = group
+        roots = [self.find(first, ours), self.find(second, theirs)]
+        # The older group's neuron stands for the class.
+        swap = roots[1][0] < roots[0][0]
+        to_group = np.where(swap, roots[1][0], roots[0][0])
+        to_unit = np.where(swap, roots[1][1], roots[0][1])
+        from_group = np.where(swap, roots[0][0], roots[1][0])
+        from_unit = np.where(swap, roots[0][1], roots[1][1])
+        for number in np.unique(from_group):
+            here = from_group == number
+            numbers, units = self._parents[self._groups[int(number)]]
+            numbers[from_unit[here]] = to_group[here]
+            units[from_unit[here]] = to_unit[here]
+
+
+def _codes(numbers: NDArray[np.int64], units: Units) -> NDArray[np.int64]:
+    return np.asarray(numbers * (1 << 40) + units)

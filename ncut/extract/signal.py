@@ -1,0 +1,405 @@
+"""Which neurons each entry of a tensor carries, while a model's operations are followed.
+
+A `Signal` stands for one tensor of a forward pass. It has the tensor's shape and, instead of
+numbers, *terms*: for each layer that has a part in it an integer array that says which neuron of
+the layer an entry carries. The arrays broadcast to the shape, with length 1 along the axes on
+which the neuron does not depend (batch, time, image positions), so that reshaping, permuting,
+slicing and concatenating a tensor is the same operation on small arrays of integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import ModelError
+
+Units: TypeAlias = NDArray[np.int64]
+Scale: TypeAlias = NDArray[np.float64]
+
+NOTHING = -1
+"""The number of no neuron: an entry that a layer has no part in."""
+
+MAX_SPLIT = 64
+"""Neurons that are summed into one entry are kept apart up to so many."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Neurons that one operation writes, numbered from 0.
+
+    Attributes
+    ----------
+    number : int
+        Position among the groups of a model, in the order of its forward pass.
+    name : str
+        Name of the layer that writes them.
+    size : int
+        How many they are.
+    """
+
+    number: int
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """The part of one group in a signal.
+
+    Attributes
+    ----------
+    group : Group
+        Who wrote the neurons.
+    units : ndarray of int64, broadcasts to the signal's shape
+        Numbers in the group; `NOTHING` where it has no part.
+    scale : ndarray of float64, broadcasts to the signal's shape, optional
+        Factors on the way from the writer to here that come before any activation.
+    homogeneous : bool or None
+        Whether everything on that way commutes with positive factors; None if not known.
+    gain : float
+        A factor on that way that all its neurons share.
+    """
+
+    group: Group
+    units: Units
+    scale: Scale | None = None
+    homogeneous: bool | None = True
+    gain: float = 1.0
+
+    def map(self, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Term:
+        """The term with its units and its scale changed alike."""
+        units: Units = np.asarray(change(self.units), dtype=np.int64)
+        scale: Scale | None = None
+        if self.scale is not None:
+            scale = np.asarray(change(self.scale), dtype=np.float64)
+        return replace(self, units=units, scale=scale)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signal:
+    """A tensor: its shape and the neurons in it.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The tensor's shape.
+    terms : tuple of Term
+        The groups that have a part in it; their parts are summed (or multiplied: both factors
+        reach whoever reads the product).
+    factors : ndarray of float64, broadcasts to the shape, optional
+        Factors that came after an activation, for whoever reads the signal.
+    factors_name : str
+        The parameter that the last of them came from.
+    activated : bool
+        Whether an activation came after the last layer (or the model's input).
+    """
+
+    shape: tuple[int, ...]
+    terms: tuple[Term, ...] = ()
+    factors: Scale | None = None
+    factors_name: str = ""
+    activated: bool = field(default=False)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def axis(self, axis: int) -> int:
+        """An axis counted from the front."""
+        if not -self.ndim <= axis < max(self.ndim, 1):
+            raise ModelError(f"axis {axis} of a tensor of shape {self.shape}")
+        return axis % max(self.ndim, 1)
+
+    def map(
+        self,
+        shape: Sequence[int],
+        change: Callable[[NDArray[np.generic]], NDArray[np.generic]],
+    ) -> Signal:
+        """The signal with every array changed alike, as a tensor of `shape`."""
+        factors: Scale | None = None
+        if self.factors is not None:
+            factors = np.asarray(change(self.factors), dtype=np.float64)
+        terms = tuple(term.map(change) for term in self.terms)
+        return replace(self, shape=tuple(shape), terms=terms, factors=factors)
+
+    def varies(self, axis: int) -> bool:
+        """Whether the neuron depends on the position along an axis, for any of the terms."""
+        return any(term.units.shape[axis] > 1 for term in self.terms)
+
+    def pushed(self) -> Signal:
+        """The signal with its factors moved into its terms."""
+        if self.factors is None:
+            return self
+        terms = tuple(replace(t, scale=times(t.scale, self.factors)) for t in self.terms)
+        return replace(self, terms=terms, factors=None, factors_name="")
+
+
+def times(first: Scale | None, second: Scale | None) -> Scale | None:
+    """Product of two arrays of factors, None standing for 1."""
+    if first is None or second is None:
+        return second if first is None else first
+    return np.asarray(first * second)
+
+
+def permuted(signal: Signal, order: Sequence[int]) -> Signal:
+    """`tensor.permute(order)`."""
+    order = [signal.axis(axis) for axis in order]
+    return signal.map([signal.shape[axis] for axis in order], lambda a: a.transpose(order))
+
+
+def reshaped(signal: Signal, shape: Sequence[int]) -> Signal:
+    """`tensor.reshape(shape)`, all sizes given."""
+    shape = tuple(int(size) for size in shape)
+    if shape == signal.shape:
+        return signal
+    pairs = _matching_axes(signal.shape, shape)
+    return signal.map(shape, lambda array: _reshaped(array, signal.shape, shape, pairs))
+
+
+def expanded(signal: Signal, shape: Sequence[int]) -> Signal:
+    """`tensor.expand(shape)`: new axes in front, and axes of length 1 made longer."""
+    shape = tuple(shape)
+    extra = len(shape) - signal.ndim
+    return signal.map(shape, lambda array: array.reshape((1,) * extra + array.shape))
+
+
+def indexed(signal: Signal, axis: int, index: NDArray[np.int64] | slice | int) -> Signal:
+    """Entries of one axis: a slice, an array of positions, or one position (the axis goes)."""
+    axis = signal.axis(axis)
+    n = signal.shape[axis]
+    positions = np.arange(n)[index]
+    shape = list(signal.shape)
+    if positions.ndim == 0:
+        del shape[axis]
+    else:
+        shape[axis : axis + 1] = positions.shape
+
+    def change(array: NDArray[np.generic]) -> NDArray[np.generic]:
+        if array.shape[axis] == 1:
+            taken = np.zeros_like(positions) if positions.ndim == 0 else positions[:1] * 0
+            if positions.ndim > 1:
+                taken = np.zeros((1,) * positions.ndim, dtype=np.int64)
+            return np.take(array, taken, axis=axis)
+        return np.take(array, positions, axis=axis)
+
+    return compact(signal.map(shape, change))
+
+
+def concatenated(signals: Sequence[Signal], axis: int) -> Signal:
+    """`torch.cat(tensors, axis)`.
+
+    Along an axis that tells neurons apart each part gets its own; along one that does not
+    (positions), the parts lie side by side at the same neurons.
+    """
+    signals = [signal for signal in signals if signal.shape != (0,)]
+    axis = signals[0].axis(axis)
+    length = sum(signal.shape[axis] for signal in signals)
+    shape = [*signals[0].shape]
+    shape[axis] = length
+    # Factors that all parts share, or that a part does not have, would be lost otherwise.
+    signals = [signal.pushed() for signal in signals]
+    tells_apart = any(signal.varies(axis) for signal in signals)
+    terms: list[Term] = []
+    start = 0
+    for signal in signals:
+        stop = start + signal.shape[axis]
+        for term in signal.terms:
+            place = slice(start, stop)
+            separate = tells_apart or all(size == 1 for size in term.units.shape)
+            terms.append(_padded(term, axis, place, length) if separate else term)
+        start = stop
+    return compact(replace(Signal(tuple(shape)), terms=tuple(joined(terms))))
+
+
+def reduced(signal: Signal, axes: Iterable[int], *, keepdim: bool) -> Signal:
+    """A sum, mean or maximum over axes.
+
+    Over positions each neuron stays what it is. Neurons that are reduced over among themselves
+    leave a statistic of the layer, which carries none of them; where they are told apart along
+    other axes too, each entry carries all those that were reduced into it.
+    """
+    chosen = sorted({signal.axis(axis) for axis in axes})
+    shape = [1 if axis in chosen else size for axis, size in enumerate(signal.shape)]
+    signal = signal.pushed()
+    terms: list[Term] = []
+    for term in signal.terms:
+        along = tuple(axis for axis in chosen if term.units.shape[axis] > 1)
+        if not along:
+            terms.append(term.map(lambda array: _first_along(array, chosen)))
+            continue
+        others = [n for axis, n in enumerate(term.units.shape) if axis not in along and n > 1]
+        if others:
+            terms += _split(term, along)
+    result = replace(signal, shape=tuple(shape), terms=tuple(joined(terms)))
+    if keepdim:
+        return result
+    kept = [size for axis, size in enumerate(signal.shape) if axis not in chosen]
+    return result.map(kept, lambda array: array.squeeze(tuple(chosen)))
+
+
+def broadcast(signals: Sequence[Signal]) -> list[Signal]:
+    """The signals with one shape, as arithmetic between tensors sees them."""
+    shape = np.broadcast_shapes(*(signal.shape for signal in signals))
+    return [expanded(signal, shape) for signal in signals]
+
+
+def compact(signal: Signal) -> Signal:
+    """The signal with length 1 along the axes on which its arrays do not vary."""
+    return signal.map(signal.shape, _compact)
+
+
+def joined(terms: Iterable[Term]) -> list[Term]:
+    """Terms of one group that have a part in different entries, made one term."""
+    result: list[Term] = []
+    for term in terms:
+        for at, other in enumerate(result):
+            together = _together(other, term)
+            if together is not None:
+                result[at] = together
+                break
+        else:
+            result.append(term)
+    return result
+
+
+def _together(first: Term, second: Term) -> Term | None:
+    if first.group is not second.group:
+        return None
+    has_first, has_second = first.units != NOTHING, second.units != NOTHING
+    same = first.units == second.units
+    if np.any(has_first & has_second & ~same):
+        return None
+    units: Units = np.where(has_first, first.units, second.units)
+    scale: Scale | None = None
+    if first.scale is not None or second.scale is not None:
+        one = np.ones((1,) * units.ndim)
+        scales = [one if term.scale is None else term.scale for term in (first, second)]
+        if np.any(has_first & has_second & (scales[0] != scales[1])):
+            return None
+        scale = np.asarray(np.where(has_first, *scales))
+    flags = {first.homogeneous, second.homogeneous}
+    homogeneous = flags.pop() if len(flags) == 1 else (False if False in flags else None)
+    # Functions of a neuron such as x (1 + tanh(c x)) give it no factor.
+    gain = first.gain if first.gain == second.gain else 1.0
+    return Term(first.group, units, scale, homogeneous, gain)
+
+
+def _padded(term: Term, axis: int, place: slice, length: int) -> Term:
+    """A term of one part of a concatenation, as a term of the whole."""
+
+    def pad(array: NDArray[np.generic], fill: float) -> NDArray[np.generic]:
+        shape = list(array.shape)
+        shape[axis] = length
+        whole = np.full(shape, fill, dtype=array.dtype)
+        whole[(slice(None),) * axis + (place,)] = array
+        return whole
+
+    units: Units = np.asarray(pad(term.units, NOTHING), dtype=np.int64)
+    scale = None if term.scale is None else np.asarray(pad(term.scale, 1.0), dtype=np.float64)
+    return replace(term, units=units, scale=scale)
+
+
+def _split(term: Term, axes: tuple[int, ...]) -> list[Term]:
+    """A term for each position along axes that are summed over, each of length 1 there."""
+    full = term.map(lambda array: np.broadcast_to(array, _along(array, term.units, axes)))
+    moved = [
+        None if array is None else np.moveaxis(array, axes, range(len(axes)))
+        for array in (full.units, full.scale)
+    ]
+    units = moved[0]
+    assert units is not None
+    n = int(np.prod(units.shape[: len(axes)]))
+    if n > MAX_SPLIT:
+        raise ModelError(f"it sums {n} neurons of {term.group.name!r} into each of its values")
+    flat = units.reshape(n, *units.shape[len(axes) :])
+    scale = None
+    if moved[1] is not None:
+        scale = moved[1].reshape(n, *moved[1].shape[len(axes) :])
+    return [
+        replace(
+            term,
+            units=np.expand_dims(flat[at], axes),
+            scale=None if scale is None else np.expand_dims(scale[at], axes),
+            homogeneous=False,
+        )
+        for at in range(n)
+    ]
+
+
+def _along(array: NDArray[np.generic], units: Units, axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(
+        units.shape[axis] if axis in axes else size for axis, size in enumerate(array.shape)
+    )
+
+
+def _first_along(array: NDArray[np.generic], axes: Sequence[int]) -> NDArray[np.generic]:
+    for axis in axes:
+        array = array[(slice(None),) * axis + (slice(0, 1),)]
+    return array
+
+
+def _compact(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    for axis, size in enumerate(array.shape):
+        if size > 1:
+            first = array[(slice(None),) * axis + (slice(0, 1),)]
+            if (array == first).all():
+                array = first
+    return array
+
+
+def _matching_axes(
+    old: tuple[int, ...], new: tuple[int, ...]
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Runs of axes of the old and the new shape that hold the same number of entries."""
+    if np.prod(old) != np.prod(new):
+        raise ModelError(f"cannot reshape {old} to {new}")
+    pairs: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        i0, j0 = i, j
+        n_old = n_new = 1
+        # Take at least one axis of each where there is one, and go on until the sizes agree.
+        if i < len(old):
+            n_old, i = old[i], i + 1
+        if j < len(new):
+            n_new, j = new[j], j + 1
+        while n_old != n_new:
+            if n_old < n_new and i < len(old):
+                n_old, i = n_old * old[i], i + 1
+            elif n_new < n_old and j < len(new):
+                n_new, j = n_new * new[j], j + 1
+            else:
+                raise ModelError(f"cannot reshape {old} to {new}")
+        pairs.append((tuple(range(i0, i)), tuple(range(j0, j))))
+    return pairs
+
+
+def _reshaped(
+    array: NDArray[np.generic],
+    old: tuple[int, ...],
+    new: tuple[int, ...],
+    pairs: list[tuple[tuple[int, ...], tuple[int, ...]]],
+) -> NDArray[np.generic]:
+    full: list[int] = []
+    target: list[int] = []
+    grown = False
+    for before, after in pairs:
+        sizes = [array.shape[axis] for axis in before]
+        if all(size == 1 for size in sizes):
+            full += sizes
+            target += [1] * len(after)
+        elif len(before) == len(after) == 1:
+            full += sizes
+            target += sizes
+        else:
+            full += [old[axis] for axis in before]
+            target += [new[axis] for axis in after]
+            grown = True
+    result = np.broadcast_to(array, full).reshape(target)
+    return _compact(result) if grown else result

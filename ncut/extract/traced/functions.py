@@ -1,0 +1,101 @@
+"""Functions of torch that are followed as a whole, before they fall apart into operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from ncut.extract.signal import Signal, indexed
+from ncut.extract.traced.initial import initial_weight
+from ncut.extract.traced.tensor import flat, is_traced
+from ncut.extract.traced.tracing import Call
+
+
+class Function:
+    """A rule, and when it applies: where an argument is traced, or always."""
+
+    def __init__(self, rule: Callable[[Call], Any], *, always: bool = False) -> None:
+        self._rule = rule
+        self._always = always
+
+    def __call__(self, call: Call) -> Any:
+        """Follow a call."""
+        return self._rule(call)
+
+    def applies(self, args: Any, kwargs: Any) -> bool:
+        """Whether the rule is for a call with these arguments."""
+        return self._always or any(is_traced(value) for value in flat(args, kwargs))
+
+
+def linear(call: Call) -> Signal:
+    """`F.linear(input, weight, bias)`."""
+    tensor = call.arg(1, "weight")
+    weight = call.tracing.weight(tensor)
+    _note_bias(call, call.arg(2, "bias"))
+    return call.wiring.linear(
+        call.signal(), weight.values.T,
+        name=weight.name, module=weight.module, parameters=weight.parameters,
+        initial=initial_weight(weight.holder, len(call.wiring.operations), np.transpose),
+    )  # fmt: skip
+
+
+def embedding(call: Call) -> Any:
+    """`F.embedding(indices, table)`: also of indices that do not depend on the data."""
+    indices, table = call.arg(0, "input"), call.arg(1, "weight")
+    if is_traced(table):
+        raise NotImplementedError
+    weight = call.tracing.weight(table)
+    shape = (*indices.shape, table.shape[-1])
+    signal = call.wiring.embedding(
+        weight.values, shape,
+        name=weight.name, module=weight.module, parameters=weight.parameters,
+    )  # fmt: skip
+    return call.tracing.made(signal, table)
+
+
+def embedding_bag(call: Call) -> Any:
+    """`F.embedding_bag`: a row per bag."""
+    indices, table, offsets = call.arg(0, "input"), call.arg(1, "weight"), call.arg(2, "offsets")
+    n_bags = indices.shape[0] if offsets is None else offsets.shape[0]
+    weight = call.tracing.weight(table)
+    signal = call.wiring.embedding(
+        weight.values, (n_bags, table.shape[-1]),
+        name=weight.name, module=weight.module, parameters=weight.parameters,
+    )  # fmt: skip
+    return call.tracing.made(signal, table)
+
+
+def attention(call: Call) -> Any:
+    """`F.scaled_dot_product_attention(query, key, value)`."""
+    query, key, value = (call.arg(at, n) for at, n in enumerate(("query", "key", "value")))
+    signals = [call.tracing.signal_of(x) for x in (query, key, value)]
+    if call.kwargs.get("enable_gqa") and query.shape[-3] != key.shape[-3]:
+        repeats = query.shape[-3] // key.shape[-3]
+        signals[1:] = [_repeated(signal, repeats) for signal in signals[1:]]
+    path = call.tracing.path
+    return call.wiring.attention(*signals, name=f"heads of {path}" if path else "heads")
+
+
+def _repeated(signal: Signal, repeats: int) -> Signal:
+    """`tensor.repeat_interleave(repeats, dim=-3)`: heads of keys that queries share."""
+    n = signal.shape[-3]
+    return indexed(signal, -3, np.repeat(np.arange(n), repeats))
+
+
+def _note_bias(call: Call, bias: Any) -> None:
+    name = call.tracing.parameter(bias)
+    if name:
+        call.wiring.ignore([name], "bias")
+
+
+FUNCTIONS: dict[Any, Function] = {
+    F.linear: Function(linear),
+    F.embedding: Function(embedding, always=True),
+    F.embedding_bag: Function(embedding_bag, always=True),
+    F.scaled_dot_product_attention: Function(attention),
+    torch._C._nn.linear: Function(linear),
+}

@@ -1,0 +1,202 @@
+"""Example inputs for a module: those given, or guesses from what the module says of itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ncut.errors import InputError
+
+BATCH = 2
+"""Examples at a time; one would vanish in models that squeeze axes of length 1."""
+
+TIME = 8
+"""Length of sequences."""
+
+LARGE = 40
+"""Modules from which on a model is taken to read images of the usual sizes first."""
+
+USUAL_SIZES = (224, 256, 384, 299, 512, 32, 64, 128, 96)
+SMALL_SIZES = (32, 28, 64, *range(1, 65), 96, 128, 224, 256, 299, 384, 512)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Arguments of a forward pass."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def given(example_inputs: Any) -> Inputs:
+    """The inputs that the user passed: a tensor, a tuple of arguments, or a mapping of them."""
+    if isinstance(example_inputs, torch.Tensor):
+        return Inputs((example_inputs,))
+    if isinstance(example_inputs, Mapping):
+        return Inputs((), dict(example_inputs))
+    if isinstance(example_inputs, tuple | list):
+        return Inputs(tuple(example_inputs))
+    raise InputError(
+        "example_inputs: must be a tensor, a tuple of the arguments of the forward pass or a "
+        f"mapping of its keyword arguments, got {type(example_inputs).__name__}"
+    )
+
+
+def guesses(model: nn.Module) -> Iterator[Inputs]:
+    """Inputs that the model may accept, likely ones first; only their shapes matter."""
+    if hasattr(model, "main_input_name") and hasattr(model, "config"):
+        yield _of_transformers(model)
+        return
+    settings = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
+    size = settings.get("input_size") if isinstance(settings, Mapping) else None
+    n_inputs = _n_required(model)
+    if size:
+        yield Inputs((torch.zeros(BATCH, *size),) * n_inputs)
+    seen: set[tuple[int, ...]] = set()
+    first = [part for part in model.modules() if type(part) in _SHAPES or _base(part)][:3]
+    for part in first:
+        for example in _examples(model, part):
+            if tuple(example.shape) not in seen:
+                seen.add(tuple(example.shape))
+                yield Inputs((example,) * n_inputs)
+
+
+def names(model: nn.Module, inputs: Inputs) -> dict[int | str, str]:
+    """Names of the inputs in the graph: "input" if there is one, else the arguments' names."""
+    if len(inputs.args) + len(inputs.kwargs) == 1:
+        return {**dict.fromkeys(range(len(inputs.args)), "input"), **_same(inputs.kwargs, "input")}
+    known = [*inspect.signature(model.forward).parameters]
+    found: dict[int | str, str] = {
+        at: known[at] if at < len(known) else f"input {at}" for at in range(len(inputs.args))
+    }
+    return {**found, **{key: key for key in inputs.kwargs}}
+
+
+def _same(kwargs: Mapping[str, Any], name: str) -> dict[str, str]:
+    return dict.fromkeys(kwargs, name)
+
+
+def _n_required(model: nn.Module) -> int:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters.values()
+    return max(sum(p.kind in kinds and p.default is p.empty for p in parameters), 1)
+
+
+def _of_transformers(model: Any) -> Inputs:
+    """Inputs of a model of the package transformers, from its configuration."""
+    config = model.config
+    accepted = inspect.signature(model.forward).parameters
+    text = getattr(config, "text_config", config)
+    vision = getattr(config, "vision_config", config)
+    kwargs: dict[str, Any] = {}
+    main = model.main_input_name
+    wanted = {main, *(n for n in ("input_ids", "pixel_values") if n in accepted)}
+    if main in ("pixel_values", "input_features", "input_values"):
+        wanted.discard("input_ids")
+    if not hasattr(config, "vision_config") and main != "pixel_values":
+        wanted.discard("pixel_values")
+    if "input_ids" in wanted:
+        kwargs["input_ids"] = torch.full((BATCH, TIME), 5)
+        if getattr(text, "eos_token_id", None) is not None and hasattr(config, "vision_config"):
+            kwargs["input_ids"][:, -1] = text.eos_token_id
+    if "pixel_values" in wanted:
+        size = getattr(vision, "image_size", 224)
+        sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+        kwargs["pixel_values"] = torch.zeros(BATCH, getattr(vision, "num_channels", 3), *sides)
+    if "input_features" in wanted:
+        frames = 2 * getattr(config, "max_source_positions", 100)
+        bins = getattr(config, "num_mel_bins", 80)
+        kwargs["input_features"] = torch.zeros(BATCH, bins, frames)
+    if "input_values" in wanted:
+        kwargs["input_values"] = torch.zeros(BATCH, 16000)
+    if "decoder_input_ids" in accepted and getattr(config, "is_encoder_decoder", False):
+        kwargs["decoder_input_ids"] = torch.full((BATCH, TIME), 5)
+    if "use_cache" in accepted:
+        kwargs["use_cache"] = False
+    return Inputs((), kwargs)
+
+
+def _base(part: nn.Module) -> bool:
+    return any(isinstance(part, cls) for cls in _SHAPES)
+
+
+def _examples(model: nn.Module, part: nn.Module) -> Iterator[torch.Tensor]:
+    make = next(make for cls, make in _SHAPES.items() if isinstance(part, cls))
+    n_modules = sum(1 for _ in model.modules())
+    sizes = dict.fromkeys((*USUAL_SIZES, *SMALL_SIZES) if n_modules > LARGE else SMALL_SIZES)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    for shape, is_index in make(part, tuple(sizes)):
+        yield torch.zeros(shape, dtype=torch.int64 if is_index else dtype)
+
+
+def _linear(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
+    yield (BATCH, part.in_features), False
+    yield (BATCH, TIME, part.in_features), False
+
+
+def _indices(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
+    yield (BATCH, TIME), True
+
+
+def _convolution(n_axes: int) -> Any:
+    def make(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
+        for size in sizes:
+            yield (BATCH, part.in_channels, *(size,) * n_axes), False
+
+    return make
+
+
+def _norm(n_axes: tuple[int, ...], attribute: str = "num_features") -> Any:
+    def make(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
+        for n in n_axes:
+            for size in sizes if n else (0,):
+                yield (BATCH, getattr(part, attribute), *(size,) * n), False
+
+    return make
+
+
+def _last(attribute: str) -> Any:
+    def make(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
+        yield (BATCH, TIME, getattr(part, attribute)), False
+        yield (BATCH, getattr(part, attribute)), False
+
+    return make
+
+
+def _bilinear(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
+    yield (BATCH, part.in1_features), False
+
+
+def _layer_norm(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
+    yield (BATCH, *part.normalized_shape), False
+    yield (BATCH, TIME, *part.normalized_shape), False
+
+
+_SHAPES: dict[Any, Any] = {
+    nn.Embedding: _indices,
+    nn.EmbeddingBag: _indices,
+    nn.MultiheadAttention: _last("embed_dim"),
+    nn.RNNBase: _last("input_size"),
+    nn.RNNCellBase: _last("input_size"),
+    nn.Linear: _linear,
+    nn.Bilinear: _bilinear,
+    nn.Conv1d: _convolution(1),
+    nn.Conv2d: _convolution(2),
+    nn.Conv3d: _convolution(3),
+    nn.ConvTranspose1d: _convolution(1),
+    nn.ConvTranspose2d: _convolution(2),
+    nn.ConvTranspose3d: _convolution(3),
+    nn.BatchNorm1d: _norm((0, 1)),
+    nn.BatchNorm2d: _norm((2,)),
+    nn.BatchNorm3d: _norm((3,)),
+    nn.InstanceNorm1d: _norm((1,)),
+    nn.InstanceNorm2d: _norm((2,)),
+    nn.GroupNorm: _norm((2, 1, 0), "num_channels"),
+    nn.LayerNorm: _layer_norm,
+    nn.RMSNorm: _layer_norm,
+}

@@ -1,0 +1,185 @@
+"""A torch.nn.Module -> the record of its forward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ncut.errors import InputError, ModelError
+from ncut.extract.modules import unwrapped
+from ncut.extract.traced.inputs import Inputs, given, guesses, names
+from ncut.extract.traced.rules import Rules
+from ncut.extract.traced.tensor import is_traced
+from ncut.extract.traced.tracing import Tracing, UnknownOperationError
+from ncut.extract.wiring import Wiring
+
+ADVICE = "pass example_inputs=, a tensor or a tuple of the arguments of its forward pass"
+
+
+def read_module(
+    module: nn.Module,
+    *,
+    residual: str | None = None,
+    example_inputs: Any = None,
+    unknown: str = "error",
+) -> Wiring:
+    """Follow the forward pass of a module.
+
+    The forward pass runs once, in evaluation mode, on tensors that have a shape and no data; no
+    hooks are called but those that compute weights (pruning, weight norm). The module is left
+    as it was, also after a failure.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The model.
+    residual : {"readers", "stream"}, optional
+        What sums are; by default streams in a model with attention.
+    example_inputs : tensor, tuple or mapping, optional
+        Arguments of the forward pass; only shapes and types of floating-point tensors matter.
+        By default they are guessed from the model's first layers and its configuration.
+    unknown : {"error", "elementwise"}
+        What to do with an operation that has no rule.
+
+    Raises
+    ------
+    ModelError
+        If the forward pass fails, depends on the data, or has an unknown operation.
+    """
+    module = unwrapped(module)
+    name = type(module).__name__
+    _check(module, name)
+    candidates = guesses(module) if example_inputs is None else iter([given(example_inputs)])
+    rules = Rules(unknown)
+    failure: Exception | None = None
+    n_tried = 0
+    for inputs in candidates:
+        n_tried += 1
+        try:
+            return _read(module, inputs, residual, rules)
+        except UnknownOperationError as error:
+            raise ModelError(f"{name}: {error}") from error
+        except Exception as error:
+            failure = failure or error
+    if failure is None:
+        if not any(True for _ in module.parameters()):
+            raise InputError(f"{name}: no weights found")
+        raise ModelError(f"{name}: what its inputs look like is not known; {ADVICE}")
+    raise _why(failure, name, n_tried, example_inputs is not None) from failure
+
+
+def _why(failure: Exception, name: str, n_tried: int, was_given: bool) -> Exception:
+    """What to tell of the first failure."""
+    message = str(failure).strip().split("\n")[0] or type(failure).__name__
+    if isinstance(failure, ModelError | InputError):
+        hint = f" (with guessed inputs; else {ADVICE})" if n_tried > 1 and not was_given else ""
+        return ModelError(f"{name}: {message}{hint}")
+    if was_given:
+        return ModelError(
+            f"{name}: its forward pass fails on example_inputs: {type(failure).__name__}: {message}"
+        )
+    return ModelError(
+        f"{name}: its forward pass fails on guessed inputs: {type(failure).__name__}: {message}; "
+        f"{ADVICE}"
+    )
+
+
+def _check(module: nn.Module, name: str) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError("a TorchScript module cannot be traced; pass the original module")
+    for parameter_name, parameter in module.named_parameters():
+        where = f"{name}: module {parameter_name.rpartition('.')[0]!r}"
+        if is_lazy(parameter):
+            raise ModelError(
+                f"{where}: its weight has no shape yet: run the model once on an example first"
+            )
+        if parameter.is_meta:
+            raise ModelError(f"{where}: its weight is on the device 'meta' and has no values")
+
+
+def _read(module: nn.Module, inputs: Inputs, residual: str | None, rules: Rules) -> Wiring:
+    if residual is not None:
+        return _followed(module, inputs, Wiring(residual), rules)  # type: ignore[arg-type]
+    # Streams cost less, and are the same where nothing is added up.
+    wiring = _followed(module, inputs, Wiring("stream"), rules)
+    if wiring.attends:
+        return wiring
+    if wiring.merging.sums:
+        return _followed(module, inputs, Wiring("readers"), rules)
+    wiring.residual = "readers"
+    return wiring
+
+
+def _followed(module: nn.Module, inputs: Inputs, wiring: Wiring, rules: Rules) -> Wiring:
+    tracing = Tracing(module, wiring, rules)
+    named = names(module, inputs)
+    with _left_as_it_was(module), warnings.catch_warnings(), tracing.active():
+        warnings.simplefilter("ignore")
+        args = [_as_input(value, named[at], tracing) for at, value in enumerate(inputs.args)]
+        kwargs = {k: _as_input(value, named[k], tracing) for k, value in inputs.kwargs.items()}
+        result = module(*args, **kwargs)
+    for number, value in enumerate(_tensors(result)):
+        wiring.output(value.signal, "output" if number == 0 else f"output {number}")
+    for kind, n in tracing.norms.items():
+        what = f"{n} {kind}s" if n > 1 else kind
+        wiring.leave_out(what, (), "division by the data's own spread is not folded, gamma is")
+    wiring.ignore(
+        sorted(tracing.touched - {""}), "goes into a constant that is added, as a bias is"
+    )
+    return wiring
+
+
+def _as_input(value: Any, name: str, tracing: Tracing) -> Any:
+    """Floating-point tensors become traced ones; indices and settings stay what they are."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    if not value.is_floating_point():
+        return value.to(tracing.device)
+    meta = torch.empty(value.shape, dtype=value.dtype, device="meta")
+    return tracing.wrap(meta, tracing.wiring.input(name, tuple(value.shape)))
+
+
+def _tensors(result: Any) -> Iterator[Any]:
+    """The traced tensors in what a forward pass returned."""
+    if is_traced(result):
+        yield result
+    elif isinstance(result, Mapping):
+        for value in result.values():
+            yield from _tensors(value)
+    elif isinstance(result, list | tuple):
+        for value in result:
+            yield from _tensors(value)
+    elif dataclasses.is_dataclass(result):
+        for entry in dataclasses.fields(result):
+            yield from _tensors(getattr(result, entry.name))
+
+
+@contextmanager
+def _left_as_it_was(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards all attributes of the module and its parts as before."""
+    parts = [*module.modules()]
+    spaces = [
+        space
+        for part in parts
+        for space in (part.__dict__, part._parameters, part._buffers, part._modules)
+    ]
+    saved: list[dict[str, Any]] = [dict(space) for space in spaces]
+    try:
+        for part in parts:
+            part.__dict__["training"] = False
+            for name, buffer in part._buffers.items():
+                # What the forward pass does to a buffer in place, it does to a copy.
+                if buffer is not None:
+                    part._buffers[name] = buffer.clone()
+        yield
+    finally:
+        for space, content in zip(spaces, saved, strict=True):
+            space.clear()
+            space.update(content)

@@ -1,0 +1,66 @@
+"""`Traced`: a torch tensor without data that says which neurons its entries carry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ncut.extract.signal import Signal
+
+
+class Traced(torch.Tensor):
+    """Stands for an activation while a forward pass runs: a shape, a type and a `Signal`.
+
+    Operations on it arrive one by one in `Tracing.dispatch` (`ncut.extract.traced.tracing`),
+    which works out shapes on the device "meta". What is computed from parameters alone is
+    computed as ever.
+    """
+
+    meta: torch.Tensor
+    signal: Signal
+    tracing: Any
+
+    @staticmethod
+    def __new__(cls, meta: torch.Tensor, signal: Signal, tracing: Any) -> Traced:
+        """A tensor like `meta` (on the device "meta") that carries `signal`."""
+        made: Traced = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls,
+            meta.shape,
+            strides=meta.stride(),
+            storage_offset=meta.storage_offset(),
+            dtype=meta.dtype,
+            device=tracing.device,
+        )
+        made.meta, made.signal, made.tracing = meta, signal, tracing
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Hand the operation to the forward pass that one of its tensors belongs to."""
+        tracing = next(value.tracing for value in flat(args, kwargs or {}) if is_traced(value))
+        return tracing.dispatch(func, args, kwargs or {})
+
+    def __repr__(self, **_: Any) -> str:
+        """Its shape alone, as there is no data."""
+        return f"Traced({tuple(self.shape)})"
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is a tensor of the forward pass that is traced."""
+    return isinstance(value, Traced)
+
+
+def flat(args: Any, kwargs: Any = None) -> list[Any]:
+    """The values in arguments, lists and tuples opened."""
+    found: list[Any] = []
+    for value in (*args, *(kwargs or {}).values()):
+        if isinstance(value, list | tuple):
+            found += flat(value)
+        else:
+            found.append(value)
+    return found

@@ -1,0 +1,379 @@
+"""One forward pass on tensors without data: where it stands, and what each operation does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from ncut.errors import InputError, ModelError
+from ncut.extract.arrays import as_array
+from ncut.extract.signal import Signal
+from ncut.extract.traced.tensor import Traced, flat, is_traced
+from ncut.extract.wiring import Wiring
+
+if TYPE_CHECKING:
+    from ncut.extract.traced.rules import Rules
+
+# Hooks that compute a layer's weight; all others are left alone.
+WEIGHT_HOOKS = (prune.BasePruningMethod, SpectralNorm, WeightNorm)
+
+
+class UnknownOperationError(ModelError):
+    """An operation without a rule."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weight:
+    """A weight array and where it comes from.
+
+    Attributes
+    ----------
+    values : ndarray
+        The weights.
+    name : str
+        Name of the layer for the graph.
+    module : str
+        The module that was called, or holds the parameter.
+    parameters : tuple of str
+        The parameters that the values come from.
+    holder : torch.nn.Module or None
+        The module called, where the weight is its `weight`.
+    """
+
+    values: NDArray[np.floating]
+    name: str
+    module: str
+    parameters: tuple[str, ...]
+    holder: nn.Module | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """An operation to follow.
+
+    Attributes
+    ----------
+    tracing : Tracing
+        The forward pass.
+    function : str
+        The operation's name.
+    args, kwargs
+        Its arguments, `Traced` tensors among them.
+    shapes : list of tuple of int
+        Shapes of its results, where they are known before.
+    module : torch.nn.Module or None
+        The module called.
+    """
+
+    tracing: Tracing
+    function: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    shapes: Sequence[tuple[int, ...]] = ()
+    module: Any = None
+
+    def of(self, module: nn.Module) -> Call:
+        """The call as one of a module."""
+        return replace(self, module=module)
+
+    @property
+    def wiring(self) -> Wiring:
+        """What records the operations."""
+        return self.tracing.wiring
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of its only or first result."""
+        if not self.shapes:
+            raise ModelError("what shape its result has is not known for a module or a function")
+        return self.shapes[0]
+
+    def arg(self, position: int, keyword: str, default: Any = None) -> Any:
+        """An argument given by position or by keyword."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(keyword, default)
+
+    def signal(self, position: int = 0, keyword: str = "input") -> Signal:
+        """The signal of an argument; of one without neurons if it does not depend on the data."""
+        return self.tracing.signal_of(self.arg(position, keyword))
+
+    def signals(self) -> list[Signal]:
+        """The signals of all traced arguments."""
+        return [value.signal for value in flat(self.args, self.kwargs) if is_traced(value)]
+
+
+class Tracing:
+    """A forward pass that is followed.
+
+    Attributes
+    ----------
+    wiring : Wiring
+        What records it.
+    rules : Rules
+        What to do for each module, function and operation.
+    device : torch.device
+        The device that activations claim to be on: that of the parameters.
+    norms : dict from str to int
+        How many norms that depend on the data there were, by kind.
+    touched : set of str
+        Parameters that any function read.
+    """
+
+    def __init__(self, model: nn.Module, wiring: Wiring, rules: Rules) -> None:
+        self.wiring = wiring
+        self.rules = rules
+        first = next(iter(model.parameters()), None)
+        self.device = torch.device("cpu") if first is None else first.device
+        self.norms: dict[str, int] = {}
+        self.touched: set[str] = set()
+        self._names = {id(part): name for name, part in reversed([*model.named_modules()])}
+        self._parameters: dict[int, list[tuple[int, int, str]]] = {}
+        for name, value in model.named_parameters():
+            span = (value.storage_offset(), value.storage_offset() + value.numel(), name)
+            self._parameters.setdefault(_storage(value), []).append(span)
+        self._stack: list[tuple[str, nn.Module]] = []
+        self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    # --- running ----------------------------------------------------------------------------
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Follow all modules, functions and operations inside."""
+        original = nn.Module.__call__
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            return self._call_module(module, args, kwargs)
+
+        nn.Module.__call__ = call  # type: ignore[method-assign]
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with torch.no_grad(), _Functions(self):
+                yield
+        finally:
+            nn.Module.__call__ = original  # type: ignore[method-assign]
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+
+    def dispatch(self, operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Follow one operation of ATen."""
+        name = operation._schema.name.removeprefix("aten::")
+        early = self.rules.early.get(name)
+        if early is not None:
+            return early(Call(self, name, args, kwargs))
+        meta = operation(*tree_map(self._to_meta, args), **tree_map(self._to_meta, dict(kwargs)))
+        results = list(meta) if isinstance(meta, list | tuple) else [meta]
+        shapes = [tuple(m.shape) for m in results if isinstance(m, torch.Tensor)]
+        call = Call(self, name, args, kwargs, shapes)
+        signals = self._follow(operation, call)
+        if operation._schema.is_mutable:
+            return _write(call, signals)
+        made = iter([signals] * len(shapes) if isinstance(signals, Signal) else signals)
+        wrapped = [self.wrap(m, next(made)) if isinstance(m, torch.Tensor) else m for m in results]
+        return type(meta)(wrapped) if isinstance(meta, list | tuple) else wrapped[0]
+
+    def wrap(self, meta: torch.Tensor, signal: Signal) -> Traced:
+        """A tensor of the forward pass."""
+        assert tuple(meta.shape) == signal.shape, (tuple(meta.shape), signal.shape)
+        return Traced(meta, signal, self)
+
+    def made(self, signal: Signal, like: torch.Tensor) -> Traced:
+        """A new tensor of the type of `like`."""
+        return self.wrap(torch.empty(signal.shape, dtype=like.dtype, device="meta"), signal)
+
+    def signal_of(self, value: Any) -> Signal:
+        """A tensor's signal; one without neurons for what does not depend on the data."""
+        if is_traced(value):
+            found: Signal = value.signal
+            return found
+        return Signal(tuple(value.shape) if isinstance(value, torch.Tensor) else ())
+
+    # --- names ------------------------------------------------------------------------------
+
+    def place(self, operation: str = "") -> str:
+        """An operation and where it stands, in words."""
+        path = next((name for name, _ in reversed(self._stack) if name), "")
+        kind = type(self._stack[-1][1]).__name__ if self._stack else ""
+        where = f"module {path!r} ({kind})" if path else f"the forward pass of {kind}"
+        return f"operation {operation!r} in {where}" if operation else where
+
+    @property
+    def path(self) -> str:
+        """Name of the module whose forward pass runs."""
+        return next((name for name, _ in reversed(self._stack) if name), "")
+
+    def weight(self, tensor: torch.Tensor, attribute: str = "weight") -> Weight:
+        """The values of a weight, and what it is called."""
+        path, holder = self._stack[-1] if self._stack else ("", None)
+        parameter = self.parameter(tensor)
+        own = {} if holder is None else dict(holder.named_parameters(path))
+        if parameter and holder is not None:
+            here = [n for n, p in own.items() if self.parameter(p) == parameter]
+            direct = [n for n in here if "." not in n[len(path) + 1 :]]
+            named = direct[0] if direct and path else parameter
+            is_weight = named.rpartition(".")[2] == attribute
+            name = named.rpartition(".")[0] if is_weight and "." in named else named
+            module = path if direct and path else parameter.rpartition(".")[0]
+            return Weight(
+                as_array(tensor, "its weight"), name, module, (parameter,),
+                holder if is_weight and direct else None,
+            )  # fmt: skip
+        sources = tuple(
+            name for name, value in own.items()
+            if self.parameter(value) and attribute in name[len(path) :] and value.ndim
+        )  # fmt: skip
+        name = path or "weight"
+        return Weight(as_array(tensor, "its weight"), name, path, sources, holder)
+
+    def parameter(self, tensor: Any) -> str:
+        """Name of the parameter that a tensor is, or is a view of; empty for anything else."""
+        if not isinstance(tensor, torch.Tensor) or is_traced(tensor):
+            return ""
+        for start, stop, name in self._parameters.get(_storage(tensor), ()):
+            if start <= tensor.storage_offset() < stop:
+                return name
+        return ""
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _follow(self, operation: Any, call: Call) -> Signal | list[Signal]:
+        try:
+            rule = self.rules.operation(operation)
+            if rule is not None:
+                return rule(call)
+            if self.rules.guess:
+                return self._guessed(call)
+        except (ModelError, InputError) as error:
+            raise self._located(error, call.function) from error
+        raise UnknownOperationError(
+            f"{self.place(call.function)} is not known. Declare what it does with "
+            f"ncut.register_operation({operation._schema.name!r}, rule), or pass "
+            "unknown='elementwise' to take it as a function of each entry alone"
+        )
+
+    def _guessed(self, call: Call) -> Signal:
+        signal = self.wiring.combine(*call.signals())
+        if signal.shape != call.shape:
+            raise ModelError("it changes the shape, so that it is not a function of each entry")
+        self.wiring.leave_out(
+            call.function, (), f"unknown operation in {self.path!r}, taken as element-wise"
+        )
+        return signal
+
+    def _call_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any) -> Any:
+        self._stack.append((self._names.get(id(module), ""), module))
+        try:
+            rule = self.rules.module(module)
+            if rule is not None and any(is_traced(value) for value in flat(args, kwargs)):
+                signal = rule(Call(self, type(module).__name__, args, kwargs))
+                if not isinstance(signal, Signal):
+                    return signal
+                like = next(value for value in flat(args, kwargs) if is_traced(value))
+                return self.made(signal, like)
+            for hook in module._forward_pre_hooks.values():
+                if isinstance(hook, WEIGHT_HOOKS):
+                    hook(module, args)
+            return module.forward(*args, **kwargs)
+        except (ModelError, InputError) as error:
+            raise self._located(error) from error
+        finally:
+            self._stack.pop()
+
+    def call_function(
+        self, rule: Callable[[Call], Any], name: str, args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        """Follow a function that has a rule of its own."""
+        try:
+            result = rule(Call(self, name, args, kwargs))
+        except (ModelError, InputError) as error:
+            raise self._located(error, name) from error
+        if not isinstance(result, Signal):
+            return result
+        like = next((v for v in flat(args, kwargs) if is_traced(v)), None)
+        if like is None:
+            like = next(v for v in flat(args, kwargs) if getattr(v, "is_floating_point", bool)())
+        return self.made(result, like)
+
+    def _located(self, error: ModelError | InputError, operation: str = "") -> ModelError:
+        """The error with the place at which it came, the innermost one."""
+        if getattr(error, "located", False):
+            return error  # type: ignore[return-value]
+        kind = type(error) if isinstance(error, UnknownOperationError) else ModelError
+        message = str(error) if kind is not ModelError else f"{self.place(operation)}: {error}"
+        located = kind(message)
+        located.located = True  # type: ignore[attr-defined]
+        return located
+
+    def _to_meta(self, value: Any) -> Any:
+        if is_traced(value):
+            return value.meta
+        if isinstance(value, torch.Tensor):
+            if id(value) not in self._metas:
+                # The tensor is kept, so that its id stays its own.
+                self._metas[id(value)] = (value, value.detach().to("meta"))
+            return self._metas[id(value)][1]
+        if isinstance(value, torch.device):
+            return torch.device("meta")
+        return value
+
+
+class _Functions(TorchFunctionMode):
+    """Hands functions that have rules of their own to a forward pass."""
+
+    def __init__(self, tracing: Tracing) -> None:
+        self.tracing = tracing
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        for value in flat(args, kwargs):
+            if isinstance(value, nn.Parameter):
+                self.tracing.touched.add(self.tracing.parameter(value))
+        rule = self.tracing.rules.function(func, args, kwargs or {})
+        if rule is not None:
+            name = getattr(func, "__name__", str(func))
+            return self.tracing.call_function(rule, name, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+
+def _write(call: Call, signals: Signal | list[Signal]) -> Any:
+    """What an operation in place does to its first argument."""
+    signal = signals if isinstance(signals, Signal) else signals[0]
+    target = call.args[0]
+    if isinstance(target, list | tuple):
+        target = target[0]
+    if is_traced(target):
+        base = target.meta._base
+        new = {term.group for term in signal.terms} - {t.group for t in target.signal.terms}
+        if new and base is not None and base.numel() != target.meta.numel():
+            raise ModelError(
+                f"{call.tracing.place(call.function)}: it writes into a part of a tensor; "
+                "build the tensor with torch.cat or torch.stack instead"
+            )
+        target.signal = signal
+        return target
+    if signal.terms:
+        raise ModelError(
+            f"{call.tracing.place(call.function)}: it writes values into a tensor that was made "
+            "without them; build the tensor with torch.cat or torch.stack instead"
+        )
+    return target
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return -id(tensor)
