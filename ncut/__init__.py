@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from ncut.analysis import AnalysisInterrupted, analyze
     from ncut.errors import InputError, MissingExtraError, ModelError, NcutError
     from ncut.extract import read_graph as graph
+    from ncut.extract.registry import register_operation
     from ncut.graphs import NeuronGraph
     from ncut.nulls import shuffle
     from ncut.nulls.multiple import adjusted_p_values
     from ncut.profiles import ProfileInterrupted, profile
     from ncut.report import Profile, Report, Verdict
     from ncut.spectral import cluster, normalized_cut, partition_measures
-    from ncut.types import Block, Clustering, Comparison, Layer, LeftOut
+    from ncut.types import Block, Clustering, Comparison, Layer, LeftOut, Parameter
     from ncut.verdicts import VerdictInterrupted, verdict
 
 _HOMES = {
@@ -46,6 +47,8 @@ _HOMES = {
     "Comparison": "types",
     "Layer": "types",
     "LeftOut": "types",
+    "Parameter": "types",
+    "register_operation": "extract.registry",
     "VerdictInterrupted": "verdicts",
     "verdict": "verdicts",
 }
@@ -62,6 +65,7 @@ __all__ = [
     "ModelError",
     "NcutError",
     "NeuronGraph",
+    "Parameter",
     "Profile",
     "ProfileInterrupted",
     "Report",
@@ -74,6 +78,7 @@ __all__ = [
     "normalized_cut",
     "partition_measures",
     "profile",
+    "register_operation",
     "shuffle",
     "verdict",
 ]

@@ -50,7 +50,8 @@ app = typer.Typer(
 Model = Annotated[
     Path,
     typer.Argument(
-        help="A file with weights: .npz, .pt, .pth or .safetensors.",
+        help="A model: .onnx, .keras, .h5, a Hugging Face folder, weights as .npz, .pt, .pth or "
+        ".safetensors, or an architecture such as torchvision:resnet50 with --weights.",
         show_default=False,
     ),
 ]
@@ -67,6 +68,32 @@ Norm = Annotated[
         help="How a convolution kernel becomes one edge weight: 'l1', 'l2' or 'column-sum'.",
         show_default="l1",
     ),
+]
+Residual = Annotated[
+    str | None,
+    typer.Option(
+        help="What a residual sum is: 'readers' (inputs of each reader are vertices) or 'stream' "
+        "(its channels are vertices once).",
+        show_default="stream with attention, else readers",
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of the weight arrays of a chain in order, separated by commas.",
+        show_default="inferred",
+    ),
+]
+Unknown = Annotated[
+    str | None,
+    typer.Option(
+        help="Unknown operations of a model: 'error', or 'elementwise' to take them as functions "
+        "of each entry.",
+        show_default="error",
+    ),
+]
+WeightFile = Annotated[
+    Path | None, typer.Option(help="The weights of an architecture that is given by name.")
 ]
 Shuffles = Annotated[int, typer.Option(min=0, help="Shuffled networks to compare with.")]
 NullModel = Annotated[
@@ -144,8 +171,19 @@ def demo(
 
 
 @app.command()
-def info(model: Model, scope: Scope = None, norm: Norm = None) -> None:
-    """Show the graph of a model without clustering it: layers, blocks, what was left out.
+def info(
+    model: Model,
+    scope: Scope = None,
+    norm: Norm = None,
+    residual: Residual = None,
+    layers: Layers = None,
+    unknown: Unknown = None,
+    weights: WeightFile = None,
+    dot: Annotated[
+        Path | None, typer.Option(help="Write its layers and blocks for Graphviz.")
+    ] = None,
+) -> None:
+    """Show the graph of a model without clustering it: layers, blocks, what became of each weight.
 
     And what `ncut analyze` would cost, in time and memory.
     """
@@ -155,8 +193,15 @@ def info(model: Model, scope: Scope = None, norm: Norm = None) -> None:
     from ncut.threads import n_threads
 
     with _warnings_in_one_line():
-        graph = ncut.graph(_existing(model), **_given(scope=scope, norm=norm))
+        graph = ncut.graph(
+            _existing(model), **_graph_options(scope, norm, residual, layers, unknown, weights)
+        )
         print_graph(graph)
+    if dot:
+        from ncut.report.files import check_output, write_text
+
+        check_output(dot, model)
+        write_text(dot, graph.to_dot())
     cost = estimate(graph)
     what = f"ncut analyze with 50 shuffles and k = 12 on {n_threads(None)} threads"
     print_cost(cost.seconds, cost.peak_bytes, what)
@@ -186,6 +231,10 @@ def analyze(
     seed: Seed = 0,
     scope: Scope = None,
     norm: Norm = None,
+    residual: Residual = None,
+    layers: Layers = None,
+    unknown: Unknown = None,
+    weights: WeightFile = None,
     solver: Solver = "auto",
     n_init: Annotated[
         str | None,
@@ -221,7 +270,7 @@ def analyze(
         "n_init": None if n_init is None else _count_or_auto(n_init),
         "level": level,
         "threads": threads,
-        **_given(scope=scope, norm=norm),
+        **_graph_options(scope, norm, residual, layers, unknown, weights),
     }
     counted = None if shuffles is None else _count_or_auto(shuffles)
     _existing(model)
@@ -265,6 +314,10 @@ def profile(
     seed: Seed = 0,
     scope: Scope = None,
     norm: Norm = None,
+    residual: Residual = None,
+    layers: Layers = None,
+    unknown: Unknown = None,
+    weights: WeightFile = None,
     solver: Solver = "auto",
     threads: Threads = None,
     json: Json = None,
@@ -291,7 +344,7 @@ def profile(
                 solver=solver,
                 threads=threads,
                 progress=progress,
-                **_given(scope=scope, norm=norm),
+                **_graph_options(scope, norm, residual, layers, unknown, weights),
             )
         except ncut.ProfileInterrupted as stopped:
             found, interrupted = stopped.profile, True
@@ -405,12 +458,28 @@ def _demo_report(name: str, shuffles: int, threads: int | None) -> Report:
 
 
 def _existing(model: Path) -> Path:
-    if not model.exists():
+    from ncut.extract.named import is_named
+
+    if not is_named(model) and not model.exists():
         raise ModelError(f"{model}: no such file")
     return model
 
 
-def _given(**options: str | int | None) -> dict[str, Any]:
+def _graph_options(
+    scope: str | None,
+    norm: str | None,
+    residual: str | None,
+    layers: str | None,
+    unknown: str | None,
+    weights: Path | None,
+) -> dict[str, Any]:
+    """How to read a model, as far as that was said."""
+    given = {"scope": scope, "norm": norm, "residual": residual, "unknown": unknown}
+    names = None if layers is None else [name.strip() for name in layers.split(",")]
+    return _given(**given, layers=names, weights=weights)
+
+
+def _given(**options: Any) -> dict[str, Any]:
     """The options that were given; the others keep the library's defaults."""
     return {name: value for name, value in options.items() if value is not None}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -14,7 +15,7 @@ from ncut.extract.by_reader import by_reader
 from ncut.extract.by_stream import by_stream
 from ncut.extract.layout import Edges, Layout
 from ncut.extract.magnitudes import Norm, of_weight
-from ncut.extract.wiring import Operation, Wiring
+from ncut.extract.wiring import Operation, Residual, Wiring
 from ncut.graphs import NeuronGraph, build_graph
 from ncut.types import Block, Initial, Parameter
 
@@ -32,11 +33,15 @@ SINGLE_MATRIX_HINT = (
 )
 
 
-def check_options(scope: str, norm: str) -> None:
-    """Refuse an unknown scope or norm."""
+def check_options(
+    scope: str, norm: str, residual: str | None = None, unknown: str = "error"
+) -> None:
+    """Refuse an unknown scope, norm, convention of sums or way with unknown operations."""
     for option, value, known in (
         ("scope", scope, get_args(Scope)),
         ("norm", norm, get_args(Norm)),
+        ("residual", residual or "readers", get_args(Residual)),
+        ("unknown", unknown, ("error", "elementwise")),
     ):
         if value not in known:
             names = " or ".join(repr(choice) for choice in known)
@@ -87,6 +92,8 @@ def assemble(
         raise InputError(f"{prefix}no weights found")
     convolutional = scope == "paper" and _is_convolutional(wiring)
     kept = _channels(weighted, wiring) if convolutional else set(weighted)
+    unread = _unread(weighted, wiring)
+    kept -= unread
     if len(kept) < 2:
         raise InputError(prefix + _too_short(weighted, convolutional))
     layout = (by_reader if wiring.residual == "readers" else by_stream)(
@@ -100,8 +107,9 @@ def assemble(
         ((edges.source, edges.target, edges.weights(), edges.label) for edges in layout.edges),
         name=name,
     )
+    wiring.finish()
     for operation in weighted:
-        _note_left_out(wiring, operation, kept, layout, convolutional)
+        _note_left_out(wiring, operation, kept, unread, layout, convolutional)
     graph = _with_roles(graph, layout, wiring, norm, initial)
     return replace(
         graph,
@@ -128,6 +136,19 @@ def _channels(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
     return kept
 
 
+def _unread(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
+    """Operations whose neurons reach nothing: biases of attention scores, auxiliary heads."""
+    read = wiring.joined | wiring.merging.sums
+    read |= {p.group for o in wiring.operations if o.weight is None for p in o.parts}
+    unread = set()
+    for operation in reversed(weighted):
+        if operation.writes in read:
+            read |= {part.group for part in operation.parts}
+        else:
+            unread.add(operation)
+    return unread
+
+
 def _branches(wiring: Wiring) -> bool:
     """Whether neurons reach other layers by several ways, so that none is all they have."""
     read = [part.group for operation in wiring.operations for part in operation.parts]
@@ -142,7 +163,7 @@ def _with_weights(layout: Layout, wiring: Wiring) -> Iterator[Edges]:
         if operation not in empty:
             weight = operation.weight
             assert weight is not None
-            empty[operation] = not (weight[0].any() or weight.any())
+            empty[operation] = not (weight[:1, :8].any() or weight.any())
             if empty[operation]:
                 wiring.leave_out(operation.name, weight.shape, "all its weights are zero")
                 layout.placed.add(operation)
@@ -154,19 +175,20 @@ def _note_left_out(
     wiring: Wiring,
     operation: Operation,
     kept: set[Operation],
+    unread: set[Operation],
     layout: Layout,
     convolutional: bool,
 ) -> None:
     assert operation.weight is not None
     shape = operation.weight.shape
-    if operation not in kept:
+    if operation not in kept and operation not in unread:
         wiring.leave_out(operation.name, shape, "fully connected layer (scope='paper')")
     elif operation not in layout.placed:
         from_image = convolutional and all(part.group in wiring.inputs for part in operation.parts)
         reason = (
             "edges from the image's channels (scope='paper')"
             if from_image
-            else "nothing that is in the graph reads its outputs"
+            else "nothing that is in the graph reads what it writes"
         )
         wiring.leave_out(operation.name, shape, reason)
 
@@ -197,6 +219,9 @@ def _with_roles(
         _with_tie(block, edges, ties, landed[edges.operation] > 1, norm, initial)
         for block, edges in zip(graph.blocks, order, strict=True)
     ]
+    # The other copy may be outside of the graph: a tie takes two.
+    n_tied = Counter(block.tie for block in blocks)
+    blocks = [b if n_tied[b.tie] > 1 else replace(b, tie="", tie_transposed=False) for b in blocks]
     return replace(graph, layers=tuple(layers), blocks=tuple(blocks))
 
 
@@ -242,10 +267,15 @@ def _initial(edges: Edges, norm: str) -> Initial | None:
 def _ties(operations: Sequence[Operation]) -> list[tuple[str, bool] | None]:
     """For each operation that has the weights of others, the first's name, and if transposed."""
     ties: list[tuple[str, bool] | None] = [None] * len(operations)
+    alike: dict[tuple[Any, ...], list[int]] = {}
     for at, operation in enumerate(operations):
         weight = operation.weight
         assert weight is not None
-        for before, first in enumerate(operations[:at]):
+        # Weights that are the same, or each other's transposes, begin with the same number.
+        begins = (tuple(sorted(weight.shape)), float(weight[(0,) * weight.ndim]))
+        earlier = alike.setdefault(begins, [])
+        for before in earlier:
+            first = operations[before]
             if ties[before] is not None and ties[before] != (first.name, False):
                 continue  # a copy itself: its original has been compared
             assert first.weight is not None
@@ -255,21 +285,25 @@ def _ties(operations: Sequence[Operation]) -> list[tuple[str, bool] | None]:
                 continue
             ties[before], ties[at] = (first.name, False), (first.name, transposed)
             break
+        earlier.append(at)
     return ties
 
 
 def _equal(first: NDArray[np.floating], second: NDArray[np.floating]) -> bool:
     """Whether two arrays of weights are the same; weights trained apart never are."""
-    if first.shape != second.shape or not np.array_equal(first[0], second[0]):
+    if first.shape != second.shape or not np.array_equal(first[:1, :8], second[:1, :8]):
         return False
-    return np.array_equal(first, second)
+    places = [array.__array_interface__["data"][0] for array in (first, second)]
+    same_memory = places[0] == places[1] and first.strides == second.strides
+    return (same_memory and first.dtype == second.dtype) or np.array_equal(first, second)
 
 
 def _left_out(wiring: Wiring, parameters: Mapping[str, tuple[int, ...]]) -> tuple[Any, ...]:
     known = {item.name for item in wiring.left_out}
     for name, shape in parameters.items():
         # Biases and other vectors have no edges.
-        used = name in wiring.placed or name in wiring.ignored or name in known
+        layer = name.rpartition(".")[0]
+        used = name in wiring.placed or name in wiring.ignored or known & {name, layer}
         if len(shape) >= 2 and not used:
             wiring.leave_out(name, shape, "the forward pass does not use it")
     return tuple(wiring.left_out)
@@ -285,7 +319,8 @@ def _parameters(wiring: Wiring, parameters: Mapping[str, tuple[int, ...]]) -> tu
         if reason is None and name in wiring.placed:
             found.append(Parameter(name, shape, True, wiring.placed[name]))
         else:
-            role = reason or wiring.ignored.get(name) or "not used"
+            vector = "a bias or another vector" if len(shape) < 2 else "not used"
+            role = reason or wiring.ignored.get(name) or vector
             found.append(Parameter(name, shape, False, role))
     return tuple(found)
 

@@ -143,19 +143,26 @@ def _connect(
             layout.placed.add(operation)
             layout.edges.append(
                 Edges(
-                    *(own.position, reading.position, operation.name, operation, group_rows),
-                    _block(rows, units, scale, norm),
-                    whole and units.shape[1] == 1,
+                    source=own.position,
+                    target=reading.position,
+                    label=operation.name,
+                    operation=operation,
+                    grouped=group_rows,
+                    weights=_block(rows, units, scale, norm),
+                    whole=whole and units.shape[1] == 1,
                 )
             )
             if operation.within is not None:
                 within = operation.within
                 layout.edges.append(
                     Edges(
-                        *(reading.position, reading.position),
-                        *(f"{operation.name} (recurrent)", operation, group_rows),
-                        _within(within, units, scale, norm),
-                        False,
+                        source=reading.position,
+                        target=reading.position,
+                        label=f"{operation.name} (recurrent)",
+                        operation=operation,
+                        grouped=group_rows,
+                        weights=_within(within, units, scale, norm),
+                        whole=False,
                     )
                 )
 

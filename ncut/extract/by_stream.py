@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,35 +161,61 @@ def _connect(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> N
     if operation.within is not None:
         for position, landed in landings:
             _connect_within(plan, operation, position, landed)
-    for source, group_rows, scale in _sources(plan, operation, rows):
+    shared = _Shared()
+    for source in _sources(plan, operation, rows):
         for position, landed in landings:
             straight = np.array_equal(landed, np.arange(n_out))
+            within = source.position == position
             plan.layout.placed.add(operation)
             plan.layout.edges.append(
                 Edges(
-                    *(source, position, operation.name, operation, group_rows),
-                    _block(plan, operation, group_rows, scale, landed, source == position),
-                    straight and source != position,
+                    *(source.position, position, operation.name, operation, source.grouped),
+                    _block(plan, operation, source, landed, shared, within=within),
+                    straight and not within,
                 )
             )
+
+
+class _Shared:
+    """Blocks of one operation that are the same: made once, and kept until their last use."""
+
+    def __init__(self) -> None:
+        self._uses: dict[tuple[Any, ...], int] = {}
+        self._made: dict[tuple[Any, ...], Weights] = {}
+
+    def expect(self, key: tuple[Any, ...]) -> None:
+        """Announce a use."""
+        self._uses[key] = self._uses.get(key, 0) + 1
+
+    def use(self, key: tuple[Any, ...], make: Callable[[], Weights]) -> Weights:
+        """The block of a key, made if it is not there."""
+        block = self._made.pop(key, None)
+        block = make() if block is None else block
+        self._uses[key] -= 1
+        if self._uses[key] > 0:
+            self._made[key] = block
+        return block
 
 
 def _block(
     plan: _Plan,
     operation: Operation,
-    group_rows: Callable[[Weights], Weights],
-    scale: Scale | None,
+    source: _Source,
     landed: Units,
+    shared: _Shared,
+    *,
     within: bool,
 ) -> Callable[[], Weights]:
-    def weights() -> Weights:
-        matrix = with_rows_scaled(magnitudes(operation, plan.norm), scale)
+    def make() -> Weights:
+        matrix = with_rows_scaled(magnitudes(operation, plan.norm), source.scale)
         assert operation.writes is not None
         matrix = with_columns_scaled(matrix, plan.column_scales.get(operation.writes))
-        block = columns_taken(group_rows(matrix), landed[:, None], plan.norm)
+        block = columns_taken(source.grouped(matrix), landed[:, None], plan.norm)
         return both_ways(block) if within else block
 
-    return weights
+    key = (*source.key, landed.tobytes(), within)
+    shared.expect(key)
+    return lambda: shared.use(key, make)
 
 
 def _connect_within(plan: _Plan, operation: Operation, position: int, landed: Units) -> None:
@@ -227,27 +253,56 @@ def _landings(plan: _Plan, group: Group) -> list[tuple[int, Units]]:
     return list(found.items())
 
 
-def _sources(
-    plan: _Plan, operation: Operation, rows: dict[Operation, int]
-) -> list[tuple[int, Callable[[Weights], Weights], Scale | None]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Source:
+    """A layer that an operation reads.
+
+    Attributes
+    ----------
+    position : int
+        The layer's position.
+    grouped : callable
+        Groups the rows of a matrix by the layer's vertices.
+    scale : ndarray of float64, shape (n_in,), optional
+        Factors of the rows.
+    places : ndarray of int64, optional
+        The vertices of each row, and how many there are; None if they are the rows.
+    """
+
+    position: int
+    grouped: Callable[[Weights], Weights]
+    scale: Scale | None = None
+    places: NDArray[np.int64] | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for sources that make the same of a matrix."""
+        arrays = (self.scale, self.places)
+        return tuple(None if array is None else array.tobytes() for array in arrays)
+
+
+def _sources(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> list[_Source]:
     """Layers that an operation reads, how its inputs are grouped there, and their factors."""
     layers = plan.layout.layers
     if operation.kind == "embedding":
-        return [(rows[operation], lambda matrix: matrix, None)] if operation in rows else []
-    found: list[tuple[int, Callable[[Weights], Weights], Scale | None]] = []
+        return [_Source(rows[operation], lambda matrix: matrix)] if operation in rows else []
+    found: list[_Source] = []
     for part in operation.parts:
         scale = _row_scale(plan, part)
         key = (part.group, operation.n_in)
         if key in plan.input_layers:
             position = plan.input_layers[key]
             _mark(layers[position], operation, part.units[:, 0])
-            found.append((position, lambda matrix: matrix, scale))
+            found.append(_Source(position, lambda matrix: matrix, scale))
             continue
         positions, places = plan.vertices(part.group, part.units)
         for position in np.unique(positions[positions >= 0]):
             here = np.where(positions == position, places, -1)
             _mark(layers[int(position)], operation, here[:, 0])
-            found.append((int(position), _grouping(plan, here, layers[int(position)].size), scale))
+            layer = layers[int(position)]
+            places = np.append(here, layer.size)
+            grouped = _grouping(plan, here, layer.size)
+            found.append(_Source(int(position), grouped, scale, places))
     return found
 
 

@@ -126,12 +126,14 @@ def _follow(wiring: Wiring, signal: Signal, layer: ChainLayer) -> Signal:
     if layer.input_scale is not None:
         repeats = layer.n_in // layer.input_scale.size
         signal = wiring.scale(signal, np.repeat(layer.input_scale, repeats))
-    names = {"name": layer.name, "module": layer.name, "parameters": layer.parameters}
+    name, parameters = layer.name, layer.parameters
     if layer.kind == "conv":
-        shape = (1, layer.n_out)
-        signal = wiring.convolution(signal, layer.weight, shape, groups=layer.groups, **names)
+        signal = wiring.convolution(
+            signal, layer.weight, (1, layer.n_out),
+            name=name, groups=layer.groups, parameters=parameters, module=name,
+        )  # fmt: skip
     else:
-        signal = wiring.linear(signal, layer.weight, **names)
+        signal = wiring.linear(signal, layer.weight, name=name, parameters=parameters, module=name)
     if layer.output_scale is not None:
         signal = wiring.scale(signal, layer.output_scale)
     return wiring.activation(signal, homogeneous=layer.rescalable)

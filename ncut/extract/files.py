@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ _SAFETENSORS_DTYPES = {
     **{"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"},
     **{"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"},
 }
+_Content = TypeVar("_Content")
 _PICKLED_OBJECT = re.compile(r"GLOBAL (\w+(?:\.\w+)+)")
 _LOAD_IT_YOURSELF = (
     "If you trust the file, load it yourself and pass the module or its state dict, or save "
@@ -61,6 +62,21 @@ def read_file(path: Path) -> NeuronGraph | Mapping[str, Any]:
     read = READERS.get(path.suffix.lower())
     if read is None:
         raise ModelError(f"{path}: cannot read this kind of file; known are {', '.join(READERS)}")
+    return _guarded(read, path, path.suffix.lower())
+
+
+def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of a file in the safetensors format, as views of the memory-mapped file.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged or truncated.
+    """
+    return _guarded(_read_safetensors, path, ".safetensors")
+
+
+def _guarded(read: Callable[[Path], _Content], path: Path, kind: str) -> _Content:
     try:
         return read(path)
     except (ModelError, MissingExtraError):
@@ -68,8 +84,7 @@ def read_file(path: Path) -> NeuronGraph | Mapping[str, Any]:
     except Exception as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ModelError(
-            f"{path}: cannot be read as {path.suffix.lower()} (truncated, or another kind of "
-            f"file?): {reason}"
+            f"{path}: cannot be read as {kind} (truncated, or another kind of file?): {reason}"
         ) from error
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ Norm = Literal["l1", "l2", "column-sum"]
 
 CHUNK = 2**20
 """Entries of 16 bits that are scaled at a time, in 32 bits."""
+
+LARGE = 2**18
+"""Entries from which on a matrix of 16 bits stays one when it is scaled."""
 
 DENSE_GROUPS = 2**16
 """Grouped convolutions are kept dense up to so many pairs of channels."""
@@ -33,7 +37,7 @@ def of_weight(
     # Infinite and NaN entries are not an error here: the graph reports them by layer.
     with np.errstate(invalid="ignore", over="ignore"):
         if kind != "conv":
-            return np.abs(weight)
+            return _absolute(weight)
         if weight.itemsize == 2:
             weight = weight.astype(np.float32)
         if norm == "column-sum":
@@ -41,6 +45,43 @@ def of_weight(
         else:
             slices = _norm(np.abs(weight).reshape(*weight.shape[:2], -1), norm, axis=2)
     return slices.T if groups == 1 else _block_diagonal(slices, groups)
+
+
+def _absolute(weight: NDArray[np.floating]) -> NDArray[np.floating]:
+    """|w|, in the order that the weights have in memory, whose files need not stay in it."""
+    if weight.itemsize != 2:
+        result = np.asarray(np.abs(weight))
+    else:
+        # The first bit is the sign.
+        bits = weight if weight.flags.c_contiguous else weight.T
+        if bits.flags.c_contiguous:
+            positive = np.bitwise_and(bits.view(np.uint16), np.uint16(0x7FFF)).view(weight.dtype)
+            result = positive if bits is weight else positive.T
+        else:
+            result = np.asarray(np.abs(weight))
+    forget(weight)
+    return result
+
+
+def forget(array: NDArray[np.generic]) -> None:
+    """Let go of the memory that holds a part of a file, of an array that is mapped from one.
+
+    The values stay where they are in the file, and are read again when they are asked for.
+    """
+    mapped: object = array
+    while mapped is not None and not isinstance(mapped, np.memmap):
+        mapped = getattr(mapped, "base", None)
+    # What was written to a private copy would be lost.
+    if mapped is None or mapped.mode != "r" or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    pages = mapped._mmap
+    if not isinstance(pages, mmap.mmap):
+        return
+    start = np.frombuffer(pages, dtype=np.uint8).__array_interface__["data"][0]
+    low, high = (int(end) - start for end in np.lib.array_utils.byte_bounds(array))
+    low -= low % mmap.PAGESIZE
+    if high > low:
+        pages.madvise(mmap.MADV_DONTNEED, low, min(high, len(pages)) - low)
 
 
 def with_rows_scaled(matrix: Weights, factors: NDArray[np.float64] | None) -> Weights:
@@ -67,7 +108,7 @@ def rows_grouped(matrix: Weights, places: NDArray[np.int64], n: int, norm: str) 
     per_row, rest = divmod(places.size, max(n, 1))
     even = rest == 0 and np.array_equal(places, np.repeat(np.arange(n), per_row))
     if even and isinstance(matrix, np.ndarray):
-        stacked = _wide(matrix).reshape(n, per_row, matrix.shape[1])
+        stacked = _wide_array(matrix).reshape(n, per_row, matrix.shape[1])
         with np.errstate(invalid="ignore", over="ignore"):
             return _norm(stacked, norm, axis=1)
     from scipy import sparse
@@ -113,7 +154,7 @@ def transposed(matrix: Weights) -> Weights:
 def both_ways(matrix: Weights) -> Weights:
     """Edges within a layer: both directions of a pair together, above the diagonal alone."""
     if isinstance(matrix, np.ndarray):
-        wide = _wide(matrix)
+        wide = _wide_array(matrix)
         return np.triu(wide + wide.T, k=1)
     from scipy import sparse
 
@@ -134,7 +175,7 @@ def _spread_rows(matrix: Weights, places: NDArray[np.int64], n: int) -> Weights:
     return sparse.csr_array(picks @ matrix)
 
 
-def _summed(matrix: Weights, total: Callable[[Weights], Weights], norm: str) -> Weights:
+def _summed(matrix: Any, total: Callable[[Any], Any], norm: str) -> Weights:
     """A sum of rows or columns, or the root of the sum of their squares."""
     with np.errstate(invalid="ignore", over="ignore"):
         if norm != "l2":
@@ -142,30 +183,39 @@ def _summed(matrix: Weights, total: Callable[[Weights], Weights], norm: str) -> 
         return _contiguous(np.sqrt(total(matrix * matrix)))
 
 
-def _contiguous(matrix: Weights) -> Weights:
-    return np.ascontiguousarray(matrix) if isinstance(matrix, np.ndarray) else matrix.tocsr()
+def _contiguous(matrix: Any) -> Weights:
+    if isinstance(matrix, np.ndarray):
+        return np.ascontiguousarray(matrix)
+    made: Weights = matrix.tocsr()
+    return made
 
 
 def _scaled(matrix: Weights, factors: NDArray[np.float64]) -> Weights:
     """The matrix times factors that broadcast to it; 16 bits stay where they hold the result."""
     with np.errstate(invalid="ignore", over="ignore"):
         if not isinstance(matrix, np.ndarray):
-            return matrix.multiply(factors.astype(matrix.dtype)).tocsr()
+            return _contiguous(matrix.multiply(factors.astype(matrix.dtype)))
         if matrix.itemsize > 2:
             return np.asarray(matrix * factors.astype(matrix.dtype))
         factors = np.broadcast_to(factors.astype(np.float32), matrix.shape)
-        if matrix.size < CHUNK:
+        if matrix.size < LARGE:
             return np.asarray(matrix.astype(np.float32) * factors)
-        result = np.empty(matrix.shape, dtype=matrix.dtype)
-        step = max(CHUNK // matrix.shape[1], 1)
-        for start in range(0, matrix.shape[0], step):
+        result = np.empty_like(matrix)
+        turned = not matrix.flags.c_contiguous
+        ours, theirs, made = (m.T if turned else m for m in (matrix, factors, result))
+        step = max(CHUNK // ours.shape[1], 1)
+        for start in range(0, ours.shape[0], step):
             rows = slice(start, start + step)
-            result[rows] = matrix[rows].astype(np.float32) * factors[rows]
+            made[rows] = ours[rows].astype(np.float32) * theirs[rows]
     return result
 
 
-def _wide(matrix: Weights) -> Weights:
+def _wide(matrix: Weights) -> Any:
     return matrix.astype(np.float32) if matrix.dtype.itemsize == 2 else matrix
+
+
+def _wide_array(matrix: NDArray[np.floating]) -> NDArray[np.floating]:
+    return matrix.astype(np.float32) if matrix.itemsize == 2 else matrix
 
 
 def _block_diagonal(slices: NDArray[np.floating], groups: int) -> Weights:

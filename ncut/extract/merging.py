@@ -117,12 +117,21 @@ class Merging:
         same = roots[0] == roots[1]
         if not same.all():
             one_to_one = all(np.unique(side).size == len(pairs) for side in roots)
-            if not one_to_one or np.intersect1d(*roots).size or first.group is second.group:
+            if (
+                not one_to_one
+                or np.intersect1d(roots[0], roots[1]).size
+                or first.group is second.group
+            ):
                 return first, second
             self._unite(first.group, pairs[:, 0], second.group, pairs[:, 1])
             self.sums |= {first.group, second.group}
             first, second = self._unscaled(first), self._unscaled(second)
             first = replace(first, homogeneous=False)
+        elif first.homogeneous is not second.homogeneous:
+            # x + f(x) commutes with factors where f does.
+            known = None not in (first.homogeneous, second.homogeneous)
+            either = False in (first.homogeneous, second.homogeneous)
+            first = replace(first, homogeneous=False if known or either else None)
         if np.array_equal(both, theirs != NOTHING):
             return first, None
         rest: Units = np.where(both, NOTHING, theirs)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,8 +16,47 @@ from ncut.extract.assemble import SINGLE_MATRIX_HINT, assemble, check_options
 from ncut.extract.chain import ChainLayer, chain_to_graph, with_depthwise_groups
 from ncut.extract.files import UNORDERED, read_file, read_npy
 from ncut.extract.modules import is_module
+from ncut.extract.named import is_named, load_named
+from ncut.extract.sklearn_model import is_sklearn_mlp
 from ncut.extract.state_dict import read_arrays
 from ncut.graphs import NeuronGraph, from_adjacency
+
+if TYPE_CHECKING:
+    from ncut.extract.wiring import Residual, Wiring
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How to read a model; each of them only means something for some kinds."""
+
+    scope: str = "paper"
+    norm: str = "l1"
+    layers: Sequence[str] | None = None
+    name: str | None = None
+    initial: bool = False
+    residual: str | None = None
+    example_inputs: Any = None
+    unknown: str = "error"
+    weights: str | Path | None = None
+
+    def refuse(self, what: str, *names: str) -> None:
+        """Refuse options that have no effect on a kind of model."""
+        for field in fields(self):
+            if field.name in names and getattr(self, field.name) != field.default:
+                raise InputError(f"{field.name}: has no effect on {what}; leave it out")
+
+    def assembled(
+        self, wiring: Wiring, name: str, parameters: Mapping[str, tuple[int, ...]]
+    ) -> NeuronGraph:
+        """The graph of a forward pass that was followed."""
+        return assemble(
+            wiring,
+            scope=self.scope,
+            norm=self.norm,
+            name=name if self.name is None else self.name,
+            parameters=parameters,
+            initial=self.initial,
+        )
 
 
 def read_graph(
@@ -28,31 +67,39 @@ def read_graph(
     layers: Sequence[str] | None = None,
     name: str | None = None,
     initial: bool = False,
-    residual: str | None = None,
+    residual: Residual | None = None,
     example_inputs: Any = None,
-    unknown: str = "error",
+    unknown: Literal["error", "elementwise"] = "error",
+    weights: str | Path | None = None,
 ) -> NeuronGraph:
     """Turn a model into the weighted, undirected graph of its neurons.
 
     Vertices are neurons, or the channels of convolutions; the weight of an edge is |w|, or the
     norm of the slice of the kernel between two channels. Biases are ignored. A batch norm
-    with running statistics multiplies the weights by gamma / sqrt(running_var + eps).
+    with running statistics multiplies the weights by gamma / sqrt(running_var + eps), other
+    norms by gamma. What is an edge in residual networks, attention and recurrent layers, and
+    what of a model's parameters is left out: docs/models.md.
 
     Parameters
     ----------
-    model : NeuronGraph, sparse matrix, sequence, torch.nn.Module, mapping, str or Path
-        - a `NeuronGraph`, returned as it is;
-        - a symmetric scipy sparse adjacency matrix, shape (n, n);
+    model : torch.nn.Module, str or Path, sequence, mapping, and others
+        - a `torch.nn.Module`, of torchvision, timm, transformers or your own: its forward pass
+          runs once on tensors without data;
+        - a path to an ONNX model (`.onnx`), a Keras model (`.keras`, `.h5`), a folder of a
+          Hugging Face transformer (`config.json` and `.safetensors` files), or named arrays
+          (`.npz`, `.pt`, `.pth`, `.safetensors`), or an `.npz` that `NeuronGraph.save` wrote;
+        - an architecture by name, `"torchvision:resnet50"` or `"timm:resnet50"`, with `weights`;
+        - a fitted `MLPClassifier` or `MLPRegressor` of scikit-learn;
         - a sequence of weight arrays of a chain, (fan_in, fan_out) matrices, or convolutions
           (out, in, positions...), or paths of `.npy` files that hold one each (they are
           memory-mapped); the order is that of the layers;
-        - a `torch.nn.Module` whose forward pass is a chain of layers;
         - a mapping from names to arrays, such as a state dict;
-        - a path to an `.npz`, `.pt`, `.pth` or `.safetensors` file of named arrays, or to an
-          `.npz` that `NeuronGraph.save` wrote.
+        - a symmetric scipy sparse adjacency matrix, shape (n, n);
+        - a `NeuronGraph`, returned as it is.
     scope : {"paper", "all"}
-        `"paper"`: every neuron of a network without convolutions; with convolutions their
-        output channels alone. `"all"`: every neuron and channel.
+        `"paper"`: every neuron; of a convolutional network (without attention or recurrent
+        layers) the channels that its convolutions write, so that the edges from the image and
+        the fully connected layers at the end are left out. `"all"`: every neuron and channel.
     norm : {"l1", "l2", "column-sum"}
         Norm of a kernel slice: the sum of its magnitudes, its Euclidean norm, or the largest sum
         of a column's magnitudes, which the paper's code takes for the first.
@@ -64,6 +111,20 @@ def read_graph(
     initial : bool, default False
         Also record what each layer's weights are like as its `reset_parameters` makes them, which
         the null model "init" needs; torch modules only, and graphs that were read so.
+    residual : {"readers", "stream"}, optional
+        What a residual sum is. `"readers"`: the inputs of each layer that reads it are vertices
+        of their own, and every layer that writes a part of the sum connects to each of them, as
+        in the paper. `"stream"`: its channels are vertices once, to which all its writers and
+        readers connect. By default "stream" for models with attention, else "readers".
+    example_inputs : tensor, tuple or mapping, optional
+        Arguments of a torch module's forward pass. Of floating-point tensors only the shape and
+        the type matter. By default they are guessed from its first layers, or its configuration.
+    unknown : {"error", "elementwise"}
+        What to do with an operation that is not known: refuse it, or take it for a function of
+        each entry alone, which is then listed in `left_out`. `ncut.register_operation` declares
+        what an operation does.
+    weights : str or Path, optional
+        A file with the weights of an architecture that is given by name.
 
     Raises
     ------
@@ -71,7 +132,8 @@ def read_graph(
         If an argument is unknown or does not apply to this kind of model, there are fewer than
         two weight layers, successive layers do not fit, or weights are not finite or all zero.
     ModelError
-        If the model is not a chain of known operations, or a file cannot be read.
+        If the model has an operation that is not known, its forward pass depends on the data or
+        fails, or a file cannot be read.
     MissingExtraError
         If reading needs a package that is not installed.
 
@@ -84,64 +146,122 @@ def read_graph(
     >>> [layer.size for layer in graph.layers]
     [4, 3, 2]
     """
-    check_options(scope, norm)
-    traced = {"residual": residual, "example_inputs": example_inputs, "unknown": unknown}
+    check_options(scope, norm, residual, unknown)
+    options = _Options(
+        *(scope, norm, layers, name, initial, residual, example_inputs, unknown, weights)
+    )
     if initial and not (is_module(model) or _has_initial(model)):
         raise InputError(
             "initial: only a torch module tells how its layers are initialized, got "
             f"{type(model).__name__}; null='init' needs that"
         )
+    if isinstance(model, str | Path) and is_named(model):
+        return _read_module(load_named(str(model), weights), options, Path(str(model)).name)
+    options.refuse("a model that is not given by name, as in 'torchvision:resnet50'", "weights")
     if isinstance(model, str | Path):
-        return _read_path(Path(model), scope, norm, layers, name)
+        return _read_path(Path(model), options)
+    if is_module(model):
+        return _read_module(model, options)
     if isinstance(model, NeuronGraph) or _is_sparse(model):
-        _refuse_chain_options("a graph", scope, norm, layers)
+        options.refuse(
+            "a graph", "scope", "norm", "layers", "residual", "example_inputs", "unknown"
+        )
         graph = model if isinstance(model, NeuronGraph) else from_adjacency(model)
         return graph if name is None else replace(graph, name=name)
+    options.refuse(f"a {type(model).__name__}", "residual", "example_inputs", "unknown")
     if isinstance(model, Mapping):
-        chain, left_out = read_arrays(model, where="the mapping", layers=layers)
+        chain, left_out, parameters = read_arrays(model, where="the mapping", layers=layers)
         default = "state dict"
     elif layers is not None:
+        raise InputError("layers: names the arrays of a file or mapping only")
+    elif is_sklearn_mlp(model):
+        from ncut.extract.sklearn_model import read_sklearn
+
+        wiring, parameters = read_sklearn(model)
+        return options.assembled(wiring, type(model).__name__, parameters)
+    else:
+        chain, left_out, default = _read_sequence(model), [], "weights"
+        parameters = {}
+    name = default if name is None else name
+    return chain_to_graph(
+        chain, scope=scope, norm=norm, name=name, left_out=left_out, parameters=parameters
+    )
+
+
+def _read_module(model: Any, options: _Options, name: str = "") -> NeuronGraph:
+    from ncut.extract.modules import unwrapped
+    from ncut.extract.traced.module import read_module
+
+    if options.layers is not None:
         raise InputError(
             "layers: names the arrays of a file or mapping only; pass model.state_dict() to "
             "choose layers of a module by name"
         )
-    elif is_module(model):
-        return _read_module(model, scope, norm, name, initial, traced)
-    else:
-        chain, left_out, default = _read_sequence(model), [], "weights"
-    name = default if name is None else name
-    return chain_to_graph(chain, scope=scope, norm=norm, name=name, left_out=left_out)
-
-
-def _read_module(
-    model: Any, scope: str, norm: str, name: str | None, initial: bool, traced: dict[str, Any]
-) -> NeuronGraph:
-    from ncut.extract.modules import unwrapped
-    from ncut.extract.traced.module import read_module
-
     inner = unwrapped(model)
-    wiring = read_module(inner, **traced)
-    return assemble(
-        wiring,
-        scope=scope,
-        norm=norm,
-        name=type(inner).__name__ if name is None else name,
-        parameters={key: tuple(value.shape) for key, value in inner.named_parameters()},
-        initial=initial,
+    wiring = read_module(
+        inner,
+        residual=options.residual,
+        example_inputs=options.example_inputs,
+        unknown=options.unknown,
+    )
+    parameters = {key: tuple(value.shape) for key, value in inner.named_parameters()}
+    return options.assembled(wiring, name or type(inner).__name__, parameters)
+
+
+def _read_path(path: Path, options: _Options) -> NeuronGraph:
+    options.refuse("a file", "example_inputs")
+    read = _whole_models(path)
+    if read is not None and (options.layers is None or read is _read_keras):
+        wiring, parameters = read(path, options)
+        return options.assembled(wiring, path.stem or path.name, parameters)
+    content = read_file(path)
+    if isinstance(content, NeuronGraph):
+        options.refuse(f"{path}, a saved graph", "scope", "norm", "layers", "residual", "unknown")
+        return content if options.name is None else replace(content, name=options.name)
+    options.refuse(f"{path}, a file of named arrays", "residual", "unknown")
+    ordered = path.suffix.lower() not in UNORDERED
+    chain, left_out, parameters = read_arrays(
+        content, where=str(path), layers=options.layers, ordered=ordered
+    )
+    return chain_to_graph(
+        chain,
+        scope=options.scope,
+        norm=options.norm,
+        name=path.stem if options.name is None else options.name,
+        left_out=left_out,
+        parameters=parameters,
     )
 
 
-def _read_path(
-    path: Path, scope: str, norm: str, layers: Sequence[str] | None, name: str | None
-) -> NeuronGraph:
-    content = read_file(path)
-    if isinstance(content, NeuronGraph):
-        _refuse_chain_options(f"{path}, a saved graph", scope, norm, layers)
-        return content if name is None else replace(content, name=name)
-    ordered = path.suffix.lower() not in UNORDERED
-    chain, left_out = read_arrays(content, where=str(path), layers=layers, ordered=ordered)
-    name = path.stem if name is None else name
-    return chain_to_graph(chain, scope=scope, norm=norm, name=name, left_out=left_out)
+def _whole_models(path: Path) -> Any:
+    """What reads a file (or folder) that tells how its layers are connected; None for others."""
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _read_folder
+    if suffix == ".onnx":
+        return _read_onnx
+    return _read_keras if suffix in (".keras", ".h5", ".hdf5") else None
+
+
+def _read_folder(path: Path, options: _Options) -> Any:
+    from ncut.extract.folder import read_folder
+
+    options.refuse("a folder", "unknown")
+    return read_folder(path, residual=options.residual)
+
+
+def _read_onnx(path: Path, options: _Options) -> Any:
+    from ncut.extract.onnx_model import read_onnx
+
+    return read_onnx(path, residual=options.residual, unknown=options.unknown)
+
+
+def _read_keras(path: Path, options: _Options) -> Any:
+    from ncut.extract.keras_file import read_keras
+
+    return read_keras(
+        path, residual=options.residual, unknown=options.unknown, layers=options.layers
+    )
 
 
 def _read_sequence(model: Any) -> list[ChainLayer]:
@@ -179,17 +299,6 @@ def _single_array(shape: tuple[int, ...]) -> str:
         f"model: a single array of shape {shape}; pass the weight matrices of the chain as a "
         f"list, [w0, w1, ...]; {SINGLE_MATRIX_HINT}"
     )
-
-
-def _refuse_chain_options(what: str, scope: str, norm: str, layers: Sequence[str] | None) -> None:
-    """Refuse options that say how to read weights where there are none to read."""
-    for option, value, default in (
-        ("scope", scope, "paper"),
-        ("norm", norm, "l1"),
-        ("layers", layers, None),
-    ):
-        if value != default:
-            raise InputError(f"{option}: has no effect on {what}; leave it out")
 
 
 def _is_sparse(model: Any) -> bool:

@@ -9,6 +9,7 @@ slicing and concatenating a tensor is the same operation on small arrays of inte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -26,6 +27,9 @@ NOTHING = -1
 
 MAX_SPLIT = 64
 """Neurons that are summed into one entry are kept apart up to so many."""
+
+MAX_LAID_OUT = 2**27
+"""Entries of the largest array of neurons that a reshape makes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -401,5 +405,7 @@ def _reshaped(
             full += [old[axis] for axis in before]
             target += [new[axis] for axis in after]
             grown = True
+    if grown and math.prod(full) > MAX_LAID_OUT:
+        raise ModelError(f"it lays out {math.prod(full)} neurons when it reshapes {old} to {new}")
     result = np.broadcast_to(array, full).reshape(target)
     return _compact(result) if grown else result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,8 @@ from ncut.extract.chain import ChainLayer, first_gap, normalization_scale, with_
 from ncut.types import LeftOut
 
 BATCH_NORM_EPS = 1e-5
+DEEP = 20
+"""Layers up to which a chain is taken for granted: VGG-19 has 19, ResNet-18 has 21."""
 CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model")
 
 _TORCH_WEIGHT = re.compile(r"(^|\.)weight(_orig)?$")
@@ -38,6 +41,7 @@ class _Found:
 
     layers: list[ChainLayer] = field(default_factory=list)
     norms: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    parameters: dict[str, tuple[str, ...]] = field(default_factory=dict)
     sequence: list[str] = field(default_factory=list)
     unknown: list[LeftOut] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -49,7 +53,7 @@ def read_arrays(
     where: str,
     layers: Sequence[str] | None = None,
     ordered: bool = True,
-) -> tuple[list[ChainLayer], list[LeftOut]]:
+) -> tuple[list[ChainLayer], list[LeftOut], dict[str, tuple[int, ...]]]:
     """Infer a chain of layers from named arrays.
 
     A name that ends in `.weight` means PyTorch's layout: a matrix is (fan_out, fan_in), an
@@ -78,6 +82,15 @@ def read_arrays(
     ordered : bool
         Whether the order of the arrays means anything (not so in `.safetensors`).
 
+    Returns
+    -------
+    layers : list of ChainLayer
+        The chain.
+    left_out : list of LeftOut
+        What is not in it.
+    parameters : dict from str to tuple of int
+        Shapes of all arrays.
+
     Raises
     ------
     ModelError
@@ -95,9 +108,16 @@ def read_arrays(
         _refuse_other_networks(found, where)
     chosen = found.layers if layers is None else _select(found, layers, where)
     scaled = _with_norms(found, chosen, where, ordered)
-    return (
-        with_depthwise_groups(scaled) if layers else _in_order(scaled, where, ordered)
-    ), found.left_out
+    chain = with_depthwise_groups(scaled) if layers else _in_order(scaled, where, ordered)
+    if layers is None and len(chain) > DEEP:
+        warnings.warn(
+            f"{where}: {len(chain)} layers were read as one chain; networks as deep as this mostly "
+            "have residual connections, which weights alone do not show. Pass the module, or its "
+            "architecture by name, as in 'torchvision:resnet50' with weights=",
+            stacklevel=2,
+        )
+    shapes = {key: tuple(value.shape) for key, value in named.items() if value.ndim}
+    return chain, found.left_out, shapes
 
 
 def unwrap_checkpoint(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
@@ -121,7 +141,10 @@ def _find_torch(arrays: Mapping[str, Any]) -> _Found:
         elif value.ndim == 1 and not _BIAS.search(key):
             found.left_out.append(LeftOut(key, tuple(value.shape), "not a layer's weight"))
     for prefix, parts in modules.items():
-        _find_module(found, prefix or "weight", parts)
+        name = prefix or "weight"
+        weights = [part for part in parts if part.startswith("weight") or part == "running_var"]
+        found.parameters[name] = tuple(f"{prefix}.{part}" if prefix else part for part in weights)
+        _find_module(found, name, parts)
     return found
 
 
@@ -151,6 +174,7 @@ def _find_plain(arrays: Mapping[str, Any]) -> _Found:
     found = _Found()
     for name, values in arrays.items():
         if values.ndim >= 2:
+            found.parameters[name] = (name,)
             _add_layer(found, name, as_array(values, f"array {name!r}"))
         elif values.ndim == 1 and not _BIAS.search(name):
             found.left_out.append(LeftOut(name, tuple(values.shape), "not a weight matrix"))
@@ -207,11 +231,16 @@ def _with_norms(
     """Give each batch norm's scale to the outputs of the layer that it belongs to."""
     owners = _owners_by_place(found) if ordered else None
     owners = owners or _owners_by_name(found, where)
-    scales = {owner: found.norms[norm] for norm, owner in owners.items()}
-    return [
-        replace(layer, output_scale=scales[layer.name]) if layer.name in scales else layer
-        for layer in chosen
-    ]
+    norm_of = {owner: norm for norm, owner in owners.items()}
+    scaled = []
+    for layer in chosen:
+        parameters = found.parameters[layer.name]
+        scale = None
+        if layer.name in norm_of:
+            scale = found.norms[norm_of[layer.name]]
+            parameters += found.parameters[norm_of[layer.name]]
+        scaled.append(replace(layer, output_scale=scale, parameters=parameters))
+    return scaled
 
 
 def _owners_by_place(found: _Found) -> dict[str, str] | None:

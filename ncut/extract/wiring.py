@@ -122,6 +122,10 @@ class Wiring:
         Parameters that are in the graph, and as what.
     ignored : dict from str to str
         Parameters that are not meant to be in the graph, such as biases, and as what.
+    joined : set of Group
+        Neurons that scalar products read.
+    norms : dict from str to int
+        How many norms that depend on the data there were, by kind.
     merging : Merging
         Which neurons are one, where sums are streams.
     attends : bool
@@ -135,9 +139,14 @@ class Wiring:
     left_out: list[LeftOut] = field(default_factory=list)
     placed: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
+    joined: set[Group] = field(default_factory=set)
+    norms: dict[str, int] = field(default_factory=dict)
     merging: Merging = field(default_factory=Merging)
     attends: bool = False
     _calls: dict[str, int] = field(default_factory=dict)
+    _unread: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _read_scales: set[str] = field(default_factory=set)
+    _ended: dict[Group, NDArray[np.bool_]] = field(default_factory=dict)
     _reasons: set[tuple[str, str]] = field(default_factory=set)
 
     # --- where signals come from ------------------------------------------------------------
@@ -240,6 +249,7 @@ class Wiring:
     def heads(self, name: str, n: int, parts: Sequence[Part]) -> None:
         """Dimensions along which the neurons of `parts` are multiplied and summed."""
         self.attends = True
+        self.joined |= {part.group for part in parts}
         if self.residual == "stream":
             self.merging.join(parts)
             return
@@ -256,8 +266,9 @@ class Wiring:
             axis = axes[0]
         n_in, parts, factors = self._read(signal, axis)
         if factors is not None and signal.factors_name:
-            # Nothing reads what they scale.
-            self.leave_out(signal.factors_name, factors.shape, "no layer reads what it scales")
+            self._unread.setdefault(signal.factors_name, factors.shape)
+        if not self._ends_anew(signal):
+            return
         self.operations.append(Operation(self.call(name), "output", n_in, parts))
 
     # --- what keeps neurons apart -----------------------------------------------------------
@@ -273,12 +284,14 @@ class Wiring:
         They belong to what wrote the neurons where no activation came since, and else to what
         reads them.
         """
-        factors = np.asarray(factors, dtype=np.float64)
-        factors = factors.reshape((1,) * (signal.ndim - factors.ndim) + factors.shape)
-        if signal.activated or not signal.terms:
-            product = times(signal.factors, factors)
+        numbers: Scale = np.asarray(factors, dtype=np.float64)
+        numbers = numbers.reshape((1,) * (signal.ndim - numbers.ndim) + numbers.shape)
+        to_reader = signal.activated or not signal.terms
+        # Features of one channel that have different factors leave the channel none of its own.
+        if to_reader or not all(_each_its_own(term, numbers, signal.shape) for term in signal.terms):
+            product = times(signal.factors, numbers)
             return replace(signal, factors=product, factors_name=name or signal.factors_name)
-        terms = tuple(replace(t, scale=times(t.scale, factors)) for t in signal.terms)
+        terms = tuple(replace(t, scale=times(t.scale, numbers)) for t in signal.terms)
         return replace(signal, terms=terms)
 
     def gain(self, signal: Signal, factor: float) -> Signal:
@@ -286,21 +299,33 @@ class Wiring:
         terms = tuple(replace(term, gain=term.gain * factor) for term in signal.terms)
         return replace(signal, terms=terms)
 
-    def normalization(self, signal: Signal) -> Signal:
+    def normalization(self, signal: Signal, kind: str = "norm") -> Signal:
         """Division by a number that depends on the data, the same for many neurons."""
+        self.norms[kind] = self.norms.get(kind, 0) + 1
         terms = tuple(_flagged(term, False) for term in signal.terms)
         return replace(signal, terms=terms)
 
-    def positions(self, signal: Signal, shape: Sequence[int]) -> Signal:
-        """Pooling, padding or anything else that changes positions and mixes no neurons."""
+    def softmax(self, signal: Signal, axis: int) -> Signal:
+        """Shares along an axis; those of positions carry no neurons."""
+        if not any(size > 1 for term in signal.terms for size in term.units.shape):
+            return self.activation(signal, homogeneous=False)
+        kept = tuple(term for term in signal.terms if term.units.shape[signal.axis(axis)] > 1)
+        return self.activation(replace(signal, terms=kept), homogeneous=False)
+
+    def positions(self, signal: Signal, shape: Sequence[int], *, axis: int = 1) -> Signal:
+        """Pooling, padding or anything else that changes positions and mixes no neurons.
+
+        Channels lie along `axis`.
+        """
         shape = tuple(shape)
         if len(shape) != signal.ndim:
             raise ModelError(f"it makes a tensor of shape {shape} of one of shape {signal.shape}")
         changed = [at for at in range(signal.ndim) if shape[at] != signal.shape[at]]
+        channels = signal.axis(axis) if signal.ndim > 1 else 0
         terms = []
         for term in signal.terms:
             if term.group in self.inputs and all(
-                term.units.shape[at] == 1 or at >= 2 for at in changed
+                term.units.shape[at] == 1 or at not in (0, channels) for at in changed
             ):
                 # Which entries of the image lie in an entry now makes no difference to channels.
                 for at in changed:
@@ -388,6 +413,15 @@ class Wiring:
             self._reasons.add((name, reason))
             self.left_out.append(LeftOut(name, tuple(shape), reason))
 
+    def finish(self) -> None:
+        """Record norms that depend on the data, and factors that only the model's results have."""
+        for kind, n in self.norms.items():
+            what = f"{n} {kind.replace('norm', 'norms', 1)}" if n > 1 else kind
+            self.leave_out(what, (), "division by the data's own spread is not folded, gamma is")
+        for name, shape in self._unread.items():
+            if name not in self._read_scales:
+                self.leave_out(name, shape, "no layer reads what it scales")
+
     def place(self, parameters: Iterable[str], role: str) -> None:
         """Record parameters that are in the graph."""
         for parameter in parameters:
@@ -431,6 +465,7 @@ class Wiring:
         name = self.call(name)
         self.place(parameters, f"edges into {name!r}")
         n_in, parts, factors = self._read(signal, axis)
+        self._read_scales.add(signal.factors_name)
         group = self._group(name, weight.shape[0] if kind == "conv" else weight.shape[1])
         self.operations.append(
             Operation(
@@ -439,6 +474,16 @@ class Wiring:
             )
         )
         return self._written(group, tuple(shape), axis)
+
+    def _ends_anew(self, signal: Signal) -> bool:
+        """Whether any of a result's neurons are not in results before, as a last state's are."""
+        anew = False
+        for term in signal.terms:
+            ended = self._ended.setdefault(term.group, np.zeros(term.group.size, dtype=bool))
+            units = term.units[term.units != NOTHING]
+            anew = anew or not ended[units].all()
+            ended[units] = True
+        return anew
 
     def _mixes_positions(self, signal: Signal, axis: int) -> bool:
         """Whether neurons lie along other axes than the one that is read."""
@@ -457,7 +502,11 @@ class Wiring:
             if term.group in self.inputs and not self.merging.has(term.group):
                 # Which pixels a channel has makes no difference; each input is its own vertex.
                 units: Units = np.arange(n)[:, None]
-                scale = None if term.scale is None else _rows(term.scale, axis, n).mean(1)[:, None]
+                scale = (
+                    None
+                    if term.scale is None
+                    else np.asarray(_rows(term.scale, axis, n)).mean(axis=1)[:, None]
+                )
                 if scale is not None or term.gain != 1.0:
                     # No edges lead to an input, so that its factors belong to its reader.
                     own = np.ones(n) if scale is None else np.abs(scale[:, 0])
@@ -524,6 +573,18 @@ def _flagged(term: Term, homogeneous: bool | None) -> Term:
     if homogeneous or term.homogeneous is False:
         return term
     return replace(term, homogeneous=homogeneous)
+
+
+def _each_its_own(term: Term, factors: Scale, shape: tuple[int, ...]) -> bool:
+    """Whether each neuron has one factor at all its entries."""
+    varies = [n > 1 or m > 1 for n, m in zip(term.units.shape, factors.shape, strict=True)]
+    sizes = [n if v else 1 for n, v in zip(shape, varies, strict=True)]
+    units = np.broadcast_to(term.units, sizes).ravel()
+    numbers = np.broadcast_to(factors, sizes).ravel()
+    used = units != NOTHING
+    found = np.zeros(term.group.size)
+    found[units[used]] = numbers[used]
+    return np.array_equal(found[units[used]], numbers[used], equal_nan=True)
 
 
 def _is_in(term: Term, terms: Sequence[Term]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 # Below this share of non-zeros a CSR product and a CSR shuffle beat the dense ones.
 SPARSE_BELOW = 0.25
+
+TILE = 128
+"""Rows and columns that are turned around at a time."""
 
 WIDE = {np.dtype(np.float32), np.dtype(np.float64)}
 
@@ -63,21 +67,34 @@ def build_graph(
         for (layer_name, size), start in zip(layers, starts, strict=False)
     )
     found: list[Block] = []
+    last = _Last()
     for source, target, values, label in blocks:
         _check_ends(source, target, len(built), label)
-        weights = _as_edge_weights(values, f"layer {label!r}")
         expected = (built[source].size, built[target].size)
+        stored = last.stored(values, source, target)
+        if stored is not None and values.shape == expected:
+            found.append(Block(min(source, target), max(source, target), stored, label))
+            continue
+        # A matrix that lies in memory as its transpose does is not copied to be turned around.
+        turned = source > target
+        weights = _as_edge_weights(values, f"layer {label!r}", turned=turned)
+        if turned:
+            source, target = target, source
+            expected = expected[::-1]
         if weights.shape != expected:
+            order = -1 if turned else 1
+            names = [built[source].name, built[target].name][::order]
             raise InputError(
-                f"layer {label!r}: weights of shape {weights.shape}, but it lies between "
-                f"{built[source].name!r} and {built[target].name!r}, which need {expected}"
+                f"layer {label!r}: weights of shape {weights.shape[::order]}, but it lies between "
+                f"{names[0]!r} and {names[1]!r}, which need {expected[::order]}"
             )
         entries = weights if isinstance(weights, np.ndarray) else weights.data
         n_nonzero = check_block(entries, f"layer {label!r}")
-        if source > target:
-            source, target, weights = target, source, _transposed(weights)
         stored = _compressed(weights, n_nonzero, within_layer=source == target)
         found.append(Block(source, target, stored, label))
+        last = _Last(values, turned, source == target, stored)
+        # Nothing but the stored block is to be alive while the next one is made.
+        del values, weights, entries
     if not found:
         raise InputError("model: no weights found that connect two layers of neurons")
     return NeuronGraph(
@@ -142,15 +159,31 @@ def _check_ends(source: int, target: int, n_layers: int, label: str) -> None:
         )
 
 
-def _transposed(weights: Weights) -> Weights:
-    if isinstance(weights, np.ndarray):
-        return np.ascontiguousarray(weights.T)
-    return weights.T.tocsr()
+class _Last:
+    """The block that was stored last: the same weights are not stored twice in a row."""
+
+    def __init__(
+        self,
+        values: Any = None,
+        turned: bool = False,
+        within_layer: bool = False,
+        stored: Weights | None = None,
+    ) -> None:
+        shareable = isinstance(values, np.ndarray) and not within_layer
+        self._values = weakref.ref(values) if shareable else None
+        self._turned = turned
+        self._stored = stored
+
+    def stored(self, values: Any, source: int, target: int) -> Weights | None:
+        """The stored block of the same array in the same direction, None if it was another."""
+        same = self._values is not None and self._values() is values
+        return self._stored if same and source != target and self._turned == (source > target) else None
 
 
-def _as_edge_weights(values: Any, what: str) -> Weights:
+def _as_edge_weights(values: Any, what: str, *, turned: bool = False) -> Weights:
+    """The weights, or their transpose, in a type and an order that kernels take."""
     if not isinstance(values, np.ndarray) and hasattr(values, "tocsr"):
-        matrix = values.tocsr()
+        matrix: Weights = values.T.tocsr() if turned else values.tocsr()
         wide = matrix.dtype in WIDE
         return matrix if wide else matrix.astype(np.float32)
     array: NDArray[Any] = np.asarray(values)
@@ -159,8 +192,25 @@ def _as_edge_weights(values: Any, what: str) -> Weights:
     if array.dtype.kind not in "fiu" and array.dtype.name not in WEIGHT_TYPES:
         raise InputError(f"{what}: weights must be real numbers, got dtype {array.dtype}")
     kept = array.dtype.name in WEIGHT_TYPES
-    dtype = array.dtype.newbyteorder("=") if kept else np.float64
-    return np.ascontiguousarray(array, dtype=dtype)
+    dtype = array.dtype.newbyteorder("=") if kept else np.dtype(np.float64)
+    return _in_order(array.T if turned else array, dtype)
+
+
+def _in_order(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The array row by row in memory, in the type `dtype`."""
+    if array.flags.c_contiguous or dtype.itemsize > 2 or array.dtype != dtype:
+        return np.ascontiguousarray(array, dtype=dtype)
+    # Tile by tile, as whole columns of a large matrix do not stay in the cache; the bits of
+    # 16-bit floats are moved as integers, for which NumPy has fast loops.
+    result = np.empty(array.shape, dtype=np.uint16)
+    bits = array.view(np.uint16) if array.flags.f_contiguous else None
+    if bits is None:
+        return np.ascontiguousarray(array)
+    for top in range(0, array.shape[0], TILE):
+        for left in range(0, array.shape[1], TILE):
+            tile = (slice(top, top + TILE), slice(left, left + TILE))
+            result[tile] = bits[tile]
+    return result.view(dtype)
 
 
 def _compressed(weights: Weights, n_nonzero: int, *, within_layer: bool) -> Weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
-from ncut.errors import InputError, import_extra
+from ncut.errors import InputError
 from ncut.types import Block, Layer, LeftOut, Parameter
 
 if TYPE_CHECKING:
@@ -210,20 +211,60 @@ class NeuronGraph:
             for block in self.blocks
         ]
 
-    def to_networkx(self) -> networkx.Graph:
-        """The graph as a `networkx.Graph` with edge attribute "weight" and node attribute "layer".
+    @property
+    def placed_share(self) -> float | None:
+        """Share of the numbers in the model's weight matrices and kernels that are edges.
+
+        None where the model's parameters are not known (lists of arrays, adjacency matrices).
+        """
+        matrices = [parameter for parameter in self.parameters if len(parameter.shape) > 1]
+        total = sum(math.prod(parameter.shape) for parameter in matrices)
+        placed = sum(math.prod(parameter.shape) for parameter in matrices if parameter.placed)
+        return placed / total if total else None
+
+    def to_networkx(self, level: Literal["neurons", "layers"] = "neurons") -> networkx.Graph:
+        """The graph as a `networkx.Graph`.
+
+        Parameters
+        ----------
+        level : {"neurons", "layers"}
+            `"neurons"`: a node per vertex, with attributes "layer" and "index" (in its layer), an
+            edge per pair with attribute "weight". `"layers"`: a `networkx.MultiDiGraph` with a
+            node per layer (attribute "size") and an edge per block (attributes "name", "weight":
+            the sum of its weights, "n_edges").
 
         Raises
         ------
+        InputError
+            If there is no such level.
         MissingExtraError
             If networkx is not installed.
         """
-        nx = import_extra("networkx", "all")
-        graph = nx.from_scipy_sparse_array(self.adjacency)
-        for layer in self.layers:
-            for vertex in range(layer.start, layer.start + layer.size):
-                graph.nodes[vertex]["layer"] = layer.name
-        return graph
+        from ncut.graphs.export import layers_to_networkx, neurons_to_networkx
+
+        if level not in ("neurons", "layers"):
+            raise InputError(f"level: must be 'neurons' or 'layers', got {level!r}")
+        return neurons_to_networkx(self) if level == "neurons" else layers_to_networkx(self)
+
+    def to_dot(self) -> str:
+        """The layers and blocks in the DOT language, to draw with Graphviz.
+
+        Examples
+        --------
+        >>> import ncut
+        >>> print(ncut.graph([[[1.0, 2.0]], [[3.0], [4.0]]]).to_dot())
+        digraph "weights" {
+          node [shape=box];
+          0 [label="input\\n1"];
+          1 [label="w0\\n2"];
+          2 [label="w1\\n1"];
+          0 -> 1 [label="w0"];
+          1 -> 2 [label="w1"];
+        }
+        """
+        from ncut.graphs.export import to_dot
+
+        return to_dot(self)
 
     def save(self, path: str | Path) -> None:
         """Write the graph to an `.npz` file that `NeuronGraph.load` and `ncut.graph` read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from ncut.report import text, words
 if TYPE_CHECKING:
     from ncut.graphs import NeuronGraph
     from ncut.report.report import Report
-    from ncut.types import Block, LeftOut
+    from ncut.types import Block, LeftOut, Parameter
 
 
 PIPE_WIDTH = 160
@@ -48,8 +49,15 @@ def print_graph(graph: NeuronGraph) -> None:
     console.print(
         f"{graph.n_vertices:,} vertices, {n_isolated:,} of them isolated; {graph.n_edges:,} edges"
     )
+    if graph.placed_share is not None:
+        console.print(
+            f"{graph.placed_share:.1%} of the numbers in its weight matrices and kernels are edges"
+        )
     left_out = _left_out(graph.left_out) if graph.left_out else "Nothing was left out."
-    for part in (_layers(graph), _blocks(graph), left_out):
+    parts = [_layers(graph), _blocks(graph), left_out]
+    if graph.parameters:
+        parts.insert(2, _parameters(graph.parameters))
+    for part in parts:
         console.print()
         console.print(part)
 
@@ -159,6 +167,25 @@ def _storage(block: Block) -> tuple[int, str]:
     if isinstance(block.weights, np.ndarray):
         return int(np.count_nonzero(block.weights)), "dense"
     return int(np.count_nonzero(block.weights.data)), "CSR"
+
+
+def _parameters(parameters: Sequence[Parameter]) -> Table:
+    """What became of the model's parameters: a row per matrix, one for all vectors of a role."""
+    table = _table("parameter", "shape", "", "what it is here")
+    vectors: dict[tuple[bool, str], list[Parameter]] = {}
+    for parameter in parameters:
+        state = "placed" if parameter.placed else "left out"
+        if len(parameter.shape) > 1:
+            shape = " x ".join(map(str, parameter.shape))
+            table.add_row(*_cells([parameter.name, shape, state, parameter.role]))
+        else:
+            vectors.setdefault((parameter.placed, parameter.role), []).append(parameter)
+    for (placed, role), found in vectors.items():
+        n_numbers = sum(math.prod(parameter.shape) for parameter in found)
+        name = found[0].name if len(found) == 1 else f"{len(found)} vectors"
+        state = "placed" if placed else "left out"
+        table.add_row(*_cells([name, f"{n_numbers:,}", state, role]))
+    return table
 
 
 def _left_out(items: Iterable[LeftOut]) -> Table:

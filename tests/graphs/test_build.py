@@ -136,12 +136,26 @@ def test_blocks_may_come_in_any_order_and_direction() -> None:
     assert [(b.source, b.target) for b in shuffled.blocks] == [(0, 1), (0, 2), (1, 2)]
 
 
-def test_blocks_between_the_same_layers_are_added() -> None:
+def test_blocks_between_the_same_layers_stay_apart_and_are_added_in_the_adjacency() -> None:
     one, two = random_chain(13, [3, 2])[0], random_chain(15, [3, 2])[0]
     graph = build_graph([("a", 3), ("b", 2)], [(0, 1, one, "x"), (1, 0, two.T, "y")])
-    assert len(graph.blocks) == 1
-    assert graph.blocks[0].name == "x+y"
-    np.testing.assert_allclose(graph.blocks[0].weights, one + two)
+    assert [(b.source, b.target, b.name) for b in graph.blocks] == [(0, 1, "x"), (0, 1, "y")]
+    np.testing.assert_array_equal(graph.blocks[0].weights, one)
+    np.testing.assert_array_equal(graph.blocks[1].weights, two)
+    check_adjacency(graph.adjacency)
+    expected = block_matrix([one + two])
+    np.testing.assert_allclose(graph.adjacency.toarray(), expected)
+    np.testing.assert_allclose(graph.degrees, expected.sum(axis=1))
+
+
+def test_a_block_within_a_layer_is_above_the_diagonal() -> None:
+    first, within = random_chain(13, [3, 4])[0], np.triu(np.full((4, 4), 0.5), k=1)
+    graph = build_graph([("a", 3), ("b", 4)], [(0, 1, first, "x"), (1, 1, within, "y")])
+    expected = block_matrix([first])
+    expected[3:, 3:] = within + within.T
+    check_adjacency(graph.adjacency)
+    np.testing.assert_allclose(graph.adjacency.toarray(), expected)
+    np.testing.assert_allclose(graph.degrees, expected.sum(axis=1))
 
 
 def test_left_out_is_kept() -> None:
@@ -184,7 +198,7 @@ def test_build_refuses_a_model_without_weights() -> None:
         build_graph([("in", 4), ("out", 5)], [])
 
 
-@pytest.mark.parametrize(("source", "target"), [(0, 0), (0, 2), (-1, 0), (0, -1), (5, 0)])
+@pytest.mark.parametrize(("source", "target"), [(0, 2), (-1, 0), (0, -1), (5, 0)])
 def test_build_refuses_layers_that_cannot_be_connected(source: int, target: int) -> None:
     with pytest.raises(InputError, match="'fc1'"):
         build_graph([("in", 4), ("out", 4)], [(source, target, np.ones((4, 4)), "fc1")])

@@ -17,9 +17,9 @@ from samples import as_csr, chain_graph, random_chain
 from scipy import stats
 
 from ncut import analyze, reference
-from ncut.errors import InputError, ModelError
+from ncut.errors import InputError
 from ncut.extract import read_graph
-from ncut.extract.chain import MAX_SAMPLE
+from ncut.extract.assemble import MAX_SAMPLE
 from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.nulls import check_null_fits, shuffle
 from ncut.types import Block, Initial
@@ -128,12 +128,18 @@ torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 from torch.nn.utils import parametrizations, prune  # noqa: E402
 
-from ncut.extract.torch_module import _initial_weight  # noqa: E402
+from ncut.extract.traced.initial import initial_weight  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def _same_weights_in_every_run() -> None:
     torch.manual_seed(0)
+
+
+def drawn(layer: Any) -> Any:
+    """Weights of a linear layer as it is initialized, None if it does not tell."""
+    draw = initial_weight(layer, 0, np.transpose)
+    return None if draw is None else draw()
 
 
 def mlp(*sizes: int) -> Any:
@@ -310,7 +316,7 @@ class Failing(nn.Linear):
 
 
 def test_layers_may_have_their_own_initialization() -> None:
-    weight = _initial_weight(Wide(50, 40), 0)
+    weight = drawn(Wide(50, 40))
     assert weight is not None
     assert weight.shape == (50, 40)
     assert uniform_p(np.abs(weight), 3) > 0.01
@@ -318,8 +324,8 @@ def test_layers_may_have_their_own_initialization() -> None:
 
 @pytest.mark.parametrize("layer", [Untold, Failing])
 def test_layers_that_do_not_tell(layer: Any) -> None:
-    assert _initial_weight(layer(5, 4), 0) is None
-    assert _initial_weight(nn.ReLU(), 0) is None
+    assert drawn(layer(5, 4)) is None
+    assert drawn(nn.ReLU()) is None
 
 
 def test_a_function_on_the_layer_itself_is_not_called() -> None:
@@ -392,23 +398,45 @@ class Doubled(nn.Linear):
 
 
 def patched() -> Any:
-    layer = nn.Conv2d(3, 8, 3)
+    layer = nn.Conv2d(8, 8, 3)
     layer._conv_forward = lambda x, weight, bias: x
     return layer
 
 
-@pytest.mark.parametrize(
-    "layers",
-    [
-        lambda: (Standardized(3, 8, 3), nn.Conv2d(8, 9, 3)),
-        lambda: (parametrizations.weight_norm(Standardized(3, 8, 3)), nn.Conv2d(8, 9, 3)),
-        lambda: (patched(), nn.Conv2d(8, 9, 3)),
-        lambda: (Doubled(3, 8), nn.Linear(8, 9)),
-    ],
-)
-def test_a_subclass_that_computes_something_else_is_refused(layers: Any) -> None:
-    with pytest.raises(ModelError):
-        read_graph(nn.Sequential(*layers()))
+def sums(weight: Any) -> Any:
+    """Norms of a kernel's slices, (in, out)."""
+    return weight.detach().abs().sum(dim=(2, 3)).numpy().T
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: layer, parametrizations.weight_norm])
+def test_weights_that_the_forward_pass_computes_have_no_initialization(wrap: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), wrap(Standardized(8, 9, 3)))
+    (block,) = read_graph(model, initial=True).blocks
+    expected = sums(model[2].weight / model[2].weight.std())
+    np.testing.assert_allclose(reference.dense(block.weights), expected, rtol=1e-5)
+    assert block.initial is None
+    with pytest.raises(InputError, match=r"not known of '2'$"):
+        analyze(model, null="init", k=2, shuffles=2)
+
+
+def test_a_layer_that_is_called_another_way() -> None:
+    model = nn.Sequential(Doubled(3, 8), nn.Linear(8, 9))
+    first, second = read_graph(model, initial=True).blocks
+    assert_array_equal(first.weights, 2 * model[0].weight.detach().abs().numpy().T)
+    assert_array_equal(second.weights, model[1].weight.detach().abs().numpy().T)
+    assert first.initial is not None
+
+
+def test_a_layer_whose_weights_are_not_used_is_not_in_the_graph() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), patched(), nn.Conv2d(8, 9, 3))
+    graph = read_graph(model)
+    assert [layer.name for layer in graph.layers] == ["0", "2"]
+    np.testing.assert_allclose(
+        reference.dense(graph.blocks[0].weights), sums(model[2].weight), rtol=1e-5
+    )
+    assert {item.name: item.reason for item in graph.left_out}["1.weight"] == (
+        "the forward pass does not use it"
+    )
 
 
 def test_a_subclass_is_drawn_from_its_own_initialization() -> None:

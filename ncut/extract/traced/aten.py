@@ -31,7 +31,7 @@ from ncut.extract.signal import (
 )
 from ncut.extract.traced.initial import initial_weight
 from ncut.extract.traced.tensor import is_traced
-from ncut.extract.traced.tracing import Call
+from ncut.extract.traced.tracing import Call, DependsOnDataError
 
 if TYPE_CHECKING:
     from ncut.extract.traced.rules import Rule
@@ -62,12 +62,30 @@ def _homogeneous(call: Call) -> Signal:
     return call.wiring.activation(call.signals()[0], homogeneous=True)
 
 
-def _not_homogeneous(call: Call) -> Signal:
-    return call.wiring.activation(call.signals()[0], homogeneous=False)
+def _softmax(call: Call) -> Signal:
+    """Shares of what lies along an axis.
+
+    Shares of positions choose among positions and carry no neurons, so that what is added to
+    attention scores has no part in the values.
+    """
+    axis = call.signal(0, "self").axis(call.arg(1, "dim"))
+    return call.wiring.softmax(call.signal(0, "self"), axis)
 
 
 def _keep(call: Call) -> Signal:
     return call.signals()[0]
+
+
+def _gated_halves(call: Call) -> Signal:
+    """`F.glu`: one half of the neurons, each times a gate from the other half."""
+    signal, axis = call.signal(0, "self"), call.signal(0, "self").axis(call.arg(1, "dim", -1))
+    half = signal.shape[axis] // 2
+    halves = [indexed(signal, axis, part) for part in (slice(0, half), slice(half, None))]
+    return call.wiring.combine(*halves)
+
+
+def _with_buffer(call: Call) -> list[Signal]:
+    return [_saturating(call), *_rest(call)]
 
 
 def _clamp(call: Call) -> Signal:
@@ -82,7 +100,7 @@ def _threshold(call: Call) -> Signal:
     return call.wiring.activation(call.signals()[0], homogeneous=zero)
 
 
-def _hardtanh(call: Call) -> Signal:
+def _saturating(call: Call) -> Signal:
     return call.wiring.activation(call.signals()[0], homogeneous=False)
 
 
@@ -297,10 +315,8 @@ def _batch_norm(call: Call) -> list[Signal]:
     gamma = None if weight is None else as_array(weight, "its weight")
     name = call.tracing.parameter(weight)
     if training or variance is None or mean is None:
-        call.tracing.norms["batch norm without running statistics"] = 1 + call.tracing.norms.get(
-            "batch norm without running statistics", 0
-        )
-        return [normalized(call, signal, gamma, name, axis=1), *_rest(call)]
+        kind = "batch norm without running statistics"
+        return [normalized(call, signal, gamma, name, 1, kind), *_rest(call)]
     if signal.terms:
         factors = normalization_scale(gamma, as_array(variance, "its variance"), float(eps))
         scaled = along(call, signal, factors, 1, name or call.tracing.path)
@@ -320,32 +336,33 @@ def _rms_norm(call: Call) -> list[Signal]:
 
 
 def _norm_of_last_axes(call: Call, weight: Any, kind: str) -> Signal:
-    call.tracing.norms[kind] = call.tracing.norms.get(kind, 0) + 1
-    signal = call.wiring.normalization(call.signal())
+    signal = call.wiring.normalization(call.signal(), kind)
     return signal if weight is None else _scaled(call, signal, weight, invert=False)
 
 
 def _group_norm(call: Call) -> list[Signal]:
-    call.tracing.norms["group norm"] = call.tracing.norms.get("group norm", 0) + 1
     weight = call.arg(1, "weight")
     _note_bias(call, call.arg(2, "bias"))
     gamma = None if weight is None else as_array(weight, "its weight")
     name = call.tracing.parameter(weight)
-    return [normalized(call, call.signal(), gamma, name, axis=1), *_rest(call)]
+    return [normalized(call, call.signal(), gamma, name, 1, "group norm"), *_rest(call)]
 
 
-def normalized(call: Call, signal: Signal, gamma: Any, name: str, axis: int) -> Signal:
+def normalized(call: Call, signal: Signal, gamma: Any, name: str, axis: int, kind: str) -> Signal:
     """Division by a spread that depends on the data, times gamma."""
-    signal = call.wiring.normalization(signal)
+    signal = call.wiring.normalization(signal, kind)
     return signal if gamma is None else along(call, signal, gamma, axis, name)
 
 
 def along(call: Call, signal: Signal, factors: Any, axis: int, name: str) -> Signal:
     """Factors along one axis."""
-    call.wiring.place([name] if name else [], "a factor of a layer's neurons")
     n = signal.shape[axis]
     if n != np.size(factors):
         raise ModelError(f"it scales {np.size(factors)} values, but gets {n}")
+    if signal.terms and n > 1 and not signal.varies(axis):
+        call.wiring.leave_out(name, (n,), "a factor that differs by position")
+        return signal
+    call.wiring.place([name] if name else [], "a factor of a layer's neurons")
     shape = [n if at == axis else 1 for at in range(signal.ndim)]
     return call.wiring.scale(signal, np.reshape(factors, shape), name)
 
@@ -569,6 +586,13 @@ def _pixel_shuffle(call: Call) -> Signal:
     return reshaped(moved, call.shape)
 
 
+def _channel_shuffle(call: Call) -> Signal:
+    signal, groups = call.signal(0, "self"), call.arg(1, "groups")
+    n, c, *positions = signal.shape
+    split = reshaped(signal, (n, groups, c // groups, *positions))
+    return reshaped(permuted(split, [0, 2, 1, *range(3, split.ndim)]), call.shape)
+
+
 def _pixel_unshuffle(call: Call) -> Signal:
     signal, factor = call.signal(0, "self"), call.arg(1, "downscale_factor")
     *batch, c, h, w = signal.shape
@@ -605,6 +629,52 @@ def _view_as_real(call: Call) -> Signal:
     return expanded(_unsqueezed(signal, signal.ndim), call.shape)
 
 
+def _fourier(call: Call) -> Signal:
+    """A Fourier transform over positions, each neuron apart."""
+    signal = call.signal(0, "self")
+    if any(signal.varies(axis) for axis in _listed(call.arg(1, "dim"))):
+        raise ModelError("it mixes all neurons of a layer with each other without any weights")
+    return call.wiring.positions(signal, call.shape)
+
+
+# --- writing in place ---------------------------------------------------------------------------
+
+
+def _copy(call: Call) -> Signal:
+    return expanded(call.signal(1, "src"), call.shape)
+
+
+def _filled(call: Call) -> Signal:
+    return Signal(call.shape)
+
+
+def _put(call: Call) -> Signal:
+    """`tensor[indices] = values`: constants leave the neurons around them what they are."""
+    if call.signal(2, "values").terms:
+        raise ModelError(
+            "it writes into a part of a tensor; build the tensor with torch.cat or torch.stack "
+            "instead"
+        )
+    return call.wiring.activation(call.signal(0, "self"), homogeneous=False)
+
+
+def _scatter(call: Call) -> Signal:
+    """Values put or added at positions that an index tells."""
+    signal, source = call.signal(0, "self"), call.signal(3, "src")
+    axis = signal.axis(call.arg(1, "dim"))
+    if call.function.startswith("index_"):
+        source = call.signal(3, "source")
+    if not source.terms:
+        return call.wiring.activation(signal, homogeneous=False)
+    if signal.varies(axis) or source.varies(axis):
+        raise ModelError("it moves neurons to places that an index tells")
+    source = call.wiring.positions(source, call.shape)
+    if not signal.terms:
+        return source
+    added = "add" in call.function
+    return call.wiring.add(signal, source) if added else call.wiring.combine(signal, source)
+
+
 # --- reductions ---------------------------------------------------------------------------------
 
 
@@ -612,6 +682,8 @@ def _reduce(call: Call) -> Signal | list[Signal]:
     axes = call.arg(1, "dim")
     if call.function == "linalg_vector_norm":
         axes = call.arg(2, "dim")
+    elif call.function == "kthvalue":
+        axes = call.arg(2, "dim", -1)
     elif call.function in ("var", "std", "var_mean", "std_mean") and isinstance(axes, bool):
         axes = None
     signal = call.signal(0, "self")
@@ -673,10 +745,9 @@ def _like(call: Call) -> Any:
 
 
 def _control_flow(call: Call) -> Any:
-    raise ModelError(
-        f"{call.tracing.place(call.function)}: its forward pass chooses what to do by values "
-        "that depend on the data. Pass a model without that choice, or the weights of a chain "
-        "in it as a list"
+    raise DependsOnDataError(
+        f"{call.tracing.place()} chooses what to do by values that depend on the data. Pass a "
+        "model without that choice, or the weights of a chain in it as a list"
     )
 
 
@@ -707,9 +778,26 @@ EARLY: dict[str, Any] = _table(
 )
 """Operations whose results are no traced tensors."""
 
+KEEPS_SHAPE = {
+    *("relu", "relu_", "leaky_relu", "leaky_relu_", "gelu", "silu", "silu_", "mish", "elu", "elu_"),
+    *("sigmoid", "sigmoid_", "tanh", "tanh_", "hardtanh", "hardtanh_", "hardswish", "hardswish_"),
+    *("hardsigmoid", "hardsigmoid_"),
+}
+"""Operations whose result has the shape and the type of their first argument."""
+
+BATCH_NORMS = {"_native_batch_norm_legit_no_training", "native_batch_norm"}
+"""Batch norms in evaluation mode give their result and two empty tensors."""
+
 OPERATIONS: dict[str, Any] = _table(
-    ("relu relu_ leaky_relu leaky_relu_ prelu _prelu_kernel rrelu_with_noise abs abs_", _homogeneous),
-    ("hardtanh hardtanh_ relu6", _hardtanh),
+    (
+        "relu relu_ leaky_relu leaky_relu_ prelu _prelu_kernel rrelu_with_noise "
+        "rrelu_with_noise_ abs abs_",
+        _homogeneous,
+    ),
+    ("hardtanh hardtanh_ relu6 hardswish hardswish_", _saturating),
+    ("log_sigmoid_forward", _with_buffer),
+    ("glu", _gated_halves),
+    ("complex polar", _pointwise),
     ("clamp clamp_ clamp_min clamp_min_", _clamp),
     ("threshold threshold_", _threshold),
     ("where masked_fill masked_fill_", _where),
@@ -718,10 +806,11 @@ OPERATIONS: dict[str, Any] = _table(
     ("div div_ true_divide", _divide),
     (
         "clone detach detach_ alias contiguous _to_copy to lift_fresh lift dropout native_dropout "
-        "feature_dropout alpha_dropout _conj conj neg neg_ positive real view_copy",
+        "feature_dropout alpha_dropout _conj conj neg neg_ positive real view_copy "
+        "lift_fresh_copy tril tril_ triu triu_",
         _keep,
     ),
-    ("_softmax _log_softmax softmax log_softmax _safe_softmax", _not_homogeneous),
+    ("_softmax _log_softmax softmax log_softmax _safe_softmax", _softmax),
     ("convolution _convolution", _convolution),
     ("mm bmm matmul", _mm),
     ("addmm baddbmm addbmm", _addmm),
@@ -754,7 +843,10 @@ OPERATIONS: dict[str, Any] = _table(
     ("constant_pad_nd", _pad),
     ("im2col", _im2col),
     ("col2im", _col2im),
-    ("view _unsafe_view reshape _reshape_alias squeeze squeeze_ unsqueeze unsqueeze_ flatten", _reshape),
+    (
+        "view _unsafe_view reshape _reshape_alias squeeze squeeze_ unsqueeze unsqueeze_ flatten",
+        _reshape,
+    ),
     ("expand", _expand),
     ("permute", _permute),
     ("transpose t swapaxes transpose_", _transpose),
@@ -772,13 +864,23 @@ OPERATIONS: dict[str, Any] = _table(
     ("repeat", _repeat),
     ("pixel_shuffle", _pixel_shuffle),
     ("pixel_unshuffle", _pixel_unshuffle),
+    ("channel_shuffle native_channel_shuffle", _channel_shuffle),
     ("unfold", _unfold),
     ("as_strided as_strided_", _as_strided),
     ("view_as_complex", _view_as_complex),
     ("view_as_real", _view_as_real),
+    ("_fft_r2c _fft_c2r _fft_c2c", _fourier),
+    ("copy_ copy", _copy),
+    ("fill_ fill zero_ zero", _filled),
+    ("index_put index_put_ _index_put_impl_ _unsafe_index_put", _put),
+    (
+        "scatter scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ index_add "
+        "index_add_ index_copy index_copy_",
+        _scatter,
+    ),
     (
         "mean sum amax amin max min prod var std var_mean std_mean logsumexp linalg_vector_norm "
-        "norm any all nansum",
+        "norm any all nansum median nanmedian kthvalue",
         _reduce,
     ),
     ("argmax argmin count_nonzero", _chosen_index),

@@ -43,6 +43,23 @@ def linear(call: Call) -> Signal:
     )  # fmt: skip
 
 
+def bilinear(call: Call) -> Signal:
+    """`F.bilinear(input1, input2, weight, bias)`: each input is read, summed over the other's."""
+    first, second, tensor = (call.arg(at, f"input{at + 1}") for at in range(3))
+    weight = call.tracing.weight(call.arg(2, "weight") if tensor is None else tensor)
+    _note_bias(call, call.arg(3, "bias"))
+    sizes = np.abs(weight.values)
+    signals = [
+        call.wiring.linear(
+            call.tracing.signal_of(value), sizes.sum(axis=axis).T,
+            name=weight.name, module=weight.module, parameters=weight.parameters,
+        )
+        for value, axis in ((first, 2), (second, 1))
+        if is_traced(value)
+    ]  # fmt: skip
+    return call.wiring.activation(call.wiring.add(*signals), homogeneous=False)
+
+
 def embedding(call: Call) -> Any:
     """`F.embedding(indices, table)`: also of indices that do not depend on the data."""
     indices, table = call.arg(0, "input"), call.arg(1, "weight")
@@ -86,6 +103,37 @@ def _repeated(signal: Signal, repeats: int) -> Signal:
     return indexed(signal, -3, np.repeat(np.arange(n), repeats))
 
 
+def lp_pool(average: Callable[..., Any]) -> Callable[[Call], Any]:
+    """`F.lp_pool2d(input, norm_type, kernel_size, stride)`, which commutes with factors."""
+
+    def rule(call: Call) -> Any:
+        # It falls apart into powers and roots, each of which alone does not.
+        kernel, stride = call.arg(2, "kernel_size"), call.arg(3, "stride")
+        ceil_mode = call.arg(4, "ceil_mode", False)
+        return average(call.arg(0, "input"), kernel, stride, 0, ceil_mode)
+
+    return rule
+
+
+def pad(call: Call) -> Any:
+    """`F.pad(input, pad, mode, value)`: what comes round is a concatenation."""
+    tensor, widths, mode = call.arg(0, "input"), call.arg(1, "pad"), call.arg(2, "mode", "constant")
+    if mode != "circular":
+        return F.pad(tensor, widths, mode, call.arg(3, "value"))
+    for number in range(len(widths) // 2):
+        axis = tensor.ndim - 1 - number
+        before, after = widths[2 * number : 2 * number + 2]
+        n = tensor.shape[axis]
+        index = torch.arange(-before, n + after, device=tensor.device) % n
+        tensor = tensor.index_select(axis, index)
+    return tensor
+
+
+def local_response_norm(call: Call) -> Signal:
+    """`F.local_response_norm`: division by what neighbouring channels are."""
+    return call.wiring.normalization(call.signal(), "local response norm")
+
+
 def _note_bias(call: Call, bias: Any) -> None:
     name = call.tracing.parameter(bias)
     if name:
@@ -94,8 +142,14 @@ def _note_bias(call: Call, bias: Any) -> None:
 
 FUNCTIONS: dict[Any, Function] = {
     F.linear: Function(linear),
+    F.bilinear: Function(bilinear),
     F.embedding: Function(embedding, always=True),
     F.embedding_bag: Function(embedding_bag, always=True),
     F.scaled_dot_product_attention: Function(attention),
+    F.lp_pool1d: Function(lp_pool(F.avg_pool1d)),
+    F.lp_pool2d: Function(lp_pool(F.avg_pool2d)),
+    F.lp_pool3d: Function(lp_pool(F.avg_pool3d)),
+    F.pad: Function(pad),
+    F.local_response_norm: Function(local_response_norm),
     torch._C._nn.linear: Function(linear),
 }

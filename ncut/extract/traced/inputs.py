@@ -69,16 +69,12 @@ def guesses(model: nn.Module) -> Iterator[Inputs]:
 def names(model: nn.Module, inputs: Inputs) -> dict[int | str, str]:
     """Names of the inputs in the graph: "input" if there is one, else the arguments' names."""
     if len(inputs.args) + len(inputs.kwargs) == 1:
-        return {**dict.fromkeys(range(len(inputs.args)), "input"), **_same(inputs.kwargs, "input")}
+        return dict.fromkeys([*range(len(inputs.args)), *inputs.kwargs], "input")
     known = [*inspect.signature(model.forward).parameters]
     found: dict[int | str, str] = {
         at: known[at] if at < len(known) else f"input {at}" for at in range(len(inputs.args))
     }
     return {**found, **{key: key for key in inputs.kwargs}}
-
-
-def _same(kwargs: Mapping[str, Any], name: str) -> dict[str, str]:
-    return dict.fromkeys(kwargs, name)
 
 
 def _n_required(model: nn.Module) -> int:

@@ -54,7 +54,8 @@ def _direction(call: Call, signal: Signal, suffix: str) -> Signal:
     call.wiring.ignore([f"{prefix}bias_ih{suffix}", f"{prefix}bias_hh{suffix}"], "bias")
     used = [f"{prefix}{n}" for n, w in zip(names, weights, strict=True) if w is not None]
     first = suffix == "_l0"
-    assert weights[0] is not None and weights[1] is not None
+    assert weights[0] is not None
+    assert weights[1] is not None
     return recurrent_layer(
         call.wiring, signal, weights[0], weights[1], weights[2],
         n_hidden=call.module.hidden_size, name=path if first and path else f"{prefix}{suffix[1:]}",
@@ -105,8 +106,7 @@ def _instance_norm(call: Call) -> Signal:
 
         factors = normalization_scale(gamma, as_array(layer.running_var, "its variance"), layer.eps)
         return along(call, signal, factors, axis, name or path)
-    call.tracing.norms["instance norm"] = call.tracing.norms.get("instance norm", 0) + 1
-    return normalized(call, signal, gamma, name, axis)
+    return normalized(call, signal, gamma, name, axis, "instance norm")
 
 
 def _quantized_linear(call: Call) -> Signal:

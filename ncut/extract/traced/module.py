@@ -17,7 +17,7 @@ from ncut.extract.modules import unwrapped
 from ncut.extract.traced.inputs import Inputs, given, guesses, names
 from ncut.extract.traced.rules import Rules
 from ncut.extract.traced.tensor import is_traced
-from ncut.extract.traced.tracing import Tracing, UnknownOperationError
+from ncut.extract.traced.tracing import DependsOnDataError, Tracing, UnknownOperationError
 from ncut.extract.wiring import Wiring
 
 ADVICE = "pass example_inputs=, a tensor or a tuple of the arguments of its forward pass"
@@ -79,15 +79,14 @@ def _why(failure: Exception, name: str, n_tried: int, was_given: bool) -> Except
     """What to tell of the first failure."""
     message = str(failure).strip().split("\n")[0] or type(failure).__name__
     if isinstance(failure, ModelError | InputError):
-        hint = f" (with guessed inputs; else {ADVICE})" if n_tried > 1 and not was_given else ""
+        guessed = n_tried > 1 and not was_given and not isinstance(failure, DependsOnDataError)
+        hint = f" (with guessed inputs; else {ADVICE})" if guessed else ""
         return ModelError(f"{name}: {message}{hint}")
-    if was_given:
-        return ModelError(
-            f"{name}: its forward pass fails on example_inputs: {type(failure).__name__}: {message}"
-        )
+    place = getattr(failure, "place", "its forward pass")
+    inputs = "example_inputs" if was_given else "guessed inputs"
+    advice = "" if was_given else f"; {ADVICE}"
     return ModelError(
-        f"{name}: its forward pass fails on guessed inputs: {type(failure).__name__}: {message}; "
-        f"{ADVICE}"
+        f"{name}: {place} fails on {inputs}: {type(failure).__name__}: {message}{advice}"
     )
 
 
@@ -127,9 +126,6 @@ def _followed(module: nn.Module, inputs: Inputs, wiring: Wiring, rules: Rules) -
         result = module(*args, **kwargs)
     for number, value in enumerate(_tensors(result)):
         wiring.output(value.signal, "output" if number == 0 else f"output {number}")
-    for kind, n in tracing.norms.items():
-        what = f"{n} {kind}s" if n > 1 else kind
-        wiring.leave_out(what, (), "division by the data's own spread is not folded, gamma is")
     wiring.ignore(
         sorted(tracing.touched - {""}), "goes into a constant that is added, as a bias is"
     )

@@ -24,7 +24,7 @@ class Traced(torch.Tensor):
     @staticmethod
     def __new__(cls, meta: torch.Tensor, signal: Signal, tracing: Any) -> Traced:
         """A tensor like `meta` (on the device "meta") that carries `signal`."""
-        made: Traced = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Traced = torch.Tensor._make_wrapper_subclass(
             cls,
             meta.shape,
             strides=meta.stride(),
@@ -35,17 +35,17 @@ class Traced(torch.Tensor):
         made.meta, made.signal, made.tracing = meta, signal, tracing
         return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Hand the operation to the forward pass that one of its tensors belongs to."""
         tracing = next(value.tracing for value in flat(args, kwargs or {}) if is_traced(value))
         return tracing.dispatch(func, args, kwargs or {})
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         """Its shape alone, as there is no data."""
         return f"Traced({tuple(self.shape)})"
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 
 from ncut.errors import InputError, ModelError
 from ncut.extract.arrays import as_array
-from ncut.extract.signal import Signal
+from ncut.extract.signal import Signal, Term
 from ncut.extract.traced.tensor import Traced, flat, is_traced
 from ncut.extract.wiring import Wiring
 
@@ -32,6 +32,12 @@ WEIGHT_HOOKS = (prune.BasePruningMethod, SpectralNorm, WeightNorm)
 
 class UnknownOperationError(ModelError):
     """An operation without a rule."""
+
+
+class DependsOnDataError(ModelError):
+    """A forward pass that asks for numbers, which no tensor of it has."""
+
+    located = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,8 +132,6 @@ class Tracing:
         What to do for each module, function and operation.
     device : torch.device
         The device that activations claim to be on: that of the parameters.
-    norms : dict from str to int
-        How many norms that depend on the data there were, by kind.
     touched : set of str
         Parameters that any function read.
     """
@@ -137,12 +141,12 @@ class Tracing:
         self.rules = rules
         first = next(iter(model.parameters()), None)
         self.device = torch.device("cpu") if first is None else first.device
-        self.norms: dict[str, int] = {}
         self.touched: set[str] = set()
         self._names = {id(part): name for name, part in reversed([*model.named_modules()])}
         self._parameters: dict[int, list[tuple[int, int, str]]] = {}
         for name, value in model.named_parameters():
-            span = (value.storage_offset(), value.storage_offset() + value.numel(), name)
+            start = int(value.storage_offset())
+            span = (start, start + value.numel(), name)
             self._parameters.setdefault(_storage(value), []).append(span)
         self._stack: list[tuple[str, nn.Module]] = []
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -173,7 +177,7 @@ class Tracing:
         early = self.rules.early.get(name)
         if early is not None:
             return early(Call(self, name, args, kwargs))
-        meta = operation(*tree_map(self._to_meta, args), **tree_map(self._to_meta, dict(kwargs)))
+        meta = self._on_meta(operation, name, args, kwargs)
         results = list(meta) if isinstance(meta, list | tuple) else [meta]
         shapes = [tuple(m.shape) for m in results if isinstance(m, torch.Tensor)]
         call = Call(self, name, args, kwargs, shapes)
@@ -183,6 +187,24 @@ class Tracing:
         made = iter([signals] * len(shapes) if isinstance(signals, Signal) else signals)
         wrapped = [self.wrap(m, next(made)) if isinstance(m, torch.Tensor) else m for m in results]
         return type(meta)(wrapped) if isinstance(meta, list | tuple) else wrapped[0]
+
+    def _on_meta(
+        self, operation: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """The operation's result without data, which tells its shapes."""
+        first = args[0] if args else None
+        if is_traced(first):
+            # What torch works out in Python for a batch norm or a sum takes longer than the rest.
+            if name in self.rules.keeps_shape:
+                return torch.empty_like(first.meta)
+            if name in self.rules.batch_norms and not kwargs:
+                nothing = torch.empty(0, device="meta")
+                return torch.empty_like(first.meta), nothing, nothing
+            other = args[1] if len(args) > 1 else None
+            same = is_traced(other) and other.shape == first.shape and other.dtype == first.dtype
+            if name in ("add", "add_", "mul") and same:
+                return torch.empty_like(first.meta)
+        return operation(*tree_map(self._to_meta, args), **tree_map(self._to_meta, dict(kwargs)))
 
     def wrap(self, meta: torch.Tensor, signal: Signal) -> Traced:
         """A tensor of the forward pass."""
@@ -228,13 +250,15 @@ class Tracing:
             module = path if direct and path else parameter.rpartition(".")[0]
             return Weight(
                 as_array(tensor, "its weight"), name, module, (parameter,),
-                holder if is_weight and direct else None,
+                holder if is_weight and direct and _is_whole(holder, attribute, tensor) else None,
             )  # fmt: skip
         sources = tuple(
             name for name, value in own.items()
             if self.parameter(value) and attribute in name[len(path) :] and value.ndim
         )  # fmt: skip
         name = path or "weight"
+        if not _is_whole(holder, attribute, tensor):
+            holder = None  # standardized weights and the like are not drawn as the layer's are
         return Weight(as_array(tensor, "its weight"), name, path, sources, holder)
 
     def parameter(self, tensor: Any) -> str:
@@ -288,6 +312,11 @@ class Tracing:
             return module.forward(*args, **kwargs)
         except (ModelError, InputError) as error:
             raise self._located(error) from error
+        except Exception as error:
+            # The innermost module is the one to name.
+            if not hasattr(error, "place"):
+                error.place = self.place()  # type: ignore[attr-defined]
+            raise
         finally:
             self._stack.pop()
 
@@ -348,6 +377,16 @@ class _Functions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def _is_whole(holder: nn.Module | None, attribute: str, tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a module's weight, itself or as its parametrizations compute it."""
+    weight = getattr(holder, attribute, None)
+    if weight is tensor:
+        return True
+    if not isinstance(weight, torch.Tensor) or weight.shape != tensor.shape:
+        return False
+    return torch.equal(weight, tensor)
+
+
 def _write(call: Call, signals: Signal | list[Signal]) -> Any:
     """What an operation in place does to its first argument."""
     signal = signals if isinstance(signals, Signal) else signals[0]
@@ -356,8 +395,8 @@ def _write(call: Call, signals: Signal | list[Signal]) -> Any:
         target = target[0]
     if is_traced(target):
         base = target.meta._base
-        new = {term.group for term in signal.terms} - {t.group for t in target.signal.terms}
-        if new and base is not None and base.numel() != target.meta.numel():
+        in_part = base is not None and base.numel() != target.meta.numel()
+        if in_part and not all(_is_among(term, target.signal.terms) for term in signal.terms):
             raise ModelError(
                 f"{call.tracing.place(call.function)}: it writes into a part of a tensor; "
                 "build the tensor with torch.cat or torch.stack instead"
@@ -372,8 +411,16 @@ def _write(call: Call, signals: Signal | list[Signal]) -> Any:
     return target
 
 
+def _is_among(term: Term, terms: Sequence[Term]) -> bool:
+    """Whether a term's neurons lie where they do in one of others."""
+    return any(
+        term.group is other.group and bool((np.equal(term.units, other.units)).all())
+        for other in terms
+    )
+
+
 def _storage(tensor: torch.Tensor) -> int:
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):
         return -id(tensor)

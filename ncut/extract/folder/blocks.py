@@ -1,0 +1,318 @@
+"""Parts that transformers are made of: embeddings, norms, attention, MLPs, on a `Wiring`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError, ModelError
+from ncut.extract.arrays import as_array
+from ncut.extract.folder.config import Config
+from ncut.extract.signal import Signal, indexed, permuted, reshaped
+from ncut.extract.wiring import Wiring
+
+TIME = 2
+"""Positions of the sequences that are followed; their number makes no difference."""
+
+# Constants that older files hold besides the weights.
+_BUFFER = re.compile(
+    r"(^|\.)(position_ids|masked_bias|inv_freq|token_type_ids|embed_scale)$|(^|\.)attn\.bias$"
+)
+
+
+@dataclass(slots=True)
+class Network:
+    """A transformer as it is followed.
+
+    Attributes
+    ----------
+    wiring : Wiring
+        What records its operations.
+    tensors : dict from str to ndarray
+        All tensors of its files, by name.
+    config : Config
+        Its settings.
+    where : str
+        The folder, for messages.
+    used : set of str
+        Tensors that have been asked for.
+    """
+
+    wiring: Wiring
+    tensors: Mapping[str, NDArray[Any]]
+    config: Config
+    where: str
+    used: set[str] = field(default_factory=set)
+
+    # --- tensors ----------------------------------------------------------------------------
+
+    def has(self, *names: str) -> bool:
+        """Whether there is a tensor, or one of several."""
+        return any(name in self.tensors for name in names)
+
+    def prefix(self, *candidates: str, anchor: str) -> str:
+        """What stands before the names of the model's parts: that of the model with a head."""
+        for candidate in candidates:
+            if f"{candidate}{anchor}" in self.tensors:
+                return candidate
+        raise ModelError(
+            f"has no tensor {' or '.join(repr(f'{c}{anchor}') for c in candidates)}, which this "
+            "kind of model needs"
+        )
+
+    def tensor(self, *names: str) -> tuple[str, NDArray[np.floating]]:
+        """The first of several tensors that is there, and its name."""
+        for name in names:
+            if name in self.tensors:
+                self.used.add(name)
+                values = self.tensors[name]
+                if values.dtype.kind in "iub" and values.dtype.name != "bfloat16":
+                    raise ModelError(
+                        f"tensor {name!r} holds whole numbers ({values.dtype}): quantized weights "
+                        "are not read; use the model in 16 or 32 bits"
+                    )
+                try:
+                    return name, as_array(values, name)
+                except InputError as error:
+                    raise ModelError(f"tensor {error}") from error
+        raise ModelError(f"has no tensor {names[0]!r}, which its {self._settings()} calls for")
+
+    def matrix(
+        self, *names: str, transposed: bool = False, n_in: int = 0, n_out: int = 0
+    ) -> tuple[str, NDArray[np.floating]]:
+        """Weights (n_in, n_out); they lie in files as (n_out, n_in) unless `transposed`."""
+        name, values = self.tensor(*names)
+        if values.ndim != 2 or not values.size:
+            raise ModelError(f"tensor {name!r} has shape {values.shape}, expected a matrix")
+        weight = values if transposed else values.T
+        for axis, n, what in ((0, n_in, "inputs"), (1, n_out, "outputs")):
+            if n and weight.shape[axis] != n:
+                raise ModelError(
+                    f"tensor {name!r} has shape {values.shape}, but its {self._settings()} calls "
+                    f"for {n} {what}"
+                )
+        return name, weight
+
+    def _settings(self) -> str:
+        return "config.json"
+
+    # --- parts ------------------------------------------------------------------------------
+
+    def embedding(
+        self, name: str, *others: str, width: int = 0, n_rows: int = 0, time: int = TIME
+    ) -> Signal:
+        """Rows of a table `name`; it may lie in the file under other names."""
+        parameter, table = self.matrix(
+            f"{name}.weight", *others, transposed=True, n_in=n_rows, n_out=width
+        )
+        return self.wiring.embedding(
+            table, (1, time, table.shape[1]), name=name, module=name, parameters=[parameter]
+        )
+
+    def linear(
+        self, signal: Signal, name: str, *others: str, transposed: bool = False, n_out: int = 0
+    ) -> Signal:
+        """A linear layer along the last axis; a bias has no edges."""
+        parameter, weight = self.matrix(
+            f"{name}.weight",
+            *others,
+            transposed=transposed,
+            n_in=signal.shape[-1],
+            n_out=n_out,
+        )
+        self.bias(f"{name}.bias")
+        return self.wiring.linear(signal, weight, name=name, module=name, parameters=[parameter])
+
+    def convolution(self, signal: Signal, name: str, shape: Sequence[int]) -> Signal:
+        """A convolution of channels along axis 1, without groups."""
+        parameter, kernel = self.tensor(f"{name}.weight")
+        if kernel.ndim != signal.ndim or kernel.shape[1] != signal.shape[1]:
+            raise ModelError(
+                f"tensor {parameter!r} has shape {kernel.shape}, but its {self._settings()} calls "
+                f"for a kernel with {signal.shape[1]} input channels and {signal.ndim - 2} axes "
+                "of positions"
+            )
+        self.bias(f"{name}.bias")
+        shape = [shape[0], kernel.shape[0], *shape[2:]]
+        return self.wiring.convolution(
+            signal, kernel, shape, name=name, module=name, parameters=[parameter]
+        )
+
+    def norm(
+        self, signal: Signal, name: str, kind: str = "layer norm", *, plus_one: bool = False
+    ) -> Signal:
+        """A norm over the last axis; its weight, or 1 + weight, are factors of what reads it."""
+        signal = self.wiring.normalization(signal, kind)
+        self.bias(f"{name}.bias", f"{name}.beta")
+        return self.factors(signal, f"{name}.weight", f"{name}.gamma", plus_one=plus_one)
+
+    def factors(self, signal: Signal, *names: str, plus_one: bool = False) -> Signal:
+        """Factors of the neurons along the last axis."""
+        name, weight = self.tensor(*names)
+        if weight.shape != (signal.shape[-1],):
+            raise ModelError(
+                f"tensor {name!r} has shape {weight.shape}, but it scales {signal.shape[-1]} values"
+            )
+        self.wiring.place([name], "a factor of a layer's neurons")
+        if plus_one:
+            weight = np.float32(1) + weight.astype(np.float32)
+        if weight.size == 1:
+            return self.gain(signal, float(weight[0]))
+        return self.wiring.scale(signal, weight.astype(np.float64), name)
+
+    def gain(self, signal: Signal, factor: float) -> Signal:
+        """One factor for all neurons."""
+        usable = np.isfinite(factor) and factor != 0
+        return self.wiring.gain(signal, abs(factor)) if usable else signal
+
+    def activation(self, signal: Signal, kind: str) -> Signal:
+        """A function of each entry, by its name in the settings."""
+        if kind == "linear":
+            return signal
+        return self.wiring.activation(signal, homogeneous=kind in ("relu", "leaky_relu"))
+
+    def constant(self, *names: str) -> None:
+        """Tensors that are added as they are."""
+        for name in names:
+            if name in self.tensors:
+                self.used.add(name)
+                self.wiring.ignore([name], "added as a constant, like a bias")
+
+    def aside(self, name: str) -> None:
+        """A tensor that only training uses."""
+        if name in self.tensors:
+            self.used.add(name)
+            self.wiring.leave_out(name, self.tensors[name].shape, "the forward pass does not use it")
+
+    def bias(self, *names: str) -> None:
+        """Biases, where there are any."""
+        for name in names:
+            if name in self.tensors:
+                self.used.add(name)
+                self.wiring.ignore([name], "bias")
+
+    # --- attention and MLPs -----------------------------------------------------------------
+
+    def heads(self, signal: Signal, n_heads: int, what: str) -> Signal:
+        """(batch, time, heads * dims) as (batch, heads, time, dims)."""
+        *batch, time, width = signal.shape
+        if width % n_heads:
+            raise ModelError(
+                f"{what!r} has {width} outputs, which its {self._settings()} splits into "
+                f"{n_heads} heads"
+            )
+        split = reshaped(signal, (*batch, time, n_heads, width // n_heads))
+        return permuted(split, [0, 2, 1, 3])
+
+    def attend(self, query: Signal, key: Signal, value: Signal, name: str) -> Signal:
+        """Attention of (batch, heads, time, dims), as (batch, time, heads * dims)."""
+        repeats, rest = divmod(query.shape[1], key.shape[1])
+        if rest or key.shape[1] != value.shape[1] or key.shape[3] != query.shape[3]:
+            raise ModelError(
+                f"{name!r}: {query.shape[1]} heads of {query.shape[3]} query dimensions do not "
+                f"fit {key.shape[1]} heads of {key.shape[3]} key dimensions"
+            )
+        if repeats > 1:
+            order = np.repeat(np.arange(key.shape[1]), repeats)
+            key, value = indexed(key, 1, order), indexed(value, 1, order)
+        mixed = self.wiring.attention(query, key, value, name=f"heads of {name}")
+        batch, n_heads, time, dims = mixed.shape
+        return reshaped(permuted(mixed, [0, 2, 1, 3]), (batch, time, n_heads * dims))
+
+    def attention(
+        self,
+        signal: Signal,
+        name: str,
+        parts: tuple[str, str, str],
+        *,
+        n_heads: int,
+        n_key_heads: int = 0,
+        head_dim: int = 0,
+        memory: Signal | None = None,
+        norms: tuple[str, str] | None = None,
+        order: Sequence[int] = (0, 1, 2),
+    ) -> Signal:
+        """Queries, keys and values of three linear layers, up to the last one.
+
+        Parameters
+        ----------
+        name : str
+            The attention module, whose linear layers `parts` are, as suffixes of it.
+        memory : Signal, optional
+            What keys and values are made of, if not of `signal`.
+        norms : pair of str, optional
+            RMS norms over the dimensions of each head of queries and keys.
+        order : sequence of int
+            In which order the three layers are called.
+        """
+        heads = (n_heads, n_key_heads or n_heads, n_key_heads or n_heads)
+        memory = signal if memory is None else memory
+        made: dict[int, Signal] = {}
+        for at in order:
+            layer = f"{name}.{parts[at]}"
+            source = signal if at == 0 else memory
+            n_out = heads[at] * head_dim
+            split = self.heads(self.linear(source, layer, n_out=n_out), heads[at], layer)
+            if norms is not None and at < 2:
+                split = self.norm(split, f"{name}.{norms[at]}", "norm")
+            made[at] = split
+        return self.attend(made[0], made[1], made[2], name)
+
+    def packed_heads(self, signal: Signal, n_heads: int, what: str) -> tuple[Signal, ...]:
+        """Queries, keys and values of one layer, those of each head one after the other."""
+        heads = self.heads(signal, n_heads, what)
+        dims, rest = divmod(heads.shape[-1], 3)
+        if rest:
+            raise ModelError(f"{what!r}: {heads.shape[-1]} outputs of a head are not three parts")
+        return tuple(indexed(heads, 3, slice(at * dims, (at + 1) * dims)) for at in range(3))
+
+    def mlp(self, signal: Signal, first: str, second: str, kind: str, n_hidden: int = 0) -> Signal:
+        """Two linear layers with an activation in between."""
+        hidden = self.activation(self.linear(signal, first, n_out=n_hidden), kind)
+        return self.linear(hidden, second)
+
+    def gated_mlp(
+        self, signal: Signal, gate: str, up: str, down: str, kind: str, n_hidden: int = 0
+    ) -> Signal:
+        """An MLP whose hidden neurons are products of an activated one and another."""
+        gates = self.activation(self.linear(signal, gate, n_out=n_hidden), kind)
+        product = self.wiring.multiply(gates, self.linear(signal, up, n_out=n_hidden))
+        return self.linear(product, down)
+
+    # --- ends -------------------------------------------------------------------------------
+
+    def first_position(self, signal: Signal) -> Signal:
+        """`hidden[:, 0]`."""
+        return indexed(signal, 1, 0)
+
+    def outputs(self, *signals: Signal) -> None:
+        """What the forward pass returns, in that order."""
+        for number, signal in enumerate(signals):
+            self.wiring.output(signal, "output" if number == 0 else f"output {number}")
+
+    def note_unused(self, kind: str) -> None:
+        """Account for tensors that no part has asked for."""
+        for name, values in self.tensors.items():
+            if name in self.used:
+                continue
+            if _BUFFER.search(name):
+                self.wiring.ignore([name], "a constant of the model, no weight")
+            else:
+                self.wiring.leave_out(
+                    name, values.shape, f"no part of a {kind} that is known, or of another head"
+                )
+
+
+def tied(network: Network, prefix: str, suffixes: Iterable[str], *, default: bool) -> bool:
+    """Whether a model without head weights has a head that is tied to its embeddings."""
+    if not network.config.flag("tie_word_embeddings", default=default):
+        return False
+    classes = network.config.words("architectures")
+    if not classes:
+        return bool(prefix)
+    return any(name.endswith(tuple(suffixes)) for name in classes)

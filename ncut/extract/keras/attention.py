@@ -1,0 +1,109 @@
+"""Attention: scalar products of queries and keys choose among values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ncut.errors import ModelError
+from ncut.extract.keras.activations import activated
+from ncut.extract.keras.calls import Call, Rule
+from ncut.extract.keras.dense import einsum
+from ncut.extract.signal import Signal, indexed, permuted, reshaped
+
+
+def _multi_head(call: Call) -> Signal:
+    query, value, key = _three(call)
+    axes = call.config.get("attention_axes")
+    inner = [*range(1, query.ndim - 1)]
+    if axes is not None and sorted(query.axis(a) for a in np.ravel(axes).tolist()) != inner:
+        raise ModelError(f"attention_axes {axes!r}, which are not all axes of positions")
+    shape = query.shape
+    query, value, key = (
+        reshaped(s, (s.shape[0], math.prod(s.shape[1:-1]), s.shape[-1]))
+        for s in (query, value, key)
+    )
+    sides = [_heads(call, s, part) for s, part in ((query, "query"), (key, "key"), (value, "value"))]
+    sides = [permuted(side, [0, 2, 1, 3]) for side in sides]
+    result = permuted(call.wiring.attention(*sides, name=f"heads of {call.path}"), [0, 2, 1, 3])
+    if call.config.get("use_gate"):
+        gate = call.wiring.activation(_heads(call, query, "gate"), homogeneous=False)
+        result = call.wiring.multiply(result, gate)
+    made = _projected(call, result, "output", "abcd,cde->abe")
+    return reshaped(made, (*shape[:-1], made.shape[-1]))
+
+
+def _grouped_query(call: Call) -> Signal:
+    query, value, key = _three(call)
+    sides = [_heads(call, s, part) for s, part in ((query, "query"), (key, "key"), (value, "value"))]
+    sides = [permuted(side, [0, 2, 1, 3]) for side in sides]
+    repeats = sides[0].shape[1] // sides[1].shape[1]
+    at = np.repeat(np.arange(sides[1].shape[1]), repeats)
+    sides[1:] = [indexed(side, 1, at) for side in sides[1:]]
+    result = permuted(call.wiring.attention(*sides, name=f"heads of {call.path}"), [0, 2, 1, 3])
+    if call.config.get("use_gate"):
+        gate = call.wiring.activation(_heads(call, query, "gate"), homogeneous=False)
+        result = call.wiring.multiply(result, gate)
+    return _projected(call, result, "output", "abcd,cde->abe")
+
+
+def _heads(call: Call, signal: Signal, side: str) -> Signal:
+    return _projected(call, signal, side, "abc,cde->abde")
+
+
+def _projected(call: Call, signal: Signal, side: str, equation: str) -> Signal:
+    part = f"{side}_dense"
+    kernel = call.weight("kernel", "bias", part=part)
+    parameter = call.parameter("kernel", part)
+    return einsum(call, signal, kernel, equation, call.named(part), parameter)
+
+
+def _three(call: Call) -> tuple[Signal, Signal, Signal]:
+    """Query, value and key; the key is the value unless it is given."""
+    signals = call.signals
+    named = [call.kwargs.get(name) for name in ("query", "value", "key")]
+    positional = [s for s in signals if not any(s is other for other in named)]
+    query, value, key = (
+        given if isinstance(given, Signal) else positional[at] if at < len(positional) else None
+        for at, given in enumerate(named)
+    )
+    if query is None or value is None:
+        # A tensor that is given twice is one signal.
+        query = query or signals[0]
+        value = value or signals[min(1, len(signals) - 1)]
+    return query, value, key if key is not None else value
+
+
+def _attention(call: Call) -> Signal:
+    """`Attention`: without weights but for a factor of the scores."""
+    query, value, key = _three(call)
+    found = call.weights("scale", "concat_score_weight")
+    call.wiring.ignore([call.parameter(name) for name in found], "a factor of scores")
+    return call.wiring.attention(query, key, value, name=f"heads of {call.path}")
+
+
+def _additive(call: Call) -> Signal:
+    """`AdditiveAttention`: scores are sums of tanh(query + key), weighed by a vector."""
+    query, value, key = _three(call)
+    wiring = call.wiring
+    scale = call.weights("scale").get("scale")
+    rows = query.map((*query.shape[:-1], 1, query.shape[-1]), lambda a: a[..., None, :])
+    columns = key.map((*key.shape[:-2], 1, *key.shape[-2:]), lambda a: a[..., None, :, :])
+    both = activated(call, wiring.add(rows, columns), "tanh")
+    if scale is not None:
+        parameter = call.parameter("scale")
+        wiring.linear(
+            both, scale[:, None], name=call.path, module=call.path, parameters=[parameter]
+        )
+    scores = Signal((*query.shape[:-1], key.shape[-2]))
+    return wiring.matmul(scores, value, f"heads of {call.path}")
+
+
+ATTENTION: dict[str, Rule] = {
+    "MultiHeadAttention": _multi_head,
+    "GroupedQueryAttention": _grouped_query,
+    "GroupQueryAttention": _grouped_query,
+    "Attention": _attention,
+    "AdditiveAttention": _additive,
+}

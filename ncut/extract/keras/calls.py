@@ -1,0 +1,204 @@
+"""One call of a layer, as the rules see it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import ModelError
+from ncut.extract.keras.config import Layer
+from ncut.extract.keras.weights import Layout, Place
+from ncut.extract.signal import Signal
+from ncut.extract.wiring import Wiring
+
+Rule: TypeAlias = Callable[["Call"], "Signal | list[Signal]"]
+
+MAX_ENTRIES = 2**28
+"""Entries of a tensor."""
+
+# Variables that have no edges.
+_BIASES = {
+    **{"bias": "bias", "beta": "bias", "moving_mean": "mean that a norm takes off"},
+    **{"moving_variance": "spread that a norm divides by", "mean": "mean that is taken off"},
+    **{"count": "count of examples", "variance": "spread that is divided by"},
+}
+
+
+@dataclass(slots=True)
+class Call:
+    """A layer, what it is called with, and where its variables are.
+
+    Attributes
+    ----------
+    layer : Layer
+        The layer.
+    args, kwargs : sequence and mapping
+        Arguments; tensors among them are `Signal`s.
+    wiring : Wiring
+        The record.
+    layout, place : Layout and Place
+        Where its variables lie.
+    path : str
+        Its name, with those of the models around it.
+    shapes : dict from str to tuple of int
+        Shapes of all variables that were looked up, by their names.
+    follow : callable
+        Follows another layer, such as a wrapped one: its layer, part of this one, path, inputs.
+    guess : bool
+        Whether an unknown function is taken as one of each entry alone.
+    """
+
+    layer: Layer
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    wiring: Wiring
+    layout: Layout
+    place: Place
+    path: str
+    shapes: dict[str, tuple[int, ...]]
+    touched: set[str]
+    follow: Callable[..., list[Signal]]
+    guess: bool
+    part: str = ""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The layer's settings."""
+        return self.layer.config
+
+    @property
+    def signals(self) -> list[Signal]:
+        """All tensors that it is called with."""
+        return [*signals_in([self.args, *(self._relevant())])]
+
+    @property
+    def signal(self) -> Signal:
+        """The first of them."""
+        signals = self.signals
+        if not signals:
+            raise ModelError("it is called with no tensor")
+        return signals[0]
+
+    def _relevant(self) -> list[Any]:
+        return [value for name, value in self.kwargs.items() if "mask" not in name]
+
+    def argument(self, at: int, name: str, default: Any = None) -> Any:
+        """An argument by position or name."""
+        return self.args[at] if at < len(self.args) else self.kwargs.get(name, default)
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        """A setting that is a whole number."""
+        value = self.config.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ModelError(f"{name} is {value!r}, not a whole number")
+        return value
+
+    def sizes(self, name: str, n: int, default: Any = None) -> tuple[int, ...]:
+        """A setting that is a whole number per position axis."""
+        value = self.config.get(name)
+        value = default if value is None else value
+        values = [value] * n if isinstance(value, int) else value
+        if not isinstance(values, list | tuple) or len(values) != n:
+            raise ModelError(f"{name} is {value!r}; expected {n} whole numbers")
+        for size in values:
+            if isinstance(size, bool) or not isinstance(size, int) or not 0 < size < 2**31:
+                raise ModelError(f"{name} is {value!r}; expected {n} whole numbers from 1")
+        return tuple(values)
+
+    @property
+    def channels(self) -> int:
+        """The axis of channels."""
+        return 1 if self.config.get("data_format") == "channels_first" else -1
+
+    def position_axes(self, ndim: int) -> list[int]:
+        """The axes of positions."""
+        axes = [*range(1, ndim)]
+        axes.pop(0 if self.channels == 1 else -1)
+        return axes
+
+    # --- variables --------------------------------------------------------------------------
+
+    def has(self, name: str, part: str = "", order: Sequence[str] = ()) -> bool:
+        """Whether the layer has a variable."""
+        return name in self._variables(self._joined(part), order or (name,))
+
+    def weights(self, *order: str, part: str = "") -> dict[str, NDArray[np.floating]]:
+        """The variables of the layer, or of a part of it, in the order of their creation.
+
+        Those without edges are recorded as such. `a|b` are two names of one variable.
+        """
+        found = {}
+        for name, variable in self._variables(self._joined(part), order).items():
+            full = self.parameter(name, part)
+            self.shapes[full] = variable.shape
+            self.touched.add(variable.path)
+            if name in _BIASES:
+                self.wiring.ignore([full], _BIASES[name])
+            if name not in ("bias", "beta", "moving_mean", "count"):
+                if self.layout.tree.is_integer(variable.path) and name != "variance":
+                    raise ModelError(
+                        f"its {name} is quantized to whole numbers; save the model before "
+                        "quantize() instead"
+                    )
+                found[name] = self.layout.tree.array(variable.path)
+        return found
+
+    def weight(self, name: str, *rest: str, part: str = "") -> NDArray[np.floating]:
+        """One variable, created first; it must be there."""
+        found = self.weights(name, *rest, part=part)
+        own = name.partition("|")[0]
+        if own not in found:
+            raise ModelError(f"the file holds no {own!r} of it")
+        return found[own]
+
+    def parameter(self, name: str, part: str = "") -> str:
+        """The name of a variable."""
+        return f"{self.named(part)}.{name}"
+
+    def named(self, part: str = "") -> str:
+        """The name of the layer or of a part of it."""
+        return f"{self.path}/{part}" if part else self.path
+
+    def _joined(self, part: str) -> str:
+        return "/".join(filter(None, (self.part, part)))
+
+    def _variables(self, part: str, order: Sequence[str]) -> Mapping[str, Any]:
+        return self.layout.variables(self.place, part, order)
+
+
+def signals_in(value: Any) -> Iterator[Signal]:
+    """The signals among arguments, in order."""
+    if isinstance(value, Signal):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from signals_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from signals_in(item)
+
+
+def checked(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape, if a tensor may have it."""
+    if any(size <= 0 for size in shape):
+        raise ModelError(f"its result would have shape {tuple(shape)}: its input is too small")
+    if math.prod(shape) > MAX_ENTRIES:
+        raise ModelError(f"its result would have shape {tuple(shape)}: too large")
+    return tuple(shape)
+
+
+def along(call: Call, signal: Signal, factors: Any, axis: int, parameter: str) -> Signal:
+    """Factors along one axis."""
+    if parameter:
+        call.wiring.place([parameter], "a factor of a layer's neurons")
+    n = signal.shape[signal.axis(axis)]
+    if n != np.size(factors):
+        raise ModelError(f"it scales {np.size(factors)} values, but gets {n}")
+    shape = [1] * signal.ndim
+    shape[signal.axis(axis)] = n
+    return call.wiring.scale(signal, np.reshape(factors, shape), parameter)

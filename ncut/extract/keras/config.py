@@ -1,0 +1,323 @@
+"""The configuration of a model -> its layers, and which of them reads what.
+
+Both ways in which Keras has written calls are understood: nested lists `[layer, node, tensor,
+kwargs]` (Keras 2), and tensors with a history among `args` and `kwargs` (Keras 3).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ncut.errors import ModelError
+
+MAX_CALLS = 50_000
+"""Calls of layers in a model, those in nested models counted as often as they are called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One of the results of a call of a layer."""
+
+    layer: str
+    node: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The arguments of one call: values, lists of them, and `Tensor`s."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Layer:
+    """A layer of a model.
+
+    Attributes
+    ----------
+    name, cls, module : str
+        Its name, its class, and the Python module of the class, if known.
+    config : mapping
+        Its settings.
+    build : mapping
+        What the file says of its input's shape.
+    number : int
+        How many layers of its class come before it in the model.
+    nodes : list of Node
+        Its calls.
+    model : Model, optional
+        The model that it is.
+    """
+
+    name: str
+    cls: str
+    module: str
+    config: Mapping[str, Any]
+    build: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0
+    nodes: list[Node] = field(default_factory=list)
+    model: Model | None = None
+
+    @property
+    def is_operation(self) -> bool:
+        """Whether it is a function, not a layer: it has no variables."""
+        return ".ops" in self.module
+
+
+@dataclass(slots=True)
+class Model:
+    """A sequential or functional model.
+
+    Attributes
+    ----------
+    layers : dict from str to Layer
+        The layers by name, in order.
+    inputs, outputs : list of Tensor
+        What it is called with and returns; both empty for a sequential model.
+    sequential : bool
+        Whether each layer reads the one before.
+    input_shape : list, optional
+        The shape of its input, if the file says so elsewhere than in an input layer.
+    """
+
+    layers: dict[str, Layer]
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    sequential: bool
+    input_shape: Any = None
+
+
+def parsed(config: Any) -> Model:
+    """A model's configuration as the file has it.
+
+    Raises
+    ------
+    ModelError
+        If it describes no sequential or functional model.
+    """
+    layer = parsed_layer(config)
+    if layer.model is None:
+        raise ModelError(
+            f"{layer.cls!r} is a model (or layer) whose forward pass is code that the file does "
+            "not hold. Save a functional or sequential model, or choose weights from the file: "
+            "layers=[...]"
+        )
+    return layer.model
+
+
+def parsed_layer(content: Any) -> Layer:
+    """One layer of a configuration."""
+    if not isinstance(content, Mapping) or not isinstance(content.get("class_name"), str):
+        raise ModelError(f"its configuration has no 'class_name': {str(content)[:80]!r}")
+    cls = content["class_name"]
+    config = content.get("config")
+    if isinstance(config, list) and cls == "Sequential":
+        config = {"layers": config}  # as early versions wrote it
+    if not isinstance(config, Mapping):
+        raise ModelError(f"the configuration of {cls!r} is not known: {str(config)[:80]!r}")
+    name = content.get("name", config.get("name"))
+    build = content.get("build_config")
+    layer = Layer(
+        name=str(name if name is not None else cls),
+        cls=cls.rpartition(">")[2],
+        module=str(content.get("module") or ""),
+        config=config,
+        build=build if isinstance(build, Mapping) else {},
+    )
+    if isinstance(config.get("layers"), list) and not layer.is_operation:
+        layer.model = _model(layer)
+    return layer
+
+
+def _model(layer: Layer) -> Model:
+    config = layer.config
+    layers: dict[str, Layer] = {}
+    counts: dict[str, int] = {}
+    contents = []
+    for content in config["layers"]:
+        inner = parsed_layer(content)
+        contents.append(content)
+        if not inner.is_operation:
+            inner.number = counts.get(inner.cls, 0)
+            counts[inner.cls] = inner.number + 1
+        if inner.name in layers:
+            if "input_layers" in config:
+                raise ModelError(f"two layers of {layer.name!r} have the name {inner.name!r}")
+            inner.name = f"{inner.name}_{len(layers)}"
+        layers[inner.name] = inner
+    if "input_layers" not in config:
+        shape = config.get("build_input_shape", layer.build.get("input_shape"))
+        return Model(layers, [], [], True, shape)
+    for inner, content in zip(layers.values(), contents, strict=True):
+        nodes = content.get("inbound_nodes", [])
+        if not isinstance(nodes, list):
+            raise ModelError(f"the calls of layer {inner.name!r} are not a list")
+        inner.nodes = [_node(node, layers) for node in nodes]
+    model = Model(
+        layers,
+        [*_tensors(_listed(config["input_layers"]), layers)],
+        [*_tensors(_listed(config.get("output_layers")), layers)],
+        False,
+    )
+    _renumber(model)
+    return model
+
+
+def _node(node: Any, layers: Mapping[str, Layer]) -> Node:
+    if isinstance(node, Mapping):
+        args, kwargs = node.get("args", []), node.get("kwargs") or {}
+        if not isinstance(args, list) or not isinstance(kwargs, Mapping):
+            raise ModelError("the arguments of a call are not understood")
+        kwargs = {str(name): _value(value, layers, False) for name, value in kwargs.items()}
+        return Node(tuple(_value(value, layers, False) for value in args), kwargs)
+    found: dict[str, Any] = {}
+    tensors = _from_lists(node, layers, found)
+    args = (tensors,) if isinstance(tensors, list) and len(tensors) != 1 else _listed(tensors)
+    return Node(tuple(args), found)
+
+
+def _from_lists(value: Any, layers: Mapping[str, Layer], kwargs: dict[str, Any]) -> Any:
+    """Tensors of a Keras 2 node; the keyword arguments lie in each of them."""
+    if _is_reference(value):
+        more = value[3] if len(value) > 3 and isinstance(value[3], Mapping) else {}
+        for name, content in more.items():
+            kwargs.setdefault(str(name), _value(content, layers, True))
+        if value[0] == "_CONSTANT_VALUE":
+            return value[2]
+        return Tensor(value[0], value[1], value[2])
+    if isinstance(value, list):
+        return [_from_lists(item, layers, kwargs) for item in value]
+    if isinstance(value, Mapping):
+        return [_from_lists(item, layers, kwargs) for item in value.values()]
+    return value
+
+
+def _value(value: Any, layers: Mapping[str, Layer], lists: bool) -> Any:
+    """An argument: tensors wherever they are in it."""
+    if isinstance(value, Mapping):
+        content = value.get("config")
+        if value.get("class_name") == "__keras_tensor__" and isinstance(content, Mapping):
+            history = content.get("keras_history")
+            if not _is_reference(history):
+                raise ModelError("a tensor in its configuration has no history")
+            return Tensor(*history[:3])  # type: ignore[index]
+        if value.get("class_name") in ("__numpy__", "__tensor__") and isinstance(content, Mapping):
+            return content.get("value")
+        return {str(key): _value(item, layers, lists) for key, item in value.items()}
+    if isinstance(value, list):
+        if lists and _is_reference(value) and value[0] in layers:
+            return Tensor(*value[:3])
+        return [_value(item, layers, lists) for item in value]
+    return value
+
+
+def _is_reference(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) >= 3
+        and isinstance(value[0], str)
+        and isinstance(value[1], int)
+        and (isinstance(value[2], int) or value[0] == "_CONSTANT_VALUE")
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        return [*value.values()]
+    return value if isinstance(value, list) and not _is_reference(value) else [value]
+
+
+def _tensors(values: Sequence[Any], layers: Mapping[str, Layer]) -> Iterator[Tensor]:
+    for value in values:
+        if _is_reference(value):
+            yield Tensor(*value[:3])
+        elif isinstance(value, list | Mapping):
+            yield from _tensors(_listed(value), layers)
+        else:
+            raise ModelError(f"an input or output of the model is not understood: {value!r}")
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors among arguments, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def _renumber(model: Model) -> None:
+    """Count the calls of nested models from 0.
+
+    Keras 2 counts the call by which a model was made as the first.
+    """
+    nodes = [node for layer in model.layers.values() for node in layer.nodes]
+    used = [tensor for node in nodes for tensor in tensors_in([node.args, node.kwargs])]
+    lowest: dict[str, int] = {}
+    for tensor in [*used, *model.outputs]:
+        lowest[tensor.layer] = min(lowest.get(tensor.layer, tensor.node), tensor.node)
+    later = {n for n, layer in model.layers.items() if layer.model and lowest.get(n, 0) > 0}
+
+    def change(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            before = value.layer in later
+            return Tensor(value.layer, value.node - 1, value.index) if before else value
+        if isinstance(value, Mapping):
+            return {name: change(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [change(item) for item in value]
+        return value
+
+    if not later:
+        return
+    for layer in model.layers.values():
+        layer.nodes = [Node(tuple(change(n.args)), change(n.kwargs)) for n in layer.nodes]
+    model.outputs = change(model.outputs)
+
+
+def in_order(model: Model) -> list[tuple[Layer, int]]:
+    """The calls of a functional model, each after those that it reads.
+
+    Raises
+    ------
+    ModelError
+        If a call reads what no layer gives, or the calls read each other in a circle.
+    """
+    calls = [(layer, at) for layer in model.layers.values() for at in range(len(layer.nodes))]
+    position = {(layer.name, at): number for number, (layer, at) in enumerate(calls)}
+    sources = {layer.name for layer in model.layers.values() if not layer.nodes}
+    waiting = [0] * len(calls)
+    readers: dict[tuple[str, int], list[int]] = {}
+    for number, (layer, at) in enumerate(calls):
+        node = layer.nodes[at]
+        read = {(t.layer, t.node) for t in tensors_in([node.args, node.kwargs])}
+        for key in read:
+            if key in position:
+                waiting[number] += 1
+                readers.setdefault(key, []).append(number)
+            elif key[0] not in sources:
+                raise ModelError(f"layer {layer.name!r} reads {key[0]!r}, which gives nothing")
+    ready = [number for number, n in enumerate(waiting) if not n]
+    order = []
+    while ready:
+        number = heapq.heappop(ready)
+        layer, at = calls[number]
+        order.append((layer, at))
+        for reader in readers.get((layer.name, at), ()):
+            waiting[reader] -= 1
+            if not waiting[reader]:
+                heapq.heappush(ready, reader)
+    if len(order) < len(calls):
+        stuck = next(layer.name for number, (layer, _) in enumerate(calls) if waiting[number])
+        raise ModelError(f"its layers read each other in a circle, at {stuck!r}")
+    return order

@@ -1,0 +1,323 @@
+"""Layers with matrices and kernels, norms and other factors, embeddings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import ModelError
+from ncut.extract.chain import normalization_scale
+from ncut.extract.keras.activations import activated
+from ncut.extract.keras.calls import Call, Rule, along, checked
+from ncut.extract.signal import Signal, permuted, reshaped
+
+# --- matrices -----------------------------------------------------------------------------------
+
+
+def _dense(call: Call) -> Signal:
+    signal = call.wiring.linear(
+        call.signal, call.weight("kernel", "bias"), name=call.path, module=call.path,
+        parameters=[call.parameter("kernel")],
+    )  # fmt: skip
+    return activated(call, signal, call.config.get("activation"))
+
+
+def _einsum_dense(call: Call) -> Signal:
+    equation = call.config.get("equation")
+    kernel = call.weight("kernel", "bias")
+    signal = einsum(call, call.signal, kernel, str(equation), call.path, call.parameter("kernel"))
+    return activated(call, signal, call.config.get("activation"))
+
+
+def einsum(
+    call: Call, signal: Signal, kernel: NDArray[Any], equation: str, name: str, parameter: str
+) -> Signal:
+    """A product of a signal and a kernel along the axes that an equation says."""
+    inputs, weights, outputs = _labels(equation, signal.ndim)
+    if len(weights) != kernel.ndim or len(inputs) != signal.ndim:
+        raise ModelError(
+            f"equation {equation!r} does not fit an input of {signal.ndim} axes and a kernel of "
+            f"{kernel.ndim}"
+        )
+    summed = [label for label in inputs if label in weights and label not in outputs]
+    new = [label for label in weights if label in outputs and label not in inputs]
+    kept = [label for label in inputs if label in outputs and label not in weights]
+    if sorted(summed + new) != sorted(weights) or sorted(kept + new) != sorted(outputs):
+        raise ModelError(f"equation {equation!r} is not a matrix along some axes of the input")
+    moved = permuted(signal, [inputs.index(label) for label in kept + summed])
+    before = moved.shape[: len(kept)]
+    matrix = kernel.transpose([weights.index(label) for label in summed + new])
+    new_sizes = matrix.shape[len(summed) :]
+    matrix = matrix.reshape(math.prod(matrix.shape[: len(summed)]), math.prod(new_sizes))
+    flat = reshaped(moved, (*before, math.prod(moved.shape[len(kept) :])))
+    result = call.wiring.linear(flat, matrix, name=name, module=name, parameters=[parameter])
+    split = reshaped(result, (*result.shape[:-1], *new_sizes))
+    return permuted(split, [(kept + new).index(label) for label in outputs])
+
+
+def _labels(equation: str, ndim: int) -> tuple[list[str], list[str], list[str]]:
+    """Labels of the axes of input, kernel and result; an ellipsis becomes labels of its own."""
+    left, arrow, outputs = equation.replace(" ", "").partition("->")
+    inputs, comma, weights = left.partition(",")
+    if not (arrow and comma):
+        raise ModelError(f"equation {equation!r} is not understood")
+    n_more = ndim - len(inputs.replace("...", ""))
+    more = [f".{number}" for number in range(n_more)]
+    sides = []
+    for side in (inputs, weights, outputs):
+        before, dots, after = side.partition("...")
+        sides.append([*before, *(more if dots else []), *after])
+    return sides[0], sides[1], sides[2]
+
+
+# --- kernels ------------------------------------------------------------------------------------
+
+
+def _convolution(call: Call) -> Signal:
+    kernel = call.weight("kernel", "bias")
+    groups = call.config.get("groups") or 1
+    if not isinstance(groups, int) or groups < 1 or kernel.shape[-1] % groups:
+        raise ModelError(f"{kernel.shape[-1]} filters in {groups!r} groups")
+    signal = call.signal
+    _expect(kernel, signal.ndim)
+    signal = call.wiring.convolution(
+        signal, np.moveaxis(kernel, (-1, -2), (0, 1)),
+        convolved(call, signal, kernel.shape[:-2], kernel.shape[-1]),
+        groups=groups, axis=call.channels, name=call.path, module=call.path,
+        parameters=[call.parameter("kernel")],
+    )  # fmt: skip
+    return activated(call, signal, call.config.get("activation"))
+
+
+def _transposed_convolution(call: Call) -> Signal:
+    kernel, signal = call.weight("kernel", "bias"), call.signal
+    _expect(kernel, signal.ndim)
+    sizes = kernel.shape[:-2]
+    n = len(sizes)
+    strides, dilation = call.sizes("strides", n, 1), call.sizes("dilation_rate", n, 1)
+    more = call.config.get("output_padding")
+    extra = None if more is None else [more] * n if isinstance(more, int) else [*more]
+    shape = list(signal.shape)
+    shape[signal.axis(call.channels)] = kernel.shape[-2]
+    same = call.config.get("padding") == "same"
+    for at, axis in enumerate(call.position_axes(signal.ndim)):
+        reach = (sizes[at] - 1) * dilation[at] + 1
+        if extra is not None:
+            cut = 2 * (reach // 2) if same else 0
+            shape[axis] = (shape[axis] - 1) * strides[at] + reach - cut + extra[at]
+        elif same:
+            shape[axis] *= strides[at]
+        else:
+            shape[axis] = shape[axis] * strides[at] + max(reach - strides[at], 0)
+    signal = call.wiring.convolution(
+        signal, np.moveaxis(kernel, (-2, -1), (0, 1)), checked(shape),
+        axis=call.channels, name=call.path, module=call.path,
+        parameters=[call.parameter("kernel")],
+    )  # fmt: skip
+    return activated(call, signal, call.config.get("activation"))
+
+
+def _depthwise(call: Call) -> Signal:
+    kernel = call.weight("kernel|depthwise_kernel", "bias")
+    signal = _by_channel(call, call.signal, kernel, call.path, call.parameter("kernel"))
+    return activated(call, signal, call.config.get("activation"))
+
+
+def _separable(call: Call) -> Signal:
+    order = ("depthwise_kernel", "pointwise_kernel", "bias")
+    kernel, point = call.weight(*order), call.weights(*order)["pointwise_kernel"]
+    names = [call.parameter(name) for name in order]
+    signal = _by_channel(call, call.signal, kernel, names[0], names[0])
+    shape = list(signal.shape)
+    shape[signal.axis(call.channels)] = point.shape[-1]
+    signal = call.wiring.convolution(
+        signal, np.moveaxis(point, (-1, -2), (0, 1)), shape,
+        axis=call.channels, name=names[1], module=names[1], parameters=[names[1]],
+    )  # fmt: skip
+    return activated(call, signal, call.config.get("activation"))
+
+
+def _by_channel(call: Call, signal: Signal, kernel: Any, name: str, parameter: str) -> Signal:
+    """Kernels of each channel for itself, (positions..., channels, multiplier)."""
+    _expect(kernel, signal.ndim)
+    n_in, multiplier = kernel.shape[-2:]
+    rows = np.moveaxis(kernel, (-2, -1), (0, 1)).reshape(n_in * multiplier, 1, *kernel.shape[:-2])
+    return call.wiring.convolution(
+        signal, rows, convolved(call, signal, kernel.shape[:-2], n_in * multiplier),
+        groups=n_in, axis=call.channels, name=name, module=name, parameters=[parameter],
+    )  # fmt: skip
+
+
+def convolved(
+    call: Call, signal: Signal, kernel: tuple[int, ...], n_out: int
+) -> tuple[int, ...]:
+    """The shape of a convolution's result."""
+    n = len(kernel)
+    strides, dilation = call.sizes("strides", n, 1), call.sizes("dilation_rate", n, 1)
+    shape = list(signal.shape)
+    shape[signal.axis(call.channels)] = n_out
+    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
+    slid(call, shape, call.position_axes(signal.ndim), reach, strides)
+    return checked(shape)
+
+
+def slid(call: Call, shape: list[int], axes: list[int], reach: Any, strides: Any) -> None:
+    """Sizes of axes after windows were slid over them."""
+    padding = str(call.config.get("padding", "valid")).lower()
+    for axis, size, stride in zip(axes, reach, strides, strict=True):
+        if padding in ("same", "causal"):
+            shape[axis] = -(-shape[axis] // stride)
+        elif padding == "valid":
+            shape[axis] = (shape[axis] - size) // stride + 1
+        else:
+            raise ModelError(f"padding {padding!r} is not known")
+
+
+def _expect(kernel: NDArray[Any], ndim: int) -> None:
+    if kernel.ndim != ndim:
+        raise ModelError(f"its kernel has shape {kernel.shape}, its input {ndim} axes")
+
+
+# --- norms and other factors --------------------------------------------------------------------
+
+
+def _batch_norm(call: Call) -> Signal:
+    names = _gamma_beta(call)
+    found = call.weights(*names, "moving_mean", "moving_variance")
+    if "moving_variance" not in found:
+        raise ModelError("the file holds no 'moving_variance' of it")
+    factors = normalization_scale(
+        found.get("gamma"), found["moving_variance"], float(call.config.get("epsilon", 1e-3))
+    )
+    parameter = call.parameter("gamma") if "gamma" in found else call.parameter("moving_variance")
+    return along(call, call.signal, factors, _single_axis(call), parameter)
+
+
+def _layer_norm(call: Call) -> Signal:
+    kind = "RMS norm" if call.config.get("rms_scaling") else "layer norm"
+    signal = call.wiring.normalization(call.signal, kind)
+    gamma = call.weights(*_gamma_beta(call)).get("gamma")
+    if gamma is None:
+        return signal
+    axes = call.config.get("axis", -1)
+    axes = [signal.axis(axis) for axis in (axes if isinstance(axes, list | tuple) else [axes])]
+    call.wiring.place([call.parameter("gamma")], "a factor of a layer's neurons")
+    shape = [n if at in axes else 1 for at, n in enumerate(signal.shape)]
+    if math.prod(shape) != gamma.size:
+        raise ModelError(f"it scales {gamma.size} values, but gets {math.prod(shape)}")
+    return call.wiring.scale(signal, gamma.reshape(shape), call.parameter("gamma"))
+
+
+def _rms_norm(call: Call) -> Signal:
+    signal = call.wiring.normalization(call.signal, "RMS norm")
+    scale = call.weight("scale")
+    return along(call, signal, scale, _single_axis(call), call.parameter("scale"))
+
+
+def _group_norm(call: Call) -> Signal:
+    signal = call.wiring.normalization(call.signal, "group norm")
+    gamma = call.weights(*_gamma_beta(call)).get("gamma")
+    if gamma is None:
+        return signal
+    return along(call, signal, gamma, _single_axis(call), call.parameter("gamma"))
+
+
+def _unit_norm(call: Call) -> Signal:
+    return call.wiring.normalization(call.signal, "unit norm")
+
+
+def _gamma_beta(call: Call) -> list[str]:
+    names = [] if call.config.get("scale") is False else ["gamma"]
+    return names if call.config.get("center") is False else [*names, "beta"]
+
+
+def _single_axis(call: Call) -> int:
+    axis = call.config.get("axis", -1)
+    axis = axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis
+    if not isinstance(axis, int):
+        raise ModelError(f"axis is {axis!r}; only one axis is understood")
+    return axis
+
+
+def _rescaling(call: Call) -> Signal:
+    scale = np.asarray(call.config.get("scale", 1.0), dtype=np.float64)
+    return multiplied(call, call.signal, scale)
+
+
+def multiplied(call: Call, signal: Signal, factors: Any) -> Signal:
+    """Known factors, one or many."""
+    factors = np.abs(np.asarray(factors, dtype=np.float64))
+    if factors.size == 1:
+        factor = float(factors.reshape(()))
+        usable = math.isfinite(factor) and factor > 0
+        return call.wiring.gain(signal, factor) if usable else signal
+    if factors.ndim > signal.ndim:
+        raise ModelError(f"factors of shape {factors.shape} for a tensor of shape {signal.shape}")
+    factors = factors.reshape((1,) * (signal.ndim - factors.ndim) + factors.shape)
+    if any(n not in (1, size) for n, size in zip(factors.shape, signal.shape, strict=True)):
+        raise ModelError(f"factors of shape {factors.shape} for a tensor of shape {signal.shape}")
+    return call.wiring.scale(signal, factors)
+
+
+def _standardized(call: Call) -> Signal:
+    """`Normalization`: by a mean and a spread that were seen before."""
+    signal = call.signal
+    variance: Any = call.config.get("variance")
+    if variance is None:
+        variance = call.weights("mean", "variance", "count").get("variance")
+    if variance is None:
+        raise ModelError("the file holds no 'variance' of it")
+    spread = np.maximum(np.sqrt(np.asarray(variance, dtype=np.float64)), 1e-7)
+    factors = spread if call.config.get("invert") else 1 / spread
+    if factors.size == 1:
+        return multiplied(call, signal, factors)
+    axes = call.config.get("axis", -1)
+    axes = [signal.axis(axis) for axis in (axes if isinstance(axes, list | tuple) else [axes])]
+    shape = [n if at in axes else 1 for at, n in enumerate(signal.shape)]
+    if math.prod(shape) != factors.size:
+        raise ModelError(f"it scales {factors.size} values, but gets {math.prod(shape)}")
+    return multiplied(call, signal, factors.reshape(shape))
+
+
+# --- embeddings ---------------------------------------------------------------------------------
+
+
+def _embedding(call: Call) -> Signal:
+    table = call.weight("embeddings")
+    if table.ndim != 2 or not table.size:
+        raise ModelError(f"its table has shape {table.shape}")
+    return call.wiring.embedding(
+        table, checked((*call.signal.shape, table.shape[1])), name=call.path, module=call.path,
+        parameters=[call.parameter("embeddings")],
+    )  # fmt: skip
+
+
+def _spectral_norm(call: Call) -> list[Signal]:
+    from ncut.extract.keras.config import parsed_layer
+
+    return call.follow(call, parsed_layer(call.config.get("layer")), "layer", call.path, [call.signal])
+
+
+DENSE: dict[str, Rule] = {
+    "Dense": _dense,
+    "EinsumDense": _einsum_dense,
+    **{f"Conv{n}D": _convolution for n in (1, 2, 3)},
+    **{f"Convolution{n}D": _convolution for n in (1, 2, 3)},
+    **{f"Conv{n}DTranspose": _transposed_convolution for n in (1, 2, 3)},
+    **{f"DepthwiseConv{n}D": _depthwise for n in (1, 2)},
+    **{f"SeparableConv{n}D": _separable for n in (1, 2)},
+    "BatchNormalization": _batch_norm,
+    "SyncBatchNormalization": _batch_norm,
+    "BatchNormalizationV1": _batch_norm,
+    "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
+    "GroupNormalization": _group_norm,
+    "UnitNormalization": _unit_norm,
+    "Rescaling": _rescaling,
+    "Normalization": _standardized,
+    "Embedding": _embedding,
+    "SpectralNormalization": _spectral_norm,
+}

@@ -1,0 +1,341 @@
+"""Layers that put several tensors together, and single functions that stand between layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ncut.errors import ModelError
+from ncut.extract.keras.activations import activated, is_known
+from ncut.extract.keras.calls import Call, Rule, checked, signals_in
+from ncut.extract.keras.dense import multiplied
+from ncut.extract.keras.shapes import to_shape
+from ncut.extract.signal import (
+    Signal,
+    concatenated,
+    indexed,
+    permuted,
+    reduced,
+)
+
+
+def _several(call: Call) -> list[Signal]:
+    signals = call.signals
+    if not signals:
+        raise ModelError("it is called with no tensors")
+    checked(_broadcast(signals))
+    return signals
+
+
+def _broadcast(signals: Sequence[Signal]) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(*(signal.shape for signal in signals))
+    except ValueError as error:
+        shapes = ", ".join(str(signal.shape) for signal in signals)
+        raise ModelError(f"its inputs have shapes {shapes}, which do not fit") from error
+
+
+def _add(call: Call) -> Signal:
+    return call.wiring.add(*_several(call))
+
+
+def _average(call: Call) -> Signal:
+    signals = _several(call)
+    return call.wiring.add(*(call.wiring.gain(signal, 1 / len(signals)) for signal in signals))
+
+
+def _multiply(call: Call) -> Signal:
+    first, *others = _several(call)
+    for other in others:
+        first = call.wiring.multiply(first, other)
+    return first
+
+
+def _extreme(call: Call) -> Signal:
+    return call.wiring.combine(*_several(call))
+
+
+def _concatenate(call: Call) -> Signal:
+    axis = call.config.get("axis", call.argument(1, "axis", -1))
+    return joined(call.signals, axis if isinstance(axis, int) else -1)
+
+
+def joined(signals: Sequence[Signal], axis: int) -> Signal:
+    """Tensors one after the other along an axis."""
+    if not signals:
+        raise ModelError("it is called with no tensors")
+    axis = signals[0].axis(axis)
+    others = {(*s.shape[:axis], *s.shape[axis + 1 :]) for s in signals if s.ndim > axis}
+    if len(others) != 1 or len({s.ndim for s in signals}) != 1:
+        shapes = ", ".join(str(signal.shape) for signal in signals)
+        raise ModelError(f"its inputs have shapes {shapes}, which do not fit along axis {axis}")
+    total = sum(signal.shape[axis] for signal in signals)
+    checked([total if at == axis else size for at, size in enumerate(signals[0].shape)])
+    return concatenated(signals, axis)
+
+
+def _dot(call: Call) -> Signal:
+    """Scalar products along an axis of each."""
+    signals = call.signals
+    if len(signals) != 2:
+        raise ModelError(f"it reads {len(signals)} tensors, not two")
+    if call.config.get("normalize"):
+        signals = [call.wiring.normalization(signal, "unit norm") for signal in signals]
+    axes = call.config.get("axes", -1)
+    both = [axes, axes] if isinstance(axes, int) else axes
+    if not isinstance(both, list) or not all(isinstance(axis, int) for axis in both):
+        raise ModelError(f"axes is {axes!r}")
+    first, second = (
+        permuted(s, [at for at in range(s.ndim) if at != s.axis(axis)] + [s.axis(axis)])
+        for s, axis in zip(signals, both, strict=True)
+    )
+    if first.shape[-1] != second.shape[-1] or not (1 < first.ndim < 4 and 1 < second.ndim < 4):
+        raise ModelError(f"it reads tensors of shapes {signals[0].shape} and {signals[1].shape}")
+    flat = [signal.ndim == 2 for signal in (first, second)]
+    first, second = (
+        s.map((s.shape[0], 1, s.shape[1]), lambda a: a[:, None]) if s.ndim == 2 else s
+        for s in (first, second)
+    )
+    result = call.wiring.matmul(first, permuted(second, [0, 2, 1]), f"heads of {call.path}")
+    kept = [n for n, is_flat in zip(result.shape[1:], flat, strict=True) if not is_flat]
+    return to_shape(result, [result.shape[0], *(kept or [1])])
+
+
+MERGES: dict[str, Rule] = {
+    "Add": _add,
+    "Subtract": _add,
+    "Multiply": _multiply,
+    "Average": _average,
+    "Maximum": _extreme,
+    "Minimum": _extreme,
+    "Concatenate": _concatenate,
+    "Dot": _dot,
+}
+
+
+# --- functions ----------------------------------------------------------------------------------
+
+
+def operation(call: Call) -> Rule | None:
+    """The rule of a function: an operation of Keras 3, or one of TensorFlow in Keras 2."""
+    name = call.layer.cls
+    if name in ("TFOpLambda", "SlicingOpLambda"):
+        name = str(call.config.get("function", ""))
+    elif not call.layer.is_operation:
+        return None
+    short = re.sub(r"[^a-z0-9]", "", name.rpartition(".")[2].lower())
+    if short in _FUNCTIONS:
+        return _FUNCTIONS[short]
+    spelled = name.rpartition(".")[2].lower()
+    activation = next((n for n in (spelled, short) if is_known(n)), None)
+    if activation is None:
+        return None
+    return lambda c: activated(c, c.signal, {"class_name": activation, "config": c.config})
+
+
+def _sum(call: Call) -> Signal:
+    """A sum, perhaps with a constant: that is like a bias."""
+    signals = _several(call)
+    if len(signals) > 1:
+        return call.wiring.add(*signals)
+    return _with_constant(call, signals[0], None)
+
+
+def _product(call: Call) -> Signal:
+    signals = _several(call)
+    if len(signals) > 1:
+        return _multiply(call)
+    return _with_constant(call, signals[0], lambda value: value)
+
+
+def _quotient(call: Call) -> Signal:
+    signals = _several(call)
+    if len(signals) > 1:
+        return call.wiring.multiply(*signals[:2])
+    if not isinstance(call.args[0], Signal):
+        return call.wiring.activation(signals[0], homogeneous=False)
+    with np.errstate(divide="ignore"):
+        return _with_constant(call, signals[0], lambda value: 1 / value)
+
+
+def _with_constant(call: Call, signal: Signal, factor: Callable[[Any], Any] | None) -> Signal:
+    value = next((v for v in _operands(call) if not isinstance(v, Signal)), None)
+    try:
+        constant = np.asarray(0.0 if value is None else value, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"its constant {str(value)[:60]!r} is not a number") from error
+    if constant.ndim > signal.ndim:
+        raise ModelError(f"its constant has shape {constant.shape}, its tensor {signal.shape}")
+    return signal if factor is None or value is None else multiplied(call, signal, factor(constant))
+
+
+def _operands(call: Call) -> list[Any]:
+    names = ("x1", "x2", "x", "y", "a", "b")
+    return [*call.args, *(v for name, v in call.kwargs.items() if name in names and v is not None)]
+
+
+def _reduced(call: Call) -> Signal:
+    signal = call.signal
+    axes = _setting(call, 1, "axis", "axes")
+    keep = bool(_setting(call, 2, "keepdims", "keep_dims"))
+    chosen = list(range(signal.ndim)) if axes is None else axes
+    result = reduced(signal, [chosen] if isinstance(chosen, int) else chosen, keepdim=keep)
+    name = str(call.config.get("function", call.layer.cls)).lower()
+    linear = any(word in name for word in ("mean", "sum", "max", "min"))
+    return result if linear else call.wiring.activation(result, homogeneous=False)
+
+
+def _setting(call: Call, at: int, *names: str) -> Any:
+    for name in names:
+        for source in (call.config, call.kwargs):
+            if source.get(name) is not None:
+                return source[name]
+    return call.args[at] if len(call.args) > at else None
+
+
+def _to_shape(call: Call) -> Signal:
+    signal = call.signal
+    shape = _setting(call, 1, "newshape", "shape")
+    if not isinstance(shape, list | tuple) or not shape:
+        raise ModelError(f"its new shape is {shape!r}")
+    sizes = [-1 if size is None else size for size in shape]
+    if not all(isinstance(size, int) for size in sizes):
+        raise ModelError("its new shape depends on the data")
+    if sizes[0] == -1 and sizes.count(-1) > 1:
+        sizes[0] = signal.shape[0]
+    return to_shape(signal, sizes)
+
+
+def _transposed(call: Call) -> Signal:
+    signal = call.signal
+    axes = _setting(call, 1, "axes", "perm")
+    return permuted(signal, axes if axes is not None else [*range(signal.ndim)][::-1])
+
+
+def _unsqueezed(call: Call) -> Signal:
+    signal, axis = call.signal, _setting(call, 1, "axis")
+    if not isinstance(axis, int) or not -signal.ndim - 1 <= axis <= signal.ndim:
+        raise ModelError(f"axis is {axis!r}")
+    axis %= signal.ndim + 1
+    shape = (*signal.shape[:axis], 1, *signal.shape[axis:])
+    return signal.map(shape, lambda array: np.expand_dims(array, axis))
+
+
+def _squeezed(call: Call) -> Signal:
+    signal, axes = call.signal, _setting(call, 1, "axis")
+    chosen = axes if isinstance(axes, list) else [axes]
+    if axes is None:
+        chosen = [at for at in range(1, signal.ndim) if signal.shape[at] == 1]
+    drop = {signal.axis(axis) for axis in chosen}
+    if any(signal.shape[axis] != 1 for axis in drop):
+        raise ModelError(f"axis {axes!r} of a tensor of shape {signal.shape}")
+    kept = [n for at, n in enumerate(signal.shape) if at not in drop]
+    return signal.map(kept, lambda array: array.squeeze(tuple(drop)))
+
+
+def _joined(call: Call) -> Signal:
+    axis = _setting(call, 1, "axis")
+    return joined(call.signals, axis if isinstance(axis, int) else 0)
+
+
+def _stacked(call: Call) -> Signal:
+    signals, axis = call.signals, _setting(call, 1, "axis")
+    axis = (axis if isinstance(axis, int) else 0) % (signals[0].ndim + 1)
+    shape = (*signals[0].shape[:axis], 1, *signals[0].shape[axis:])
+    return joined([s.map(shape, lambda a: np.expand_dims(a, axis)) for s in signals], axis)
+
+
+def _multiplied(call: Call) -> Signal:
+    signals = call.signals
+    if len(signals) != 2:
+        raise ModelError("a product of a tensor and a constant matrix")
+    return call.wiring.matmul(signals[0], signals[1], f"heads of {call.path}")
+
+
+def _taken(call: Call) -> Signal:
+    """`tensor[...]` with slices and whole numbers."""
+    signal = call.signal
+    key = _setting(call, 1, "key", "slice_spec")
+    parts = [*key] if isinstance(key, list | tuple) else [key]
+    axis = 0
+    for at, part in enumerate(parts):
+        if part is None:
+            shape = (*signal.shape[:axis], 1, *signal.shape[axis:])
+            signal = signal.map(shape, lambda a, at=axis: np.expand_dims(a, at))  # type: ignore[misc]
+            axis += 1
+        elif part == "..." or (isinstance(part, dict) and part.get("class_name") == "__ellipsis__"):
+            axis = signal.ndim - sum(p is not None for p in parts[at + 1 :])
+        elif isinstance(part, int):
+            n = signal.shape[signal.axis(axis)]
+            if not -n <= part < n:
+                raise ModelError(f"entry {part} of an axis of length {n}")
+            signal = indexed(signal, axis, part % n)
+        else:
+            signal = indexed(signal, axis, _slice(part))
+            checked(signal.shape)
+            axis += 1
+    return signal
+
+
+def _slice(part: Any) -> slice:
+    if isinstance(part, dict):
+        content = part.get("config", part)
+        if isinstance(content, dict):
+            values = [content.get(name) for name in ("start", "stop", "step")]
+            if all(v is None or (isinstance(v, int) and v is not False) for v in values):
+                if values[2] == 0:
+                    raise ModelError("a slice of step 0")
+                return slice(*values)
+    raise ModelError(f"an index that is not understood: {str(part)[:60]}")
+
+
+def _keep(call: Call) -> Signal:
+    return call.signal
+
+
+def _entrywise(call: Call) -> Signal:
+    signals = [*signals_in([call.args, call.kwargs])]
+    if len(signals) == 1:
+        return call.wiring.activation(signals[0], homogeneous=False)
+    return call.wiring.combine(*_several(call))
+
+
+def _shares(call: Call) -> Signal:
+    axis = _setting(call, 1, "axis")
+    return call.wiring.softmax(call.signal, axis if isinstance(axis, int) else -1)
+
+
+def _nothing(call: Call) -> Signal:
+    """A comparison or a shape: numbers that carry no neurons."""
+    return replace(call.signal, terms=(), factors=None)
+
+
+def _table(*rows: tuple[str, Rule]) -> dict[str, Rule]:
+    return {name: rule for names, rule in rows for name in names.split()}
+
+
+_FUNCTIONS: dict[str, Rule] = _table(
+    ("add addv2 sub subtract biasadd", _sum),
+    ("mul multiply", _product),
+    ("div divide truediv realdiv truedivide", _quotient),
+    ("maximum minimum power pow square sqrt rsqrt exp log log1p expm1 sin cos where clip "
+     "clipbyvalue reciprocal arctan floor round sign logaddexp squareddifference", _entrywise),
+    ("concatenate concat concatv2", _joined),
+    ("stack", _stacked),
+    ("mean reducemean sum reducesum max reducemax amax min amin reducemin var reducevariance "
+     "std reducestd prod reduceprod logsumexp reducelogsumexp norm", _reduced),
+    ("reshape", _to_shape),
+    ("transpose permute", _transposed),
+    ("expanddims", _unsqueezed),
+    ("squeeze", _squeezed),
+    ("matmul batchmatmul batchmatmulv2", _multiplied),
+    ("getitem slicingoplambda", _taken),
+    ("cast identity stopgradient copy negative neg converttotensor", _keep),
+    ("softmax logsoftmax", _shares),
+    ("equal notequal greater greaterequal less lessequal logicaland logicalor logicalnot any all "
+     "argmax argmin shape zeroslike oneslike reduceany reduceall isnan", _nothing),
+)  # fmt: skip

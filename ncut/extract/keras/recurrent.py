@@ -1,0 +1,176 @@
+"""Recurrent layers, and the wrappers around layers that read sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ncut.errors import ModelError
+from ncut.extract.keras.calls import Call, Rule, signals_in
+from ncut.extract.keras.config import Layer, parsed_layer
+from ncut.extract.keras.dense import convolved
+from ncut.extract.recurrent import recurrent_layer
+from ncut.extract.signal import Signal, concatenated, expanded, indexed, reshaped
+
+_GATES = {"SimpleRNN": 1, "LSTM": 4, "GRU": 3, "CuDNNLSTM": 4, "CuDNNGRU": 3}
+_STATES = {"SimpleRNN": 1, "LSTM": 2, "GRU": 1, "CuDNNLSTM": 2, "CuDNNGRU": 1}
+_ORDER = ("kernel", "recurrent_kernel", "bias")
+
+
+def _recurrent(call: Call) -> list[Signal]:
+    """`SimpleRNN`, `LSTM`, `GRU`: the sequence or its last state, and states if asked for."""
+    cls = call.layer.cls
+    output = _cell(call, call.signal, _GATES[cls], "cell", call.path)
+    return _returned(call, output, _STATES[cls])
+
+
+def _cell(call: Call, sequence: Signal, gates: int, part: str, name: str) -> Signal:
+    if sequence.ndim != 3:
+        raise ModelError(f"it reads a tensor of shape {sequence.shape}, not (batch, time, features)")
+    # Before Keras had cells, variables lay with the layer itself.
+    part = part if call.weights(*_ORDER, part=part) else ""
+    found = call.weights(*_ORDER, part=part)
+    missing = {"kernel", "recurrent_kernel"} - found.keys()
+    if missing:
+        raise ModelError(f"the file holds no {' and no '.join(sorted(missing))} of it")
+    kernel, recurrent = found["kernel"], found["recurrent_kernel"]
+    n_hidden = recurrent.shape[0]
+    if kernel.shape[1] != gates * n_hidden or recurrent.shape != (n_hidden, gates * n_hidden):
+        raise ModelError(f"its kernels have shapes {kernel.shape} and {recurrent.shape}")
+    rows, names = kernel.T, [call.parameter(n, part) for n in ("kernel", "recurrent_kernel")]
+    states = [*signals_in(call.kwargs.get("initial_state"))] or call.signals[1:2]
+    if states:
+        # The state comes in where later its own does: by the recurrent kernel.
+        state = states[0]
+        shape = (sequence.shape[0], sequence.shape[1], state.shape[-1])
+        wide = expanded(state.map((state.shape[0], 1, state.shape[-1]), lambda a: a[:, None]), shape)
+        sequence = concatenated([sequence, wide], -1)
+        rows = np.concatenate([rows, recurrent.T], axis=1)
+    if rows.shape[1] != sequence.shape[-1]:
+        raise ModelError(f"it reads {rows.shape[1]} values, but gets {sequence.shape[-1]}")
+    return recurrent_layer(
+        call.wiring, sequence, np.ascontiguousarray(rows), np.ascontiguousarray(recurrent.T),
+        n_hidden=n_hidden, name=name, module=name, parameters=names,
+    )  # fmt: skip
+
+
+def _returned(call: Call, output: Signal, n_states: int) -> list[Signal]:
+    last = indexed(output, 1, output.shape[1] - 1)
+    first = output if call.config.get("return_sequences") else last
+    return [first, *[last] * n_states] if call.config.get("return_state") else [first]
+
+
+def _with_cells(call: Call) -> list[Signal]:
+    """`RNN(cell)` and `RNN([cell, ...])`."""
+    cell = parsed_layer(call.config.get("cell"))
+    stacked = cell.cls == "StackedRNNCells"
+    listed = cell.config.get("cells", []) if stacked else [call.config["cell"]]
+    cells = [parsed_layer(content) for content in listed]
+    signal, counts = call.signal, dict[str, int]()
+    outputs = []
+    for number, one in enumerate(cells):
+        gates = _GATES.get(one.cls.removesuffix("Cell"))
+        if gates is None:
+            raise ModelError(f"its cell is of class {one.cls!r}, which is not known")
+        base = one.cls.removesuffix("Cell")
+        part = "cell"
+        if stacked:
+            from ncut.extract.keras.weights import snake_case
+
+            seen = counts.get(one.cls, 0)
+            counts[one.cls] = seen + 1
+            part = f"cell/cells/{snake_case(one.cls)}" + (f"_{seen}" if seen else "")
+        name = f"{call.path}/{number}" if stacked else call.path
+        signal = _cell(call, signal, _GATES[base], part, name)
+        outputs.append(signal)
+    result = _returned(call, signal, 0)
+    return result if not call.config.get("return_state") else [*result[:1], *result[:1] * 2]
+
+
+def _bidirectional(call: Call) -> list[Signal]:
+    forward = parsed_layer(call.config.get("layer"))
+    content = call.config.get("backward_layer")
+    backward = parsed_layer(content) if isinstance(content, Mapping) else forward
+    signals = call.signals
+    n_states = (len(signals) - 1) // 2
+    own = [signals[:1] + signals[1 : 1 + n_states], signals[:1] + signals[1 + n_states :]]
+    first, *states = call.follow(call, forward, "forward_layer", f"{call.path}/forward", own[0])
+    second, *more = call.follow(call, backward, "backward_layer", f"{call.path}/backward", own[1])
+    mode = call.config.get("merge_mode", "concat")
+    wiring = call.wiring
+    if mode == "concat":
+        merged = [wiring.activation(concatenated([first, second], -1), homogeneous=False)]
+    elif mode in ("sum", "ave"):
+        merged = [wiring.add(first, second)]
+    elif mode == "mul":
+        merged = [wiring.multiply(first, second)]
+    elif mode is None:
+        merged = [first, second]
+    else:
+        raise ModelError(f"merge_mode {mode!r} is not known")
+    return [*merged, *states, *more]
+
+
+def _time_distributed(call: Call) -> list[Signal]:
+    """A layer at each step for itself: steps are examples."""
+    inner = parsed_layer(call.config.get("layer"))
+    signal = call.signal
+    if signal.ndim < 2:
+        raise ModelError(f"it reads a tensor of shape {signal.shape}")
+    n, time = signal.shape[:2]
+    flat = reshaped(signal, (n * time, *signal.shape[2:]))
+    results = call.follow(call, inner, "layer", call.path, [flat])
+    return [reshaped(result, (n, time, *result.shape[1:])) for result in results]
+
+
+def _convolutional(call: Call) -> list[Signal]:
+    """`ConvLSTM1D` and its like: channels of hidden states are neurons."""
+    part = "cell" if call.weights(*_ORDER, part="cell") else ""
+    kernel, found = call.weight(*_ORDER, part=part), call.weights(*_ORDER, part=part)
+    recurrent = found.get("recurrent_kernel")
+    signal = call.signal
+    n_hidden = kernel.shape[-1] // 4
+    sound = recurrent is not None and recurrent.shape[-2:] == (n_hidden, 4 * n_hidden)
+    if recurrent is None or not sound or kernel.ndim != signal.ndim - 1:
+        raise ModelError(f"its kernel has shape {kernel.shape}, its input {signal.shape}")
+    single = indexed(signal, 1, 0) if not signal.varies(1) else _one_step(call, signal)
+    shape = convolved(call, single, kernel.shape[:-2], n_hidden)
+    rows = _gates_last(kernel, n_hidden)
+    within = np.abs(_gates_last(recurrent, n_hidden)).reshape(n_hidden, n_hidden, -1).sum(axis=2).T
+    output = call.wiring.convolution(
+        single, rows, shape, axis=call.channels, name=call.path, module=call.path,
+        parameters=[call.parameter(n, part) for n in ("kernel", "recurrent_kernel")],
+        within=within,
+    )  # fmt: skip
+    output = call.wiring.activation(output, homogeneous=False)
+    wide = output.map((shape[0], 1, *shape[1:]), lambda a: a[:, None])
+    return _returned(call, expanded(wide, (shape[0], signal.shape[1], *shape[1:])), 2)
+
+
+def _one_step(call: Call, signal: Signal) -> Signal:
+    if any(term.group not in call.wiring.inputs for term in signal.terms):
+        raise ModelError("its steps carry different neurons")
+    return indexed(signal, 1, 0)
+
+
+def _gates_last(kernel: Any, n_hidden: int) -> Any:
+    """(positions..., in, gates * out) as (out, in, gates * positions)."""
+    split = kernel.reshape(*kernel.shape[:-1], 4, n_hidden)
+    moved = np.moveaxis(split, (-1, -3), (0, 1))
+    return np.ascontiguousarray(moved.reshape(*moved.shape[:2], -1))
+
+
+def is_sequence(layer: Layer) -> bool:
+    """Whether a layer reads sequences step by step."""
+    return layer.cls in _GATES
+
+
+RECURRENT: dict[str, Rule] = {
+    **dict.fromkeys(_GATES, _recurrent),
+    "RNN": _with_cells,
+    "Bidirectional": _bidirectional,
+    "TimeDistributed": _time_distributed,
+    **{f"ConvLSTM{n}D": _convolutional for n in (1, 2, 3)},
+}

@@ -1,0 +1,198 @@
+"""Layers that change positions and shapes and mix no neurons, and those that change nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ncut.errors import ModelError
+from ncut.extract.keras.calls import Call, Rule, checked
+from ncut.extract.keras.dense import slid
+from ncut.extract.signal import NOTHING, Signal, expanded, indexed, permuted, reduced, reshaped
+
+
+def _same(call: Call) -> Signal:
+    return call.signal
+
+
+# --- positions ----------------------------------------------------------------------------------
+
+
+def _pool(call: Call) -> Signal:
+    signal = call.signal
+    axes = call.position_axes(signal.ndim)
+    size = call.sizes("pool_size", len(axes), call.config.get("pool_length", 2))
+    strides = call.sizes("strides", len(axes), list(size))
+    shape = list(signal.shape)
+    slid(call, shape, axes, size, strides)
+    return _moved(call, signal, shape)
+
+
+def _adaptive_pool(call: Call) -> Signal:
+    signal = call.signal
+    axes = call.position_axes(signal.ndim)
+    sizes = call.sizes("output_size", len(axes))
+    return _moved(call, signal, _with_sizes(signal, axes, sizes))
+
+
+def _global_pool(call: Call) -> Signal:
+    signal = call.signal
+    axes = call.position_axes(signal.ndim)
+    if all(term.group in call.wiring.inputs for term in signal.terms):
+        signal = _moved(call, signal, _with_sizes(signal, axes, [1] * len(axes)))
+    return reduced(signal, axes, keepdim=bool(call.config.get("keepdims")))
+
+
+def _padded(call: Call) -> Signal:
+    signal = call.signal
+    axes = call.position_axes(signal.ndim)
+    for axis, (before, after) in zip(axes, _margins(call, "padding", len(axes)), strict=True):
+        signal = _with_margin(call, signal, axis, before, after)
+    return signal
+
+
+def _with_margin(call: Call, signal: Signal, axis: int, before: int, after: int) -> Signal:
+    n = signal.shape[axis]
+    shape = _with_sizes(signal, [axis], [n + before + after])
+    own = any(term.group not in call.wiring.inputs for term in signal.terms)
+    if not (signal.varies(axis) and own):
+        return _moved(call, signal, shape)
+    checked(shape)
+    index = np.arange(-before, n + after)
+    outside = ((index < 0) | (index >= n)).reshape(
+        [-1 if at == axis else 1 for at in range(signal.ndim)]
+    )
+    signal = indexed(signal, axis, np.clip(index, 0, n - 1))
+    terms = tuple(replace(t, units=np.where(outside, NOTHING, t.units)) for t in signal.terms)
+    return replace(signal, terms=terms)
+
+
+def _cropped(call: Call) -> Signal:
+    signal = call.signal
+    axes = call.position_axes(signal.ndim)
+    for axis, (before, after) in zip(axes, _margins(call, "cropping", len(axes)), strict=True):
+        n = signal.shape[axis]
+        checked([n - before - after])
+        signal = indexed(signal, axis, slice(before, n - after))
+    return signal
+
+
+def _margins(call: Call, name: str, n: int) -> list[tuple[int, int]]:
+    """A setting like 1, [1, 2] or [[1, 1], [0, 2]] as a pair per axis."""
+    value = call.config.get(name, 1)
+    if n == 1 and isinstance(value, list) and len(value) == 2:
+        pairs = [value]
+    else:
+        pairs = [value] * n if isinstance(value, int) else value
+    found = []
+    for pair in pairs if isinstance(pairs, list) and len(pairs) == n else [None]:
+        pair = [pair, pair] if isinstance(pair, int) else pair
+        sound = isinstance(pair, list) and len(pair) == 2
+        if not sound or not all(isinstance(m, int) and 0 <= m < 2**31 for m in pair):
+            raise ModelError(f"{name} is {value!r}; expected {n} numbers or pairs of numbers")
+        found.append((pair[0], pair[1]))
+    return found
+
+
+def _upsampled(call: Call) -> Signal:
+    signal = call.signal
+    axes = call.position_axes(signal.ndim)
+    sizes = call.sizes("size", len(axes), 2)
+    larger = [signal.shape[axis] * size for axis, size in zip(axes, sizes, strict=True)]
+    return _moved(call, signal, _with_sizes(signal, axes, larger))
+
+
+def _resized(call: Call) -> Signal:
+    signal = call.signal
+    axes = call.position_axes(signal.ndim)[-2:]
+    return _moved(call, signal, _with_sizes(signal, axes, [call.whole("height"), call.whole("width")]))
+
+
+def _moved(call: Call, signal: Signal, shape: Sequence[int]) -> Signal:
+    return call.wiring.positions(signal, checked(shape), axis=call.channels)
+
+
+def _with_sizes(signal: Signal, axes: Sequence[int], sizes: Sequence[int]) -> list[int]:
+    shape = list(signal.shape)
+    for axis, size in zip(axes, sizes, strict=True):
+        shape[axis] = size
+    return shape
+
+
+# --- shapes -------------------------------------------------------------------------------------
+
+
+def _flatten(call: Call) -> Signal:
+    signal = call.signal
+    if call.channels == 1 and signal.ndim > 2:
+        signal = permuted(signal, [0, *range(2, signal.ndim), 1])
+    return reshaped(signal, (signal.shape[0], math.prod(signal.shape[1:])))
+
+
+def _reshape(call: Call) -> Signal:
+    signal = call.signal
+    return to_shape(signal, [signal.shape[0], *_whole_list(call.config.get("target_shape"))])
+
+
+def to_shape(signal: Signal, shape: Sequence[int]) -> Signal:
+    """Another shape, one of its sizes perhaps -1."""
+    n = math.prod(signal.shape)
+    known = math.prod(size for size in shape if size != -1)
+    if list(shape).count(-1) > 1 or known <= 0 or n % known:
+        raise ModelError(f"cannot reshape {signal.shape} to {tuple(shape)}")
+    return reshaped(signal, [n // known if size == -1 else size for size in shape])
+
+
+def _permute(call: Call) -> Signal:
+    order = [0, *_whole_list(call.config.get("dims"))]
+    signal = call.signal
+    if sorted(order) != [*range(signal.ndim)]:
+        raise ModelError(f"dims is {order[1:]} for a tensor of shape {signal.shape}")
+    return permuted(signal, order)
+
+
+def _repeated(call: Call) -> Signal:
+    signal = call.signal
+    if signal.ndim != 2:
+        raise ModelError(f"it reads a tensor of shape {signal.shape}, not (batch, features)")
+    wide = signal.map((signal.shape[0], 1, signal.shape[1]), lambda a: a[:, None])
+    return expanded(wide, checked((signal.shape[0], call.whole("n"), signal.shape[1])))
+
+
+def _whole_list(value: Any) -> list[int]:
+    if not isinstance(value, list | tuple) or not all(isinstance(n, int) for n in value):
+        raise ModelError(f"{value!r} is not a list of whole numbers")
+    return [*value]
+
+
+# What does nothing when a model is used, as opposed to trained.
+_NOTHING = (
+    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout"),
+    *("GaussianDropout", "GaussianNoise", "ActivityRegularization", "Masking", "Identity"),
+    *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast"),
+    *("RandomBrightness", "RandomShear", "RandomHue", "RandomSaturation", "RandomSharpness"),
+    *("RandomColorJitter", "RandomColorDegeneration", "RandomGrayscale", "RandomPosterization"),
+    *("RandomInvert", "RandomErasing", "RandomGaussianBlur", "RandomPerspective", "AugMix"),
+    *("RandAugment", "AutoContrast", "MixUp", "CutMix", "FixedDropout"),
+)
+
+SHAPES: dict[str, Rule] = {
+    **dict.fromkeys(_NOTHING, _same),
+    **{f"{kind}Pooling{n}D": _pool for kind in ("Max", "Average") for n in (1, 2, 3)},
+    **{f"Global{kind}Pooling{n}D": _global_pool for kind in ("Max", "Average") for n in (1, 2, 3)},
+    **{f"Adaptive{kind}Pooling{n}D": _adaptive_pool for kind in ("Max", "Average") for n in (1, 2, 3)},
+    **{f"ZeroPadding{n}D": _padded for n in (1, 2, 3)},
+    **{f"Cropping{n}D": _cropped for n in (1, 2, 3)},
+    **{f"UpSampling{n}D": _upsampled for n in (1, 2, 3)},
+    "Resizing": _resized,
+    "CenterCrop": _resized,
+    "RandomCrop": _resized,
+    "Flatten": _flatten,
+    "Reshape": _reshape,
+    "Permute": _permute,
+    "RepeatVector": _repeated,
+}

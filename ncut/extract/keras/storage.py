@@ -1,0 +1,399 @@
+"""Files that Keras writes -> their configuration and the tree of their arrays, read with care.
+
+Nothing in a file is executed, no link out of it is followed, and nothing is allocated for an
+array before its size was held against what the file stores of it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import ModelError, import_extra
+from ncut.extract.arrays import as_array
+
+MAX_CONFIG = 2**26
+"""Bytes of a configuration."""
+
+MAX_GROWTH = 100
+"""How much larger than its compressed form what is read may be, beyond `SMALL`."""
+
+SMALL = 2**24
+"""Bytes that are read whatever their compressed form."""
+
+MAX_OBJECTS = 200_000
+"""Groups and arrays in a file."""
+
+CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
+
+_ZIP_HEADER = 30  # bytes of a member's own header before its name
+_ZIP_MAGIC, _HDF5_MAGIC = b"PK", b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(slots=True)
+class Content:
+    """What a file holds.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    config : mapping or None
+        The model's configuration; None if the file holds weights alone.
+    tree : Tree
+        Its arrays.
+    """
+
+    path: Path
+    config: Any
+    tree: Tree
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Content]:
+    """Open a `.keras` archive or an HDF5 file, whichever it is.
+
+    Raises
+    ------
+    ModelError
+        If it is neither, or not whole.
+    MissingExtraError
+        If h5py is not installed.
+    """
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder, not a Keras file")
+    with path.open("rb") as file:
+        magic = file.read(8)
+    if magic == _HDF5_MAGIC:
+        with _hdf5(path, path) as file:
+            tree = Tree(path, file)
+            yield Content(path, _json(path, tree.text("model_config"), "model_config"), tree)
+    elif magic.startswith(_ZIP_MAGIC):
+        with _archive(path) as archive:
+            config = _member(path, archive, CONFIG, MAX_CONFIG)
+            with _weights(path, archive) as stream, _hdf5(path, stream) as file:
+                yield Content(path, _json(path, config, CONFIG), Tree(path, file))
+    else:
+        raise ModelError(
+            f"{path}: neither a .keras archive nor an HDF5 file, or a damaged one; "
+            "write it again with model.save(...)"
+        )
+
+
+class Tree:
+    """The groups and arrays of an HDF5 file, by their paths."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self._path = path
+        self._file = file
+        self._h5py = import_extra("h5py", "keras")
+        self._read: dict[str, NDArray[np.floating]] = {}
+        self._made_up = 0
+        self._n_bytes = 0
+
+    def text(self, name: str, at: str = "") -> str | None:
+        """An attribute that holds a text; None if there is none."""
+        value = self._attribute(at, name)
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", errors="replace")
+        return value if isinstance(value, str) else None
+
+    def texts(self, name: str, at: str = "") -> list[str] | None:
+        """An attribute that holds texts; long ones lie in several, numbered from 0."""
+        values = self._attribute(at, name)
+        if values is None:
+            parts = []
+            while (part := self._attribute(at, f"{name}{len(parts)}")) is not None:
+                parts.append(np.ravel(part))
+            if not parts:
+                return None
+            values = np.concatenate(parts)
+        found = []
+        for value in np.ravel(values).tolist():
+            found.append(
+                value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+            )
+        return found
+
+    def is_group(self, at: str) -> bool:
+        """Whether there is a group at a path."""
+        return isinstance(self._get(at), self._h5py.Group)
+
+    def children(self, at: str = "") -> list[str]:
+        """Names of the groups and arrays right in a group, as the file sorts them."""
+        group = self._get(at)
+        if not isinstance(group, self._h5py.Group):
+            return []
+        if len(group) > MAX_OBJECTS:
+            raise ModelError(f"{self._path}: {at or 'its root'!r} has {len(group)} entries")
+        return [str(name) for name in group]
+
+    def arrays(self, at: str = "") -> dict[str, tuple[int, ...]]:
+        """Paths of all arrays in a group and what is in it, and their shapes."""
+        found: dict[str, tuple[int, ...]] = {}
+        waiting, seen, n = [at], set(), 0
+        while waiting:
+            here = waiting.pop()
+            item = self._get(here)
+            if isinstance(item, self._h5py.Dataset):
+                if item.shape is not None:
+                    found[here] = tuple(int(size) for size in item.shape)
+                continue
+            if not isinstance(item, self._h5py.Group):
+                continue
+            # Hard links can make a group a part of itself.
+            address = self._h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            names = self.children(here)
+            n += len(names)
+            if n > MAX_OBJECTS:
+                raise ModelError(f"{self._path}: holds more than {MAX_OBJECTS} arrays and groups")
+            waiting += [f"{here}/{name}" if here else name for name in reversed(names)]
+        return found
+
+    def array(self, at: str) -> NDArray[np.floating]:
+        """The values of an array; they are read once."""
+        if at not in self._read:
+            self._read[at] = self._values(at)
+        return self._read[at]
+
+    def _values(self, at: str) -> NDArray[np.floating]:
+        dataset = self._dataset(at)
+        where = f"{self._path}: {at!r}"
+        shape = tuple(int(size) for size in dataset.shape)
+        if dataset.dtype.kind not in "fiu" and not self._is_bfloat16(dataset):
+            raise ModelError(f"{where}: holds values of type {dataset.dtype}, not numbers")
+        if dataset.external or dataset.is_virtual:
+            raise ModelError(f"{where}: its values lie in another file, which is not read")
+        n_bytes = math.prod(shape) * dataset.dtype.itemsize
+        # What is not there in the file is not made up in memory; all arrays share the allowance.
+        stored = min(dataset.id.get_storage_size(), self._file.id.get_filesize())
+        chunked = dataset.chunks is not None
+        self._made_up += max(n_bytes - stored * (MAX_GROWTH if chunked else 1), 0)
+        self._n_bytes += 0 if chunked else n_bytes
+        many = self._n_bytes > 2 * self._file.id.get_filesize()
+        if (n_bytes > stored and not chunked) or self._made_up > SMALL or many:
+            raise ModelError(
+                f"{where}: says to have shape {shape}, but the file holds {stored} bytes of it"
+            )
+        try:
+            values: Any = np.empty(shape, dtype=dataset.dtype)
+            if values.size:
+                dataset.read_direct(values)
+        except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+            raise ModelError(f"{where}: cannot be read: {error}") from error
+        if dataset.dtype.kind == "V":
+            import ml_dtypes
+
+            values = values.view(ml_dtypes.bfloat16)
+        return as_array(values, where)
+
+    def is_integer(self, at: str) -> bool:
+        """Whether an array holds integers, as the weights of quantized layers are."""
+        return bool(self._dataset(at).dtype.kind in "iu")
+
+    def shape(self, at: str) -> tuple[int, ...]:
+        """The shape of an array."""
+        return tuple(int(size) for size in self._dataset(at).shape)
+
+    def _dataset(self, at: str) -> Any:
+        dataset = self._get(at)
+        if not isinstance(dataset, self._h5py.Dataset) or dataset.shape is None:
+            raise ModelError(f"{self._path}: no array at {at!r}")
+        return dataset
+
+    @staticmethod
+    def _is_bfloat16(dataset: Any) -> bool:
+        named = dataset.attrs.get("dtype") in ("bfloat16", b"bfloat16")
+        return bool(named and dataset.dtype.kind == "V" and dataset.dtype.itemsize == 2)
+
+    def _attribute(self, at: str, name: str) -> Any:
+        item = self._get(at)
+        try:
+            if item is None or name not in item.attrs:
+                return None
+            stored = self._h5py.h5a.open(item.id, name.encode())
+            if math.prod(stored.shape) * stored.dtype.itemsize > MAX_CONFIG:
+                raise ModelError(f"{self._path}: attribute {name!r} is too large")
+            return item.attrs[name]
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, UnicodeError) as error:
+            raise ModelError(f"{self._path}: attribute {name!r} cannot be read: {error}") from error
+
+    def _get(self, at: str) -> Any:
+        """What lies at a path, step by step, so that no link leads out of the file."""
+        item = self._file
+        for part in PurePosixPath(at).parts:
+            try:
+                if not isinstance(item, self._h5py.Group) or part not in item:
+                    link = (
+                        item.get(part, getlink=True) if isinstance(item, self._h5py.Group) else None
+                    )
+                    self._refuse_link(at, link)
+                    return None
+                self._refuse_link(at, item.get(part, getlink=True))
+                item = item[part]
+            except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+                raise ModelError(f"{self._path}: {at!r} cannot be read: {error}") from error
+        return item
+
+    def _refuse_link(self, at: str, link: Any) -> None:
+        if isinstance(link, self._h5py.ExternalLink | self._h5py.SoftLink):
+            raise ModelError(
+                f"{self._path}: {at!r} is a link to {link.path!r}, and no links are followed; "
+                "Keras writes none"
+            )
+
+
+@contextmanager
+def _hdf5(path: Path, source: Path | IO[bytes]) -> Iterator[Any]:
+    h5py = import_extra("h5py", "keras")
+    try:
+        file = h5py.File(source, "r")
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{path}: cannot be read as HDF5: {error}; is it cut short?") from error
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise ModelError(f"{path}: a damaged or truncated zip archive: {error}") from error
+    with archive:
+        for info in archive.infolist():
+            parts = PurePosixPath(info.filename.replace("\\", "/")).parts
+            is_link = stat.S_ISLNK(info.external_attr >> 16)
+            if info.filename.startswith(("/", "\\")) or ".." in parts or is_link:
+                raise ModelError(
+                    f"{path}: holds a member {info.filename!r}, which leads out of the archive; "
+                    "Keras writes none such"
+                )
+        yield archive
+
+
+def _info(path: Path, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    try:
+        info = archive.getinfo(name)
+    except KeyError as error:
+        members = ", ".join(repr(n) for n in archive.namelist()[:5]) or "nothing"
+        raise ModelError(
+            f"{path}: not a Keras model: has no {name!r}, but {members}; write it with "
+            "model.save('name.keras')"
+        ) from error
+    if info.flag_bits & 1:
+        raise ModelError(f"{path}: {name!r} is encrypted")
+    if info.file_size > max(MAX_GROWTH * info.compress_size, SMALL):
+        raise ModelError(
+            f"{path}: {name!r} says to grow from {info.compress_size} to {info.file_size} bytes; "
+            "no model's weights do"
+        )
+    return info
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> str:
+    info = _info(path, archive, name)
+    if info.file_size > limit:
+        raise ModelError(f"{path}: {name!r} has {info.file_size} bytes; at most {limit} are read")
+    return _unpacked(path, archive, info).decode("utf-8", errors="replace")
+
+
+def _unpacked(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    try:
+        return archive.read(info)
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        EOFError,
+        zlib.error,
+        NotImplementedError,
+        ValueError,
+    ) as e:
+        raise ModelError(f"{path}: {info.filename!r} is damaged or cut short: {e}") from e
+
+
+@contextmanager
+def _weights(path: Path, archive: zipfile.ZipFile) -> Iterator[IO[bytes]]:
+    """The HDF5 file in the archive: in place where it is not compressed, as Keras leaves it."""
+    info = _info(path, archive, WEIGHTS)
+    if info.compress_type != zipfile.ZIP_STORED:
+        yield io.BytesIO(_unpacked(path, archive, info))
+        return
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        header = file.read(_ZIP_HEADER)
+        if len(header) < _ZIP_HEADER or not header.startswith(b"PK\x03\x04"):
+            raise ModelError(f"{path}: a damaged zip archive")
+        lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        start = info.header_offset + _ZIP_HEADER + lengths
+        if start + info.file_size > path.stat().st_size:
+            raise ModelError(f"{path}: {WEIGHTS!r} is cut short")
+        yield io.BufferedReader(_Window(file, start, info.file_size))
+
+
+class _Window(io.RawIOBase):
+    """A part of a file, as a file."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        self._file, self._start, self._size = file, start, size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(origin + offset, 0)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        n = max(min(len(view), self._size - self._at), 0)
+        self._file.seek(self._start + self._at)
+        data = self._file.read(n)
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _json(path: Path, text: str | None, what: str) -> Any:
+    if text is None:
+        return None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        raise ModelError(f"{path}: {what} is no configuration of a model: {reason}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: {what} is no configuration of a model")
+    return content
+
+
+def joined_path(parts: Sequence[str]) -> str:
+    """A path in the tree."""
+    return "/".join(parts)

@@ -1,0 +1,209 @@
+"""Where the arrays of a layer lie, in the layouts that Keras has used.
+
+The archives and the weights files of Keras 3 number a layer's variables below a path of class
+names with counters; HDF5 files of whole models name the variables below the layer's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import ModelError
+from ncut.extract.keras.storage import Tree
+
+ROOTS = ("layers", "_layer_checkpoint_dependencies")
+"""Groups of a numbered file that hold layers; the second is that of TensorFlow 2.12."""
+
+Place: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """An array in a file: its path there, and its shape."""
+
+    path: str
+    shape: tuple[int, ...]
+
+
+class Layout(Protocol):
+    """How a file says which arrays are a layer's."""
+
+    tree: Tree
+
+    def within(self, place: Place, cls: str, number: int, name: str) -> Place:
+        """The place of a layer in a model: the `number`th of its class there."""
+
+    def variables(self, place: Place, part: str, names: Sequence[str]) -> dict[str, Variable]:
+        """The variables of a layer, or of a part of it; those of `names` that there are."""
+
+    def everything(self) -> dict[str, tuple[int, ...]]:
+        """Paths and shapes of all weights."""
+
+
+def layout_of(tree: Tree) -> Layout | None:
+    """The layout of a file; None if it holds no layers."""
+    if any(tree.is_group(root) for root in ROOTS):
+        return Numbered(tree)
+    for root in ("model_weights", ""):
+        if tree.texts("layer_names", root) is not None:
+            return Named(tree, root)
+    return None
+
+
+class Numbered:
+    """`layers/conv2d_1/vars/0`: classes and their counters, variables in the order of creation."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self._root = next((root for root in ROOTS if tree.is_group(root)), ROOTS[0])
+        self._by_name: dict[str, list[str]] | None = None
+
+    def within(self, place: Place, cls: str, number: int, name: str) -> Place:
+        """The layer's path; where the file has names, the layer of that name."""
+        base = snake_case(cls)
+        path = (*place, self._root, f"{base}_{number}" if number else base)
+        found = self.tree.text("name", "/".join((*path, "vars")))
+        if found == name or (found is None and self.tree.is_group("/".join(path))):
+            return path
+        # A layer that several models share is stored with the first of them.
+        others = self._named().get(name, [])
+        near = [other for other in others if other.startswith("/".join((*place, self._root)))]
+        chosen = near if len(near) == 1 else others
+        return tuple(chosen[0].split("/")) if len(chosen) == 1 else path
+
+    def variables(self, place: Place, part: str, names: Sequence[str]) -> dict[str, Variable]:
+        """The variables by their numbers."""
+        for spelled in (part, _with_underscore(part)):
+            group = "/".join((*place, spelled, "vars") if spelled else (*place, "vars"))
+            present = set(self.tree.children(group))
+            if present:
+                break
+        found = {}
+        for number, name in enumerate(names):
+            if str(number) in present:
+                path = f"{group}/{number}"
+                found[name.partition("|")[0]] = Variable(path, self.tree.shape(path))
+        return found
+
+    def everything(self) -> dict[str, tuple[int, ...]]:
+        """All arrays of the layers: not those of the optimizer."""
+        return {
+            path: shape
+            for path, shape in self.tree.arrays(self._root).items()
+            if "/seed_generator/" not in path
+        }
+
+    def _named(self) -> dict[str, list[str]]:
+        """Paths of the layers by the names that the file gives them."""
+        if self._by_name is None:
+            self._by_name = {}
+            for path in self.tree.arrays(self._root):
+                layer = path.rpartition("/vars/")[0]
+                name = self.tree.text("name", f"{layer}/vars")
+                if name is not None and layer not in self._by_name.get(name, ()):
+                    self._by_name.setdefault(name, []).append(layer)
+        return self._by_name
+
+
+class Named:
+    """`dense/dense/kernel:0`: a group per layer of the model, with a list of its variables."""
+
+    def __init__(self, tree: Tree, root: str) -> None:
+        self.tree = tree
+        self._root = root
+
+    def layers(self) -> dict[str, list[Variable]]:
+        """The variables of all layers, in the order of the model."""
+        names = self.tree.texts("layer_names", self._root) or []
+        return {name: self._variables(name) for name in names}
+
+    def within(self, place: Place, cls: str, number: int, name: str) -> Place:
+        """Names of the models around the layer, and its own."""
+        return (*place, name)
+
+    def variables(self, place: Place, part: str, names: Sequence[str]) -> dict[str, Variable]:
+        """The variables by their names."""
+        here = self._variables(place[0])
+        if len(place) > 1:
+            here = _under(here, place[-1], required=True)
+            for outer in place[1:-1]:
+                here = _under(here, outer, required=False)
+        for piece in filter(None, part.split("/")):
+            here = _under(here, _SPELLED.get(piece, piece), required=piece in _SPELLED)
+        found = {}
+        for name in names:
+            spellings = name.split("|")
+            matching = [v for v in here if _leaf(v.path) in spellings]
+            if len(matching) > 1:
+                direct = [v for v in matching if _parts(v.path)[-2] == place[-1]]
+                matching = direct or matching
+            if len(matching) > 1:
+                paths = ", ".join(repr(variable.path) for variable in matching)
+                raise ModelError(f"its {spellings[0]} may be any of {paths}")
+            if matching:
+                found[spellings[0]] = matching[0]
+        return found
+
+    def everything(self) -> dict[str, tuple[int, ...]]:
+        """All arrays of the layers."""
+        return {v.path: v.shape for variables in self.layers().values() for v in variables}
+
+    def _variables(self, name: str) -> list[Variable]:
+        group = f"{self._root}/{name}" if self._root else name
+        weights = self.tree.texts("weight_names", group) or []
+        return [Variable(f"{group}/{w}", self.tree.shape(f"{group}/{w}")) for w in weights]
+
+
+# How the names of variables call the parts of layers.
+_SPELLED = {
+    **{"query_dense": "query", "key_dense": "key", "value_dense": "value"},
+    **{"output_dense": "attention_output", "gate_dense": "gate"},
+    **{"forward_layer": "forward", "backward_layer": "backward"},
+}
+
+
+def snake_case(name: str) -> str:
+    """The name of a class as Keras writes it in paths: `Conv2DTranspose` -> `conv2d_transpose`."""
+    words = re.sub(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", re.sub(r"\W+", "", name))
+    return words.lower()
+
+
+def _under(variables: list[Variable], name: str, *, required: bool) -> list[Variable]:
+    """The variables in whose path a layer's name is a step."""
+    for matches in (_is_step, _starts_step):
+        found = [v for v in variables if any(matches(step, name) for step in _parts(v.path)[:-1])]
+        if found:
+            return found
+    return [] if required else variables
+
+
+def _is_step(step: str, name: str) -> bool:
+    return step == name
+
+
+def _starts_step(step: str, name: str) -> bool:
+    return step.startswith(f"{name}_")
+
+
+def _parts(path: str) -> list[str]:
+    return path.split("/")
+
+
+def _leaf(path: str) -> str:
+    """A variable's own name: `dense/kernel_1:0` -> `kernel`."""
+    return re.sub(r"(_\d+)?(:\d+)?$", "", _parts(path)[-1])
+
+
+def _with_underscore(part: str) -> str:
+    return f"_{part}" if part else part
+
+
+def read(layout: Layout, variable: Variable) -> NDArray[np.floating]:
+    """The values of a variable."""
+    return layout.tree.array(variable.path)

@@ -1,0 +1,119 @@
+"""Files of Keras models and weights -> the record of their forward pass, without Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ncut.errors import InputError, ModelError
+from ncut.extract.keras.config import Model, parsed
+from ncut.extract.keras.following import OPEN_SIZES, Following
+from ncut.extract.keras.storage import Content, opened
+from ncut.extract.keras.weights import Layout, layout_of
+from ncut.extract.keras.weights_only import read_weights
+from ncut.extract.wiring import Wiring
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def read_keras(
+    path: Path,
+    *,
+    residual: str | None = None,
+    unknown: str = "error",
+    layers: Sequence[str] | None = None,
+) -> tuple[Wiring, Shapes]:
+    """Follow the forward pass of a sequential or functional model that Keras saved.
+
+    Nothing in the file is executed. A file of weights alone is read as a chain.
+
+    Parameters
+    ----------
+    path : Path
+        A `.keras` archive, or an HDF5 file of a whole model or of weights, as Keras 2 and 3
+        write them.
+    residual : {"readers", "stream"}, optional
+        What sums are; by default streams in a model with attention.
+    unknown : {"error", "elementwise"}
+        What to do with a layer that has no rule: custom classes, and `Lambda` layers, whose
+        code is never run.
+    layers : sequence of str, optional
+        Names of layers (or paths of kernels) in the file, in the order of a chain; the model's
+        configuration is not looked at then.
+
+    Returns
+    -------
+    wiring : Wiring
+        The record.
+    parameters : dict from str to tuple of int
+        Shapes of all of the model's variables.
+
+    Raises
+    ------
+    ModelError
+        If the file is damaged or hostile, holds a model whose forward pass it does not tell, a
+        layer that is not known, or weights that form no chain.
+    InputError
+        If an option is unknown, or `layers` names what is not in the file.
+    """
+    if unknown not in ("error", "elementwise"):
+        raise InputError(f"unknown: must be 'error' or 'elementwise', got {unknown!r}")
+    if residual not in (None, "readers", "stream"):
+        raise InputError(f"residual: must be 'readers' or 'stream', got {residual!r}")
+    with opened(path) as content:
+        try:
+            if content.config is None or layers is not None:
+                return read_weights(content, layers)
+            return _read_model(content, residual, unknown == "elementwise")
+        except RecursionError as error:
+            raise ModelError(f"{path}: its models are nested too deep") from error
+        except ModelError as error:
+            if str(path) in str(error):
+                raise
+            raise ModelError(f"{path}: {error}") from error
+
+
+def _read_model(content: Content, residual: str | None, guess: bool) -> tuple[Wiring, Shapes]:
+    model = parsed(content.config)
+    layout = layout_of(content.tree)
+    if layout is None:
+        raise ModelError("holds no weights")
+    failure: ModelError | None = None
+    for open_size in OPEN_SIZES:
+        try:
+            return _followed_twice(model, layout, residual, guess, open_size)
+        except ModelError as error:
+            # Axes of unknown size may have been taken too small.
+            failure = failure or error
+            if "too small" not in str(error):
+                break
+    assert failure is not None
+    raise failure
+
+
+def _followed_twice(
+    model: Model, layout: Layout, residual: str | None, guess: bool, open_size: int
+) -> tuple[Wiring, Shapes]:
+    if residual is not None:
+        return _followed(model, layout, Wiring(residual), guess, open_size)  # type: ignore[arg-type]
+    # Streams cost less, and are the same where nothing is added up.
+    wiring, shapes = _followed(model, layout, Wiring("stream"), guess, open_size)
+    if wiring.attends:
+        return wiring, shapes
+    if wiring.merging.sums:
+        return _followed(model, layout, Wiring("readers"), guess, open_size)
+    wiring.residual = "readers"
+    return wiring, shapes
+
+
+def _followed(
+    model: Model, layout: Layout, wiring: Wiring, guess: bool, open_size: int
+) -> tuple[Wiring, Shapes]:
+    following = Following(wiring, layout, guess=guess, open_size=open_size)
+    for number, signal in enumerate(following.whole(model)):
+        wiring.output(signal, "output" if number == 0 else f"output {number}")
+    wiring.finish()
+    unread = {
+        name: shape for name, shape in layout.everything().items() if name not in following.touched
+    }
+    return wiring, {**following.shapes, **unread}

@@ -1,0 +1,635 @@
+"""Operators with weights: products of matrices, convolutions, norms, recurrent layers, tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ncut.errors import ModelError
+from ncut.extract.arrays import as_array
+from ncut.extract.chain import normalization_scale
+from ncut.extract.onnx_graph.folding import dequantized
+from ncut.extract.onnx_graph.node import Node, Rule, as_signal
+from ncut.extract.onnx_graph.shapes import window
+from ncut.extract.onnx_graph.values import (
+    Array,
+    Constant,
+    Value,
+    as_floats,
+    checked,
+    stored,
+    unrepeated,
+)
+from ncut.extract.recurrent import recurrent_layer
+from ncut.extract.signal import (
+    NOTHING,
+    Signal,
+    compact,
+    expanded,
+    indexed,
+    joined,
+    permuted,
+    reduced,
+    reshaped,
+)
+
+# --- products of matrices -----------------------------------------------------------------------
+
+
+def linear(
+    node: Node, signal: Signal, weight: Array, position: int, axis: int = -1, name: str = ""
+) -> Signal:
+    """A matrix (n_in, n_out) that is the node's input `position`, applied along an axis."""
+    axis = signal.axis(axis)
+    if not signal.terms:
+        if signal.shape[axis] != weight.shape[0]:
+            raise ModelError(f"it reads {weight.shape[0]} values, but gets {signal.shape[axis]}")
+        for parameter in node.parameters(position):
+            node.wiring.leave_out(parameter, weight.shape, "reads values that carry no neurons")
+        sizes = [*signal.shape[:axis], weight.shape[1], *signal.shape[axis + 1 :]]
+        return Signal(checked(sizes))
+    name = name or node.layer(position)
+    return node.wiring.linear(
+        signal, weight, axis=axis, name=name, module=name, parameters=node.parameters(position)
+    )
+
+
+def product(
+    node: Node, first: Value, second: Value, where: tuple[int, int], weights: Array | None = None
+) -> Signal:
+    """`first @ second`, as NumPy has it, one of them perhaps a constant.
+
+    Parameters
+    ----------
+    where : tuple of int
+        Which inputs of the node they are.
+    weights : ndarray, optional
+        The constant's values, if they are not the input's own.
+    """
+    if first.ndim < 1 or second.ndim < 1:
+        raise ModelError("a product of matrices with a single number")
+    if isinstance(first, Signal) and isinstance(second, Signal):
+        return _of_signals(node, first, second)
+    if isinstance(second, Constant) and isinstance(first, Signal):
+        values = node.weight(where[1]) if weights is None else weights
+        return _applied(node, first, values, where[1], left=False)
+    assert isinstance(second, Signal)
+    values = node.weight(where[0]) if weights is None else weights
+    return _applied(node, second, values, where[0], left=True)
+
+
+def _of_signals(node: Node, first: Signal, second: Signal) -> Signal:
+    vectors = first.ndim == 1, second.ndim == 1
+    if vectors[0]:
+        first = unsqueezed(first, 0)
+    if vectors[1]:
+        second = unsqueezed(second, 1)
+    if first.shape[-1] != second.shape[-2]:
+        raise ModelError(f"it multiplies shapes {first.shape} and {second.shape}")
+    result = node.wiring.matmul(first, second, node.heads)
+    if vectors[0]:
+        result = indexed(result, -2, 0)
+    return indexed(result, -1, 0) if vectors[1] else result
+
+
+def _applied(node: Node, signal: Signal, values: Array, position: int, *, left: bool) -> Signal:
+    """A constant matrix, or many, applied to a signal from the right or from the left."""
+    if values.ndim == 1:
+        column = values[:, None]
+        axis = -1 if not left or signal.ndim == 1 else -2
+        made = linear(node, signal, column, position, axis)
+        return indexed(made, axis, 0)
+    if left:
+        values = values.swapaxes(-1, -2)
+    axis = -2 if left and signal.ndim > 1 else -1
+    batch = values.shape[:-2]
+    if math.prod(batch) == 1:
+        extra = len(batch) + 2 - signal.ndim
+        wide = expanded(signal, (1,) * max(extra, 0) + signal.shape) if signal.ndim > 1 else signal
+        return linear(node, wide, values.reshape(values.shape[-2:]), position, axis)
+    if not signal.terms:
+        n_in, n_out = values.shape[-2:]
+        if signal.shape[axis] != n_in:
+            raise ModelError(f"it reads {n_in} values, but gets {signal.shape[axis]}")
+        shape = list(signal.shape)
+        shape[axis] = n_out
+        rest = np.broadcast_shapes(tuple(shape[:-2]), batch)
+        return Signal(checked((*rest, *shape[-2:])))
+    flat = values.reshape(-1, *values.shape[-2:])
+    if all(np.array_equal(matrix, flat[0]) for matrix in flat[1:]):
+        return linear(node, signal, flat[0], position, axis)
+    return _by_group(node, signal, values, position, axis)
+
+
+def _by_group(node: Node, signal: Signal, values: Array, position: int, axis: int) -> Signal:
+    """A matrix of its own for each entry of one axis, as experts or heads have."""
+    batch = values.shape[:-2]
+    which = [at for at, size in enumerate(batch) if size > 1]
+    if len(which) > 1:
+        raise ModelError(f"its weights have several axes of matrices, {values.shape}")
+    n_groups, (n_in, n_out) = math.prod(batch), values.shape[-2:]
+    matrices = values.reshape(n_groups, n_in, n_out)
+    back = len(batch) - which[0] + 2  # the axis of the groups, from the end
+    if signal.ndim < back:
+        signal = expanded(signal, (1,) * (back - signal.ndim) + signal.shape)
+    group_axis, axis = signal.ndim - back, signal.axis(axis)
+    rest = [at for at in range(signal.ndim) if at not in (group_axis, axis)]
+    sizes = [signal.shape[at] for at in rest]
+    moved = permuted(signal, [*rest, group_axis, axis])
+    if moved.shape[-2] not in (1, n_groups) or moved.shape[-1] != n_in:
+        raise ModelError(f"it applies weights of shape {values.shape} to {signal.shape}")
+    name = node.layer(position)
+    if not moved.varies(-2) and moved.varies(-1):
+        # All groups read the same neurons: one matrix with all their outputs.
+        flat = np.ascontiguousarray(matrices.transpose(1, 0, 2)).reshape(n_in, -1)
+        made = linear(node, indexed(moved, -2, 0), flat, position)
+    else:
+        wide = reshaped(expanded(moved, (*sizes, n_groups, n_in)), (*sizes, n_groups * n_in))
+        kernel = np.ascontiguousarray(matrices.transpose(0, 2, 1)).reshape(n_groups * n_out, n_in)
+        made = node.wiring.convolution(
+            wide, kernel[:, :, None], (*sizes, n_groups * n_out), axis=-1, groups=n_groups,
+            name=name, module=name, parameters=node.parameters(position),
+        )  # fmt: skip
+    split = reshaped(made, (*sizes, n_groups, n_out))
+    order = [0] * signal.ndim
+    for at, old in enumerate([*rest, group_axis, axis]):
+        order[old] = at
+    return permuted(split, order)
+
+
+def matmul(node: Node) -> Signal:
+    """MatMul."""
+    return product(node, node.value(0), node.value(1), (0, 1))
+
+
+def fused_matmul(node: Node) -> Signal:
+    """MatMul with transposed operands and a factor, of the contributed operators."""
+    values = [node.value(0), node.value(1)]
+    for at, key in enumerate(("transA", "transB")):
+        if node.attributes.get(key):
+            values[at] = swapped(values[at])
+    weights = next((v.values for v in values if isinstance(v, Constant)), None)
+    made = product(node, values[0], values[1], (0, 1), weights)
+    return node.wiring.gain(made, abs(float(node.attributes.get("alpha", 1.0))) or 1.0)
+
+
+def swapped(value: Value) -> Value:
+    """The last two axes in the other order."""
+    if isinstance(value, Constant):
+        return replace(value, values=value.values.swapaxes(-1, -2))
+    order = [*range(value.ndim - 2), value.ndim - 1, value.ndim - 2]
+    return permuted(value, order)
+
+
+def gemm(node: Node) -> Signal:
+    """Gemm: alpha A' B' + beta C."""
+    values = [node.value(0), node.value(1)]
+    for at, key in enumerate(("transA", "transB")):
+        if values[at].ndim != 2:
+            raise ModelError(f"its input {at} has {values[at].ndim} axes, expected 2")
+        if node.attributes.get(key):
+            values[at] = swapped(values[at])
+    alpha = float(node.attributes.get("alpha", 1.0))
+    weights = None
+    for at, value in enumerate(values):
+        if isinstance(value, Constant):
+            weights = node.weight(at)
+            weights = weights.T if node.attributes.get(("transA", "transB")[at]) else weights
+    made = product(node, values[0], values[1], (0, 1), weights)
+    if alpha not in (0.0, 1.0):
+        made = node.wiring.gain(made, abs(alpha))
+    if node.has(2):
+        node.ignore(2, "bias")
+        third = node.value(2)
+        if isinstance(third, Signal) and third.terms:
+            beta = abs(float(node.attributes.get("beta", 1.0)))
+            made = node.wiring.add(made, node.wiring.gain(third, beta or 1.0))
+    return made
+
+
+def integer_matmul(node: Node) -> Signal:
+    """MatMulInteger: the signal's and the weight's zero points are subtracted."""
+    first, second = node.value(0), node.value(1)
+    weights = None
+    for at, value in enumerate((first, second)):
+        if isinstance(value, Constant):
+            zero = node.optional(2 + at, "zero point")
+            weights = dequantized(value.values, np.ones(1, np.float32), zero, 1 - 2 * at, 0)
+    return product(node, first, second, (0, 1), weights)
+
+
+def quantized_matmul(node: Node) -> Signal:
+    """QLinearMatMul (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)."""
+    values = [node.value(0), node.value(3)]
+    weights = None
+    for at, value in zip((0, 3), values, strict=True):
+        if isinstance(value, Constant):
+            scale = node.array(at + 1, "scale")
+            weights = dequantized(
+                value.values, scale, node.optional(at + 2, "zero"), -1 if at else -2, 0
+            )
+            node.place(at + 1, "the scale of quantized weights")
+    return product(node, values[0], values[1], (0, 3), weights)
+
+
+def einsum(node: Node) -> Signal:
+    """Einsum of one or two operands."""
+    equation = str(node.attributes.get("equation", "")).replace(" ", "")
+    if "..." in equation or equation.count("->") > 1:
+        raise ModelError(f"its equation {equation!r} has an ellipsis; write out the axes")
+    left, _, right = equation.partition("->")
+    operands = left.split(",")
+    if "->" not in equation:
+        right = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
+    if len(operands) != len(node.inputs) or len(operands) > 2:
+        raise ModelError(f"its equation {equation!r} has {len(operands)} operands; 1 or 2 are read")
+    if any(len(set(labels)) < len(labels) for labels in (*operands, right)):
+        raise ModelError(f"its equation {equation!r} takes a diagonal, which is not known")
+    for at, labels in enumerate(operands):
+        if node.value(at).ndim != len(labels):
+            raise ModelError(f"its equation {equation!r} does not fit {node.value(at).shape}")
+    if len(operands) == 1:
+        return _ordered(_summed_to(node.signal(0), operands[0], right), operands[0], right)
+    return _of_two(node, operands, right)
+
+
+def _summed_to(signal: Signal, labels: str, kept: str) -> Signal:
+    axes = [at for at, label in enumerate(labels) if label not in kept]
+    return reduced(signal, axes, keepdim=False) if axes else signal
+
+
+def _ordered(signal: Signal, labels: str, wanted: str) -> Signal:
+    present = [label for label in labels if label in wanted]
+    return permuted(signal, [present.index(label) for label in wanted])
+
+
+def _of_two(node: Node, operands: Sequence[str], right: str) -> Signal:
+    first, second = operands
+    sums = [c for c in first if c in second and c not in right]
+    shared = [c for c in first if c in second and c in right]
+    own = [
+        [c for c in labels if c not in other]
+        for labels, other in ((first, second), (second, first))
+    ]
+    values: list[Value] = []
+    for at, labels in enumerate(operands):
+        value = node.value(at)
+        alone = [axis for axis, c in enumerate(labels) if c in own[at] and c not in right]
+        if alone and isinstance(value, Constant):
+            value = replace(value, values=value.values.sum(axis=tuple(alone)))
+        elif isinstance(value, Signal):
+            value = reduced(value, alone, keepdim=False) if alone else value
+        own[at] = [c for c in own[at] if c in right]
+        labels = "".join(c for axis, c in enumerate(labels) if axis not in alone)
+        order = [*shared, *own[at], *sums] if at == 0 else [*shared, *sums, *own[at]]
+        axes = [labels.index(c) for c in order]
+        if isinstance(value, Constant):
+            values.append(replace(value, values=value.values.transpose(axes)))
+        else:
+            values.append(permuted(value, axes))
+    n, n_own = len(shared), (len(own[0]), len(own[1]))
+    batch = np.broadcast_shapes(values[0].shape[:n], values[1].shape[:n])
+    outer = values[0].shape[n : n + n_own[0]], values[1].shape[values[1].ndim - n_own[1] :]
+    inner = math.prod(values[0].shape[n + n_own[0] :])
+    if inner != math.prod(values[1].shape[n : n + len(sums)]):
+        raise ModelError("its equation sums axes of different lengths")
+    flat = [
+        _flat(values[0], (*values[0].shape[:n], math.prod(outer[0]), inner)),
+        _flat(values[1], (*values[1].shape[:n], inner, math.prod(outer[1]))),
+    ]
+    known = [at for at, value in enumerate(flat) if isinstance(value, Constant)]
+    if sums:
+        constant = None
+        for value in flat:
+            if isinstance(value, Constant):
+                constant = as_array(as_floats(value.values), "its weight")
+        made = product(node, flat[0], flat[1], (0, 1), constant)
+    elif known:
+        made = scaled(node.with_inputs(flat), as_signal(flat[1 - known[0]]), known[0], invert=False)
+    else:
+        made = node.wiring.multiply(as_signal(flat[0]), as_signal(flat[1]))
+    made = reshaped(made, (*batch, *outer[0], *outer[1]))
+    return _ordered(made, "".join([*shared, *own[0], *own[1]]), right)
+
+
+def _flat(value: Value, shape: Sequence[int]) -> Value:
+    if isinstance(value, Constant):
+        return replace(value, values=value.values.reshape(shape))
+    return reshaped(value, shape)
+
+
+def unsqueezed(signal: Signal, axis: int) -> Signal:
+    """A new axis of length 1."""
+    shape = (*signal.shape[:axis], 1, *signal.shape[axis:])
+    return signal.map(shape, lambda a: np.expand_dims(a, axis))
+
+
+# --- convolutions -------------------------------------------------------------------------------
+
+
+def convolution(node: Node) -> Signal:
+    """Conv, and with `transposed` ConvTranspose."""
+    return _convolved(node, node.signal(0), node.weight(1), 1)
+
+
+def _convolved(node: Node, signal: Signal, weight: Array, position: int) -> Signal:
+    if weight.ndim < 3 or signal.ndim != weight.ndim:
+        raise ModelError(f"it applies a kernel of shape {weight.shape} to {signal.shape}")
+    groups = int(node.attributes.get("group", 1))
+    transposed = node.operator == "ConvTranspose"
+    if groups < 1 or weight.shape[0] % groups:
+        raise ModelError(f"its kernel of shape {weight.shape} has no {groups} groups")
+    moves = window(node, signal.ndim - 2, weight.shape[2:])
+    if moves.sizes != list(weight.shape[2:]):
+        raise ModelError(f"its kernel has shape {weight.shape}, not positions {moves.sizes}")
+    if transposed:
+        more = list(node.attributes.get("output_padding") or [0] * (signal.ndim - 2))
+        sizes = list(node.attributes.get("output_shape") or moves.before(signal.shape[2:], more))
+        sizes = sizes[-(signal.ndim - 2) :]
+        weight = _untransposed(weight, groups)
+    else:
+        sizes = moves.after(signal.shape[2:])
+    name = node.layer(position)
+    node.ignore(2, "bias")
+    return node.wiring.convolution(
+        signal, weight, checked((signal.shape[0], weight.shape[0], *sizes)),
+        name=name, module=name, groups=groups, parameters=node.parameters(position),
+    )  # fmt: skip
+
+
+def _untransposed(weight: Array, groups: int) -> Array:
+    """(in, out / groups, positions...) of a transposed convolution as (out, in / groups, ...)."""
+    n_in, n_out = weight.shape[:2]
+    parts = weight.reshape(groups, n_in // groups, n_out, *weight.shape[2:])
+    return parts.swapaxes(1, 2).reshape(groups * n_out, n_in // groups, *weight.shape[2:])
+
+
+def integer_convolution(node: Node) -> Signal:
+    """ConvInteger (x, w, x_zero, w_zero)."""
+    one = np.ones(1, np.float32)
+    weight = dequantized(node.array(1, "weight"), one, node.optional(3, "zero point"), 0, 0)
+    return _convolved(node.with_inputs(node.inputs[:2]), node.signal(0), weight, 1)
+
+
+def quantized_convolution(node: Node) -> Signal:
+    """QLinearConv (x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias)."""
+    scale, zero = node.array(4, "scale"), node.optional(5, "zero point")
+    weight = dequantized(node.array(3, "weight"), scale, zero, 0, 0)
+    node.place(4, "the scale of quantized weights")
+    inner = node.with_inputs([node.value(0), node.value(3)])
+    return _convolved(inner, node.signal(0), weight, 1)
+
+
+# --- norms --------------------------------------------------------------------------------------
+
+
+def along(node: Node, signal: Signal, factors: Array, position: int, axis: int = 1) -> Signal:
+    """Factors along one axis, which are the node's input `position`."""
+    factors = np.ravel(factors)
+    node.place(position, "a factor of a layer's neurons")
+    if signal.shape[axis] != factors.size:
+        raise ModelError(f"it scales {factors.size} values, but gets {signal.shape[axis]}")
+    if (factors == 1).all():
+        return signal
+    shape = [factors.size if at == axis else 1 for at in range(signal.ndim)]
+    name = next(iter(node.parameters(position)), node.name)
+    return node.wiring.scale(signal, factors.reshape(shape), name)
+
+
+def batch_norm(node: Node) -> list[Value]:
+    """BatchNormalization: by the running statistics, or by those of the batch."""
+    signal = node.signal(0)
+    if signal.ndim < 2:
+        raise ModelError(f"it normalizes a tensor of shape {signal.shape}")
+    gamma = node.weight(1, "scale")
+    node.ignore(2, "bias")
+    node.ignore(3, "running mean")
+    rest = [gamma.shape] * 4
+    if node.attributes.get("training_mode"):
+        kind = "norm by batch statistics"
+        made = along(node, node.wiring.normalization(signal, kind), gamma, 1)
+        return node.with_rest(made, *rest)
+    factors = normalization_scale(
+        gamma, node.weight(4, "variance"), float(node.attributes.get("epsilon", 1e-5))
+    )
+    node.place(4, "a factor of a layer's neurons")
+    made = along(node, signal, factors, 1) if signal.terms else signal
+    return node.with_rest(made, *rest)
+
+
+def instance_norm(node: Node) -> Signal:
+    """InstanceNormalization and GroupNormalization."""
+    kind = "group norm" if node.operator == "GroupNormalization" else "instance norm"
+    signal, gamma = node.wiring.normalization(node.signal(0), kind), node.weight(1, "scale")
+    node.ignore(2, "bias")
+    if gamma.size != signal.shape[1] and gamma.size and signal.shape[1] % gamma.size == 0:
+        gamma = np.repeat(gamma, signal.shape[1] // gamma.size)  # one per group, in opset 18
+    return along(node, signal, gamma, 1)
+
+
+def layer_norm(node: Node) -> list[Value]:
+    """LayerNormalization and RMSNormalization."""
+    kind = "layer norm" if node.operator == "LayerNormalization" else "RMS norm"
+    signal = node.wiring.normalization(node.signal(0), kind)
+    node.ignore(2, "bias")
+    made = scaled(node, signal, 1, invert=False) if node.has(1) else signal
+    axis = signal.axis(int(node.attributes.get("axis", -1)))
+    shape = [*signal.shape[:axis], *[1] * (signal.ndim - axis)]
+    return node.with_rest(made, shape, shape)
+
+
+def skip_layer_norm(node: Node) -> list[Value]:
+    """SkipLayerNormalization (input, skip, gamma, beta, bias) of the contributed operators."""
+    total = node.wiring.add(node.signal(0), node.signal(1))
+    simplified = node.operator.startswith("SkipSimplified")
+    kind = "RMS norm" if simplified else "layer norm"
+    made = scaled(node, node.wiring.normalization(total, kind), 2, invert=False)
+    for position in (3,) if simplified else (3, 4):
+        node.ignore(position, "bias")
+    results: list[Value] = [made, Signal(()), Signal(()), total]
+    return results[: max(node.n_outputs, 1)]
+
+
+def scaled(node: Node, signal: Signal, position: int, *, invert: bool) -> Signal:
+    """The signal times (or over) an input that does not depend on the data."""
+    constant = node.value(position)
+    assert isinstance(constant, Constant)
+    shape = np.broadcast_shapes(signal.shape, constant.shape)
+    signal = expanded(signal, checked(shape))
+    single = constant.single if stored(constant.values) == 1 else None
+    if single is not None:
+        node.place(position, "a factor of all neurons of a layer")
+        usable = math.isfinite(single) and single != 0
+        factor = (1 / abs(single) if invert else abs(single)) if usable else 1.0
+        if signal.terms:
+            return node.wiring.gain(signal, factor)
+        return node.wiring.scale(signal, np.full((1,) * signal.ndim, factor))
+    factors = compact(
+        Signal(signal.shape, (), _floats(unrepeated(constant.values), signal.ndim))
+    ).factors
+    assert factors is not None
+    if signal.terms and any(
+        n > 1 and not signal.varies(axis) for axis, n in enumerate(factors.shape)
+    ):
+        # Masks, and the angles of rotary embeddings: other factors at other positions.
+        for parameter in constant.parameters:
+            node.wiring.leave_out(parameter, constant.shape, "a factor that differs by position")
+        return signal
+    with np.errstate(divide="ignore"):
+        factors = 1 / factors if invert else factors
+    node.place(position, "a factor of a layer's neurons")
+    name = next(iter(constant.parameters), node.name)
+    return node.wiring.scale(signal, factors, name)
+
+
+def _floats(values: Array, ndim: int) -> Array:
+    wide = np.asarray(values, dtype=np.float64)
+    return wide.reshape((1,) * (ndim - wide.ndim) + wide.shape)
+
+
+# --- recurrent layers and tables ----------------------------------------------------------------
+
+
+def recurrent(node: Node) -> list[Value]:
+    """RNN, LSTM and GRU, both directions: (time, batch, features) by default."""
+    signal = node.signal(0)
+    weight, hidden = node.weight(1), node.weight(2)
+    if signal.ndim != 3 or weight.ndim != 3 or hidden.ndim != 3:
+        raise ModelError(f"it reads a tensor of shape {signal.shape}, expected 3 axes")
+    n_hidden = hidden.shape[-1]
+    if not n_hidden or weight.shape[:2] != hidden.shape[:2] or weight.shape[1] % n_hidden:
+        raise ModelError(f"its weights have shapes {weight.shape} and {hidden.shape}")
+    node.ignore(3, "bias")
+    node.ignore(7, "peepholes, from a unit's own state")
+    time = 1 if node.attributes.get("layout") else 0
+    name = node.layer(1)
+    parameters = node.parameters(1) + node.parameters(2)
+    outputs = []
+    for at in range(len(weight)):
+        called = name if at == 0 else f"{name} (reverse)"
+        outputs.append(
+            recurrent_layer(
+                node.wiring, signal, weight[at], hidden[at], n_hidden=n_hidden,
+                name=called, module=called, parameters=parameters,
+            )
+        )  # fmt: skip
+    # (time, directions, batch, hidden), or (batch, time, directions, hidden) by layout.
+    sequence = _side_by_side(outputs, 2 if time else 1)
+    last = [indexed(output, time, -1) for output in outputs]
+    state = _side_by_side(last, 1 if time else 0)
+    results: list[Value] = [sequence, state, state]
+    return results[: max(node.n_outputs, 1)]
+
+
+def _side_by_side(signals: Sequence[Signal], axis: int) -> Signal:
+    """A new axis along which each of the signals lies at its own place."""
+    signals = [unsqueezed(signal, axis) for signal in signals]
+    n = len(signals)
+    terms = []
+    for at, signal in enumerate(signals):
+        for term in signal.terms:
+            mine = np.arange(n).reshape([n if k == axis else 1 for k in range(signal.ndim)]) == at
+            terms.append(
+                replace(term, units=np.where(mine, term.units, NOTHING)) if n > 1 else term
+            )
+    shape = list(signals[0].shape)
+    shape[axis] = n
+    return replace(signals[0], shape=tuple(shape), terms=tuple(joined(terms)))
+
+
+def gather(node: Node) -> Signal:
+    """Gather: rows of a table, or entries of a signal along an axis."""
+    data, indices = node.value(0), node.value(1)
+    axis = int(node.attributes.get("axis", 0))
+    if isinstance(data, Constant):
+        assert isinstance(indices, Signal) or indices.of_shapes
+        if data.values.dtype.kind in "OSU" or data.ndim != 2 or axis % data.ndim:
+            sizes = list(data.shape)
+            sizes[axis : axis + 1 or None] = indices.shape
+            return Signal(checked(sizes))
+        name = node.layer(0)
+        return node.wiring.embedding(
+            node.weight(0, "table"), checked((*indices.shape, data.shape[1])),
+            name=name, module=name, parameters=node.parameters(0),
+        )  # fmt: skip
+    axis = data.axis(axis)
+    if isinstance(indices, Constant):
+        positions = np.asarray(indices.values)
+        if positions.dtype.kind not in "iu":
+            raise ModelError("its indices are no whole numbers")
+        if positions.ndim == 0:
+            return indexed(data, axis, int(positions))
+        checked(positions.shape)
+        return indexed(data, axis, positions.astype(np.int64))
+    return at_data(data, axis, indices.shape)
+
+
+def at_data(data: Signal, axis: int, shape: Sequence[int]) -> Signal:
+    """Entries along an axis that the data choose: positions, but no neurons."""
+    if data.terms and data.varies(axis):
+        raise ModelError("it chooses neurons by an index that depends on the data")
+    if not shape:
+        return indexed(data, axis, 0)
+    whole = (*data.shape[:axis], *shape, *data.shape[axis + 1 :])
+
+    def change(array: Array) -> Array:
+        return array.reshape(array.shape[:axis] + (1,) * len(shape) + array.shape[axis + 1 :])
+
+    return data.map(checked(whole), change)
+
+
+def attention(node: Node) -> list[Value]:
+    """Attention of newer versions: (batch, heads, time, dims), or (batch, time, heads x dims)."""
+    query, key, value = (node.signal(at) for at in range(3))
+    flat = query.ndim == 3
+    if flat:
+        n_query = int(node.attributes.get("q_num_heads", 1))
+        n_key = int(node.attributes.get("kv_num_heads", n_query))
+        query, key, value = (
+            _with_heads(signal, n) for signal, n in ((query, n_query), (key, n_key), (value, n_key))
+        )
+    if key.shape[1] != query.shape[1]:
+        shared = np.repeat(np.arange(key.shape[1]), query.shape[1] // max(key.shape[1], 1))
+        key, value = indexed(key, 1, shared), indexed(value, 1, shared)
+    made = node.wiring.attention(query, key, value, name=node.heads)
+    if flat:
+        batch, heads, time, dims = made.shape
+        made = reshaped(permuted(made, [0, 2, 1, 3]), (batch, time, heads * dims))
+    return node.with_rest(made, node.signal(1).shape, node.signal(2).shape, query.shape[:3])
+
+
+def _with_heads(signal: Signal, n: int) -> Signal:
+    batch, time, width = signal.shape
+    split = reshaped(signal, (batch, time, n, width // max(n, 1)))
+    return permuted(split, [0, 2, 1, 3])
+
+
+RULES: dict[str, Rule] = {
+    "MatMul": matmul,
+    "Gemm": gemm,
+    "MatMulInteger": integer_matmul,
+    "QLinearMatMul": quantized_matmul,
+    "Einsum": einsum,
+    "Conv": convolution,
+    "ConvTranspose": convolution,
+    "ConvInteger": integer_convolution,
+    "QLinearConv": quantized_convolution,
+    "BatchNormalization": batch_norm,
+    "InstanceNormalization": instance_norm,
+    "GroupNormalization": instance_norm,
+    "LayerNormalization": layer_norm,
+    "RMSNormalization": layer_norm,
+    "SimplifiedLayerNormalization": layer_norm,
+    "SkipLayerNormalization": skip_layer_norm,
+    "SkipSimplifiedLayerNormalization": skip_layer_norm,
+    "FusedMatMul": fused_matmul,
+    "RNN": recurrent,
+    "LSTM": recurrent,
+    "GRU": recurrent,
+    "Gather": gather,
+    "Attention": attention,
+}
+"""Operators with weights, by name."""

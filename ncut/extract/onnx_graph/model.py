@@ -1,0 +1,538 @@
+"""The file of an ONNX model -> its graph, checked and in order, and the graph followed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ncut.errors import InputError, ModelError, import_extra
+from ncut.extract.onnx_graph.folding import folded
+from ncut.extract.onnx_graph.node import Node, Origin
+from ncut.extract.onnx_graph.operators import KEEPS_FACTORS, RULES
+from ncut.extract.onnx_graph.shapes import Declared, declared
+from ncut.extract.onnx_graph.tensors import FLOATING, Array, Tensors, decoder
+from ncut.extract.onnx_graph.values import MAX_AXIS, Constant, Value, as_floats, checked
+from ncut.extract.signal import Signal
+from ncut.extract.wiring import Wiring
+
+MAX_NODES = 2**20
+"""Nodes that are followed, those of functions as often as they are called."""
+
+MAX_DEPTH = 32
+"""Functions that call each other, and branches inside branches."""
+
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "org.pytorch.aten", "ai.onnx.contrib")
+
+_DATA = (1, 10, 11, 16, 2, 3)  # types of inputs that hold values; others hold numbers of rows
+
+
+class UnknownOperatorError(ModelError):
+    """An operator without a rule."""
+
+
+@dataclass(slots=True, eq=False)
+class Source:
+    """A constant of the file, decoded when it is first used.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    shape : tuple of int
+        The shape that it declares.
+    floating : bool
+        Whether it holds floating-point numbers.
+    decode : callable
+        Returns its values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    floating: bool
+    decode: Any
+    _constant: Constant | None = None
+
+    def constant(self) -> Constant:
+        """Its values and its name."""
+        if self._constant is None:
+            self._constant = Constant(self.decode(), (self.name,))
+        return self._constant
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """A graph of the file, its nodes in an order in which they can be followed.
+
+    Attributes
+    ----------
+    inputs : list of Declared
+        Its inputs that have no values in the file.
+    outputs : list of str
+        Names of its results.
+    nodes : list
+        The nodes that lead to them.
+    sources : dict from str to Source
+        Its initializers.
+    """
+
+    inputs: list[Declared]
+    outputs: list[str]
+    nodes: list[Any]
+    sources: dict[str, Source]
+
+
+@dataclass(slots=True)
+class Model:
+    """A model's file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    graph : Graph
+        The main graph.
+    functions : dict
+        Functions that the file defines, by domain and name.
+    opset : int
+        Version of the operators.
+    """
+
+    path: Path
+    graph: Graph
+    functions: dict[tuple[str, str], Any]
+    opset: int
+    tensors: Tensors
+    used: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the floating-point initializers."""
+        sources = self.graph.sources.values()
+        return {source.name: source.shape for source in sources if source.floating}
+
+
+def load(path: Path) -> Model:
+    """Read and check a model's file; none of its weights are decoded yet.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, no ONNX model, or its graph is not one.
+    MissingExtraError
+        If the package onnx is not installed.
+    """
+    onnx = import_extra("onnx", "onnx")
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    if not path.is_file():
+        raise ModelError(f"{path}: is not a file")
+    try:
+        proto = onnx.load_model(str(path), format="protobuf", load_external_data=False)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError(
+            f"{path}: cannot be read as ONNX (truncated, or another kind of file?): {reason}"
+        ) from error
+    if not proto.HasField("graph") or not proto.graph.node:
+        raise ModelError(f"{path}: holds no ONNX graph (truncated, or another kind of file?)")
+    tensors = Tensors(path)
+    opsets = {entry.domain: int(entry.version) for entry in proto.opset_import}
+    functions = {(f.domain, f.name): f for f in proto.functions}
+    return Model(
+        path, _main_graph(proto.graph, tensors), functions,
+        opsets.get("", opsets.get("ai.onnx", 18)), tensors,
+    )  # fmt: skip
+
+
+def _main_graph(proto: Any, tensors: Tensors) -> Graph:
+    path = tensors.path
+    sources = sources_of(proto, tensors)
+    inputs = [declared(value, path) for value in proto.input if value.name not in sources]
+    known = {value.name for value in inputs} | set(sources)
+    outputs = [value.name for value in proto.output]
+    if not outputs:
+        raise ModelError(f"{path}: its graph has no results")
+    nodes = in_order(proto.node, known, outputs, str(path))
+    return Graph(inputs, outputs, nodes, sources)
+
+
+def sources_of(proto: Any, tensors: Tensors) -> dict[str, Source]:
+    """The initializers of a graph."""
+    sources: dict[str, Source] = {}
+    for tensor in proto.initializer:
+        shape = tensors.shape(tensor)
+        floating = tensor.data_type in FLOATING
+        sources[tensor.name] = Source(tensor.name, shape, floating, decoder(tensors, tensor))
+    for sparse in proto.sparse_initializer:
+        name, shape = sparse.values.name, tensors.shape(sparse)
+        floating = sparse.values.data_type in FLOATING
+        sources[name] = Source(name, shape, floating, decoder(tensors, sparse, sparse=True))
+    return sources
+
+
+def in_order(
+    nodes: Sequence[Any], known: Iterable[str], outputs: Sequence[str], where: str
+) -> list[Any]:
+    """The nodes that lead to the outputs, each after those whose results it reads.
+
+    Raises
+    ------
+    ModelError
+        If two nodes make the same result, nothing makes one, or results depend on themselves.
+    """
+    known = set(known)
+    made: dict[str, int] = {}
+    for at, node in enumerate(nodes):
+        for name in node.output:
+            if name and (name in made or name in known):
+                raise ModelError(f"{where}: {_called(node)} makes {name!r}, which is made already")
+            made[name] = at
+    order: list[int] = []
+    state: dict[int, int] = {}  # 1 while what a node needs is being looked for, 2 after
+    for output in outputs:
+        if output not in made:
+            if output not in known:
+                raise ModelError(f"{where}: nothing makes the result {output!r}")
+            continue
+        stack = [made[output]]
+        while stack:
+            at = stack[-1]
+            if state.get(at) == 2:
+                stack.pop()
+                continue
+            needed = _needed(nodes[at], made, known, where)
+            missing = [other for other in needed if state.get(other) != 2]
+            if not missing:
+                state[at] = 2
+                order.append(at)
+                stack.pop()
+                continue
+            if state.get(at) == 1 and any(state.get(other) == 1 for other in missing):
+                raise ModelError(
+                    f"{where}: {_called(nodes[at])} depends on its own result; a graph of ONNX "
+                    "has no cycles"
+                )
+            state[at] = 1
+            stack += reversed(missing)
+    # The order of the file where it is one, as it is that in which the model was written.
+    place = {at: k for k, at in enumerate(order)}
+    in_file = sorted(order)
+    follows = all(
+        place_ok < at for at in in_file for place_ok in _needed(nodes[at], made, known, where)
+    )
+    return [nodes[at] for at in (in_file if follows else sorted(order, key=place.__getitem__))]
+
+
+def _needed(node: Any, made: Mapping[str, int], known: set[str], where: str) -> list[int]:
+    found = []
+    for name in dict.fromkeys(_reads(node)):
+        if name in made:
+            found.append(made[name])
+        elif name and name not in known and name in node.input:
+            raise ModelError(f"{where}: {_called(node)} reads {name!r}, which nothing makes")
+    return found
+
+
+def _reads(node: Any) -> Iterator[str]:
+    """What a node reads, and what graphs inside it read from around it."""
+    yield from node.input
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            own = {name for inner in attribute.g.node for name in inner.output}
+            for inner in attribute.g.node:
+                yield from (name for name in _reads(inner) if name not in own)
+            yield from (v.name for v in attribute.g.output if v.name not in own)
+
+
+def _called(node: Any) -> str:
+    name = node.name or next((output for output in node.output if output), "")
+    return f"node {name!r} (operator {node.op_type})"
+
+
+class Following:
+    """A forward pass that is followed.
+
+    Attributes
+    ----------
+    model : Model
+        The file.
+    wiring : Wiring
+        What records it.
+    unknown : str
+        What to do with operators without a rule.
+    """
+
+    def __init__(self, model: Model, wiring: Wiring, unknown: str) -> None:
+        self.model = model
+        self.wiring = wiring
+        self.unknown = unknown
+        self._n_nodes = 0
+        self._made_by: dict[str, Any] = {}
+
+    def run(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Follow the main graph on inputs of these shapes."""
+        graph = self.model.graph
+        values: dict[str, Value] = {}
+        n_data = len(graph.inputs)
+        for value in graph.inputs:
+            shape = self._input_shape(value.name, shapes[value.name])
+            data = value.element in _DATA or self._reads_numbers(value.name)
+            if data and "past" not in value.name and 0 not in shape:
+                name = "input" if n_data == 1 else value.name
+                values[value.name] = self.wiring.input(name, shape)
+            else:
+                values[value.name] = Signal(shape)
+        self._follow(graph.nodes, values, graph.sources, 0)
+        for number, name in enumerate(graph.outputs):
+            found = self._value(name, values, graph.sources)
+            if isinstance(found, Signal):
+                self.wiring.output(found, "output" if number == 0 else f"output {number}")
+
+    def _input_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        try:
+            checked(shape)
+            if int(np.prod(shape[1:], dtype=object)) > 2 * MAX_AXIS:
+                raise ModelError("it is too large")
+        except ModelError as error:
+            raise ModelError(
+                f"{self.model.path}: input {name!r} has the shape {shape}: {error}"
+            ) from error
+        return shape
+
+    def _reads_numbers(self, name: str) -> bool:
+        """Whether weights read the whole numbers of an input, as features are."""
+        sources = self.model.graph.sources
+        names = {name}
+        for node in self.model.graph.nodes:
+            if node.op_type in ("Cast", "Identity", "Flatten") and node.input[0] in names:
+                names.update(node.output)
+            weighted = node.op_type in ("MatMul", "Gemm", "Conv") and len(node.input) > 1
+            if weighted and node.input[0] in names and node.input[1] in sources:
+                return True
+        return False
+
+    # --- nodes ------------------------------------------------------------------------------
+
+    def _follow(
+        self, nodes: Sequence[Any], values: dict[str, Value], sources: Mapping[str, Source],
+        depth: int, given: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Follow nodes in order; `given` are the attributes of the function that they are in."""
+        if depth > MAX_DEPTH:
+            raise ModelError(f"{self.model.path}: functions or branches nest too deeply")
+        for node in nodes:
+            self._n_nodes += 1
+            if self._n_nodes > MAX_NODES:
+                raise ModelError(f"{self.model.path}: more than {MAX_NODES} nodes to follow")
+            try:
+                results = self._results(node, values, sources, depth, given)
+            except (UnknownOperatorError, LocatedError):
+                raise
+            except (ModelError, InputError) as error:
+                raise LocatedError(f"{self.model.path}: {_called(node)}: {error}") from error
+            except MemoryError as error:
+                raise LocatedError(
+                    f"{self.model.path}: {_called(node)}: needs more memory than there is"
+                ) from error
+            except Exception as error:
+                reason = str(error).strip().split("\n")[0] or type(error).__name__
+                raise LocatedError(
+                    f"{self.model.path}: {_called(node)}: its inputs or attributes do not fit: "
+                    f"{reason}"
+                ) from error
+            values.update(
+                (name, value) for name, value in zip(node.output, results, strict=False) if name
+            )
+
+    def _results(
+        self, proto: Any, values: dict[str, Value], sources: Mapping[str, Source], depth: int,
+        given: Mapping[str, Any] | None,
+    ) -> Sequence[Value]:  # fmt: skip
+        inputs = [self._value(name, values, sources) if name else None for name in proto.input]
+        attributes = self._attributes(proto, given)
+        if proto.op_type == "Constant" and proto.domain in DOMAINS:
+            return [self._constant(proto, attributes)]
+        function = self.model.functions.get((proto.domain, proto.op_type))
+        if function is not None:
+            return self._called_function(function, inputs, attributes, depth)
+        node = Node(
+            self.wiring, proto.op_type,
+            proto.name or next((name for name in proto.output if name), proto.op_type),
+            bool(proto.name), inputs, attributes, len(proto.output), self.model.opset,
+            lambda position: self._origin(proto.input[position], 3),
+        )  # fmt: skip
+        if proto.op_type == "If" and isinstance(inputs[0], Constant):
+            return self._branch(proto, inputs[0], values, sources, depth, given)
+        for name in proto.output:
+            self._made_by[name] = proto
+        all_known = not any(isinstance(value, Signal) for value in inputs)
+        if all_known and inputs and not _is_table(node):
+            constants = folded(node)
+            if constants is not None:
+                return constants
+            inputs = [value if value is None or _keeps(node, at) else Signal(checked(value.shape))
+                      for at, value in enumerate(inputs)]  # fmt: skip
+            node = node.with_inputs(inputs)
+        return self._followed(proto, node)
+
+    def _followed(self, proto: Any, node: Node) -> Sequence[Value]:
+        rule = RULES.get(proto.op_type) if proto.domain in DOMAINS else None
+        if rule is None:
+            return self._guessed(proto, node)
+        made = rule(node)
+        results = made if isinstance(made, list) else [made]
+        for constant in node.constants():
+            self.wiring.ignore(constant.parameters, f"a constant of {proto.op_type}")
+        if proto.op_type not in KEEPS_FACTORS:
+            results = [
+                replace(r, factors=None) if isinstance(r, Signal) and not r.terms else r
+                for r in results
+            ]
+        return results
+
+    def _guessed(self, proto: Any, node: Node) -> Sequence[Value]:
+        """An unknown operator, taken as a function of the entries at the same place."""
+        domain = f"{proto.domain}." if proto.domain else ""
+        if self.unknown != "elementwise":
+            raise UnknownOperatorError(
+                f"{self.model.path}: {_called(proto)}: the operator {domain}{proto.op_type} is "
+                "not known; pass unknown='elementwise' to take it as a function of each entry alone"
+            )
+        signals = node.signals()
+        shapes = [v.shape for v in node.inputs if v is not None and len(v.shape)]
+        try:
+            shape = checked(np.broadcast_shapes(*shapes))
+        except ValueError as error:
+            raise ModelError(
+                f"its inputs have shapes {shapes}, so that it is not a function of each entry"
+            ) from error
+        made = self.wiring.combine(*signals, Signal(shape)) if signals else Signal(shape)
+        for constant in node.constants():
+            for parameter in constant.parameters:
+                reason = f"a constant of the unknown operator {proto.op_type}"
+                self.wiring.leave_out(parameter, constant.shape, reason)
+        self.wiring.leave_out(
+            f"{domain}{proto.op_type}", (),
+            f"unknown operator in node {node.name!r}, taken as element-wise",
+        )  # fmt: skip
+        return [made] * max(len(proto.output), 1)
+
+    # --- what nodes are made of -------------------------------------------------------------
+
+    @staticmethod
+    def _value(name: str, values: Mapping[str, Value], sources: Mapping[str, Source]) -> Value:
+        if name in values:
+            return values[name]
+        if name in sources:
+            return sources[name].constant()
+        raise ModelError(f"it reads {name!r}, which nothing makes")
+
+    def _attributes(self, proto: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
+        attributes: dict[str, Any] = {}
+        for attribute in proto.attribute:
+            if attribute.ref_attr_name:
+                if given is not None and attribute.ref_attr_name in given:
+                    attributes[attribute.name] = given[attribute.ref_attr_name]
+                continue
+            attributes[attribute.name] = self._attribute(attribute)
+        return attributes
+
+    def _attribute(self, attribute: Any) -> Any:
+        kind = attribute.type
+        simple = {1: "f", 2: "i"}
+        lists = {6: "floats", 7: "ints"}
+        if kind in simple:
+            return getattr(attribute, simple[kind])
+        if kind in lists:
+            return list(getattr(attribute, lists[kind]))
+        if kind == 3:
+            return attribute.s.decode("utf-8", "replace")
+        if kind == 8:
+            return [s.decode("utf-8", "replace") for s in attribute.strings]
+        if kind == 4:
+            return self.model.tensors.array(attribute.t)
+        if kind == 11:
+            return self.model.tensors.sparse(attribute.sparse_tensor)
+        return None
+
+    def _constant(self, proto: Any, attributes: Mapping[str, Any]) -> Constant:
+        value = next((value for value in attributes.values() if value is not None), None)
+        if value is None:
+            raise ModelError("it has no value")
+        values: Array = np.asarray(value)
+        if values.dtype == np.float64 and "value" not in attributes:
+            values = values.astype(np.float32)
+        name = next((name for name in proto.output if name), proto.name)
+        self.model.used[name] = values.shape
+        return Constant(values, (name,))
+
+    def _origin(self, name: str, depth: int) -> Origin | None:
+        """The operators of the nodes that made a value."""
+        proto = self._made_by.get(name)
+        if proto is None or not depth:
+            return None
+        return proto.op_type, [self._origin(source, depth - 1) for source in proto.input]
+
+    def _called_function(
+        self, function: Any, inputs: Sequence[Value | None], attributes: dict[str, Any], depth: int
+    ) -> list[Value]:
+        """A function of the file, followed with these inputs."""
+        given = {a.name: self._attribute(a) for a in function.attribute_proto} | attributes
+        values = {
+            name: value
+            for name, value in zip(function.input, inputs, strict=False)
+            if value is not None
+        }
+        known = set(function.input)
+        where = f"{self.model.path}: function {function.name!r}"
+        nodes = in_order(function.node, known, list(function.output), where)
+        self._follow(nodes, values, {}, depth + 1, given)
+        return [self._value(name, values, {}) for name in function.output]
+
+    def _branch(
+        self, proto: Any, condition: Constant, values: dict[str, Value],
+        sources: Mapping[str, Source], depth: int, given: Mapping[str, Any] | None,
+    ) -> list[Value]:  # fmt: skip
+        """The branch of an If whose condition is known."""
+        wanted = "then_branch" if bool(np.ravel(condition.values)[0]) else "else_branch"
+        graph = next((a.g for a in proto.attribute if a.name == wanted), None)
+        if graph is None:
+            raise ModelError(f"it has no {wanted}")
+        own = sources_of(graph, self.model.tensors)
+        around = {**sources, **own}
+        outputs = [value.name for value in graph.output]
+        known = set(values) | set(around)
+        where = f"{self.model.path}: {_called(proto)}"
+        inner = dict(values)
+        self._follow(in_order(graph.node, known, outputs, where), inner, around, depth + 1, given)
+        return [self._value(name, inner, around) for name in outputs]
+
+
+class LocatedError(ModelError):
+    """An error that names its node already."""
+
+
+def _is_table(node: Node) -> bool:
+    """Whether a node takes rows of a table of weights by numbers that count positions."""
+    if node.operator != "Gather" or len(node.inputs) < 2:
+        return False
+    table, indices = node.inputs[:2]
+    return (
+        isinstance(table, Constant)
+        and isinstance(indices, Constant)
+        and indices.of_shapes
+        and bool(table.parameters)
+        and table.ndim == 2
+        and not table.of_shapes
+        and as_floats(table.values[:0]).dtype.kind in "fV"
+        and indices.ndim > 0
+    )
+
+
+def _keeps(node: Node, position: int) -> bool:
+    """Whether an input stays a constant in a node that cannot be worked out: shapes, indices."""
+    return position > 0 and node.operator not in ("Add", "Mul", "Sub", "Div", "Concat", "MatMul")

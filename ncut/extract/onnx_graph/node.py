@@ -1,0 +1,164 @@
+"""One node of a graph while it is followed: its inputs as values, its attributes, its names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ncut.errors import ModelError
+from ncut.extract.arrays import as_array
+from ncut.extract.onnx_graph.values import Array, Constant, Value, affordable, as_floats, checked
+from ncut.extract.signal import Signal
+from ncut.extract.wiring import Wiring
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A node to follow.
+
+    Attributes
+    ----------
+    wiring : Wiring
+        What records the forward pass.
+    operator : str
+        The operator's name.
+    name : str
+        The node's name, or that of its first result.
+    named : bool
+        Whether it has a name of its own.
+    inputs : list of Signal, Constant or None
+        None for inputs that are left out.
+    attributes : mapping from str
+        The node's attributes, in Python's words.
+    n_outputs : int
+        How many results are asked for.
+    opset : int
+        The version of the operators.
+    made_by : callable
+        The operators of the nodes that made an input, and what made their inputs.
+    """
+
+    wiring: Wiring
+    operator: str
+    name: str
+    named: bool
+    inputs: Sequence[Value | None]
+    attributes: Mapping[str, Any]
+    n_outputs: int
+    opset: int
+    made_by: Callable[[int], Origin | None]
+
+    def has(self, position: int) -> bool:
+        """Whether an input is given."""
+        return position < len(self.inputs) and self.inputs[position] is not None
+
+    def value(self, position: int = 0) -> Value:
+        """An input that must be there."""
+        found = self.inputs[position] if position < len(self.inputs) else None
+        if found is None:
+            raise ModelError(f"its input {position} is missing")
+        return found
+
+    def signal(self, position: int = 0) -> Signal:
+        """The signal of an input; one without neurons for constants."""
+        return as_signal(self.value(position))
+
+    def array(self, position: int, what: str) -> Array:
+        """The values of an input that must not depend on the data."""
+        found = self.value(position)
+        if isinstance(found, Signal):
+            raise ModelError(f"its {what} depends on the data")
+        if not affordable(found.values.size, [found.values]):
+            raise ModelError(f"its {what} of shape {found.shape} is one value again and again")
+        return found.values
+
+    def optional(self, position: int, what: str) -> Array | None:
+        """As `array`; None where it is not given."""
+        return self.array(position, what) if self.has(position) else None
+
+    def ints(self, position: int, attribute: str, what: str = "") -> list[int] | None:
+        """Whole numbers that newer versions take as an input, older ones as an attribute."""
+        if attribute in self.attributes:
+            found = self.attributes[attribute]
+            return [int(x) for x in (found if isinstance(found, list | tuple) else [found])]
+        values = self.optional(position, what or attribute) if position >= 0 else None
+        return None if values is None else [int(x) for x in np.ravel(values)]
+
+    def signals(self) -> list[Signal]:
+        """The signals among the inputs."""
+        return [value for value in self.inputs if isinstance(value, Signal)]
+
+    def constants(self) -> list[Constant]:
+        """The constants among the inputs."""
+        return [value for value in self.inputs if isinstance(value, Constant)]
+
+    def weight(self, position: int, what: str = "weight") -> Array:
+        """Weights as floating-point numbers."""
+        return as_array(as_floats(self.array(position, what)), f"its {what}")
+
+    def parameters(self, position: int) -> tuple[str, ...]:
+        """The initializers that an input comes from."""
+        found = self.inputs[position] if position < len(self.inputs) else None
+        return found.parameters if isinstance(found, Constant) else ()
+
+    def place(self, position: int, role: str) -> None:
+        """Record that an input is in the graph."""
+        self.wiring.place(self.parameters(position), role)
+
+    def ignore(self, position: int, role: str) -> None:
+        """Record that an input has no edges."""
+        self.wiring.ignore(self.parameters(position), role)
+
+    def layer(self, position: int) -> str:
+        """What a layer is called: after its weight as torch names it, or its node."""
+        parameters = self.parameters(position)
+        for parameter in parameters:
+            if parameter.endswith(".weight") and len(parameter) > len(".weight"):
+                return parameter.removesuffix(".weight")
+        if self.named:
+            return path_of(self.name, self.operator)
+        return parameters[0] if parameters else self.name
+
+    @property
+    def heads(self) -> str:
+        """What the dimensions of a scalar product of two signals are called."""
+        path = path_of(self.name, self.operator) if self.named else ""
+        return f"heads of {path}" if path else "heads"
+
+    def with_inputs(self, inputs: Sequence[Value | None], **attributes: Any) -> Node:
+        """The node with other inputs, and other attributes."""
+        return replace(self, inputs=inputs, attributes={**self.attributes, **attributes})
+
+    def with_rest(self, first: Value, *shapes: Sequence[int]) -> list[Value]:
+        """Results of which only the first carries neurons."""
+        rest: list[Value] = [Signal(checked(shape)) for shape in shapes]
+        return [first, *rest][: max(self.n_outputs, 1)]
+
+
+Origin: TypeAlias = tuple[str, list[Any]]
+"""An operator, and for each of its inputs its own origin or the constant it is."""
+
+Rule: TypeAlias = Callable[[Node], "Value | list[Value]"]
+
+
+def as_signal(value: Value) -> Signal:
+    """A signal without neurons for what does not depend on the data."""
+    return value if isinstance(value, Signal) else Signal(checked(value.shape))
+
+
+def path_of(name: str, operator: str) -> str:
+    """A node's name; that of the module where an exporter of torch wrote its path."""
+    parts = [part for part in name.split("/") if part]
+    if not name.startswith("/") or len(parts) < 2 or not parts[-1].startswith(operator):
+        return name
+    path = parts[0]
+    for part in parts[1:-1]:
+        # Parts inside a list of modules repeat the name of the list.
+        before = path.rpartition(".")[2]
+        path = (
+            path.removesuffix(before) + part if part.startswith(f"{before}.") else f"{path}.{part}"
+        )
+    return path

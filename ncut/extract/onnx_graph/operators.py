@@ -1,0 +1,708 @@
+"""Operators without weights: arithmetic, activations, shapes, positions, reductions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ncut.errors import ModelError
+from ncut.extract.onnx_graph import layers
+from ncut.extract.onnx_graph.folding import (
+    flat_shape,
+    new_axes,
+    reshape_target,
+    shape_of,
+    slices,
+    split_sizes,
+    squeezed_axes,
+)
+from ncut.extract.onnx_graph.layers import at_data, scaled, unsqueezed
+from ncut.extract.onnx_graph.node import Node, Origin, Rule, as_signal
+from ncut.extract.onnx_graph.shapes import window
+from ncut.extract.onnx_graph.values import Array, Constant, Value, checked
+from ncut.extract.signal import (
+    NOTHING,
+    Signal,
+    concatenated,
+    expanded,
+    indexed,
+    permuted,
+    reduced,
+    reshaped,
+)
+
+# --- each entry alone ---------------------------------------------------------------------------
+
+
+def keep(node: Node) -> Value:
+    """Casts, dropout, quantization: the neurons stay what they are."""
+    return node.value(0)
+
+
+def dropout(node: Node) -> list[Value]:
+    """Dropout, and its mask."""
+    return node.with_rest(node.value(0), node.value(0).shape)
+
+
+def homogeneous(node: Node) -> Signal:
+    """An activation that commutes with positive factors."""
+    node.ignore(1, "slope of an activation")
+    return node.wiring.activation(node.signal(0), homogeneous=True)
+
+
+def activation(node: Node) -> Signal:
+    """Any other function of each entry, or of entries at the same place."""
+    signals = node.signals()
+    if not signals:
+        return Signal(checked(_broadcast_shape(node)))
+    if len(signals) == 1:
+        signal = expanded(signals[0], checked(_broadcast_shape(node)))
+        return node.wiring.activation(signal, homogeneous=False)
+    return expanded(node.wiring.combine(*signals), checked(_broadcast_shape(node)))
+
+
+def unary(node: Node) -> Signal:
+    """A function of the first input's entries."""
+    return node.wiring.activation(node.signal(0), homogeneous=False)
+
+
+def softmax(node: Node) -> Signal:
+    """Shares along an axis."""
+    axis = int(node.attributes.get("axis", -1 if node.opset >= 13 else 1))
+    return node.wiring.softmax(node.signal(0), axis)
+
+
+def _broadcast_shape(node: Node) -> tuple[int, ...]:
+    shapes = [value.shape for value in node.inputs if value is not None]
+    return tuple(np.broadcast_shapes(*shapes))
+
+
+def clip(node: Node) -> Signal:
+    """Clip: a ReLU if it has no upper end."""
+    ends = []
+    for position, key in ((1, "min"), (2, "max")):
+        value: float | None = node.attributes.get(key)
+        if value is None and node.has(position):
+            found = node.value(position)
+            value = found.single if isinstance(found, Constant) else math.nan
+        ends.append(value)
+    low, high = ends
+    open_above = high is None or high >= float(np.finfo(np.float32).max)
+    return node.wiring.activation(node.signal(0), homogeneous=low == 0 and open_above)
+
+
+def extremum(node: Node) -> Signal:
+    """Max and Min: a ReLU, or its mirror image, of one signal and zero."""
+    zeros = all(constant.single == 0 for constant in node.constants())
+    if len(node.signals()) == 1 and zeros:
+        signal = expanded(node.signals()[0], checked(_broadcast_shape(node)))
+        return node.wiring.activation(signal, homogeneous=True)
+    return activation(node)
+
+
+def thresholded(node: Node) -> Signal:
+    """ThresholdedRelu."""
+    zero = float(node.attributes.get("alpha", 1.0)) == 0
+    return node.wiring.activation(node.signal(0), homogeneous=zero)
+
+
+def where(node: Node) -> Signal:
+    """A choice between values by a condition: both reach whoever reads it."""
+    shape = checked(_broadcast_shape(node))
+    present = [signal for signal in node.signals() if signal.terms]
+    if len(present) == 1:
+        return node.wiring.activation(expanded(present[0], shape), homogeneous=False)
+    if not present:
+        return Signal(shape)
+    return expanded(node.wiring.combine(*node.signals()), shape)
+
+
+def add(node: Node) -> Signal:
+    """Add, Sub, Sum and Mean; constants are like biases."""
+    node = _legacy(node)
+    shape = checked(_broadcast_shape(node))
+    signals = [expanded(s if s.terms else replace(s, factors=None), shape) for s in node.signals()]
+    for position in range(len(node.inputs)):
+        node.ignore(position, "added as a constant, like a bias")
+    if not signals:
+        return Signal(shape)
+    total = node.wiring.add(*signals)
+    if node.operator == "Mean" and len(node.inputs) > 1:
+        return node.wiring.gain(total, 1 / len(node.inputs))
+    return total
+
+
+def _legacy(node: Node) -> Node:
+    """Operands of the oldest versions, which say at which axis the second one lies."""
+    axis = node.attributes.get("axis")
+    if axis is None or not node.attributes.get("broadcast") or len(node.inputs) < 2:
+        return node
+    first, second = node.value(0), node.value(1)
+    trailing = first.ndim - int(axis) - second.ndim
+    shape = second.shape + (1,) * max(trailing, 0)
+    wide: Value
+    if isinstance(second, Constant):
+        wide = replace(second, values=second.values.reshape(shape))
+    else:
+        wide = reshaped(second, shape)
+    return node.with_inputs([first, wide])
+
+
+def multiply(node: Node) -> Signal:
+    """Mul: by a factor, or of two signals."""
+    node = _legacy(node)
+    first, second = node.value(0), node.value(1)
+    if isinstance(first, Signal) and isinstance(second, Signal):
+        return _of_signals(node, first, second)
+    if isinstance(first, Signal):
+        if isinstance(second, Constant) and second.single == 0.5 and _is_gelu(node.made_by(0)):
+            return first
+        return scaled(node, first, 1, invert=False)
+    if isinstance(second, Signal):
+        if first.single == 0.5 and _is_gelu(node.made_by(1)):
+            return second
+        return scaled(node, second, 0, invert=False)
+    return Signal(checked(_broadcast_shape(node)))
+
+
+def _is_gelu(origin: Origin | None) -> bool:
+    """Whether this is x (1 + erf(x / sqrt 2)), of which GELU is a half."""
+    if origin is None or origin[0] != "Mul":
+        return False
+    for factor in origin[1]:
+        if isinstance(factor, tuple) and factor[0] == "Add":
+            terms = [term[0] for term in factor[1] if isinstance(term, tuple)]
+            if "Erf" in terms or "Tanh" in terms:
+                return True
+    return False
+
+
+def _of_signals(node: Node, first: Signal, second: Signal) -> Signal:
+    for signal, other in ((first, second), (second, first)):
+        if not other.terms and other.factors is not None:
+            # A number that depends on the data, times factors that do not.
+            shape = checked(_broadcast_shape(node))
+            factors = expanded(other, shape).factors
+            assert factors is not None
+            made = node.wiring.normalization(expanded(signal, shape))
+            if factors.size == 1:
+                return node.wiring.gain(made, float(np.abs(factors).flat[0]) or 1.0)
+            if made.terms and any(
+                n > 1 and not made.varies(axis) for axis, n in enumerate(factors.shape)
+            ):
+                return made
+            return node.wiring.scale(made, factors, other.factors_name)
+    return node.wiring.multiply(first, second)
+
+
+def divide(node: Node) -> Signal:
+    """Div: by a factor, or by another signal."""
+    node = _legacy(node)
+    first, second = node.value(0), node.value(1)
+    if isinstance(first, Signal) and isinstance(second, Signal):
+        if not second.terms and second.factors is not None:
+            second = second.map(second.shape, lambda a: a)
+            second = replace(second, factors=_inverse(second.factors))
+            return _of_signals(node, first, second)
+        return node.wiring.multiply(first, second)
+    if isinstance(first, Signal):
+        return scaled(node, first, 1, invert=True)
+    node.ignore(0, "divided by values that depend on the data")
+    signal = expanded(as_signal(second), checked(_broadcast_shape(node)))
+    return node.wiring.activation(signal, homogeneous=False)
+
+
+def _inverse(factors: Array | None) -> Array | None:
+    if factors is None:
+        return None
+    with np.errstate(divide="ignore"):
+        return np.asarray(1 / factors)
+
+
+def normalization(node: Node) -> Signal:
+    """Division by a spread, a norm or the neighbours' sum."""
+    kinds = {"LRN": "local response norm", "LpNormalization": "unit norm"}
+    return node.wiring.normalization(node.signal(0), kinds.get(node.operator, "norm"))
+
+
+def bias_activation(node: Node) -> Signal:
+    """An activation of a signal to which a bias has been added."""
+    node.ignore(1, "bias")
+    return node.wiring.activation(node.signal(0), homogeneous=False)
+
+
+# --- shapes -------------------------------------------------------------------------------------
+
+
+def reshape(node: Node) -> Signal:
+    """Reshape."""
+    signal = node.signal(0)
+    return reshaped(signal, checked(reshape_target(node, signal.shape)))
+
+
+def flatten(node: Node) -> Signal:
+    """Flatten."""
+    signal = node.signal(0)
+    return reshaped(signal, checked(flat_shape(node, signal.shape)))
+
+
+def squeeze(node: Node) -> Signal:
+    """Squeeze."""
+    signal = node.signal(0)
+    gone = squeezed_axes(node, signal.shape)
+    if any(signal.shape[axis] != 1 for axis in gone):
+        raise ModelError(f"it squeezes axes {gone} of a tensor of shape {signal.shape}")
+    return reshaped(signal, [n for axis, n in enumerate(signal.shape) if axis not in gone])
+
+
+def unsqueeze(node: Node) -> Signal:
+    """Unsqueeze."""
+    signal = node.signal(0)
+    for axis in new_axes(node, signal.ndim):
+        signal = unsqueezed(signal, axis)
+    return signal
+
+
+def transpose(node: Node) -> Signal:
+    """Transpose."""
+    signal = node.signal(0)
+    order = node.attributes.get("perm") or [*reversed(range(signal.ndim))]
+    if sorted(order) != list(range(signal.ndim)):
+        raise ModelError(f"it permutes a tensor of shape {signal.shape} by {list(order)}")
+    return permuted(signal, order)
+
+
+def shape(node: Node) -> Constant:
+    """Shape of a signal, which is known."""
+    return Constant(shape_of(node, node.signal(0).shape), (), True)
+
+
+def size(node: Node) -> Constant:
+    """Number of entries of a signal."""
+    return Constant(np.array(math.prod(node.signal(0).shape), dtype=np.int64), (), True)
+
+
+def expand(node: Node) -> Signal:
+    """Expand."""
+    signal = node.signal(0)
+    sizes = node.ints(1, "shape")
+    assert sizes is not None
+    return expanded(signal, checked(np.broadcast_shapes(signal.shape, tuple(sizes))))
+
+
+def tile(node: Node) -> Signal:
+    """Tile."""
+    signal, times = node.signal(0), node.ints(1, "repeats")
+    if times is None or len(times) != signal.ndim:
+        raise ModelError(f"it repeats a tensor of shape {signal.shape} {times} times")
+    checked([n * size for n, size in zip(times, signal.shape, strict=True)])
+    for axis, n in enumerate(times):
+        if n != 1:
+            signal = indexed(signal, axis, np.tile(np.arange(signal.shape[axis]), n))
+    return signal
+
+
+def concat(node: Node) -> Signal:
+    """Concat; constants among the parts carry no neurons."""
+    signals = [as_signal(value) for value in node.inputs if value is not None]
+    axis = signals[0].axis(int(node.attributes.get("axis", 1)))
+    others = {(*s.shape[:axis], *s.shape[axis + 1 :]) for s in signals}
+    if len(others) > 1:
+        raise ModelError(f"it concatenates shapes {', '.join(str(s.shape) for s in signals)}")
+    for position in range(len(node.inputs)):
+        node.ignore(position, "constant entries beside a layer's")
+    filled = [signal for signal in signals if signal.shape[axis]] or signals[:1]
+    checked([*signals[0].shape[:axis], sum(s.shape[axis] for s in signals)])
+    return concatenated(filled, axis)
+
+
+def split(node: Node) -> list[Value]:
+    """Split."""
+    signal = node.signal(0)
+    axis = signal.axis(int(node.attributes.get("axis", 0)))
+    sizes = split_sizes(node, signal.shape[axis])
+    starts = [sum(sizes[:at]) for at in range(len(sizes))]
+    return [
+        indexed(signal, axis, slice(start, start + n))
+        for start, n in zip(starts, sizes, strict=True)
+    ]
+
+
+def take_slice(node: Node) -> Signal:
+    """Slice."""
+    signal = node.signal(0)
+    for axis, part in slices(node, signal.shape):
+        signal = indexed(signal, axis, part)
+    return signal
+
+
+def gather_elements(node: Node) -> Signal:
+    """GatherElements: entries chosen along an axis, at each place others."""
+    data, indices = node.signal(0), node.value(1)
+    axis = data.axis(int(node.attributes.get("axis", 0)))
+    if data.terms and data.varies(axis):
+        raise ModelError("it chooses neurons by an index that differs by position")
+    return node.wiring.positions(data, checked(indices.shape))
+
+
+def gather_nd(node: Node) -> Signal:
+    """GatherND: entries, or slices, at whole positions."""
+    data, indices = node.signal(0), node.value(1)
+    batch = int(node.attributes.get("batch_dims", 0))
+    n = batch + indices.shape[-1]
+    if data.terms and any(data.varies(axis) for axis in range(n)):
+        raise ModelError("it chooses neurons by an index that depends on the data")
+    shape = checked((*indices.shape[:-1], *data.shape[n:]))
+    extra = len(indices.shape) - 1
+
+    def change(array: Array) -> Array:
+        return array.reshape((1,) * extra + array.shape[n:])
+
+    return data.map(shape, change)
+
+
+def scatter(node: Node) -> Signal:
+    """Entries replaced by others, as far as those carry no neurons."""
+    data, updates = node.signal(0), node.signal(2)
+    if updates.terms:
+        raise ModelError(
+            "it writes values into a part of a tensor; build the tensor with Concat instead"
+        )
+    return node.wiring.activation(data, homogeneous=False)
+
+
+def depth_to_space(node: Node) -> Signal:
+    """DepthToSpace, in both orders."""
+    signal, n = node.signal(0), int(node.attributes["blocksize"])
+    batch, channels, height, width = signal.shape
+    depth = channels // max(n * n, 1)
+    if str(node.attributes.get("mode", "DCR")) == "CRD":
+        parts = reshaped(signal, (batch, depth, n, n, height, width))
+        moved = permuted(parts, [0, 1, 4, 2, 5, 3])
+    else:
+        parts = reshaped(signal, (batch, n, n, depth, height, width))
+        moved = permuted(parts, [0, 3, 4, 1, 5, 2])
+    return reshaped(moved, checked((batch, depth, height * n, width * n)))
+
+
+def space_to_depth(node: Node) -> Signal:
+    """SpaceToDepth."""
+    signal, n = node.signal(0), int(node.attributes["blocksize"])
+    batch, channels, height, width = signal.shape
+    high, wide = height // max(n, 1), width // max(n, 1)
+    parts = reshaped(signal, (batch, channels, high, n, wide, n))
+    moved = permuted(parts, [0, 3, 5, 1, 2, 4])
+    return reshaped(moved, checked((batch, channels * n * n, high, wide)))
+
+
+# --- positions ----------------------------------------------------------------------------------
+
+
+def pool(node: Node) -> list[Value]:
+    """Pools of windows, and indices of their maxima."""
+    signal = node.signal(0)
+    sizes = window(node, signal.ndim - 2).after(signal.shape[2:])
+    made = node.wiring.positions(signal, checked((*signal.shape[:2], *sizes)))
+    return node.with_rest(made, made.shape)
+
+
+def global_pool(node: Node) -> Signal:
+    """Pools of all positions."""
+    signal = node.signal(0)
+    return node.wiring.positions(signal, (*signal.shape[:2], *[1] * (signal.ndim - 2)))
+
+
+def resize(node: Node) -> Signal:
+    """Resize and Upsample."""
+    signal = node.signal(0)
+    old = len(node.inputs) == 2 or node.operator == "Upsample"
+    scales = node.attributes.get("scales")
+    if scales is None:
+        scales = node.optional(1 if old else 2, "scales")
+    sizes = node.optional(3, "sizes")
+    axes = [signal.axis(int(a)) for a in node.attributes.get("axes") or range(signal.ndim)]
+    wanted = list(signal.shape)
+    if sizes is not None and sizes.size:
+        for axis, n in zip(axes, np.ravel(sizes), strict=True):
+            wanted[axis] = int(n)
+    elif scales is not None and np.size(scales):
+        for axis, factor in zip(axes, np.ravel(np.asarray(scales)), strict=True):
+            wanted[axis] = math.floor(signal.shape[axis] * float(factor))
+    else:
+        raise ModelError("its sizes or scales are missing")
+    return node.wiring.positions(signal, checked(wanted))
+
+
+def pad(node: Node) -> Signal:
+    """Padding; padded channels carry nothing."""
+    signal = node.signal(0)
+    widths = node.ints(1, "pads")
+    if widths is None:
+        widths = node.ints(-1, "paddings") or []
+    axes = [signal.axis(axis) for axis in node.ints(3, "axes") or range(signal.ndim)]
+    mode = str(node.attributes.get("mode", "constant"))
+    if len(widths) != 2 * len(axes):
+        raise ModelError(f"it pads a tensor of shape {signal.shape} by {widths}")
+    fill = node.attributes.get("value", 0)
+    if mode == "constant" and node.has(2):
+        found = node.value(2)
+        fill = found.single if isinstance(found, Constant) else math.nan
+    if fill and mode == "constant":
+        signal = node.wiring.activation(signal, homogeneous=False)
+    for at, axis in enumerate(axes):
+        before, after = widths[at], widths[at + len(axes)]
+        if before or after:
+            signal = _padded(signal, axis, before, after, mode)
+    return signal
+
+
+def _padded(signal: Signal, axis: int, before: int, after: int, mode: str) -> Signal:
+    n = signal.shape[axis]
+    checked([max(before, 0) + n + max(after, 0)])
+    if mode == "constant":
+        index = np.arange(-before, n + after)
+    else:
+        kinds = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+        if mode not in kinds:
+            raise ModelError(f"it pads by the mode {mode!r}, which is not known")
+        widths = (max(before, 0), max(after, 0))
+        index = np.pad(np.arange(n), widths, mode=kinds[mode])  # type: ignore[call-overload]
+        index = index[max(-before, 0) : len(index) - max(-after, 0)]
+    inside = (index >= 0) & (index < n)
+    varies = signal.varies(axis)
+    result = indexed(signal, axis, np.clip(index, 0, n - 1))
+    if not varies or inside.all():
+        return result
+    outside = ~inside.reshape([-1 if at == axis else 1 for at in range(signal.ndim)])
+    terms = tuple(replace(t, units=np.where(outside, NOTHING, t.units)) for t in result.terms)
+    return replace(result, terms=terms)
+
+
+def grid_sample(node: Node) -> Signal:
+    """GridSample: values at positions that a grid names."""
+    signal, grid = node.signal(0), node.value(1)
+    return node.wiring.positions(signal, checked((*signal.shape[:2], *grid.shape[1:-1])))
+
+
+# --- reductions ---------------------------------------------------------------------------------
+
+
+def reduce(node: Node) -> Signal:
+    """Sums, means, maxima and others over axes."""
+    signal = node.signal(0)
+    axes = node.ints(1, "axes")
+    if not axes:
+        if node.attributes.get("noop_with_empty_axes"):
+            return signal
+        axes = list(range(signal.ndim))
+    made = reduced(signal, axes, keepdim=bool(node.attributes.get("keepdims", 1)))
+    if node.operator in ("ReduceSum", "ReduceMean"):
+        return made
+    same = node.operator in ("ReduceMax", "ReduceMin")
+    return node.wiring.activation(made, homogeneous=same)
+
+
+def chosen(node: Node) -> Signal:
+    """ArgMax and ArgMin: positions of something, numbers without neurons."""
+    signal = node.signal(0)
+    axis = signal.axis(int(node.attributes.get("axis", 0)))
+    sizes = list(signal.shape)
+    sizes[axis] = 1
+    if not node.attributes.get("keepdims", 1):
+        del sizes[axis]
+    return Signal(tuple(sizes))
+
+
+def along_axis(node: Node) -> list[Value]:
+    """TopK, CumSum and the like: neurons stay where they do not lie on the axis."""
+    signal = node.signal(0)
+    axis = node.attributes.get("axis", -1)
+    sizes = list(signal.shape)
+    if node.operator == "CumSum":
+        axis = (node.ints(1, "axis") or [0])[0]
+    axis = signal.axis(int(axis))
+    if node.operator == "TopK":
+        k = node.ints(1, "k") or [1]
+        sizes[axis] = k[0]
+    if signal.terms and signal.varies(axis):
+        raise ModelError("it mixes neurons along an axis in an order that depends on the data")
+    made = node.wiring.activation(signal, homogeneous=node.operator == "CumSum")
+    made = node.wiring.positions(made, checked(sizes))
+    return node.with_rest(made, made.shape)
+
+
+# --- what has no neurons ------------------------------------------------------------------------
+
+
+def without_neurons(node: Node) -> Signal:
+    """Random numbers, and constants that are too large to be worked out."""
+    sizes = node.attributes.get("shape")
+    if sizes is None:
+        sizes = node.value(0).shape
+    return Signal(checked(sizes))
+
+
+def constant_of_shape(node: Node) -> Signal:
+    """A tensor of a shape that depends on the data, which is not known here."""
+    raise ModelError("the shape of its result depends on the data")
+
+
+def one_hot(node: Node) -> Signal:
+    """OneHot of numbers that depend on the data."""
+    depth = node.ints(1, "depth") or [1]
+    sizes = list(node.value(0).shape)
+    axis = int(node.attributes.get("axis", -1)) % (len(sizes) + 1)
+    return Signal(checked([*sizes[:axis], depth[0], *sizes[axis:]]))
+
+
+def dynamic_quantize(node: Node) -> list[Value]:
+    """DynamicQuantizeLinear: the signal, its scale and its zero point."""
+    return node.with_rest(node.value(0), (), ())
+
+
+def control_flow(node: Node) -> Signal:
+    """Loop, Scan and an If that depends on the data."""
+    raise ModelError(
+        "its graph chooses what to do while it runs, by values that depend on the data; export "
+        "the model without loops and branches, or pass the weights of a chain in it as a list"
+    )
+
+
+def data_dependent(node: Node) -> Signal:
+    """Operators whose results have as many entries as the data say."""
+    raise ModelError("the shape of its result depends on the data")
+
+
+# --- operators of trained pipelines -------------------------------------------------------------
+
+
+def feature_scaler(node: Node) -> Signal:
+    """Scaler: a factor for each feature."""
+    signal = node.signal(0)
+    factors = np.ravel(np.asarray(node.attributes.get("scale") or [1.0], dtype=np.float64))
+    if factors.size not in (1, signal.shape[-1]):
+        raise ModelError(f"it scales {factors.size} values, but gets {signal.shape[-1]}")
+    if factors.size == 1:
+        return node.wiring.gain(signal, abs(float(factors[0])) or 1.0)
+    return node.wiring.scale(signal, factors)
+
+
+def feature_extractor(node: Node) -> Signal:
+    """ArrayFeatureExtractor: entries of the last axis."""
+    data, indices = node.value(0), node.value(1)
+    if isinstance(data, Signal) and data.terms and isinstance(indices, Constant):
+        return indexed(data, -1, np.ravel(indices.values).astype(np.int64))
+    if isinstance(data, Signal) and data.terms:
+        return at_data(data, data.ndim - 1, (math.prod(indices.shape),))
+    return Signal(checked((*(data.shape[:-1] or (1,)), math.prod(indices.shape))))
+
+
+# --- contributed operators on quantized values --------------------------------------------------
+
+
+def quantized(rule: Rule, positions: Sequence[int]) -> Rule:
+    """The rule of an operator whose values come with scales and zero points."""
+
+    def follow(node: Node) -> Value | list[Value]:
+        return rule(node.with_inputs([node.value(position) for position in positions]))
+
+    return follow
+
+
+def _table(*rows: tuple[str, Rule]) -> dict[str, Rule]:
+    return {name: rule for names, rule in rows for name in names.split()}
+
+
+RULES: dict[str, Rule] = {
+    **layers.RULES,
+    **_table(
+        ("Relu LeakyRelu PRelu Abs", homogeneous),
+        (
+            "Sigmoid Tanh Elu Selu Celu Gelu FastGelu QuickGelu Mish HardSigmoid HardSwish Swish "
+            "Softplus Softsign Exp Log Sqrt Reciprocal Erf Sin Cos Tan "
+            "Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Sign Floor Ceil Round Not IsNaN IsInf "
+            "BitwiseNot Shrink Binarizer Normalizer",
+            unary,
+        ),
+        (
+            "Pow Mod Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor BitwiseAnd BitwiseOr "
+            "BitwiseXor BitShift",
+            activation,
+        ),
+        ("Softmax LogSoftmax Hardmax", softmax),
+        ("Clip", clip),
+        ("Max Min", extremum),
+        ("ThresholdedRelu", thresholded),
+        ("Where", where),
+        ("Add Sub Sum Mean", add),
+        ("Mul", multiply),
+        ("Div", divide),
+        (
+            "Identity Cast CastLike Neg QuantizeLinear DequantizeLinear Trilu ReverseSequence "
+            "Imputer ZipMap",
+            keep,
+        ),
+        ("Dropout", dropout),
+        ("LRN MeanVarianceNormalization LpNormalization", normalization),
+        ("BiasGelu", bias_activation),
+        ("Reshape", reshape),
+        ("Flatten", flatten),
+        ("Squeeze", squeeze),
+        ("Unsqueeze", unsqueeze),
+        ("Transpose", transpose),
+        ("Shape", shape),
+        ("Size", size),
+        ("Expand", expand),
+        ("Tile", tile),
+        ("Concat", concat),
+        ("Split", split),
+        ("Slice", take_slice),
+        ("GatherElements", gather_elements),
+        ("GatherND", gather_nd),
+        ("ScatterND ScatterElements Scatter", scatter),
+        ("DepthToSpace", depth_to_space),
+        ("SpaceToDepth", space_to_depth),
+        ("MaxPool AveragePool LpPool", pool),
+        ("GlobalAveragePool GlobalMaxPool GlobalLpPool", global_pool),
+        ("Resize Upsample", resize),
+        ("Pad", pad),
+        ("GridSample", grid_sample),
+        (
+            "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum "
+            "ReduceLogSumExp ReduceSumSquare",
+            reduce,
+        ),
+        ("ArgMax ArgMin", chosen),
+        ("TopK CumSum", along_axis),
+        (
+            "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli EyeLike "
+            "LabelEncoder",
+            without_neurons,
+        ),
+        ("ConstantOfShape Range", constant_of_shape),
+        ("OneHot", one_hot),
+        ("DynamicQuantizeLinear", dynamic_quantize),
+        ("If Loop Scan SequenceMap", control_flow),
+        ("NonZero Compress Unique NonMaxSuppression", data_dependent),
+        ("Scaler", feature_scaler),
+        ("ArrayFeatureExtractor", feature_extractor),
+        ("QLinearAdd", quantized(add, (0, 3))),
+        ("QLinearMul", quantized(multiply, (0, 3))),
+        ("QLinearSigmoid", quantized(unary, (0,))),
+        ("QLinearLeakyRelu", quantized(homogeneous, (0,))),
+        ("QLinearGlobalAveragePool", quantized(global_pool, (0,))),
+        ("QLinearAveragePool", quantized(pool, (0,))),
+    ),
+}
+"""Operators by name; those of the format itself, and of common domains beside it."""
+
+KEEPS_FACTORS = frozenset(
+    [
+        *("Identity", "Cast", "CastLike", "Dropout", "Mul", "Div", "Neg", "Reshape", "Flatten"),
+        *("Squeeze", "Unsqueeze", "Transpose", "Expand", "Slice", "Split", "Gather"),
+    ]
+)
+"""Operators after which factors of a tensor without neurons are still its factors."""

@@ -1,0 +1,100 @@
+"""What stands for a tensor while a graph is followed: a signal, or values that are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import ModelError
+from ncut.extract.signal import Signal
+
+Array: TypeAlias = NDArray[Any]
+
+MAX_AXIS = 2**24
+"""Length of the longest axis of a signal."""
+
+MAX_ENTRIES = 2**40
+"""Entries of the largest signal, none of which are allocated."""
+
+FREE = 2**24
+"""Entries that an array may always have; else it may have twice as many as what it is made of."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constant:
+    """A tensor that does not depend on the data.
+
+    Attributes
+    ----------
+    values : ndarray
+        Its values.
+    parameters : tuple of str
+        Names of the initializers that they come from.
+    of_shapes : bool
+        Whether they come from the shape of a tensor that depends on the data.
+    """
+
+    values: Array
+    parameters: tuple[str, ...] = ()
+    of_shapes: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+        return self.values.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.values.ndim
+
+    @property
+    def single(self) -> float | None:
+        """The number that all of its entries are, if they are."""
+        values = unrepeated(self.values)
+        if values.dtype.kind in "OSU" or not values.size or (values != values.flat[0]).any():
+            return None
+        return float(values.flat[0])
+
+
+Value: TypeAlias = Signal | Constant
+
+
+def checked(shape: Sequence[Any]) -> tuple[int, ...]:
+    """A signal's shape, refused where it is negative or absurdly large."""
+    sizes = tuple(int(size) for size in shape)
+    if any(size < 0 for size in sizes):
+        raise ModelError(f"it would make a tensor of shape {sizes}")
+    if any(size > MAX_AXIS for size in sizes) or math.prod(sizes) > MAX_ENTRIES:
+        raise ModelError(f"it would make a tensor of shape {sizes}, which is too large")
+    return sizes
+
+
+def stored(array: Array) -> int:
+    """Entries of an array that lie in memory: those of views that repeat them count once."""
+    sizes = zip(array.shape, array.strides, strict=True)
+    return math.prod(size for size, stride in sizes if stride or not size)
+
+
+def unrepeated(array: Array) -> Array:
+    """An array with length 1 along the axes along which a view only repeats it."""
+    steps = zip(array.shape, array.strides, strict=True)
+    part: Array = array[tuple(slice(0, 1 if n and not step else None) for n, step in steps)]
+    return part
+
+
+def affordable(n: int, arrays: Iterable[Array | None]) -> bool:
+    """Whether a result of n entries may be made of these arrays."""
+    return n <= max(FREE, 2 * sum(stored(array) for array in arrays if array is not None))
+
+
+def as_floats(values: Array) -> Array:
+    """Weights of types that have no arithmetic of their own as float32."""
+    if values.dtype.kind in "iub" or (values.dtype.kind == "V" and values.dtype.itemsize == 1):
+        return values.astype(np.float32)
+    return values

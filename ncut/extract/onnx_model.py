@@ -1,0 +1,139 @@
+"""An ONNX file -> the record of its forward pass. Nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ncut.errors import InputError, ModelError
+from ncut.extract.onnx_graph.model import Following, Model, UnknownOperatorError, load
+from ncut.extract.onnx_graph.shapes import Declared, guesses
+from ncut.extract.wiring import Wiring
+
+
+def read_onnx(
+    path: Path, *, residual: str | None = None, unknown: str = "error"
+) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+    """Follow the forward pass of an ONNX model.
+
+    The graph is followed node by node on tensors that have a shape and no data. Sizes that the
+    inputs leave open are chosen: two examples, eight positions of a sequence, images of the
+    usual sizes until all shapes fit. Weights are decoded as they are used, those in files beside
+    the model as memory maps.
+
+    Parameters
+    ----------
+    path : Path
+        The model's file.
+    residual : {"readers", "stream"}, optional
+        What sums are; by default streams in a model with attention.
+    unknown : {"error", "elementwise"}
+        What to do with an operator that has no rule.
+
+    Returns
+    -------
+    wiring : Wiring
+        The record.
+    parameters : dict from str to shape
+        All floating-point initializers, and other tensors that are in the record.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read, its graph is none, depends on the data, or has an unknown
+        operator.
+    MissingExtraError
+        If the package onnx is not installed.
+    """
+    if unknown not in ("error", "elementwise"):
+        raise InputError(f"unknown: must be 'error' or 'elementwise', got {unknown!r}")
+    if residual not in (None, "readers", "stream"):
+        raise InputError(f"residual: must be 'readers' or 'stream', got {residual!r}")
+    model = load(Path(path))
+    shapes, wiring = _first_that_fits(model, residual or "stream", unknown)
+    # Streams cost less, and are the same where nothing is added up.
+    if residual is None and not wiring.attends:
+        if wiring.merging.sums:
+            wiring = _followed(model, shapes, "readers", unknown)
+        else:
+            wiring.residual = "readers"
+    parameters = model.parameters
+    for name in wiring.placed:
+        if name not in parameters and name in model.used:
+            parameters[name] = model.used[name]
+        elif name not in parameters and name in model.graph.sources:
+            parameters[name] = model.graph.sources[name].shape
+    return wiring, parameters
+
+
+def _followed(
+    model: Model, shapes: dict[str, tuple[int, ...]], residual: str, unknown: str
+) -> Wiring:
+    wiring = Wiring(residual)  # type: ignore[arg-type]
+    Following(model, wiring, unknown).run(shapes)
+    return wiring
+
+
+def _first_that_fits(
+    model: Model, residual: str, unknown: str
+) -> tuple[dict[str, tuple[int, ...]], Wiring]:
+    """The first guess of the inputs' shapes that all operators accept, and the record."""
+    inputs = model.graph.inputs
+    failure: ModelError | None = None
+    n_tried = 0
+    for shapes in guesses(inputs, *_told_by_weights(model)):
+        n_tried += 1
+        try:
+            return shapes, _followed(model, shapes, residual, unknown)
+        except UnknownOperatorError:
+            raise
+        except ModelError as error:
+            failure = failure or error
+    assert failure is not None
+    if n_tried > 1 and any(value.is_open for value in inputs):
+        raise ModelError(
+            f"{failure} (its inputs {_listing(inputs)} leave sizes open, and {n_tried} guesses "
+            "do not fit; export the model with fixed input shapes)"
+        ) from failure
+    raise failure
+
+
+def _listing(inputs: list[Declared]) -> str:
+    shapes = [
+        f"{value.name!r} ({', '.join('?' if s is None else str(s) for s in value.sizes)})"
+        for value in inputs
+    ]
+    return ", ".join(shapes)
+
+
+def _told_by_weights(model: Model) -> tuple[dict[str, list[int | None]], list[int]]:
+    """What the weights that read an input tell of its axes, and how many values others read."""
+    told: dict[str, list[int | None]] = {}
+    features: list[int] = []
+    sources = model.graph.sources
+    names = {value.name: value for value in model.graph.inputs}
+    for node in model.graph.nodes:
+        at = {"Conv": 1, "ConvTranspose": 1, "MatMul": 1, "Gemm": 1, "LSTM": 1, "GRU": 1, "RNN": 1}
+        position = at.get(node.op_type)
+        weight = sources.get(node.input[1]) if position and len(node.input) > 1 else None
+        if weight is None or len(weight.shape) < 2:
+            continue
+        attributes = {a.name: a.i for a in node.attribute}
+        axis = 1
+        if node.op_type == "Conv":
+            n_in = weight.shape[1] * max(attributes.get("group", 1), 1)
+        elif node.op_type == "ConvTranspose":
+            n_in = weight.shape[0]
+        elif node.op_type == "Gemm":
+            n_in, axis = weight.shape[1 if attributes.get("transB") else 0], -1
+        else:
+            n_in, axis = weight.shape[-1 if node.op_type != "MatMul" else -2], -1
+        if n_in not in features:
+            features.append(n_in)
+        read = names.get(node.input[0])
+        if read is not None:
+            rank = len(read.sizes)
+            known: list[int | None] = [None] * rank
+            if -rank <= axis < rank:
+                known[axis] = n_in
+            told.setdefault(read.name, known)
+    return told, features
