@@ -45,14 +45,14 @@ wired = time.perf_counter()
 graph = assemble(wiring, parameters=shapes)
 seconds = time.perf_counter() - started
 done.set()
-arrays = {id(block.weights): block.weights for block in graph.blocks}
+arrays = {id(b.weights): b.weights for b in graph.blocks}.values()
 print(json.dumps({
     "seconds": round(seconds, 1),
     "seconds to follow the forward pass": round(wired - started, 2),
     "vertices": graph.n_vertices,
     "blocks": len(graph.blocks),
-    "bytes of blocks": sum(a.nbytes if hasattr(a, "nbytes") else a.data.nbytes for a in arrays.values()),
-    "types of blocks": sorted({str(a.dtype) for a in arrays.values()}),
+    "bytes of blocks": sum((a if hasattr(a, "nbytes") else a.data).nbytes for a in arrays),
+    "types of blocks": sorted({str(b.weights.dtype) for b in graph.blocks}),
     "RSS after the import": before,
     "peak RSS": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     "peak anonymous memory": peak["RssAnon"],

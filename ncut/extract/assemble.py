@@ -102,6 +102,7 @@ def assemble(
     if not layout.edges:
         raise InputError(prefix + _too_short(weighted, convolutional))
     layout.edges = [*_with_weights(layout, wiring)] if _branches(wiring) else layout.edges
+    layout.edges = [edges for edges in layout.edges if not _joins_nothing(edges, wiring)]
     graph = build_graph(
         [(layer.name, layer.size) for layer in layout.layers],
         ((edges.source, edges.target, edges.weights(), edges.label) for edges in layout.edges),
@@ -121,7 +122,9 @@ def assemble(
 def _is_convolutional(wiring: Wiring) -> bool:
     operations = wiring.operations
     recurrent = any(operation.within is not None for operation in operations)
-    return not (wiring.attends or recurrent) and any(o.kind == "conv" for o in operations)
+    return not (wiring.attends or recurrent) and any(
+        o.kind == "conv" and o.on_positions for o in operations
+    )
 
 
 def _channels(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
@@ -169,6 +172,17 @@ def _with_weights(layout: Layout, wiring: Wiring) -> Iterator[Edges]:
                 layout.placed.add(operation)
         if not empty[operation]:
             yield edges
+
+
+def _joins_nothing(edges: Edges, wiring: Wiring) -> bool:
+    """Whether weights within a layer join no two neurons, as those of a single hidden unit."""
+    if edges.source != edges.target or edges.label == edges.operation.name:
+        return False
+    weights: Any = edges.weights()
+    found = weights.any() if isinstance(weights, np.ndarray) else weights.nnz
+    if not found:
+        wiring.leave_out(edges.label, weights.shape, "no weights between different neurons")
+    return not found
 
 
 def _note_left_out(

@@ -22,8 +22,8 @@ from ncut.extract.magnitudes import (
     with_columns_scaled,
     with_rows_scaled,
 )
-from ncut.extract.signal import NOTHING, Group, Scale, Units
-from ncut.extract.wiring import Operation, Part, Wiring
+from ncut.extract.signal import NOTHING, Group, Part, Scale, Units
+from ncut.extract.wiring import Operation, Wiring
 
 if TYPE_CHECKING:
     from ncut.types import Weights
@@ -235,22 +235,34 @@ def _connect_within(plan: _Plan, operation: Operation, position: int, landed: Un
 
 
 def _landings(plan: _Plan, group: Group) -> list[tuple[int, Units]]:
-    """Layers in which a group's neurons lie, and which of them lies at each place, -1 for none."""
-    found: dict[int, Units] = {}
+    """Layers in which a group's neurons lie, and which of them lies at each place, -1 for none.
+
+    A layer comes several times where several neurons lie at one place, as those of a query and
+    of a key do that one matrix writes: their weights add up.
+    """
+    found: dict[tuple[int, int], Units] = {}
 
     def put(units: Units, layers: NDArray[np.int64], places: NDArray[np.int64]) -> None:
         for position in np.unique(layers[layers >= 0]):
             here = layers == position
             size = plan.layout.layers[int(position)].size
-            landed = found.setdefault(int(position), np.full(size, NOTHING, dtype=np.int64))
-            landed[places[here]] = units[here]
+            ours, at = units[here], places[here]
+            number = 0
+            while ours.size:
+                empty: Units = np.full(size, NOTHING, dtype=np.int64)
+                landed = found.setdefault((int(position), number), empty)
+                _, first = np.unique(at, return_index=True)
+                first = first[landed[at[first]] == NOTHING]
+                landed[at[first]] = ours[first]
+                ours, at = np.delete(ours, first), np.delete(at, first)
+                number += 1
 
     everyone = np.arange(group.size)
     put(everyone, *plan.vertices(group, everyone))
     for copies in plan.wiring.merging.copies:
         if copies.group is group:
             put(copies.units, *plan.vertices(copies.target, copies.target_units))
-    return list(found.items())
+    return [(position, landed) for (position, _), landed in found.items()]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

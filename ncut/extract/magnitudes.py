@@ -74,14 +74,17 @@ def forget(array: NDArray[np.generic]) -> None:
     # What was written to a private copy would be lost.
     if mapped is None or mapped.mode != "r" or not hasattr(mmap, "MADV_DONTNEED"):
         return
-    pages = mapped._mmap
-    if not isinstance(pages, mmap.mmap):
+    pages = getattr(mapped, "_mmap", None)
+    in_one_piece = array.flags.c_contiguous or array.T.flags.c_contiguous
+    if not isinstance(pages, mmap.mmap) or not in_one_piece or not array.size:
         return
-    start = np.frombuffer(pages, dtype=np.uint8).__array_interface__["data"][0]
-    low, high = (int(end) - start for end in np.lib.array_utils.byte_bounds(array))
-    low -= low % mmap.PAGESIZE
-    if high > low:
-        pages.madvise(mmap.MADV_DONTNEED, low, min(high, len(pages)) - low)
+    start = _address(array) - _address(np.frombuffer(pages, dtype=np.uint8))
+    first = start - start % mmap.PAGESIZE
+    pages.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)
+
+
+def _address(array: NDArray[np.generic]) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def with_rows_scaled(matrix: Weights, factors: NDArray[np.float64] | None) -> Weights:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.extract.signal import NOTHING, Group, Term, Units
-
-if TYPE_CHECKING:
-    from ncut.extract.wiring import Part
+from ncut.extract.signal import NOTHING, Group, Part, Term, Units, joined
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +86,10 @@ class Merging:
 
     def join(self, parts: Sequence[Part]) -> None:
         """Make the neurons that lie at the same inputs one; one to many where they are shared."""
+        for part in parts:
+            if part.scale is not None:
+                # Norms of queries and keys: nothing reads them that could take the factors.
+                self._factors(part.group, part.units, part.scale)
         main = parts[0]
         for part in parts[1:]:
             ours, theirs = main.units[:, 0], part.units[:, 0]
@@ -115,6 +115,10 @@ class Merging:
             for side, term in enumerate((first, second))
         ]
         same = roots[0] == roots[1]
+        if same.all() and first.group is second.group and not self.has(first.group):
+            together = joined([first, second])
+            if len(together) == 1:
+                return together[0], None
         if not same.all():
             one_to_one = all(np.unique(side).size == len(pairs) for side in roots)
             if (
@@ -144,9 +148,13 @@ class Merging:
         scale = np.array(1.0) if term.scale is None else term.scale
         shape = np.broadcast_shapes(term.units.shape, scale.shape)
         units, scale = np.broadcast_to(term.units, shape), np.broadcast_to(scale, shape)
-        factors = self.scales.setdefault(term.group, np.ones(term.group.size))
-        factors[units[units != NOTHING]] = scale[units != NOTHING] * term.gain
+        self._factors(term.group, units, scale * term.gain)
         return replace(term, scale=None, gain=1.0)
+
+    def _factors(self, group: Group, units: Units, scale: NDArray[np.float64]) -> None:
+        """Note factors of a group's neurons, which those who write them get."""
+        factors = self.scales.setdefault(group, np.ones(group.size))
+        factors[units[units != NOTHING]] = scale[units != NOTHING]
 
     def _unite(self, first: Group, ours: Units, second: Group, theirs: Units) -> None:
         for group in (first, second):

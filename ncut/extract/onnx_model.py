@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ncut.errors import InputError, ModelError
+from ncut.errors import InputError, ModelError, NcutError
 from ncut.extract.onnx_graph.model import Following, Model, UnknownOperatorError, load
 from ncut.extract.onnx_graph.shapes import Declared, guesses
 from ncut.extract.wiring import Wiring
@@ -48,7 +48,19 @@ def read_onnx(
         raise InputError(f"unknown: must be 'error' or 'elementwise', got {unknown!r}")
     if residual not in (None, "readers", "stream"):
         raise InputError(f"residual: must be 'readers' or 'stream', got {residual!r}")
-    model = load(Path(path))
+    path = Path(path)
+    try:
+        return _read(load(path), residual, unknown)
+    except NcutError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError(f"{path}: cannot be read as ONNX (damaged?): {reason}") from error
+
+
+def _read(
+    model: Model, residual: str | None, unknown: str
+) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
     shapes, wiring = _first_that_fits(model, residual or "stream", unknown)
     # Streams cost less, and are the same where nothing is added up.
     if residual is None and not wiring.attends:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ncut.errors import InputError
 
-if TYPE_CHECKING:
-    from ncut.extract.signal import Signal
-    from ncut.extract.traced.tracing import Call
-
-declared: dict[Any, Callable[[Call], Any]] = {}
+declared: dict[Any, Callable[[Any], Any]] = {}
 """The rules by what they are for: an operation's name, a class of modules, a function."""
 
 
 def register_operation(
-    target: Any, rule: Literal["elementwise", "positions"] | Callable[[Call], Any]
+    target: Any, rule: Literal["elementwise", "positions"] | Callable[[Any], Any]
 ) -> None:
     """Declare what an operation that ncut does not know does to neurons.
 
@@ -60,13 +56,13 @@ def register_operation(
         raise InputError(f"rule: must be 'elementwise', 'positions' or callable, got {rule!r}")
 
 
-def _elementwise(call: Call) -> Signal:
+def _elementwise(call: Any) -> Any:
     signals = call.signals()
     if len(signals) == 1:
         return call.wiring.activation(signals[0], homogeneous=False)
     return call.wiring.combine(*signals)
 
 
-def _positions(call: Call) -> Signal:
+def _positions(call: Any) -> Any:
     signal = call.signals()[0]
     return call.wiring.positions(signal, call.shapes[0] if call.shapes else signal.shape)

@@ -28,7 +28,7 @@ NOTHING = -1
 MAX_SPLIT = 64
 """Neurons that are summed into one entry are kept apart up to so many."""
 
-MAX_LAID_OUT = 2**27
+MAX_LAID_OUT = 2**25
 """Entries of the largest array of neurons that a reshape makes."""
 
 
@@ -144,6 +144,29 @@ class Signal:
         return replace(self, terms=terms, factors=None, factors_name="")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """The neurons of one group that an operation reads.
+
+    Attributes
+    ----------
+    group : Group
+        Who wrote them.
+    units : ndarray of int64, shape (n_in, m)
+        The neurons that reach each input of the operation; several where a reader's input
+        stands for several positions that carry different neurons.
+    scale : ndarray of float64, shape (n_in, m), optional
+        Factors on the way.
+    homogeneous : bool or None
+        Whether everything on the way commutes with positive factors.
+    """
+
+    group: Group
+    units: Units
+    scale: Scale | None
+    homogeneous: bool | None
+
+
 def times(first: Scale | None, second: Scale | None) -> Scale | None:
     """Product of two arrays of factors, None standing for 1."""
     if first is None or second is None:
@@ -195,11 +218,11 @@ def indexed(signal: Signal, axis: int, index: NDArray[np.int64] | slice | int) -
     return compact(signal.map(shape, change))
 
 
-def concatenated(signals: Sequence[Signal], axis: int) -> Signal:
+def concatenated(signals: Sequence[Signal], axis: int, *, separate: bool = False) -> Signal:
     """`torch.cat(tensors, axis)`.
 
     Along an axis that tells neurons apart each part gets its own; along one that does not
-    (positions), the parts lie side by side at the same neurons.
+    (positions), the parts lie side by side at the same neurons, unless `separate`.
     """
     signals = [signal for signal in signals if signal.shape != (0,)]
     axis = signals[0].axis(axis)
@@ -215,18 +238,19 @@ def concatenated(signals: Sequence[Signal], axis: int) -> Signal:
         stop = start + signal.shape[axis]
         for term in signal.terms:
             place = slice(start, stop)
-            separate = tells_apart or all(size == 1 for size in term.units.shape)
-            terms.append(_padded(term, axis, place, length) if separate else term)
+            own = separate or tells_apart or all(size == 1 for size in term.units.shape)
+            terms.append(_padded(term, axis, place, length) if own else term)
         start = stop
     return compact(replace(Signal(tuple(shape)), terms=tuple(joined(terms))))
 
 
-def reduced(signal: Signal, axes: Iterable[int], *, keepdim: bool) -> Signal:
+def reduced(signal: Signal, axes: Iterable[int], *, keepdim: bool, divides: bool = False) -> Signal:
     """A sum, mean or maximum over axes.
 
     Over positions each neuron stays what it is. Neurons that are reduced over among themselves
     leave a statistic of the layer, which carries none of them; where they are told apart along
-    other axes too, each entry carries all those that were reduced into it.
+    other axes too, each entry carries all those that were reduced into it. Where the result may
+    be what a norm `divides` each head's or group's many neurons by, it is such a statistic too.
     """
     chosen = sorted({signal.axis(axis) for axis in axes})
     shape = [1 if axis in chosen else size for axis, size in enumerate(signal.shape)]
@@ -238,7 +262,8 @@ def reduced(signal: Signal, axes: Iterable[int], *, keepdim: bool) -> Signal:
             terms.append(term.map(lambda array: _first_along(array, chosen)))
             continue
         others = [n for axis, n in enumerate(term.units.shape) if axis not in along and n > 1]
-        if others:
+        n_along = int(np.prod([term.units.shape[axis] for axis in along]))
+        if others and not (divides and n_along > MAX_SPLIT):
             terms += _split(term, along)
     result = replace(signal, shape=tuple(shape), terms=tuple(joined(terms)))
     if keepdim:
@@ -284,9 +309,11 @@ def _together(first: Term, second: Term) -> Term | None:
     if first.scale is not None or second.scale is not None:
         one = np.ones((1,) * units.ndim)
         scales = [one if term.scale is None else term.scale for term in (first, second)]
-        if np.any(has_first & has_second & (scales[0] != scales[1])):
-            return None
-        scale = np.asarray(np.where(has_first, *scales))
+        # By several ways, such as x + norm(x): the widest, so that ways do not multiply by depth.
+        widest = np.maximum(np.abs(scales[0]), np.abs(scales[1]))
+        of_one = np.where(has_first, *scales)
+        differ = has_first & has_second & (scales[0] != scales[1])
+        scale = np.asarray(np.where(differ, widest, of_one), dtype=np.float64)
     flags = {first.homogeneous, second.homogeneous}
     homogeneous = flags.pop() if len(flags) == 1 else (False if False in flags else None)
     # Functions of a neuron such as x (1 + tanh(c x)) give it no factor.
@@ -319,9 +346,10 @@ def _split(term: Term, axes: tuple[int, ...]) -> list[Term]:
     units = moved[0]
     assert units is not None
     n = int(np.prod(units.shape[: len(axes)]))
-    if n > MAX_SPLIT:
-        raise ModelError(f"it sums {n} neurons of {term.group.name!r} into each of its values")
     flat = units.reshape(n, *units.shape[len(axes) :])
+    some = np.flatnonzero((flat != NOTHING).any(axis=tuple(range(1, flat.ndim))))
+    if len(some) > MAX_SPLIT:
+        raise ModelError(f"it sums {n} neurons of {term.group.name!r} into each of its values")
     scale = None
     if moved[1] is not None:
         scale = moved[1].reshape(n, *moved[1].shape[len(axes) :])
@@ -332,7 +360,7 @@ def _split(term: Term, axes: tuple[int, ...]) -> list[Term]:
             scale=None if scale is None else np.expand_dims(scale[at], axes),
             homogeneous=False,
         )
-        for at in range(n)
+        for at in some
     ]
 
 

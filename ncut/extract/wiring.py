@@ -19,6 +19,7 @@ from ncut.extract.merging import Merging
 from ncut.extract.signal import (
     NOTHING,
     Group,
+    Part,
     Scale,
     Signal,
     Term,
@@ -35,28 +36,8 @@ Residual: TypeAlias = Literal["readers", "stream"]
 Kind: TypeAlias = Literal["linear", "conv", "embedding", "heads", "output"]
 Array: TypeAlias = NDArray[np.generic]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """The neurons of one group that an operation reads.
-
-    Attributes
-    ----------
-    group : Group
-        Who wrote them.
-    units : ndarray of int64, shape (n_in, m)
-        The neurons that reach each input of the operation; several where a reader's input
-        stands for several positions that carry different neurons.
-    scale : ndarray of float64, shape (n_in, m), optional
-        Factors on the way.
-    homogeneous : bool or None
-        Whether everything on the way commutes with positive factors.
-    """
-
-    group: Group
-    units: Units
-    scale: Scale | None
-    homogeneous: bool | None
+MANY_COLUMNS = 256
+"""Columns of neurons from which on equal ones are looked for by their sums first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,8 +213,12 @@ class Wiring:
         module: str = "",
         within: NDArray[np.floating] | None = None,
         initial: Callable[[], NDArray[np.floating] | None] | None = None,
+        on_positions: bool = True,
     ) -> Signal:
-        """A kernel (out, in / groups, positions...) applied to channels along `axis`."""
+        """A kernel (out, in / groups, positions...) applied to channels along `axis`.
+
+        `on_positions` is false for matrices in groups, which make no network convolutional.
+        """
         if not weight.size:
             raise ModelError(f"its weights have shape {weight.shape}: no neurons")
         axis = signal.axis(axis)
@@ -243,7 +228,7 @@ class Wiring:
         return self._weighted(
             signal, weight, axis, shape,
             kind="conv", name=name, parameters=parameters, module=module, groups=groups,
-            on_positions=True, within=within, initial=initial,
+            on_positions=on_positions, within=within, initial=initial,
         )  # fmt: skip
 
     def heads(self, name: str, n: int, parts: Sequence[Part]) -> None:
@@ -288,7 +273,9 @@ class Wiring:
         numbers = numbers.reshape((1,) * (signal.ndim - numbers.ndim) + numbers.shape)
         to_reader = signal.activated or not signal.terms
         # Features of one channel that have different factors leave the channel none of its own.
-        if to_reader or not all(_each_its_own(term, numbers, signal.shape) for term in signal.terms):
+        if to_reader or not all(
+            _each_its_own(term, numbers, signal.shape) for term in signal.terms
+        ):
             product = times(signal.factors, numbers)
             return replace(signal, factors=product, factors_name=name or signal.factors_name)
         terms = tuple(replace(t, scale=times(t.scale, numbers)) for t in signal.terms)
@@ -605,6 +592,15 @@ def _rows(array: NDArray[np.generic], axis: int, n: int) -> NDArray[np.generic]:
 
 def _distinct(units: Units, scale: Scale | None) -> tuple[Units, Scale | None]:
     """Columns that are not there yet; the scale of the first of equal ones."""
+    if units.shape[1] > MANY_COLUMNS:
+        # Sums of columns are sorted far faster than columns; equal ones have equal sums.
+        odd = np.random.default_rng(0).integers(2**62, size=len(units)) * 2 + 1
+        _, first, back = np.unique(odd @ units, return_index=True, return_inverse=True)
+        if all(np.array_equal(row[first][back], row) for row in units):
+            kept = np.sort(first)
+            if scale is not None and scale.shape[1] > 1:
+                scale = scale[:, kept]
+            units = units[:, kept]
     if units.shape[1] > 1:
         units, first = np.unique(units, axis=1, return_index=True)
         if scale is not None and scale.shape[1] > 1:

@@ -177,7 +177,8 @@ class _Last:
     def stored(self, values: Any, source: int, target: int) -> Weights | None:
         """The stored block of the same array in the same direction, None if it was another."""
         same = self._values is not None and self._values() is values
-        return self._stored if same and source != target and self._turned == (source > target) else None
+        alike = source != target and self._turned == (source > target)
+        return self._stored if same and alike else None
 
 
 def _as_edge_weights(values: Any, what: str, *, turned: bool = False) -> Weights:

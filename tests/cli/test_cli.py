@@ -132,11 +132,13 @@ def test_info_shows_the_graph(ncut, model):
     rows = [line.split() for line in result.stdout.splitlines()]
     assert "36 vertices, 1 of them isolated;" in result.stdout
     assert ["input", "12", "1"] in rows
-    (first,) = [row for row in rows if "12x10" in "".join(row)]
+    first, parameter = (row for row in rows if "12x10" in "".join(row))
     with np.load(model) as arrays:
         share = np.count_nonzero(arrays["w0"]) / 120
     assert f"{share:.1%}" in first
     assert "dense" in first
+    assert parameter[0] == "w0"
+    assert " ".join(parameter).endswith("placed edges into 'w0'")
     assert "Nothing was left out." in result.stdout
 
 

@@ -28,7 +28,8 @@ READERS = (
     nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
 )  # fmt: skip
 
-aten = torch.ops.aten
+# A product of the same matrices may come out differently in its last digits.
+TOLERANCE = 1e-11
 
 
 # --- operations that hide changes, or spread them to all channels ----------------------------------
@@ -218,15 +219,47 @@ def check(
                 ours = expected[reader.layer]
                 theirs = changed[reader.layer]
                 outcome.n_edges += int(np.count_nonzero(ours))
-                where = (
-                    f"{origin.module}[{vertex}] -> {reader.module} ({graph.layers[reader.layer].name})"
-                )
+                where = f"{origin.module}[{vertex}] -> {reader.module} ({graph.layers[reader.layer].name})"
                 if reader is origin:
                     continue
-                for wrong, kind in ((theirs & ~ours, outcome.missing), (ours & ~theirs, outcome.surplus)):
+                for wrong, kind in (
+                    (theirs & ~ours, outcome.missing),
+                    (ours & ~theirs, outcome.surplus),
+                ):
                     if wrong.any():
                         kind.append(f"{where}: {np.flatnonzero(wrong)[:8].tolist()}")
     return outcome
+
+
+def grown(
+    model: nn.Module, graph: Any, inputs: Any, *, n: int = 10, seed: int = 0
+) -> list[tuple[float, float]]:
+    """How much convolutions' inputs change per unit of a change, and the weights of the edges.
+
+    The change is the same at all positions; what counts is where it came out largest.
+    """
+    watch = _Watch(model, graph, inputs, READERS)
+    rng = np.random.default_rng(seed)
+    starts = [layer.start for layer in graph.layers]
+    pairs: list[tuple[float, float]] = []
+    with watch.running(), torch.no_grad(), Inert():
+        baseline = watch.run()
+        found = [r for r in watch.usable() if hasattr(watch.modules[r.module], "kernel_size")]
+        for at in rng.permutation(len(found))[:n]:
+            origin = found[at]
+            vertex = int(rng.integers(origin.size))
+            read = watch.with_change(origin, vertex, baseline, lambda part: torch.ones_like(part))
+            row = graph.adjacency[[starts[origin.layer] + vertex]].toarray()[0]
+            for target in found:
+                if target.layer <= origin.layer:
+                    continue
+                key = (target.module, target.call)
+                axis, _ = watch.channels(target, read[key])
+                difference = (read[key] - baseline[key]).abs().movedim(axis, 0)
+                largest = difference.reshape(target.size, -1).amax(dim=1).numpy()
+                weights = row[starts[target.layer] : starts[target.layer] + target.size]
+                pairs += [(float(a), float(b)) for a, b in zip(largest, weights, strict=True) if b]
+    return pairs
 
 
 class _Watch:
@@ -280,28 +313,36 @@ class _Watch:
 
     def changed(self, origin: Reader, vertex: int, baseline: Any, rng: Any) -> dict[int, Any]:
         """Which vertices of each reader change as one of them does."""
-        self.given = {
-            (r.module, r.call): baseline[r.module, r.call] for r in self.usable()
-        }
-        x = baseline[origin.module, origin.call].clone()
-        axis, per = self._channels(origin, x)
-        part = x.narrow(axis, vertex * per, per)
-        noise = torch.from_numpy(rng.uniform(0.5, 1.5, part.shape)).to(x.dtype)
-        part += noise * 10 * (x.abs().max() + 1)
-        self.given[origin.module, origin.call] = x
-        read = self.run()
+        size = 10 * float(baseline[origin.module, origin.call].abs().max() + 1)
+
+        def noise(part: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(rng.uniform(0.5, 1.5, part.shape) * size).to(part.dtype)
+
+        read = self.with_change(origin, vertex, baseline, noise)
         result = {}
         for key, before in baseline.items():
             reader = self.by_call.get(key)
             if reader is None:
                 continue
-            axis, per = self._channels(reader, before)
-            differs = (read[key] != before).movedim(axis, 0).reshape(reader.size, -1)
-            result[reader.layer] = differs.any(dim=1).numpy()
-        self.given = {}
+            axis, per = self.channels(reader, before)
+            differs = (read[key] - before).abs() > TOLERANCE * before.abs().max()
+            by_vertex = differs.movedim(axis, 0).reshape(reader.size, -1)
+            result[reader.layer] = by_vertex.any(dim=1).numpy()
         return result
 
-    def _channels(self, reader: Reader, x: torch.Tensor) -> tuple[int, int]:
+    def with_change(self, origin: Reader, vertex: int, baseline: Any, change: Any) -> Any:
+        """What all readers read where one vertex is changed, each given what it got before."""
+        self.given = {(r.module, r.call): baseline[r.module, r.call] for r in self.usable()}
+        x = baseline[origin.module, origin.call].clone()
+        axis, per = self.channels(origin, x)
+        part = x.narrow(axis, vertex * per, per)
+        part += change(part)
+        self.given[origin.module, origin.call] = x
+        read = self.run()
+        self.given = {}
+        return read
+
+    def channels(self, reader: Reader, x: torch.Tensor) -> tuple[int, int]:
         """The axis of the channels, and how many entries of it are one vertex."""
         module = self.modules[reader.module]
         n_spatial = len(getattr(module, "kernel_size", ()))

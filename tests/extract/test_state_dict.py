@@ -161,17 +161,19 @@ def test_batch_norms_without_an_order_belong_by_name(layers, norms):
     first, second = RNG.normal(size=(3, 1, 2)), RNG.normal(size=(3, 3, 2))
     state = {f"{layers[0]}.weight": first, f"{layers[1]}.weight": second}
     state |= {**norm(norms[0], 3), **norm(norms[1], 3)}
-    chain, left_out = read_arrays(sorted_arrays(state), where="here", ordered=False)
+    chain, left_out, parameters = read_arrays(sorted_arrays(state), where="here", ordered=False)
     assert [layer.name for layer in chain] == list(layers)
     for layer, name in zip(chain, norms, strict=True):
         assert_allclose(np.abs(layer.output_scale), factor(state, name))
     assert left_out == []
+    counters = {f"{name}.num_batches_tracked" for name in norms}
+    assert parameters == {k: value.shape for k, value in state.items() if k not in counters}
 
 
 def test_batch_norms_without_an_order_do_not_belong_to_what_stands_before_them():
     state = {"a.weight": RNG.normal(size=(3, 1, 2)), "b1.conv.weight": RNG.normal(size=(3, 3, 2))}
     state |= {"b2.conv.weight": RNG.normal(size=(3, 3, 2)), **norm("b1.bn", 3), **norm("b2.bn", 3)}
-    chain, _ = read_arrays(sorted_arrays(state), where="here", ordered=False)
+    chain, *_ = read_arrays(sorted_arrays(state), where="here", ordered=False)
     assert [layer.name for layer in chain] == ["a", "b1.conv", "b2.conv"]
     assert chain[0].output_scale is None
     assert_allclose(np.abs(chain[1].output_scale), factor(state, "b1.bn"))

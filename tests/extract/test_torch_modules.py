@@ -199,10 +199,7 @@ def test_two_batch_norms_after_a_layer_multiply():
 
 
 DATA_NORMS = [
-    (
-        lambda: nn.BatchNorm1d(3, track_running_stats=False),
-        "batch norm without running statistics",
-    ),
+    (lambda: nn.BatchNorm1d(3, track_running_stats=False), "data-dependent batch norm"),
     (lambda: nn.LayerNorm(3), "layer norm"),
     (lambda: nn.RMSNorm(3), "RMS norm"),
     (lambda: nn.GroupNorm(1, 3), "group norm"),
@@ -642,9 +639,7 @@ def test_several_results():
 
 
 def test_neurons_that_are_returned_twice_are_there_once():
-    once, twice = (
-        Body(lambda self, x, n=n: (self.b(self.a(x)),) * n) for n in (1, 2)
-    )
+    once, twice = (Body(lambda self, x, n=n: (self.b(self.a(x)),) * n) for n in (1, 2))
     twice.load_state_dict(once.state_dict())
     assert (read_graph(once).adjacency != read_graph(twice).adjacency).nnz == 0
 
@@ -698,6 +693,8 @@ def test_recurrent_layers(kind, n_hidden):
         (2, 2, within),
     )
     assert [layer.rescalable for layer in graph.layers] == [False, True, False]
+    noted = [(item.name, item.shape) for item in graph.left_out]
+    assert noted == ([("1 (recurrent)", (1, 1))] if n_hidden == 1 else [])
 
 
 def test_bilinear_layers():
@@ -748,9 +745,7 @@ def patched_instance():
     return layer
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: Doubling(2, 3), parametrized_subclass, patched_instance]
-)
+@pytest.mark.parametrize("make", [lambda: Doubling(2, 3), parametrized_subclass, patched_instance])
 def test_layers_with_a_forward_pass_of_their_own(make):
     model = nn.Sequential(make(), nn.Linear(3, 2))
     with torch.no_grad():

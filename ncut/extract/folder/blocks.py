@@ -21,7 +21,7 @@ TIME = 2
 
 # Constants that older files hold besides the weights.
 _BUFFER = re.compile(
-    r"(^|\.)(position_ids|masked_bias|inv_freq|token_type_ids|embed_scale)$|(^|\.)attn\.bias$"
+    r"(^|\.)(position_ids|masked_bias|inv_freq|token_type_ids|embed_scale)$|(^|\.)(attn|attention)\.bias$"
 )
 
 
@@ -85,8 +85,11 @@ class Network:
     def matrix(
         self, *names: str, transposed: bool = False, n_in: int = 0, n_out: int = 0
     ) -> tuple[str, NDArray[np.floating]]:
-        """Weights (n_in, n_out); they lie in files as (n_out, n_in) unless `transposed`."""
-        name, values = self.tensor(*names)
+        """Weights (n_in, n_out) of the first of several layers that is there.
+
+        They lie in files as (n_out, n_in) unless `transposed`.
+        """
+        name, values = self.tensor(*(f"{layer}.weight" for layer in names))
         if values.ndim != 2 or not values.size:
             raise ModelError(f"tensor {name!r} has shape {values.shape}, expected a matrix")
         weight = values if transposed else values.T
@@ -106,26 +109,32 @@ class Network:
     def embedding(
         self, name: str, *others: str, width: int = 0, n_rows: int = 0, time: int = TIME
     ) -> Signal:
-        """Rows of a table `name`; it may lie in the file under other names."""
-        parameter, table = self.matrix(
-            f"{name}.weight", *others, transposed=True, n_in=n_rows, n_out=width
-        )
+        """Rows of a table; its weights may be those of another layer."""
+        parameter, table = self.matrix(name, *others, transposed=True, n_in=n_rows, n_out=width)
         return self.wiring.embedding(
             table, (1, time, table.shape[1]), name=name, module=name, parameters=[parameter]
         )
 
     def linear(
-        self, signal: Signal, name: str, *others: str, transposed: bool = False, n_out: int = 0
+        self,
+        signal: Signal,
+        name: str,
+        *others: str,
+        transposed: bool = False,
+        n_out: int = 0,
+        part: int | None = None,
     ) -> Signal:
-        """A linear layer along the last axis; a bias has no edges."""
+        """A linear layer along the last axis; a bias has no edges.
+
+        Its weights may be those of another layer, or, with `part`, one half of its outputs.
+        """
         parameter, weight = self.matrix(
-            f"{name}.weight",
-            *others,
-            transposed=transposed,
-            n_in=signal.shape[-1],
-            n_out=n_out,
+            name, *others, transposed=transposed, n_in=signal.shape[-1], n_out=n_out
         )
-        self.bias(f"{name}.bias")
+        if part is not None:
+            half = weight.shape[1] // 2
+            weight = weight[:, part * half : (part + 1) * half]
+        self.bias(f"{name}.bias", f"{parameter.removesuffix('.weight')}.bias")
         return self.wiring.linear(signal, weight, name=name, module=name, parameters=[parameter])
 
     def convolution(self, signal: Signal, name: str, shape: Sequence[int]) -> Signal:
@@ -176,6 +185,18 @@ class Network:
             return signal
         return self.wiring.activation(signal, homogeneous=kind in ("relu", "leaky_relu"))
 
+    def add(self, first: Signal, second: Signal) -> Signal:
+        """A sum of two signals of one shape."""
+        if first.shape != second.shape:
+            names = [
+                " + ".join(dict.fromkeys(t.group.name for t in s.terms)) for s in (first, second)
+            ]
+            raise ModelError(
+                f"adds {first.shape[-1]} values of {names[0]!r} and {second.shape[-1]} of "
+                f"{names[1]!r}"
+            )
+        return self.wiring.add(first, second)
+
     def constant(self, *names: str) -> None:
         """Tensors that are added as they are."""
         for name in names:
@@ -187,7 +208,9 @@ class Network:
         """A tensor that only training uses."""
         if name in self.tensors:
             self.used.add(name)
-            self.wiring.leave_out(name, self.tensors[name].shape, "the forward pass does not use it")
+            self.wiring.leave_out(
+                name, self.tensors[name].shape, "the forward pass does not use it"
+            )
 
     def bias(self, *names: str) -> None:
         """Biases, where there are any."""

@@ -21,6 +21,8 @@ def read_json(path: Path) -> dict[str, Any]:
     ModelError
         If the file is missing, too long, no JSON, nested too deep, or no object.
     """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:

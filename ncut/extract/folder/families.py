@@ -52,7 +52,7 @@ def _bert_like(
     ]
     signal = parts[0]
     for part in parts[1:]:
-        signal = net.wiring.add(signal, part)
+        signal = net.add(signal, part)
     signal = net.norm(signal, f"{prefix}embeddings.LayerNorm")
     if net.has(f"{prefix}embeddings_project.weight"):
         signal = net.linear(signal, f"{prefix}embeddings_project")
@@ -64,12 +64,12 @@ def _bert_like(
             n_heads=config.size("num_attention_heads"),
         )  # fmt: skip
         mixed = net.linear(mixed, f"{block}.attention.output.dense", n_out=width)
-        signal = net.norm(net.wiring.add(mixed, signal), f"{block}.attention.output.LayerNorm")
+        signal = net.norm(net.add(mixed, signal), f"{block}.attention.output.LayerNorm")
         hidden = net.mlp(
             signal, f"{block}.intermediate.dense", f"{block}.output.dense", kind,
             config.size("intermediate_size"),
         )  # fmt: skip
-        signal = net.norm(net.wiring.add(hidden, signal), f"{block}.output.LayerNorm")
+        signal = net.norm(net.add(hidden, signal), f"{block}.output.LayerNorm")
     pooled = None
     if net.has(f"{prefix}pooler.dense.weight"):
         pooled = net.linear(net.first_position(signal), f"{prefix}pooler.dense")
@@ -85,7 +85,7 @@ def _bert_heads(net: Network, prefix: str, signal: Signal, pooled: Signal | None
         hidden = net.activation(hidden, net.config.word("hidden_act", default="gelu"))
         hidden = net.norm(hidden, f"{head}.transform.LayerNorm")
         net.bias(f"{head}.bias")
-        words = f"{prefix}embeddings.word_embeddings.weight"
+        words = f"{prefix}embeddings.word_embeddings"
         ends.append(net.linear(hidden, f"{head}.decoder", words))
     if pooled is not None and net.has("cls.seq_relationship.weight"):
         ends.append(net.linear(pooled, "cls.seq_relationship"))
@@ -115,7 +115,7 @@ def _roberta_heads(net: Network, prefix: str, signal: Signal, pooled: Signal | N
         hidden = net.activation(net.linear(signal, "lm_head.dense"), "gelu")
         hidden = net.norm(hidden, "lm_head.layer_norm")
         net.bias("lm_head.bias")
-        words = f"{prefix}embeddings.word_embeddings.weight"
+        words = f"{prefix}embeddings.word_embeddings"
         ends.append(net.linear(hidden, "lm_head.decoder", words))
     if net.has("classifier.dense.weight"):
         hidden = net.linear(net.first_position(signal), "classifier.dense")
@@ -130,7 +130,7 @@ def _electra_heads(net: Network, prefix: str, signal: Signal, pooled: Signal | N
     if net.has("generator_predictions.dense.weight"):
         hidden = net.activation(net.linear(signal, "generator_predictions.dense"), "gelu")
         hidden = net.norm(hidden, "generator_predictions.LayerNorm")
-        words = f"{prefix}embeddings.word_embeddings.weight"
+        words = f"{prefix}embeddings.word_embeddings"
         ends.append(net.linear(hidden, "generator_lm_head", words))
     head = "discriminator_predictions"
     if net.has(f"{head}.dense.weight"):
@@ -151,7 +151,7 @@ def _distilbert(net: Network) -> None:
     words = f"{prefix}embeddings.word_embeddings"
     signal = net.embedding(words, width=width, n_rows=config.size("vocab_size"))
     places = net.embedding(f"{prefix}embeddings.position_embeddings")
-    signal = net.norm(net.wiring.add(signal, places), f"{prefix}embeddings.LayerNorm")
+    signal = net.norm(net.add(signal, places), f"{prefix}embeddings.LayerNorm")
     kind = config.word("activation", default="gelu")
     for number in range(config.size("n_layers", "num_hidden_layers")):
         block = f"{prefix}transformer.layer.{number}"
@@ -160,17 +160,17 @@ def _distilbert(net: Network) -> None:
             n_heads=config.size("n_heads", "num_attention_heads"),
         )  # fmt: skip
         mixed = net.linear(mixed, f"{block}.attention.out_lin", n_out=width)
-        signal = net.norm(net.wiring.add(mixed, signal), f"{block}.sa_layer_norm")
+        signal = net.norm(net.add(mixed, signal), f"{block}.sa_layer_norm")
         hidden = net.mlp(
             signal, f"{block}.ffn.lin1", f"{block}.ffn.lin2", kind,
             config.size("hidden_dim", "intermediate_size"),
         )  # fmt: skip
-        signal = net.norm(net.wiring.add(hidden, signal), f"{block}.output_layer_norm")
+        signal = net.norm(net.add(hidden, signal), f"{block}.output_layer_norm")
     ends = []
     if net.has("vocab_transform.weight"):
         hidden = net.activation(net.linear(signal, "vocab_transform"), kind)
         hidden = net.norm(hidden, "vocab_layer_norm")
-        ends.append(net.linear(hidden, "vocab_projector", f"{words}.weight"))
+        ends.append(net.linear(hidden, "vocab_projector", words))
     if net.has("pre_classifier.weight"):
         hidden = net.activation(net.linear(net.first_position(signal), "pre_classifier"), "relu")
         ends.append(net.linear(hidden, "classifier"))
@@ -201,7 +201,7 @@ def _gpt2(net: Network) -> None:
     n_heads = config.size("n_head", "num_attention_heads")
     words = f"{prefix}wte"
     signal = net.embedding(words, width=width, n_rows=config.size("vocab_size"))
-    signal = net.wiring.add(signal, net.embedding(f"{prefix}wpe"))
+    signal = net.add(signal, net.embedding(f"{prefix}wpe"))
     kind = config.word("activation_function", default="gelu_new")
     for number in range(config.size("n_layer", "num_hidden_layers")):
         block = f"{prefix}h.{number}"
@@ -210,23 +210,21 @@ def _gpt2(net: Network) -> None:
             transposed=True, n_out=3 * width,
         )  # fmt: skip
         parts = [
-            net.heads(
-                indexed(packed, 2, slice(at * width, (at + 1) * width)), n_heads, "c_attn"
-            )
+            net.heads(indexed(packed, 2, slice(at * width, (at + 1) * width)), n_heads, "c_attn")
             for at in range(3)
         ]
         mixed = net.attend(parts[0], parts[1], parts[2], f"{block}.attn")
         mixed = net.linear(mixed, f"{block}.attn.c_proj", transposed=True, n_out=width)
-        signal = net.wiring.add(mixed, signal)
+        signal = net.add(mixed, signal)
         hidden = net.linear(
             net.norm(signal, f"{block}.ln_2"), f"{block}.mlp.c_fc",
             transposed=True, n_out=config.size("n_inner", default=4 * width),
         )  # fmt: skip
         hidden = net.activation(hidden, kind)
         hidden = net.linear(hidden, f"{block}.mlp.c_proj", transposed=True, n_out=width)
-        signal = net.wiring.add(signal, hidden)
+        signal = net.add(signal, hidden)
     signal = net.norm(signal, f"{prefix}ln_f")
-    _language_head(net, signal, prefix, f"{words}.weight", default=True)
+    _language_head(net, signal, prefix, words, default=True)
 
 
 def _gpt_neox(net: Network) -> None:
@@ -245,19 +243,16 @@ def _gpt_neox(net: Network) -> None:
         parts = net.packed_heads(packed, config.size("num_attention_heads"), name)
         mixed = net.attend(parts[0], parts[1], parts[2], name)
         mixed = net.linear(mixed, f"{name}.dense", n_out=width)
-        before = signal if parallel else net.wiring.add(mixed, signal)
+        before = signal if parallel else net.add(mixed, signal)
         hidden = net.mlp(
             net.norm(before, f"{block}.post_attention_layernorm"),
             f"{block}.mlp.dense_h_to_4h", f"{block}.mlp.dense_4h_to_h", kind,
             config.size("intermediate_size"),
         )  # fmt: skip
-        if parallel:
-            signal = net.wiring.add(net.wiring.add(hidden, mixed), signal)
-        else:
-            signal = net.wiring.add(hidden, before)
+        signal = net.add(net.add(hidden, mixed), signal) if parallel else net.add(hidden, before)
     signal = net.norm(signal, f"{prefix}final_layer_norm")
     head = "embed_out" if net.has("embed_out.weight") else "lm_head"
-    _language_head(net, signal, prefix, f"{words}.weight", head, default=False)
+    _language_head(net, signal, prefix, words, head, default=False)
 
 
 def _bloom(net: Network) -> None:
@@ -276,14 +271,12 @@ def _bloom(net: Network) -> None:
         parts = net.packed_heads(packed, config.size("n_head", "num_attention_heads"), name)
         mixed = net.attend(parts[0], parts[1], parts[2], name)
         mixed = net.linear(mixed, f"{name}.dense", n_out=width)
-        signal = net.wiring.add(normed if post else signal, mixed)
+        signal = net.add(normed if post else signal, mixed)
         normed = net.norm(signal, f"{block}.post_attention_layernorm")
-        hidden = net.mlp(
-            normed, f"{block}.mlp.dense_h_to_4h", f"{block}.mlp.dense_4h_to_h", "gelu"
-        )
-        signal = net.wiring.add(normed if post else signal, hidden)
+        hidden = net.mlp(normed, f"{block}.mlp.dense_h_to_4h", f"{block}.mlp.dense_4h_to_h", "gelu")
+        signal = net.add(normed if post else signal, hidden)
     signal = net.norm(signal, f"{prefix}ln_f")
-    _language_head(net, signal, prefix, f"{words}.weight", default=True)
+    _language_head(net, signal, prefix, words, default=True)
 
 
 def _opt(net: Network) -> None:
@@ -301,7 +294,7 @@ def _opt(net: Network) -> None:
     places = net.embedding(f"{prefix}embed_positions")
     if net.has(f"{prefix}project_in.weight"):
         signal = net.linear(signal, f"{prefix}project_in")
-    signal = net.wiring.add(signal, places)
+    signal = net.add(signal, places)
     for number in range(config.size("num_hidden_layers")):
         block = f"{prefix}layers.{number}"
         signal = _attending(
@@ -316,7 +309,7 @@ def _opt(net: Network) -> None:
         signal = net.norm(signal, f"{prefix}final_layer_norm")
     if net.has(f"{prefix}project_out.weight"):
         signal = net.linear(signal, f"{prefix}project_out")
-    _language_head(net, signal, prefix.partition("decoder.")[0], f"{words}.weight", default=True)
+    _language_head(net, signal, prefix.partition("decoder.")[0], words, default=True)
 
 
 def _attending(
@@ -327,7 +320,7 @@ def _attending(
     normed = net.norm(signal, norm) if before else signal
     mixed = net.attention(normed, name, QKV, n_heads=n_heads, memory=memory, order=order)
     mixed = net.linear(mixed, f"{name}.{out}", n_out=signal.shape[-1])
-    total = net.wiring.add(signal, mixed)
+    total = net.add(signal, mixed)
     return total if before else net.norm(total, norm)
 
 
@@ -337,7 +330,7 @@ def _feeding(
 ) -> Signal:  # fmt: skip
     """An MLP, the sum and the norm, which comes first or last."""
     normed = net.norm(signal, norm) if before else signal
-    total = net.wiring.add(signal, net.mlp(normed, layers[0], layers[1], kind, n_hidden))
+    total = net.add(signal, net.mlp(normed, layers[0], layers[1], kind, n_hidden))
     return total if before else net.norm(total, norm)
 
 
@@ -378,12 +371,12 @@ class _Llama:
         width = net.config.size("hidden_size")
         signal = net.embedding(words, width=width, n_rows=net.config.size("vocab_size"))
         if self.scaled:
-            parameter, table = net.tensor(f"{words}.weight")
+            _, table = net.tensor(f"{words}.weight")
             signal = net.gain(signal, float(np.asarray(width**0.5).astype(table.dtype)))
         for number in range(net.config.size("num_hidden_layers")):
             signal = self._layer(net, signal, f"{prefix}layers.{number}", width)
         signal = self._norm(net, signal, f"{prefix}norm")
-        _language_head(net, signal, prefix, f"{words}.weight", default=self.tied)
+        _language_head(net, signal, prefix, words, default=self.tied)
 
     def _layer(self, net: Network, signal: Signal, block: str, width: int) -> Signal:
         mixed = self._attention(net, self._norm(net, signal, f"{block}.input_layernorm"), block)
@@ -392,11 +385,11 @@ class _Llama:
         if self.sandwich:
             mixed = self._norm(net, mixed, second)
             second = f"{block}.pre_feedforward_layernorm"
-        signal = net.wiring.add(signal, mixed)
+        signal = net.add(signal, mixed)
         hidden = self._mlp(net, self._norm(net, signal, second), f"{block}.mlp")
         if self.sandwich:
             hidden = self._norm(net, hidden, f"{block}.post_feedforward_layernorm")
-        return net.wiring.add(signal, hidden)
+        return net.add(signal, hidden)
 
     def _norm(self, net: Network, signal: Signal, name: str) -> Signal:
         return net.norm(signal, name, "norm", plus_one=self.plus_one)
@@ -405,9 +398,7 @@ class _Llama:
         config, name = net.config, f"{block}.self_attn"
         n_heads = config.size("num_attention_heads")
         n_key_heads = config.size("num_key_value_heads", default=n_heads)
-        head_dim = config.size(
-            "head_dim", default=max(config.size("hidden_size") // n_heads, 1)
-        )
+        head_dim = config.size("head_dim", default=max(config.size("hidden_size") // n_heads, 1))
         if not self.packed:
             return net.attention(
                 signal, name, QKV, n_heads=n_heads, n_key_heads=n_key_heads, head_dim=head_dim,
@@ -446,21 +437,19 @@ class _Llama:
 def _t5(net: Network) -> None:
     config = net.config
     width = config.size("d_model")
-    anchors = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-    if not net.has(*anchors):
-        raise ModelError(f"has no tensor {anchors[0]!r}, which this kind of model needs")
+    anchors = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
     encoder = _t5_stack(net, "encoder", config.size("num_layers"), anchors, None)
     if not net.has("decoder.final_layer_norm.weight"):
         net.outputs(encoder)
         return
     n_layers = config.size("num_decoder_layers", default=config.size("num_layers"))
-    words = ("decoder.embed_tokens.weight", *anchors)
+    words = ("decoder.embed_tokens", *anchors)
     signal = _t5_stack(net, "decoder", n_layers, words, encoder)
     own = net.has("lm_head.weight")
     has_head = own or tied(net, "", ("ForConditionalGeneration", "WithLMHeadModel"), default=True)
     if has_head:
         # Files of the first version scaled where the head had the embeddings' weights.
-        first = config.word("model_type") == "t5"
+        first = config.word("model_type") != "mt5"
         scaled = first and config.flag("tie_word_embeddings", default=True)
         if config.flag("scale_decoder_outputs", default=scaled):
             signal = net.gain(signal, width**-0.5)
@@ -493,10 +482,10 @@ def _t5_stack(
                 reason = "nothing that is in the graph reads what it writes"
                 net.wiring.leave_out(bias, shape, reason)
             mixed = net.linear(mixed, f"{name}.o", n_out=config.size("d_model"))
-            signal = net.wiring.add(signal, mixed)
+            signal = net.add(signal, mixed)
         at = 1 if memory is None else 2
         normed = net.norm(signal, f"{block}.{at}.layer_norm", "norm")
-        signal = net.wiring.add(signal, _t5_mlp(net, normed, f"{block}.{at}.DenseReluDense"))
+        signal = net.add(signal, _t5_mlp(net, normed, f"{block}.{at}.DenseReluDense"))
     return net.norm(signal, f"{stack}.final_layer_norm", "norm")
 
 
@@ -505,9 +494,7 @@ def _t5_mlp(net: Network, signal: Signal, name: str) -> Signal:
     kind = config.word("feed_forward_proj", default="relu").removeprefix("gated-")
     n_hidden = config.size("d_ff")
     if net.has(f"{name}.wi_0.weight"):
-        return net.gated_mlp(
-            signal, f"{name}.wi_0", f"{name}.wi_1", f"{name}.wo", kind, n_hidden
-        )
+        return net.gated_mlp(signal, f"{name}.wi_0", f"{name}.wi_1", f"{name}.wo", kind, n_hidden)
     return net.mlp(signal, f"{name}.wi", f"{name}.wo", kind, n_hidden)
 
 
@@ -526,7 +513,7 @@ def _bart_like(net: Network, *, before: bool) -> None:
     width = config.size("d_model")
     kind = config.word("activation_function", default="gelu")
     stacks = ("encoder", "decoder")
-    words = tuple(f"{prefix}{part}.weight" for part in ("shared", *(f"{s}.embed_tokens" for s in stacks)))
+    words = [f"{prefix}{part}" for part in ("shared", *(f"{s}.embed_tokens" for s in stacks))]
     ends: list[Signal] = []
     for stack in stacks:
         signal = net.embedding(
@@ -536,7 +523,7 @@ def _bart_like(net: Network, *, before: bool) -> None:
         if config.flag("scale_embedding", default=False):
             signal = net.gain(signal, width**0.5)
         places = net.embedding(f"{prefix}{stack}.embed_positions")
-        signal = net.wiring.add(signal, places)
+        signal = net.add(signal, places)
         signal = net.norm(signal, f"{prefix}{stack}.layernorm_embedding")
         n_heads = config.size(f"{stack}_attention_heads", "num_attention_heads")
         for number in range(config.size(f"{stack}_layers", "num_hidden_layers")):
@@ -583,7 +570,7 @@ def _whisper(net: Network) -> None:
         signal = net.convolution(signal, f"{name}.{layer}", (1, 0, TIME))
         signal = net.activation(signal, "gelu")
     signal = permuted(signal, [0, 2, 1])
-    signal = net.wiring.add(signal, net.embedding(f"{name}.embed_positions"))
+    signal = net.add(signal, net.embedding(f"{name}.embed_positions"))
     for number in range(config.size("encoder_layers")):
         signal = _bart_layer(
             net, signal, f"{name}.layers.{number}", None, config.size("encoder_attention_heads"),
@@ -606,7 +593,7 @@ def _whisper(net: Network) -> None:
         net, prefix, ("ForConditionalGeneration",), default=True
     )
     if head:
-        signal = net.linear(signal, "proj_out", f"{words}.weight")
+        signal = net.linear(signal, "proj_out", words)
     net.outputs(signal, encoder)
 
 
@@ -624,16 +611,16 @@ def _whisper_bins(net: Network, name: str, n_bins: int) -> int:
 # --- images -------------------------------------------------------------------------------------
 
 
-def _patches(net: Network, name: str, config_channels: int, input_name: str) -> Signal:
+def _patches(net: Network, name: str, channels: int, image: str = "input") -> Signal:
     """Patches of an image, (batch, patches, width)."""
     parameter, kernel = net.tensor(f"{name}.weight")
-    if kernel.ndim != 4 or kernel.shape[1] != config_channels:
+    if kernel.ndim != 4 or kernel.shape[1] != channels:
         raise ModelError(
             f"tensor {parameter!r} has shape {kernel.shape}, but config.json calls for a kernel "
-            f"with {config_channels} input channels and 2 axes of positions"
+            f"with {channels} input channels and 2 axes of positions"
         )
-    image = net.wiring.input(input_name, (1, config_channels, PATCHES, PATCHES))
-    signal = net.convolution(image, name, (1, 0, PATCHES, PATCHES))
+    signal = net.wiring.input(image, (1, channels, PATCHES, PATCHES))
+    signal = net.convolution(signal, name, (1, 0, PATCHES, PATCHES))
     flat = reshaped(signal, (1, signal.shape[1], PATCHES * PATCHES))
     return permuted(flat, [0, 2, 1])
 
@@ -652,7 +639,7 @@ def _vit_like(net: Network, own: str) -> None:
     name = f"{prefix}embeddings"
     n_heads, width = config.size("num_attention_heads"), config.size("hidden_size")
     signal = _patches(
-        net, f"{name}.patch_embeddings.projection", config.size("num_channels", default=3), "input"
+        net, f"{name}.patch_embeddings.projection", config.size("num_channels", default=3)
     )
     first = [f"{name}.cls_token", f"{name}.distillation_token"]
     first = [token for token in first if net.has(token)]
@@ -671,7 +658,7 @@ def _vit_like(net: Network, own: str) -> None:
             net.linear(indexed(signal, 1, at), layer)
             for at, layer in enumerate(("cls_classifier", "distillation_classifier"))
         ]
-        ends += [net.wiring.add(*both), *both]
+        ends += [net.add(*both), *both]
     if net.has(f"{prefix}pooler.dense.weight") and not ends:
         pooled = net.linear(net.first_position(signal), f"{prefix}pooler.dense")
         ends = [signal, net.activation(pooled, "tanh")]
@@ -695,10 +682,10 @@ def _vit_layer(
         first, second = f"{block}.mlp.fc1", f"{block}.mlp.fc2"
     normed = net.norm(signal, f"{block}.layernorm_before")
     mixed = net.attention(normed, name, parts, n_heads=n_heads)
-    signal = net.wiring.add(net.linear(mixed, out, n_out=width), signal)
+    signal = net.add(net.linear(mixed, out, n_out=width), signal)
     normed = net.norm(signal, f"{block}.layernorm_after")
     hidden = net.mlp(normed, first, second, kind, net.config.size("intermediate_size"))
-    return net.wiring.add(hidden, signal)
+    return net.add(hidden, signal)
 
 
 def _dinov2(net: Network) -> None:
@@ -708,7 +695,7 @@ def _dinov2(net: Network) -> None:
     n_heads, width = config.size("num_attention_heads"), config.size("hidden_size")
     kind = config.word("hidden_act", default="gelu")
     channels = config.size("num_channels", default=3)
-    signal = _patches(net, f"{name}.patch_embeddings.projection", channels, "input")
+    signal = _patches(net, f"{name}.patch_embeddings.projection", channels)
     net.constant(f"{name}.cls_token", f"{name}.position_embeddings")
     net.aside(f"{name}.mask_token")
     signal = concatenated([Signal((1, 1, signal.shape[2])), signal], 1)
@@ -726,19 +713,17 @@ def _dinov2(net: Network) -> None:
             mixed = net.attention(normed, f"{attention}.attention", parts, n_heads=n_heads)
             mixed = net.linear(mixed, f"{attention}.output.dense", n_out=width)
         mixed = net.factors(mixed, f"{block}.layer_scale1.lambda1")
-        signal = net.wiring.add(mixed, signal)
+        signal = net.add(mixed, signal)
         normed = net.norm(signal, f"{block}.norm2")
         hidden = _dinov2_mlp(net, normed, f"{block}.mlp", kind)
         hidden = net.factors(hidden, f"{block}.layer_scale2.lambda1")
-        signal = net.wiring.add(hidden, signal)
+        signal = net.add(hidden, signal)
     signal = net.norm(signal, f"{prefix}layernorm")
     first = net.first_position(signal)
     if not net.has("classifier.weight"):
         net.outputs(signal, first)
         return
-    others = net.wiring.positions(
-        indexed(signal, 1, slice(1, 2)), (1, 1, signal.shape[2])
-    )
+    others = net.wiring.positions(indexed(signal, 1, slice(1, 2)), (1, 1, signal.shape[2]))
     net.outputs(net.linear(concatenated([first, indexed(others, 1, 0)], 1), "classifier"))
 
 
@@ -747,16 +732,16 @@ def _dinov2_mlp(net: Network, signal: Signal, name: str, kind: str) -> Signal:
         layers = [f"{name}.{layer}" for layer in ("gate_proj", "up_proj", "down_proj")]
         return net.gated_mlp(signal, layers[0], layers[1], layers[2], "silu")
     if net.has(f"{name}.weights_in.weight"):
-        both = net.linear(signal, f"{name}.weights_in")
-        half = both.shape[2] // 2
-        gates = net.activation(indexed(both, 2, slice(0, half)), "silu")
-        product = net.wiring.multiply(gates, indexed(both, 2, slice(half, None)))
-        return net.linear(product, f"{name}.weights_out")
+        # Two layers, whose weights lie in one matrix.
+        packed = f"{name}.weights_in"
+        gates = net.activation(net.linear(signal, f"{name}.gate_proj", packed, part=0), "silu")
+        product = net.wiring.multiply(gates, net.linear(signal, f"{name}.up_proj", packed, part=1))
+        return net.linear(product, f"{name}.down_proj", f"{name}.weights_out")
     return net.mlp(signal, f"{name}.fc1", f"{name}.fc2", kind)
 
 
 def _clip(net: Network) -> None:
-    vision = _clip_tower(net, "vision")
+    vision = _clip_tower(net, "vision", "pixel_values")
     image = net.linear(vision[1], "visual_projection")
     text = _clip_tower(net, "text")
     words = net.linear(text[1], "text_projection")
@@ -784,7 +769,7 @@ def _clip_text(net: Network) -> None:
     net.outputs(hidden, pooled)
 
 
-def _clip_tower(net: Network, tower: str) -> tuple[Signal, Signal]:
+def _clip_tower(net: Network, tower: str, image: str = "input") -> tuple[Signal, Signal]:
     """The states of a tower's last layer and what is pooled of them."""
     config = net.config.part(f"{tower}_config") if f"{tower}_config" in net.config else net.config
     sees = tower == "vision"
@@ -793,7 +778,7 @@ def _clip_tower(net: Network, tower: str) -> tuple[Signal, Signal]:
     name = f"{prefix}embeddings"
     if sees:
         channels = config.size("num_channels", default=3)
-        signal = _patches(net, f"{name}.patch_embedding", channels, "pixel_values")
+        signal = _patches(net, f"{name}.patch_embedding", channels, image)
         net.constant(f"{name}.class_embedding")
         signal = concatenated([Signal((1, 1, signal.shape[2])), signal], 1)
     else:
@@ -802,7 +787,7 @@ def _clip_tower(net: Network, tower: str) -> tuple[Signal, Signal]:
             n_rows=config.size("vocab_size", default=49408),
         )  # fmt: skip
     places = net.embedding(f"{name}.position_embedding", time=signal.shape[1])
-    signal = net.wiring.add(signal, places)
+    signal = net.add(signal, places)
     if sees:
         old, new = f"{prefix}pre_layrnorm", f"{prefix}pre_layernorm"
         signal = net.norm(signal, old if net.has(f"{old}.weight") else new)
@@ -846,6 +831,7 @@ FAMILIES: dict[str, Callable[[Network], None]] = {
     "phi3": _Llama(packed=True),
     "t5": _t5,
     "mt5": _t5,
+    "umt5": _t5,
     "bart": _bart,
     "mbart": _mbart,
     "whisper": _whisper,

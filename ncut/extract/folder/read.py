@@ -63,6 +63,11 @@ def read_folder(
         raise InputError(f"residual: must be 'readers' or 'stream', got {residual!r}")
     if not path.is_dir():
         raise ModelError(f"{path}: no such folder")
+    if not (path / CONFIG).is_file():
+        raise ModelError(
+            f"{path}: is a folder without {CONFIG}; pass a file of weights, or a folder that "
+            "save_pretrained of the package transformers wrote"
+        )
     config = Config(read_json(path / CONFIG), str(path / CONFIG))
     kind = config.word("model_type")
     if kind not in FAMILIES:
@@ -85,9 +90,9 @@ def read_folder(
 
 def _tensors(path: Path) -> dict[str, NDArray[Any]]:
     """All tensors of a folder, as views of the mapped files."""
-    if (path / WEIGHTS).exists():
+    if (path / WEIGHTS).is_file():
         return read_safetensors(path / WEIGHTS)
-    if not (path / INDEX).exists():
+    if not (path / INDEX).is_file():
         raise ModelError(f"{path}: has neither {WEIGHTS} nor {INDEX}; {PASS_THE_MODEL}")
     return dict(_of_shards(path))
 

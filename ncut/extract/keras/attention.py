@@ -24,7 +24,9 @@ def _multi_head(call: Call) -> Signal:
         reshaped(s, (s.shape[0], math.prod(s.shape[1:-1]), s.shape[-1]))
         for s in (query, value, key)
     )
-    sides = [_heads(call, s, part) for s, part in ((query, "query"), (key, "key"), (value, "value"))]
+    sides = [
+        _heads(call, s, part) for s, part in ((query, "query"), (key, "key"), (value, "value"))
+    ]
     sides = [permuted(side, [0, 2, 1, 3]) for side in sides]
     result = permuted(call.wiring.attention(*sides, name=f"heads of {call.path}"), [0, 2, 1, 3])
     if call.config.get("use_gate"):
@@ -36,7 +38,9 @@ def _multi_head(call: Call) -> Signal:
 
 def _grouped_query(call: Call) -> Signal:
     query, value, key = _three(call)
-    sides = [_heads(call, s, part) for s, part in ((query, "query"), (key, "key"), (value, "value"))]
+    sides = [
+        _heads(call, s, part) for s, part in ((query, "query"), (key, "key"), (value, "value"))
+    ]
     sides = [permuted(side, [0, 2, 1, 3]) for side in sides]
     repeats = sides[0].shape[1] // sides[1].shape[1]
     at = np.repeat(np.arange(sides[1].shape[1]), repeats)

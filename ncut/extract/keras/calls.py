@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -117,15 +117,13 @@ class Call:
 
     def position_axes(self, ndim: int) -> list[int]:
         """The axes of positions."""
+        if ndim < 3:
+            raise ModelError(f"it reads a tensor of {ndim} axes, which has no positions")
         axes = [*range(1, ndim)]
         axes.pop(0 if self.channels == 1 else -1)
         return axes
 
     # --- variables --------------------------------------------------------------------------
-
-    def has(self, name: str, part: str = "", order: Sequence[str] = ()) -> bool:
-        """Whether the layer has a variable."""
-        return name in self._variables(self._joined(part), order or (name,))
 
     def weights(self, *order: str, part: str = "") -> dict[str, NDArray[np.floating]]:
         """The variables of the layer, or of a part of it, in the order of their creation.

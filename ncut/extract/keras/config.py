@@ -13,7 +13,10 @@ from typing import Any
 
 from ncut.errors import ModelError
 
-MAX_CALLS = 50_000
+MAX_DEPTH = 32
+"""How deep models stand in models."""
+
+MAX_CALLS = 20_000
 """Calls of layers in a model, those in nested models counted as often as they are called."""
 
 
@@ -66,7 +69,10 @@ class Layer:
     @property
     def is_operation(self) -> bool:
         """Whether it is a function, not a layer: it has no variables."""
-        return ".ops" in self.module
+        if self.module or self.cls == "InputLayer":
+            return ".ops" in self.module
+        # HDF5 files do not tell the module; what all layers have, functions have not.
+        return not {"trainable", "dtype", "layers"} & self.config.keys()
 
 
 @dataclass(slots=True)
@@ -110,8 +116,10 @@ def parsed(config: Any) -> Model:
     return layer.model
 
 
-def parsed_layer(content: Any) -> Layer:
+def parsed_layer(content: Any, depth: int = 0) -> Layer:
     """One layer of a configuration."""
+    if depth > MAX_DEPTH:
+        raise ModelError(f"its models are nested too deep: more than {MAX_DEPTH} levels")
     if not isinstance(content, Mapping) or not isinstance(content.get("class_name"), str):
         raise ModelError(f"its configuration has no 'class_name': {str(content)[:80]!r}")
     cls = content["class_name"]
@@ -130,17 +138,17 @@ def parsed_layer(content: Any) -> Layer:
         build=build if isinstance(build, Mapping) else {},
     )
     if isinstance(config.get("layers"), list) and not layer.is_operation:
-        layer.model = _model(layer)
+        layer.model = _model(layer, depth + 1)
     return layer
 
 
-def _model(layer: Layer) -> Model:
+def _model(layer: Layer, depth: int) -> Model:
     config = layer.config
     layers: dict[str, Layer] = {}
     counts: dict[str, int] = {}
     contents = []
     for content in config["layers"]:
-        inner = parsed_layer(content)
+        inner = parsed_layer(content, depth)
         contents.append(content)
         if not inner.is_operation:
             inner.number = counts.get(inner.cls, 0)

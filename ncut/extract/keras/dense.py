@@ -151,9 +151,7 @@ def _by_channel(call: Call, signal: Signal, kernel: Any, name: str, parameter: s
     )  # fmt: skip
 
 
-def convolved(
-    call: Call, signal: Signal, kernel: tuple[int, ...], n_out: int
-) -> tuple[int, ...]:
+def convolved(call: Call, signal: Signal, kernel: tuple[int, ...], n_out: int) -> tuple[int, ...]:
     """The shape of a convolution's result."""
     n = len(kernel)
     strides, dilation = call.sizes("strides", n, 1), call.sizes("dilation_rate", n, 1)
@@ -298,7 +296,9 @@ def _embedding(call: Call) -> Signal:
 def _spectral_norm(call: Call) -> list[Signal]:
     from ncut.extract.keras.config import parsed_layer
 
-    return call.follow(call, parsed_layer(call.config.get("layer")), "layer", call.path, [call.signal])
+    return call.follow(
+        call, parsed_layer(call.config.get("layer")), "layer", call.path, [call.signal]
+    )
 
 
 DENSE: dict[str, Rule] = {

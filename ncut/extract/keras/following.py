@@ -215,9 +215,7 @@ def _resolved(value: Any, values: Mapping[tuple[str, int], list[Signal]], layer:
     return value
 
 
-def _result(
-    tensor: Tensor, values: Mapping[tuple[str, int], list[Signal]], reader: str
-) -> Signal:
+def _result(tensor: Tensor, values: Mapping[tuple[str, int], list[Signal]], reader: str) -> Signal:
     results = values.get((tensor.layer, tensor.node), [])
     if not 0 <= tensor.index < len(results):
         raise ModelError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ncut.errors import ModelError
 from ncut.extract.keras.calls import Call, Rule, signals_in
-from ncut.extract.keras.config import Layer, parsed_layer
+from ncut.extract.keras.config import parsed_layer
 from ncut.extract.keras.dense import convolved
 from ncut.extract.recurrent import recurrent_layer
 from ncut.extract.signal import Signal, concatenated, expanded, indexed, reshaped
@@ -28,7 +28,9 @@ def _recurrent(call: Call) -> list[Signal]:
 
 def _cell(call: Call, sequence: Signal, gates: int, part: str, name: str) -> Signal:
     if sequence.ndim != 3:
-        raise ModelError(f"it reads a tensor of shape {sequence.shape}, not (batch, time, features)")
+        raise ModelError(
+            f"it reads a tensor of shape {sequence.shape}, not (batch, time, features)"
+        )
     # Before Keras had cells, variables lay with the layer itself.
     part = part if call.weights(*_ORDER, part=part) else ""
     found = call.weights(*_ORDER, part=part)
@@ -45,7 +47,9 @@ def _cell(call: Call, sequence: Signal, gates: int, part: str, name: str) -> Sig
         # The state comes in where later its own does: by the recurrent kernel.
         state = states[0]
         shape = (sequence.shape[0], sequence.shape[1], state.shape[-1])
-        wide = expanded(state.map((state.shape[0], 1, state.shape[-1]), lambda a: a[:, None]), shape)
+        wide = expanded(
+            state.map((state.shape[0], 1, state.shape[-1]), lambda a: a[:, None]), shape
+        )
         sequence = concatenated([sequence, wide], -1)
         rows = np.concatenate([rows, recurrent.T], axis=1)
     if rows.shape[1] != sequence.shape[-1]:
@@ -160,11 +164,6 @@ def _gates_last(kernel: Any, n_hidden: int) -> Any:
     split = kernel.reshape(*kernel.shape[:-1], 4, n_hidden)
     moved = np.moveaxis(split, (-1, -3), (0, 1))
     return np.ascontiguousarray(moved.reshape(*moved.shape[:2], -1))
-
-
-def is_sequence(layer: Layer) -> bool:
-    """Whether a layer reads sequences step by step."""
-    return layer.cls in _GATES
 
 
 RECURRENT: dict[str, Rule] = {

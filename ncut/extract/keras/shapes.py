@@ -84,17 +84,16 @@ def _cropped(call: Call) -> Signal:
 def _margins(call: Call, name: str, n: int) -> list[tuple[int, int]]:
     """A setting like 1, [1, 2] or [[1, 1], [0, 2]] as a pair per axis."""
     value = call.config.get(name, 1)
+    pairs: Any = [value] * n if isinstance(value, int) else value
     if n == 1 and isinstance(value, list) and len(value) == 2:
         pairs = [value]
-    else:
-        pairs = [value] * n if isinstance(value, int) else value
-    found = []
+    found: list[tuple[int, int]] = []
     for pair in pairs if isinstance(pairs, list) and len(pairs) == n else [None]:
-        pair = [pair, pair] if isinstance(pair, int) else pair
-        sound = isinstance(pair, list) and len(pair) == 2
-        if not sound or not all(isinstance(m, int) and 0 <= m < 2**31 for m in pair):
+        both = [pair, pair] if isinstance(pair, int) else pair
+        sound = isinstance(both, list) and len(both) == 2
+        if not sound or not all(isinstance(m, int) and 0 <= m < 2**31 for m in both):
             raise ModelError(f"{name} is {value!r}; expected {n} numbers or pairs of numbers")
-        found.append((pair[0], pair[1]))
+        found.append((both[0], both[1]))
     return found
 
 
@@ -109,7 +108,9 @@ def _upsampled(call: Call) -> Signal:
 def _resized(call: Call) -> Signal:
     signal = call.signal
     axes = call.position_axes(signal.ndim)[-2:]
-    return _moved(call, signal, _with_sizes(signal, axes, [call.whole("height"), call.whole("width")]))
+    return _moved(
+        call, signal, _with_sizes(signal, axes, [call.whole("height"), call.whole("width")])
+    )
 
 
 def _moved(call: Call, signal: Signal, shape: Sequence[int]) -> Signal:
@@ -184,7 +185,11 @@ SHAPES: dict[str, Rule] = {
     **dict.fromkeys(_NOTHING, _same),
     **{f"{kind}Pooling{n}D": _pool for kind in ("Max", "Average") for n in (1, 2, 3)},
     **{f"Global{kind}Pooling{n}D": _global_pool for kind in ("Max", "Average") for n in (1, 2, 3)},
-    **{f"Adaptive{kind}Pooling{n}D": _adaptive_pool for kind in ("Max", "Average") for n in (1, 2, 3)},
+    **{
+        f"Adaptive{kind}Pooling{n}D": _adaptive_pool
+        for kind in ("Max", "Average")
+        for n in (1, 2, 3)
+    },
     **{f"ZeroPadding{n}D": _padded for n in (1, 2, 3)},
     **{f"Cropping{n}D": _cropped for n in (1, 2, 3)},
     **{f"UpSampling{n}D": _upsampled for n in (1, 2, 3)},

@@ -12,7 +12,7 @@ import math
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -36,7 +36,7 @@ SMALL = 2**24
 MAX_OBJECTS = 200_000
 """Groups and arrays in a file."""
 
-CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 
 _ZIP_HEADER = 30  # bytes of a member's own header before its name
 _ZIP_MAGIC, _HDF5_MAGIC = b"PK", b"\x89HDF\r\n\x1a\n"
@@ -116,18 +116,16 @@ class Tree:
         """An attribute that holds texts; long ones lie in several, numbered from 0."""
         values = self._attribute(at, name)
         if values is None:
-            parts = []
+            parts: list[Any] = []
             while (part := self._attribute(at, f"{name}{len(parts)}")) is not None:
                 parts.append(np.ravel(part))
             if not parts:
                 return None
             values = np.concatenate(parts)
-        found = []
-        for value in np.ravel(values).tolist():
-            found.append(
-                value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
-            )
-        return found
+        return [
+            value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+            for value in np.ravel(values).tolist()
+        ]
 
     def is_group(self, at: str) -> bool:
         """Whether there is a group at a path."""
@@ -392,8 +390,3 @@ def _json(path: Path, text: str | None, what: str) -> Any:
     if not isinstance(content, dict):
         raise ModelError(f"{path}: {what} is no configuration of a model")
     return content
-
-
-def joined_path(parts: Sequence[str]) -> str:
-    """A path in the tree."""
-    return "/".join(parts)

@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ncut.errors import ModelError
 from ncut.extract.keras.storage import Tree
 
@@ -139,7 +136,7 @@ class Named:
         found = {}
         for name in names:
             spellings = name.split("|")
-            matching = [v for v in here if _leaf(v.path) in spellings]
+            matching = [v for v in here if leaf(v.path) in spellings]
             if len(matching) > 1:
                 direct = [v for v in matching if _parts(v.path)[-2] == place[-1]]
                 matching = direct or matching
@@ -195,15 +192,10 @@ def _parts(path: str) -> list[str]:
     return path.split("/")
 
 
-def _leaf(path: str) -> str:
+def leaf(path: str) -> str:
     """A variable's own name: `dense/kernel_1:0` -> `kernel`."""
     return re.sub(r"(_\d+)?(:\d+)?$", "", _parts(path)[-1])
 
 
 def _with_underscore(part: str) -> str:
     return f"_{part}" if part else part
-
-
-def read(layout: Layout, variable: Variable) -> NDArray[np.floating]:
-    """The values of a variable."""
-    return layout.tree.array(variable.path)

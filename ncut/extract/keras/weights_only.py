@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from ncut.errors import InputError, ModelError
 from ncut.extract.chain import ChainLayer, first_gap, normalization_scale, with_depthwise_groups
 from ncut.extract.keras.storage import Content, Tree
-from ncut.extract.keras.weights import Named, Variable, layout_of
+from ncut.extract.keras.weights import Named, Variable, layout_of, leaf
 from ncut.extract.signal import reshaped
 from ncut.extract.wiring import Wiring
 
@@ -49,12 +48,18 @@ class _Entry:
         kernel = self.variables.get("kernel") or self.variables.get("0")
         return wide[0] if len(wide) == 1 and kernel in (None, wide[0]) else None
 
-    def is_norm(self) -> bool:
-        """Whether it is a batch norm: vectors of one length, with a variance."""
-        shapes = {v.shape for v in self.variables.values()}
-        named = "moving_variance" in self.variables
-        numbered = "norm" in self.path and {"0", "1"} < self.variables.keys()
-        return len(shapes) == 1 and len(next(iter(shapes))) == 1 and (named or numbered)
+    def norm(self) -> tuple[Variable | None, Variable] | None:
+        """Gamma and variance, if it is a batch norm.
+
+        Where variables have numbers only, one of three may be gamma or beta, so that there have
+        to be all four.
+        """
+        if len({v.shape for v in self.variables.values()}) != 1:
+            return None
+        if "moving_variance" in self.variables:
+            return self.variables.get("gamma"), self.variables["moving_variance"]
+        numbered = "norm" in self.path and self.variables.keys() == {"0", "1", "2", "3"}
+        return (self.variables["0"], self.variables["3"]) if numbered else None
 
 
 def read_weights(
@@ -83,7 +88,7 @@ def read_weights(
     shapes = {variable.path: variable.shape for e in entries for variable in e.variables.values()}
     wiring = Wiring()
     found = [entry for entry in entries if entry.weight()]
-    norms = [entry for entry in entries if entry.is_norm()]
+    norms = [entry for entry in entries if entry.norm()]
     if layers is not None:
         chosen = _chosen(entries, layers, str(content.path))
         for entry in found:
@@ -91,19 +96,23 @@ def read_weights(
             if entry not in chosen and variable is not None:
                 wiring.leave_out(variable.path, variable.shape, "not among layers=[...]")
     else:
-        odd = [e for e in entries if e not in found and any(len(v.shape) > 1 for v in e.variables.values())]
+        several = [e for e in entries if any(len(v.shape) > 1 for v in e.variables.values())]
+        odd = [entry for entry in several if entry not in found]
         chosen = _in_order(found, odd, ordered)
-    scales = _scales(entries, chosen, norms, content.tree, wiring, ordered=ordered or layers is not None)
+    scales = _scales(entries, chosen, norms, content.tree, wiring, ordered=ordered)
     chain = [_layer(entry, content.tree, scales.get(entry.path)) for entry in chosen]
+    short = [entry.name for entry in chosen]
+    if len(set(short)) == len(short):
+        chain = [replace(layer, name=name) for layer, name in zip(chain, short, strict=True)]
     chain = with_depthwise_groups(chain)
     gap = first_gap(chain)
     if gap and layers is not None:
         raise InputError(f"{content.path}: layers: {gap}")
     for entry in entries:
-        wiring.ignore(
-            [v.path for v in entry.variables.values() if len(v.shape) == 1],
-            "bias" if entry.weight() else "a vector",
-        )
+        vectors = [v.path for v in entry.variables.values() if len(v.shape) == 1]
+        if "norm" in entry.path and entry not in norms:
+            wiring.leave_out(entry.path, (), "a norm whose factors are not folded")
+        wiring.ignore(vectors, "bias" if entry.weight() else "a vector")
     _follow(wiring, chain)
     return wiring, shapes
 
@@ -117,8 +126,8 @@ def _entries(tree: Tree) -> tuple[list[_Entry], bool]:
             for variable in variables:
                 parent, _, own = variable.path.rpartition("/")
                 inner = parent.rpartition("/")[2]
-                entry = entries.setdefault(parent, _Entry(parent, name if inner in ("", name) else inner))
-                entry.variables[re.sub(r"(_\d+)?(:\d+)?$", "", own) or own] = variable
+                entry = entries.setdefault(parent, _Entry(parent, inner or name))
+                entry.variables[leaf(own)] = variable
         return [*entries.values()], True
     entries = {}
     for path, shape in tree.arrays().items():
@@ -205,7 +214,11 @@ def _fits(order: Sequence[_Entry]) -> bool:
 
 
 def _listing(entries: Sequence[_Entry]) -> str:
-    named = [f"{e.path} {_shape(e)}" for e in entries if e.weight()]
+    named = [
+        (f"{e.path} {_shape(e)}" if e.path.endswith(e.name) else f"{e.name} ({e.path}) {_shape(e)}")
+        for e in entries
+        if e.weight()
+    ]
     more = f" and {len(named) - 40} more" if len(named) > 40 else ""
     return ", ".join(named[:40]) + more
 
@@ -236,7 +249,12 @@ def _scales(
     for norm in norms:
         at = entries.index(norm)
         before = entries[at - 1] if at else None
-        if ordered and before in chosen and _shape(before)[-1] == _length(norm):
+        if (
+            ordered
+            and before is not None
+            and before in chosen
+            and _shape(before)[-1] == _length(norm)
+        ):
             owners[norm.path] = before
     if not owners and len(norms) == sum(len(_shape(entry)) > 2 for entry in chosen):
         convolutions = [entry for entry in chosen if len(_shape(entry)) > 2]
@@ -245,10 +263,9 @@ def _scales(
             owners = {norm.path: conv for norm, conv in pairs}
     scales = {}
     for norm in norms:
-        own = norm.variables
-        values = [own[str(n)] for n in range(len(own))] if "0" in own else []
-        variance = own.get("moving_variance") or values[-1]
-        gamma = own.get("gamma") or (values[0] if len(values) in (3, 4) else None)
+        found = norm.norm()
+        assert found is not None
+        gamma, variance = found
         owner = owners.get(norm.path)
         if owner is None:
             wiring.leave_out(
@@ -286,8 +303,3 @@ def _follow(wiring: Wiring, chain: Sequence[ChainLayer]) -> None:
             signal = wiring.scale(signal, layer.output_scale)
         signal = wiring.activation(signal, homogeneous=None)
     wiring.output(signal)
-
-
-def n_entries(shape: Sequence[int]) -> int:
-    """Entries of an array."""
-    return math.prod(shape)

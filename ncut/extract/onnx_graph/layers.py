@@ -20,6 +20,7 @@ from ncut.extract.onnx_graph.values import (
     Value,
     as_floats,
     checked,
+    filled,
     stored,
     unrepeated,
 )
@@ -43,7 +44,7 @@ def linear(
     node: Node, signal: Signal, weight: Array, position: int, axis: int = -1, name: str = ""
 ) -> Signal:
     """A matrix (n_in, n_out) that is the node's input `position`, applied along an axis."""
-    axis = signal.axis(axis)
+    axis = filled(signal).axis(axis)
     if not signal.terms:
         if signal.shape[axis] != weight.shape[0]:
             raise ModelError(f"it reads {weight.shape[0]} values, but gets {signal.shape[axis]}")
@@ -150,7 +151,7 @@ def _by_group(node: Node, signal: Signal, values: Array, position: int, axis: in
         wide = reshaped(expanded(moved, (*sizes, n_groups, n_in)), (*sizes, n_groups * n_in))
         kernel = np.ascontiguousarray(matrices.transpose(0, 2, 1)).reshape(n_groups * n_out, n_in)
         made = node.wiring.convolution(
-            wide, kernel[:, :, None], (*sizes, n_groups * n_out), axis=-1, groups=n_groups,
+            filled(wide), kernel[:, :, None], (*sizes, n_groups * n_out), axis=-1, groups=n_groups,
             name=name, module=name, parameters=node.parameters(position),
         )  # fmt: skip
     split = reshaped(made, (*sizes, n_groups, n_out))
@@ -355,7 +356,7 @@ def _convolved(node: Node, signal: Signal, weight: Array, position: int) -> Sign
     name = node.layer(position)
     node.ignore(2, "bias")
     return node.wiring.convolution(
-        signal, weight, checked((signal.shape[0], weight.shape[0], *sizes)),
+        filled(signal), weight, checked((signal.shape[0], weight.shape[0], *sizes)),
         name=name, module=name, groups=groups, parameters=node.parameters(position),
     )  # fmt: skip
 
@@ -495,7 +496,7 @@ def _floats(values: Array, ndim: int) -> Array:
 
 def recurrent(node: Node) -> list[Value]:
     """RNN, LSTM and GRU, both directions: (time, batch, features) by default."""
-    signal = node.signal(0)
+    signal = filled(node.signal(0))
     weight, hidden = node.weight(1), node.weight(2)
     if signal.ndim != 3 or weight.ndim != 3 or hidden.ndim != 3:
         raise ModelError(f"it reads a tensor of shape {signal.shape}, expected 3 axes")
@@ -545,7 +546,6 @@ def gather(node: Node) -> Signal:
     data, indices = node.value(0), node.value(1)
     axis = int(node.attributes.get("axis", 0))
     if isinstance(data, Constant):
-        assert isinstance(indices, Signal) or indices.of_shapes
         if data.values.dtype.kind in "OSU" or data.ndim != 2 or axis % data.ndim:
             sizes = list(data.shape)
             sizes[axis : axis + 1 or None] = indices.shape

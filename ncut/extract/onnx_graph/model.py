@@ -289,7 +289,7 @@ class Following:
         self._follow(graph.nodes, values, graph.sources, 0)
         for number, name in enumerate(graph.outputs):
             found = self._value(name, values, graph.sources)
-            if isinstance(found, Signal):
+            if isinstance(found, Signal) and 0 not in found.shape:
                 self.wiring.output(found, "output" if number == 0 else f"output {number}")
 
     def _input_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -517,15 +517,19 @@ class LocatedError(ModelError):
 
 
 def _is_table(node: Node) -> bool:
-    """Whether a node takes rows of a table of weights by numbers that count positions."""
+    """Whether a node takes rows of a table of weights by numbers that count positions.
+
+    Their numbers come from the shape of the data, or an exporter of torch has worked them out.
+    """
     if node.operator != "Gather" or len(node.inputs) < 2:
         return False
     table, indices = node.inputs[:2]
     return (
         isinstance(table, Constant)
         and isinstance(indices, Constant)
-        and indices.of_shapes
+        and (indices.of_shapes or table.parameters[:1] == (f"{node.layer(0)}.weight",))
         and bool(table.parameters)
+        and indices.values.dtype.kind in "iu"
         and table.ndim == 2
         and not table.of_shapes
         and as_floats(table.values[:0]).dtype.kind in "fV"

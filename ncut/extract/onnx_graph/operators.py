@@ -498,11 +498,21 @@ def reduce(node: Node) -> Signal:
         if node.attributes.get("noop_with_empty_axes"):
             return signal
         axes = list(range(signal.ndim))
+    signal = _pooled(node, signal, {signal.axis(axis) for axis in axes})
     made = reduced(signal, axes, keepdim=bool(node.attributes.get("keepdims", 1)))
     if node.operator in ("ReduceSum", "ReduceMean"):
         return made
     same = node.operator in ("ReduceMax", "ReduceMin")
     return node.wiring.activation(made, homogeneous=same)
+
+
+def _pooled(node: Node, signal: Signal, axes: set[int]) -> Signal:
+    """The positions of the model's inputs pooled, as which pixel it is makes no difference."""
+    along = [t for t in signal.terms if any(t.units.shape[axis] > 1 for axis in axes)]
+    if not along or min(axes) < 2 or any(t.group not in node.wiring.inputs for t in along):
+        return signal
+    shape = [1 if axis in axes else n for axis, n in enumerate(signal.shape)]
+    return node.wiring.positions(signal, shape)
 
 
 def chosen(node: Node) -> Signal:

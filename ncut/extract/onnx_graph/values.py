@@ -65,6 +65,13 @@ class Constant:
 Value: TypeAlias = Signal | Constant
 
 
+def filled(signal: Signal) -> Signal:
+    """A signal that weights read, refused where it has no entries."""
+    if 0 in signal.shape:
+        raise ModelError(f"it reads a tensor of shape {signal.shape}, which has no entries")
+    return signal
+
+
 def checked(shape: Sequence[Any]) -> tuple[int, ...]:
     """A signal's shape, refused where it is negative or absurdly large."""
     sizes = tuple(int(size) for size in shape)

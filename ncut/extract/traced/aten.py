@@ -146,12 +146,16 @@ def _scaled(call: Call, signal: Signal, other: Any, *, invert: bool) -> Signal:
         name = call.tracing.parameter(other)
         call.wiring.place([name] if name else [], "a factor of all neurons of a layer")
         factor = abs(float(other))
+        if factor == 0 and not name:
+            return Signal(signal.shape)  # a state that is nothing at first
         usable = math.isfinite(factor) and factor > 0
         return call.wiring.gain(signal, 1 / factor if invert else factor) if usable else signal
     name = call.tracing.parameter(other)
     if not signal.terms:
         return signal
     factors = np.asarray(as_array(other, "its factors"), dtype=np.float64)
+    if not name and not factors.any():
+        return Signal(signal.shape)
     factors = factors.reshape((1,) * (signal.ndim - factors.ndim) + factors.shape)
     if any(n > 1 and not signal.varies(axis) for axis, n in enumerate(factors.shape)):
         factors = compact(Signal(signal.shape, (), factors)).factors  # type: ignore[assignment]
@@ -274,7 +278,7 @@ def _grouped_linear(call: Call, signal: Signal, weight: Any, values: Any, axis: 
         made = call.wiring.convolution(
             wide, kernel[:, :, None], (*wide.shape[:-1], n_groups * n_out),
             name=weight.name, groups=n_groups, axis=-1,
-            parameters=weight.parameters, module=weight.module,
+            parameters=weight.parameters, module=weight.module, on_positions=False,
         )  # fmt: skip
         split = reshaped(made, (*made.shape[:-1], n_groups, n_out))
         result = permuted(split, [split.ndim - 2, *range(split.ndim - 2), split.ndim - 1])
@@ -315,7 +319,7 @@ def _batch_norm(call: Call) -> list[Signal]:
     gamma = None if weight is None else as_array(weight, "its weight")
     name = call.tracing.parameter(weight)
     if training or variance is None or mean is None:
-        kind = "batch norm without running statistics"
+        kind = "data-dependent batch norm"
         return [normalized(call, signal, gamma, name, 1, kind), *_rest(call)]
     if signal.terms:
         factors = normalization_scale(gamma, as_array(variance, "its variance"), float(eps))
@@ -328,14 +332,15 @@ def _batch_norm(call: Call) -> list[Signal]:
 def _layer_norm(call: Call) -> list[Signal]:
     weight = call.arg(2, "weight")
     _note_bias(call, call.arg(3, "bias"))
-    return [_norm_of_last_axes(call, weight, "layer norm"), *_rest(call)]
+    return [norm_of_last_axes(call, weight, "layer norm"), *_rest(call)]
 
 
 def _rms_norm(call: Call) -> list[Signal]:
-    return [_norm_of_last_axes(call, call.arg(2, "weight"), "RMS norm"), *_rest(call)]
+    return [norm_of_last_axes(call, call.arg(2, "weight"), "RMS norm"), *_rest(call)]
 
 
-def _norm_of_last_axes(call: Call, weight: Any, kind: str) -> Signal:
+def norm_of_last_axes(call: Call, weight: Any, kind: str) -> Signal:
+    """Division by a spread that depends on the data, times a weight of the last axes."""
     signal = call.wiring.normalization(call.signal(), kind)
     return signal if weight is None else _scaled(call, signal, weight, invert=False)
 
@@ -528,7 +533,8 @@ def _stack(call: Call) -> Signal:
     tensors, axis = call.arg(0, "tensors"), call.arg(1, "dim", 0)
     signals = [call.tracing.signal_of(t) for t in tensors]
     axis = axis % (signals[0].ndim + 1)
-    return concatenated([_unsqueezed(signal, axis) for signal in signals], axis)
+    # Along the new axis each has its own place, also where all of its neurons lie along others.
+    return concatenated([_unsqueezed(signal, axis) for signal in signals], axis, separate=True)
 
 
 def _unsqueezed(signal: Signal, axis: int) -> Signal:
@@ -678,6 +684,10 @@ def _scatter(call: Call) -> Signal:
 # --- reductions ---------------------------------------------------------------------------------
 
 
+SPREADS = ("mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "norm")
+"""Reductions by which norms divide, where they keep the axis."""
+
+
 def _reduce(call: Call) -> Signal | list[Signal]:
     axes = call.arg(1, "dim")
     if call.function == "linalg_vector_norm":
@@ -689,7 +699,8 @@ def _reduce(call: Call) -> Signal | list[Signal]:
     signal = call.signal(0, "self")
     chosen = list(range(signal.ndim)) if axes in (None, []) else _listed(axes)
     keepdim = len(call.shape) == signal.ndim and signal.ndim > 0
-    result = reduced(signal, chosen, keepdim=keepdim)
+    divides = keepdim and call.function in SPREADS
+    result = reduced(signal, chosen, keepdim=keepdim, divides=divides)
     if call.function in ("mean", "sum"):
         return result
     if call.function in ("amax", "amin", "max", "min"):

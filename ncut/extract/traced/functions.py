@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from ncut.extract.signal import Signal, indexed
+from ncut.extract.traced.aten import norm_of_last_axes
 from ncut.extract.traced.initial import initial_weight
 from ncut.extract.traced.tensor import flat, is_traced
 from ncut.extract.traced.tracing import Call
@@ -129,6 +130,11 @@ def pad(call: Call) -> Any:
     return tensor
 
 
+def rms_norm(call: Call) -> Signal:
+    """`F.rms_norm(input, normalized_shape, weight)`, which may fall apart into products."""
+    return norm_of_last_axes(call, call.arg(2, "weight"), "RMS norm")
+
+
 def local_response_norm(call: Call) -> Signal:
     """`F.local_response_norm`: division by what neighbouring channels are."""
     return call.wiring.normalization(call.signal(), "local response norm")
@@ -150,6 +156,7 @@ FUNCTIONS: dict[Any, Function] = {
     F.lp_pool2d: Function(lp_pool(F.avg_pool2d)),
     F.lp_pool3d: Function(lp_pool(F.avg_pool3d)),
     F.pad: Function(pad),
+    F.rms_norm: Function(rms_norm),
     F.local_response_norm: Function(local_response_norm),
     torch._C._nn.linear: Function(linear),
 }

@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from ncut.errors import InputError, ModelError
 from ncut.extract.modules import unwrapped
+from ncut.extract.traced import aten, functions, layers
 from ncut.extract.traced.inputs import Inputs, given, guesses, names
 from ncut.extract.traced.rules import Rules
 from ncut.extract.traced.tensor import is_traced
@@ -57,7 +58,16 @@ def read_module(
     name = type(module).__name__
     _check(module, name)
     candidates = guesses(module) if example_inputs is None else iter([given(example_inputs)])
-    rules = Rules(unknown)
+    rules = Rules(
+        modules=layers.MODULES,
+        functions=functions.FUNCTIONS,
+        operations=aten.OPERATIONS,
+        pointwise=aten.pointwise,
+        early=aten.EARLY,
+        keeps_shape=aten.KEEPS_SHAPE,
+        batch_norms=aten.BATCH_NORMS,
+        guess=unknown == "elementwise",
+    )
     failure: Exception | None = None
     n_tried = 0
     for inputs in candidates:

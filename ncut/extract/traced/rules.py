@@ -3,49 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ncut.extract.registry import declared
-from ncut.extract.signal import Signal
 from ncut.extract.traced.tensor import flat, is_traced
-from ncut.extract.traced.tracing import Call
 
-Rule: TypeAlias = Callable[[Call], "Signal | list[Signal] | Any"]
+Rule: TypeAlias = Callable[[Any], Any]
+"""Gets a `Call`; returns the signal of the result, a list of them, or what the call returns."""
 
 
+@dataclass(frozen=True, slots=True)
 class Rules:
     """The rules of torch's own operations, and those that the user declared.
 
     Attributes
     ----------
-    guess : bool
-        Whether an unknown operation is taken as a function of each entry alone.
+    modules, functions, operations : mapping
+        Rules by class, by function, by name in ATen.
+    pointwise : callable
+        The rule of an operation that has none of its own, if it is known to be pointwise.
     early : mapping from str to Rule
         Operations that are followed without working out shapes first.
     keeps_shape : set of str
         Operations whose result is like their first argument.
     batch_norms : set of str
         Batch norms, whose first result is like their first argument, and the others empty.
+    guess : bool
+        Whether an unknown operation is taken as a function of each entry alone.
     """
 
-    def __init__(self, unknown: str = "error") -> None:
-        from ncut.extract.traced import aten, functions, layers
-
-        self.guess = unknown == "elementwise"
-        self.early: Mapping[str, Rule] = aten.EARLY
-        self.keeps_shape = aten.KEEPS_SHAPE
-        self.batch_norms = aten.BATCH_NORMS
-        self._operations = aten.OPERATIONS
-        self._functions = functions.FUNCTIONS
-        self._modules = layers.MODULES
-        self._pointwise = aten.pointwise
+    modules: Mapping[Any, Rule]
+    functions: Mapping[Any, Any]
+    operations: Mapping[str, Rule]
+    pointwise: Callable[[Any], Rule | None]
+    early: Mapping[str, Rule]
+    keeps_shape: set[str]
+    batch_norms: set[str]
+    guess: bool = False
 
     def module(self, module: Any) -> Rule | None:
         """The rule of a module that is followed as a whole, by its class."""
         for cls in type(module).__mro__:
             if cls in declared:
                 return _with_module(declared[cls], module)
-            rule = self._modules.get(cls)
+            rule = self.modules.get(cls)
             if rule is not None:
                 # A class that changes the forward pass is no longer what it inherits from.
                 forward: Any = cls.forward  # type: ignore[attr-defined]
@@ -60,7 +62,7 @@ class Rules:
             if function in declared:
                 traced = any(is_traced(value) for value in flat(args, kwargs))
                 return declared[function] if traced else None
-            rule = self._functions.get(function)
+            rule = self.functions.get(function)
         except TypeError:  # not hashable
             return None
         return rule if rule and rule.applies(args, kwargs) else None
@@ -70,12 +72,12 @@ class Rules:
         name = operation._schema.name
         if name in declared:
             return declared[name]
-        rule = self._operations.get(name.removeprefix("aten::"))
-        return rule or self._pointwise(operation)
+        rule = self.operations.get(name.removeprefix("aten::"))
+        return rule or self.pointwise(operation)
 
 
 def _with_module(rule: Rule, module: Any) -> Rule:
-    def run(call: Call) -> Any:
+    def run(call: Any) -> Any:
         return rule(call.of(module))
 
     return run

@@ -20,6 +20,7 @@ class Traced(torch.Tensor):
     meta: torch.Tensor
     signal: Signal
     tracing: Any
+    version: int = 0
 
     @staticmethod
     def __new__(cls, meta: torch.Tensor, signal: Signal, tracing: Any) -> Traced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -150,6 +151,8 @@ class Tracing:
             self._parameters.setdefault(_storage(value), []).append(span)
         self._stack: list[tuple[str, nn.Module]] = []
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._n_writes = 0
+        self._written: dict[int, tuple[Any, list[tuple[int, NDArray[np.int64], str]]]] = {}
 
     # --- running ----------------------------------------------------------------------------
 
@@ -159,7 +162,11 @@ class Tracing:
         original = nn.Module.__call__
         fast_path = torch.backends.mha.get_fastpath_enabled()
 
+        ours = threading.get_ident()
+
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != ours:  # a model that somebody else runs meanwhile
+                return original(module, *args, **kwargs)
             return self._call_module(module, args, kwargs)
 
         nn.Module.__call__ = call  # type: ignore[method-assign]
@@ -177,6 +184,7 @@ class Tracing:
         early = self.rules.early.get(name)
         if early is not None:
             return early(Call(self, name, args, kwargs))
+        self._check_up_to_date(args, kwargs)
         meta = self._on_meta(operation, name, args, kwargs)
         results = list(meta) if isinstance(meta, list | tuple) else [meta]
         shapes = [tuple(m.shape) for m in results if isinstance(m, torch.Tensor)]
@@ -186,13 +194,18 @@ class Tracing:
             return _write(call, signals)
         made = iter([signals] * len(shapes) if isinstance(signals, Signal) else signals)
         wrapped = [self.wrap(m, next(made)) if isinstance(m, torch.Tensor) else m for m in results]
+        if self._written:
+            newest = max(value.version for value in flat(args, kwargs) if is_traced(value))
+            for value in wrapped:
+                if is_traced(value):
+                    value.version = newest
         return type(meta)(wrapped) if isinstance(meta, list | tuple) else wrapped[0]
 
     def _on_meta(
         self, operation: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """The operation's result without data, which tells its shapes."""
-        first = args[0] if args else None
+        first: Any = args[0] if args else None
         if is_traced(first):
             # What torch works out in Python for a batch norm or a sum takes longer than the rest.
             if name in self.rules.keeps_shape:
@@ -200,16 +213,42 @@ class Tracing:
             if name in self.rules.batch_norms and not kwargs:
                 nothing = torch.empty(0, device="meta")
                 return torch.empty_like(first.meta), nothing, nothing
-            other = args[1] if len(args) > 1 else None
+            other: Any = args[1] if len(args) > 1 else None
             same = is_traced(other) and other.shape == first.shape and other.dtype == first.dtype
             if name in ("add", "add_", "mul") and same:
                 return torch.empty_like(first.meta)
+        if name == "index":
+            # How many entries a mask chooses is not known on the device "meta".
+            args = (first, _without_masks(args[1]), *args[2:])
         return operation(*tree_map(self._to_meta, args), **tree_map(self._to_meta, dict(kwargs)))
 
     def wrap(self, meta: torch.Tensor, signal: Signal) -> Traced:
         """A tensor of the forward pass."""
         assert tuple(meta.shape) == signal.shape, (tuple(meta.shape), signal.shape)
         return Traced(meta, signal, self)
+
+    def wrote(self, operation: str, target: Traced) -> None:
+        """Note that an operation put other neurons into a tensor's place in memory.
+
+        Tensors that had been made before see them too, but their signals do not tell.
+        """
+        self._n_writes += 1
+        target.version = self._n_writes
+        storage = target.meta.untyped_storage()
+        written = self._written.setdefault(storage._cdata, (storage, []))[1]
+        written.append((self._n_writes, _memory(target.meta), self.place(operation)))
+
+    def _check_up_to_date(self, args: Any, kwargs: Any) -> None:
+        for value in flat(args, kwargs) if self._written else ():
+            if not is_traced(value):
+                continue
+            written = self._written.get(value.meta.untyped_storage()._cdata, (None, []))[1]
+            for version, memory, place in written:
+                if version > value.version and np.isin(_memory(value.meta), memory).any():
+                    raise ModelError(
+                        f"{place}: it writes into a part of a tensor; build the tensor with "
+                        "torch.cat or torch.stack instead"
+                    )
 
     def made(self, signal: Signal, like: torch.Tensor) -> Traced:
         """A new tensor of the type of `like`."""
@@ -276,7 +315,8 @@ class Tracing:
         try:
             rule = self.rules.operation(operation)
             if rule is not None:
-                return rule(call)
+                followed: Signal | list[Signal] = rule(call)
+                return followed
             if self.rules.guess:
                 return self._guessed(call)
         except (ModelError, InputError) as error:
@@ -301,6 +341,7 @@ class Tracing:
         try:
             rule = self.rules.module(module)
             if rule is not None and any(is_traced(value) for value in flat(args, kwargs)):
+                self._check_up_to_date(args, kwargs)
                 signal = rule(Call(self, type(module).__name__, args, kwargs))
                 if not isinstance(signal, Signal):
                     return signal
@@ -324,6 +365,7 @@ class Tracing:
         self, rule: Callable[[Call], Any], name: str, args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """Follow a function that has a rule of its own."""
+        self._check_up_to_date(args, kwargs)
         try:
             result = rule(Call(self, name, args, kwargs))
         except (ModelError, InputError) as error:
@@ -394,13 +436,8 @@ def _write(call: Call, signals: Signal | list[Signal]) -> Any:
     if isinstance(target, list | tuple):
         target = target[0]
     if is_traced(target):
-        base = target.meta._base
-        in_part = base is not None and base.numel() != target.meta.numel()
-        if in_part and not all(_is_among(term, target.signal.terms) for term in signal.terms):
-            raise ModelError(
-                f"{call.tracing.place(call.function)}: it writes into a part of a tensor; "
-                "build the tensor with torch.cat or torch.stack instead"
-            )
+        if not all(_is_among(term, target.signal.terms) for term in signal.terms):
+            call.tracing.wrote(call.function, target)
         target.signal = signal
         return target
     if signal.terms:
@@ -417,6 +454,25 @@ def _is_among(term: Term, terms: Sequence[Term]) -> bool:
         term.group is other.group and bool((np.equal(term.units, other.units)).all())
         for other in terms
     )
+
+
+def _without_masks(indices: Any) -> list[Any]:
+    """Indices with the positions that masks choose in their place."""
+    found: list[Any] = []
+    for index in indices:
+        is_mask = isinstance(index, torch.Tensor) and index.dtype == torch.bool
+        known = is_mask and not is_traced(index)
+        found += [*index.nonzero().unbind(1)] if known else [index]
+    return found
+
+
+def _memory(meta: torch.Tensor) -> NDArray[np.int64]:
+    """Where a tensor's entries lie in its storage."""
+    places: NDArray[np.int64] = np.array([meta.storage_offset()])
+    for size, stride in zip(meta.shape, meta.stride(), strict=True):
+        if stride:
+            places = (places[:, None] + np.arange(size) * stride).ravel()
+    return places
 
 
 def _storage(tensor: torch.Tensor) -> int:
