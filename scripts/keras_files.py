@@ -175,7 +175,7 @@ def attention(keras: Any) -> Any:
     x = keras.Input((5, 6))
     y = L.Dense(6)(x)
     z = L.MultiHeadAttention(2, 3)(y, y)
-    return keras.Model(x, L.EinsumDense("abc,cd->abd", output_shape=(None, 4))(z))
+    return keras.Model(x, L.EinsumDense("btc,cd->btd", output_shape=(None, 4))(z))
 
 
 @model()

@@ -21,6 +21,7 @@ from ncut.types import Block, Initial, Parameter
 
 if TYPE_CHECKING:
     from ncut.extract.signal import Group
+    from ncut.types import Weights
 
 Scope = Literal["paper", "all"]
 
@@ -102,12 +103,13 @@ def assemble(
     if not layout.edges:
         raise InputError(prefix + _too_short(weighted, convolutional))
     layout.edges = [*_with_weights(layout, wiring)] if _branches(wiring) else layout.edges
-    layout.edges = [edges for edges in layout.edges if not _joins_nothing(edges, wiring)]
+    joining: list[Edges] = []
     graph = build_graph(
         [(layer.name, layer.size) for layer in layout.layers],
-        ((edges.source, edges.target, edges.weights(), edges.label) for edges in layout.edges),
+        _joining_blocks(layout, wiring, joining),
         name=name,
     )
+    layout.edges = joining
     wiring.finish()
     for operation in weighted:
         _note_left_out(wiring, operation, kept, unread, layout, convolutional)
@@ -174,15 +176,32 @@ def _with_weights(layout: Layout, wiring: Wiring) -> Iterator[Edges]:
             yield edges
 
 
-def _joins_nothing(edges: Edges, wiring: Wiring) -> bool:
-    """Whether weights within a layer join no two neurons, as those of a single hidden unit."""
-    if edges.source != edges.target or edges.label == edges.operation.name:
-        return False
-    weights: Any = edges.weights()
-    found = weights.any() if isinstance(weights, np.ndarray) else weights.nnz
-    if not found:
-        wiring.leave_out(edges.label, weights.shape, "no weights between different neurons")
-    return not found
+def _joining_blocks(
+    layout: Layout, wiring: Wiring, joining: list[Edges]
+) -> Iterator[tuple[int, int, Weights, str]]:
+    """The blocks of edges, those without any left out where the graph does not fall apart there.
+
+    Weights within a layer may join no two neurons, as those of a single hidden unit or of a
+    depthwise kernel on a residual stream; a norm's factors may all begin as zeros.
+    """
+    branches = _branches(wiring)
+    empty: dict[str, tuple[Edges, tuple[int, ...]]] = {}
+    for edges in layout.edges:
+        weights: Any = edges.weights()
+        within = edges.source == edges.target
+        if branches or within:
+            values = weights if isinstance(weights, np.ndarray) else weights.data
+            if not (values[:1].any() or values.any()):
+                empty[edges.label] = (edges, weights.shape)
+                continue
+        joining.append(edges)
+        yield edges.source, edges.target, weights, edges.label
+    labels = {edges.label for edges in joining}
+    for label, (edges, shape) in empty.items():
+        if label not in labels:
+            within = edges.source == edges.target
+            why = "no weights between different neurons" if within else "all its weights are zero"
+            wiring.leave_out(label, shape, why)
 
 
 def _note_left_out(

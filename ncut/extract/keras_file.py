@@ -15,6 +15,11 @@ from ncut.extract.wiring import Wiring
 
 Shapes = dict[str, tuple[int, ...]]
 
+_MISREAD = (
+    *(OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(OverflowError, MemoryError),
+)
+
 
 def read_keras(
     path: Path,
@@ -67,10 +72,17 @@ def read_keras(
             return _read_model(content, residual, unknown == "elementwise")
         except RecursionError as error:
             raise ModelError(f"{path}: its models are nested too deep") from error
+        except InputError:
+            raise
         except ModelError as error:
             if str(path) in str(error):
                 raise
             raise ModelError(f"{path}: {error}") from error
+        except _MISREAD as error:
+            # Settings of a wrong type, groups that HDF5 cannot read: the file is to blame.
+            raise ModelError(
+                f"{path}: not as Keras writes it, or damaged: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _read_model(content: Content, residual: str | None, guess: bool) -> tuple[Wiring, Shapes]:

@@ -28,6 +28,7 @@ from ncut.extract.signal import (
     compact,
     expanded,
     joined,
+    reduced,
     times,
 )
 from ncut.types import LeftOut
@@ -297,6 +298,13 @@ class Wiring:
         if not any(size > 1 for term in signal.terms for size in term.units.shape):
             return self.activation(signal, homogeneous=False)
         kept = tuple(term for term in signal.terms if term.units.shape[signal.axis(axis)] > 1)
+        if kept and any(
+            not _is_in(t, kept) and any(n > 1 for n in t.units.shape) for t in signal.terms
+        ):
+            # Channels compared with channels: what is mixed by the shares passes, these do not.
+            self.attends = True
+            self.joined |= {term.group for term in signal.terms}
+            kept = ()
         return self.activation(replace(signal, terms=kept), homogeneous=False)
 
     def positions(self, signal: Signal, shape: Sequence[int], *, axis: int = 1) -> Signal:
@@ -372,6 +380,11 @@ class Wiring:
             left = [t.map(lambda a: a.take([0], axis=-2)[..., 0, :]) for t in ends]
             right = [t.map(lambda a: a.take([0], axis=-1)[..., 0]) for t in starts]
             self._join(name, (*batch, inner), left, right)
+        elif starts:
+            # Neurons are mixed by shares that the data give them: each result has all of them.
+            starts, second = [], reduced(second, [-2], keepdim=True)
+        elif ends:
+            ends, first = [], reduced(first, [-1], keepdim=True)
         passed = [t.map(lambda a: a.take([0], axis=-1)) for t in first.terms if not _is_in(t, ends)]
         passed += [
             t.map(lambda a: a.take([0], axis=-2)) for t in second.terms if not _is_in(t, starts)

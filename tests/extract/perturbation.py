@@ -32,7 +32,7 @@ READERS = (
 TOLERANCE = 1e-11
 
 
-# --- operations that hide changes, or spread them to all channels ----------------------------------
+# --- operations that hide changes, or spread them to all channels ---------------------------------
 
 
 def _leaky(x: Any, *_: Any, **__: Any) -> Any:
@@ -108,10 +108,7 @@ class Inert(TorchDispatchMode):
         if plain not in REPLACED:
             return func(*args, **kwargs)
         rule = REPLACED[plain]
-        if rule is None:
-            result = torch.ones_like(func(*args, **kwargs))
-        else:
-            result = rule(*args, **kwargs)
+        result = torch.ones_like(func(*args, **kwargs)) if rule is None else rule(*args, **kwargs)
         return args[0].copy_(result) if plain != name else result
 
 
@@ -219,7 +216,8 @@ def check(
                 ours = expected[reader.layer]
                 theirs = changed[reader.layer]
                 outcome.n_edges += int(np.count_nonzero(ours))
-                where = f"{origin.module}[{vertex}] -> {reader.module} ({graph.layers[reader.layer].name})"
+                layer = graph.layers[reader.layer].name
+                where = f"{origin.module}[{vertex}] -> {reader.module} ({layer})"
                 if reader is origin:
                     continue
                 for wrong, kind in (
@@ -324,7 +322,7 @@ class _Watch:
             reader = self.by_call.get(key)
             if reader is None:
                 continue
-            axis, per = self.channels(reader, before)
+            axis, _per = self.channels(reader, before)
             differs = (read[key] - before).abs() > TOLERANCE * before.abs().max()
             by_vertex = differs.movedim(axis, 0).reshape(reader.size, -1)
             result[reader.layer] = by_vertex.any(dim=1).numpy()

@@ -11,15 +11,14 @@ import itertools
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from ncut.extract import read_graph
 
 torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
+import perturbation  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
-
-import perturbation  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -686,7 +685,7 @@ def resnet_counts(stages, wide):
     i = 64
     for stage, n in enumerate(stages):
         w = 64 * 2**stage
-        for at in range(n):
+        for _at in range(n):
             out = wide * w
             projected = i != out
             read(i, times=2 if projected else 1)

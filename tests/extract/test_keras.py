@@ -178,6 +178,22 @@ def test_nothing_of_keras_is_imported() -> None:
     assert not {"keras", "tensorflow", "tf_keras"} & sys.modules.keys()
 
 
+def test_a_layer_stands_elsewhere_under_its_name(tmp_path: Path) -> None:
+    path = sequential(tmp_path / "m.keras", [3], *SMALL)
+    with zipfile.ZipFile(path) as archive:
+        archive.extract("model.weights.h5", tmp_path)
+        config = archive.read("config.json").decode()
+    with h5py.File(tmp_path / "model.weights.h5", "a") as file:
+        for place, name in (("dense", "l0"), ("dense_1", "l1")):
+            file[f"layers/{place}/vars"].attrs["name"] = name
+        file.move("layers/dense", "layers/aside")
+        file.move("layers/dense_1", "layers/dense")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", config)
+        archive.write(tmp_path / "model.weights.h5", "model.weights.h5")
+    assert [layer.size for layer in graph_of(path).layers] == [3, 4, 2]
+
+
 # --- weights alone ------------------------------------------------------------------------------
 
 
@@ -317,6 +333,7 @@ def test_names_of_classes_in_paths(name: str, expected: str) -> None:
         (layer("RMSNormalization", 2 * np.ones(4)), False),
         (layer("GroupNormalization", 2 * np.ones(4), np.ones(4), groups=2), False),
         (layer("Rescaling", scale=2.0), True),
+        (layer("LayerScale", 2 * np.ones(4)), True),
         (layer("Normalization", np.ones(4), np.full(4, 0.25), 3), True),
         (layer("Normalization", mean=[[0.0] * 4], variance=[[0.25] * 4]), True),
         (

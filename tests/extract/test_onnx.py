@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from ncut.errors import InputError, MissingExtraError, ModelError
 from ncut.extract import read_graph
+from ncut.extract import wiring as wiring_module
 from ncut.extract.assemble import assemble
 from ncut.extract.magnitudes import of_weight
 from ncut.extract.onnx_graph.model import in_order
 from ncut.extract.onnx_graph.node import path_of
+from ncut.extract.onnx_graph.shapes import window
 from ncut.extract.onnx_model import read_onnx
 from ncut.extract.signal import NOTHING
 
@@ -588,6 +591,33 @@ def scaled_by_einsum(net, x):
     return net("Reshape", scaled, [6, 8])
 
 
+def chosen_entries(net, x):
+    return net("GatherND", x, np.array([[0, 1], [1, 2]]))
+
+
+def replaced_entries(net, x):
+    kept = net("ScatterND", x, np.array([[0, 1], [1, 2]]), np.ones((2, 8), "f4"))
+    return net("Mul", kept, np.ones(8, "f4"))
+
+
+def bilinear(net, x):
+    other = net.linear(x, 8, 8)
+    return net("Einsum", x, other, equation="btd,btd->btd")
+
+
+def with_sum_over_time(net, x):
+    return net.layer("Einsum", x, sparse_weights(8, 4), -1, equation="btd,dz")
+
+
+def padded_by_ones(net, x):
+    return net("Pad", x, [0, 1, 0, 0, 0, 0], np.float32(1))
+
+
+def with_its_size(net, x):
+    whole = net("Reshape", x, net("Unsqueeze", net("Size", x), [0]))
+    return net("Reshape", whole, [2, 3, 8])
+
+
 # Nodes on a tensor of shape (2, 3, 8), which lead to one of the width given.
 FEATURES = {
     "Flatten": (one("Flatten"), 24),
@@ -602,6 +632,17 @@ FEATURES = {
     "Einsum": (by_einsum, 4),
     "Einsum of factors": (scaled_by_einsum, 8),
     "Pow": (one("Pow", np.float32(3)), 8),
+    "GatherND": (chosen_entries, 8),
+    "ScatterND": (replaced_entries, 8),
+    "Einsum of entries": (bilinear, 8),
+    "Einsum without results": (with_sum_over_time, 4),
+    "Pad by ones": (padded_by_ones, 8),
+    "Size": (with_its_size, 8),
+    "Gather of time by rows": (one("Gather", [[0, 1], [2, 2]], axis=1), 8),
+    "Where with infinities": (
+        lambda net, x: net("Where", np.array([[True], [False], [True]]), x, np.float32(-1e9)),
+        8,
+    ),
     "CumSum of time": (one("CumSum", np.array(1)), 8),
     "TopK of time": (lambda net, x: net("TopK", x, [2], axis=1, n=2)[0], 8),
 }
@@ -614,6 +655,241 @@ def test_sequences_as_the_model_treats_them(tmp_path, case):
     x = net.linear(net.input((2, 3, 5)), 5, 8)
     y = net.linear(nodes(net, x), width, 5)
     check_function(net, y, tmp_path)
+
+
+# The same in older versions of the operators, whose settings are attributes.
+OLDER = {
+    "Slice": (9, one("Slice", starts=[1], ends=[2**31 - 1], axes=[1]), 5),
+    "Pad": (10, one("Pad", pads=[0, 1, 1, 0, 0, 0, 0, 1]), 7),
+    "Split": (11, lambda net, x: net("Split", x, axis=1, split=[2, 4], n=2)[1], 4),
+    "equal Split": (11, lambda net, x: net("Split", x, axis=1, n=2)[0], 3),
+    "ReduceMean": (11, one("ReduceMean", axes=[2, 3]), 6),
+    "Upsample": (9, one("Upsample", np.array([1, 1, 2, 2], "f4")), 6),
+    "Squeeze": (
+        11,
+        lambda net, x: net("Squeeze", net("Unsqueeze", x, axes=[1, 4]), axes=[1, 4]),
+        6,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OLDER)
+def test_older_versions_of_operators(tmp_path, case):
+    opset, nodes, n_channels = OLDER[case]
+    net = Net(opset)
+    x = net.conv(net.input((2, 2, 4, 4)), 2, 6)
+    y = net.conv(nodes(net, x), n_channels, 5)
+    check_function(net, y, tmp_path)
+
+
+def test_the_oldest_way_to_broadcast(tmp_path):
+    net = Net(6)
+    kernel, bias = weights(4, 3, 1, 1), weights(4)
+    x = net("Conv", net.input((1, 3, 5, 5)), net.array(kernel, "a.weight"))
+    x = net("Mul", net("Add", x, bias, broadcast=1, axis=1), FACTORS, broadcast=1, axis=1)
+    second = weights(2, 4, 1, 1)
+    y = net("Conv", x, net.array(second, "b.weight"))
+    graph = graph_of(net.proto(y), tmp_path)
+    chain_of(graph, kernel[:, :, 0, 0].T * FACTORS, second[:, :, 0, 0].T)
+
+
+NORMS = {
+    "InstanceNormalization": lambda net, x: net("InstanceNormalization", x, FACTORS, FACTORS),
+    "GroupNormalization": lambda net, x: net(
+        "GroupNormalization", x, FACTORS, FACTORS, num_groups=2
+    ),
+    "BatchNormalization by the batch": lambda net, x: net(
+        "BatchNormalization", x, *[FACTORS] * 4, training_mode=1, n=3
+    )[0],
+    "group norm by hand": lambda net, x: group_norm_by_hand(net, x),
+    "LRN": lambda net, x: net("Mul", net("LRN", x, size=3), FACTORS.reshape(4, 1, 1)),
+    "unit norm": lambda net, x: net(
+        "Mul", FACTORS.reshape(4, 1, 1), net("LpNormalization", x, axis=1)
+    ),
+}
+
+
+def group_norm_by_hand(net, x):
+    ones = np.ones(2, np.float32)
+    flat = net("InstanceNormalization", net("Reshape", x, [0, 2, -1]), ones, ones)
+    back = net("Reshape", flat, net("Shape", x))
+    scaled = net("Mul", back, FACTORS.reshape(4, 1, 1))
+    return net("Add", scaled, FACTORS.reshape(4, 1, 1))
+
+
+@pytest.mark.parametrize("case", NORMS)
+def test_norms_of_channels(tmp_path, case):
+    net = Net(21)
+    kernels = weights(4, 3, 1, 1), weights(2, 4, 1, 1)
+    x = net("Conv", net.input((1, 3, 5, 5)), net.array(kernels[0], "a.weight"))
+    y = net("Conv", NORMS[case](net, x), net.array(kernels[1], "b.weight"))
+    graph = graph_of(net.proto(y), tmp_path)
+    chain_of(graph, kernels[0][:, :, 0, 0].T * FACTORS, kernels[1][:, :, 0, 0].T)
+    assert "norm" in graph.left_out[0].name
+
+
+def attention_by_hand(net, q, k, v, shared=1):
+    q, k, v = (
+        net("Transpose", net("Reshape", x, [0, 0, -1, 2]), perm=[0, 2, 1, 3]) for x in (q, k, v)
+    )
+    if shared > 1:
+        k, v = (
+            net(
+                "Reshape",
+                net("Expand", net("Unsqueeze", x, [2]), [1, 1, shared, 1, 1]),
+                [0, -1, 5, 2],
+            )
+            for x in (k, v)
+        )
+    scores = net("Mul", net("MatMul", q, net("Transpose", k, perm=[0, 1, 3, 2])), np.float32(0.7))
+    mixed = net("MatMul", net("Softmax", scores), v)
+    return net("Reshape", net("Transpose", mixed, perm=[0, 2, 1, 3]), [0, 0, -1])
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+def test_attention_is_what_it_is_by_hand(tmp_path, shared):
+    matrices = [weights(6, n) for n in (4, 4 // shared, 4 // shared)] + [weights(4, 6)]
+    graphs = []
+    for whole in (False, True):
+        net = Net(23)
+        x = net.input((2, 5, 6))
+        q, k, v = (net.layer("MatMul", x, w, -1) for w in matrices[:3])
+        if whole:
+            heads = {"q_num_heads": 2, "kv_num_heads": 2 // shared}
+            mixed = net("Attention", q, k, v, **heads)
+        else:
+            mixed = attention_by_hand(net, q, k, v, shared)
+        y = net("Add", x, net.layer("MatMul", mixed, matrices[3], -1))
+        graphs.append(graph_of(net.proto(y), tmp_path))
+    assert layers_of(graphs[0]) == layers_of(graphs[1])
+    assert_allclose(graphs[0].adjacency.toarray(), graphs[1].adjacency.toarray())
+    assert graphs[0].adjacency.nnz
+
+
+def test_contributed_operators(tmp_path):
+    def middle(net, x):
+        x = net("BiasGelu", x, weights(4), domain="com.microsoft")
+        return net("QuickGelu", net("FastGelu", x, domain="com.microsoft"), domain="com.microsoft")
+
+    graph, first, second = between(tmp_path, middle)
+    chain_of(graph, first, second)
+    net = Net()
+    first, second = weights(3, 4), weights(2, 4)
+    x = net("FusedMatMul", net.input((2, 3)), net.array(first, "a.weight"), domain="com.microsoft")
+    skipped = net(
+        "SkipLayerNormalization", x, x, FACTORS, FACTORS, domain="com.microsoft", epsilon=1e-5
+    )
+    y = net("FusedMatMul", skipped, net.array(second, "b.weight"), transB=1, alpha=0.5,
+            domain="com.microsoft")  # fmt: skip
+    graph = graph_of(net.proto(y), tmp_path, residual="readers")
+    chain_of(graph, first * FACTORS, 0.5 * second.T)
+
+
+def test_many_equal_columns_are_one(monkeypatch):
+    few = RNG.integers(0, 9, size=(5, 30))
+    units = few[:, RNG.integers(0, 30, size=3000)]
+    scale = RNG.random((5, 3000))
+    fast = wiring_module._distinct(units, scale)
+    monkeypatch.setattr(wiring_module, "MANY_COLUMNS", 10**9)
+    for ours, expected in zip(fast, wiring_module._distinct(units, scale), strict=True):
+        assert_array_equal(ours, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_shapes_of_windows(data):
+    op = data.draw(st.sampled_from(["MaxPool", "AveragePool", "Conv", "ConvTranspose"]))
+    kernel, strides, dilations = (
+        [data.draw(st.integers(1, most)) for _ in range(2)] for most in (3, 3, 2)
+    )
+    auto = data.draw(st.sampled_from(["NOTSET", "VALID", "SAME_UPPER"]))
+    how = {"kernel_shape": kernel, "strides": strides, "auto_pad": auto}
+    if auto == "NOTSET":
+        how |= {"pads": [data.draw(st.integers(0, n - 1)) for n in kernel * 2]}
+        how |= {"dilations": dilations}
+    if "Pool" in op:
+        how["ceil_mode"] = data.draw(st.integers(0, 1)) if auto == "NOTSET" else 0
+    net = Net(22)
+    sizes = [data.draw(st.integers(6, 12)) for _ in range(2)]
+    more = [np.ones((3, 3, *kernel), "f4")] if "Conv" in op else []
+    y = net(op, net.input((1, 3, *sizes)), *more, **how)
+    proto = onnx.shape_inference.infer_shapes(net.proto(y), strict_mode=True)
+    dims = [d.dim_value for d in proto.graph.output[0].type.tensor_type.shape.dim]
+    moves = window(SimpleNamespace(attributes=how), 2)
+    got = moves.before(sizes, [0, 0]) if op == "ConvTranspose" else moves.after(sizes)
+    assert got == dims[2:]
+
+
+def test_matrices_that_share_their_inputs(tmp_path):
+    net = Net()
+    first, experts, last = weights(3, 4), weights(2, 4, 5), weights(5, 2)
+    x = net.layer("MatMul", net.input((6, 3)), first, -1)
+    x = net("MatMul", net("Unsqueeze", x, [0]), net.array(experts, "experts"))
+    y = net.layer("MatMul", net("ReduceSum", x, [0], keepdims=0), last, -1)
+    graph = graph_of(net.proto(y), tmp_path)
+    assert [layer.size for layer in graph.layers] == [3, 4, 5, 2]
+    both = np.abs(experts).sum(axis=0)
+    assert_allclose(graph.adjacency.toarray()[3:7, 7:12], both, rtol=1e-6)
+
+
+def test_a_sum_in_gemm(tmp_path):
+    matrices = weights(3, 4), weights(4, 4), weights(4, 3)
+    graphs = []
+    for whole in (False, True):
+        net = Net()
+        x = net.layer("MatMul", net.input((2, 3)), matrices[0], -1)
+        w = net.array(matrices[1], "w1.weight")
+        if whole:
+            y = net("Gemm", x, w, x, beta=0.5)
+        else:
+            y = net("Add", net("Gemm", x, w), net("Mul", x, np.float32(0.5)))
+        y = net("MatMul", y, net.array(matrices[2], "w2.weight"))
+        graphs.append(graph_of(net.proto(y), tmp_path).adjacency.toarray())
+    assert_allclose(*graphs)
+
+
+def test_positions_chosen_by_the_data(tmp_path):
+    net = Net()
+    matrices = weights(3, 4), weights(4, 2)
+    x = net.layer("MatMul", net.input((2, 5, 3)), matrices[0], -1)
+    best = net("ArgMax", net("ReduceMean", x, [2], keepdims=0), axis=1, keepdims=0)
+    y = net.layer("MatMul", net("Gather", x, best, axis=1), matrices[1], -1)
+    assert_allclose(blocks_of(graph_of(net.proto(y), tmp_path))[1], np.abs(matrices[1]))
+    y = net.layer("MatMul", net("Gather", x, best, axis=2), weights(2, 2), -1)
+    with pytest.raises(ModelError, match="chooses neurons by an index that depends on the data"):
+        graph_of(net.proto(y), tmp_path)
+
+
+def test_integer_convolution(tmp_path):
+    net = Net()
+    kernel = RNG.integers(0, 255, size=(4, 3, 2, 2)).astype(np.uint8)
+    q, scale, zero = net("DynamicQuantizeLinear", net.input((1, 3, 6, 6)), n=3)
+    x = net("Cast", net("ConvInteger", q, kernel, zero, np.uint8(128)), to=1)
+    x = net("Mul", x, net("Mul", scale, np.float32(0.5)))
+    second = weights(2, 4, 1, 1)
+    graph = graph_of(net.proto(net("Conv", x, net.array(second, "b.weight"))), tmp_path)
+    first = np.abs(kernel.astype(float) - 128).sum(axis=(2, 3)).T * 0.5
+    chain_of(graph, first, second[:, :, 0, 0].T)
+
+
+@pytest.mark.parametrize("op", ["Scaler", "ArrayFeatureExtractor"])
+def test_features_of_pipelines(tmp_path, op):
+    net = Net()
+    first, second = weights(3, 4), weights(4, 2)
+    x = net.input((2, 3))
+    if op == "Scaler":
+        x = net(op, x, scale=[1.0, 2.0, 3.0], offset=[0.0], domain="ai.onnx.ml")
+        expected = first * np.array([[1], [2], [3]])
+    else:
+        before = weights(3, 3)
+        x = net(op, net.layer("MatMul", x, before, -1), [2, 0, 1], domain="ai.onnx.ml")
+        expected = first
+    y = net.layer("MatMul", net.layer("MatMul", x, first, -1), second, -1)
+    got = blocks_of(graph_of(net.proto(y), tmp_path))
+    assert_allclose(got[-2], np.abs(expected), rtol=1e-6)
+    if op != "Scaler":
+        # The vertices are the inputs of what reads them.
+        assert_allclose(got[0], np.abs(before)[:, [2, 0, 1]])
 
 
 @st.composite

@@ -427,7 +427,7 @@ MOVES = {
     "index_select": lambda x: x.index_select(1, torch.tensor([5, 0, 0, 2])),
     "fancy": lambda x: x[:, [3, 1, 4]],
     "mask": lambda x: x[:, torch.tensor([True, False, True, True, False, True])],
-    "take_positions": lambda x: x[:, :, [0, 2]][..., torch.tensor([[0], [1]]), torch.tensor([0, 1])],
+    "take_positions": lambda x: x[:, :, [0, 2]][..., torch.tensor([[0], [1]]), torch.arange(2)],
     "flip": lambda x: x.flip(1),
     "flip_positions": lambda x: x.flip(2, 3),
     "roll": lambda x: x.roll(2, 1),
@@ -584,6 +584,41 @@ def test_residual_sums():
     np.fill_diagonal(within, 0)
     graph = read_graph(model, residual="stream")
     expect(graph, [3, 4, 2], {(0, 1): a, (1, 1): within, (1, 2): d})
+
+
+def test_a_depthwise_kernel_on_a_stream_joins_nothing():
+    """A neuron's edge to itself is none; the kernel is left out, the rest is there."""
+
+    def run(self, x):
+        x = self.a(x)
+        x = x + self.depthwise(x)
+        return self.c(x + self.b(torch.relu(x)))
+
+    parts = {"a": nn.Conv1d(2, 4, 1), "b": nn.Conv1d(4, 4, 1), "c": nn.Conv1d(4, 3, 1)}
+    model = Model(run, depthwise=nn.Conv1d(4, 4, 3, padding=1, groups=4), **parts)
+    graph = read_graph(model, scope="all", residual="stream", example_inputs=torch.zeros(1, 2, 8))
+    a, b, c = (into(getattr(model, name).weight) for name in "abc")
+    within = b + b.T
+    np.fill_diagonal(within, 0)
+    expect(graph, [2, 4, 3], {(0, 1): a, (1, 1): within, (1, 2): c})
+    assert [item.name for item in graph.left_out] == ["depthwise"]
+
+
+def test_a_branch_that_begins_with_zeros_is_left_out():
+    """The last norm of a residual branch often starts with gamma 0."""
+
+    def run(self, x):
+        x = self.a(x)
+        return self.c(x + self.norm(self.b(torch.relu(x))))
+
+    parts = {"a": nn.Conv1d(2, 4, 1), "b": nn.Conv1d(4, 4, 1), "norm": nn.BatchNorm1d(4)}
+    model = Model(run, **parts, c=nn.Conv1d(4, 3, 1))
+    nn.init.zeros_(model.norm.weight)
+    graph = read_graph(model, scope="all", example_inputs=torch.zeros(1, 2, 8))
+    a, c = into(model.a.weight), into(model.c.weight)
+    expect(graph, [2, 4, 4, 3], {(0, 1): a, (0, 2): a, (2, 3): c})
+    assert [item.name for item in graph.left_out] == ["b"]
+    assert not next(p for p in graph.parameters if p.name == "b.weight").placed
 
 
 def test_dense_connections():
@@ -842,6 +877,40 @@ def test_keys_that_several_queries_share(native):
     )  # fmt: skip
 
 
+def test_attention_between_channels():
+    """Channels weigh channels: each result has all values of its head."""
+
+    def run(self, x):
+        q, k, v = (getattr(self, name)(x).view(-1, 5, 2, 3).permute(0, 2, 3, 1) for name in "qkv")
+        shares = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)).softmax(-1)
+        return self.o((shares @ v).permute(0, 3, 1, 2).reshape(-1, 5, 6))
+
+    parts = {name: nn.Linear(6, 6) for name in "qkvo"}
+    model = Model(lambda m, x: run(m, m.a(x)), a=nn.Linear(4, 6), **parts)
+    graph = read_graph(model, example_inputs=torch.zeros(2, 5, 4))
+    a, q, k, v, o = (into(getattr(model, name).weight) for name in "aqkvo")
+    heads = np.kron(np.eye(2), np.ones((3, 3)))
+    expect(
+        graph, [4, 6, 6, 6, 6, 6],
+        {(0, 1): a, (1, 2): q, (1, 3): k, (1, 4): v, (4, 5): heads @ o},
+    )  # fmt: skip
+
+
+def test_a_query_and_a_key_of_one_matrix_are_one_vertex():
+    """Weights of both add up where one matrix writes queries, keys and values."""
+
+    def run(self, x):
+        q, k, v = self.qkv(self.a(x)).chunk(3, -1)
+        return self.o((q @ k.transpose(-2, -1)).softmax(-1) @ v)
+
+    model = Model(run, a=nn.Linear(4, 6), qkv=nn.Linear(6, 9), o=nn.Linear(3, 2))
+    graph = read_graph(model, example_inputs=torch.zeros(2, 5, 4))
+    w = into(model.qkv.weight)
+    written = np.concatenate([w[:, :3] + w[:, 3:6], w[:, 6:]], axis=1)
+    read = np.concatenate([np.zeros((3, 2)), into(model.o.weight)])
+    expect(graph, [4, 6, 6, 2], {(0, 1): into(model.a.weight), (1, 2): written, (2, 3): read})
+
+
 def test_cross_attention():
     def run(self, x, memory):
         x, memory = self.a(x), self.m(memory)
@@ -1083,7 +1152,7 @@ def test_statically_quantized():
     try:
         fused = quantization.fuse_modules(model, [["1", "2"]])
         prepared = quantization.prepare(fused)
-        prepared(torch.rand(2, 3, 4, 4))
+        prepared(torch.rand(2, 3, 4, 4, dtype=torch.float32))
         quantized = quantization.convert(prepared)
     except (RuntimeError, NotImplementedError) as error:
         pytest.skip(str(error))
@@ -1345,7 +1414,7 @@ def test_bad_example_inputs():
     model = chain(nn.Linear(3, 4), nn.Linear(4, 2))
     with pytest.raises(InputError, match="example_inputs"):
         read_graph(model, example_inputs="x")
-    with pytest.raises(ModelError, match="module '0'.* reads 3 values, but gets 5"):
+    with pytest.raises(ModelError, match=r"module '0'.* reads 3 values, but gets 5"):
         read_graph(model, example_inputs=torch.zeros(2, 5))
     with pytest.raises(ModelError, match="example_inputs"):
         read_graph(model, example_inputs=(torch.zeros(2, 3), torch.zeros(2, 3)))

@@ -240,6 +240,11 @@ def _single_axis(call: Call) -> int:
     return axis
 
 
+def _layer_scale(call: Call) -> Signal:
+    """`LayerScale` of the ConvNeXt that Keras brings: a factor per channel."""
+    return along(call, call.signal, call.weight("gamma"), -1, call.parameter("gamma"))
+
+
 def _rescaling(call: Call) -> Signal:
     scale = np.asarray(call.config.get("scale", 1.0), dtype=np.float64)
     return multiplied(call, call.signal, scale)
@@ -316,6 +321,7 @@ DENSE: dict[str, Rule] = {
     "RMSNormalization": _rms_norm,
     "GroupNormalization": _group_norm,
     "UnitNormalization": _unit_norm,
+    "LayerScale": _layer_scale,
     "Rescaling": _rescaling,
     "Normalization": _standardized,
     "Embedding": _embedding,

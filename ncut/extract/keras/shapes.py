@@ -89,7 +89,7 @@ def _margins(call: Call, name: str, n: int) -> list[tuple[int, int]]:
         pairs = [value]
     found: list[tuple[int, int]] = []
     for pair in pairs if isinstance(pairs, list) and len(pairs) == n else [None]:
-        both = [pair, pair] if isinstance(pair, int) else pair
+        both: Any = [pair, pair] if isinstance(pair, int) else pair
         sound = isinstance(both, list) and len(both) == 2
         if not sound or not all(isinstance(m, int) and 0 <= m < 2**31 for m in both):
             raise ModelError(f"{name} is {value!r}; expected {n} numbers or pairs of numbers")
@@ -178,7 +178,7 @@ _NOTHING = (
     *("RandomBrightness", "RandomShear", "RandomHue", "RandomSaturation", "RandomSharpness"),
     *("RandomColorJitter", "RandomColorDegeneration", "RandomGrayscale", "RandomPosterization"),
     *("RandomInvert", "RandomErasing", "RandomGaussianBlur", "RandomPerspective", "AugMix"),
-    *("RandAugment", "AutoContrast", "MixUp", "CutMix", "FixedDropout"),
+    *("RandAugment", "AutoContrast", "MixUp", "CutMix", "FixedDropout", "StochasticDepth"),
 )
 
 SHAPES: dict[str, Rule] = {

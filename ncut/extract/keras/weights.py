@@ -100,11 +100,17 @@ class Numbered:
         """Paths of the layers by the names that the file gives them."""
         if self._by_name is None:
             self._by_name = {}
+            seen: set[str] = set()
             for path in self.tree.arrays(self._root):
-                layer = path.rpartition("/vars/")[0]
-                name = self.tree.text("name", f"{layer}/vars")
-                if name is not None and layer not in self._by_name.get(name, ()):
-                    self._by_name.setdefault(name, []).append(layer)
+                steps = path.split("/")
+                for n in range(2, len(steps)):
+                    layer = "/".join(steps[:n])
+                    if layer in seen:
+                        continue
+                    seen.add(layer)
+                    name = self.tree.text("name", f"{layer}/vars")
+                    if name is not None:
+                        self._by_name.setdefault(name, []).append(layer)
         return self._by_name
 
 

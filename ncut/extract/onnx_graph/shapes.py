@@ -75,11 +75,12 @@ class Window:
         result = []
         for at, size in enumerate(shape):
             reach = self.dilations[at] * (self.sizes[at] - 1) + 1
+            whole = (size - 1) * self.strides[at] + reach + more[at]
             if self.automatic.startswith("SAME"):
-                result.append(size * self.strides[at])
+                result.append(min(size * self.strides[at], whole))
                 continue
             pads = 0 if self.automatic == "VALID" else self.pads[at] + self.pads[at + n]
-            result.append((size - 1) * self.strides[at] + reach + more[at] - pads)
+            result.append(whole - pads)
         return result
 
 
