@@ -2,9 +2,12 @@
 
     python scripts/check_vision.py [MODEL ...]
 
-Writes docs/models/vision.json. For each model, with random weights: the graph's size, the share
-of its weights that are in it, the seconds it took, and whether the neighbours of a few vertices
-are what changes as they do (tests/extract/perturbation.py). Needs torchvision and timm.
+Writes docs/models/vision.json; with names, the rows of these models alone are new. For each
+model, with random weights: the graph's size, the share of its weights that are in it, the seconds
+it took, and whether the neighbours of a few vertices are what changes as they do
+(tests/extract/perturbation.py). A surplus is a neighbour that did not change: positions are not
+told apart, so that what reads a class token has edges from what writes the patches, and weights
+that depend on the data are made constants there. Needs torchvision and timm.
 """
 
 from __future__ import annotations
@@ -202,16 +205,19 @@ def main() -> None:
     torch.set_num_threads(1)
     chosen = sys.argv[1:]
     models = [("torchvision", name) for name in TORCHVISION] + [("timm", name) for name in TIMM]
+    known: dict[str, dict[str, Any]] = {}
+    if chosen and TARGET.is_file():
+        known = {row["model"]: row for row in json.loads(TARGET.read_text())["models"]}
     rows = []
     for library, name in models:
         if chosen and name not in chosen:
+            rows += [known[name]] if name in known else []
             continue
         rows.append(read(library, name))
         print(told(rows[-1]), flush=True)
-    if not chosen:
-        versions = {m.__name__: m.__version__ for m in (torch, torchvision, timm)}
-        TARGET.parent.mkdir(parents=True, exist_ok=True)
-        TARGET.write_text(json.dumps({"versions": versions, "models": rows}, indent=1) + "\n")
+    versions = {m.__name__: m.__version__ for m in (torch, torchvision, timm)}
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_text(json.dumps({"versions": versions, "models": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

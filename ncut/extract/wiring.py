@@ -380,10 +380,10 @@ class Wiring:
             left = [t.map(lambda a: a.take([0], axis=-2)[..., 0, :]) for t in ends]
             right = [t.map(lambda a: a.take([0], axis=-1)[..., 0]) for t in starts]
             self._join(name, (*batch, inner), left, right)
-        elif starts:
+        elif starts and not first.terms:
             # Neurons are mixed by shares that the data give them: each result has all of them.
             starts, second = [], reduced(second, [-2], keepdim=True)
-        elif ends:
+        elif ends and not second.terms:
             ends, first = [], reduced(first, [-1], keepdim=True)
         passed = [t.map(lambda a: a.take([0], axis=-1)) for t in first.terms if not _is_in(t, ends)]
         passed += [

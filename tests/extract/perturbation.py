@@ -29,7 +29,7 @@ READERS = (
 )  # fmt: skip
 
 # A product of the same matrices may come out differently in its last digits.
-TOLERANCE = 1e-11
+TOLERANCE = 1e-12
 
 
 # --- operations that hide changes, or spread them to all channels ---------------------------------
@@ -311,7 +311,7 @@ class _Watch:
 
     def changed(self, origin: Reader, vertex: int, baseline: Any, rng: Any) -> dict[int, Any]:
         """Which vertices of each reader change as one of them does."""
-        size = 10 * float(baseline[origin.module, origin.call].abs().max() + 1)
+        size = 1e6 * float(baseline[origin.module, origin.call].abs().max() + 1)
 
         def noise(part: torch.Tensor) -> torch.Tensor:
             return torch.from_numpy(rng.uniform(0.5, 1.5, part.shape) * size).to(part.dtype)

@@ -345,7 +345,14 @@ def _weights(path: Path, archive: zipfile.ZipFile) -> Iterator[IO[bytes]]:
         start = info.header_offset + _ZIP_HEADER + lengths
         if start + info.file_size > path.stat().st_size:
             raise ModelError(f"{path}: {WEIGHTS!r} is cut short")
-        yield io.BufferedReader(_Window(file, start, info.file_size))
+        # HDF5 itself does not notice damage, and may never return from a damaged file.
+        window, checksum = _Window(file, start, info.file_size), 0
+        while part := window.read(2**20):
+            checksum = zlib.crc32(part, checksum)
+        if checksum != info.CRC:
+            raise ModelError(f"{path}: {WEIGHTS!r} is damaged: its checksum is wrong")
+        window.seek(0)
+        yield io.BufferedReader(window)
 
 
 class _Window(io.RawIOBase):

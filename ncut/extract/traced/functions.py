@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from ncut.extract.signal import Signal, indexed
-from ncut.extract.traced.aten import norm_of_last_axes
 from ncut.extract.traced.initial import initial_weight
+from ncut.extract.traced.operations.norms import norm_of_last_axes
 from ncut.extract.traced.tensor import flat, is_traced
 from ncut.extract.traced.tracing import Call
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from ncut.errors import InputError
 
-BATCH = 2
-"""Examples at a time; one would vanish in models that squeeze axes of length 1."""
+BATCH = 5
+"""Examples at a time: not 1, which squeezing drops, nor a usual number of channels."""
 
 TIME = 8
 """Length of sequences."""

@@ -14,7 +14,7 @@ from ncut.errors import ModelError
 from ncut.extract.arrays import as_array
 from ncut.extract.recurrent import recurrent_layer
 from ncut.extract.signal import Signal, concatenated
-from ncut.extract.traced.aten import normalized
+from ncut.extract.traced.operations.common import along, normalized
 from ncut.extract.traced.tracing import Call
 
 
@@ -102,7 +102,6 @@ def _instance_norm(call: Call) -> Signal:
     name = call.tracing.parameter(layer.weight) if layer.weight is not None else ""
     if layer.running_var is not None:
         from ncut.extract.chain import normalization_scale
-        from ncut.extract.traced.aten import along
 
         factors = normalization_scale(gamma, as_array(layer.running_var, "its variance"), layer.eps)
         return along(call, signal, factors, axis, name or path)

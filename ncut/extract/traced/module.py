@@ -62,7 +62,7 @@ def read_module(
         modules=layers.MODULES,
         functions=functions.FUNCTIONS,
         operations=aten.OPERATIONS,
-        pointwise=aten.pointwise,
+        pointwise=aten.by_tag,
         early=aten.EARLY,
         keeps_shape=aten.KEEPS_SHAPE,
         batch_norms=aten.BATCH_NORMS,

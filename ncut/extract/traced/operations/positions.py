@@ -1,0 +1,100 @@
+"""Pooling, padding and patches: positions change, channels stay."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ncut.extract.signal import (
+    NOTHING,
+    Signal,
+    expanded,
+    indexed,
+    reduced,
+    reshaped,
+)
+from ncut.extract.traced.tracing import Call
+
+if TYPE_CHECKING:
+    pass
+
+from ncut.extract.traced.operations.common import rest, table
+
+
+def _positions(call: Call) -> Signal | list[Signal]:
+    signal = call.wiring.positions(call.signal(0, "self"), call.shape)
+    return [signal, *rest(call)] if len(call.shapes) > 1 else signal
+
+
+def _maximum_pool(call: Call) -> Signal | list[Signal]:
+    return _positions(call)
+
+
+def _pad(call: Call) -> Signal:
+    """Padding of positions; padded channels carry nothing."""
+    signal, widths = call.signal(0, "self"), list(call.arg(1, "pad"))
+    value = call.arg(2, "value", 0)
+    if value:
+        signal = call.wiring.activation(signal, homogeneous=False)
+    for number in range(len(widths) // 2):
+        axis = signal.ndim - 1 - number
+        before, after = widths[2 * number : 2 * number + 2]
+        if not (before or after):
+            continue
+        n = signal.shape[axis]
+        index = np.arange(-before, n + after)
+        inside = (index >= 0) & (index < n)
+        shape = [len(index) if at == axis else 1 for at in range(signal.ndim)]
+        varies = signal.varies(axis)
+        signal = indexed(signal, axis, np.clip(index, 0, n - 1))
+        if varies and not inside.all():
+            outside = ~inside.reshape(shape)
+            terms = tuple(
+                replace(t, units=np.where(outside, NOTHING, t.units)) for t in signal.terms
+            )
+            signal = replace(signal, terms=terms)
+    return signal
+
+
+def _im2col(call: Call) -> Signal:
+    """Patches laid side by side: (n, c, positions...) -> (n, c * kernel, patches)."""
+    signal, kernel = call.signal(0, "self"), call.arg(1, "kernel_size")
+    n, c = signal.shape[:2]
+    n_patches = call.shape[-1]
+    size = math.prod(kernel)
+    flat = reshaped(signal, (n, c, math.prod(signal.shape[2:])))
+    wide = call.wiring.positions(flat, (n, c, 1)).map((n, c, 1, 1), lambda a: a[..., None])
+    return reshaped(expanded(wide, (n, c, size, n_patches)), call.shape)
+
+
+def _col2im(call: Call) -> Signal:
+    """Patches summed where they overlap: (n, c * kernel, patches) -> (n, c, positions...)."""
+    signal, kernel = call.signal(0, "self"), call.arg(2, "kernel_size")
+    n, n_patches = signal.shape[0], signal.shape[-1]
+    size = math.prod(kernel)
+    c = signal.shape[1] // size
+    summed = reduced(reshaped(signal, (n, c, size, n_patches)), [2], keepdim=False)
+    placed = call.wiring.positions(summed, (n, c, math.prod(call.shape[2:])))
+    return reshaped(placed, call.shape)
+
+
+RULES = table(
+    (
+        "avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d "
+        "max_pool2d_with_indices max_pool3d_with_indices _adaptive_avg_pool2d "
+        "_adaptive_avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d "
+        "adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d "
+        "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d "
+        "_upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d upsample_bicubic2d "
+        "upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa reflection_pad1d "
+        "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
+        "grid_sampler_2d grid_sampler_3d max_unpool2d max_unpool3d",
+        _positions,
+    ),
+    ("constant_pad_nd", _pad),
+    ("im2col", _im2col),
+    ("col2im", _col2im),
+)  # fmt: skip
