@@ -2,8 +2,9 @@
 
 Needs an environment with torchvision and torch-pruning:
 cd benchmarks && python reading.py [--runs 5] [--threads 2]
-Writes results/reading.json. ncut's time includes the edge weights; the peers only find the
-operations (torch.fx, torch.export) or how layers depend on each other (Torch-Pruning).
+Writes results/reading.json. ncut's time includes the edge weights, and "operations only" does
+not; the peers only find the operations (torch.fx, torch.export) or how layers depend on each other
+(Torch-Pruning).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch_pruning
 import torchvision
 
 import ncut
+from ncut.extract.traced.module import read_module
 
 RESULTS = Path(__file__).parent / "results" / "reading.json"
 MODELS = ("vgg16", "resnet18", "resnet50", "inception_v3", "mobilenet_v2", "densenet121")
@@ -39,6 +41,7 @@ def ways(model: Any, size: int) -> dict[str, Callable[[], Any]]:
 
     return {
         "ncut": lambda: ncut.graph(model),
+        "ncut, operations only": lambda: read_module(model),
         "Torch-Pruning": pruning,
         "torch.fx": lambda: torch.fx.symbolic_trace(model),
         "torch.export": lambda: torch.export.export(model, (inputs,)).run_decompositions(),

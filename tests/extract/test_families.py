@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+import ncut
 from ncut.extract import read_graph
 
 torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
@@ -845,3 +846,36 @@ def test_numbers_of_vertices(model, vertices, known):
     torch.set_default_dtype(torch.float32)
     graph = read_graph(model().eval(), example_inputs=torch.zeros(1, 3, 96, 96))
     assert graph.n_vertices == vertices() == known
+
+
+def test_hidden_states_that_transformers_hands_on_by_hooks():
+    transformers = pytest.importorskip("transformers", reason="pip install transformers")
+    config = transformers.SegformerConfig(
+        num_encoder_blocks=2,
+        depths=[1, 1],
+        sr_ratios=[2, 1],
+        hidden_sizes=[8, 16],
+        patch_sizes=[7, 3],
+        strides=[4, 2],
+        num_attention_heads=[1, 2],
+        mlp_ratios=[2, 2],
+        decoder_hidden_size=16,
+        num_labels=3,
+    )
+    torch.manual_seed(0)
+    model = transformers.SegformerForSemanticSegmentation(config).eval()
+
+    def n_hooks():
+        return sum(len(part._forward_hooks) for part in model.modules())
+
+    assert n_hooks() == 0
+    graph = ncut.graph(model)
+    assert n_hooks() == 0  # transformers adds some when the model first runs
+    assert graph.placed_share == 1.0
+    with torch.no_grad():
+        model(torch.zeros(1, 3, 64, 64))
+    before = n_hooks()
+    assert before > 0
+    again = ncut.graph(model)
+    assert n_hooks() == before
+    assert (again.adjacency != graph.adjacency).nnz == 0

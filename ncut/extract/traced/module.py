@@ -167,6 +167,13 @@ def _tensors(result: Any) -> Iterator[Any]:
             yield from _tensors(getattr(result, entry.name))
 
 
+def _hooks(module: nn.Module) -> list[dict[Any, Any]]:
+    """The dictionaries that hold a module's hooks, to which a forward pass may add some."""
+    return [
+        value for key, value in vars(module).items() if "_hooks" in key and isinstance(value, dict)
+    ]
+
+
 @contextmanager
 def _left_as_it_was(module: nn.Module) -> Iterator[None]:
     """Evaluation mode, and afterwards all attributes of the module and its parts as before."""
@@ -174,7 +181,7 @@ def _left_as_it_was(module: nn.Module) -> Iterator[None]:
     spaces = [
         space
         for part in parts
-        for space in (part.__dict__, part._parameters, part._buffers, part._modules)
+        for space in (part.__dict__, part._parameters, part._buffers, part._modules, *_hooks(part))
     ]
     saved: list[dict[str, Any]] = [dict(space) for space in spaces]
     try:

@@ -350,7 +350,11 @@ class Tracing:
             for hook in module._forward_pre_hooks.values():
                 if isinstance(hook, WEIGHT_HOOKS):
                     hook(module, args)
-            return module.forward(*args, **kwargs)
+            result = module.forward(*args, **kwargs)
+            for hook in module._forward_hooks.values():
+                if _belongs_to_model(hook):
+                    hook(module, args, result)
+            return result
         except (ModelError, InputError) as error:
             raise self._located(error) from error
         except Exception as error:
@@ -427,6 +431,11 @@ def _is_whole(holder: nn.Module | None, attribute: str, tensor: torch.Tensor) ->
     if not isinstance(weight, torch.Tensor) or weight.shape != tensor.shape:
         return False
     return torch.equal(weight, tensor)
+
+
+def _belongs_to_model(hook: Any) -> bool:
+    """Whether a hook is how a model hands values on: transformers collects hidden states so."""
+    return getattr(hook, "__module__", "").partition(".")[0] == "transformers"
 
 
 def _write(call: Call, signals: Signal | list[Signal]) -> Any:
