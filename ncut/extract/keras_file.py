@@ -11,7 +11,7 @@ from ncut.extract.keras.following import OPEN_SIZES, Following
 from ncut.extract.keras.storage import Content, opened
 from ncut.extract.keras.weights import Layout, layout_of
 from ncut.extract.keras.weights_only import read_weights
-from ncut.extract.wiring import Wiring
+from ncut.extract.wiring import Wiring, under_convention
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -93,7 +93,7 @@ def _read_model(content: Content, residual: str | None, guess: bool) -> tuple[Wi
     failure: ModelError | None = None
     for open_size in OPEN_SIZES:
         try:
-            return _followed_twice(model, layout, residual, guess, open_size)
+            return _under_convention(model, layout, residual, guess, open_size)
         except ModelError as error:
             # Axes of unknown size may have been taken too small.
             failure = failure or error
@@ -103,24 +103,18 @@ def _read_model(content: Content, residual: str | None, guess: bool) -> tuple[Wi
     raise failure
 
 
-def _followed_twice(
+def _under_convention(
     model: Model, layout: Layout, residual: str | None, guess: bool, open_size: int
 ) -> tuple[Wiring, Shapes]:
-    if residual is not None:
-        return _followed(model, layout, Wiring(residual), guess, open_size)  # type: ignore[arg-type]
-    # Streams cost less, and are the same where nothing is added up.
-    wiring, shapes = _followed(model, layout, Wiring("stream"), guess, open_size)
-    if wiring.attends:
-        return wiring, shapes
-    if wiring.merging.sums:
-        return _followed(model, layout, Wiring("readers"), guess, open_size)
-    wiring.residual = "readers"
-    return wiring, shapes
+    shapes: Shapes = {}
+
+    def follow(wiring: Wiring) -> None:
+        shapes.update(_followed(model, layout, wiring, guess, open_size))
+
+    return under_convention(residual, follow), shapes
 
 
-def _followed(
-    model: Model, layout: Layout, wiring: Wiring, guess: bool, open_size: int
-) -> tuple[Wiring, Shapes]:
+def _followed(model: Model, layout: Layout, wiring: Wiring, guess: bool, open_size: int) -> Shapes:
     following = Following(wiring, layout, guess=guess, open_size=open_size)
     for number, signal in enumerate(following.whole(model)):
         wiring.output(signal, "output" if number == 0 else f"output {number}")
@@ -128,4 +122,4 @@ def _followed(
     unread = {
         name: shape for name, shape in layout.everything().items() if name not in following.touched
     }
-    return wiring, {**following.shapes, **unread}
+    return {**following.shapes, **unread}

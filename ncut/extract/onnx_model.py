@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ncut.errors import InputError, ModelError, NcutError
 from ncut.extract.onnx_graph.model import Following, Model, UnknownOperatorError, load
 from ncut.extract.onnx_graph.shapes import Declared, guesses
-from ncut.extract.wiring import Wiring
+from ncut.extract.wiring import Wiring, under_convention
 
 
 def read_onnx(
@@ -61,13 +62,7 @@ def read_onnx(
 def _read(
     model: Model, residual: str | None, unknown: str
 ) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
-    shapes, wiring = _first_that_fits(model, residual or "stream", unknown)
-    # Streams cost less, and are the same where nothing is added up.
-    if residual is None and not wiring.attends:
-        if wiring.merging.sums:
-            wiring = _followed(model, shapes, "readers", unknown)
-        else:
-            wiring.residual = "readers"
+    wiring = _with_inputs_that_fit(model, residual, unknown)
     parameters = model.parameters
     for name in wiring.placed:
         if name not in parameters and name in model.used:
@@ -77,25 +72,15 @@ def _read(
     return wiring, parameters
 
 
-def _followed(
-    model: Model, shapes: dict[str, tuple[int, ...]], residual: str, unknown: str
-) -> Wiring:
-    wiring = Wiring(residual)  # type: ignore[arg-type]
-    Following(model, wiring, unknown).run(shapes)
-    return wiring
-
-
-def _first_that_fits(
-    model: Model, residual: str, unknown: str
-) -> tuple[dict[str, tuple[int, ...]], Wiring]:
-    """The first guess of the inputs' shapes that all operators accept, and the record."""
+def _with_inputs_that_fit(model: Model, residual: str | None, unknown: str) -> Wiring:
+    """The record with the first guess of the inputs' shapes that all operators accept."""
     inputs = model.graph.inputs
     failure: ModelError | None = None
     n_tried = 0
     for shapes in guesses(inputs, *_told_by_weights(model)):
         n_tried += 1
         try:
-            return shapes, _followed(model, shapes, residual, unknown)
+            return under_convention(residual, partial(_follow, model, shapes, unknown))
         except UnknownOperatorError:
             raise
         except ModelError as error:
@@ -107,6 +92,10 @@ def _first_that_fits(
             "do not fit; export the model with fixed input shapes)"
         ) from failure
     raise failure
+
+
+def _follow(model: Model, shapes: dict[str, tuple[int, ...]], unknown: str, wiring: Wiring) -> None:
+    Following(model, wiring, unknown).run(shapes)
 
 
 def _listing(inputs: list[Declared]) -> str:

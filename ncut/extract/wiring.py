@@ -569,6 +569,27 @@ class Wiring:
         self.heads(name, n, parts)
 
 
+def under_convention(residual: str | None, follow: Callable[[Wiring], object]) -> Wiring:
+    """The record of a forward pass that `follow` writes.
+
+    Without a convention of sums they are streams in a model with attention, else readers'.
+    """
+    if residual is not None:
+        wiring = Wiring("readers" if residual == "readers" else "stream")
+        follow(wiring)
+        return wiring
+    # Streams cost less, and are the same where nothing is added up.
+    wiring = Wiring("stream")
+    follow(wiring)
+    if wiring.attends:
+        return wiring
+    if wiring.merging.sums:
+        wiring = Wiring("readers")
+        follow(wiring)
+    wiring.residual = "readers"
+    return wiring
+
+
 def _flagged(term: Term, homogeneous: bool | None) -> Term:
     if homogeneous or term.homogeneous is False:
         return term

@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from ncut.extract.traced.inputs import Inputs, given, guesses, names
 from ncut.extract.traced.rules import Rules
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import DependsOnDataError, Tracing, UnknownOperationError
-from ncut.extract.wiring import Wiring
+from ncut.extract.wiring import Wiring, under_convention
 
 ADVICE = "pass example_inputs=, a tensor or a tuple of the arguments of its forward pass"
 
@@ -73,7 +74,7 @@ def read_module(
     for inputs in candidates:
         n_tried += 1
         try:
-            return _read(module, inputs, residual, rules)
+            return under_convention(residual, partial(_follow, module, inputs, rules))
         except UnknownOperationError as error:
             raise ModelError(f"{name}: {error}") from error
         except Exception as error:
@@ -113,20 +114,7 @@ def _check(module: nn.Module, name: str) -> None:
             raise ModelError(f"{where}: its weight is on the device 'meta' and has no values")
 
 
-def _read(module: nn.Module, inputs: Inputs, residual: str | None, rules: Rules) -> Wiring:
-    if residual is not None:
-        return _followed(module, inputs, Wiring(residual), rules)  # type: ignore[arg-type]
-    # Streams cost less, and are the same where nothing is added up.
-    wiring = _followed(module, inputs, Wiring("stream"), rules)
-    if wiring.attends:
-        return wiring
-    if wiring.merging.sums:
-        return _followed(module, inputs, Wiring("readers"), rules)
-    wiring.residual = "readers"
-    return wiring
-
-
-def _followed(module: nn.Module, inputs: Inputs, wiring: Wiring, rules: Rules) -> Wiring:
+def _follow(module: nn.Module, inputs: Inputs, rules: Rules, wiring: Wiring) -> None:
     tracing = Tracing(module, wiring, rules)
     named = names(module, inputs)
     with _left_as_it_was(module), warnings.catch_warnings(), tracing.active():
@@ -139,7 +127,6 @@ def _followed(module: nn.Module, inputs: Inputs, wiring: Wiring, rules: Rules) -
     wiring.ignore(
         sorted(tracing.touched - {""}), "goes into a constant that is added, as a bias is"
     )
-    return wiring
 
 
 def _as_input(value: Any, name: str, tracing: Tracing) -> Any:
