@@ -8,6 +8,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "BENCHMARKS.md"
+READING = HERE / "results" / "reading.json"
 BEGIN, END = "<!-- tables: benchmarks/tables.py -->", "<!-- end of tables -->"
 
 
@@ -92,6 +93,26 @@ def certificate(results: dict[str, Any]) -> str:
     return remark + table(["network and its shuffles", "", "seconds", "ratio"], rows)
 
 
+def reading(results: dict[str, Any]) -> str:
+    """Milliseconds from a loaded model to its graph, and what others take to trace it."""
+    ways = list(results["rows"][0]["seconds"])
+    header = ["ms", "vertices", "edges", *ways]
+    rows = [
+        [
+            *(row["model"], f"{row['vertices']:,}", f"{row['edges']:,}"),
+            *(f"{1e3 * row['seconds'][way]:.0f}" if way in row["seconds"] else "-" for way in ways),
+        ]
+        for row in results["rows"]
+    ]
+    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+    return (
+        f"{table(header, rows)}\n\n`{results['command']}`: medians, in turns, "
+        f"{results['threads']} threads, {versions}. Torch-Pruning finds which layers depend on "
+        "each other, by autograd and a forward pass; torch.fx and torch.export find the "
+        'operations. None of them looks at the weights, as ncut does but for "operations only".'
+    )
+
+
 def main() -> None:
     results = json.loads((HERE / "results" / "engine.json").read_text())
     sections = [
@@ -100,6 +121,7 @@ def main() -> None:
         "## Phases\n\n" + phases(results),
         "## Certificate and profile\n\n" + certificate(results),
         "## Growth\n\n" + scaling(results),
+        "## Reading a model\n\n" + reading(json.loads(READING.read_text())),
     ]
     text = "\n\n".join(sections)
     print(text)

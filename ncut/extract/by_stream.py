@@ -115,14 +115,8 @@ def _written_layer(plan: _Plan, group: Group) -> None:
     places = np.full(group.size, -1, dtype=np.int64)
     places[own] = np.arange(np.count_nonzero(own))
     plan.place_of[group] = places
-    name = f"stream of {group.name}" if _is_stream(plan, group) else group.name
+    name = f"stream of {group.name}" if group in merging.sums else group.name
     plan.layer_of[group] = plan.add_layer(name, int(own.sum()))
-
-
-def _is_stream(plan: _Plan, group: Group) -> bool:
-    """Whether several operations write a group's neurons by a sum."""
-    merging = plan.wiring.merging
-    return group in merging.sums
 
 
 def _fold_scales(plan: _Plan) -> None:
@@ -132,7 +126,7 @@ def _fold_scales(plan: _Plan) -> None:
         for part in operation.parts:
             seen.setdefault(part.group, []).append(_per_neuron(part))
     for group, vectors in seen.items():
-        if plan.wiring.merging.has(group) and group in plan.wiring.merging.sums:
+        if group in plan.wiring.merging.sums:
             continue
         first = vectors[0]
         if first is not None and all(
@@ -169,9 +163,13 @@ def _connect(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> N
             plan.layout.placed.add(operation)
             plan.layout.edges.append(
                 Edges(
-                    *(source.position, position, operation.name, operation, source.grouped),
-                    _block(plan, operation, source, landed, shared, within=within),
-                    straight and not within,
+                    source=source.position,
+                    target=position,
+                    label=operation.name,
+                    operation=operation,
+                    grouped=source.grouped,
+                    weights=_block(plan, operation, source, landed, shared, within=within),
+                    whole=straight and not within,
                 )
             )
 
@@ -228,8 +226,13 @@ def _connect_within(plan: _Plan, operation: Operation, position: int, landed: Un
 
     plan.layout.edges.append(
         Edges(
-            *(position, position, f"{operation.name} (recurrent)", operation),
-            *(lambda matrix: matrix, weights, False),
+            source=position,
+            target=position,
+            label=f"{operation.name} (recurrent)",
+            operation=operation,
+            grouped=lambda matrix: matrix,
+            weights=weights,
+            whole=False,
         )
     )
 

@@ -569,24 +569,26 @@ class Wiring:
         self.heads(name, n, parts)
 
 
-def under_convention(residual: str | None, follow: Callable[[Wiring], object]) -> Wiring:
+def under_convention(
+    residual: str | None, follow: Callable[[Wiring], object], *, likely: Residual = "stream"
+) -> Wiring:
     """The record of a forward pass that `follow` writes.
 
-    Without a convention of sums they are streams in a model with attention, else readers'.
+    Without a convention of sums they are streams in a model with attention, else readers'. Which
+    it is shows when the pass has been followed; what is `likely` saves following it twice.
     """
     if residual is not None:
         wiring = Wiring("readers" if residual == "readers" else "stream")
         follow(wiring)
         return wiring
-    # Streams cost less, and are the same where nothing is added up.
-    wiring = Wiring("stream")
+    wiring = Wiring(likely)
     follow(wiring)
-    if wiring.attends:
-        return wiring
-    if wiring.merging.sums:
-        wiring = Wiring("readers")
+    right: Residual = "stream" if wiring.attends else "readers"
+    # Without sums and heads the two are the same.
+    if right != likely and (wiring.attends or wiring.merging.sums):
+        wiring = Wiring(right)
         follow(wiring)
-    wiring.residual = "readers"
+    wiring.residual = right
     return wiring
 
 

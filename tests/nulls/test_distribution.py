@@ -166,10 +166,11 @@ def test_where_it_stops_depends_on_the_results_alone(threads: int) -> None:
         seen.append([found.ncut for found in results])
         return len(results) == 8
 
+    before = threading.active_count()  # a library that another test used may keep a thread
     found = run(graph, 1000, threads=threads, stop=stop)
     assert [one.ncut for one in found] == expected
     assert seen == [expected[: n + 1] for n in range(8)]
-    assert threading.active_count() == 1
+    assert threading.active_count() == before
 
 
 def test_interruption_before_the_rule_keeps_what_comes_before_the_first_gap() -> None:

@@ -20,7 +20,7 @@ from ncut.extract.traced.inputs import Inputs, given, guesses, names
 from ncut.extract.traced.rules import Rules
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import DependsOnDataError, Tracing, UnknownOperationError
-from ncut.extract.wiring import Wiring, under_convention
+from ncut.extract.wiring import Residual, Wiring, under_convention
 
 ADVICE = "pass example_inputs=, a tensor or a tuple of the arguments of its forward pass"
 
@@ -74,7 +74,8 @@ def read_module(
     for inputs in candidates:
         n_tried += 1
         try:
-            return under_convention(residual, partial(_follow, module, inputs, rules))
+            follow = partial(_follow, module, inputs, rules)
+            return under_convention(residual, follow, likely=_likely(module))
         except UnknownOperationError as error:
             raise ModelError(f"{name}: {error}") from error
         except Exception as error:
@@ -99,6 +100,12 @@ def _why(failure: Exception, name: str, n_tried: int, was_given: bool) -> Except
     return ModelError(
         f"{name}: {place} fails on {inputs}: {type(failure).__name__}: {message}{advice}"
     )
+
+
+def _likely(module: nn.Module) -> Residual:
+    """What sums will be, as far as the names of the model's parts tell."""
+    attends = any("att" in type(part).__name__.lower() for part in module.modules())
+    return "stream" if attends else "readers"
 
 
 def _check(module: nn.Module, name: str) -> None:
