@@ -241,6 +241,19 @@ class Wiring:
             return
         self.operations.append(Operation(self.call(name), "heads", n, tuple(parts)))
 
+    def choose(self, signal: Signal, axis: int, shape: Sequence[int], name: str) -> Signal:
+        """Neurons along an axis that the data chooses among, as a router does among experts.
+
+        What is chosen carries no neurons; the neurons are vertices all the same.
+        """
+        n_in, parts, _ = self._read(signal, signal.axis(axis))
+        name = self.call(name)
+        self.joined |= {part.group for part in parts}
+        if self.residual == "readers":
+            self.operations.append(Operation(name, "heads", n_in, parts))
+        self.leave_out(name, (n_in,), "values that the data chooses carry no neurons further")
+        return Signal(tuple(shape))
+
     def output(self, signal: Signal, name: str = "output") -> None:
         """The end of the model's forward pass: a value that it returns."""
         axes = [axis for axis in range(signal.ndim) if signal.varies(axis)]

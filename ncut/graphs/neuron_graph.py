@@ -217,7 +217,7 @@ class NeuronGraph:
 
         None where the model's parameters are not known (lists of arrays, adjacency matrices).
         """
-        matrices = [parameter for parameter in self.parameters if len(parameter.shape) > 1]
+        matrices = [p for p in self.parameters if len(p.shape) > 1 and p.role != "bias"]
         total = sum(math.prod(parameter.shape) for parameter in matrices)
         placed = sum(math.prod(parameter.shape) for parameter in matrices if parameter.placed)
         return placed / total if total else None

@@ -879,3 +879,64 @@ def test_hidden_states_that_transformers_hands_on_by_hooks():
     again = ncut.graph(model)
     assert n_hooks() == before
     assert (again.adjacency != graph.adjacency).nnz == 0
+
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 24,
+    "vocab_size": 50,
+}
+
+
+def mixture(transformers, name):
+    if name == "Mixtral":
+        config = transformers.MixtralConfig(**SMALL, num_local_experts=3)
+        return transformers.MixtralForCausalLM(config)
+    if name == "GptOss":
+        config = transformers.GptOssConfig(
+            **SMALL, head_dim=8, num_local_experts=3, num_experts_per_tok=2
+        )
+        return transformers.GptOssForCausalLM(config)
+    config = transformers.Qwen3MoeConfig(
+        **SMALL, head_dim=8, num_experts=3, moe_intermediate_size=24, num_experts_per_tok=2
+    )
+    return transformers.Qwen3MoeForCausalLM(config)
+
+
+@pytest.mark.parametrize("name", ["Mixtral", "Qwen3Moe", "GptOss"])
+def test_experts_read_and_write_the_stream_whichever_are_chosen(name):
+    transformers = pytest.importorskip("transformers", reason="pip install transformers")
+    torch.manual_seed(0)
+    model = mixture(transformers, name).eval()
+    graph = ncut.graph(model)
+    assert graph.placed_share == 1.0
+    layers = {layer.name: layer for layer in graph.layers}
+    stream = layers["stream of model.embed_tokens"]
+    joined = graph.adjacency[:, [*range(stream.start, stream.start + stream.size)]].toarray()
+    experts = model.model.layers[1].mlp.experts
+    gate_up, down = (
+        getattr(experts, part).detach().abs().numpy() for part in ("gate_up_proj", "down_proj")
+    )
+    gamma = model.model.layers[1].post_attention_layernorm.weight.detach().abs().numpy()
+    for number in range(3):
+        vertices = layers[f"model.layers.1.mlp.experts.{number}.gate_up_proj"]
+        read = gate_up[number] if name == "GptOss" else gate_up[number].T
+        written = down[number] if name == "GptOss" else down[number].T
+        # GptOss lays gates and values in turns; both reach what an expert writes.
+        order = [*range(0, 48, 2), *range(1, 48, 2)] if name == "GptOss" else [*range(48)]
+        expected = (read * gamma[:, None]).T.copy()
+        expected[order] += np.concatenate([written, written])
+        assert_allclose(joined[vertices.slice], expected, rtol=1e-5)
+    routers = [item for item in graph.left_out if item.name.startswith("choices of")]
+    assert len(routers) == 2
+    router = next(
+        layer
+        for n, layer in layers.items()
+        if n.startswith("model.layers.1.mlp") and (n.endswith((".gate", ".router")))
+    )
+    assert router.size == 3
+    weight = model.get_submodule(router.name).weight.detach().abs().numpy()
+    assert_allclose(joined[router.slice], weight * gamma, rtol=1e-5)

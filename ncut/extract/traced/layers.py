@@ -14,6 +14,7 @@ from ncut.errors import ModelError
 from ncut.extract.arrays import as_array
 from ncut.extract.recurrent import recurrent_layer
 from ncut.extract.signal import Signal, concatenated
+from ncut.extract.traced.experts import are_experts, experts
 from ncut.extract.traced.operations.common import along, normalized
 from ncut.extract.traced.tracing import Call
 
@@ -182,3 +183,8 @@ MODULES: dict[Any, Callable[[Call], Any]] = {
     nn.InstanceNorm3d: _instance_norm,
     **_quantized(),
 }
+
+
+def by_parts(module: nn.Module) -> Callable[[Call], Any] | None:
+    """The rule of a module that is known by what it holds, not by its class."""
+    return experts if are_experts(module) else None

@@ -61,6 +61,7 @@ def read_module(
     candidates = guesses(module) if example_inputs is None else iter([given(example_inputs)])
     rules = Rules(
         modules=layers.MODULES,
+        by_parts=layers.by_parts,
         functions=functions.FUNCTIONS,
         operations=aten.OPERATIONS,
         pointwise=aten.by_tag,

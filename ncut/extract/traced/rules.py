@@ -21,6 +21,8 @@ class Rules:
     ----------
     modules, functions, operations : mapping
         Rules by class, by function, by name in ATen.
+    by_parts : callable
+        The rule of a module that is known by what it holds.
     pointwise : callable
         The rule of an operation that has none of its own, if it is known to be pointwise.
     early : mapping from str to Rule
@@ -34,6 +36,7 @@ class Rules:
     """
 
     modules: Mapping[Any, Rule]
+    by_parts: Callable[[Any], Rule | None]
     functions: Mapping[Any, Any]
     operations: Mapping[str, Rule]
     pointwise: Callable[[Any], Rule | None]
@@ -54,7 +57,8 @@ class Rules:
                 if type(module).forward is forward and "forward" not in vars(module):
                     return _with_module(rule, module)
                 return None
-        return None
+        rule = self.by_parts(module)
+        return None if rule is None else _with_module(rule, module)
 
     def function(self, function: Any, args: Any, kwargs: Any) -> Rule | None:
         """The rule of a function that is followed as a whole."""

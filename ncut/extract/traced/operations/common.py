@@ -71,6 +71,12 @@ def along(call: Call, signal: Signal, factors: Any, axis: int, name: str) -> Sig
     return call.wiring.scale(signal, np.reshape(factors, shape), name)
 
 
+def chosen(call: Call, signal: Signal, axis: int) -> Signal:
+    """Neurons along an axis that are chosen by the data, as those of a router."""
+    path = call.tracing.path
+    return call.wiring.choose(signal, axis, call.shape, f"choices of {path}" if path else "choices")
+
+
 def rest(call: Call) -> list[Signal]:
     """Further results, such as a norm's statistics, which carry no neurons."""
     return [Signal(shape) for shape in call.shapes[1:]]

@@ -15,7 +15,7 @@ from ncut.extract.traced.tracing import Call
 if TYPE_CHECKING:
     pass
 
-from ncut.extract.traced.operations.common import listed, rest, table
+from ncut.extract.traced.operations.common import chosen, listed, rest, table
 
 SPREADS = ("mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "norm")
 """Reductions by which norms divide, where they keep the axis."""
@@ -57,6 +57,8 @@ def _along_axis(call: Call) -> Signal | list[Signal]:
     if isinstance(axis, bool):
         axis = call.arg(2, "dim", -1)
     if signal.terms and signal.varies(signal.axis(axis)):
+        if call.function == "topk":
+            return [chosen(call, signal, axis), *rest(call)]
         raise ModelError("it mixes neurons along an axis in an order that depends on the data")
     result = call.wiring.activation(signal, homogeneous=call.function == "cumsum")
     result = call.wiring.positions(result, call.shape)

@@ -23,7 +23,7 @@ from ncut.extract.traced.tracing import Call
 if TYPE_CHECKING:
     pass
 
-from ncut.extract.traced.operations.common import listed, table, unsqueezed
+from ncut.extract.traced.operations.common import chosen, listed, table, unsqueezed
 
 
 def _reshape(call: Call) -> Signal:
@@ -106,7 +106,7 @@ def _gather(call: Call) -> Signal:
     if not signal.terms:
         return Signal(call.shape)
     if signal.varies(signal.axis(axis)):
-        raise ModelError("it chooses neurons by an index that depends on the data")
+        return chosen(call, signal, axis)
     return call.wiring.positions(signal, call.shape)
 
 

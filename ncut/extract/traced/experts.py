@@ -1,0 +1,53 @@
+"""Mixtures of experts whose weights are one tensor for all, as transformers keeps them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ncut.extract.arrays import as_array
+from ncut.extract.signal import Signal
+from ncut.extract.traced.tensor import is_traced
+from ncut.extract.traced.tracing import Call
+
+
+def are_experts(module: nn.Module) -> bool:
+    """Whether a module holds all experts of a layer: (experts, ..., ...) weights and a gate."""
+    name = type(module).__name__
+    weights = [getattr(module, part, None) for part in ("gate_up_proj", "down_proj")]
+    stacked = all(isinstance(weight, nn.Parameter) and weight.ndim == 3 for weight in weights)
+    return name.endswith("Experts") and stacked and hasattr(module, "_apply_gate")
+
+
+def experts(call: Call) -> Any:
+    """Every expert reads the layer's input and writes to its output, whichever are chosen.
+
+    A forward pass runs through those that the router chooses for its data; the graph has them
+    all. The router's shares scale what they write by numbers that depend on the data.
+    """
+    module: Any = call.module
+    hidden = call.arg(0, "hidden_states")
+    path = call.tracing.path
+    transposed = bool(getattr(module, "is_transposed", False))
+    for bias in ("gate_up_proj_bias", "down_proj_bias"):
+        if isinstance(getattr(module, bias, None), nn.Parameter):
+            call.wiring.ignore([f"{path}.{bias}"], "bias")
+
+    def linear(value: Any, part: str, number: int) -> Any:
+        weight = as_array(getattr(module, part)[number], part)
+        made = call.wiring.linear(
+            value.signal,
+            weight if transposed else weight.T,
+            name=f"{path}.{number}.{part}",
+            module=path,
+            parameters=[f"{path}.{part}"],
+        )
+        return call.tracing.made(made, value)
+
+    written: list[Signal] = []
+    for number in range(module.gate_up_proj.shape[0]):
+        gated = module._apply_gate(linear(hidden, "gate_up_proj", number))
+        assert is_traced(gated)
+        written.append(linear(gated, "down_proj", number).signal)
+    return call.wiring.add(*written)
