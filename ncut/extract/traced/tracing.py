@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map
 from ncut.errors import InputError, ModelError
 from ncut.extract.arrays import as_array
 from ncut.extract.signal import Signal, Term
+from ncut.extract.traced.memory import Writes
 from ncut.extract.traced.tensor import Traced, flat, is_traced
 from ncut.extract.wiring import Wiring
 
@@ -135,6 +136,8 @@ class Tracing:
         The device that activations claim to be on: that of the parameters.
     touched : set of str
         Parameters that any function read.
+    writes : Writes
+        What was written in place.
     """
 
     def __init__(self, model: nn.Module, wiring: Wiring, rules: Rules) -> None:
@@ -151,8 +154,7 @@ class Tracing:
             self._parameters.setdefault(_storage(value), []).append(span)
         self._stack: list[tuple[str, nn.Module]] = []
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._n_writes = 0
-        self._written: dict[int, tuple[Any, list[tuple[int, NDArray[np.int64], str]]]] = {}
+        self.writes = Writes()
 
     # --- running ----------------------------------------------------------------------------
 
@@ -184,7 +186,7 @@ class Tracing:
         early = self.rules.early.get(name)
         if early is not None:
             return early(Call(self, name, args, kwargs))
-        self._check_up_to_date(args, kwargs)
+        self.writes.check(args, [*kwargs.values()])
         meta = self._on_meta(operation, name, args, kwargs)
         results = list(meta) if isinstance(meta, list | tuple) else [meta]
         shapes = [tuple(m.shape) for m in results if isinstance(m, torch.Tensor)]
@@ -194,11 +196,7 @@ class Tracing:
             return _write(call, signals)
         made = iter([signals] * len(shapes) if isinstance(signals, Signal) else signals)
         wrapped = [self.wrap(m, next(made)) if isinstance(m, torch.Tensor) else m for m in results]
-        if self._written:
-            newest = max(value.version for value in flat(args, kwargs) if is_traced(value))
-            for value in wrapped:
-                if is_traced(value):
-                    value.version = newest
+        self.writes.hand_on(flat(args, kwargs), wrapped)
         return type(meta)(wrapped) if isinstance(meta, list | tuple) else wrapped[0]
 
     def _on_meta(
@@ -226,29 +224,6 @@ class Tracing:
         """A tensor of the forward pass."""
         assert tuple(meta.shape) == signal.shape, (tuple(meta.shape), signal.shape)
         return Traced(meta, signal, self)
-
-    def wrote(self, operation: str, target: Traced) -> None:
-        """Note that an operation put other neurons into a tensor's place in memory.
-
-        Tensors that had been made before see them too, but their signals do not tell.
-        """
-        self._n_writes += 1
-        target.version = self._n_writes
-        storage = target.meta.untyped_storage()
-        written = self._written.setdefault(storage._cdata, (storage, []))[1]
-        written.append((self._n_writes, _memory(target.meta), self.place(operation)))
-
-    def _check_up_to_date(self, args: Any, kwargs: Any) -> None:
-        for value in flat(args, kwargs) if self._written else ():
-            if not is_traced(value):
-                continue
-            written = self._written.get(value.meta.untyped_storage()._cdata, (None, []))[1]
-            for version, memory, place in written:
-                if version > value.version and np.isin(_memory(value.meta), memory).any():
-                    raise ModelError(
-                        f"{place}: it writes into a part of a tensor; build the tensor with "
-                        "torch.cat or torch.stack instead"
-                    )
 
     def made(self, signal: Signal, like: torch.Tensor) -> Traced:
         """A new tensor of the type of `like`."""
@@ -341,7 +316,7 @@ class Tracing:
         try:
             rule = self.rules.module(module)
             if rule is not None and any(is_traced(value) for value in flat(args, kwargs)):
-                self._check_up_to_date(args, kwargs)
+                self.writes.check(args, [*kwargs.values()])
                 signal = rule(Call(self, type(module).__name__, args, kwargs))
                 if not isinstance(signal, Signal):
                     return signal
@@ -369,7 +344,7 @@ class Tracing:
         self, rule: Callable[[Call], Any], name: str, args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """Follow a function that has a rule of its own."""
-        self._check_up_to_date(args, kwargs)
+        self.writes.check(args, [*kwargs.values()])
         try:
             result = rule(Call(self, name, args, kwargs))
         except (ModelError, InputError) as error:
@@ -446,7 +421,7 @@ def _write(call: Call, signals: Signal | list[Signal]) -> Any:
         target = target[0]
     if is_traced(target):
         if not all(_is_among(term, target.signal.terms) for term in signal.terms):
-            call.tracing.wrote(call.function, target)
+            call.tracing.writes.note(target, call.tracing.place(call.function))
         target.signal = signal
         return target
     if signal.terms:
@@ -473,15 +448,6 @@ def _without_masks(indices: Any) -> list[Any]:
         known = is_mask and not is_traced(index)
         found += [*index.nonzero().unbind(1)] if known else [index]
     return found
-
-
-def _memory(meta: torch.Tensor) -> NDArray[np.int64]:
-    """Where a tensor's entries lie in its storage."""
-    places: NDArray[np.int64] = np.array([meta.storage_offset()])
-    for size, stride in zip(meta.shape, meta.stride(), strict=True):
-        if stride:
-            places = (places[:, None] + np.arange(size) * stride).ravel()
-    return places
 
 
 def _storage(tensor: torch.Tensor) -> int:
