@@ -250,7 +250,7 @@ def reduced(signal: Signal, axes: Iterable[int], *, keepdim: bool, divides: bool
     Over positions each neuron stays what it is. Neurons that are reduced over among themselves
     leave a statistic of the layer, which carries none of them; where they are told apart along
     other axes too, each entry carries all those that were reduced into it. Where the result may
-    be what a norm `divides` each head's or group's many neurons by, it is such a statistic too.
+    be what a norm `divides` each head's or group's neurons by, it is such a statistic too.
     """
     chosen = sorted({signal.axis(axis) for axis in axes})
     shape = [1 if axis in chosen else size for axis, size in enumerate(signal.shape)]
@@ -262,14 +262,19 @@ def reduced(signal: Signal, axes: Iterable[int], *, keepdim: bool, divides: bool
             terms.append(term.map(lambda array: _first_along(array, chosen)))
             continue
         others = [n for axis, n in enumerate(term.units.shape) if axis not in along and n > 1]
-        n_along = int(np.prod([term.units.shape[axis] for axis in along]))
-        if others and not (divides and n_along > MAX_SPLIT):
+        if others and not (divides and _several(term, along)):
             terms += _split(term, along)
     result = replace(signal, shape=tuple(shape), terms=tuple(joined(terms)))
     if keepdim:
         return result
     kept = [size for axis, size in enumerate(signal.shape) if axis not in chosen]
     return result.map(kept, lambda array: array.squeeze(tuple(chosen)))
+
+
+def _several(term: Term, axes: tuple[int, ...]) -> bool:
+    """Whether a group has a part at several positions along axes, and is no branch of its own."""
+    rest = tuple(axis for axis in range(term.units.ndim) if axis not in axes)
+    return int(np.count_nonzero((term.units != NOTHING).any(axis=rest))) > 1
 
 
 def broadcast(signals: Sequence[Signal]) -> list[Signal]:

@@ -318,6 +318,20 @@ def test_norm_written_by_hand():
     )  # fmt: skip
 
 
+def test_norm_of_each_head_written_by_hand_mixes_no_neurons():
+    def run(model, x):
+        heads = model.a(x).unflatten(-1, (2, 4))
+        heads = heads * torch.rsqrt(heads.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return model.b(heads.flatten(-2))
+
+    model = Model(run, a=nn.Linear(3, 8), b=nn.Linear(8, 2))
+    graph = read_graph(model, example_inputs=torch.zeros(2, 5, 3))
+    assert [layer.size for layer in graph.layers] == [3, 8, 2]
+    for block, layer in zip(graph.blocks, (model.a, model.b), strict=True):
+        assert_allclose(block.weights, layer.weight.detach().abs().numpy().T)
+    assert [item.name for item in graph.left_out] == ["norm"]
+
+
 @pytest.mark.parametrize("activated", [True, False])
 def test_norm_on_one_path_scales_that_path_only(activated):
     """Pre-activation: the norm is on the way to one reader, the sum goes on without it."""

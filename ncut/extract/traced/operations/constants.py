@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from ncut.extract.traced.tracing import Call, DependsOnDataError
-
-if TYPE_CHECKING:
-    pass
-
 from ncut.extract.traced.operations.common import table
+from ncut.extract.traced.tracing import Call, DependsOnDataError
 
 
 def _like(call: Call) -> Any:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ncut.extract.arrays import as_array
 from ncut.extract.chain import normalization_scale
 from ncut.extract.signal import (
     Signal,
 )
-from ncut.extract.traced.tracing import Call
-
-if TYPE_CHECKING:
-    pass
-
 from ncut.extract.traced.operations.common import (
     along,
     normalized,
@@ -22,6 +17,7 @@ from ncut.extract.traced.operations.common import (
     scaled_by,
     table,
 )
+from ncut.extract.traced.tracing import Call
 
 
 def _batch_norm(call: Call) -> list[Signal]:

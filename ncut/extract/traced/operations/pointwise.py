@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ncut.extract.signal import (
     Signal,
     expanded,
     indexed,
 )
+from ncut.extract.traced.operations.common import rest, scaled_by, table
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
-
-if TYPE_CHECKING:
-    pass
-
-from ncut.extract.traced.operations.common import rest, scaled_by, table
 
 
 def entrywise(call: Call) -> Signal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,12 +15,8 @@ from ncut.extract.signal import (
     reduced,
     reshaped,
 )
-from ncut.extract.traced.tracing import Call
-
-if TYPE_CHECKING:
-    pass
-
 from ncut.extract.traced.operations.common import rest, table
+from ncut.extract.traced.tracing import Call
 
 
 def _positions(call: Call) -> Signal | list[Signal]:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ncut.errors import ModelError
 from ncut.extract.signal import (
     Signal,
     reduced,
 )
-from ncut.extract.traced.tracing import Call
-
-if TYPE_CHECKING:
-    pass
-
 from ncut.extract.traced.operations.common import chosen, listed, rest, table
+from ncut.extract.traced.tracing import Call
 
 SPREADS = ("mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "norm")
 """Reductions by which norms divide, where they keep the axis."""
@@ -30,10 +25,10 @@ def _reduce(call: Call) -> Signal | list[Signal]:
     elif call.function in ("var", "std", "var_mean", "std_mean") and isinstance(axes, bool):
         axes = None
     signal = call.signal(0, "self")
-    chosen = list(range(signal.ndim)) if axes in (None, []) else listed(axes)
+    reduces = list(range(signal.ndim)) if axes in (None, []) else listed(axes)
     keepdim = len(call.shape) == signal.ndim and signal.ndim > 0
     divides = keepdim and call.function in SPREADS
-    result = reduced(signal, chosen, keepdim=keepdim, divides=divides)
+    result = reduced(signal, reduces, keepdim=keepdim, divides=divides)
     if call.function in ("mean", "sum"):
         return result
     if call.function in ("amax", "amin", "max", "min"):

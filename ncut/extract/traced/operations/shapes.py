@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +17,9 @@ from ncut.extract.signal import (
     reduced,
     reshaped,
 )
+from ncut.extract.traced.operations.common import chosen, listed, table, unsqueezed
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
-
-if TYPE_CHECKING:
-    pass
-
-from ncut.extract.traced.operations.common import chosen, listed, table, unsqueezed
 
 
 def _reshape(call: Call) -> Signal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +14,9 @@ from ncut.extract.signal import (
     reshaped,
 )
 from ncut.extract.traced.initial import initial_weight
+from ncut.extract.traced.operations.common import note_bias, rest, table
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
-
-if TYPE_CHECKING:
-    pass
-
-from ncut.extract.traced.operations.common import note_bias, rest, table
 
 
 def _convolution(call: Call) -> Signal:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ncut.errors import ModelError
 from ncut.extract.signal import (
     Signal,
     expanded,
 )
-from ncut.extract.traced.tracing import Call
-
-if TYPE_CHECKING:
-    pass
-
 from ncut.extract.traced.operations.common import table
+from ncut.extract.traced.tracing import Call
 
 
 def _copy(call: Call) -> Signal:
