@@ -1,0 +1,15 @@
+"""How the parts of each family of transformers are connected, by `model_type`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ncut.extract.folder.blocks import Network
+from ncut.extract.folder.families import decoders, encoder_decoders, encoders, images
+
+FAMILIES: dict[str, Callable[[Network], None]] = {
+    **encoders.FAMILIES,
+    **decoders.FAMILIES,
+    **encoder_decoders.FAMILIES,
+    **images.FAMILIES,
+}

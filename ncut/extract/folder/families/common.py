@@ -1,0 +1,31 @@
+"""Layers that families of several kinds have."""
+
+from __future__ import annotations
+
+from ncut.extract.folder.blocks import Network
+from ncut.extract.signal import Signal
+
+QKV = ("q_proj", "k_proj", "v_proj")
+"""What most families call the projections of queries, keys and values."""
+
+
+def attending(
+    net: Network, signal: Signal, name: str, norm: str, *, n_heads: int, before: bool,
+    memory: Signal | None = None, order: tuple[int, ...] = (0, 1, 2), out: str = "out_proj",
+) -> Signal:  # fmt: skip
+    """Attention, the sum and the norm, which comes first or last."""
+    normed = net.norm(signal, norm) if before else signal
+    mixed = net.attention(normed, name, QKV, n_heads=n_heads, memory=memory, order=order)
+    mixed = net.linear(mixed, f"{name}.{out}", n_out=signal.shape[-1])
+    total = net.add(signal, mixed)
+    return total if before else net.norm(total, norm)
+
+
+def feeding(
+    net: Network, signal: Signal, layers: tuple[str, str], norm: str, kind: str, *,
+    n_hidden: int, before: bool,
+) -> Signal:  # fmt: skip
+    """An MLP, the sum and the norm, which comes first or last."""
+    normed = net.norm(signal, norm) if before else signal
+    total = net.add(signal, net.mlp(normed, layers[0], layers[1], kind, n_hidden))
+    return total if before else net.norm(total, norm)
