@@ -8,9 +8,10 @@ from ncut.errors import ModelError
 from ncut.extract.folder.blocks import Network
 from ncut.extract.folder.families.common import QKV, attending, feeding
 
+from ncut.extract.signal import Signal, concatenated, indexed, permuted, reshaped
+
 PATCHES = 2
 """Patches along each side of an image that is followed."""
-from ncut.extract.signal import Signal, concatenated, indexed, permuted, reshaped
 
 
 def _patches(net: Network, name: str, channels: int, image: str = "input") -> Signal:
