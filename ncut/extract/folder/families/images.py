@@ -7,7 +7,6 @@ from collections.abc import Callable
 from ncut.errors import ModelError
 from ncut.extract.folder.blocks import Network
 from ncut.extract.folder.families.common import QKV, attending, feeding
-
 from ncut.extract.signal import Signal, concatenated, indexed, permuted, reshaped
 
 PATCHES = 2
