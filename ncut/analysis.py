@@ -358,5 +358,6 @@ def _report(
         left_out=graph.left_out,
         warnings=tuple(warnings),
         version=version("ncut"),
+        sums=graph.sums,
         graph=graph,
     )

@@ -118,6 +118,7 @@ def assemble(
         graph,
         left_out=_left_out(wiring, parameters or {}),
         parameters=_parameters(wiring, parameters or {}),
+        sums=wiring.residual if wiring.sums or wiring.attends else "",
     )
 
 

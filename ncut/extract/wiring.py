@@ -110,6 +110,8 @@ class Wiring:
         How many norms that depend on the data there were, by kind.
     merging : Merging
         Which neurons are one, where sums are streams.
+    sums : bool
+        Whether neurons of several operations were added up.
     attends : bool
         Whether two signals were multiplied as matrices, as attention does.
     """
@@ -124,6 +126,7 @@ class Wiring:
     joined: set[Group] = field(default_factory=set)
     norms: dict[str, int] = field(default_factory=dict)
     merging: Merging = field(default_factory=Merging)
+    sums: bool = False
     attends: bool = False
     _calls: dict[str, int] = field(default_factory=dict)
     _unread: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -542,6 +545,7 @@ class Wiring:
         else:
             first, second = first.pushed(), second.pushed()
         terms = [*first.terms, *second.terms]
+        self.sums = self.sums or bool(first.terms and second.terms)
         if self.residual == "stream" and first.terms and second.terms:
             terms = self.merging.merge(first.terms, second.terms)
             return Signal(first.shape, tuple(joined(terms)), activated=True)

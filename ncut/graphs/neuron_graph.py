@@ -44,6 +44,9 @@ class NeuronGraph:
         The model's name.
     parameters : tuple of Parameter
         All parameter tensors of the model and what became of them, where the model tells.
+    sums : str
+        What residual sums (and heads of attention) are: "readers" or "stream", see `ncut.graph`;
+        empty where there are none, so that both are the same.
     """
 
     layers: tuple[Layer, ...]
@@ -51,6 +54,7 @@ class NeuronGraph:
     left_out: tuple[LeftOut, ...] = ()
     name: str = ""
     parameters: tuple[Parameter, ...] = ()
+    sums: str = ""
 
     @property
     def n_vertices(self) -> int:

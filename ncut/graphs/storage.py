@@ -25,6 +25,7 @@ def save_graph(graph: NeuronGraph, path: str | Path) -> None:
     header = {
         "format": FORMAT,
         "name": graph.name,
+        "sums": graph.sums,
         "layers": [[layer.name, layer.size] for layer in graph.layers],
         "rescalable": [layer.rescalable for layer in graph.layers],
         "read_by": [layer.read_by for layer in graph.layers],
@@ -125,6 +126,7 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
         blocks=tuple(blocks),
         left_out=tuple(LeftOut(n, tuple(s), r) for n, s, r in header["left_out"]),
         name=header["name"],
+        sums=str(header.get("sums", "")),
         parameters=tuple(
             Parameter(str(n), tuple(s), bool(placed), str(role))
             for n, s, placed, role in header.get("parameters", [])

@@ -53,6 +53,8 @@ def print_graph(graph: NeuronGraph) -> None:
         console.print(
             f"{graph.placed_share:.1%} of the numbers in its weight matrices and kernels are edges"
         )
+    if graph.sums:
+        console.print(f"residual sums: {words.SUMS.get(graph.sums, graph.sums)}")
     left_out = _left_out(graph.left_out) if graph.left_out else "Nothing was left out."
     parts = [_layers(graph), _blocks(graph), left_out]
     if graph.parameters:

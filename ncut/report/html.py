@@ -195,6 +195,7 @@ def _made(report: Report) -> list[tuple[str, str]]:
         ("refined", "yes" if report.refine else "no"),
         ("solver", report.solver),
         ("residual", f"{report.residual:.1e}"),
+        *([("residual sums", report.sums)] if report.sums else []),
         ("ncut", report.version),
     ]
 

@@ -85,6 +85,8 @@ class Report:
         What to know before relying on the numbers.
     version : str
         The version of ncut that measured.
+    sums : str
+        What residual sums are in the graph, "readers" or "stream"; empty where there are none.
     graph : NeuronGraph or None
         The graph that was measured, in the convention `normalize`. It is not part of `to_json`
         and of equality: save it with `report.graph.save(path)`.
@@ -117,6 +119,7 @@ class Report:
     left_out: tuple[LeftOut, ...]
     warnings: tuple[str, ...]
     version: str
+    sums: str = ""
     graph: NeuronGraph | None = field(default=None, repr=False)
     source: Any = field(default=None, repr=False)
 

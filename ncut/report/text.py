@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ncut.report.words import (
+    SUMS,
     convention_text,
     name_of,
     ncut_text,
@@ -75,6 +76,8 @@ def headline(report: Report) -> list[tuple[str, str]]:
         rows.append(("k-means", f"{noise}: its noise in repeats"))
     if report.normalize != "none":
         rows.append(("scale", shorten(convention_text(report), WIDTH - NAME_WIDTH)))
+    if report.sums:
+        rows.append(("sums", SUMS.get(report.sums, report.sums)))
     isolated = f", {report.n_isolated:,} isolated" if report.n_isolated else ""
     sizes = layer_sizes(report)
     return [

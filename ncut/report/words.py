@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from ncut.report.report import Report
     from ncut.types import Comparison
 
+SUMS = {
+    "readers": "readers: the inputs of each layer that reads a sum are vertices",
+    "stream": "stream: the channels of a residual sum are vertices once",
+}
+"""What residual sums are, in words."""
+
 CITATION = (
     "Filan, Casper, Hod, Wild, Critch, Russell (2021), "
     "Clusterability in Neural Networks, arXiv:2103.03386"

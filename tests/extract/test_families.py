@@ -940,3 +940,17 @@ def test_experts_read_and_write_the_stream_whichever_are_chosen(name):
     assert router.size == 3
     weight = model.get_submodule(router.name).weight.detach().abs().numpy()
     assert_allclose(joined[router.slice], weight * gamma, rtol=1e-5)
+
+
+def test_graphs_and_reports_say_which_convention_of_sums_they_follow(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    assert read_graph(model).sums == ""
+    encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    for sums in ("readers", "stream"):
+        graph = read_graph(encoder, residual=sums)
+        assert graph.sums == sums
+        graph.save(tmp_path / "graph.npz")
+        assert read_graph(tmp_path / "graph.npz").sums == sums
+        report = ncut.analyze(graph, k=2, shuffles=0)
+        assert report.sums == sums
+        assert f"sums          {sums}: " in str(report)
