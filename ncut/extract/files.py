@@ -61,7 +61,10 @@ def read_file(path: Path) -> NeuronGraph | Mapping[str, Any]:
         raise ModelError(f"{path}: is a folder, not a file of weights")
     read = READERS.get(path.suffix.lower())
     if read is None:
-        raise ModelError(f"{path}: cannot read this kind of file; known are {', '.join(READERS)}")
+        raise ModelError(
+            f"{path}: cannot read this kind of file; known are {', '.join(READERS)}, "
+            ".onnx, .keras, .h5 and folders with a config.json"
+        )
     return _guarded(read, path, path.suffix.lower())
 
 

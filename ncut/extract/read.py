@@ -211,7 +211,7 @@ def _read_module(model: Any, options: _Options, name: str = "") -> NeuronGraph:
 def _read_path(path: Path, options: _Options) -> NeuronGraph:
     options.refuse("a file", "example_inputs")
     read = _whole_models(path)
-    if read is not None and (options.layers is None or read is _read_keras):
+    if read is not None:
         wiring, parameters = read(path, options)
         return options.assembled(wiring, path.stem or path.name, parameters)
     content = read_file(path)
@@ -246,6 +246,7 @@ def _whole_models(path: Path) -> Any:
 def _read_folder(path: Path, options: _Options) -> Any:
     from ncut.extract.folder import read_folder
 
+    options.refuse("a folder, whose config.json tells how its layers are connected", "layers")
     options.refuse("a folder", "unknown")
     return read_folder(path, residual=options.residual)
 
@@ -253,6 +254,7 @@ def _read_folder(path: Path, options: _Options) -> Any:
 def _read_onnx(path: Path, options: _Options) -> Any:
     from ncut.extract.onnx_model import read_onnx
 
+    options.refuse("an ONNX model, which tells how its layers are connected", "layers")
     return read_onnx(path, residual=options.residual, unknown=options.unknown)
 
 
@@ -270,9 +272,9 @@ def _read_sequence(model: Any) -> list[ChainLayer]:
         raise InputError(_single_array(tuple(model.shape)))
     if not isinstance(model, Sequence):
         raise InputError(
-            f"model: cannot read a {type(model).__name__}; pass a torch.nn.Module, a list of "
-            "(fan_in, fan_out) weight matrices, a dict of named weights, a scipy sparse adjacency "
-            "matrix, a NeuronGraph or a path"
+            f"model: cannot read a {type(model).__name__}; pass a torch.nn.Module (not its class), "
+            "a path, a list of (fan_in, fan_out) weight matrices, a dict of named weights, a "
+            "fitted MLP of scikit-learn, a scipy sparse adjacency matrix or a NeuronGraph"
         )
     chain: list[ChainLayer] = []
     for number, values in enumerate(model):

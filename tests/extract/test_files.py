@@ -295,3 +295,17 @@ def test_reading_arrays_does_not_import_torch(tmp_path):
         f"read_graph({str(tmp_path / 'a.npz')!r}); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_layers_are_for_files_that_do_not_tell_how_they_are_connected(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(InputError, match="layers: has no effect on an ONNX model"):
+        read_graph(tmp_path / "model.onnx", layers=["a", "b"])
+    with pytest.raises(InputError, match="layers: has no effect on a folder"):
+        read_graph(tmp_path, layers=["a", "b"])
+
+
+def test_kinds_of_files_that_are_read_are_listed(tmp_path):
+    (tmp_path / "model.xyz").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"known are \.npz.*\.onnx, \.keras, \.h5 and folders"):
+        read_graph(tmp_path / "model.xyz")
