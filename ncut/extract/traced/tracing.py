@@ -194,7 +194,12 @@ class Tracing:
         signals = self._follow(operation, call)
         if operation._schema.is_mutable:
             return _write(call, signals)
-        made = iter([signals] * len(shapes) if isinstance(signals, Signal) else signals)
+        given = [signals] * len(shapes) if isinstance(signals, Signal) else signals
+        if len(given) != len(shapes):
+            raise ModelError(
+                f"the rule of {name!r} gives {len(given)} signals for {len(shapes)} results"
+            )
+        made = iter(given)
         wrapped = [self.wrap(m, next(made)) if isinstance(m, torch.Tensor) else m for m in results]
         self.writes.hand_on(flat(args, kwargs), wrapped)
         return type(meta)(wrapped) if isinstance(meta, list | tuple) else wrapped[0]
@@ -222,7 +227,11 @@ class Tracing:
 
     def wrap(self, meta: torch.Tensor, signal: Signal) -> Traced:
         """A tensor of the forward pass."""
-        assert tuple(meta.shape) == signal.shape, (tuple(meta.shape), signal.shape)
+        if tuple(meta.shape) != signal.shape:
+            raise ModelError(
+                f"its rule gives a signal of shape {signal.shape} for a result of shape "
+                f"{tuple(meta.shape)}"
+            )
         return Traced(meta, signal, self)
 
     def made(self, signal: Signal, like: torch.Tensor) -> Traced:

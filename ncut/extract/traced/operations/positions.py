@@ -24,10 +24,6 @@ def _positions(call: Call) -> Signal | list[Signal]:
     return [signal, *rest(call)] if len(call.shapes) > 1 else signal
 
 
-def _maximum_pool(call: Call) -> Signal | list[Signal]:
-    return _positions(call)
-
-
 def _pad(call: Call) -> Signal:
     """Padding of positions; padded channels carry nothing."""
     signal, widths = call.signal(0, "self"), list(call.arg(1, "pad"))
