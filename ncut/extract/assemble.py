@@ -35,7 +35,10 @@ SINGLE_MATRIX_HINT = (
 
 
 def check_options(
-    scope: str, norm: str, residual: str | None = None, unknown: str = "error"
+    scope: str = "paper",
+    norm: str = "l1",
+    residual: str | None = None,
+    unknown: str = "error",
 ) -> None:
     """Refuse an unknown scope, norm, convention of sums or way with unknown operations."""
     for option, value, known in (

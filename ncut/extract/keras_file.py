@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ncut.errors import InputError, ModelError
+from ncut.extract.assemble import check_options
 from ncut.extract.keras.config import Model, parsed
 from ncut.extract.keras.following import OPEN_SIZES, Following
 from ncut.extract.keras.storage import Content, opened
@@ -61,10 +62,7 @@ def read_keras(
     InputError
         If an option is unknown, or `layers` names what is not in the file.
     """
-    if unknown not in ("error", "elementwise"):
-        raise InputError(f"unknown: must be 'error' or 'elementwise', got {unknown!r}")
-    if residual not in (None, "readers", "stream"):
-        raise InputError(f"residual: must be 'readers' or 'stream', got {residual!r}")
+    check_options(residual=residual, unknown=unknown)
     with opened(path) as content:
         try:
             if content.config is None or layers is not None:

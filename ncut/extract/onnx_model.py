@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ncut.errors import InputError, ModelError, NcutError
+from ncut.errors import ModelError, NcutError
+from ncut.extract.assemble import check_options
 from ncut.extract.onnx_graph.model import Following, Model, UnknownOperatorError, load
 from ncut.extract.onnx_graph.shapes import Declared, guesses
 from ncut.extract.wiring import Wiring, under_convention
@@ -45,10 +46,7 @@ def read_onnx(
     MissingExtraError
         If the package onnx is not installed.
     """
-    if unknown not in ("error", "elementwise"):
-        raise InputError(f"unknown: must be 'error' or 'elementwise', got {unknown!r}")
-    if residual not in (None, "readers", "stream"):
-        raise InputError(f"residual: must be 'readers' or 'stream', got {residual!r}")
+    check_options(residual=residual, unknown=unknown)
     path = Path(path)
     try:
         return _read(load(path), residual, unknown)

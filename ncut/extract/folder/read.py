@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from numpy.typing import NDArray
 
-from ncut.errors import InputError, ModelError
+from ncut.errors import ModelError
+from ncut.extract.assemble import check_options
 from ncut.extract.files import read_safetensors
 from ncut.extract.folder.blocks import Network
 from ncut.extract.folder.config import Config, read_json
 from ncut.extract.folder.families import FAMILIES
-from ncut.extract.wiring import Residual, Wiring
+from ncut.extract.wiring import Wiring
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -58,9 +59,7 @@ def read_folder(
         not known, or the tensors are not those that the settings call for.
     """
     path = Path(path)
-    residual = "stream" if residual is None else residual
-    if residual not in get_args(Residual):
-        raise InputError(f"residual: must be 'readers' or 'stream', got {residual!r}")
+    check_options(residual=residual)
     if not path.is_dir():
         raise ModelError(f"{path}: no such folder")
     if not (path / CONFIG).is_file():
@@ -76,7 +75,7 @@ def read_folder(
             f"{', '.join(sorted(FAMILIES))}. For others {PASS_THE_MODEL}"
         )
     tensors = _tensors(path)
-    wiring = Wiring(residual)  # type: ignore[arg-type]
+    wiring = Wiring("readers" if residual == "readers" else "stream")
     network = Network(wiring, tensors, config, str(path))
     try:
         FAMILIES[kind](network)

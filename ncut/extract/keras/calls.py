@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
-from ncut.extract.keras.config import Layer
+from ncut.extract.keras.config import Layer, among
 from ncut.extract.keras.weights import Layout, Place
 from ncut.extract.signal import Signal
 from ncut.extract.wiring import Wiring
@@ -74,7 +74,7 @@ class Call:
     @property
     def signals(self) -> list[Signal]:
         """All tensors that it is called with."""
-        return [*signals_in([self.args, *(self._relevant())])]
+        return [*among([self.args, *(self._relevant())], Signal)]
 
     @property
     def signal(self) -> Signal:
@@ -167,18 +167,6 @@ class Call:
 
     def _variables(self, part: str, order: Sequence[str]) -> Mapping[str, Any]:
         return self.layout.variables(self.place, part, order)
-
-
-def signals_in(value: Any) -> Iterator[Signal]:
-    """The signals among arguments, in order."""
-    if isinstance(value, Signal):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from signals_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from signals_in(item)
 
 
 def checked(shape: Sequence[int]) -> tuple[int, ...]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ncut.errors import ModelError
+
+T = TypeVar("T")
 
 MAX_DEPTH = 32
 """How deep models stand in models."""
@@ -252,16 +254,16 @@ def _tensors(values: Sequence[Any], layers: Mapping[str, Layer]) -> Iterator[Ten
             raise ModelError(f"an input or output of the model is not understood: {value!r}")
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors among arguments, in order."""
-    if isinstance(value, Tensor):
+def among(value: Any, kind: type[T]) -> Iterator[T]:
+    """The values of a kind among arguments, in order."""
+    if isinstance(value, kind):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from tensors_in(item)
+            yield from among(item, kind)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from tensors_in(item)
+            yield from among(item, kind)
 
 
 def _renumber(model: Model) -> None:
@@ -270,7 +272,7 @@ def _renumber(model: Model) -> None:
     Keras 2 counts the call by which a model was made as the first.
     """
     nodes = [node for layer in model.layers.values() for node in layer.nodes]
-    used = [tensor for node in nodes for tensor in tensors_in([node.args, node.kwargs])]
+    used = [tensor for node in nodes for tensor in among([node.args, node.kwargs], Tensor)]
     lowest: dict[str, int] = {}
     for tensor in [*used, *model.outputs]:
         lowest[tensor.layer] = min(lowest.get(tensor.layer, tensor.node), tensor.node)
@@ -308,7 +310,7 @@ def in_order(model: Model) -> list[tuple[Layer, int]]:
     readers: dict[tuple[str, int], list[int]] = {}
     for number, (layer, at) in enumerate(calls):
         node = layer.nodes[at]
-        read = {(t.layer, t.node) for t in tensors_in([node.args, node.kwargs])}
+        read = {(t.layer, t.node) for t in among([node.args, node.kwargs], Tensor)}
         for key in read:
             if key in position:
                 waiting[number] += 1

@@ -8,8 +8,8 @@ from typing import Any
 from ncut.errors import InputError, ModelError
 from ncut.extract.keras.activations import ACTIVATIONS
 from ncut.extract.keras.attention import ATTENTION
-from ncut.extract.keras.calls import Call, Rule, checked, signals_in
-from ncut.extract.keras.config import MAX_CALLS, Layer, Model, Tensor, in_order
+from ncut.extract.keras.calls import Call, Rule, checked
+from ncut.extract.keras.config import MAX_CALLS, Layer, Model, Tensor, among, in_order
 from ncut.extract.keras.dense import DENSE
 from ncut.extract.keras.merges import MERGES, operation
 from ncut.extract.keras.recurrent import RECURRENT
@@ -123,7 +123,7 @@ class Following:
         try:
             if layer.model is not None:
                 inner_place = (*place, *part.split("/")) if part else place
-                return self._model(layer.model, [*signals_in([args, kwargs])], inner_place, path)
+                return self._model(layer.model, [*among([args, kwargs], Signal)], inner_place, path)
             call = Call(
                 layer, args, kwargs, self.wiring, self.layout, place, path, self.shapes,
                 self.touched, self._inner, self._guess, part,

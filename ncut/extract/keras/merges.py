@@ -11,7 +11,8 @@ import numpy as np
 
 from ncut.errors import ModelError
 from ncut.extract.keras.activations import activated, is_known
-from ncut.extract.keras.calls import Call, Rule, checked, signals_in
+from ncut.extract.keras.calls import Call, Rule, checked
+from ncut.extract.keras.config import among
 from ncut.extract.keras.dense import multiplied
 from ncut.extract.keras.shapes import to_shape
 from ncut.extract.signal import (
@@ -298,7 +299,7 @@ def _keep(call: Call) -> Signal:
 
 
 def _entrywise(call: Call) -> Signal:
-    signals = [*signals_in([call.args, call.kwargs])]
+    signals = [*among([call.args, call.kwargs], Signal)]
     if len(signals) == 1:
         return call.wiring.activation(signals[0], homogeneous=False)
     return call.wiring.combine(*_several(call))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ncut.errors import ModelError
-from ncut.extract.keras.calls import Call, Rule, signals_in
-from ncut.extract.keras.config import parsed_layer
+from ncut.extract.keras.calls import Call, Rule
+from ncut.extract.keras.config import among, parsed_layer
 from ncut.extract.keras.dense import convolved
 from ncut.extract.recurrent import recurrent_layer
 from ncut.extract.signal import Signal, concatenated, expanded, indexed, reshaped
@@ -42,7 +42,7 @@ def _cell(call: Call, sequence: Signal, gates: int, part: str, name: str) -> Sig
     if kernel.shape[1] != gates * n_hidden or recurrent.shape != (n_hidden, gates * n_hidden):
         raise ModelError(f"its kernels have shapes {kernel.shape} and {recurrent.shape}")
     rows, names = kernel.T, [call.parameter(n, part) for n in ("kernel", "recurrent_kernel")]
-    states = [*signals_in(call.kwargs.get("initial_state"))] or call.signals[1:2]
+    states = [*among(call.kwargs.get("initial_state"), Signal)] or call.signals[1:2]
     if states:
         # The state comes in where later its own does: by the recurrent kernel.
         state = states[0]
