@@ -96,7 +96,9 @@ def test_each_block_is_shuffled_by_itself() -> None:
     assert not np.array_equal(graph.adjacency.toarray(), shuffled.adjacency.toarray())
 
 
-@pytest.mark.parametrize("null", ["layer", "layer-nonzero", "layer-kde", "strength", "tied"])
+@pytest.mark.parametrize(
+    "null", ["layer", "layer-nonzero", "layer-nonzero-kde", "layer-kde", "strength", "tied"]
+)
 def test_what_a_layer_writes_to_several_readers_is_shuffled_once(null: str) -> None:
     rng = np.random.default_rng(2)
     weights, other = rng.random((6, 7)), rng.random((6, 7))
