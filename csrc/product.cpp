@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "magnitude.hpp"
 #include "parallel.hpp"
 #include "portable.hpp"
 #include "simd.hpp"
@@ -176,7 +177,9 @@ NCUT_INLINE void multiply_panel(const SymmetricMatrix<W, I>& matrix, const T* x,
   F(Half, std::int32_t, float)      F(Half, std::int64_t, float)      \
   F(Half, std::int32_t, double)     F(Half, std::int64_t, double)     \
   F(BFloat16, std::int32_t, float)  F(BFloat16, std::int64_t, float)  \
-  F(BFloat16, std::int32_t, double) F(BFloat16, std::int64_t, double)
+  F(BFloat16, std::int32_t, double) F(BFloat16, std::int64_t, double) \
+  F(Magnitude<float>, std::int32_t, float)                            \
+  F(Magnitude<double>, std::int32_t, double)
 // clang-format on
 
 // One function for each combination of types, so that it can be compiled for several instruction

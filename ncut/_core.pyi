@@ -23,6 +23,7 @@ __all__: list[str] = [
     "count_nonzero_dense",
     "count_nonzero_sparse",
     "draw_kde",
+    "eigenvalue_gradient",
     "fill_symmetric_dense",
     "fill_symmetric_sparse",
     "kmeans",
@@ -36,6 +37,7 @@ __all__: list[str] = [
     "refine_bfloat16",
     "refine_half",
     "scan",
+    "update_eigenvectors",
 ]
 
 @typing.overload
@@ -471,6 +473,36 @@ def draw_kde(
     seed: typing.SupportsInt | typing.SupportsIndex,
     stream: typing.SupportsInt | typing.SupportsIndex,
     substream: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def eigenvalue_gradient(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    slopes: numpy.typing.NDArray[numpy.float64],
+    values: numpy.typing.NDArray[numpy.float64],
+    vectors: numpy.typing.NDArray[numpy.float32],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+    gradients: list[numpy.ndarray],
+) -> None: ...
+@typing.overload
+def eigenvalue_gradient(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    slopes: numpy.typing.NDArray[numpy.float64],
+    values: numpy.typing.NDArray[numpy.float64],
+    vectors: numpy.typing.NDArray[numpy.float64],
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+    gradients: list[numpy.ndarray],
 ) -> None: ...
 @typing.overload
 def fill_symmetric_dense(
@@ -1271,3 +1303,47 @@ def scan(values: numpy.typing.NDArray[numpy.float64]) -> tuple[int, int, int, in
 def scan(values: numpy.typing.NDArray[numpy.float16]) -> tuple[int, int, int, int]: ...
 @typing.overload
 def scan(values: numpy.typing.NDArray[numpy.uint16]) -> tuple[int, int, int, int]: ...
+@typing.overload
+def update_eigenvectors(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    n_first: typing.SupportsInt | typing.SupportsIndex,
+    n_wanted: typing.SupportsInt | typing.SupportsIndex,
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+    max_products: typing.SupportsInt | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+    basis: numpy.typing.NDArray[numpy.float32],
+    degrees: numpy.typing.NDArray[numpy.float64],
+    values: numpy.typing.NDArray[numpy.float64],
+    residuals: numpy.typing.NDArray[numpy.float64],
+    vectors: numpy.typing.NDArray[numpy.float32],
+) -> tuple[int, bool, bool]: ...
+@typing.overload
+def update_eigenvectors(
+    blocks: list[
+        tuple[
+            numpy.ndarray,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    n_first: typing.SupportsInt | typing.SupportsIndex,
+    n_wanted: typing.SupportsInt | typing.SupportsIndex,
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+    max_products: typing.SupportsInt | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+    basis: numpy.typing.NDArray[numpy.float64],
+    degrees: numpy.typing.NDArray[numpy.float64],
+    values: numpy.typing.NDArray[numpy.float64],
+    residuals: numpy.typing.NDArray[numpy.float64],
+    vectors: numpy.typing.NDArray[numpy.float64],
+) -> tuple[int, bool, bool]: ...

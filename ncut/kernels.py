@@ -257,3 +257,56 @@ def kmeans(
         points, labels, n_clusters, n_init, max_iterations, tolerance, seed, stream, threads
     )
     return labels, inertia
+
+
+class Progress(NamedTuple):
+    """How an update of eigenvectors went."""
+
+    n_products: int
+    converged: bool
+    broken: bool
+
+
+def update_eigenvectors(
+    blocks: list[Any],
+    n_first: int,
+    basis: NDArray[Any],
+    degrees: NDArray[np.float64],
+    values: NDArray[np.float64],
+    residuals: NDArray[np.float64],
+    vectors: NDArray[Any],
+    *,
+    n_wanted: int,
+    tolerance: float,
+    max_products: int,
+    seed: int,
+    stream: int,
+    threads: int,
+) -> Progress:
+    """Move `basis` (n - n_first, 16) closer to the leading eigenvectors of D^-1/2 |A| D^-1/2.
+
+    Blocks: (signed weights, first row, first column) each; vertices before `n_first` and
+    after it are of two colours, or n_first is 0. Fills `degrees` (n,), the largest eigenvalues
+    but the first (16,), their residuals (16,), and D^-1/2 v of the eigenvectors (n, 16).
+    """
+    return Progress(
+        *_core.update_eigenvectors(
+            *(blocks, n_first, n_wanted, tolerance, max_products, seed, stream, threads),
+            *(basis, degrees, values, residuals, vectors),
+        )
+    )
+
+
+def eigenvalue_gradient(
+    blocks: list[Any],
+    slopes: NDArray[np.float64],
+    values: NDArray[np.float64],
+    vectors: NDArray[Any],
+    gradients: list[NDArray[Any]],
+    threads: int,
+) -> None:
+    """Fill the gradient of sum(slopes * (1 - values)) for the signed weights of each block.
+
+    slopes, values (16,) and vectors (n, 16) as `update_eigenvectors` gives them.
+    """
+    _core.eigenvalue_gradient(blocks, slopes, values, vectors, threads, gradients)

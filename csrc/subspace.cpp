@@ -1,0 +1,439 @@
+#include "subspace.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "orthonormalize.hpp"
+#include "parallel.hpp"
+#include "portable.hpp"
+#include "simd.hpp"
+
+namespace ncut {
+namespace {
+
+constexpr int kMaxDegree = 8;
+// A filter that magnifies the largest eigenvalue more than this leaves vectors of lengths too
+// different to be orthonormalized together.
+constexpr double kMaxGrowth = 1e3;
+// Below this an eigenvalue of C'C is rounding.
+constexpr double kSmallSquare = 1e-12;
+constexpr int kSweeps = 30;
+
+using Row = double[kLanes];
+
+// Degrees: sums of magnitudes over the rows and the columns of each block.
+template <class T>
+NCUT_INLINE void add_sums(const PlacedBlock<Magnitude<T>>& placed, double* degrees,
+                          std::vector<T>& columns) {
+  const auto& block = placed.block;
+  columns.assign(static_cast<std::size_t>(block.n_cols), T{0});
+  T* sums = columns.data();
+  for (std::int64_t i = 0; i < block.n_rows; ++i) {
+    const Magnitude<T>* row = block.values + i * block.n_cols;
+    T lanes[kLanes] = {};
+    std::int64_t j = 0;
+    for (; j + kLanes <= block.n_cols; j += kLanes) {
+      for (int l = 0; l < kLanes; ++l) {
+        const T weight = row[j + l];
+        lanes[l] += weight;
+        sums[j + l] += weight;
+      }
+    }
+    double total = 0;
+    for (; j < block.n_cols; ++j) {
+      const T weight = row[j];
+      total += weight;
+      sums[j] += weight;
+    }
+    for (const T lane : lanes) total += lane;
+    degrees[placed.first_row + i] += total;
+  }
+  for (std::int64_t j = 0; j < block.n_cols; ++j) degrees[placed.first_col + j] += sums[j];
+}
+
+// result = first' second, both n x 16.
+template <class T>
+NCUT_INLINE void inner(const T* first, const T* second, std::int64_t n, Row* result) {
+  typename Lanes<double>::type sums[kLanes] = {};
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto row = __builtin_convertvector(load(second + i * kLanes), Lanes<double>::type);
+    for (int a = 0; a < kLanes; ++a) sums[a] += static_cast<double>(first[i * kLanes + a]) * row;
+  }
+  for (int a = 0; a < kLanes; ++a) store<double>(sums[a], result[a]);
+}
+
+// block = block mixture, n x 16 times 16 x 16, in place.
+template <class T>
+NCUT_INLINE void rotate(T* block, std::int64_t n, const Row* mixture) {
+  typename Lanes<T>::type rows[kLanes];
+  for (int a = 0; a < kLanes; ++a) {
+    T row[kLanes];
+    for (int b = 0; b < kLanes; ++b) row[b] = static_cast<T>(mixture[a][b]);
+    rows[a] = load(row);
+  }
+  for (std::int64_t i = 0; i < n; ++i) {
+    typename Lanes<T>::type sum = {};
+    for (int a = 0; a < kLanes; ++a) sum += block[i * kLanes + a] * rows[a];
+    store<T>(sum, block + i * kLanes);
+  }
+}
+
+// Cyclic Jacobi: eigenvalues of a symmetric matrix (destroyed), descending, and its eigenvectors
+// as columns of `mixture`. Warm started the matrix is nearly diagonal, and two sweeps do.
+void eigenpairs(Row* matrix, double* values, Row* mixture) {
+  Row turned[kLanes];  // eigenvectors as rows, so that a rotation runs along lanes
+  for (int a = 0; a < kLanes; ++a) {
+    for (int b = 0; b < kLanes; ++b) turned[a][b] = a == b;
+  }
+  double scale = 0;
+  for (int a = 0; a < kLanes; ++a) scale = std::max(scale, std::abs(matrix[a][a]));
+  for (int sweep = 0; sweep < kSweeps; ++sweep) {
+    double largest = 0;
+    for (int p = 0; p < kLanes; ++p) {
+      for (int q = p + 1; q < kLanes; ++q) {
+        const double off = matrix[p][q];
+        largest = std::max(largest, std::abs(off));
+        if (std::abs(off) <= 1e-16 * scale) continue;
+        const double theta = (matrix[q][q] - matrix[p][p]) / (2 * off);
+        const double t = std::copysign(1.0, theta) / (std::abs(theta) + std::hypot(theta, 1.0));
+        const double c = 1 / std::sqrt(t * t + 1), s = t * c;
+        for (int k = 0; k < kLanes; ++k) {
+          const double row_p = matrix[p][k], row_q = matrix[q][k];
+          matrix[p][k] = c * row_p - s * row_q;
+          matrix[q][k] = s * row_p + c * row_q;
+          const double old_p = turned[p][k], old_q = turned[q][k];
+          turned[p][k] = c * old_p - s * old_q;
+          turned[q][k] = s * old_p + c * old_q;
+        }
+        for (int k = 0; k < kLanes; ++k) {
+          const double col_p = matrix[k][p], col_q = matrix[k][q];
+          matrix[k][p] = c * col_p - s * col_q;
+          matrix[k][q] = s * col_p + c * col_q;
+        }
+      }
+    }
+    if (!(largest > 1e-15 * scale)) break;
+  }
+  std::array<int, kLanes> order;
+  for (int a = 0; a < kLanes; ++a) order[static_cast<std::size_t>(a)] = a;
+  std::sort(order.begin(), order.end(), [&](int a, int b) { return matrix[a][a] > matrix[b][b]; });
+  for (int b = 0; b < kLanes; ++b) {
+    const int from = order[static_cast<std::size_t>(b)];
+    values[b] = matrix[from][from];
+    for (int a = 0; a < kLanes; ++a) mixture[a][b] = turned[from][a];
+  }
+}
+
+// Norms of the columns of `product - block diag(values)`.
+template <class T>
+NCUT_INLINE void residual_norms(const T* product, const T* block, std::int64_t n,
+                                const double* values, double* norms) {
+  T factors[kLanes];
+  for (int a = 0; a < kLanes; ++a) factors[a] = static_cast<T>(values[a]);
+  const auto scale = load(factors);
+  typename Lanes<double>::type sums = {};
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto rest = load(product + i * kLanes) - scale * load(block + i * kLanes);
+    const auto wide = __builtin_convertvector(rest, Lanes<double>::type);
+    sums += wide * wide;
+  }
+  store<double>(sums, norms);
+  for (int a = 0; a < kLanes; ++a) norms[a] = std::sqrt(norms[a]);
+}
+
+// The interval of eigenvalues that a filter damps, mapped to [-1, 1].
+struct Interval {
+  double centre, half;
+
+  double mapped(double value) const { return (value - centre) / half; }
+};
+
+// The largest degree, at most `wanted`, that keeps the growth of the largest eigenvalue bearable.
+int bearable_degree(const Interval& damped, double largest, int wanted) {
+  const double x = std::max(damped.mapped(largest), 1.0);
+  const double degree = std::log(2 * kMaxGrowth) / std::max(std::acosh(x), 1e-3);
+  return std::clamp(static_cast<int>(degree), 1, wanted);
+}
+
+// next = factor (product - centre current) - before, in place of `before`, or without it.
+template <class T>
+NCUT_INLINE void recur(const T* product, const T* current, T* before, std::int64_t size, T factor,
+                       T centre, bool first) {
+  if (first) {
+    for (std::int64_t i = 0; i < size; ++i) before[i] = factor * (product[i] - centre * current[i]);
+  } else {
+    for (std::int64_t i = 0; i < size; ++i) {
+      before[i] = factor * (product[i] - centre * current[i]) - before[i];
+    }
+  }
+}
+
+// The numeric steps that touch vectors, compiled for several instruction sets.
+#define NCUT_STEPS(T)                                                                          \
+  NCUT_CLONES void sums_of(const PlacedBlock<Magnitude<T>>& placed, double* degrees,           \
+                           std::vector<T>& columns) {                                          \
+    add_sums(placed, degrees, columns);                                                        \
+  }                                                                                            \
+  NCUT_CLONES void products_of(const T* first, const T* second, std::int64_t n, Row* result) { \
+    inner(first, second, n, result);                                                           \
+  }                                                                                            \
+  NCUT_CLONES void mix(T* block, std::int64_t n, const Row* mixture) {                         \
+    rotate(block, n, mixture);                                                                 \
+  }                                                                                            \
+  NCUT_CLONES void norms_of(const T* product, const T* block, std::int64_t n,                  \
+                            const double* values, double* norms) {                             \
+    residual_norms(product, block, n, values, norms);                                          \
+  }                                                                                            \
+  NCUT_CLONES void step(const T* product, const T* current, T* before, std::int64_t size,      \
+                        T factor, T centre, bool first) {                                      \
+    recur(product, current, before, size, factor, centre, first);                              \
+  }
+NCUT_STEPS(float)
+NCUT_STEPS(double)
+#undef NCUT_STEPS
+
+// M, or C'C on the second colour, applied to blocks of 16 vectors.
+template <class T>
+class Operator {
+ public:
+  Operator(const WeightedGraph<T>& graph, const double* degrees, int n_threads)
+      : graph_(graph), matrix_{graph.blocks, {}}, n_threads_(n_threads) {
+    const auto n = static_cast<std::size_t>(graph.n);
+    scale_.resize(n);
+    for (std::size_t v = 0; v < n; ++v) {
+      scale_[v] = degrees[v] > 0 ? static_cast<T>(1 / std::sqrt(degrees[v])) : T{0};
+    }
+    if (graph.bipartite()) {
+      square_.resize(static_cast<std::size_t>(graph.n_first));
+      for (std::size_t v = 0; v < square_.size(); ++v) square_[v] = scale_[v] * scale_[v];
+    }
+    scaled_.resize(n * kLanes);
+    product_.resize(graph.bipartite() ? n * kLanes : n * kLanes);
+  }
+
+  // The product with x (n_side x 16); it stays valid until the next call.
+  T* apply(const T* x) {
+    const std::int64_t n = graph_.n, from = graph_.n_first;
+    for (std::int64_t v = from; v < n; ++v) {
+      for (int l = 0; l < kLanes; ++l) {
+        at(scaled_, v)[l] = scale_[static_cast<std::size_t>(v)] * x[(v - from) * kLanes + l];
+      }
+    }
+    if (graph_.bipartite()) {
+      multiply(matrix_, scaled_.data(), kLanes, square_.data(), 0, from, scaled_.data(),
+               n_threads_);
+    }
+    multiply(matrix_, scaled_.data(), kLanes, scale_.data(), from, n, product_.data(), n_threads_);
+    return at(product_, from);
+  }
+
+  // After apply(x): D^-1/2 x, and for the first colour D^-1/2 C x.
+  T* scaled() { return scaled_.data(); }
+
+ private:
+  static T* at(std::vector<T>& block, std::int64_t v) {
+    return block.data() + static_cast<std::size_t>(v) * kLanes;
+  }
+
+  const WeightedGraph<T>& graph_;
+  SymmetricMatrix<Magnitude<T>, std::int32_t> matrix_;
+  int n_threads_;
+  std::vector<T> scale_, square_, scaled_, product_;
+};
+
+template <class T>
+bool orthonormal(const T* block, const std::vector<T>& known, std::int64_t n, T* out) {
+  T inside[kLanes] = {};
+  for (std::int64_t i = 0; i < n; ++i) {
+    for (int l = 0; l < kLanes; ++l) {
+      inside[l] += known[static_cast<std::size_t>(i)] * block[i * kLanes + l];
+    }
+  }
+  double factor[kLanes * kLanes];
+  return orthonormalize(block, known.data(), n, 1, 1, inside, out, factor);
+}
+
+}  // namespace
+
+template <class T>
+Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accuracy,
+                             Philox& random, int n_threads, T* basis, double* degrees,
+                             double* values, double* residuals, T* vectors) {
+  const std::int64_t n = graph.n, n_side = graph.n_side(), size = n_side * kLanes;
+  std::fill_n(degrees, n, 0.0);
+  std::vector<T> columns;
+  for (const auto& placed : graph.blocks) sums_of(placed, degrees, columns);
+  Operator<T> op(graph, degrees, n_threads);
+  std::vector<T> known(static_cast<std::size_t>(n_side));
+  double volume = 0;
+  for (std::int64_t v = graph.n_first; v < n; ++v) volume += degrees[v];
+  for (std::int64_t v = graph.n_first; v < n; ++v) {
+    known[static_cast<std::size_t>(v - graph.n_first)] =
+        static_cast<T>(std::sqrt(degrees[v] / volume));
+  }
+  for (std::int64_t i = 0; i < n_side; ++i) {
+    basis[i * kLanes + kLanes - 1] = static_cast<T>(random.uniform() - 0.5);
+  }
+  std::vector<T> block(static_cast<std::size_t>(size));
+  Progress progress{0, false, false};
+  Row projected[kLanes], mixture[kLanes];
+  double squares[kLanes];
+  for (int round = 0;; ++round) {
+    if (!orthonormal(basis, known, n_side, block.data())) {
+      progress.broken = true;
+      return progress;
+    }
+    T* product = op.apply(block.data());
+    ++progress.n_products;
+    products_of(block.data(), product, n_side, projected);
+    for (int a = 0; a < kLanes; ++a) {
+      for (int b = 0; b < a; ++b) {
+        projected[a][b] = projected[b][a] = (projected[a][b] + projected[b][a]) / 2;
+      }
+    }
+    eigenpairs(projected, squares, mixture);
+    mix(block.data(), n_side, mixture);
+    mix(product, n_side, mixture);
+    norms_of(product, block.data(), n_side, squares, residuals);
+    double worst = 0;
+    for (int a = 0; a < kLanes; ++a) {
+      values[a] = squares[a];
+      if (graph.bipartite()) {
+        // On C'C, whose eigenvalues are squares, a residual r means r / (sqrt(2) mu) on M.
+        const double square = std::max(squares[a], kSmallSquare);
+        values[a] = std::sqrt(std::max(squares[a], 0.0));
+        residuals[a] /= std::sqrt(2 * square);
+      }
+      if (a < accuracy.n_wanted) worst = std::max(worst, residuals[a]);
+    }
+    progress.converged = worst <= accuracy.tolerance;
+    progress.broken = !std::isfinite(worst);
+    const bool last =
+        progress.converged || progress.broken || progress.n_products >= accuracy.max_products;
+    if (last) {
+      T* scaled = op.scaled();
+      mix(scaled, n, mixture);
+      T factors[kLanes];
+      for (int l = 0; l < kLanes; ++l) {
+        factors[l] = static_cast<T>(1 / std::sqrt(2 * std::max(squares[l], kSmallSquare)));
+      }
+      const auto half = static_cast<T>(graph.bipartite() ? std::sqrt(0.5) : 1.0);
+      for (std::int64_t v = 0; v < n; ++v) {
+        for (int l = 0; l < kLanes; ++l) {
+          vectors[v * kLanes + l] =
+              scaled[v * kLanes + l] * (v < graph.n_first ? factors[l] : half);
+        }
+      }
+    }
+    // The filter is free of products in its first degree: it improves the start of the next call.
+    const double low = graph.bipartite() ? 0.0 : -1.0;
+    const double high = std::max(squares[kLanes - 2], low + 1e-3);
+    const Interval damped{(high + low) / 2, (high - low) / 2};
+    const int wanted = last || round < 1 ? 1 : std::min(2 * round, kMaxDegree);
+    const int degree = bearable_degree(damped, squares[0], wanted);
+    const auto slope = static_cast<T>(1 / damped.half), centre = static_cast<T>(damped.centre);
+    step(product, block.data(), basis, size, slope, centre, true);
+    if (last) return progress;
+    T *before = block.data(), *current = basis;
+    for (int d = 1; d < degree; ++d) {
+      const T* next = op.apply(current);
+      ++progress.n_products;
+      step(next, current, before, size, 2 * slope, centre, false);
+      std::swap(before, current);
+    }
+    if (current != basis) std::copy_n(current, size, basis);
+  }
+}
+
+namespace {
+
+template <class T>
+NCUT_INLINE T with_sign_of(T weight, T value) {
+  return weight > 0 ? value : weight < 0 ? -value : T{0};
+}
+
+// 16 columns of a row at a time: gradient = sign(w) (row_sum + column_sums + sum_c a_c u_c).
+template <class T>
+NCUT_INLINE void gradient_row(const T* weights, std::int64_t n_cols, T row_sum,
+                              const T* column_sums, const T* columns, std::int64_t stride,
+                              const T* factors, int k, T* out) {
+  using Vector = typename Lanes<T>::type;
+  std::int64_t j = 0;
+  for (; j + kLanes <= n_cols; j += kLanes) {
+    Vector sum = load(column_sums + j) + row_sum;
+    for (int c = 0; c < k; ++c) sum += factors[c] * load(columns + c * stride + j);
+    const Vector weight = load(weights + j), zero = {};
+    store<T>(weight > zero ? sum : (weight < zero ? -sum : zero), out + j);
+  }
+  for (; j < n_cols; ++j) {
+    T sum = column_sums[j] + row_sum;
+    for (int c = 0; c < k; ++c) sum += factors[c] * columns[c * stride + j];
+    out[j] = with_sign_of(weights[j], sum);
+  }
+}
+
+constexpr std::int64_t kGradientRows = 64;
+
+#define NCUT_GRADIENT(T)                                                                           \
+  NCUT_CLONES void gradient_rows(const PlacedBlock<Magnitude<T>>& placed, std::int64_t begin,      \
+                                 std::int64_t end, const T* sums, const T* turned, std::int64_t n, \
+                                 const T* slopes, int k, T* out) {                                 \
+    const auto& block = placed.block;                                                              \
+    for (std::int64_t i = begin; i < end; ++i) {                                                   \
+      const std::int64_t vertex = placed.first_row + i;                                            \
+      T factors[kLanes];                                                                           \
+      for (int c = 0; c < k; ++c) factors[c] = -2 * slopes[c] * turned[c * n + vertex];            \
+      gradient_row(&block.values[i * block.n_cols].value, block.n_cols, sums[vertex],              \
+                   sums + placed.first_col, turned + placed.first_col, n, factors, k,              \
+                   out + i * block.n_cols);                                                        \
+    }                                                                                              \
+  }
+NCUT_GRADIENT(float)
+NCUT_GRADIENT(double)
+#undef NCUT_GRADIENT
+
+}  // namespace
+
+template <class T>
+void eigenvalue_gradient(const WeightedGraph<T>& graph, const double* slopes, const double* values,
+                         const T* vectors, int n_threads, const std::vector<T*>& gradients) {
+  T used[kLanes];
+  int columns[kLanes], k = 0;
+  for (int c = 0; c < kLanes; ++c) {
+    if (slopes[c] == 0) continue;
+    columns[k] = c;
+    used[k++] = static_cast<T>(slopes[c]);
+  }
+  const auto n = static_cast<std::size_t>(graph.n);
+  std::vector<T> turned(n * static_cast<std::size_t>(k)), sums(n);
+  for (std::size_t v = 0; v < n; ++v) {
+    double sum = 0;
+    for (int c = 0; c < k; ++c) {
+      const T entry = vectors[v * kLanes + static_cast<std::size_t>(columns[c])];
+      turned[static_cast<std::size_t>(c) * n + v] = entry;
+      sum += slopes[columns[c]] * values[columns[c]] * static_cast<double>(entry) * entry;
+    }
+    sums[v] = static_cast<T>(sum);
+  }
+  for (std::size_t b = 0; b < graph.blocks.size(); ++b) {
+    const auto& placed = graph.blocks[b];
+    const std::int64_t n_rows = placed.block.n_rows;
+    parallel_for((n_rows + kGradientRows - 1) / kGradientRows, n_threads, [&](std::int64_t part) {
+      const std::int64_t begin = part * kGradientRows;
+      gradient_rows(placed, begin, std::min(begin + kGradientRows, n_rows), sums.data(),
+                    turned.data(), graph.n, used, k, gradients[b]);
+    });
+  }
+}
+
+#define NCUT_SUBSPACE(T)                                                                        \
+  template Progress update_eigenvectors(const WeightedGraph<T>&, const Accuracy&, Philox&, int, \
+                                        T*, double*, double*, double*, T*);                     \
+  template void eigenvalue_gradient(const WeightedGraph<T>&, const double*, const double*,      \
+                                    const T*, int, const std::vector<T*>&);
+NCUT_SUBSPACE(float)
+NCUT_SUBSPACE(double)
+#undef NCUT_SUBSPACE
+
+}  // namespace ncut

@@ -1,0 +1,1 @@
+"""The torch side: networks are trained to be clusterable, started clusterable, normalized, pruned."""

@@ -1,0 +1,63 @@
+"""Plain data of the training side: weights between vertices, and a spectrum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+WIDTH = 16
+"""Eigenvectors that are kept: some more than wanted, so that one that comes up is seen early."""
+
+
+class Placed(NamedTuple):
+    """Weights between vertices of a graph.
+
+    Attributes
+    ----------
+    weights : Tensor
+        (rows, columns) of any sign, dense; or (entries,) with the vertices of each.
+    first_row, first_column : int
+        The first vertex along each axis, of a dense matrix.
+    rows, columns : Tensor of int64, shape (entries,), optional
+        The vertices that each entry joins.
+    """
+
+    weights: Tensor
+    first_row: int = 0
+    first_column: int = 0
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """The smallest eigenvalues of a graph's normalized Laplacian but the first.
+
+    Attributes
+    ----------
+    values : ndarray of float64, shape (m,)
+        Eigenvalues mu = 1 - lambda of D^-1/2 A D^-1/2, descending, without the first, 1.
+    residuals : ndarray of float64, shape (m,)
+        Norms of M v - mu v.
+    vectors : Tensor, shape (n, m)
+        D^-1/2 v for unit eigenvectors v; zero for vertices without edges.
+    degrees : ndarray of float64, shape (n,)
+    n_products : int
+        Products with the weights that it took.
+    """
+
+    values: NDArray[np.float64]
+    residuals: NDArray[np.float64]
+    vectors: Tensor
+    degrees: NDArray[np.float64]
+    n_products: int
+
+    def eigenvalue(self, number: int) -> float:
+        """lambda of the number given, counted from 1."""
+        if number == 1:
+            return 0.0
+        return max(1.0 - float(self.values[number - 2]), 0.0)

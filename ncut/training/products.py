@@ -1,0 +1,166 @@
+"""The same as the compiled kernels with torch alone: any device, and edges without a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ncut.errors import InputError
+from ncut.training.placed import WIDTH, Placed, Spectrum
+
+FIRST_DEGREE, LAST_DEGREE = 4, 16
+"""Degrees of the Chebyshev filter: of the first, and of later ones."""
+
+
+def degrees(blocks: Sequence[Placed], n: int) -> Tensor:
+    """Sums of the edge weights of each vertex, shape (n,)."""
+    sums = blocks[0].weights.new_zeros(n, dtype=torch.float64)
+    for block in blocks:
+        magnitudes = block.weights.abs()
+        if block.rows is not None and block.columns is not None:
+            wide = magnitudes.double()
+            sums.index_add_(0, block.rows, wide).index_add_(0, block.columns, wide)
+        else:
+            rows, columns = _slices(block)
+            sums[rows] += magnitudes.sum(1, dtype=torch.float64)
+            sums[columns] += magnitudes.sum(0, dtype=torch.float64)
+    return sums
+
+
+def multiply(blocks: Sequence[Placed], x: Tensor) -> Tensor:
+    """A x for x of shape (n, any)."""
+    result = torch.zeros_like(x)
+    for block in blocks:
+        magnitudes = block.weights.abs()
+        if block.rows is not None and block.columns is not None:
+            result.index_add_(0, block.rows, magnitudes[:, None] * x[block.columns])
+            result.index_add_(0, block.columns, magnitudes[:, None] * x[block.rows])
+        else:
+            rows, columns = _slices(block)
+            result[rows] += magnitudes @ x[columns]
+            result[columns] += magnitudes.T @ x[rows]
+    return result
+
+
+def gradient(
+    blocks: Sequence[Placed], slopes: NDArray[np.float64], spectrum: Spectrum
+) -> tuple[Tensor, ...]:
+    """The gradient of sum(slopes * (1 - values)) for the weights of each block.
+
+    d lambda / d A_ij = (1 - lambda) (u_i^2 + u_j^2) - 2 u_i u_j for an undirected edge and
+    u = D^-1/2 v. Source: Filan et al. (2021), appendix A.9.
+    """
+    u = spectrum.vectors
+    factors = torch.as_tensor(slopes, dtype=u.dtype, device=u.device)
+    values = torch.as_tensor(spectrum.values, dtype=u.dtype, device=u.device)
+    sums = (u * u) @ (factors * values)
+    scaled = -2 * u * factors
+    found = []
+    for block in blocks:
+        if block.rows is not None and block.columns is not None:
+            rows, columns = block.rows, block.columns
+            slope = sums[rows] + sums[columns] + (scaled[rows] * u[columns]).sum(1)
+        else:
+            at, to = _slices(block)
+            slope = torch.addmm(sums[to][None, :], scaled[at], u[to].T)
+            slope += sums[at][:, None]
+        found.append(slope.mul_(block.weights.sign()))
+    return tuple(found)
+
+
+def dense_spectrum(blocks: Sequence[Placed], n: int) -> Spectrum:
+    """All eigenvalues, by LAPACK in float64: for graphs of a few vertices."""
+    adjacency = multiply(blocks, torch.eye(n, dtype=blocks[0].weights.dtype).to(_device(blocks)))
+    adjacency = adjacency.double().cpu()
+    sums = adjacency.sum(1)
+    _check_edges(sums)
+    scale = torch.where(sums > 0, sums.rsqrt(), 0.0)
+    used = torch.nonzero(sums > 0).ravel()
+    M = (scale[:, None] * adjacency * scale)[used][:, used]
+    values, vectors = torch.linalg.eigh(M)
+    # Of the eigenvalue 1 any vector may go: one copy less of a repeated one has no gradient.
+    kept = values.flip(0)[1 : WIDTH + 1], vectors.flip(1)[:, 1 : WIDTH + 1]
+    full = torch.zeros((n, kept[1].shape[1]), dtype=torch.float64)
+    full[used] = scale[used, None] * kept[1]
+    return Spectrum(
+        kept[0].numpy(), np.zeros(len(kept[0])), full.to(blocks[0].weights), sums.numpy(), 1
+    )
+
+
+def improved(
+    blocks: Sequence[Placed],
+    basis: Tensor,
+    fresh: Tensor,
+    *,
+    n_wanted: int,
+    tolerance: float,
+    max_products: int,
+) -> tuple[Tensor, Spectrum]:
+    """Start vectors (n, 16) closer to the leading eigenvectors, and the spectrum in their span.
+
+    Subspace iteration with a Chebyshev filter on [-1, mu_16] and a Rayleigh-Ritz step for each,
+    until the residuals of the first `n_wanted` are below `tolerance`. `fresh`, shape (n,), takes
+    the place of the last vector.
+    """
+    sums = degrees(blocks, len(basis))
+    _check_edges(sums)
+    scale = torch.where(sums > 0, sums.rsqrt(), 0.0).to(basis.dtype)[:, None]
+    known = (sums / sums.sum()).sqrt().to(basis.dtype)
+
+    def apply(x: Tensor) -> Tensor:
+        return scale * multiply(blocks, scale * x)
+
+    basis = torch.cat([basis[:, :-1], fresh[:, None]], dim=1)
+    n_products, degree = 0, FIRST_DEGREE
+    while True:
+        basis = torch.linalg.qr(torch.cat([known[:, None], basis], dim=1))[0][:, 1:]
+        product = apply(basis)
+        n_products += 1
+        projected = (basis.T @ product).double()
+        values, mixture = torch.linalg.eigh((projected + projected.T) / 2)
+        values, mixture = values.flip(0), mixture.flip(1).to(basis.dtype)
+        vectors, product = basis @ mixture, product @ mixture
+        residuals = torch.linalg.vector_norm(product - vectors * values.to(basis.dtype), dim=0)
+        worst = float(residuals[:n_wanted].max())
+        if not worst > tolerance or n_products >= max_products:  # also where it is NaN
+            found = Spectrum(
+                values.cpu().numpy(), residuals.double().cpu().numpy(), scale * vectors,
+                sums.cpu().numpy(), n_products,
+            )  # fmt: skip
+            return vectors, found
+        high = max(float(values[-2]), -1.0 + 1e-3)
+        centre, half = (high - 1.0) / 2, (high + 1.0) / 2
+        before, basis = vectors, (product - centre * vectors) / half
+        for _ in range(degree - 1):
+            before, basis = basis, 2 * (apply(basis) - centre * basis) / half - before
+        n_products += degree - 1
+        degree = min(2 * degree, LAST_DEGREE, _bearable(float(values[0]), centre, half))
+
+
+def _bearable(largest: float, centre: float, half: float) -> int:
+    """The largest degree that magnifies an eigenvalue no more than a thousand times."""
+    x = max((largest - centre) / half, 1.0)
+    return max(int(np.log(2e3) / max(float(np.arccosh(x)), 1e-3)), 1)
+
+
+def _check_edges(sums: Tensor) -> None:
+    if not bool(torch.isfinite(sums).all()):
+        raise InputError("weights: some are not finite; has the training diverged?")
+    if not bool((sums > 0).any()):
+        raise InputError("weights: all of them are zero")
+
+
+def _slices(block: Placed) -> tuple[slice, slice]:
+    n_rows, n_columns = block.weights.shape
+    return (
+        slice(block.first_row, block.first_row + n_rows),
+        slice(block.first_column, block.first_column + n_columns),
+    )
+
+
+def _device(blocks: Sequence[Placed]) -> torch.device:
+    return blocks[0].weights.device

@@ -1,0 +1,234 @@
+"""Eigenvalues of the normalized Laplacian of weights that move, and their gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ncut import kernels
+from ncut.errors import InputError
+from ncut.training import products
+from ncut.training.placed import WIDTH, Placed, Spectrum
+
+LARGEST = WIDTH - 1
+"""Number of the largest eigenvalue that can be asked for."""
+
+COLD_PRODUCTS = 2000
+"""Products after which a start from random vectors gives up."""
+
+WARM_PRODUCTS = 60
+"""Products after which old eigenvectors are given up for random ones."""
+
+MANY_FLOPS = 2e8
+"""Work of a product from which on it is shared between threads."""
+
+EQUAL = {torch.float32: 1e-6, torch.float64: 1e-10}
+"""Eigenvalues that are closer count as one repeated eigenvalue."""
+
+
+class Tracker:
+    """Eigenvectors of a graph whose weights move a little from call to call.
+
+    Each call starts from the last eigenvectors and improves them until the residuals of those
+    wanted are below `tolerance`: most often one product with the weights, two at times. Where that
+    does not get there it starts anew from random vectors. An eigenvalue that is to overtake a
+    wanted one has to pass the others that are kept first, and one of the start vectors is random
+    every time, so that crossings are not missed.
+
+    Parameters
+    ----------
+    n : int
+        Vertices.
+    n_first : int
+        Vertices of the first colour, which come first, if every edge joins two colours; else 0.
+    n_wanted : int
+        Eigenvalues wanted besides the first.
+    tolerance : float
+        Largest residual |M v - mu v| of those.
+    seed : int
+        Of the random start vectors.
+    """
+
+    def __init__(
+        self, n: int, n_first: int, n_wanted: int, *, tolerance: float, seed: int = 0
+    ) -> None:
+        self.n = n
+        self.n_first = n_first
+        self.n_wanted = n_wanted
+        self.tolerance = tolerance
+        self.seed = seed
+        self.n_calls = 0
+        self.n_restarts = 0
+        self._basis: Any = None
+
+    def update(self, blocks: Sequence[Placed]) -> Spectrum:
+        """The spectrum for the weights as they are now."""
+        self.n_calls += 1
+        first = blocks[0].weights
+        if self.n - self.n_first < 2 * WIDTH:
+            return products.dense_spectrum(blocks, self.n)
+        compiled = first.device.type == "cpu" and all(block.rows is None for block in blocks)
+        step = self._compiled if compiled else self._general
+        size = self.n - self.n_first if compiled else self.n
+        warm = self._fits(first, size)
+        if not warm:
+            self._restart(first, size)
+        spectrum, converged = step(blocks, WARM_PRODUCTS if warm else COLD_PRODUCTS)
+        if warm and not converged:
+            self._restart(first, size)
+            spectrum, converged = step(blocks, COLD_PRODUCTS)
+        if not converged:
+            self._complain(blocks, spectrum)
+        return spectrum
+
+    def _fits(self, like: Tensor, size: int) -> bool:
+        basis = self._basis
+        kept = basis is not None and len(basis) == size
+        return kept and basis.dtype == like.dtype and basis.device == like.device
+
+    def _restart(self, like: Tensor, size: int) -> None:
+        generator = torch.Generator().manual_seed(self.seed + self.n_restarts)
+        self.n_restarts += 1
+        start = torch.randn((size, WIDTH), generator=generator, dtype=like.dtype)
+        self._basis = start.to(like.device)
+
+    def _compiled(self, blocks: Sequence[Placed], budget: int) -> tuple[Spectrum, bool]:
+        vectors = torch.empty((self.n, WIDTH), dtype=self._basis.dtype)
+        degrees, values, residuals = np.empty(self.n), np.empty(WIDTH), np.empty(WIDTH)
+        progress = kernels.update_eigenvectors(
+            _arrays(blocks), self.n_first, self._basis.numpy(),
+            degrees, values, residuals, vectors.numpy(),
+            n_wanted=self.n_wanted, tolerance=self.tolerance, max_products=budget,
+            seed=self.seed, stream=self.n_calls % 2**32, threads=_threads(blocks),
+        )  # fmt: skip
+        if progress.broken:
+            values[:], residuals[:] = np.nan, np.inf
+        spectrum = Spectrum(values, residuals, vectors, degrees, progress.n_products)
+        return spectrum, progress.converged
+
+    def _general(self, blocks: Sequence[Placed], budget: int) -> tuple[Spectrum, bool]:
+        generator = torch.Generator().manual_seed(self.seed + self.n_calls)
+        fresh = torch.randn(self.n, generator=generator, dtype=self._basis.dtype)
+        self._basis, spectrum = products.improved(
+            blocks, self._basis, fresh.to(self._basis.device),
+            n_wanted=self.n_wanted, tolerance=self.tolerance, max_products=budget,
+        )  # fmt: skip
+        worst = spectrum.residuals[: self.n_wanted].max()
+        return spectrum, bool(worst <= self.tolerance)
+
+    def _complain(self, blocks: Sequence[Placed], spectrum: Spectrum) -> None:
+        if not all(bool(torch.isfinite(block.weights).all()) for block in blocks):
+            raise InputError("weights: some are not finite; has the training diverged?")
+        if not np.isfinite(spectrum.values).all():
+            raise InputError("weights: no eigenvalues could be found; are all of them zero?")
+        worst = float(spectrum.residuals[: self.n_wanted].max())
+        warnings.warn(
+            f"eigenvectors were found to a residual of {worst:.1e} only, not {self.tolerance:.1e}; "
+            "raise tolerance, or use float64",
+            stacklevel=2,
+        )
+
+
+class Eigenvalues(torch.autograd.Function):
+    """Eigenvalues with gradients in closed form for the weights of every block."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        tracker: Tracker,
+        which: tuple[int, ...],
+        places: Sequence[Placed],
+        *weights: Tensor,
+    ) -> Tensor:
+        blocks = [
+            place._replace(weights=matrix.detach().contiguous())
+            for place, matrix in zip(places, weights, strict=True)
+        ]
+        spectrum = tracker.update(blocks)
+        ctx.save_for_backward(*weights)
+        ctx.places, ctx.spectrum, ctx.which = places, spectrum, which
+        found = [spectrum.eigenvalue(number) for number in which]
+        ctx.set_materialize_grads(False)
+        return weights[0].new_tensor(found)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> Any:
+        none = (None, None, None)
+        if gradient is None:
+            return none + (None,) * len(ctx.places)
+        slopes = np.zeros(len(ctx.spectrum.values))
+        for number, slope in zip(ctx.which, gradient.tolist(), strict=True):
+            if number > 1:
+                slopes[number - 2] += slope
+        given = (ctx.spectrum, slopes, ctx.places, gradient)
+        found = _Gradient.apply(*given, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return none + tuple(found)
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradient, as a function of its own: one that refuses to be differentiated."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        spectrum: Spectrum,
+        slopes: NDArray[np.float64],
+        places: Sequence[Placed],
+        gradient: Tensor,
+        *weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        slopes = shared_slopes(slopes, spectrum.values, EQUAL[weights[0].dtype])
+        blocks = [
+            place._replace(weights=matrix.detach().contiguous())
+            for place, matrix in zip(places, weights, strict=True)
+        ]
+        full = spectrum.vectors.shape[1] == WIDTH
+        compiled = weights[0].device.type == "cpu" and all(b.rows is None for b in blocks)
+        if not (full and compiled):
+            return products.gradient(blocks, slopes, spectrum)
+        gradients = [torch.empty_like(block.weights) for block in blocks]
+        kernels.eigenvalue_gradient(
+            _arrays(blocks), slopes, spectrum.values, spectrum.vectors.numpy(),
+            [gradient.numpy() for gradient in gradients], _threads(blocks),
+        )  # fmt: skip
+        return tuple(gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise NotImplementedError(
+            "second derivatives of the Laplacian's eigenvalues are not implemented; "
+            "call backward() without create_graph, or detach the eigenvalues"
+        )
+
+
+def shared_slopes(
+    slopes: NDArray[np.float64], values: NDArray[np.float64], tolerance: float
+) -> NDArray[np.float64]:
+    """Slopes with those of a repeated eigenvalue replaced by their mean over all its copies.
+
+    One of several equal eigenvalues has no gradient, their sum has. Of those found only: copies
+    beyond the eigenvectors that are kept are not known.
+
+    Source: Lewis (1996), Derivatives of spectral functions.
+    """
+    shared = slopes.copy()
+    ends = np.flatnonzero(np.abs(np.diff(values)) > tolerance) + 1
+    for group in np.split(np.arange(len(values)), ends):
+        if len(group) > 1 and slopes[group].any():
+            shared[group] = slopes[group].mean()
+    return shared
+
+
+def _arrays(blocks: Sequence[Placed]) -> list[tuple[NDArray[Any], int, int]]:
+    return [(block.weights.numpy(), block.first_row, block.first_column) for block in blocks]
+
+
+def _threads(blocks: Sequence[Placed]) -> int:
+    flops = 4 * WIDTH * sum(block.weights.numel() for block in blocks)
+    return torch.get_num_threads() if flops > MANY_FLOPS else 1
