@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ncut.errors import InputError
 from ncut.extract.by_reader import by_reader
 from ncut.extract.by_stream import by_stream
-from ncut.extract.layout import Edges, Layout
+from ncut.extract.layout import Edges, Layout, blocks, grouped
 from ncut.extract.magnitudes import Norm, of_weight
 from ncut.extract.wiring import Operation, Residual, Wiring
 from ncut.graphs import NeuronGraph, build_graph
@@ -89,8 +89,34 @@ def assemble(
 
     Source: Filan et al. (2021), Clusterability in Neural Networks, section 2.
     """
+    layout = plan(wiring, scope=scope, norm=norm, name=name)
+    layout.edges = [*_with_weights(layout, wiring)] if _branches(wiring) else layout.edges
+    joining: list[Edges] = []
+    graph = build_graph(
+        [(layer.name, layer.size) for layer in layout.layers],
+        _joining_blocks(layout, wiring, norm, joining),
+        name=name,
+    )
+    layout.edges = joining
+    wiring.finish()
+    for operation in _weighted(wiring):
+        _note_left_out(wiring, operation, layout)
+    graph = _with_roles(graph, layout, wiring, norm, initial)
+    return replace(
+        graph,
+        left_out=_left_out(wiring, parameters or {}),
+        parameters=_parameters(wiring, parameters or {}),
+        sums=wiring.residual if wiring.sums or wiring.attends else "",
+    )
+
+
+def plan(wiring: Wiring, *, scope: str = "paper", norm: str = "l1", name: str = "") -> Layout:
+    """Which layers of vertices and which edges the graph of a forward pass has.
+
+    Parameters and errors as those of `assemble`; no weights are looked at.
+    """
     check_options(scope, norm)
-    weighted = [operation for operation in wiring.operations if operation.weight is not None]
+    weighted = _weighted(wiring)
     prefix = f"{name}: " if name else ""
     if not weighted:
         raise InputError(f"{prefix}no weights found")
@@ -100,29 +126,16 @@ def assemble(
     kept -= unread
     if len(kept) < 2:
         raise InputError(prefix + _too_short(weighted, convolutional))
-    layout = (by_reader if wiring.residual == "readers" else by_stream)(
-        wiring, kept, norm, inputs=not convolutional
-    )
+    make = by_reader if wiring.residual == "readers" else by_stream
+    layout = make(wiring, kept, inputs=not convolutional)
     if not layout.edges:
         raise InputError(prefix + _too_short(weighted, convolutional))
-    layout.edges = [*_with_weights(layout, wiring)] if _branches(wiring) else layout.edges
-    joining: list[Edges] = []
-    graph = build_graph(
-        [(layer.name, layer.size) for layer in layout.layers],
-        _joining_blocks(layout, wiring, joining),
-        name=name,
-    )
-    layout.edges = joining
-    wiring.finish()
-    for operation in weighted:
-        _note_left_out(wiring, operation, kept, unread, layout, convolutional)
-    graph = _with_roles(graph, layout, wiring, norm, initial)
-    return replace(
-        graph,
-        left_out=_left_out(wiring, parameters or {}),
-        parameters=_parameters(wiring, parameters or {}),
-        sums=wiring.residual if wiring.sums or wiring.attends else "",
-    )
+    layout.kept, layout.unread, layout.convolutional = kept, unread, convolutional
+    return layout
+
+
+def _weighted(wiring: Wiring) -> list[Operation]:
+    return [operation for operation in wiring.operations if operation.weight is not None]
 
 
 def _is_convolutional(wiring: Wiring) -> bool:
@@ -181,7 +194,7 @@ def _with_weights(layout: Layout, wiring: Wiring) -> Iterator[Edges]:
 
 
 def _joining_blocks(
-    layout: Layout, wiring: Wiring, joining: list[Edges]
+    layout: Layout, wiring: Wiring, norm: str, joining: list[Edges]
 ) -> Iterator[tuple[int, int, Weights, str]]:
     """The blocks of edges, those without any left out where the graph does not fall apart there.
 
@@ -190,16 +203,16 @@ def _joining_blocks(
     """
     branches = _branches(wiring)
     empty: dict[str, tuple[Edges, tuple[int, ...]]] = {}
-    for edges in layout.edges:
-        weights: Any = edges.weights()
+    for edges, weights in blocks(layout.edges, norm):
         within = edges.source == edges.target
         if branches or within:
-            values = weights if isinstance(weights, np.ndarray) else weights.data
+            values: Any = weights if isinstance(weights, np.ndarray) else weights.data
             if not (values[:1].any() or values.any()):
                 empty[edges.label] = (edges, weights.shape)
                 continue
         joining.append(edges)
         yield edges.source, edges.target, weights, edges.label
+        del weights
     labels = {edges.label for edges in joining}
     for label, (edges, shape) in empty.items():
         if label not in labels:
@@ -208,20 +221,15 @@ def _joining_blocks(
             wiring.leave_out(label, shape, why)
 
 
-def _note_left_out(
-    wiring: Wiring,
-    operation: Operation,
-    kept: set[Operation],
-    unread: set[Operation],
-    layout: Layout,
-    convolutional: bool,
-) -> None:
+def _note_left_out(wiring: Wiring, operation: Operation, layout: Layout) -> None:
     assert operation.weight is not None
     shape = operation.weight.shape
-    if operation not in kept and operation not in unread:
+    if operation not in layout.kept and operation not in layout.unread:
         wiring.leave_out(operation.name, shape, "fully connected layer (scope='paper')")
     elif operation not in layout.placed:
-        from_image = convolutional and all(part.group in wiring.inputs for part in operation.parts)
+        from_image = layout.convolutional and all(
+            part.group in wiring.inputs for part in operation.parts
+        )
         reason = (
             "edges from the image's channels (scope='paper')"
             if from_image
@@ -234,7 +242,7 @@ def _with_roles(
     graph: NeuronGraph, layout: Layout, wiring: Wiring, norm: str, initial: bool
 ) -> NeuronGraph:
     """Tell the graph's layers who reads them and may be rescaled, its blocks which are copies."""
-    weighted = [operation for operation in wiring.operations if operation.weight is not None]
+    weighted = _weighted(wiring)
     ties = dict(zip(weighted, _ties(weighted), strict=True))
     copies = {operation for operation, tie in ties.items() if tie}
     layers = []
@@ -290,7 +298,7 @@ def _initial(edges: Edges, norm: str) -> Initial | None:
     if weight is None or edges.label != operation.name:
         return None
     plain = of_weight(weight, operation.kind, operation.groups, norm, operation.name)
-    matrix: Any = edges.grouped(plain)
+    matrix: Any = grouped(edges, plain, norm)
     everywhere = operation.kind != "conv" or operation.groups == 1
     dense = matrix if isinstance(matrix, np.ndarray) else matrix.data
     values = dense.ravel() if everywhere else dense[dense > 0]

@@ -6,28 +6,15 @@ in the paper's graphs of residual networks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.extract.layout import (
-    Edges,
-    Layout,
-    PlannedLayer,
-    grouping,
-    in_order,
-    magnitudes,
-    rescalable,
-)
-from ncut.extract.magnitudes import both_ways, columns_taken, transposed, with_columns_scaled
-from ncut.extract.signal import Group, Scale, Units
+from ncut.extract.layout import Edges, Layout, PlannedLayer, in_order, rescalable
+from ncut.extract.signal import Group, Part
 from ncut.extract.wiring import Operation, Wiring
-
-if TYPE_CHECKING:
-    from ncut.types import Weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +36,7 @@ class _Reading:
     first: NDArray[np.int64]
 
 
-def by_reader(wiring: Wiring, kept: set[Operation], norm: str, *, inputs: bool) -> Layout:
+def by_reader(wiring: Wiring, kept: set[Operation], *, inputs: bool) -> Layout:
     """Plan the graph of the operations `kept`, with or without the model's inputs as vertices."""
     layout = Layout()
     written = {operation.writes for operation in kept}
@@ -67,7 +54,7 @@ def by_reader(wiring: Wiring, kept: set[Operation], norm: str, *, inputs: bool) 
         layout.layers.append(_layer(operation, readings[operation], wiring, writers, names))
     for operation in wiring.operations:
         if operation in kept and operation in readings:
-            _connect(layout, operation, readings, norm)
+            _connect(layout, operation, readings)
     _set_rescalable(layout, wiring, kept, readings)
     return layout
 
@@ -120,86 +107,39 @@ def _name(operation: Operation, n: int, wiring: Wiring) -> str:
     return "output" if operation.kind == "output" else f"input of {operation.name}"
 
 
-def _connect(
-    layout: Layout, operation: Operation, readings: dict[Operation, _Reading], norm: str
-) -> None:
+def _connect(layout: Layout, operation: Operation, readings: dict[Operation, _Reading]) -> None:
     own = readings[operation]
-    group_rows = grouping(own.places, own.first.size, norm)
-    matrix: list[Weights] = []
+    straight = np.array_equal(own.places, np.arange(own.first.size))
+    for reading, part in _readers(operation, readings):
+        units = part.units[reading.first]
+        scale = None if part.scale is None else part.scale[reading.first]
+        whole = np.array_equal(units[:, 0], np.arange(part.group.size))
+        edges = Edges(
+            source=own.position,
+            target=reading.position,
+            operation=operation,
+            n_source=own.first.size,
+            places=None if straight else own.places[:, None],
+            units=units,
+            scale=scale,
+            whole=whole and units.shape[1] == 1,
+        )
+        layout.placed.add(operation)
+        layout.edges.append(edges)
+        if operation.within is not None:
+            layout.edges.append(
+                replace(edges, source=reading.position, recurrent=True, whole=False)
+            )
 
-    def rows() -> Weights:
-        # Made when the first block is, and shared by all.
-        if not matrix:
-            matrix.append(group_rows(magnitudes(operation, norm)))
-        return matrix[0]
 
+def _readers(
+    operation: Operation, readings: dict[Operation, _Reading]
+) -> Iterator[tuple[_Reading, Part]]:
+    """Who reads what an operation writes."""
     for reader, reading in readings.items():
         for part in reader.parts:
-            if part.group is not operation.writes:
-                continue
-            units = part.units[reading.first]
-            scale = None if part.scale is None else part.scale[reading.first]
-            whole = np.array_equal(units[:, 0], np.arange(part.group.size))
-            layout.placed.add(operation)
-            layout.edges.append(
-                Edges(
-                    source=own.position,
-                    target=reading.position,
-                    label=operation.name,
-                    operation=operation,
-                    grouped=group_rows,
-                    weights=_block(rows, units, scale, norm),
-                    whole=whole and units.shape[1] == 1,
-                )
-            )
-            if operation.within is not None:
-                within = operation.within
-                layout.edges.append(
-                    Edges(
-                        source=reading.position,
-                        target=reading.position,
-                        label=f"{operation.name} (recurrent)",
-                        operation=operation,
-                        grouped=group_rows,
-                        weights=_within(within, units, scale, norm),
-                        whole=False,
-                    )
-                )
-
-
-def _block(
-    rows: Callable[[], Weights], units: Units, scale: Scale | None, norm: str
-) -> Callable[[], Weights]:
-    def weights() -> Weights:
-        if scale is None:
-            return columns_taken(rows(), units, norm)
-        if scale.shape[1] == 1:
-            return with_columns_scaled(columns_taken(rows(), units, norm), scale[:, 0])
-        # Each of several neurons of an input has a factor of its own.
-        scaled = [
-            with_columns_scaled(columns_taken(rows(), units[:, [m]], norm), scale[:, m])
-            for m in range(units.shape[1])
-        ]
-        total: Weights = scaled[0]
-        for other in scaled[1:]:
-            total = total + other
-        return total
-
-    return weights
-
-
-def _within(
-    within: NDArray[np.floating], units: Units, scale: Scale | None, norm: str
-) -> Callable[[], Weights]:
-    """Edges between the neurons of one layer, both directions together, above the diagonal."""
-
-    def weights() -> Weights:
-        taken = columns_taken(np.ascontiguousarray(within), units, norm)
-        if scale is not None:
-            taken = with_columns_scaled(taken, scale.mean(axis=1))
-        return both_ways(columns_taken(transposed(taken), units, norm))
-
-    return weights
+            if part.group is operation.writes:
+                yield reading, part
 
 
 def _set_rescalable(

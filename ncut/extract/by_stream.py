@@ -6,27 +6,14 @@ connect to, so that edges grow with the depth and not with its square.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.extract.layout import Edges, Layout, PlannedLayer, in_order, magnitudes, rescalable
-from ncut.extract.magnitudes import (
-    both_ways,
-    columns_taken,
-    rows_grouped,
-    transposed,
-    with_columns_scaled,
-    with_rows_scaled,
-)
+from ncut.extract.layout import Edges, Layout, PlannedLayer, in_order, rescalable
 from ncut.extract.signal import NOTHING, Group, Part, Scale, Units
 from ncut.extract.wiring import Operation, Wiring
-
-if TYPE_CHECKING:
-    from ncut.types import Weights
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +21,6 @@ class _Plan:
     """The layers of vertices, and where the neurons of each group are among them."""
 
     wiring: Wiring
-    norm: str
     layout: Layout = field(default_factory=Layout)
     layer_of: dict[Group, int] = field(default_factory=dict)
     place_of: dict[Group, NDArray[np.int64]] = field(default_factory=dict)
@@ -63,9 +49,9 @@ class _Plan:
         return layers, places
 
 
-def by_stream(wiring: Wiring, kept: set[Operation], norm: str, *, inputs: bool) -> Layout:
+def by_stream(wiring: Wiring, kept: set[Operation], *, inputs: bool) -> Layout:
     """Plan the graph of the operations `kept`, with or without the model's inputs as vertices."""
-    plan = _Plan(wiring, norm)
+    plan = _Plan(wiring)
     _fold_scales(plan)
     rows: dict[Operation, int] = {}
     for operation in wiring.operations:
@@ -152,93 +138,33 @@ def _connect(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> N
     assert operation.writes is not None
     n_out = operation.writes.size
     landings = _landings(plan, operation.writes)
+    factors = plan.column_scales.get(operation.writes)
     if operation.within is not None:
         for position, landed in landings:
-            _connect_within(plan, operation, position, landed)
-    shared = _Shared()
+            plan.layout.edges.append(
+                Edges(position, position, operation, landed.size, None, landed, recurrent=True)
+            )
     for source in _sources(plan, operation, rows):
         for position, landed in landings:
-            straight = np.array_equal(landed, np.arange(n_out))
-            within = source.position == position
+            straight = np.array_equal(landed[:, 0], np.arange(n_out))
             plan.layout.placed.add(operation)
             plan.layout.edges.append(
                 Edges(
                     source=source.position,
                     target=position,
-                    label=operation.name,
                     operation=operation,
-                    grouped=source.grouped,
-                    weights=_block(plan, operation, source, landed, shared, within=within),
-                    whole=straight and not within,
+                    n_source=plan.layout.layers[source.position].size,
+                    places=source.places,
+                    units=landed,
+                    row_scale=source.scale,
+                    scale=None if factors is None else np.abs(factors)[landed],
+                    whole=straight and source.position != position,
                 )
             )
 
 
-class _Shared:
-    """Blocks of one operation that are the same: made once, and kept until their last use."""
-
-    def __init__(self) -> None:
-        self._uses: dict[tuple[Any, ...], int] = {}
-        self._made: dict[tuple[Any, ...], Weights] = {}
-
-    def expect(self, key: tuple[Any, ...]) -> None:
-        """Announce a use."""
-        self._uses[key] = self._uses.get(key, 0) + 1
-
-    def use(self, key: tuple[Any, ...], make: Callable[[], Weights]) -> Weights:
-        """The block of a key, made if it is not there."""
-        block = self._made.pop(key, None)
-        block = make() if block is None else block
-        self._uses[key] -= 1
-        if self._uses[key] > 0:
-            self._made[key] = block
-        return block
-
-
-def _block(
-    plan: _Plan,
-    operation: Operation,
-    source: _Source,
-    landed: Units,
-    shared: _Shared,
-    *,
-    within: bool,
-) -> Callable[[], Weights]:
-    def make() -> Weights:
-        matrix = with_rows_scaled(magnitudes(operation, plan.norm), source.scale)
-        assert operation.writes is not None
-        matrix = with_columns_scaled(matrix, plan.column_scales.get(operation.writes))
-        block = columns_taken(source.grouped(matrix), landed[:, None], plan.norm)
-        return both_ways(block) if within else block
-
-    key = (*source.key, landed.tobytes(), within)
-    shared.expect(key)
-    return lambda: shared.use(key, make)
-
-
-def _connect_within(plan: _Plan, operation: Operation, position: int, landed: Units) -> None:
-    within = operation.within
-    assert within is not None
-
-    def weights() -> Weights:
-        taken = columns_taken(np.ascontiguousarray(within), landed[:, None], plan.norm)
-        return both_ways(columns_taken(transposed(taken), landed[:, None], plan.norm))
-
-    plan.layout.edges.append(
-        Edges(
-            source=position,
-            target=position,
-            label=f"{operation.name} (recurrent)",
-            operation=operation,
-            grouped=lambda matrix: matrix,
-            weights=weights,
-            whole=False,
-        )
-    )
-
-
 def _landings(plan: _Plan, group: Group) -> list[tuple[int, Units]]:
-    """Layers in which a group's neurons lie, and which of them lies at each place, -1 for none.
+    """Layers in which a group's neurons lie, and which lies at each place, (n, 1), -1 for none.
 
     A layer comes several times where several neurons lie at one place, as those of a query and
     of a key do that one matrix writes: their weights add up.
@@ -265,7 +191,7 @@ def _landings(plan: _Plan, group: Group) -> list[tuple[int, Units]]:
     for copies in plan.wiring.merging.copies:
         if copies.group is group:
             put(copies.units, *plan.vertices(copies.target, copies.target_units))
-    return [(position, landed) for (position, _), landed in found.items()]
+    return [(position, landed[:, None]) for (position, _), landed in found.items()]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -276,31 +202,22 @@ class _Source:
     ----------
     position : int
         The layer's position.
-    grouped : callable
-        Groups the rows of a matrix by the layer's vertices.
+    places : ndarray of int64, shape (n_in, m), optional
+        The vertices of each row; None if they are the rows.
     scale : ndarray of float64, shape (n_in,), optional
         Factors of the rows.
-    places : ndarray of int64, optional
-        The vertices of each row, and how many there are; None if they are the rows.
     """
 
     position: int
-    grouped: Callable[[Weights], Weights]
-    scale: Scale | None = None
     places: NDArray[np.int64] | None = None
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """Equal for sources that make the same of a matrix."""
-        arrays = (self.scale, self.places)
-        return tuple(None if array is None else array.tobytes() for array in arrays)
+    scale: Scale | None = None
 
 
 def _sources(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> list[_Source]:
-    """Layers that an operation reads, how its inputs are grouped there, and their factors."""
+    """Layers that an operation reads, where its inputs are there, and their factors."""
     layers = plan.layout.layers
     if operation.kind == "embedding":
-        return [_Source(rows[operation], lambda matrix: matrix)] if operation in rows else []
+        return [_Source(rows[operation])] if operation in rows else []
     found: list[_Source] = []
     for part in operation.parts:
         scale = _row_scale(plan, part)
@@ -308,29 +225,16 @@ def _sources(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> l
         if key in plan.input_layers:
             position = plan.input_layers[key]
             _mark(layers[position], operation, part.units[:, 0])
-            found.append(_Source(position, lambda matrix: matrix, scale))
+            found.append(_Source(position, scale=scale))
             continue
         positions, places = plan.vertices(part.group, part.units)
         for position in np.unique(positions[positions >= 0]):
             here = np.where(positions == position, places, -1)
             _mark(layers[int(position)], operation, here[:, 0])
-            layer = layers[int(position)]
-            places = np.append(here, layer.size)
-            grouped = _grouping(plan, here, layer.size)
-            found.append(_Source(int(position), grouped, scale, places))
+            size = layers[int(position)].size
+            straight = here.shape == (size, 1) and np.array_equal(here[:, 0], np.arange(size))
+            found.append(_Source(int(position), None if straight else here, scale))
     return found
-
-
-def _grouping(plan: _Plan, places: NDArray[np.int64], n: int) -> Callable[[Weights], Weights]:
-    if places.shape[1] == 1:
-        return lambda matrix: rows_grouped(matrix, places[:, 0], n, plan.norm)
-
-    def group_rows(matrix: Weights) -> Weights:
-        # An input that stands for several neurons connects each of them.
-        at, which = np.nonzero(places >= 0)
-        return rows_grouped(matrix[at], places[at, which], n, plan.norm)
-
-    return group_rows
 
 
 def _row_scale(plan: _Plan, part: Part) -> Scale | None:

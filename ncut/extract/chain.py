@@ -101,6 +101,14 @@ def chain_to_graph(
     Source: Filan et al. (2021), Clusterability in Neural Networks, section 2.
     """
     check_options(scope, norm)
+    wiring = chain_wiring(layers, name=name, left_out=left_out)
+    return assemble(wiring, scope=scope, norm=norm, name=name, parameters=parameters)
+
+
+def chain_wiring(
+    layers: Sequence[ChainLayer], *, name: str = "", left_out: Iterable[LeftOut] = ()
+) -> Wiring:
+    """The record of a chain's forward pass."""
     prefix = f"{name}: " if name else ""
     if not layers:
         raise InputError(f"{prefix}no weights found")
@@ -114,7 +122,7 @@ def chain_to_graph(
     for layer in layers:
         signal = _follow(wiring, signal, layer)
     wiring.output(signal)
-    return assemble(wiring, scope=scope, norm=norm, name=name, parameters=parameters)
+    return wiring
 
 
 def _follow(wiring: Wiring, signal: Signal, layer: ChainLayer) -> Signal:

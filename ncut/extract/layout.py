@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.extract.magnitudes import of_weight, rows_grouped, with_rows_scaled
+from ncut.extract.magnitudes import (
+    both_ways,
+    columns_taken,
+    of_weight,
+    rows_grouped,
+    transposed,
+    with_columns_scaled,
+    with_rows_scaled,
+)
+from ncut.extract.signal import Scale, Units
 from ncut.extract.wiring import Operation
 
 if TYPE_CHECKING:
     from ncut.types import Weights
+
+Key: TypeAlias = tuple[Any, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -49,46 +60,168 @@ class Edges:
     ----------
     source, target : int
         Positions of the layers: of what it reads, and of where its neurons land.
-    label : str
-        The operation's name, for the block.
     operation : Operation
         Whose weights they are.
-    grouped : callable
-        Groups the rows of a matrix (n_in, columns) by the source's vertices.
-    weights : callable
-        Returns the block, (source size, target size).
+    n_source : int
+        Vertices of the source.
+    places : ndarray of int64, shape (n_in, m), optional
+        The vertices of each input, `NOTHING` for none; None if the inputs are the vertices.
+    units : ndarray of int64, shape (n_target, m)
+        The outputs at each vertex of the target, `NOTHING` for none.
+    row_scale : ndarray of float64, shape (n_in,), optional
+        Factors of the inputs beside those of the operation.
+    scale : ndarray of float64, shape (n_target, m), optional
+        Factors of the outputs at each vertex.
+    recurrent : bool
+        Whether they are weights between the operation's outputs, `within`.
     whole : bool
         Whether the block is the operation's whole matrix.
     """
 
     source: int
     target: int
-    label: str
     operation: Operation
-    grouped: Callable[[Weights], Weights]
-    weights: Callable[[], Weights]
-    whole: bool
+    n_source: int
+    places: NDArray[np.int64] | None
+    units: Units
+    row_scale: Scale | None = None
+    scale: Scale | None = None
+    recurrent: bool = False
+    whole: bool = False
+
+    @property
+    def label(self) -> str:
+        """The block's name."""
+        return f"{self.operation.name} (recurrent)" if self.recurrent else self.operation.name
+
+    @property
+    def rows_key(self) -> Key:
+        """Equal for edges whose matrices before the choice of outputs are the same."""
+        return _key(self.operation, self.places, self.row_scale)
+
+    @property
+    def key(self) -> Key:
+        """Equal for edges that have the same block."""
+        within = self.source == self.target
+        return (self.rows_key, _key(self.operation, self.units, self.scale), self.recurrent, within)
 
 
 @dataclass(slots=True)
 class Layout:
-    """Planned layers and edges, and the operations that have edges."""
+    """Planned layers and edges.
+
+    Attributes
+    ----------
+    layers, edges
+    placed : set of Operation
+        Those that have edges.
+    kept, unread : set of Operation
+        Those that may have edges, and those whose neurons reach nothing.
+    convolutional : bool
+        Whether only channels are vertices.
+    """
 
     layers: list[PlannedLayer] = field(default_factory=list)
     edges: list[Edges] = field(default_factory=list)
     placed: set[Operation] = field(default_factory=set)
+    kept: set[Operation] = field(default_factory=set)
+    unread: set[Operation] = field(default_factory=set)
+    convolutional: bool = False
 
 
-def magnitudes(operation: Operation, norm: str) -> Weights:
-    """Magnitudes of an operation's weights, (n_in, n_out), factors of its inputs folded."""
+def blocks(edges: Sequence[Edges], norm: str) -> Iterator[tuple[Edges, Weights]]:
+    """The edges with their blocks, (source size, target size), one at a time.
+
+    What several blocks have in common is made once, and kept until its last use.
+    """
+    shared = _Shared()
+    for each in edges:
+        shared.expect(each.key)
+    rows = _Shared()
+    for key, each in {each.key: each for each in edges}.items():
+        if not each.recurrent:
+            rows.expect(key[0])
+    for each in edges:
+        block = shared.use(each.key, lambda each=each: _block(each, norm, rows))  # type: ignore[misc]
+        yield each, block
+        del block
+
+
+def grouped(edges: Edges, matrix: Weights, norm: str) -> Weights:
+    """Rows of a matrix (n_in, columns) grouped by the source's vertices."""
+    places = edges.places
+    if places is None:
+        return matrix
+    if places.shape[1] == 1:
+        return rows_grouped(matrix, places[:, 0], edges.n_source, norm)
+    # An input that stands for several neurons connects each of them.
+    at, which = np.nonzero(places >= 0)
+    return rows_grouped(matrix[at], places[at, which], edges.n_source, norm)
+
+
+class _Shared:
+    """Things that are needed several times: made once, and kept until their last use."""
+
+    def __init__(self) -> None:
+        self._uses: dict[Key, int] = {}
+        self._made: dict[Key, Weights] = {}
+
+    def expect(self, key: Key) -> None:
+        """Announce a use."""
+        self._uses[key] = self._uses.get(key, 0) + 1
+
+    def use(self, key: Key, make: Callable[[], Weights]) -> Weights:
+        """The thing of a key, made if it is not there."""
+        made = self._made.pop(key, None)
+        made = make() if made is None else made
+        self._uses[key] -= 1
+        if self._uses[key] > 0:
+            self._made[key] = made
+        return made
+
+
+def _block(edges: Edges, norm: str, rows: _Shared) -> Weights:
+    if edges.recurrent:
+        return _within(edges, norm)
+    block = _taken(edges, rows.use(edges.rows_key, lambda: _rows(edges, norm)), norm)
+    return both_ways(block) if edges.source == edges.target else block
+
+
+def _rows(edges: Edges, norm: str) -> Weights:
+    """Magnitudes of the weights, (source size, n_out), factors of the inputs folded."""
+    operation = edges.operation
     assert operation.weight is not None
     matrix = of_weight(operation.weight, operation.kind, operation.groups, norm, operation.name)
-    return with_rows_scaled(matrix, operation.factors)
+    matrix = with_rows_scaled(with_rows_scaled(matrix, operation.factors), edges.row_scale)
+    return grouped(edges, matrix, norm)
 
 
-def grouping(places: NDArray[np.int64], n: int, norm: str) -> Callable[[Weights], Weights]:
-    """A function that groups rows by their places."""
-    return lambda matrix: rows_grouped(matrix, places, n, norm)
+def _taken(edges: Edges, rows: Weights, norm: str) -> Weights:
+    """The columns of the outputs at each vertex, with their factors."""
+    units, scale = edges.units, edges.scale
+    if scale is None:
+        return columns_taken(rows, units, norm)
+    # Each of several neurons of a vertex has a factor of its own.
+    total: Weights | None = None
+    for m in range(units.shape[1]):
+        part = with_columns_scaled(columns_taken(rows, units[:, [m]], norm), scale[:, m])
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def _within(edges: Edges, norm: str) -> Weights:
+    """Edges between the neurons of one layer, both directions together, above the diagonal."""
+    within = edges.operation.within
+    assert within is not None
+    taken = columns_taken(np.ascontiguousarray(within), edges.units, norm)
+    if edges.scale is not None:
+        taken = with_columns_scaled(taken, edges.scale.mean(axis=1))
+    return both_ways(columns_taken(transposed(taken), edges.units, norm))
+
+
+def _key(operation: Operation, *arrays: NDArray[np.generic] | None) -> Key:
+    return (id(operation), *(None if array is None else array.tobytes() for array in arrays))
 
 
 def in_order(places: NDArray[np.int64], n: int) -> bool:

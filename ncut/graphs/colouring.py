@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,17 +10,23 @@ if TYPE_CHECKING:
 
 
 def two_colours(graph: NeuronGraph) -> list[int] | None:
-    """A colour, 0 or 1, for each layer such that every block joins different ones.
+    """A colour, 0 or 1, for each layer of a graph; see `coloured`."""
+    pairs = ((block.source, block.target) for block in graph.blocks)
+    return coloured(len(graph.layers), pairs)
+
+
+def coloured(n: int, pairs: Iterable[tuple[int, int]]) -> list[int] | None:
+    """A colour, 0 or 1, for each of n layers such that every pair joins different ones.
 
     None if there are no such colours. A layer that no path joins to layer 0 has the colour that
     its own first layer got, which is 0.
     """
-    neighbours: list[set[int]] = [set() for _ in graph.layers]
-    for block in graph.blocks:
-        neighbours[block.source].add(block.target)
-        neighbours[block.target].add(block.source)
+    neighbours: list[set[int]] = [set() for _ in range(n)]
+    for source, target in pairs:
+        neighbours[source].add(target)
+        neighbours[target].add(source)
     colour: dict[int, int] = {}
-    for root in range(len(neighbours)):
+    for root in range(n):
         if root in colour:
             continue
         colour[root] = 0
@@ -31,4 +38,4 @@ def two_colours(graph: NeuronGraph) -> list[int] | None:
                     reached.append(other)
                 elif colour[other] == colour[layer]:
                     return None
-    return [colour[layer] for layer in range(len(neighbours))]
+    return [colour[layer] for layer in range(n)]
