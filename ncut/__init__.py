@@ -8,6 +8,7 @@ weights were shuffled. Names are imported when they are first used, so that `imp
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,8 +22,22 @@ if TYPE_CHECKING:
     from ncut.profiles import ProfileInterrupted, profile
     from ncut.report import Profile, Report, Verdict
     from ncut.spectral import cluster, normalized_cut, partition_measures
+    from ncut.training.eigenvalues import laplacian_eigenvalues
+    from ncut.training.initialize import clusterable_init_
+    from ncut.training.normalize import normalize_
+    from ncut.training.pruning import PolynomialPruning
+    from ncut.training.regularizers import EigenvalueRegularizer
     from ncut.types import Block, Clustering, Comparison, Layer, LeftOut, Parameter
     from ncut.verdicts import VerdictInterrupted, verdict
+
+# Names of the training side, which load torch; without it they are not among the public names.
+_TRAINING = {
+    "EigenvalueRegularizer": "training.regularizers",
+    "PolynomialPruning": "training.pruning",
+    "clusterable_init_": "training.initialize",
+    "laplacian_eigenvalues": "training.eigenvalues",
+    "normalize_": "training.normalize",
+}
 
 _HOMES = {
     "AnalysisInterrupted": "analysis",
@@ -82,6 +97,14 @@ __all__ = [
     "shuffle",
     "verdict",
 ]
+if importlib.util.find_spec("torch") is not None:
+    __all__ += [
+        "EigenvalueRegularizer",
+        "PolynomialPruning",
+        "clusterable_init_",
+        "laplacian_eigenvalues",
+        "normalize_",
+    ]
 
 
 def __getattr__(name: str) -> Any:
@@ -93,10 +116,15 @@ def __getattr__(name: str) -> Any:
         from ncut.extract import read_graph
 
         return read_graph
+    if name in _TRAINING:
+        from ncut.errors import import_extra
+
+        import_extra("torch", "torch")
+        return getattr(importlib.import_module(f"ncut.{_TRAINING[name]}"), name)
     if name in _HOMES:
         return getattr(importlib.import_module(f"ncut.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'ncut' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(__all__)

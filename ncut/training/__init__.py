@@ -1,1 +1,1 @@
-"""The torch side: networks are trained to be clusterable, started clusterable, normalized, pruned."""
+"""The torch side: networks trained to be clusterable, begun clusterable, normalized, pruned."""

@@ -65,10 +65,15 @@ class Tracker:
         self.seed = seed
         self.n_calls = 0
         self.n_restarts = 0
+        self.last: Spectrum | None = None
         self._basis: Any = None
 
     def update(self, blocks: Sequence[Placed]) -> Spectrum:
-        """The spectrum for the weights as they are now."""
+        """The spectrum for the weights as they are now; it stays in `last`."""
+        self.last = self._update(blocks)
+        return self.last
+
+    def _update(self, blocks: Sequence[Placed]) -> Spectrum:
         self.n_calls += 1
         first = blocks[0].weights
         if self.n - self.n_first < 2 * WIDTH:

@@ -1,0 +1,181 @@
+"""laplacian_eigenvalues(): eigenvalues of a network's Laplacian as a differentiable tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ncut.errors import InputError
+from ncut.extract.assemble import plan
+from ncut.extract.chain import ChainLayer, chain_wiring, with_depthwise_groups
+from ncut.training.live import LiveEdges, LiveGraph, live_graphs, numbered, of_one_type
+from ncut.training.placed import Placed
+from ncut.training.sources import Source, View, contiguous_strides, wide
+from ncut.training.spectrum import LARGEST, Eigenvalues, Tracker
+
+TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-10}
+"""Residuals of eigenvectors that are found from scratch, by the type of the weights."""
+
+Weights = Sequence[Tensor] | Sequence[tuple[int, int, Tensor]]
+
+
+def laplacian_eigenvalues(
+    weights: nn.Module | Weights | Callable[[], Weights],
+    which: Sequence[int] = (2, 3, 4),
+    *,
+    tolerance: float | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Tensor:
+    """Eigenvalues of L_norm = I - D^-1 A of a network's graph, differentiable by its weights.
+
+    Every weight tensor gets its gradient: matrices, kernels of convolutions through the norms of
+    their slices, scales of batch norms; weights of isolated neurons get zero. An eigenvalue that
+    is repeated has no gradient of its own: the mean over its copies takes its place. The cost is
+    that of some products with the weights; no matrix of all vertices is made.
+
+    Each call starts from random vectors. For training see `EigenvalueRegularizer`, which starts
+    from the last eigenvectors.
+
+    Parameters
+    ----------
+    weights : torch.nn.Module, sequence of tensors, or callable
+        - a module, read as `ncut.graph` does;
+        - tensors of a chain: (fan_in, fan_out) matrices and convolutions (out, in, positions...);
+        - triples (source, target, weights) of numbers of layers and matrices (size of source,
+          size of target), for any graph of layers;
+        - a function that returns either.
+    which : sequence of int, default (2, 3, 4)
+        Numbers of the eigenvalues, the smallest being 1; up to 15. The first is 0, and as many
+        more as the graph has further components.
+    tolerance : float, optional
+        Largest residual |M v - mu v| of the eigenvectors; 2e-6, in float64 1e-10.
+    seed : int, default 0
+        Of the random start vectors.
+    **options
+        `scope`, `norm`, `residual`, `layers` and `example_inputs` as those of
+        `EigenvalueRegularizer`, for a module; `scope` and `norm` for tensors.
+
+    Returns
+    -------
+    Tensor, shape (len(which),)
+        On the weights' device, in float64 if any of them is, else in float32.
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit, all weights are zero or some are not finite, or a graph has
+        fewer vertices than eigenvalues are asked for.
+    NotImplementedError
+        If second derivatives are asked for.
+
+    Source: Filan et al. (2021), Clusterability in Neural Networks, section 4.1 and appendix A.9.
+
+    Examples
+    --------
+    >>> import torch
+    >>> weights = [torch.rand(4, 3, requires_grad=True), torch.rand(3, 2, requires_grad=True)]
+    >>> values = laplacian_eigenvalues(weights, which=(2, 3))
+    >>> values.sum().backward()
+    >>> weights[0].grad.shape
+    torch.Size([4, 3])
+    """
+    numbers = checked_numbers(which, "which")
+    if isinstance(weights, nn.Module):
+        (graph,) = live_graphs(weights, apart=False, **options)
+        n, n_first, blocks = graph.n, graph.n_first, graph.placed()
+    else:
+        given = weights() if callable(weights) else weights
+        n, n_first, blocks = _read(given, **options)
+    if n < max(numbers):
+        raise InputError(f"which: eigenvalue {max(numbers)} of a graph of {n} vertices")
+    if tolerance is None:
+        tolerance = TOLERANCES[blocks[0].weights.dtype]
+    tracker = Tracker(n, n_first, max(*numbers, 2) - 1, tolerance=tolerance, seed=seed)
+    return differentiable(tracker, numbers, blocks)
+
+
+def differentiable(tracker: Tracker, numbers: tuple[int, ...], blocks: list[Placed]) -> Tensor:
+    """The eigenvalues of these numbers, with gradients for the weights of the blocks."""
+    weights = [block.weights for block in blocks]
+    found: Tensor = Eigenvalues.apply(tracker, numbers, blocks, *weights)  # type: ignore[no-untyped-call]
+    return found
+
+
+def checked_numbers(which: Sequence[int], name: str) -> tuple[int, ...]:
+    """Numbers of eigenvalues as a tuple, or an error that names the argument."""
+    try:
+        numbers = tuple(int(number) for number in which)
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or min(numbers) < 1 or max(numbers) > LARGEST or numbers != tuple(which):
+        raise InputError(f"{name}: must be whole numbers from 1 to {LARGEST}, got {which!r}")
+    return numbers
+
+
+def _read(given: Any, scope: str = "paper", norm: str = "l1") -> tuple[int, int, list[Placed]]:
+    """Vertices, those of the first colour, and edges of weights given as tensors."""
+    items = list(given)
+    if items and all(isinstance(item, Tensor) for item in items):
+        graph = _chain(items, scope, norm)
+        return graph.n, graph.n_first, graph.placed()
+    if items and all(isinstance(item, tuple) and len(item) == 3 for item in items):
+        return _triples(items)
+    raise InputError(
+        "weights: must be a torch.nn.Module, a sequence of tensors, or of triples "
+        "(source, target, weights), or a function that returns one of these"
+    )
+
+
+def _chain(tensors: list[Tensor], scope: str, norm: str) -> LiveGraph:
+    """The graph of a chain of layers, as `ncut.graph` reads a list of arrays."""
+    holder = nn.Module()
+    layers, views = [], {}
+    for number, tensor in enumerate(tensors):
+        if tensor.ndim < 2 or not tensor.is_floating_point():
+            raise InputError(
+                f"weights: tensor {number} has shape {tuple(tensor.shape)} and type "
+                f"{tensor.dtype}; expected a (fan_in, fan_out) matrix or a kernel of floats"
+            )
+        name = f"w{number}"
+        setattr(holder, name, tensor)
+        array = wide(tensor.detach()).cpu().contiguous().numpy()
+        shape = tuple(tensor.shape)
+        view = View(Source(holder, name), shape, contiguous_strides(shape), 0, shape)
+        views[name] = view
+        layers.append(ChainLayer(name, array, "linear" if tensor.ndim == 2 else "conv"))
+    layout = plan(chain_wiring(with_depthwise_groups(layers)), scope=scope, norm=norm)
+    graph = LiveGraph(
+        [layer.name for layer in layout.layers],
+        [layer.size for layer in layout.layers],
+        [(edges.source, edges.target) for edges in layout.edges],
+    )
+    for edges in layout.edges:
+        live = LiveEdges(edges, views[edges.operation.name], None, None, norm)
+        graph.add(live, edges.source, edges.target)
+    return graph
+
+
+def _triples(items: list[Any]) -> tuple[int, int, list[Placed]]:
+    sizes: dict[int, int] = {}
+    for source, target, weights in items:
+        if not isinstance(weights, Tensor) or weights.ndim != 2 or source == target:
+            raise InputError(
+                "weights: a triple must be (source, target, matrix) with two different layers"
+            )
+        for layer, size in zip((source, target), weights.shape, strict=True):
+            if sizes.setdefault(layer, size) != size:
+                raise InputError(
+                    f"weights: layer {layer} has {sizes[layer]} vertices in one triple, "
+                    f"{size} in another"
+                )
+    order = sorted(sizes)
+    at = {layer: number for number, layer in enumerate(order)}
+    starts, n_first = numbered(
+        [sizes[layer] for layer in order], [(at[s], at[t]) for s, t, _ in items]
+    )
+    blocks = [Placed(wide(w), int(starts[at[s]]), int(starts[at[t]])) for s, t, w in items]
+    return sum(sizes.values()), n_first, of_one_type(blocks)

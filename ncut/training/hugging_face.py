@@ -1,0 +1,167 @@
+"""A callback for the Trainer of Hugging Face's transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ncut.errors import InputError, import_extra
+from ncut.training.monitor import Monitor, Penalty, check_every
+
+if TYPE_CHECKING:
+    from transformers import (
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
+else:
+    TrainerCallback = import_extra("transformers", "huggingface").TrainerCallback
+
+
+class ClusterabilityCallback(TrainerCallback):
+    """Logs how clusterable a network is while it trains, and makes it more so if asked.
+
+    The regularizer's gradient is added to the task's right before each optimizer step: after the
+    gradients of accumulated batches and of all processes have been averaged, unscaled and clipped.
+    So the loss and the gradient norm that the Trainer logs are the task's alone, `max_grad_norm`
+    does not bound the regularizer, and accumulation does not multiply it.
+
+    What is measured goes through `trainer.log`, hence into `trainer.state.log_history` and to all
+    that `report_to` names (TensorBoard and Weights & Biases show it under "train/ncut/"). The
+    regularizer's value and eigenvalues ("ncut/regularizer", "ncut/regularizer_lambda_2", ...)
+    are logged at the Trainer's `logging_steps`, in an entry of their own.
+
+    Parameters
+    ----------
+    trainer : transformers.Trainer
+        The one whose callback this is to be; callbacks are not told, and need it to log:
+        `trainer.add_callback(ClusterabilityCallback(trainer))`.
+    monitor : Monitor, optional
+        What is measured; `Monitor()` by default.
+    every : int, default 100
+        Optimizer steps between measurements; there is one at the end of training, too, of the
+        weights that it leaves. 0: none.
+    regularizer : callable, optional
+        An `ncut.EigenvalueRegularizer` or another function without arguments that returns a
+        scalar tensor; or a function that makes such a one from the model when training begins,
+        such as `functools.partial(ncut.EigenvalueRegularizer, weight=0.05)`.
+    normalize : bool, default False
+        Call the regularizer's `normalize_()` before each step.
+    submodule : str, default ""
+        The part of the model that is measured and given to the function that makes the
+        regularizer, such as "bert.encoder"; by default all of it.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used; when training begins if weights are sharded (FSDP,
+        DeepSpeed), so that no process has all that the regularizer needs; at the first step if
+        the optimizer holds none of the regularizer's weights.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        monitor: Monitor | None = None,
+        *,
+        every: int = 100,
+        regularizer: Callable[..., Any] | None = None,
+        normalize: bool = False,
+        submodule: str = "",
+    ) -> None:
+        self.trainer = trainer
+        self.monitor = Monitor() if monitor is None else monitor
+        self.every = check_every(every)
+        self.submodule = submodule
+        self._penalty = Penalty(regularizer, normalize)
+        self._measured = -1
+
+    @property
+    def regularizer(self) -> Any:
+        """The regularizer in use; None before training, or if there is none."""
+        return self._penalty.regularizer
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Make the regularizer."""
+        self._measured = -1
+        self._penalty.start(self._network(kwargs["model"]))
+        sharded = self.trainer.is_deepspeed_enabled or self.trainer.is_fsdp_enabled
+        if self.regularizer is not None and sharded:
+            raise InputError("regularizer: cannot see weights that FSDP or DeepSpeed shards")
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Normalize the weights, before the first of the batches that are accumulated."""
+        self._penalty.normalize()
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Add the regularizer's gradient."""
+        optimizer = kwargs["optimizer"]
+        inner = getattr(optimizer, "optimizer", optimizer)
+        self._penalty.add_gradient(inner, scaler=getattr(optimizer, "scaler", None))
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Log at the Trainer's steps, and measure at every `every`-th and at the last."""
+        values = self._penalty.values() if control.should_log else {}
+        # The end is known here most often; loggers may be closed when on_train_end is called.
+        is_due = self.every and (
+            state.global_step % self.every == 0 or control.should_training_stop
+        )
+        if is_due:
+            values |= self._measure(state, kwargs["model"])
+        self._log(state, control, values)
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Measure the trained network, if it was not known at the last step that it was."""
+        if self.every and self._measured != state.global_step:
+            self._log(state, control, self._measure(state, kwargs["model"]))
+
+    def _measure(self, state: TrainerState, model: nn.Module) -> dict[str, float]:
+        self._measured = state.global_step
+        if not state.is_world_process_zero:
+            return {}
+        return self.monitor.measure(self._network(model))
+
+    def _log(self, state: TrainerState, control: TrainerControl, values: dict[str, float]) -> None:
+        if not values or not state.is_world_process_zero:
+            return
+        # Logging clears this mark, and the Trainer would not log the task's loss any more.
+        should_log = control.should_log
+        self.trainer.log(values)
+        control.should_log = should_log
+
+    def _network(self, model: nn.Module) -> nn.Module:
+        return model.get_submodule(self.submodule)

@@ -1,0 +1,149 @@
+"""clusterable_init_(): weights between neurons of one tag strengthened, others weakened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ncut.errors import InputError
+from ncut.extract.layout import Edges
+from ncut.extract.signal import NOTHING
+from ncut.training.live import Planned
+
+
+@torch.no_grad()
+def clusterable_init_(
+    model: nn.Module,
+    tags: int = 10,
+    beta: float = 0.6,
+    *,
+    seed: int = 0,
+    residual: str | None = None,
+    example_inputs: Any = None,
+) -> dict[str, NDArray[np.int64]]:
+    """Make a freshly initialized network clusterable, in place.
+
+    Every hidden neuron (or channel) gets one of `tags` tags at random, the output neurons get
+    them in order, 0, 1, ... and again from 0. Weights between neurons of the same tag are
+    multiplied by 1 + (1 - beta) (tags - 1), all others by beta, which keeps their mean magnitude.
+    Weights from the model's inputs stay as they are. Training then goes on as usual.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With its initial weights. Biases and batch norms are left alone.
+    tags : int, default 10
+        How many tags; the paper's.
+    beta : float, default 0.6
+        Between 0 and 1; the paper's for MLPs, 0.8 for its CNNs.
+    seed : int, default 0
+        Of the tags.
+    residual, example_inputs
+        How the model is read; see `ncut.graph`.
+
+    Returns
+    -------
+    dict from str to ndarray of int64
+        The tags of each layer of neurons that got some.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range, or the network has no weights between two layers that are
+        both not its input.
+
+    Source: Filan et al. (2021), Clusterability in Neural Networks, section 4.2; that the first
+    layer's weights are left alone and how outputs are tagged, from its authors' code.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 4))
+    >>> clusterable_init_(model, tags=4)["output"]
+    array([0, 1, 2, 3])
+    """
+    if isinstance(tags, bool) or not isinstance(tags, int) or tags < 1:
+        raise InputError(f"tags: must be a whole number of at least 1, got {tags!r}")
+    if not 0 < beta <= 1:
+        raise InputError(f"beta: must be above 0 and at most 1, got {beta!r}")
+    planned = Planned(model, scope="all", residual=residual, example_inputs=example_inputs)
+    given = _tagged(planned, tags, np.random.default_rng(seed))
+    changes: dict[int, tuple[Any, NDArray[np.float64]]] = {}
+    for number, edges in enumerate(planned.layout.edges):
+        if edges.source not in given:
+            continue
+        view = planned.weight(number)
+        parameter = None if view is None else view.source.parameter()
+        if view is None or parameter is None:
+            raise InputError(
+                f"model: the weights of {edges.operation.name!r} are no parameter that could be "
+                "changed; call this before weight norm or another parametrization is set up"
+            )
+        factors = changes.setdefault(id(edges.operation), (view, np.full(view.shape[:2], np.nan)))[
+            1
+        ]
+        inputs, outputs = _tags_of(edges, given)
+        if edges.operation.kind == "conv":
+            _, n_inputs = factors.shape
+            group = np.arange(len(outputs)) // (len(outputs) // edges.operation.groups)
+            reads = inputs[group[:, None] * n_inputs + np.arange(n_inputs)]
+            _set(factors, reads, outputs[:, None], tags, beta)
+        else:
+            _set(factors, inputs[:, None], outputs[None, :], tags, beta)
+    if not changes:
+        raise InputError("model: has no weights between two layers that are both not its input")
+    for view, factors in changes.values():
+        weight = view.of(view.source.parameter())
+        known = torch.as_tensor(np.nan_to_num(factors, nan=1.0)).to(weight)
+        weight.mul_(known.reshape(*known.shape, *(1,) * (weight.ndim - 2)))
+    return {planned.layout.layers[position].name: found for position, found in given.items()}
+
+
+def _tagged(
+    planned: Planned, tags: int, random: np.random.Generator
+) -> dict[int, NDArray[np.int64]]:
+    """Tags of all layers that some weights write: in order for those that nothing reads."""
+    edges = planned.layout.edges
+    read = {each.source for each in edges}
+    found = {}
+    for position in sorted({each.target for each in edges}):
+        size = planned.layout.layers[position].size
+        found[position] = (
+            random.integers(tags, size=size) if position in read else np.arange(size) % tags
+        )
+    return found
+
+
+def _tags_of(
+    edges: Edges, given: dict[int, NDArray[np.int64]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The tags of an operation's inputs and outputs, NOTHING for those outside these layers."""
+    source, target = given[edges.source], given[edges.target]
+    inputs = source if edges.places is None else _at(source, edges.places[:, 0])
+    assert edges.operation.writes is not None
+    outputs = np.full(edges.operation.writes.size, NOTHING)
+    for units in edges.units.T:
+        used = units != NOTHING
+        outputs[units[used]] = target[used]
+    return inputs, outputs
+
+
+def _at(tags: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.where(places >= 0, tags[np.maximum(places, 0)], NOTHING)
+
+
+def _set(
+    factors: NDArray[np.float64],
+    inputs: NDArray[np.int64],
+    outputs: NDArray[np.int64],
+    tags: int,
+    beta: float,
+) -> None:
+    """Set the factors of the weights between tagged neurons, those that are not set yet."""
+    both = (inputs != NOTHING) & (outputs != NOTHING) & np.isnan(factors)
+    chosen = np.where(inputs == outputs, 1 + (1 - beta) * (tags - 1), beta)
+    factors[both] = chosen[both]

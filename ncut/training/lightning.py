@@ -1,0 +1,178 @@
+"""A callback for PyTorch Lightning."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ncut.errors import InputError, import_extra
+from ncut.training.monitor import Monitor, Penalty, check_every
+
+NAMES = ("lightning.pytorch", "pytorch_lightning")
+"""One library, published as two packages whose classes are not the same."""
+
+SHARDED = {"DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy"}
+"""Strategies whose processes hold a part of the weights each."""
+
+
+def _library() -> ModuleType:
+    """The package that is in use already, or else one that is installed."""
+    for name in NAMES:
+        loaded = sys.modules.get(name)
+        if loaded is not None:
+            return loaded
+    try:
+        return import_extra(NAMES[0], "lightning")
+    except ImportError as missing:
+        try:
+            return import_extra(NAMES[1], "lightning")
+        except ImportError:
+            raise missing from None
+
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+else:
+    Callback = _library().Callback
+
+
+class ClusterabilityCallback(Callback):
+    """Logs how clusterable a network is while it trains, and makes it more so if asked.
+
+    The regularizer's gradient is added to the task's right before each optimizer step: after the
+    gradients of accumulated batches and of all processes have been averaged and unscaled, and
+    before they are clipped. So `training_step` stays as it is, the loss that it logs is the
+    task's alone, and accumulation does not multiply the regularizer. With several optimizers
+    each gets the gradient of its own parameters.
+
+    Measurements are made by the first process and reach every logger of the trainer at
+    `trainer.global_step`, whatever `log_every_n_steps`; those during training are also there for
+    callbacks that watch a metric, such as `EarlyStopping("ncut/ncut")`. The regularizer's value
+    and eigenvalues ("ncut/regularizer", "ncut/regularizer_lambda_2", ...) are logged like other
+    metrics of a training step.
+
+    Parameters
+    ----------
+    monitor : Monitor, optional
+        What is measured; `Monitor()` by default.
+    every : int, default 100
+        Optimizer steps between measurements; there is one at the end of training, too. 0: none.
+    regularizer : callable, optional
+        An `ncut.EigenvalueRegularizer` or another function without arguments that returns a
+        scalar tensor; or a function that makes such a one from the model when fitting starts,
+        such as `functools.partial(ncut.EigenvalueRegularizer, weight=0.05)`. One that counts its
+        calls (`every`) counts steps only if one optimizer holds all weights.
+    normalize : bool, default False
+        Call the regularizer's `normalize_()` before each batch; before the first of each step,
+        where gradients are accumulated.
+    submodule : str, default ""
+        The part of the Lightning module that is measured and given to the function that makes the
+        regularizer, such as "model" or "net.encoder"; by default all of it.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used; when fitting starts if weights are sharded (FSDP,
+        DeepSpeed), so that no process has all that the regularizer needs; at the first step if
+        the only optimizer holds none of the regularizer's weights.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import ncut
+    >>> from ncut.training.monitor import Monitor
+    >>> callback = ClusterabilityCallback(
+    ...     Monitor(k=4, shuffles=20),
+    ...     every=500,
+    ...     regularizer=partial(ncut.EigenvalueRegularizer, weight=0.05),
+    ... )
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor | None = None,
+        *,
+        every: int = 100,
+        regularizer: Callable[..., Any] | None = None,
+        normalize: bool = False,
+        submodule: str = "",
+    ) -> None:
+        self.monitor = Monitor() if monitor is None else monitor
+        self.every = check_every(every)
+        self.submodule = submodule
+        self._penalty = Penalty(regularizer, normalize)
+        self._seen = 0  # optimizer steps at the end of the last batch
+        self._measured = -1
+
+    @property
+    def regularizer(self) -> Any:
+        """The regularizer in use; None before fitting, or if there is none."""
+        return self._penalty.regularizer
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the regularizer."""
+        self._penalty.start(self._network(pl_module))
+        strategy = type(trainer.strategy).__name__
+        if self.regularizer is not None and strategy in SHARDED:
+            raise InputError(f"regularizer: cannot see weights that {strategy} shards")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the step that training starts from, which is not 0 after a checkpoint."""
+        self._seen, self._measured = trainer.global_step, -1
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Normalize the weights, unless gradients for them as they are have been accumulated."""
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._penalty.normalize()
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Add the regularizer's gradient."""
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self._penalty.add_gradient(optimizer, scaler=scaler, is_only=len(trainer.optimizers) == 1)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Log, and measure if another `every` steps are complete."""
+        pl_module.log_dict(self._penalty.values(), on_step=True, on_epoch=False)
+        step, before = trainer.global_step, self._seen
+        self._seen = step
+        if self.every and step // self.every > before // self.every:
+            values = self._measure(trainer, pl_module)
+            pl_module.log_dict(values, logger=False, on_step=True, on_epoch=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the trained network."""
+        if self.every and self._measured != trainer.global_step:
+            self._measure(trainer, pl_module)
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        """Measure in the first process, log, and tell all processes."""
+        self._measured = trainer.global_step
+        values: dict[str, float] = {}
+        if trainer.is_global_zero:
+            values = self.monitor.measure(self._network(pl_module))
+        # Early stopping and the like have to see the same in all processes.
+        values = trainer.strategy.broadcast(values)
+        if values:
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+                logger.save()
+        return values
+
+    def _network(self, pl_module: LightningModule) -> nn.Module:
+        return pl_module.get_submodule(self.submodule)

@@ -1,0 +1,429 @@
+"""A network's graph whose edges are functions of its weights as they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ncut.errors import InputError
+from ncut.extract.assemble import check_options, plan
+from ncut.extract.layout import Edges, Layout
+from ncut.extract.modules import unwrapped
+from ncut.extract.traced.module import read_module
+from ncut.graphs.colouring import coloured
+from ncut.training.placed import Placed
+from ncut.training.sources import Copy, Factors, View, wide
+
+DENSE = 2**16
+"""Grouped convolutions with up to so many pairs of channels are dense matrices."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLayer:
+    """A layer of vertices: its name and its place in the numbering."""
+
+    name: str
+    start: int
+    size: int
+
+    @property
+    def slice(self) -> slice:
+        """The layer's vertices."""
+        return slice(self.start, self.start + self.size)
+
+
+@dataclass(eq=False)
+class LiveEdges:
+    """The edges of one operation between two layers, as a function of live tensors.
+
+    Attributes
+    ----------
+    edges : Edges
+        What the extraction planned.
+    weight : View
+        The operation's weight.
+    rows, columns : Factors, optional
+        Factors of its inputs, and of its outputs at each vertex.
+    norm : str
+        Norm of kernel slices, and of several weights between two vertices.
+    """
+
+    edges: Edges
+    weight: View
+    rows: Factors | None
+    columns: Factors | None
+    norm: str
+
+    def placed(self, source: int, target: int) -> Placed:
+        """The edges, of vertices numbered from `source` and from `target`."""
+        edges = self.edges
+        operation = edges.operation
+        if operation.kind == "conv" and operation.groups > 1 and not self._few_groups():
+            return self._entries(source, target)
+        if self._straight:
+            return Placed(wide(self.weight.source.tensor()), target, source)
+        matrix = self._magnitudes()
+        if self.rows is not None:
+            matrix = matrix * self.rows.tensor(matrix)[:, None]
+        matrix = self._grouped(matrix)
+        matrix = self._taken(matrix)
+        if edges.source == edges.target:
+            matrix = torch.triu(matrix.abs() + matrix.abs().T, diagonal=1)
+        return Placed(matrix, source, target)
+
+    @cached_property
+    def _straight(self) -> bool:
+        """Whether the block is a parameter (out, in) itself, as that of `nn.Linear`."""
+        edges = self.edges
+        return (
+            self.weight.is_transpose
+            and edges.operation.kind != "conv"
+            and edges.source != edges.target
+            and self.rows is None
+            and self.columns is None
+            and edges.places is None
+            and _in_order(edges.units, self.weight.shape[1])
+        )
+
+    def _magnitudes(self) -> Tensor:
+        """(n_in, n_out), non-negative but for matrices without anything to be summed."""
+        weight = self.weight.tensor()
+        operation = self.edges.operation
+        if operation.kind != "conv":
+            return weight
+        slices = _norms(weight, self.norm)
+        if operation.groups == 1:
+            return slices.T
+        groups = operation.groups
+        per_group = slices.reshape(groups, -1, slices.shape[1]).transpose(1, 2)
+        made: Tensor = torch.block_diag(*per_group)  # type: ignore[no-untyped-call]
+        return made
+
+    def _few_groups(self) -> bool:
+        n_out, n_in = self.weight.shape[0], self.edges.operation.n_in
+        return self.edges.operation.groups <= 4 or n_out * n_in <= DENSE
+
+    def _grouped(self, matrix: Tensor) -> Tensor:
+        """Rows of inputs that are one vertex summed."""
+        places = self.edges.places
+        if places is None:
+            return matrix
+        at, which = np.nonzero(places >= 0)
+        vertices = torch.as_tensor(places[at, which], device=matrix.device)
+        taken = matrix.abs()[torch.as_tensor(at, device=matrix.device)]
+        shape = (self.edges.n_source, matrix.shape[1])
+        return self._added(taken, lambda x: x.new_zeros(shape).index_add(0, vertices, x))
+
+    def _taken(self, matrix: Tensor) -> Tensor:
+        """Columns of outputs that are one vertex summed, with their factors."""
+        units = self.edges.units
+        if self.columns is None and _in_order(units, matrix.shape[1]):
+            return matrix
+        index = torch.as_tensor(units, device=matrix.device)
+        taken = matrix.abs()[:, index.clamp_min(0)]  # (rows, n_target, m)
+        taken = torch.where(index >= 0, taken, 0.0)
+        if self.columns is not None:
+            taken = taken * self.columns.tensor(matrix).reshape(units.shape)
+        if units.shape[1] == 1:
+            return taken[..., 0]
+        # Several neurons with factors of their own are added up whatever the norm.
+        if self.columns is not None:
+            return taken.sum(2)
+        return self._added(taken, lambda x: x.sum(2))
+
+    def _added(self, values: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.norm != "l2":
+            return total(values)
+        squares = total(values * values)
+        # The root has no derivative at 0, where its gradient is to be 0.
+        positive = squares > 0
+        return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
+
+    def _entries(self, source: int, target: int) -> Placed:
+        """The edges of a convolution in many groups, one by one."""
+        edges = self.edges
+        weight = self.weight.tensor()
+        values = _norms(weight, self.norm)  # (out, in / groups)
+        groups, per_group = edges.operation.groups, values.shape[1]
+        out = np.arange(values.shape[0])
+        inputs = (out // (len(out) // groups))[:, None] * per_group + np.arange(per_group)
+        at = np.broadcast_to(out[:, None], inputs.shape).ravel()
+        inputs = inputs.ravel()
+        if self.rows is not None:
+            values = (
+                values * self.rows.tensor(values)[torch.as_tensor(inputs).reshape(values.shape)]
+            )
+        places = np.arange(edges.n_source)[:, None] if edges.places is None else edges.places
+        vertex, column = np.nonzero(edges.units >= 0)
+        order = np.argsort(at, kind="stable")
+        starts = np.searchsorted(at[order], np.arange(len(out) + 1))
+        rows, columns, entries, factors = [], [], [], []
+        for number, (t, m) in enumerate(zip(vertex, column, strict=True)):
+            unit = edges.units[t, m]
+            mine = order[starts[unit] : starts[unit + 1]]
+            for way in range(places.shape[1]):
+                ends = places[inputs[mine], way]
+                here = ends >= 0
+                rows.append(ends[here])
+                columns.append(np.full(int(here.sum()), t))
+                entries.append(mine[here])
+                factors.append(np.full(int(here.sum()), number))
+        index = torch.as_tensor(np.concatenate(entries), device=values.device)
+        found = values.reshape(-1)[index]
+        if self.columns is not None:
+            scale = self.columns.tensor(values).reshape(edges.units.shape)[vertex, column]
+            found = found * scale[torch.as_tensor(np.concatenate(factors), device=values.device)]
+        ends_at = [
+            torch.as_tensor(np.concatenate(ends) + first, device=values.device)
+            for ends, first in ((rows, source), (columns, target))
+        ]
+        return Placed(found, rows=ends_at[0], columns=ends_at[1])
+
+
+class LiveGraph:
+    """A connected part of a network's graph.
+
+    Attributes
+    ----------
+    layers : list of LiveLayer
+        In the order of the forward pass.
+    n : int
+        Vertices.
+    n_first : int
+        Vertices of the first colour, which come first in the numbering, if all edges join two
+        colours; else 0.
+    edges : list of LiveEdges
+        With `source` and `target` as positions in `layers`.
+    """
+
+    def __init__(
+        self, names: Sequence[str], sizes: Sequence[int], pairs: Sequence[tuple[int, int]]
+    ) -> None:
+        starts, n_first = numbered(sizes, pairs)
+        self.layers = [
+            LiveLayer(name, int(start), int(size))
+            for name, start, size in zip(names, starts, sizes, strict=True)
+        ]
+        self.n = int(sum(sizes))
+        self.n_first = n_first
+        self.edges: list[LiveEdges] = []
+        self._ends: list[tuple[int, int]] = []
+
+    def add(self, edges: LiveEdges, source: int, target: int) -> None:
+        """Add edges between two of the layers."""
+        self.edges.append(edges)
+        self._ends.append((source, target))
+
+    def layer_of(self, vertex: int) -> str:
+        """Name of a vertex's layer."""
+        return next(
+            layer.name for layer in self.layers if layer.start <= vertex < layer.start + layer.size
+        )
+
+    def placed(self) -> list[Placed]:
+        """The edges as they are now, of one type."""
+        blocks = [
+            edges.placed(self.layers[source].start, self.layers[target].start)
+            for edges, (source, target) in zip(self.edges, self._ends, strict=True)
+        ]
+        return of_one_type(blocks)
+
+
+def of_one_type(blocks: list[Placed]) -> list[Placed]:
+    """The blocks in float64 if any of them is, else in float32."""
+    kinds = {block.weights.dtype for block in blocks}
+    if kinds == {torch.float32} or kinds == {torch.float64}:
+        return blocks
+    dtype = torch.float64 if torch.float64 in kinds else torch.float32
+    return [block._replace(weights=block.weights.to(dtype)) for block in blocks]
+
+
+def live_graphs(
+    model: nn.Module,
+    *,
+    layers: Sequence[str] | None = None,
+    scope: str = "paper",
+    norm: str = "l1",
+    residual: str | None = None,
+    example_inputs: Any = None,
+    apart: bool = True,
+) -> list[LiveGraph]:
+    """The graph of a model: one for each part of it that no edges connect with the others.
+
+    Parameters as those of `ncut.graph`, but `layers`: names or patterns ("blocks.*.mlp.*") of
+    the modules whose weights count; by default all. With `apart=False` all parts are one graph.
+
+    Raises
+    ------
+    InputError
+        If no weights are left, or one is computed in a way that cannot be followed.
+    """
+    planned = Planned(
+        model, scope=scope, norm=norm, residual=residual, example_inputs=example_inputs
+    )
+    layout = planned.layout
+    chosen = _chosen(layout, layers)
+    found = []
+    parts = _parts(layout, chosen)
+    for positions in parts if apart else [set().union(*parts)]:
+        part = [number for number in chosen if layout.edges[number].source in positions]
+        order = sorted(positions)
+        at = {position: number for number, position in enumerate(order)}
+        graph = LiveGraph(
+            [layout.layers[position].name for position in order],
+            [layout.layers[position].size for position in order],
+            [(at[layout.edges[n].source], at[layout.edges[n].target]) for n in part],
+        )
+        for number in part:
+            edges = layout.edges[number]
+            graph.add(planned.live(number), at[edges.source], at[edges.target])
+        found.append(graph)
+    return found
+
+
+class Planned:
+    """What the graph of a model is made of, and where each part of it comes from.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The model itself, without wrappers.
+    layout : Layout
+        Layers of vertices and edges between them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        scope: str,
+        norm: str = "l1",
+        residual: str | None = None,
+        example_inputs: Any = None,
+    ) -> None:
+        check_options(scope, norm, residual)
+        if not isinstance(model, nn.Module):
+            raise InputError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+        self.model = unwrapped(model)
+        self._norm = norm
+        self._copied = Copy(self.model)
+
+        def read() -> Layout:
+            wiring = read_module(
+                self._copied.model, residual=residual, example_inputs=example_inputs
+            )
+            return plan(wiring, scope=scope, norm=norm, name=type(self.model).__name__)
+
+        self.layout = read()
+        self._marked: tuple[Layout, ...] = ()
+        if self._copied.has_scales:
+            self._marked = tuple(read() for _ in self._copied.marked())
+
+    def weight(self, number: int) -> View | None:
+        """Where the weights of edges come from; None if they are computed."""
+        edges = self.layout.edges[number]
+        weight = edges.operation.weight
+        return None if edges.recurrent or weight is None else self._copied.view(weight)
+
+    def columns(self, number: int) -> Factors | None:
+        """Factors of the outputs at each vertex, (vertices * m,)."""
+        reads = [edges.scale for edges in self._reads(number)]
+        return self._factors([None if scale is None else scale.ravel() for scale in reads])
+
+    def rows(self, number: int) -> Factors | None:
+        """Factors of the inputs, (n_in,)."""
+        return self._factors([_row_factors(edges) for edges in self._reads(number)])
+
+    def live(self, number: int) -> LiveEdges:
+        """Edges as a function of the model's tensors."""
+        edges, weight = self.layout.edges[number], self.weight(number)
+        if weight is None:
+            raise InputError(
+                f"model: the weights of {edges.operation.name!r} are computed from its parameters "
+                "in a way that training cannot follow; choose other layers with layers="
+            )
+        return LiveEdges(edges, weight, self.rows(number), self.columns(number), self._norm)
+
+    def _reads(self, number: int) -> list[Edges]:
+        return [layout.edges[number] for layout in (self.layout, *self._marked)]
+
+    def _factors(self, reads: Sequence[NDArray[np.float64] | None]) -> Factors | None:
+        plain = next((read for read in reads if read is not None), None)
+        if plain is None:
+            return None
+        values = [np.ones_like(plain) if read is None else np.abs(read) for read in reads]
+        return self._copied.factors(*values) if len(values) > 1 else Factors(values[0])
+
+
+def _chosen(layout: Layout, layers: Sequence[str] | None) -> list[int]:
+    """Numbers of the edges whose modules are chosen."""
+    if layers is None:
+        return [*range(len(layout.edges))]
+    if isinstance(layers, str):
+        raise InputError(f"layers: must be a sequence of names, got the string {layers!r}")
+    names = [{edges.operation.module, edges.operation.name} for edges in layout.edges]
+    for pattern in layers:
+        if not any(fnmatchcase(name, pattern) for ours in names for name in ours):
+            known = ", ".join(sorted({edges.operation.module for edges in layout.edges}))
+            raise InputError(f"layers: {pattern!r} matches none of the graph's layers: {known}")
+    return [
+        number
+        for number, ours in enumerate(names)
+        if any(fnmatchcase(name, pattern) for name in ours for pattern in layers)
+    ]
+
+
+def _parts(layout: Layout, chosen: Sequence[int]) -> list[set[int]]:
+    """Sets of layers that edges connect."""
+    part: dict[int, set[int]] = {}
+    for number in chosen:
+        edges = layout.edges[number]
+        joined = part.get(edges.source, {edges.source}) | part.get(edges.target, {edges.target})
+        for position in joined:
+            part[position] = joined
+    unique = {id(positions): positions for positions in part.values()}
+    return sorted(unique.values(), key=min)
+
+
+def numbered(
+    sizes: Sequence[int], pairs: Sequence[tuple[int, int]]
+) -> tuple[NDArray[np.int64], int]:
+    """The first vertex of each layer, those of the larger colour numbered first, and their number.
+
+    0 if some pair of connected layers has one colour whatever the colouring.
+    """
+    colours = coloured(len(sizes), pairs)
+    order, n_first = [*range(len(sizes))], 0
+    if colours is not None:
+        sides = [[layer for layer in order if colours[layer] == side] for side in (0, 1)]
+        sides.sort(key=lambda side: -sum(sizes[layer] for layer in side))
+        order, n_first = sides[0] + sides[1], sum(sizes[layer] for layer in sides[0])
+    starts = np.empty(len(sizes), dtype=np.int64)
+    starts[order] = np.concatenate([[0], np.cumsum([sizes[layer] for layer in order])])[:-1]
+    return starts, n_first
+
+
+def _row_factors(edges: Edges) -> NDArray[np.float64] | None:
+    found = [f for f in (edges.operation.factors, edges.row_scale) if f is not None]
+    return None if not found else np.asarray(np.prod(np.abs(found), axis=0))
+
+
+def _norms(weight: Tensor, norm: str) -> Tensor:
+    """Norms of the kernel slices, (out, in / groups)."""
+    if norm == "column-sum":
+        return weight.abs().sum(2).amax(-1)
+    flat = weight.flatten(2)
+    slices: Tensor = torch.linalg.vector_norm(flat, dim=2) if norm == "l2" else flat.abs().sum(2)
+    return slices
+
+
+def _in_order(units: NDArray[np.int64], n: int) -> bool:
+    return units.shape == (n, 1) and np.array_equal(units[:, 0], np.arange(n))

@@ -1,0 +1,255 @@
+"""What the callbacks of training frameworks share: a measurement, and a regularizer's gradient."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from ncut.analysis import analyze, check_settings
+from ncut.errors import InputError
+from ncut.extract import read_graph
+from ncut.report import Report
+
+DEFAULT_EIGENVALUES = (2, 3, 4)
+"""Those that the paper's regularizer lowers."""
+
+
+class Monitor:
+    """Measures a network during its training: `ncut.analyze` as named numbers.
+
+    Measuring changes nothing about the training: neither the states of random generators nor
+    gradients nor the training mode.
+
+    Parameters
+    ----------
+    k : int, optional
+        Number of clusters; that of `ncut.analyze` by default.
+    shuffles : int or "auto", optional
+        Number of shuffled networks; that of `ncut.analyze` by default. 0: the n-cut and the
+        eigenvalues alone, which is many times faster.
+    seed : int, default 0
+        The same in every measurement, so that what changes is the network.
+    eigenvalues : sequence of int, optional
+        Numbers of the Laplacian's eigenvalues to report, counted from 1, up to k; by default
+        2, 3 and 4.
+    **options
+        Other arguments of `ncut.analyze`, those for reading the graph included.
+
+    Raises
+    ------
+    InputError
+        If an argument is unknown or cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        k: int | None = None,
+        shuffles: int | Literal["auto"] | None = None,
+        seed: int = 0,
+        eigenvalues: Sequence[int] | None = None,
+        **options: Any,
+    ) -> None:
+        self._arguments = {"k": k, "shuffles": shuffles, "seed": seed, **options}
+        k = _checked(self._arguments)
+        if eigenvalues is None:
+            eigenvalues = [number for number in DEFAULT_EIGENVALUES if number <= k]
+        self.eigenvalues = tuple(eigenvalues)
+        for number in self.eigenvalues:
+            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= k:
+                raise InputError(
+                    f"eigenvalues: must be whole numbers from 1 to k, which is {k}, got {number!r}"
+                )
+        self._has_warned = False
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """How clusterable the network is now, by names that loggers group under "ncut".
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            Or whatever else `ncut.graph` reads.
+
+        Returns
+        -------
+        dict of str to float
+            "ncut/ncut", "ncut/lambda_2" and so on; with shuffles "ncut/shuffled_mean",
+            "ncut/z_score" and "ncut/p_value". Values that do not exist or are not finite are
+            left out. Empty if the analysis fails, so that no training dies of it: the first
+            failure is a warning with its reason.
+        """
+        try:
+            report = analyze(model, **self._arguments)
+        except Exception as error:
+            if not self._has_warned:
+                warnings.warn(
+                    f"a measurement of clusterability failed, and nothing was logged: {error}",
+                    stacklevel=2,
+                )
+            self._has_warned = True
+            return {}
+        return self._values(report)
+
+    def _values(self, report: Report) -> dict[str, float]:
+        values = {
+            "ncut/ncut": report.ncut,
+            "ncut/shuffled_mean": report.shuffled_mean,
+            "ncut/z_score": report.z_score,
+            "ncut/p_value": report.p_value,
+        }
+        for number in self.eigenvalues:
+            values[f"ncut/lambda_{number}"] = report.eigenvalues[number - 1]
+        return {
+            name: float(value)
+            for name, value in values.items()
+            if value is not None and math.isfinite(value)
+        }
+
+
+class Penalty:
+    """A regularizer whose gradient is added to what the task's loss left, before a step.
+
+    Parameters
+    ----------
+    regularizer : callable, optional
+        A function without arguments that returns a scalar tensor, such as an
+        `ncut.EigenvalueRegularizer`; or one that makes such a function from the model.
+    normalize : bool
+        Whether `normalize` calls the regularizer's `normalize_()`.
+    """
+
+    def __init__(self, regularizer: Callable[..., Any] | None, normalize: bool) -> None:
+        if regularizer is None and normalize:
+            raise InputError("normalize: needs a regularizer, whose normalize_() is called")
+        if regularizer is not None and not callable(regularizer):
+            raise InputError(
+                f"regularizer: must be callable, got an object of type {type(regularizer).__name__}"
+            )
+        self._given = regularizer
+        self._normalize = normalize
+        self._idle: WeakSet[torch.optim.Optimizer] = WeakSet()
+        self.regularizer: Any = None
+        self.value: Tensor | None = None
+
+    def start(self, model: nn.Module) -> None:
+        """Make the regularizer, if a function that makes it was given."""
+        given = self._given
+        self.value = None
+        self._idle.clear()
+        self.regularizer = given(model) if given is not None and _takes_model(given) else given
+        if self._normalize and not callable(getattr(self.regularizer, "normalize_", None)):
+            raise InputError("normalize: the regularizer has no method normalize_()")
+
+    def normalize(self) -> None:
+        """Normalize the network's weights, if that was asked for."""
+        if self._normalize:
+            self.regularizer.normalize_()
+
+    def add_gradient(
+        self, optimizer: torch.optim.Optimizer, *, scaler: Any = None, is_only: bool = True
+    ) -> None:
+        """Add the regularizer's gradient to that of the optimizer's parameters.
+
+        Of these only, so that no optimizer finds the gradient added twice. It goes past hooks on
+        the accumulation of gradients, with which distributed training averages the task's: every
+        process adds the same gradient by itself, to what has been averaged already. Where no
+        parameter has a gradient, the step was skipped, and nothing is added.
+
+        Parameters
+        ----------
+        scaler : torch.amp.GradScaler, optional
+            Its scale is taken off the gradients first, where that has not been done.
+        is_only : bool, default True
+            Whether there is no other optimizer, in which case one without any weight of the
+            regularizer is an error.
+
+        Raises
+        ------
+        InputError
+            If the only optimizer holds no weight that the regularizer depends on.
+        """
+        held = (p for group in optimizer.param_groups for p in group["params"])
+        parameters = [p for p in held if p.requires_grad]
+        if self.regularizer is None or optimizer in self._idle:
+            return
+        if all(p.grad is None for p in parameters):
+            return
+        with torch.enable_grad():
+            value = self.regularizer()
+        if not value.requires_grad:  # a step that the regularizer leaves out
+            return
+        self.value = value.detach()
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        if all(gradient is None for gradient in gradients):
+            if is_only:
+                raise InputError(
+                    "regularizer: the optimizer holds none of the weights that it depends on; "
+                    "was it made for another model? pass a function that makes it from the model"
+                )
+            self._idle.add(optimizer)
+            return
+        _unscale(scaler, optimizer)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None and parameter.grad is None:
+                parameter.grad = gradient
+            elif gradient is not None:
+                parameter.grad.add_(gradient)
+
+    def values(self) -> dict[str, float]:
+        """The regularizer's value and eigenvalues as it last computed them; empty before."""
+        if self.value is None:
+            return {}
+        values = {"ncut/regularizer": float(self.value)}
+        numbers = getattr(self.regularizer, "numbers", ())
+        found = getattr(self.regularizer, "eigenvalues", ())
+        for number, eigenvalue in zip(numbers, found, strict=False):
+            values[f"ncut/regularizer_lambda_{number}"] = float(eigenvalue)
+        return values
+
+
+def check_every(every: object) -> int:
+    """Return the number of steps between measurements, or say what is wrong with it."""
+    if isinstance(every, bool) or not isinstance(every, int) or every < 0:
+        raise InputError(
+            f"every: must be a whole number of steps, or 0 for no measurements, got {every!r}"
+        )
+    return every
+
+
+def _checked(arguments: dict[str, Any]) -> int:
+    """The number of clusters, once all arguments of an analysis are known to be of use."""
+    settings = set(inspect.signature(check_settings).parameters)
+    known = settings | set(inspect.signature(read_graph).parameters) - {"model", "initial"}
+    unknown = sorted(set(arguments) - known)
+    if unknown:
+        raise InputError(f"{unknown[0]}: is no argument of ncut.analyze that a monitor can use")
+    checked = check_settings(**{name: arguments[name] for name in settings & set(arguments)})
+    if isinstance(checked.k, bool) or not isinstance(checked.k, int) or checked.k < 2:
+        raise InputError(f"k: must be a whole number of at least 2, got {checked.k!r}")
+    return checked.k
+
+
+def _takes_model(regularizer: Callable[..., Any]) -> bool:
+    """Whether the function cannot be called without an argument."""
+    try:
+        inspect.signature(regularizer).bind()
+    except TypeError:
+        return True
+    return False
+
+
+def _unscale(scaler: Any, optimizer: torch.optim.Optimizer) -> None:
+    if scaler is None or not scaler.is_enabled():
+        return
+    try:
+        scaler.unscale_(optimizer)
+    except RuntimeError as error:  # there is no public way to ask whether it has been done
+        if "already been called" not in str(error):
+            raise

@@ -1,0 +1,174 @@
+"""Penalties of partitions into clusters: the soft normalized cut, and a partition fixed before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ncut.errors import InputError
+from ncut.training.live import LiveGraph
+from ncut.training.placed import Placed
+from ncut.training.regularizers import Regularizer
+
+
+class SoftCutRegularizer(Regularizer):
+    """The normalized cut of a soft partition that is learned along with the weights.
+
+    Every neuron has a distribution over k clusters, the softmax of k numbers; the penalty is
+    sum over clusters of (links to other clusters) / volume, over k. Its own gradient moves the
+    distributions: at each call by one step of Adam, from the gradient that the last backward pass
+    left.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    k : int, default 12
+        Number of clusters.
+    weight : float, default 0.1
+        Weight of the penalty, which lies between 0 and 1.
+    learning_rate : float, default 0.05
+        Of the distributions.
+    seed : int, default 0
+        Of the numbers that they begin from.
+    **options
+        As those of `ncut.EigenvalueRegularizer`: `every`, `normalize`, `layers`, `scope`, `norm`,
+        `residual`, `example_inputs`.
+
+    Source: Xia and Kulis (2017), W-Net; Nazi, Hang, Goldie, Ravi, Mirhoseini (2019), GAP.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        k: int = 12,
+        weight: float = 0.1,
+        *,
+        learning_rate: float = 0.05,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, weight, **options)
+        self.k = _checked_k(k, self.graphs)
+        generator = torch.Generator().manual_seed(seed)
+        like = next(model.parameters())
+        self._logits = [
+            torch.randn((graph.n, k), generator=generator).to(like.device).requires_grad_()
+            for graph in self.graphs
+        ]
+        self._optimizer = torch.optim.Adam(self._logits, lr=learning_rate)
+
+    def __call__(self) -> Tensor:
+        if any(logits.grad is not None for logits in self._logits):
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+        return super().__call__()
+
+    def _penalty(self, number: int, graph: LiveGraph) -> Tensor:
+        blocks = graph.placed()
+        shares = torch.softmax(self._logits[number].to(blocks[0].weights), dim=1)
+        inside, volumes = soft_links(blocks, shares)
+        return 1.0 - (inside / volumes.clamp_min(torch.finfo(volumes.dtype).tiny)).mean()
+
+
+class PartitionRegularizer(Regularizer):
+    """Squared weights between clusters of a partition that is fixed before training.
+
+    The penalty is 1 - C, with C the share of squared edge weights inside clusters, averaged over
+    the blocks of weights.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    k : int, default 12
+        Number of clusters: by default each layer is cut into k pieces of neighbours, as equal as
+        can be.
+    weight : float, default 0.1
+        Weight of the penalty, which lies between 0 and 1.
+    labels : mapping from str to sequence of int, optional
+        The cluster of each neuron of the layers named, 0 to k - 1.
+    **options
+        As those of `ncut.EigenvalueRegularizer`: `every`, `normalize`, `layers`, `scope`, `norm`,
+        `residual`, `example_inputs`.
+
+    Source: Golechha, Chaudhary, Velja, Abate, Schoots (2025), arXiv:2502.02470, section 3.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        k: int = 12,
+        weight: float = 0.1,
+        *,
+        labels: dict[str, Sequence[int]] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, weight, **options)
+        self.k = _checked_k(k, self.graphs)
+        known = {layer.name for graph in self.graphs for layer in graph.layers}
+        for name in labels or {}:
+            if name not in known:
+                raise InputError(f"labels: no layer {name!r}; there are {sorted(known)}")
+        self.labels = [_labels(graph, k, labels or {}) for graph in self.graphs]
+
+    def _penalty(self, number: int, graph: LiveGraph) -> Tensor:
+        labels = torch.as_tensor(self.labels[number])
+        shares = []
+        for block in graph.placed():
+            weights = block.weights
+            ours = labels.to(weights.device)
+            if block.rows is not None and block.columns is not None:
+                inside = ours[block.rows] == ours[block.columns]
+            else:
+                rows = ours[block.first_row : block.first_row + weights.shape[0]]
+                columns = ours[block.first_column : block.first_column + weights.shape[1]]
+                inside = rows[:, None] == columns
+            squares = weights.square()
+            total = squares.sum().clamp_min(torch.finfo(squares.dtype).tiny)
+            shares.append((squares * inside).sum() / total)
+        return 1.0 - torch.stack(shares).mean()
+
+
+def soft_links(blocks: Sequence[Placed], shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight inside each soft cluster (both directions), and its volume, (k,) each.
+
+    shares, shape (n, k): each vertex's share in each cluster.
+    """
+    inside = shares.new_zeros(shares.shape[1])
+    volumes = shares.new_zeros(shares.shape[1])
+    for block in blocks:
+        magnitudes = block.weights.abs()
+        if block.rows is not None and block.columns is not None:
+            rows, columns = shares[block.rows], shares[block.columns]
+            inside = inside + 2 * (magnitudes[:, None] * rows * columns).sum(0)
+            volumes = volumes + magnitudes @ (rows + columns)
+        else:
+            rows = shares[block.first_row : block.first_row + magnitudes.shape[0]]
+            columns = shares[block.first_column : block.first_column + magnitudes.shape[1]]
+            inside = inside + 2 * ((magnitudes @ columns) * rows).sum(0)
+            volumes = volumes + magnitudes.sum(1) @ rows + magnitudes.sum(0) @ columns
+    return inside, volumes
+
+
+def _checked_k(k: int, graphs: Sequence[LiveGraph]) -> int:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 2 or k > min(g.n for g in graphs):
+        raise InputError(f"k: must be a whole number from 2 to the number of neurons, got {k!r}")
+    return k
+
+
+def _labels(graph: LiveGraph, k: int, given: dict[str, Sequence[int]]) -> NDArray[np.int64]:
+    labels = np.empty(graph.n, dtype=np.int64)
+    for layer in graph.layers:
+        ours = np.asarray(given.get(layer.name, np.arange(layer.size) * k // layer.size))
+        if ours.shape != (layer.size,) or ours.dtype.kind not in "iu":
+            raise InputError(
+                f"labels: {layer.name!r} needs {layer.size} whole numbers, got {ours.shape}"
+            )
+        if ours.min() < 0 or ours.max() >= k:
+            raise InputError(f"labels: those of {layer.name!r} must lie between 0 and {k - 1}")
+        labels[layer.slice] = ours
+    return labels
