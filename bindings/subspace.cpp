@@ -1,12 +1,14 @@
 #include "subspace.hpp"
 
+#include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
-#include <array>
+#include <optional>
 #include <tuple>
 
 #include "arrays.hpp"
 #include "module.hpp"
+#include "rescale.hpp"
 #include "simd.hpp"
 
 namespace ncut::bindings {
@@ -127,6 +129,29 @@ void register_gradient(py::module_& m) {
       py::arg("vectors").noconvert(), py::arg("n_threads"), py::arg("gradients"));
 }
 
+template <class T>
+void register_normalize(py::module_& m) {
+  m.def(
+      "normalize_neurons",
+      [](Array<T> incoming, std::optional<Array<T>> bias, Array<T> outgoing, double norm) {
+        check_ndim(incoming, 2, "incoming");
+        check_ndim(outgoing, 2, "outgoing");
+        const std::int64_t n = incoming.shape(0), n_in = incoming.shape(1);
+        const std::int64_t n_rows = outgoing.shape(0), n_columns = outgoing.shape(1);
+        if (n == 0 || n_columns % n != 0) {
+          throw std::invalid_argument("outgoing: needs columns for every row of incoming");
+        }
+        if (bias) check_length(*bias, n, "bias");
+        T* shifts = bias ? bias->mutable_data() : nullptr;
+        T* weights = incoming.mutable_data();
+        T* next = outgoing.mutable_data();
+        const py::gil_scoped_release release;
+        normalize_neurons(weights, n, n_in, shifts, next, n_rows, n_columns / n, norm);
+      },
+      py::arg("incoming").noconvert(), py::arg("bias").noconvert().none(true),
+      py::arg("outgoing").noconvert(), py::arg("norm"));
+}
+
 }  // namespace
 
 void register_subspace(py::module_& m) {
@@ -134,6 +159,8 @@ void register_subspace(py::module_& m) {
   register_update<double>(m);
   register_gradient<float>(m);
   register_gradient<double>(m);
+  register_normalize<float>(m);
+  register_normalize<double>(m);
 }
 
 }  // namespace ncut::bindings

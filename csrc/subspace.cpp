@@ -19,6 +19,9 @@ constexpr double kMaxGrowth = 1e3;
 // Below this an eigenvalue of C'C is rounding.
 constexpr double kSmallSquare = 1e-12;
 constexpr int kSweeps = 30;
+// Entries of a projected matrix below this, relative to the largest, are as good as zero.
+template <class T>
+constexpr double kNegligible = sizeof(T) == 4 ? 1e-9 : 1e-16;
 
 using Row = double[kLanes];
 
@@ -81,7 +84,7 @@ NCUT_INLINE void rotate(T* block, std::int64_t n, const Row* mixture) {
 
 // Cyclic Jacobi: eigenvalues of a symmetric matrix (destroyed), descending, and its eigenvectors
 // as columns of `mixture`. Warm started the matrix is nearly diagonal, and two sweeps do.
-void eigenpairs(Row* matrix, double* values, Row* mixture) {
+void eigenpairs(Row* matrix, double negligible, double* values, Row* mixture) {
   Row turned[kLanes];  // eigenvectors as rows, so that a rotation runs along lanes
   for (int a = 0; a < kLanes; ++a) {
     for (int b = 0; b < kLanes; ++b) turned[a][b] = a == b;
@@ -94,7 +97,7 @@ void eigenpairs(Row* matrix, double* values, Row* mixture) {
       for (int q = p + 1; q < kLanes; ++q) {
         const double off = matrix[p][q];
         largest = std::max(largest, std::abs(off));
-        if (std::abs(off) <= 1e-16 * scale) continue;
+        if (std::abs(off) <= negligible * scale) continue;
         const double theta = (matrix[q][q] - matrix[p][p]) / (2 * off);
         const double t = std::copysign(1.0, theta) / (std::abs(theta) + std::hypot(theta, 1.0));
         const double c = 1 / std::sqrt(t * t + 1), s = t * c;
@@ -113,7 +116,7 @@ void eigenpairs(Row* matrix, double* values, Row* mixture) {
         }
       }
     }
-    if (!(largest > 1e-15 * scale)) break;
+    if (!(largest > 10 * negligible * scale)) break;
   }
   std::array<int, kLanes> order;
   for (int a = 0; a < kLanes; ++a) order[static_cast<std::size_t>(a)] = a;
@@ -292,7 +295,7 @@ Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accu
         projected[a][b] = projected[b][a] = (projected[a][b] + projected[b][a]) / 2;
       }
     }
-    eigenpairs(projected, squares, mixture);
+    eigenpairs(projected, kNegligible<T>, squares, mixture);
     mix(block.data(), n_side, mixture);
     mix(product, n_side, mixture);
     norms_of(product, block.data(), n_side, squares, residuals);

@@ -30,6 +30,7 @@ __all__: list[str] = [
     "multiply",
     "multiply_bfloat16",
     "multiply_half",
+    "normalize_neurons",
     "orthonormalize",
     "permuted",
     "random_pattern",
@@ -1088,6 +1089,20 @@ def multiply_half(
     last: typing.SupportsInt | typing.SupportsIndex,
     y: numpy.typing.NDArray[numpy.float64],
     n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def normalize_neurons(
+    incoming: numpy.typing.NDArray[numpy.float32],
+    bias: numpy.typing.NDArray[numpy.float32] | None,
+    outgoing: numpy.typing.NDArray[numpy.float32],
+    norm: typing.SupportsFloat | typing.SupportsIndex,
+) -> None: ...
+@typing.overload
+def normalize_neurons(
+    incoming: numpy.typing.NDArray[numpy.float64],
+    bias: numpy.typing.NDArray[numpy.float64] | None,
+    outgoing: numpy.typing.NDArray[numpy.float64],
+    norm: typing.SupportsFloat | typing.SupportsIndex,
 ) -> None: ...
 @typing.overload
 def orthonormalize(

@@ -310,3 +310,14 @@ def eigenvalue_gradient(
     slopes, values (16,) and vectors (n, 16) as `update_eigenvectors` gives them.
     """
     _core.eigenvalue_gradient(blocks, slopes, values, vectors, threads, gradients)
+
+
+def normalize_neurons(
+    incoming: NDArray[Any], bias: NDArray[Any] | None, outgoing: NDArray[Any], norm: float
+) -> None:
+    """Rescale neurons in place, without a change of what they compute.
+
+    incoming (n, n_in) and bias (n,) are multiplied so that each row has the norm given, the
+    columns of outgoing (rows, n * m), m side by side for each neuron, divided by the same factor.
+    """
+    _core.normalize_neurons(incoming, bias, outgoing, norm)

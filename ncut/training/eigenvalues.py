@@ -98,10 +98,16 @@ def laplacian_eigenvalues(
     return differentiable(tracker, numbers, blocks)
 
 
-def differentiable(tracker: Tracker, numbers: tuple[int, ...], blocks: list[Placed]) -> Tensor:
-    """The eigenvalues of these numbers, with gradients for the weights of the blocks."""
+def differentiable(
+    tracker: Tracker, numbers: tuple[int, ...], blocks: list[Placed], factor: float | None = None
+) -> Tensor:
+    """The eigenvalues of these numbers, with gradients for the weights of the blocks.
+
+    With `factor`: the factor times their mean.
+    """
     weights = [block.weights for block in blocks]
-    found: Tensor = Eigenvalues.apply(tracker, numbers, blocks, *weights)  # type: ignore[no-untyped-call]
+    given = (tracker, numbers, blocks, factor, *weights)
+    found: Tensor = Eigenvalues.apply(*given)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from ncut import kernels
 from ncut.errors import InputError
-from ncut.extract.layout import Edges
+from ncut.extract.layout import Edges, in_order
 from ncut.training.live import Planned
 from ncut.training.sources import View, wide
 
@@ -81,11 +82,15 @@ class _Reader:
         Of a convolution, 0 for a matrix.
     places : Tensor of int64, shape (n_in,), optional
         The neuron of each input; None if they are the neurons in order.
+    width : int
+        Columns of the parameter, (rows, columns), that each neuron has side by side; 0 if they
+        lie otherwise.
     """
 
     view: View
     groups: int
     places: Tensor | None
+    width: int
 
     def divide_(self, factors: Tensor) -> None:
         """Divide what reads each neuron by its factor."""
@@ -127,6 +132,36 @@ class _Hidden:
     reader: _Reader
 
     def normalize_(self) -> None:
+        if not self._normalized_by_kernel():
+            self._normalize()
+
+    def _normalized_by_kernel(self) -> bool:
+        """The same in one compiled call, for parameters that lie in memory as it needs them."""
+        reader, width = self.reader, self.reader.width
+        incoming = self.writer.source.module._parameters.get(self.writer.source.name)
+        outgoing = reader.view.source.module._parameters.get(reader.view.source.name)
+        bias = self.writer.source.module._parameters.get("bias")
+        if self.batch_norm is not None or incoming is None or outgoing is None or width == 0:
+            return False
+        if self.matrix and not self.writer.is_transpose:
+            return False
+        kinds = {tensor.dtype for tensor in (incoming, outgoing, bias) if tensor is not None}
+        if kinds not in ({torch.float32}, {torch.float64}) or incoming.device.type != "cpu":
+            return False
+        if not (incoming.is_contiguous() and outgoing.is_contiguous()):
+            return False
+        kernels.normalize_neurons(
+            incoming.detach().flatten(1).numpy(),
+            None if bias is None else bias.detach().numpy(),
+            outgoing.detach().flatten(1).numpy(),
+            NORM,
+        )
+        for tensor in (incoming, outgoing, bias):
+            if tensor is not None:
+                torch.autograd.graph.increment_version(tensor)
+        return True
+
+    def _normalize(self) -> None:
         weight = self.writer.of(self.writer.source.tensor())
         axes = 0 if self.matrix else tuple(range(1, weight.ndim))
         norms = torch.linalg.vector_norm(wide(weight), dim=axes)
@@ -249,13 +284,16 @@ def _hidden(planned: Planned, written: int, read: int, name: str) -> _Hidden | N
         batch_norm = scales[0].module
         if batch_norm.weight is None or not np.allclose(columns.constant, 1.0, rtol=1e-5):
             return None
-    places = None
+    places, repeats = None, 1
     if reading.places is not None:
         if reading.places.shape[1] != 1:
             return None
         places = torch.as_tensor(reading.places[:, 0])
-    kind = reading.operation.kind
-    groups = reading.operation.groups if kind == "conv" else 0
-    return _Hidden(
-        name, writer, edges.operation.kind != "conv", batch_norm, _Reader(reader, groups, places)
-    )
+        repeats = len(places) // n if in_order(reading.places[:, 0], n) else 0
+    groups = reading.operation.groups if reading.operation.kind == "conv" else 0
+    if groups == 0:
+        width = repeats if reader.is_transpose else 0
+    else:
+        width = repeats * math.prod(reader.shape[2:]) if groups == 1 and reader.is_whole else 0
+    read_by = _Reader(reader, groups, places, width)
+    return _Hidden(name, writer, edges.operation.kind != "conv", batch_norm, read_by)

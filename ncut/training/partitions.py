@@ -68,11 +68,11 @@ class SoftCutRegularizer(Regularizer):
             self._optimizer.zero_grad()
         return super().__call__()
 
-    def _penalty(self, number: int, graph: LiveGraph) -> Tensor:
+    def _term(self, number: int, graph: LiveGraph, weight: float) -> Tensor:
         blocks = graph.placed()
         shares = torch.softmax(self._logits[number].to(blocks[0].weights), dim=1)
         inside, volumes = soft_links(blocks, shares)
-        return 1.0 - (inside / volumes.clamp_min(torch.finfo(volumes.dtype).tiny)).mean()
+        return weight * (1.0 - (inside / volumes.clamp_min(torch.finfo(volumes.dtype).tiny)).mean())
 
 
 class PartitionRegularizer(Regularizer):
@@ -115,7 +115,7 @@ class PartitionRegularizer(Regularizer):
                 raise InputError(f"labels: no layer {name!r}; there are {sorted(known)}")
         self.labels = [_labels(graph, k, labels or {}) for graph in self.graphs]
 
-    def _penalty(self, number: int, graph: LiveGraph) -> Tensor:
+    def _term(self, number: int, graph: LiveGraph, weight: float) -> Tensor:
         labels = torch.as_tensor(self.labels[number])
         shares = []
         for block in graph.placed():
@@ -130,7 +130,7 @@ class PartitionRegularizer(Regularizer):
             squares = weights.square()
             total = squares.sum().clamp_min(torch.finfo(squares.dtype).tiny)
             shares.append((squares * inside).sum() / total)
-        return 1.0 - torch.stack(shares).mean()
+        return weight * (1.0 - torch.stack(shares).mean())
 
 
 def soft_links(blocks: Sequence[Placed], shares: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ DISCONNECTED = 1e-3
 """A second eigenvalue below this means that the network is about to fall apart."""
 
 VANISHING = 1e-6
-"""Degrees below this share of the median count as vanishing."""
+"""Degrees below this share of their mean count as vanishing."""
 
 Disconnect = Literal["warn", "hold", "ignore"]
 
@@ -78,9 +78,9 @@ class Regularizer(ABC):
         self.n_calls += 1
         if skipped or self.weight == 0:
             return self._zero()
-        terms = [self._penalty(number, graph) for number, graph in enumerate(self.graphs)]
-        mean = terms[0] if len(terms) == 1 else torch.stack(terms).mean()
-        return mean * (self.weight * self.every)
+        share = self.weight * self.every / len(self.graphs)
+        terms = [self._term(number, graph, share) for number, graph in enumerate(self.graphs)]
+        return terms[0] if len(terms) == 1 else torch.stack(terms).sum()
 
     def normalize_(self) -> None:
         """Give each hidden neuron incoming weights of norm sqrt(2); see `ncut.normalize_`."""
@@ -95,8 +95,8 @@ class Regularizer(ABC):
             self._hook = None
 
     @abstractmethod
-    def _penalty(self, number: int, graph: LiveGraph) -> Tensor:
-        """The penalty of one part of the network's graph, before its weight."""
+    def _term(self, number: int, graph: LiveGraph, weight: float) -> Tensor:
+        """The penalty of one part of the network's graph times a weight."""
 
     def _before_forward(self, model: nn.Module, _inputs: Any) -> None:
         if model.training and self._normalization is not None:
@@ -142,7 +142,7 @@ class EigenvalueRegularizer(Regularizer):
         Of the start vectors.
     disconnect : {"warn", "hold", "ignore"}
         What to do when the network is about to fall apart: the second eigenvalue falls below
-        1e-3, or a neuron's degree below a millionth of the median. `"warn"`: warn once for each.
+        1e-3, or a neuron's degree below a millionth of the mean. `"warn"`: warn once for each.
         `"hold"`: also leave the term out as long as it lasts, so that it does not cut inputs from
         outputs.
 
@@ -240,31 +240,32 @@ class EigenvalueRegularizer(Regularizer):
         """How often eigenvectors were computed from random vectors."""
         return sum(tracker.n_restarts for tracker in self._trackers)
 
-    def _penalty(self, number: int, graph: LiveGraph) -> Tensor:
+    def _term(self, number: int, graph: LiveGraph, weight: float) -> Tensor:
         tracker = self._trackers[number]
-        values = differentiable(tracker, self.numbers, graph.placed())
+        term = differentiable(tracker, self.numbers, graph.placed(), weight)
         spectrum = tracker.last
         assert spectrum is not None
         self._found[number] = tuple(spectrum.eigenvalue(n) for n in self.numbers)
         if self.disconnect != "ignore":
             trouble = self._trouble(number, graph)
             if trouble and self.disconnect == "hold":
-                return values.detach().mean()
-        return values.mean()
+                return term.detach()
+        return term
 
     def _trouble(self, number: int, graph: LiveGraph) -> bool:
         """Whether the graph is about to fall apart; warns the first time."""
         spectrum = self._trackers[number].last
         assert spectrum is not None
-        degrees = spectrum.degrees[spectrum.degrees > 0]
+        degrees = spectrum.degrees
+        low = degrees < VANISHING * degrees.mean()
         problems = {}
         if spectrum.eigenvalue(2) < DISCONNECTED:
             problems["parts"] = (
                 f"the second eigenvalue has fallen to {spectrum.eigenvalue(2):.1e}: "
                 f"{_falling_apart(graph, spectrum)}"
             )
-        if degrees.min() < VANISHING * np.median(degrees):
-            where = graph.layer_of(int(np.flatnonzero(spectrum.degrees == degrees.min())[0]))
+        if low.any() and (low & (degrees > 0)).any():  # those without any weights are cut off
+            where = graph.layer_of(int(np.flatnonzero(low & (degrees > 0))[0]))
             problems["degrees"] = f"a neuron of {where!r} has next to no weights left"
         for kind, text in problems.items():
             if (number, kind) not in self._told:

@@ -78,7 +78,7 @@ class Tracker:
         first = blocks[0].weights
         if self.n - self.n_first < 2 * WIDTH:
             return products.dense_spectrum(blocks, self.n)
-        compiled = first.device.type == "cpu" and all(block.rows is None for block in blocks)
+        compiled = _compiled(blocks)
         step = self._compiled if compiled else self._general
         size = self.n - self.n_first if compiled else self.n
         warm = self._fits(first, size)
@@ -141,7 +141,10 @@ class Tracker:
 
 
 class Eigenvalues(torch.autograd.Function):
-    """Eigenvalues with gradients in closed form for the weights of every block."""
+    """Eigenvalues, with gradients in closed form for the weights of every block.
+
+    With `factor`: the factor times their mean, a scalar.
+    """
 
     @staticmethod
     def forward(
@@ -149,60 +152,39 @@ class Eigenvalues(torch.autograd.Function):
         tracker: Tracker,
         which: tuple[int, ...],
         places: Sequence[Placed],
+        factor: float | None,
         *weights: Tensor,
     ) -> Tensor:
-        blocks = [
-            place._replace(weights=matrix.detach().contiguous())
-            for place, matrix in zip(places, weights, strict=True)
-        ]
-        spectrum = tracker.update(blocks)
+        spectrum = tracker.update(_detached(places, weights))
         ctx.save_for_backward(*weights)
-        ctx.places, ctx.spectrum, ctx.which = places, spectrum, which
-        found = [spectrum.eigenvalue(number) for number in which]
+        ctx.places, ctx.spectrum, ctx.which, ctx.factor = places, spectrum, which, factor
         ctx.set_materialize_grads(False)
-        return weights[0].new_tensor(found)
+        found = [spectrum.eigenvalue(number) for number in which]
+        return weights[0].new_tensor(found if factor is None else factor * sum(found) / len(found))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None) -> Any:
-        none = (None, None, None)
-        if gradient is None:
-            return none + (None,) * len(ctx.places)
-        slopes = np.zeros(len(ctx.spectrum.values))
-        for number, slope in zip(ctx.which, gradient.tolist(), strict=True):
-            if number > 1:
-                slopes[number - 2] += slope
-        given = (ctx.spectrum, slopes, ctx.places, gradient)
-        found = _Gradient.apply(*given, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, slope: Tensor | None) -> Any:
+        weights = ctx.saved_tensors
+        none = (None, None, None, None)
+        if slope is None:
+            return none + (None,) * len(weights)
+        if ctx.factor is None:
+            slopes = slope.tolist()
+        else:
+            slopes = [float(slope) * ctx.factor / len(ctx.which)] * len(ctx.which)
+        with torch.no_grad():
+            found = _gradient(ctx.spectrum, ctx.which, slopes, _detached(ctx.places, weights))
+        if torch.is_grad_enabled():
+            found = _Final.apply(slope, *found)  # type: ignore[no-untyped-call]
         return none + tuple(found)
 
 
-class _Gradient(torch.autograd.Function):
-    """The gradient, as a function of its own: one that refuses to be differentiated."""
+class _Final(torch.autograd.Function):
+    """Gradients that have no derivatives of their own."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        spectrum: Spectrum,
-        slopes: NDArray[np.float64],
-        places: Sequence[Placed],
-        gradient: Tensor,
-        *weights: Tensor,
-    ) -> tuple[Tensor, ...]:
-        slopes = shared_slopes(slopes, spectrum.values, EQUAL[weights[0].dtype])
-        blocks = [
-            place._replace(weights=matrix.detach().contiguous())
-            for place, matrix in zip(places, weights, strict=True)
-        ]
-        full = spectrum.vectors.shape[1] == WIDTH
-        compiled = weights[0].device.type == "cpu" and all(b.rows is None for b in blocks)
-        if not (full and compiled):
-            return products.gradient(blocks, slopes, spectrum)
-        gradients = [torch.empty_like(block.weights) for block in blocks]
-        kernels.eigenvalue_gradient(
-            _arrays(blocks), slopes, spectrum.values, spectrum.vectors.numpy(),
-            [gradient.numpy() for gradient in gradients], _threads(blocks),
-        )  # fmt: skip
-        return tuple(gradients)
+    def forward(ctx: Any, slope: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return gradients
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -210,6 +192,39 @@ class _Gradient(torch.autograd.Function):
             "second derivatives of the Laplacian's eigenvalues are not implemented; "
             "call backward() without create_graph, or detach the eigenvalues"
         )
+
+
+def _gradient(
+    spectrum: Spectrum, which: Sequence[int], slopes: Sequence[float], blocks: Sequence[Placed]
+) -> Sequence[Tensor]:
+    """The gradient of the sum of slopes times eigenvalues for the weights of each block."""
+    by_vector = np.zeros(len(spectrum.values))
+    for number, slope in zip(which, slopes, strict=True):
+        if number > 1:
+            by_vector[number - 2] += slope
+    first = blocks[0].weights
+    by_vector = shared_slopes(by_vector, spectrum.values, EQUAL[first.dtype])
+    if spectrum.vectors.shape[1] != WIDTH or not _compiled(blocks):
+        return products.gradient(blocks, by_vector, spectrum)
+    gradients = [torch.empty_like(block.weights) for block in blocks]
+    kernels.eigenvalue_gradient(
+        _arrays(blocks), by_vector, spectrum.values, spectrum.vectors.numpy(),
+        [gradient.numpy() for gradient in gradients], _threads(blocks),
+    )  # fmt: skip
+    return gradients
+
+
+def _detached(places: Sequence[Placed], weights: Sequence[Tensor]) -> list[Placed]:
+    return [
+        Placed(matrix.detach().contiguous(), *place[1:])
+        for place, matrix in zip(places, weights, strict=True)
+    ]
+
+
+def _compiled(blocks: Sequence[Placed]) -> bool:
+    """Whether the compiled kernels can read the blocks."""
+    on_cpu = blocks[0].weights.device.type == "cpu"
+    return on_cpu and all(block.rows is None for block in blocks)
 
 
 def shared_slopes(
@@ -222,8 +237,11 @@ def shared_slopes(
 
     Source: Lewis (1996), Derivatives of spectral functions.
     """
+    apart = np.abs(np.diff(values)) > tolerance
+    if apart.all():
+        return slopes
+    ends = np.flatnonzero(apart) + 1
     shared = slopes.copy()
-    ends = np.flatnonzero(np.abs(np.diff(values)) > tolerance) + 1
     for group in np.split(np.arange(len(values)), ends):
         if len(group) > 1 and slopes[group].any():
             shared[group] = slopes[group].mean()
@@ -231,7 +249,9 @@ def shared_slopes(
 
 
 def _arrays(blocks: Sequence[Placed]) -> list[tuple[NDArray[Any], int, int]]:
-    return [(block.weights.numpy(), block.first_row, block.first_column) for block in blocks]
+    return [
+        (block.weights.detach().numpy(), block.first_row, block.first_column) for block in blocks
+    ]
 
 
 def _threads(blocks: Sequence[Placed]) -> int:

@@ -357,7 +357,7 @@ def library(request: pytest.FixtureRequest) -> Any:
     return pytest.importorskip(request.param)
 
 
-def lightning_module(library: Any, *, n_optimizers: int = 1) -> Any:
+def lightning_module(library: Any, *, n_optimizers: int = 1, fused: bool = False) -> Any:
     class Module(library.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -377,7 +377,7 @@ def lightning_module(library: Any, *, n_optimizers: int = 1) -> Any:
 
         def configure_optimizers(self) -> Any:
             if n_optimizers == 1:
-                return torch.optim.SGD(self.parameters(), RATE)
+                return torch.optim.SGD(self.parameters(), RATE, fused=fused)
             return [torch.optim.SGD(self.net[i].parameters(), RATE) for i in (0, 2)]
 
     return Module()
@@ -430,7 +430,9 @@ class TestLightning:
         module = fitted(library, callback, 4, gradient_clip_val=0.1)
         check_same_parameters(module.net, by_hand(4, clip=0.1, clip_all=True))
 
-    def test_scaled_losses(self, library: Any, lightning_callback: Any) -> None:
+    # Fused optimizers unscale by themselves, after the hook.
+    @pytest.mark.parametrize("fused", [True, False])
+    def test_scaled_losses(self, library: Any, lightning_callback: Any, fused: bool) -> None:
         mixed = sys.modules[f"{library.__name__}.plugins"].MixedPrecision
 
         class Scaled(mixed):  # type: ignore[misc, valid-type]
@@ -441,7 +443,9 @@ class TestLightning:
 
         scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
         callback = lightning_callback(every=0, regularizer=Ridge, submodule="net")
-        module = fitted(library, callback, 4, plugins=[Scaled("16-mixed", "cpu", scaler=scaler)])
+        plugin = Scaled("16-mixed", "cpu", scaler=scaler)
+        module = lightning_module(library, fused=fused)
+        fitted(library, callback, 4, module, plugins=[plugin])
         check_same_parameters(module.net, by_hand(4))
 
     def test_several_optimizers(self, library: Any, lightning_callback: Any) -> None:
