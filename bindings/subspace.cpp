@@ -146,7 +146,7 @@ void register_normalize(py::module_& m) {
         T* weights = incoming.mutable_data();
         T* next = outgoing.mutable_data();
         const py::gil_scoped_release release;
-        normalize_neurons(weights, n, n_in, shifts, next, n_rows, n_columns / n, norm);
+        return normalize_neurons(weights, n, n_in, shifts, next, n_rows, n_columns / n, norm);
       },
       py::arg("incoming").noconvert(), py::arg("bias").noconvert().none(true),
       py::arg("outgoing").noconvert(), py::arg("norm"));

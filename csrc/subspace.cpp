@@ -16,8 +16,9 @@ constexpr int kMaxDegree = 8;
 // A filter that magnifies the largest eigenvalue more than this leaves vectors of lengths too
 // different to be orthonormalized together.
 constexpr double kMaxGrowth = 1e3;
-// Below this an eigenvalue of C'C is rounding.
-constexpr double kSmallSquare = 1e-12;
+// Below this rounding cannot tell an eigenvalue of C'C from zero.
+template <class T>
+constexpr double kRounding = sizeof(T) == 4 ? 1e-7 : 1e-15;
 constexpr int kSweeps = 30;
 // Entries of a projected matrix below this, relative to the largest, are as good as zero.
 template <class T>
@@ -126,6 +127,14 @@ void eigenpairs(Row* matrix, double negligible, double* values, Row* mixture) {
     values[b] = matrix[from][from];
     for (int a = 0; a < kLanes; ++a) mixture[a][b] = turned[from][a];
   }
+}
+
+inline bool finite(const Row* matrix) {
+  double sum = 0;
+  for (int a = 0; a < kLanes; ++a) {
+    for (int b = 0; b < kLanes; ++b) sum += matrix[a][b];
+  }
+  return std::isfinite(sum);
 }
 
 // Norms of the columns of `product - block diag(values)`.
@@ -295,6 +304,10 @@ Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accu
         projected[a][b] = projected[b][a] = (projected[a][b] + projected[b][a]) / 2;
       }
     }
+    if (!finite(projected)) {
+      progress.broken = true;
+      return progress;
+    }
     eigenpairs(projected, kNegligible<T>, squares, mixture);
     mix(block.data(), n_side, mixture);
     mix(product, n_side, mixture);
@@ -304,22 +317,19 @@ Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accu
       values[a] = squares[a];
       if (graph.bipartite()) {
         // On C'C, whose eigenvalues are squares, a residual r means r / (sqrt(2) mu) on M.
-        const double square = std::max(squares[a], kSmallSquare);
         values[a] = std::sqrt(std::max(squares[a], 0.0));
-        residuals[a] /= std::sqrt(2 * square);
+        residuals[a] = squares[a] > kRounding<T> ? residuals[a] / std::sqrt(2 * squares[a]) : 0;
       }
       if (a < accuracy.n_wanted) worst = std::max(worst, residuals[a]);
     }
     progress.converged = worst <= accuracy.tolerance;
-    progress.broken = !std::isfinite(worst);
-    const bool last =
-        progress.converged || progress.broken || progress.n_products >= accuracy.max_products;
+    const bool last = progress.converged || progress.n_products >= accuracy.max_products;
     if (last) {
       T* scaled = op.scaled();
       mix(scaled, n, mixture);
       T factors[kLanes];
       for (int l = 0; l < kLanes; ++l) {
-        factors[l] = static_cast<T>(1 / std::sqrt(2 * std::max(squares[l], kSmallSquare)));
+        factors[l] = static_cast<T>(1 / std::sqrt(2 * std::max(squares[l], kRounding<T>)));
       }
       const auto half = static_cast<T>(graph.bipartite() ? std::sqrt(0.5) : 1.0);
       for (std::int64_t v = 0; v < n; ++v) {
@@ -331,7 +341,8 @@ Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accu
     }
     // The filter is free of products in its first degree: it improves the start of the next call.
     const double low = graph.bipartite() ? 0.0 : -1.0;
-    const double high = std::max(squares[kLanes - 2], low + 1e-3);
+    const double least = std::max(graph.bipartite() ? 1e-6 * squares[0] : 1e-3, kRounding<T>);
+    const double high = std::max(squares[kLanes - 2], low + least);
     const Interval damped{(high + low) / 2, (high - low) / 2};
     const int wanted = last || round < 1 ? 1 : std::min(2 * round, kMaxDegree);
     const int degree = bearable_degree(damped, squares[0], wanted);

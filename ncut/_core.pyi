@@ -1096,14 +1096,14 @@ def normalize_neurons(
     bias: numpy.typing.NDArray[numpy.float32] | None,
     outgoing: numpy.typing.NDArray[numpy.float32],
     norm: typing.SupportsFloat | typing.SupportsIndex,
-) -> None: ...
+) -> bool: ...
 @typing.overload
 def normalize_neurons(
     incoming: numpy.typing.NDArray[numpy.float64],
     bias: numpy.typing.NDArray[numpy.float64] | None,
     outgoing: numpy.typing.NDArray[numpy.float64],
     norm: typing.SupportsFloat | typing.SupportsIndex,
-) -> None: ...
+) -> bool: ...
 @typing.overload
 def orthonormalize(
     block: numpy.typing.NDArray[numpy.float32],

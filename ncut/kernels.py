@@ -314,10 +314,10 @@ def eigenvalue_gradient(
 
 def normalize_neurons(
     incoming: NDArray[Any], bias: NDArray[Any] | None, outgoing: NDArray[Any], norm: float
-) -> None:
-    """Rescale neurons in place, without a change of what they compute.
+) -> bool:
+    """Rescale neurons in place, without a change of what they compute; whether any was changed.
 
     incoming (n, n_in) and bias (n,) are multiplied so that each row has the norm given, the
     columns of outgoing (rows, n * m), m side by side for each neuron, divided by the same factor.
     """
-    _core.normalize_neurons(incoming, bias, outgoing, norm)
+    return _core.normalize_neurons(incoming, bias, outgoing, norm)

@@ -41,8 +41,15 @@ from train_cnn import read_idx
 
 import ncut
 from ncut.training.normalize import Normalization
+from ncut.training.partitions import PartitionRegularizer, SoftCutRegularizer
 
 INITIAL_SPARSITY, FINAL_SPARSITY, STEPS_BETWEEN_MASKS = 0.5, 0.9, 10
+K = 12
+"""Clusters of the soft and of the fixed partitions."""
+
+CONVENTIONS = ("l2", "balanced")
+"""Scales of neurons under which Z is measured too; see docs/verdict.md."""
+
 SIGNIFICANT = 0.02
 """Below it a p-value from 50 shuffles says that none was as clusterable."""
 
@@ -53,7 +60,7 @@ SETTINGS = ("network", "data", "penalty", "weight", "eigenvalues", "normalize", 
             "epochs", "pruning_epochs", "images", "k", "shuffles")  # fmt: skip
 RESULTS = ("ncut", "shuffled_mean", "shuffled_std", "z_score", "p_value", "lambda_2", "lambda_3",
            "lambda_4", "train_accuracy", "running_accuracy", "test_accuracy",
-           "seconds")  # fmt: skip
+           "seconds", "z_l2", "z_balanced", "z_bound")  # fmt: skip
 COLUMNS = (*SETTINGS, "seed", "pruned", *RESULTS)
 
 TABLE_1 = {
@@ -64,6 +71,8 @@ TABLE_1 = {
 }
 """By penalty and pruning: n-cut, the shuffles' mean and standard deviation, significant networks,
 training accuracy (the running mean of the last epoch) and test accuracy."""
+
+PENALTIES = ("none", "eigenvalues", "soft-cut", "partition")
 
 Row = dict[str, str]
 Term = Callable[[], Tensor]
@@ -156,6 +165,10 @@ def make_penalty(
         return None
     if name == "eigenvalues":
         return ncut.EigenvalueRegularizer(model, eigenvalues, weight, seed=seed)
+    if name == "soft-cut":
+        return SoftCutRegularizer(model, K, weight, seed=seed)
+    if name == "partition":
+        return PartitionRegularizer(model, K, weight)
     raise ValueError(f"unknown penalty {name!r}")
 
 
@@ -281,16 +294,21 @@ def measured(
     """The figures of a row."""
     train_accuracy = accuracy(model, data.images, data.labels)
     test_accuracy = accuracy(model, data.test_images, data.test_labels)
-    report = ncut.analyze(
-        model,
-        k=arguments.k,
-        shuffles=arguments.shuffles,
-        seed=arguments.seed,
-        threads=arguments.threads,
+    report, *others = (
+        ncut.analyze(
+            model,
+            k=arguments.k,
+            shuffles=arguments.shuffles,
+            seed=arguments.seed,
+            threads=arguments.threads,
+            normalize=convention,
+        )
+        for convention in ("none", *CONVENTIONS)
     )
     values = (report.ncut, report.shuffled_mean, report.shuffled_std, report.z_score,
               report.p_value, *report.eigenvalues[1:4], train_accuracy, running, test_accuracy,
-              seconds)  # fmt: skip
+              seconds, *(other.z_score for other in others),
+              report.statistics["lower_bound"].z_score)  # fmt: skip
     return {
         name: math.nan if value is None else float(value)
         for name, value in zip(RESULTS, values, strict=True)
@@ -346,14 +364,16 @@ def read_rows(path: Path) -> list[Row]:
 
 def append(path: Path, rows: Sequence[Row]) -> None:
     """Append rows in one write, so that other processes may append to the same file."""
-    text = io.StringIO()
-    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x") as file:
             file.write(",".join(COLUMNS) + "\n")
     except FileExistsError:
         pass
+    with path.open(newline="") as file:
+        columns = next(csv.reader(file))
+    text = io.StringIO()
+    csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore").writerows(rows)
     with path.open("a") as file:
         file.write(text.getvalue())
 
@@ -462,7 +482,7 @@ def parsed(command_line: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, nargs="?", help="the four IDX files")
     parser.add_argument("out", type=Path, help="the CSV file")
     parser.add_argument("--network", choices=BATCHES, default="small-mlp")
-    parser.add_argument("--penalty", default="none", help="none, eigenvalues")
+    parser.add_argument("--penalty", default="none", choices=PENALTIES)
     parser.add_argument("--weight", type=float, nargs="+", default=[0.05], dest="weights")
     parser.add_argument("--eigenvalues", type=int, nargs="+", default=[2, 3, 4])
     parser.add_argument(

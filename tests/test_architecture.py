@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("extract", "report", "nulls", "spectral", "graphs", "kernels", "presets"),
         *("types", "axes", "errors", "randomness", "threads"),
     },
+    "training": {"analysis", "extract", "report", "graphs", "kernels", "errors"},
     "verdicts": {"analysis", "extract", "report", "nulls", "graphs", "types", "axes", "errors"},
     "profiles": {
         *("analysis", "extract", "report", "nulls", "spectral", "graphs"),
@@ -198,10 +199,49 @@ def test_import_loads_next_to_nothing() -> None:
     assert not loaded & {*HEAVY, "scipy", "scipy.sparse", "rich", "typer", "ncut._core"}
 
 
-def test_public_names_are_found_and_need_no_torch() -> None:
-    loaded = loaded_after("import ncut\nfor name in ncut.__all__: getattr(ncut, name)")
+TRAINING = {
+    "EigenvalueRegularizer",
+    "PolynomialPruning",
+    "clusterable_init_",
+    "laplacian_eigenvalues",
+    "normalize_",
+}
+
+
+def test_public_names_are_found_and_need_no_torch_but_those_of_training() -> None:
+    assert set(ncut.__all__) > TRAINING
+    names = [name for name in ncut.__all__ if name not in TRAINING]
+    loaded = loaded_after(f"import ncut\nfor name in {names}: getattr(ncut, name)")
     assert "ncut._core" in loaded
     assert not loaded & HEAVY
+
+
+def test_names_of_training_are_found_and_need_no_framework() -> None:
+    loaded = loaded_after(f"import ncut\nfor name in {sorted(TRAINING)}: getattr(ncut, name)")
+    assert "torch" in loaded
+    assert not loaded & {"lightning", "pytorch_lightning", "transformers", "matplotlib", "pandas"}
+
+
+WITHOUT_TORCH = """
+import sys
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "torch" else found(name, *more)
+sys.modules["torch"] = None
+from ncut import *
+import ncut
+assert "normalize_" not in dir(ncut)
+try:
+    ncut.normalize_
+except ncut.MissingExtraError as error:
+    assert "ncut[torch]" in str(error)
+else:
+    raise AssertionError
+"""
+
+
+def test_without_torch_names_of_training_say_what_to_install() -> None:
+    assert "ncut._core" in loaded_after(WITHOUT_TORCH)
 
 
 def test_an_analysis_loads_no_plotting_and_no_learning_library() -> None:

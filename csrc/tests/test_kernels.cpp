@@ -17,8 +17,11 @@
 #include "orthonormalize.hpp"
 #include "parallel.hpp"
 #include "product.hpp"
+#include "rescale.hpp"
 #include "rng.hpp"
 #include "shuffle.hpp"
+#include "simd.hpp"
+#include "subspace.hpp"
 
 using namespace ncut;
 
@@ -308,6 +311,176 @@ void test_kmeans() {
   CHECK(kmeans(equal.data(), 20, 2, {4, 3, 100, 1e-4, 9, 0, 1}, labels.data()) == 0);
 }
 
+// Two layers of signed weights, the vertices of one colour first, n x n in full.
+template <class T>
+struct Chain {
+  std::int64_t n_first, n;
+  std::vector<T> first, second;  // (hidden, in) and (out, hidden)
+  std::vector<double> full;
+
+  // Entries between 0.1 and 1.1 where both vertices are of one quarter, `low` times that elsewhere.
+  Chain(std::int64_t n_in, std::int64_t n_hidden, std::int64_t n_out, double low)
+      : n_first(n_in + n_out), n(n_in + n_hidden + n_out) {
+    Philox random(91, 0, 0);
+    full.assign(static_cast<std::size_t>(n * n), 0.0);
+    const auto fill = [&](std::vector<T>& weights, std::int64_t rows, std::int64_t columns,
+                          std::int64_t first_row, std::int64_t first_column) {
+      for (std::int64_t i = 0; i < rows; ++i) {
+        for (std::int64_t j = 0; j < columns; ++j) {
+          const bool same = i * 4 / rows == j * 4 / columns;
+          const double size = (random.uniform() + 0.1) * (same ? 1 : low);
+          weights.push_back(static_cast<T>(random.uniform() < 0.5 ? -size : size));
+          const double weight = std::abs(static_cast<double>(weights.back()));
+          full[static_cast<std::size_t>((first_row + i) * n + first_column + j)] = weight;
+          full[static_cast<std::size_t>((first_column + j) * n + first_row + i)] = weight;
+        }
+      }
+    };
+    fill(first, n_hidden, n_in, n_first, 0);
+    fill(second, n_out, n_hidden, n_in, n_first);
+  }
+
+  WeightedGraph<T> graph(bool two_colours) const {
+    const std::int64_t n_hidden = n - n_first;
+    const std::int64_t n_in = static_cast<std::int64_t>(first.size()) / n_hidden;
+    const auto view = [](const std::vector<T>& weights) {
+      return reinterpret_cast<const Magnitude<T>*>(weights.data());
+    };
+    return {{{{view(first), n_hidden, n_in}, n_first, 0},
+             {{view(second), n_first - n_in, n_hidden}, n_in, n_first}},
+            n,
+            two_colours ? n_first : 0};
+  }
+};
+
+template <class T>
+struct Update {
+  std::vector<T> basis, vectors;
+  std::vector<double> degrees, values, residuals;
+  Progress progress;
+
+  Update(const WeightedGraph<T>& graph, const Accuracy& accuracy, int n_threads)
+      : basis(static_cast<std::size_t>(graph.n_side() * kLanes)),
+        vectors(static_cast<std::size_t>(graph.n * kLanes), T{-7}),
+        degrees(static_cast<std::size_t>(graph.n)),
+        values(kLanes),
+        residuals(kLanes) {
+    Philox start(92, 0, 0);
+    for (T& value : basis) value = static_cast<T>(start.normal());
+    Philox random(93, 0, 0);
+    progress = update_eigenvectors(graph, accuracy, random, n_threads, basis.data(), degrees.data(),
+                                   values.data(), residuals.data(), vectors.data());
+  }
+};
+
+// Residuals by loops, and the gradient along one direction against a difference of eigenvalues.
+template <class T>
+void test_eigenvectors(bool two_colours) {
+  Chain<T> chain(41, 37, 30, 0.2);
+  const double tolerance = sizeof(T) == 4 ? 1e-5 : 1e-11;
+  const Accuracy accuracy{3, tolerance, 500};
+  const auto graph = chain.graph(two_colours);
+  const Update<T> found(graph, accuracy, 1), again(graph, accuracy, 2);
+  CHECK(found.progress.converged && !found.progress.broken);
+  CHECK(found.values == again.values && found.vectors == again.vectors);
+  CHECK(found.basis == again.basis && found.progress.n_products == again.progress.n_products);
+  const std::int64_t n = chain.n;
+  for (int c = 0; c < 3; ++c) {
+    double wrong = 0, length = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      double sum = 0, degree = 0;
+      for (std::int64_t j = 0; j < n; ++j) {
+        degree += chain.full[static_cast<std::size_t>(i * n + j)];
+        sum += chain.full[static_cast<std::size_t>(i * n + j)] * found.vectors[j * kLanes + c];
+      }
+      CHECK(std::abs(found.degrees[i] - degree) < 1e-4);
+      // u = D^-1/2 v: M v - mu v = D^-1/2 (A u - mu D u).
+      const double u = found.vectors[i * kLanes + c];
+      wrong += std::pow(sum - found.values[c] * degree * u, 2) / degree;
+      length += degree * u * u;
+    }
+    CHECK(std::abs(length - 1) < 10 * tolerance && std::sqrt(wrong) < 10 * tolerance);
+    CHECK(found.values[c] > found.values[c + 1] && found.values[c] < 1);
+  }
+  if (sizeof(T) == 4) return;
+  std::vector<T> first(chain.first.size()), second(chain.second.size());
+  std::vector<double> slopes(kLanes, 0.0);
+  slopes[0] = 1.5;
+  slopes[2] = -0.5;
+  eigenvalue_gradient(graph, slopes.data(), found.values.data(), found.vectors.data(), 2,
+                      {first.data(), second.data()});
+  const auto level = [&] {
+    const Update<T> moved(chain.graph(two_colours), accuracy, 1);
+    return -1.5 * moved.values[0] + 0.5 * moved.values[2];
+  };
+  for (const std::size_t at : {0U, 100U, 1000U}) {
+    const T weight = chain.second[at];
+    chain.second[at] = static_cast<T>(weight + 1e-4);
+    const double above = level();
+    chain.second[at] = static_cast<T>(weight - 1e-4);
+    const double below = level();
+    chain.second[at] = weight;
+    CHECK(std::abs((above - below) / 2e-4 - second[at]) < 1e-6);
+  }
+}
+
+// Without clusters eigenvalues are about 1 / sqrt(n): their squares must not look like zero.
+void test_eigenvectors_of_wide_layers() {
+  const Chain<float> chain(600, 1200, 600, 1.0);
+  const Update<float> found(chain.graph(true), {1, 1e-3, 300}, 2);
+  CHECK(found.progress.converged && found.values[0] > found.values[1] && found.values[1] > 0);
+}
+
+void test_eigenvectors_that_break() {
+  const double none = std::numeric_limits<double>::quiet_NaN();
+  for (const double wrong : {none, std::numeric_limits<double>::infinity()}) {
+    for (const bool two_colours : {true, false}) {
+      Chain<double> chain(41, 37, 30, 0.2);
+      chain.first[5] = wrong;
+      CHECK(Update<double>(chain.graph(two_colours), {3, 1e-6, 50}, 1).progress.broken);
+      std::fill(chain.first.begin(), chain.first.end(), 0.0);
+      std::fill(chain.second.begin(), chain.second.end(), 0.0);
+      CHECK(Update<double>(chain.graph(two_colours), {3, 1e-6, 50}, 1).progress.broken);
+    }
+  }
+  const Chain<double> small(41, 9, 30, 0.2);  // fewer vertices than vectors
+  CHECK(Update<double>(small.graph(true), {3, 1e-6, 50}, 1).progress.broken);
+}
+
+template <class T>
+void test_normalize_neurons() {
+  for (const std::int64_t n_in : {1, 16, 37}) {
+    const std::int64_t n = 5, n_rows = 3, width = 2;
+    std::vector<T> incoming(static_cast<std::size_t>(n * n_in)), bias(n),
+        outgoing(n_rows * n * width);
+    Philox random(94, 0, 0);
+    for (auto* values : {&incoming, &bias, &outgoing}) {
+      for (T& value : *values) value = static_cast<T>(random.normal());
+    }
+    std::fill_n(incoming.begin() + 2 * n_in, n_in, T{0});
+    bias[2] = 0;
+    auto rows = incoming, shifts = bias, next = outgoing;
+    normalize_neurons(rows.data(), n, n_in, shifts.data(), next.data(), n_rows, width, 2.0);
+    for (std::int64_t i = 0; i < n; ++i) {
+      double squares = static_cast<double>(bias[i]) * bias[i];
+      for (std::int64_t j = 0; j < n_in; ++j) {
+        squares += std::pow(static_cast<double>(incoming[i * n_in + j]), 2);
+      }
+      const double factor = squares > 0 ? 2 / std::sqrt(squares) : 1;
+      CHECK(std::abs(shifts[i] - factor * bias[i]) < 1e-5);
+      for (std::int64_t j = 0; j < n_in; ++j) {
+        CHECK(std::abs(rows[i * n_in + j] - factor * incoming[i * n_in + j]) < 1e-5);
+      }
+      for (std::int64_t r = 0; r < n_rows; ++r) {
+        for (std::int64_t m = 0; m < width; ++m) {
+          const auto at = static_cast<std::size_t>((r * n + i) * width + m);
+          CHECK(std::abs(next[at] - outgoing[at] / factor) < 1e-5);
+        }
+      }
+    }
+  }
+}
+
 void test_parallel_errors() {
   bool caught = false;
   try {
@@ -334,6 +507,14 @@ int main() {
   test_orthonormalize();
   test_components();
   test_kmeans();
+  for (const bool two_colours : {true, false}) {
+    test_eigenvectors<float>(two_colours);
+    test_eigenvectors<double>(two_colours);
+  }
+  test_eigenvectors_that_break();
+  test_normalize_neurons<float>();
+  test_normalize_neurons<double>();
+  test_eigenvectors_of_wide_layers();
   test_parallel_errors();
   std::printf("all kernel tests passed\n");
   return 0;

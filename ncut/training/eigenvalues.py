@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from ncut.extract.assemble import plan
 from ncut.extract.chain import ChainLayer, chain_wiring, with_depthwise_groups
 from ncut.training.live import LiveEdges, LiveGraph, live_graphs, numbered, of_one_type
 from ncut.training.placed import Placed
-from ncut.training.sources import Source, View, contiguous_strides, wide
-from ncut.training.spectrum import LARGEST, Eigenvalues, Tracker
+from ncut.training.sources import Source, View, wide
+from ncut.training.spectrum import LARGEST, Eigenvalues, Tracker, check_seed, full_precision
 
 TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-10}
 """Residuals of eigenvectors that are found from scratch, by the type of the weights."""
@@ -88,14 +88,20 @@ def laplacian_eigenvalues(
         (graph,) = live_graphs(weights, apart=False, **options)
         n, n_first, blocks = graph.n, graph.n_first, graph.placed()
     else:
+        unknown = set(options) - {"scope", "norm"}
+        if unknown:
+            raise InputError(f"{min(unknown)}: has no effect on tensors; leave it out")
         given = weights() if callable(weights) else weights
         n, n_first, blocks = _read(given, **options)
     if n < max(numbers):
         raise InputError(f"which: eigenvalue {max(numbers)} of a graph of {n} vertices")
     if tolerance is None:
         tolerance = TOLERANCES[blocks[0].weights.dtype]
+    check_tolerance(tolerance)
+    check_seed(seed)
     tracker = Tracker(n, n_first, max(*numbers, 2) - 1, tolerance=tolerance, seed=seed)
-    return differentiable(tracker, numbers, blocks)
+    with full_precision(blocks[0].weights.device):
+        return differentiable(tracker, numbers, blocks)
 
 
 def differentiable(
@@ -111,6 +117,12 @@ def differentiable(
     return found
 
 
+def check_tolerance(tolerance: float) -> None:
+    """Refuse a tolerance that is no positive number."""
+    if not isinstance(tolerance, int | float) or not tolerance > 0:
+        raise InputError(f"tolerance: must be a number above 0, got {tolerance!r}")
+
+
 def checked_numbers(which: Sequence[int], name: str) -> tuple[int, ...]:
     """Numbers of eigenvalues as a tuple, or an error that names the argument."""
     try:
@@ -124,7 +136,7 @@ def checked_numbers(which: Sequence[int], name: str) -> tuple[int, ...]:
 
 def _read(given: Any, scope: str = "paper", norm: str = "l1") -> tuple[int, int, list[Placed]]:
     """Vertices, those of the first colour, and edges of weights given as tensors."""
-    items = list(given)
+    items = list(given) if isinstance(given, Iterable) else []
     if items and all(isinstance(item, Tensor) for item in items):
         graph = _chain(items, scope, norm)
         return graph.n, graph.n_first, graph.placed()
@@ -149,9 +161,7 @@ def _chain(tensors: list[Tensor], scope: str, norm: str) -> LiveGraph:
         name = f"w{number}"
         setattr(holder, name, tensor)
         array = wide(tensor.detach()).cpu().contiguous().numpy()
-        shape = tuple(tensor.shape)
-        view = View(Source(holder, name), shape, contiguous_strides(shape), 0, shape)
-        views[name] = view
+        views[name] = View(Source(holder, name), tuple(tensor.shape), "whole")
         layers.append(ChainLayer(name, array, "linear" if tensor.ndim == 2 else "conv"))
     layout = plan(chain_wiring(with_depthwise_groups(layers)), scope=scope, norm=norm)
     graph = LiveGraph(
@@ -168,9 +178,11 @@ def _chain(tensors: list[Tensor], scope: str, norm: str) -> LiveGraph:
 def _triples(items: list[Any]) -> tuple[int, int, list[Placed]]:
     sizes: dict[int, int] = {}
     for source, target, weights in items:
-        if not isinstance(weights, Tensor) or weights.ndim != 2 or source == target:
+        matrix = isinstance(weights, Tensor) and weights.ndim == 2
+        if not matrix or not weights.is_floating_point() or source == target:
             raise InputError(
-                "weights: a triple must be (source, target, matrix) with two different layers"
+                "weights: a triple must be (source, target, matrix of floats) with two "
+                "different layers"
             )
         for layer, size in zip((source, target), weights.shape, strict=True):
             if sizes.setdefault(layer, size) != size:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ncut.errors import InputError
 from ncut.extract.layout import Edges
 from ncut.extract.signal import NOTHING
 from ncut.training.live import Planned
+from ncut.training.spectrum import check_seed
 
 
 @torch.no_grad()
@@ -61,31 +62,32 @@ def clusterable_init_(
 
     Examples
     --------
-    >>> from torch import nn
+    >>> from torch import Tensor, nn
     >>> model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 4))
     >>> clusterable_init_(model, tags=4)["output"]
     array([0, 1, 2, 3])
     """
-    if isinstance(tags, bool) or not isinstance(tags, int) or tags < 1:
+    if isinstance(tags, bool) or not isinstance(tags, int | np.integer) or tags < 1:
         raise InputError(f"tags: must be a whole number of at least 1, got {tags!r}")
-    if not 0 < beta <= 1:
+    check_seed(seed)
+    if not isinstance(beta, int | float) or not 0 < beta <= 1:
         raise InputError(f"beta: must be above 0 and at most 1, got {beta!r}")
     planned = Planned(model, scope="all", residual=residual, example_inputs=example_inputs)
     given = _tagged(planned, tags, np.random.default_rng(seed))
-    changes: dict[int, tuple[Any, NDArray[np.float64]]] = {}
+    changes: dict[tuple[Any, ...], tuple[Tensor, NDArray[np.float64]]] = {}
     for number, edges in enumerate(planned.layout.edges):
         if edges.source not in given:
             continue
         view = planned.weight(number)
-        parameter = None if view is None else view.source.parameter()
-        if view is None or parameter is None:
+        weight = None if view is None else view.writable()
+        if view is None or weight is None:
             raise InputError(
                 f"model: the weights of {edges.operation.name!r} are no parameter that could be "
                 "changed; call this before weight norm or another parametrization is set up"
             )
-        factors = changes.setdefault(id(edges.operation), (view, np.full(view.shape[:2], np.nan)))[
-            1
-        ]
+        # A weight that several layers share is changed once.
+        key = (id(view.source.parameter()), view.offset, view.shape)
+        factors = changes.setdefault(key, (weight, np.full(view.shape[:2], np.nan)))[1]
         inputs, outputs = _tags_of(edges, given)
         if edges.operation.kind == "conv":
             _, n_inputs = factors.shape
@@ -96,8 +98,7 @@ def clusterable_init_(
             _set(factors, inputs[:, None], outputs[None, :], tags, beta)
     if not changes:
         raise InputError("model: has no weights between two layers that are both not its input")
-    for view, factors in changes.values():
-        weight = view.of(view.source.parameter())
+    for weight, factors in changes.values():
         known = torch.as_tensor(np.nan_to_num(factors, nan=1.0)).to(weight)
         weight.mul_(known.reshape(*known.shape, *(1,) * (weight.ndim - 2)))
     return {planned.layout.layers[position].name: found for position, found in given.items()}

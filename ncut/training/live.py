@@ -172,6 +172,8 @@ class LiveEdges:
             for way in range(places.shape[1]):
                 ends = places[inputs[mine], way]
                 here = ends >= 0
+                if edges.source == edges.target:
+                    here &= ends != t
                 rows.append(ends[here])
                 columns.append(np.full(int(here.sum()), t))
                 entries.append(mine[here])
@@ -298,6 +300,8 @@ class Planned:
         The model itself, without wrappers.
     layout : Layout
         Layers of vertices and edges between them.
+    copied : Copy
+        The copy of the model that was read.
     """
 
     def __init__(
@@ -314,33 +318,32 @@ class Planned:
             raise InputError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
         self.model = unwrapped(model)
         self._norm = norm
-        self._copied = Copy(self.model)
+        self.copied = Copy(self.model)
 
         def read() -> Layout:
             wiring = read_module(
-                self._copied.model, residual=residual, example_inputs=example_inputs
+                self.copied.model, residual=residual, example_inputs=example_inputs
             )
             return plan(wiring, scope=scope, norm=norm, name=type(self.model).__name__)
 
         self.layout = read()
-        self._marked: tuple[Layout, ...] = ()
-        if self._copied.has_scales:
-            self._marked = tuple(read() for _ in self._copied.marked())
+        self._marked: list[tuple[NDArray[np.bool_], Layout]] = []
+        if self.copied.has_scales:
+            self._marked = [(way, read()) for way in self.copied.marked()]
 
     def weight(self, number: int) -> View | None:
         """Where the weights of edges come from; None if they are computed."""
         edges = self.layout.edges[number]
         weight = edges.operation.weight
-        return None if edges.recurrent or weight is None else self._copied.view(weight)
+        return None if edges.recurrent or weight is None else self.copied.view(weight)
 
     def columns(self, number: int) -> Factors | None:
         """Factors of the outputs at each vertex, (vertices * m,)."""
-        reads = [edges.scale for edges in self._reads(number)]
-        return self._factors([None if scale is None else scale.ravel() for scale in reads])
+        return self._factors(number, lambda e: None if e.scale is None else e.scale.ravel())
 
     def rows(self, number: int) -> Factors | None:
         """Factors of the inputs, (n_in,)."""
-        return self._factors([_row_factors(edges) for edges in self._reads(number)])
+        return self._factors(number, _row_factors)
 
     def live(self, number: int) -> LiveEdges:
         """Edges as a function of the model's tensors."""
@@ -352,15 +355,19 @@ class Planned:
             )
         return LiveEdges(edges, weight, self.rows(number), self.columns(number), self._norm)
 
-    def _reads(self, number: int) -> list[Edges]:
-        return [layout.edges[number] for layout in (self.layout, *self._marked)]
-
-    def _factors(self, reads: Sequence[NDArray[np.float64] | None]) -> Factors | None:
-        plain = next((read for read in reads if read is not None), None)
-        if plain is None:
+    def _factors(
+        self, number: int, factors_of: Callable[[Edges], NDArray[np.float64] | None]
+    ) -> Factors | None:
+        layouts = [self.layout, *(layout for _, layout in self._marked)]
+        reads = [factors_of(layout.edges[number]) for layout in layouts]
+        some = next((read for read in reads if read is not None), None)
+        if some is None:
             return None
-        values = [np.ones_like(plain) if read is None else np.abs(read) for read in reads]
-        return self._copied.factors(*values) if len(values) > 1 else Factors(values[0])
+        actual, *values = (np.ones_like(some) if r is None else np.abs(r) for r in reads)
+        if not values:
+            return Factors(actual)
+        ways = [way for way, _ in self._marked[1:]]
+        return self.copied.factors(actual, values[0], list(zip(ways, values[1:], strict=True)))
 
 
 def _chosen(layout: Layout, layers: Sequence[str] | None) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,15 @@ from ncut.errors import InputError
 from ncut.training.live import LiveGraph
 from ncut.training.placed import Placed
 from ncut.training.regularizers import Regularizer
+from ncut.training.spectrum import check_seed
 
 
 class SoftCutRegularizer(Regularizer):
     """The normalized cut of a soft partition that is learned along with the weights.
 
     Every neuron has a distribution over k clusters, the softmax of k numbers; the penalty is
-    sum over clusters of (links to other clusters) / volume, over k. Its own gradient moves the
+    sum over clusters of (links to other clusters) / volume, over k; a cluster that no neuron has a
+    share in counts 1. Its own gradient moves the
     distributions: at each call by one step of Adam, from the gradient that the last backward pass
     left.
 
@@ -54,17 +56,23 @@ class SoftCutRegularizer(Regularizer):
     ) -> None:
         super().__init__(model, weight, **options)
         self.k = _checked_k(k, self.graphs)
+        check_seed(seed)
+        if not isinstance(learning_rate, int | float) or not learning_rate > 0:
+            raise InputError(f"learning_rate: must be a number above 0, got {learning_rate!r}")
         generator = torch.Generator().manual_seed(seed)
         like = next(model.parameters())
         self._logits = [
             torch.randn((graph.n, k), generator=generator).to(like.device).requires_grad_()
             for graph in self.graphs
         ]
-        self._optimizer = torch.optim.Adam(self._logits, lr=learning_rate)
+        # The size of the gradients is that of `weight`, which is not to slow the learning down.
+        self._optimizer = torch.optim.Adam(self._logits, lr=learning_rate, eps=1e-16)
 
     def __call__(self) -> Tensor:
-        if any(logits.grad is not None for logits in self._logits):
-            self._optimizer.step()
+        gradients = [logits.grad for logits in self._logits if logits.grad is not None]
+        if gradients:
+            if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+                self._optimizer.step()
             self._optimizer.zero_grad()
         return super().__call__()
 
@@ -104,7 +112,7 @@ class PartitionRegularizer(Regularizer):
         k: int = 12,
         weight: float = 0.1,
         *,
-        labels: dict[str, Sequence[int]] | None = None,
+        labels: Mapping[str, Sequence[int]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(model, weight, **options)
@@ -160,7 +168,7 @@ def _checked_k(k: int, graphs: Sequence[LiveGraph]) -> int:
     return k
 
 
-def _labels(graph: LiveGraph, k: int, given: dict[str, Sequence[int]]) -> NDArray[np.int64]:
+def _labels(graph: LiveGraph, k: int, given: Mapping[str, Sequence[int]]) -> NDArray[np.int64]:
     labels = np.empty(graph.n, dtype=np.int64)
     for layer in graph.layers:
         ours = np.asarray(given.get(layer.name, np.arange(layer.size) * k // layer.size))

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ncut.errors import InputError
-from ncut.training.eigenvalues import checked_numbers, differentiable
+from ncut.training.eigenvalues import check_tolerance, checked_numbers, differentiable
 from ncut.training.live import LiveGraph, live_graphs
 from ncut.training.normalize import Normalization
 from ncut.training.placed import Spectrum
-from ncut.training.spectrum import Tracker
+from ncut.training.spectrum import Tracker, check_seed, full_precision
 
 DISCONNECTED = 1e-3
 """A second eigenvalue below this means that the network is about to fall apart."""
@@ -46,7 +46,8 @@ class Regularizer(ABC):
         residual: str | None = None,
         example_inputs: Any = None,
     ) -> None:
-        if not np.isfinite(weight) or weight < 0:
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not np.isfinite(weight) or weight < 0:
             raise InputError(f"weight: must be a number of at least 0, got {weight!r}")
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise InputError(f"every: must be a whole number of at least 1, got {every!r}")
@@ -61,25 +62,31 @@ class Regularizer(ABC):
             residual=residual,
             example_inputs=example_inputs,
         )
+        if not self.graphs:
+            raise InputError("layers: chooses no layer; leave it out to choose all of them")
         self.n_calls = 0
         self._example_inputs = example_inputs
         self._normalization: Normalization | None = None
         self._hook: Any = None
         if normalize:
             self.normalize_()
-            self._hook = model.register_forward_pre_hook(self._before_forward)
+            assert self._normalization is not None
+            self._hook = model.register_forward_pre_hook(_NormalizeFirst(self._normalization))
 
     def __call__(self) -> Tensor:
         """The term to add to the loss, a scalar; 0 in steps that are skipped.
 
         One of `every` calls is computed and counts `every` times.
         """
+        if self._hook is not None and self.model.training:
+            self.normalize_()  # here too: the forward pass may come after this
         skipped = self.n_calls % self.every != 0
         self.n_calls += 1
         if skipped or self.weight == 0:
             return self._zero()
         share = self.weight * self.every / len(self.graphs)
-        terms = [self._term(number, graph, share) for number, graph in enumerate(self.graphs)]
+        with full_precision(next(self.model.parameters()).device):
+            terms = [self._term(number, graph, share) for number, graph in enumerate(self.graphs)]
         return terms[0] if len(terms) == 1 else torch.stack(terms).sum()
 
     def normalize_(self) -> None:
@@ -98,13 +105,23 @@ class Regularizer(ABC):
     def _term(self, number: int, graph: LiveGraph, weight: float) -> Tensor:
         """The penalty of one part of the network's graph times a weight."""
 
-    def _before_forward(self, model: nn.Module, _inputs: Any) -> None:
-        if model.training and self._normalization is not None:
-            self._normalization.apply_if_changed_()
-
     def _zero(self) -> Tensor:
         parameter = next(self.model.parameters())
         return torch.zeros((), device=parameter.device)
+
+
+class _NormalizeFirst:
+    """A hook that normalizes before forward passes in training mode; copies of it do nothing."""
+
+    def __init__(self, normalization: Normalization | None = None) -> None:
+        self._normalization = normalization
+
+    def __call__(self, model: nn.Module, _inputs: Any) -> None:
+        if model.training and self._normalization is not None:
+            self._normalization.apply_()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _NormalizeFirst, ()
 
 
 class EigenvalueRegularizer(Regularizer):
@@ -195,8 +212,8 @@ class EigenvalueRegularizer(Regularizer):
         disconnect: Disconnect = "warn",
     ) -> None:
         self.numbers = checked_numbers(eigenvalues, "eigenvalues")
-        if not tolerance > 0:
-            raise InputError(f"tolerance: must be above 0, got {tolerance!r}")
+        check_tolerance(tolerance)
+        check_seed(seed)
         if disconnect not in ("warn", "hold", "ignore"):
             raise InputError(f"disconnect: must be 'warn', 'hold' or 'ignore', got {disconnect!r}")
         super().__init__(

@@ -8,9 +8,10 @@ marked ones.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ncut.errors import InputError
 
@@ -42,23 +45,27 @@ class Source:
         if parameter is not None:
             return parameter
         masked = module._parameters.get(f"{name}_orig")
-        if masked is not None and f"{name}_mask" in module._buffers:
-            mask = module._buffers[f"{name}_mask"]
-            return masked if mask is None else masked * mask.to(masked.dtype)
-        for hook in module._forward_pre_hooks.values():
-            if getattr(hook, "name", None) == name and hasattr(hook, "compute_weight"):
-                made: Tensor = hook.compute_weight(module)  # weight norm, computed by a hook
-                return made
+        mask = module._buffers.get(f"{name}_mask")
+        if masked is not None and mask is not None:
+            return masked * mask.to(masked.dtype)
+        for hook in _computing_hooks(module):
+            if hook.name == name:
+                return _computed(hook, module)
         value: Tensor = getattr(module, name)
         return value
 
     def parameter(self) -> Tensor | None:
         """What to change in place to scale the tensor's rows and columns; None if nothing will."""
-        for name in (self.name, f"{self.name}_orig"):
-            parameter = self.module._parameters.get(name)
-            if parameter is not None:
-                return parameter
-        return None
+        parameters = self.module._parameters
+        if parameters.get(self.name) is not None:
+            return parameters[self.name]
+        pruned = self.module._buffers.get(f"{self.name}_mask") is not None
+        return parameters.get(f"{self.name}_orig") if pruned else None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a tensor."""
+        return getattr(self.module, self.name, None) is not None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,42 +75,50 @@ class View:
     Attributes
     ----------
     source : Source
-    shape, strides : tuple of int
-        Of the array, in entries.
+    shape : tuple of int
+        Of the array.
+    kind : {"whole", "transpose", "part"}
+        Whether it is the tensor, its transpose, or some part of its entries.
+    strides : tuple of int
+        Of a part, in entries of the contiguous tensor.
     offset : int
-        Of its first entry.
-    whole : tuple of int
-        Shape of the tensor.
+        Of a part's first entry.
     """
 
     source: Source
     shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    offset: int
-    whole: tuple[int, ...]
+    kind: Literal["whole", "transpose", "part"]
+    strides: tuple[int, ...] = ()
+    offset: int = 0
 
     @property
     def is_whole(self) -> bool:
         """Whether the array is the tensor."""
-        return self.shape == self.whole and self.strides == contiguous_strides(self.whole)
+        return self.kind == "whole"
 
     @property
     def is_transpose(self) -> bool:
         """Whether the array is the tensor's transpose, a matrix."""
-        turned = len(self.shape) == 2 and self.shape == self.whole[::-1]
-        return turned and self.strides == contiguous_strides(self.whole)[::-1]
+        return self.kind == "transpose"
 
     def of(self, tensor: Tensor) -> Tensor:
-        """The same part of another tensor of the shape `whole`."""
-        if self.is_whole:
+        """The same part of another tensor of the source's shape; a view of it if it can be."""
+        if self.kind == "whole":
             return tensor
-        if self.is_transpose:
+        if self.kind == "transpose":
             return tensor.T
         return tensor.contiguous().as_strided(self.shape, self.strides, self.offset)
 
     def tensor(self) -> Tensor:
         """The array as a live tensor, in float32 at least."""
         return self.of(wide(self.source.tensor()))
+
+    def writable(self) -> Tensor | None:
+        """The array as a view of a parameter, to be changed in place; None if there is none."""
+        parameter = self.source.parameter()
+        if parameter is None or (self.kind == "part" and not parameter.is_contiguous()):
+            return None
+        return self.of(parameter)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,24 +128,22 @@ class Factors:
     Attributes
     ----------
     constant : ndarray of float64, shape (n,)
-    scales : tuple of Source
-        Where live factors come from: a parameter, or a batch norm (by the name "weight").
-    index : ndarray of int64, shape (n,)
-        Which entry of all the scales one after the other multiplies each, -1 for none.
+    scales : tuple of (Source, ndarray of int64, shape (n,))
+        Live factors: a parameter, or a batch norm (by the name "weight"), and which of its entries
+        multiplies each, -1 for none.
     """
 
     constant: NDArray[np.float64]
-    scales: tuple[Source, ...] = ()
-    index: NDArray[np.int64] | None = None
+    scales: tuple[tuple[Source, NDArray[np.int64]], ...] = ()
 
     def tensor(self, like: Tensor) -> Tensor:
         """The factors as a live tensor of the type of `like`."""
-        constant = torch.as_tensor(self.constant, dtype=like.dtype, device=like.device)
-        if self.index is None:
-            return constant
-        live = torch.cat([_scale(scale) for scale in self.scales]).to(like)
-        index = torch.as_tensor(self.index, device=like.device)
-        return constant * torch.where(index >= 0, live[index.clamp_min(0)], 1.0)
+        found = torch.as_tensor(self.constant, dtype=like.dtype, device=like.device)
+        for scale, numbers in self.scales:
+            index = torch.as_tensor(numbers, device=like.device)
+            live = _scale(scale).to(like)
+            found = found * torch.where(index >= 0, live[index.clamp_min(0)], 1.0)
+        return found
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -144,7 +157,8 @@ class Copy:
     Attributes
     ----------
     model : nn.Module
-        The copy: on the CPU, in float32 at least, pruning and parametrizations made permanent.
+        The copy: on the CPU, in float32 at least, without hooks, pruning and parametrizations
+        made permanent.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -158,84 +172,132 @@ class Copy:
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
     @property
+    def modules(self) -> dict[int, nn.Module]:
+        """The copy of each module, by the id of the module."""
+        return {id(own): made for own, made in self._pairs}
+
+    @property
     def has_scales(self) -> bool:
         """Whether there is anything to mark."""
         return bool(self._vectors)
 
     def view(self, array: NDArray[Any]) -> View | None:
         """Where an array that was read from the copy comes from; None if it was computed."""
+        if not array.size:
+            return None
         address = int(array.__array_interface__["data"][0])
-        for start, end, source, shape in self._places:
-            if start <= address < end and array.size:
+        strides = _strides(array.shape, [s // array.itemsize for s in array.strides])
+        for source, tensor in self._places:
+            start = tensor.data_ptr()
+            if not start <= address < start + tensor.numel() * tensor.element_size():
+                continue
+            shape, ours = tuple(tensor.shape), _strides(tensor.shape, tensor.stride())
+            if address == start and (array.shape, strides) == (shape, ours):
+                return View(source, array.shape, "whole")
+            turned = address == start and len(shape) == 2
+            if turned and (array.shape, strides) == (shape[::-1], ours[::-1]):
+                return View(source, array.shape, "transpose")
+            if tensor.is_contiguous():
                 offset = (address - start) // array.itemsize
-                strides = tuple(s // array.itemsize for s in array.strides)
-                strides = tuple(
-                    1 if n == 1 else s for n, s in zip(array.shape, strides, strict=True)
-                )
-                return View(source, array.shape, strides, offset, shape)
+                return View(source, array.shape, "part", strides, offset)
         return None
 
-    def marked(self) -> Iterator[None]:
-        """Give all scales the value 1, then every entry a value of its own, in either order."""
-        n = int(self._starts[-1])
-        ones, numbers = np.zeros(n), np.arange(1.0, n + 1)
-        if n >= MOST:
-            numbers = ones
-        for marks in (ones, numbers, numbers[::-1]):
-            for (_, made, name), start in zip(self._vectors, self._starts, strict=False):
+    def marked(self) -> Iterator[NDArray[np.bool_]]:
+        """Give the scales marks, entry by entry, all others the value 1; which have marks.
+
+        None first; then so that of any two there is a time when the one has marks, not the other.
+        """
+        n_vectors = len(self._vectors)
+        numbers = np.arange(n_vectors)
+        n_bits = max(n_vectors - 1, 1).bit_length()
+        bits = [(numbers >> bit) & 1 == 1 for bit in range(n_bits)]
+        ways = [np.zeros(n_vectors, dtype=bool)]
+        if int(self._starts[-1]) < MOST:
+            ways += [way for bit in bits for way in (bit, ~bit)]
+        for way in ways:
+            for vector, (_, made, name) in enumerate(self._vectors):
                 tensor = getattr(made, name)
-                values = 1.0 + STEP * marks[start : start + tensor.numel()]
+                marks = np.arange(1.0, tensor.numel() + 1) + self._starts[vector]
+                values = 1.0 + STEP * marks * way[vector]
                 new = torch.as_tensor(values, dtype=tensor.dtype).reshape(tensor.shape)
                 made._parameters[name] = nn.Parameter(new, requires_grad=False)
-            yield
+            yield way
 
     def factors(
         self,
         actual: NDArray[Any],
         plain: NDArray[Any],
-        forwards: NDArray[Any],
-        backwards: NDArray[Any],
+        marked: Sequence[tuple[NDArray[np.bool_], NDArray[Any]]],
     ) -> Factors:
-        """Factors from what readings made of them, before and after each way of marking.
+        """Factors from what the readings made of them: as they are, without marks, with each.
 
-        Products of several scales are no multiple of one mark: they are kept as they are.
+        Entries that are no products of up to two scales are kept as they are.
         """
-        n = int(self._starts[-1])
         with np.errstate(divide="ignore", invalid="ignore"):
-            first, second = ((m / plain - 1.0) / STEP for m in (forwards, backwards))
-        number = np.rint(np.nan_to_num(first)).astype(np.int64)
-        found = (np.abs(first - number) < 1e-3) & (number >= 1) & (number <= n)
-        found &= np.abs(second - (n + 1 - number)) < 1e-3
-        if not found.any():
-            return Factors(actual)
-        index = np.where(found, number - 1, -1)
-        used = np.unique(np.searchsorted(self._starts, index[found], side="right") - 1)
-        constant, shifted = np.where(found, plain, actual), np.full(index.shape, -1, dtype=np.int64)
-        total = 0
-        for vector in used:
-            start, end = int(self._starts[vector]), int(self._starts[vector + 1])
-            here = (index >= start) & (index < end)
-            shifted[here] = index[here] - start + total
-            spread = _spread(self._vectors[vector][0])
-            if spread is not None:
-                constant[here] *= spread.detach().double().cpu().numpy()[index[here] - start]
-            total += end - start
-        scales = tuple(Source(*self._vectors[v][::2]) for v in used)
-        return Factors(constant, scales, shifted)
+            ratios = [np.nan_to_num(values / plain, nan=1.0, posinf=1.0) for _, values in marked]
+        ways = [way for way, _ in marked]
+        numbers = [np.rint((ratio - 1.0) / STEP).astype(np.int64) - 1 for ratio in ratios]
+        vectors = [np.searchsorted(self._starts, found, side="right") - 1 for found in numbers]
+        # Vectors of which some entry may be a mark, where they have marks.
+        seen = {
+            int(v)
+            for way, found, number in zip(ways, vectors, numbers, strict=True)
+            for v in np.unique(found[(number >= 0) & (number < self._starts[-1])])
+            if way[v]
+        }
+        open_entries = np.any([ratio != 1.0 for ratio in ratios], axis=0)
+        constant = np.where(open_entries, actual, plain).astype(np.float64)
+        scales: dict[int, NDArray[np.int64]] = {}
+        singles = [(v,) for v in sorted(seen)]
+        for chosen in [*singles, *itertools.combinations(sorted(seen), 2)]:
+            if not open_entries.any():
+                break
+            index = {v: self._alone(v, chosen, ways, numbers, vectors) for v in chosen}
+            fits = open_entries & np.all([at >= 0 for at in index.values()], axis=0)
+            for way, ratio in zip(ways, ratios, strict=True):
+                expected = np.ones_like(ratio)
+                for v, at in index.items():
+                    if way[v]:
+                        expected *= 1.0 + STEP * (at + 1 + self._starts[v])
+                fits &= np.abs(ratio - expected) < STEP / 1e3
+            constant[fits] = plain[fits]
+            for v, at in index.items():
+                scales.setdefault(v, np.full(plain.shape, -1, dtype=np.int64))[fits] = at[fits]
+                spread = _spread(self._vectors[v][0])
+                if spread is not None:
+                    constant[fits] *= spread.detach().double().cpu().numpy()[at[fits]]
+            open_entries &= ~fits
+        live = {v: at for v, at in scales.items() if (at >= 0).any()}
+        return Factors(
+            constant,
+            tuple((Source(*self._vectors[v][::2]), at) for v, at in live.items()),
+        )
 
-    def _memory(self) -> Iterator[tuple[int, int, Source, tuple[int, ...]]]:
-        """First and last address of each tensor, and its shape."""
+    def _alone(
+        self,
+        vector: int,
+        chosen: Sequence[int],
+        ways: Sequence[NDArray[np.bool_]],
+        numbers: Sequence[NDArray[np.int64]],
+        vectors: Sequence[NDArray[np.int64]],
+    ) -> NDArray[np.int64]:
+        """Entries of one vector, from a reading in which it has marks and the others have none."""
+        for way, number, found in zip(ways, numbers, vectors, strict=True):
+            if way[vector] and not any(way[other] for other in chosen if other != vector):
+                return np.where(found == vector, number - self._starts[vector], -1)
+        return np.full(numbers[0].shape, -1, dtype=np.int64)
+
+    def _memory(self) -> Iterator[tuple[Source, Tensor]]:
+        """The tensors that arrays may be parts of."""
         seen = set()
         for own, made in self._pairs:
             attributes = {k: v for k, v in vars(made).items() if isinstance(v, Tensor)}
             for name, tensor in {**made._parameters, **made._buffers, **attributes}.items():
-                if tensor is None or tensor.layout != torch.strided or not tensor.is_contiguous():
+                if tensor is None or tensor.layout != torch.strided or not tensor.numel():
                     continue
-                start = tensor.data_ptr()
-                if tensor.numel() and start not in seen:
-                    seen.add(start)
-                    end = start + tensor.numel() * tensor.element_size()
-                    yield start, end, Source(own, name), tuple(tensor.shape)
+                if tensor.data_ptr() not in seen:
+                    seen.add(tensor.data_ptr())
+                    yield Source(own, name), tensor
 
     def _scales(self) -> Iterator[tuple[nn.Module, nn.Module, str]]:
         """Parameters that may be factors of channels: vectors that are no biases."""
@@ -262,8 +324,7 @@ def _scale(scale: Source) -> Tensor:
     spread = _spread(scale.module)
     if spread is None:
         return wide(scale.tensor()).abs().reshape(-1)
-    gamma = scale.module._parameters.get("weight")
-    return 1.0 / spread if gamma is None else wide(gamma).abs() / spread
+    return wide(scale.tensor()).abs() / spread if scale.exists else 1.0 / spread
 
 
 def _spread(module: nn.Module) -> Tensor | None:
@@ -299,21 +360,44 @@ def _shared(tensor: Tensor) -> Tensor:
 
 def _make_permanent(module: nn.Module) -> None:
     """Replace what a hook or a parametrization computes by a parameter of the same name."""
+    values: dict[str, Tensor] = {}
     if parametrize.is_parametrized(module):
         parametrizations: Any = module.parametrizations
-        for name in [*parametrizations]:
-            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        values = {name: getattr(module, name).detach() for name in [*parametrizations]}
+        # The class was made for the one module, but copies share it.
+        module.__class__ = type(module).__bases__[0]
+        del module._modules["parametrizations"]
     for hook in [*module._forward_pre_hooks.values()]:
         if isinstance(hook, prune.BasePruningMethod):
             prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
-        elif hasattr(hook, "compute_weight") and hasattr(hook, "name"):
-            nn.utils.remove_weight_norm(module, hook.name)
+        elif isinstance(hook, WeightNorm | SpectralNorm):
+            values[hook.name] = _computed(hook, module).detach()
+    module._forward_pre_hooks.clear()
+    module._forward_hooks.clear()
+    for name, value in values.items():
+        for space in (module._buffers, vars(module)):
+            space.pop(name, None)
+        module._parameters[name] = nn.Parameter(value, requires_grad=False)
 
 
-def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides of a contiguous array, in entries; 1 along axes of length 1."""
-    strides, size = [], 1
-    for n in reversed(shape):
-        strides.append(1 if n == 1 else size)
-        size *= n
-    return tuple(reversed(strides))
+def _computing_hooks(module: nn.Module) -> list[Any]:
+    """Hooks of the older weight norm and spectral norm."""
+    return [
+        hook
+        for hook in module._forward_pre_hooks.values()
+        if isinstance(hook, WeightNorm | SpectralNorm)
+    ]
+
+
+def _computed(hook: Any, module: nn.Module) -> Tensor:
+    made: Tensor = (
+        hook.compute_weight(module)
+        if isinstance(hook, WeightNorm)
+        else hook.compute_weight(module, do_power_iteration=False)
+    )
+    return made
+
+
+def _strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
+    """Strides with those along axes of length 1, which mean nothing, set to 1."""
+    return tuple(1 if n == 1 else stride for n, stride in zip(shape, strides, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,9 @@ class Tracker:
         self, n: int, n_first: int, n_wanted: int, *, tolerance: float, seed: int = 0
     ) -> None:
         self.n = n
-        self.n_first = n_first
+        # A small side with few vertices has no room for the block of vectors, all vertices may.
+        few = n - n_first < 2 * WIDTH
+        self.n_first = 0 if few else n_first
         self.n_wanted = n_wanted
         self.tolerance = tolerance
         self.seed = seed
@@ -71,6 +74,12 @@ class Tracker:
     def update(self, blocks: Sequence[Placed]) -> Spectrum:
         """The spectrum for the weights as they are now; it stays in `last`."""
         self.last = self._update(blocks)
+        n_connected = int(np.count_nonzero(self.last.degrees))
+        if n_connected <= self.n_wanted:
+            raise InputError(
+                f"weights: only {n_connected} neurons have any, too few for eigenvalue "
+                f"{self.n_wanted + 1}"
+            )
         return self.last
 
     def _update(self, blocks: Sequence[Placed]) -> Spectrum:
@@ -172,7 +181,7 @@ class Eigenvalues(torch.autograd.Function):
             slopes = slope.tolist()
         else:
             slopes = [float(slope) * ctx.factor / len(ctx.which)] * len(ctx.which)
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(slope.device):
             found = _gradient(ctx.spectrum, ctx.which, slopes, _detached(ctx.places, weights))
         if torch.is_grad_enabled():
             found = _Final.apply(slope, *found)  # type: ignore[no-untyped-call]
@@ -257,3 +266,16 @@ def _arrays(blocks: Sequence[Placed]) -> list[tuple[NDArray[Any], int, int]]:
 def _threads(blocks: Sequence[Placed]) -> int:
     flops = 4 * WIDTH * sum(block.weights.numel() for block in blocks)
     return torch.get_num_threads() if flops > MANY_FLOPS else 1
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """No automatic casts to 16 bits, in which eigenvectors do not converge."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that is no whole number from 0 up to 2^63."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InputError(f"seed: must be a whole number from 0 to 2^63 - 1, got {seed!r}")

@@ -157,6 +157,46 @@ def _kmeans() -> Arguments:
     }
 
 
+def _update() -> Arguments:
+    rng = np.random.default_rng(15)
+    return {
+        "blocks": [(rng.normal(size=(24, 20)), 20, 0)],
+        "n_first": 20,
+        "n_wanted": 3,
+        "tolerance": 1e-6,
+        "max_products": 50,
+        "seed": 5,
+        "stream": 6,
+        "n_threads": 2,
+        "basis": rng.normal(size=(24, 16)),
+        "degrees": np.zeros(44),
+        "values": np.zeros(16),
+        "residuals": np.zeros(16),
+        "vectors": np.zeros((44, 16)),
+    }
+
+
+def _gradient() -> Arguments:
+    rng = np.random.default_rng(16)
+    return {
+        "blocks": [(_weights(), 0, ROWS)],
+        "slopes": rng.random(16),
+        "values": rng.random(16),
+        "vectors": rng.random((N, 16)),
+        "n_threads": 2,
+        "gradients": [np.zeros((ROWS, COLS))],
+    }
+
+
+def _neurons() -> Arguments:
+    return {
+        "incoming": _weights(),
+        "bias": np.ones(ROWS),
+        "outgoing": np.ones((5, 2 * ROWS)),
+        "norm": 1.5,
+    }
+
+
 STREAM: Arguments = {"seed": 5, "stream": 6, "substream": 7}
 
 KERNELS: dict[str, tuple[Callable[[], Arguments], tuple[str, ...]]] = {
@@ -200,6 +240,12 @@ KERNELS: dict[str, tuple[Callable[[], Arguments], tuple[str, ...]]] = {
     "refine": (lambda: _refine(np.float64, np.float64), ("links", "labels")),
     "refine_half": (lambda: _refine(np.float16, np.float32), ("links", "labels")),
     "refine_bfloat16": (lambda: _refine(bfloat16, np.float32), ("links", "labels")),
+    "update_eigenvectors": (
+        _update,
+        ("basis", "degrees", "values", "residuals", "vectors"),
+    ),
+    "eigenvalue_gradient": (_gradient, ()),
+    "normalize_neurons": (_neurons, ("incoming", "bias", "outgoing")),
 }
 """Each kernel: valid arguments, and the names of the arrays it writes."""
 
@@ -219,6 +265,8 @@ ANY_LENGTH = {
     ("connect_sparse", "indptr"): (1,),
     ("connect_sparse", "parent"): (1,),
     ("scan", "values"): (-1, 1),
+    ("normalize_neurons", "outgoing"): (-1, 1),
+    ("eigenvalue_gradient", "vectors"): (1,),
 }
 
 

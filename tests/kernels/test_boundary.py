@@ -131,7 +131,7 @@ def test_wrong_length(kernel: str, key: str, change: int) -> None:
     surroundings = {}
     for name in outputs:
         arguments[name], surroundings[name] = guarded(arguments[name])
-    with pytest.raises(ValueError, match=r"must|reaches|more|indices"):
+    with pytest.raises(ValueError, match=r"must|needs|reaches|more|indices"):
         getattr(_core, kernel)(**arguments)
     assert all(guards_intact(around) for around in surroundings.values())
 
@@ -147,6 +147,8 @@ def test_wrong_number_of_dimensions(kernel: str, key: str) -> None:
 @pytest.mark.parametrize("wrong", [None, 1.0, "abc", [[1.0, 2.0], [3.0, 4.0]]])
 def test_not_an_array(kernel: str, key: str, wrong: Any) -> None:
     make, _ = KERNELS[kernel]
+    if wrong is None and (kernel, key) == ("normalize_neurons", "bias"):
+        pytest.skip("neurons may have no bias")
     with pytest.raises(TypeError):
         getattr(_core, kernel)(**(make() | {key: wrong}))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +27,7 @@ def chain(
     """Weights (out, in) of a chain, with a few large ones, so that some eigenvalues stand out."""
     random = np.random.default_rng(seed)
     found = []
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(widths):
         same = (np.arange(n_out)[:, None] * 4 // n_out) == (np.arange(n_in) * 4 // n_in)
         values = random.standard_normal((n_out, n_in)) * (1 + 2 * same)
         found.append(torch.tensor(values, dtype=dtype, requires_grad=True))
@@ -127,7 +129,7 @@ def test_any_chain_has_the_eigenvalues_of_scipy(widths: list[int], seed: int, ze
     random = np.random.default_rng(seed)
     weights = [
         torch.tensor(w * (random.random(w.shape) >= zeros))
-        for w in (random.standard_normal((b, a)) for a, b in zip(widths, widths[1:], strict=False))
+        for w in (random.standard_normal((b, a)) for a, b in itertools.pairwise(widths))
     ]
     if not any(weight.any() for weight in weights):
         weights[0][0, 0] = 1.0
