@@ -254,14 +254,41 @@ class Operator {
   std::vector<T> scale_, square_, scaled_, product_;
 };
 
+// inside = known' block.
 template <class T>
-bool orthonormal(const T* block, const std::vector<T>& known, std::int64_t n, T* out) {
-  T inside[kLanes] = {};
+void along(const std::vector<T>& known, const T* block, std::int64_t n, T* inside) {
+  std::fill_n(inside, kLanes, T{0});
   for (std::int64_t i = 0; i < n; ++i) {
-    for (int l = 0; l < kLanes; ++l) {
-      inside[l] += known[static_cast<std::size_t>(i)] * block[i * kLanes + l];
-    }
+    const T entry = known[static_cast<std::size_t>(i)];
+    for (int l = 0; l < kLanes; ++l) inside[l] += entry * block[i * kLanes + l];
   }
+}
+
+// product = M current without the part of the first eigenvector, which rounding brings back and a
+// strong filter would make the largest.
+template <class T>
+void deflate(const std::vector<T>& known, const T* current, std::int64_t n, T* product) {
+  T inside[kLanes];
+  along(known, current, n, inside);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const T entry = known[static_cast<std::size_t>(i)];
+    for (int l = 0; l < kLanes; ++l) product[i * kLanes + l] -= entry * inside[l];
+  }
+}
+
+// Scales the columns to unit length, those of a strong filter differ too much, and orthonormalizes.
+template <class T>
+bool orthonormal(T* block, const std::vector<T>& known, std::int64_t n, T* out) {
+  double lengths[kLanes];
+  const double zeros[kLanes] = {};
+  norms_of(block, block, n, zeros, lengths);
+  T scale[kLanes];
+  for (int l = 0; l < kLanes; ++l) scale[l] = static_cast<T>(lengths[l] > 0 ? 1 / lengths[l] : 1);
+  for (std::int64_t i = 0; i < n; ++i) {
+    for (int l = 0; l < kLanes; ++l) block[i * kLanes + l] *= scale[l];
+  }
+  T inside[kLanes];
+  along(known, block, n, inside);
   double factor[kLanes * kLanes];
   return orthonormalize(block, known.data(), n, 1, 1, inside, out, factor);
 }
@@ -351,7 +378,8 @@ Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accu
     if (last) return progress;
     T *before = block.data(), *current = basis;
     for (int d = 1; d < degree; ++d) {
-      const T* next = op.apply(current);
+      T* next = op.apply(current);
+      deflate(known, current, n_side, next);
       ++progress.n_products;
       step(next, current, before, size, 2 * slope, centre, false);
       std::swap(before, current);

@@ -101,7 +101,13 @@ def laplacian_eigenvalues(
     check_seed(seed)
     tracker = Tracker(n, n_first, max(*numbers, 2) - 1, tolerance=tolerance, seed=seed)
     with full_precision(blocks[0].weights.device):
-        return differentiable(tracker, numbers, blocks)
+        found = differentiable(tracker, numbers, blocks)
+    n_connected = int((tracker.last.degrees > 0).sum()) if tracker.last else 0
+    if n_connected < max(numbers):
+        raise InputError(
+            f"which: eigenvalue {max(numbers)} of a graph in which {n_connected} neurons have edges"
+        )
+    return found
 
 
 def differentiable(

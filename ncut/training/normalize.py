@@ -339,7 +339,14 @@ class _Trial:
     def __init__(self, planned: Planned, example_inputs: Any) -> None:
         self._model = planned.copied.model.eval()
         self._copies = planned.copied.modules
-        self._names = {id(module): name for name, module in self._model.named_modules()}
+        # Of parameters that are shared the first name; a change of it is one of all.
+        names = {id(tensor): name for name, tensor in self._model.named_parameters()}
+        self._parameters = {
+            (id(module), name): (names[id(tensor)], tensor)
+            for module in self._model.modules()
+            for name, tensor in module._parameters.items()
+            if tensor is not None
+        }
         generator = torch.Generator().manual_seed(0)
         self._base: dict[str, Tensor] = {}
         # Biases that are zero now, as they begin, must not hide that they are there.
@@ -360,16 +367,16 @@ class _Trial:
         touched: set[str] = set()
 
         def read(view: View) -> Tensor:
-            name = self._name(view.source)
+            name, tensor = self._named(view.source)
             if name not in touched:
                 touched.add(name)
-                changed[name] = self._tensor(name).detach().clone()
+                changed[name] = self._base.get(name, tensor).detach().clone()
             return view.of(changed[name])
 
         for layer in layers:
             factors = 0.5 + 1.5 * torch.rand(layer.n, generator=generator)
             for view, values in layer.rescaled(factors, read):
-                view.of(changed[self._name(view.source)]).copy_(values)
+                view.of(changed[self._named(view.source)[0]]).copy_(values)
         found = self._run(changed, self._inputs)
         return all(
             float((ours - theirs).abs().max()) <= SAME * float(theirs.abs().max())
@@ -377,12 +384,8 @@ class _Trial:
             if theirs.numel()
         )
 
-    def _name(self, source: Source) -> str:
-        path = self._names[id(self._copies[id(source.module)])]
-        return f"{path}.{source.name}" if path else source.name
-
-    def _tensor(self, name: str) -> Tensor:
-        return self._base[name] if name in self._base else self._model.get_parameter(name)
+    def _named(self, source: Source) -> tuple[str, Tensor]:
+        return self._parameters[id(self._copies[id(source.module)]), source.name]
 
     def _first_that_fits(
         self, inputs: Iterable[Inputs], generator: torch.Generator

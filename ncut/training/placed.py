@@ -57,7 +57,9 @@ class Spectrum:
     n_products: int
 
     def eigenvalue(self, number: int) -> float:
-        """lambda of the number given, counted from 1."""
+        """lambda of the number given, counted from 1; 1 if there are not as many."""
         if number == 1:
             return 0.0
+        if number - 2 >= len(self.values):
+            return 1.0
         return max(1.0 - float(self.values[number - 2]), 0.0)

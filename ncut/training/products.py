@@ -73,19 +73,21 @@ def gradient(
 
 
 def dense_spectrum(blocks: Sequence[Placed], n: int) -> Spectrum:
-    """All eigenvalues, by LAPACK in float64: for graphs of a few vertices."""
-    adjacency = multiply(blocks, torch.eye(n, dtype=blocks[0].weights.dtype).to(_device(blocks)))
-    adjacency = adjacency.double().cpu()
-    sums = adjacency.sum(1)
+    """All eigenvalues, by LAPACK in float64: for graphs in which few vertices have edges."""
+    sums = degrees(blocks, n)
     _check_edges(sums)
-    scale = torch.where(sums > 0, sums.rsqrt(), 0.0)
     used = torch.nonzero(sums > 0).ravel()
-    M = (scale[:, None] * adjacency * scale)[used][:, used]
+    chosen = blocks[0].weights.new_zeros((n, len(used)))
+    chosen[used, torch.arange(len(used), device=used.device)] = 1.0
+    adjacency = multiply(blocks, chosen)[used].double().cpu()
+    used, sums = used.cpu(), sums.cpu()
+    scale = sums[used].rsqrt()
+    M = scale[:, None] * adjacency * scale
     values, vectors = torch.linalg.eigh(M)
     # Of the eigenvalue 1 any vector may go: one copy less of a repeated one has no gradient.
     kept = values.flip(0)[1 : WIDTH + 1], vectors.flip(1)[:, 1 : WIDTH + 1]
     full = torch.zeros((n, kept[1].shape[1]), dtype=torch.float64)
-    full[used] = scale[used, None] * kept[1]
+    full[used] = scale[:, None] * kept[1]
     return Spectrum(
         kept[0].numpy(), np.zeros(len(kept[0])), full.to(blocks[0].weights), sums.numpy(), 1
     )
@@ -160,7 +162,3 @@ def _slices(block: Placed) -> tuple[slice, slice]:
         slice(block.first_row, block.first_row + n_rows),
         slice(block.first_column, block.first_column + n_columns),
     )
-
-
-def _device(blocks: Sequence[Placed]) -> torch.device:
-    return blocks[0].weights.device

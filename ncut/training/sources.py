@@ -231,7 +231,7 @@ class Copy:
     ) -> Factors:
         """Factors from what the readings made of them: as they are, without marks, with each.
 
-        Entries that are no products of up to two scales are kept as they are.
+        Entries that are no products of up to three scales are kept as they are.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = [np.nan_to_num(values / plain, nan=1.0, posinf=1.0) for _, values in marked]
@@ -249,7 +249,9 @@ class Copy:
         constant = np.where(open_entries, actual, plain).astype(np.float64)
         scales: dict[int, NDArray[np.int64]] = {}
         singles = [(v,) for v in sorted(seen)]
-        for chosen in [*singles, *itertools.combinations(sorted(seen), 2)]:
+        pairs = itertools.combinations(sorted(seen), 2)
+        triples = itertools.combinations(sorted(seen), 3)
+        for chosen in itertools.chain(singles, pairs, triples):
             if not open_entries.any():
                 break
             index = {v: self._alone(v, chosen, ways, numbers, vectors) for v in chosen}

@@ -74,12 +74,6 @@ class Tracker:
     def update(self, blocks: Sequence[Placed]) -> Spectrum:
         """The spectrum for the weights as they are now; it stays in `last`."""
         self.last = self._update(blocks)
-        n_connected = int(np.count_nonzero(self.last.degrees))
-        if n_connected <= self.n_wanted:
-            raise InputError(
-                f"weights: only {n_connected} neurons have any, too few for eigenvalue "
-                f"{self.n_wanted + 1}"
-            )
         return self.last
 
     def _update(self, blocks: Sequence[Placed]) -> Spectrum:
@@ -97,6 +91,9 @@ class Tracker:
         if warm and not converged:
             self._restart(first, size)
             spectrum, converged = step(blocks, COLD_PRODUCTS)
+        if np.count_nonzero(spectrum.degrees) < 2 * WIDTH:
+            # Neurons without weights have the eigenvalue 0 of M, which none of the others may.
+            return products.dense_spectrum(blocks, self.n)
         if not converged:
             self._complain(blocks, spectrum)
         return spectrum
@@ -184,7 +181,7 @@ class Eigenvalues(torch.autograd.Function):
         with torch.no_grad(), full_precision(slope.device):
             found = _gradient(ctx.spectrum, ctx.which, slopes, _detached(ctx.places, weights))
         if torch.is_grad_enabled():
-            found = _Final.apply(slope, *found)  # type: ignore[no-untyped-call]
+            found = _Final.apply(len(found), *weights, *found)  # type: ignore[no-untyped-call]
         return none + tuple(found)
 
 
@@ -192,8 +189,8 @@ class _Final(torch.autograd.Function):
     """Gradients that have no derivatives of their own."""
 
     @staticmethod
-    def forward(ctx: Any, slope: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:
-        return gradients
+    def forward(ctx: Any, n: int, *weights_and_gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(gradient.view_as(gradient) for gradient in weights_and_gradients[n:])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -209,7 +206,7 @@ def _gradient(
     """The gradient of the sum of slopes times eigenvalues for the weights of each block."""
     by_vector = np.zeros(len(spectrum.values))
     for number, slope in zip(which, slopes, strict=True):
-        if number > 1:
+        if 0 <= number - 2 < len(by_vector):
             by_vector[number - 2] += slope
     first = blocks[0].weights
     by_vector = shared_slopes(by_vector, spectrum.values, EQUAL[first.dtype])
