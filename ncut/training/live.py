@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +38,19 @@ class LiveLayer:
     def slice(self) -> slice:
         """The layer's vertices."""
         return slice(self.start, self.start + self.size)
+
+
+class _Ends(NamedTuple):
+    """Of the entries of a kernel's norms (out, in / groups): the input of each; and of the edges.
+
+    entries, outputs: the entry and the factor of each edge; rows, columns: the vertices it joins.
+    """
+
+    inputs: NDArray[np.int64]
+    entries: NDArray[np.int64]
+    outputs: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
 
 
 @dataclass(eq=False)
@@ -125,8 +138,8 @@ class LiveEdges:
     def _taken(self, matrix: Tensor) -> Tensor:
         """Columns of outputs that are one vertex summed, with their factors."""
         units = self.edges.units
-        if self.columns is None and _in_order(units, matrix.shape[1]):
-            return matrix
+        if _in_order(units, matrix.shape[1]):
+            return matrix if self.columns is None else matrix * self.columns.tensor(matrix)
         index = torch.as_tensor(units, device=matrix.device)
         taken = matrix.abs()[:, index.clamp_min(0)]  # (rows, n_target, m)
         taken = torch.where(index >= 0, taken, 0.0)
@@ -149,26 +162,36 @@ class LiveEdges:
 
     def _entries(self, source: int, target: int) -> Placed:
         """The edges of a convolution in many groups, one by one."""
-        edges = self.edges
         weight = self.weight.tensor()
         values = _norms(weight, self.norm)  # (out, in / groups)
-        groups, per_group = edges.operation.groups, values.shape[1]
-        out = np.arange(values.shape[0])
-        inputs = (out // (len(out) // groups))[:, None] * per_group + np.arange(per_group)
-        at = np.broadcast_to(out[:, None], inputs.shape).ravel()
-        inputs = inputs.ravel()
+        found = self._ends
+        inputs, entries, outputs = (
+            torch.as_tensor(index, device=values.device)
+            for index in (found.inputs, found.entries, found.outputs)
+        )
         if self.rows is not None:
-            values = (
-                values * self.rows.tensor(values)[torch.as_tensor(inputs).reshape(values.shape)]
-            )
+            values = values * self.rows.tensor(values)[inputs].reshape(values.shape)
+        weights = values.reshape(-1)[entries]
+        if self.columns is not None:
+            weights = weights * self.columns.tensor(values)[outputs]
+        rows = torch.as_tensor(found.rows + source, device=values.device)
+        columns = torch.as_tensor(found.columns + target, device=values.device)
+        return Placed(weights, rows=rows, columns=columns)
+
+    @cached_property
+    def _ends(self) -> _Ends:
+        """Where the edges of a convolution in many groups begin and end."""
+        edges = self.edges
+        n_out, per_group = self.weight.shape[:2]
+        out = np.arange(n_out)
+        group = out // (n_out // edges.operation.groups)
+        inputs = (group[:, None] * per_group + np.arange(per_group)).ravel()
         places = np.arange(edges.n_source)[:, None] if edges.places is None else edges.places
         vertex, column = np.nonzero(edges.units >= 0)
-        order = np.argsort(at, kind="stable")
-        starts = np.searchsorted(at[order], np.arange(len(out) + 1))
-        rows, columns, entries, factors = [], [], [], []
-        for number, (t, m) in enumerate(zip(vertex, column, strict=True)):
+        rows, columns, entries, outputs = [], [], [], []
+        for t, m in zip(vertex, column, strict=True):
             unit = edges.units[t, m]
-            mine = order[starts[unit] : starts[unit + 1]]
+            mine = np.arange(unit * per_group, (unit + 1) * per_group)
             for way in range(places.shape[1]):
                 ends = places[inputs[mine], way]
                 here = ends >= 0
@@ -177,17 +200,10 @@ class LiveEdges:
                 rows.append(ends[here])
                 columns.append(np.full(int(here.sum()), t))
                 entries.append(mine[here])
-                factors.append(np.full(int(here.sum()), number))
-        index = torch.as_tensor(np.concatenate(entries), device=values.device)
-        found = values.reshape(-1)[index]
-        if self.columns is not None:
-            scale = self.columns.tensor(values).reshape(edges.units.shape)[vertex, column]
-            found = found * scale[torch.as_tensor(np.concatenate(factors), device=values.device)]
-        ends_at = [
-            torch.as_tensor(np.concatenate(ends) + first, device=values.device)
-            for ends, first in ((rows, source), (columns, target))
-        ]
-        return Placed(found, rows=ends_at[0], columns=ends_at[1])
+                outputs.append(np.full(int(here.sum()), t * edges.units.shape[1] + m))
+        return _Ends(
+            inputs, *(np.concatenate(found) for found in (entries, outputs, rows, columns))
+        )
 
 
 class LiveGraph:
