@@ -246,6 +246,11 @@ class LiveGraph:
             layer.name for layer in self.layers if layer.start <= vertex < layer.start + layer.size
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.edges[0].weight.source.tensor().device
+
     def placed(self) -> list[Placed]:
         """The edges as they are now, of one type."""
         blocks = [

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ncut.errors import InputError
@@ -20,6 +21,9 @@ from ncut.training.spectrum import Tracker, check_seed, full_precision
 
 DISCONNECTED = 1e-3
 """A second eigenvalue below this means that the network is about to fall apart."""
+
+CHECK_DEGREES = 16
+"""Calls from one look at the degrees to the next."""
 
 VANISHING = 1e-6
 """Degrees below this share of their mean count as vanishing."""
@@ -85,7 +89,7 @@ class Regularizer(ABC):
         if skipped or self.weight == 0:
             return self._zero()
         share = self.weight * self.every / len(self.graphs)
-        with full_precision(next(self.model.parameters()).device):
+        with full_precision(self.graphs[0].device):
             terms = [self._term(number, graph, share) for number, graph in enumerate(self.graphs)]
         return terms[0] if len(terms) == 1 else torch.stack(terms).sum()
 
@@ -273,16 +277,15 @@ class EigenvalueRegularizer(Regularizer):
         """Whether the graph is about to fall apart; warns the first time."""
         spectrum = self._trackers[number].last
         assert spectrum is not None
-        degrees = spectrum.degrees
-        low = degrees < VANISHING * degrees.mean()
         problems = {}
         if spectrum.eigenvalue(2) < DISCONNECTED:
             problems["parts"] = (
                 f"the second eigenvalue has fallen to {spectrum.eigenvalue(2):.1e}: "
                 f"{_falling_apart(graph, spectrum)}"
             )
-        if low.any() and (low & (degrees > 0)).any():  # those without any weights are cut off
-            where = graph.layer_of(int(np.flatnonzero(low & (degrees > 0))[0]))
+        due = self.n_calls % CHECK_DEGREES == 1
+        if due and (vanishing := _vanishing(spectrum)).size:
+            where = graph.layer_of(int(vanishing[0]))
             problems["degrees"] = f"a neuron of {where!r} has next to no weights left"
         for kind, text in problems.items():
             if (number, kind) not in self._told:
@@ -294,6 +297,12 @@ class EigenvalueRegularizer(Regularizer):
                     stacklevel=5,
                 )
         return bool(problems)
+
+
+def _vanishing(spectrum: Spectrum) -> NDArray[np.intp]:
+    """Neurons whose degree is next to nothing; those without any weights are cut off already."""
+    degrees = spectrum.degrees
+    return np.flatnonzero((degrees < VANISHING * degrees.mean()) & (degrees > 0))
 
 
 def _falling_apart(graph: LiveGraph, spectrum: Spectrum) -> str:

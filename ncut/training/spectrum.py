@@ -161,16 +161,17 @@ class Eigenvalues(torch.autograd.Function):
         factor: float | None,
         *weights: Tensor,
     ) -> Tensor:
-        spectrum = tracker.update(_detached(places, weights))
+        blocks = _detached(places, weights)
+        spectrum = tracker.update(blocks)
         ctx.save_for_backward(*weights)
-        ctx.places, ctx.spectrum, ctx.which, ctx.factor = places, spectrum, which, factor
+        ctx.blocks, ctx.spectrum, ctx.which, ctx.factor = blocks, spectrum, which, factor
         ctx.set_materialize_grads(False)
         found = [spectrum.eigenvalue(number) for number in which]
         return weights[0].new_tensor(found if factor is None else factor * sum(found) / len(found))
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor | None) -> Any:
-        weights = ctx.saved_tensors
+        weights = ctx.saved_tensors  # raises if one was changed in place, and with it its block
         none = (None, None, None, None)
         if slope is None:
             return none + (None,) * len(weights)
@@ -179,7 +180,7 @@ class Eigenvalues(torch.autograd.Function):
         else:
             slopes = [float(slope) * ctx.factor / len(ctx.which)] * len(ctx.which)
         with torch.no_grad(), full_precision(slope.device):
-            found = _gradient(ctx.spectrum, ctx.which, slopes, _detached(ctx.places, weights))
+            found = _gradient(ctx.spectrum, ctx.which, slopes, ctx.blocks)
         if torch.is_grad_enabled():
             found = _Final.apply(len(found), *weights, *found)  # type: ignore[no-untyped-call]
         return none + tuple(found)
@@ -243,7 +244,7 @@ def shared_slopes(
 
     Source: Lewis (1996), Derivatives of spectral functions.
     """
-    apart = np.abs(np.diff(values)) > tolerance
+    apart = values[:-1] - values[1:] > tolerance
     if apart.all():
         return slopes
     ends = np.flatnonzero(apart) + 1
