@@ -293,7 +293,7 @@ class EigenvalueRegularizer(Regularizer):
                 held = "; its term is held back" if self.disconnect == "hold" else ""
                 warnings.warn(
                     f"the regularizer is cutting the network apart: {text}{held}. "
-                    "Lower its weight, or normalize before each batch",
+                    "Lower its weight, or leave the term out meanwhile with disconnect='hold'",
                     stacklevel=5,
                 )
         return bool(problems)
