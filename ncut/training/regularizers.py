@@ -243,6 +243,7 @@ class EigenvalueRegularizer(Regularizer):
             for number, graph in enumerate(self.graphs)
         ]
         self._found: list[tuple[float, ...]] = [()] * len(self.graphs)
+        self._fading: list[list[int]] = [[] for _ in self.graphs]
         self._told: set[tuple[int, str]] = set()
 
     @property
@@ -283,17 +284,19 @@ class EigenvalueRegularizer(Regularizer):
                 f"the second eigenvalue has fallen to {spectrum.eigenvalue(2):.1e}: "
                 f"{_falling_apart(graph, spectrum)}"
             )
-        due = self.n_calls % CHECK_DEGREES == 1
-        if due and (vanishing := _vanishing(spectrum)).size:
-            where = graph.layer_of(int(vanishing[0]))
+        if self.n_calls % CHECK_DEGREES == 1:
+            self._fading[number] = [int(vertex) for vertex in _vanishing(spectrum)[:1]]
+        for vertex in self._fading[number]:
+            where = graph.layer_of(vertex)
             problems["degrees"] = f"a neuron of {where!r} has next to no weights left"
         for kind, text in problems.items():
             if (number, kind) not in self._told:
                 self._told.add((number, kind))
-                held = "; its term is held back" if self.disconnect == "hold" else ""
+                held = self.disconnect == "hold"
+                advice = "it is held back" if held else "disconnect='hold' would hold it back"
                 warnings.warn(
-                    f"the regularizer is cutting the network apart: {text}{held}. "
-                    "Lower its weight, or leave the term out meanwhile with disconnect='hold'",
+                    f"the regularizer is cutting the network apart: {text}; {advice}. "
+                    "Lower its weight if that goes on",
                     stacklevel=5,
                 )
         return bool(problems)
