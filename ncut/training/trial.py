@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from ncut.errors import InputError
 from ncut.extract.traced.inputs import Inputs, given, guesses
+from ncut.extract.traced.module import tensors_in
 from ncut.training.live import Planned
 from ncut.training.neurons import HiddenLayer
 from ncut.training.sources import Source, View, wide
@@ -95,22 +96,13 @@ class Trial:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             made = functional_call(self._model, tensors, inputs.args, dict(inputs.kwargs))
-        return [found for found in _tensors(made) if found.is_floating_point()]
+        found = [tensor for tensor in tensors_in(made) if tensor.is_floating_point()]
+        if not found:
+            raise InputError("it returns no tensor of floats that could be compared")
+        return found
 
 
 def _random(value: Any, generator: torch.Generator) -> Any:
     if isinstance(value, Tensor) and value.is_floating_point():
         return torch.randn(value.shape, generator=generator, dtype=wide(value).dtype)
     return value
-
-
-def _tensors(result: Any) -> Iterator[Tensor]:
-    """The tensors in what a forward pass returned."""
-    if isinstance(result, Tensor):
-        yield result
-    elif isinstance(result, Mapping):
-        for value in result.values():
-            yield from _tensors(value)
-    elif isinstance(result, list | tuple):
-        for value in result:
-            yield from _tensors(value)

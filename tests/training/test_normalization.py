@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -254,6 +255,33 @@ def test_layers_called_again_and_residual_sums() -> None:
         model = Residual(before=before).double().eval()
         x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
         assert "first" not in assert_unchanged(model, x, example_inputs=x)
+
+
+@dataclasses.dataclass
+class Output:
+    """What some models return."""
+
+    logits: torch.Tensor
+
+
+class ReturnsDataclass(nn.Module):
+    """One hidden layer of ReLU, and one that is shifted after it, which must not be rescaled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(8, 7), nn.Linear(7, 6), nn.Linear(6, 3)])
+
+    def forward(self, x: torch.Tensor) -> Output:
+        hidden = torch.relu(self.layers[0](x))
+        return Output(self.layers[2](torch.relu(self.layers[1](hidden)) + 1.0))
+
+
+def test_outputs_in_a_dataclass_are_compared_too() -> None:
+    model = ReturnsDataclass().double()
+    x = torch.randn(5, 8, dtype=torch.float64)
+    before = model(x).logits
+    assert ncut.normalize_(model, example_inputs=x) == ["layers.0"]
+    torch.testing.assert_close(model(x).logits, before, rtol=1e-10, atol=1e-10)
 
 
 class TiedAutoencoder(nn.Module):

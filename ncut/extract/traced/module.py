@@ -130,7 +130,7 @@ def _follow(module: nn.Module, inputs: Inputs, rules: Rules, wiring: Wiring) -> 
         args = [_as_input(value, named[at], tracing) for at, value in enumerate(inputs.args)]
         kwargs = {k: _as_input(value, named[k], tracing) for k, value in inputs.kwargs.items()}
         result = module(*args, **kwargs)
-    for number, value in enumerate(_tensors(result)):
+    for number, value in enumerate(filter(is_traced, tensors_in(result))):
         wiring.output(value.signal, "output" if number == 0 else f"output {number}")
     wiring.ignore(
         sorted(tracing.touched - {""}), "goes into a constant that is added, as a bias is"
@@ -147,19 +147,19 @@ def _as_input(value: Any, name: str, tracing: Tracing) -> Any:
     return tracing.wrap(meta, tracing.wiring.input(name, tuple(value.shape)))
 
 
-def _tensors(result: Any) -> Iterator[Any]:
-    """The traced tensors in what a forward pass returned."""
-    if is_traced(result):
+def tensors_in(result: Any) -> Iterator[Any]:
+    """The tensors in what a forward pass returned."""
+    if isinstance(result, torch.Tensor):
         yield result
     elif isinstance(result, Mapping):
         for value in result.values():
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif isinstance(result, list | tuple):
         for value in result:
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif dataclasses.is_dataclass(result):
         for entry in dataclasses.fields(result):
-            yield from _tensors(getattr(result, entry.name))
+            yield from tensors_in(getattr(result, entry.name))
 
 
 def _hooks(module: nn.Module) -> list[dict[Any, Any]]:
