@@ -359,7 +359,7 @@ def test_a_layer_with_more_pruned_than_asked_for_keeps_that():
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_any_type_and_device_before_and_after(dtype, device):
     if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
+        pytest.skip("needs a GPU: on a machine with one, run pytest tests/training/test_pruning.py")
     early, late = (nn.Linear(30, 20).requires_grad_(False) for _ in range(2))
     late.load_state_dict(early.state_dict())
     early.to(device, dtype)
