@@ -13,6 +13,7 @@ from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral import solvers
+from ncut.spectral.faint import settle
 from ncut.spectral.operator import WIDTH, NormalizedAdjacency
 
 
@@ -108,9 +109,11 @@ def embed(
         used = "krylov-float64"
         _, found = solvers.krylov(operator, known, n_wanted, rng, np.float64)
         values, vectors, residuals = rayleigh_ritz(operator, np.hstack([known, found]))
+    eigenvalues = np.maximum(1.0 - values, 0.0)
+    points = (vectors / operator.root_degrees[:, None])[operator.place]
     return Embedding(
-        points=(vectors / operator.root_degrees[:, None])[operator.place],
-        eigenvalues=np.maximum(1.0 - values, 0.0),
+        points=settle(graph, points, eigenvalues),
+        eigenvalues=eigenvalues,
         solver=used,
         residuals=residuals,
     )

@@ -119,7 +119,9 @@ class NormalizedAdjacency:
     def _scale_as(self, dtype: Any, power: int) -> Any:
         key = (dtype, power)
         if key not in self._scales:
-            self._scales[key] = (self._scale**power).astype(dtype)
+            # Degrees may be so small that the scale is beyond single precision.
+            largest = np.finfo(dtype).max
+            self._scales[key] = np.minimum(self._scale**power, largest).astype(dtype)
         return self._scales[key]
 
 

@@ -1,0 +1,106 @@
+"""Vertices with next to no edge weight: their points come from their neighbours, not from error."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ncut
+from ncut.graphs import NeuronGraph
+from ncut.spectral.clustering import cluster
+from ncut.spectral.embedding import embed
+from ncut.spectral.operator import NormalizedAdjacency
+
+WIDTHS = (160, 120, 120, 48)
+FIRST, SECOND = 160, 280
+"""Where the two hidden layers begin."""
+
+
+def network(seed: int, faint: float, n_faint: int = 6) -> list[np.ndarray]:
+    """A planted network of four groups; some neurons of both hidden layers have faint weights."""
+    random = np.random.default_rng(seed)
+    groups = [np.arange(width) % 4 for width in WIDTHS]
+    weights = [
+        random.uniform(0.5, 1.0, (m, n)) * np.where(a[:, None] == b, 1.0, 0.05)
+        for m, n, a, b in zip(WIDTHS, WIDTHS[1:], groups, groups[1:], strict=False)
+    ]
+    for layer in (0, 1):
+        weights[layer][:, :n_faint] *= faint
+        weights[layer + 1][:n_faint] *= faint
+    return weights
+
+
+def points_of(graph: NeuronGraph, k: int, solver: str) -> tuple[np.ndarray, np.ndarray]:
+    operator = NormalizedAdjacency(graph, 1)
+    found = embed(graph, operator, k, solver=solver, seed=0, graph_number=0)
+    return found.points, found.eigenvalues
+
+
+@pytest.mark.parametrize("faint", [1e-7, 1e-12, 1e-30, 1e-40])
+def test_points_satisfy_the_eigenvectors_equation_in_every_row(faint: float, solver: str) -> None:
+    graph = ncut.graph(network(1, faint))
+    points, eigenvalues = points_of(graph, 4, solver)
+    A = graph.adjacency.toarray().astype(np.longdouble)
+    walked = (A @ points.astype(np.longdouble)) / A.sum(axis=1)[:, None]
+    faint_rows = graph.degrees < 1e-6 * graph.degrees.mean()
+    assert faint_rows.sum() == 12
+    error = np.abs(walked - (1 - eigenvalues) * points)[faint_rows]
+    assert float(error.max()) < 1e-6 * np.abs(points).max()
+
+
+def test_a_faint_neuron_changes_nothing_for_the_others(solver: str) -> None:
+    weights = network(2, 1e-25)
+    with_them = ncut.cluster(ncut.graph(weights), 4, solver=solver)
+    removed = [weights[0][:, 6:], weights[1][6:, 6:], weights[2][6:]]
+    without = ncut.cluster(ncut.graph(removed), 4, solver=solver)
+    assert with_them.ncut == pytest.approx(without.ncut, rel=1e-6)
+    kept = np.ones(sum(WIDTHS), bool)
+    kept[FIRST : FIRST + 6] = kept[SECOND : SECOND + 6] = False
+    table = np.zeros((4, 4))
+    np.add.at(table, (with_them.labels[kept], without.labels), 1)
+    assert np.count_nonzero(table) == 4
+
+
+def test_faint_neurons_join_the_group_they_are_tied_to() -> None:
+    weights = network(3, 1e-20)
+    labels = ncut.cluster(ncut.graph(weights), 4).labels
+    for layer in (labels[FIRST:SECOND], labels[SECOND : SECOND + WIDTHS[2]]):
+        for neuron in range(6):
+            assert layer[neuron] == layer[neuron + 8]
+
+
+def test_in_single_precision_below_its_smallest_normal_number() -> None:
+    weights = [w.astype(np.float32) for w in network(4, 1e-20)]
+    # The faint neurons' weights to each other are 1e-40: denormal in single precision.
+    assert 0 < weights[1][:6, :6].max() < np.finfo(np.float32).tiny
+    found = ncut.cluster(ncut.graph(weights), 4)
+    exact = ncut.cluster(ncut.graph([w.astype(np.float64) for w in weights]), 4, solver="dense")
+    assert found.ncut == pytest.approx(exact.ncut, rel=1e-5)
+
+
+def test_a_component_of_faint_vertices_keeps_its_own_eigenvector() -> None:
+    random = np.random.default_rng(5)
+    weights = np.zeros((12, 12))
+    weights[:8, :8] = random.uniform(0.5, 1, (8, 8))
+    weights[8:, 8:] = random.uniform(0.5, 1, (4, 4)) * 1e-20
+    last = np.vstack([np.eye(8), np.zeros((4, 8))])
+    last[8:, 7] = 0
+    graph = ncut.graph([weights, last])
+    points, eigenvalues = points_of(graph, 2, "auto")
+    assert eigenvalues == pytest.approx([0, 0], abs=1e-12)
+    found = cluster(graph, 2)
+    assert found.ncut == pytest.approx(0, abs=1e-12)
+    assert len(set(found.labels[[8, 9, 20, 21]])) == 1
+    assert points[8, 1] != pytest.approx(points[0, 1])
+
+
+@given(st.integers(0, 10_000), st.sampled_from([1e-4, 1e-2]))
+def test_nothing_is_done_where_no_vertex_is_faint(seed: int, faint: float) -> None:
+    graph = ncut.graph(network(seed, faint, 2))
+    assert not (graph.degrees < 1e-6 * graph.degrees.mean()).any()
+    points, _ = points_of(graph, 4, "dense")
+    from ncut.spectral.faint import settle
+
+    assert settle(graph, points, np.zeros(4)) is points
