@@ -1,4 +1,4 @@
-"""The command `ncut`: arguments -> analysis -> report, and exit codes.
+"""The commands on single models: arguments -> analysis -> report, and exit codes.
 
 0: done. 1: an error that the user can mend, told in one line. 2: wrong usage. 130: Ctrl-C.
 """
@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from ncut.axes import NORMALIZATIONS, NULL_MODELS
+from ncut.cli import paper
 from ncut.errors import InputError, MissingExtraError, ModelError, NcutError
 from ncut.presets import PRESETS
 
@@ -46,6 +47,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="How clusterable is a trained neural network?",
 )
+
+app.add_typer(paper.commands, name="paper")
 
 Model = Annotated[
     Path,

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -79,6 +86,33 @@ def progress_bar(name: str = "") -> Iterator[Callable[[int, int], None]]:
     with bar:
         task = bar.add_task(f"{name} shuffles".lstrip(), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def work_bar(name: str) -> Iterator[Callable[[float, float], None]]:
+    """A function (done, total) for long work in any unit: a share, and the time left."""
+    console = _console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        # An epoch may take minutes: the speed is that of the last half hour.
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    bar = Progress(
+        *columns, console=console, disable=not console.is_terminal, speed_estimate_period=1800
+    )
+    with bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of text."""
+    table = _table(*names)
+    for row in rows:
+        table.add_row(*_cells(row))
+    _console().print(table)
 
 
 def _console(stderr: bool = False) -> Console:

@@ -1,0 +1,10 @@
+"""The paper's tables, reproduced: its data, networks, recipes and numbers, ours beside them.
+
+Source: Filan, Casper, Hod, Wild, Critch, Russell (2021), Clusterability in Neural Networks.
+"""
+
+from ncut.paper.results import TableResult
+from ncut.paper.table import run_table
+from ncut.paper.tables import TITLES, Options
+
+__all__ = ["TITLES", "Options", "TableResult", "run_table"]

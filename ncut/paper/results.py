@@ -1,0 +1,337 @@
+"""Our numbers beside the published ones: rows, their differences, and whether conclusions agree."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ncut.paper.records import Record
+from ncut.paper.tables import TITLES, Row, TrainedRow
+from ncut.report import Report
+
+MORE, NEITHER, LESS = "more", "neither", "less"
+"""Whether networks are more clusterable than their shuffles, less, or neither clearly."""
+
+CLEAR = 2.0
+"""Standard deviations of the shuffles by which a mean n-cut must lie above them to be "less"."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network of a row."""
+
+    seed: int
+    ncut: float
+    shuffled_mean: float | None
+    shuffled_std: float | None
+    z_score: float | None
+    p_value: float | None
+    below_all: bool
+    """Whether its n-cut lies below those of all its shuffles."""
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A row's numbers, ours or published; None: not known.
+
+    `ncut` and `ncut_std` are over networks; `shuffled_mean` and `shuffled_std` are averages over
+    networks of the mean and the standard deviation over a network's shuffles.
+    """
+
+    runs: int
+    ncut: float | None
+    ncut_std: float | None
+    shuffled_mean: float | None
+    shuffled_std: float | None
+    significant: int | None
+    train_accuracy: float | None
+    test_accuracy: float | None
+    train_loss: float | None
+    test_loss: float | None
+
+    @property
+    def conclusion(self) -> str | None:
+        """ "more": most networks have an n-cut below all their shuffles'."""
+        if self.ncut is None or self.shuffled_mean is None or self.significant is None:
+            return None
+        if 2 * self.significant > self.runs:
+            return MORE
+        clearly = CLEAR * (self.shuffled_std or 0.0)
+        return LESS if self.ncut > self.shuffled_mean + clearly else NEITHER
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A row of a table: what was published, and the networks we have."""
+
+    row: Row
+    runs: tuple[Run, ...]
+
+    @property
+    def ours(self) -> Summary:
+        cuts = [run.ncut for run in self.runs]
+        shuffled = [run for run in self.runs if run.shuffled_mean is not None]
+        return Summary(
+            len(self.runs),
+            statistics.fmean(cuts),
+            statistics.stdev(cuts) if len(cuts) > 1 else None,
+            _mean(run.shuffled_mean for run in shuffled),
+            _mean(run.shuffled_std for run in shuffled),
+            sum(run.below_all for run in shuffled) if shuffled else None,
+            *(
+                _mean(run.metrics.get(name) for run in self.runs)
+                for name in ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+            ),
+        )
+
+    @property
+    def published(self) -> Summary:
+        row = self.row.published
+        return Summary(
+            row.runs, row.ncut, row.ncut_std, row.shuffled_mean, row.shuffled_std,
+            row.significant, row.train_accuracy, row.test_accuracy, row.train_loss, row.test_loss,
+        )  # fmt: skip
+
+    @property
+    def difference(self) -> float | None:
+        """Our mean n-cut less the published one, in standard deviations of one network's n-cut.
+
+        The standard deviation over the published networks where it is known, else over ours. For
+        untrained networks, whose range alone is published, the distance from that range.
+        """
+        ours, published, row = self.ours, self.published, self.row.published
+        assert ours.ncut is not None
+        std = published.ncut_std or ours.ncut_std
+        if not std:
+            return None
+        if published.ncut is not None:
+            return (ours.ncut - published.ncut) / std
+        if row.low is None or row.high is None:
+            return None
+        return (max(0.0, ours.ncut - row.high) - max(0.0, row.low - ours.ncut)) / std
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the conclusion about the shuffles is the published one; None: there is none."""
+        if self.published.conclusion is None:
+            return None
+        return self.ours.conclusion == self.published.conclusion
+
+
+def _mean(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """A table of the paper, ours beside the published one.
+
+    Attributes
+    ----------
+    table : str
+        Its name, a key of `tables.TITLES`.
+    rows : tuple of RowResult
+        In the published order; those without a network of ours are left out.
+    """
+
+    table: str
+    rows: tuple[RowResult, ...]
+
+    @property
+    def title(self) -> str:
+        kind = "Figure" if self.table.startswith("figure") else "Table"
+        return f"{kind} {self.table.removeprefix('figure ')}: {TITLES[self.table]}"
+
+    def order(self) -> tuple[int, int]:
+        """Pairs of rows whose mean n-cuts are in the published order, and all pairs."""
+        known = [
+            (row.ours.ncut, row.published.ncut)
+            for row in self.rows
+            if row.ours.ncut is not None and row.published.ncut is not None
+        ]
+        pairs = list(itertools.combinations(known, 2))
+        return sum((a[0] - b[0]) * (a[1] - b[1]) > 0 for a, b in pairs), len(pairs)
+
+    def agreement(self) -> tuple[int, int]:
+        """Rows whose conclusion is the published one, and rows that have a published one."""
+        known = [row.agrees for row in self.rows if row.agrees is not None]
+        return sum(known), len(known)
+
+    def to_csv(self) -> str:
+        """A line for each row: what was done, our numbers, the published ones, the difference."""
+        return _csv([_row_cells(self.table, row) for row in self.rows])
+
+    def runs_to_csv(self) -> str:
+        """A line for each network."""
+        pairs = [(row, run) for row in self.rows for run in row.runs]
+        return _csv([_row_settings(self.table, row) | _run_cells(run) for row, run in pairs])
+
+    def to_markdown(self) -> str:
+        """The table for people: each of our rows above the published one."""
+        lines = [f"### {self.title}", "", *_scaled_down(self.rows), *_MARKDOWN_HEAD]
+        for row in self.rows:
+            lines += _markdown_rows(row)
+        lines += ["", *_conclusions(self)]
+        return "\n".join(lines) + "\n"
+
+
+def run_of(record: Record, row: Row) -> Run:
+    """The numbers of a network that was trained and measured."""
+    report = record.report(row.phase, row.analysis)
+    return run_from(record.seed, report, record.metrics(row.phase))
+
+
+def run_from(seed: int, report: Report, metrics: dict[str, Any]) -> Run:
+    """The numbers of a report."""
+    n_shuffles = report.n_shuffles
+    return Run(
+        seed,
+        report.ncut,
+        report.shuffled_mean if n_shuffles else None,
+        report.shuffled_std if n_shuffles else None,
+        report.z_score if n_shuffles else None,
+        report.p_value if n_shuffles else None,
+        bool(n_shuffles) and report.ncut < min(report.shuffled_ncuts),
+        metrics,
+    )
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _row_settings(table: str, row: RowResult) -> dict[str, Any]:
+    published = row.row.published
+    recipe = row.row.recipe if isinstance(row.row, TrainedRow) else None
+    names = ("network", "data", "regularization", "epochs", "pruning_epochs", "procedure",
+             "precision")  # fmt: skip
+    how = {name: None if recipe is None else getattr(recipe, name) for name in names}
+    if recipe is None:
+        how |= {"network": published.network, "data": published.dataset}
+    return {
+        "table": table,
+        "row": published.row,
+        **how,
+        "phase": row.row.phase,
+        "k": row.row.analysis.k,
+        "shuffles": row.row.analysis.shuffles,
+    }
+
+
+_NUMBERS = (
+    "runs", "ncut", "ncut_std", "shuffled_mean", "shuffled_std", "significant", "conclusion",
+    "train_accuracy", "test_accuracy", "train_loss", "test_loss",
+)  # fmt: skip
+
+
+def _row_cells(table: str, row: RowResult) -> dict[str, Any]:
+    images = {run.metrics.get("images") for run in row.runs}
+    return {
+        **_row_settings(table, row),
+        "images": "" if images == {None} else "/".join(map(str, images)),
+        **{name: getattr(row.ours, name) for name in _NUMBERS},
+        **{f"published_{name}": getattr(row.published, name) for name in _NUMBERS},
+        "published_std_from": row.row.published.std_from,
+        "difference_in_std": row.difference,
+        "agrees": {True: "yes", False: "no", None: ""}[row.agrees],
+    }
+
+
+def _run_cells(run: Run) -> dict[str, Any]:
+    names = ("train_accuracy", "test_accuracy", "train_loss", "test_loss", "seconds", "images")
+    return {
+        "seed": run.seed,
+        "ncut": run.ncut,
+        "shuffled_mean": run.shuffled_mean,
+        "shuffled_std": run.shuffled_std,
+        "z_score": run.z_score,
+        "p_value": run.p_value,
+        "below_all": "yes" if run.below_all else "no",
+        **{name: run.metrics.get(name) for name in names},
+    }
+
+
+_HEAD = ("Network", "Pruned", "", "N-cut", "Shuffled n-cuts", "Below all shuffles",
+         "Train acc. or loss", "Test acc. or loss", "Difference (std)", "Agrees")  # fmt: skip
+_MARKDOWN_HEAD = (f"| {' | '.join(_HEAD)} |", "|" + "---|" * len(_HEAD))
+
+
+def _markdown_rows(row: RowResult) -> list[str]:
+    found = []
+    published = row.row.published
+    for summary, whose in ((row.ours, "ours"), (row.published, "published")):
+        is_ours = whose == "ours"
+        cut = _spread(summary.ncut, summary.ncut_std)
+        if not is_ours and published.low is not None:
+            cut = f"{published.low:g} to {published.high:g}"
+        share = "" if summary.significant is None else f"{summary.significant}/{summary.runs}"
+        losses = summary.train_accuracy is None and summary.test_accuracy is None
+        train = summary.train_loss if losses else summary.train_accuracy
+        test = summary.test_loss if losses else summary.test_accuracy
+        difference = "" if row.difference is None or not is_ours else f"{row.difference:+.1f}"
+        agrees = {True: "yes", False: "**no**", None: ""}[row.agrees] if is_ours else ""
+        cells = (
+            published.label if is_ours else "", published.pruned if is_ours else "",
+            f"{whose} ({summary.runs})", cut,
+            _spread(summary.shuffled_mean, summary.shuffled_std), share,
+            _number(train), _number(test), difference, agrees,
+        )  # fmt: skip
+        found.append(f"| {' | '.join(cells)} |")
+    return found
+
+
+def _spread(mean: float | None, std: float | None) -> str:
+    return _number(mean) + (f" ± {std:.3f}" if mean is not None and std is not None else "")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _scaled_down(rows: Sequence[RowResult]) -> list[str]:
+    """How it was done, in a paragraph."""
+    runs = [run for row in rows for run in row.runs]
+    recipes = [row.row.recipe for row in rows if isinstance(row.row, TrainedRow)]
+    parts = []
+    if recipes:
+        epochs = sorted({(recipe.epochs, recipe.pruning_epochs) for recipe in recipes})
+        parts.append("Epochs " + ", ".join(f"{a} + {b}" for a, b in epochs))
+        parts.append("procedure " + ", ".join(sorted({recipe.procedure for recipe in recipes})))
+        parts.append("precision " + ", ".join(sorted({recipe.precision for recipe in recipes})))
+    images = sorted({run.metrics["images"] for run in runs if "images" in run.metrics})
+    if images:
+        parts.append("training examples " + ", ".join(f"{n:,}" for n in images))
+    files = [run.metrics["file"] for run in runs if "file" in run.metrics]
+    if files:
+        parts.append(f"Weights from {', '.join(files)}")
+    if any(run.metrics.get("original_data") is False for run in runs):
+        parts.append("**not the whole published data set**")
+    return [f"{'; '.join(parts)}.", ""] if parts else []
+
+
+def _conclusions(result: TableResult) -> list[str]:
+    agreeing, known = result.agreement()
+    ordered, pairs = result.order()
+    lines = []
+    if known:
+        lines.append(f"Conclusion about the shuffles as published: {agreeing} of {known} rows.")
+    if pairs:
+        lines.append(f"Order of the rows' n-cuts as published: {ordered} of {pairs} pairs.")
+    return lines

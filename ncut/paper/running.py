@@ -1,0 +1,197 @@
+"""Training and measuring all networks of a table, several at a time, where an earlier run ended."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from ncut.errors import import_extra
+from ncut.paper.datasets import Data, load
+from ncut.paper.measure import measured
+from ncut.paper.recipes import Recipe
+from ncut.paper.records import INITIAL, PRUNED, UNPRUNED, Analysis, Record, write_whole
+from ncut.paper.tables import TrainedRow
+from ncut.paper.training import initialized, train
+
+Measure = tuple[str, Analysis]
+
+STEP_COST = {"mlp": 1.0, "small-mlp": 0.15, "polynomial-mlp": 1.5, "small-cnn": 35.0, "vgg": 500.0}
+"""Rough costs of a training step, for the estimate of the time left."""
+
+ANALYSIS_COST = 0.3
+"""Of clustering one graph, in the same unit, times 100: 51 graphs are about 1,500 steps."""
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network: what it is trained with, and how it is measured afterwards."""
+
+    record: Record
+    measures: tuple[Measure, ...]
+
+    def cost(self) -> float:
+        """The work in all, in steps of the MLP."""
+        recipe = self.record.recipe
+        training = (recipe.epochs + recipe.pruning_epochs) * _epoch_cost(recipe)
+        return training + sum(_analysis_cost(analysis) for _, analysis in self.measures)
+
+    def done(self) -> float:
+        """The part of the work that is done, by the files there are."""
+        recipe, record = self.record.recipe, self.record
+        total = sum(
+            _analysis_cost(analysis)
+            for phase, analysis in self.measures
+            if record.has_report(phase, analysis)
+        )
+        for phase, epochs in ((UNPRUNED, recipe.epochs), (PRUNED, recipe.pruning_epochs)):
+            n_done = epochs if record.has(phase) else _epochs_done(record, phase)
+            total += n_done * _epoch_cost(recipe)
+        return total
+
+
+def _epoch_cost(recipe: Recipe) -> float:
+    n_images = recipe.images or {"random-3000": 3_000, "cifar10": 50_000}.get(recipe.data, 60_000)
+    return STEP_COST[recipe.network] * n_images / recipe.architecture.batch
+
+
+def _analysis_cost(analysis: Analysis) -> float:
+    return 100 * ANALYSIS_COST * (analysis.shuffles + 1)
+
+
+def _epochs_done(record: Record, phase: str) -> int:
+    try:
+        name, _, epoch = _progress_file(record).read_text().partition(" ")
+    except OSError:
+        return 0
+    return int(epoch) if name == phase else 0
+
+
+def _progress_file(record: Record) -> Path:
+    return record.folder / "progress.txt"
+
+
+def jobs_for(rows: Sequence[TrainedRow], n_seeds: Mapping[Recipe, int], out: Path) -> list[Job]:
+    """What is to be done for these rows: networks that several rows share appear once.
+
+    `n_seeds` says how many networks there are to be of each recipe. One of each comes first.
+    """
+    measures: dict[Recipe, list[Measure]] = {}
+    for row in rows:
+        found = measures.setdefault(row.recipe, [])
+        if (row.phase, row.analysis) not in found:
+            found.append((row.phase, row.analysis))
+    return [
+        Job(Record(out, recipe, seed), tuple(found))
+        for seed in range(max(n_seeds.values()))
+        for recipe, found in measures.items()
+        if seed < n_seeds[recipe]
+    ]
+
+
+def run(
+    jobs: Sequence[Job], data: Path, n_jobs: int, progress: Callable[[float, float], None]
+) -> None:
+    """Do what is not done yet of these jobs, each on one thread, `n_jobs` at a time.
+
+    `progress` is told the work done and the work in all, now and then.
+
+    Raises
+    ------
+    InputError
+        If data or a record cannot be read. Finished networks stay.
+    MissingExtraError
+        If joblib is not installed.
+    """
+    pending = [job for job in jobs if not is_done(job)]
+    joblib = import_extra("joblib", "paper")
+    with _told(jobs, progress):
+        if not pending:
+            return
+        parallel = joblib.Parallel(
+            n_jobs=min(n_jobs, len(pending)), return_as="generator_unordered"
+        )
+        for _ in parallel(joblib.delayed(do)(job, data) for job in pending):
+            pass
+
+
+@contextmanager
+def _told(jobs: Sequence[Job], progress: Callable[[float, float], None]) -> Iterator[None]:
+    """Tell how far the jobs are, from the files that workers write, until the end."""
+    total = sum(job.cost() for job in jobs)
+    stopped = threading.Event()
+
+    def tell() -> None:
+        progress(sum(job.done() for job in jobs), total)
+
+    def watch() -> None:
+        while not stopped.wait(POLL_SECONDS):
+            tell()
+
+    tell()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        watcher.join()
+        tell()
+
+
+def is_done(job: Job) -> bool:
+    return all(
+        job.record.has(phase) and job.record.has_report(phase, analysis)
+        for phase, analysis in job.measures
+    )
+
+
+def do(job: Job, data: Path) -> None:
+    """Train one network as far as it is not, and measure it as far as it is not."""
+    import torch
+
+    torch.set_num_threads(1)
+    record = job.record
+    recipe = record.recipe
+
+    def on_epoch(phase: str, epoch: int) -> None:
+        write_whole(_progress_file(record), lambda part: part.write_text(f"{phase} {epoch}"))
+
+    if not all(record.has(phase) for phase, _ in job.measures):
+        train(record, _loaded(recipe, data), on_epoch)
+        _progress_file(record).unlink(missing_ok=True)
+    for phase, analysis in job.measures:
+        if record.has_report(phase, analysis):
+            continue
+        model = initialized(recipe, record.seed, channels_of(recipe))
+        if phase != INITIAL:
+            record.load(phase, model)
+        report = measured(model, recipe, analysis, record.seed)
+        record.save_report(phase, analysis, report)
+
+
+def channels_of(recipe: Recipe) -> int:
+    """Of the images that a convolutional network reads."""
+    if recipe.data == "cifar10":
+        return 3
+    return 2 if "stack" in recipe.data else 1
+
+
+def _loaded(recipe: Recipe, folder: Path) -> Data:
+    return _load(recipe.data, folder, recipe.images, not recipe.architecture.is_convolutional)
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, folder: Path, images: int | None, flat: bool) -> Data:
+    """The last data set stays in memory: networks of a row come after each other."""
+    return load(name, folder, images, flat=flat)
+
+
+def n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

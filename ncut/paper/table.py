@@ -1,0 +1,135 @@
+"""run_table(): a table of the paper from data to a CSV file, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ncut.errors import InputError
+from ncut.paper import running
+from ncut.paper.imagenet import measure_files
+from ncut.paper.records import Record, write_whole
+from ncut.paper.results import RowResult, TableResult, run_of
+from ncut.paper.tables import (
+    AS_PUBLISHED,
+    IMAGENET,
+    Options,
+    TrainedRow,
+    check_table,
+    n_runs,
+    rows_of,
+)
+
+NEAR_ZERO = 0.5
+"""Of an n-cut for k = 12. L2-regularized networks below it were trained again by the authors, since
+a few neurons cut off from the rest are no sign of clusterability."""
+
+MOST_TRIES = 3
+"""Networks that are trained for each one that is wanted, at most."""
+
+Progress = Callable[[float, float], None]
+
+
+def run_table(
+    table: str,
+    *,
+    data: str | Path,
+    out: str | Path,
+    runs: int | None = None,
+    options: Options = AS_PUBLISHED,
+    jobs: int | None = None,
+    weights: Mapping[str, str | Path] | None = None,
+    progress: Progress | None = None,
+) -> TableResult:
+    """Train, measure and compare the networks of a table; what is there already is kept.
+
+    Parameters
+    ----------
+    table : str
+        Such as "A.6", "1" or "figure A.1"; see `TITLES`.
+    data : path
+        A folder with the published data sets, each in its own folder (mnist, fashion-mnist,
+        cifar-10-batches-bin) or the one that is needed itself.
+    out : path
+        Gets a record of each network, and the table as `tables/TABLE.csv`, `TABLE-runs.csv` and
+        `TABLE.md`. Can be shared by several tables, and by several calls one after the other.
+    runs : int or None
+        Networks per row; None: as many as the paper.
+    options : Options
+        What differs from the paper: epochs, shuffles, images, procedure, precision.
+    jobs : int or None
+        Networks trained side by side, each on one thread; None: as many as there are cores.
+    weights : mapping from str to path, or None
+        For table A.11 alone: files of its networks, as {"VGG-16": "vgg16.pth"}.
+    progress : callable or None
+        Is told the work done and the work in all, now and then, in any unit.
+
+    Returns
+    -------
+    TableResult
+        Also written to `out`.
+
+    Raises
+    ------
+    InputError
+        If an argument is wrong, data are missing or damaged, or a record cannot be read. What was
+        trained before stays.
+    MissingExtraError
+        If torch or joblib are not installed.
+    """
+    name = check_table(table)
+    home = Path(out)
+    if name == IMAGENET:
+        paths = {network: Path(path) for network, path in (weights or {}).items()}
+        result = measure_files(paths, home, options.shuffles)
+        write_table(result, home)
+        return result
+    rows = rows_of(name, options)
+    wanted = n_runs(rows) if runs is None else runs
+    if wanted < 1:
+        raise InputError(f"runs: must be at least 1, got {runs}")
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs: must be at least 1, got {jobs}")
+    n_jobs = running.n_cores() if jobs is None else jobs
+    n_seeds = dict.fromkeys((row.recipe for row in rows), wanted)
+    while True:
+        planned = running.jobs_for(rows, n_seeds, home)
+        running.run(planned, Path(data), n_jobs, progress or (lambda done, total: None))
+        result = TableResult(
+            name, tuple(_row_result(row, n_seeds[row.recipe], home, wanted) for row in rows)
+        )
+        short = {
+            row.recipe
+            for row, found in zip(rows, result.rows, strict=True)
+            if _is_short(found, wanted) and n_seeds[row.recipe] < MOST_TRIES * wanted
+        }
+        if not short:
+            break
+        n_seeds |= {recipe: n_seeds[recipe] + 1 for recipe in short}
+    write_table(result, home)
+    return result
+
+
+def _is_short(found: RowResult, wanted: int) -> bool:
+    good = [run for run in found.runs if run.ncut >= NEAR_ZERO]
+    return len(good) < wanted and "l2" in found.row.published.regularization
+
+
+def write_table(result: TableResult, out: Path) -> None:
+    """Write a table's three files."""
+    stem = result.table.replace(" ", "-")
+    for ending, text in (
+        (".csv", result.to_csv()),
+        ("-runs.csv", result.runs_to_csv()),
+        (".md", result.to_markdown()),
+    ):
+        path = out / "tables" / f"{stem}{ending}"
+        write_whole(path, lambda part, text=text: part.write_text(text))  # type: ignore[misc]
+
+
+def _row_result(row: TrainedRow, n_seeds: int, out: Path, wanted: int) -> RowResult:
+    runs = [run_of(Record(out, row.recipe, seed), row) for seed in range(n_seeds)]
+    if "l2" in row.published.regularization:
+        # If there is no other after so many tries, near-zero n-cuts are what there is.
+        runs = [run for run in runs if run.ncut >= NEAR_ZERO] or runs
+    return RowResult(row, tuple(runs[:wanted]))
