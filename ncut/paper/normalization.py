@@ -29,8 +29,8 @@ class ThresholdNormalization:
     def apply_(self) -> None:
         for number, (layer, following) in enumerate(itertools.pairwise(self.layers)):
             assert layer.bias is not None
-            norms = (layer.weight * self.masks.masks[number]).norm(dim=1)
-            divisors = torch.hypot(self.masks.thresholds[number] * norms, layer.bias)
+            norms = self.masks.thresholds[number] * layer.weight.norm(dim=1)
+            divisors = torch.hypot(norms, layer.bias)
             divisors /= math.sqrt(2)
             # As there, a neuron whose norm is 0 loses its outgoing weights.
             following.weight.mul_(divisors)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -49,7 +49,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(path: Path, content: object) -> None:
     text = json.dumps(content, indent=1) + "\n"
-    write_whole(path, lambda part: part.write_text(text))
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Record:
         try:
             tensors, _ = read_tensors(self._weights(phase))
             model.load_state_dict(tensors)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise InputError(
                 f"out: {self._weights(phase)} cannot be read ({error}); delete the folder "
                 f"{self.folder} to train this network again"
@@ -93,7 +93,10 @@ class Record:
         """What was measured at the end of a phase; of an untrained network nothing."""
         if phase == INITIAL:
             return {}
-        found: dict[str, Any] = _read_json(self._metrics(phase))
+        path = self._metrics(phase)
+        found = _read_json(path)
+        if not isinstance(found, dict):
+            raise InputError(f"out: {path} holds no settings; delete it to train again")
         return found
 
     def has_report(self, phase: str, analysis: Analysis) -> bool:
@@ -140,7 +143,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             f"out: {path} cannot be read ({error}); delete it to train this network again"

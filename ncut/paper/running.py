@@ -67,7 +67,7 @@ def _analysis_cost(analysis: Analysis) -> float:
 
 def _epochs_done(record: Record, phase: str) -> int:
     try:
-        name, _, epoch = _progress_file(record).read_text().partition(" ")
+        name, _, epoch = _progress_file(record).read_text(encoding="utf-8").partition(" ")
     except OSError:
         return 0
     return int(epoch) if name == phase else 0
@@ -161,7 +161,10 @@ def do(job: Job, data: Path) -> None:
     recipe = record.recipe
 
     def on_epoch(phase: str, epoch: int) -> None:
-        write_whole(_progress_file(record), lambda part: part.write_text(f"{phase} {epoch}"))
+        write_whole(
+            _progress_file(record),
+            lambda part: part.write_text(f"{phase} {epoch}", encoding="utf-8"),
+        )
 
     if not all(record.has(phase) for phase, _ in job.measures):
         train(record, _loaded(recipe, data), on_epoch)

@@ -124,7 +124,7 @@ def write_table(result: TableResult, out: Path) -> None:
         (".md", result.to_markdown()),
     ):
         path = out / "tables" / f"{stem}{ending}"
-        write_whole(path, lambda part, text=text: part.write_text(text))  # type: ignore[misc]
+        write_whole(path, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
 
 
 def _row_result(row: TrainedRow, n_seeds: int, out: Path, wanted: int) -> RowResult:

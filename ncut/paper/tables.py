@@ -152,7 +152,7 @@ AS_PUBLISHED = Options()
 @cache
 def published() -> tuple[Published, ...]:
     """All rows of all tables, as published."""
-    text = resources.files("ncut.paper").joinpath("published.csv").read_text()
+    text = resources.files("ncut.paper").joinpath("published.csv").read_text("utf-8")
     return tuple(_parse(row) for row in csv.DictReader(text.splitlines()))
 
 

@@ -45,8 +45,15 @@ def initialized(recipe: Recipe, seed: int, channels: int = 1) -> nn.Sequential:
     torch.manual_seed(_seed_of(seed, 0, 0))
     model = build(recipe.network, recipe.has_dropout, channels)
     if recipe.regularization == "clusterable-init":
-        # Layers are read from a network without batch norm, which shares the weights.
+        layers = layers_of(model)
+        dense = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        kept = [layer.weight.detach().clone() for layer in dense]
         clusterable_init_(model, TAGS, recipe.architecture.beta, seed=seed)
+        if recipe.follows_authors and recipe.architecture.is_convolutional:
+            # Their code changes convolutions alone where a network has some.
+            with torch.no_grad():
+                for layer, weight in zip(dense, kept, strict=True):
+                    layer.weight.copy_(weight)
     return model
 
 
@@ -68,16 +75,15 @@ def train(record: Record, data: Data, on_epoch: OnEpoch = lambda phase, epoch: N
         if not epochs:
             continue
         if record.has(phase):
-            _check_data(record, phase, checksum)
+            _check_data(record, record.metrics(phase).get("data_checksum"), checksum)
             record.load(phase, model)
             continue
-        metrics = _Phase(record, phase, epochs, model, data).run(on_epoch)
+        metrics = _Phase(record, phase, epochs, model, data, checksum).run(on_epoch)
         record.save(phase, model, metrics | {"data_checksum": checksum})
         record.checkpoint.unlink(missing_ok=True)
 
 
-def _check_data(record: Record, phase: str, checksum: int) -> None:
-    known = record.metrics(phase).get("data_checksum")
+def _check_data(record: Record, known: object, checksum: int) -> None:
     if known != checksum:
         raise InputError(
             f"data: {record.folder} holds a network that was trained on other data; name another "
@@ -103,10 +109,16 @@ class _Phase:
     """The training of a network before pruning, or while it is pruned, with an Adam of its own."""
 
     def __init__(
-        self, record: Record, phase: str, epochs: int, model: nn.Sequential, data: Data
+        self,
+        record: Record,
+        phase: str,
+        epochs: int,
+        model: nn.Sequential,
+        data: Data,
+        checksum: int,
     ) -> None:
         self.record, self.recipe, self.phase, self.epochs = record, record.recipe, phase, epochs
-        self.model, self.data = model, data
+        self.model, self.data, self.checksum = model, data, checksum
         self.weights = [layer.weight for layer in layers_of(model)]
         self.penalties = self.recipe.penalties(len(self.weights))
         self.optimizer = torch.optim.Adam(
@@ -142,6 +154,8 @@ class _Phase:
         totals = _Totals()
         for epoch in range(self._resume(), self.epochs):
             torch.manual_seed(_seed_of(self.record.seed, number, epoch + 1))
+            # Made anew: eigenvectors that it begins with are not in a checkpoint.
+            self.regularizer, self.normalize = self._clusterability()
             start = time.perf_counter()
             totals = self._epoch()
             self.seconds += time.perf_counter() - start
@@ -183,10 +197,10 @@ class _Phase:
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         leaky = self.recipe.procedure == "leaky"
+        self.normalize()
         if self.masks is not None and not leaky:
             self.masks.renew(self.step)
             self.masks.apply()
-        self.normalize()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             outputs = self.model(inputs)
         outputs = outputs.float()
@@ -236,7 +250,12 @@ class _Phase:
         if self.masks is not None:
             tensors |= {f"mask.{i}": mask for i, mask in enumerate(self.masks.masks)}
             tensors["thresholds"] = torch.tensor(self.masks.thresholds, dtype=torch.float64)
-        metadata = {"phase": self.phase, "epoch": str(epoch), "seconds": str(self.seconds)}
+        metadata = {
+            "phase": self.phase,
+            "epoch": str(epoch),
+            "seconds": str(self.seconds),
+            "data_checksum": str(self.checksum),
+        }
         write_tensors(self.record.checkpoint, tensors, metadata)
 
     def _resume(self) -> int:
@@ -250,21 +269,34 @@ class _Phase:
             raise InputError(f"out: {path} cannot be read ({error}); delete it") from error
         if metadata.get("phase") != self.phase:
             return 0
+        _check_data(self.record, int(metadata.get("data_checksum", "-1")), self.checksum)
+        try:
+            self._restore(tensors)
+            self.seconds = float(metadata["seconds"])
+            epoch = int(metadata["epoch"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise InputError(f"out: {path} lacks a part ({error}); delete it") from error
+        self.step = epoch * self.steps_per_epoch
+        return epoch
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        """Put a checkpoint's weights, moments of Adam and masks back."""
         self.model.load_state_dict(_under("model.", tensors))
         adam = self.optimizer.state_dict()
+        parameters = list(self.model.parameters())
         adam["state"] = {
-            number: _under(f"adam.{number}.", tensors)
-            for number in range(len(list(self.model.parameters())))
+            number: _under(f"adam.{number}.", tensors) for number in range(len(parameters))
         }
         self.optimizer.load_state_dict(adam)
+        for parameter in parameters:
+            state = self.optimizer.state[parameter]
+            for name in ("exp_avg", "exp_avg_sq"):
+                # In the parameter's memory format: the fused Adam pairs them as they lie.
+                state[name] = torch.empty_like(parameter).copy_(state[name])
         if self.masks is not None:
             for number, mask in enumerate(self.masks.masks):
                 mask.copy_(tensors[f"mask.{number}"])
             self.masks.thresholds = tensors["thresholds"].tolist()
-        self.seconds = float(metadata["seconds"])
-        epoch = int(metadata["epoch"])
-        self.step = epoch * self.steps_per_epoch
-        return epoch
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
