@@ -12,10 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError, import_extra
+from ncut.extract import read_graph
+from ncut.paper.measure import graph_options
 from ncut.paper.network_figure import draw_network
 from ncut.paper.point_labels import Label, place_labels, touching
-from ncut.paper.records import INITIAL, UNPRUNED
+from ncut.paper.records import INITIAL, UNPRUNED, Record
 from ncut.paper.results import RowResult, TableResult
+from ncut.paper.tables import TrainedRow
+from ncut.paper.training import network_of
 from ncut.report.files import reason
 from ncut.report.plots import CLUSTER_COLORS, FAINT, MUTED, check_format, cluster_colors
 
@@ -208,8 +212,14 @@ def save_table(result: TableResult, out: Path) -> Path:
     MissingExtraError
         If matplotlib is not installed.
     """
-    is_initial = result.table.startswith("figure")
-    figure = draw_initial(result) if is_initial else draw_table(result)
+    if result.table == "figure 1":
+        figure = _network_of(result, out)
+    elif result.table == "figure A.6":
+        figure = draw_nulls(_reports_of(result, out))
+    elif result.table.startswith("figure"):
+        figure = draw_initial(result)
+    else:
+        figure = draw_table(result)
     path = out / "figures" / f"{result.table.replace(' ', '-')}.png"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,6 +230,29 @@ def save_table(result: TableResult, out: Path) -> Path:
 
 
 # --- what all have ------------------------------------------------------------------------------
+
+
+def _network_of(result: TableResult, out: Path) -> Figure:
+    """The first network of a result."""
+    (row, *_), (run, *_) = result.rows, result.rows[0].runs
+    assert isinstance(row.row, TrainedRow)
+    record = Record(out, row.row.recipe, run.seed)
+    report = record.report(row.row.phase, row.row.analysis)
+    graph = read_graph(network_of(record, row.row.phase), **graph_options(record.recipe))
+    return draw_network(report, graph)
+
+
+def _reports_of(result: TableResult, out: Path) -> list[tuple[str, dict[str, Report]]]:
+    """The reports of each row's first network, by network and null model."""
+    panels: dict[str, dict[str, Report]] = {}
+    for each in result.rows:
+        row = each.row
+        assert isinstance(row, TrainedRow)
+        words = (row.recipe.data, row.recipe.regularization)
+        title = ", ".join(WORDS.get(word, word) for word in words)
+        report = Record(out, row.recipe, each.runs[0].seed).report(row.phase, row.analysis)
+        panels.setdefault(title, {})[row.analysis.null] = report
+    return list(panels.items())
 
 
 def _with_runs(result: TableResult) -> list[RowResult]:

@@ -19,7 +19,7 @@ def _cells(table: str) -> tuple[str, ...]:
     epochs = {f"{row.recipe.epochs} + {row.recipe.pruning_epochs}" for row in trained}
     names = {name for row in trained for name in _FILES if name in row.recipe.data}
     files = [_FILES[name] for name in _FILES if name in names]
-    if table.startswith("figure"):
+    if not epochs - {"0 + 0"}:
         files = []
     return (
         table,

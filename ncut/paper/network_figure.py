@@ -162,7 +162,7 @@ def _heaviest(graph: NeuronGraph, max_edges: int) -> tuple[Ints, Floats]:
 
     The weights are relative to the heaviest between the same two layers.
     """
-    edges = sparse.triu(graph.adjacency, k=1, format="coo")
+    edges = sparse.triu(graph.adjacency, k=1).tocoo()
     layer_of = np.repeat(np.arange(len(graph.layers)), [layer.size for layer in graph.layers])
     pair_of = layer_of[edges.row] * len(graph.layers) + layer_of[edges.col]
     order = np.lexsort((-edges.data, pair_of))

@@ -76,6 +76,13 @@ class Recipe:
         return NETWORKS[self.network]
 
     @property
+    def channels(self) -> int:
+        """Of the images that a convolutional network reads."""
+        if self.data == "cifar10":
+            return 3
+        return 2 if "stack" in self.data else 1
+
+    @property
     def has_dropout(self) -> bool:
         return "dropout" in self.regularization
 

@@ -14,9 +14,9 @@ from ncut.errors import import_extra
 from ncut.paper.datasets import Data, load
 from ncut.paper.measure import measured
 from ncut.paper.recipes import Recipe
-from ncut.paper.records import INITIAL, PRUNED, UNPRUNED, Analysis, Record, write_whole
+from ncut.paper.records import PRUNED, UNPRUNED, Analysis, Record, write_whole
 from ncut.paper.tables import TrainedRow
-from ncut.paper.training import initialized, train
+from ncut.paper.training import network_of, train
 
 Measure = tuple[str, Analysis]
 
@@ -172,18 +172,8 @@ def do(job: Job, data: Path) -> None:
     for phase, analysis in job.measures:
         if record.has_report(phase, analysis):
             continue
-        model = initialized(recipe, record.seed, channels_of(recipe))
-        if phase != INITIAL:
-            record.load(phase, model)
-        report = measured(model, recipe, analysis, record.seed)
+        report = measured(network_of(record, phase), recipe, analysis, record.seed)
         record.save_report(phase, analysis, report)
-
-
-def channels_of(recipe: Recipe) -> int:
-    """Of the images that a convolutional network reads."""
-    if recipe.data == "cifar10":
-        return 3
-    return 2 if "stack" in recipe.data else 1
 
 
 def _loaded(recipe: Recipe, folder: Path) -> Data:

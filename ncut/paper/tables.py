@@ -42,10 +42,15 @@ TITLES = {
     "figure A.1": "MLPs at initialization",
     "figure A.2": "Small CNNs at initialization",
     "figure A.3": "VGGs at initialization",
+    "figure A.6": "Pruned MLPs against shuffles that keep their topology, and against others",
+    "figure 1": "A pruned MLP, drawn in its clusters",
 }
 
 IMAGENET = "A.11"
 """The table of networks that are read from files, not trained."""
+
+NULLS = ("layer", "layer-nonzero")
+"""The null models that a row's variant may name; the paper's usual one first."""
 
 EPOCHS = {"kilo-epoch": (1000, 20), "memorization": (100, 100), "initialization": (0, 0)}
 """Where they are not the network's usual ones."""
@@ -216,7 +221,8 @@ def _row(row: Published, options: Options) -> TrainedRow:
         return TrainedRow(row, INITIAL, Analysis(row.k, 0), recipe)
     phase = PRUNED if row.pruned == "yes" else UNPRUNED
     shuffles = options.shuffles or row.shuffles or SHUFFLES
-    return TrainedRow(row, phase, Analysis(row.k, shuffles), recipe)
+    null = row.variant if row.variant in NULLS else NULLS[0]
+    return TrainedRow(row, phase, Analysis(row.k, shuffles, null), recipe)
 
 
 def _data(row: Published) -> str:

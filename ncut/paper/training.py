@@ -23,7 +23,15 @@ from ncut.paper.networks import build, layers_of
 from ncut.paper.normalization import ThresholdNormalization
 from ncut.paper.pruning import Masks
 from ncut.paper.recipes import EIGENVALUES, TAGS, Recipe
-from ncut.paper.records import PHASES, PRUNED, UNPRUNED, Record, read_tensors, write_tensors
+from ncut.paper.records import (
+    INITIAL,
+    PHASES,
+    PRUNED,
+    UNPRUNED,
+    Record,
+    read_tensors,
+    write_tensors,
+)
 from ncut.training.initialize import clusterable_init_
 from ncut.training.normalize import Normalization
 from ncut.training.regularizers import EigenvalueRegularizer
@@ -55,6 +63,14 @@ def initialized(recipe: Recipe, seed: int, channels: int = 1) -> nn.Sequential:
                 for layer, weight in zip(dense, kept, strict=True):
                     layer.weight.copy_(weight)
     return model
+
+
+def network_of(record: Record, phase: str) -> nn.Sequential:
+    """A network as it is at the end of a phase that it has been trained through."""
+    model = initialized(record.recipe, record.seed, record.recipe.channels)
+    if phase != INITIAL:
+        record.load(phase, model)
+    return model.eval()
 
 
 def train(record: Record, data: Data, on_epoch: OnEpoch = lambda phase, epoch: None) -> None:

@@ -133,6 +133,20 @@ def test_killed_in_the_middle_and_resumed(data: Path, tmp_path: Path) -> None:
     assert not list(killed.rglob("*.part"))
 
 
+def test_figures_of_single_networks_are_drawn_from_their_records(
+    data: Path, tmp_path: Path
+) -> None:
+    options = (*ARGUMENTS, "--data", data, "--out", tmp_path, "--jobs", 1)
+    assert invoke("run", "figure 1", "fig A.6", *options).startswith("0: ### Figure 1: A pruned")
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        "figure-1.png", "figure-A.6.png"
+    }  # fmt: skip
+    reports = {path.name for path in tmp_path.glob("networks/*/run-0/*-k12-*.json")}
+    assert reports == {
+        "pruned-k12-layer-none-2.json", "pruned-k12-layer-nonzero-none-2.json"
+    }  # fmt: skip
+
+
 def test_command_prints_the_table_and_writes_its_files(data: Path, tmp_path: Path) -> None:
     output = invoke("run", "A.6", *ARGUMENTS, "--data", data, "--out", tmp_path, "--jobs", 1)
     assert output.startswith("0: ### Table A.6: MLPs on Fashion-MNIST")
