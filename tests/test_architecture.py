@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("extract", "report", "nulls", "spectral", "graphs", "kernels", "presets"),
         *("types", "axes", "errors", "randomness", "threads"),
     },
-    "paper": {"training", "analysis", "report", "graphs", "errors"},
+    "paper": {"training", "analysis", "extract", "report", "graphs", "errors"},
     "training": {"analysis", "extract", "report", "graphs", "kernels", "errors"},
     "verdicts": {"analysis", "extract", "report", "nulls", "graphs", "types", "axes", "errors"},
     "profiles": {

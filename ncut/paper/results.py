@@ -278,6 +278,8 @@ def _markdown_rows(row: RowResult) -> list[str]:
     published = row.row.published
     for summary, whose in ((row.ours, "ours"), (row.published, "published")):
         is_ours = whose == "ours"
+        if not is_ours and published.ncut is None and published.low is None:
+            continue
         cut = _spread(summary.ncut, summary.ncut_std)
         if not is_ours and published.low is not None:
             cut = f"{published.low:g} to {published.high:g}"
