@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from regularized_training import accuracy, build, load, train
+from regularized_training import build, load, train
 from torch import nn
 
 import ncut
+from ncut.paper.training import evaluate
 from ncut.training.partitions import PartitionRegularizer, SoftCutRegularizer
 
 K = 12
@@ -60,10 +61,10 @@ def main() -> None:
         penalty = make(model)
         train(model, data, penalty, [], epochs=arguments.epochs, batch=128, generator=generator)
         report = ncut.analyze(model, k=K, shuffles=10)
-        test = (data.test_images, data.test_labels)
+        test = (data.test_inputs, data.test_targets)
         print(f"{title}: n-cut {report.ncut:.2f}, shuffled {report.shuffled_mean:.2f}")
-        print(f"  test accuracy {accuracy(model, *test):.3f}, without weights between clusters "
-              f"{accuracy(without_links(model, report), *test):.3f}")  # fmt: skip
+        print(f"  test accuracy {evaluate(model, *test)[1]:.3f}, without weights between clusters "
+              f"{evaluate(without_links(model, report), *test)[1]:.3f}")  # fmt: skip
         for layer in report.graph.layers:
             labels = report.labels[layer.slice]
             counts = np.bincount(labels[labels >= 0], minlength=K)
