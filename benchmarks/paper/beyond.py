@@ -28,9 +28,19 @@ from ncut.paper.tables import TrainedRow, rows_of
 from ncut.paper.training import network_of
 
 TABLES = ("A.5", "A.6", "A.7", "A.13", "A.16", "A.18", "A.19", "A.20", "A.21")
-STATISTICS = ("ncut", "refined_ncut", "lower_bound")
-CONVENTIONS = ("none", "l2", "l1", "balanced")
-NULLS = ("layer", "layer-nonzero", "strength")
+COMBINATIONS = {
+    "as the paper": ("spectral_ncut", "none", "layer"),
+    "l2": ("spectral_ncut", "l2", "layer"),
+    "balanced": ("spectral_ncut", "balanced", "layer"),
+    "layer-nonzero": ("spectral_ncut", "none", "layer-nonzero"),
+    "strength": ("spectral_ncut", "none", "strength"),
+    "refined n-cut": ("refined_ncut", "none", "layer"),
+    "lower bound": ("lower_bound", "none", "layer"),
+    "lower bound, l2": ("lower_bound", "l2", "layer"),
+    "lower bound, balanced": ("lower_bound", "balanced", "layer"),
+}
+"""Statistic, convention of scale and null model of the summary's columns."""
+
 COLUMNS = ("table", "row", "data", "regularization", "phase", "seed", "statistic", "normalize",
            "null", "value", "mean", "z_score", "p_value")  # fmt: skip
 
@@ -129,13 +139,12 @@ def append(path: Path, lines: Sequence[Line]) -> None:
 
 def summary(lines: Sequence[Line]) -> str:
     """A table in Markdown: for each conclusion, the numbers behind it in each combination."""
-    combinations = [("ncut", scale, "layer") for scale in CONVENTIONS]
-    combinations += [("ncut", "none", null) for null in NULLS[1:]]
-    combinations += [(name, "none", "layer") for name in STATISTICS[1:]]
-    heads = [" / ".join(part for part in combination) for combination in combinations]
-    rows = ["| Conclusion | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 1)]
+    rows = [
+        "| Conclusion | " + " | ".join(COMBINATIONS) + " |",
+        "|" + "---|" * (len(COMBINATIONS) + 1),
+    ]
     for claim in CLAIMS:
-        shown = [_shown(claim, lines, *combination) for combination in combinations]
+        shown = [_shown(claim, lines, *combination) for combination in COMBINATIONS.values()]
         rows.append(f"| {claim.text} | " + " | ".join(shown) + " |")
     return "\n".join(rows)
 
