@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ncut.analysis import AnalysisInterrupted, analyze
     from ncut.errors import InputError, MissingExtraError, ModelError, NcutError
+    from ncut.estimator import NormalizedCutClustering as NormalizedCutClustering
     from ncut.extract import read_graph as graph
     from ncut.extract.registry import register_operation
     from ncut.graphs import NeuronGraph
@@ -38,6 +39,9 @@ _TRAINING = {
     "laplacian_eigenvalues": "training.eigenvalues",
     "normalize_": "training.normalize",
 }
+
+# Loads scikit-learn, so that `from ncut import *` leaves it out.
+_ESTIMATOR = "NormalizedCutClustering"
 
 _HOMES = {
     "AnalysisInterrupted": "analysis",
@@ -121,10 +125,15 @@ def __getattr__(name: str) -> Any:
 
         import_extra("torch", "torch")
         return getattr(importlib.import_module(f"ncut.{_TRAINING[name]}"), name)
+    if name == _ESTIMATOR:
+        from ncut.errors import import_extra
+
+        import_extra("sklearn", "sklearn")
+        return getattr(importlib.import_module("ncut.estimator"), name)
     if name in _HOMES:
         return getattr(importlib.import_module(f"ncut.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'ncut' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, _ESTIMATOR])
