@@ -100,7 +100,7 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
                 "first, as with sklearn.metrics.pairwise.rbf_kernel"
             )
         X = validate_data(
-            self, X, accept_sparse=("csr", "csc", "coo"), dtype=(np.float64, np.float32),
+            self, X, accept_sparse="csr", dtype=(np.float64, np.float32),
             ensure_min_samples=2,
         )  # fmt: skip
         if X.shape[0] != X.shape[1]:
