@@ -1,6 +1,6 @@
 """The paper's networks under every statistic, convention of scale and null model.
 
-    ncut paper run A.5 A.6 A.7 A.13 A.18 A.19 A.20 A.21 --runs 2 --data DATA --out RECORDS
+    ncut paper run A.5 A.6 A.7 A.13 A.16 A.18 A.19 A.20 A.21 --runs 1 --data DATA --out RECORDS
     python benchmarks/paper/beyond.py RECORDS results/beyond.csv [--runs 1] [--tables A.5 A.6 ...]
     python benchmarks/paper/beyond.py RECORDS results/beyond.csv --summary
 

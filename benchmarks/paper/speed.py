@@ -2,9 +2,10 @@
 
     python benchmarks/paper/speed.py DATA [--out results/speed.json] [--repeats 3]
 
-DATA holds MNIST's files. Each line: the same network, data, batches and optimizer settings, medians
-of repeats that take turns; one thread, but for the last lines, which train two networks: after each
-other on two threads, and side by side on one thread each. Nothing else should run meanwhile.
+DATA holds MNIST's files. Each line: the same network, data, batches and settings of Adam (fused in
+ours, torch's default in the loop), medians of repeats that take turns; one thread, but for the last
+lines, which train two networks: after each other on two threads, and side by side on one thread
+each. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
