@@ -92,7 +92,8 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
         Raises
         ------
         InputError
-            A ValueError: if X or a parameter cannot be used; the message names it.
+            A ValueError: if X or a parameter cannot be used. The message names it, n_clusters as k
+            and n_jobs as threads, which is what `ncut.cluster` calls them.
         """
         if self.affinity != "precomputed":
             raise InputError(
