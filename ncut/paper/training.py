@@ -99,7 +99,7 @@ def train(record: Record, data: Data, on_epoch: OnEpoch = lambda phase, epoch: N
         record.checkpoint.unlink(missing_ok=True)
 
 
-def _check_data(record: Record, known: object, checksum: int) -> None:
+def _check_data(record: Record, known: object, checksum: object) -> None:
     if known != checksum:
         raise InputError(
             f"data: {record.folder} holds a network that was trained on other data; name another "
@@ -285,7 +285,7 @@ class _Phase:
             raise InputError(f"out: {path} cannot be read ({error}); delete it") from error
         if metadata.get("phase") != self.phase:
             return 0
-        _check_data(self.record, int(metadata.get("data_checksum", "-1")), self.checksum)
+        _check_data(self.record, metadata.get("data_checksum"), str(self.checksum))
         try:
             self._restore(tensors)
             self.seconds = float(metadata["seconds"])
