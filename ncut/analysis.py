@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from importlib.metadata import version
+from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.graphs import NeuronGraph
-from ncut.graphs.normalize import check_normalization, normalization_notes
-from ncut.graphs.validate import check_n_clusters
-from ncut.nulls import Interrupted, check_null, check_null_fits, null_notes, over_shuffles
+from ncut.nulls import Interrupted, over_shuffles
 from ncut.nulls.distribution import Progress
-from ncut.nulls.sequential import anytime_p_value, check_sequential, stopping_point
-from ncut.nulls.statistics import compare_all, noise_note, p_value
-from ncut.presets import find_preset
-from ncut.randomness import MAX_GRAPHS, NETWORK, check_seed
-from ncut.report import HEADLINES, Report
-from ncut.spectral.clustering import cluster_connected
-from ncut.spectral.diagnostics import clustering_warnings
-from ncut.spectral.embedding import check_solver
-from ncut.spectral.kmeans import restarts
-from ncut.threads import n_threads, single_threaded_blas
-from ncut.types import Clustering
-
-# To see its noise, k-means is repeated as often as this on the network, and once on as many
-# shuffles; not more than for a fifth of the shuffles, so that it costs little beside them.
-MAX_REPEATS = 10
+from ncut.report import Report
+from ncut.settings import Settings, check_progress, check_settings, needed_options
+from ncut.steps import measure_network, measure_shuffled, prepare, stop_rule, with_shuffles
+from ncut.threads import single_threaded_blas
+from ncut.types import ShuffledNetwork
 
 
 class AnalysisInterrupted(KeyboardInterrupt):
@@ -41,24 +22,6 @@ class AnalysisInterrupted(KeyboardInterrupt):
     def __init__(self, report: Report) -> None:
         super().__init__(f"stopped after {report.n_shuffles} shuffles")
         self.report = report
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The checked arguments of an analysis."""
-
-    k: int
-    n_shuffles: int
-    sequential: str | None
-    level: float
-    null: str
-    normalize: str
-    preset: str
-    refine: bool
-    seed: int
-    n_init: int | Literal["auto"]
-    solver: str
-    threads: int
 
 
 def analyze(
@@ -172,192 +135,30 @@ def analyze(
         raise AnalysisInterrupted(replace(stopped.report, source=model)) from None
 
 
-def check_settings(
-    *,
-    k: int | None = None,
-    shuffles: int | Literal["auto"] | None = None,
-    null: str | None = None,
-    normalize: str | None = None,
-    preset: str = "filan2021",
-    refine: bool = False,
-    seed: int = 0,
-    n_init: int | Literal["auto"] | None = None,
-    solver: str = "auto",
-    threads: int | None = None,
-    max_shuffles: int = 1000,
-    level: float = 0.05,
-    sequential: str = "betting",
-) -> Settings:
-    """The settings of an analysis: the arguments checked, the preset's where there is none."""
-    chosen = find_preset(preset)
-    if shuffles is None:
-        shuffles = chosen.shuffles
-    if shuffles == "auto":
-        check_sequential(sequential, level, max_shuffles)
-    return Settings(
-        k=chosen.k if k is None else k,
-        n_shuffles=max_shuffles if shuffles == "auto" else _check_shuffles(shuffles),
-        sequential=sequential if shuffles == "auto" else None,
-        level=level,
-        null=check_null(chosen.null if null is None else null),
-        normalize=check_normalization(chosen.normalize if normalize is None else normalize),
-        preset=preset,
-        refine=bool(refine),
-        seed=check_seed(seed),
-        n_init=chosen.n_init if n_init is None else n_init,
-        solver=check_solver(solver),
-        threads=n_threads(threads),
-    )
-
-
-def check_progress(progress: object) -> None:
-    """Refuse what cannot be called."""
-    if progress is not None and not callable(progress):
-        raise InputError(f"progress: must be a function of (done, total), got {progress!r}")
-
-
-def needed_options(null: str) -> dict[str, Any]:
-    """Options of `ncut.graph` that a null model needs."""
-    return {"initial": True} if null == "init" else {}
-
-
 def analyze_graph(
     graph: NeuronGraph, settings: Settings, progress: Progress | None = None
 ) -> Report:
     """`analyze` for a graph, arguments checked by the caller."""
-    connected, kept = graph.without_isolated()
-    k = check_n_clusters(settings.k, connected.n_vertices)
-    n_init = restarts(settings.n_init, connected.n_vertices)
-    check_null_fits(connected, settings.null)
-    measured = graph.normalized(settings.normalize)
+    prepared = prepare(graph, settings)
 
-    repeats = min(MAX_REPEATS, settings.n_shuffles // 5)
-
-    def clustered(one: NeuronGraph, number: int, threads: int) -> Clustering:
-        return cluster_connected(
-            one,
-            check_n_clusters(k, one.n_vertices),  # shuffles isolate vertices of sparse layers
-            n_init=n_init,
-            solver=settings.solver,
-            refine=settings.refine,
-            seed=settings.seed,
-            graph_number=number,
-            threads=threads,
-            repeats=repeats if number == NETWORK else int(number <= repeats),
-        )
+    def measure(shuffled: NeuronGraph, graph_number: int, threads: int) -> ShuffledNetwork:
+        return measure_shuffled(prepared, shuffled, graph_number, threads)
 
     with single_threaded_blas():
-        ours = connected if measured is graph else measured.without_isolated()[0]
-        found = clustered(ours, NETWORK, settings.threads)
-        labels = np.full(graph.n_vertices, -1, dtype=np.int32)
-        labels[kept] = found.labels
-        found = replace(found, labels=labels)
-        notes = normalization_notes(graph, settings.normalize)
-        notes += null_notes(connected, settings.null)
-        report = partial(_report, measured, found, settings, notes)
+        network = measure_network(prepared, settings.threads)
         try:
             shuffled = over_shuffles(
-                connected,
+                prepared.connected,
                 settings.n_shuffles,
-                clustered,
+                measure,
                 null=settings.null,
                 normalize=settings.normalize,
                 seed=settings.seed,
                 threads=settings.threads,
                 progress=progress,
-                stop=_stop(found, settings),
+                stop=stop_rule(network, settings),
             )
         except Interrupted as interrupted:
-            raise AnalysisInterrupted(report(interrupted.finished)) from None
-    return report(shuffled)
-
-
-def _check_shuffles(shuffles: object) -> int:
-    whole = isinstance(shuffles, int | np.integer) and not isinstance(shuffles, bool)
-    if not whole or not 0 <= shuffles < MAX_GRAPHS - 1:  # type: ignore[operator]
-        raise InputError(
-            f"shuffles: must be a whole number of at least 0, or 'auto', got {shuffles!r}"
-        )
-    return int(shuffles)  # type: ignore[call-overload, no-any-return]
-
-
-def _as_clusterable(found: Clustering, shuffled: Sequence[Clustering]) -> NDArray[np.bool_]:
-    return np.array([one.ncut <= found.ncut for one in shuffled], dtype=np.bool_)
-
-
-def _stop(found: Clustering, settings: Settings) -> Callable[[Sequence[Clustering]], bool] | None:
-    """Whether the shuffles so far are enough; None if their number is given."""
-    rule = settings.sequential
-    if rule is None:
-        return None
-
-    def stop(shuffled: Sequence[Clustering]) -> bool:
-        return (
-            stopping_point(
-                _as_clusterable(found, shuffled), rule, settings.level, settings.n_shuffles
-            )
-            is not None
-        )
-
-    return stop
-
-
-def _report(
-    graph: NeuronGraph,
-    found: Clustering,
-    settings: Settings,
-    notes: list[str],
-    shuffled: list[Clustering],
-) -> Report:
-    warnings = [*notes, *clustering_warnings(graph, found)]
-    headline = HEADLINES[settings.refine]
-    p, outcome, ended = p_value, None, ""
-    if settings.sequential is not None:
-        ended = f"{settings.sequential} was interrupted after {len(shuffled)} shuffles"
-    if settings.sequential is not None and shuffled:
-        p = partial(anytime_p_value, level=settings.level)
-        outcome = stopping_point(
-            _as_clusterable(found, shuffled),
-            settings.sequential,
-            settings.level,
-            settings.n_shuffles,
-        )
-    statistics = compare_all(found, shuffled, p)
-    again = np.array([one.repeated_ncuts[0] for one in shuffled if one.repeated_ncuts.size])
-    noise = noise_note(statistics[headline], again)
-    if noise:
-        warnings.append(noise)
-    if outcome is not None:
-        statistics[headline] = replace(statistics[headline], p_value=outcome.p_value)
-        ended = str(outcome)
-    elif len(shuffled) < settings.n_shuffles:
-        warnings.append(f"stopped after {len(shuffled)} of {settings.n_shuffles} shuffles")
-    stuck = sum(not clustering.converged for clustering in shuffled)
-    if stuck:
-        warnings.append(f"the eigensolver did not converge on {stuck} of the shuffles")
-    return Report(
-        model=graph.name,
-        k=found.k,
-        labels=found.labels,
-        eigenvalues=found.eigenvalues,
-        statistics=statistics,
-        repeated_ncuts=found.repeated_ncuts,
-        shuffled_repeats=again,
-        null=settings.null,
-        normalize=settings.normalize,
-        preset=settings.preset,
-        sequential=ended,
-        seed=settings.seed,
-        n_init=found.n_init,
-        refine=settings.refine,
-        solver=found.solver,
-        residual=found.residual,
-        layers=graph.layers,
-        degrees=graph.degrees,
-        n_edges=graph.n_edges,
-        left_out=graph.left_out,
-        warnings=tuple(warnings),
-        version=version("ncut"),
-        sums=graph.sums,
-        graph=graph,
-    )
+            so_far = with_shuffles(network, interrupted.finished, settings)
+            raise AnalysisInterrupted(so_far) from None
+    return with_shuffles(network, shuffled, settings)

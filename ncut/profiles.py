@@ -11,16 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.analysis import Settings, check_progress, check_settings, needed_options
 from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.graphs import NeuronGraph
 from ncut.graphs.normalize import normalization_notes
 from ncut.graphs.validate import check_n_clusters
-from ncut.nulls import check_null_fits, compare, compare_all, null_notes, over_shuffles
+from ncut.nulls import (
+    check_null_fits,
+    compare,
+    compare_all,
+    null_notes,
+    over_shuffles,
+    statistics_of,
+)
 from ncut.nulls.distribution import Interrupted, Progress
 from ncut.randomness import MAX_GRAPHS, NETWORK
 from ncut.report import Profile
+from ncut.settings import Settings, check_progress, check_settings, needed_options
 from ncut.spectral.agreement import adjusted_rand_index
 from ncut.spectral.clustering import cluster_embedded
 from ncut.spectral.embedding import Embedding, embed
@@ -234,7 +241,9 @@ def _sweep(
 
 def _statistics(found: _Sweep, shuffled: Sequence[_Sweep]) -> tuple[dict[str, Any], ...]:
     return tuple(
-        compare_all(one, [sweep.clusterings[at] for sweep in shuffled])
+        compare_all(
+            statistics_of(one), [statistics_of(sweep.clusterings[at]) for sweep in shuffled]
+        )
         for at, one in enumerate(found.clusterings)
     )
 

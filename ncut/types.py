@@ -183,6 +183,25 @@ class Clustering:
     repeated_labels: tuple[NDArray[np.int32], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ShuffledNetwork:
+    """What is kept of the clustering of a shuffled network.
+
+    Attributes
+    ----------
+    statistics : dict of str to float
+        By their names in `ncut.axes.STATISTICS`, as far as the graph has them.
+    repeated_ncut : float or None
+        The n-cut with k-means repeated on the same embedding, where that was asked for.
+    converged : bool
+        Whether the eigensolver reached its tolerance.
+    """
+
+    statistics: dict[str, float]
+    repeated_ncut: float | None
+    converged: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
     """A statistic of a network against the same of its shuffles.

@@ -7,12 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from ncut.analysis import (
-    AnalysisInterrupted,
-    analyze_graph,
-    check_progress,
-    check_settings,
-)
+from ncut.analysis import AnalysisInterrupted, analyze_graph
 from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.graphs import NeuronGraph
@@ -26,6 +21,7 @@ from ncut.nulls import check_null, uses_weights_twice
 from ncut.nulls.distribution import Progress
 from ncut.nulls.sequential import check_level
 from ncut.report import Report, Verdict
+from ncut.settings import check_progress, check_settings
 from ncut.types import Block
 
 

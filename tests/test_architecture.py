@@ -37,15 +37,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"functional", "nulls", "types", "axes", "errors"},
     "estimate": {"nulls", "spectral", "graphs", "kernels", "types", "axes", "threads"},
     "presets": {"errors"},
+    "settings": {"nulls", "spectral", "graphs", "presets", "errors", "randomness", "threads"},
+    "steps": {"settings", "report", "nulls", "spectral", "graphs", "types", "randomness"},
     "analysis": {
-        *("extract", "report", "nulls", "spectral", "graphs", "kernels", "presets"),
-        *("types", "axes", "errors", "randomness", "threads"),
+        *("settings", "steps", "extract", "report", "nulls", "graphs", "threads", "types"),
+    },
+    "scans": {
+        *("analysis", "settings", "steps", "extract", "report", "graphs", "threads"),
+        *("types", "axes", "errors"),
     },
     "paper": {"training", "analysis", "extract", "report", "graphs", "errors"},
-    "training": {"analysis", "extract", "report", "graphs", "kernels", "errors"},
-    "verdicts": {"analysis", "extract", "report", "nulls", "graphs", "types", "axes", "errors"},
+    "training": {"analysis", "settings", "extract", "report", "graphs", "kernels", "errors"},
+    "verdicts": {
+        *("analysis", "settings", "extract", "report", "nulls", "graphs"),
+        *("types", "axes", "errors"),
+    },
     "profiles": {
-        *("analysis", "extract", "report", "nulls", "spectral", "graphs"),
+        *("settings", "extract", "report", "nulls", "spectral", "graphs"),
         *("types", "errors", "randomness", "threads"),
     },
 }

@@ -7,9 +7,10 @@ from ncut.nulls.models import (
     check_null_fits,
     null_notes,
     shuffle,
+    shuffle_connected,
     uses_weights_twice,
 )
-from ncut.nulls.statistics import compare, compare_all
+from ncut.nulls.statistics import compare, compare_all, statistics_of
 
 __all__ = [
     "NULL_MODELS",
@@ -21,5 +22,7 @@ __all__ = [
     "null_notes",
     "over_shuffles",
     "shuffle",
+    "shuffle_connected",
+    "statistics_of",
     "uses_weights_twice",
 ]

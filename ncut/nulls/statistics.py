@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,17 +47,25 @@ def compare(
     )
 
 
+def statistics_of(clustering: Clustering) -> dict[str, float]:
+    """Every statistic that a clustering has, by its name."""
+    values = {name: getattr(clustering, name) for name in STATISTICS}
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
 def compare_all(
-    network: Clustering, shuffles: Sequence[Clustering], p: PValue = p_value
+    network: Mapping[str, float], shuffles: Sequence[Mapping[str, float]], p: PValue = p_value
 ) -> dict[str, Comparison]:
-    """Every statistic that the network has, by its name, against those of the shuffles."""
-    compared = {}
-    for name, statistic in STATISTICS.items():
-        value = getattr(network, name)
-        if value is not None:
-            shuffled = np.array([getattr(one, name) for one in shuffles], dtype=np.float64)
-            compared[name] = compare(value, shuffled, low=statistic.low_is_clusterable, p=p)
-    return compared
+    """Every statistic of the network, by its name, against those of the shuffles."""
+    return {
+        name: compare(
+            value,
+            np.array([one[name] for one in shuffles], dtype=np.float64),
+            low=STATISTICS[name].low_is_clusterable,
+            p=p,
+        )
+        for name, value in network.items()
+    }
 
 
 def repeat_std(ncuts: NDArray[np.float64], again: NDArray[np.float64]) -> float | None:

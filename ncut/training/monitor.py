@@ -12,10 +12,11 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from ncut.analysis import analyze, check_settings
+from ncut.analysis import analyze
 from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.report import Report
+from ncut.settings import check_settings
 
 DEFAULT_EIGENVALUES = (2, 3, 4)
 """Those that the paper's regularizer lowers."""

@@ -1,0 +1,93 @@
+"""The arguments of an analysis, checked and with the preset's where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ncut.errors import InputError
+from ncut.graphs.normalize import check_normalization
+from ncut.nulls import check_null
+from ncut.nulls.sequential import check_sequential
+from ncut.presets import find_preset
+from ncut.randomness import MAX_GRAPHS, check_seed
+from ncut.spectral.embedding import check_solver
+from ncut.threads import n_threads
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The checked arguments of an analysis."""
+
+    k: int
+    n_shuffles: int
+    sequential: str | None
+    level: float
+    null: str
+    normalize: str
+    preset: str
+    refine: bool
+    seed: int
+    n_init: int | Literal["auto"]
+    solver: str
+    threads: int
+
+
+def check_settings(
+    *,
+    k: int | None = None,
+    shuffles: int | Literal["auto"] | None = None,
+    null: str | None = None,
+    normalize: str | None = None,
+    preset: str = "filan2021",
+    refine: bool = False,
+    seed: int = 0,
+    n_init: int | Literal["auto"] | None = None,
+    solver: str = "auto",
+    threads: int | None = None,
+    max_shuffles: int = 1000,
+    level: float = 0.05,
+    sequential: str = "betting",
+) -> Settings:
+    """The settings of an analysis: the arguments checked, the preset's where there is none."""
+    chosen = find_preset(preset)
+    if shuffles is None:
+        shuffles = chosen.shuffles
+    if shuffles == "auto":
+        check_sequential(sequential, level, max_shuffles)
+    return Settings(
+        k=chosen.k if k is None else k,
+        n_shuffles=max_shuffles if shuffles == "auto" else _check_shuffles(shuffles),
+        sequential=sequential if shuffles == "auto" else None,
+        level=level,
+        null=check_null(chosen.null if null is None else null),
+        normalize=check_normalization(chosen.normalize if normalize is None else normalize),
+        preset=preset,
+        refine=bool(refine),
+        seed=check_seed(seed),
+        n_init=chosen.n_init if n_init is None else n_init,
+        solver=check_solver(solver),
+        threads=n_threads(threads),
+    )
+
+
+def check_progress(progress: object) -> None:
+    """Refuse what cannot be called."""
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress: must be a function of (done, total), got {progress!r}")
+
+
+def needed_options(null: str) -> dict[str, Any]:
+    """Options of `ncut.graph` that a null model needs."""
+    return {"initial": True} if null == "init" else {}
+
+
+def _check_shuffles(shuffles: object) -> int:
+    whole = isinstance(shuffles, int | np.integer) and not isinstance(shuffles, bool)
+    if not whole or not 0 <= shuffles < MAX_GRAPHS - 1:  # type: ignore[operator]
+        raise InputError(
+            f"shuffles: must be a whole number of at least 0, or 'auto', got {shuffles!r}"
+        )
+    return int(shuffles)  # type: ignore[call-overload, no-any-return]
