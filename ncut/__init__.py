@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ncut.nulls.multiple import adjusted_p_values
     from ncut.profiles import ProfileInterrupted, profile
     from ncut.report import Profile, Report, Verdict
+    from ncut.scans import Scan, scan
     from ncut.spectral import cluster, normalized_cut, partition_measures
     from ncut.training.eigenvalues import laplacian_eigenvalues
     from ncut.training.initialize import clusterable_init_
@@ -58,6 +59,8 @@ _HOMES = {
     "Profile": "report",
     "Report": "report",
     "Verdict": "report",
+    "Scan": "scans",
+    "scan": "scans",
     "cluster": "spectral",
     "normalized_cut": "spectral",
     "partition_measures": "spectral",
@@ -88,6 +91,7 @@ __all__ = [
     "Profile",
     "ProfileInterrupted",
     "Report",
+    "Scan",
     "Verdict",
     "VerdictInterrupted",
     "adjusted_p_values",
@@ -98,6 +102,7 @@ __all__ = [
     "partition_measures",
     "profile",
     "register_operation",
+    "scan",
     "shuffle",
     "verdict",
 ]

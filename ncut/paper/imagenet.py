@@ -9,10 +9,11 @@ from typing import Any
 
 import ncut.analysis
 from ncut.errors import InputError
-from ncut.paper.records import Analysis, load_report, write_whole
+from ncut.paper.records import Analysis, load_report
 from ncut.paper.results import RowResult, TableResult, run_from
 from ncut.paper.tables import IMAGENET, Published, Row, published
 from ncut.report import Report
+from ncut.report.files import write_whole
 
 ARCHITECTURES = {
     "VGG-16": "vgg16",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from ncut.errors import InputError
 from ncut.paper.recipes import Recipe
 from ncut.report import Report
+from ncut.report.files import write_whole
 
 INITIAL, UNPRUNED, PRUNED = PHASES = ("initial", "unpruned", "pruned")
 
@@ -34,17 +33,6 @@ class Analysis:
     @property
     def name(self) -> str:
         return f"k{self.k}-{self.null}-{self.normalize}-{self.shuffles}"
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name, then give it its own: killed in between, nothing is lost."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -14,9 +14,10 @@ from ncut.errors import import_extra
 from ncut.paper.datasets import Data, load
 from ncut.paper.measure import measured
 from ncut.paper.recipes import Recipe
-from ncut.paper.records import PRUNED, UNPRUNED, Analysis, Record, write_whole
+from ncut.paper.records import PRUNED, UNPRUNED, Analysis, Record
 from ncut.paper.tables import TrainedRow
 from ncut.paper.training import network_of, train
+from ncut.report.files import write_whole
 
 Measure = tuple[str, Analysis]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ncut.errors import InputError
 from ncut.paper import running
 from ncut.paper.imagenet import measure_files
-from ncut.paper.records import Record, write_whole
+from ncut.paper.records import Record
 from ncut.paper.results import RowResult, TableResult, run_of
 from ncut.paper.tables import (
     AS_PUBLISHED,
@@ -19,6 +19,7 @@ from ncut.paper.tables import (
     n_runs,
     rows_of,
 )
+from ncut.report.files import write_whole
 
 NEAR_ZERO = 0.5
 """Of an n-cut for k = 12. L2-regularized networks below it were trained again by the authors, since

@@ -1,0 +1,122 @@
+"""Where tasks run: joblib's backends, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from ncut.errors import InputError, import_extra
+from ncut.scans.tasks import Outcome, Task, measure
+
+BACKENDS = ("loky", "threading", "dask", "ray")
+
+AHEAD = 2
+"""Tasks that are handed out for each worker: one that it works on, and one that waits."""
+
+SLICES = 8
+"""Tasks for each worker between two looks at the results, where a backend gives them in lists."""
+
+
+class WorkerDiedError(Exception):
+    """A process of this machine ended in the middle of a task, such as for lack of memory."""
+
+
+def check_backend(backend: str, scheduler: str | None) -> None:
+    """Refuse an unknown backend, and an address for one that has none."""
+    if backend not in BACKENDS:
+        raise InputError(f"backend: must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "dask" and not scheduler:
+        raise InputError("scheduler: backend='dask' needs the address of its scheduler")
+    if scheduler and backend not in ("dask", "ray"):
+        raise InputError(f"scheduler: has no effect with backend={backend!r}; leave it out")
+
+
+class Workers:
+    """Runs tasks on a backend and gives what comes of them, as they finish."""
+
+    def __init__(self, backend: str, n_jobs: int) -> None:
+        self.backend = backend
+        self.n_jobs = n_jobs
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        """The outcomes; `tasks` is read while earlier ones run, a few ahead of them.
+
+        Raises
+        ------
+        WorkerDiedError
+            If a process ended; what it and the others were doing is lost.
+        """
+        joblib = import_extra("joblib", "scan")
+        calls = (joblib.delayed(measure)(task) for task in tasks)
+        options = {"n_jobs": self.n_jobs, "batch_size": 1, "pre_dispatch": f"{AHEAD} * n_jobs"}
+        if self.backend != "ray":
+            parallel = joblib.Parallel(**options, return_as="generator_unordered")
+            yield from _without_dead(parallel(calls))
+            return
+        parallel = joblib.Parallel(**options)
+        while part := [*itertools.islice(calls, SLICES * parallel._effective_n_jobs())]:
+            yield from parallel(part)
+
+
+def _without_dead(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    from concurrent.futures.process import BrokenProcessPool
+
+    try:
+        with warnings.catch_warnings():
+            # Of tasks that were under way when Ctrl-C ended the scan.
+            warnings.filterwarnings("ignore", r"\d+ tasks", UserWarning)
+            yield from outcomes
+    except BrokenProcessPool as error:
+        raise WorkerDiedError(str(error).splitlines()[0]) from error
+
+
+@contextmanager
+def workers(backend: str, n_jobs: int, scheduler: str | None) -> Iterator[Workers]:
+    """Connect to a backend while the context lasts.
+
+    Raises
+    ------
+    InputError
+        If the scheduler does not answer.
+    MissingExtraError
+        If the backend's package is not installed.
+    """
+    joblib = import_extra("joblib", "scan")
+    with ExitStack() as stack:
+        options: dict[str, Any] = {}
+        if backend == "dask":
+            options["client"] = stack.enter_context(_dask_client(str(scheduler)))
+            n_jobs = -1  # as many as the cluster has
+        if backend == "ray":
+            stack.enter_context(_ray(scheduler))
+            n_jobs = -1
+        stack.enter_context(joblib.parallel_config(backend=backend, **options))
+        yield Workers(backend, n_jobs)
+
+
+@contextmanager
+def _dask_client(address: str) -> Iterator[Any]:
+    distributed = import_extra("distributed", "dask")
+    try:
+        client = distributed.Client(address, timeout=20, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"scheduler: {address} does not answer: {error}") from error
+    with client:
+        yield client
+
+
+@contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    ray = import_extra("ray", "ray")
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    except (ConnectionError, ValueError) as error:
+        raise InputError(f"scheduler: {address} does not answer: {error}") from error
+    import_extra("ray.util.joblib", "ray").register_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()

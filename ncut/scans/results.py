@@ -1,0 +1,128 @@
+"""Scan: what a scan found, read back from its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ncut.errors import InputError, import_extra
+from ncut.report import Report
+from ncut.scans.rows import DONE, FAILED, schema
+from ncut.scans.sources import source_of
+from ncut.scans.store import read_settings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+
+class Scan:
+    """The results of a scan, finished or under way.
+
+    The rows are a Parquet dataset that other programs read as well: `FOLDER/models/*.parquet`.
+
+    Parameters
+    ----------
+    folder : str or Path
+        What `ncut.scan` wrote.
+
+    Attributes
+    ----------
+    folder : Path
+    settings : dict
+        The arguments that all models were measured with.
+
+    Raises
+    ------
+    InputError
+        If the folder is not that of a scan.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.settings: dict[str, Any] = read_settings(self.folder)
+
+    def to_frame(self) -> DataFrame:
+        """A row for each model, in the order of groups (folders), steps and paths.
+
+        Columns: `key`, `path`, `group`, `step` (the last number in the name), `model`; `status`
+        ("done" or "failed"), `error`, `error_type`; `ncut`, `z_score`, `p_value`, the shuffles'
+        mean, standard deviation, number and n-cuts; each statistic of `ncut.axes.STATISTICS`
+        with `_z` and `_p`; the settings; sizes of the graph; `seconds` (of all tasks together),
+        `measured` (when), `modified` (the model's files), `version`. What a failed model does not
+        have is missing.
+
+        Raises
+        ------
+        MissingExtraError
+            If pyarrow or pandas is not installed.
+        """
+        import_extra("pandas", "scan")
+        dataset = import_extra("pyarrow.dataset", "scan")
+        files = sorted((self.folder / "models").glob("[!.]*.parquet"))
+        if files:
+            table = dataset.dataset(files, schema=schema()).to_table()
+        else:
+            table = schema().empty_table()
+        order = [("group", "ascending"), ("step", "ascending"), ("path", "ascending")]
+        frame: DataFrame = table.sort_by(order).to_pandas()
+        return frame
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The errors of models that could not be measured, by their paths."""
+        frame = self.to_frame()
+        bad = frame[frame["status"] == FAILED]
+        return dict(zip(bad["path"], bad["error"], strict=True))
+
+    def report(self, model: str | Path) -> Report:
+        """The report of a model, given by its path or its key.
+
+        Raises
+        ------
+        InputError
+            If the scan has no report of it; for a model that failed, its error.
+        """
+        for key in (str(model), source_of(model).key):
+            path = self.folder / "reports" / f"{key}.json"
+            if path.is_file():
+                return Report.from_json(path)
+        frame = self.to_frame()
+        rows = frame[(frame["key"] == source_of(model).key) & (frame["status"] == FAILED)]
+        why = f"it failed: {rows['error'].iloc[0]}" if len(rows) else "it is not in the scan"
+        raise InputError(f"model: {model}: no report: {why}")
+
+    def plot(self, statistic: str = "ncut", ax: Axes | None = None) -> Axes:
+        """The course of a number over the checkpoints, a line for each group.
+
+        Parameters
+        ----------
+        statistic : str, default "ncut"
+            A column of `to_frame`, such as "z_score" or "refined_ncut_z". For "ncut" the mean of
+            the shuffles is drawn too, with a band of one standard deviation.
+        ax : matplotlib Axes, optional
+            Where to draw; a new pyplot figure by default.
+        """
+        from ncut.scans.course import draw_course
+
+        return draw_course(self.to_frame(), statistic, ax)
+
+    def to_html(self, path: str | Path) -> None:
+        """Write a page with the course of n-cut and Z, and the table of all models.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be written.
+        MissingExtraError
+            If the extra `plot` is not installed.
+        """
+        from ncut.report.files import write_text
+        from ncut.scans.page import html_page
+
+        write_text(path, html_page(self))
+
+    def __repr__(self) -> str:
+        status = self.to_frame()["status"]
+        done, failed = (int((status == one).sum()) for one in (DONE, FAILED))
+        return f"Scan({str(self.folder)!r}: {done} models measured, {failed} failed)"

@@ -1,0 +1,267 @@
+"""scan(): many models in parallel, going on where an earlier run ended."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ncut.errors import InputError
+from ncut.extract.assemble import check_options
+from ncut.scans.backends import WorkerDiedError, Workers, check_backend, workers
+from ncut.scans.results import Scan
+from ncut.scans.rows import FAILED
+from ncut.scans.schedule import Counts, Model, Schedule
+from ncut.scans.sources import Source, find_sources
+from ncut.scans.store import Store
+from ncut.scans.tasks import forget_graph
+from ncut.settings import Settings, check_settings
+from ncut.threads import n_threads
+
+GRAPH_OPTIONS = ("scope", "norm", "layers", "residual", "unknown", "scratch")
+"""Arguments of `ncut.graph` that mean something for files."""
+
+MEMORY_SHARE = 0.5
+"""How much of the machine's memory the jobs together may take."""
+
+COPIES = 4
+"""What a job holds, in sizes of the model's files: the graph, a shuffle, and room."""
+
+POLL_SECONDS = 2.0
+
+Progress = Callable[[Counts], None]
+
+
+def scan(
+    paths: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    jobs: int | None = None,
+    threads: int | None = None,
+    backend: str = "loky",
+    scheduler: str | None = None,
+    retry_failed: bool = False,
+    watch: bool = False,
+    idle: float | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Scan:
+    """Measure many models; each gets a report and a row in a Parquet dataset.
+
+    Models and shuffles are the tasks. Every shuffle that is finished is kept, so that a scan
+    that is interrupted or killed goes on where it ended when it is called again; a model that is
+    done is not measured again unless its files changed. A model that cannot be measured gets a
+    row with its error.
+
+    Parameters
+    ----------
+    paths : str, Path or sequence of them
+        Model files, folders of models (searched through; a folder with a `config.json` is one
+        model), patterns such as `"runs/**/*.pt"`, and `.txt` files with a path on each line.
+    out : str or Path
+        The folder to write; made if it does not exist. It has one set of settings.
+    jobs : int, optional
+        Tasks at a time on this machine; by default all cores, fewer where the models' size
+        might exceed half of the memory. On a cluster its workers decide.
+    threads : int, optional
+        Threads of a task; by default the cores divided by `jobs`, on a cluster 1.
+    backend : {"loky", "threading", "dask", "ray"}, default "loky"
+        Of joblib: processes or threads of this machine, or a cluster, which must see the same
+        paths and have the same version of ncut.
+    scheduler : str, optional
+        Address of Dask's scheduler, or of a Ray cluster.
+    retry_failed : bool, default False
+        Try models again that failed before.
+    watch : bool, default False
+        When all is done, look for new and changed models, until Ctrl-C: `paths` are folders
+        that a training run writes checkpoints to. A file is measured once it has stopped
+        changing for two seconds.
+    idle : float, optional
+        With `watch`, end after this many seconds without anything new.
+    progress : callable, optional
+        Called as `progress(counts)` after each task, with the attributes `models`, `done`,
+        `failed`, `shuffles`, `shuffles_done` and `current`.
+    **settings
+        Arguments of `ncut.analyze`, and those of `ncut.graph` that mean something for files.
+
+    Returns
+    -------
+    Scan
+        What is in the folder. The numbers are those of `ncut.analyze` with the same arguments,
+        whatever the backend and the number of jobs.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used, a path does not exist, the folder has results of other
+        settings, or another scan writes to it.
+    MissingExtraError
+        If packages of the extra `scan` (or `dask`, `ray`) are not installed.
+    KeyboardInterrupt
+        On Ctrl-C; what is finished is kept.
+    """
+    checked, options, described = _settings(settings)
+    check_backend(backend, scheduler)
+    cores = n_threads(None)
+    local = backend in ("loky", "threading")
+    if jobs is not None and not local:
+        raise InputError(f"jobs: the workers of backend={backend!r} decide; leave it out")
+    if idle is not None and not watch:
+        raise InputError("idle: has no effect without watch; leave it out")
+    n_jobs = _count("jobs", jobs) or cores
+    n_task_threads = _count("threads", threads)
+    store = Store(Path(out), described)
+    counts = Counts()
+    with store.locked(), workers(backend, n_jobs, scheduler) as crew:
+
+        def run(sources: Sequence[Source], n_jobs: int) -> None:
+            crew.n_jobs = n_jobs
+            schedule = Schedule(sources, store, checked, options, described, counts)
+            each = n_task_threads or (max(1, cores // n_jobs) if local else 1)
+            _work(schedule, crew, each, progress)
+
+        for sources in _rounds(paths, store, retry_failed, watch, idle):
+            if not local:
+                run(sources, crew.n_jobs)
+                continue
+            fits = _as_given if jobs is not None else _fitting
+            sizes = {source.key: fits(source, n_jobs) for source in sources}
+            in_turn = sorted(sources, key=lambda source: -sizes[source.key])
+            for size, group in groupby(in_turn, key=lambda source: sizes[source.key]):
+                run([*group], size)
+        forget_graph()
+    return Scan(out)
+
+
+def _settings(settings: dict[str, Any]) -> tuple[Settings, dict[str, Any], dict[str, Any]]:
+    """Checked settings, arguments of `ncut.graph`, and both as plain data for the folder."""
+    options = {name: settings[name] for name in GRAPH_OPTIONS if name in settings}
+    known = inspect.signature(check_settings).parameters
+    unknown = settings.keys() - options.keys() - known.keys()
+    if unknown:
+        raise InputError(
+            f"{sorted(unknown)[0]}: a scan has no such argument; it has those of ncut.analyze, and "
+            f"of ncut.graph {', '.join(GRAPH_OPTIONS)}"
+        )
+    checkable = ("scope", "norm", "residual", "unknown")
+    check_options(**{name: options[name] for name in checkable if name in options})
+    if options.get("layers") is not None:
+        options["layers"] = tuple(options["layers"])
+    checked = check_settings(**{name: settings[name] for name in settings.keys() - options.keys()})
+    described = {
+        name: getattr(checked, name)
+        for name in (
+            *("k", "n_shuffles", "sequential", "level", "null", "normalize", "preset", "refine"),
+            *("seed", "n_init", "solver"),
+        )
+    }
+    for name in GRAPH_OPTIONS:
+        if name != "scratch":  # where files lie changes no number
+            value = options.get(name)
+            described[name] = list(value) if isinstance(value, tuple) else value
+    return checked, options, described
+
+
+def _count(name: str, value: object) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise InputError(f"{name}: must be a whole number of at least 1, got {value!r}")
+    return value
+
+
+def _rounds(
+    paths: str | Path | Sequence[str | Path],
+    store: Store,
+    retry_failed: bool,
+    watch: bool,
+    idle: float | None,
+) -> Iterator[list[Source]]:
+    """The models to measure: once, or again and again as they appear."""
+    given = [paths] if isinstance(paths, str | Path) else [*paths]
+    if not watch:
+        yield _to_do(find_sources(given), store, retry_failed)
+        return
+    before: dict[str, str] = {}
+    quiet_since = time.monotonic()
+    while idle is None or time.monotonic() - quiet_since < idle:
+        now = {source.key: source for source in _present(given)}
+        # Still being written, or so new that it may be.
+        steady = [s for key, s in now.items() if before.get(key) == s.fingerprint]
+        changed = len(steady) < len(now)
+        before = {key: source.fingerprint for key, source in now.items()}
+        to_do = _to_do(steady, store, retry_failed)
+        retry_failed = False
+        if to_do:
+            yield to_do
+        if to_do or changed:
+            quiet_since = time.monotonic()
+        time.sleep(POLL_SECONDS)
+
+
+def _present(paths: Sequence[str | Path]) -> list[Source]:
+    """The models there are by now; a folder that is watched may be empty at first."""
+    found: dict[str, Source] = {}
+    for path in paths:
+        try:
+            for source in find_sources([path]):
+                found.setdefault(source.key, source)
+        except InputError:
+            continue
+    return list(found.values())
+
+
+def _to_do(sources: Sequence[Source], store: Store, retry_failed: bool) -> list[Source]:
+    """Those that have no row, or one of other files than they have now."""
+    states = store.states()
+
+    def needed(source: Source) -> bool:
+        status, fingerprint = states.get(source.key, ("", ""))
+        if fingerprint != source.fingerprint or not status:
+            return True
+        return retry_failed and status == FAILED
+
+    return [source for source in sources if needed(source)]
+
+
+def _as_given(source: Source, n_jobs: int) -> int:
+    return n_jobs
+
+
+def _fitting(source: Source, n_jobs: int) -> int:
+    """How many tasks of a model the memory has room for, at least one."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    fits = int(MEMORY_SHARE * memory / max(1, COPIES * source.n_bytes))
+    return max(1, min(n_jobs, fits))
+
+
+def _work(schedule: Schedule, crew: Workers, threads: int, progress: Progress | None) -> None:
+    """Run all tasks; past workers that die, and with the model that they died of known."""
+
+    def told() -> None:
+        if progress is not None:
+            progress(schedule.counts)
+
+    told()
+    suspects: list[Model] = []
+    while True:
+        alone = suspects.pop() if suspects else None
+        try:
+            for outcome in crew.run(schedule.tasks(threads, alone)):
+                schedule.take(outcome)
+                told()
+        except WorkerDiedError as error:
+            lost = schedule.lost()
+            if alone is not None:
+                why = f"a worker process died while it was measured (out of memory?): {error}"
+                schedule.fail(alone, why, "WorkerDiedError")
+                told()
+            elif lost:
+                suspects = lost
+            else:
+                raise
+            continue
+        if alone is None:
+            return

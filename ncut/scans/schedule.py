@@ -1,0 +1,171 @@
+"""What is still to be done of a scan, and what becomes of what comes back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ncut.report import Report
+from ncut.report.serialize import from_dict
+from ncut.scans.rows import done_row, failed_row
+from ncut.scans.sources import Source
+from ncut.scans.store import Store
+from ncut.scans.tasks import NETWORK, Outcome, Task
+from ncut.settings import Settings
+from ncut.steps import stop_rule, with_shuffles
+from ncut.types import ShuffledNetwork
+
+
+@dataclass
+class Model:
+    """A model that is being measured."""
+
+    source: Source
+    settings: Settings
+    network: Report | None = None
+    shuffles: dict[int, ShuffledNetwork] = field(default_factory=dict)
+    seconds: float = 0.0
+    ended: bool = False
+
+    def missing(self) -> Iterator[int]:
+        """Numbers of the tasks that are not done, until the model has ended."""
+        if self.network is None:
+            yield NETWORK
+        for number in range(self.settings.n_shuffles):
+            if self.ended:
+                return
+            if number not in self.shuffles:
+                yield number
+
+    def report(self) -> Report | None:
+        """The finished report; None as long as something is missing."""
+        if self.network is None:
+            return None
+        in_order: list[ShuffledNetwork] = []
+        stop = stop_rule(self.network, self.settings)
+        while len(in_order) in self.shuffles:
+            in_order.append(self.shuffles[len(in_order)])
+        if stop is not None:
+            # Asked after each shuffle, so that where it ends depends on nothing but the numbers.
+            enough = next((n for n in range(1, len(in_order) + 1) if stop(in_order[:n])), None)
+            if enough is not None:
+                return with_shuffles(self.network, in_order[:enough], self.settings)
+        if len(in_order) < self.settings.n_shuffles:
+            return None
+        return with_shuffles(self.network, in_order, self.settings)
+
+
+@dataclass
+class Counts:
+    """How far a scan is.
+
+    Attributes
+    ----------
+    models, done, failed : int
+        All models of this run, and those that ended well and not.
+    shuffles, shuffles_done : int
+        Of the models that have not failed; those of earlier runs included.
+    current : str
+        The model of the latest result.
+    """
+
+    models: int = 0
+    done: int = 0
+    failed: int = 0
+    shuffles: int = 0
+    shuffles_done: int = 0
+    current: str = ""
+
+
+class Schedule:
+    """The tasks of several models, and their results' way into the store."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        store: Store,
+        settings: Settings,
+        options: Mapping[str, Any],
+        described: Mapping[str, Any],
+        counts: Counts,
+    ) -> None:
+        self.store = store
+        self.options = tuple(sorted(options.items()))
+        self.described = described
+        self.counts = counts
+        self.models = {source.key: Model(source, settings) for source in sources}
+        self.under_way: set[tuple[str, int]] = set()
+        for model in self.models.values():
+            model.network, model.shuffles, model.seconds = store.begin(model.source)
+            counts.models += 1
+            counts.shuffles += settings.n_shuffles
+            counts.shuffles_done += len(model.shuffles)
+            self._finish_if_complete(model)
+
+    def tasks(self, threads: int, alone: Model | None = None) -> Iterator[Task]:
+        """What is to be measured, model by model; looks at what has come back meanwhile.
+
+        `alone`: of this model only.
+        """
+        for model in self.models.values() if alone is None else [alone]:
+            for number in model.missing():
+                self.under_way.add((model.source.key, number))
+                yield Task(
+                    key=model.source.key,
+                    fingerprint=model.source.fingerprint,
+                    path=os.path.abspath(model.source.path),
+                    options=self.options,
+                    settings=model.settings,
+                    number=number,
+                    threads=threads,
+                )
+
+    def take(self, outcome: Outcome) -> None:
+        """Keep a result; finish its model if it was the last, or went wrong."""
+        self.under_way.discard((outcome.key, outcome.number))
+        model = self.models[outcome.key]
+        if model.ended:
+            return
+        model.seconds += outcome.seconds
+        self.counts.current = model.source.path
+        if outcome.result is None:
+            self.fail(model, outcome.error, outcome.error_type)
+            return
+        self.store.add(model.source, outcome)
+        if isinstance(outcome.result, ShuffledNetwork):
+            model.shuffles[outcome.number] = outcome.result
+            self.counts.shuffles_done += 1
+        else:
+            model.network = from_dict(outcome.result)
+        self._finish_if_complete(model)
+
+    def fail(self, model: Model, error: str, error_type: str) -> None:
+        """Record that a model cannot be measured."""
+        model.ended = True
+        self.counts.failed += 1
+        self.counts.shuffles -= model.settings.n_shuffles
+        self.counts.shuffles_done -= len(model.shuffles)
+        row = failed_row(model.source, error, error_type, self.described, model.seconds)
+        # It may be tried again, from where it was.
+        measured = model.network is not None or bool(model.shuffles)
+        self.store.finish(model.source, row, None, keep_journal=measured)
+
+    def lost(self) -> list[Model]:
+        """The models of which tasks were under way when a worker died; those are to be redone."""
+        keys = {key for key, _ in self.under_way}
+        self.under_way.clear()
+        return [model for key, model in self.models.items() if key in keys and not model.ended]
+
+    def _finish_if_complete(self, model: Model) -> None:
+        report = model.report()
+        if report is None:
+            return
+        model.ended = True
+        self.counts.done += 1
+        unneeded = model.settings.n_shuffles - report.n_shuffles
+        self.counts.shuffles -= unneeded
+        self.counts.shuffles_done -= len(model.shuffles) - report.n_shuffles
+        row = done_row(model.source, report, model.seconds)
+        self.store.finish(model.source, row, report, keep_journal=False)

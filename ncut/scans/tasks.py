@@ -1,0 +1,129 @@
+"""What one worker does: cluster a model's network, or one of its shuffles."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ncut.errors import NcutError
+from ncut.extract import read_graph
+from ncut.report import Report
+from ncut.settings import Settings, needed_options
+from ncut.steps import Prepared, measure_network, measure_shuffle, prepare
+from ncut.threads import single_threaded_blas
+from ncut.types import ShuffledNetwork
+
+NETWORK = -1
+"""The number of the task that clusters the network itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A measurement of one graph; plain data, so that it can go to any machine.
+
+    Attributes
+    ----------
+    key, fingerprint : str
+        Of the model's `Source`.
+    path : str
+        The model's absolute path.
+    options : tuple of (str, value)
+        Arguments of `ncut.graph`.
+    settings : Settings
+    number : int
+        Of the shuffle, or NETWORK.
+    threads : int
+    """
+
+    key: str
+    fingerprint: str
+    path: str
+    options: tuple[tuple[str, Any], ...]
+    settings: Settings
+    number: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a task: a report without shuffles, a shuffle, or an error.
+
+    Attributes
+    ----------
+    key : str
+        Of the model.
+    number : int
+        Of the task.
+    result : dict, ShuffledNetwork or None
+        The network's report as `Report.to_dict` gives it; a shuffle's numbers.
+    error, error_type : str
+        Why there is none.
+    seconds : float
+        Time that it took, reading included.
+    """
+
+    key: str
+    number: int
+    result: dict[str, Any] | ShuffledNetwork | None
+    error: str = ""
+    error_type: str = ""
+    seconds: float = 0.0
+
+
+def measure(task: Task) -> Outcome:
+    """Do a task; what goes wrong with the model is an outcome too."""
+    started = time.perf_counter()
+    try:
+        result = _measured(task)
+    except Exception as error:  # whatever a reader stumbles over must not end the scan
+        return Outcome(
+            task.key, task.number, None, _words(error), type(error).__name__, _since(started)
+        )
+    return Outcome(task.key, task.number, result, seconds=_since(started))
+
+
+def _measured(task: Task) -> dict[str, Any] | ShuffledNetwork:
+    with single_threaded_blas():
+        prepared = _GRAPH.prepared(task)
+        if task.number == NETWORK:
+            report: Report = measure_network(prepared, task.threads)
+            return report.to_dict()
+        return measure_shuffle(prepared, task.number, task.threads)
+
+
+@dataclass
+class _Latest:
+    """The graph that this process read last: tasks of one model follow each other."""
+
+    key: object = None
+    graph: Prepared | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def prepared(self, task: Task) -> Prepared:
+        key = (task.path, task.fingerprint, task.options, task.settings)
+        with self.lock:
+            if self.graph is None or self.key != key:
+                self.graph = None  # before the next one takes its memory
+                options = {**needed_options(task.settings.null), **dict(task.options)}
+                self.graph = prepare(read_graph(task.path, **options), task.settings)
+                self.key = key
+            return self.graph
+
+
+_GRAPH = _Latest()
+
+
+def forget_graph() -> None:
+    """Let go of the graph that was read last."""
+    _GRAPH.graph = None
+
+
+def _words(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, NcutError) else f"{type(error).__name__}: {text}"
+
+
+def _since(started: float) -> float:
+    return time.perf_counter() - started
