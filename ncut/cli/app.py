@@ -6,19 +6,38 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from ncut.axes import NORMALIZATIONS, NULL_MODELS
-from ncut.cli import paper
+from ncut.cli import paper, scan
+from ncut.cli.options import (
+    Json,
+    Layers,
+    Model,
+    Norm,
+    Normalize,
+    NullModel,
+    Plot,
+    PresetName,
+    Residual,
+    Scope,
+    Seed,
+    Shuffles,
+    Solver,
+    Threads,
+    Unknown,
+    WeightFile,
+    count_or_auto,
+    given,
+    graph_options,
+    one_line,
+    warnings_in_one_line,
+)
 from ncut.errors import InputError, MissingExtraError, ModelError, NcutError
-from ncut.presets import PRESETS
 
 if TYPE_CHECKING:
     from ncut.report import Profile, Report, Verdict
@@ -33,7 +52,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except NcutError as error:
-            typer.echo(f"ncut: error: {_one_line(error)}", err=True)
+            typer.echo(f"ncut: error: {one_line(error)}", err=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
             typer.echo("ncut: interrupted", err=True)
@@ -49,78 +68,8 @@ app = typer.Typer(
 )
 
 app.add_typer(paper.commands, name="paper")
-
-Model = Annotated[
-    Path,
-    typer.Argument(
-        help="A model: .onnx, .keras, .h5, a Hugging Face folder, weights as .npz, .pt, .pth or "
-        ".safetensors, or an architecture such as torchvision:resnet50 with --weights.",
-        show_default=False,
-    ),
-]
-Scope = Annotated[
-    str | None,
-    typer.Option(
-        help="Which layers are in the graph of a convolutional network: 'paper' or 'all'.",
-        show_default="paper",
-    ),
-]
-Norm = Annotated[
-    str | None,
-    typer.Option(
-        help="How a convolution kernel becomes one edge weight: 'l1', 'l2' or 'column-sum'.",
-        show_default="l1",
-    ),
-]
-Residual = Annotated[
-    str | None,
-    typer.Option(
-        help="What a residual sum is: 'readers' (inputs of each reader are vertices) or 'stream' "
-        "(its channels are vertices once).",
-        show_default="stream with attention, else readers",
-    ),
-]
-Layers = Annotated[
-    str | None,
-    typer.Option(
-        help="Names of the weight arrays of a chain in order, separated by commas.",
-        show_default="inferred",
-    ),
-]
-Unknown = Annotated[
-    str | None,
-    typer.Option(
-        help="Unknown operations of a model: 'error', or 'elementwise' to take them as functions "
-        "of each entry.",
-        show_default="error",
-    ),
-]
-WeightFile = Annotated[
-    Path | None, typer.Option(help="The weights of an architecture that is given by name.")
-]
-Shuffles = Annotated[int, typer.Option(min=0, help="Shuffled networks to compare with.")]
-NullModel = Annotated[
-    str | None,
-    typer.Option(help=f"How weights are shuffled: {', '.join(NULL_MODELS)}.", show_default="layer"),
-]
-Normalize = Annotated[
-    str | None,
-    typer.Option(
-        help=f"The convention for the scale of weights: {', '.join(NORMALIZATIONS)}.",
-        show_default="none",
-    ),
-]
-PresetName = Annotated[str, typer.Option(help=f"Whose choices to follow: {' or '.join(PRESETS)}.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same numbers.")]
-Solver = Annotated[str, typer.Option(help="The eigensolver.")]
-Json = Annotated[
-    Path | None,
-    typer.Option(help="Write the result as JSON; '-' prints it instead of the summary."),
-]
-Plot = Annotated[Path | None, typer.Option(help="Write a picture, such as a .png, .svg or .pdf.")]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads to use.", show_default="all cores")
-]
+app.command("scan")(scan.scan)
+app.command("report")(scan.report)
 
 
 def main() -> None:
@@ -167,7 +116,7 @@ def demo(
     ]
     print_comparison(reports)
     if missing:
-        typer.echo(f"ncut: no HTML report written: {_one_line(missing)}", err=True)
+        typer.echo(f"ncut: no HTML report written: {one_line(missing)}", err=True)
         return
     write_text(out, html_page(reports, "A network of handwritten digits, before and after pruning"))
     typer.echo(f"\nWith pictures: {out}")
@@ -195,9 +144,9 @@ def info(
     from ncut.report.console import print_cost, print_graph
     from ncut.threads import n_threads
 
-    with _warnings_in_one_line():
+    with warnings_in_one_line():
         graph = ncut.graph(
-            _existing(model), **_graph_options(scope, norm, residual, layers, unknown, weights)
+            _existing(model), **graph_options(scope, norm, residual, layers, unknown, weights)
         )
         print_graph(graph)
     if dot:
@@ -270,12 +219,12 @@ def analyze(
         "preset": preset,
         "seed": seed,
         "solver": solver,
-        "n_init": None if n_init is None else _count_or_auto(n_init),
+        "n_init": None if n_init is None else count_or_auto(n_init),
         "level": level,
         "threads": threads,
-        **_graph_options(scope, norm, residual, layers, unknown, weights),
+        **graph_options(scope, norm, residual, layers, unknown, weights),
     }
-    counted = None if shuffles is None else _count_or_auto(shuffles)
+    counted = None if shuffles is None else count_or_auto(shuffles)
     _existing(model)
     if verdict:
         refused = {
@@ -297,7 +246,7 @@ def analyze(
         (json, html, plot),
         common
         | {"shuffles": counted, "refine": refine}
-        | _given(max_shuffles=max_shuffles, sequential=sequential),
+        | given(max_shuffles=max_shuffles, sequential=sequential),
     )
 
 
@@ -334,7 +283,7 @@ def profile(
     _existing(model)
     _check_outputs(model, json, None, plot)
     interrupted = False
-    with _warnings_in_one_line(), progress_bar() as progress:
+    with warnings_in_one_line(), progress_bar() as progress:
         try:
             found = ncut.profile(
                 model,
@@ -347,15 +296,15 @@ def profile(
                 solver=solver,
                 threads=threads,
                 progress=progress,
-                **_graph_options(scope, norm, residual, layers, unknown, weights),
+                **graph_options(scope, norm, residual, layers, unknown, weights),
             )
         except ncut.ProfileInterrupted as stopped:
             found, interrupted = stopped.profile, True
     _tell(found, json)
     if plot:
-        from ncut.report.plots import save_profile
+        from ncut.report.plots import save_axes
 
-        save_profile(found, plot)
+        save_axes(lambda ax: found.plot(ax=ax), plot)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -367,7 +316,7 @@ def _analyze(
     from ncut.report.console import progress_bar
 
     interrupted = False
-    with _warnings_in_one_line(), progress_bar() as progress:
+    with warnings_in_one_line(), progress_bar() as progress:
         try:
             report = ncut.analyze(model, progress=progress, **settings)
         except ncut.AnalysisInterrupted as stopped:
@@ -382,7 +331,7 @@ def _verdict(model: Path, json: Path | None, settings: dict[str, Any]) -> None:
     from ncut.report.console import progress_bar
 
     interrupted = False
-    with _warnings_in_one_line(), progress_bar() as progress:
+    with warnings_in_one_line(), progress_bar() as progress:
         try:
             found = ncut.verdict(model, progress=progress, **settings)
         except ncut.VerdictInterrupted as stopped:
@@ -416,7 +365,7 @@ def _deliver(report: Report, json: Path | None, html: Path | None, plot: Path | 
     """Print the summary or the JSON, then write the files that were asked for."""
     if json == Path("-"):
         for warning in report.warnings:
-            typer.echo(f"ncut: warning: {_one_line(warning)}", err=True)
+            typer.echo(f"ncut: warning: {one_line(warning)}", err=True)
         typer.echo(report.to_json())
     else:
         from ncut.report.console import print_summary
@@ -454,7 +403,7 @@ def _demo_report(name: str, shuffles: int, threads: int | None) -> Report:
     from ncut import networks
     from ncut.report.console import progress_bar
 
-    with _warnings_in_one_line(), progress_bar(name) as progress:
+    with warnings_in_one_line(), progress_bar(name) as progress:
         return ncut.analyze(
             networks.load(name), name=name, shuffles=shuffles, threads=threads, progress=progress
         )
@@ -466,48 +415,3 @@ def _existing(model: Path) -> Path:
     if not is_named(model) and not model.exists():
         raise ModelError(f"{model}: no such file")
     return model
-
-
-def _graph_options(
-    scope: str | None,
-    norm: str | None,
-    residual: str | None,
-    layers: str | None,
-    unknown: str | None,
-    weights: Path | None,
-) -> dict[str, Any]:
-    """How to read a model, as far as that was said."""
-    given = {"scope": scope, "norm": norm, "residual": residual, "unknown": unknown}
-    names = None if layers is None else [name.strip() for name in layers.split(",")]
-    return _given(**given, layers=names, weights=weights)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given; the others keep the library's defaults."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _count_or_auto(text: str) -> Any:
-    if text == "auto":
-        return text
-    if not text.isdecimal():
-        raise typer.BadParameter(f"{text!r} is neither a number nor 'auto'")
-    return int(text)
-
-
-@contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
-    """Tell Python's warnings on standard error in a line each, not in two with source code."""
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        yield
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    typer.echo(f"ncut: warning: {_one_line(message)}", err=True)
-
-
-def _one_line(message: object) -> str:
-    from ncut.report.words import printable
-
-    return printable(" ".join(str(message).split()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -29,6 +29,17 @@ if TYPE_CHECKING:
 
 
 PIPE_WIDTH = 160
+
+
+class ScanCounts(Protocol):
+    """How far a scan is: models of this run, and their shuffles."""
+
+    models: int
+    done: int
+    failed: int
+    shuffles: int
+    shuffles_done: int
+    current: str
 
 
 def print_summary(report: Report) -> None:
@@ -105,6 +116,36 @@ def work_bar(name: str) -> Iterator[Callable[[float, float], None]]:
     with bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def scan_bars() -> Iterator[Callable[[ScanCounts], None]]:
+    """A function of a scan's counts that moves two bars on standard error: models and shuffles."""
+    console = _console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}", markup=False, style="dim"),
+    )
+    bars = Progress(
+        *columns, console=console, disable=not console.is_terminal, speed_estimate_period=600
+    )
+    with bars:
+        models = bars.add_task("models", total=None, note="")
+        shuffles = bars.add_task("shuffles", total=None, note="")
+
+        def show(counts: ScanCounts) -> None:
+            failed = f"{counts.failed} failed" if counts.failed else ""
+            ended = counts.done + counts.failed
+            bars.update(models, completed=ended, total=counts.models, note=failed)
+            current = text.shorten(words.printable(counts.current), 40)
+            bars.update(
+                shuffles, completed=counts.shuffles_done, total=counts.shuffles, note=current
+            )
+
+        yield show
 
 
 def print_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

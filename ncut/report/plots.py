@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ CLUSTER_COLORS = (
     "#cc6677", "#9e3060", "#aa4499", "#6699cc", "#ee8866", "#8d5a3b",
 )  # fmt: skip
 
-PROFILE_SIZE = (5.4, 3.2)
+AXES_SIZE = (5.4, 3.2)
 
 # Above this many clusters a legend would be larger than the picture.
 MAX_LEGEND = 24
@@ -70,12 +71,12 @@ def save_picture(report: Report, path: Path) -> None:
         raise InputError(f"{path}: cannot be written: {reason(error)}") from error
 
 
-def save_profile(profile: Profile, path: Path) -> None:
-    """Write Z over k to a file whose ending says the format."""
+def save_axes(draw: Callable[[Axes], object], path: Path) -> None:
+    """Write a picture of one pair of axes to a file whose ending says the format."""
     figure = import_extra("matplotlib.figure", "plot").Figure(
-        figsize=PROFILE_SIZE, layout="constrained"
+        figsize=AXES_SIZE, layout="constrained"
     )
-    profile.plot(ax=figure.add_subplot())
+    draw(figure.add_subplot())
     try:
         figure.savefig(path, dpi=200)
     except OSError as error:
@@ -182,7 +183,7 @@ def draw_profile(profile: Profile, statistic: str, ax: Axes | None = None) -> Ax
     """Z of a statistic and of the gap in the eigenvalues for each k."""
     if ax is None:
         pyplot = import_extra("matplotlib.pyplot", "plot")
-        _, ax = pyplot.subplots(figsize=PROFILE_SIZE, layout="constrained")
+        _, ax = pyplot.subplots(figsize=AXES_SIZE, layout="constrained")
     assert ax is not None  # for the type checker: subplots() is untyped here
     lines = {
         STATISTICS[statistic].title: ([row[statistic] for row in profile.statistics], ACCENT),

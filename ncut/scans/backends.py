@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 from ncut.errors import InputError, import_extra
@@ -21,7 +23,7 @@ SLICES = 8
 
 
 class WorkerDiedError(Exception):
-    """A process of this machine ended in the middle of a task, such as for lack of memory."""
+    """A worker process ended in the middle of a task, such as for lack of memory."""
 
 
 def check_backend(backend: str, scheduler: str | None) -> None:
@@ -47,7 +49,8 @@ class Workers:
         Raises
         ------
         WorkerDiedError
-            If a process ended; what it and the others were doing is lost.
+            If a worker process ended, on a cluster several times over the same task; what the
+            others were doing is lost too.
         """
         joblib = import_extra("joblib", "scan")
         calls = (joblib.delayed(measure)(task) for task in tasks)
@@ -70,7 +73,11 @@ def _without_dead(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
             warnings.filterwarnings("ignore", r"\d+ tasks", UserWarning)
             yield from outcomes
     except BrokenProcessPool as error:
-        raise WorkerDiedError(str(error).splitlines()[0]) from error
+        raise WorkerDiedError("out of memory?") from error
+    except Exception as error:
+        if type(error).__name__ != "KilledWorker":  # Dask's, without importing Dask
+            raise
+        raise WorkerDiedError("Dask gave up after some attempts") from error
 
 
 @contextmanager
@@ -89,6 +96,8 @@ def workers(backend: str, n_jobs: int, scheduler: str | None) -> Iterator[Worker
         options: dict[str, Any] = {}
         if backend == "dask":
             options["client"] = stack.enter_context(_dask_client(str(scheduler)))
+            joblib.register_parallel_backend("ncut-dask", _dask_backend())
+            backend = "ncut-dask"
             n_jobs = -1  # as many as the cluster has
         if backend == "ray":
             stack.enter_context(_ray(scheduler))
@@ -106,6 +115,33 @@ def _dask_client(address: str) -> Iterator[Any]:
         raise InputError(f"scheduler: {address} does not answer: {error}") from error
     with client:
         yield client
+
+
+@cache
+def _dask_backend() -> Any:
+    """joblib's backend for Dask, mended in two places (seen in joblib 1.6).
+
+    It would wait without end for a task that Dask gave up, and a cluster of one worker would be
+    left alone: all tasks would run in this process.
+    """
+    from joblib._dask import DaskDistributedBackend
+
+    class Backend(DaskDistributedBackend):  # type: ignore[misc]
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            workers: int = super().effective_n_jobs(n_jobs)
+            return max(2, workers)
+
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            future = super().submit(func, callback)
+            future.add_done_callback(lambda done: done.exception() and callback(done))
+            return future
+
+        def retrieve_result_callback(self, out: Any) -> Any:
+            return (
+                out.result() if isinstance(out, Future) else super().retrieve_result_callback(out)
+            )
+
+    return Backend
 
 
 @contextmanager

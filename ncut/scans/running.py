@@ -246,6 +246,7 @@ def _work(schedule: Schedule, crew: Workers, threads: int, progress: Progress | 
 
     told()
     suspects: list[Model] = []
+    attempts = 3  # at going on where a worker died of nothing that is known
     while True:
         alone = suspects.pop() if suspects else None
         try:
@@ -255,11 +256,13 @@ def _work(schedule: Schedule, crew: Workers, threads: int, progress: Progress | 
         except WorkerDiedError as error:
             lost = schedule.lost()
             if alone is not None:
-                why = f"a worker process died while it was measured (out of memory?): {error}"
+                why = f"a worker process died while it was measured: {error}"
                 schedule.fail(alone, why, "WorkerDiedError")
                 told()
             elif lost:
                 suspects = lost
+            elif attempts:
+                attempts -= 1
             else:
                 raise
             continue

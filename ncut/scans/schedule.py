@@ -31,7 +31,7 @@ class Model:
 
     def missing(self) -> Iterator[int]:
         """Numbers of the tasks that are not done, until the model has ended."""
-        if self.network is None:
+        if self.network is None and not self.ended:
             yield NETWORK
         for number in range(self.settings.n_shuffles):
             if self.ended:

@@ -1,0 +1,213 @@
+"""The commands on many models: `ncut scan`, and `ncut report` on what it or `--json` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ncut.cli.options import (
+    Layers,
+    Norm,
+    Normalize,
+    NullModel,
+    PresetName,
+    Residual,
+    Scope,
+    Seed,
+    Solver,
+    Unknown,
+    count_or_auto,
+    given,
+    graph_options,
+    warnings_in_one_line,
+)
+from ncut.errors import InputError
+
+if TYPE_CHECKING:
+    from ncut.scans import Scan
+
+
+def scan(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Models, folders of models (searched through), patterns in quotes such as "
+            "'runs/**/*.pt', and .txt files with a path on each line.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder for results; a later scan goes on there.")],
+    k: Annotated[
+        int | None, typer.Option("--k", "-k", min=2, help="Number of clusters.", show_default="12")
+    ] = None,
+    shuffles: Annotated[
+        str | None,
+        typer.Option(help="Shuffled networks for each model, or 'auto'.", show_default="50"),
+    ] = None,
+    null: NullModel = None,
+    normalize: Normalize = None,
+    preset: PresetName = "filan2021",
+    seed: Seed = 0,
+    scope: Scope = None,
+    norm: Norm = None,
+    residual: Residual = None,
+    layers: Layers = None,
+    unknown: Unknown = None,
+    solver: Solver = "auto",
+    n_init: Annotated[
+        str | None,
+        typer.Option(help="Restarts of k-means: a number or 'auto'.", show_default="auto"),
+    ] = None,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Report the n-cut after moving single neurons.")
+    ] = False,
+    max_shuffles: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --shuffles auto, how many at most.", show_default="1000"),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tasks at a time: a shuffle of a model is a task.",
+            show_default="all cores, fewer for models that the memory holds fewer of",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of a task.", show_default="cores / jobs, on a cluster 1"),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="Where tasks run: loky, threading, dask or ray.")
+    ] = "loky",
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of Dask's scheduler, or of a Ray cluster.")
+    ] = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(help="A folder for graphs of more than a GiB, which then need no memory."),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try models again that failed before.")
+    ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Go on with new and changed models as they appear."),
+    ] = False,
+    idle: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --watch, end after so many seconds with nothing new."),
+    ] = None,
+) -> None:
+    """Measure many models in parallel, into one folder; go on where an earlier scan ended.
+
+    Exit code 1 if a model failed; its error is in the results and shown at the end.
+    """
+    import ncut
+    from ncut.report.console import scan_bars
+
+    with warnings_in_one_line(), scan_bars() as progress:
+        found = ncut.scan(
+            [str(path) for path in paths],
+            out,
+            jobs=jobs,
+            threads=threads,
+            backend=backend,
+            scheduler=scheduler,
+            retry_failed=retry_failed,
+            watch=watch,
+            idle=idle,
+            progress=progress,
+            preset=preset,
+            seed=seed,
+            solver=solver,
+            refine=refine,
+            **given(
+                k=k,
+                shuffles=None if shuffles is None else count_or_auto(shuffles),
+                null=null,
+                normalize=normalize,
+                n_init=None if n_init is None else count_or_auto(n_init),
+                max_shuffles=max_shuffles,
+                scratch=scratch,
+            ),
+            **graph_options(scope, norm, residual, layers, unknown, None),
+        )
+    _tell(found)
+    if found.failed:
+        raise typer.Exit(1)
+
+
+def report(
+    results: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder that `ncut scan` wrote, or a report that `ncut analyze --json` wrote.",
+            show_default=False,
+        ),
+    ],
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the scan's rows as CSV.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a picture: the course of a scan, a report's n-cut.")
+    ] = None,
+) -> None:
+    """Show saved results: the models of a scan and their course, or one network's report."""
+    from ncut.report.files import check_output
+
+    outputs = [path for path in (html, csv, plot) if path]
+    for path in outputs:
+        check_output(path, results if results.is_file() else None)
+    if html:
+        from ncut.report.html import check_available
+
+        check_available()
+    if plot:
+        from ncut.report.plots import check_format
+
+        check_format(plot)
+    if results.is_dir():
+        _report_scan(results, html, csv, plot)
+        return
+    import ncut
+    from ncut.report.console import print_summary
+
+    if csv:
+        raise InputError("--csv: is for the folder of a scan; leave it out")
+    one = ncut.Report.from_json(results)
+    print_summary(one)
+    if html:
+        one.to_html(html)
+    if plot:
+        from ncut.report.plots import save_picture
+
+        save_picture(one, plot)
+
+
+def _report_scan(folder: Path, html: Path | None, csv: Path | None, plot: Path | None) -> None:
+    import ncut
+    from ncut.report.files import write_text
+    from ncut.report.plots import save_axes
+
+    found = ncut.Scan(folder)
+    _tell(found)
+    if html:
+        found.to_html(html)
+    if csv:
+        write_text(csv, found.to_frame().to_csv(index=False))
+    if plot:
+        save_axes(lambda ax: found.plot(ax=ax), plot)
+
+
+def _tell(found: Scan) -> None:
+    """Print a row for each model, and the errors of those that failed."""
+    from ncut.report.console import print_rows
+    from ncut.scans.words import NAMES, failures, rows
+
+    frame = found.to_frame()
+    if measured := rows(frame):
+        print_rows(NAMES, measured)
+    for path, error in failures(frame):
+        typer.echo(f"ncut: failed: {path}: {error}", err=True)

@@ -1,0 +1,49 @@
+"""A scan's rows in words, for pages and terminals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ncut.report.words import ncut_text, p_text, printable, z_text
+from ncut.scans.rows import DONE, FAILED
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+NAMES = (
+    *("model", "step", "n-cut", "shuffles", "Z", "p", "refined n-cut", "lower bound"),
+    *("neurons", "edges"),
+)
+
+
+def rows(frame: DataFrame) -> list[list[str]]:
+    """A row of text for each measured model, in the columns NAMES."""
+    return [_cells(row) for row in frame[frame["status"] == DONE].to_dict("records")]
+
+
+def failures(frame: DataFrame) -> list[tuple[str, str]]:
+    """Path and error of each model that failed."""
+    failed = frame[frame["status"] == FAILED]
+    pairs = zip(failed["path"], failed["error"], strict=True)
+    return [(printable(path), printable(error)) for path, error in pairs]
+
+
+def _cells(row: dict[Any, Any]) -> list[str]:
+    def number(name: str) -> float | None:
+        value = row[name]
+        return None if value is None or value != value else float(value)
+
+    step = number("step")
+    mean, std = number("shuffled_mean"), number("shuffled_std")
+    return [
+        printable(str(row["path"])),
+        "" if step is None else str(int(step)),
+        ncut_text(row["ncut"]),
+        "" if mean is None or std is None else f"{mean:.3f} ± {std:.3f}",
+        z_text(number("z_score")),
+        p_text(number("p_value")),
+        f"{row['refined_ncut']:.3f}",
+        f"{row['lower_bound']:.3f}",
+        f"{int(row['n_vertices']) - int(row['n_isolated']):,}",
+        f"{int(row['n_edges']):,}",
+    ]
