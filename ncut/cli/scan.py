@@ -210,4 +210,5 @@ def _tell(found: Scan) -> None:
     if measured := rows(frame):
         print_rows(NAMES, measured)
     for path, error in failures(frame):
-        typer.echo(f"ncut: failed: {path}: {error}", err=True)
+        named = error if path in error else f"{path}: {error}"
+        typer.echo(f"ncut: failed: {named}", err=True)

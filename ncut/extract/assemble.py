@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -60,6 +61,7 @@ def assemble(
     name: str = "",
     parameters: Mapping[str, tuple[int, ...]] | None = None,
     initial: bool = False,
+    scratch: Path | None = None,
 ) -> NeuronGraph:
     """Connect the neurons of a model by the magnitudes of its weights.
 
@@ -80,6 +82,8 @@ def assemble(
         All of the model's parameters, to tell which are in the graph.
     initial : bool
         Whether to add a sample of each layer's weights as it is initialized.
+    scratch : Path, optional
+        A folder to keep large blocks in, instead of memory.
 
     Raises
     ------
@@ -96,6 +100,7 @@ def assemble(
         [(layer.name, layer.size) for layer in layout.layers],
         _joining_blocks(layout, wiring, norm, joining),
         name=name,
+        scratch=scratch,
     )
     layout.edges = joining
     wiring.finish()

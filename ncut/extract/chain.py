@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -75,6 +76,7 @@ def chain_to_graph(
     name: str = "",
     left_out: Iterable[LeftOut] = (),
     parameters: dict[str, tuple[int, ...]] | None = None,
+    scratch: Path | None = None,
 ) -> NeuronGraph:
     """Connect the neurons of a chain by the magnitudes of its weights.
 
@@ -87,7 +89,7 @@ def chain_to_graph(
     ----------
     layers : sequence of ChainLayer
         The layers in order; each reads the outputs of the one before.
-    scope, norm, name, parameters
+    scope, norm, name, parameters, scratch
         See `ncut.extract.assemble.assemble`.
     left_out : iterable of LeftOut
         What was left out before, for the graph's list.
@@ -102,7 +104,9 @@ def chain_to_graph(
     """
     check_options(scope, norm)
     wiring = chain_wiring(layers, name=name, left_out=left_out)
-    return assemble(wiring, scope=scope, norm=norm, name=name, parameters=parameters)
+    return assemble(
+        wiring, scope=scope, norm=norm, name=name, parameters=parameters, scratch=scratch
+    )
 
 
 def chain_wiring(

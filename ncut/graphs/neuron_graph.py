@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ncut import kernels
 from ncut.errors import InputError
+from ncut.graphs.scratch import settled
 from ncut.types import Block, Layer, LeftOut, Parameter
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ class NeuronGraph:
     sums : str
         What residual sums (and heads of attention) are: "readers" or "stream", see `ncut.graph`;
         empty where there are none, so that both are the same.
+    scratch : Path or None
+        The folder in whose files the weights lie, and those of the graphs that are made of this
+        one; None where they are in memory.
     """
 
     layers: tuple[Layer, ...]
@@ -55,6 +59,7 @@ class NeuronGraph:
     name: str = ""
     parameters: tuple[Parameter, ...] = ()
     sums: str = ""
+    scratch: Path | None = None
 
     @property
     def n_vertices(self) -> int:
@@ -153,7 +158,12 @@ class NeuronGraph:
             for layer, start, r in zip(self.layers, starts, rows, strict=False)
         )
         blocks = tuple(
-            replace(block, weights=_select(block.weights, rows[block.source], rows[block.target]))
+            replace(
+                block,
+                weights=settled(
+                    _select(block.weights, rows[block.source], rows[block.target]), self.scratch
+                ),
+            )
             for block in self.blocks
         )
         return replace(self, layers=layers, blocks=blocks), kept

@@ -21,6 +21,7 @@ from ncut.axes import NORMALIZATIONS
 from ncut.errors import InputError
 from ncut.graphs.balance import Balance
 from ncut.graphs.powers import Powers, row_chunks, same_places, unit_of
+from ncut.graphs.scratch import settled
 from ncut.randomness import check_seed
 from ncut.threads import single_threaded_blas
 
@@ -272,11 +273,14 @@ def _with_factors(graph: NeuronGraph, factors: Vector, argument: str) -> NeuronG
     blocks = tuple(
         replace(
             block,
-            weights=_scaled(
-                block,
-                factors[graph.layers[block.source].slice],
-                factors[graph.layers[block.target].slice],
-                argument,
+            weights=settled(
+                _scaled(
+                    block,
+                    factors[graph.layers[block.source].slice],
+                    factors[graph.layers[block.target].slice],
+                    argument,
+                ),
+                graph.scratch,
             ),
         )
         for block in graph.blocks

@@ -12,6 +12,7 @@ from ncut import kernels
 from ncut.axes import NULL_MODELS
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
+from ncut.graphs.scratch import settled
 from ncut.nulls.strength import with_strengths_of
 from ncut.randomness import MAX_GRAPHS, Purpose, check_seed, stream
 from ncut.spectral.cut import as_graph
@@ -127,7 +128,7 @@ def shuffle_connected(graph: NeuronGraph, null: str, seed: int, number: int) -> 
         # What one layer's weights make of several blocks is shuffled once, as the layer is.
         originals = _originals(graph, within_layer=True)
         shuffled = [
-            _shuffled(block, null, _BlockRandom(seed, key, 2 * original))
+            settled(_shuffled(block, null, _BlockRandom(seed, key, 2 * original)), graph.scratch)
             for block, original in zip(graph.blocks, originals, strict=True)
         ]
     blocks = zip(graph.blocks, shuffled, strict=True)
@@ -191,7 +192,10 @@ def _copies_alike(graph: NeuronGraph, seed: int, key: int) -> list[Any]:
         if own.itemsize > widest.setdefault(original, own).itemsize:
             widest[original] = own
     return [
-        _permuted_as(block, widest[original], _BlockRandom(seed, key, 2 * original))
+        settled(
+            _permuted_as(block, widest[original], _BlockRandom(seed, key, 2 * original)),
+            graph.scratch,
+        )
         for block, original in zip(graph.blocks, originals, strict=True)
     ]
 

@@ -126,7 +126,7 @@ def _dask_backend() -> Any:
     """
     from joblib._dask import DaskDistributedBackend
 
-    class Backend(DaskDistributedBackend):  # type: ignore[misc]
+    class Backend(DaskDistributedBackend):
         def effective_n_jobs(self, n_jobs: int) -> int:
             workers: int = super().effective_n_jobs(n_jobs)
             return max(2, workers)

@@ -1,0 +1,117 @@
+"""Pages of the site that lie elsewhere in the repository, and links between its files.
+
+A hook of mkdocs, named in `mkdocs.yml`. All texts are written for the repository: their links are
+paths from one file to another. On the site a link to a file that is a page there leads to the page,
+one to any other file of the repository to `repo_url`, and where there is none, it is no link.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Where a file is on the site, by where it is in the repository.
+ELSEWHERE = {
+    "README.md": "index.md",
+    "BENCHMARKS.md": "benchmarks.md",
+    "REPRODUCTION.md": "reproduction.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "LICENSE": "LICENSE",
+    "examples/tutorial.ipynb": "tutorial.ipynb",
+    "examples/github-action/README.md": "github-action.md",
+    "examples/github-action/check_drift.py": "examples/github-action/check_drift.py",
+    "examples/github-action/clusterability.yml": "examples/github-action/clusterability.yml",
+    "examples/plain_torch.py": "examples/plain_torch.py",
+    "examples/lightning_callback.py": "examples/lightning_callback.py",
+    "examples/hugging_face_trainer.py": "examples/hugging_face_trainer.py",
+}
+IN_REPOSITORY = {on_site: path for path, on_site in ELSEWHERE.items()}
+COMMAND_LINE = "reference/command-line.md"
+
+# A Markdown link or picture, or a piece of code, in which nothing is one.
+CODE = r"```.*?```|`[^`\n]+`"
+MARKDOWN = re.compile(
+    CODE + r"|\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<to>[^)\s]+)\)", re.DOTALL
+)
+# The same in a page that was made from a notebook.
+HTML = re.compile(r'<a href="(?P<to>[^"]+)"[^>]*>(?P<text>.*?)</a>', re.DOTALL)
+
+
+@event_priority(100)  # before the plugin that looks for notebooks
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are not in docs/."""
+    for path, on_site in ELSEWHERE.items():
+        # The plugin for notebooks needs a folder and a path in it, where that is possible.
+        if path.endswith(on_site):
+            folder = str(ROOT / path.removesuffix(on_site))
+            files.append(File(on_site, folder, config.site_dir, config.use_directory_urls))
+        else:
+            files.append(File.generated(config, on_site, abs_src_path=str(ROOT / path)))
+    files.append(File.generated(config, COMMAND_LINE, content=command_line()))
+    return files
+
+
+def command_line() -> str:
+    """What the commands' own help says, as Markdown."""
+    command = ["typer", "ncut.cli.app", "utils", "docs", "--name", "ncut", "--title"]
+    return subprocess.run(
+        [sys.executable, "-m", *command, "Command line"], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links for the site in place of those for the repository."""
+
+    def replaced(match: re.Match[str]) -> str:
+        if match["to"] is None:
+            return match[0]
+        to = link(match["to"], page.file, config, files)
+        return match["text"] if to is None else f"[{match['text']}]({to})"
+
+    return MARKDOWN.sub(replaced, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The same in a notebook, whose Markdown mkdocs does not see."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+
+    def replaced(match: re.Match[str]) -> str:
+        to = link(match["to"], page.file, config, files)
+        if to is None:
+            return match["text"]
+        path, hash_sign, anchor = to.partition("#")
+        target = files.get_file_from_path(posixpath.normpath(path))
+        if target is None:
+            return match[0]
+        url = target.url_relative_to(page.file)
+        return f'<a href="{url}{hash_sign}{anchor}">{match["text"]}</a>'
+
+    return HTML.sub(replaced, html)
+
+
+def link(to: str, file: File, config: MkDocsConfig, files: Files) -> str | None:
+    """Where a link of a file leads on the site, as mkdocs wants it: from source to source."""
+    path, hash_sign, anchor = to.partition("#")
+    if not path or "://" in path or path.startswith("mailto:"):
+        return to
+    here = IN_REPOSITORY.get(file.src_uri, f"docs/{file.src_uri}")
+    there = posixpath.normpath(posixpath.join(posixpath.dirname(here), path))
+    on_site = files.get_file_from_path(ELSEWHERE.get(there, there.removeprefix("docs/")))
+    if on_site is not None:
+        folder = posixpath.dirname(file.src_uri) or "."
+        return posixpath.relpath(on_site.src_uri, folder) + hash_sign + anchor
+    if not (ROOT / there).exists():
+        return to  # for mkdocs to complain of
+    return f"{config.repo_url.rstrip('/')}/blob/HEAD/{there}" if config.repo_url else None
