@@ -13,25 +13,17 @@ namespace {
 
 using Blocks = py::typing::List<py::typing::Tuple<py::array, std::int64_t, std::int64_t>>;
 
-// A list of (weights, first_row, first_col), checked to lie inside n vertices.
+// A (weights, first_row, first_col), checked to lie inside n vertices.
 template <class W>
-std::vector<PlacedBlock<W>> placed_blocks(const Blocks& blocks, std::int64_t n) {
-  std::vector<PlacedBlock<W>> placed;
-  for (const py::handle& item : blocks) {
-    const auto entry = py::cast<py::tuple>(item);
-    if (entry.size() != 3 || !py::isinstance<Array<W>>(entry[0])) {
-      throw py::type_error("blocks: needs (C-contiguous weights, first_row, first_col) each");
-    }
-    const DenseBlock<W> block = dense_block(py::reinterpret_borrow<Array<W>>(entry[0]));
-    const auto first_row = py::cast<std::int64_t>(entry[1]);
-    const auto first_col = py::cast<std::int64_t>(entry[2]);
-    if (first_row < 0 || first_col < 0 || first_row > n - block.n_rows ||
-        first_col > n - block.n_cols) {
-      throw std::invalid_argument("blocks: one reaches outside the vectors");
-    }
-    placed.push_back({block, first_row, first_col});
+PlacedBlock<W> placed_block(const py::tuple& entry, std::int64_t n) {
+  const DenseBlock<W> block = dense_block(py::reinterpret_borrow<Array<W>>(entry[0]));
+  const auto first_row = py::cast<std::int64_t>(entry[1]);
+  const auto first_col = py::cast<std::int64_t>(entry[2]);
+  if (first_row < 0 || first_col < 0 || first_row > n - block.n_rows ||
+      first_col > n - block.n_cols) {
+    throw std::invalid_argument("blocks: one reaches outside the vectors");
   }
-  return placed;
+  return {block, first_row, first_col};
 }
 
 template <class W, class I>
@@ -39,7 +31,18 @@ SymmetricMatrix<W, I> symmetric_matrix(const Blocks& blocks, const Array<I>& ind
                                        const Array<I>& indices,
                                        const Array<typename Wide<W>::type>& values,
                                        std::int64_t n) {
-  SymmetricMatrix<W, I> matrix{placed_blocks<W>(blocks, n), {}};
+  using WideWeight = typename Wide<W>::type;
+  SymmetricMatrix<W, I> matrix{{}, {}};
+  for (const py::handle& item : blocks) {
+    const auto entry = py::cast<py::tuple>(item);
+    if (entry.size() == 3 && py::isinstance<Array<W>>(entry[0])) {
+      matrix.dense.push_back(placed_block<W>(entry, n));
+    } else if (entry.size() == 3 && py::isinstance<Array<WideWeight>>(entry[0])) {
+      matrix.wide.push_back(placed_block<WideWeight>(entry, n));
+    } else {
+      throw py::type_error("blocks: needs (C-contiguous weights, first_row, first_col) each");
+    }
+  }
   if (indptr.size() > 0) {
     check_length(indptr, n + 1, "indptr");
     matrix.sparse = sparse_block(indptr, indices, values, n);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "portable.hpp"
 
@@ -52,5 +53,8 @@ template <>
 struct Wide<BFloat16> {
   using type = float;
 };
+
+template <class W>
+constexpr bool is_narrow = !std::is_same_v<W, typename Wide<W>::type>;
 
 }  // namespace ncut

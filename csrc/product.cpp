@@ -141,26 +141,34 @@ NCUT_INLINE void multiply_sparse(const SparseBlock<W, I>& block, std::int64_t be
   }
 }
 
+// What a block and its mirror image add to the vertices [begin, end).
+template <class W, class T>
+NCUT_INLINE void multiply_block(const PlacedBlock<W>& placed, const T* x, std::int64_t width,
+                                std::int64_t begin, std::int64_t end, T* y) {
+  const DenseBlock<W>& block = placed.block;
+  const std::int64_t first_row = std::max(begin, placed.first_row);
+  const std::int64_t last_row = std::min(end, placed.first_row + block.n_rows);
+  if (first_row < last_row) {
+    multiply_rows(block, first_row - placed.first_row, last_row - placed.first_row,
+                  x + placed.first_col * width, width, y + first_row * width);
+  }
+  const std::int64_t first_col = std::max(begin, placed.first_col);
+  const std::int64_t last_col = std::min(end, placed.first_col + block.n_cols);
+  if (first_col < last_col) {
+    multiply_columns(block, first_col - placed.first_col, last_col - placed.first_col,
+                     x + placed.first_row * width, width, y + first_col * width);
+  }
+}
+
 // All contributions to the vertices [begin, end), at most kPanel of them.
 template <class W, class I, class T>
 NCUT_INLINE void multiply_panel(const SymmetricMatrix<W, I>& matrix, const T* x, std::int64_t width,
                                 const T* scale, std::int64_t begin, std::int64_t end, T* y) {
   T* out = y + begin * width;
   std::fill(out, y + end * width, T{0});
-  for (const PlacedBlock<W>& placed : matrix.dense) {
-    const DenseBlock<W>& block = placed.block;
-    const std::int64_t first_row = std::max(begin, placed.first_row);
-    const std::int64_t last_row = std::min(end, placed.first_row + block.n_rows);
-    if (first_row < last_row) {
-      multiply_rows(block, first_row - placed.first_row, last_row - placed.first_row,
-                    x + placed.first_col * width, width, y + first_row * width);
-    }
-    const std::int64_t first_col = std::max(begin, placed.first_col);
-    const std::int64_t last_col = std::min(end, placed.first_col + block.n_cols);
-    if (first_col < last_col) {
-      multiply_columns(block, first_col - placed.first_col, last_col - placed.first_col,
-                       x + placed.first_row * width, width, y + first_col * width);
-    }
+  for (const PlacedBlock<W>& placed : matrix.dense) multiply_block(placed, x, width, begin, end, y);
+  if constexpr (is_narrow<W>) {
+    for (const auto& placed : matrix.wide) multiply_block(placed, x, width, begin, end, y);
   }
   if (matrix.sparse.indptr != nullptr) multiply_sparse(matrix.sparse, begin, end, x, width, out);
   for (std::int64_t v = begin; v < end; ++v) {

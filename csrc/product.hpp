@@ -18,11 +18,13 @@ struct PlacedBlock {
 };
 
 // A symmetric matrix: dense blocks, each standing for itself and its mirror image, plus a CSR
-// matrix that holds both halves (all its pointers may be null).
+// matrix that holds both halves (all its pointers may be null). Beside dense blocks of 16
+// bits there may be wide ones; a matrix of wide ones has all of them in `dense`.
 template <class W, class I>
 struct SymmetricMatrix {
   std::vector<PlacedBlock<W>> dense;
   SparseBlock<typename Wide<W>::type, I> sparse;
+  std::vector<PlacedBlock<typename Wide<W>::type>> wide = {};
 };
 
 // y[v] = scale[v] * (A x)[v] for first <= v < last. Vectors are rows: x and y have shape

@@ -54,23 +54,28 @@ std::int32_t best_cluster(const Clusters& clusters, const double* links, double 
   return best;
 }
 
+// Calls visit(u, weight) for every neighbour u that v has in a dense block.
+template <class W, class Visit>
+void for_each_in_block(const PlacedBlock<W>& placed, std::int64_t v, Visit visit) {
+  const DenseBlock<W>& block = placed.block;
+  const std::int64_t row = v - placed.first_row, col = v - placed.first_col;
+  if (row >= 0 && row < block.n_rows) {
+    const W* weights = block.values + row * block.n_cols;
+    for (std::int64_t j = 0; j < block.n_cols; ++j) visit(placed.first_col + j, weights[j]);
+  }
+  if (col >= 0 && col < block.n_cols) {
+    const W* weights = block.values + col;
+    for (std::int64_t i = 0; i < block.n_rows; ++i) {
+      visit(placed.first_row + i, weights[i * block.n_cols]);
+    }
+  }
+}
+
 // Calls visit(u, weight) for every neighbour u of v.
 template <class W, class I, class Visit>
 void for_each_neighbour(const SymmetricMatrix<W, I>& matrix, std::int64_t v, Visit visit) {
-  for (const PlacedBlock<W>& placed : matrix.dense) {
-    const DenseBlock<W>& block = placed.block;
-    const std::int64_t row = v - placed.first_row, col = v - placed.first_col;
-    if (row >= 0 && row < block.n_rows) {
-      const W* weights = block.values + row * block.n_cols;
-      for (std::int64_t j = 0; j < block.n_cols; ++j) visit(placed.first_col + j, weights[j]);
-    }
-    if (col >= 0 && col < block.n_cols) {
-      const W* weights = block.values + col;
-      for (std::int64_t i = 0; i < block.n_rows; ++i) {
-        visit(placed.first_row + i, weights[i * block.n_cols]);
-      }
-    }
-  }
+  for (const auto& placed : matrix.dense) for_each_in_block(placed, v, visit);
+  for (const auto& placed : matrix.wide) for_each_in_block(placed, v, visit);
   if (matrix.sparse.indptr == nullptr) return;
   for (I at = matrix.sparse.indptr[v]; at < matrix.sparse.indptr[v + 1]; ++at) {
     visit(matrix.sparse.indices[at], matrix.sparse.values[at]);

@@ -113,11 +113,11 @@ def multiply(
 def _of_width(
     blocks: list[tuple[NDArray[np.floating], int, int]], name: str
 ) -> tuple[Any, list[tuple[NDArray[Any], int, int]]]:
-    """The kernel for the type that all blocks have, and the blocks as it reads them."""
+    """The kernel for the blocks' type of 16 bits, if one has it, and the blocks as it reads them."""
     names = {"float16": f"{name}_half", "bfloat16": f"{name}_bfloat16"}
-    kind = blocks[0][0].dtype.name if blocks else ""
+    kinds = {weights.dtype.name for weights, *_ in blocks if weights.itemsize == 2}
     views = [(_bits(weights), row, column) for weights, row, column in blocks]
-    return getattr(_core, names.get(kind, name)), views
+    return getattr(_core, names[kinds.pop()] if kinds else name), views
 
 
 def refine(

@@ -143,16 +143,19 @@ def _split_blocks(
     graph: NeuronGraph, first_vertex: dict[int, int]
 ) -> tuple[list[tuple[NDArray[np.floating], int, int]], Any]:
     """The dense blocks with their places, and all sparse blocks as one symmetric CSR matrix."""
-    # All dense blocks of one type; 16 bits stay so if all have them and no other is of 64.
+    # 16 bits stay so, where they are of one kind and no other block is of 64.
     wide = kernels.wide_type(graph.blocks)
     kinds = {b.weights.dtype for b in graph.blocks if isinstance(b.weights, np.ndarray)}
-    dtype = kinds.pop() if len(kinds) == 1 and wide == np.float32 else np.dtype(wide)
+    narrow = {dtype for dtype in kinds if dtype.itemsize == 2}
+    kept = narrow if len(narrow) == 1 and wide == np.float32 else set()
     dense: list[tuple[NDArray[np.floating], int, int]] = []
     pruned: list[tuple[int, int, Block]] = []
     for block in graph.blocks:
         row, column = first_vertex[block.source], first_vertex[block.target]
         if isinstance(block.weights, np.ndarray):
-            dense.append((block.weights.astype(dtype, copy=False), row, column))
+            stays = block.weights.dtype in kept
+            weights = block.weights if stays else block.weights.astype(wide, copy=False)
+            dense.append((weights, row, column))
         else:
             pruned.append((row, column, block))
     if not pruned:

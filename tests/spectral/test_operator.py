@@ -24,6 +24,12 @@ GRAPHS = {
     "float32": lambda: chain_graph(random_chain(3, (9, 14, 8), dtype=np.float32)),
     "float16": lambda: chain_graph(random_chain(3, (9, 14, 8), dtype=np.float16)),
     "bfloat16": lambda: chain_graph(random_chain(3, (9, 14, 8), dtype=bfloat16)),
+    "bfloat16 and float32": lambda: chain_graph(
+        [random_chain(3, (9, 14), dtype=bfloat16)[0], random_chain(5, (14, 8), dtype=np.float32)[0]]
+    ),
+    "float16 and bfloat16": lambda: chain_graph(
+        [random_chain(3, (9, 14), dtype=bfloat16)[0], random_chain(5, (14, 8), dtype=np.float16)[0]]
+    ),
     "skip": lambda: skip_graph(13, (9, 14, 8)),
     "one layer": lambda: from_adjacency(chain_graph(random_chain(3, (9, 14, 8))).adjacency),
 }
@@ -52,6 +58,15 @@ def test_products(name: str, dtype: Any, tolerance: float) -> None:
         small = np.ascontiguousarray(x[operator.n_first :])
         expected = C.T @ (C @ small.astype(float))
         np.testing.assert_allclose(operator.apply_gram(small), expected, atol=40 * tolerance)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, bfloat16])
+def test_blocks_of_16_bits_are_read_where_they_are(dtype: Any) -> None:
+    narrow = random_chain(3, (9, 14), dtype=dtype)
+    graph = chain_graph([*narrow, *random_chain(5, (14, 8), dtype=np.float32)])
+    operator = NormalizedAdjacency(graph, 1)
+    for (weights, *_), block in zip(operator._dense, graph.blocks, strict=True):
+        assert weights is block.weights
 
 
 @given(small_chains())

@@ -73,6 +73,12 @@ GRAPHS: dict[str, Callable[[], NeuronGraph]] = {
     "bfloat16 and sparse": lambda: chain_graph(
         [random_chain(3, SIZES, dtype=bfloat16)[0], random_chain(3, SIZES, 0.1)[1]]
     ),
+    "bfloat16 and float32": lambda: chain_graph(
+        [
+            random_chain(3, SIZES, dtype=bfloat16)[0],
+            random_chain(3, SIZES, dtype=np.float32)[1],
+        ]
+    ),
     "sparse": lambda: chain_graph(random_chain(5, SIZES, 0.1)).without_isolated()[0],
     "four layers": lambda: chain_graph(random_chain(9, (130, 110, 120, 130))),
     "skip connections": lambda: skip_graph(13, (150, 120, 130)),
