@@ -153,9 +153,8 @@ def _split_blocks(
     for block in graph.blocks:
         row, column = first_vertex[block.source], first_vertex[block.target]
         if isinstance(block.weights, np.ndarray):
-            stays = block.weights.dtype in kept
-            weights = block.weights if stays else block.weights.astype(wide, copy=False)
-            dense.append((weights, row, column))
+            dtype = block.weights.dtype if block.weights.dtype in kept else np.dtype(wide)
+            dense.append((block.weights.astype(dtype, copy=False), row, column))
         else:
             pruned.append((row, column, block))
     if not pruned:
