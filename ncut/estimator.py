@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from scipy import sparse
+from joblib import cpu_count
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_non_negative, validate_data
 
 from ncut.errors import InputError
 from ncut.graphs import from_adjacency
+from ncut.graphs.validate import check_n_clusters
 from ncut.spectral import cluster
 
 
@@ -36,7 +37,7 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
     random_state : int, RandomState or None, default None
         An int gives the same result in every call, whatever `n_jobs`.
     n_jobs : int or None, default None
-        Threads; None or -1: all cores.
+        Threads; None or -1: all cores, -2: all but one, and so on.
 
     Attributes
     ----------
@@ -92,8 +93,7 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
         Raises
         ------
         InputError
-            A ValueError: if X or a parameter cannot be used. The message names it, n_clusters as k
-            and n_jobs as threads, which is what `ncut.cluster` calls them.
+            A ValueError: if X or a parameter cannot be used; the message names it.
         """
         if self.affinity != "precomputed":
             raise InputError(
@@ -109,19 +109,22 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
                 f"X: must be a square matrix of affinities, got {X.shape[0]} x {X.shape[1]}"
             )
         check_non_negative(X, type(self).__name__)
-        graph = from_adjacency(sparse.csr_array(X), name="affinity")
-        if self.n_clusters == 1:
+        graph = from_adjacency(X, name="affinity", argument="X")
+        n_connected = int(np.count_nonzero(graph.degrees))
+        n_clusters = check_n_clusters(self.n_clusters, n_connected, "n_clusters", least=1)
+        threads = _threads(self.n_jobs)
+        if n_clusters == 1:
             self.labels_ = np.where(graph.degrees > 0, 0, -1).astype(np.int32)
             self.ncut_, self.lower_bound_, self.eigenvalues_ = 0.0, 0.0, np.zeros(1)
             return self
         found = cluster(
             graph,
-            self.n_clusters,
+            n_clusters,
             n_init=self.n_init,
             solver=self.solver,
             refine=self.refine,
             seed=int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
-            threads=None if self.n_jobs == -1 else self.n_jobs,
+            threads=threads,
         )
         self.labels_ = found.labels
         self.ncut_ = found.ncut
@@ -135,3 +138,12 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
         tags.input_tags.positive_only = True
         tags.input_tags.sparse = True
         return tags
+
+
+def _threads(n_jobs: object) -> int | None:
+    """The number of threads that scikit-learn's `n_jobs` means; None: all cores."""
+    if n_jobs is None:
+        return None
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:
+        raise InputError(f"n_jobs: must be None or a whole number other than 0, got {n_jobs!r}")
+    return int(n_jobs) if n_jobs > 0 else max(1, cpu_count() + 1 + int(n_jobs))

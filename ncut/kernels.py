@@ -208,7 +208,7 @@ def permuted(
     """A copy of a contiguous array of any shape, permuted, every order equally likely."""
     if not values.flags.c_contiguous:
         raise ValueError("values: must be C-contiguous")
-    out = np.empty_like(values)
+    out = np.empty_like(values, subok=False)
     flat, flat_out = values.reshape(-1), out.reshape(-1)
     if values.itemsize == 2:
         flat, flat_out = flat.view(np.uint16), flat_out.view(np.uint16)

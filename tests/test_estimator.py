@@ -11,7 +11,9 @@ from sklearn.cluster import SpectralClustering
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.pairwise import rbf_kernel
-from sklearn.neighbors import kneighbors_graph
+from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import ncut
@@ -71,10 +73,25 @@ def test_the_cut_is_that_of_the_labels_and_above_its_bound(blobs):
 def test_a_seed_gives_the_same_clusters_on_any_number_of_threads(blobs):
     affinity = blobs
     fits = [
-        ncut.NormalizedCutClustering(9, random_state=4, n_jobs=n).fit(affinity) for n in (1, 2, -1)
+        ncut.NormalizedCutClustering(9, random_state=4, n_jobs=n).fit(affinity)
+        for n in (1, 2, -1, -2, -99)
     ]
     for other in fits[1:]:
         assert_array_equal(fits[0].labels_, other.labels_)
+
+
+def test_at_the_end_of_a_pipeline_of_neighbours():
+    centers = [[0, 0], [0, 4], [4, 0], [4, 4]]
+    points, truth = make_blobs(240, centers=centers, cluster_std=0.6, random_state=5)
+    pipeline = make_pipeline(
+        KNeighborsTransformer(mode="connectivity", n_neighbors=10),
+        FunctionTransformer(lambda graph: 0.5 * (graph + graph.T), accept_sparse=True),
+        ncut.NormalizedCutClustering(4, random_state=0),
+    )
+    assert adjusted_rand_score(truth, pipeline.fit_predict(points)) > 0.95
+    assert pipeline[-1].n_features_in_ == 240
+    other = clone(pipeline).set_params(normalizedcutclustering__n_clusters=2).fit(points)
+    assert set(other[-1].labels_) == {0, 1}
 
 
 def test_one_cluster_is_everything():
@@ -97,8 +114,13 @@ def test_samples_without_affinities_are_labelled_apart():
     ("change", "message"),
     [
         ({"affinity": "rbf"}, "affinity: must be 'precomputed'"),
-        ({"n_clusters": 0}, "k: must be"),
-        ({"n_clusters": 300}, "k: 300 clusters asked"),
+        ({"n_clusters": 0}, "^n_clusters: must be at least 1, got 0"),
+        ({"n_clusters": True}, "^n_clusters: must be a whole number"),
+        ({"n_clusters": 2.5}, "^n_clusters: must be a whole number"),
+        ({"n_clusters": 300}, "^n_clusters: 300 clusters asked.*choose a smaller n_clusters"),
+        ({"n_jobs": 0}, "^n_jobs: must be None or a whole number other than 0, got 0"),
+        ({"n_jobs": "all"}, "^n_jobs: must be"),
+        ({"n_jobs": 1.5}, "^n_jobs: must be"),
         ({"n_init": 0}, "n_init: must be"),
         ({"solver": "magic"}, "solver: must be"),
     ],
@@ -113,7 +135,7 @@ def test_affinities_that_cannot_be_used_are_refused(blobs, make):
     affinity = blobs
     with pytest.raises(ValueError, match="square"):
         ncut.NormalizedCutClustering().fit(make(affinity[:, :200]))
-    with pytest.raises(ValueError, match="symmetric"):
+    with pytest.raises(ncut.InputError, match=r"^X: not symmetric"):
         ncut.NormalizedCutClustering().fit(make(np.triu(affinity)))
     with pytest.raises(ValueError, match="Negative values"):
         ncut.NormalizedCutClustering().fit(make(-affinity))

@@ -17,9 +17,11 @@ from ncut.extract.chain import ChainLayer, chain_to_graph, with_depthwise_groups
 from ncut.extract.files import UNORDERED, read_file, read_npy
 from ncut.extract.modules import is_module
 from ncut.extract.named import is_named, load_named
+from ncut.extract.networkx_graph import is_networkx, read_networkx
 from ncut.extract.sklearn_model import is_sklearn_mlp
 from ncut.extract.state_dict import read_arrays
 from ncut.graphs import NeuronGraph, from_adjacency
+from ncut.graphs.scratch import check_scratch, in_scratch
 
 if TYPE_CHECKING:
     from ncut.extract.wiring import Residual, Wiring
@@ -38,6 +40,7 @@ class _Options:
     example_inputs: Any = None
     unknown: str = "error"
     weights: str | Path | None = None
+    scratch: Path | None = None
 
     def refuse(self, what: str, *names: str) -> None:
         """Refuse options that have no effect on a kind of model."""
@@ -56,7 +59,13 @@ class _Options:
             name=name if self.name is None else self.name,
             parameters=parameters,
             initial=self.initial,
+            scratch=self.scratch,
         )
+
+    def finished(self, graph: NeuronGraph) -> NeuronGraph:
+        """A graph that was one already, under the name and in the folder that were asked for."""
+        named = graph if self.name is None else replace(graph, name=self.name)
+        return in_scratch(named, self.scratch)
 
 
 def read_graph(
@@ -71,6 +80,7 @@ def read_graph(
     example_inputs: Any = None,
     unknown: Literal["error", "elementwise"] = "error",
     weights: str | Path | None = None,
+    scratch: str | Path | None = None,
 ) -> NeuronGraph:
     """Turn a model into the weighted, undirected graph of its neurons.
 
@@ -95,6 +105,10 @@ def read_graph(
           memory-mapped); the order is that of the layers;
         - a mapping from names to arrays, such as a state dict;
         - a symmetric scipy sparse adjacency matrix, shape (n, n);
+        - an undirected `networkx.Graph` or `MultiGraph`: the edge attribute "weight" (1 where it
+          is missing) is the weight, the order of its nodes that of the vertices, and the node
+          attribute "layer", if there is one, makes the layers, as `NeuronGraph.to_networkx`
+          writes it;
         - a `NeuronGraph`, returned as it is.
     scope : {"paper", "all"}
         `"paper"`: every neuron; of a convolutional network (without attention or recurrent
@@ -125,6 +139,10 @@ def read_graph(
         what an operation does.
     weights : str or Path, optional
         A file with the weights of an architecture that is given by name.
+    scratch : str or Path, optional
+        A folder to keep blocks of a MiB and more in, of this graph and of its shuffles, so that
+        a model larger than memory can be measured; it needs twice the room of the weights. Of
+        folders and `.npy` files nothing of the model need fit into memory but its largest layer.
 
     Raises
     ------
@@ -148,7 +166,8 @@ def read_graph(
     """
     check_options(scope, norm, residual, unknown)
     options = _Options(
-        *(scope, norm, layers, name, initial, residual, example_inputs, unknown, weights)
+        *(scope, norm, layers, name, initial, residual, example_inputs, unknown, weights),
+        check_scratch(scratch),
     )
     if initial and not (is_module(model) or _has_initial(model)):
         raise InputError(
@@ -162,12 +181,11 @@ def read_graph(
         return _read_path(Path(model), options)
     if is_module(model):
         return _read_module(model, options)
-    if isinstance(model, NeuronGraph) or _is_sparse(model):
+    if isinstance(model, NeuronGraph) or is_networkx(model) or _is_sparse(model):
         options.refuse(
             "a graph", "scope", "norm", "layers", "residual", "example_inputs", "unknown"
         )
-        graph = model if isinstance(model, NeuronGraph) else from_adjacency(model)
-        return graph if name is None else replace(graph, name=name)
+        return options.finished(_as_graph(model))
     options.refuse(f"a {type(model).__name__}", "residual", "example_inputs", "unknown")
     if isinstance(model, Mapping):
         chain, left_out, parameters = read_arrays(model, where="the mapping", layers=layers)
@@ -184,7 +202,13 @@ def read_graph(
         parameters = {}
     name = default if name is None else name
     return chain_to_graph(
-        chain, scope=scope, norm=norm, name=name, left_out=left_out, parameters=parameters
+        chain,
+        scope=scope,
+        norm=norm,
+        name=name,
+        left_out=left_out,
+        parameters=parameters,
+        scratch=options.scratch,
     )
 
 
@@ -217,7 +241,7 @@ def _read_path(path: Path, options: _Options) -> NeuronGraph:
     content = read_file(path)
     if isinstance(content, NeuronGraph):
         options.refuse(f"{path}, a saved graph", "scope", "norm", "layers", "residual", "unknown")
-        return content if options.name is None else replace(content, name=options.name)
+        return options.finished(content)
     options.refuse(f"{path}, a file of named arrays", "residual", "unknown")
     ordered = path.suffix.lower() not in UNORDERED
     chain, left_out, parameters = read_arrays(
@@ -230,6 +254,7 @@ def _read_path(path: Path, options: _Options) -> NeuronGraph:
         name=path.stem if options.name is None else options.name,
         left_out=left_out,
         parameters=parameters,
+        scratch=options.scratch,
     )
 
 
@@ -274,7 +299,8 @@ def _read_sequence(model: Any) -> list[ChainLayer]:
         raise InputError(
             f"model: cannot read a {type(model).__name__}; pass a torch.nn.Module (not its class), "
             "a path, a list of (fan_in, fan_out) weight matrices, a dict of named weights, a "
-            "fitted MLP of scikit-learn, a scipy sparse adjacency matrix or a NeuronGraph"
+            "fitted MLP of scikit-learn, a scipy sparse adjacency matrix, a networkx graph or a "
+            "NeuronGraph"
         )
     chain: list[ChainLayer] = []
     for number, values in enumerate(model):
@@ -301,6 +327,13 @@ def _single_array(shape: tuple[int, ...]) -> str:
         f"model: a single array of shape {shape}; pass the weight matrices of the chain as a "
         f"list, [w0, w1, ...]; {SINGLE_MATRIX_HINT}"
     )
+
+
+def _as_graph(model: Any) -> NeuronGraph:
+    """The graph of what is one already."""
+    if isinstance(model, NeuronGraph):
+        return model
+    return read_networkx(model) if is_networkx(model) else from_adjacency(model)
 
 
 def _is_sparse(model: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.graphs.neuron_graph import NeuronGraph
+from ncut.graphs.scratch import settled
 from ncut.graphs.validate import (
     WEIGHT_TYPES,
     canonical_csr,
-    check_adjacency,
     check_block,
 )
 from ncut.types import Block, Layer, LeftOut
@@ -37,6 +38,7 @@ def build_graph(
     *,
     left_out: Iterable[LeftOut] = (),
     name: str = "",
+    scratch: Path | None = None,
 ) -> NeuronGraph:
     """Assemble a graph from its layers and the weights between them.
 
@@ -54,6 +56,8 @@ def build_graph(
         What of the model is not in the graph.
     name : str
         The model's name, for reports.
+    scratch : Path, optional
+        A folder to keep large blocks in, instead of memory.
 
     Raises
     ------
@@ -90,7 +94,7 @@ def build_graph(
             )
         entries = weights if isinstance(weights, np.ndarray) else weights.data
         n_nonzero = check_block(entries, f"layer {label!r}")
-        stored = _compressed(weights, n_nonzero, within_layer=source == target)
+        stored = settled(_compressed(weights, n_nonzero, within_layer=source == target), scratch)
         found.append(Block(source, target, stored, label))
         last = _Last(values, turned, source == target, stored)
         # Nothing but the stored block is to be alive while the next one is made.
@@ -102,53 +106,7 @@ def build_graph(
         blocks=tuple(sorted(found, key=lambda block: (block.source, block.target))),
         left_out=tuple(left_out),
         name=name,
-    )
-
-
-def from_adjacency(adjacency: Any, *, name: str = "adjacency") -> NeuronGraph:
-    """Make a graph of one layer from a symmetric sparse adjacency matrix.
-
-    Parameters
-    ----------
-    adjacency : scipy sparse matrix or array, shape (n, n)
-        Finite non-negative edge weights, symmetric. The diagonal (self-loops) is left out.
-
-    Raises
-    ------
-    InputError
-        If the matrix is not square, symmetric, finite, non-negative, or has no edges.
-    """
-    from scipy import sparse
-
-    known = sparse.issparse(adjacency) or isinstance(adjacency, np.ndarray)
-    if not known or adjacency.ndim != 2 or adjacency.dtype.kind not in "fiub":
-        raise InputError(
-            "adjacency: must be a scipy sparse matrix of real numbers, got "
-            f"{type(adjacency).__name__}"
-        )
-    if hasattr(adjacency, "check_format"):
-        try:
-            adjacency.check_format(full_check=True)  # compiled code trusts what it says
-        except ValueError as error:
-            raise InputError(f"adjacency: a damaged sparse matrix: {error}") from error
-    keep = adjacency.dtype in (np.float32, np.float64)
-    matrix: sparse.csr_array[Any, tuple[int, int]] = sparse.csr_array(
-        adjacency, dtype=adjacency.dtype if keep else np.float64, copy=True
-    )
-    matrix.sum_duplicates()
-    check_adjacency(matrix)
-    upper = sparse.csr_array(sparse.triu(matrix, k=1))
-    upper.eliminate_zeros()
-    if not upper.nnz:
-        raise InputError("adjacency: no edges outside the diagonal")
-    n_loops = int(np.count_nonzero(matrix.diagonal()))
-    left_out = [LeftOut("diagonal", (n_loops,), "self-loops")] if n_loops else []
-    n = matrix.shape[0]
-    return NeuronGraph(
-        layers=(Layer("vertices", 0, n),),
-        blocks=(Block(0, 0, canonical_csr(upper), "adjacency"),),
-        left_out=tuple(left_out),
-        name=name,
+        scratch=scratch,
     )
 
 

@@ -17,6 +17,7 @@ def neurons_to_networkx(graph: NeuronGraph) -> networkx.Graph:
     """A node per vertex, an edge per pair of connected vertices."""
     nx = import_extra("networkx", "all")
     made = nx.from_scipy_sparse_array(graph.adjacency)
+    made.name = graph.name
     for layer in graph.layers:
         for index in range(layer.size):
             made.nodes[layer.start + index].update(layer=layer.name, index=index)

@@ -36,7 +36,7 @@ def settled(weights: Weights, scratch: Path | None) -> Weights:
     """
     if scratch is None or not isinstance(weights, np.ndarray) or weights.nbytes < SMALLEST:
         return weights
-    if isinstance(weights, np.memmap):
+    if isinstance(weights, np.memmap) and weights.mode:  # results of its arithmetic have no file
         return weights
     try:
         with tempfile.TemporaryFile(dir=scratch) as file:

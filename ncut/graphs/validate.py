@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 
+TILE = 256
+"""Rows and columns that are compared at a time, as they stay in the cache."""
+
 WEIGHT_TYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -46,22 +49,39 @@ def check_block(values: NDArray[np.floating], what: str) -> int:
     return found.n_nonzero
 
 
-def check_adjacency(adjacency: sparse.csr_array) -> None:
+def check_adjacency(
+    adjacency: NDArray[np.floating] | sparse.csr_array, argument: str = "adjacency"
+) -> None:
     """Refuse an adjacency matrix that is not square, finite, non-negative and symmetric."""
     rows, columns = adjacency.shape
     if rows != columns:
-        raise InputError(f"adjacency: shape {rows} x {columns}; it must be square")
-    check_block(adjacency.data, "adjacency")
-    difference = abs(adjacency - adjacency.T)
-    worst = difference.max() if difference.nnz else 0.0
-    if worst > 1e-6 * adjacency.data.max():
-        entries = difference.tocoo()
-        at = int(entries.data.argmax())
-        i, j = entries.row[at], entries.col[at]
+        raise InputError(f"{argument}: shape {rows} x {columns}; it must be square")
+    entries = adjacency if isinstance(adjacency, np.ndarray) else adjacency.data
+    check_block(entries, argument)
+    worst, i, j = _asymmetry(adjacency)
+    if worst > 1e-6 * entries.max():
         raise InputError(
-            f"adjacency: not symmetric, entries [{i}, {j}] and [{j}, {i}] differ by {worst:.3g}; "
+            f"{argument}: not symmetric, entries [{i}, {j}] and [{j}, {i}] differ by {worst:.3g}; "
             "pass (A + A.T) / 2 if the graph is meant to be undirected"
         )
+
+
+def _asymmetry(matrix: NDArray[np.floating] | sparse.csr_array) -> tuple[float, int, int]:
+    """The largest difference of an entry and its mirror image, and its row and column."""
+    if not isinstance(matrix, np.ndarray):
+        entries = abs(matrix - matrix.T).tocoo()
+        if not entries.nnz:
+            return 0.0, 0, 0
+        at = int(entries.data.argmax())
+        return float(entries.data[at]), int(entries.row[at]), int(entries.col[at])
+    found = (0.0, 0, 0)
+    for top in range(0, len(matrix), TILE):
+        for left in range(top, len(matrix), TILE):
+            across = matrix[top : top + TILE, left : left + TILE]
+            difference = abs(across - matrix[left : left + TILE, top : top + TILE].T)
+            i, j = np.unravel_index(difference.argmax(), difference.shape)
+            found = max(found, (float(difference[i, j]), top + int(i), left + int(j)))
+    return found
 
 
 def canonical_csr(matrix: sparse.csr_array) -> sparse.csr_array:
@@ -74,15 +94,15 @@ def canonical_csr(matrix: sparse.csr_array) -> sparse.csr_array:
     return matrix
 
 
-def check_n_clusters(k: object, n_vertices: int) -> int:
+def check_n_clusters(k: object, n_vertices: int, argument: str = "k", least: int = 2) -> int:
     """Return `k` as an int if a graph of `n_vertices` connected vertices can be cut into k."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
-        raise InputError(f"k: must be a whole number, got {k!r}")
-    if k < 2:
-        raise InputError(f"k: must be at least 2, got {k}")
+        raise InputError(f"{argument}: must be a whole number, got {k!r}")
+    if k < least:
+        raise InputError(f"{argument}: must be at least {least}, got {k}")
     if k >= n_vertices:
         raise InputError(
-            f"k: {k} clusters asked of a graph with {n_vertices} vertices that have edges; "
-            "choose a smaller k"
+            f"{argument}: {k} clusters asked of a graph with {n_vertices} vertices that have "
+            f"edges; choose a smaller {argument}"
         )
     return int(k)

@@ -219,6 +219,7 @@ def symmetric(seed: int = 21, n: int = 12, density: float = 0.4) -> np.ndarray:
         sparse.lil_array,
         sparse.csr_matrix,
         np.asarray,
+        np.asfortranarray,
     ],
 )
 def test_adjacency_of_any_format(kind: Any) -> None:
@@ -298,9 +299,30 @@ def changed(at: tuple[int, int], value: float, both: bool = True) -> np.ndarray:
         (np.zeros((0, 0)), r"adjacency: "),
     ],
 )
-def test_adjacency_is_refused_by_name(matrix: np.ndarray, message: str) -> None:
+@pytest.mark.parametrize("kind", [sparse.csr_array, np.asarray])
+def test_adjacency_is_refused_by_name(kind: Any, matrix: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        from_adjacency(sparse.csr_array(matrix))
+        from_adjacency(kind(matrix))
+    with pytest.raises(InputError, match=message.replace("adjacency", "X")):
+        from_adjacency(kind(matrix), argument="X")
+
+
+@pytest.mark.parametrize("at", [(3, 700), (700, 3), (699, 698), (0, 1)])
+def test_one_entry_of_a_large_dense_matrix_that_is_not_symmetric_is_found(at: Any) -> None:
+    points = np.random.default_rng(4).random(701)
+    matrix = np.add.outer(points, points)
+    dense, entries = from_adjacency(matrix).blocks[0], from_adjacency(sparse.csr_array(matrix))
+    assert_same_csr(dense.weights, entries.blocks[0].weights)
+    matrix[at] += 0.5
+    row, column = sorted(at)
+    with pytest.raises(InputError, match=rf"\[{row}, {column}\] and .* differ by 0.5;"):
+        from_adjacency(matrix)
+
+
+def assert_same_csr(ours: Any, theirs: Any) -> None:
+    for part in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(ours, part), getattr(theirs, part))
+        assert getattr(ours, part).dtype == getattr(theirs, part).dtype
 
 
 @pytest.mark.parametrize(
