@@ -15,6 +15,8 @@ from ncut.scans.tasks import Outcome, Task, measure
 
 BACKENDS = ("loky", "threading", "dask", "ray")
 
+CONNECT_SECONDS = 20
+
 AHEAD = 2
 """Tasks that are handed out for each worker: one that it works on, and one that waits."""
 
@@ -110,7 +112,7 @@ def workers(backend: str, n_jobs: int, scheduler: str | None) -> Iterator[Worker
 def _dask_client(address: str) -> Iterator[Any]:
     distributed = import_extra("distributed", "dask")
     try:
-        client = distributed.Client(address, timeout=20, set_as_default=False)
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(f"scheduler: {address} does not answer: {error}") from error
     with client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -12,6 +13,8 @@ from typing import Any
 
 from ncut.errors import InputError
 from ncut.extract.assemble import check_options
+from ncut.graphs.scratch import check_scratch
+from ncut.graphs.validate import check_n_clusters
 from ncut.scans.backends import WorkerDiedError, Workers, check_backend, workers
 from ncut.scans.results import Scan
 from ncut.scans.rows import FAILED
@@ -152,6 +155,8 @@ def _settings(settings: dict[str, Any]) -> tuple[Settings, dict[str, Any], dict[
     if options.get("layers") is not None:
         options["layers"] = tuple(options["layers"])
     checked = check_settings(**{name: settings[name] for name in settings.keys() - options.keys()})
+    check_n_clusters(checked.k, sys.maxsize)  # that a model is too small for k is its own failure
+    check_scratch(options.get("scratch"))
     described = {
         name: getattr(checked, name)
         for name in (

@@ -1,0 +1,216 @@
+"""Scans that are killed, and scans whose workers are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from joblib.externals.loky import get_reusable_executor
+from scan_samples import write_model
+
+import ncut
+from ncut.scans import backends
+
+SHUFFLES = 30
+OPTIONS = {"k": 3, "shuffles": SHUFFLES}
+
+SCAN = f"""
+import sys, ncut
+def told(counts):
+    print(counts.done + counts.shuffles_done, flush=True)
+if __name__ == "__main__":
+    ncut.scan(sys.argv[1], sys.argv[2], jobs=2, k=3, shuffles={SHUFFLES}, progress=told)
+"""
+
+DIE_OF = """
+import os, signal, sys
+
+def die_of(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("deadly.npz"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die_of)
+"""
+
+
+@pytest.fixture
+def three(models):
+    """The folder of models without the broken one."""
+    (models / "broken.npz").unlink()
+    return models
+
+
+@pytest.fixture
+def fresh_workers():
+    """Worker processes are kept between scans, with the environment they were started in."""
+    get_reusable_executor().shutdown(wait=True)
+    yield
+    get_reusable_executor().shutdown(wait=True)
+
+
+@pytest.fixture
+def deadly(three, tmp_path, monkeypatch):
+    """A model that kills every worker process which is started from now on and opens it."""
+    write_model(three / "deadly.npz", 9)
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(DIE_OF)
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    return three / "deadly.npz"
+
+
+def assert_same_as_analyses(found, models):
+    for path in models.glob("step-*.npz"):
+        assert found.report(path) == ncut.analyze(path, **OPTIONS)
+
+
+def children(pid):
+    """Process numbers of all descendants."""
+    own = [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    return [*own, *(found for child in own for found in children(child))]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; run on Linux")
+@pytest.mark.parametrize("after", [0, 3, 25, 60])
+def test_a_killed_scan_loses_only_what_was_under_way(three, tmp_path, after):
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", SCAN, three, out],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        told = 0
+        for line in process.stdout:
+            told = int(line)
+            if told >= after:
+                break
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    n_rows = len([*(out / "models").glob("*.parquet")])
+    counted = []
+    found = ncut.scan(
+        three,
+        out,
+        backend="threading",
+        progress=lambda counts: counted.append(counts.done + counts.shuffles_done),
+        **OPTIONS,
+    )
+    # What had been told of is there when it goes on: in rows or in journals.
+    assert n_rows * (1 + SHUFFLES) + counted[0] >= told
+    assert counted[-1] == (3 - n_rows) * (1 + SHUFFLES)
+    assert_same_as_analyses(found, three)
+    assert not [*(out / "journal").iterdir()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; run on Linux")
+def test_what_a_killed_worker_was_doing_is_done_again(three, tmp_path, fresh_workers):
+    killed = []
+
+    def kill(counts):
+        if counts.shuffles_done >= 10 and not killed:
+            killed.extend(pid for pid in children(os.getpid()) if is_worker(pid))
+            os.kill(killed[0], signal.SIGKILL)
+
+    def is_worker(pid):
+        return b"popen_loky" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+    found = ncut.scan(three, tmp_path / "out", jobs=2, progress=kill, **OPTIONS)
+    assert killed
+    assert not found.failed
+    assert_same_as_analyses(found, three)
+
+
+def test_a_model_that_kills_its_workers_fails_alone(deadly, tmp_path, fresh_workers):
+    found = ncut.scan(deadly.parent, tmp_path / "out", jobs=2, **OPTIONS)
+    assert list(found.failed) == [str(deadly)]
+    assert "worker process died" in found.failed[str(deadly)]
+    assert_same_as_analyses(found, deadly.parent)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Dask's scheduler as a process on this machine: its address, and how to start a worker."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    processes = []
+
+    def start(name, *arguments):
+        command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *arguments]
+        with (tmp_path / f"{name}-{len(processes)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*command, "--no-dashboard"], stdout=log, stderr=subprocess.STDOUT
+            )
+        processes.append(process)
+        return process
+
+    def start_worker(*arguments):
+        return start("worker", address, "--nthreads", "1", *arguments)
+
+    start("scheduler", "--host", "127.0.0.1", "--port", str(port))
+    yield address, start_worker
+    for process in reversed(processes):
+        process.terminate()
+    for process in processes:
+        process.wait(timeout=30)
+
+
+def wait_for_workers(address, n):
+    import distributed
+
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            client = distributed.Client(address, timeout=5, set_as_default=False)
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+    with client:
+        client.wait_for_workers(n, timeout=60)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_a_cluster_changes_no_number(three, tmp_path, cluster):
+    address, start_worker = cluster
+    first, _ = start_worker("--no-nanny"), start_worker("--no-nanny")
+    wait_for_workers(address, 2)
+
+    def kill(counts):
+        if counts.shuffles_done >= 10 and first.poll() is None:
+            first.kill()
+            first.wait()
+
+    found = ncut.scan(
+        three, tmp_path / "out", backend="dask", scheduler=address, progress=kill, **OPTIONS
+    )
+    assert first.returncode == -signal.SIGKILL
+    assert not found.failed
+    assert_same_as_analyses(found, three)
+
+
+@pytest.mark.slow
+def test_a_model_that_kills_a_clusters_workers_fails_alone(deadly, tmp_path, cluster):
+    address, start_worker = cluster
+    start_worker("--nworkers", "2")
+    wait_for_workers(address, 2)
+    found = ncut.scan(deadly.parent, tmp_path / "out", backend="dask", scheduler=address, **OPTIONS)
+    assert list(found.failed) == [str(deadly)]
+    assert_same_as_analyses(found, deadly.parent)
+
+
+def test_a_scheduler_that_does_not_answer(three, tmp_path, monkeypatch):
+    monkeypatch.setattr(backends, "CONNECT_SECONDS", 2)
+    with pytest.raises(ncut.InputError, match=r"scheduler: tcp://127\.0\.0\.1:9 does not answer"):
+        ncut.scan(three, tmp_path / "out", backend="dask", scheduler="tcp://127.0.0.1:9")
