@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 CXX_SOURCES := $(wildcard csrc/*.*) $(wildcard csrc/tests/*.*) $(wildcard bindings/*.*)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 
-.PHONY: demo test sanitize bench lint format stubs clean
+.PHONY: demo test sanitize bench lint format stubs docs docs-serve clean
 
 demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 	$(BIN)/ncut demo
@@ -37,6 +37,12 @@ stubs: $(VENV)/installed-dev  ## write ncut/_core.pyi anew from the compiled mod
 
 bench: $(VENV)/installed-dev  ## time ncut and its peers; a quarter of an hour
 	cd benchmarks && ../$(BIN)/python run.py && ../$(BIN)/python tables.py
+
+docs: $(VENV)/installed-dev  ## the documentation's site, build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(VENV)/installed-dev  ## the same at localhost:8000 while its sources are edited
+	NO_MKDOCS_2_WARNING=1 NCUT_DOCS_EXECUTE=false $(BIN)/python -m mkdocs serve
 
 clean:
 	rm -rf $(VENV) build dist

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
@@ -65,9 +66,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def command_line() -> str:
     """What the commands' own help says, as Markdown."""
     command = ["typer", "ncut.cli.app", "utils", "docs", "--name", "ncut", "--title"]
-    return subprocess.run(
+    text = subprocess.run(
         [sys.executable, "-m", *command, "Command line"], check=True, capture_output=True, text=True
     ).stdout
+    # Lists of commands break their sentences off; the sections have them whole.
+    sections = re.findall(r"^#+ `(ncut (?:\S+ )*(\S+))`\n\n(.+)$", text, re.MULTILINE)
+    for whole, name, sentence in sections:
+        entry = f"* [`{name}`](#{whole.replace(' ', '-')}): {sentence}"
+        text = re.sub(rf"^\* `{name}`: .*$", lambda _, entry=entry: entry, text, flags=re.MULTILINE)
+    return text
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -76,10 +83,24 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def replaced(match: re.Match[str]) -> str:
         if match["to"] is None:
             return match[0]
-        to = link(match["to"], page.file, config, files)
-        return match["text"] if to is None else f"[{match['text']}]({to})"
+        to, text = link(match["to"], page.file, config, files), match["text"]
+        if to is None:
+            return text
+        if text.endswith(".md"):  # a file's name, which on the site has a better one
+            at = posixpath.join(posixpath.dirname(page.file.src_uri), to.partition("#")[0])
+            text = titles(config.nav).get(posixpath.normpath(at), text)
+        return f"[{text}]({to})"
 
     return MARKDOWN.sub(replaced, markdown)
+
+
+def titles(nav: Any) -> dict[str, str]:
+    """What the navigation calls the pages, by their sources."""
+    found: dict[str, str] = {}
+    for entry in nav:
+        for title, inside in entry.items() if isinstance(entry, dict) else ():
+            found |= {inside: title} if isinstance(inside, str) else titles(inside)
+    return found
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -1,0 +1,274 @@
+"""The documentation: its site builds, its examples run, its reference is complete."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+
+import ncut
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(DOCS.rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
+HOW = "is not installed; make test installs it, or pip install '.[dev]'"
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def python_blocks(path: Path) -> list[str]:
+    """The Python examples of a page, each after as many empty lines as put it in its place."""
+    text = path.read_text(encoding="utf-8")
+    return [
+        "\n" * (text[: match.start(1)].count("\n")) + match[1]
+        for match in re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_examples_compile(path: Path) -> None:
+    for block in python_blocks(path):
+        compile(block, str(path), "exec")
+
+
+def trained_names() -> dict[str, Any]:
+    """What the examples take for granted: a model, its data, a loss, a training loop's parts."""
+    torch = pytest.importorskip("torch", reason=f"torch {HOW}")
+    torch.manual_seed(7)
+    model = torch.nn.Sequential(
+        *(torch.nn.Linear(20, 24), torch.nn.ReLU(), torch.nn.Linear(24, 24), torch.nn.ReLU()),
+        torch.nn.Linear(24, 8),
+    )
+    images, labels = torch.randn(30, 20), torch.randint(0, 8, (30,))
+
+    def loss(network: Any) -> float:
+        with torch.no_grad():
+            return float(torch.nn.functional.cross_entropy(network(images), labels))
+
+    points = np.random.default_rng(7).normal(size=(60, 2))
+    distances = ((points[:, None] - points) ** 2).sum(axis=2)
+    return {
+        "torch": torch,
+        "ncut": ncut,
+        "model": model,
+        "images": images,
+        "labels": labels,
+        "cross_entropy": torch.nn.functional.cross_entropy,
+        "loss": loss,
+        "batches": [(images, labels)] * 2,
+        "optimizer": torch.optim.Adam(model.parameters()),
+        "affinity": np.exp(-distances),
+    }
+
+
+def analysed_names() -> dict[str, Any]:
+    """The same, and reports."""
+    names = trained_names()
+    reports = [ncut.analyze(names["model"], k=4, seed=seed, shuffles=20) for seed in range(3)]
+    return names | {"report": reports[0], "reports": reports, "graph": reports[0].graph}
+
+
+# Pages whose examples run one after the other, how many of them, and with what.
+RUNNING: list[tuple[str, int, Callable[[], dict[str, Any]]]] = [
+    ("README.md", 3, trained_names),  # the longest, some seconds
+    ("docs/start.md", 2, dict),
+    ("docs/verdict.md", 1, trained_names),
+    ("docs/p-values.md", 3, analysed_names),
+    ("docs/k.md", 1, trained_names),
+    ("docs/modules.md", 2, analysed_names),
+    ("docs/training.md", 1, trained_names),
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "n_blocks", "names"), RUNNING, ids=[page for page, _, _ in RUNNING]
+)
+def test_examples_run(
+    page: str,
+    n_blocks: int,
+    names: Callable[[], dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("matplotlib", reason=f"matplotlib {HOW}").use("agg")
+    monkeypatch.chdir(tmp_path)
+    blocks = python_blocks(ROOT / page)
+    assert len(blocks) >= n_blocks
+    namespace = names()
+    for block in blocks[:n_blocks]:
+        exec(compile(block, page, "exec"), namespace)
+
+
+def test_the_first_report_is_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """But for the numbers, whose last digits may be others on another processor."""
+    text = (DOCS / "start.md").read_text(encoding="utf-8")
+    exec(python_blocks(DOCS / "start.md")[0], {})
+    printed = [without_numbers(line) for line in capsys.readouterr().out.splitlines()]
+    shown = re.search(r"^```\n(digits-pruned\n.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert shown
+    lines = [without_numbers(line) for line in shown[1].splitlines()]
+    assert lines == printed[: len(lines)]
+
+
+def without_numbers(line: str) -> str:
+    return " ".join(re.sub(r"-?\d[\d.,]*", "#", line).split())
+
+
+def reference() -> dict[str, str]:
+    """Each documented name and its page."""
+    return {
+        name: path.stem
+        for path in (DOCS / "reference").glob("*.md")
+        for name in re.findall(r"^::: (\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+
+def test_the_reference_has_every_public_name() -> None:
+    public = {f"ncut.{name}" for name in {*ncut.__all__, "NormalizedCutClustering"}}
+    assert public - reference().keys() == set()
+
+
+@pytest.mark.parametrize("name", reference())
+def test_documented_names_exist(name: str) -> None:
+    try:
+        found = getattr(ncut, name.removeprefix("ncut."))
+    except AttributeError:
+        module, _, last = name.rpartition(".")
+        package = pytest.importorskip(module, reason=f"what {module} needs {HOW}")
+        found = getattr(package, last)
+    assert found.__doc__
+
+
+def docstring_script() -> ModuleType:
+    pytest.importorskip("griffe", reason=f"griffe {HOW}")
+    path = ROOT / "scripts" / "docs_docstrings.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_sources_are_sections_and_public_names_references() -> None:
+    text = (
+        "What it does.\n\nRaises\n------\nError\n    See `ncut.graph`, `ncut.other`."
+        "\n\nSource: Fan\n(1949)."
+    )
+    assert docstring_script().as_shown(text, {"graph"}) == (
+        "What it does.\n\nRaises\n------\nError\n    See [`ncut.graph`][ncut.graph], `ncut.other`."
+        "\n\nSource\n------\nFan\n(1949)."
+    )
+
+
+class Links(HTMLParser):
+    """What a page links to or loads, and its anchors."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if found.get("id"):
+            self.anchors.add(str(found["id"]))
+        if tag == "a" and found.get("href"):
+            self.links.append(str(found["href"]))
+        elif tag in ("script", "img", "link"):
+            self.loaded += [str(found[key]) for key in ("src", "href") if found.get(key)]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built strictly: a warning of mkdocs is an error."""
+    pytest.importorskip("mkdocs", reason=f"mkdocs {HOW}")
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"NCUT_DOCS_EXECUTE": "false", "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def pages(site: Path) -> Iterator[tuple[Path, Links]]:
+    for path in sorted(site.rglob("*.html")):
+        yield path, Links(path)
+
+
+@pytest.mark.slow
+def test_every_page_is_on_the_site(site: Path) -> None:
+    expected = {path.relative_to(DOCS).with_suffix("") for path in DOCS.rglob("*.md")}
+    expected |= {
+        *map(Path, ("benchmarks", "reproduction", "changelog", "contributing", "tutorial")),
+        *map(Path, ("github-action", "reference/command-line")),
+    }
+    found = {path.parent.relative_to(site) for path in site.rglob("index.html")}
+    assert {path if path.name != "index" else path.parent for path in expected} <= found
+    home = Links(site / "index.html")
+    linked = {urlsplit(link).path.rstrip("/") for link in home.links}
+    assert {path.as_posix() for path in expected if path.name != "index"} <= linked
+
+
+@pytest.mark.slow
+def test_no_link_is_broken_and_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    """Those of the notebook and of raw HTML too, which mkdocs does not look at."""
+    found = dict(pages(site))
+    wrong = []
+    for path, page in found.items():
+        if path.name == "404.html":
+            continue
+        for link in page.links + page.loaded:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                wrong += [(name_on(site, path), link)] * (link in page.loaded)
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            known = found.get(target)
+            if not target.exists() or (
+                known and parts.fragment and unquote(parts.fragment) not in known.anchors
+            ):
+                wrong.append((name_on(site, path), link))
+    assert wrong == []
+
+
+def name_on(site: Path, path: Path) -> str:
+    return path.relative_to(site).as_posix()
+
+
+@pytest.mark.slow
+def test_the_reference_is_made_of_docstrings(site: Path) -> None:
+    measuring = Links(site / "reference" / "measuring" / "index.html")
+    assert {"ncut.analyze", "ncut.Report", "ncut.Report.tail"} <= measuring.anchors
+    text = (site / "reference" / "measuring" / "index.html").read_text(encoding="utf-8")
+    assert "Number of clusters; the preset's by default, 12." in text
+    assert "Source: " not in text
+    commands = (site / "reference" / "command-line" / "index.html").read_text(encoding="utf-8")
+    assert 'href="#ncut-analyze"' in commands
+    assert "Measure how clusterable a network is, by itself and against shuffled" in commands
+    assert "network is, by..." not in commands  # as the help's own list has it
