@@ -190,13 +190,14 @@ def _report_scan(folder: Path, html: Path | None, csv: Path | None, plot: Path |
     import ncut
     from ncut.report.files import write_text
     from ncut.report.plots import save_axes
+    from ncut.scans.words import csv_text
 
     found = ncut.Scan(folder)
     _tell(found)
     if html:
         found.to_html(html)
     if csv:
-        write_text(csv, found.to_frame().to_csv(index=False))
+        write_text(csv, csv_text(found.to_frame()))
     if plot:
         save_axes(lambda ax: found.plot(ax=ax), plot)
 

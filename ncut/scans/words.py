@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from ncut.report.words import ncut_text, p_text, printable, z_text
@@ -26,6 +27,16 @@ def failures(frame: DataFrame) -> list[tuple[str, str]]:
     failed = frame[frame["status"] == FAILED]
     pairs = zip(failed["path"], failed["error"], strict=True)
     return [(printable(path), printable(error)) for path, error in pairs]
+
+
+def csv_text(frame: DataFrame) -> str:
+    """All rows as CSV; cells with several values are JSON."""
+
+    def plain(value: Any) -> Any:
+        return json.dumps(value.tolist()) if hasattr(value, "tolist") else value
+
+    several = frame.select_dtypes("object").columns
+    return str(frame.assign(**{name: frame[name].map(plain) for name in several}).to_csv(index=False))
 
 
 def _cells(row: dict[Any, Any]) -> list[str]:

@@ -34,23 +34,6 @@ def model(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture
-def ncut(tmp_path):
-    """Run `python -m ncut` in an empty folder; its output is in `stdout` and `stderr`."""
-
-    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ncut", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-
-    return run
-
-
 def assert_one_line_error(result: subprocess.CompletedProcess[str], *parts: str) -> None:
     assert result.returncode == 1
     assert result.stdout == ""
