@@ -1,11 +1,15 @@
 // What differs between compilers.
 //
 // NCUT_CLONES compiles a function for several instruction sets and picks one when the module is
-// loaded, so that a wheel built for any x86-64 runs at the speed of the machine it is on.
+// loaded, so that a wheel built for any x86-64 runs at the speed of the machine it is on. It takes
+// a GCC that knows these names and a C library that can choose at loading time (glibc, not musl).
+// Elsewhere, or with NCUT_BASELINE, there is one version, for the instruction set of the build.
 #pragma once
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__) && \
-    !defined(NCUT_SANITIZE)
+#include <cstdlib>  // says whether this is glibc
+
+#if defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__) && defined(__x86_64__) && \
+    defined(__GLIBC__) && !defined(NCUT_SANITIZE) && !defined(NCUT_BASELINE)
 #define NCUT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define NCUT_CLONES
