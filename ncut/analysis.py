@@ -8,9 +8,9 @@ from typing import Any, Literal
 from ncut.extract import read_graph
 from ncut.graphs import NeuronGraph
 from ncut.nulls import Interrupted, over_shuffles
-from ncut.nulls.distribution import Progress
+from ncut.progress import Progress, Told, check_progress, telling
 from ncut.report import Report
-from ncut.settings import Settings, check_progress, check_settings, needed_options
+from ncut.settings import Settings, check_settings, needed_options
 from ncut.steps import measure_network, measure_shuffled, prepare, stop_rule, with_shuffles
 from ncut.threads import single_threaded_blas
 from ncut.types import ShuffledNetwork
@@ -90,8 +90,9 @@ def analyze(
         With shuffles="auto", when to stop. "betting": as soon as a bet against "the network is
         one of its shuffles" has won 1 / level, or has no hope left; the p-value is valid at any
         time. "besag-clifford": when ten shuffles are as clusterable.
-    progress : callable, optional
-        Called as `progress(done, total)` after each shuffle, from the calling thread.
+    progress : True or callable, optional
+        True shows a bar (extra `notebook`); a function is called as `progress(done, total)` after
+        each shuffle, from the calling thread.
     **graph_options
         Passed to `ncut.graph`: `scope`, `norm`, `layers`, `name`.
 
@@ -130,14 +131,13 @@ def analyze(
     check_progress(progress)
     graph = read_graph(model, **needed_options(settings.null), **graph_options)
     try:
-        return replace(analyze_graph(graph, settings, progress), source=model)
+        with telling(progress, "shuffles") as told:
+            return replace(analyze_graph(graph, settings, told), source=model)
     except AnalysisInterrupted as stopped:
         raise AnalysisInterrupted(replace(stopped.report, source=model)) from None
 
 
-def analyze_graph(
-    graph: NeuronGraph, settings: Settings, progress: Progress | None = None
-) -> Report:
+def analyze_graph(graph: NeuronGraph, settings: Settings, progress: Told | None = None) -> Report:
     """`analyze` for a graph, arguments checked by the caller."""
     prepared = prepare(graph, settings)
 

@@ -113,7 +113,7 @@ def multiply(
 def _of_width(
     blocks: list[tuple[NDArray[np.floating], int, int]], name: str
 ) -> tuple[Any, list[tuple[NDArray[Any], int, int]]]:
-    """The kernel for the blocks' type of 16 bits, if one has it, and the blocks as it reads them."""
+    """The kernel for the blocks' type of 16 bits, if one has it, and the blocks as it reads."""
     names = {"float16": f"{name}_half", "bfloat16": f"{name}_bfloat16"}
     kinds = {weights.dtype.name for weights, *_ in blocks if weights.itemsize == 2}
     views = [(_bits(weights), row, column) for weights, row, column in blocks]

@@ -24,10 +24,11 @@ from ncut.nulls import (
     over_shuffles,
     statistics_of,
 )
-from ncut.nulls.distribution import Interrupted, Progress
+from ncut.nulls.distribution import Interrupted
+from ncut.progress import Progress, check_progress, telling
 from ncut.randomness import MAX_GRAPHS, NETWORK
 from ncut.report import Profile
-from ncut.settings import Settings, check_progress, check_settings, needed_options
+from ncut.settings import Settings, check_settings, needed_options
 from ncut.spectral.agreement import adjusted_rand_index
 from ncut.spectral.clustering import cluster_embedded
 from ncut.spectral.embedding import Embedding, embed
@@ -91,8 +92,9 @@ def profile(
     n_init : int, default 2
         Restarts of k-means for each k: few, because partitions are refined after it. The plain
         n-cuts are noisier for it than those of `ncut.analyze`; the refined ones are not.
-    progress : callable, optional
-        Called as `progress(done, total)` after each shuffle.
+    progress : True or callable, optional
+        True shows a bar (extra `notebook`); a function is called as `progress(done, total)` after
+        each shuffle.
     **graph_options
         Passed to `ncut.graph`.
 
@@ -172,16 +174,17 @@ def profile(
             )
 
         try:
-            shuffled = over_shuffles(
-                connected,
-                settings.n_shuffles,
-                swept,
-                null=settings.null,
-                normalize=settings.normalize,
-                seed=settings.seed,
-                threads=settings.threads,
-                progress=progress,
-            )
+            with telling(progress, "shuffles") as told:
+                shuffled = over_shuffles(
+                    connected,
+                    settings.n_shuffles,
+                    swept,
+                    null=settings.null,
+                    normalize=settings.normalize,
+                    seed=settings.seed,
+                    threads=settings.threads,
+                    progress=told,
+                )
         except Interrupted as interrupted:
             raise ProfileInterrupted(result(interrupted.finished)) from None
     return result(shuffled)

@@ -73,12 +73,6 @@ def check_settings(
     )
 
 
-def check_progress(progress: object) -> None:
-    """Refuse what cannot be called."""
-    if progress is not None and not callable(progress):
-        raise InputError(f"progress: must be a function of (done, total), got {progress!r}")
-
-
 def needed_options(null: str) -> dict[str, Any]:
     """Options of `ncut.graph` that a null model needs."""
     return {"initial": True} if null == "init" else {}

@@ -18,10 +18,10 @@ from ncut.graphs.normalize import (
     rescalable_layers,
 )
 from ncut.nulls import check_null, uses_weights_twice
-from ncut.nulls.distribution import Progress
 from ncut.nulls.sequential import check_level
+from ncut.progress import Progress, Told, check_progress, telling
 from ncut.report import Report, Verdict
-from ncut.settings import check_progress, check_settings
+from ncut.settings import check_settings
 from ncut.types import Block
 
 
@@ -85,8 +85,9 @@ def verdict(
         p-values at or below it count.
     preset, seed, n_init, solver, threads
         See `ncut.analyze`.
-    progress : callable, optional
-        Called as `progress(done, total)` after each shuffle.
+    progress : True or callable, optional
+        True shows a bar (extra `notebook`); a function is called as `progress(done, total)` after
+        each shuffle.
     **graph_options
         Passed to `ncut.graph`.
 
@@ -135,23 +136,24 @@ def verdict(
     def so_far() -> Verdict:
         return Verdict(tuple(reports), tuple(rescaled), sigma=sigma, level=level)
 
-    for number, (measured, settings) in enumerate([*combinations, *randomly]):
-        step = _step(progress, number, len(combinations) + len(randomly))
-        done = reports if number < len(combinations) else rescaled
-        try:
-            done.append(replace(analyze_graph(measured, settings, step), source=model))
-        except InputError as error:
-            # Sums of very sparse layers may not be restorable; nobody asked for it by name.
-            if asked or settings.null != "strength":
-                raise
-            warnings.warn(f"left out of the verdict: {error}", stacklevel=2)
-        except KeyboardInterrupt as stopped:
-            # Too few shuffles for the level would count as a finding of no difference.
-            if isinstance(stopped, AnalysisInterrupted) and _enough(
-                stopped.report.n_shuffles, level
-            ):
-                done.append(replace(stopped.report, source=model))
-            raise VerdictInterrupted(so_far()) from None
+    with telling(progress, "shuffles") as told:
+        for number, (measured, settings) in enumerate([*combinations, *randomly]):
+            step = _step(told, number, len(combinations) + len(randomly))
+            done = reports if number < len(combinations) else rescaled
+            try:
+                done.append(replace(analyze_graph(measured, settings, step), source=model))
+            except InputError as error:
+                # Sums of very sparse layers may not be restorable; nobody asked for it by name.
+                if asked or settings.null != "strength":
+                    raise
+                warnings.warn(f"left out of the verdict: {error}", stacklevel=2)
+            except KeyboardInterrupt as stopped:
+                # Too few shuffles for the level would count as a finding of no difference.
+                if isinstance(stopped, AnalysisInterrupted) and _enough(
+                    stopped.report.n_shuffles, level
+                ):
+                    done.append(replace(stopped.report, source=model))
+                raise VerdictInterrupted(so_far()) from None
     return so_far()
 
 
@@ -215,7 +217,7 @@ def _check_counts(shuffles: int, rescalings: object, level: float) -> None:
         )
 
 
-def _step(progress: Progress | None, number: int, total: int) -> Progress | None:
+def _step(progress: Told | None, number: int, total: int) -> Told | None:
     """Progress over all analyses, from within one of them."""
     if progress is None:
         return None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browser import running_chromium
 from hypothesis import settings
 from samples import MODEL_NAMES
 
@@ -28,6 +31,13 @@ def models_folder() -> Path:
     missing = [name for name in MODEL_NAMES if not (Path(folder) / f"{name}.npz").is_file()]
     assert not missing, f"NCUT_TEST_MODELS lacks {missing}"
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A headless browser."""
+    with running_chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session", params=["auto", *SOLVERS])

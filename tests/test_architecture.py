@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "randomness": {"errors"},
     "threads": {"errors"},
     "networks": {"errors"},
+    "progress": {"errors"},
     "kernels": {"types", "_core"},
     "graphs": {"kernels", "types", "axes", "errors", "randomness", "threads"},
     "spectral": {"graphs", "kernels", "types", "axes", "errors", "randomness", "threads"},
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "extract": {"graphs", "types", "axes", "errors", "networks"},
     "estimator": {"spectral", "graphs", "errors"},
     "functional": {
-        *("extract", "spectral", "graphs", "types", "errors", "randomness", "threads"),
+        *("extract", "spectral", "graphs", "types", "errors", "progress", "randomness", "threads"),
     },
     "report": {"functional", "nulls", "types", "axes", "errors"},
     "estimate": {"nulls", "spectral", "graphs", "kernels", "types", "axes", "threads"},
@@ -40,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"nulls", "spectral", "graphs", "presets", "errors", "randomness", "threads"},
     "steps": {"settings", "report", "nulls", "spectral", "graphs", "types", "randomness"},
     "analysis": {
-        *("settings", "steps", "extract", "report", "nulls", "graphs", "threads", "types"),
+        *("settings", "steps", "extract", "report", "nulls", "graphs", "progress", "threads"),
+        *("types",),
     },
     "scans": {
         *("analysis", "settings", "steps", "extract", "report", "graphs", "threads"),
@@ -50,11 +52,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"analysis", "settings", "extract", "report", "graphs", "kernels", "errors"},
     "verdicts": {
         *("analysis", "settings", "extract", "report", "nulls", "graphs"),
-        *("types", "axes", "errors"),
+        *("types", "axes", "errors", "progress"),
     },
     "profiles": {
         *("settings", "extract", "report", "nulls", "spectral", "graphs"),
-        *("types", "errors", "randomness", "threads"),
+        *("types", "errors", "progress", "randomness", "threads"),
     },
 }
 # Beside these, what a room may import for its annotations alone.
@@ -194,7 +196,10 @@ def loaded_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-HEAVY = {"torch", "matplotlib", "sklearn", "pandas", "jinja2", "onnx", "networkx"}
+HEAVY = {
+    *("torch", "matplotlib", "plotly", "sklearn", "pandas", "jinja2", "onnx", "networkx"),
+    *("joblib", "pyarrow", "distributed", "tqdm"),
+}
 
 ANALYSIS = """
 import ncut

@@ -18,13 +18,13 @@ from ncut.functional.arguments import check_labels
 from ncut.functional.modules import hooked
 from ncut.functional.silence import silenced
 from ncut.functional.text import ablation_text
+from ncut.progress import Progress, Told, telling
 from ncut.randomness import check_seed
 from ncut.types import Layer
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Progress: TypeAlias = Callable[[int, int], None]
 Evaluate: TypeAlias = Callable[[Any], float]
 
 LEVEL = 0.05
@@ -227,8 +227,9 @@ def ablate(
         Whether the network's inputs (a first layer named "input") are silenced as well.
     seed : int, default 0
         The same seed gives the same random sets.
-    progress : callable, optional
-        Called with (done, total) after each call of `evaluate`.
+    progress : True or callable, optional
+        True shows a bar (extra `notebook`); a function is called with (done, total) after each
+        call of `evaluate`.
 
     Returns
     -------
@@ -255,8 +256,6 @@ def ablate(
     n_random = _check_random_sets(random_sets)
     seed = check_seed(seed)
     total = 1 + len(sets) * (1 + n_random) + len(couples)
-    trial = _Trial(model, layers, evaluate, progress, total)
-    baseline = trial.baseline([reader for part in hidden for reader in part.layer.read_by])
     rows: list[AblationRow] = []
     interactions: list[AblationPair] = []
 
@@ -264,17 +263,22 @@ def ablate(
         k = int(checked.max()) + 1
         return Ablation(baseline, tuple(rows), tuple(interactions), k, n_random, seed)
 
-    try:
-        for one in sets:
-            loss = trial.loss(one.vertices)
-            random = [trial.loss(one.random(seed, number)) for number in range(n_random)]
-            rows.append(_row(one, loss, baseline, np.array(random, dtype=np.float64)))
-        for a, b in couples:
-            loss = trial.loss(np.concatenate([sets[a].vertices, sets[b].vertices]))
-            interaction = loss - rows[a].loss - rows[b].loss + baseline
-            interactions.append(AblationPair(sets[a].cluster, sets[b].cluster, loss, interaction))
-    except KeyboardInterrupt:
-        raise AblationInterrupted(so_far()) from None
+    with telling(progress, "evaluations") as told:
+        trial = _Trial(model, layers, evaluate, told, total)
+        baseline = trial.baseline([reader for part in hidden for reader in part.layer.read_by])
+        try:
+            for one in sets:
+                loss = trial.loss(one.vertices)
+                random = [trial.loss(one.random(seed, number)) for number in range(n_random)]
+                rows.append(_row(one, loss, baseline, np.array(random, dtype=np.float64)))
+            for a, b in couples:
+                loss = trial.loss(np.concatenate([sets[a].vertices, sets[b].vertices]))
+                interaction = loss - rows[a].loss - rows[b].loss + baseline
+                interactions.append(
+                    AblationPair(sets[a].cluster, sets[b].cluster, loss, interaction)
+                )
+        except KeyboardInterrupt:
+            raise AblationInterrupted(so_far()) from None
     return so_far()
 
 
@@ -325,7 +329,7 @@ class _Trial:
     model: Any
     layers: Sequence[Layer]
     evaluate: Evaluate
-    progress: Progress | None
+    progress: Told | None
     total: int
     done: int = field(default=0)
 

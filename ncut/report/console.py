@@ -44,7 +44,7 @@ class ScanCounts(Protocol):
 
 def print_summary(report: Report) -> None:
     """Print `str(report)`, with a little colour on a terminal."""
-    _console().print(_styled_summary(report))
+    _console().print(styled_summary(report))
 
 
 def print_comparison(reports: Sequence[Report]) -> None:
@@ -164,7 +164,7 @@ def _console(stderr: bool = False) -> Console:
     return console
 
 
-def _styled_summary(report: Report) -> Text:
+def styled_summary(report: Report) -> Text:
     """`str(report)` with a little colour."""
     name, *outcome = text.title_lines(report)
     styled = Text().append(name, style="bold").append("\n" + "\n".join(outcome) + "\n\n")

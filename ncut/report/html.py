@@ -1,30 +1,29 @@
-"""Reports as one HTML page that needs no network: style and pictures are inside."""
+"""Reports as one HTML page that needs no network: style, script and pictures are inside."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
-from ncut.report import words
-from ncut.report.text import layer_sizes
+from ncut.report import page_views, words
+from ncut.report.plots import cluster_colors
 
 if TYPE_CHECKING:
-    from ncut.report.report import PlotKind, Report
-
-CAPTIONS: dict[PlotKind, str] = {
-    "null": "n-cuts of the shuffled networks, and the network's own as a line. The further the "
-    "line lies to their left, the more clusterable the network is in comparison.",
-    "layers": "How each layer's neurons divide into the clusters. The order of the clusters' "
-    "numbers means nothing.",
-    "eigenvalues": "The smallest eigenvalues of the normalized Laplacian. As many near 0 as "
-    "there are almost separate groups; the n-cut cannot be below their sum.",
-}
+    from ncut.report.maps import Flow, Matrix, Shown
+    from ncut.report.profile import Profile
+    from ncut.report.report import Report
 
 
-def html_page(reports: Sequence[Report], title: str | None = None) -> str:
+def html_page(
+    reports: Sequence[Report],
+    title: str | None = None,
+    profiles: Sequence[Profile | None] | None = None,
+) -> str:
     """Render reports on one self-contained page.
 
     Parameters
@@ -33,35 +32,44 @@ def html_page(reports: Sequence[Report], title: str | None = None) -> str:
         One or more; two or more are compared in a table at the top.
     title : str, optional
         The page's heading; made from the models' names by default.
+    profiles : sequence of (Profile or None), optional
+        A profile of each report's network over k, where there is one.
 
     Returns
     -------
     str
-        An HTML document in light and dark colours that loads nothing from elsewhere.
+        An HTML document in light and dark colours that loads nothing from elsewhere; plotly's
+        script, which is in it, makes about 5 MB of it.
 
     Raises
     ------
     InputError
-        If there are no reports.
+        If there are no reports, or a profile is of another network.
     MissingExtraError
-        If jinja2 or matplotlib is not installed.
+        If jinja2 or plotly is not installed.
     """
     if not reports:
         raise InputError("reports: need at least one report to make a page of")
+    profiles = profiles or [None] * len(reports)
+    if len(profiles) != len(reports):
+        raise InputError(f"profiles: {len(profiles)} for {len(reports)} reports; give one for each")
+    for report, profile in zip(reports, profiles, strict=True):
+        _check_profile(report, profile)
     template = _environment().get_template("report.html.j2")
     text: str = template.render(
         title=words.printable(title) if title else _title(reports),
-        reports=[_view(report, number) for number, report in enumerate(reports)],
-        meanings=[(term, _minus(text)) for term, text in words.meanings(reports)],
+        reports=[_view(*pair) for pair in zip(reports, profiles, strict=True)],
+        meanings=[(term, page_views.minus(text)) for term, text in words.meanings(reports)],
         not_meant=words.NOT_MEANT,
         citation=words.CITATION,
+        plotly_js=_markup(import_extra("plotly.offline", "plot").get_plotlyjs()),
     )
     return text
 
 
 def check_available() -> None:
     """Raise MissingExtraError if what `html_page` needs is not installed."""
-    for module in ("jinja2", "matplotlib"):
+    for module in ("jinja2", "plotly"):
         import_extra(module, "plot")
 
 
@@ -83,128 +91,81 @@ def _title(reports: Sequence[Report]) -> str:
     return f"Clusterability of {len(reports)} networks"
 
 
-def _view(report: Report, number: int) -> dict[str, Any]:
-    """Everything the template shows of a report, as text."""
-    kinds: list[PlotKind] = ["null", "layers"] if report.n_shuffles else ["layers"]
-    return {
-        "name": words.name_of(report),
-        "sentence": _minus(words.sentence(report)),
-        "cells": [_minus(cell) for cell in _cells(report)],
-        "tiles": [tuple(_minus(text) for text in tile) for tile in _tiles(report)],
-        "statistics": [tuple(map(_minus, row)) for row in words.statistic_rows(report)],
-        "pictures": [_picture(report, number, kind) for kind in kinds],
-        "clusters": _clusters(report),
-        "eigenvalues": {
-            "picture": _picture(report, number, "eigenvalues"),
-            "numbers": [f"{value:.6f}" for value in report.eigenvalues],
-        },
-        "warnings": [words.printable(text) for text in report.warnings],
-        "left_out": [
-            (words.printable(item.name), _shape(item.shape), words.printable(item.reason))
-            for item in report.left_out
+def _check_profile(report: Report, profile: Profile | None) -> None:
+    if profile is None:
+        return
+    ours, theirs = ([layer.size for layer in one.layers] for one in (report, profile))
+    if ours != theirs:
+        raise InputError("profile: is of another network, whose layers have other sizes")
+
+
+def _view(report: Report, profile: Profile | None) -> dict[str, Any]:
+    """Everything that the template shows of a report, as text, and the script's data."""
+    from ncut.report.edges import layer_flows
+    from ncut.report.maps import flow_of, matrix_of, shown_clusters
+    from ncut.report.page_data import page_data
+
+    graph, shown = report.graph, shown_clusters(report)
+    flows = layer_flows(graph, report.labels, report.k) if graph is not None else None
+    flow = flow_of(report, flows) if flows is not None else None
+    matrix = matrix_of(report, graph) if graph is not None else None
+    data = page_data(report, profile, flows, matrix)
+    data["colors"] = cluster_colors(report.k)
+    data["figures"] = _figures(report, profile, shown, flow, matrix)
+    views = page_views.views(report, profile)
+    data["tables"]["settings"] = {
+        "names": ["what", "value"],
+        "rows": views["facts"] + views["made"],
+    }
+    return views | {
+        "clusters": page_views.clusters(report, data["clusters"]),
+        "pictures": page_views.captions(report, profile, shown, flow, matrix),
+        "notes": page_views.notes(report, flow, data),
+        "downloads": page_views.downloads(data),
+        "statistics_names": [
+            (name, STATISTICS[name].title if name in STATISTICS else words.printable(name))
+            for name in data["figures"].get("null", ())
         ],
-        "facts": [(name, words.printable(value)) for name, value in _facts(report)],
-        "made": [(name, words.printable(value)) for name, value in _made(report)],
+        "headline": report.headline,
+        "n_columns": len(flow.columns) if flow else 0,
+        "json": _script_json(data),
     }
 
 
-def _cells(report: Report) -> list[str]:
-    """The network's row in the comparison."""
-    return [
-        words.ncut_text(report.ncut),
-        words.spread_text(report),
-        words.z_text(report.z_score),
-        words.p_text(report.p_value),
-    ]
+def _figures(
+    report: Report,
+    profile: Profile | None,
+    shown: Shown,
+    flow: Flow | None,
+    matrix: Matrix | None,
+) -> dict[str, Any]:
+    from ncut.report import map_figures, page_figures
 
-
-def _tiles(report: Report) -> list[tuple[str, str, str, str]]:
-    """Headline numbers: (name, value, its spread, remark)."""
-    share = words.share_text(report)
-    remark = f"of at most {report.k}; about {share} of edge weight leaves a cluster"
-    tiles = [("n-cut", words.ncut_text(report.ncut), "", remark)]
-    if not report.n_shuffles:
-        return tiles
-    mean, _, std = words.spread_text(report).partition(" ± ")
-    return [
-        *tiles,
-        ("Shuffles", mean, std, f"mean and standard deviation of {report.n_shuffles}"),
-        ("Z", words.z_text(report.z_score), "", _z_remark(report)),
-        ("p", words.p_text(report.p_value), "", words.p_remark(report)),
-    ]
-
-
-def _z_remark(report: Report) -> str:
-    if report.z_score is None:
-        return "the shuffles do not differ from each other"
-    side = "below" if report.z_score < 0 else "above"
-    return f"standard deviations {side} the shuffles' mean"
-
-
-def _picture(report: Report, number: int, kind: PlotKind) -> tuple[Any, str]:
-    """The picture as SVG that the template does not escape, and its caption."""
-    from ncut.report.plots import new_figure
-    from ncut.report.svg import inline_svg
-
-    markup = import_extra("markupsafe", "plot").Markup
-    caption = CAPTIONS[kind]
-    return markup(inline_svg(new_figure(report, kind), f"p{number}-{kind}", caption)), caption
-
-
-def _clusters(report: Report) -> dict[str, Any]:
-    """Cluster sizes per layer, with each cell's share of the layer for its shading."""
-    from ncut.report.plots import cluster_colors
-
-    rows = [
-        {
-            "name": words.printable(layer.name),
-            "size": layer.size,
-            "cells": [(int(count), f"{count / max(layer.size, 1):.3f}") for count in counts],
-            "isolated": layer.size - int(counts.sum()),
+    figures: dict[str, Any] = {
+        "bars": map_figures.bars_figure(report, shown),
+        "eigenvalues": page_figures.eigenvalues_figure(report, profile),
+    }
+    if report.n_shuffles:
+        figures["null"] = {
+            name: page_figures.null_figure(name, compared)
+            for name, compared in report.statistics.items()
         }
-        for layer, counts in zip(report.layers, report.cluster_sizes(), strict=True)
-    ]
-    return {
-        "colors": cluster_colors(report.k),
-        "rows": rows,
-        "totals": [int(total) for total in report.cluster_sizes().sum(axis=0)],
-        "isolated": report.n_isolated,
-    }
+    if flow is not None:
+        figures["flow"] = map_figures.flow_figure(report, flow, shown)
+    if matrix is not None:
+        figures["matrix"] = map_figures.matrix_figure(report, matrix)
+    if profile is not None:
+        figures["gaps"] = page_figures.gaps_figure(profile, report.k)
+        if profile.n_shuffles:
+            figures["scores"] = page_figures.scores_figure(profile, report.k)
+    return figures
 
 
-def _facts(report: Report) -> list[tuple[str, str]]:
-    """The graph in numbers."""
-    return [
-        ("vertices in the graph", f"{report.n_vertices - report.n_isolated:,}"),
-        ("isolated vertices, left out", f"{report.n_isolated:,}"),
-        ("edges", f"{report.n_edges:,}"),
-        (f"{len(report.layers)} layers", layer_sizes(report)),
-    ]
+def _script_json(data: Any) -> Any:
+    """JSON that may stand in a script element: nothing in it can end the element."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return _markup(re.sub(r"[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-def _made(report: Report) -> list[tuple[str, str]]:
-    """What it takes to get the same numbers again."""
-    return [
-        ("seed", str(report.seed)),
-        ("k", str(report.k)),
-        ("shuffles", str(report.n_shuffles)),
-        ("null model", report.null),
-        ("scale of weights", report.normalize),
-        ("preset", report.preset),
-        ("k-means restarts", str(report.n_init)),
-        ("refined", "yes" if report.refine else "no"),
-        ("solver", report.solver),
-        ("residual", f"{report.residual:.1e}"),
-        *([("residual sums", report.sums)] if report.sums else []),
-        ("ncut", report.version),
-    ]
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " × ".join(str(n) for n in shape)
-
-
-def _minus(text: str) -> str:
-    """The text with true minus signs, and no line break within "p = 0.020"."""
-    text = text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
-    return re.sub(r"(?<![\w.)])-(?=\d)|(?<= )-(?= )|\A-\Z", "\N{MINUS SIGN}", text)
+def _markup(text: str) -> Any:
+    return import_extra("markupsafe", "plot").Markup(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,11 +42,26 @@ def plot(report: Report, kind: PlotKind | None = None, ax: Axes | None = None) -
     """Draw one picture into `ax`, or into a new pyplot figure."""
     if kind is None:
         kind = "null" if report.n_shuffles else "layers"
-    painters = {"null": draw_null, "layers": draw_layers, "eigenvalues": draw_eigenvalues}
+    # It takes its colours from here.
+    from ncut.report import plot_maps
+
+    painters = {
+        "null": draw_null,
+        "layers": draw_layers,
+        "eigenvalues": draw_eigenvalues,
+        "matrix": plot_maps.draw_matrix,
+        "flow": plot_maps.draw_flow,
+    }
     if kind not in painters:
-        raise InputError(f"kind: must be 'null', 'layers' or 'eigenvalues', got {kind!r}")
+        names = ", ".join(map(repr, painters))
+        raise InputError(f"kind: must be one of {names}, got {kind!r}")
     if kind == "null" and not report.n_shuffles:
         raise InputError("kind: 'null' needs shuffles, and this report has none")
+    if kind in ("matrix", "flow") and report.graph is None:
+        raise InputError(
+            f"kind: {kind!r} needs the graph, and this report was read from a file without it; "
+            "analyse the model"
+        )
     if ax is None:
         pyplot = import_extra("matplotlib.pyplot", "plot")
         _, ax = pyplot.subplots(figsize=figure_size(report, kind), layout="constrained")
@@ -95,6 +111,10 @@ def figure_size(report: Report, kind: PlotKind) -> tuple[float, float]:
     """Width and height in inches, higher where there are many layers."""
     if kind == "layers":
         return 4.7, 1.7 + 0.26 * max(3, len(report.layers))
+    if kind == "matrix":
+        return 5.4, 4.7
+    if kind == "flow":
+        return 6.4, 4.2
     return 4.7, 2.9
 
 
@@ -102,9 +122,8 @@ def cluster_colors(k: int) -> list[str]:
     """A colour for each cluster: a fixed list where it is long enough, else around the wheel."""
     if k <= len(CLUSTER_COLORS):
         return list(CLUSTER_COLORS[:k])
-    colors = import_extra("matplotlib.colors", "plot")
-    wheel = [(i / k, 0.55, 0.55 if i % 2 else 0.8) for i in range(k)]
-    return [colors.to_hex(colors.hsv_to_rgb(color)) for color in wheel]
+    wheel = [colorsys.hsv_to_rgb(i / k, 0.55, 0.55 if i % 2 else 0.8) for i in range(k)]
+    return ["#" + "".join(f"{round(255 * part):02x}" for part in color) for color in wheel]
 
 
 def draw_null(report: Report, ax: Axes) -> None:

@@ -18,6 +18,7 @@ from ncut.types import Comparison, Layer
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
+    from rich.text import Text
 
 # A gap must lie this many standard deviations above the shuffles', and the partition must come
 # out nearly the same again, for a k to be suggested.
@@ -234,6 +235,12 @@ class Profile:
         from html import escape
 
         return f"<pre>{escape(str(self))}</pre>"
+
+    def __rich__(self) -> Text:
+        from rich.text import Text
+
+        name, *lines = profile_lines(self)
+        return Text().append(name, style="bold").append("\n" + "\n".join(lines))
 
 
 def profile_lines(profile: Profile) -> list[str]:

@@ -17,15 +17,17 @@ from ncut.types import Comparison, Layer, LeftOut
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
+    from rich.text import Text
 
     from ncut.functional import Ablation, Agreement
     from ncut.graphs import NeuronGraph
     from ncut.nulls.tail import TailFit
+    from ncut.report.profile import Profile
 
 HEADLINES = {False: "spectral_ncut", True: "refined_ncut"}
 """Which statistic is a report's `ncut`, by its `refine`."""
 
-PlotKind = Literal["null", "layers", "eigenvalues"]
+PlotKind = Literal["null", "layers", "eigenvalues", "matrix", "flow"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -265,7 +267,7 @@ class Report:
         random_sets: int = 20,
         pairs: bool = False,
         inputs: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: bool | Callable[[int, int], None] | None = None,
     ) -> Ablation:
         """Is a cluster a module? Silence each, and compare the loss with that of random sets.
 
@@ -287,8 +289,9 @@ class Report:
             Also silence each pair of clusters together.
         inputs : bool, default False
             Also silence neurons of the network's input.
-        progress : callable, optional
-            Called as `progress(done, total)` after each evaluation.
+        progress : True or callable, optional
+            True shows a bar (extra `notebook`); a function is called as `progress(done, total)`
+            after each evaluation.
 
         Returns
         -------
@@ -436,10 +439,11 @@ class Report:
 
         Parameters
         ----------
-        kind : {"null", "layers", "eigenvalues"}, optional
+        kind : {"null", "layers", "eigenvalues", "matrix", "flow"}, optional
             The shuffled networks' n-cuts with the network's own marked, how each layer divides
-            into clusters, or the eigenvalues. Default: "null" if there are shuffles, else
-            "layers".
+            into clusters, the eigenvalues, the weights with neurons in order of the clusters, or
+            the weight between clusters of the layers as bands. Default: "null" if there are
+            shuffles, else "layers".
         ax : matplotlib Axes, optional
             Where to draw; a new pyplot figure by default, so that notebooks show it.
 
@@ -450,7 +454,8 @@ class Report:
         Raises
         ------
         InputError
-            If `kind` is none of these, or "null" without shuffles.
+            If `kind` is none of these, "null" without shuffles, "matrix" or "flow" without
+            `graph` (a report that was read from a file), or "flow" where no edges join layers.
         MissingExtraError
             If matplotlib is not installed.
         """
@@ -458,8 +463,18 @@ class Report:
 
         return plot(self, kind, ax)
 
-    def to_html(self, path: str | Path | None = None, *, title: str | None = None) -> str:
+    def to_html(
+        self,
+        path: str | Path | None = None,
+        *,
+        title: str | None = None,
+        profile: Profile | None = None,
+    ) -> str:
         """The report with pictures as one self-contained HTML page.
+
+        Its pictures answer to the pointer, its tables can be saved as CSV. It has plotly's script
+        inside, and so about 5 MB. A report that was read from a file has no graph; what needs it
+        is left out of the page.
 
         Parameters
         ----------
@@ -467,18 +482,21 @@ class Report:
             A file to write the page to as well.
         title : str, optional
             The page's heading; made from the model's name by default.
+        profile : Profile, optional
+            What `ncut.profile` found for the same network: the page then shows Z, the gaps and
+            the eigenvalues over k.
 
         Raises
         ------
         InputError
-            If `path` cannot be written.
+            If `path` cannot be written, or `profile` is of another network.
         MissingExtraError
-            If jinja2 or matplotlib is not installed.
+            If jinja2 or plotly is not installed.
         """
         from ncut.report.files import write_text
         from ncut.report.html import html_page
 
-        page = html_page([self], title)
+        page = html_page([self], title, [profile])
         if path is not None:
             write_text(path, page)
         return page
@@ -502,3 +520,8 @@ class Report:
         from ncut.report.notebook import notebook_table
 
         return notebook_table(self)
+
+    def __rich__(self) -> Text:
+        from ncut.report.console import styled_summary
+
+        return styled_summary(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ncut.errors import import_extra
+from ncut.report.page_figures import FONT
 from ncut.report.words import CITATION, printable
 from ncut.scans.course import axis_title, courses
 from ncut.scans.rows import DONE
@@ -135,7 +136,7 @@ def _styled(figure: Any, x: str, y: str) -> Any:
         template="none", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 60, "r": 12, "t": 12, "b": 48}, height=380,
         legend={"orientation": "h", "y": -0.25}, xaxis_title=x, yaxis_title=y,
-        showlegend=len(figure.data) > 1, hoverlabel={"align": "left"},
+        showlegend=len(figure.data) > 1, hoverlabel={"align": "left"}, font={"family": FONT},
     )  # fmt: skip
     return figure
 

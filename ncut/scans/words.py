@@ -36,7 +36,8 @@ def csv_text(frame: DataFrame) -> str:
         return json.dumps(value.tolist()) if hasattr(value, "tolist") else value
 
     several = frame.select_dtypes("object").columns
-    return str(frame.assign(**{name: frame[name].map(plain) for name in several}).to_csv(index=False))
+    frame = frame.assign(**{name: frame[name].map(plain) for name in several})
+    return str(frame.to_csv(index=False))
 
 
 def _cells(row: dict[Any, Any]) -> list[str]:

@@ -105,8 +105,28 @@ def test_html_and_picture(ncut, model, tmp_path):
     pytest.importorskip("jinja2", reason="pip install 'ncut[plot]'")
     result = ncut("analyze", model, *SMALL, "--html", "report.html", "--plot", "null.png")
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert "Z against 20 shuffles for each number of clusters" in page
     assert (tmp_path / "null.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_html_without_a_profile(ncut, model, tmp_path):
+    pytest.importorskip("plotly", reason="pip install 'ncut[plot]'")
+    result = ncut("analyze", model, *SMALL, "--html", "report.html", "--no-profile")
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'data-figure="matrix"' in page
+    assert 'data-figure="scores"' not in page
+
+
+def test_html_of_a_network_too_small_for_a_profile_over_many_k(ncut, tmp_path):
+    pytest.importorskip("plotly", reason="pip install 'ncut[plot]'")
+    square = np.array([[1.0, 0.2], [0.1, 1.0]])
+    np.savez(tmp_path / "tiny.npz", w0=square, w1=square)
+    result = ncut("analyze", "tiny.npz", "--k", "2", "--shuffles", "5", "--html", "a.html")
+    assert result.returncode == 0, result.stderr
+    assert 'data-figure="gaps"' in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
 def test_info_shows_the_graph(ncut, model):
@@ -288,7 +308,8 @@ def test_demo(ncut, tmp_path):
     assert "page.html" in result.stdout
     assert "\x1b" not in result.stdout
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert html.count("<article") == 2
+    assert html.count('<article id="network-') == 2
+    assert html.count('data-figure="scores"') == 2
 
 
 def test_demo_checks_its_output_first(ncut):
@@ -296,7 +317,7 @@ def test_demo_checks_its_output_first(ncut):
     assert_one_line_error(result, "does not exist")  # and nothing was printed before
 
 
-@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+@pytest.mark.parametrize("missing", ["plotly", "jinja2"])
 def test_demo_without_the_extra_says_which_and_goes_on(missing, tmp_path):
     code = (
         f"import sys; sys.modules[{missing!r}] = None; sys.modules['torch'] = None;"
@@ -317,11 +338,13 @@ def test_demo_without_the_extra_says_which_and_goes_on(missing, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("option", ["--html=a.html", "--plot=a.png"])
-def test_analyze_without_the_extra_stops_before_the_work(model, option, tmp_path):
+@pytest.mark.parametrize(
+    ("option", "missing"), [("--html=a.html", "plotly"), ("--plot=a.png", "matplotlib")]
+)
+def test_analyze_without_the_extra_stops_before_the_work(model, option, missing, tmp_path):
     arguments = ["ncut", "analyze", str(model), "--null", "no such null model", option]
     code = (
-        "import sys; sys.modules['matplotlib'] = None;"
+        f"import sys; sys.modules[{missing!r}] = None;"
         f"sys.argv = {arguments!r}; from ncut.cli import main; main()"
     )
     result = subprocess.run(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy import sparse
 
+import ncut
 from ncut.errors import InputError
 
 matplotlib = pytest.importorskip("matplotlib", reason="pip install 'ncut[plot]'")
@@ -89,6 +92,54 @@ def test_eigenvalues(report, ax):
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2, 3])
 
 
+@pytest.fixture(scope="module")
+def analysed():
+    """A report with its graph."""
+    rng = np.random.default_rng(0)
+    return ncut.analyze([rng.random(pair) for pair in pairwise([20, 16, 12])], k=3, shuffles=0)
+
+
+def test_matrix_is_drawn_in_order_of_the_clusters(analysed, ax):
+    assert analysed.plot("matrix", ax) is ax
+    order = np.argsort(analysed.labels, kind="stable")
+    dense = analysed.graph.adjacency.toarray()[np.ix_(order, order)]
+    np.testing.assert_allclose(ax.images[0].get_array(), dense, rtol=1e-6)
+    n = analysed.n_vertices
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, n), (n, 0))
+    ends = np.cumsum(np.bincount(analysed.labels))[:-1]
+    assert sorted({line.get_xdata()[0] for line in vertical_lines(ax)}) == ends.tolist()
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "1", "2"]
+
+
+def test_flow_has_bands_as_wide_as_the_weights(analysed, ax):
+    analysed.plot("flow", ax)
+    matrix = analysed.graph.adjacency.toarray()
+    widths, weights = [], []
+    for band in ax.collections:
+        x, y = band.get_paths()[0].vertices.T
+        at_source = y[np.isclose(x, x.min())]
+        widths.append(np.ptp(at_source))
+        at_target = y[np.isclose(x, x.max())]
+        assert np.ptp(at_target) == pytest.approx(widths[-1], rel=1e-6)
+    layers = [layer.slice for layer in analysed.layers]
+    for one, other in pairwise(layers):
+        for a in range(3):
+            for b in range(3):
+                inside = np.ix_(analysed.labels[one] == a, analysed.labels[other] == b)
+                weights.append(matrix[one, other][inside].sum())
+    weights = np.sort([weight for weight in weights if weight])
+    widths = np.sort(widths)
+    np.testing.assert_allclose(widths / widths.sum(), weights / weights.sum(), rtol=1e-5)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["input", "w0", "w1"]
+
+
+def test_flow_needs_edges_between_layers(ax):
+    half = np.triu(np.random.default_rng(0).random((20, 20)), 1)
+    report = ncut.analyze(sparse.csr_array(half + half.T), k=2, shuffles=0)
+    with pytest.raises(InputError, match="'flow' needs edges between layers"):
+        report.plot("flow", ax)
+
+
 def test_default_kind(make, ax):
     make().plot(ax=ax)
     assert ax.get_xlabel() == "n-cut, k = 3"
@@ -98,8 +149,11 @@ def test_default_kind(make, ax):
 
 
 def test_impossible_kinds(make, ax):
-    with pytest.raises(InputError, match="kind: must be 'null', 'layers' or 'eigenvalues'"):
+    with pytest.raises(InputError, match="kind: must be one of 'null', 'layers', 'eigenvalues'"):
         make().plot("pie", ax)
+    for kind in ("matrix", "flow"):
+        with pytest.raises(InputError, match=f"kind: '{kind}' needs the graph"):
+            make().plot(kind, ax)
     with pytest.raises(InputError, match="needs shuffles"):
         make(n_shuffles=0).plot("null", ax)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+import rich.console
 
 from ncut.report import sentence
 from ncut.report.text import shorten
@@ -162,3 +165,10 @@ def test_meanings_without_shuffles_explain_the_ncut_only(make):
 )
 def test_shorten(text, width, short):
     assert shorten(text, width) == short
+
+
+def test_rich_prints_the_summary(report):
+    console = rich.console.Console(file=io.StringIO(), width=100)
+    console.print(report)
+    printed = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert printed == [line.rstrip() for line in str(report).splitlines()]

@@ -1,0 +1,63 @@
+"""Progress of long work: a bar, a function of one's own, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from ncut.errors import InputError, import_extra
+
+Told: TypeAlias = Callable[[int, int], None]
+"""A function of (done, total)."""
+
+Progress: TypeAlias = bool | Told
+"""What users pass: True for a bar, or a function."""
+
+
+def check_progress(progress: object) -> None:
+    """Raise what `telling` would, before the long work.
+
+    Raises
+    ------
+    InputError
+        If `progress` is neither a bool, nor a function, nor None.
+    MissingExtraError
+        If a bar is asked for and tqdm is not installed.
+    """
+    if progress is True:
+        import_extra("tqdm.auto", "notebook")
+    elif progress is not None and progress is not False and not callable(progress):
+        raise InputError(f"progress: must be True or a function of (done, total), got {progress!r}")
+
+
+@contextmanager
+def telling(progress: Progress | None, name: str) -> Iterator[Told | None]:
+    """A function (done, total) that tells of progress, inside a `with` block.
+
+    Parameters
+    ----------
+    progress : bool, callable or None
+        As `check_progress` lets pass. True: a bar of tqdm, in notebooks and terminals, which is
+        closed at the end of the block however that ends. A callable is handed through. None and
+        False: nothing.
+    name : str
+        What stands before the bar.
+    """
+    check_progress(progress)
+    if progress is not True:
+        yield progress or None
+        return
+    with import_extra("tqdm.auto", "notebook").tqdm(desc=name) as bar:
+
+        def show(done: int, total: int) -> None:
+            if bar.total != total:
+                started = bar.start_t
+                bar.reset(total)
+                bar.start_t = started
+            bar.update(done - bar.n)
+
+        yield show
+        # Work that may end early, as shuffles="auto" does, is complete all the same.
+        bar.total = bar.n
+        bar.refresh()
