@@ -30,6 +30,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "graphs": {"kernels", "types", "axes", "errors", "randomness", "threads"},
     "spectral": {"graphs", "kernels", "types", "axes", "errors", "randomness", "threads"},
     "nulls": {"spectral", "graphs", "kernels", "types", "axes", "errors", "randomness"},
+    "device": {
+        *("nulls", "spectral", "graphs", "kernels", "types", "axes", "errors", "randomness"),
+        *("threads",),
+    },
     "extract": {"graphs", "types", "axes", "errors", "networks"},
     "estimator": {"spectral", "graphs", "errors"},
     "functional": {
@@ -198,7 +202,7 @@ def loaded_after(code: str) -> set[str]:
 
 HEAVY = {
     *("torch", "matplotlib", "plotly", "sklearn", "pandas", "jinja2", "onnx", "networkx"),
-    *("joblib", "pyarrow", "distributed", "tqdm"),
+    *("joblib", "pyarrow", "distributed", "tqdm", "cupy", "numba", "array_api_strict"),
 }
 
 ANALYSIS = """
