@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError, import_extra
+from ncut.spectral.namespaces import astype, concat
+
+__all__ = ["Device", "astype", "check_device", "check_device_name", "concat", "host_device"]
 
 SHARE_OF_FREE_MEMORY = 0.8
 """What a device's budget is, unless told: the rest is for libraries and for others."""
@@ -147,16 +150,3 @@ def check_device(device: str) -> Device | None:
         # What CuPy holds for arrays to come is free as well.
         free += cupy.get_default_memory_pool().free_bytes()
     return Device(f"cuda:{index}", cupy, int(SHARE_OF_FREE_MEMORY * free), index)
-
-
-def astype(array: Any, dtype: Any, xp: Any) -> Any:
-    """The array in another type; itself if it has it."""
-    if hasattr(array, "astype"):  # NumPy before 2.1, and CuPy
-        return array.astype(dtype, copy=False)
-    return xp.astype(array, dtype, copy=False)
-
-
-def concat(arrays: Sequence[Any], xp: Any, axis: int = 0) -> Any:
-    """Arrays joined along an axis."""
-    joined = getattr(xp, "concat", None) or xp.concatenate  # NumPy before 2.0
-    return joined(list(arrays), axis=axis)

@@ -219,11 +219,11 @@ class DeviceGraph:
                     columns = slice(at, at + n_columns)
                     out[columns, :] += tile.backward @ x[first + tile.start : first + tile.stop, :]
 
-    def tiles(self, block: DeviceBlock, dtype: Any) -> Iterator[Tile]:
+    def tiles(self, block: DeviceBlock, dtype: Any, whole: bool = True) -> Iterator[Tile]:
         """A block in pieces that are ready for products in this type, one after the other.
 
-        A block that is on the device in this type is one piece; others are converted, or copied
-        from the host, `device.tile_bytes` at a time.
+        A block that is on the device in this type is one piece, unless `whole` is false; others
+        are converted, or copied from the host, `device.tile_bytes` at a time.
         """
         weights, device = block.weights, self.device
         if isinstance(weights, DeviceCSR):
@@ -231,14 +231,14 @@ class DeviceGraph:
             return
         n_rows, n_columns = weights.shape
         on_host = isinstance(weights, HostBlock)
-        if not on_host and weights.dtype == dtype:
+        if whole and not on_host and weights.dtype == dtype:
             yield Tile(0, n_rows, weights, weights.T)
             return
         if on_host and not isinstance(weights.weights, np.ndarray):
             yield from self._sparse_tiles(weights.weights, dtype)
             return
         # A row's bytes before and after it is converted.
-        row_bytes = n_columns * (np.dtype(_name(dtype)).itemsize + 4)
+        row_bytes = n_columns * (np.dtype(dtype_name(dtype)).itemsize + 4)
         step = max(1, self.device.tile_bytes // max(1, row_bytes))
         for start in range(0, n_rows, step):
             stop = min(start + step, n_rows)
@@ -269,6 +269,10 @@ class DeviceGraph:
 
         Returns the graph itself if nothing is isolated.
         """
+        if not self.is_resident:
+            connected_host, kept = self.host.without_isolated()
+            same = connected_host is self.host
+            return self if same else upload(connected_host, self.device), kept
         connected = self.host_degrees > 0
         kept = np.flatnonzero(connected)
         if kept.size == self.n_vertices:
@@ -283,7 +287,7 @@ class DeviceGraph:
         blocks = tuple(
             replace(
                 block,
-                weights=_select(
+                weights=select(
                     self.device,
                     block.weights,
                     (rows[block.source], places[block.source]),
@@ -314,7 +318,11 @@ def upload(graph: NeuronGraph, device: Device) -> DeviceGraph:
             weights = upload_weights(device, block.weights)
             left -= needed
         blocks.append(DeviceBlock(block.source, block.target, weights))
-    return DeviceGraph(device, graph, tuple(blocks))
+    uploaded = DeviceGraph(device, graph, tuple(blocks))
+    if not uploaded.is_resident:
+        # The host knows the degrees or counts them as fast as it could send the weights.
+        uploaded.__dict__["degrees"] = device.asarray(graph.degrees)
+    return uploaded
 
 
 def upload_weights(device: Device, weights: Any) -> DeviceWeights:
@@ -398,7 +406,7 @@ def _staged(device: Device, host: NDArray[Any]) -> Any:
     return buffers[device.index].copy(host)
 
 
-def _select(
+def select(
     device: Device,
     weights: DeviceWeights,
     rows: tuple[NDArray[np.intp], Any],
@@ -432,7 +440,7 @@ def _sparse(device: Device) -> Any:
     return sparse
 
 
-def _name(dtype: Any) -> str:
+def dtype_name(dtype: Any) -> str:
     """A type's name in any namespace."""
     if isinstance(dtype, type | np.dtype):
         return np.dtype(dtype).name
@@ -445,7 +453,7 @@ def _nbytes(weights: DeviceWeights) -> int:
     if isinstance(weights, DeviceCSR):
         return weights.nbytes
     n_rows, n_columns = weights.shape
-    return int(n_rows * n_columns) * np.dtype(_name(weights.dtype)).itemsize
+    return int(n_rows * n_columns) * np.dtype(dtype_name(weights.dtype)).itemsize
 
 
 def _bytes_on(device: Device, weights: Any) -> int:
