@@ -42,11 +42,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"functional", "nulls", "types", "axes", "errors"},
     "estimate": {"nulls", "spectral", "graphs", "kernels", "types", "axes", "threads"},
     "presets": {"errors"},
-    "settings": {"nulls", "spectral", "graphs", "presets", "errors", "randomness", "threads"},
-    "steps": {"settings", "report", "nulls", "spectral", "graphs", "types", "randomness"},
+    "clusters": {"device", "spectral", "graphs", "types", "randomness", "threads"},
+    "settings": {
+        "device",
+        "nulls",
+        "spectral",
+        "graphs",
+        "presets",
+        "errors",
+        "randomness",
+        "threads",
+    },
+    "steps": {
+        *("settings", "report", "device", "nulls", "spectral", "graphs", "types", "randomness"),
+        *("progress",),
+    },
     "analysis": {
         *("settings", "steps", "extract", "report", "nulls", "graphs", "progress", "threads"),
-        *("types",),
     },
     "scans": {
         *("analysis", "settings", "steps", "extract", "report", "graphs", "threads"),
@@ -59,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("types", "axes", "errors", "progress"),
     },
     "profiles": {
-        *("settings", "extract", "report", "nulls", "spectral", "graphs"),
+        *("settings", "extract", "report", "device", "nulls", "spectral", "graphs"),
         *("types", "errors", "progress", "randomness", "threads"),
     },
 }

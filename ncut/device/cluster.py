@@ -7,13 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.device.cut import volumes_and_cuts
 from ncut.device.embedding import embed_on_device
 from ncut.device.graph import DeviceGraph
-from ncut.device.kmeans import partition
 from ncut.device.measures import inner_shares
 from ncut.device.operator import DeviceOperator
-from ncut.device.refine import refine as refined_on_device
 from ncut.graphs import NeuronGraph
 from ncut.randomness import Purpose, stream
 from ncut.spectral import clustering
@@ -123,6 +120,10 @@ def _cluster_embedded(
     graph_number: int,
     repeats: int = 0,
 ) -> Clustering:
+    from ncut.device.cut import volumes_and_cuts
+    from ncut.device.kmeans import partition
+    from ncut.device.refine import refine as refined_on_device
+
     graph, device, k = operator.graph, operator.device, embedding.eigenvalues.size
 
     def partitioned(random_stream: int) -> tuple[Any, Any]:

@@ -7,7 +7,6 @@ API standard have in common; the few differences are settled here.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -79,7 +78,7 @@ class Device:
 
     @contextmanager
     def stream(self) -> Generator[None, None, None]:
-        """Compute on a CUDA stream of this thread's own; waits for it at the end.
+        """Compute on a CUDA stream that no other thread has; waits for it at the end.
 
         Kernels that CuPy does not launch itself must be given `stream_pointer()`.
         """
@@ -87,24 +86,29 @@ class Device:
             yield
             return
         with self.xp.cuda.Device(self.index):
-            stream = _own_stream(self)
-            with stream:
-                yield
-            stream.synchronize()
+            stream = _idle_stream(self)
+            try:
+                with stream:
+                    yield
+                stream.synchronize()
+            finally:
+                _IDLE_STREAMS[self.index].append(stream)
 
     def stream_pointer(self) -> int:
         """The current CUDA stream as a number, for libraries other than CuPy."""
         return int(self.xp.cuda.get_current_stream().ptr)
 
 
-_OF_THREAD = threading.local()
+_IDLE_STREAMS: dict[int, list[Any]] = {}
+"""By CUDA device. Used again and again, because CuPy keeps freed memory for its stream."""
 
 
-def _own_stream(device: Device) -> Any:
-    streams: dict[int, Any] = _OF_THREAD.__dict__.setdefault("streams", {})
-    if device.index not in streams:
-        streams[device.index] = device.xp.cuda.Stream(non_blocking=True)
-    return streams[device.index]
+def _idle_stream(device: Device) -> Any:
+    idle = _IDLE_STREAMS.setdefault(device.index, [])
+    try:
+        return idle.pop()
+    except IndexError:
+        return device.xp.cuda.Stream(non_blocking=True)
 
 
 def host_device(xp: Any = np, budget: int = 2**40) -> Device:

@@ -313,7 +313,7 @@ def upload(graph: NeuronGraph, device: Device) -> DeviceGraph:
     blocks = []
     for block in graph.blocks:
         weights: Any = HostBlock(block.weights)
-        needed = _bytes_on(device, block.weights)
+        needed = bytes_on(device, block.weights)
         if needed <= left and getattr(block.weights, "nnz", 0) <= MOST_INDICES:
             weights = upload_weights(device, block.weights)
             left -= needed
@@ -456,7 +456,7 @@ def _nbytes(weights: DeviceWeights) -> int:
     return int(n_rows * n_columns) * np.dtype(dtype_name(weights.dtype)).itemsize
 
 
-def _bytes_on(device: Device, weights: Any) -> int:
+def bytes_on(device: Device, weights: Any) -> int:
     """What a block of the host takes on a device."""
     if isinstance(weights, np.ndarray):
         itemsize = weights.dtype.itemsize if device.has_scipy else max(4, weights.dtype.itemsize)
