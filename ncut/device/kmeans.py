@@ -16,9 +16,7 @@ LARGEST = 2**30
 """Bytes for the distances of all points to all centres of the restarts at hand."""
 
 
-def partition(
-    device: Device, points: Any, k: int, *, n_init: int, seed: int, stream: int
-) -> Any:
+def partition(device: Device, points: Any, k: int, *, n_init: int, seed: int, stream: int) -> Any:
     """Labels of points in k clusters, the best of several restarts by inertia.
 
     Greedy k-means++ and Lloyd's iterations as on the CPU, with other random numbers.
@@ -70,7 +68,7 @@ def _chosen(device: Device, points: Any, k: int, restarts: int, rng: np.random.G
     centre so far, the one that lowers the sum of distances most.
     """
     xp = device.xp
-    n, d = points.shape
+    n = points.shape[0]
     n_candidates = 2 + int(np.log(k))
     uniform = device.asarray(rng.random((k, restarts, n_candidates)))
     first = astype(xp.floor(uniform[0, :, 0] * n), xp.int64, xp)
@@ -143,6 +141,12 @@ class _Lloyd:
         """The nearest centre of every point in every restart, shape (n, restarts)."""
         xp = self.xp
         restarts = self.centres.shape[0]
+        if self.device.is_cuda:
+            from ncut.device.cuda import nearest_centres
+
+            labels = xp.empty((self.n, restarts), dtype=xp.int32)
+            nearest_centres(self.device, self.points, xp.ascontiguousarray(self.centres), labels)
+            return labels
         flat = xp.reshape(self.centres, (restarts * self.k, self.d))
         # Half the squared distance, less half the point's own square, which is the same for all.
         scores = xp.sum(flat * flat, axis=1)[None, :] / 2 - self.points @ flat.T
@@ -167,7 +171,7 @@ class _Lloyd:
         return xp.sum(xp.reshape(steps * steps, (restarts, self.k * self.d)), axis=1)
 
     def _refilled(self, labels: Any, sums: Any, counts: Any) -> tuple[Any, Any]:
-        """Give each empty cluster the point that lies farthest from its centre; rare, on the host."""
+        """Give empty clusters the points farthest from their centres; rare, so on the host."""
         to_host, asarray = self.device.to_host, self.device.asarray
         points, centres = to_host(self.points), to_host(self.centres)
         host_labels = to_host(labels).copy()

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ncut.device.devices import Device
 from ncut.device.graph import VECTORS, DeviceGraph, bytes_on, upload
+from ncut.device.shuffle import BYTES_PER_ENTRY, shuffle_on_device
 from ncut.graphs import NeuronGraph
 from ncut.nulls import shuffle_connected
 from ncut.nulls.distribution import LARGE_BYTES
@@ -18,9 +19,6 @@ ON_DEVICE = ("layer", "layer-nonzero")
 
 MOST_IN_FLIGHT = 4
 """Shuffles at a time: while one waits for its small eigenproblem, the others keep a GPU busy."""
-
-BYTES_PER_ENTRY = 32
-"""What sorting random keys takes for each entry of a block, at most."""
 
 
 class DeviceNetwork:
@@ -74,8 +72,6 @@ class DeviceNetwork:
     @contextmanager
     def shuffled(self, seed: int, number: int) -> Generator[DeviceGraph, None, None]:
         """Shuffle `number`, without isolated vertices, on a stream of this thread's own."""
-        from ncut.device.shuffle import shuffle_on_device
-
         with self.device.stream():
             if self._shuffles_here:
                 base = replace(self._base(), device=self._share)
