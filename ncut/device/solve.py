@@ -35,6 +35,10 @@ DIRECT_SIZE = 1024
 long as starting its some fifty kernels, however small the graph."""
 
 
+ALWAYS = 2**26
+"""Bytes of a dense eigenproblem that is solved whatever the budget."""
+
+
 def choose_solver(operator: DeviceOperator, n_known: int, k: int) -> str:
     """What `solver="auto"` means for a graph on a device."""
     if fits_small_side(operator, n_known, k):
@@ -133,7 +137,7 @@ def rayleigh_ritz(
 def _assembled(operator: DeviceOperator, apply: Callable[[Any], Any], size: int) -> Any:
     """The matrix of an operator in float64, some columns at a time; refused where it is large."""
     device, xp = operator.device, operator.device.xp
-    if 6 * 8 * size**2 > device.budget:
+    if 6 * 8 * size**2 > max(device.budget, ALWAYS):
         raise InputError(
             f"solver: a dense matrix of {size} rows does not fit on the device; use 'krylov'"
         )
