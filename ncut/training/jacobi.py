@@ -144,11 +144,12 @@ def _tried(device: torch.device) -> Eigh | None:
     """The kernel, if it can be compiled and finds what LAPACK does."""
     try:
         with torch.cuda.device(device):
-            kernel = _compiled(device)
             generator = torch.Generator().manual_seed(0)
             matrix = torch.randn((WIDTH, WIDTH), generator=generator, dtype=torch.float64)
             matrix = matrix + matrix.T
-            values, vectors = (found.cpu() for found in kernel(matrix.to(device)))
+            there = matrix.to(device)  # first: it makes the device's context this thread's
+            kernel = _compiled(device)
+            values, vectors = (found.cpu() for found in kernel(there))
         expected = torch.linalg.eigvalsh(matrix).flip(0)
         residual = matrix @ vectors - vectors * values
         right = max((values - expected).abs().max(), residual.abs().max()) < AGREES
