@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ncut.device.cuda import fill_keys, usable
 from ncut.device.devices import Device, astype
 
 LOW = 0xFFFFFFFF
@@ -12,22 +13,23 @@ STEPS = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
 
 
-def random_keys(device: Device, n: int, *, seed: int, stream: int, substream: int) -> Any:
+def random_keys(
+    device: Device, n: int, *, seed: int, stream: int, substream: int, first: int = 0
+) -> Any:
     """n independent numbers of 64 bits, device array of uint64, shape (n,).
 
-    They depend on the three keys and their place alone, so they are the same on every device.
+    They depend on the three keys and their place alone, so they are the same on every device;
+    `first`, an even number, is the place to start from.
 
     Source: Salmon, Moraes, Dror, Shaw (2011), Parallel random numbers: as easy as 1, 2, 3
     (Philox4x32-10).
     """
     xp = device.xp
-    if device.is_cuda:
-        from ncut.device.cuda import fill_keys
-
+    if usable(device):
         keys = xp.empty((n,), dtype=xp.uint64)
-        fill_keys(device, keys, seed, stream, substream)
+        fill_keys(device, keys, seed=seed, stream=stream, substream=substream, first=first)
         return keys
-    counter = xp.arange(-(-n // 2), dtype=xp.uint64)
+    counter = xp.arange(first // 2, (first + n + 1) // 2, dtype=xp.uint64)
     words = philox(counter, seed, stream, substream, xp)
     shift = xp.asarray(32, dtype=xp.uint64)
     pairs = [(words[0] << shift) | words[1], (words[2] << shift) | words[3]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ncut.device import cut
 from ncut.device.cut import indicators
 from ncut.device.devices import astype
 from ncut.device.graph import DeviceGraph
@@ -68,7 +69,7 @@ class _State:
         self.graph, self.k = graph, k
         self.device, self.xp = graph.device, graph.device.xp
         self.members = indicators(self.device, labels, k, self.xp.float64)
-        self.links = graph.product(self.members)
+        self.links = cut.links(graph, labels, k)
         self.inner = {block.source for block in graph.blocks if block.source == block.target}
         self.totals = self._summed(self.links, self.members)
 
@@ -84,7 +85,7 @@ class _State:
         score = self._scores(after)
         now = xp.sum(self.totals.shares(xp))
         best = xp.argmax(score)
-        found = self.device.to_host(xp.stack([score[best] - now, astype(best, xp.float64, xp)]))
+        found = self.device.to_host(xp.stack([xp.max(score) - now, astype(best, xp.float64, xp)]))
         if not found[0] > LEAST_GAIN:
             return False
         count = int(found[1]) + 1
@@ -150,8 +151,7 @@ class _State:
     def _move(self, number: int, moves: Any, better_than: float | None = None) -> bool:
         """Make moves in a layer, unless the sum of shares is not `better_than` that."""
         xp, rows = self.xp, self.graph.layers[number].slice
-        links = xp.asarray(self.links, copy=True)
-        members = xp.asarray(self.members, copy=True)
+        members, links = self.members + 0.0, self.links + 0.0  # copies
         members[rows, :] = members[rows, :] + moves
         self.graph.multiply(moves, {number: 0}, links, self.graph.starts)
         totals = self._summed(links, members)
