@@ -89,17 +89,6 @@ def test_kmeans_with_fewer_distinct_points_than_clusters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEVICES)
-def test_an_empty_cluster_gets_the_farthest_point(name: str) -> None:
-    device = device_named(name)
-    points = np.array([[0.0], [0.1], [0.2], [9.0]], dtype=np.float32)
-    centres = np.array([[[0.1], [50.0]]], dtype=np.float32)
-    found = kmeans._Lloyd(device, device.asarray(points), device.asarray(centres)).run()
-    labels = device.to_host(found.labels)
-    assert labels[3] != labels[0]
-    assert len(set(labels[:3])) == 1
-
-
-@pytest.mark.parametrize("name", DEVICES)
 @pytest.mark.parametrize("make", [digits, affinity])
 def test_cuts_are_the_cpus(name: str, make: Any) -> None:
     graph, device = make(), device_named(name)
@@ -195,7 +184,7 @@ def test_a_profile_on_a_device(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     ours = ncut.profile(weights, k=range(2, 6), shuffles=3)
     found = ncut.profile(weights, k=range(2, 6), shuffles=3, device=used_for(monkeypatch, name))
     for mine, theirs in zip(found.statistics, ours.statistics, strict=True):
-        assert mine["ncut"].value == pytest.approx(theirs["ncut"].value, rel=0.05)
+        assert mine["spectral_ncut"].value == pytest.approx(theirs["spectral_ncut"].value, rel=0.05)
 
 
 def test_a_small_budget_gives_the_same_numbers() -> None:
