@@ -44,8 +44,8 @@ class DeviceCSR:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes, its transpose for products included."""
-        return 2 * sum(int(part.nbytes) for part in (self.indptr, self.indices, self.data))
+        """Memory that it takes, its transpose and copies in float32 for products included."""
+        return _bytes_of_csr(self)
 
     def matrix(self, device: Device, dtype: Any) -> Any:
         """The block as a matrix of cupyx.scipy.sparse, or of scipy.sparse on the host."""
@@ -53,16 +53,24 @@ class DeviceCSR:
         return _sparse(device).csr_matrix((data, self.indices, self.indptr), shape=self.shape)
 
     def both_ways(self, device: Device, dtype: Any) -> tuple[Any, Any]:
-        """The matrix and its transpose, both compressed by rows, single precision kept."""
-        name = np.dtype(dtype).name
+        """The matrix and its transpose, both compressed by rows; those in float32 are kept."""
+        name, stored = np.dtype(dtype).name, self.data.dtype.name
         if name in self._kept:
             return self._kept[name]
-        matrix = self.matrix(device, dtype)
-        # Products with a transposed view would add in an order that changes from run to run.
-        pair = matrix, matrix.T.tocsr()
+        if stored not in self._kept:
+            matrix = self.matrix(device, self.data.dtype)
+            # Products with a transposed view would add in an order that changes from run to run.
+            self._kept[stored] = matrix, matrix.T.tocsr()
+        forward, backward = (_in_type(device, one, dtype) for one in self._kept[stored])
         if name == "float32":
-            self._kept[name] = pair
-        return pair
+            self._kept[name] = forward, backward
+        return forward, backward
+
+
+def _in_type(device: Device, matrix: Any, dtype: Any) -> Any:
+    """A sparse matrix with its values in another type; its indices are shared."""
+    data = astype(matrix.data, dtype, device.xp)
+    return type(matrix)((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -463,4 +471,11 @@ def bytes_on(device: Device, weights: Any) -> int:
         return int(weights.size) * int(itemsize)
     if not device.has_scipy:
         return int(weights.shape[0]) * int(weights.shape[1]) * int(weights.dtype.itemsize)
-    return 2 * int(weights.data.nbytes + 4 * weights.indices.size + 4 * weights.indptr.size)
+    return _bytes_of_csr(weights)
+
+
+def _bytes_of_csr(weights: Any) -> int:
+    """Both ways, in the type of the weights and in float32."""
+    n_stored, n_rows = int(weights.data.shape[0]), int(weights.shape[0])
+    per_entry = 4 + (4 if weights.data.dtype == np.float32 else 12)
+    return 2 * (n_stored * per_entry + 4 * (n_rows + 1))

@@ -75,7 +75,7 @@ class _Points:
             largest = max(1.0, float(device.to_host(xp.max(xp.abs(rows)))))
             self.per_unit = 2.0 ** math.floor(math.log2(LARGEST_SUM / (largest * self.n)))
             wide = astype(self.columns, xp.float64, xp)
-            self.units = astype(xp.round(wide * self.per_unit), xp.int64, xp)
+            self.units = astype(xp.floor(wide * self.per_unit), xp.int64, xp)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
