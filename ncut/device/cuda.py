@@ -152,7 +152,8 @@ class _Unsynchronized:
 
     def __init__(self, array: Any) -> None:
         self._array = array
-        self.__cuda_array_interface__ = {**array.__cuda_array_interface__, "stream": None}
+        described = array.__cuda_array_interface__
+        self.__cuda_array_interface__ = {**described, "stream": None, "version": 3}
 
 
 def _launch(device: Device, kernel: Any, work: tuple[int, int], *arguments: Any) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ncut.device.devices import Device
 from ncut.device.graph import VECTORS, DeviceGraph, bytes_on, upload
-from ncut.device.shuffle import BYTES_PER_ENTRY, shuffle_on_device
+from ncut.device.shuffle import shuffle_on_device, working_bytes
 from ncut.graphs import NeuronGraph
 from ncut.nulls import shuffle_connected
 from ncut.nulls.distribution import LARGE_BYTES
@@ -40,9 +40,8 @@ class DeviceNetwork:
         self._lock = threading.Lock()
         self._null, self._normalize = null, normalize
         weights = sum(bytes_on(device, block.weights) for block in graph.blocks)
-        largest = max(block.weights.size for block in graph.blocks)
         vectors = 4 * VECTORS * graph.n_vertices + 2 * device.tile_bytes
-        sorting = min(BYTES_PER_ENTRY * largest, device.budget // 4)
+        sorting = max(working_bytes(device, block.weights, null) for block in graph.blocks)
         one = weights + vectors + sorting
         self._shuffles_here = (
             null in ON_DEVICE and normalize == "none" and weights + one <= device.budget

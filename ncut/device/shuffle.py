@@ -16,8 +16,11 @@ from ncut.device.random import random_keys
 from ncut.nulls.models import originals, shuffle_connected
 from ncut.randomness import Purpose, stream
 
-BYTES_PER_ENTRY = 40
-"""What sorting random keys takes for each of them, at most."""
+BYTES_PER_KEY = 40
+"""What sorting random keys takes for each of them: the keys, their order, twice while sorted."""
+
+BYTES_PER_CELL = 112
+"""What random cells take for each that is kept, where most are drawn to keep as many."""
 
 LEAST_SORTED = 2**16
 """So many keys are sorted at once, whatever the budget."""
@@ -52,6 +55,16 @@ def shuffle_on_device(graph: DeviceGraph, null: str, seed: int, number: int) -> 
         for block, original in zip(graph.blocks, copied, strict=True)
     )
     return replace(graph, blocks=blocks)
+
+
+def working_bytes(device: Device, weights: Any, null: str) -> int:
+    """What a host block's shuffle takes on a device beside the block and its copy, at most."""
+    if not isinstance(weights, np.ndarray):
+        return BYTES_PER_CELL * int(weights.data.size)
+    needed = BYTES_PER_KEY * int(weights.size)
+    if null != "layer":
+        return needed + 8 * int(weights.size)  # and the non-zeros' numbers
+    return min(needed, max(device.budget // 4, BYTES_PER_KEY * LEAST_SORTED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +136,7 @@ def _permuted_among(values: Any, places: Any, random: _Random, which: int) -> An
 def _order(n: int, random: _Random, which: int) -> Iterator[Any]:
     """The numbers 0 to n - 1 in the order of their keys, device arrays of int64 one by one."""
     device, xp = random.device, random.device.xp
-    most = max(LEAST_SORTED, device.budget // 4 // BYTES_PER_ENTRY)
+    most = max(LEAST_SORTED, device.budget // 4 // BYTES_PER_KEY)
     n_ranges = -(-n // most)
     if n_ranges <= 1:
         yield xp.argsort(random.keys(which, n))
