@@ -9,6 +9,7 @@ Each clustering is timed alone (its median), then an analysis with shuffles on e
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -44,7 +45,7 @@ def median_seconds(run: Callable[[], Any], runs: int) -> tuple[float, Any]:
 def weights_of(widths: tuple[int, ...]) -> list[Any]:
     """Random weights in float32."""
     rng = np.random.default_rng(0)
-    pairs = zip(widths, widths[1:], strict=False)
+    pairs = itertools.pairwise(widths)
     return [rng.standard_normal(pair, dtype=np.float32) for pair in pairs]
 
 

@@ -130,7 +130,8 @@ def test_clusterings_are_as_the_cpus(name: str) -> None:
         upload(graph, device_named(name)), K, n_init=ours.n_init, seed=3, repeats=2
     )
     np.testing.assert_allclose(found.eigenvalues, ours.eigenvalues, rtol=1e-6, atol=1e-9)
-    assert found.lower_bound == pytest.approx(ours.lower_bound, rel=1e-6)
+    # What it loses to the solver's residuals depends on the solver, which depends on the device.
+    assert found.lower_bound == pytest.approx(ours.lower_bound, rel=1e-4)
     assert found.ncut == pytest.approx(ours.ncut, rel=0.02)
     assert found.refined_ncut == pytest.approx(ours.refined_ncut, rel=0.02)
     assert found.ncut == pytest.approx(ncut.normalized_cut(graph, found.labels), rel=1e-12)
@@ -165,7 +166,7 @@ def test_an_analysis_says_what_the_cpus_says(
     assert found.ncut == pytest.approx(ours.ncut, rel=0.02)
     assert found.shuffled_mean == pytest.approx(ours.shuffled_mean, rel=0.02)
     bound = found.statistics["lower_bound"], ours.statistics["lower_bound"]
-    assert bound[0].value == pytest.approx(bound[1].value, rel=1e-6)
+    assert bound[0].value == pytest.approx(bound[1].value, rel=1e-4)
     spread = max(one.shuffled.std() for one in bound)
     apart = abs(bound[0].shuffled.mean() - bound[1].shuffled.mean())
     assert apart < 5 * spread * np.sqrt(2 / 20)
