@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ncut.analysis import AnalysisInterrupted, analyze
+    from ncut.clusters import cluster
     from ncut.errors import InputError, MissingExtraError, ModelError, NcutError
     from ncut.estimator import NormalizedCutClustering as NormalizedCutClustering
     from ncut.extract import read_graph as graph
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ncut.profiles import ProfileInterrupted, profile
     from ncut.report import Profile, Report, Verdict
     from ncut.scans import Scan, scan
-    from ncut.spectral import cluster, normalized_cut, partition_measures
+    from ncut.spectral import normalized_cut, partition_measures
     from ncut.training.eigenvalues import laplacian_eigenvalues
     from ncut.training.initialize import clusterable_init_
     from ncut.training.normalize import normalize_
@@ -61,7 +62,7 @@ _HOMES = {
     "Verdict": "report",
     "Scan": "scans",
     "scan": "scans",
-    "cluster": "spectral",
+    "cluster": "clusters",
     "normalized_cut": "spectral",
     "partition_measures": "spectral",
     "Block": "types",

@@ -7,13 +7,12 @@ from typing import Any, Literal
 
 from ncut.extract import read_graph
 from ncut.graphs import NeuronGraph
-from ncut.nulls import Interrupted, over_shuffles
+from ncut.nulls import Interrupted
 from ncut.progress import Progress, Told, check_progress, telling
 from ncut.report import Report
 from ncut.settings import Settings, check_settings, needed_options
-from ncut.steps import measure_network, measure_shuffled, prepare, stop_rule, with_shuffles
+from ncut.steps import measure_network, measure_shuffles, prepare, stop_rule, with_shuffles
 from ncut.threads import single_threaded_blas
-from ncut.types import ShuffledNetwork
 
 
 class AnalysisInterrupted(KeyboardInterrupt):
@@ -40,6 +39,7 @@ def analyze(
     max_shuffles: int = 1000,
     level: float = 0.05,
     sequential: str = "betting",
+    device: str = "cpu",
     progress: Progress | None = None,
     **graph_options: Any,
 ) -> Report:
@@ -90,6 +90,9 @@ def analyze(
         With shuffles="auto", when to stop. "betting": as soon as a bet against "the network is
         one of its shuffles" has won 1 / level, or has no hope left; the p-value is valid at any
         time. "besag-clifford": when ten shuffles are as clusterable.
+    device : {"cpu", "cuda", "cuda:N"}, default "cpu"
+        Where to compute. On a GPU (extra `gpu`) the definitions are the same and numbers agree to
+        rounding, but shuffles and starts of k-means are other random ones than on the CPU.
     progress : True or callable, optional
         True shows a bar (extra `notebook`); a function is called as `progress(done, total)` after
         each shuffle, from the calling thread.
@@ -103,7 +106,9 @@ def analyze(
     Raises
     ------
     InputError
-        If an argument cannot be used; the message names it.
+        If an argument cannot be used, or there is no such GPU; the message names it.
+    MissingExtraError
+        If a GPU is asked for and CuPy is not installed.
     ModelError
         If the model cannot be read.
     AnalysisInterrupted
@@ -127,6 +132,7 @@ def analyze(
         max_shuffles=max_shuffles,
         level=level,
         sequential=sequential,
+        device=device,
     )
     check_progress(progress)
     graph = read_graph(model, **needed_options(settings.null), **graph_options)
@@ -140,23 +146,11 @@ def analyze(
 def analyze_graph(graph: NeuronGraph, settings: Settings, progress: Told | None = None) -> Report:
     """`analyze` for a graph, arguments checked by the caller."""
     prepared = prepare(graph, settings)
-
-    def measure(shuffled: NeuronGraph, graph_number: int, threads: int) -> ShuffledNetwork:
-        return measure_shuffled(prepared, shuffled, graph_number, threads)
-
     with single_threaded_blas():
         network = measure_network(prepared, settings.threads)
         try:
-            shuffled = over_shuffles(
-                prepared.connected,
-                settings.n_shuffles,
-                measure,
-                null=settings.null,
-                normalize=settings.normalize,
-                seed=settings.seed,
-                threads=settings.threads,
-                progress=progress,
-                stop=stop_rule(network, settings),
+            shuffled = measure_shuffles(
+                prepared, progress=progress, stop=stop_rule(network, settings)
             )
         except Interrupted as interrupted:
             so_far = with_shuffles(network, interrupted.finished, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import combinations
@@ -11,6 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.device.cluster import Operator, clustered, embedded, operator_of
+from ncut.device.devices import check_device
+from ncut.device.graph import DeviceGraph
+from ncut.device.network import DeviceNetwork
+from ncut.device.solve import check_device_solver
 from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.graphs import NeuronGraph
@@ -22,6 +28,7 @@ from ncut.nulls import (
     compare_all,
     null_notes,
     over_shuffles,
+    side_by_side_in_order,
     statistics_of,
 )
 from ncut.nulls.distribution import Interrupted
@@ -30,10 +37,8 @@ from ncut.randomness import MAX_GRAPHS, NETWORK
 from ncut.report import Profile
 from ncut.settings import Settings, check_settings, needed_options
 from ncut.spectral.agreement import adjusted_rand_index
-from ncut.spectral.clustering import cluster_embedded
-from ncut.spectral.embedding import Embedding, embed
+from ncut.spectral.embedding import Embedding
 from ncut.spectral.kmeans import restarts
-from ncut.spectral.operator import NormalizedAdjacency
 from ncut.threads import single_threaded_blas
 from ncut.types import Clustering
 
@@ -72,6 +77,7 @@ def profile(
     n_init: int = RESTARTS,
     solver: str = "auto",
     threads: int | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
     **graph_options: Any,
 ) -> Profile:
@@ -87,7 +93,7 @@ def profile(
         Whatever `ncut.graph` reads.
     k : iterable of int, default range(2, 21)
         Numbers of clusters.
-    shuffles, null, normalize, preset, seed, solver, threads
+    shuffles, null, normalize, preset, seed, solver, threads, device
         See `ncut.analyze`.
     n_init : int, default 2
         Restarts of k-means for each k: few, because partitions are refined after it. The plain
@@ -105,7 +111,9 @@ def profile(
     Raises
     ------
     InputError
-        If an argument cannot be used; the message names it.
+        If an argument cannot be used, or there is no such GPU; the message names it.
+    MissingExtraError
+        If a GPU is asked for and CuPy is not installed.
     ModelError
         If the model cannot be read.
     ProfileInterrupted
@@ -116,11 +124,14 @@ def profile(
     """
     settings = check_settings(
         shuffles=shuffles, null=null, normalize=normalize, preset=preset, refine=True, seed=seed,
-        n_init=n_init, solver=solver, threads=threads,
+        n_init=n_init, solver=solver, threads=threads, device=device,
     )  # fmt: skip
     if settings.sequential:
         raise InputError("shuffles: must be a number here; 'auto' has no single k to decide on")
     check_progress(progress)
+    on = check_device(settings.device)
+    if on is not None:
+        check_device_solver(settings.solver)
     graph = read_graph(model, **needed_options(settings.null), **graph_options)
     connected, kept = graph.without_isolated()
     ks = _check_ks(k, connected.n_vertices)
@@ -128,25 +139,42 @@ def profile(
     measured = graph.normalized(settings.normalize)
     ours = connected if measured is graph else measured.without_isolated()[0]
 
-    def swept(one: NeuronGraph, number: int, n_threads: int) -> _Sweep:
+    there = None
+    if on is not None:
+        there = DeviceNetwork(
+            connected,
+            on,
+            null=settings.null,
+            normalize=settings.normalize,
+            threads=settings.threads,
+        )
+
+    def swept(one: NeuronGraph | DeviceGraph, number: int, n_threads: int) -> _Sweep:
         check_n_clusters(ks[-1] + 1, one.n_vertices)
-        operator = NormalizedAdjacency(one, n_threads)
+        operator = operator_of(one, n_threads)
         return _sweep(operator, _embedded(operator, ks, settings, number), ks, settings, number)
 
+    def shuffle_swept(number: int) -> _Sweep:
+        assert there is not None
+        with there.shuffled(settings.seed, number) as one:
+            return swept(one, number + 1, 1)
+
     with single_threaded_blas():
-        operator = NormalizedAdjacency(ours, settings.threads)
-        embedding = _embedded(operator, ks, settings, NETWORK)
-        found = _sweep(operator, embedding, ks, settings, NETWORK, repeats=N_SEEDS)
-        others = [
-            _sweep(
-                operator,
-                _embedded(operator, ks, settings, MAX_GRAPHS - 1 - number),
-                ks,
-                settings,
-                NETWORK,
-            )
-            for number in range(N_STARTS)
-        ]
+        with on.stream() if on else nullcontext():
+            operator = operator_of(there.network(ours) if there else ours, settings.threads)
+            embedding = _embedded(operator, ks, settings, NETWORK)
+            found = _sweep(operator, embedding, ks, settings, NETWORK, repeats=N_SEEDS)
+            others = [
+                _sweep(
+                    operator,
+                    _embedded(operator, ks, settings, MAX_GRAPHS - 1 - number),
+                    ks,
+                    settings,
+                    NETWORK,
+                )
+                for number in range(N_STARTS)
+            ]
+            del operator, embedding  # a device's memory is for the shuffles
 
         def result(shuffled: Sequence[_Sweep]) -> Profile:
             labels = np.full((len(ks), graph.n_vertices), -1, dtype=np.int32)
@@ -175,16 +203,21 @@ def profile(
 
         try:
             with telling(progress, "shuffles") as told:
-                shuffled = over_shuffles(
-                    connected,
-                    settings.n_shuffles,
-                    swept,
-                    null=settings.null,
-                    normalize=settings.normalize,
-                    seed=settings.seed,
-                    threads=settings.threads,
-                    progress=told,
-                )
+                if there:
+                    shuffled = side_by_side_in_order(
+                        shuffle_swept, settings.n_shuffles, there.at_once, progress=told
+                    )
+                else:
+                    shuffled = over_shuffles(
+                        connected,
+                        settings.n_shuffles,
+                        swept,
+                        null=settings.null,
+                        normalize=settings.normalize,
+                        seed=settings.seed,
+                        threads=settings.threads,
+                        progress=told,
+                    )
         except Interrupted as interrupted:
             raise ProfileInterrupted(result(interrupted.finished)) from None
     return result(shuffled)
@@ -206,11 +239,8 @@ def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
     return ks
 
 
-def _embedded(
-    operator: NormalizedAdjacency, ks: Sequence[int], settings: Settings, number: int
-) -> Embedding:
-    return embed(
-        operator.graph,
+def _embedded(operator: Operator, ks: Sequence[int], settings: Settings, number: int) -> Embedding:
+    return embedded(
         operator,
         ks[-1] + 1,
         solver=settings.solver,
@@ -220,7 +250,7 @@ def _embedded(
 
 
 def _sweep(
-    operator: NormalizedAdjacency,
+    operator: Operator,
     embedding: Embedding,
     ks: Sequence[int],
     settings: Settings,
@@ -228,7 +258,7 @@ def _sweep(
     repeats: int = 0,
 ) -> _Sweep:
     clusterings = [
-        cluster_embedded(
+        clustered(
             operator,
             embedding.first(k),
             n_init=restarts(settings.n_init, operator.n_vertices),

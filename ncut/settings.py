@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ncut.device.devices import check_device_name
 from ncut.errors import InputError
 from ncut.graphs.normalize import check_normalization
 from ncut.nulls import check_null
@@ -33,6 +34,7 @@ class Settings:
     n_init: int | Literal["auto"]
     solver: str
     threads: int
+    device: str = "cpu"
 
 
 def check_settings(
@@ -50,6 +52,7 @@ def check_settings(
     max_shuffles: int = 1000,
     level: float = 0.05,
     sequential: str = "betting",
+    device: str = "cpu",
 ) -> Settings:
     """The settings of an analysis: the arguments checked, the preset's where there is none."""
     chosen = find_preset(preset)
@@ -70,6 +73,7 @@ def check_settings(
         n_init=chosen.n_init if n_init is None else n_init,
         solver=check_solver(solver),
         threads=n_threads(threads),
+        device=check_device_name(device),
     )
 
 

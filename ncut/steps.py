@@ -14,10 +14,21 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.device.cluster import clustered, embedded, operator_of
+from ncut.device.devices import check_device
+from ncut.device.graph import DeviceGraph
+from ncut.device.network import DeviceNetwork
+from ncut.device.solve import check_device_solver
 from ncut.graphs import NeuronGraph
 from ncut.graphs.normalize import normalization_notes
 from ncut.graphs.validate import check_n_clusters
-from ncut.nulls import check_null_fits, null_notes, shuffle_connected
+from ncut.nulls import (
+    check_null_fits,
+    null_notes,
+    over_shuffles,
+    shuffle_connected,
+    side_by_side_in_order,
+)
 from ncut.nulls.sequential import anytime_p_value, stopping_point
 from ncut.nulls.statistics import (
     compare,
@@ -26,10 +37,10 @@ from ncut.nulls.statistics import (
     p_value,
     statistics_of,
 )
+from ncut.progress import Told
 from ncut.randomness import NETWORK
 from ncut.report import HEADLINES, Report
 from ncut.settings import Settings
-from ncut.spectral.clustering import cluster_connected
 from ncut.spectral.diagnostics import clustering_warnings
 from ncut.spectral.kmeans import restarts
 from ncut.types import Clustering, ShuffledNetwork
@@ -54,6 +65,8 @@ class Prepared:
     settings : Settings
     k, n_init : int
         Clusters, and restarts of k-means.
+    on_device : DeviceNetwork or None
+        The same on the device that the settings ask for; None where that is the CPU.
     """
 
     graph: NeuronGraph
@@ -62,6 +75,7 @@ class Prepared:
     settings: Settings
     k: int
     n_init: int
+    on_device: DeviceNetwork | None = None
 
     @property
     def repeats(self) -> int:
@@ -73,6 +87,17 @@ def prepare(graph: NeuronGraph, settings: Settings) -> Prepared:
     """Check that a graph and the settings fit together; raise InputError if not."""
     connected, kept = graph.without_isolated()
     check_null_fits(connected, settings.null)
+    device = check_device(settings.device)
+    on_device = None
+    if device is not None:
+        check_device_solver(settings.solver)
+        on_device = DeviceNetwork(
+            connected,
+            device,
+            null=settings.null,
+            normalize=settings.normalize,
+            threads=settings.threads,
+        )
     return Prepared(
         graph=graph,
         connected=connected,
@@ -80,6 +105,7 @@ def prepare(graph: NeuronGraph, settings: Settings) -> Prepared:
         settings=settings,
         k=check_n_clusters(settings.k, connected.n_vertices),
         n_init=restarts(settings.n_init, connected.n_vertices),
+        on_device=on_device,
     )
 
 
@@ -88,7 +114,13 @@ def measure_network(prepared: Prepared, threads: int) -> Report:
     graph, settings = prepared.graph, prepared.settings
     measured = graph.normalized(settings.normalize)
     ours = prepared.connected if measured is graph else measured.without_isolated()[0]
-    found = _clustered(prepared, ours, NETWORK, threads)
+    if prepared.on_device is None:
+        device = "cpu"
+        found = _clustered(prepared, ours, NETWORK, threads)
+    else:
+        device = prepared.on_device.device.name
+        with prepared.on_device.device.stream():
+            found = _clustered(prepared, prepared.on_device.network(ours), NETWORK, threads)
     labels = np.full(graph.n_vertices, -1, dtype=np.int32)
     labels[prepared.kept] = found.labels
     found = replace(found, labels=labels)
@@ -121,6 +153,7 @@ def measure_network(prepared: Prepared, threads: int) -> Report:
         ),
         version=version("ncut"),
         sums=measured.sums,
+        device=device,
         graph=measured,
     )
 
@@ -128,14 +161,52 @@ def measure_network(prepared: Prepared, threads: int) -> Report:
 def measure_shuffle(prepared: Prepared, number: int, threads: int) -> ShuffledNetwork:
     """Shuffle the network and cluster it: shuffle `number`, from 0."""
     settings = prepared.settings
+    if prepared.on_device is not None:
+        with prepared.on_device.shuffled(settings.seed, number) as graph:
+            return measure_shuffled(prepared, graph, number + 1, threads)
     shuffled = shuffle_connected(prepared.connected, settings.null, settings.seed, number)
     return measure_shuffled(
         prepared, shuffled.normalized(settings.normalize).without_isolated()[0], number + 1, threads
     )
 
 
+def measure_shuffles(
+    prepared: Prepared,
+    *,
+    progress: Told | None = None,
+    stop: Callable[[Sequence[ShuffledNetwork]], bool] | None = None,
+) -> list[ShuffledNetwork]:
+    """Measure all shuffles of the settings, several at a time; see `nulls.over_shuffles`.
+
+    Raises
+    ------
+    Interrupted
+        On Ctrl-C; it carries what is finished.
+    """
+    settings = prepared.settings
+    if prepared.on_device is not None:
+        return side_by_side_in_order(
+            lambda number: measure_shuffle(prepared, number, 1),
+            settings.n_shuffles,
+            prepared.on_device.at_once,
+            progress=progress,
+            stop=stop,
+        )
+    return over_shuffles(
+        prepared.connected,
+        settings.n_shuffles,
+        partial(measure_shuffled, prepared),
+        null=settings.null,
+        normalize=settings.normalize,
+        seed=settings.seed,
+        threads=settings.threads,
+        progress=progress,
+        stop=stop,
+    )
+
+
 def measure_shuffled(
-    prepared: Prepared, graph: NeuronGraph, graph_number: int, threads: int
+    prepared: Prepared, graph: NeuronGraph | DeviceGraph, graph_number: int, threads: int
 ) -> ShuffledNetwork:
     """Cluster a shuffled network, without isolated vertices and in the settings' convention."""
     found = _clustered(prepared, graph, graph_number, threads)
@@ -206,17 +277,19 @@ def stop_rule(
     return stop
 
 
-def _clustered(prepared: Prepared, graph: NeuronGraph, number: int, threads: int) -> Clustering:
+def _clustered(
+    prepared: Prepared, graph: NeuronGraph | DeviceGraph, number: int, threads: int
+) -> Clustering:
     settings = prepared.settings
-    return cluster_connected(
-        graph,
-        check_n_clusters(prepared.k, graph.n_vertices),  # shuffles isolate vertices
+    k = check_n_clusters(prepared.k, graph.n_vertices)  # shuffles isolate vertices
+    operator = operator_of(graph, threads)
+    return clustered(
+        operator,
+        embedded(operator, k, solver=settings.solver, seed=settings.seed, graph_number=number),
         n_init=prepared.n_init,
-        solver=settings.solver,
         refine=settings.refine,
         seed=settings.seed,
         graph_number=number,
-        threads=threads,
         repeats=prepared.repeats if number == NETWORK else int(number <= prepared.repeats),
     )
 

@@ -30,6 +30,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "graphs": {"kernels", "types", "axes", "errors", "randomness", "threads"},
     "spectral": {"graphs", "kernels", "types", "axes", "errors", "randomness", "threads"},
     "nulls": {"spectral", "graphs", "kernels", "types", "axes", "errors", "randomness"},
+    "device": {
+        *("nulls", "spectral", "graphs", "kernels", "types", "axes", "errors", "randomness"),
+        *("threads",),
+    },
     "extract": {"graphs", "types", "axes", "errors", "networks"},
     "estimator": {"spectral", "graphs", "errors"},
     "functional": {
@@ -38,11 +42,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"functional", "nulls", "types", "axes", "errors"},
     "estimate": {"nulls", "spectral", "graphs", "kernels", "types", "axes", "threads"},
     "presets": {"errors"},
-    "settings": {"nulls", "spectral", "graphs", "presets", "errors", "randomness", "threads"},
-    "steps": {"settings", "report", "nulls", "spectral", "graphs", "types", "randomness"},
+    "clusters": {"device", "spectral", "graphs", "types", "randomness", "threads"},
+    "settings": {
+        "device",
+        "nulls",
+        "spectral",
+        "graphs",
+        "presets",
+        "errors",
+        "randomness",
+        "threads",
+    },
+    "steps": {
+        *("settings", "report", "device", "nulls", "spectral", "graphs", "types", "randomness"),
+        *("progress",),
+    },
     "analysis": {
         *("settings", "steps", "extract", "report", "nulls", "graphs", "progress", "threads"),
-        *("types",),
     },
     "scans": {
         *("analysis", "settings", "steps", "extract", "report", "graphs", "threads"),
@@ -55,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("types", "axes", "errors", "progress"),
     },
     "profiles": {
-        *("settings", "extract", "report", "nulls", "spectral", "graphs"),
+        *("settings", "extract", "report", "device", "nulls", "spectral", "graphs"),
         *("types", "errors", "progress", "randomness", "threads"),
     },
 }
@@ -198,7 +214,7 @@ def loaded_after(code: str) -> set[str]:
 
 HEAVY = {
     *("torch", "matplotlib", "plotly", "sklearn", "pandas", "jinja2", "onnx", "networkx"),
-    *("joblib", "pyarrow", "distributed", "tqdm"),
+    *("joblib", "pyarrow", "distributed", "tqdm", "cupy", "numba", "array_api_strict"),
 }
 
 ANALYSIS = """

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from ncut.cli import paper, scan
 from ncut.cli.options import (
+    Device,
     Json,
     Layers,
     Model,
@@ -214,6 +215,7 @@ def analyze(
         ),
     ] = None,
     threads: Threads = None,
+    device: Device = "cpu",
     json: Json = None,
     html: Annotated[
         Path | None,
@@ -256,6 +258,7 @@ def analyze(
             "--refine": refine or None,
             "--max-shuffles": max_shuffles,
             "--sequential": sequential,
+            "--device": None if device == "cpu" else device,
         }
         for name, value in refused.items():
             if value is not None:
@@ -264,6 +267,7 @@ def analyze(
         _verdict(model, json, {"shuffles": 20 if counted is None else counted} | common)
         return
     _check_outputs(model, json, html, plot)
+    common["device"] = device
     _analyze(
         model,
         (json, html, plot),
@@ -296,6 +300,7 @@ def profile(
     weights: WeightFile = None,
     solver: Solver = "auto",
     threads: Threads = None,
+    device: Device = "cpu",
     json: Json = None,
     plot: Plot = None,
 ) -> None:
@@ -319,6 +324,7 @@ def profile(
                 seed=seed,
                 solver=solver,
                 threads=threads,
+                device=device,
                 progress=progress,
                 **graph_options(scope, norm, residual, layers, unknown, weights),
             )

@@ -76,6 +76,9 @@ Normalize = Annotated[
 PresetName = Annotated[str, typer.Option(help=f"Whose choices to follow: {' or '.join(PRESETS)}.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same numbers.")]
 Solver = Annotated[str, typer.Option(help="The eigensolver.")]
+Device = Annotated[
+    str, typer.Option(help="Where to compute: 'cpu', 'cuda' or 'cuda:N' (extra 'gpu').")
+]
 Json = Annotated[
     Path | None,
     typer.Option(help="Write the result as JSON; '-' prints it instead of the summary."),

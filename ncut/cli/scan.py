@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ncut.cli.options import (
+    Device,
     Layers,
     Norm,
     Normalize,
@@ -72,13 +73,14 @@ def scan(
         typer.Option(
             min=1,
             help="Tasks at a time: a shuffle of a model is a task.",
-            show_default="all cores, fewer for models that the memory holds fewer of",
+            show_default="all cores, fewer for models that the memory holds fewer of; on a GPU 1",
         ),
     ] = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Threads of a task.", show_default="cores / jobs, on a cluster 1"),
     ] = None,
+    device: Device = "cpu",
     backend: Annotated[
         str, typer.Option(help="Where tasks run: loky, threading, dask or ray.")
     ] = "loky",
@@ -124,6 +126,7 @@ def scan(
             seed=seed,
             solver=solver,
             refine=refine,
+            device=device,
             **given(
                 k=k,
                 shuffles=None if shuffles is None else count_or_auto(shuffles),

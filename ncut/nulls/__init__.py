@@ -1,7 +1,7 @@
 """Null models: shuffled networks, what is measured on them, and the comparison with ours."""
 
 from ncut.axes import NULL_MODELS
-from ncut.nulls.distribution import Interrupted, over_shuffles
+from ncut.nulls.distribution import Interrupted, over_shuffles, side_by_side_in_order
 from ncut.nulls.models import (
     check_null,
     check_null_fits,
@@ -23,6 +23,7 @@ __all__ = [
     "over_shuffles",
     "shuffle",
     "shuffle_connected",
+    "side_by_side_in_order",
     "statistics_of",
     "uses_weights_twice",
 ]

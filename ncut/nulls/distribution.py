@@ -68,11 +68,26 @@ def over_shuffles(
         connected, _ = shuffled.without_isolated()
         return measure(connected, number + 1, threads // side_by_side)
 
+    return side_by_side_in_order(one, n_shuffles, side_by_side, progress=progress, stop=stop)
+
+
+def side_by_side_in_order(
+    one: Callable[[int], T],
+    n_shuffles: int,
+    at_once: int,
+    *,
+    progress: Progress | None = None,
+    stop: Callable[[Sequence[T]], bool] | None = None,
+) -> list[T]:
+    """The results of `one(number)` for all shuffles, `at_once` of them at a time.
+
+    What `over_shuffles` does, for shuffles that are made and measured in any way.
+    """
     finished: dict[int, T] = {}
     results: list[T] = []
     try:
         # Closed before anything leaves this function, so that no thread works on behind it.
-        with closing(_in_threads(one, n_shuffles, side_by_side)) as tasks:
+        with closing(_in_threads(one, n_shuffles, at_once)) as tasks:
             for number, result in tasks:
                 finished[number] = result
                 if progress is not None:

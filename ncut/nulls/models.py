@@ -52,7 +52,7 @@ def null_notes(graph: NeuronGraph, null: str) -> list[str]:
         return ["no layer's weights are used twice, so that null='tied' is the same as 'layer'"]
     seen: set[str] = set()
     alone = []
-    for position, (block, original) in enumerate(zip(graph.blocks, _originals(graph), strict=True)):
+    for position, (block, original) in enumerate(zip(graph.blocks, originals(graph), strict=True)):
         if block.tie in seen and original == position:
             alone.append(block.name)
         if block.tie:
@@ -126,10 +126,10 @@ def shuffle_connected(graph: NeuronGraph, null: str, seed: int, number: int) -> 
         shuffled = _copies_alike(graph, seed, key)
     else:
         # What one layer's weights make of several blocks is shuffled once, as the layer is.
-        originals = _originals(graph, within_layer=True)
+        copied = originals(graph, within_layer=True)
         shuffled = [
-            settled(_shuffled(block, null, _BlockRandom(seed, key, 2 * original)), graph.scratch)
-            for block, original in zip(graph.blocks, originals, strict=True)
+            settled(shuffled_block(block, null, seed, key, 2 * original), graph.scratch)
+            for block, original in zip(graph.blocks, copied, strict=True)
         ]
     blocks = zip(graph.blocks, shuffled, strict=True)
     return replace(graph, blocks=tuple(replace(block, weights=w) for block, w in blocks))
@@ -143,7 +143,7 @@ class _BlockRandom:
         self.values = (seed, key, substream + 1)
 
 
-def _originals(graph: NeuronGraph, *, within_layer: bool = False) -> list[int]:
+def originals(graph: NeuronGraph, *, within_layer: bool = False) -> list[int]:
     """For each block the position of the one that it is a copy of, or its own.
 
     `within_layer`: of another block of the same layer only, not of a layer that shares weights.
@@ -160,6 +160,11 @@ def _originals(graph: NeuronGraph, *, within_layer: bool = False) -> list[int]:
         layer = block.name if within_layer else ""
         found.append(firsts.setdefault((block.tie, layer, shape, n_stored), position))
     return found
+
+
+def shuffled_block(block: Block, null: str, seed: int, key: int, substream: int) -> Any:
+    """One block's weights, shuffled by the random numbers of its own two substreams."""
+    return _shuffled(block, null, _BlockRandom(seed, key, substream))
 
 
 def _shuffled(block: Block, null: str, random: _BlockRandom) -> Any:
@@ -185,9 +190,9 @@ def _permuted_everywhere(weights: Any, within_layer: bool, random: _BlockRandom)
 
 def _copies_alike(graph: NeuronGraph, seed: int, key: int) -> list[Any]:
     """All blocks' entries permuted, the copies of a block in the order of the first of them."""
-    originals = _originals(graph)
+    copied = originals(graph)
     widest: dict[int, np.dtype[Any]] = {}
-    for block, original in zip(graph.blocks, originals, strict=True):
+    for block, original in zip(graph.blocks, copied, strict=True):
         own = block.weights.dtype
         if own.itemsize > widest.setdefault(original, own).itemsize:
             widest[original] = own
@@ -196,7 +201,7 @@ def _copies_alike(graph: NeuronGraph, seed: int, key: int) -> list[Any]:
             _permuted_as(block, widest[original], _BlockRandom(seed, key, 2 * original)),
             graph.scratch,
         )
-        for block, original in zip(graph.blocks, originals, strict=True)
+        for block, original in zip(graph.blocks, copied, strict=True)
     ]
 
 

@@ -89,6 +89,8 @@ class Report:
         The version of ncut that measured.
     sums : str
         What residual sums are in the graph, "readers" or "stream"; empty where there are none.
+    device : str
+        Where it was computed: "cpu", or a GPU such as "cuda:0".
     graph : NeuronGraph or None
         The graph that was measured, in the convention `normalize`. It is not part of `to_json`
         and of equality: save it with `report.graph.save(path)`.
@@ -122,6 +124,7 @@ class Report:
     warnings: tuple[str, ...]
     version: str
     sums: str = ""
+    device: str = "cpu"
     graph: NeuronGraph | None = field(default=None, repr=False)
     source: Any = field(default=None, repr=False)
 

@@ -70,6 +70,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "warnings": [str(text) for text in report.warnings],
         "version": str(report.version),
         "sums": str(report.sums),
+        "device": str(report.device),
     }
 
 
@@ -97,7 +98,7 @@ def from_dict(data: object) -> Report:
             f"report: has format version {data.get('format_version')!r}, but this version of "
             f"ncut reads {FORMAT_VERSION}; read it with the version that wrote it"
         )
-    data = {"sums": "", **data}  # came later to the format than the rest
+    data = {"sums": "", "device": "cpu", **data}  # came later to the format than the rest
     report = Report(**{name: _entry(data, name, read) for name, read in READERS.items()})
     _check_consistent(report)
     return report
@@ -254,6 +255,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "warnings": _list_of(_string),
     "version": _string,
     "sums": _string,
+    "device": _string,
 }
 
 

@@ -69,7 +69,7 @@ def scan(
         The folder to write; made if it does not exist. It has one set of settings.
     jobs : int, optional
         Tasks at a time on this machine; by default all cores, fewer where the models' size
-        might exceed half of the memory. On a cluster its workers decide.
+        might exceed half of the memory, and one on a GPU. On a cluster its workers decide.
     threads : int, optional
         Threads of a task; by default the cores divided by `jobs`, on a cluster 1.
     backend : {"loky", "threading", "dask", "ray"}, default "loky"
@@ -115,7 +115,7 @@ def scan(
         raise InputError(f"jobs: the workers of backend={backend!r} decide; leave it out")
     if idle is not None and not watch:
         raise InputError("idle: has no effect without watch; leave it out")
-    n_jobs = _count("jobs", jobs) or cores
+    n_jobs = _count("jobs", jobs) or (cores if checked.device == "cpu" else 1)
     n_task_threads = _count("threads", threads)
     store = Store(Path(out), described)
     counts = Counts()
@@ -164,6 +164,8 @@ def _settings(settings: dict[str, Any]) -> tuple[Settings, dict[str, Any], dict[
             *("seed", "n_init", "solver"),
         )
     }
+    if checked.device != "cpu":  # other random numbers; one GPU's are any other's
+        described["device"] = checked.device.partition(":")[0]
     for name in GRAPH_OPTIONS:
         if name != "scratch":  # where files lie changes no number
             value = options.get(name)

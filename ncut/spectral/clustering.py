@@ -1,4 +1,4 @@
-"""cluster(): spectral clustering of a graph of neurons."""
+"""Spectral clustering of a graph of neurons on the CPU."""
 
 from __future__ import annotations
 
@@ -33,47 +33,7 @@ def cluster(
     seed: int = 0,
     threads: int | None = None,
 ) -> Clustering:
-    """Partition a graph into k clusters by normalized spectral clustering.
-
-    The embedding holds the k eigenvectors of L_norm = I - D^-1 A with the smallest eigenvalues,
-    the constant one included; its rows are not normalized; k-means partitions them.
-
-    Parameters
-    ----------
-    graph : NeuronGraph or scipy sparse symmetric adjacency, n vertices
-        Vertices without edges are left out and labelled -1.
-    k : int, default 12
-        Number of clusters, at least 2 and less than the number of vertices with edges.
-    n_init : int or "auto"
-        Restarts of k-means, the best by inertia is kept; "auto" is 25, and 100 above 2,000
-        vertices.
-    solver : {"auto", "krylov", "gram", "dense", "arpack", "lobpcg"}
-        Eigensolver; "auto" chooses by size and structure, and the result says what it took.
-        "krylov": block Lanczos in float32 on the blocks of weights (in float64, and called
-        "krylov-float64", where that does not reach the tolerance). "gram": LAPACK on the smaller
-        side of a layered graph. "dense": LAPACK on the whole matrix. "arpack", "lobpcg":
-        SciPy's, on the assembled matrix in float64.
-    refine : bool, default False
-        Whether `labels` and `ncut` are those after moving single vertices between clusters as
-        long as that lowers the normalized cut. Not part of the paper's method.
-    seed : int, default 0
-        The same seed gives the same result, whatever the number of threads.
-    threads : int, optional
-        Threads to use; all cores by default.
-
-    Returns
-    -------
-    Clustering
-        Labels, normalized cut, eigenvalues, and how well the eigensolver did.
-
-    Raises
-    ------
-    InputError
-        If an argument cannot be used; the message names it.
-
-    Source: Shi and Malik (2000); von Luxburg (2007), section 4; Filan et al. (2021),
-    algorithm 1.
-    """
+    """`ncut.cluster` on the CPU: its arguments but `device`, its result and errors."""
     whole = as_graph(graph)
     connected, kept = whole.without_isolated()
     k = check_n_clusters(k, connected.n_vertices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +24,17 @@ class Embedding:
 
     Attributes
     ----------
-    points : ndarray of float64, shape (n, k)
-        Row i is vertex i: the entries of the eigenvectors D^-1/2 u of L_norm, for orthonormal
-        eigenvectors u of L_sym, in the order of their eigenvalues.
+    points : array of float64, shape (n, k)
+        NumPy's, or a device's where the graph is on one. Row i is vertex i: the entries of the
+        eigenvectors D^-1/2 u of L_norm, for orthonormal eigenvectors u of L_sym, in the order of
+        their eigenvalues.
     eigenvalues : ndarray of float64, shape (k,), ascending
     solver : str
     residuals : ndarray of float64, shape (k, k)
         R' R for the residuals R = M U - U diag(mu) of the eigenvectors U, computed in float64.
     """
 
-    points: NDArray[np.float64]
+    points: Any
     eigenvalues: NDArray[np.float64]
     solver: str
     residuals: NDArray[np.float64]
@@ -45,7 +47,7 @@ class Embedding:
     def first(self, k: int) -> Embedding:
         """The embedding in the first k eigenvectors."""
         return Embedding(
-            np.ascontiguousarray(self.points[:, :k]),
+            self.points[:, :k],
             self.eigenvalues[:k],
             self.solver,
             self.residuals[:k, :k],

@@ -8,6 +8,9 @@ The eigenvector's own equation gives such points from those of their neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +24,12 @@ OWN_MASS = 1e-6
 
 SINGULAR = 1e-8
 """How near to an eigenvalue of the faint vertices' own graph nothing can be solved for."""
+
+
+Rows = Callable[
+    [NDArray[np.intp], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]
+]
+"""(vertices, points of all) -> (A points) for these vertices, and their own part of A."""
 
 
 def settle(
@@ -40,15 +49,31 @@ def settle(
     ndarray of float64, shape (n, k)
         For faint vertices T the solution of (D^-1 A y)_T = (1 - lambda) y_T, given all others.
     """
-    faint = np.flatnonzero(graph.degrees < SHARE * graph.degrees.mean())
+    faint = faint_vertices(graph.degrees)
     if not faint.size:
         return points
-    roots = np.sqrt(graph.degrees[faint])
+    return settle_vertices(faint, graph.degrees, partial(_rows, graph), points, eigenvalues)
+
+
+def faint_vertices(degrees: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The vertices that have next to no edge weight."""
+    return np.flatnonzero(degrees < SHARE * degrees.mean())
+
+
+def settle_vertices(
+    faint: NDArray[np.intp],
+    degrees: NDArray[np.float64],
+    rows: Rows,
+    points: NDArray[np.float64],
+    eigenvalues: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """`settle`, given the faint vertices and what reads their rows of A."""
+    roots = np.sqrt(degrees[faint])
     mass = ((roots[:, None] * points[faint]) ** 2).sum(axis=0)
     columns = np.flatnonzero(mass < OWN_MASS)
     others = points[:, columns].copy()
     others[faint] = 0.0
-    pulls, own = _rows(graph, faint, others)
+    pulls, own = rows(faint, others)
     values, vectors = np.linalg.eigh(own / roots[:, None] / roots)
     gaps = (1.0 - eigenvalues[columns]) - values[:, None]
     inverse = np.where(np.abs(gaps) > SINGULAR, 1.0 / np.where(gaps, gaps, 1.0), 0.0)

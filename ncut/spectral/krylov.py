@@ -1,7 +1,7 @@
 """Block Lanczos with thick restarts: the largest eigenvalues of a symmetric operator.
 
-Written against the array namespace of its start vectors, so that CuPy's arrays can take NumPy's
-place (it has been run with NumPy alone); the small projected matrix is always NumPy's.
+Written against the array namespace of its start vectors, so that arrays on a GPU can take the
+place of NumPy's; the small projected matrix is always NumPy's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
+from ncut.spectral.namespaces import HOST, Arrays, astype, concat
 
 NEARLY = 1e-3
 """A block that a pass changes by less needs no further one."""
@@ -53,7 +54,7 @@ def block_lanczos(
     tolerance: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     max_blocks: int,
     max_products: int,
-    xp: Any = np,
+    arrays: Arrays = HOST,
 ) -> RitzPairs:
     """The k largest eigenpairs of a symmetric operator H orthogonal to known eigenvectors.
 
@@ -76,45 +77,47 @@ def block_lanczos(
         Blocks in the basis before it is cut down; k must leave room for some.
     max_products : int
         Give up after so many.
-    xp : module
-        The array namespace of `start`.
+    arrays : Arrays
+        Where `start` and all other vectors live.
 
     Source: Golub and Underwood (1977), The block Lanczos method for computing eigenvalues; Wu
     and Simon (2000), Thick-restart Lanczos method for large symmetric eigenvalue problems.
     """
+    xp = arrays.xp
     n, b = start.shape
     n_known = known.shape[1]
     vectors = xp.empty((n, n_known + max_blocks * b), dtype=start.dtype)
     vectors[:, :n_known] = known
-    basis = vectors[:, n_known:]
     projected = np.zeros((max_blocks * b, max_blocks * b))
-    fresh, _ = _orthonormalized(start, vectors, known.T @ start, xp)
+    fresh, _, _ = _orthonormalized(start, vectors, known.T @ start, arrays)
     size = 0
     n_products = 0
     checks = _Checks(first=max_blocks)
     while True:
-        basis[:, size : size + b] = fresh
+        vectors[:, n_known + size : n_known + size + b] = fresh
         product = apply(fresh)
         n_products += 1
         size += b
         inside = vectors[:, : n_known + size].T @ product
-        coupling = _to_host(inside[n_known:], xp).astype(np.float64)
+        fresh, remainder, inside = _orthonormalized(product, vectors, inside, arrays)
+        coupling = inside[n_known:]
         projected[:size, size - b : size] = coupling
         projected[size - b : size, :size] = coupling.T
-        fresh, remainder = _orthonormalized(product, vectors, inside, xp)
         full = size + b > max_blocks * b
         if full or n_products >= max_products or checks.due(n_products):
             values, mixture = _eigenpairs(projected[:size, :size])
             residuals = np.linalg.norm(remainder @ mixture[size - b :, :k], axis=0)
             excess = float(np.max(residuals / tolerance(values[:k])))
             checks.record(n_products, excess)
+            basis = vectors[:, n_known : n_known + size]
             if excess <= 1 or checks.stalled or n_products >= max_products:
-                weights = xp.asarray(mixture[:, :k].astype(start.dtype))
-                return RitzPairs(values[:k], basis[:, :size] @ weights, residuals, n_products)
+                found = basis @ _moved(mixture[:, :k], start.dtype, arrays)
+                return RitzPairs(values[:k], found, residuals, n_products)
         if full:
             kept = k + b // 2
-            weights = xp.asarray(mixture[:, :kept].astype(start.dtype))
-            basis[:, :kept] = basis[:, :size] @ weights
+            vectors[:, n_known : n_known + kept] = basis @ _moved(
+                mixture[:, :kept], start.dtype, arrays
+            )
             projected[:] = 0
             projected[:kept, :kept] = np.diag(values[:kept])
             size = kept
@@ -172,37 +175,50 @@ def _eigenpairs(
 
 
 def _orthonormalized(
-    block: Any, vectors: Any, inside: Any, xp: Any
-) -> tuple[Any, NDArray[np.float64]]:
-    """(Q, R) with block = Q R + a part in the span of the first vectors, Q orthonormal to them.
+    block: Any, vectors: Any, inside: Any, arrays: Arrays
+) -> tuple[Any, NDArray[np.float64], NDArray[np.float64]]:
+    """(Q, R, inside) with block = Q R + vectors inside, Q orthonormal to the first vectors.
 
-    `inside` holds the inner products of those vectors (as many as it has rows) with the block.
+    `inside` holds the inner products of those vectors (as many as it has rows) with the block; it
+    is returned as NumPy's, so that it comes from a device along with what is needed anyway.
     Projected again after normalization, until that changes little: once is enough, unless the
     block lies almost in the span and what is left is rounding errors.
     """
-    if xp is np:
+    xp = arrays.xp
+    if arrays is HOST:
         # The same in one call; it leaves blocks that lost their rank to what follows.
         found = kernels.orthonormalize(block, vectors, len(inside), inside.copy())
         if found is not None:
-            return found
-    against = vectors[:, : len(inside)]
+            return *found, inside.astype(np.float64)
+    n_inside = inside.shape[0]
+    against = vectors[:, :n_inside]
     factor = np.eye(block.shape[1])
+    coupling = np.zeros((n_inside, block.shape[1]))
     for number in range(MAX_PASSES):
-        block = block - against @ (inside if number == 0 else against.T @ block)
-        block, triangle = _normalized(block, xp)
+        products = inside if number == 0 else against.T @ block
+        block = block - against @ products
+        # The Gram matrix in double precision tells columns apart whose angles are above 1e-6.
+        wide = astype(block, xp.float64, xp)
+        small = wide.T @ wide
+        if number == 0:
+            together = arrays.to_host(concat([astype(products, xp.float64, xp), small], xp))
+            coupling, gram = together[:n_inside], together[n_inside:]
+        else:
+            gram = arrays.to_host(small)
+        block, triangle = _normalized(block, gram, arrays)
         factor = triangle @ factor
         if number > 0 and np.abs(triangle - np.eye(len(triangle))).max() < NEARLY:
             break
-    return block, factor
+    return block, factor, coupling
 
 
-def _normalized(block: Any, xp: Any) -> tuple[Any, NDArray[np.float64]]:
-    """(Q, R) with block = Q R, by Cholesky where that is safe: several times faster than QR.
+def _normalized(
+    block: Any, gram: NDArray[np.float64], arrays: Arrays
+) -> tuple[Any, NDArray[np.float64]]:
+    """(Q, R) with block = Q R, given block' block in double precision.
 
-    The Gram matrix in double precision tells columns apart whose angles are above 1e-6.
+    By Cholesky where that is safe: several times faster than QR.
     """
-    wide = block.astype(xp.float64)
-    gram = _to_host(wide.T @ wide, xp)
     lengths = np.sqrt(np.diag(gram))
     if lengths.min() > SAFE * lengths.max():
         try:
@@ -211,11 +227,11 @@ def _normalized(block: Any, xp: Any) -> tuple[Any, NDArray[np.float64]]:
             triangle = np.zeros((1, 1))
         if np.diag(triangle).min() > SAFE:
             triangle = np.asarray(triangle * lengths)
-            return block @ xp.asarray(np.linalg.inv(triangle).astype(block.dtype)), triangle
-    vectors, triangle = xp.linalg.qr(block)
-    return vectors, _to_host(triangle, xp).astype(np.float64)
+            return block @ _moved(np.linalg.inv(triangle), block.dtype, arrays), triangle
+    vectors, triangle = arrays.xp.linalg.qr(block)
+    return vectors, arrays.to_host(triangle).astype(np.float64)
 
 
-def _to_host(array: Any, xp: Any) -> NDArray[Any]:
-    host: NDArray[Any] = array if xp is np else array.get()
-    return host
+def _moved(matrix: NDArray[np.float64], dtype: Any, arrays: Arrays) -> Any:
+    """A small matrix where the vectors are, in their type."""
+    return astype(arrays.asarray(np.ascontiguousarray(matrix)), dtype, arrays.xp)

@@ -72,20 +72,47 @@ def partition_measures(graph: Any, labels: ArrayLike) -> PartitionMeasures:
 def measure(graph: NeuronGraph, labels: NDArray[np.int32], k: int) -> PartitionMeasures:
     """`partition_measures` for labels below k, checked by the caller; two passes over the edges."""
     volume, cut = kernels.volumes_and_cuts(graph.placed_blocks(), labels, k)
+    shares = tuple(_inner_share(graph, number, labels) for number in range(len(graph.blocks)))
+    return measures_of(graph, graph.degrees, labels, volume, cut, shares)
+
+
+def measures_of(
+    graph: NeuronGraph,
+    degrees: NDArray[np.float64],
+    labels: NDArray[np.int32],
+    volume: NDArray[np.float64],
+    cut: NDArray[np.float64],
+    shares: tuple[float, ...],
+) -> PartitionMeasures:
+    """The measures, from sums that may have been computed elsewhere.
+
+    Parameters
+    ----------
+    graph : NeuronGraph
+        For its layers and their colours alone.
+    degrees : ndarray of float64, shape (n,)
+    labels : ndarray of int32, shape (n,)
+    volume, cut : ndarray of float64, shape (k,)
+    shares : tuple of float
+        For each block the share of squared weight inside clusters.
+    """
     total = float(volume.sum())
     inside = float((volume - cut).sum()) / total
-    shares = tuple(_inner_share(graph, number, labels) for number in range(len(graph.blocks)))
     return PartitionMeasures(
         ncut=ncut_of(volume, cut),
         modularity=inside - float(np.square(volume / total).sum()),
-        bipartite_modularity=_bipartite(graph, labels, volume, inside),
+        bipartite_modularity=_bipartite(graph, degrees, labels, volume, inside),
         clusterability=float(np.mean(shares)),
         clusterability_by_block=shares,
     )
 
 
 def _bipartite(
-    graph: NeuronGraph, labels: NDArray[np.int32], volume: NDArray[np.float64], inside: float
+    graph: NeuronGraph,
+    degrees: NDArray[np.float64],
+    labels: NDArray[np.int32],
+    volume: NDArray[np.float64],
+    inside: float,
 ) -> float | None:
     colours = two_colours(graph)
     if colours is None:
@@ -95,8 +122,8 @@ def _bipartite(
         if colour == 0:
             own = labels[layer.slice]
             in_cluster = own >= 0
-            degrees = graph.degrees[layer.slice][in_cluster]
-            first += np.bincount(own[in_cluster], degrees, minlength=volume.size)
+            weights = degrees[layer.slice][in_cluster]
+            first += np.bincount(own[in_cluster], weights, minlength=volume.size)
     m = volume.sum() / 2
     return inside - float((first * (volume - first)).sum() / m**2)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +32,30 @@ ZERO_SINGULAR_VALUE = 1e-7
 """Below this, what is left of C v says nothing about a left singular vector."""
 
 
+class Sided(Protocol):
+    """An operator as far as a solver is chosen by it: its size, and that of its sides."""
+
+    @property
+    def n_vertices(self) -> int: ...
+
+    @property
+    def n_first(self) -> int: ...
+
+    @property
+    def bipartite(self) -> bool: ...
+
+
 def choose_solver(operator: NormalizedAdjacency, n_known: int, k: int) -> str:
     """What `solver="auto"` means for a graph.
 
     Block Lanczos is the fastest wherever its basis is well below the size of the problem (on a
     smaller side of 200 vertices twice as fast as LAPACK on the Gram matrix, on 750 ten times).
     """
-    if _fits_small_side(operator, n_known, k):
-        size, direct = _small_side(operator), "gram"
+    if fits_small_side(operator, n_known, k):
+        size, direct = small_side(operator), "gram"
     else:
         size, direct = operator.n_vertices, "dense"
-    return direct if 2 * size <= 3 * _basis_size(k) else "krylov"
+    return direct if 2 * size <= 3 * basis_size(k) else "krylov"
 
 
 def dense(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator) -> Pairs:
@@ -55,7 +68,7 @@ def dense(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.
 
 def gram(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator) -> Pairs:
     """LAPACK on C' C, for a graph of two colours with M = [[0, C], [C', 0]]: O(small side^3)."""
-    _check_sides(operator, known.shape[1], k)
+    check_sides(operator, known.shape[1], k)
     first = operator.n_first
     place = operator.place
     matrix = operator.matrix().tocoo()
@@ -79,9 +92,9 @@ def krylov(
 
     On C' C over the smaller side if the graph has two colours, else on M.
     """
-    bipartite = _fits_small_side(operator, known.shape[1], k)
-    size = _small_side(operator) if bipartite else operator.n_vertices
-    if size - known.shape[1] < _basis_size(k):
+    bipartite = fits_small_side(operator, known.shape[1], k)
+    size = small_side(operator) if bipartite else operator.n_vertices
+    if size - known.shape[1] < basis_size(k):
         raise InputError(
             f"solver: krylov needs a larger graph to find {k} eigenvectors; use 'auto' or 'dense'"
         )
@@ -100,7 +113,7 @@ def krylov(
         locked.astype(dtype),
         k,
         tolerance=tolerance,
-        max_blocks=_basis_size(k) // WIDTH,
+        max_blocks=basis_size(k) // WIDTH,
         max_products=300,
     )
     if not bipartite:
@@ -189,7 +202,7 @@ SOLVERS: dict[str, Callable[..., Pairs]] = {
 }
 
 
-def _basis_size(k: int) -> int:
+def basis_size(k: int) -> int:
     """Vectors that block Lanczos keeps: k and some more at a restart, and blocks to grow by.
 
     A larger basis saves a product now and then, and costs more in its own small eigenproblem.
@@ -197,24 +210,26 @@ def _basis_size(k: int) -> int:
     return WIDTH * (-(-k // WIDTH) + 6)
 
 
-def _small_side(operator: NormalizedAdjacency) -> int:
+def small_side(operator: Sided) -> int:
+    """How many vertices the smaller side has."""
     return operator.n_vertices - operator.n_first
 
 
-def _fits_small_side(operator: NormalizedAdjacency, n_known: int, k: int) -> bool:
+def fits_small_side(operator: Sided, n_known: int, k: int) -> bool:
     """Whether C' C has as many eigenvectors besides those known as are wanted."""
-    return operator.bipartite and n_known + k <= _small_side(operator)
+    return operator.bipartite and n_known + k <= small_side(operator)
 
 
-def _check_sides(operator: NormalizedAdjacency, n_known: int, k: int) -> None:
+def check_sides(operator: Sided, n_known: int, k: int) -> None:
+    """Refuse C' C where it is not defined, or has too few eigenvectors."""
     if not operator.bipartite:
         raise InputError(
             "solver: gram needs layers of two colours (a chain without skip connections); "
             "use 'krylov' or 'auto'"
         )
-    if not _fits_small_side(operator, n_known, k):
+    if not fits_small_side(operator, n_known, k):
         raise InputError(
-            f"solver: gram finds at most {_small_side(operator)} eigenvectors here; use 'dense'"
+            f"solver: gram finds at most {small_side(operator)} eigenvectors here; use 'dense'"
         )
 
 

@@ -28,6 +28,7 @@ def laplacian_eigenvalues(
     *,
     tolerance: float | None = None,
     seed: int = 0,
+    device: str | torch.device | None = None,
     **options: Any,
 ) -> Tensor:
     """Eigenvalues of L_norm = I - D^-1 A of a network's graph, differentiable by its weights.
@@ -55,6 +56,9 @@ def laplacian_eigenvalues(
         Largest residual |M v - mu v| of the eigenvectors; 2e-6, in float64 1e-10.
     seed : int, default 0
         Of the random start vectors.
+    device : str or torch.device, optional
+        Where to compute, "cuda" for example: the weights are copied there, and their gradients
+        come back. By default where they are; needed if they are on several devices.
     **options
         `scope`, `norm`, `residual`, `layers` and `example_inputs` as those of
         `EigenvalueRegularizer`, for a module; `scope` and `norm` for tensors.
@@ -62,7 +66,7 @@ def laplacian_eigenvalues(
     Returns
     -------
     Tensor, shape (len(which),)
-        On the weights' device, in float64 if any of them is, else in float32.
+        On the device of the computation, in float64 if any of them is, else in float32.
 
     Raises
     ------
@@ -93,6 +97,8 @@ def laplacian_eigenvalues(
             raise InputError(f"{min(unknown)}: has no effect on tensors; leave it out")
         given = weights() if callable(weights) else weights
         n, n_first, blocks = _read(given, **options)
+    if device is not None:
+        blocks = _moved(blocks, checked_device(device))
     if n < max(numbers):
         raise InputError(f"which: eigenvalue {max(numbers)} of a graph of {n} vertices")
     if tolerance is None:
@@ -127,6 +133,32 @@ def check_tolerance(tolerance: float) -> None:
     """Refuse a tolerance that is no positive number."""
     if not isinstance(tolerance, int | float) or not tolerance > 0:
         raise InputError(f"tolerance: must be a number above 0, got {tolerance!r}")
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device, or an error that says why there is no such one."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device: {device!r} cannot be used by torch ({reason}); leave it out to compute "
+            "where the weights are"
+        ) from error
+    return found
+
+
+def _moved(blocks: list[Placed], device: torch.device) -> list[Placed]:
+    """The blocks on the device, still differentiable by the weights where those are."""
+    return [
+        block._replace(
+            weights=block.weights.to(device),
+            rows=None if block.rows is None else block.rows.to(device),
+            columns=None if block.columns is None else block.columns.to(device),
+        )
+        for block in blocks
+    ]
 
 
 def checked_numbers(which: Sequence[int], name: str) -> tuple[int, ...]:

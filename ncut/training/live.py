@@ -19,7 +19,7 @@ from ncut.extract.layout import Edges, Layout
 from ncut.extract.modules import unwrapped
 from ncut.extract.traced.module import read_module
 from ncut.graphs.colouring import coloured
-from ncut.training.placed import Placed
+from ncut.training.placed import Placed, constant
 from ncut.training.sources import Copy, Factors, View, wide
 
 DENSE = 2**16
@@ -129,20 +129,27 @@ class LiveEdges:
         places = self.edges.places
         if places is None:
             return matrix
-        at, which = np.nonzero(places >= 0)
-        vertices = torch.as_tensor(places[at, which], device=matrix.device)
-        taken = matrix.abs()[torch.as_tensor(at, device=matrix.device)]
+        at, vertices = (constant(index, matrix.device) for index in self._inputs)
+        taken = matrix.abs()[at]
         shape = (self.edges.n_source, matrix.shape[1])
         return self._added(taken, lambda x: x.new_zeros(shape).index_add(0, vertices, x))
+
+    @cached_property
+    def _inputs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The inputs that are neurons, one for each vertex that they are, and the vertices."""
+        places = self.edges.places
+        assert places is not None
+        at, which = np.nonzero(places >= 0)
+        return at, places[at, which]
 
     def _taken(self, matrix: Tensor) -> Tensor:
         """Columns of outputs that are one vertex summed, with their factors."""
         units = self.edges.units
         if _in_order(units, matrix.shape[1]):
             return matrix if self.columns is None else matrix * self.columns.tensor(matrix)
-        index = torch.as_tensor(units, device=matrix.device)
+        index = constant(units, matrix.device)
         taken = matrix.abs()[:, index.clamp_min(0)]  # (rows, n_target, m)
-        taken = torch.where(index >= 0, taken, 0.0)
+        taken = taken.masked_fill(index < 0, 0.0)
         if self.columns is not None:
             taken = taken * self.columns.tensor(matrix).reshape(units.shape)
         if units.shape[1] == 1:
@@ -157,8 +164,8 @@ class LiveEdges:
             return total(values)
         squares = total(values * values)
         # The root has no derivative at 0, where its gradient is to be 0.
-        positive = squares > 0
-        return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
+        none = ~(squares > 0)
+        return squares.masked_fill(none, 1.0).sqrt().masked_fill(none, 0.0)
 
     def _entries(self, source: int, target: int) -> Placed:
         """The edges of a convolution in many groups, one by one."""
@@ -166,16 +173,15 @@ class LiveEdges:
         values = _norms(weight, self.norm)  # (out, in / groups)
         found = self._ends
         inputs, entries, outputs = (
-            torch.as_tensor(index, device=values.device)
-            for index in (found.inputs, found.entries, found.outputs)
+            constant(index, values.device) for index in (found.inputs, found.entries, found.outputs)
         )
         if self.rows is not None:
             values = values * self.rows.tensor(values)[inputs].reshape(values.shape)
         weights = values.reshape(-1)[entries]
         if self.columns is not None:
             weights = weights * self.columns.tensor(values)[outputs]
-        rows = torch.as_tensor(found.rows + source, device=values.device)
-        columns = torch.as_tensor(found.columns + target, device=values.device)
+        rows = constant(found.rows, values.device) + source
+        columns = constant(found.columns, values.device) + target
         return Placed(weights, rows=rows, columns=columns)
 
     @cached_property

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -63,3 +67,91 @@ class Spectrum:
         if number - 2 >= len(self.values):
             return 1.0
         return max(1.0 - float(self.values[number - 2]), 0.0)
+
+
+@dataclass(eq=False)
+class LateSpectrum:
+    """A spectrum that stays on its device; what is asked for on the host is copied, and waited for.
+
+    Attributes
+    ----------
+    mu, errors : Tensor of float64, shape (m,)
+        Values and residuals; see `Spectrum`.
+    vectors : Tensor, shape (n, m)
+    sums : Tensor of float64, shape (n,)
+        Degrees.
+    n_products : int
+    """
+
+    mu: Tensor
+    errors: Tensor
+    vectors: Tensor
+    sums: Tensor
+    n_products: int
+
+    @classmethod
+    def of(cls, spectrum: Spectrum) -> LateSpectrum:
+        """A spectrum of the host moved to where its vectors are."""
+        values, residuals, degrees = (
+            torch.as_tensor(array, device=spectrum.vectors.device)
+            for array in (spectrum.values, spectrum.residuals, spectrum.degrees)
+        )
+        return cls(values, residuals, spectrum.vectors, degrees, spectrum.n_products)
+
+    @cached_property
+    def values(self) -> NDArray[np.float64]:
+        """On the host."""
+        return np.asarray(self.mu.cpu().numpy())
+
+    @cached_property
+    def residuals(self) -> NDArray[np.float64]:
+        """On the host."""
+        return np.asarray(self.errors.cpu().numpy())
+
+    @cached_property
+    def degrees(self) -> NDArray[np.float64]:
+        """On the host."""
+        return np.asarray(self.sums.cpu().numpy())
+
+    def eigenvalue(self, number: int) -> float:
+        """As that of `Spectrum`, on the host."""
+        if number == 1:
+            return 0.0
+        if number - 2 >= len(self.mu):
+            return 1.0
+        return max(1.0 - float(self.values[number - 2]), 0.0)
+
+    def eigenvalues(self, numbers: Sequence[int]) -> Tensor:
+        """Those of the numbers given, on the device, shape (len(numbers),)."""
+        known = (1.0 - self.mu).clamp_min(0.0)
+        zero, one = torch.zeros_like(known[0]), torch.ones_like(known[0])
+        padded = [zero, *known.unbind()]
+        return torch.stack([padded[n - 1] if n <= len(padded) else one for n in numbers])
+
+
+_kept: dict[tuple[int, torch.device, torch.dtype | None], Tensor] = {}
+
+
+def constant(array: NDArray[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """An array that never changes as a tensor; copied to another device the first time only.
+
+    Parameters
+    ----------
+    array : ndarray
+    device : torch.device
+    dtype : torch.dtype, optional
+        That of the array by default.
+
+    Returns
+    -------
+    Tensor
+        Not to be written to: on the CPU it may share the array's memory.
+    """
+    if device.type == "cpu":
+        return torch.as_tensor(array, dtype=dtype)
+    key = (id(array), device, dtype)
+    found = _kept.get(key)
+    if found is None:
+        found = _kept[key] = torch.as_tensor(array, dtype=dtype, device=device)
+        weakref.finalize(array, _kept.pop, key, None)
+    return found

@@ -25,7 +25,7 @@ def degrees(blocks: Sequence[Placed], n: int) -> Tensor:
             wide = magnitudes.double()
             sums.index_add_(0, block.rows, wide).index_add_(0, block.columns, wide)
         else:
-            rows, columns = _slices(block)
+            rows, columns = slices(block)
             sums[rows] += magnitudes.sum(1, dtype=torch.float64)
             sums[columns] += magnitudes.sum(0, dtype=torch.float64)
     return sums
@@ -33,31 +33,37 @@ def degrees(blocks: Sequence[Placed], n: int) -> Tensor:
 
 def multiply(blocks: Sequence[Placed], x: Tensor) -> Tensor:
     """A x for x of shape (n, any)."""
+    return added([block._replace(weights=block.weights.abs()) for block in blocks], x)
+
+
+def added(blocks: Sequence[Placed], x: Tensor) -> Tensor:
+    """As `multiply`, of weights that are magnitudes already."""
     result = torch.zeros_like(x)
     for block in blocks:
-        magnitudes = block.weights.abs()
+        magnitudes = block.weights
         if block.rows is not None and block.columns is not None:
             result.index_add_(0, block.rows, magnitudes[:, None] * x[block.columns])
             result.index_add_(0, block.columns, magnitudes[:, None] * x[block.rows])
         else:
-            rows, columns = _slices(block)
+            rows, columns = slices(block)
             result[rows] += magnitudes @ x[columns]
             result[columns] += magnitudes.T @ x[rows]
     return result
 
 
 def gradient(
-    blocks: Sequence[Placed], slopes: NDArray[np.float64], spectrum: Spectrum
+    blocks: Sequence[Placed],
+    slopes: NDArray[np.float64] | Tensor,
+    values: NDArray[np.float64] | Tensor,
+    u: Tensor,
 ) -> tuple[Tensor, ...]:
     """The gradient of sum(slopes * (1 - values)) for the weights of each block.
 
     d lambda / d A_ij = (1 - lambda) (u_i^2 + u_j^2) - 2 u_i u_j for an undirected edge and
     u = D^-1/2 v. Source: Filan et al. (2021), appendix A.9.
     """
-    u = spectrum.vectors
     factors = torch.as_tensor(slopes, dtype=u.dtype, device=u.device)
-    values = torch.as_tensor(spectrum.values, dtype=u.dtype, device=u.device)
-    sums = (u * u) @ (factors * values)
+    sums = (u * u) @ (factors * torch.as_tensor(values, dtype=u.dtype, device=u.device))
     scaled = -2 * u * factors
     found = []
     for block in blocks:
@@ -65,10 +71,10 @@ def gradient(
             rows, columns = block.rows, block.columns
             slope = sums[rows] + sums[columns] + (scaled[rows] * u[columns]).sum(1)
         else:
-            at, to = _slices(block)
+            at, to = slices(block)
             slope = torch.addmm(sums[to][None, :], scaled[at], u[to].T)
             slope += sums[at][:, None]
-        found.append(slope.mul_(block.weights.sign()))
+        found.append(slope.mul_(block.weights.sign()).to(block.weights.dtype))
     return tuple(found)
 
 
@@ -156,7 +162,8 @@ def _check_edges(sums: Tensor) -> None:
         raise InputError("weights: all of them are zero")
 
 
-def _slices(block: Placed) -> tuple[slice, slice]:
+def slices(block: Placed) -> tuple[slice, slice]:
+    """The vertices along the axes of a dense block."""
     n_rows, n_columns = block.weights.shape
     return (
         slice(block.first_row, block.first_row + n_rows),

@@ -23,6 +23,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ncut.errors import InputError
+from ncut.training.placed import constant
 
 STEP = 2.0**-22
 """Marks are multiples of this above 1: exact in float32."""
@@ -138,11 +139,11 @@ class Factors:
 
     def tensor(self, like: Tensor) -> Tensor:
         """The factors as a live tensor of the type of `like`."""
-        found = torch.as_tensor(self.constant, dtype=like.dtype, device=like.device)
+        found = constant(self.constant, like.device, like.dtype)
         for scale, numbers in self.scales:
-            index = torch.as_tensor(numbers, device=like.device)
+            index = constant(numbers, like.device)
             live = _scale(scale).to(like)
-            found = found * torch.where(index >= 0, live[index.clamp_min(0)], 1.0)
+            found = found * live[index.clamp_min(0)].masked_fill(index < 0, 1.0)
         return found
 
 

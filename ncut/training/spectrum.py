@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ncut import kernels
 from ncut.errors import InputError
-from ncut.training import products
-from ncut.training.placed import WIDTH, Placed, Spectrum
+from ncut.training import jacobi, late, products
+from ncut.training.late import Look, Seen
+from ncut.training.placed import WIDTH, LateSpectrum, Placed, Spectrum
 
 LARGEST = WIDTH - 1
 """Number of the largest eigenvalue that can be asked for."""
@@ -42,6 +43,11 @@ class Tracker:
     wanted one has to pass the others that are kept first, and one of the start vectors is random
     every time, so that crossings are not missed.
 
+    On a CUDA device a call that starts from the last eigenvectors does a fixed number of products
+    and waits for nothing. Its residuals are looked at in a later call, once they have arrived on
+    the host: if they are too large, that call improves the eigenvectors until they are not,
+    waiting, and those after it do more products.
+
     Parameters
     ----------
     n : int
@@ -54,10 +60,26 @@ class Tracker:
         Largest residual |M v - mu v| of those.
     seed : int
         Of the random start vectors.
+    late : bool
+        Go about it as on a CUDA device on any other too.
+
+    Attributes
+    ----------
+    last : Spectrum or LateSpectrum, optional
+        That of the last call.
+    seen : Seen, optional
+        On a CUDA device: what the host knows of the last call, or of one before it.
     """
 
     def __init__(
-        self, n: int, n_first: int, n_wanted: int, *, tolerance: float, seed: int = 0
+        self,
+        n: int,
+        n_first: int,
+        n_wanted: int,
+        *,
+        tolerance: float,
+        seed: int = 0,
+        late: bool = False,
     ) -> None:
         self.n = n
         # A small side with few vertices has no room for the block of vectors, all vertices may.
@@ -68,20 +90,67 @@ class Tracker:
         self.seed = seed
         self.n_calls = 0
         self.n_restarts = 0
-        self.last: Spectrum | None = None
+        self.last: Spectrum | LateSpectrum | None = None
+        self.seen: Seen | None = None
+        self.late = late
         self._basis: Any = None
+        self._high: Tensor | None = None
+        self._look: Look | None = None
+        self._degree = products.FIRST_DEGREE
 
-    def update(self, blocks: Sequence[Placed]) -> Spectrum:
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_look": None}  # of a device's events there are no copies
+
+    def update(self, blocks: Sequence[Placed]) -> Spectrum | LateSpectrum:
         """The spectrum for the weights as they are now; it stays in `last`."""
-        self.last = self._update(blocks)
+        self.n_calls += 1
+        is_late = self.late or blocks[0].weights.device.type == "cuda"
+        self.last = self._update_late(blocks) if is_late else self._update(blocks)
         return self.last
 
+    def _update_late(self, blocks: Sequence[Placed]) -> LateSpectrum:
+        device = blocks[0].weights.device
+        if late.is_coarse(device):
+            blocks = [block._replace(weights=block.weights.double()) for block in blocks]
+        first = blocks[0].weights
+        arrived = None if self._look is None else self._look.seen
+        if arrived is not None:
+            self.seen, self._look = arrived, None
+            if not arrived.worst <= self.tolerance:
+                self._high = None
+                self._degree = min(2 * self._degree, products.LAST_DEGREE)
+            if arrived.n_connected < 2 * WIDTH:
+                self._high = None
+        if self._high is None or not self._fits(first, self.n):
+            return self._waited_for(blocks)
+        generator = torch.Generator(device).manual_seed(self.seed + self.n_calls)
+        fresh = torch.randn(self.n, generator=generator, dtype=first.dtype, device=device)
+        self._basis, spectrum = late.improved(blocks, self._basis, fresh, self._high, self._degree)
+        self._high = spectrum.mu[-2]
+        if self._look is None:
+            self._look = late.look(spectrum, self.n_wanted)
+        return spectrum
+
+    def _waited_for(self, blocks: Sequence[Placed]) -> LateSpectrum:
+        """The spectrum to the tolerance asked for, however many products and looks that takes."""
+        jacobi.prepare(blocks[0].weights.device)
+        found = self._update(blocks)
+        spectrum = LateSpectrum.of(found)
+        degrees = found.degrees
+        connected = degrees[degrees > 0]
+        worst = float(found.residuals[: self.n_wanted].max(initial=0.0))
+        share = float(connected.min() / degrees.mean())
+        self.seen = Seen(worst, found.eigenvalue(2), len(connected), share)
+        self._look = None
+        few = len(connected) < 2 * WIDTH or self.n - self.n_first < 2 * WIDTH
+        self._high = None if few else spectrum.mu[-2]
+        return spectrum
+
     def _update(self, blocks: Sequence[Placed]) -> Spectrum:
-        self.n_calls += 1
         first = blocks[0].weights
         if self.n - self.n_first < 2 * WIDTH:
             return products.dense_spectrum(blocks, self.n)
-        compiled = _compiled(blocks)
+        compiled = _compiled(blocks) and not self.late
         step = self._compiled if compiled else self._general
         size = self.n - self.n_first if compiled else self.n
         warm = self._fits(first, size)
@@ -166,6 +235,9 @@ class Eigenvalues(torch.autograd.Function):
         ctx.save_for_backward(*weights)
         ctx.blocks, ctx.spectrum, ctx.which, ctx.factor = blocks, spectrum, which, factor
         ctx.set_materialize_grads(False)
+        if isinstance(spectrum, LateSpectrum):
+            on_device = spectrum.eigenvalues(which).to(weights[0].dtype)
+            return on_device if factor is None else factor * on_device.mean()
         found = [spectrum.eigenvalue(number) for number in which]
         return weights[0].new_tensor(found if factor is None else factor * sum(found) / len(found))
 
@@ -175,12 +247,8 @@ class Eigenvalues(torch.autograd.Function):
         none = (None, None, None, None)
         if slope is None:
             return none + (None,) * len(weights)
-        if ctx.factor is None:
-            slopes = slope.tolist()
-        else:
-            slopes = [float(slope) * ctx.factor / len(ctx.which)] * len(ctx.which)
         with torch.no_grad(), full_precision(slope.device):
-            found = _gradient(ctx.spectrum, ctx.which, slopes, ctx.blocks)
+            found = _gradients(ctx, slope)
         if torch.is_grad_enabled():
             found = _Final.apply(len(found), *weights, *found)  # type: ignore[no-untyped-call]
         return none + tuple(found)
@@ -201,6 +269,29 @@ class _Final(torch.autograd.Function):
         )
 
 
+def _gradients(ctx: Any, slope: Tensor) -> Sequence[Tensor]:
+    spectrum, which, factor = ctx.spectrum, ctx.which, ctx.factor
+    if isinstance(spectrum, LateSpectrum):
+        each = slope.double() if factor is None else slope.double() * factor / len(which)
+        return _late_gradient(spectrum, which, each.expand(len(which)), ctx.blocks)
+    if factor is None:
+        return _gradient(spectrum, which, slope.tolist(), ctx.blocks)
+    slopes = [float(slope) * factor / len(which)] * len(which)
+    return _gradient(spectrum, which, slopes, ctx.blocks)
+
+
+def _late_gradient(
+    spectrum: LateSpectrum, which: Sequence[int], slopes: Tensor, blocks: Sequence[Placed]
+) -> Sequence[Tensor]:
+    """As `_gradient`, on the device, without waiting."""
+    by_vector = torch.zeros_like(spectrum.mu)
+    for number, slope in zip(which, slopes.unbind(), strict=True):
+        if 0 <= number - 2 < len(by_vector):
+            by_vector[number - 2].add_(slope)
+    by_vector = late.shared_slopes(by_vector, spectrum.mu, EQUAL[blocks[0].weights.dtype])
+    return products.gradient(blocks, by_vector, spectrum.mu, spectrum.vectors)
+
+
 def _gradient(
     spectrum: Spectrum, which: Sequence[int], slopes: Sequence[float], blocks: Sequence[Placed]
 ) -> Sequence[Tensor]:
@@ -212,7 +303,7 @@ def _gradient(
     first = blocks[0].weights
     by_vector = shared_slopes(by_vector, spectrum.values, EQUAL[first.dtype])
     if spectrum.vectors.shape[1] != WIDTH or not _compiled(blocks):
-        return products.gradient(blocks, by_vector, spectrum)
+        return products.gradient(blocks, by_vector, spectrum.values, spectrum.vectors)
     gradients = [torch.empty_like(block.weights) for block in blocks]
     kernels.eigenvalue_gradient(
         _arrays(blocks), by_vector, spectrum.values, spectrum.vectors.numpy(),

@@ -139,7 +139,7 @@ def test_not_a_number_is_refused_when_reading(report, literal):
 ENTRIES = [field.name for field in fields(Report) if field.name not in ("graph", "source")]
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if name != "sums"])
+@pytest.mark.parametrize("name", [name for name in ENTRIES if name not in ("sums", "device")])
 def test_each_missing_entry_is_named(report, name):
     data = report.to_dict()
     del data[name]
@@ -151,6 +151,12 @@ def test_reports_from_before_the_convention_of_sums_still_load(report: Report) -
     data = report.to_dict()
     del data["sums"]
     assert Report.from_json(json.dumps(data)).sums == ""
+
+
+def test_reports_from_before_there_were_devices_still_load(report: Report) -> None:
+    data = report.to_dict()
+    del data["device"]
+    assert Report.from_json(json.dumps(data)).device == "cpu"
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -1,0 +1,99 @@
+"""cluster(): spectral clustering of a graph, on the CPU or on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from ncut.device.cluster import cluster_on_device
+from ncut.device.devices import check_device
+from ncut.device.graph import upload
+from ncut.graphs.validate import check_n_clusters
+from ncut.randomness import NETWORK, check_seed
+from ncut.spectral import clustering
+from ncut.spectral.cut import as_graph
+from ncut.spectral.kmeans import restarts
+from ncut.threads import single_threaded_blas
+from ncut.types import Clustering
+
+
+def cluster(
+    graph: Any,
+    k: int = 12,
+    *,
+    n_init: int | Literal["auto"] = "auto",
+    solver: str = "auto",
+    refine: bool = False,
+    seed: int = 0,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> Clustering:
+    """Partition a graph into k clusters by normalized spectral clustering.
+
+    The embedding holds the k eigenvectors of L_norm = I - D^-1 A with the smallest eigenvalues,
+    the constant one included; its rows are not normalized; k-means partitions them.
+
+    Parameters
+    ----------
+    graph : NeuronGraph or scipy sparse symmetric adjacency, n vertices
+        Vertices without edges are left out and labelled -1.
+    k : int, default 12
+        Number of clusters, at least 2 and less than the number of vertices with edges.
+    n_init : int or "auto"
+        Restarts of k-means, the best by inertia is kept; "auto" is 25, and 100 above 2,000
+        vertices.
+    solver : {"auto", "krylov", "gram", "dense", "arpack", "lobpcg"}
+        Eigensolver; "auto" chooses by size and structure, and the result says what it took.
+        "krylov": block Lanczos in float32 on the blocks of weights (in float64, and called
+        "krylov-float64", where that does not reach the tolerance). "gram": LAPACK on the smaller
+        side of a layered graph. "dense": LAPACK on the whole matrix. "arpack", "lobpcg":
+        SciPy's, on the assembled matrix in float64.
+    refine : bool, default False
+        Whether `labels` and `ncut` are those after moving single vertices between clusters as
+        long as that lowers the normalized cut. Not part of the paper's method.
+    seed : int, default 0
+        The same seed gives the same result, whatever the number of threads.
+    threads : int, optional
+        Threads to use; all cores by default.
+    device : {"cpu", "cuda", "cuda:N"}, default "cpu"
+        Where to compute; a GPU needs the extra `gpu`, and has the solvers "krylov", "gram" and
+        "dense". The definitions are the same on both, the starts of k-means are not.
+
+    Returns
+    -------
+    Clustering
+        Labels, normalized cut, eigenvalues, and how well the eigensolver did.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used, or there is no such GPU; the message names it.
+    MissingExtraError
+        If a GPU is asked for and CuPy is not installed.
+
+    Source: Shi and Malik (2000); von Luxburg (2007), section 4; Filan et al. (2021),
+    algorithm 1.
+    """
+    on = check_device(device)
+    if on is None:
+        return clustering.cluster(
+            graph, k, n_init=n_init, solver=solver, refine=refine, seed=seed, threads=threads
+        )
+    whole = as_graph(graph)
+    connected, kept = whole.without_isolated()
+    k = check_n_clusters(k, connected.n_vertices)
+    with single_threaded_blas(), on.stream():
+        found = cluster_on_device(
+            upload(connected, on),
+            k,
+            n_init=restarts(n_init, connected.n_vertices),
+            solver=solver,
+            refine=refine,
+            seed=check_seed(seed),
+            graph_number=NETWORK,
+        )
+    labels = np.full(whole.n_vertices, -1, dtype=np.int32)
+    labels[kept] = found.labels
+    return replace(found, labels=labels)

@@ -1,0 +1,156 @@
+"""Where arrays live: a CUDA device through CuPy, or any array namespace on the host for tests.
+
+Code of this room uses the functions that NumPy (1.26 or later), CuPy (13 or later) and the array
+API standard have in common; the few differences are settled here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError, import_extra
+from ncut.spectral.namespaces import astype, concat
+
+__all__ = ["Device", "astype", "check_device", "check_device_name", "concat", "host_device"]
+
+SHARE_OF_FREE_MEMORY = 0.8
+"""What a device's budget is, unless told: the rest is for libraries and for others."""
+
+LARGEST_TILE = 2**28
+"""Bytes of a block that are converted, or copied from the host, at a time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Device:
+    """A place for arrays and the namespace that works on them.
+
+    Attributes
+    ----------
+    name : str
+        "cuda:0", "cuda:1" and so on; the namespace's name for one on the host.
+    xp : module
+        Its array namespace.
+    budget : int
+        Bytes that arrays may take together; blocks beyond it stay on the host.
+    index : int
+        Which of the CUDA devices it is; -1 for one on the host.
+    """
+
+    name: str
+    xp: Any
+    budget: int
+    index: int = -1
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether this is a GPU, whose kernels and streams can be used."""
+        return self.index >= 0
+
+    @property
+    def has_scipy(self) -> bool:
+        """Whether there are sparse matrices and 16-bit numbers for the namespace's arrays."""
+        return self.is_cuda or self.xp is np
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of a block to convert, or to copy from the host, at a time."""
+        return min(self.budget // 16, LARGEST_TILE)
+
+    def shared(self, n: int) -> Device:
+        """The same device with the n-th part of its budget, for one of n that use it at once."""
+        return replace(self, budget=self.budget // n)
+
+    def asarray(self, host: Any) -> Any:
+        """A NumPy array's copy on the device (on the host perhaps the array itself)."""
+        return self.xp.asarray(host)
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """A device array as a NumPy array; waits for what computes it."""
+        host: NDArray[Any] = array.get() if self.is_cuda else np.asarray(array)
+        return host
+
+    @contextmanager
+    def stream(self) -> Generator[None, None, None]:
+        """Compute on a CUDA stream that no other thread has; waits for it at the end.
+
+        Kernels that CuPy does not launch itself must be given `stream_pointer()`.
+        """
+        if not self.is_cuda:
+            yield
+            return
+        with self.xp.cuda.Device(self.index):
+            stream = _idle_stream(self)
+            try:
+                with stream:
+                    yield
+                stream.synchronize()
+            finally:
+                _IDLE_STREAMS[self.index].append(stream)
+
+    def stream_pointer(self) -> int:
+        """The current CUDA stream as a number, for libraries other than CuPy."""
+        return int(self.xp.cuda.get_current_stream().ptr)
+
+
+_IDLE_STREAMS: dict[int, list[Any]] = {}
+"""By CUDA device. Used again and again, because CuPy keeps freed memory for its stream."""
+
+
+def _idle_stream(device: Device) -> Any:
+    idle = _IDLE_STREAMS.setdefault(device.index, [])
+    try:
+        return idle.pop()
+    except IndexError:
+        return device.xp.cuda.Stream(non_blocking=True)
+
+
+def host_device(xp: Any = np, budget: int = 2**40) -> Device:
+    """A namespace's arrays on the host: what a GPU does, without one."""
+    return Device(name=xp.__name__.removeprefix("array_api_"), xp=xp, budget=budget)
+
+
+def check_device_name(device: object) -> str:
+    """Return a device's name, or refuse what cannot be one; looks at no hardware."""
+    if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise InputError(f"device: must be 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+    return device
+
+
+def check_device(device: str) -> Device | None:
+    """The device of that name, ready for use; None for "cpu".
+
+    Raises
+    ------
+    InputError
+        If there is no such name, or no such GPU in this machine.
+    MissingExtraError
+        If CuPy is not installed.
+    """
+    check_device_name(device)
+    if device == "cpu":
+        return None
+    cupy = import_extra("cupy", "gpu")
+    try:
+        n_devices = int(cupy.cuda.runtime.getDeviceCount())
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise InputError(
+            f"device: no CUDA GPU can be used here ({error}); use device='cpu'"
+        ) from error
+    index = int(device.partition(":")[2] or 0)
+    if index >= n_devices:
+        raise InputError(
+            f"device: {device!r} asked for, and this machine has {n_devices} CUDA "
+            f"GPU{'' if n_devices == 1 else 's'}; 'cuda:0' is the first"
+        )
+    with cupy.cuda.Device(index):
+        free, _ = cupy.cuda.runtime.memGetInfo()
+        # What CuPy holds for arrays to come is free as well.
+        free += cupy.get_default_memory_pool().free_bytes()
+    return Device(f"cuda:{index}", cupy, int(SHARE_OF_FREE_MEMORY * free), index)

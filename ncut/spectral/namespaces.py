@@ -1,0 +1,53 @@
+"""The few things in which array namespaces differ, and where their arrays live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Arrays(Protocol):
+    """Where a solver's arrays live: a namespace, and the ways from and to NumPy's arrays."""
+
+    @property
+    def xp(self) -> Any:
+        """The array namespace."""
+
+    def asarray(self, host: Any) -> Any:
+        """A NumPy array there."""
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """An array from there, as NumPy's."""
+
+
+class _Host:
+    """NumPy's arrays, with the compiled core's kernels."""
+
+    xp = np
+
+    def asarray(self, host: Any) -> Any:
+        return host
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        return np.asarray(array)
+
+
+HOST: Arrays = _Host()
+
+
+def astype(array: Any, dtype: Any, xp: Any) -> Any:
+    """The array in another type; itself if it has it."""
+    if hasattr(array, "astype"):  # NumPy before 2.1, and CuPy
+        return array.astype(dtype, copy=False)
+    if not hasattr(xp, "astype"):  # PyTorch
+        return array.to(dtype)
+    return xp.astype(array, dtype, copy=False)
+
+
+def concat(arrays: Sequence[Any], xp: Any, axis: int = 0) -> Any:
+    """Arrays joined along an axis."""
+    joined = getattr(xp, "concat", None) or xp.concatenate  # NumPy before 2.0
+    return joined(list(arrays), axis=axis)
