@@ -42,6 +42,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"functional", "nulls", "types", "axes", "errors"},
     "estimate": {"nulls", "spectral", "graphs", "kernels", "types", "axes", "threads"},
     "presets": {"errors"},
+    "selftest": {
+        *("clusters", "device", "extract", "graphs", "networks", "nulls", "threads", "training"),
+    },
     "clusters": {"device", "spectral", "graphs", "types", "randomness", "threads"},
     "settings": {
         "device",

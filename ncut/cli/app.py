@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ncut.cli import paper, scan
+from ncut.cli import paper, scan, selftest
 from ncut.cli.options import (
     Device,
     Json,
@@ -73,6 +73,7 @@ app = typer.Typer(
 app.add_typer(paper.commands, name="paper")
 app.command("scan")(scan.scan)
 app.command("report")(scan.report)
+app.command("selftest")(selftest.selftest)
 
 
 def main() -> None:

@@ -1,0 +1,231 @@
+"""Does ncut give the right numbers on this machine? Checks against independent references."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.clusters import cluster
+from ncut.device.devices import check_device
+from ncut.extract import read_graph
+from ncut.graphs import NeuronGraph
+from ncut.networks import load
+from ncut.nulls import shuffle_connected
+from ncut.threads import n_threads
+
+K = 12
+SHUFFLES = 12
+PACKAGES = (
+    "ncut",
+    "numpy",
+    "scipy",
+    "torch",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "numba",
+    "numba-cuda",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check found.
+
+    Attributes
+    ----------
+    name : str
+    passed : bool or None
+        None: it could not be made here.
+    found : str
+        The number and its tolerance, or why there is none.
+    """
+
+    name: str
+    passed: bool | None
+    found: str
+
+
+def environment(device: str) -> dict[str, str]:
+    """Versions, and the device with its driver and memory."""
+    found = {
+        "system": f"{platform.system()} {platform.machine()}, CPython {platform.python_version()}, "
+        f"{n_threads(None)} cores"
+    }
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    on = check_device(device)
+    if on is not None:
+        from ncut.device.cuda import why_not
+
+        runtime = on.xp.cuda.runtime
+        free, total = runtime.memGetInfo()
+        name = runtime.getDeviceProperties(on.index)["name"].decode()
+        found["device"] = (
+            f"{name}, driver {runtime.driverGetVersion()}, runtime {runtime.runtimeGetVersion()}, "
+            f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        )
+        found["CUDA kernels"] = why_not(on) or "run"
+    return found
+
+
+def checks(device: str) -> Iterator[Check]:
+    """Check after check; one that breaks has failed, and the others go on."""
+    graph = read_graph(load("digits-pruned")).without_isolated()[0]
+    tasks: dict[str, Callable[[], Check | None]] = {
+        "eigenvalues": lambda: _eigenvalues(graph, device),
+        "n-cut": lambda: _ncut(graph, device),
+        "shuffles keep the weights": lambda: _same_weights(graph, device),
+        "shuffles' distribution": lambda: _distribution(graph, device),
+        "gradients": lambda: _gradients(device),
+    }
+    for name, task in tasks.items():
+        try:
+            done = task()
+        except Exception as error:  # whatever it is, it belongs into the report
+            done = Check(name, False, f"{type(error).__name__}: {error}")
+        if done is not None:
+            yield done
+
+
+def timings(device: str) -> Iterator[tuple[str, float, float]]:
+    """(graph, seconds on the CPU, seconds on the device) of a clustering, medians of three."""
+    rng = np.random.default_rng(0)
+    widths = (784, 256, 256, 256, 256, 10)
+    shapes = itertools.pairwise(widths)
+    cases = {
+        "digits-pruned": read_graph(load("digits-pruned")),
+        "784-256x4-10, random": read_graph([rng.random(shape, np.float32) for shape in shapes]),
+    }
+    for name, graph in cases.items():
+        on_cpu = _seconds(graph, "cpu")
+        yield name, on_cpu, on_cpu if device == "cpu" else _seconds(graph, device)
+
+
+def _seconds(graph: NeuronGraph, device: str) -> float:
+    taken = []
+    for _ in range(4):
+        started = time.perf_counter()
+        cluster(graph, K, device=device)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken[1:])
+
+
+def _dense(graph: NeuronGraph) -> NDArray[np.float64]:
+    return np.asarray(graph.adjacency.toarray(), dtype=np.float64)
+
+
+def _eigenvalues(graph: NeuronGraph, device: str) -> Check:
+    from scipy.linalg import eigh
+
+    A = _dense(graph)
+    root = np.sqrt(A.sum(axis=1))
+    wanted = eigh(np.eye(len(A)) - A / np.outer(root, root), eigvals_only=True)[1:K]
+    found = cluster(graph, K, device=device).eigenvalues[1:]
+    error = float((np.abs(found - wanted) / wanted).max())
+    return Check(
+        "eigenvalues", error <= 1e-4, f"{error:.1e} from LAPACK's, relative (at most 1e-4)"
+    )
+
+
+def _ncut(graph: NeuronGraph, device: str) -> Check:
+    found = cluster(graph, K, device=device)
+    theirs = cluster(graph, K)
+    members = np.eye(K)[found.labels]
+    A = _dense(graph)
+    volume = A.sum(axis=1) @ members
+    direct = float((1 - np.diag(members.T @ A @ members) / volume).sum())
+    error, apart = abs(found.ncut - direct), abs(found.ncut / theirs.ncut - 1)
+    return Check(
+        "n-cut",
+        error <= 1e-5 and apart <= 0.02,
+        f"{found.ncut:.4f}, {error:.1e} from its definition (at most 1e-5), "
+        f"{apart:.1e} from the CPU's partition (at most 2e-2)",
+    )
+
+
+def _shuffled(graph: NeuronGraph, device: str, number: int) -> list[NDArray[np.floating]]:
+    """Each layer's weights in a shuffle made on the device."""
+    on = check_device(device)
+    if on is None:
+        return [
+            _array(block.weights) for block in shuffle_connected(graph, "layer", 0, number).blocks
+        ]
+    from ncut.device.graph import DeviceCSR, upload
+    from ncut.device.shuffle import shuffle_on_device
+
+    with on.stream():
+        blocks = shuffle_on_device(upload(graph, on), "layer", 0, number).blocks
+        return [
+            on.to_host(b.weights.matrix(on, np.float64).toarray())
+            if isinstance(b.weights, DeviceCSR)
+            else on.to_host(b.weights)
+            for b in blocks
+        ]
+
+
+def _array(weights: object) -> NDArray[np.floating]:
+    dense = weights.toarray() if hasattr(weights, "toarray") else weights
+    return np.asarray(dense)
+
+
+def _same_weights(graph: NeuronGraph, device: str) -> Check:
+    kept = moved = True
+    for block, shuffled in zip(graph.blocks, _shuffled(graph, device, 0), strict=True):
+        before = _array(block.weights)
+        kept &= bool(np.array_equal(np.sort(before, axis=None), np.sort(shuffled, axis=None)))
+        moved &= not np.array_equal(before, shuffled)
+    words = "each layer's, in other places" if kept and moved else "not the same weights"
+    return Check("shuffles keep the weights", kept and moved, words)
+
+
+def _distribution(graph: NeuronGraph, device: str) -> Check | None:
+    if device == "cpu":
+        return None  # nothing to compare with
+    from scipy.stats import ks_2samp
+
+    def bounds(where: str, first: int) -> list[float]:
+        numbers = range(first, first + SHUFFLES)
+        graphs = (read_graph(_shuffled(graph, where, number)) for number in numbers)
+        return [cluster(one, K, n_init=1).lower_bound for one in graphs]
+
+    p = float(ks_2samp(bounds(device, 0), bounds("cpu", SHUFFLES)).pvalue)
+    words = f"lower bounds beside the CPU's: p = {p:.2f} (above 1e-3)"
+    return Check("shuffles' distribution", p > 1e-3, words)
+
+
+def _gradients(device: str) -> Check:
+    try:
+        import torch
+    except ImportError:
+        return Check("gradients", None, "torch is not installed")
+    from ncut.training.eigenvalues import laplacian_eigenvalues
+
+    torch.manual_seed(0)
+    shapes = ((40, 36), (36, 44), (44, 38))
+    weights = [torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    values = laplacian_eigenvalues(weights, which=(2, 3, 4), device=device)
+    gradients = torch.autograd.grad(values.sum(), weights)
+    directions = [torch.rand_like(weight) for weight in weights]
+    slope = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
+    step = 1e-5
+
+    def value(sign: int) -> float:
+        moved = [w.detach() + sign * step * d for w, d in zip(weights, directions, strict=True)]
+        return float(laplacian_eigenvalues(moved, which=(2, 3, 4)).sum())
+
+    wanted = (value(1) - value(-1)) / (2 * step)
+    error = abs(slope - wanted) / abs(wanted)
+    return Check(
+        "gradients", error <= 1e-4, f"{error:.1e} from finite differences, relative (at most 1e-4)"
+    )
