@@ -33,6 +33,9 @@ from ncut.types import ShuffledNetwork
 FORMAT = "ncut-scan"
 FORMAT_VERSION = 1
 
+LOCK_SECONDS = 3
+"""How long to wait for a folder: children of a scan that was killed may have it a moment longer."""
+
 
 class Store:
     """A scan's folder, open for writing."""
@@ -73,7 +76,7 @@ class Store:
         filelock = import_extra("filelock", "scan")
         lock = filelock.FileLock(self.folder / "lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=LOCK_SECONDS)
         except filelock.Timeout:
             raise InputError(f"out: another scan is writing to {self.folder}") from None
         try:
