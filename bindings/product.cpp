@@ -85,12 +85,17 @@ void register_refine(py::module_& m, const std::string& name) {
       name.c_str(),
       [](const Blocks& blocks, const Array<I>& indptr, const Array<I>& indices,
          const Array<typename Wide<W>::type>& values, const Array<double>& degrees, std::int64_t k,
-         std::int64_t max_passes, Array<double> links, Array<std::int32_t> labels) {
+         std::int64_t max_passes, Array<double> links, Array<double> totals,
+         Array<std::int32_t> labels) {
         check_ndim(links, 2, "links");
+        check_ndim(totals, 2, "totals");
         const std::int64_t n = links.shape(0), width = links.shape(1);
         check_length(degrees, n, "degrees");
         check_length(labels, n, "labels");
         if (k < 1 || k > width) throw std::invalid_argument("k: must lie between 1 and the width");
+        if (totals.shape(0) != 3 || totals.shape(1) != k) {
+          throw std::invalid_argument("totals: must have the shape (3, k)");
+        }
         std::int32_t* label_values = labels.mutable_data();
         for (std::int64_t v = 0; v < n; ++v) {
           if (label_values[v] < 0 || label_values[v] >= k) {
@@ -100,12 +105,15 @@ void register_refine(py::module_& m, const std::string& name) {
         const auto matrix = symmetric_matrix<W>(blocks, indptr, indices, values, n);
         const double* degree_values = degrees.data();
         double* link_values = links.mutable_data();
+        double* total_values = totals.mutable_data();
         const py::gil_scoped_release release;
-        return refine(matrix, degree_values, n, k, width, max_passes, link_values, label_values);
+        return refine(matrix, degree_values, n, k, width, max_passes, link_values, total_values,
+                      label_values);
       },
       py::arg("blocks"), py::arg("indptr").noconvert(), py::arg("indices").noconvert(),
       py::arg("values").noconvert(), py::arg("degrees").noconvert(), py::arg("k"),
-      py::arg("max_passes"), py::arg("links").noconvert(), py::arg("labels").noconvert());
+      py::arg("max_passes"), py::arg("links").noconvert(), py::arg("totals").noconvert(),
+      py::arg("labels").noconvert());
 }
 
 template <class T>

@@ -10,22 +10,16 @@ constexpr double kLeastGain = 1e-12;
 
 // The clusters' totals: what the normalized cut is made of.
 struct Clusters {
-  std::vector<double> inside, volume;  // weight inside (both directions), sum of degrees
-  std::vector<double> share;           // inside / volume
-  std::vector<std::int64_t> size;
+  double* inside;             // weight inside, both directions
+  double* volume;             // sum of degrees
+  double* size;               // number of vertices
+  std::vector<double> share;  // inside / volume
 
-  Clusters(const double* degrees, const double* links, const std::int32_t* labels, std::int64_t n,
-           std::int64_t k, std::int64_t width)
-      : inside(static_cast<std::size_t>(k)),
-        volume(static_cast<std::size_t>(k)),
-        share(static_cast<std::size_t>(k)),
-        size(static_cast<std::size_t>(k)) {
-    for (std::int64_t v = 0; v < n; ++v) {
-      const std::int32_t own = labels[v];
-      inside[own] += links[v * width + own];
-      volume[own] += degrees[v];
-      ++size[own];
-    }
+  Clusters(double* totals, std::int64_t k)
+      : inside(totals),
+        volume(totals + k),
+        size(totals + 2 * k),
+        share(static_cast<std::size_t>(k)) {
     for (std::int64_t c = 0; c < k; ++c) update_share(c);
   }
 
@@ -87,8 +81,8 @@ void for_each_neighbour(const SymmetricMatrix<W, I>& matrix, std::int64_t v, Vis
 template <class W, class I>
 std::int64_t refine(const SymmetricMatrix<W, I>& matrix, const double* degrees, std::int64_t n,
                     std::int64_t k, std::int64_t width, std::int64_t max_passes, double* links,
-                    std::int32_t* labels) {
-  Clusters clusters(degrees, links, labels, n, k, width);
+                    double* totals, std::int32_t* labels) {
+  Clusters clusters(totals, k);
   std::int64_t n_moves = 0;
   std::int64_t unchanged = 0;  // vertices looked at since the last move
   for (std::int64_t pass = 0; pass < max_passes; ++pass) {
@@ -104,8 +98,8 @@ std::int64_t refine(const SymmetricMatrix<W, I>& matrix, const double* degrees, 
       clusters.volume[to] += degrees[v];
       clusters.update_share(from);
       clusters.update_share(to);
-      --clusters.size[from];
-      ++clusters.size[to];
+      clusters.size[from] -= 1;
+      clusters.size[to] += 1;
       labels[v] = to;
       for_each_neighbour(matrix, v, [&](std::int64_t u, auto weight) {
         links[u * width + from] -= weight;
@@ -118,9 +112,10 @@ std::int64_t refine(const SymmetricMatrix<W, I>& matrix, const double* degrees, 
   return n_moves;
 }
 
-#define NCUT_REFINE(W, I)                                                                 \
-  template std::int64_t refine(const SymmetricMatrix<W, I>&, const double*, std::int64_t, \
-                               std::int64_t, std::int64_t, std::int64_t, double*, std::int32_t*);
+#define NCUT_REFINE(W, I)                                                                  \
+  template std::int64_t refine(const SymmetricMatrix<W, I>&, const double*, std::int64_t,  \
+                               std::int64_t, std::int64_t, std::int64_t, double*, double*, \
+                               std::int32_t*);
 NCUT_REFINE(float, std::int32_t)
 NCUT_REFINE(float, std::int64_t)
 NCUT_REFINE(double, std::int32_t)

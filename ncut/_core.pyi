@@ -1182,6 +1182,7 @@ def refine(
     k: typing.SupportsInt | typing.SupportsIndex,
     max_passes: typing.SupportsInt | typing.SupportsIndex,
     links: numpy.typing.NDArray[numpy.float64],
+    totals: numpy.typing.NDArray[numpy.float64],
     labels: numpy.typing.NDArray[numpy.int32],
 ) -> int: ...
 @typing.overload
@@ -1200,6 +1201,7 @@ def refine(
     k: typing.SupportsInt | typing.SupportsIndex,
     max_passes: typing.SupportsInt | typing.SupportsIndex,
     links: numpy.typing.NDArray[numpy.float64],
+    totals: numpy.typing.NDArray[numpy.float64],
     labels: numpy.typing.NDArray[numpy.int32],
 ) -> int: ...
 @typing.overload
@@ -1218,6 +1220,7 @@ def refine(
     k: typing.SupportsInt | typing.SupportsIndex,
     max_passes: typing.SupportsInt | typing.SupportsIndex,
     links: numpy.typing.NDArray[numpy.float64],
+    totals: numpy.typing.NDArray[numpy.float64],
     labels: numpy.typing.NDArray[numpy.int32],
 ) -> int: ...
 @typing.overload
@@ -1236,6 +1239,7 @@ def refine(
     k: typing.SupportsInt | typing.SupportsIndex,
     max_passes: typing.SupportsInt | typing.SupportsIndex,
     links: numpy.typing.NDArray[numpy.float64],
+    totals: numpy.typing.NDArray[numpy.float64],
     labels: numpy.typing.NDArray[numpy.int32],
 ) -> int: ...
 @typing.overload
@@ -1254,6 +1258,7 @@ def refine_bfloat16(
     k: typing.SupportsInt | typing.SupportsIndex,
     max_passes: typing.SupportsInt | typing.SupportsIndex,
     links: numpy.typing.NDArray[numpy.float64],
+    totals: numpy.typing.NDArray[numpy.float64],
     labels: numpy.typing.NDArray[numpy.int32],
 ) -> int: ...
 @typing.overload
@@ -1272,6 +1277,7 @@ def refine_bfloat16(
     k: typing.SupportsInt | typing.SupportsIndex,
     max_passes: typing.SupportsInt | typing.SupportsIndex,
     links: numpy.typing.NDArray[numpy.float64],
+    totals: numpy.typing.NDArray[numpy.float64],
     labels: numpy.typing.NDArray[numpy.int32],
 ) -> int: ...
 @typing.overload
@@ -1290,6 +1296,7 @@ def refine_half(
     k: typing.SupportsInt | typing.SupportsIndex,
     max_passes: typing.SupportsInt | typing.SupportsIndex,
     links: numpy.typing.NDArray[numpy.float64],
+    totals: numpy.typing.NDArray[numpy.float64],
     labels: numpy.typing.NDArray[numpy.int32],
 ) -> int: ...
 @typing.overload
@@ -1308,6 +1315,7 @@ def refine_half(
     k: typing.SupportsInt | typing.SupportsIndex,
     max_passes: typing.SupportsInt | typing.SupportsIndex,
     links: numpy.typing.NDArray[numpy.float64],
+    totals: numpy.typing.NDArray[numpy.float64],
     labels: numpy.typing.NDArray[numpy.int32],
 ) -> int: ...
 @typing.overload

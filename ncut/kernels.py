@@ -128,13 +128,21 @@ def refine(
     max_passes: int,
     links: NDArray[np.float64],
     labels: NDArray[np.int32],
+    totals: NDArray[np.float64] | None = None,
 ) -> int:
     """Lower the n-cut by moving single vertices, changing `labels`; the number of moves.
 
     links, shape (n, at least k): weight between each vertex and each cluster, kept up to date.
+    totals, shape (3, k), kept up to date: inner weight (both directions), degrees and number of
+    vertices of each cluster. Needed where these are some vertices of a larger graph: then links
+    are to all of it, and the blocks the edges among these.
     """
+    if totals is None:
+        inner = links[np.arange(labels.size), labels]
+        sums = [np.bincount(labels, weights, k) for weights in (inner, degrees, None)]
+        totals = np.stack(sums).astype(np.float64)
     kernel, views = _of_width(blocks, "refine")
-    return int(kernel(views, *sparse_part, degrees, k, max_passes, links, labels))
+    return int(kernel(views, *sparse_part, degrees, k, max_passes, links, totals, labels))
 
 
 def orthonormalize(

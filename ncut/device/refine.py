@@ -1,30 +1,33 @@
-"""Lowering the normalized cut by moving single vertices, the moves of a layer all at once."""
+"""Lowering the normalized cut by moving single vertices, some layers at a time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut import kernels
 from ncut.device import cut
 from ncut.device.cut import indicators
-from ncut.device.devices import astype
-from ncut.device.graph import DeviceGraph
-
-LEAST_GAIN = 1e-12
-"""What a step must lower the n-cut by, so that rounding errors cannot make it cycle."""
+from ncut.device.devices import Device, concat
+from ncut.device.graph import DeviceBlock, DeviceCSR, DeviceGraph, HostBlock, widened
+from ncut.graphs.colouring import independent_layers
+from ncut.spectral.operator import split_blocks
+from ncut.types import Block
 
 
 def refine(graph: DeviceGraph, labels: Any, k: int, max_passes: int) -> Any:
     """Labels with a normalized cut as low or lower, device int32, shape (n,).
 
-    Vertices of a layer without edges inside it see nothing of each other's moves but the clusters'
-    totals, and those add up: what the n-cut is after the first, the first two, ... of a list of
-    moves is known exactly from running sums. Each step evaluates the best move of every vertex of
-    a layer, puts them in order of what they gain alone, and makes those up to where the n-cut is
-    lowest. In a layer with edges inside it, half as many moves are tried until the n-cut falls.
+    Vertices of layers that no block joins see nothing of each other's moves but the clusters'
+    totals. So the host makes all moves of such layers, one after the other as on the CPU, from
+    nothing but these vertices' links to the clusters; a product with the moves then updates all
+    links on the device. Layers of a chain need two such steps for a pass over all vertices.
+    Where a block joins a layer to itself, the host has a copy of it.
 
-    The CPU's refinement makes one move after the other; both end where no single move lowers the
-    n-cut, most often in different partitions.
+    Finds the CPU's partition where it has the same start and looks at the vertices in the same
+    order, that is, where two colours suffice for the layers.
 
     Parameters
     ----------
@@ -34,144 +37,82 @@ def refine(graph: DeviceGraph, labels: Any, k: int, max_passes: int) -> Any:
         Clusters from 0 to k - 1.
     k : int
     max_passes : int
-        How often to look at all layers, at most.
+        How often to look at all vertices, at most.
     """
-    state = _State(graph, labels, k)
+    device, xp = graph.device, graph.device.xp
+    links = cut.links(graph, labels, k)
+    members = indicators(device, labels, k, xp.float64)
+    sums = [links * members, graph.degrees[:, None] * members, members]
+    totals = np.array(device.to_host(xp.stack([xp.sum(of, axis=0) for of in sums])))
+    groups = [_Group(graph, layers, labels) for layers in independent_layers(graph.host)]
     unchanged = 0
     for _ in range(max_passes):
-        for number in range(len(graph.layers)):
-            unchanged = 0 if state.improve(number) else unchanged + 1
-            if unchanged >= len(graph.layers):
-                return state.labels()
-    return state.labels()
+        for group in groups:
+            unchanged = 0 if group.improve(links, totals) else unchanged + 1
+            if unchanged >= len(groups):
+                return _joined(groups)
+    return _joined(groups)
 
 
-@dataclass(slots=True)
-class _Totals:
-    """Of each cluster: weight inside it (both directions), degrees, number of vertices."""
+class _Group:
+    """Layers that no block joins, and the labels of their vertices."""
 
-    inside: Any
-    volume: Any
-    size: Any
-
-    def shares(self, xp: Any) -> Any:
-        """inside / volume; the n-cut is k less their sum."""
-        positive = self.volume > 0
-        ones = xp.ones_like(self.volume)
-        quotient = self.inside / xp.where(positive, self.volume, ones)
-        return xp.where(positive, quotient, xp.zeros_like(self.volume))
-
-
-class _State:
-    """A partition, with the weight between each vertex and each cluster kept up to date."""
-
-    def __init__(self, graph: DeviceGraph, labels: Any, k: int) -> None:
-        self.graph, self.k = graph, k
-        self.device, self.xp = graph.device, graph.device.xp
-        self.members = indicators(self.device, labels, k, self.xp.float64)
-        self.links = cut.links(graph, labels, k)
-        self.inner = {block.source for block in graph.blocks if block.source == block.target}
-        self.totals = self._summed(self.links, self.members)
-
-    def labels(self) -> Any:
-        return astype(self.xp.argmax(self.members, axis=1), self.xp.int32, self.xp)
-
-    def improve(self, number: int) -> bool:
-        """Make the best moves of a layer's vertices; whether there were any."""
-        xp, rows = self.xp, self.graph.layers[number].slice
-        change, gain = self._best_moves(rows)
-        order = xp.argsort(-gain)
-        after = self._after(change, rows, order)
-        score = self._scores(after)
-        now = xp.sum(self.totals.shares(xp))
-        best = xp.argmax(score)
-        found = self.device.to_host(xp.stack([xp.max(score) - now, astype(best, xp.float64, xp)]))
-        if not found[0] > LEAST_GAIN:
-            return False
-        count = int(found[1]) + 1
-        rank = xp.argsort(order)
-        if number not in self.inner:
-            self._move(number, self._first(change, rank, count))
-            return True
-        while count:
-            moves = self._first(change, rank, count)
-            if self._move(number, moves, better_than=float(self.device.to_host(now))):
-                return True
-            count //= 2
-        return False
-
-    def _best_moves(self, rows: slice) -> tuple[Any, Any]:
-        """The best move of each vertex, -1 where it leaves and 1 where it goes, and its gain."""
-        xp, totals = self.xp, self.totals
-        links, members = self.links[rows, :], self.members[rows, :]
-        degree = self.graph.degrees[rows][:, None]
-        shares = totals.shares(xp)[None, :]
-        own = members > 0
-        zeros = xp.zeros_like(links)
-
-        def of_own(values: Any) -> Any:
-            return xp.sum(xp.where(own, values, zeros), axis=1)
-
-        left = totals.volume[None, :] - degree
-        rest = (totals.inside[None, :] - 2 * links) / xp.where(left > 0, left, xp.ones_like(left))
-        lost = of_own(shares - xp.where(left > 0, rest, zeros))
-        won = (totals.inside[None, :] + 2 * links) / (totals.volume[None, :] + degree) - shares
-        won = xp.where(own, xp.full_like(won, -xp.inf), won)
-        gain = xp.max(won, axis=1) - lost
-        alone = of_own(totals.size[None, :] + zeros) < 2
-        stays = (gain <= LEAST_GAIN) | alone
-        there = indicators(self.device, xp.argmax(won, axis=1), self.k, xp.float64)
-        change = xp.where(stays[:, None], zeros, there - members)
-        return change, xp.where(stays, xp.zeros_like(gain), gain)
-
-    def _after(self, change: Any, rows: slice, order: Any) -> _Totals:
-        """The clusters' totals after each move in order, arrays of shape (moves, k)."""
-        xp, totals = self.xp, self.totals
-
-        def running(values: Any, start: Any) -> Any:
-            return start[None, :] + _cumulated(xp.take(values, order, axis=0), xp)
-
-        return _Totals(
-            inside=running(2 * change * self.links[rows, :], totals.inside),
-            volume=running(change * self.graph.degrees[rows][:, None], totals.volume),
-            size=running(change, totals.size),
+    def __init__(self, graph: DeviceGraph, layers: list[int], labels: Any) -> None:
+        self.graph, self.layers = graph, layers
+        self.rows = [graph.layers[layer].slice for layer in layers]
+        sizes = [graph.layers[layer].size for layer in layers]
+        starts = np.cumsum([0, *sizes])
+        self.starts = {layer: int(at) for layer, at in zip(layers, starts, strict=False)}
+        self.degrees: NDArray[np.float64] = np.concatenate(
+            [graph.host_degrees[rows] for rows in self.rows]
         )
+        self.on_device = concat([labels[rows] for rows in self.rows], graph.device.xp)
+        self.labels = np.array(graph.device.to_host(self.on_device))
+        inner = [
+            _on_host(graph.device, block)
+            for block in graph.blocks
+            if block.source == block.target and block.source in layers
+        ]
+        self.inner = split_blocks(inner, self.starts, int(starts[-1]))
 
-    def _scores(self, after: _Totals) -> Any:
-        """The sum of shares after each move; minus infinity where it empties a cluster."""
-        xp = self.xp
-        score = xp.sum(after.shares(xp), axis=1)
-        emptied = xp.any((after.size < 0.5) & (self.totals.size > 0.5)[None, :], axis=1)
-        return xp.where(emptied, xp.full_like(score, -xp.inf), score)
+    def improve(self, links: Any, totals: NDArray[np.float64]) -> bool:
+        """Make the moves that one look at each vertex finds; whether there were any.
 
-    def _first(self, change: Any, rank: Any, count: int) -> Any:
-        """The first `count` moves, others left out."""
-        return self.xp.where((rank < count)[:, None], change, self.xp.zeros_like(change))
-
-    def _move(self, number: int, moves: Any, better_than: float | None = None) -> bool:
-        """Make moves in a layer, unless the sum of shares is not `better_than` that."""
-        xp, rows = self.xp, self.graph.layers[number].slice
-        members, links = self.members + 0.0, self.links + 0.0  # copies
-        members[rows, :] = members[rows, :] + moves
-        self.graph.multiply(moves, {number: 0}, links, self.graph.starts)
-        totals = self._summed(links, members)
-        if better_than is not None:
-            score = self.device.to_host(xp.sum(totals.shares(xp)))
-            if not float(score) > better_than + LEAST_GAIN:
-                return False
-        self.links, self.members, self.totals = links, members, totals
+        links, device float64, shape (n, k), and totals, shape (3, k), are kept up to date.
+        """
+        device, xp = self.graph.device, self.graph.device.xp
+        k = totals.shape[1]
+        own = np.array(device.to_host(concat([links[rows, :] for rows in self.rows], xp)))
+        n_moves = kernels.refine(*self.inner, self.degrees, k, 1, own, self.labels, totals)
+        if not n_moves:
+            return False
+        before, self.on_device = self.on_device, device.asarray(self.labels.copy())
+        members = [indicators(device, labels, k, xp.float64) for labels in (self.on_device, before)]
+        self.graph.multiply(members[0] - members[1], self.starts, links, self.graph.starts)
         return True
 
-    def _summed(self, links: Any, members: Any) -> _Totals:
-        xp = self.xp
-        return _Totals(
-            inside=xp.sum(links * members, axis=0),
-            volume=xp.sum(self.graph.degrees[:, None] * members, axis=0),
-            size=xp.sum(members, axis=0),
-        )
+
+def _joined(groups: list[_Group]) -> Any:
+    """The labels of all groups' vertices in the graph's order, on the device."""
+    graph = groups[0].graph
+    labels: NDArray[np.int32] = np.empty(graph.n_vertices, dtype=np.int32)
+    for group in groups:
+        for rows, (_, start) in zip(group.rows, group.starts.items(), strict=True):
+            labels[rows] = group.labels[start : start + rows.stop - rows.start]
+    return graph.device.asarray(labels)
 
 
-def _cumulated(values: Any, xp: Any) -> Any:
-    """Running sums over the rows; the standard's name is younger than NumPy's."""
-    cumulative = getattr(xp, "cumulative_sum", None) or xp.cumsum
-    return cumulative(values, axis=0)
+def _on_host(device: Device, block: DeviceBlock) -> Block:
+    """A copy of a block on the host; what has 16 bits on the device is float32 there."""
+    weights = block.weights
+    if isinstance(weights, HostBlock):
+        return Block(block.source, block.target, weights.weights)
+    if isinstance(weights, DeviceCSR):
+        from scipy import sparse
+
+        parts = [device.to_host(one) for one in (weights.data, weights.indices, weights.indptr)]
+        matrix = sparse.csr_array(tuple(parts), shape=weights.shape)
+        return Block(block.source, block.target, matrix)
+    wide = device.xp.float64 if weights.dtype == device.xp.float64 else device.xp.float32
+    on_host = device.to_host(widened(device, weights, wide))
+    return Block(block.source, block.target, np.ascontiguousarray(on_host))

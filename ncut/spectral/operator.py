@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,7 +59,7 @@ class NormalizedAdjacency:
         self.root_degrees[self.place] = np.sqrt(graph.degrees)
         self._scale = 1.0 / self.root_degrees
         self._scales: dict[tuple[Any, int], NDArray[np.floating]] = {}
-        self._dense, self._sparse = _split_blocks(graph, first_vertex)
+        self._dense, self._sparse = split_blocks(graph.blocks, first_vertex, graph.n_vertices)
 
     @property
     def bipartite(self) -> bool:
@@ -139,18 +140,22 @@ def _layer_order(graph: NeuronGraph) -> tuple[list[int], int]:
     return sides[0] + sides[1], len(sides[0])
 
 
-def _split_blocks(
-    graph: NeuronGraph, first_vertex: dict[int, int]
+def split_blocks(
+    blocks: Sequence[Block], first_vertex: Mapping[int, int], n_vertices: int
 ) -> tuple[list[tuple[NDArray[np.floating], int, int]], Any]:
-    """The dense blocks with their places, and all sparse blocks as one symmetric CSR matrix."""
+    """The dense blocks with their places, and all sparse blocks as one symmetric CSR matrix.
+
+    blocks: sorted by source and target. first_vertex: of each layer, by its position. n_vertices:
+    of all layers together.
+    """
     # 16 bits stay so, where they are of one kind and no other block is of 64.
-    wide = kernels.wide_type(graph.blocks)
-    kinds = {b.weights.dtype for b in graph.blocks if isinstance(b.weights, np.ndarray)}
+    wide = kernels.wide_type(blocks)
+    kinds = {b.weights.dtype for b in blocks if isinstance(b.weights, np.ndarray)}
     narrow = {dtype for dtype in kinds if dtype.itemsize == 2}
     kept = narrow if len(narrow) == 1 and wide == np.float32 else set()
     dense: list[tuple[NDArray[np.floating], int, int]] = []
     pruned: list[tuple[int, int, Block]] = []
-    for block in graph.blocks:
+    for block in blocks:
         row, column = first_vertex[block.source], first_vertex[block.target]
         if isinstance(block.weights, np.ndarray):
             dtype = block.weights.dtype if block.weights.dtype in kept else np.dtype(wide)
@@ -160,7 +165,7 @@ def _split_blocks(
     if not pruned:
         index = np.empty(0, dtype=np.int32)
         return dense, (index, index, np.empty(0, dtype=wide))
-    indptr, indices, data = kernels.assemble_csr(graph.n_vertices, _summed(pruned))
+    indptr, indices, data = kernels.assemble_csr(n_vertices, _summed(pruned))
     return dense, (indptr, indices, data.astype(wide, copy=False))
 
 

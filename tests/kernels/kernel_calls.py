@@ -120,11 +120,13 @@ def _refine(dtype: Any, wide: Any) -> Arguments:
     labels = np.array([0, 1, 0, 1, 0, 0, 1], np.int32)
     links = np.zeros((N, 16))
     links[:, :2] = np.stack([A[:, labels == c].sum(axis=1) for c in range(2)], axis=1)
+    inner = links[np.arange(N), labels]
     return blocks | {
         "degrees": A.sum(axis=1),
         "k": 2,
         "max_passes": 5,
         "links": links,
+        "totals": np.stack([np.bincount(labels, w, 2) for w in (inner, A.sum(axis=1), None)]),
         "labels": labels,
     }
 
@@ -237,9 +239,9 @@ KERNELS: dict[str, tuple[Callable[[], Arguments], tuple[str, ...]]] = {
     "multiply": (lambda: _multiply(np.float64, np.float64), ("y",)),
     "multiply_half": (lambda: _multiply(np.float16, np.float32), ("y",)),
     "multiply_bfloat16": (lambda: _multiply(bfloat16, np.float32), ("y",)),
-    "refine": (lambda: _refine(np.float64, np.float64), ("links", "labels")),
-    "refine_half": (lambda: _refine(np.float16, np.float32), ("links", "labels")),
-    "refine_bfloat16": (lambda: _refine(bfloat16, np.float32), ("links", "labels")),
+    "refine": (lambda: _refine(np.float64, np.float64), ("links", "totals", "labels")),
+    "refine_half": (lambda: _refine(np.float16, np.float32), ("links", "totals", "labels")),
+    "refine_bfloat16": (lambda: _refine(bfloat16, np.float32), ("links", "totals", "labels")),
     "update_eigenvectors": (
         _update,
         ("basis", "degrees", "values", "residuals", "vectors"),

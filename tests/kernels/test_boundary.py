@@ -242,7 +242,7 @@ calls = {{
         [(block, row, col)], empty, empty, none, x, np.ones(n), 0, n, x.copy(), 1),
     "refine": lambda row, col: _core.refine(
         [(block, row, col)], empty, empty, none, np.ones(n), 2, 3, x.copy(),
-        np.array([0, 1, 0, 1], np.int32)),
+        np.ones((3, 2)), np.array([0, 1, 0, 1], np.int32)),
 }}
 for row, col in [({big}, 0), (0, {big})]:
     try:
@@ -303,7 +303,18 @@ def test_multiply_refuses(kernel: str, key: str, wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("kernel", PRODUCTS[3:])
-@pytest.mark.parametrize(("key", "wrong"), [("k", 0), ("k", 17), ("k", -1), ("k", 1)])
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("k", 0),
+        ("k", 17),
+        ("k", -1),
+        ("k", 1),
+        ("totals", np.ones((3, 1))),
+        ("totals", np.ones((2, 2))),
+        ("totals", np.ones(6)),
+    ],
+)
 def test_refine_refuses(kernel: str, key: str, wrong: Any) -> None:
     refuse(kernel, key, wrong, (ValueError,))
 
