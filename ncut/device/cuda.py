@@ -13,6 +13,9 @@ from ncut.device.devices import Device
 THREADS = 128
 """Threads of a block; the kernels need few registers."""
 
+SIMULATED_THREADS = 8
+"""The same for `lloyd` in the simulator, whose threads are Python's."""
+
 MOST_ROWS = 2**16 - 1
 """Second size of a grid, at most."""
 
@@ -35,8 +38,8 @@ def usable(device: Device) -> bool:
 def why_not(device: Device) -> str | None:
     """What keeps the kernels from running on a device, in words; None if nothing does.
 
-    Found out once, by drawing two known numbers: numba may be missing, too old for this NumPy, or
-    without a compiler for this driver.
+    Found out once, by trying them on a few numbers: numba may be missing, too old for this NumPy,
+    or without a compiler for this driver.
     """
     if device.index not in _REASONS:
         reason = _trial(device)
@@ -48,16 +51,36 @@ def why_not(device: Device) -> str | None:
 
 
 def _trial(device: Device) -> str | None:
-    """What goes wrong when two known numbers are drawn."""
+    """What goes wrong where the results are known."""
+    for trial in (_random_numbers_are_right, _kmeans_is_right):
+        try:
+            right = trial(device)
+        except Exception as error:  # what numba raises is of many kinds
+            lines = str(error).strip().splitlines() or [""]
+            return f"{type(error).__name__}: {lines[0]}"
+        if not right:
+            return f"not so: {trial.__name__.strip('_').replace('_', ' ')}"
+    return None
+
+
+def _random_numbers_are_right(device: Device) -> bool:
     drawn = device.xp.zeros((2,), dtype=device.xp.uint64)
-    try:
-        fill_keys(device, drawn, seed=0, stream=0, substream=0)
-        numbers = device.to_host(drawn).tolist()
-    except Exception as error:  # what numba raises is of many kinds
-        lines = str(error).strip().splitlines() or [""]
-        return f"{type(error).__name__}: {lines[0]}"
-    right = numbers == [0x6627E8D5E169C58D, 0xBC57AC4C9B00DBD8]
-    return None if right else "its random numbers are wrong"
+    fill_keys(device, drawn, seed=0, stream=0, substream=0)
+    return bool(device.to_host(drawn).tolist() == [0x6627E8D5E169C58D, 0xBC57AC4C9B00DBD8])
+
+
+def _kmeans_is_right(device: Device) -> bool:
+    """Two clusters of 0, 1, 10, 11, from centres at 0 and 1."""
+    xp = device.xp
+    columns = xp.asarray([[0.0, 1.0, 10.0, 11.0]], dtype=xp.float32)
+    units = xp.asarray([[0, 1, 10, 11]], dtype=xp.int64)
+    centres = xp.asarray([[[0.0], [1.0]]], dtype=xp.float32)
+    labels = xp.full((1, 4), -1, dtype=xp.int32)
+    lloyd(device, columns, units, centres, labels, per_unit=1.0, tolerance=0.0, most=9)
+    distances = xp.zeros((1, 4), dtype=xp.float64)
+    own_distances(device, columns, centres, labels, distances)
+    found = [device.to_host(one).tolist() for one in (labels, distances)]
+    return found == [[[0, 0, 1, 1]], [[0.25] * 4]]
 
 
 def fill_keys(
@@ -85,38 +108,46 @@ def nearer_distances(device: Device, columns: Any, rows: Any, nearest: Any, tria
     _launch(device, _kernels().nearer, work, columns, rows, nearest, trials)
 
 
-def reassign(
+def lloyd(
     device: Device,
     columns: Any,
     units: Any,
     centres: Any,
     labels: Any,
-    sums: Any,
-    counts: Any,
-    changed: Any,
+    *,
+    per_unit: float,
+    tolerance: float,
+    most: int,
 ) -> None:
-    """Give every point to the nearest centre in every restart, the first one in a tie.
+    """Lloyd's iterations of all restarts at once, each by a block of threads until it converges.
 
-    Sums are of whole numbers, so that they are the same in whatever order threads add.
+    A point goes to the nearest centre, the first one in a tie; an empty cluster gets the point
+    farthest from its centre. Sums are of whole numbers, so that they are the same in whatever
+    order threads add.
 
     Parameters
     ----------
     columns : device array of float32, shape (d, n)
         The points.
     units : device array of int64, shape (d, n)
-        The points as multiples of a small unit.
+        The points times `per_unit`, as whole numbers.
     centres : device array of float32, shape (restarts, k, d)
+        Changed.
     labels : device array of int32, shape (restarts, n)
-        Changed; -1 for a point that is in no cluster yet.
-    sums : device array of int64, shape (restarts, k, d)
-    counts : device array of int32, shape (restarts, k)
-        The clusters' points added up and counted; changed with the labels.
-    changed : device array of int32, shape (restarts,)
-        Set to 1 where a label has changed.
+        -1 everywhere; changed.
+    tolerance : float
+        A restart has converged when its centres move by less, as a sum of squares.
+    most : int
+        Iterations, at most.
     """
-    work = labels.shape[1], labels.shape[0]
-    arrays = (columns, units, centres, labels, sums, counts, changed)
-    _launch(device, _kernels().reassign, work, *arrays)
+    xp = device.xp
+    sums = xp.zeros(centres.shape, dtype=xp.int64)
+    counts = xp.zeros(centres.shape[:2], dtype=xp.int32)
+    moved = xp.zeros(centres.shape[:2], dtype=xp.float64)
+    n_threads = _kernels().LLOYD_THREADS if device.is_cuda else SIMULATED_THREADS
+    numbers = np.float64(per_unit), np.float64(tolerance), np.int64(most)
+    arrays = (columns, units, *numbers, centres, labels, sums, counts, moved)
+    _start(device, _kernels().lloyd, (centres.shape[0], 1), n_threads, *arrays)
 
 
 def own_distances(device: Device, columns: Any, centres: Any, labels: Any, out: Any) -> None:
@@ -157,18 +188,23 @@ class _Unsynchronized:
 
 
 def _launch(device: Device, kernel: Any, work: tuple[int, int], *arguments: Any) -> None:
-    """Run a kernel with a thread for each of work[0] x work[1], on CuPy's current stream."""
-    if 0 in work:
+    """Run a kernel with a thread for each of work[0] x work[1]."""
+    if 0 not in work:
+        _start(device, kernel, (-(-work[0] // THREADS), work[1]), THREADS, *arguments)
+
+
+def _start(
+    device: Device, kernel: Any, grid: tuple[int, int], n_threads: int, *arguments: Any
+) -> None:
+    """Run a kernel in blocks of so many threads, on CuPy's current stream."""
+    if not device.is_cuda:  # the simulator, which has no streams
+        kernel[grid, (n_threads, 1)](*arguments)
         return
     cuda = _kernels().cuda
-    grid = -(-work[0] // THREADS), work[1]
-    if not device.is_cuda:  # the simulator, which has no streams
-        kernel[grid, (THREADS, 1)](*arguments)
-        return
     pointer = device.stream_pointer()
     stream = cuda.external_stream(pointer) if pointer else cuda.default_stream()
     plain = device.index in _AS_THEY_ARE
-    kernel[grid, (THREADS, 1), stream](*(one if plain else _view(one) for one in arguments))
+    kernel[grid, (n_threads, 1), stream](*(one if plain else _view(one) for one in arguments))
 
 
 def _view(argument: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -16,6 +17,12 @@ cuda: Any = untyped
 M0, M1 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
 W0, W1 = (np.uint64(step) for step in STEPS)
 LOW_HALF, HALF = np.uint64(LOW), np.uint64(32)
+
+LLOYD_THREADS = 512
+"""Threads of a block of `lloyd`, at most."""
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+FEW_REGISTERS = {} if SIMULATED else {"max_registers": 65536 // LLOYD_THREADS}
 
 
 @cuda.jit
@@ -48,35 +55,110 @@ def nearer(columns, rows, nearest, trials):  # type: ignore[no-untyped-def]
         for j in range(columns.shape[0]):
             difference = columns[j, i] - rows[row, j]
             distance += difference * difference
-        trials[row, i] = min(distance, nearest[row % nearest.shape[0], i])
+        before = nearest[row % nearest.shape[0], i]
+        trials[row, i] = distance if distance < before else before
 
 
-@cuda.jit
-def reassign(columns, units, centres, labels, sums, counts, changed):  # type: ignore[no-untyped-def]
-    """The nearest centre for each point (x) in each restart (y), sums and counts after it."""
-    i, restart = cuda.grid(2)
-    if i < labels.shape[1] and restart < labels.shape[0]:
-        best = np.float32(0.0)
-        label = 0
-        for c in range(centres.shape[1]):
-            distance = np.float32(0.0)
-            for j in range(columns.shape[0]):
-                difference = columns[j, i] - centres[restart, c, j]
-                distance += difference * difference
-            if c == 0 or distance < best:
-                best = distance
-                label = c
-        before = labels[restart, i]
-        if label != before:
-            labels[restart, i] = label
-            changed[restart] = 1
-            cuda.atomic.add(counts, (restart, label), 1)
-            for j in range(columns.shape[0]):
-                cuda.atomic.add(sums, (restart, label, j), units[j, i])
-            if before >= 0:
-                cuda.atomic.add(counts, (restart, before), -1)
-                for j in range(columns.shape[0]):
-                    cuda.atomic.add(sums, (restart, before, j), -units[j, i])
+@cuda.jit(device=True)
+def square(columns, i, centres, restart, c):  # type: ignore[no-untyped-def]
+    """Squared distance of point i to centre c, float32."""
+    distance = np.float32(0.0)
+    for j in range(columns.shape[0]):
+        difference = columns[j, i] - centres[restart, c, j]
+        distance += difference * difference
+    return distance
+
+
+@cuda.jit(device=True)
+def enter(units, i, restart, c, sign, sums, counts):  # type: ignore[no-untyped-def]
+    """Counts point i, and adds its coordinates, in cluster c (sign 1), or takes them out (-1)."""
+    cuda.atomic.add(counts, (restart, c), np.int32(sign))
+    for j in range(units.shape[0]):
+        cuda.atomic.add(sums, (restart, c, j), sign * units[j, i])
+
+
+@cuda.jit(**FEW_REGISTERS)
+def lloyd(columns, units, per_unit, tolerance, most, centres, labels, sums, counts, moved):  # type: ignore[no-untyped-def]
+    """Lloyd's iterations of restart blockIdx.x by one block of threads, until it has converged."""
+    restart, thread, n_threads = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
+    n, k, d = columns.shape[1], centres.shape[1], columns.shape[0]
+    changed = cuda.shared.array(1, np.int32)
+    n_empty = cuda.shared.array(1, np.int32)
+    farthest = cuda.shared.array(LLOYD_THREADS, np.float32)
+    farthest_at = cuda.shared.array(LLOYD_THREADS, np.int64)
+    for iteration in range(most + 1):
+        if thread == 0:
+            changed[0] = 0
+            n_empty[0] = 0
+        cuda.syncthreads()
+        for i in range(thread, n, n_threads):
+            best = square(columns, i, centres, restart, 0)
+            label = 0
+            for c in range(1, k):
+                distance = square(columns, i, centres, restart, c)
+                if distance < best:
+                    best = distance
+                    label = c
+            before = labels[restart, i]
+            if label != before:
+                labels[restart, i] = label
+                changed[0] = 1
+                enter(units, i, restart, label, 1, sums, counts)
+                if before >= 0:
+                    enter(units, i, restart, before, -1, sums, counts)
+        cuda.syncthreads()
+        steps = np.float64(np.inf)
+        if iteration > 0:
+            steps = np.float64(0.0)
+            for c in range(k):
+                steps += moved[restart, c]
+        if changed[0] == 0 or steps <= tolerance or iteration == most:
+            break
+        for c in range(thread, k, n_threads):
+            if counts[restart, c] == 0:
+                cuda.atomic.add(n_empty, 0, 1)
+        cuda.syncthreads()
+        # An empty cluster takes the point that is farthest from its centre.
+        for empty in range(k):
+            if n_empty[0] == 0:
+                break
+            if counts[restart, empty] > 0:
+                continue
+            farthest[thread] = np.float32(0.0)
+            farthest_at[thread] = n
+            for i in range(thread, n, n_threads):
+                own = labels[restart, i]
+                if counts[restart, own] > 1:
+                    distance = square(columns, i, centres, restart, own)
+                    if distance > farthest[thread]:
+                        farthest[thread] = distance
+                        farthest_at[thread] = i
+            cuda.syncthreads()
+            if thread == 0:
+                best = farthest[0]
+                at = farthest_at[0]
+                for other in range(1, n_threads):
+                    distance = farthest[other]
+                    if distance > best or (distance == best and farthest_at[other] < at):
+                        best = distance
+                        at = farthest_at[other]
+                if at < n:
+                    enter(units, at, restart, labels[restart, at], -1, sums, counts)
+                    enter(units, at, restart, empty, 1, sums, counts)
+                    labels[restart, at] = empty
+                    for j in range(d):
+                        centres[restart, empty, j] = columns[j, at]  # where it will be
+            cuda.syncthreads()
+        for c in range(thread, k, n_threads):
+            step = np.float64(0.0)
+            if counts[restart, c] > 0:
+                for j in range(d):
+                    mean = np.float64(sums[restart, c, j]) / per_unit / counts[restart, c]
+                    difference = mean - np.float64(centres[restart, c, j])
+                    step += difference * difference
+                    centres[restart, c, j] = np.float32(mean)
+            moved[restart, c] = step
+        cuda.syncthreads()
 
 
 @cuda.jit

@@ -54,7 +54,7 @@ def partition(device: Device, points: Any, k: int, *, n_init: int, seed: int, st
     best: _Found | None = None
     for start in range(0, n_init, at_once):
         centres = _starts(placed, device.asarray(uniform[start : start + at_once]))
-        found = _Lloyd(placed, centres).run()
+        found = _by_kernel(placed, centres) if placed.kernels else _Lloyd(placed, centres).run()
         if best is None or found.inertia < best.inertia:
             best = found
     assert best is not None  # n_init is at least 1
@@ -102,11 +102,9 @@ def _starts(points: _Points, uniform: Any) -> Any:
     for cluster in range(1, k):
         cumulative = _running(astype(nearest, xp.float64, xp), xp)
         goals = uniform[:, cluster, :] * cumulative[:, -1:]
-        passed = [
-            xp.sum(astype(cumulative <= goals[:, i : i + 1], xp.int64, xp), axis=1)
-            for i in range(n_candidates)
-        ]
-        at = concat(passed, xp)  # candidate by candidate, all restarts of each
+        passed = cumulative[None, :, :] <= goals.T[:, :, None]
+        # Candidate by candidate, all restarts of each.
+        at = xp.reshape(xp.count_nonzero(passed, axis=2), (-1,))
         rows = xp.take(points.rows, xp.where(at < n, at, xp.full_like(at, n - 1)), axis=0)
         trials = _nearer(points, rows, nearest)
         sums = xp.reshape(xp.sum(trials, axis=1, dtype=xp.float64), (n_candidates, restarts))
@@ -134,8 +132,29 @@ def _nearer(points: _Points, rows: Any, nearest: Any) -> Any:
     return xp.where(total < before, total, before)
 
 
+def _by_kernel(points: _Points, centres: Any) -> _Found:
+    """Lloyd's iterations from these centres, and the restart of least inertia."""
+    device, xp = points.device, points.device.xp
+    labels = xp.full((centres.shape[0], points.n), -1, dtype=xp.int32)
+    cuda.lloyd(
+        device,
+        points.columns,
+        points.units,
+        centres,
+        labels,
+        per_unit=points.per_unit,
+        tolerance=RELATIVE_TOLERANCE,
+        most=MAX_ITERATIONS,
+    )
+    distances = xp.empty(labels.shape, dtype=xp.float64)
+    cuda.own_distances(device, points.columns, centres, labels, distances)
+    inertia = device.to_host(xp.sum(distances, axis=1))
+    least = int(inertia.argmin())
+    return _Found(float(inertia[least]), labels[least, :])
+
+
 class _Lloyd:
-    """Lloyd's iterations of several restarts, each until it has converged or longer."""
+    """Lloyd's iterations by matrix products, each restart until it has converged or longer."""
 
     def __init__(self, points: _Points, centres: Any) -> None:
         self.points, self.device, self.xp = points, points.device, points.device.xp
@@ -143,7 +162,7 @@ class _Lloyd:
         restarts, self.k, _ = centres.shape
         xp = self.xp
         self.labels = xp.full((restarts, points.n), -1, dtype=xp.int32)
-        self.sums = xp.zeros(centres.shape, dtype=xp.int64 if points.kernels else xp.float32)
+        self.sums = xp.zeros(centres.shape, dtype=xp.float32)
         self.counts = xp.zeros((restarts, self.k), dtype=xp.int32)
 
     def run(self) -> _Found:
@@ -177,11 +196,6 @@ class _Lloyd:
         """Label each point with its nearest centre; which restarts changed, not 0 for them."""
         xp, points = self.xp, self.points
         restarts = self.centres.shape[0]
-        if points.kernels:
-            changed = xp.zeros((restarts,), dtype=xp.int32)
-            arrays = (self.centres, self.labels, self.sums, self.counts, changed)
-            cuda.reassign(self.device, points.columns, points.units, *arrays)
-            return changed
         flat = xp.reshape(self.centres, (restarts * self.k, points.d))
         # Half the squared distance, less half the point's own square, which is the same for all.
         scores = xp.sum(flat * flat, axis=1)[:, None] / 2 - flat @ points.columns
@@ -200,8 +214,6 @@ class _Lloyd:
         xp = self.xp
         counts = astype(self.counts, xp.float64, xp)[:, :, None]
         sums = astype(self.sums, xp.float64, xp)
-        if self.points.kernels:
-            sums = sums / self.points.per_unit
         filled = counts > 0
         before = astype(self.centres, xp.float64, xp)
         means = xp.where(filled, sums / xp.where(filled, counts, xp.ones_like(counts)), before)
@@ -213,7 +225,6 @@ class _Lloyd:
         """Give empty clusters the points farthest from their centres; rare, so on the host."""
         points, to_host = self.points, self.device.to_host
         rows, centres = to_host(points.rows), to_host(self.centres)
-        added = to_host(points.units).T if points.kernels else rows
         labels, sums, counts = (
             np.array(to_host(array)) for array in (self.labels, self.sums, self.counts)
         )
@@ -226,7 +237,7 @@ class _Lloyd:
                 if distances[farthest] == 0:  # fewer distinct points than clusters
                     break
                 for cluster, sign in ((own[farthest], -1), (empty, 1)):
-                    sums[restart, cluster] += sign * added[farthest]
+                    sums[restart, cluster] += sign * rows[farthest]
                     counts[restart, cluster] += sign
                 own[farthest] = empty
                 centres[restart, empty] = rows[farthest]  # where it will be
@@ -238,18 +249,14 @@ class _Lloyd:
         numbers = self.device.asarray(done)
         labels = xp.take(self.labels, numbers, axis=0)
         centres = xp.take(self.centres, numbers, axis=0)
-        if points.kernels:
-            distances = xp.empty(labels.shape, dtype=xp.float64)
-            cuda.own_distances(self.device, points.columns, centres, labels, distances)
-        else:
-            first = self.k * xp.arange(done.size, dtype=xp.int64)[:, None]
-            at = xp.reshape(astype(labels, xp.int64, xp) + first, (-1,))
-            flat = xp.reshape(centres, (done.size * self.k, points.d))
-            distances = xp.zeros(labels.shape, dtype=xp.float64)
-            for axis in range(points.d):
-                there = xp.reshape(xp.take(flat[:, axis], at, axis=0), labels.shape)
-                difference = astype(points.columns[axis, :][None, :] - there, xp.float64, xp)
-                distances += difference * difference
+        first = self.k * xp.arange(done.size, dtype=xp.int64)[:, None]
+        at = xp.reshape(astype(labels, xp.int64, xp) + first, (-1,))
+        flat = xp.reshape(centres, (done.size * self.k, points.d))
+        distances = xp.zeros(labels.shape, dtype=xp.float64)
+        for axis in range(points.d):
+            there = xp.reshape(xp.take(flat[:, axis], at, axis=0), labels.shape)
+            difference = astype(points.columns[axis, :][None, :] - there, xp.float64, xp)
+            distances += difference * difference
         inertia = self.device.to_host(xp.sum(distances, axis=1))
         least = int(inertia.argmin())
         if best is not None and best.inertia <= inertia[least]:

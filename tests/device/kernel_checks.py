@@ -61,42 +61,72 @@ def test_nearer_distances(device: Device) -> None:
     assert (expected == distances).any()
 
 
-def test_reassignments_keep_sums_and_counts(device: Device) -> None:
+def lloyd(points: np.ndarray, centres: np.ndarray, tolerance: float, most: int) -> np.ndarray:
+    """Labels after Lloyd's iterations of one restart, as the kernel is to make them."""
+    centres = centres.astype(float)
+    labels, moved = np.full(len(points), -1), np.inf
+    for iteration in range(most + 1):
+        distances = ((points[:, None] - centres) ** 2).sum(axis=2)
+        before, labels = labels, distances.argmin(axis=1)
+        if (before == labels).all() or moved <= tolerance or iteration == most:
+            return labels
+        for empty in np.setdiff1d(np.arange(len(centres)), labels):
+            own = ((points - centres[labels]) ** 2).sum(axis=1)
+            own[np.bincount(labels, minlength=len(centres))[labels] < 2] = 0
+            if own.max() > 0:
+                labels[own.argmax()] = empty
+                centres[empty] = points[own.argmax()]
+        filled = np.unique(labels)
+        means = np.array([points[labels == cluster].mean(axis=0) for cluster in filled])
+        moved = ((means - centres[filled]) ** 2).sum()
+        centres[filled] = means
+    raise AssertionError
+
+
+STARTS: dict[str, Any] = {
+    "points": lambda points: points[[0, 1, 2, 3]],
+    "far away": lambda points: points[[0, 1, 2, 3]] + np.array([[0], [0], [90], [90]]),
+    "in one place": lambda points: points[[5, 5, 5, 5]],
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize(("tolerance", "most"), [(0.0, 300), (0.1, 300), (0.0, 3), (0.0, 0)])
+def test_lloyd(device: Device, start: str, tolerance: float, most: int) -> None:
     rng = np.random.default_rng(2)
-    n, d, k, restarts = 140, 3, 4, 2
-    points = rng.normal(size=(n, d)).astype(np.float32)
-    units = np.round(points.astype(float) * 2**40).astype(np.int64)
+    n, d, k = 90, 3, 4
+    points = rng.normal(size=(n, d)).astype(np.float32) + rng.integers(0, 3, (n, 1)) * np.float32(2)
+    starts = np.stack([STARTS[start](points), points[10:14]]).astype(np.float32)
+    per_unit = 2.0**40
+    units = np.floor(points.T.astype(float) * per_unit).astype(np.int64)
     columns = device.asarray(np.ascontiguousarray(points.T))
-    labels = device.asarray(np.full((restarts, n), -1, np.int32))
-    sums = device.asarray(np.zeros((restarts, k, d), np.int64))
-    counts = device.asarray(np.zeros((restarts, k), np.int32))
-    centres = points[:8].reshape(restarts, k, d).copy()
-    centres[1, 3] = centres[1, 0]  # a tie: the first one
-    for step in range(4):
-        before = device.to_host(labels).copy()
-        changed = device.asarray(np.zeros(restarts, np.int32))
-        cuda.reassign(
-            *(device, columns, device.asarray(np.ascontiguousarray(units.T))),
-            *(device.asarray(centres), labels, sums, counts, changed),
-        )
-        distances = ((points[None, :, None] - centres[:, None]) ** 2).sum(axis=3)
-        expected = distances.argmin(axis=2)
-        np.testing.assert_array_equal(device.to_host(labels), expected)
-        for restart in range(restarts):
-            members = expected[restart][:, None] == np.arange(k)
-            np.testing.assert_array_equal(device.to_host(counts)[restart], members.sum(axis=0))
-            np.testing.assert_array_equal(device.to_host(sums)[restart], members.T @ units)
-        any_changed = (before != expected).any(axis=1)
-        np.testing.assert_array_equal(device.to_host(changed) != 0, any_changed)
-        assert any_changed.all() == (step < 3)
-        if step == 1:
-            centres[0] += 0.4
-            centres[1] -= 0.7
-        elif step == 0:
-            centres = centres[::-1].copy()
-    out = device.xp.zeros((restarts, n), dtype=np.float64)
-    cuda.own_distances(device, columns, device.asarray(centres), labels, out)
-    np.testing.assert_allclose(device.to_host(out), distances.min(axis=2), rtol=1e-5)
+    centres = device.asarray(starts.copy())
+    labels = device.asarray(np.full((2, n), -1, np.int32))
+    cuda.lloyd(
+        *(device, columns, device.asarray(units), centres, labels),
+        **{"per_unit": per_unit, "tolerance": tolerance, "most": most},
+    )
+    for restart in range(2):
+        expected = lloyd(points, starts[restart], tolerance, most)
+        np.testing.assert_array_equal(device.to_host(labels)[restart], expected)
+    assert len(set(expected)) == k
+    out = device.xp.zeros((2, n), dtype=np.float64)
+    cuda.own_distances(device, columns, centres, labels, out)
+    own = device.to_host(centres)[np.arange(2)[:, None], device.to_host(labels)]
+    np.testing.assert_allclose(device.to_host(out), ((points - own) ** 2).sum(axis=2), rtol=1e-5)
+
+
+def test_lloyd_of_fewer_different_points_than_clusters(device: Device) -> None:
+    columns = device.asarray(np.array([[1, 1, 1, 5, 5]], np.float32))
+    labels = device.asarray(np.full((1, 5), -1, np.int32))
+    cuda.lloyd(
+        *(device, columns, device.xp.asarray(columns, dtype=np.int64)),
+        *(device.asarray(np.array([[[1], [1], [1]]], np.float32)), labels),
+        **{"per_unit": 1.0, "tolerance": 0.0, "most": 300},
+    )
+    found = device.to_host(labels)[0]
+    assert len(set(found[:3])) == 1
+    assert len(set(found)) == 2
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from places import DEVICES
 from ncut.device import cuda, cuda_kernels
 from ncut.device.devices import host_device
 
+SOURCE = Path(cuda_kernels.__file__)
 CHECKS = Path(__file__).parent / "kernel_checks.py"
 
 
@@ -35,6 +39,30 @@ def test_kernels_do_what_the_compiled_ones_do(place: str) -> None:
     assert "skipped" not in done.stdout
 
 
+def test_kernels_compile_for_gpus_and_can_be_launched() -> None:
+    """By NVIDIA's compiler, which needs no GPU."""
+    ptxas = shutil.which("ptxas") or shutil.which("/usr/local/cuda/bin/ptxas")
+    if ptxas is None:
+        pytest.skip("to run it, install NVIDIA's CUDA toolkit (nvcc) and put its bin into PATH")
+    script = Path(__file__).parent / "compiled_kernels.py"
+    simulated = {"NUMBA_ENABLE_CUDASIM": "0"}
+    done = subprocess.run(
+        [sys.executable, str(script), ptxas],
+        env=os.environ | simulated,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout)
+    kernels = re.findall(r"@cuda\.jit(?:\(\*.*\))?\ndef (\w+)", SOURCE.read_text(encoding="utf-8"))
+    assert set(found) == set(kernels)
+    for name, needed in found.items():
+        threads = cuda_kernels.LLOYD_THREADS if name == "lloyd" else cuda.THREADS
+        for capability, needs in needed.items():
+            assert needs["registers"] * threads <= 65536, (name, capability)
+            assert needs["spilled"] == 0, (name, capability)
+
+
 def test_without_the_simulator_the_host_has_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
     assert not cuda.usable(host_device())
@@ -44,16 +72,24 @@ def failing(*arguments: object) -> None:
     raise RuntimeError("no compiler\nand a traceback")
 
 
+RIGHT = np.array([0x6627E8D5E169C58D, 0xBC57AC4C9B00DBD8], np.uint64)
+
+
 def silent(*arguments: object) -> None:
     pass
 
 
 @pytest.mark.parametrize(
-    ("kernel", "reason"),
-    [(failing, "RuntimeError: no compiler"), (silent, "its random numbers are wrong")],
+    ("name", "kernel", "reason"),
+    [
+        ("keys", failing, "RuntimeError: no compiler"),
+        ("keys", silent, "not so: random numbers are right"),
+        ("lloyd", failing, "RuntimeError: no compiler"),
+        ("lloyd", silent, "not so: kmeans is right"),
+    ],
 )
 def test_kernels_that_do_not_run_are_not_used(
-    kernel: object, reason: str, monkeypatch: pytest.MonkeyPatch
+    name: str, kernel: Any, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their namespace's functions are."""
     monkeypatch.setattr(cuda, "_REASONS", {})
@@ -63,7 +99,15 @@ def test_kernels_that_do_not_run_are_not_used(
         def __getitem__(self, configuration: object) -> object:
             return kernel
 
-    monkeypatch.setattr(cuda_kernels, "keys", Kernel())
+    class Known:
+        """Draws the right numbers."""
+
+        def __getitem__(self, configuration: object) -> object:
+            return lambda *arguments: np.copyto(arguments[-1], RIGHT)
+
+    monkeypatch.setattr(cuda_kernels, "keys", Known())
+    monkeypatch.setattr(cuda_kernels, "own_distance", Kernel())
+    monkeypatch.setattr(cuda_kernels, name, Kernel())
     assert cuda.why_not(host_device()) == reason
     assert not cuda.usable(host_device())
 
