@@ -211,6 +211,7 @@ class DeviceGraph:
         x_starts, out_starts : mappings of int to int
             The first row of each layer that is in `x`, and in `out`, by the layer's position.
         """
+        # Slices are views in all namespaces: `out[rows, :] +=` would write everything twice.
         for block in self.blocks:
             forth = block.target in x_starts and block.source in out_starts
             back = block.source in x_starts and block.target in out_starts
@@ -220,12 +221,12 @@ class DeviceGraph:
             for tile in self.tiles(block, x.dtype):
                 if forth:
                     first, at = x_starts[block.target], out_starts[block.source]
-                    rows = slice(at + tile.start, at + tile.stop)
-                    out[rows, :] += tile.forward @ x[first : first + n_columns, :]
+                    there = out[at + tile.start : at + tile.stop, :]
+                    there += tile.forward @ x[first : first + n_columns, :]
                 if back:
                     first, at = x_starts[block.source], out_starts[block.target]
-                    columns = slice(at, at + n_columns)
-                    out[columns, :] += tile.backward @ x[first + tile.start : first + tile.stop, :]
+                    there = out[at : at + n_columns, :]
+                    there += tile.backward @ x[first + tile.start : first + tile.stop, :]
 
     def tiles(self, block: DeviceBlock, dtype: Any, whole: bool = True) -> Iterator[Tile]:
         """A block in pieces that are ready for products in this type, one after the other.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from ncut import kernels
 from ncut.device import cut
 from ncut.device.cut import indicators
-from ncut.device.devices import Device, concat
+from ncut.device.devices import Device, astype, concat
 from ncut.device.graph import DeviceBlock, DeviceCSR, DeviceGraph, HostBlock, widened
 from ncut.graphs.colouring import independent_layers
 from ncut.spectral.operator import split_blocks
@@ -44,7 +45,8 @@ def refine(graph: DeviceGraph, labels: Any, k: int, max_passes: int) -> Any:
     members = indicators(device, labels, k, xp.float64)
     sums = [links * members, graph.degrees[:, None] * members, members]
     totals = np.array(device.to_host(xp.stack([xp.sum(of, axis=0) for of in sums])))
-    groups = [_Group(graph, layers, labels) for layers in independent_layers(graph.host)]
+    on_host = device.to_host(labels)
+    groups = [_Group(graph, layers, on_host) for layers in independent_layers(graph.host)]
     unchanged = 0
     for _ in range(max_passes):
         for group in groups:
@@ -57,23 +59,25 @@ def refine(graph: DeviceGraph, labels: Any, k: int, max_passes: int) -> Any:
 class _Group:
     """Layers that no block joins, and the labels of their vertices."""
 
-    def __init__(self, graph: DeviceGraph, layers: list[int], labels: Any) -> None:
-        self.graph, self.layers = graph, layers
+    def __init__(self, graph: DeviceGraph, layers: list[int], labels: NDArray[np.int32]) -> None:
+        self.graph = graph
         self.rows = [graph.layers[layer].slice for layer in layers]
-        sizes = [graph.layers[layer].size for layer in layers]
-        starts = np.cumsum([0, *sizes])
-        self.starts = {layer: int(at) for layer, at in zip(layers, starts, strict=False)}
+        bounds = np.cumsum([0, *(graph.layers[layer].size for layer in layers)])
+        self.places = {
+            layer: slice(int(start), int(stop))
+            for layer, (start, stop) in zip(layers, itertools.pairwise(bounds), strict=True)
+        }
         self.degrees: NDArray[np.float64] = np.concatenate(
             [graph.host_degrees[rows] for rows in self.rows]
         )
-        self.on_device = concat([labels[rows] for rows in self.rows], graph.device.xp)
-        self.labels = np.array(graph.device.to_host(self.on_device))
+        self.labels: NDArray[np.int32] = np.concatenate([labels[rows] for rows in self.rows])
         inner = [
             _on_host(graph.device, block)
             for block in graph.blocks
             if block.source == block.target and block.source in layers
         ]
-        self.inner = split_blocks(inner, self.starts, int(starts[-1]))
+        starts = {layer: place.start for layer, place in self.places.items()}
+        self.inner = split_blocks(inner, starts, int(bounds[-1]))
 
     def improve(self, links: Any, totals: NDArray[np.float64]) -> bool:
         """Make the moves that one look at each vertex finds; whether there were any.
@@ -81,14 +85,18 @@ class _Group:
         links, device float64, shape (n, k), and totals, shape (3, k), are kept up to date.
         """
         device, xp = self.graph.device, self.graph.device.xp
-        k = totals.shape[1]
+        k, old = totals.shape[1], self.labels.copy()
         own = np.array(device.to_host(concat([links[rows, :] for rows in self.rows], xp)))
         n_moves = kernels.refine(*self.inner, self.degrees, k, 1, own, self.labels, totals)
         if not n_moves:
             return False
-        before, self.on_device = self.on_device, device.asarray(self.labels.copy())
-        members = [indicators(device, labels, k, xp.float64) for labels in (self.on_device, before)]
-        self.graph.multiply(members[0] - members[1], self.starts, links, self.graph.starts)
+        changed = np.flatnonzero(old != self.labels)
+        moves = np.zeros((old.size, k), dtype=np.int8)
+        moves[changed, old[changed]] = -1
+        moves[changed, self.labels[changed]] = 1
+        moved = {layer: place.start for layer, place in self.places.items() if moves[place].any()}
+        there = astype(device.asarray(moves), xp.float64, xp)
+        self.graph.multiply(there, moved, links, self.graph.starts)
         return True
 
 
@@ -97,8 +105,8 @@ def _joined(groups: list[_Group]) -> Any:
     graph = groups[0].graph
     labels: NDArray[np.int32] = np.empty(graph.n_vertices, dtype=np.int32)
     for group in groups:
-        for rows, (_, start) in zip(group.rows, group.starts.items(), strict=True):
-            labels[rows] = group.labels[start : start + rows.stop - rows.start]
+        for rows, place in zip(group.rows, group.places.values(), strict=True):
+            labels[rows] = group.labels[place]
     return graph.device.asarray(labels)
 
 
