@@ -8,18 +8,24 @@ stand in, and the case's name says so.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 import ncut
-from ncut.graphs import build_graph
+from ncut.selftest.cases import (
+    MLP,
+    SEED,
+    Matrix,
+    chain,
+    random_layer,
+    random_layers,
+    resnet50,
+    vgg16,
+)
 
-Matrix = NDArray[np.float32]
-SEED = 20210304
+__all__ = ["chain", "mlp", "random_chain", "random_positive", "resnet50", "vgg16"]
 
 
 def mlp(pruned: bool) -> tuple[str, ncut.NeuronGraph]:
@@ -28,79 +34,10 @@ def mlp(pruned: bool) -> tuple[str, ncut.NeuronGraph]:
     folder = os.environ.get("NCUT_TEST_MODELS")
     if folder:
         return f"mlp-{state}", ncut.graph(Path(folder, f"fashion-none-0-{state}.npz"))
-    rng = np.random.default_rng(SEED)
-    sizes = (784, 256, 256, 256, 256, 10)
-    weights = [random_layer(rng, a, b) for a, b in pairwise(sizes)]
+    weights = random_layers(MLP)
     if pruned:
         weights = [np.where(abs(w) > np.quantile(abs(w), 0.9), w, 0) for w in weights]
     return f"mlp-{state}-random", ncut.graph(weights)
-
-
-def random_layer(rng: np.random.Generator, n_in: int, n_out: int) -> Matrix:
-    """Weights whose rows and columns differ in strength, as in trained networks."""
-    rows = np.exp(0.5 * rng.standard_normal((n_in, 1), dtype=np.float32))
-    columns = np.exp(0.5 * rng.standard_normal((1, n_out), dtype=np.float32))
-    weights = rng.standard_normal((n_in, n_out), dtype=np.float32)
-    weights *= rows
-    weights *= columns
-    return weights
-
-
-def convolution(rng: np.random.Generator, n_in: int, n_out: int, size: int) -> Matrix:
-    """L1 norms of the kernel slices of a random convolution, (n_in, n_out)."""
-    norms = np.zeros((n_in, n_out), dtype=np.float32)
-    for _ in range(size * size):
-        norms += abs(random_layer(rng, n_in, n_out))
-    return norms / np.float32(np.sqrt(size * size * n_in))
-
-
-def vgg16() -> ncut.NeuronGraph:
-    """The convolutions of VGG-16, a chain: 4,224 vertices, 1.6 million edges."""
-    rng = np.random.default_rng(SEED)
-    widths = [64, 64, 128, 128, 256, 256, 256, *[512] * 6]
-    layers = [(f"conv{i}", width) for i, width in enumerate(widths)]
-    blocks = [
-        (i, i + 1, convolution(rng, a, b, 3), f"conv{i + 1}")
-        for i, (a, b) in enumerate(pairwise(widths))
-    ]
-    return build_graph(layers, blocks, name="vgg16")
-
-
-def resnet50() -> ncut.NeuronGraph:
-    """ResNet-50 by the paper's convention: 24,576 vertices, 30.7 million edges.
-
-    Vertices are the input channels of every convolution and of the classifier, the image's left
-    out; a residual sum connects each convolution that writes to it to everyone who reads it.
-    """
-    rng = np.random.default_rng(SEED)
-    layers: list[tuple[str, int]] = []
-    blocks: list[tuple[int, int, Matrix, str]] = []
-    # What has been written to the stream: (vertices the writer reads, its weights, name).
-    stream: list[tuple[int, Matrix, str]] = []
-
-    def reader(name: str, size: int, writers: list[tuple[int, Matrix, str]]) -> int:
-        layers.append((name, size))
-        for source, weights, label in writers:
-            blocks.append((source, len(layers) - 1, weights, label))
-        return len(layers) - 1
-
-    def write(source: int, n_out: int, size: int, name: str) -> tuple[int, Matrix, str]:
-        return source, convolution(rng, layers[source][1], n_out, size), name
-
-    channels = 64
-    for stage, (width, n_blocks) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)]):
-        for number in range(n_blocks):
-            name = f"layer{stage + 1}.{number}"
-            first = reader(f"{name}.conv1", channels, stream)
-            if number == 0:
-                shortcut = reader(f"{name}.downsample", channels, stream)
-                stream = [write(shortcut, 4 * width, 1, f"{name}.downsample")]
-            second = reader(f"{name}.conv2", width, [write(first, width, 1, f"{name}.conv1")])
-            third = reader(f"{name}.conv3", width, [write(second, width, 3, f"{name}.conv2")])
-            stream = [*stream, write(third, 4 * width, 1, f"{name}.conv3")]
-            channels = 4 * width
-    reader("fc", channels, stream)
-    return build_graph(layers, blocks, name="resnet50")
 
 
 def random_chain(n_edges: int, n_layers: int = 9) -> Iterator[Matrix]:
@@ -113,13 +50,4 @@ def random_chain(n_edges: int, n_layers: int = 9) -> Iterator[Matrix]:
 
 def random_positive(sizes: tuple[int, ...]) -> Iterator[Matrix]:
     """A small chain to warm up with."""
-    rng = np.random.default_rng(SEED)
-    for a, b in pairwise(sizes):
-        yield abs(random_layer(rng, a, b))
-
-
-def chain(weights: Iterable[Matrix]) -> ncut.NeuronGraph:
-    """A graph of a chain whose non-negative weights are made one at a time, and kept once."""
-    blocks = [(i, i + 1, matrix, f"w{i}") for i, matrix in enumerate(weights)]
-    sizes = [blocks[0][2].shape[0], *(matrix.shape[1] for _, _, matrix, _ in blocks)]
-    return build_graph([(f"layer{i}", n) for i, n in enumerate(sizes)], blocks, name="chain")
+    yield from map(abs, random_layers(sizes))

@@ -18,6 +18,7 @@ __all__: list[str] = [
     "add_links_sparse",
     "add_squares_dense",
     "add_squares_sparse",
+    "build",
     "connect_dense",
     "connect_sparse",
     "count_nonzero_dense",
@@ -329,6 +330,11 @@ def add_squares_sparse(
     col_labels: numpy.typing.NDArray[numpy.int32],
     sums: numpy.typing.NDArray[numpy.float64],
 ) -> None: ...
+def build() -> tuple[str, str]:
+    """
+    Compiler, and the instruction set of the kernels that run here.
+    """
+
 @typing.overload
 def connect_dense(
     weights: numpy.typing.NDArray[numpy.float32],

@@ -43,6 +43,11 @@ def _call(kernel: str, weights: Weights, *arguments: Any) -> None:
     getattr(_core, f"{kernel}_{family}")(*view, *arguments)
 
 
+def build() -> tuple[str, str]:
+    """The compiler of the core, and the instruction set of its kernels on this machine."""
+    return _core.build()
+
+
 class Scan(NamedTuple):
     """How many values of an array are NaN, infinite, negative, or not zero."""
 

@@ -1,36 +1,80 @@
-"""`ncut selftest`: does it give the right numbers here?"""
+"""`ncut selftest`: does it give the right numbers here, and how fast?"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ncut.cli.options import Device
+from ncut.cli.options import Device, Json
+
+if TYPE_CHECKING:
+    from ncut.selftest.checks import Check
+    from ncut.selftest.timings import Timing
 
 
 def selftest(
     device: Device = "cpu",
-    timings: Annotated[bool, typer.Option(help="Time two clusterings on CPU and device.")] = True,
+    timings: Annotated[
+        bool, typer.Option(help="Time clusterings and training steps on CPU and device.")
+    ] = True,
+    json: Json = None,
 ) -> None:
     """Check ncut on this machine, or on its GPU, and print a report to paste into an issue.
 
     Exit code 1 if a check failed.
     """
-    from ncut import selftest as tests
+    from ncut.report.files import check_output, write_json
+    from ncut.selftest.checks import checks
+    from ncut.selftest.machine import environment
+    from ncut.selftest.timings import timings as measured
 
-    for name, found in tests.environment(device).items():
-        typer.echo(f"{name}: {found}")
-    typer.echo("")
-    failed = False
-    for check in tests.checks(device):
-        word = {True: "passed", False: "FAILED", None: "not made"}[check.passed]
-        typer.echo(f"{word:8} {check.name}: {check.found}")
-        failed |= check.passed is False
+    silent = json == Path("-")
+    if json and not silent:
+        check_output(json)
+
+    def tell(line: str) -> None:
+        if not silent:
+            typer.echo(line)
+
+    machine = environment(device)
+    for name, found in machine.items():
+        tell(f"{name}: {found}")
+    tell("")
+    made = []
+    for check in checks(device):
+        made.append(check)
+        tell(_line_of_check(check))
+    passed = all(check.passed is not False for check in made)
+    taken = []
     if timings:
-        typer.echo("")
-        for name, on_cpu, there in tests.timings(device):
-            beside = "" if device == "cpu" else f", {there:.3f} s on {device}"
-            typer.echo(f"{name}: {on_cpu:.3f} s on the CPU{beside}")
-    if failed:
+        tell("")
+        for timing in measured(device):
+            taken.append(timing)
+            tell(_line_of_timing(timing, device))
+    if json:
+        report = {
+            "device": device,
+            "passed": passed,
+            "environment": machine,
+            "checks": [dataclasses.asdict(check) for check in made],
+            "timings": [dataclasses.asdict(timing) for timing in taken],
+        }
+        text = write_json(report, None if silent else json, 1, "selftest")
+        if silent:
+            typer.echo(text)
+    if not passed:
         raise typer.Exit(1)
+
+
+def _line_of_check(check: Check) -> str:
+    word = {True: "passed", False: "FAILED", None: "not made"}[check.passed]
+    return f"{word:8} {check.name}: {check.found}"
+
+
+def _line_of_timing(timing: Timing, device: str) -> str:
+    places = {"the CPU": timing.on_cpu, device: timing.on_device}
+    found = [f"{1e3 * s:.4g} ms on {where}" for where, s in places.items() if s is not None]
+    return f"{timing.name}: {', '.join([*found, *filter(None, [timing.error])])}"
