@@ -6,7 +6,7 @@ step, and the residuals are copied to the host, which looks at them in a later s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,7 +41,10 @@ class Seen(NamedTuple):
 
 
 class Look:
-    """Four numbers on their way to the host, and whether they have arrived."""
+    """Some numbers on their way to the host, and whether they have arrived.
+
+    Those of `Seen`, but mu for the second eigenvalue, and the mean degree after the smallest one.
+    """
 
     def __init__(self, numbers: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
@@ -59,8 +62,8 @@ class Look:
         """The numbers; None as long as they are on their way. Does not wait."""
         if self._event is not None and not self._event.query():  # type: ignore[no-untyped-call]
             return None
-        worst, second, n_connected, least = self._host.tolist()
-        return Seen(worst, second, int(n_connected), least)
+        worst, mu, n_connected, least, mean = self._host.tolist()
+        return Seen(worst, max(1.0 - mu, 0.0), int(n_connected), least / mean)
 
 
 def improved(
@@ -71,41 +74,75 @@ def improved(
     A Chebyshev filter on [-1, high] of the degree given and a Rayleigh-Ritz step: `degree` + 1
     products. `fresh`, shape (n,), takes the place of the last vector. `high`, a scalar on the
     device, is an eigenvalue of the step before. What is not finite shows in the residuals.
+
+    What costs time is the number of operations, not their work: each has to be launched.
     """
-    sums = products.degrees(blocks, len(basis))
-    alone = sums <= 0
-    scale = sums.rsqrt().masked_fill(alone, 0.0)[:, None]
-    known = (sums / sums.sum()).sqrt()[:, None]
-    apply = _operator(blocks, scale)
-    fresh = fresh / len(fresh) ** 0.5
-    before = torch.cat([basis[:, :-1], fresh[:, None]], dim=1).double()
-    before = before.masked_fill(alone[:, None], 0.0)
+    n, dtype = len(basis), basis.dtype
     high = high.clamp_min(-1.0 + 1e-3)
-    centre, half = (high - 1.0) / 2, (high + 1.0) / 2
-    x = (apply(before) - centre * before) / half
+    half = (high + 1.0) / 2
+    centre, stretch = half - 1.0, 2.0 / half
+    if n > DENSE:
+        sums = products.degrees(blocks, n)
+        scale, alone = _inverse_roots(sums)
+        factors = scale.to(dtype)
+        magnitudes = [block._replace(weights=block.weights.abs()) for block in blocks]
+
+        def apply(x: Tensor) -> Tensor:
+            return factors * products.added(magnitudes, factors * x)
+
+        def twice_mapped(x: Tensor) -> Tensor:
+            return (apply(x) - centre * x) * stretch
+    else:
+        matrix = products.adjacency(blocks, n)
+        sums = matrix.sum(0, dtype=torch.float64)
+        scale, alone = _inverse_roots(sums)
+        factors = scale.to(dtype)
+        matrix.mul_(factors).mul_(factors.T)
+        twice = matrix * stretch
+        twice.diagonal().sub_(centre * stretch)
+
+        def apply(x: Tensor) -> Tensor:
+            return matrix @ x
+
+        def twice_mapped(x: Tensor) -> Tensor:
+            return twice @ x
+
+    before = torch.cat([basis[:, :-1], fresh[:, None]], dim=1).masked_fill_(alone, 0.0)
+    x = twice_mapped(before) / 2
     for _ in range(degree - 1):
-        before, x = x, 2 * (apply(x) - centre * x) / half - before
+        before, x = x, twice_mapped(x) - before
+    known = (sums / sums.sum()).sqrt()[:, None]
     x, failed = _orthonormal(torch.cat([known, x], dim=1))
     x = x[:, 1:]
-    product = apply(x)
+    product = apply(x.to(dtype)).double()
     projected = x.T @ product
     values, mixture = jacobi.eigh((projected + projected.T) / 2)
     vectors, product = x @ mixture, product @ mixture
     residuals = torch.linalg.vector_norm(product - vectors * values, dim=0)
     residuals = residuals.masked_fill(failed, torch.inf)
-    dtype = blocks[0].weights.dtype
     spectrum = LateSpectrum(values, residuals, (scale * vectors).to(dtype), sums, degree + 1)
     return vectors.to(dtype), spectrum
 
 
+def first_degree(n: int) -> int:
+    """Degree of the filter of a graph of n vertices as long as that is accurate enough.
+
+    A product more is two operations more where the graph is one matrix, one with few edges.
+    """
+    return products.FIRST_DEGREE * (2 if n <= DENSE else 1)
+
+
 def look(spectrum: LateSpectrum, n_wanted: int) -> Look:
     """Send the host what it has to know of a step."""
-    alone = spectrum.sums <= 0
-    least = spectrum.sums.masked_fill(alone, torch.inf).min() / spectrum.sums.mean()
-    second = (1.0 - spectrum.mu[0]).clamp_min(0.0)
-    n_connected = len(alone) - alone.sum()
-    worst = spectrum.errors[:n_wanted].max()
-    return Look(torch.stack([worst, second, n_connected.double(), least]))
+    sums = spectrum.sums
+    numbers = [
+        spectrum.errors[:n_wanted].max(),
+        spectrum.mu[0],
+        torch.count_nonzero(sums),
+        sums.masked_fill(sums <= 0, torch.inf).min(),
+        sums.mean(),
+    ]
+    return Look(torch.stack([number.double() for number in numbers]))
 
 
 def shared_slopes(slopes: Tensor, values: Tensor, tolerance: float) -> Tensor:
@@ -126,29 +163,10 @@ def is_coarse(device: torch.device) -> bool:
         return True
 
 
-def _operator(blocks: Sequence[Placed], scale: Tensor) -> Callable[[Tensor], Tensor]:
-    """x -> D^-1/2 A D^-1/2 x, in the blocks' type."""
-    n, first = len(scale), blocks[0].weights
-    magnitudes = [block._replace(weights=block.weights.abs()) for block in blocks]
-    if n > DENSE:
-        factors = scale.to(first.dtype)
-
-        def apply(x: Tensor) -> Tensor:
-            return (factors * products.added(magnitudes, factors * x.to(first.dtype))).double()
-
-        return apply
-    adjacency = first.new_zeros((n, n))
-    for block in magnitudes:
-        if block.rows is not None and block.columns is not None:
-            flat = adjacency.view(-1)
-            flat.index_add_(0, block.rows * n + block.columns, block.weights)
-            flat.index_add_(0, block.columns * n + block.rows, block.weights)
-        else:
-            rows, columns = products.slices(block)
-            adjacency[rows, columns] += block.weights
-            adjacency[columns, rows] += block.weights.T
-    matrix = (adjacency * scale * scale.T).to(first.dtype)
-    return lambda x: (matrix @ x.to(first.dtype)).double()
+def _inverse_roots(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns of D^-1/2, 0 for vertices without edges, and of which vertices these are."""
+    alone = sums <= 0
+    return sums.rsqrt().masked_fill_(alone, 0.0)[:, None], alone[:, None]
 
 
 def _orthonormal(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,10 +174,10 @@ def _orthonormal(x: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: Fukaya et al. (2014), CholeskyQR2.
     """
-    failed = torch.zeros((), dtype=torch.bool, device=x.device)
+    x = x / torch.linalg.vector_norm(x, dim=0)
+    infos = []
     for _ in range(2):
-        x = x / torch.linalg.vector_norm(x, dim=0)
         lower, info = torch.linalg.cholesky_ex(x.T @ x)
-        failed = failed | (info != 0)
+        infos.append(info)
         x = torch.linalg.solve_triangular(lower, x.T, upper=False).T
-    return x, failed
+    return x, (infos[0] + infos[1]) != 0

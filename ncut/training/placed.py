@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,12 +120,29 @@ class LateSpectrum:
             return 1.0
         return max(1.0 - float(self.values[number - 2]), 0.0)
 
-    def eigenvalues(self, numbers: Sequence[int]) -> Tensor:
+    def eigenvalues(self, numbers: tuple[int, ...]) -> Tensor:
         """Those of the numbers given, on the device, shape (len(numbers),)."""
-        known = (1.0 - self.mu).clamp_min(0.0)
-        zero, one = torch.zeros_like(known[0]), torch.ones_like(known[0])
-        padded = [zero, *known.unbind()]
-        return torch.stack([padded[n - 1] if n <= len(padded) else one for n in numbers])
+        first, last = (constant(end, self.mu.device) for end in _ENDS)
+        every = (1.0 - torch.cat([first, self.mu, last])).clamp_min(0.0)
+        return every[self._places(numbers)]
+
+    def by_vector(self, numbers: tuple[int, ...], slopes: Tensor) -> Tensor:
+        """Slopes for eigenvalues -> slopes for the m eigenvectors, shape (m,)."""
+        every = self.mu.new_zeros(len(self.mu) + 2)
+        return every.index_add_(0, self._places(numbers), slopes)[1:-1]
+
+    def _places(self, numbers: tuple[int, ...]) -> Tensor:
+        """Where the numbers are among 0, the eigenvalues that are known, and 1."""
+        return constant(_clipped(numbers, len(self.mu) + 1), self.mu.device)
+
+
+_ENDS = np.ones(1), np.zeros(1)
+"""The eigenvalue mu of the first eigenvector, and of those that there are none of."""
+
+
+@lru_cache
+def _clipped(numbers: tuple[int, ...], last: int) -> NDArray[np.int64]:
+    return np.minimum(np.array(numbers, dtype=np.int64) - 1, last)
 
 
 _kept: dict[tuple[int, torch.device, torch.dtype | None], Tensor] = {}

@@ -26,8 +26,9 @@ def degrees(blocks: Sequence[Placed], n: int) -> Tensor:
             sums.index_add_(0, block.rows, wide).index_add_(0, block.columns, wide)
         else:
             rows, columns = slices(block)
-            sums[rows] += magnitudes.sum(1, dtype=torch.float64)
-            sums[columns] += magnitudes.sum(0, dtype=torch.float64)
+            # Not `sums[rows] +=`, which would copy the result onto itself.
+            sums[rows].add_(magnitudes.sum(1, dtype=torch.float64))
+            sums[columns].add_(magnitudes.sum(0, dtype=torch.float64))
     return sums
 
 
@@ -46,9 +47,21 @@ def added(blocks: Sequence[Placed], x: Tensor) -> Tensor:
             result.index_add_(0, block.columns, magnitudes[:, None] * x[block.rows])
         else:
             rows, columns = slices(block)
-            result[rows] += magnitudes @ x[columns]
-            result[columns] += magnitudes.T @ x[rows]
+            result[rows].addmm_(magnitudes, x[columns])
+            result[columns].addmm_(magnitudes.T, x[rows])
     return result
+
+
+def adjacency(blocks: Sequence[Placed], n: int) -> Tensor:
+    """A as a dense matrix, shape (n, n)."""
+    upper = blocks[0].weights.new_zeros((n, n))
+    for block in blocks:
+        if block.rows is not None and block.columns is not None:
+            at = block.rows * n + block.columns
+            upper.view(-1).index_add_(0, at, block.weights.abs())
+        else:
+            upper[slices(block)].add_(block.weights.abs())
+    return upper + upper.T
 
 
 def gradient(
@@ -63,17 +76,19 @@ def gradient(
     u = D^-1/2 v. Source: Filan et al. (2021), appendix A.9.
     """
     factors = torch.as_tensor(slopes, dtype=u.dtype, device=u.device)
-    sums = (u * u) @ (factors * torch.as_tensor(values, dtype=u.dtype, device=u.device))
-    scaled = -2 * u * factors
+    values = torch.as_tensor(values, dtype=u.dtype, device=u.device)
+    sums = ((u * u) @ (factors * values))[:, None]
+    ones = torch.ones_like(sums)
+    # The slope for an edge is one product of two rows.
+    left = torch.cat([-2 * u * factors, sums, ones], dim=1)
+    right = torch.cat([u, ones, sums], dim=1)
     found = []
     for block in blocks:
         if block.rows is not None and block.columns is not None:
-            rows, columns = block.rows, block.columns
-            slope = sums[rows] + sums[columns] + (scaled[rows] * u[columns]).sum(1)
+            slope = (left[block.rows] * right[block.columns]).sum(1)
         else:
-            at, to = slices(block)
-            slope = torch.addmm(sums[to][None, :], scaled[at], u[to].T)
-            slope += sums[at][:, None]
+            rows, columns = slices(block)
+            slope = left[rows] @ right[columns].T
         found.append(slope.mul_(block.weights.sign()).to(block.weights.dtype))
     return tuple(found)
 

@@ -135,12 +135,12 @@ class EigenvalueRegularizer(Regularizer):
     call costs about two products of the weights with 16 vectors, since it starts from the last
     eigenvectors. Pruning, other devices and types are followed.
 
-    On a CUDA device such a call and its backward pass wait for nothing: the call does five
-    products whatever comes of them, and how accurate they were is looked at in a later call, when
-    that has arrived on the host. If it was not enough, that call waits for better eigenvectors,
-    and those after it do more products. Warnings and `disconnect="hold"` come a call or more late
-    there, reading `eigenvalues` waits, and graphs in which fewer than 32 neurons have weights are
-    left to the host.
+    On a CUDA device such a call and its backward pass wait for nothing: the call does nine
+    products (five in graphs of more than 4,096 neurons) whatever comes of them, and how accurate
+    they were is looked at in a later call, when that has arrived on the host. If it was not
+    enough, that call waits for better eigenvectors, and those after it do more products. Warnings
+    and `disconnect="hold"` come a call or more late there, reading `eigenvalues` waits, and graphs
+    in which fewer than 32 neurons have weights are left to the host.
 
     Parameters
     ----------

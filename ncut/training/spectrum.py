@@ -15,7 +15,7 @@ from torch import Tensor
 from ncut import kernels
 from ncut.errors import InputError
 from ncut.training import jacobi, late, products
-from ncut.training.late import Look, Seen
+from ncut.training.late import Look, Seen, first_degree
 from ncut.training.placed import WIDTH, LateSpectrum, Placed, Spectrum
 
 LARGEST = WIDTH - 1
@@ -96,7 +96,7 @@ class Tracker:
         self._basis: Any = None
         self._high: Tensor | None = None
         self._look: Look | None = None
-        self._degree = products.FIRST_DEGREE
+        self._degree = first_degree(n)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_look": None}  # of a device's events there are no copies
@@ -272,7 +272,7 @@ class _Final(torch.autograd.Function):
 def _gradients(ctx: Any, slope: Tensor) -> Sequence[Tensor]:
     spectrum, which, factor = ctx.spectrum, ctx.which, ctx.factor
     if isinstance(spectrum, LateSpectrum):
-        each = slope.double() if factor is None else slope.double() * factor / len(which)
+        each = slope.double() if factor is None else slope.double() * (factor / len(which))
         return _late_gradient(spectrum, which, each.expand(len(which)), ctx.blocks)
     if factor is None:
         return _gradient(spectrum, which, slope.tolist(), ctx.blocks)
@@ -281,13 +281,10 @@ def _gradients(ctx: Any, slope: Tensor) -> Sequence[Tensor]:
 
 
 def _late_gradient(
-    spectrum: LateSpectrum, which: Sequence[int], slopes: Tensor, blocks: Sequence[Placed]
+    spectrum: LateSpectrum, which: tuple[int, ...], slopes: Tensor, blocks: Sequence[Placed]
 ) -> Sequence[Tensor]:
     """As `_gradient`, on the device, without waiting."""
-    by_vector = torch.zeros_like(spectrum.mu)
-    for number, slope in zip(which, slopes.unbind(), strict=True):
-        if 0 <= number - 2 < len(by_vector):
-            by_vector[number - 2].add_(slope)
+    by_vector = spectrum.by_vector(which, slopes)
     by_vector = late.shared_slopes(by_vector, spectrum.mu, EQUAL[blocks[0].weights.dtype])
     return products.gradient(blocks, by_vector, spectrum.mu, spectrum.vectors)
 
