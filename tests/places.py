@@ -18,8 +18,10 @@ NAMESPACES: dict[str, Any] = {"numpy": np, "strict": array_api_strict}
 # On a machine with a GPU, NCUT_TEST_CUDA=1 runs the same on it.
 DEVICES = [*NAMESPACES, *(["cuda"] if os.environ.get("NCUT_TEST_CUDA") else [])]
 
-PLACES = [f"{name}{kind}" for name in DEVICES for kind in ("", ", streamed", ", half streamed")]
-"""All blocks on the device, none, and those that a part of their bytes holds."""
+KINDS = ("", ", by block", ", streamed", ", half streamed")
+PLACES = [f"{name}{kind}" for name in DEVICES for kind in KINDS]
+"""All blocks on the device, as one matrix where they can be and apart; none of them; and those
+that a part of their bytes holds."""
 
 
 def device_named(name: str, budget: int | None = None) -> Device:
@@ -33,7 +35,7 @@ def device_for(graph: NeuronGraph, place: str) -> Device:
     """The device of one of PLACES for a graph."""
     name, _, kind = place.partition(", ")
     everything = device_named(name)
-    if not kind:
+    if kind in ("", "by block"):
         return everything
     # What `upload` sets aside for vectors and tiles, and then no byte or some for blocks.
     aside = 4 * VECTORS * graph.n_vertices
@@ -44,4 +46,7 @@ def device_for(graph: NeuronGraph, place: str) -> Device:
 
 def placed_graph(graph: NeuronGraph, place: str) -> DeviceGraph:
     """A graph on one of PLACES."""
-    return upload(graph, device_for(graph, place))
+    placed = upload(graph, device_for(graph, place))
+    if place.endswith("by block"):
+        placed.__dict__["packed"] = None
+    return placed

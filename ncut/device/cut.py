@@ -31,7 +31,7 @@ def links(graph: DeviceGraph, labels: Any, k: int) -> Any:
     """
     device, xp = graph.device, graph.device.xp
     members = indicators(device, labels, k, xp.float64)
-    if not usable(device):
+    if graph.packed is not None or not usable(device):
         return graph.product(members)
     sparse = [block for block in graph.blocks if isinstance(block.weights, DeviceCSR)]
     dense = [block for block in graph.blocks if not isinstance(block.weights, DeviceCSR)]

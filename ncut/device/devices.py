@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from ncut.errors import InputError, import_extra
 from ncut.spectral.namespaces import astype, concat
 
-__all__ = ["Device", "astype", "check_device", "check_device_name", "concat", "host_device"]
+__all__ = [
+    "Device",
+    "astype",
+    "check_device",
+    "check_device_name",
+    "concat",
+    "dtype_name",
+    "host_device",
+]
 
 SHARE_OF_FREE_MEMORY = 0.8
 """What a device's budget is, unless told: the rest is for libraries and for others."""
@@ -109,6 +117,13 @@ def _idle_stream(device: Device) -> Any:
         return idle.pop()
     except IndexError:
         return device.xp.cuda.Stream(non_blocking=True)
+
+
+def dtype_name(dtype: Any) -> str:
+    """A type's name in any namespace."""
+    if isinstance(dtype, type | np.dtype):
+        return np.dtype(dtype).name
+    return str(dtype).rpartition(".")[2]
 
 
 def host_device(xp: Any = np, budget: int = 2**40) -> Device:

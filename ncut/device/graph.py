@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -11,8 +12,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.device.devices import Device, astype
+from ncut.device.devices import Device, astype, concat, dtype_name
+from ncut.device.packed import Packed, fits
 from ncut.graphs import NeuronGraph
+from ncut.graphs.colouring import independent_layers
 from ncut.types import Layer
 
 VECTORS = 200
@@ -176,6 +179,52 @@ class DeviceGraph:
         """The first vertex of each layer, by the layer's position."""
         return {number: layer.start for number, layer in enumerate(self.layers)}
 
+    @cached_property
+    def groups(self) -> tuple[dict[int, int], ...]:
+        """The layers in groups that no block joins inside, each with its first row in its group.
+
+        The larger and the smaller colour if the layers have two; see `independent_layers`.
+        """
+        found = []
+        for layers in independent_layers(self.host):
+            ends = itertools.accumulate((self.layers[layer].size for layer in layers), initial=0)
+            found.append(dict(zip(layers, ends, strict=False)))
+        return tuple(found)
+
+    @cached_property
+    def group_sizes(self) -> list[int]:
+        """Vertices of each group."""
+        return [sum(self.layers[layer].size for layer in group) for group in self.groups]
+
+    @cached_property
+    def is_bipartite(self) -> bool:
+        """Whether the layers have two colours."""
+        within = any(block.source == block.target for block in self.blocks)
+        return len(self.groups) == 2 and not within
+
+    @cached_property
+    def packed(self) -> Packed | None:
+        """The graph as one matrix, where that makes products faster."""
+        return Packed(self) if fits(self) else None
+
+    def grouped(self, x: Any) -> list[Any]:
+        """The rows of each group, of an array with a row for each vertex."""
+        xp = self.device.xp
+        return [concat([x[self.layers[at].slice, :] for at in group], xp) for group in self.groups]
+
+    def joined(self, parts: Sequence[Any]) -> Any:
+        """Arrays with the rows of each group -> one with a row for each vertex."""
+        rows: dict[int, Any] = {}
+        for group, part in zip(self.groups, parts, strict=True):
+            for layer, start in group.items():
+                rows[layer] = part[start : start + self.layers[layer].size, :]
+        return concat([rows[layer] for layer in range(len(rows))], self.device.xp)
+
+    @property
+    def has_float64(self) -> bool:
+        """Whether some weights are float64."""
+        return any(_type_of(block.weights) == "float64" for block in self.blocks)
+
     def placed_blocks(self) -> list[tuple[int, int, DeviceBlock]]:
         """Each block with the first vertex of its source and of its target layer."""
         return [
@@ -196,8 +245,18 @@ class DeviceGraph:
 
     def product(self, x: Any) -> Any:
         """A x, for a device array x of float32 or float64, shape (n_vertices, any)."""
+        if self.packed is not None:
+            return self.joined(self.packed.multiply(self.grouped(x)))
         out = self.device.xp.zeros(x.shape, dtype=x.dtype)
         self.multiply(x, self.starts, out, self.starts)
+        return out
+
+    def half(self, x: Any, there: int) -> Any:
+        """Of two groups the rows of one of A x, for x with the rows of the other."""
+        if self.packed is not None:
+            return self.packed.from_group(x, 1 - there)[there]
+        out = self.device.xp.zeros((self.group_sizes[there], x.shape[1]), dtype=x.dtype)
+        self.multiply(x, self.groups[1 - there], out, self.groups[there])
         return out
 
     def multiply(
@@ -449,11 +508,11 @@ def _sparse(device: Device) -> Any:
     return sparse
 
 
-def dtype_name(dtype: Any) -> str:
-    """A type's name in any namespace."""
-    if isinstance(dtype, type | np.dtype):
-        return np.dtype(dtype).name
-    return str(dtype).rpartition(".")[2]
+def _type_of(weights: DeviceWeights) -> str:
+    """The name of the type of a block's weights."""
+    if isinstance(weights, DeviceCSR):
+        return dtype_name(weights.data.dtype)
+    return dtype_name((weights.weights if isinstance(weights, HostBlock) else weights).dtype)
 
 
 def _nbytes(weights: DeviceWeights) -> int:

@@ -65,7 +65,7 @@ class DeviceNetwork:
     def network(self, measured: NeuronGraph) -> DeviceGraph:
         """The network itself on the device, in whatever convention of scale."""
         if measured is self._graph and self._shuffles_here:
-            return self._base()
+            return replace(self._base())  # what it keeps for products goes with the copy
         return upload(measured, self.device)
 
     @contextmanager

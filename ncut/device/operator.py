@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.device.devices import concat
-from ncut.device.graph import DeviceGraph, dtype_name
-from ncut.graphs.colouring import two_colours
+from ncut.device.devices import dtype_name
+from ncut.device.graph import DeviceGraph
 
 
 class DeviceOperator:
@@ -32,11 +31,10 @@ class DeviceOperator:
         self.graph = graph
         self.device = graph.device
         self.n_vertices = graph.n_vertices
-        sides = _sides(graph)
-        self._sides = [dict(zip(side, _starts(graph, side), strict=True)) for side in sides]
-        self.n_first = sum(graph.layers[layer].size for layer in sides[0])
+        self.n_first = graph.group_sizes[0] if graph.is_bipartite else 0
         self.root_degrees: Any = graph.device.xp.sqrt(graph.degrees)
         self._scales: dict[tuple[str, int], Any] = {}
+        self._side_scales: dict[tuple[str, int], list[Any]] = {}
 
     @property
     def bipartite(self) -> bool:
@@ -50,41 +48,22 @@ class DeviceOperator:
 
     def apply_gram(self, x: Any) -> Any:
         """C' C x, for x of shape (n - n_first, any): two products, half each."""
-        large, small = self._sides
-        scale = self.side(self._scale(x.dtype, 1), small)
-        there = self._half(scale * x, small, large)
-        there = there * self.side(self._scale(x.dtype, 2), large)
-        return self._half(there, large, small) * scale
+        scale = self._side_scale(x.dtype, 1, 1)
+        there = self.graph.half(scale * x, 0) * self._side_scale(x.dtype, 2, 0)
+        return self.graph.half(there, 1) * scale
 
     def to_large(self, x: Any) -> Any:
         """C x on the larger side, for x of shape (n - n_first, any) on the smaller one."""
-        large, small = self._sides
-        there = self._half(self.side(self._scale(x.dtype, 1), small) * x, small, large)
-        return there * self.side(self._scale(x.dtype, 1), large)
+        there = self.graph.half(self._side_scale(x.dtype, 1, 1) * x, 0)
+        return there * self._side_scale(x.dtype, 1, 0)
 
     def small_side(self, x: Any) -> Any:
         """The rows of the smaller side of an array with a row for each vertex."""
-        return self.side(x, self._sides[1])
-
-    def side(self, x: Any, layers: dict[int, int]) -> Any:
-        """The rows of some layers of an array with a row for each vertex."""
-        parts = [x[self.graph.layers[layer].slice, :] for layer in layers]
-        return concat(parts, self.device.xp)
+        return self.graph.grouped(x)[1]
 
     def joined(self, large: Any, small: Any) -> Any:
         """Arrays of both sides -> one with a row for each vertex."""
-        rows: dict[int, Any] = {}
-        for side, array in zip(self._sides, (large, small), strict=True):
-            for layer, start in side.items():
-                rows[layer] = array[start : start + self.graph.layers[layer].size, :]
-        return concat([rows[layer] for layer in range(len(rows))], self.device.xp)
-
-    def _half(self, x: Any, here: dict[int, int], there: dict[int, int]) -> Any:
-        """The rows `there` of A x, for x with the rows `here`."""
-        n_rows = sum(self.graph.layers[layer].size for layer in there)
-        out = self.device.xp.zeros((n_rows, x.shape[1]), dtype=x.dtype)
-        self.graph.multiply(x, here, out, there)
-        return out
+        return self.graph.joined((large, small))
 
     def _scale(self, dtype: Any, power: int) -> Any:
         """D^-power/2 as a column."""
@@ -96,19 +75,9 @@ class DeviceOperator:
             self._scales[name, power] = self.device.asarray(scale[:, None])
         return self._scales[name, power]
 
-
-def _sides(graph: DeviceGraph) -> list[list[int]]:
-    """The layers of the larger and of the smaller colour; none and all without two colours."""
-    colours = two_colours(graph.host)
-    layers = range(len(graph.layers))
-    if colours is None:
-        return [[], list(layers)]
-    sides = [[layer for layer in layers if colours[layer] == side] for side in (0, 1)]
-    sides.sort(key=lambda side: -sum(graph.layers[layer].size for layer in side))
-    return sides
-
-
-def _starts(graph: DeviceGraph, side: list[int]) -> list[int]:
-    """The first row of each layer of a side among that side's rows."""
-    sizes = [graph.layers[layer].size for layer in side]
-    return [int(start) for start in np.concatenate([[0], np.cumsum(sizes)])[: len(side)]]
+    def _side_scale(self, dtype: Any, power: int, side: int) -> Any:
+        """The same for the vertices of one side."""
+        key = dtype_name(dtype), power
+        if key not in self._side_scales:
+            self._side_scales[key] = self.graph.grouped(self._scale(dtype, power))
+        return self._side_scales[key][side]

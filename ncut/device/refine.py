@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,8 @@ from numpy.typing import NDArray
 
 from ncut import kernels
 from ncut.device import cut
-from ncut.device.cut import indicators
 from ncut.device.devices import Device, astype, concat
 from ncut.device.graph import DeviceBlock, DeviceCSR, DeviceGraph, HostBlock, widened
-from ncut.graphs.colouring import independent_layers
 from ncut.spectral.operator import split_blocks
 from ncut.types import Block
 
@@ -40,53 +37,56 @@ def refine(graph: DeviceGraph, labels: Any, k: int, max_passes: int) -> Any:
     max_passes : int
         How often to look at all vertices, at most.
     """
-    device, xp = graph.device, graph.device.xp
+    device = graph.device
     links = cut.links(graph, labels, k)
-    members = indicators(device, labels, k, xp.float64)
-    sums = [links * members, graph.degrees[:, None] * members, members]
-    totals = np.array(device.to_host(xp.stack([xp.sum(of, axis=0) for of in sums])))
     on_host = device.to_host(labels)
-    groups = [_Group(graph, layers, on_host) for layers in independent_layers(graph.host)]
+    totals = _totals(graph.host_degrees, device.to_host(links), on_host, k)
+    groups = [_Group(graph, starts, on_host, links) for starts in graph.groups]
     unchanged = 0
     for _ in range(max_passes):
         for group in groups:
-            unchanged = 0 if group.improve(links, totals) else unchanged + 1
+            unchanged = 0 if group.improve(groups, totals) else unchanged + 1
             if unchanged >= len(groups):
                 return _joined(groups)
     return _joined(groups)
 
 
+def _totals(
+    degrees: NDArray[np.float64], links: NDArray[np.float64], labels: NDArray[np.int32], k: int
+) -> NDArray[np.float64]:
+    """For each cluster the weight inside, twice; its degrees; its vertices. Shape (3, k)."""
+    own = links[np.arange(labels.size), labels]
+    return np.stack([np.bincount(labels, of, k) for of in (own, degrees, np.ones(labels.size))])
+
+
 class _Group:
     """Layers that no block joins, and the labels of their vertices."""
 
-    def __init__(self, graph: DeviceGraph, layers: list[int], labels: NDArray[np.int32]) -> None:
-        self.graph = graph
-        self.rows = [graph.layers[layer].slice for layer in layers]
-        bounds = np.cumsum([0, *(graph.layers[layer].size for layer in layers)])
-        self.places = {
-            layer: slice(int(start), int(stop))
-            for layer, (start, stop) in zip(layers, itertools.pairwise(bounds), strict=True)
-        }
+    def __init__(
+        self, graph: DeviceGraph, starts: dict[int, int], labels: NDArray[np.int32], links: Any
+    ) -> None:
+        self.graph, self.starts = graph, starts
+        self.rows = [graph.layers[layer].slice for layer in starts]
         self.degrees: NDArray[np.float64] = np.concatenate(
             [graph.host_degrees[rows] for rows in self.rows]
         )
         self.labels: NDArray[np.int32] = np.concatenate([labels[rows] for rows in self.rows])
+        self.links = concat([links[rows, :] for rows in self.rows], graph.device.xp)
         inner = [
             _on_host(graph.device, block)
             for block in graph.blocks
-            if block.source == block.target and block.source in layers
+            if block.source == block.target and block.source in starts
         ]
-        starts = {layer: place.start for layer, place in self.places.items()}
-        self.inner = split_blocks(inner, starts, int(bounds[-1]))
+        self.inner = split_blocks(inner, starts, self.labels.size)
 
-    def improve(self, links: Any, totals: NDArray[np.float64]) -> bool:
+    def improve(self, groups: list[_Group], totals: NDArray[np.float64]) -> bool:
         """Make the moves that one look at each vertex finds; whether there were any.
 
-        links, device float64, shape (n, k), and totals, shape (3, k), are kept up to date.
+        The links of all groups, and totals, shape (3, k), are kept up to date.
         """
-        device, xp = self.graph.device, self.graph.device.xp
+        graph, device, xp = self.graph, self.graph.device, self.graph.device.xp
         k, old = totals.shape[1], self.labels.copy()
-        own = np.array(device.to_host(concat([links[rows, :] for rows in self.rows], xp)))
+        own = np.array(device.to_host(self.links))
         n_moves = kernels.refine(*self.inner, self.degrees, k, 1, own, self.labels, totals)
         if not n_moves:
             return False
@@ -94,10 +94,24 @@ class _Group:
         moves = np.zeros((old.size, k), dtype=np.int8)
         moves[changed, old[changed]] = -1
         moves[changed, self.labels[changed]] = 1
-        moved = {layer: place.start for layer, place in self.places.items() if moves[place].any()}
         there = astype(device.asarray(moves), xp.float64, xp)
-        self.graph.multiply(there, moved, links, self.graph.starts)
+        if graph.packed is not None:
+            products = graph.packed.from_group(there, groups.index(self))
+            for group, product in zip(groups, products, strict=True):
+                if product is not None:
+                    group.links += product
+            return True
+        moved = self._with(changed)
+        for group in groups:
+            graph.multiply(there, moved, group.links, group.starts)
         return True
+
+    def _with(self, vertices: NDArray[np.intp]) -> dict[int, int]:
+        """The layers that some of these vertices are in, with their starts."""
+        starts = list(self.starts.values())
+        numbers = np.unique(np.searchsorted(starts, vertices, side="right") - 1)
+        layers = list(self.starts)
+        return {layers[number]: starts[number] for number in numbers}
 
 
 def _joined(groups: list[_Group]) -> Any:
@@ -105,8 +119,8 @@ def _joined(groups: list[_Group]) -> Any:
     graph = groups[0].graph
     labels: NDArray[np.int32] = np.empty(graph.n_vertices, dtype=np.int32)
     for group in groups:
-        for rows, place in zip(group.rows, group.places.values(), strict=True):
-            labels[rows] = group.labels[place]
+        for rows, start in zip(group.rows, group.starts.values(), strict=True):
+            labels[rows] = group.labels[start : start + rows.stop - rows.start]
     return graph.device.asarray(labels)
 
 

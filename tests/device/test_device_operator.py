@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import math
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from ml_dtypes import bfloat16
-from places import NAMESPACES, PLACES, device_for, placed_graph
+from places import NAMESPACES, PLACES, device_for, device_named, placed_graph
 from samples import chain_graph, random_chain, side_by_side, skip_graph, with_isolated
 
 from ncut import kernels, reference
+from ncut.device import packed
 from ncut.device.components import components
 from ncut.device.devices import astype
 from ncut.device.graph import DeviceCSR, HostBlock, Tile, upload
@@ -196,3 +200,40 @@ def test_a_replaced_graph_counts_its_own_degrees() -> None:
     first = there.host_degrees
     doubled = [replace(block, weights=2 * block.weights) for block in there.blocks]
     np.testing.assert_allclose(replace(there, blocks=tuple(doubled)).host_degrees, 2 * first)
+
+
+def test_what_is_packed() -> None:
+    chain, skip = GRAPHS["long chain"](), GRAPHS["skip"]()
+    device = device_named("numpy")
+    there = upload(chain, device)
+    assert there.packed is not None
+    assert there.packed.matrix(np.float64).shape == tuple(there.group_sizes)
+    there = upload(skip, device)
+    assert not there.is_bipartite
+    assert there.packed is not None
+    assert there.packed.matrix(np.float64).shape == (skip.n_vertices, skip.n_vertices)
+    # Two blocks between the same layers would become one.
+    assert upload(parallel(), device).packed is None
+
+
+def test_a_graph_is_packed_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = upload(GRAPHS["long chain"](), device_named("numpy"))
+    needed = packed.PER_CELL * math.prod(there.group_sizes)
+    for room, fits in ((2 * needed, True), (2 * needed - 2, False)):
+        budget = there.resident_bytes + room
+        small = replace(there, device=replace(there.device, budget=budget))
+        assert packed.fits(small) == fits
+    monkeypatch.setattr(packed, "BYTES_PER_BLOCK", needed / len(there.blocks) - 1)
+    assert not packed.fits(there)
+
+
+def test_a_packed_graph_is_freed_when_nobody_has_it() -> None:
+    """Memory of a device must not wait for Python to look for cycles."""
+    there = upload(GRAPHS["long chain"](), device_named("numpy"))
+    matrix = weakref.ref(there.packed)
+    gc.disable()
+    try:
+        del there
+        assert matrix() is None
+    finally:
+        gc.enable()
