@@ -2,10 +2,11 @@
 
     python scripts/gpu_roofline.py docs/gpu/roofline.json
 
-Runs the code of devices on NumPy's arrays and counts, for each stage, the operations on arrays,
-the bytes that they read and write, and their floating-point operations in float32 and float64.
-k-means, which a GPU does in kernels of its own, is counted by what these kernels do. Needs no GPU,
-and measures none: a time is the larger of bytes over bandwidth and operations over rate.
+Prints a table. Runs the code of devices on NumPy's arrays and counts, for each stage, the
+operations on arrays, the bytes that they read and write, and their floating-point operations in
+float32 and float64. k-means, which a GPU does in kernels of its own, is counted by what these
+kernels do. Needs no GPU, and measures none: a time is the larger of bytes over bandwidth and
+operations over rate.
 """
 
 from __future__ import annotations
@@ -309,8 +310,34 @@ def chosen(graph: DeviceGraph) -> str:
     return "gram" if small_side(DeviceOperator(graph)) <= DIRECT_SIZE else "krylov"
 
 
+def short(number: float) -> str:
+    """Two digits."""
+    return f"{float(f'{number:.2g}'):g}"
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """The lines of a table in Markdown: gigabytes, operations on arrays, milliseconds."""
+    stages = ("eigenvectors", "k-means", "refinement", "measures", "a clustering", "a shuffle")
+    head = ("graph", "edges, million", "GB", "GFLOP in float32, float64", "operations on arrays")
+    lines = [f"| {' | '.join((*head, 'starting them, ms', *stages))} |"]
+    lines.append("|" + "---|" * (len(head) + 1 + len(stages)))
+    for name, case in found["cases"].items():
+        whole = case["stages"]["a clustering"]
+        cells = [
+            name,
+            short(case["edges"] / 1e6),
+            short(whole["bytes"] / 1e9),
+            f"{short(whole['flops32'] / 1e9)}, {short(whole['flops64'] / 1e9)}",
+            f"{whole['operations']:,}",
+            short(1e3 * whole["seconds of launching"]),
+            *(short(1e3 * case["stages"][stage]["least seconds"]) for stage in stages),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def main() -> None:
-    """Count all cases; print, and write to a file."""
+    """Count all cases; print a table, and write everything to a file."""
     found = {
         "assumed": {
             "bytes per second": BANDWIDTH,
@@ -324,7 +351,7 @@ def main() -> None:
     }
     for name, make in CASES.items():
         found["cases"][name] = measured(make())
-        print(name, json.dumps(found["cases"][name], indent=1), flush=True)
+    print("\n".join(table(found)))
     for file in sys.argv[1:2]:
         Path(file).write_text(json.dumps(found, indent=1) + "\n")
 
