@@ -7,7 +7,8 @@ from typing import Any
 
 from ncut.device.cuda import add_links, usable
 from ncut.device.devices import Device, astype
-from ncut.device.graph import DeviceCSR, DeviceGraph
+from ncut.device.graph import DeviceGraph
+from ncut.device.weights import DeviceCSR
 
 
 def indicators(device: Device, labels: Any, k: int, dtype: Any) -> Any:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ncut.device.components import components
 from ncut.device.devices import concat
-from ncut.device.graph import DeviceCSR, DeviceGraph, HostBlock, select, widened
+from ncut.device.graph import DeviceGraph
 from ncut.device.operator import DeviceOperator
 from ncut.device.solve import (
     SOLVERS,
@@ -18,6 +18,7 @@ from ncut.device.solve import (
     krylov,
     rayleigh_ritz,
 )
+from ncut.device.weights import DeviceCSR, HostBlock, select, widened
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral.embedding import Embedding, check_solver
 from ncut.spectral.faint import faint_vertices, settle_vertices

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ncut.device.devices import Device
-from ncut.device.graph import VECTORS, DeviceGraph, bytes_on, upload
+from ncut.device.graph import VECTORS, DeviceGraph, upload
 from ncut.device.shuffle import shuffle_on_device, working_bytes
+from ncut.device.weights import bytes_on
 from ncut.graphs import NeuronGraph
 from ncut.nulls import shuffle_connected
 from ncut.nulls.distribution import LARGE_BYTES

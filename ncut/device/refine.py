@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from ncut import kernels
 from ncut.device import cut
 from ncut.device.devices import Device, astype, concat
-from ncut.device.graph import DeviceBlock, DeviceCSR, DeviceGraph, HostBlock, widened
+from ncut.device.graph import DeviceBlock, DeviceGraph
+from ncut.device.weights import DeviceCSR, HostBlock, widened
 from ncut.spectral.operator import split_blocks
 from ncut.types import Block
 

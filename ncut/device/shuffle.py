@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.device.devices import Device, astype, concat
-from ncut.device.graph import DeviceBlock, DeviceCSR, DeviceGraph, upload
+from ncut.device.graph import DeviceBlock, DeviceGraph, upload
 from ncut.device.random import random_keys
+from ncut.device.weights import DeviceCSR
 from ncut.nulls.models import originals, shuffle_connected
 from ncut.randomness import Purpose, stream
 

@@ -97,8 +97,9 @@ def _shuffled(graph: NeuronGraph, device: str, number: int) -> list[NDArray[np.f
         return [
             _array(block.weights) for block in shuffle_connected(graph, "layer", 0, number).blocks
         ]
-    from ncut.device.graph import DeviceCSR, upload
+    from ncut.device.graph import upload
     from ncut.device.shuffle import shuffle_on_device
+    from ncut.device.weights import DeviceCSR
 
     with on.stream():
         blocks = shuffle_on_device(upload(graph, on), "layer", 0, number).blocks

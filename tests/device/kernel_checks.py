@@ -18,11 +18,12 @@ from ncut import kernels
 from ncut.device import cuda
 from ncut.device.cut import links, volumes_and_cuts
 from ncut.device.devices import Device, check_device, host_device
-from ncut.device.graph import DeviceCSR, upload
+from ncut.device.graph import upload
 from ncut.device.kmeans import partition
 from ncut.device.random import random_keys
 from ncut.device.refine import refine
 from ncut.device.shuffle import shuffle_on_device
+from ncut.device.weights import DeviceCSR
 from ncut.spectral import kmeans as on_cpu
 
 

@@ -19,9 +19,10 @@ from ncut import kernels, reference
 from ncut.device import packed
 from ncut.device.components import components
 from ncut.device.devices import astype
-from ncut.device.graph import DeviceCSR, HostBlock, Tile, upload
+from ncut.device.graph import upload
 from ncut.device.measures import inner_shares
 from ncut.device.operator import DeviceOperator
+from ncut.device.weights import DeviceCSR, HostBlock, Tile
 from ncut.graphs import NeuronGraph, build_graph, from_adjacency
 from ncut.graphs.colouring import two_colours
 from ncut.spectral.measures import partition_measures

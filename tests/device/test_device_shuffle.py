@@ -20,8 +20,9 @@ import ncut
 from ncut import networks
 from ncut.device import shuffle as shuffle_module
 from ncut.device.devices import host_device
-from ncut.device.graph import DeviceCSR, DeviceGraph, upload
+from ncut.device.graph import DeviceGraph, upload
 from ncut.device.shuffle import shuffle_on_device, working_bytes
+from ncut.device.weights import DeviceCSR
 from ncut.graphs import NeuronGraph, from_adjacency
 
 NULLS = ["layer", "layer-nonzero"]
