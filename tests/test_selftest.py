@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,8 @@ from places import device_named
 from typer.testing import CliRunner
 
 from ncut.cli.app import app
+from ncut.device import cuda
+from ncut.device.devices import Device
 from ncut.selftest import cases, checks, machine, timings
 
 NOT_HERE = "cuda:99"
@@ -151,6 +156,44 @@ def test_the_machine_is_described() -> None:
     assert found["system"].endswith(" cores")
     assert "ncut" in found
     assert "device" not in found
+
+
+class _Cuda:
+    """What CuPy tells of two GPUs, the current one's memory alone."""
+
+    def __init__(self) -> None:
+        self.current = 0
+        self.runtime = self
+
+    @contextmanager
+    def Device(self, index: int) -> Iterator[None]:  # noqa: N802
+        self.current, before = index, self.current
+        yield
+        self.current = before
+
+    def getDeviceProperties(self, index: int) -> dict[str, Any]:  # noqa: N802
+        return {"name": f"GPU {index}".encode(), "major": 9, "minor": 0}
+
+    def memGetInfo(self) -> tuple[int, int]:  # noqa: N802
+        return (self.current + 1) * 2**30, 80 * 2**30
+
+    def driverGetVersion(self) -> int:  # noqa: N802
+        return 13020
+
+    def runtimeGetVersion(self) -> int:  # noqa: N802
+        return 12090
+
+
+def test_the_gpu_that_is_asked_for_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device("cuda:1", SimpleNamespace(cuda=_Cuda()), 0, index=1)
+    monkeypatch.setattr(machine, "check_device", lambda _: device)
+    monkeypatch.setattr(cuda, "why_not", lambda _: "no compiler")
+    found = machine.environment("cuda:1")
+    assert found["device"] == (
+        "GPU 1 (compute capability 9.0), driver for CUDA 13.2, CuPy's CUDA 12.9, "
+        "2.0 of 80.0 GiB free"
+    )
+    assert found["CUDA kernels"] == "no compiler"
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,8 @@ def environment(device: str) -> dict[str, str]:
     if on is not None:
         from ncut.device.cuda import why_not
 
-        found["device"] = _described(on.xp.cuda.runtime, on.index)
+        with on.xp.cuda.Device(on.index):  # whose memory is asked for
+            found["device"] = _described(on.xp.cuda.runtime, on.index)
         found["CUDA kernels"] = why_not(on) or "run"
     return found
 
