@@ -144,7 +144,7 @@ FREE = {"reshape", "asarray", "result_type", "ascontiguousarray", "isdtype", "fi
 SORT_BYTES = 256
 """For each entry: a radix sort reads and writes key and number, 16 bytes, for each 8 bits of 64."""
 
-QR_PASSES = 4
+QR_FLOPS = 4
 """Operations of a QR decomposition for each number of the matrix and each column."""
 
 
@@ -175,7 +175,7 @@ class Linalg:
     def qr(matrix: Any) -> Any:
         """Householder's."""
         result = tuple(np.linalg.qr(_plain(matrix)))
-        counted((matrix,), result, QR_PASSES * matrix.size * matrix.shape[1])
+        counted((matrix,), result, QR_FLOPS * matrix.size * matrix.shape[1])
         return _counting(result)
 
     @staticmethod

@@ -23,7 +23,8 @@ def components(graph: DeviceGraph) -> NDArray[np.int64]:
 
     For a graph without isolated vertices. One component takes a few passes over the blocks: each
     spreads what is reached through all blocks in order and back, so that paths along the layers
-    need one pass however long they are.
+    need one pass however long they are. In a graph that is one matrix a pass is some products
+    with it, each of which goes on by one layer.
     """
     n = graph.n_vertices
     found = np.full(n, -1, dtype=np.int64)
