@@ -7,12 +7,14 @@ many blocks cost their number, not their size.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ncut.device.devices import astype, concat, dtype_name
+from ncut.device.weights import DeviceCSR
 
 if TYPE_CHECKING:
-    from ncut.device.graph import DeviceGraph
+    from ncut.device.graph import DeviceBlock, DeviceGraph
 
 BYTES_PER_BLOCK = 2**28
 """Of the matrix, for each block, at most: an H100 reads about as much while four are launched."""
@@ -47,10 +49,7 @@ class Packed:
         dtype = self._xp.float64 if graph.has_float64 else self._xp.float32
         matrix = self._xp.zeros((n_rows, n_columns), dtype=dtype)
         for block in graph.blocks:
-            for tile in graph.tiles(block, dtype):
-                sparse = hasattr(tile.forward, "indptr")
-                part = tile.forward.toarray() if sparse else tile.forward
-                some = slice(tile.start, tile.stop)
+            for some, part in _dense(graph, block, dtype):
                 for rows, columns, values in (
                     (self.rows(block.source, some), self.columns(block.target), part),
                     (self.rows(block.target), self.columns(block.source, some), part.T),
@@ -113,6 +112,15 @@ def _shape(graph: DeviceGraph) -> tuple[int, int]:
         return graph.n_vertices, graph.n_vertices
     n_rows, n_columns = graph.group_sizes
     return n_rows, n_columns
+
+
+def _dense(graph: DeviceGraph, block: DeviceBlock, dtype: Any) -> Iterator[tuple[slice, Any]]:
+    """A block's rows as dense arrays, some at a time."""
+    if isinstance(block.weights, DeviceCSR):  # without the transpose that products would need
+        yield slice(0, block.weights.shape[0]), block.weights.matrix(graph.device, dtype).toarray()
+        return
+    for tile in graph.tiles(block, dtype):
+        yield slice(tile.start, tile.stop), tile.forward
 
 
 def _within(first: int | None, size: int, some: slice | None) -> slice | None:
