@@ -6,14 +6,13 @@
 #include <limits>
 #include <vector>
 
+#include "kernels.hpp"
+#include "lanes.hpp"
 #include "parallel.hpp"
 #include "rng.hpp"
-#include "simd.hpp"
 
 namespace ncut {
 namespace {
-
-constexpr int kGroup = 6;  // centres handled together, so that a load of a point serves several
 
 // Points in tiles of kLanes: coordinate c of the points in tile t starts at
 // values[(t * d + c) * kLanes]. The last tile is filled up with copies of the last point.
@@ -33,72 +32,11 @@ struct Points {
   }
 };
 
-// Compares one tile with `kCount` centres, numbered from `first`. The score is half the squared
-// distance, less half the point's own square, which does not matter to the comparison.
-template <int kCount>
-NCUT_INLINE void compare(const float* tile, std::int64_t d, const float* centres,
-                         const float* half_squares, std::int32_t first, Floats& best,
-                         Ints& nearest) {
-  Floats scores[kCount];
-  for (int g = 0; g < kCount; ++g) scores[g] = all_lanes(half_squares[g]);
-  for (std::int64_t c = 0; c < d; ++c) {
-    const Floats x = load(tile + c * kLanes);
-    for (int g = 0; g < kCount; ++g) scores[g] -= centres[g * d + c] * x;
-  }
-  for (int g = 0; g < kCount; ++g) {
-    const Ints closer = scores[g] < best;
-    best = closer ? scores[g] : best;
-    nearest = closer ? Ints{} + (first + g) : nearest;
-  }
-}
-
-// The nearest of k centres for every point (padding included), the lower one in a tie.
-NCUT_CLONES
-void assign(const float* tiles, std::int64_t n_tiles, std::int64_t d, const float* centres,
-            const float* half_squares, std::int64_t k, std::int32_t* labels) {
-  for (std::int64_t t = 0; t < n_tiles; ++t) {
-    const float* tile = tiles + t * d * kLanes;
-    Floats best = all_lanes(std::numeric_limits<float>::infinity());
-    Ints nearest = {};
-    std::int64_t first = 0;
-    for (; first + kGroup <= k; first += kGroup) {
-      compare<kGroup>(tile, d, centres + first * d, half_squares + first,
-                      static_cast<std::int32_t>(first), best, nearest);
-    }
-    for (; first < k; ++first) {
-      compare<1>(tile, d, centres + first * d, half_squares + first,
-                 static_cast<std::int32_t>(first), best, nearest);
-    }
-    std::memcpy(labels + t * kLanes, &nearest, sizeof(nearest));
-  }
-}
-
-// nearest[i] = squared distance of point i to `centre` (d coordinates), or old[i] if that is
-// smaller; returns the sum. Equal points have distance exactly 0.
-NCUT_CLONES
-double nearer_distances(const float* tiles, std::int64_t n_tiles, std::int64_t d,
-                        const float* centre, const float* old, float* nearest) {
-  Floats total = {};
-  for (std::int64_t t = 0; t < n_tiles; ++t) {
-    Floats sum = {};
-    for (std::int64_t c = 0; c < d; ++c) {
-      const Floats difference = load(tiles + (t * d + c) * kLanes) - centre[c];
-      sum += difference * difference;
-    }
-    const Floats before = load(old + t * kLanes);
-    sum = sum < before ? sum : before;
-    store<float>(sum, nearest + t * kLanes);
-    total += sum;
-  }
-  double result = 0;
-  for (std::int64_t lane = 0; lane < kLanes; ++lane) result += static_cast<double>(total[lane]);
-  return result;
-}
-
 class Restart {
  public:
   Restart(const Points& points, const KMeansOptions& options, std::uint32_t number)
-      : points_(points),
+      : use_(kernels()),
+        points_(points),
         options_(options),
         k_(options.n_clusters),
         random_(options.seed, options.stream, number),
@@ -140,8 +78,8 @@ class Restart {
     std::vector<float> trial(nearest.size()), best_trial(nearest.size());
     std::vector<double> cumulative(n);
     const auto try_centre = [&](const float* centre, float* distances) {
-      return nearer_distances(points_.tiles.data(), points_.n_tiles, points_.d, centre,
-                              nearest.data(), distances);
+      return use_.nearer_distances(points_.tiles.data(), points_.n_tiles, points_.d, centre,
+                                   nearest.data(), distances);
     };
     set_centre(0, static_cast<std::int64_t>(random_.below64(n)));
     try_centre(centres_.data(), nearest.data());
@@ -175,8 +113,8 @@ class Restart {
       for (std::int64_t j = 0; j < d; ++j) square += centres_[c * d + j] * centres_[c * d + j];
       half_squares_[c] = square / 2;
     }
-    assign(points_.tiles.data(), points_.n_tiles, d, centres_.data(), half_squares_.data(), k_,
-           next_labels_.data());
+    use_.assign(points_.tiles.data(), points_.n_tiles, d, centres_.data(), half_squares_.data(), k_,
+                next_labels_.data());
     bool changed = false;
     for (std::int64_t t = 0; t < points_.n_tiles; ++t) {
       const std::int64_t start = t * kLanes, end = std::min(start + kLanes, points_.n);
@@ -255,6 +193,7 @@ class Restart {
     return sum;
   }
 
+  const Kernels& use_;
   const Points& points_;
   const KMeansOptions& options_;
   std::int64_t k_;

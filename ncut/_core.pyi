@@ -27,6 +27,7 @@ __all__: list[str] = [
     "eigenvalue_gradient",
     "fill_symmetric_dense",
     "fill_symmetric_sparse",
+    "instruction_sets",
     "kmeans",
     "multiply",
     "multiply_bfloat16",
@@ -40,6 +41,7 @@ __all__: list[str] = [
     "refine_half",
     "scan",
     "update_eigenvectors",
+    "use_instruction_set",
 ]
 
 @typing.overload
@@ -781,6 +783,11 @@ def fill_symmetric_sparse(
     indices: numpy.typing.NDArray[numpy.int64],
     data: numpy.typing.NDArray[numpy.float64],
 ) -> None: ...
+def instruction_sets() -> list[str]:
+    """
+    Instruction sets that kernels were built for and this machine has, the best first.
+    """
+
 def kmeans(
     points: numpy.typing.NDArray[numpy.float32],
     labels: numpy.typing.NDArray[numpy.int32],
@@ -1376,3 +1383,7 @@ def update_eigenvectors(
     residuals: numpy.typing.NDArray[numpy.float64],
     vectors: numpy.typing.NDArray[numpy.float64],
 ) -> tuple[int, bool, bool]: ...
+def use_instruction_set(name: str) -> None:
+    """
+    Run the kernels of another instruction set from now on.
+    """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.errors import InputError
 from ncut.types import Block
 
 try:
@@ -44,8 +46,28 @@ def _call(kernel: str, weights: Weights, *arguments: Any) -> None:
 
 
 def build() -> tuple[str, str]:
-    """The compiler of the core, and the instruction set of its kernels on this machine."""
+    """The compiler of the core, and the instruction set whose kernels run."""
     return _core.build()
+
+
+def instruction_sets() -> list[str]:
+    """Instruction sets that the core has kernels for and this machine can run, the best first."""
+    return _core.instruction_sets()
+
+
+def use_instruction_set(name: str) -> None:
+    """Run the kernels of another instruction set from now on, in all threads."""
+    try:
+        _core.use_instruction_set(name)
+    except ValueError as error:
+        names = ", ".join(instruction_sets())
+        raise InputError(
+            f"NCUT_ISA: must be one of {names} on this machine, got {name!r}"
+        ) from error
+
+
+if os.environ.get("NCUT_ISA"):
+    use_instruction_set(os.environ["NCUT_ISA"])
 
 
 class Scan(NamedTuple):
