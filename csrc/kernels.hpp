@@ -55,8 +55,9 @@ using Panels =
 struct Kernels {
   void (*assign)(const float* tiles, std::int64_t n_tiles, std::int64_t d, const float* centres,
                  const float* half_squares, std::int64_t k, std::int32_t* labels);
-  double (*nearer_distances)(const float* tiles, std::int64_t n_tiles, std::int64_t d,
-                             const float* centre, const float* old, float* nearest);
+  void (*nearer_distances)(const float* tiles, std::int64_t n_tiles, std::int64_t d,
+                           const float* candidates, int n_candidates, const float* old,
+                           float* nearest, double* totals);
   void (*philox)(std::uint32_t key0, std::uint32_t key1, std::uint32_t stream,
                  std::uint32_t substream, std::uint64_t counter, std::uint32_t* numbers);
   std::tuple<VectorKernels<float>, VectorKernels<double>> vectors;

@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "cut.hpp"
 #include "kernels.hpp"
 #include "lanes.hpp"
 #include "parallel.hpp"
@@ -71,37 +72,58 @@ class Restart {
   // Greedy k-means++: of a few candidates drawn with probability proportional to the squared
   // distance to the nearest centre so far, the one that lowers the sum of distances most.
   void choose_centres() {
-    const auto n = static_cast<std::size_t>(points_.n);
-    const int n_candidates = 2 + static_cast<int>(std::log(static_cast<double>(k_)));
+    const auto padded = static_cast<std::int64_t>(labels_.size());
+    const int n_candidates =
+        std::min(2 + static_cast<int>(std::log(static_cast<double>(k_))), kCandidates);
     std::vector<float> nearest(labels_.size(), 0.0F);  // the padding stays at distance 0
-    std::fill_n(nearest.begin(), n, std::numeric_limits<float>::infinity());
-    std::vector<float> trial(nearest.size()), best_trial(nearest.size());
-    std::vector<double> cumulative(n);
-    const auto try_centre = [&](const float* centre, float* distances) {
-      return use_.nearer_distances(points_.tiles.data(), points_.n_tiles, points_.d, centre,
-                                   nearest.data(), distances);
+    std::fill_n(nearest.begin(), points_.n, std::numeric_limits<float>::infinity());
+    std::vector<float> trials(labels_.size() * static_cast<std::size_t>(n_candidates));
+    std::vector<float> candidates(static_cast<std::size_t>(n_candidates * points_.d));
+    std::vector<double> cumulative(static_cast<std::size_t>(points_.n_tiles));
+    double totals[kCandidates];
+    const auto compare = [&](const float* from, int count) {
+      use_.nearer_distances(points_.tiles.data(), points_.n_tiles, points_.d, from, count,
+                            nearest.data(), trials.data(), totals);
     };
-    set_centre(0, static_cast<std::int64_t>(random_.below64(n)));
-    try_centre(centres_.data(), nearest.data());
+    set_centre(0,
+               static_cast<std::int64_t>(random_.below64(static_cast<std::uint64_t>(points_.n))));
+    compare(centres_.data(), 1);
+    std::copy_n(trials.begin(), padded, nearest.begin());
     for (std::int64_t cluster = 1; cluster < k_; ++cluster) {
-      double total = 0;
-      for (std::size_t i = 0; i < n; ++i) cumulative[i] = total += nearest[i];
-      double best_sum = std::numeric_limits<double>::infinity();
-      std::int64_t best_point = 0;
-      for (int candidate = 0; candidate < n_candidates; ++candidate) {
-        const auto at =
-            std::upper_bound(cumulative.begin(), cumulative.end(), random_.uniform() * total);
-        const std::int64_t point = std::min<std::int64_t>(at - cumulative.begin(), points_.n - 1);
-        const double sum = try_centre(row(point), trial.data());
-        if (sum < best_sum) {
-          best_sum = sum;
-          best_point = point;
-          best_trial.swap(trial);
-        }
+      add_up(nearest, cumulative);
+      for (int c = 0; c < n_candidates; ++c) {
+        const float* chosen = row(draw(nearest, cumulative));
+        std::copy_n(chosen, points_.d, candidates.begin() + c * points_.d);
       }
-      set_centre(cluster, best_point);
-      nearest.swap(best_trial);
+      compare(candidates.data(), n_candidates);
+      const auto best = std::min_element(totals, totals + n_candidates) - totals;
+      std::copy_n(candidates.begin() + best * points_.d, points_.d,
+                  centres_.begin() + cluster * points_.d);
+      std::copy_n(trials.begin() + best * padded, padded, nearest.begin());
     }
+  }
+
+  // Sums of the distances up to the end of each tile.
+  void add_up(const std::vector<float>& distances, std::vector<double>& cumulative) const {
+    double total = 0;
+    for (std::size_t t = 0; t < cumulative.size(); ++t) {
+      double own = 0;
+      for (std::size_t l = 0; l < kLanes; ++l) own += distances[t * kLanes + l];
+      cumulative[t] = total += own;
+    }
+  }
+
+  // A point with probability proportional to its distance.
+  std::int64_t draw(const std::vector<float>& distances, const std::vector<double>& cumulative) {
+    const double at = random_.uniform() * cumulative.back();
+    const auto tile = std::upper_bound(cumulative.begin(), cumulative.end() - 1, at);
+    double rest = at - (tile == cumulative.begin() ? 0.0 : *(tile - 1));
+    std::int64_t point = (tile - cumulative.begin()) * kLanes;
+    const std::int64_t last = std::min(point + kLanes, points_.n) - 1;
+    for (; point < last && rest >= distances[static_cast<std::size_t>(point)]; ++point) {
+      rest -= distances[static_cast<std::size_t>(point)];
+    }
+    return point;
   }
 
   // Gives every point to its nearest centre; keeps the sums and counts of the clusters up to
@@ -161,12 +183,12 @@ class Restart {
   double squared_distance(std::int64_t point) const {
     const float* x = row(point);
     const float* centre = centres_.data() + labels_[point] * points_.d;
-    double sum = 0;
-    for (std::int64_t j = 0; j < points_.d; ++j) {
+    double sums[4] = {};  // that do not wait for each other
+    in_turns<4>(points_.d, [&](std::int64_t j, std::int64_t turn) {
       const double difference = static_cast<double>(x[j]) - centre[j];
-      sum += difference * difference;
-    }
-    return sum;
+      sums[turn] += difference * difference;
+    });
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
   // Moves the point that lies farthest from its centre into an empty cluster.

@@ -71,31 +71,63 @@ void assign(const float* tiles, std::int64_t n_tiles, std::int64_t d, const floa
   }
 }
 
-// nearest[i] = squared distance of point i to `centre` (d coordinates), or old[i] if that is
-// smaller; returns the sum. Equal points have distance exactly 0.
-double nearer_distances(const float* tiles, std::int64_t n_tiles, std::int64_t d,
-                        const float* centre, const float* old, float* nearest) {
-  float total[kLanes] = {};
-  for (std::int64_t t = 0; t < n_tiles; ++t) {
-    Floats sums[kParts<float>] = {};
+// Squared distances of a tile's points to kCount candidates, or old ones that are smaller; adds
+// them to the candidates' lanes of `totals`.
+template <int kCount>
+NCUT_INLINE void nearer_tile(const float* tile, std::int64_t d, const float* candidates,
+                             const float* old, std::int64_t stride, float* nearest, float* totals) {
+  for (int part = 0; part < kParts<float>; part += kPoints) {
+    const std::int64_t at = part * kWidth<float>;
+    Floats sums[kCount][kPoints] = {};
     for (std::int64_t c = 0; c < d; ++c) {
-      for (int p = 0; p < kParts<float>; ++p) {
-        const Floats difference =
-            load(tiles + (t * d + c) * kLanes + p * kWidth<float>) - centre[c];
-        sums[p] += difference * difference;
+      for (int p = 0; p < kPoints; ++p) {
+        const Floats x = load(tile + c * kLanes + at + p * kWidth<float>);
+        for (int g = 0; g < kCount; ++g) {
+          const Floats difference = x - candidates[g * d + c];
+          sums[g][p] += difference * difference;
+        }
       }
     }
-    for (int p = 0; p < kParts<float>; ++p) {
-      const std::int64_t at = t * kLanes + p * kWidth<float>;
-      const Floats before = load(old + at);
-      const Floats least = sums[p] < before ? sums[p] : before;
-      store<float>(least, nearest + at);
-      store<float>(load(total + p * kWidth<float>) + least, total + p * kWidth<float>);
+    for (int p = 0; p < kPoints; ++p) {
+      const std::int64_t own = at + p * kWidth<float>;
+      const Floats before = load(old + own);
+      for (int g = 0; g < kCount; ++g) {
+        const Floats least = sums[g][p] < before ? sums[g][p] : before;
+        store<float>(least, nearest + g * stride + own);
+        float* total = totals + g * kLanes + own;
+        store<float>(load(total) + least, total);
+      }
     }
   }
-  double result = 0;
-  for (const float lane : total) result += static_cast<double>(lane);
-  return result;
+}
+
+// For each of at most kCandidates candidates (d coordinates each) and every point the squared
+// distance, or old[i] if that is smaller, in rows of n_tiles * kLanes of `nearest`; and its sum
+// over the points in `totals`. Equal points have distance exactly 0.
+void nearer_distances(const float* tiles, std::int64_t n_tiles, std::int64_t d,
+                      const float* candidates, int n_candidates, const float* old, float* nearest,
+                      double* totals) {
+  float lanes[kCandidates * kLanes] = {};
+  const std::int64_t stride = n_tiles * kLanes;
+  for (std::int64_t t = 0; t < n_tiles; ++t) {
+    const float *tile = tiles + t * d * kLanes, *before = old + t * kLanes;
+    float* to = nearest + t * kLanes;
+    int g = 0;
+    for (; g + 4 <= n_candidates; g += 4) {
+      nearer_tile<4>(tile, d, candidates + g * d, before, stride, to + g * stride,
+                     lanes + g * kLanes);
+    }
+    for (; g < n_candidates; ++g) {
+      nearer_tile<1>(tile, d, candidates + g * d, before, stride, to + g * stride,
+                     lanes + g * kLanes);
+    }
+  }
+  for (int g = 0; g < n_candidates; ++g) {
+    totals[g] = 0;
+    for (std::int64_t l = 0; l < kLanes; ++l) {
+      totals[g] += static_cast<double>(lanes[g * kLanes + l]);
+    }
+  }
 }
 
 }  // namespace
