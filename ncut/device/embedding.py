@@ -7,45 +7,70 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.device import solve
 from ncut.device.components import components
 from ncut.device.devices import concat
 from ncut.device.graph import DeviceGraph
 from ncut.device.operator import DeviceOperator
-from ncut.device.solve import (
-    SOLVERS,
-    check_device_solver,
-    choose_solver,
-    krylov,
-    rayleigh_ritz,
-)
 from ncut.device.weights import DeviceCSR, HostBlock, select, widened
 from ncut.randomness import Purpose, numpy_generator
-from ncut.spectral.embedding import Embedding, check_solver
+from ncut.spectral.embedding import Embedding, check_solver, first_converged
 from ncut.spectral.faint import faint_vertices, settle_vertices
-from ncut.spectral.solvers import TOLERANCE
+from ncut.spectral.krylov import basis_size
+from ncut.spectral.solvers import LAST_DENSE
 
 
 def embed_on_device(
     operator: DeviceOperator, k: int, *, solver: str, seed: int, graph_number: int
 ) -> Embedding:
     """As `ncut.spectral.embedding.embed`, with the points on the device."""
-    check_device_solver(check_solver(solver))
-    device, xp = operator.device, operator.device.xp
+    solve.check_device_solver(check_solver(solver))
     known = component_vectors(operator, k)
-    vectors = known
     n_known = known.shape[1]
     n_wanted = k - n_known
-    used = "components"
+    if not n_wanted:
+        return _embedding(operator, known, "components", 0.0)
+    first = solve.choose_solver(operator, n_known, n_wanted) if solver == "auto" else solver
+    tries = [first, *(["krylov-float64"] if first == "krylov" else [])]
+    if solver == "auto":
+        tries += solve.last_resorts(operator, n_known, n_wanted, first)
     rng = numpy_generator(seed, Purpose.START_VECTORS, graph_number)
-    if n_wanted:
-        used = choose_solver(operator, n_known, n_wanted) if solver == "auto" else solver
-        _, found = SOLVERS[used](operator, known, n_wanted, rng)
-        vectors = concat([known, found], xp, axis=1)
-    values, vectors, residuals = rayleigh_ritz(operator, vectors)
-    if used == "krylov" and residuals.diagonal().max() > TOLERANCE**2:
-        used = "krylov-float64"
-        _, found = krylov(operator, known, n_wanted, rng, np.float64)
-        values, vectors, residuals = rayleigh_ritz(operator, concat([known, found], xp, axis=1))
+
+    def attempt(name: str) -> Embedding:
+        found, following = solve.ALL[name](operator, known, n_wanted, rng)
+        vectors = concat([known, found], operator.device.xp, axis=1)
+        return _embedding(operator, vectors, name, 1.0 - following)
+
+    return first_converged(tries, attempt)
+
+
+def look_again_on_device(
+    operator: DeviceOperator, embedding: Embedding, look: int, *, seed: int, graph_number: int
+) -> Embedding:
+    """As `ncut.spectral.embedding.look_again`."""
+    xp, n, k = operator.device.xp, operator.n_vertices, embedding.eigenvalues.size
+    vectors, _ = xp.linalg.qr(embedding.points * operator.root_degrees[:, None])
+    rng = numpy_generator(seed, Purpose.START_VECTORS, graph_number, look)
+    if n <= LAST_DENSE or k + basis_size(k) > n:
+        nothing = vectors[:, :0]
+        both, following = solve.dense(operator, nothing, k, rng)
+        found = _embedding(operator, both, "dense", 1.0 - following)
+    else:
+        more, following = solve.krylov(operator, vectors, k, rng, np.float64, whole=True)
+        both = concat([vectors, more], xp, axis=1)
+        found = _embedding(operator, both, "krylov-float64", 1.0 - following, k)
+    return embedding.completed(found)
+
+
+def _embedding(
+    operator: DeviceOperator, vectors: Any, solver: str, following: float, k: int | None = None
+) -> Embedding:
+    """The embedding in the best k vectors of the span of those given (all of them by default)."""
+    device = operator.device
+    values, vectors, residuals = solve.rayleigh_ritz(operator, vectors)
+    if k is not None:
+        following = min(following, float(1.0 - values[k]))
+        values, vectors, residuals = values[:k], vectors[:, :k], residuals[:k, :k]
     eigenvalues = np.maximum(1.0 - values, 0.0)
     points = vectors / operator.root_degrees[:, None]
     faint = faint_vertices(operator.graph.host_degrees)
@@ -58,7 +83,7 @@ def embed_on_device(
             eigenvalues,
         )
         points = device.asarray(settled)
-    return Embedding(points, eigenvalues, used, residuals)
+    return Embedding(points, eigenvalues, solver, residuals, following)
 
 
 def component_vectors(operator: DeviceOperator, k: int) -> Any:

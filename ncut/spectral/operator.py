@@ -110,6 +110,16 @@ class NormalizedAdjacency:
         )
         return placed[self.place]
 
+    def sparse_only(self) -> sparse.csr_array | None:
+        """A in the operator's numbering, where all blocks are sparse."""
+        if self._dense:
+            return None
+        from scipy import sparse
+
+        indptr, indices, data = self._sparse
+        shape = (self.n_vertices, self.n_vertices)
+        return sparse.csr_array((data, indices, indptr), shape=shape)
+
     def matrix(self) -> sparse.csr_array:
         """M in float64, in the graph's own numbering."""
         from scipy import sparse
