@@ -15,7 +15,7 @@ from ncut.device.operator import DeviceOperator
 from ncut.device.weights import DeviceCSR, HostBlock, select, widened
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral.embedding import Embedding, check_solver, first_converged
-from ncut.spectral.faint import faint_vertices, settle_vertices
+from ncut.spectral.faint import SHARE, Part, settle_vertices
 from ncut.spectral.krylov import basis_size
 from ncut.spectral.solvers import LAST_DENSE
 
@@ -73,11 +73,10 @@ def _embedding(
         values, vectors, residuals = values[:k], vectors[:, :k], residuals[:k, :k]
     eigenvalues = np.maximum(1.0 - values, 0.0)
     points = vectors / operator.root_degrees[:, None]
-    faint = faint_vertices(operator.graph.host_degrees)
-    if faint.size:
+    degrees = operator.graph.host_degrees
+    if (degrees < SHARE * degrees.mean()).any():
         settled = settle_vertices(
-            faint,
-            operator.graph.host_degrees,
+            degrees,
             lambda chosen, others: _rows(operator.graph, chosen, others),
             device.to_host(points),
             eigenvalues,
@@ -91,7 +90,7 @@ def component_vectors(operator: DeviceOperator, k: int) -> Any:
 
     As on the CPU: D^1/2 times a component's indicator, the largest volumes first.
     """
-    degrees = operator.graph.host_degrees
+    degrees = operator.degrees
     component = components(operator.graph)
     volumes = np.bincount(component, weights=degrees)
     largest = np.argsort(-volumes, kind="stable")[:k]
@@ -104,11 +103,11 @@ def component_vectors(operator: DeviceOperator, k: int) -> Any:
 
 def _rows(
     graph: DeviceGraph, chosen: NDArray[np.intp], points: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(A points) for the chosen vertices, and their own part of A."""
+) -> tuple[NDArray[np.float64], list[Part]]:
+    """(A points) for the chosen vertices, and A between them."""
     device = graph.device
     pulls = device.to_host(graph.product(device.asarray(points)))[chosen]
-    own = np.zeros((chosen.size, chosen.size))
+    own: list[Part] = []
     places = [
         np.flatnonzero((chosen >= layer.start) & (chosen < layer.start + layer.size))
         for layer in graph.layers
@@ -119,21 +118,22 @@ def _rows(
             continue
         in_source = chosen[rows] - graph.layers[block.source].start
         in_target = chosen[columns] - graph.layers[block.target].start
-        part = _dense(graph, block.weights, in_source, in_target)
-        own[np.ix_(rows, columns)] += part
-        own[np.ix_(columns, rows)] += part.T
+        part = _on_host(graph, block.weights, in_source, in_target)
+        own += [(rows, columns, part), (columns, rows, part.T)]
     return pulls, own
 
 
-def _dense(
+def _on_host(
     graph: DeviceGraph, weights: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Some rows and columns of a block as a host array."""
+) -> Any:
+    """Some rows and columns of a block, in float64, dense or sparse as they are."""
+    from scipy import sparse
+
     device = graph.device
     some = select(device, weights, (rows, device.asarray(rows)), (columns, device.asarray(columns)))
     if isinstance(some, HostBlock):
-        some = some.weights
-        return np.asarray(some if isinstance(some, np.ndarray) else some.toarray(), np.float64)
+        return some.weights.astype(np.float64)
     if isinstance(some, DeviceCSR):
-        return device.to_host(some.matrix(device, np.float64).toarray())
+        parts = (device.to_host(part) for part in (some.data, some.indices, some.indptr))
+        return sparse.csr_array(tuple(parts), shape=some.shape).astype(np.float64)
     return device.to_host(widened(device, some, device.xp.float64))

@@ -29,8 +29,8 @@ class Embedding:
     ----------
     points : array of float64, shape (n, k)
         NumPy's, or a device's where the graph is on one. Row i is vertex i: the entries of the
-        eigenvectors D^-1/2 u of L_norm, for orthonormal eigenvectors u of L_sym, in the order of
-        their eigenvalues.
+        eigenvectors D^-1/2 u of L_norm, for orthonormal eigenvectors u of L_sym and D in the
+        operator's unit, in the order of their eigenvalues.
     eigenvalues : ndarray of float64, shape (k,), ascending
     solver : str
     residuals : ndarray of float64, shape (k, k)
@@ -238,7 +238,7 @@ def component_vectors(
     """
     component = np.empty(graph.n_vertices, dtype=np.int64)
     component[operator.place] = kernels.components(graph.n_vertices, graph.placed_blocks())
-    volumes = np.bincount(component, weights=operator.root_degrees**2)
+    volumes = np.bincount(component, weights=operator.degrees)
     largest = np.argsort(-volumes, kind="stable")[:k]
     vectors = np.zeros((operator.n_vertices, largest.size))
     for column, number in enumerate(largest):

@@ -134,15 +134,15 @@ def smallest_by_factorization(
     vectors: Vectors = inverse.solve(found.vectors[:, :k])
     for _ in range(2):
         vectors -= known @ (known.T @ vectors)
-    vectors /= np.linalg.norm(vectors, axis=0)
-    return vectors, float(eigenvalues[k])
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=0)), float(eigenvalues[k])
 
 
 def _tolerance(values: Vectors) -> Vectors:
     """Residual norms of the inverse's Ritz values: rho means at most 2 rho / theta for L."""
     eigenvalues = np.maximum(1.0 / np.maximum(values, 0.1), SHIFT)
     accuracy = np.minimum(ACCURACY, LARGEST_GOAL / (2.0 * eigenvalues))
-    return np.maximum(accuracy * values, ROUNDING * values[0])
+    norms: Vectors = np.maximum(accuracy * values, ROUNDING * values[0])
+    return norms
 
 
 def _separation(eigenvalues: Vectors) -> tuple[int, float]:
