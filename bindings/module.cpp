@@ -33,5 +33,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   ncut::bindings::register_product(m);
   ncut::bindings::register_shuffle(m);
   ncut::bindings::register_kmeans(m);
+  ncut::bindings::register_measure(m);
   ncut::bindings::register_subspace(m);
 }

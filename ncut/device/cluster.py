@@ -13,6 +13,7 @@ from ncut.device.graph import DeviceGraph
 from ncut.device.measures import inner_shares
 from ncut.device.operator import DeviceOperator
 from ncut.graphs import NeuronGraph
+from ncut.graphs.colouring import two_colours
 from ncut.randomness import Purpose, stream
 from ncut.spectral import clustering
 from ncut.spectral.clustering import MAX_LOOKS, MAX_PASSES
@@ -154,7 +155,9 @@ def _cluster_embedded(
         )
     on_host = device.to_host(labels).astype(np.int32, copy=False)
     measures = measures_of(
-        graph.host, graph.host_degrees, on_host, volume, cut, inner_shares(graph, labels, k)
+        two_colours(graph.host),
+        [layer.size for layer in graph.host.layers],
+        *(graph.host_degrees, on_host, volume, cut, inner_shares(graph, labels, k)),
     )
     repeated = [
         partitioned(stream(Purpose.KMEANS_REPEATS, number))[int(refine)]

@@ -125,14 +125,20 @@ def shuffle_connected(graph: NeuronGraph, null: str, seed: int, number: int) -> 
     if null == "tied":
         shuffled = _copies_alike(graph, seed, key)
     else:
-        # What one layer's weights make of several blocks is shuffled once, as the layer is.
-        copied = originals(graph, within_layer=True)
         shuffled = [
-            settled(shuffled_block(block, null, seed, key, 2 * original), graph.scratch)
-            for block, original in zip(graph.blocks, copied, strict=True)
+            settled(shuffled_block(block, null, seed, key, substream), graph.scratch)
+            for block, substream in zip(graph.blocks, substreams(graph), strict=True)
         ]
     blocks = zip(graph.blocks, shuffled, strict=True)
     return replace(graph, blocks=tuple(replace(block, weights=w) for block, w in blocks))
+
+
+def substreams(graph: NeuronGraph) -> list[int]:
+    """The first of the two substreams of random numbers of each block.
+
+    What one layer's weights make of several blocks is shuffled alike, as the layer is.
+    """
+    return [2 * original for original in originals(graph, within_layer=True)]
 
 
 class _BlockRandom:
