@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ncut.errors import InputError
 from ncut.graphs.build import build_graph
 from ncut.graphs.neuron_graph import NeuronGraph
+from ncut.graphs.scale import in_range
 from ncut.graphs.validate import canonical_csr, check_adjacency
 from ncut.types import Block, Layer, LeftOut
 
@@ -71,9 +72,11 @@ def from_adjacency(
     del matrix
     if layers is not None:
         return build_graph(layers, _between(layers, upper), left_out=left_out, name=name)
+    blocks, exponent = in_range([Block(0, 0, upper, "adjacency")], None)
     return NeuronGraph(
         layers=(Layer("vertices", 0, upper.shape[0]),),
-        blocks=(Block(0, 0, upper, "adjacency"),),
+        blocks=blocks,
+        exponent=exponent,
         left_out=tuple(left_out),
         name=name,
     )
