@@ -6,6 +6,8 @@ import os
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
+
 from ncut.errors import InputError
 
 
@@ -15,9 +17,9 @@ def n_threads(threads: int | None) -> int:
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
         raise InputError(f"threads: must be a whole number of at least 1, got {threads!r}")
-    return threads
+    return int(threads)
 
 
 def single_threaded_blas() -> AbstractContextManager[Any]:

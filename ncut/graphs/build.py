@@ -149,6 +149,8 @@ def _as_edge_weights(values: Any, what: str, *, turned: bool = False) -> Weights
         matrix: Weights = values.T.tocsr() if turned else values.tocsr()
         wide = matrix.dtype in WIDE
         return matrix if wide else matrix.astype(np.float32)
+    if isinstance(values, np.ma.MaskedArray):  # masked: no edge
+        values = values.filled(0)
     array: NDArray[Any] = np.asarray(values)
     if array.ndim != 2:
         raise InputError(f"{what}: weights must be a matrix, got shape {array.shape}")
