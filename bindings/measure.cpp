@@ -2,7 +2,7 @@
 
 #include <pybind11/stl.h>
 
-#include <memory>
+#include <regex>
 #include <string>
 #include <tuple>
 
@@ -15,8 +15,11 @@ namespace {
 // A LAPACK function that SciPy exports, by the capsule in scipy.linalg.cython_lapack.__pyx_capi__.
 SymmetricSolver solver_from(const py::object& capsule) {
   const auto checked = py::cast<py::capsule>(capsule);
-  const char* name = checked.name();
-  if (name == nullptr || std::string(name).rfind("void (char *, char *, int *", 0) != 0) {
+  // Cython names a capsule by the function's type, in which its own name for double is longer.
+  static const std::regex signature(
+      R"(void \(char \*, char \*, int \*, (\w*_d|double) \*, int \*, (\w*_d|double) \*, )"
+      R"((\w*_d|double) \*, int \*, int \*, int \*, int \*\))");
+  if (checked.name() == nullptr || !std::regex_match(checked.name(), signature)) {
     throw std::invalid_argument("dsyevd: not SciPy's capsule of LAPACK's dsyevd");
   }
   return reinterpret_cast<SymmetricSolver>(checked.get_pointer<void>());

@@ -145,6 +145,7 @@ def measure_network(prepared: Prepared, threads: int) -> Report:
     labels[prepared.kept] = found.labels
     found = replace(found, labels=labels)
     nothing = np.empty(0)
+    degrees, unit_notes = _degrees_in_own_unit(measured)
     return Report(
         model=graph.name,
         k=found.k,
@@ -163,19 +164,33 @@ def measure_network(prepared: Prepared, threads: int) -> Report:
         solver=found.solver,
         residual=found.residual,
         layers=measured.layers,
-        degrees=measured.degrees,
+        degrees=degrees,
         n_edges=measured.n_edges,
         left_out=measured.left_out,
         warnings=(
             *normalization_notes(graph, settings.normalize),
             *null_notes(prepared.connected, settings.null),
             *clustering_warnings(measured, found),
+            *unit_notes,
         ),
         version=version("ncut"),
         sums=measured.sums,
         device=device,
         graph=measured,
     )
+
+
+def _degrees_in_own_unit(graph: NeuronGraph) -> tuple[NDArray[np.float64], list[str]]:
+    """The degrees in the unit of the model's weights; in the graph's where that cannot be."""
+    with np.errstate(over="ignore"):
+        degrees = np.ldexp(graph.degrees, graph.exponent)
+        total = degrees.sum()
+    if np.isfinite(total) and np.count_nonzero(degrees) == np.count_nonzero(graph.degrees):
+        return degrees, []
+    return graph.degrees, [
+        f"sums of the weights exceed the range of numbers: degrees are given in units of "
+        f"2^{graph.exponent}"
+    ]
 
 
 def measure_shuffle(prepared: Prepared, number: int, threads: int) -> ShuffledNetwork:

@@ -266,7 +266,13 @@ def _with_roles(
         landed[edges.operation] = landed.get(edges.operation, 0) + edges.whole
     order = sorted(layout.edges, key=lambda e: (min(e.source, e.target), max(e.source, e.target)))
     blocks = [
-        _with_tie(block, edges, ties, landed[edges.operation] > 1, norm, initial)
+        _with_tie(
+            block,
+            edges,
+            ties,
+            landed[edges.operation] > 1,
+            _initial(edges, norm, graph.exponent) if initial else None,
+        )
         for block, edges in zip(graph.blocks, order, strict=True)
     ]
     # The other copy may be outside of the graph: a tie takes two.
@@ -280,8 +286,7 @@ def _with_tie(
     edges: Edges,
     ties: Mapping[Operation, tuple[str, bool] | None],
     lands_often: bool,
-    norm: str,
-    initial: bool,
+    initial: Initial | None,
 ) -> Block:
     tie = ties[edges.operation] if edges.whole else None
     if tie is None and edges.whole and lands_often:
@@ -289,12 +294,11 @@ def _with_tie(
     name, transposed = tie or ("", False)
     if edges.whole and edges.source > edges.target and name:
         transposed = not transposed
-    sample = _initial(edges, norm) if initial else None
-    return replace(block, tie=name, tie_transposed=transposed, initial=sample)
+    return replace(block, tie=name, tie_transposed=transposed, initial=initial)
 
 
-def _initial(edges: Edges, norm: str) -> Initial | None:
-    """A sample of the edge weights that a layer has as it is initialized.
+def _initial(edges: Edges, norm: str, exponent: int) -> Initial | None:
+    """A sample of the edge weights that a layer has as it is initialized, in units of 2^exponent.
 
     A batch norm has no say in it: as it starts, its scale is 1, to within its eps.
     """
@@ -310,6 +314,8 @@ def _initial(edges: Edges, norm: str) -> Initial | None:
     step = max(-(-values.size // MAX_SAMPLE), 1)
     # Initial weights are independent of each other, so any of them are a random sample.
     sample = values[::step]
+    if exponent:
+        sample = np.ldexp(sample.astype(np.float64), -exponent)
     dtype = np.float64 if sample.dtype == np.float64 else np.float32
     return Initial(np.ascontiguousarray(sample, dtype=dtype), everywhere)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ncut.errors import ModelError
 from ncut.graphs.neuron_graph import NeuronGraph
+from ncut.graphs.scale import brought_into_range
 from ncut.graphs.validate import WEIGHT_TYPES, bfloat16, canonical_csr, check_block
 from ncut.types import Block, Layer, LeftOut, Parameter
 
@@ -27,6 +28,7 @@ def save_graph(graph: NeuronGraph, path: str | Path) -> None:
         "name": graph.name,
         "sums": graph.sums,
         "layers": [[layer.name, layer.size] for layer in graph.layers],
+        "exponent": graph.exponent,
         "rescalable": [layer.rescalable for layer in graph.layers],
         "read_by": [layer.read_by for layer in graph.layers],
         "blocks": [[block.source, block.target, block.name] for block in graph.blocks],
@@ -119,16 +121,22 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
             weights = canonical_csr(matrix)
         _check_saved_block(weights, layers[source], layers[target], name)
         blocks.append(Block(source, target, weights, name, str(tie), bool(transposed)))
+    exponent = header.get("exponent", 0)
+    if not isinstance(exponent, int) or isinstance(exponent, bool):
+        raise ModelError(f"saved graph: has the exponent {exponent!r}")
     if not blocks:
         raise ModelError("saved graph: has no blocks of weights")
-    return NeuronGraph(
-        layers=tuple(layers),
-        blocks=tuple(blocks),
-        left_out=tuple(LeftOut(n, tuple(s), r) for n, s, r in header["left_out"]),
-        name=header["name"],
-        sums=str(header.get("sums", "")),
-        parameters=tuple(
-            Parameter(str(n), tuple(s), bool(placed), str(role))
-            for n, s, placed, role in header.get("parameters", [])
-        ),
+    return brought_into_range(
+        NeuronGraph(
+            layers=tuple(layers),
+            blocks=tuple(blocks),
+            left_out=tuple(LeftOut(n, tuple(s), r) for n, s, r in header["left_out"]),
+            name=header["name"],
+            sums=str(header.get("sums", "")),
+            exponent=exponent,
+            parameters=tuple(
+                Parameter(str(n), tuple(s), bool(placed), str(role))
+                for n, s, placed, role in header.get("parameters", [])
+            ),
+        )
     )

@@ -162,9 +162,10 @@ class CompiledShuffles:
 def _is_plain(block: Block) -> bool:
     """Whether a block's weights are of the types that the compiled path has."""
     weights: Any = block.weights
-    if isinstance(weights, np.ndarray):
-        return weights.dtype == np.float32
-    return weights.dtype == np.float32 and weights.indices.dtype == np.int32
+    plain = weights.dtype == np.float32
+    if not isinstance(weights, np.ndarray):
+        plain = plain and weights.indices.dtype == np.int32
+    return bool(plain)
 
 
 @cache

@@ -13,7 +13,11 @@ from ncut import kernels
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
 from ncut.graphs.colouring import two_colours
+from ncut.graphs.scale import in_range
 from ncut.spectral.cut import as_graph, check_labels, ncut_of
+
+SMALLEST_SQUARES = 1e-280
+"""A sum of squared weights below this is taken again in another unit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,4 +126,7 @@ def _inner_share(graph: NeuronGraph, number: int, labels: NDArray[np.int32]) -> 
     block = graph.blocks[number]
     rows, cols = labels[graph.layers[block.source].slice], labels[graph.layers[block.target].slice]
     squares = kernels.inner_squares(block, rows, cols)
+    if squares.total < SMALLEST_SQUARES:  # some squares may have been rounded to nothing
+        (block,), _ = in_range([block], None)
+        squares = kernels.inner_squares(block, rows, cols)
     return squares.inside / squares.total if squares.total else 0.0

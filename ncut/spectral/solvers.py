@@ -12,6 +12,7 @@ the operator's numbering.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -36,6 +37,9 @@ MAX_PRODUCTS = 300
 
 LAST_DENSE = 4000
 """Rows of a matrix up to which LAPACK may solve what other solvers did not."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""For what changes the process's filters of warnings: two calls would mix up their restoring."""
 
 ZERO_SINGULAR_VALUE = 1e-7
 """Below this, what is left of C v says nothing about a left singular vector."""
@@ -233,7 +237,7 @@ def lobpcg(
             f"solver: lobpcg needs a larger graph to find {k} eigenvectors; use 'auto' or 'dense'"
         )
     block = rng.standard_normal((M.shape[0], width))
-    with warnings.catch_warnings():
+    with ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the residual is checked by the caller
         found: Any = scipy_lobpcg(M, block, Y=locked, tol=1e-6, maxiter=500, largest=True)
     values, vectors = found[:2]
