@@ -60,6 +60,9 @@ struct Kernels {
                            float* nearest, double* totals);
   void (*philox)(std::uint32_t key0, std::uint32_t key1, std::uint32_t stream,
                  std::uint32_t substream, std::uint64_t counter, std::uint32_t* numbers);
+  // The processor's own limits; see csrc/vector/ceiling.hpp.
+  double (*multiply_adds)(std::int64_t rounds);
+  float (*read_all)(const float* values, std::int64_t n);
   std::tuple<VectorKernels<float>, VectorKernels<double>> vectors;
   Panels panels;
 };

@@ -2,6 +2,7 @@
 #include "kernels.hpp"
 
 #include "basis.hpp"
+#include "ceiling.hpp"
 #include "nearest.hpp"
 #include "panel.hpp"
 #include "philox.hpp"
@@ -30,6 +31,8 @@ extern const Kernels table;
 constexpr Kernels table{assign,
                         nearer_distances,
                         philox,
+                        multiply_adds,
+                        read_all,
                         {vector_table<float>(), vector_table<double>()},
                         panels_of(static_cast<const Panels*>(nullptr))};
 

@@ -411,8 +411,8 @@ def test_a_source_refuses_indices_out_of_range(changed: dict[str, Any]) -> None:
         ({"k": 1}, "k, n_init"),
         ({"n_init": 0}, "k, n_init"),
         ({"kmeans_streams": []}, "kmeans_streams"),
-        ({"dsyevd": None}, "cast"),
-        ({"dsyevd": "dsyevd"}, "cast"),
+        ({"dsyevd": None}, "capsule"),
+        ({"dsyevd": "dsyevd"}, "capsule"),
         ({"start": np.ones((3, 16))}, "incompatible"),
     ],
 )
