@@ -106,8 +106,8 @@ def demo(
 ) -> None:
     """Analyze two small networks that come with ncut, before and after pruning."""
     from ncut import networks
+    from ncut.files import check_output, write_text
     from ncut.report.console import print_comparison
-    from ncut.report.files import check_output, write_text
     from ncut.report.html import check_available, html_page
 
     check_output(out)
@@ -159,7 +159,7 @@ def info(
         )
         print_graph(graph)
     if dot:
-        from ncut.report.files import check_output, write_text
+        from ncut.files import check_output, write_text
 
         check_output(dot, model)
         write_text(dot, graph.to_dot())
@@ -440,7 +440,7 @@ def _deliver(report: Report, json: Path | None, plot: Path | None) -> None:
 
 def _check_outputs(model: Path, json: Path | None, html: Path | None, plot: Path | None) -> None:
     """Raise before the long work what would go wrong after it."""
-    from ncut.report.files import check_output
+    from ncut.files import check_output
     from ncut.report.html import check_available
     from ncut.report.plots import check_format
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError, import_extra
 from ncut.extract import read_graph
+from ncut.files import reason
 from ncut.paper.measure import graph_options
 from ncut.paper.network_figure import draw_network
 from ncut.paper.point_labels import Label, place_labels, touching
@@ -20,7 +21,6 @@ from ncut.paper.records import INITIAL, UNPRUNED, Record
 from ncut.paper.results import RowResult, TableResult
 from ncut.paper.tables import TrainedRow
 from ncut.paper.training import network_of
-from ncut.report.files import reason
 from ncut.report.plots import CLUSTER_COLORS, FAINT, MUTED, check_format, cluster_colors
 
 if TYPE_CHECKING:

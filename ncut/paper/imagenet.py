@@ -9,11 +9,11 @@ from typing import Any
 
 import ncut.analysis
 from ncut.errors import InputError
+from ncut.files import write_file
 from ncut.paper.records import Analysis, load_report
 from ncut.paper.results import RowResult, TableResult, run_from
 from ncut.paper.tables import IMAGENET, Published, Row, published
 from ncut.report import Report
-from ncut.report.files import write_whole
 
 ARCHITECTURES = {
     "VGG-16": "vgg16",
@@ -86,7 +86,7 @@ def _report(row: Published, path: Path, analysis: Analysis, out: Path) -> Report
         name=f"{row.network} ({path.name})",
         **_options(row.network, path),
     )
-    write_whole(kept, report.to_json)
+    write_file(kept, report.to_json)
     return report
 
 

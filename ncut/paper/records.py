@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ncut.errors import InputError
+from ncut.files import write_file
 from ncut.paper.recipes import Recipe
 from ncut.report import Report
-from ncut.report.files import write_whole
 
 INITIAL, UNPRUNED, PRUNED = PHASES = ("initial", "unpruned", "pruned")
 
@@ -37,7 +37,7 @@ class Analysis:
 
 def write_json(path: Path, content: object) -> None:
     text = json.dumps(content, indent=1) + "\n"
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_file(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Record:
 
     def save(self, phase: str, model: nn.Module, metrics: dict[str, Any]) -> None:
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
-        write_whole(self._weights(phase), lambda part: save_file(state, part))
+        write_file(self._weights(phase), lambda part: save_file(state, part))
         content = {"recipe": self.recipe.settings(), "seed": self.seed, "phase": phase, **metrics}
         write_json(self._metrics(phase), content)
 
@@ -91,7 +91,7 @@ class Record:
         return self._report(phase, analysis).is_file()
 
     def save_report(self, phase: str, analysis: Analysis, report: Report) -> None:
-        write_whole(self._report(phase, analysis), report.to_json)
+        write_file(self._report(phase, analysis), report.to_json)
 
     def report(self, phase: str, analysis: Analysis) -> Report:
         return load_report(self._report(phase, analysis))
@@ -126,7 +126,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_whole(path, lambda part: save_file(whole, part, metadata))
+    write_file(path, lambda part: save_file(whole, part, metadata))
 
 
 def _read_json(path: Path) -> Any:

@@ -11,13 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from ncut.errors import import_extra
+from ncut.files import write_file
 from ncut.paper.datasets import Data, load
 from ncut.paper.measure import measured
 from ncut.paper.recipes import Recipe
 from ncut.paper.records import PRUNED, UNPRUNED, Analysis, Record
 from ncut.paper.tables import TrainedRow
 from ncut.paper.training import network_of, train
-from ncut.report.files import write_whole
 
 Measure = tuple[str, Analysis]
 
@@ -162,7 +162,7 @@ def do(job: Job, data: Path) -> None:
     recipe = record.recipe
 
     def on_epoch(phase: str, epoch: int) -> None:
-        write_whole(
+        write_file(
             _progress_file(record),
             lambda part: part.write_text(f"{phase} {epoch}", encoding="utf-8"),
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ncut.errors import InputError
+from ncut.files import write_file
 from ncut.paper import running
 from ncut.paper.imagenet import measure_files
 from ncut.paper.records import Record
@@ -19,7 +20,6 @@ from ncut.paper.tables import (
     n_runs,
     rows_of,
 )
-from ncut.report.files import write_whole
 
 NEAR_ZERO = 0.5
 """Of an n-cut for k = 12. L2-regularized networks below it were trained again by the authors, since
@@ -125,7 +125,7 @@ def write_table(result: TableResult, out: Path) -> None:
         (".md", result.to_markdown()),
     ):
         path = out / "tables" / f"{stem}{ending}"
-        write_whole(path, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        write_file(path, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
 
 
 def _row_result(row: TrainedRow, n_seeds: int, out: Path, wanted: int) -> RowResult:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
-from ncut.report.files import reason
+from ncut.files import reason
 from ncut.report.text import shorten
 from ncut.report.words import name_of, ncut_text, p_text, printable, z_text
 

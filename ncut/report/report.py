@@ -397,7 +397,7 @@ class Report:
         InputError
             If a number is NaN or infinite, or `path` cannot be written.
         """
-        from ncut.report.files import write_json
+        from ncut.files import write_json
 
         return write_json(self.to_dict(), path, indent, "report")
 
@@ -496,7 +496,7 @@ class Report:
         MissingExtraError
             If jinja2 or plotly is not installed.
         """
-        from ncut.report.files import write_text
+        from ncut.files import write_text
         from ncut.report.html import html_page
 
         page = html_page([self], title, [profile])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
-from ncut.report.files import reason
+from ncut.files import reason
 from ncut.report.report import Report
 from ncut.types import Comparison, Layer, LeftOut
 

@@ -117,7 +117,7 @@ class Scan:
         MissingExtraError
             If the extra `plot` is not installed.
         """
-        from ncut.report.files import write_text
+        from ncut.files import write_text
         from ncut.scans.page import html_page
 
         write_text(path, html_page(self))

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from ncut.errors import InputError, import_extra
+from ncut.files import write_file
 from ncut.report import Report
-from ncut.report.files import write_whole
 from ncut.report.serialize import from_dict
 from ncut.scans.rows import schema
 from ncut.scans.sources import Source
@@ -56,7 +56,7 @@ class Store:
         path = self.folder / "scan.json"
         if not path.exists():
             content = {"format": FORMAT, "format_version": FORMAT_VERSION, "settings": settings}
-            write_whole(path, lambda part: part.write_text(json.dumps(content, indent=1)))
+            write_file(path, lambda part: part.write_text(json.dumps(content, indent=1)))
             return
         before = read_settings(self.folder)
         changed = [
@@ -103,10 +103,10 @@ class Store:
         if report is None:
             path.unlink(missing_ok=True)
         else:
-            write_whole(path, report.to_json)
+            write_file(path, report.to_json)
         table = self._table.from_pylist([dict(row)], schema=schema())
         path = self.folder / "models" / f"{source.key}.parquet"
-        write_whole(path, lambda part: self._write(table, part))
+        write_file(path, lambda part: self._write(table, part))
         if not keep_journal:
             self._journal(source).unlink(missing_ok=True)
 

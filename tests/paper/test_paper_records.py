@@ -27,9 +27,9 @@ from ncut.paper.records import (  # noqa: E402
     Analysis,
     Record,
     read_tensors,
+    write_file,
     write_json,
     write_tensors,
-    write_whole,
 )
 
 RECIPE = Recipe("small-mlp", "mnist-7x7")
@@ -65,14 +65,14 @@ def leftovers(folder):
 def test_an_error_while_writing_leaves_what_was_there(old, error, tmp_path):
     path = tmp_path / "deep" / "file.txt"
     if old is not None:
-        write_whole(path, lambda part: part.write_text(old))
+        write_file(path, lambda part: part.write_text(old))
 
     def write(part):
         part.write_text("half of the n")
         raise error
 
     with pytest.raises(error):
-        write_whole(path, write)
+        write_file(path, write)
     assert [*path.parent.iterdir()] == ([] if old is None else [path])
     assert old is None or path.read_text() == old
 
@@ -86,7 +86,7 @@ def test_the_old_file_stays_until_the_new_one_is_written(tmp_path):
         part.write_text("new")
         assert path.read_text() == "old"
 
-    write_whole(path, write)
+    write_file(path, write)
     assert path.read_text() == "new"
     assert not leftovers(tmp_path)
 
@@ -95,7 +95,7 @@ def test_a_name_that_cannot_be_given_leaves_no_part(tmp_path):
     path = tmp_path / "file.txt"
     (path / "inside").mkdir(parents=True)
     with pytest.raises(OSError, match=r"file\.txt"):
-        write_whole(path, lambda part: part.write_text("new"))
+        write_file(path, lambda part: part.write_text("new"))
     assert [*tmp_path.iterdir()] == [path]
 
 
@@ -103,7 +103,7 @@ def test_processes_do_not_write_to_each_others_parts(tmp_path, monkeypatch):
     names = []
     for process in (1, 2):
         monkeypatch.setattr(os, "getpid", lambda process=process: process)
-        write_whole(tmp_path / "file.txt", lambda part: names.append(part) or part.write_text(""))
+        write_file(tmp_path / "file.txt", lambda part: names.append(part) or part.write_text(""))
     assert len(set(names)) == 2
 
 

@@ -1,0 +1,29 @@
+"""Files: one guard around every reader, one function that writes."""
+
+from ncut.files.reading import Budget, content_of, describe, reading, regular_file
+from ncut.files.writing import (
+    append_line,
+    check_output,
+    make_folder,
+    reason,
+    remove_parts,
+    write_file,
+    write_json,
+    write_text,
+)
+
+__all__ = [
+    "Budget",
+    "append_line",
+    "check_output",
+    "content_of",
+    "describe",
+    "make_folder",
+    "reading",
+    "reason",
+    "regular_file",
+    "remove_parts",
+    "write_file",
+    "write_json",
+    "write_text",
+]
