@@ -59,7 +59,7 @@ def read_keras(
         If an option is unknown, or `layers` names what is not in the file.
     """
     check_options(residual=residual, unknown=unknown)
-    with reading(path, "Keras writes it"), opened(path) as content:
+    with reading(path, "a Keras model (HDF5 or zip)"), opened(path) as content:
         if content.config is None or layers is not None:
             return read_weights(content, layers)
         return _read_model(content, residual, unknown == "elementwise")

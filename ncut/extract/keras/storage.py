@@ -174,13 +174,13 @@ class Tree:
         # What is not there in the file is not made up in memory; all arrays share the budget.
         stored = min(dataset.id.get_storage_size(), self._file.id.get_filesize())
         chunked = dataset.chunks is not None
-        self._budget.take(f"array {at!r}", n_bytes)
         self._n_bytes += 0 if chunked else n_bytes
         many = self._n_bytes > 2 * self._file.id.get_filesize()
         if (n_bytes > stored and not chunked) or many:
             raise ModelError(
                 f"{where}: says to have shape {shape}, but the file holds {stored} bytes of it"
             )
+        self._budget.take(f"array {at!r}", n_bytes)
         try:
             values: Any = np.empty(shape, dtype=dataset.dtype)
             if values.size:
