@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,6 +63,9 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("ncut: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
+        except MemoryError as error:
+            typer.echo("ncut: error: not enough memory", err=True)
+            raise typer.Exit(1) from error
 
 
 app = typer.Typer(
@@ -77,8 +83,21 @@ app.command("selftest")(selftest.selftest)
 
 
 def main() -> None:
-    """Run the command line; the entry point of the command `ncut`."""
-    app(prog_name="ncut")
+    """Run the command line; the entry point of the command `ncut`.
+
+    Where standard output is full, or its reader has gone, the exit code is 1.
+    """
+    try:
+        try:
+            app(prog_name="ncut")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer would be written, and fail again, when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            typer.echo(f"ncut: error: {one_line(error)}", err=True)
+        sys.exit(1)
 
 
 def _show_version(value: bool) -> None:

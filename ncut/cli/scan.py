@@ -172,7 +172,8 @@ def report(
 
         check_format(plot)
     if results.is_dir():
-        _report_scan(results, html, csv, plot)
+        with warnings_in_one_line():
+            _report_scan(results, html, csv, plot)
         return
     import ncut
     from ncut.report.console import print_summary

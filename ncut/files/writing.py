@@ -30,7 +30,7 @@ def write_file(path: str | Path, write: Callable[[Path], object]) -> None:
     Parameters
     ----------
     path : str or Path
-        The file. Its folder is made if it is not there.
+        The file.
     write : callable
         Is called with the path to write to.
 
@@ -44,7 +44,6 @@ def write_file(path: str | Path, write: Callable[[Path], object]) -> None:
             write(Path(path))
             return
         target = _target(Path(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.part")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         os.close(os.open(part, flags, 0o666))
@@ -69,6 +68,18 @@ def append_line(path: Path, line: bytes) -> None:
     """Add a line to a journal; raise InputError if that is not possible."""
     with _told(path), path.open("ab") as file:
         file.write(line + b"\n")
+
+
+def cut_file(path: Path, size: int) -> None:
+    """Cut a journal to its first `size` bytes; raise InputError if that is not possible."""
+    with _told(path):
+        os.truncate(path, size)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there; raise InputError if that is not possible."""
+    with _told(path):
+        path.unlink(missing_ok=True)
 
 
 def make_folder(path: str | Path) -> Path:

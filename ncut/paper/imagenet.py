@@ -9,8 +9,7 @@ from typing import Any
 
 import ncut.analysis
 from ncut.errors import InputError
-from ncut.files import write_file
-from ncut.paper.records import Analysis, load_report
+from ncut.paper.records import Analysis, keep, load_report
 from ncut.paper.results import RowResult, TableResult, run_from
 from ncut.paper.tables import IMAGENET, Published, Row, published
 from ncut.report import Report
@@ -86,7 +85,7 @@ def _report(row: Published, path: Path, analysis: Analysis, out: Path) -> Report
         name=f"{row.network} ({path.name})",
         **_options(row.network, path),
     )
-    write_file(kept, report.to_json)
+    keep(kept, report.to_json)
     return report
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ncut.errors import InputError
-from ncut.files import write_file
 from ncut.paper import running
 from ncut.paper.imagenet import measure_files
-from ncut.paper.records import Record
+from ncut.paper.records import Record, keep
 from ncut.paper.results import RowResult, TableResult, run_of
 from ncut.paper.tables import (
     AS_PUBLISHED,
@@ -125,7 +124,7 @@ def write_table(result: TableResult, out: Path) -> None:
         (".md", result.to_markdown()),
     ):
         path = out / "tables" / f"{stem}{ending}"
-        write_file(path, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        keep(path, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
 
 
 def _row_result(row: TrainedRow, n_seeds: int, out: Path, wanted: int) -> RowResult:

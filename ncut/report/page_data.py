@@ -109,8 +109,11 @@ def neurons(report: Report) -> dict[str, Any] | None:
     return {
         "labels": _base64(report.labels.astype(kind)),
         "bits": kind.itemsize * 8,
-        "degrees": _base64(report.degrees.astype("<f4")),
+        "degrees": _base64(np.minimum(report.degrees, LARGEST).astype("<f4")),
     }
+
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def _base64(array: NDArray[Any]) -> str:

@@ -415,9 +415,10 @@ class Report:
         InputError
             If the file cannot be read, or the text is not a complete report.
         """
-        from ncut.report.serialize import from_dict, read_json
+        from ncut.report.serialize import from_dict, json_of
 
-        return from_dict(read_json(text_or_path))
+        with json_of(text_or_path) as data:
+            return from_dict(data)
 
     def to_frame(self) -> DataFrame:
         """One row per neuron, in the order of `labels`.
