@@ -1,6 +1,6 @@
 """Files: one guard around every reader, one function that writes."""
 
-from ncut.files.reading import Budget, content_of, describe, reading, regular_file
+from ncut.files.guard import Budget, content_of, describe, reading, regular_file
 from ncut.files.writing import (
     append_line,
     check_output,

@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from ncut.errors import InputError, NcutError
-from ncut.files.reading import describe
+from ncut.files.guard import describe
 
 FORGOTTEN_SECONDS = 3600
 """Age at which the half file of a killed process is taken for one that nobody writes any more."""
 
 
-def write_file(path: str | Path, write: Callable[[Path], object]) -> None:
+def write_file(
+    path: str | Path, write: Callable[[Path], object], *, into_pipes: bool = True
+) -> None:
     """Write a file under another name, then give it its own.
 
     Killed at any moment, or with a full disk, what was there before is there still. The other
     name lies in the same folder, cannot be guessed, and is made anew, so that no link of that
     name is followed. File and folder are on disk when this returns. A link at `path` that this
-    user made is followed; a pipe or device there is written to as it is.
+    user made is followed.
 
     Parameters
     ----------
@@ -33,6 +35,8 @@ def write_file(path: str | Path, write: Callable[[Path], object]) -> None:
         The file.
     write : callable
         Is called with the path to write to.
+    into_pipes : bool
+        Whether a pipe or device at `path` is written to as it is, and not replaced.
 
     Raises
     ------
@@ -40,7 +44,7 @@ def write_file(path: str | Path, write: Callable[[Path], object]) -> None:
         If the file cannot be written.
     """
     with _told(path):
-        if _is_special(path):
+        if into_pipes and _is_special(path):
             write(Path(path))
             return
         target = _target(Path(path))

@@ -39,7 +39,7 @@ class Analysis:
 def keep(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file whole, into a folder that is made if it is not there."""
     make_folder(path.parent)
-    write_file(path, write)
+    write_file(path, write, into_pipes=False)
 
 
 def write_json(path: Path, content: object) -> None:

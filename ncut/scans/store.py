@@ -123,10 +123,10 @@ class Store:
         if report is None:
             remove_file(path)
         else:
-            write_file(path, report.to_json)
+            write_file(path, report.to_json, into_pipes=False)
         table = self._table.from_pylist([dict(row)], schema=schema())
         path = self.folder / "models" / f"{source.key}.parquet"
-        write_file(path, lambda part: self._write(table, part))
+        write_file(path, lambda part: self._write(table, part), into_pipes=False)
         if not keep_journal:
             remove_file(self._journal(source))
 

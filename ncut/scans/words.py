@@ -41,8 +41,8 @@ def csv_text(frame: DataFrame) -> str:
             return f"'{value}" if value.startswith(FORMULA) else value
         return json.dumps(value.tolist()) if hasattr(value, "tolist") else value
 
-    several = frame.select_dtypes("object").columns
-    frame = frame.assign(**{name: frame[name].map(plain) for name in several})
+    texts = [name for name in frame.columns if frame[name].dtype.kind == "O"]
+    frame = frame.assign(**{name: frame[name].map(plain) for name in texts})
     return str(frame.to_csv(index=False))
 
 
