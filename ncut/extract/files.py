@@ -118,6 +118,8 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise ModelError(f"{path}: {_why_not_loaded(str(error))}") from error
+    except MemoryError as error:  # of a damaged length, as the sizes of all members were looked at
+        raise ModelError(f"{path}: asks for more memory than there is; is it damaged?") from error
     if not isinstance(content, Mapping):
         raise ModelError(
             f"{path}: holds a {type(content).__name__}; expected a state dict, or a dict that has "

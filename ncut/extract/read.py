@@ -312,12 +312,14 @@ def _read_sequence(model: Any) -> list[ChainLayer]:
         )
     chain: list[ChainLayer] = []
     for number, values in enumerate(model):
+        what = f"model: weights {number}"
         if isinstance(values, str | Path):
+            what += f" ({values})"
             values = read_npy(Path(values))
-        weight = as_array(values, f"model: weights {number}")
+        weight = as_array(values, what)
         if not 2 <= weight.ndim <= 5:
             raise InputError(
-                f"model: weights {number} have shape {weight.shape}; expected a (fan_in, fan_out) "
+                f"{what} have shape {weight.shape}; expected a (fan_in, fan_out) "
                 "matrix, or a convolution (out, in, positions...). Leave biases out"
             )
         chain.append(ChainLayer(f"w{number}", weight, "linear" if weight.ndim == 2 else "conv"))

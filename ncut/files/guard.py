@@ -23,6 +23,9 @@ SMALL = 2**24
 READ_WHOLE = 2**26
 """Files of up to so many bytes are read; larger ones are mapped, and must not be cut short."""
 
+MAX_TRACEBACK = 50_000
+"""Characters of a traceback that are shown with an error."""
+
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
@@ -139,13 +142,10 @@ class Budget:
 
 def _shown_cause(cause: BaseException | None) -> BaseException | None:
     """The cause, unless a traceback would print control characters or pages with it."""
-    at = cause
-    while at is not None:
-        text = str(at)
-        if str(NcutError(text)) != text:
-            return None
-        at = at.__cause__ or at.__context__
-    return cause
+    if cause is None:
+        return None
+    text = "".join(traceback.format_exception(cause))
+    return cause if len(text) < MAX_TRACEBACK and text.replace("\n", "").isprintable() else None
 
 
 def _state(path: str | Path) -> object:

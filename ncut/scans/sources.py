@@ -219,10 +219,10 @@ def _listed(path: Path) -> Iterator[Path]:
     """The paths in a list; relative ones are relative to where the list is."""
     with reading(path, "a list of paths", InputError):
         lines = path.read_text(encoding="utf-8").splitlines()
-    for line in lines:
-        entry = line.strip()
-        if not entry or entry.startswith("#"):
-            continue
+    entries = [entry for line in lines if (entry := line.strip()) and not entry.startswith("#")]
+    if not entries:
+        raise InputError(f"paths: the list {path} names no models")
+    for entry in entries:
         listed = path.parent / entry
         if os.path.isdir(listed):
             yield from models_in(listed)
