@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 CXX_SOURCES := $(wildcard csrc/*.*) $(wildcard csrc/tests/*.*) $(wildcard bindings/*.*)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 
-.PHONY: demo test sanitize bench lint format stubs docs docs-serve clean
+.PHONY: demo test sanitize fuzz fuzz-long fuzz-core endurance bench lint format stubs docs docs-serve clean
 
 demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 	$(BIN)/ncut demo
@@ -14,10 +14,31 @@ demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 test: $(VENV)/installed-dev  ## the whole test suite, slow tests included
 	$(BIN)/python -m pytest
 
-sanitize: $(VENV)/installed-dev  ## the kernels' own tests under address and undefined-behaviour checks
+sanitize: $(VENV)/installed-dev  ## the kernels' own tests under address, undefined-behaviour and thread checks
 	$(BIN)/cmake -S . -B build/sanitize -DNCUT_TESTS=ON -DNCUT_SANITIZE=ON -DNCUT_STRICT=ON
 	$(BIN)/cmake --build build/sanitize
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+	$(BIN)/cmake -S . -B build/sanitize-threads -DNCUT_TESTS=ON -DNCUT_SANITIZE_THREADS=ON -DNCUT_STRICT=ON
+	$(BIN)/cmake --build build/sanitize-threads
+	$(BIN)/ctest --test-dir build/sanitize-threads --output-on-failure
+
+fuzz: $(VENV)/installed-dev  ## 20,000 damaged files of all formats and 5,000 wrong calls of the core; three minutes
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --inputs 20000 --jobs 2
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/core.py --calls 5000
+
+fuzz-long: $(VENV)/installed-dev  ## a million damaged files, hours; figures in build/fuzz.json, goes on when called again
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --inputs 1000000 --jobs 2 --json build/fuzz.json --keep build/findings
+
+fuzz-core: $(VENV)/installed-dev  ## wrong calls of the core under address and undefined-behaviour checks
+	$(BIN)/cmake -S . -B build/sanitize-core -DNCUT_SANITIZE=ON -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	$(BIN)/cmake --build build/sanitize-core
+	NCUT_CORE=$$(ls build/sanitize-core/_core*.so) OMP_NUM_THREADS=1 \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
+	  $(BIN)/python tests/fuzz/core.py --calls 5000
+
+endurance: $(VENV)/installed-dev  ## 2,000 analyses in one process and a scan of 1,000 models: memory, files, threads
+	$(BIN)/python tests/fuzz/endurance.py --analyses 2000 --models 1000
 
 lint: $(VENV)/installed-dev  ## formatting, types, spelling, and the stub of the compiled module
 	$(BIN)/ruff check .

@@ -36,6 +36,8 @@ from seeds import write_seeds
 import ncut
 from ncut.errors import MAX_MESSAGE
 
+CHUNK = 20_000
+"""Inputs between two times that the figures are written."""
 BATCH = 400
 CPU_SECONDS = 20
 """Time of the processor for an input."""
@@ -271,28 +273,66 @@ def run(
     }  # fmt: skip
 
 
+def together(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The figures and findings of two runs."""
+    if not before:
+        return found
+    outcomes = Counter(before["outcomes"])
+    outcomes.update(found["outcomes"])
+    by_format = {kind: Counter(counts) for kind, counts in before["by_format"].items()}
+    for kind, counts in found["by_format"].items():
+        by_format.setdefault(kind, Counter()).update(counts)
+    findings = {kind: dict(known) for kind, known in before["findings"].items()}
+    for kind, known in found["findings"].items():
+        for text, one in known.items():
+            old = findings.setdefault(kind, {}).setdefault(text, {**one, "times": 0})
+            old["times"] += one["times"]
+    return {
+        **found,
+        "inputs": before["inputs"] + found["inputs"],
+        "first": before["first"],
+        "outcomes": dict(outcomes),
+        "by_format": {kind: dict(counts) for kind, counts in by_format.items()},
+        "findings": findings,
+        "seconds": round(before["seconds"] + found["seconds"], 1),
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--inputs", type=int, default=20_000, help="how many (20000)")
     parser.add_argument("--first", type=int, default=0, help="number of the first (0)")
     parser.add_argument("--formats", help=f"some of {','.join(SHARES)}")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (1)")
-    parser.add_argument("--json", type=Path, help="a file for the figures")
     parser.add_argument("--keep", type=Path, help="a folder for inputs of findings")
     parser.add_argument("--folder", type=Path, help="where to work, as /dev/shm")
+    parser.add_argument(
+        "--json", type=Path,
+        help="a file for the figures, written after each 20000 inputs; a run that was stopped "
+        "goes on from there",
+    )  # fmt: skip
     arguments = parser.parse_args()
     if arguments.keep:
         arguments.keep.mkdir(parents=True, exist_ok=True)
         os.environ["NCUT_FUZZ_KEEP"] = str(arguments.keep)
     kinds = arguments.formats.split(",") if arguments.formats else None
-    found = run(arguments.inputs, arguments.first, kinds, arguments.jobs, arguments.folder)
-    found["command"] = " ".join(["python", "tests/fuzz/fuzz.py", *sys.argv[1:]])
+    found: dict[str, Any] = {}
+    if arguments.json and arguments.json.exists():
+        found = json.loads(arguments.json.read_text())
+    at = found.get("next", arguments.first)
+    end = arguments.first + arguments.inputs
     text = json.dumps(found, indent=1)
+    while at < end:
+        n = min(CHUNK, end - at)
+        found = together(found, run(n, at, kinds, arguments.jobs, arguments.folder))
+        at += n
+        found |= {"command": " ".join(["python", "tests/fuzz/fuzz.py", *sys.argv[1:]]), "next": at}
+        text = json.dumps(found, indent=1)
+        if arguments.json:
+            arguments.json.write_text(text + "\n")
     print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
     return 1 if found["findings"] else 0
 
 

@@ -1,8 +1,8 @@
 """A look at HDF5 files by a process of its own: HDF5 may never return from a damaged one, or die.
 
 Run as a program it reads a line of JSON for each file, walks over all that the file holds, and
-writes a line when it is through. What is wrong with a file is the
-reader's to tell; here it matters only that there is an end.
+writes a word when it is through. What is wrong with a file is the reader's to tell; here it
+matters only that there is an end, and how much memory it took.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ MAX_GROWTH, SMALL = 100, 2**24  # those of ncut.files.Budget: a reader refuses m
 
 WALL_SECONDS = 300
 """Time by the clock, for a process that waits for something."""
+
+DONE, FULL, LARGE = b"done\n", b"full\n", b"large\n"
+"""What is answered: all is well; all is, but this process should be replaced; it took too much."""
 
 MAX_STEPS = 400_000
 """Groups, arrays and attributes that are looked at."""
@@ -100,7 +103,10 @@ class Prober:
         atexit.register(self.close)
 
     def ends(self, path: Path, member: str | None = None) -> bool:
-        """Whether HDF5 comes to the end of a file, or of a member of a zip archive."""
+        """Whether HDF5 comes to the end of a file, or of a member of a zip archive.
+
+        False also where it takes far more memory than what is stored there could fill.
+        """
         with self._lock:
             process = self._running()
             if process is None:  # no interpreter to start, as in some embedded ones
@@ -112,15 +118,15 @@ class Prober:
             try:
                 process.stdin.write(json.dumps([os.fspath(path), member]).encode() + b"\n")
                 process.stdin.flush()
-                answered = process.stdout.readline() == b"done\n"
+                answer = process.stdout.readline()
             except OSError:
-                answered = False
+                answer = b""
             finally:
                 timer.cancel()
                 timer.join()
-            if not answered:
+            if answer != DONE:
                 self.close()
-            return answered
+            return answer in (DONE, FULL)
 
     def close(self) -> None:
         """End the process."""
@@ -208,6 +214,16 @@ def _look(path: str, member: str | None) -> None:
         _walk(stack.enter_context(h5py.File(source, "r")), MAX_GROWTH * stored + SMALL)
 
 
+def _peak() -> int:
+    """The most memory that this process had, in bytes; 0 where the system does not tell."""
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+
+
 def _allow(seconds: int) -> None:
     """Let the system end this process when it has used so much more of the processor."""
     with contextlib.suppress(ImportError):  # Windows has no such limit
@@ -221,10 +237,18 @@ def _allow(seconds: int) -> None:
 
 def main() -> None:
     """Answer lines until there are no more."""
+    importlib.import_module("h5py")  # its own memory is no file's
+    first = _peak()
     for line in sys.stdin.buffer:
-        _look(*json.loads(line))
-        sys.stdout.write("done\n")
-        sys.stdout.flush()
+        path, member = json.loads(line)
+        before = _peak()
+        _look(path, member)
+        with contextlib.suppress(OSError):
+            before += 2 * (MAX_GROWTH * os.stat(path).st_size + SMALL) + SMALL
+        # The system tells the peak of a process only, which hides smaller ones after it.
+        good = DONE if _peak() < first + 4 * SMALL else FULL
+        sys.stdout.buffer.write(LARGE if _peak() > before else good)
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

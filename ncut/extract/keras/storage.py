@@ -262,7 +262,10 @@ def _hdf5(path: Path, source: Path | io.BufferedIOBase, member: str | None = Non
     """The file open in HDF5, when another process has come to its end."""
     h5py = import_extra("h5py", "keras")
     if not PROBER.ends(path, member):
-        raise ModelError(f"{path}: damaged: HDF5 does not come to an end of it, or dies of it")
+        raise ModelError(
+            f"{path}: damaged: HDF5 does not come to an end of it, dies of it, or takes far more "
+            "memory than it stores"
+        )
     with h5py.File(source, "r") as file:
         yield file
 
