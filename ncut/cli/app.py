@@ -41,7 +41,7 @@ from ncut.cli.options import (
     one_line,
     warnings_in_one_line,
 )
-from ncut.errors import InputError, MissingExtraError, ModelError, NcutError
+from ncut.errors import InputError, MissingExtraError, NcutError
 
 if TYPE_CHECKING:
     from ncut.report import Profile, Report, Verdict
@@ -367,8 +367,10 @@ def _analyze(
 ) -> None:
     import ncut
     from ncut.report.console import progress_bar
+    from ncut.scans.sources import source_of
 
     interrupted = False
+    state = source_of(model).state
     with warnings_in_one_line(), progress_bar() as progress:
         try:
             report = ncut.analyze(model, progress=progress, **settings)
@@ -379,6 +381,9 @@ def _analyze(
     if html:
         wanted = for_profile is not None and not interrupted
         found = _page_profile(model, report, for_profile or {}) if wanted else None
+        if found is not None and source_of(model).state != state:
+            typer.echo(f"ncut: warning: {model} changed: no profile in the page", err=True)
+            found = None
         report.to_html(html, profile=found)
     if interrupted:
         raise KeyboardInterrupt
@@ -487,7 +492,8 @@ def _demo_report(name: str, shuffles: int, threads: int | None) -> Report:
 
 def _existing(model: Path) -> Path:
     from ncut.extract.named import is_named
+    from ncut.files import regular_file
 
-    if not is_named(model) and not model.exists():
-        raise ModelError(f"{model}: no such file")
+    if not is_named(model) and not os.path.isdir(model):
+        regular_file(model)
     return model

@@ -65,7 +65,8 @@ def reading(path: str | Path, kind: str, error: type[NcutError] = ModelError) ->
         cause = _shown_cause(found.__cause__)
         if isinstance(found, ImportError) or str(NcutError(str(path))) in str(found):
             raise found from cause
-        raise type(found)(f"{path}: {found}") from cause
+        found.args = NcutError(f"{path}: {found}").args
+        raise found from cause
     if before != _state(path):
         raise error(changed)
 

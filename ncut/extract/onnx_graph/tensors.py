@@ -17,9 +17,6 @@ from ncut.files import Budget, content_of, reading
 
 Array: TypeAlias = NDArray[Any]
 
-MAX_SPARSE = 2**26
-"""Entries of a sparse tensor that are written out."""
-
 # Numbers of the types of the format, as in its description: their type in NumPy's words,
 # little-endian, and the field that holds them where there are no raw bytes.
 DTYPES: dict[int, tuple[Any, str]] = {
@@ -109,8 +106,8 @@ class Tensors:
         values = self.array(tensor.values)
         shape = self.shape(tensor)
         n = math.prod(shape)
-        if n > MAX_SPARSE:
-            raise ModelError(f"{self._of(tensor.values)} is sparse and too large, {shape}")
+        what = f"sparse tensor {tensor.values.name!r}"
+        Budget(self.path, self.path.stat().st_size).take(what, n * values.itemsize)
         indices = self.array(tensor.indices).astype(np.int64)
         if indices.ndim == 2:
             indices = np.ravel_multi_index(tuple(indices.T), shape)
