@@ -179,7 +179,10 @@ def _expanded(path: str) -> Iterable[Path]:
     if os.path.exists(path):
         return [Path(path)]
     if glob.has_magic(path):
-        matches = sorted(_globbed(path), key=_by_numbers)
+        try:
+            matches = sorted(_globbed(path), key=_by_numbers)
+        except (OSError, ValueError) as error:
+            raise InputError(f"paths: {path}: no pattern of paths: {error}") from error
         found = [model for match in matches for model in _matched(Path(match))]
         if not found:
             raise InputError(f"paths: no model matches {path!r}")

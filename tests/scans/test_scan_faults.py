@@ -114,6 +114,8 @@ def test_names_that_no_file_can_have(models, scan, tmp_path):
     assert str(scan([tmp_path / "list.txt"])).endswith("1 models measured, 2 failed)")
     with pytest.raises(ncut.InputError, match="no such file or folder"):
         scan("x" * 5000)
+    with pytest.raises(ncut.InputError, match="no pattern of paths: embedded null"):
+        scan("x\0/*.npz")
     with pytest.raises(ncut.InputError, match="cannot be written: embedded null"):
         ncut.scan(models, "x\0y", **OPTIONS)
 
