@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-CXX_SOURCES := $(wildcard csrc/*.*) $(wildcard csrc/tests/*.*) $(wildcard bindings/*.*)
+CXX_SOURCES := $(wildcard csrc/*.* csrc/vector/*.* csrc/tests/*.* bindings/*.*)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 
-.PHONY: demo test sanitize bench lint format stubs docs docs-serve clean
+.PHONY: demo test sanitize fuzz fuzz-long fuzz-core endurance bench bench-quick arm64 lint format stubs docs docs-serve clean
 
 demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 	$(BIN)/ncut demo
@@ -14,10 +14,31 @@ demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 test: $(VENV)/installed-dev  ## the whole test suite, slow tests included
 	$(BIN)/python -m pytest
 
-sanitize: $(VENV)/installed-dev  ## the kernels' own tests under address and undefined-behaviour checks
+sanitize: $(VENV)/installed-dev  ## the kernels' own tests under address, undefined-behaviour and thread checks
 	$(BIN)/cmake -S . -B build/sanitize -DNCUT_TESTS=ON -DNCUT_SANITIZE=ON -DNCUT_STRICT=ON
 	$(BIN)/cmake --build build/sanitize
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+	$(BIN)/cmake -S . -B build/sanitize-threads -DNCUT_TESTS=ON -DNCUT_SANITIZE_THREADS=ON -DNCUT_STRICT=ON
+	$(BIN)/cmake --build build/sanitize-threads
+	$(BIN)/ctest --test-dir build/sanitize-threads --output-on-failure
+
+fuzz: $(VENV)/installed-dev  ## 20,000 damaged files of all formats and 5,000 wrong calls of the core; three minutes
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --inputs 20000 --jobs 2
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/core.py --calls 5000
+
+fuzz-long: $(VENV)/installed-dev  ## a million damaged files, hours; figures in build/fuzz.json, goes on when called again
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --inputs 1000000 --jobs 2 --json build/fuzz.json --keep build/findings
+
+fuzz-core: $(VENV)/installed-dev  ## wrong calls of the core under address and undefined-behaviour checks
+	$(BIN)/cmake -S . -B build/sanitize-core -DNCUT_SANITIZE=ON -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	$(BIN)/cmake --build build/sanitize-core
+	NCUT_CORE=$$(ls build/sanitize-core/_core*.so) OMP_NUM_THREADS=1 \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
+	  $(BIN)/python tests/fuzz/core.py --calls 5000
+
+endurance: $(VENV)/installed-dev  ## 2,000 analyses in one process and a scan of 1,000 models: memory, files, threads
+	$(BIN)/python tests/fuzz/endurance.py --analyses 2000 --models 1000
 
 lint: $(VENV)/installed-dev  ## formatting, types, spelling, and the stub of the compiled module
 	$(BIN)/ruff check .
@@ -35,7 +56,21 @@ format: $(VENV)/installed-dev  ## rewrite the sources in the project's style
 stubs: $(VENV)/installed-dev  ## write ncut/_core.pyi anew from the compiled module
 	$(BIN)/python scripts/stubs.py
 
-bench: $(VENV)/installed-dev  ## time ncut and its peers; a quarter of an hour
+arm64: $(VENV)/installed-dev  ## the kernels' own tests built for 64-bit ARM, run by qemu-user
+	$(BIN)/cmake -S . -B build/arm64 -DNCUT_TESTS=ON -DNCUT_STRICT=ON -DCMAKE_SYSTEM_NAME=Linux \
+	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static \
+	  -DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64
+	$(BIN)/cmake --build build/arm64 --target test_kernels
+	$(BIN)/ctest --test-dir build/arm64 --output-on-failure
+
+bench-quick: $(VENV)/installed-dev  ## no kernel of any instruction set below a third of what a core can do; none leaves its file
+	$(BIN)/cmake -S . -B build/bench -DNCUT_TESTS=ON -DNCUT_STRICT=ON
+	$(BIN)/cmake --build build/bench
+	$(BIN)/python scripts/kernel_objects.py build/bench
+	build/bench/bench_kernels 0.33
+
+bench: bench-quick  ## time ncut and its peers; a quarter of an hour
+	build/bench/bench_kernels > benchmarks/results/kernels.json
 	cd benchmarks && ../$(BIN)/python run.py && ../$(BIN)/python tables.py
 
 docs: $(VENV)/installed-dev  ## the documentation's site, build/site/index.html

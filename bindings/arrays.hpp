@@ -7,6 +7,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <exception>
 #include <stdexcept>
 #include <string>
 
@@ -40,8 +41,30 @@ namespace ncut::bindings {
 
 namespace py = pybind11;
 
+// An array that is taken only as it is: its type exact, C-contiguous, and its numbers aligned.
 template <class T>
-using Array = py::array_t<T, py::array::c_style>;
+class Array : public py::array_t<T, py::array::c_style> {
+ public:
+  using Base = py::array_t<T, py::array::c_style>;
+  using Base::Base;
+
+  static bool check_(py::handle object) {
+    return Base::check_(object) && (py::detail::array_proxy(object.ptr())->flags &
+                                    py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+  }
+};
+
+// What cannot be cast inside a list, as places of blocks, is of the wrong type too.
+inline const bool kCastErrorsAreTypeErrors = [] {
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const py::cast_error& error) {
+      PyErr_SetString(PyExc_TypeError, error.what());
+    }
+  });
+  return true;
+}();
 
 template <class T>
 void check_ndim(const Array<T>& array, py::ssize_t ndim, const char* name) {
@@ -79,3 +102,10 @@ SparseBlock<W, I> sparse_block(const Array<I>& indptr, const Array<I>& indices,
 }
 
 }  // namespace ncut::bindings
+
+namespace pybind11::detail {
+
+template <class T>
+struct handle_type_name<ncut::bindings::Array<T>> : handle_type_name<array_t<T, array::c_style>> {};
+
+}  // namespace pybind11::detail

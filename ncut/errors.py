@@ -5,9 +5,19 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+MAX_MESSAGE = 1500
+"""Longest message, in characters; of a longer one the middle is left out."""
+
 
 class NcutError(Exception):
-    """Base of all errors that ncut raises on purpose."""
+    """Base of all errors that ncut raises on purpose.
+
+    Messages quote names from files: control characters become question marks, since a terminal
+    would act on them, and at most `MAX_MESSAGE` characters are kept.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(_tidy(a) if isinstance(a, str) else a for a in arguments))
 
 
 class InputError(NcutError, ValueError):
@@ -20,6 +30,19 @@ class ModelError(NcutError, ValueError):
 
 class MissingExtraError(NcutError, ImportError):
     """A feature needs an optional dependency that is not installed."""
+
+
+def printable(text: str) -> str:
+    """The text with everything that a terminal might act on replaced by a question mark."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _tidy(message: str) -> str:
+    """A message whose lines are printable and few enough to be read."""
+    if len(message) > MAX_MESSAGE:
+        half = (MAX_MESSAGE - 5) // 2
+        message = f"{message[:half]} ... {message[-half:]}"
+    return "\n".join(map(printable, message.split("\n")))
 
 
 def import_extra(module: str, extra: str) -> ModuleType:

@@ -1,6 +1,6 @@
 """Check what a release would publish, as its users get it.
 
-    python scripts/check_dist.py [--dist FOLDER] [TESTS ...]
+    python scripts/check_dist.py [--dist FOLDER] [--pinned] [TESTS ...]
 
 Builds the sdist and from it a wheel; looks inside both; installs each in a fresh environment, away
 from the checkout; and runs the tests of the sdist against the installed wheel. Some minutes, and
@@ -33,7 +33,7 @@ UNWANTED = re.compile(
     r"|\.(so|pyd|pyc|o|whl)$"
 )
 TESTS = [
-    *("cli", "extract", "functional", "graphs", "kernels", "nulls", "report", "spectral"),
+    *("cli", "extract", "files", "functional", "graphs", "kernels", "nulls", "report", "spectral"),
     *("test_analysis.py", "test_benchmark_suite.py", "test_errors.py", "test_estimate.py"),
     *("test_estimator.py", "test_planted.py", "test_profile.py", "test_randomness.py"),
     *("test_reference.py", "test_threads.py", "test_verdict.py"),
@@ -147,12 +147,18 @@ def without_sources(sdist: Path, folder: Path) -> Path:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dist", type=Path, help="an empty folder to leave the archives in")
+    parser.add_argument(
+        "--pinned",
+        action="store_true",
+        help="build with what is installed: .github/requirements-release.txt, by hash",
+    )
     parser.add_argument("tests", nargs="*", default=[f"tests/{name}" for name in TESTS])
     chosen = parser.parse_args(arguments)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        sdist, wheel = build((chosen.dist or folder / "dist").resolve())
+        options = ["--no-isolation"] if chosen.pinned else []
+        sdist, wheel = build((chosen.dist or folder / "dist").resolve(), *options)
         problems = [
             *sdist_problems(sdist),
             *wheel_problems(wheel, sdist),

@@ -28,6 +28,7 @@ ELSEWHERE = {
     "REPRODUCTION.md": "reproduction.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "LICENSE": "LICENSE",
     "examples/tutorial.ipynb": "tutorial.ipynb",
     "examples/github-action/README.md": "github-action.md",

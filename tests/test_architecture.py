@@ -18,6 +18,7 @@ PACKAGE = Path(ncut.__file__).parent
 # Each room (a file or a folder of ncut/), and the rooms that it may import.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "files": {"errors"},
     "types": set(),
     "axes": set(),
     "_core": set(),
@@ -27,19 +28,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "networks": {"errors"},
     "progress": {"errors"},
     "kernels": {"types", "_core"},
-    "graphs": {"kernels", "types", "axes", "errors", "randomness", "threads"},
+    "graphs": {"kernels", "types", "axes", "errors", "files", "randomness", "threads"},
     "spectral": {"graphs", "kernels", "types", "axes", "errors", "randomness", "threads"},
     "nulls": {"spectral", "graphs", "kernels", "types", "axes", "errors", "randomness"},
     "device": {
         *("nulls", "spectral", "graphs", "kernels", "types", "axes", "errors", "randomness"),
         *("threads",),
     },
-    "extract": {"graphs", "types", "axes", "errors", "networks"},
+    "extract": {"graphs", "types", "axes", "errors", "files", "networks"},
     "estimator": {"spectral", "graphs", "errors"},
     "functional": {
         *("extract", "spectral", "graphs", "types", "errors", "progress", "randomness", "threads"),
     },
-    "report": {"functional", "nulls", "types", "axes", "errors"},
+    "report": {"functional", "nulls", "types", "axes", "errors", "files"},
     "estimate": {"nulls", "spectral", "graphs", "kernels", "types", "axes", "threads"},
     "presets": {"errors"},
     "selftest": {
@@ -66,9 +67,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "scans": {
         *("analysis", "settings", "steps", "extract", "report", "graphs", "threads"),
-        *("types", "axes", "errors"),
+        *("types", "axes", "errors", "files"),
     },
-    "paper": {"training", "analysis", "extract", "report", "graphs", "errors"},
+    "paper": {"training", "analysis", "extract", "report", "graphs", "errors", "files"},
     "training": {"analysis", "settings", "extract", "report", "graphs", "kernels", "errors"},
     "verdicts": {
         *("analysis", "settings", "extract", "report", "nulls", "graphs"),

@@ -230,6 +230,44 @@ def test_workflows_name_files_that_exist_and_pin_what_they_use(name: str) -> Non
         assert (ROOT / file).is_file(), file
 
 
+def test_what_builds_a_release_is_pinned_by_hash() -> None:
+    pinned = ROOT / ".github" / "requirements-release.txt"
+    if not pinned.is_file():
+        pytest.skip("an sdist has no workflows; run this in a checkout")
+    lines = [line for line in pinned.read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w-]+==[\w.]+ --hash=sha256:[0-9a-f]{64}", line) for line in lines)
+    names = {line.partition("==")[0] for line in lines}
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = {re.split("[>=<]", one)[0] for one in content["build-system"]["requires"]}
+    assert needed | {"build"} <= names
+    text = (ROOT / ".github" / "workflows" / "wheels.yml").read_text(encoding="utf-8")
+    installs = [line for line in text.splitlines() if "pip install" in line]
+    assert len(installs) == 2
+    assert all("--require-hashes" in line and pinned.name in line for line in installs)
+
+
+def test_the_bill_of_materials_has_the_archives_and_what_they_need(tmp_path: Path) -> None:
+    if not (ROOT / ".github").is_dir():
+        pytest.skip("an sdist has no workflows; run this in a checkout")
+    import hashlib
+
+    (tmp_path / "ncut-0.tar.gz").write_bytes(b"x")
+    out = tmp_path / "bill.json"
+    run = [sys.executable, ROOT / "scripts" / "sbom.py", tmp_path, out]
+    subprocess.run(run, check=True)
+    found = json.loads(out.read_text())
+    by_name = {one["name"]: one for one in found["components"]}
+    digest = hashlib.sha256(b"x").hexdigest()
+    assert by_name["ncut-0.tar.gz"]["hashes"] == [{"alg": "SHA-256", "content": digest}]
+    assert {"numpy", "scipy", "ml-dtypes", "pybind11"} <= by_name.keys()
+    assert by_name["pybind11"]["scope"] == "required"  # it is compiled in
+    assert found["metadata"]["component"]["version"] == ncut.__version__
+    references = {one["bom-ref"] for one in found["components"]}
+    assert set(found["dependencies"][0]["dependsOn"]) <= references
+    (tmp_path / "ncut-0.tar.gz").unlink()
+    assert subprocess.run(run, capture_output=True, check=False).returncode == 1
+
+
 def test_wheels_are_built_for_every_supported_python() -> None:
     content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     settings = content["tool"]["cibuildwheel"]

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,7 +41,7 @@ from ncut.cli.options import (
     one_line,
     warnings_in_one_line,
 )
-from ncut.errors import InputError, MissingExtraError, ModelError, NcutError
+from ncut.errors import InputError, MissingExtraError, NcutError
 
 if TYPE_CHECKING:
     from ncut.report import Profile, Report, Verdict
@@ -60,6 +63,9 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("ncut: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
+        except MemoryError as error:
+            typer.echo("ncut: error: not enough memory", err=True)
+            raise typer.Exit(1) from error
 
 
 app = typer.Typer(
@@ -77,8 +83,21 @@ app.command("selftest")(selftest.selftest)
 
 
 def main() -> None:
-    """Run the command line; the entry point of the command `ncut`."""
-    app(prog_name="ncut")
+    """Run the command line; the entry point of the command `ncut`.
+
+    Where standard output is full, or its reader has gone, the exit code is 1.
+    """
+    try:
+        try:
+            app(prog_name="ncut")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer would be written, and fail again, when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            typer.echo(f"ncut: error: {one_line(error)}", err=True)
+        sys.exit(1)
 
 
 def _show_version(value: bool) -> None:
@@ -106,8 +125,8 @@ def demo(
 ) -> None:
     """Analyze two small networks that come with ncut, before and after pruning."""
     from ncut import networks
+    from ncut.files import check_output, write_text
     from ncut.report.console import print_comparison
-    from ncut.report.files import check_output, write_text
     from ncut.report.html import check_available, html_page
 
     check_output(out)
@@ -159,7 +178,7 @@ def info(
         )
         print_graph(graph)
     if dot:
-        from ncut.report.files import check_output, write_text
+        from ncut.files import check_output, write_text
 
         check_output(dot, model)
         write_text(dot, graph.to_dot())
@@ -348,8 +367,10 @@ def _analyze(
 ) -> None:
     import ncut
     from ncut.report.console import progress_bar
+    from ncut.scans.sources import source_of
 
     interrupted = False
+    state = source_of(model).state
     with warnings_in_one_line(), progress_bar() as progress:
         try:
             report = ncut.analyze(model, progress=progress, **settings)
@@ -360,6 +381,9 @@ def _analyze(
     if html:
         wanted = for_profile is not None and not interrupted
         found = _page_profile(model, report, for_profile or {}) if wanted else None
+        if found is not None and source_of(model).state != state:
+            typer.echo(f"ncut: warning: {model} changed: no profile in the page", err=True)
+            found = None
         report.to_html(html, profile=found)
     if interrupted:
         raise KeyboardInterrupt
@@ -440,7 +464,7 @@ def _deliver(report: Report, json: Path | None, plot: Path | None) -> None:
 
 def _check_outputs(model: Path, json: Path | None, html: Path | None, plot: Path | None) -> None:
     """Raise before the long work what would go wrong after it."""
-    from ncut.report.files import check_output
+    from ncut.files import check_output
     from ncut.report.html import check_available
     from ncut.report.plots import check_format
 
@@ -468,7 +492,8 @@ def _demo_report(name: str, shuffles: int, threads: int | None) -> Report:
 
 def _existing(model: Path) -> Path:
     from ncut.extract.named import is_named
+    from ncut.files import regular_file
 
-    if not is_named(model) and not model.exists():
-        raise ModelError(f"{model}: no such file")
+    if not is_named(model) and not os.path.isdir(model):
+        regular_file(model)
     return model

@@ -158,7 +158,7 @@ def report(
     ] = None,
 ) -> None:
     """Show saved results: the models of a scan and their course, or one network's report."""
-    from ncut.report.files import check_output
+    from ncut.files import check_output
 
     outputs = [path for path in (html, csv, plot) if path]
     for path in outputs:
@@ -172,7 +172,8 @@ def report(
 
         check_format(plot)
     if results.is_dir():
-        _report_scan(results, html, csv, plot)
+        with warnings_in_one_line():
+            _report_scan(results, html, csv, plot)
         return
     import ncut
     from ncut.report.console import print_summary
@@ -191,7 +192,7 @@ def report(
 
 def _report_scan(folder: Path, html: Path | None, csv: Path | None, plot: Path | None) -> None:
     import ncut
-    from ncut.report.files import write_text
+    from ncut.files import write_text
     from ncut.report.plots import save_axes
     from ncut.scans.words import csv_text
 

@@ -26,7 +26,7 @@ def selftest(
 
     Exit code 1 if a check failed.
     """
-    from ncut.report.files import check_output, write_json
+    from ncut.files import check_output, write_json
     from ncut.selftest.checks import checks
     from ncut.selftest.machine import environment
     from ncut.selftest.timings import timings as measured

@@ -43,7 +43,8 @@ def as_array(values: Any, what: str) -> NDArray[np.floating]:
     except ValueError as error:
         raise InputError(f"{what}: not an array of numbers: {error}") from error
     if array.dtype.name in ("float16", "bfloat16", "float32", "float64"):
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
+        # The compiled core reads aligned numbers only, and a file may put them anywhere.
+        return array.astype(array.dtype.newbyteorder("="), copy=not array.flags.aligned)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{what}: weights must be real numbers, got dtype {array.dtype}")
     return array.astype(np.float64)
@@ -60,19 +61,28 @@ def _tensor_to_array(tensor: torch.Tensor, what: str) -> NDArray[Any]:
 
     if tensor.is_meta:
         raise InputError(f"{what}: the tensor is on the device 'meta' and has no values to read")
-    tensor = tensor.detach().cpu()
-    if tensor.layout != torch.strided:
-        tensor = tensor.to_dense()
-    if tensor.dtype == torch.bfloat16:
-        import ml_dtypes
+    try:
+        tensor = tensor.detach().cpu()
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
+        if tensor.layout != torch.strided:
+            tensor = tensor.to_dense()
+        if tensor.dtype == torch.bfloat16:
+            import ml_dtypes
 
-        bits: NDArray[Any] = tensor.contiguous().view(torch.uint16).numpy()
-        return bits.view(ml_dtypes.bfloat16)
-    if tensor.is_floating_point() and tensor.dtype not in (
-        torch.float16,
-        torch.float32,
-        torch.float64,
-    ):
-        tensor = tensor.to(torch.float32)
-    array: NDArray[Any] = tensor.numpy()
+            bits: NDArray[Any] = tensor.contiguous().view(torch.uint16).numpy()
+            return bits.view(ml_dtypes.bfloat16)
+        if tensor.is_floating_point() and tensor.dtype not in (
+            torch.float16,
+            torch.float32,
+            torch.float64,
+        ):
+            tensor = tensor.to(torch.float32)
+        array: NDArray[Any] = tensor.resolve_conj().resolve_neg().numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        kind = f"{str(tensor.dtype).removeprefix('torch.')} tensor"
+        raise InputError(
+            f"{what}: a {'nested ' * tensor.is_nested}{kind}, which has no array of real numbers; "
+            "pass it as float32"
+        ) from error
     return array

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.errors import MissingExtraError, ModelError, import_extra
+from ncut.errors import ModelError, import_extra
+from ncut.extract.arrays import is_tensor
 from ncut.extract.state_dict import CHECKPOINT_KEYS, unwrap_checkpoint
+from ncut.files import Budget, content_of, describe, reading, regular_file
 from ncut.graphs import NeuronGraph
-from ncut.graphs.storage import is_graph_file, load_graph
+from ncut.graphs.storage import check_npz, is_graph_file, load_graph, npy_header
 from ncut.graphs.validate import bfloat16
 
 # Suffixes of files whose order of arrays means nothing.
@@ -33,7 +35,6 @@ _SAFETENSORS_DTYPES = {
     **{"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"},
     **{"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"},
 }
-_Content = TypeVar("_Content")
 _PICKLED_OBJECT = re.compile(r"GLOBAL (\w+(?:\.\w+)+)")
 _LOAD_IT_YOURSELF = (
     "If you trust the file, load it yourself and pass the module or its state dict, or save "
@@ -52,48 +53,37 @@ def read_file(path: Path) -> NeuronGraph | Mapping[str, Any]:
     Raises
     ------
     ModelError
-        If the file is missing, of another type, unreadable, truncated, or holds objects
-        that only running code could restore.
+        If the file is missing, of another type, unreadable, truncated, would grow in memory as
+        no weights do, or holds objects that only running code could restore.
     """
-    if not path.exists():
-        raise ModelError(f"{path}: no such file")
-    if path.is_dir():
-        raise ModelError(f"{path}: is a folder, not a file of weights")
-    read = READERS.get(path.suffix.lower())
-    if read is None:
-        raise ModelError(
-            f"{path}: cannot read this kind of file; known are {', '.join(READERS)}, "
-            ".onnx, .keras, .h5 and folders with a config.json"
-        )
-    return _guarded(read, path, path.suffix.lower())
+    suffix = path.suffix.lower()
+    read = READERS.get(suffix)
+    with reading(path, suffix):
+        regular_file(path)
+        if read is None:
+            raise ModelError(
+                f"{path}: cannot read this kind of file; known are {', '.join(READERS)}, "
+                ".onnx, .keras, .h5 and folders with a config.json"
+            )
+        return read(path)
 
 
 def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors of a file in the safetensors format, as views of the memory-mapped file.
+    """The tensors of a file in the safetensors format, as views of its bytes.
 
     Raises
     ------
     ModelError
         If the file is missing, damaged or truncated.
     """
-    return _guarded(_read_safetensors, path, ".safetensors")
-
-
-def _guarded(read: Callable[[Path], _Content], path: Path, kind: str) -> _Content:
-    try:
-        return read(path)
-    except (ModelError, MissingExtraError):
-        raise
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelError(
-            f"{path}: cannot be read as {kind} (truncated, or another kind of file?): {reason}"
-        ) from error
+    with reading(path, ".safetensors"):
+        return _read_safetensors(regular_file(path))
 
 
 def _read_npz(path: Path) -> NeuronGraph | dict[str, NDArray[Any]]:
     if not zipfile.is_zipfile(path):
         raise ModelError(f"{path}: not an .npz file (no zip archive), or a truncated one")
+    check_npz(path)
     with np.load(path, allow_pickle=False) as content:
         if is_graph_file(content):
             return load_graph(path)
@@ -103,8 +93,8 @@ def _read_npz(path: Path) -> NeuronGraph | dict[str, NDArray[Any]]:
 def _npz_array(path: Path, content: Any, name: str) -> NDArray[Any]:
     try:
         array = content[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ModelError(f"{path}: array {name!r} cannot be read: {error}") from error
+    except Exception as error:
+        raise ModelError(f"{path}: array {name!r} cannot be read: {describe(error)}") from error
     if not isinstance(array, np.ndarray):
         raise ModelError(f"{path}: {name!r} is not an array; is this a file of another program?")
     return array
@@ -117,18 +107,30 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
             f"{path}: torch {torch.__version__} cannot read such a file safely "
             f"(CVE-2025-32434); install torch 2.6 or newer. {_LOAD_IT_YOURSELF}"
         )
+    budget = Budget(path, path.stat().st_size)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                budget.take(repr(member.filename), member.file_size)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise ModelError(f"{path}: {_why_not_loaded(str(error))}") from error
+    except MemoryError as error:  # of a damaged length, as the sizes of all members were looked at
+        raise ModelError(f"{path}: asks for more memory than there is; is it damaged?") from error
     if not isinstance(content, Mapping):
         raise ModelError(
             f"{path}: holds a {type(content).__name__}; expected a state dict, or a dict that has "
             f"one under {', '.join(map(repr, CHECKPOINT_KEYS))}"
         )
-    return unwrap_checkpoint(content)
+    named = unwrap_checkpoint(content)
+    budget = Budget(path, path.stat().st_size)
+    for name, value in named.items():
+        if is_tensor(value) and not value.is_meta:
+            budget.take(f"tensor {name!r}", value.numel() * value.element_size())
+    return named
 
 
 def _why_not_loaded(message: str) -> str:
@@ -144,7 +146,7 @@ def _why_not_loaded(message: str) -> str:
 
 
 def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors as views of the memory-mapped file: nothing is read before it is used.
+    """The tensors as views of the file's bytes: of a large file none is read before it is used.
 
     Source: the format's description, https://github.com/huggingface/safetensors#format.
     """
@@ -152,21 +154,20 @@ def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
 
     with safe_open(path, framework="numpy"):
         pass  # checks the whole header: types, shapes, offsets inside the file
-    with path.open("rb") as file:
-        n_header = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(n_header))
+    content = content_of(path)
+    start_of_data = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    header = json.loads(content[8:start_of_data].tobytes())
     header.pop("__metadata__", None)
-    content = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + n_header) if header else None
     arrays: dict[str, NDArray[Any]] = {}
     for name, entry in header.items():
         if entry["dtype"] not in _SAFETENSORS_DTYPES:
             raise ModelError(
                 f"{path}: {name!r} has dtype {entry['dtype']}; convert it to float32 first"
             )
-        start, stop = entry["data_offsets"]
-        assert content is not None
-        values = content[start:stop].view(_numpy_dtype(entry["dtype"]))
-        arrays[name] = values.reshape(entry["shape"])
+        start, stop = (start_of_data + offset for offset in entry["data_offsets"])
+        arrays[name] = (
+            content[start:stop].view(_numpy_dtype(entry["dtype"])).reshape(entry["shape"])
+        )
     return arrays
 
 
@@ -175,18 +176,24 @@ def _numpy_dtype(name: str) -> np.dtype[Any]:
 
 
 def read_npy(path: Path) -> NDArray[Any]:
-    """One array of an `.npy` file, memory-mapped.
+    """One array of an `.npy` file, memory-mapped if it is large.
 
     Raises
     ------
     ModelError
         If the file is missing, unreadable, or holds objects.
     """
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{path}: cannot be read as .npy: {error}") from error
-    return array
+    with reading(path, ".npy"):
+        with regular_file(path).open("rb") as file:
+            shape, by_columns, dtype = npy_header(file)
+            start = file.tell()
+        content, n_bytes = content_of(path)[start:], math.prod(shape) * dtype.itemsize
+        if n_bytes > content.size:
+            raise ModelError(
+                f"{path}: says to have shape {shape}, but holds {content.size} bytes of it"
+            )
+        array = content[:n_bytes].view(dtype)
+        return array.reshape(shape, order="F" if by_columns else "C")
 
 
 READERS: dict[str, Callable[[Path], NeuronGraph | Mapping[str, Any]]] = {

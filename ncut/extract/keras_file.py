@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ncut.errors import InputError, ModelError
+from ncut.errors import ModelError
 from ncut.extract.assemble import check_options
 from ncut.extract.keras.config import Model, parsed
 from ncut.extract.keras.following import OPEN_SIZES, Following
@@ -13,13 +13,9 @@ from ncut.extract.keras.storage import Content, opened
 from ncut.extract.keras.weights import Layout, layout_of
 from ncut.extract.keras.weights_only import read_weights
 from ncut.extract.wiring import Wiring, under_convention
+from ncut.files import reading
 
 Shapes = dict[str, tuple[int, ...]]
-
-_MISREAD = (
-    *(OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError),
-    *(OverflowError, MemoryError),
-)
 
 
 def read_keras(
@@ -63,24 +59,10 @@ def read_keras(
         If an option is unknown, or `layers` names what is not in the file.
     """
     check_options(residual=residual, unknown=unknown)
-    with opened(path) as content:
-        try:
-            if content.config is None or layers is not None:
-                return read_weights(content, layers)
-            return _read_model(content, residual, unknown == "elementwise")
-        except RecursionError as error:
-            raise ModelError(f"{path}: its models are nested too deep") from error
-        except InputError:
-            raise
-        except ModelError as error:
-            if str(path) in str(error):
-                raise
-            raise ModelError(f"{path}: {error}") from error
-        except _MISREAD as error:
-            # Settings of a wrong type, groups that HDF5 cannot read: the file is to blame.
-            raise ModelError(
-                f"{path}: not as Keras writes it, or damaged: {type(error).__name__}: {error}"
-            ) from error
+    with reading(path, "a Keras model (HDF5 or zip)"), opened(path) as content:
+        if content.config is None or layers is not None:
+            return read_weights(content, layers)
+        return _read_model(content, residual, unknown == "elementwise")
 
 
 def _read_model(content: Content, residual: str | None, guess: bool) -> tuple[Wiring, Shapes]:

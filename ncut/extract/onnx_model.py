@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ncut.errors import ModelError, NcutError
+from ncut.errors import ModelError
 from ncut.extract.assemble import check_options
 from ncut.extract.onnx_graph.model import Following, Model, UnknownOperatorError, load
 from ncut.extract.onnx_graph.shapes import Declared, guesses
 from ncut.extract.wiring import Wiring, under_convention
+from ncut.files import reading, regular_file
 
 
 def read_onnx(
@@ -48,13 +49,11 @@ def read_onnx(
     """
     check_options(residual=residual, unknown=unknown)
     path = Path(path)
-    try:
-        return _read(load(path), residual, unknown)
-    except NcutError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelError(f"{path}: cannot be read as ONNX (damaged?): {reason}") from error
+    with reading(path, "ONNX"):
+        model = load(regular_file(path))
+        found = _read(model, residual, unknown)
+        model.tensors.check_unchanged()
+        return found
 
 
 def _read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ncut.errors import InputError
+from ncut.errors import InputError, printable
 from ncut.extract.arrays import as_array, is_tensor
 from ncut.extract.assemble import SINGLE_MATRIX_HINT, assemble, check_options
 from ncut.extract.chain import ChainLayer, chain_to_graph, with_depthwise_groups
@@ -20,6 +21,7 @@ from ncut.extract.named import is_named, load_named
 from ncut.extract.networkx_graph import is_networkx, read_networkx
 from ncut.extract.sklearn_model import is_sklearn_mlp
 from ncut.extract.state_dict import read_arrays
+from ncut.files import reading
 from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.graphs.scratch import check_scratch, in_scratch
 
@@ -178,7 +180,8 @@ def read_graph(
         return _read_module(load_named(str(model), weights), options, Path(str(model)).name)
     options.refuse("a model that is not given by name, as in 'torchvision:resnet50'", "weights")
     if isinstance(model, str | Path):
-        return _read_path(Path(model), options)
+        with reading(model, Path(model).suffix.lower() or "a model"):
+            return _read_path(Path(model), options)
     if is_module(model):
         return _read_module(model, options)
     if isinstance(model, NeuronGraph) or is_networkx(model) or _is_sparse(model):
@@ -237,7 +240,7 @@ def _read_path(path: Path, options: _Options) -> NeuronGraph:
     read = _whole_models(path)
     if read is not None:
         wiring, parameters = read(path, options)
-        return options.assembled(wiring, path.stem or path.name, parameters)
+        return options.assembled(wiring, _name_of(path), parameters)
     content = read_file(path)
     if isinstance(content, NeuronGraph):
         options.refuse(f"{path}, a saved graph", "scope", "norm", "layers", "residual", "unknown")
@@ -251,17 +254,22 @@ def _read_path(path: Path, options: _Options) -> NeuronGraph:
         chain,
         scope=options.scope,
         norm=options.norm,
-        name=path.stem if options.name is None else options.name,
+        name=_name_of(path) if options.name is None else options.name,
         left_out=left_out,
         parameters=parameters,
         scratch=options.scratch,
     )
 
 
+def _name_of(path: Path) -> str:
+    """The model's name; bytes of a file's name that are no text are replaced."""
+    return printable(path.stem or path.name)
+
+
 def _whole_models(path: Path) -> Any:
     """What reads a file (or folder) that tells how its layers are connected; None for others."""
     suffix = path.suffix.lower()
-    if path.is_dir():
+    if os.path.isdir(path):
         return _read_folder
     if suffix == ".onnx":
         return _read_onnx
@@ -304,12 +312,14 @@ def _read_sequence(model: Any) -> list[ChainLayer]:
         )
     chain: list[ChainLayer] = []
     for number, values in enumerate(model):
+        what = f"model: weights {number}"
         if isinstance(values, str | Path):
+            what += f" ({values})"
             values = read_npy(Path(values))
-        weight = as_array(values, f"model: weights {number}")
+        weight = as_array(values, what)
         if not 2 <= weight.ndim <= 5:
             raise InputError(
-                f"model: weights {number} have shape {weight.shape}; expected a (fan_in, fan_out) "
+                f"{what} have shape {weight.shape}; expected a (fan_in, fan_out) "
                 "matrix, or a convolution (out, in, positions...). Leave biases out"
             )
         chain.append(ChainLayer(f"w{number}", weight, "linear" if weight.ndim == 2 else "conv"))

@@ -153,11 +153,17 @@ def _find_module(found: _Found, name: str, parts: Mapping[str, Any]) -> None:
     if "running_var" in parts:
         gamma = as_array(parts["weight"], name) if "weight" in parts else None
         variance = as_array(parts["running_var"], name)
+        if variance.ndim != 1 or (gamma is not None and gamma.shape != variance.shape):
+            shapes = [array.shape for array in (gamma, variance) if array is not None]
+            raise ModelError(f"batch norm {name!r}: its arrays have the shapes {shapes}")
         found.norms[name] = normalization_scale(gamma, variance, BATCH_NORM_EPS)
         found.sequence.append(name)
         return
     if "weight_orig" in parts and "weight_mask" in parts:
-        weight = as_array(parts["weight_orig"], name) * as_array(parts["weight_mask"], name)
+        weight, mask = (as_array(parts[part], name) for part in ("weight_orig", "weight_mask"))
+        if mask.shape != weight.shape:
+            raise ModelError(f"{name!r}: has weights of {weight.shape} and a mask of {mask.shape}")
+        weight = weight * mask
     elif "weight" in parts:
         weight = as_array(parts["weight"], name)
     else:

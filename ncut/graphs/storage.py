@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from ncut.errors import ModelError
+from ncut.errors import InputError, ModelError
+from ncut.files import Budget, reading, regular_file, write_file
 from ncut.graphs.neuron_graph import NeuronGraph
 from ncut.graphs.scale import brought_into_range
 from ncut.graphs.validate import WEIGHT_TYPES, bfloat16, canonical_csr, check_block
@@ -44,8 +48,12 @@ def save_graph(graph: NeuronGraph, path: str | Path) -> None:
         else:
             for part in ("data", "indices", "indptr"):
                 arrays[f"block{number}_{part}"] = getattr(block.weights, part)
-    with Path(path).open("wb") as file:
-        np.savez(file, **arrays)
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:  # a name would be given an ending
+            np.savez(file, **arrays)
+
+    write_file(path, write)
 
 
 def is_graph_file(arrays: Any) -> bool:
@@ -55,16 +63,61 @@ def is_graph_file(arrays: Any) -> bool:
 
 def load_graph(path: str | Path) -> NeuronGraph:
     """Read what `save_graph` wrote; raise ModelError if the file holds something else."""
-    try:
+    with reading(path, "a saved graph"):
+        check_npz(regular_file(path))
         # np.load does not close a file that it fails to read.
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if not is_graph_file(arrays):
                 raise ModelError(f"{path}: not a graph saved by ncut; use ncut.graph(path)")
-            return _from_arrays(arrays)
-    except ModelError:
-        raise
-    except Exception as error:  # whatever a damaged file makes the readers stumble over
-        raise ModelError(f"{path}: cannot be read as a saved graph: {error}") from error
+            return _from_arrays(arrays, Budget(Path(path), os.stat(path).st_size))
+
+
+def check_npz(path: Path) -> None:
+    """Hold what the arrays of an `.npz` file say to be against what the file stores of them.
+
+    Raises
+    ------
+    ModelError
+        If one is larger than the file's member, or all unpack to more than weights do.
+    """
+    budget = Budget(path, path.stat().st_size)
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            budget.take(f"array {name!r}", member.file_size)
+            if member.filename == name:
+                continue
+            with reading(f"{path}: array {name!r}", ".npy"), archive.open(member) as file:
+                shape, _, dtype = npy_header(file)
+            n_bytes = math.prod(shape) * dtype.itemsize
+            if n_bytes > member.file_size:
+                raise ModelError(
+                    f"{path}: array {name!r} says to have shape {shape}, but the file holds "
+                    f"{member.file_size} bytes of it"
+                )
+
+
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and type of an open `.npy` file, which is read so far.
+
+    Raises
+    ------
+    ModelError
+        If the array has a negative size, or holds objects.
+    """
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in read:
+        raise ModelError(f"version {version} of the .npy format is not that of plain numbers")
+    shape, by_columns, dtype = read[version](file)
+    if min(shape, default=0) < 0:
+        raise ModelError(f"says to have shape {shape}")
+    if dtype.hasobject:
+        raise ModelError("holds pickled objects, which may run code; save an array of numbers")
+    return shape, by_columns, dtype
 
 
 def _check_saved_block(weights: Any, source: Layer, target: Layer, name: str) -> None:
@@ -72,10 +125,13 @@ def _check_saved_block(weights: Any, source: Layer, target: Layer, name: str) ->
     values = weights if isinstance(weights, np.ndarray) else weights.data
     if weights.shape != (source.size, target.size) or values.dtype.name not in WEIGHT_TYPES:
         raise ModelError(f"saved graph: block {name!r} has the wrong shape or type")
-    check_block(values, f"saved graph: block {name!r}")
+    try:
+        check_block(values, f"saved graph: block {name!r}")
+    except InputError as error:
+        raise ModelError(str(error)) from error
 
 
-def _from_arrays(arrays: Any) -> NeuronGraph:
+def _from_arrays(arrays: Any, budget: Budget) -> NeuronGraph:
     from scipy import sparse
 
     header = json.loads(str(arrays[HEADER]))
@@ -96,13 +152,15 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
             raise ModelError(f"saved graph: layer {name!r} has size {size!r}")
         if not (rescalable is None or isinstance(rescalable, bool)):
             raise ModelError(f"saved graph: layer {name!r} is marked {rescalable!r}")
-        layers.append(Layer(str(name), start, size, rescalable, tuple(map(str, read_by))))
+        budget.take(f"layer {name!r}", 8 * size)  # the degrees of its neurons
+        layers.append(Layer(_text(name), start, size, rescalable, tuple(map(_text, read_by))))
     blocks: list[Block] = []
     ends: list[tuple[int, int]] = []
     for number, ((source, target, name), (tie, transposed)) in enumerate(
         zip(header["blocks"], ties, strict=True)
     ):
-        if not 0 <= source <= target < len(layers) or (ends and ends[-1] > (source, target)):
+        inside = type(source) is type(target) is int and 0 <= source <= target < n_layers
+        if not inside or (ends and ends[-1] > (source, target)):
             raise ModelError(f"saved graph: block {name!r} lies between unknown layers")
         ends.append((source, target))
         key = f"block{number}"
@@ -120,7 +178,7 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
                 raise ModelError(f"saved graph: block {name!r} must lie above the diagonal")
             weights = canonical_csr(matrix)
         _check_saved_block(weights, layers[source], layers[target], name)
-        blocks.append(Block(source, target, weights, name, str(tie), bool(transposed)))
+        blocks.append(Block(source, target, weights, _text(name), _text(tie), bool(transposed)))
     exponent = header.get("exponent", 0)
     if not isinstance(exponent, int) or isinstance(exponent, bool):
         raise ModelError(f"saved graph: has the exponent {exponent!r}")
@@ -130,13 +188,27 @@ def _from_arrays(arrays: Any) -> NeuronGraph:
         NeuronGraph(
             layers=tuple(layers),
             blocks=tuple(blocks),
-            left_out=tuple(LeftOut(n, tuple(s), r) for n, s, r in header["left_out"]),
-            name=header["name"],
-            sums=str(header.get("sums", "")),
+            left_out=tuple(
+                LeftOut(_text(n), _shape(s), _text(r)) for n, s, r in header["left_out"]
+            ),
+            name=_text(header["name"]),
+            sums=_text(header.get("sums", "")),
             exponent=exponent,
             parameters=tuple(
-                Parameter(str(n), tuple(s), bool(placed), str(role))
+                Parameter(_text(n), _shape(s), bool(placed), _text(role))
                 for n, s, placed, role in header.get("parameters", [])
             ),
         )
     )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ModelError(f"saved graph: {value!r} stands where a text should")
+    return value
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or any(type(size) is not int or size < 0 for size in value):
+        raise ModelError(f"saved graph: {value!r} stands where a shape should")
+    return tuple(value)

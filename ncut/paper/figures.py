@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError, import_extra
 from ncut.extract import read_graph
+from ncut.files import make_folder
 from ncut.paper.measure import graph_options
 from ncut.paper.network_figure import draw_network
 from ncut.paper.point_labels import Label, place_labels, touching
@@ -20,8 +21,7 @@ from ncut.paper.records import INITIAL, UNPRUNED, Record
 from ncut.paper.results import RowResult, TableResult
 from ncut.paper.tables import TrainedRow
 from ncut.paper.training import network_of
-from ncut.report.files import reason
-from ncut.report.plots import CLUSTER_COLORS, FAINT, MUTED, check_format, cluster_colors
+from ncut.report.plots import CLUSTER_COLORS, FAINT, MUTED, cluster_colors, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -190,11 +190,7 @@ def save(figure: Figure, path: Path) -> None:
     InputError
         If the format is not known or the file cannot be written.
     """
-    check_format(path)
-    try:
-        figure.savefig(path, dpi=DPI)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {reason(error)}") from error
+    save_figure(figure, path, DPI)
 
 
 def check_available() -> None:
@@ -221,10 +217,7 @@ def save_table(result: TableResult, out: Path) -> Path:
     else:
         figure = draw_table(result)
     path = out / "figures" / f"{result.table.replace(' ', '-')}.png"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path.parent}: cannot be made: {reason(error)}") from error
+    make_folder(path.parent)
     save(figure, path)
     return path
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
+from ncut.files import reading
 
 Bytes = NDArray[np.uint8]
 
@@ -21,6 +21,9 @@ IDX_BYTES = 0x08
 
 SIDE = 28
 """Pixels along a side of MNIST's images, and of those of data sets in its format."""
+
+MAX_BYTES = 2**28
+"""Longest file that is read, unpacked: five times the largest there is."""
 
 CIFAR_SHAPE = (3, 32, 32)
 N_CLASSES = 10
@@ -140,12 +143,16 @@ def _content(source: Source, folder: Path, name: str) -> tuple[Path, bytes]:
     if path is None:
         raise InputError(f"data: {folder / name} is missing; {_where(source)}")
     try:
-        content = path.read_bytes()
-        return path, gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"data: {path} cannot be read ({error}); {_expected(source, name)}"
-        ) from error
+        with (
+            reading(path, "a data set", InputError),
+            gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file,
+        ):
+            content = file.read(MAX_BYTES + 1)
+    except InputError as error:
+        raise InputError(f"data: {error}; {_expected(source, name)}") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"data: {path} holds too much; {_expected(source, name)}")
+    return path, content
 
 
 def _expected(source: Source, name: str) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import ncut.analysis
 from ncut.errors import InputError
-from ncut.paper.records import Analysis, load_report
+from ncut.files import reading
+from ncut.paper.records import Analysis, keep, load_report
 from ncut.paper.results import RowResult, TableResult, run_from
 from ncut.paper.tables import IMAGENET, Published, Row, published
 from ncut.report import Report
-from ncut.report.files import write_whole
 
 ARCHITECTURES = {
     "VGG-16": "vgg16",
@@ -72,7 +72,7 @@ def _rows(weights: Mapping[str, Path], out: Path, shuffles: int | None) -> Itera
 
 
 def _report(row: Published, path: Path, analysis: Analysis, out: Path) -> Report:
-    with path.open("rb") as file:
+    with reading(path, "a network", InputError), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     kept = out / "imagenet" / f"{row.network}-{digest}-{analysis.name}.json"
     if kept.is_file():
@@ -86,7 +86,7 @@ def _report(row: Published, path: Path, analysis: Analysis, out: Path) -> Report
         name=f"{row.network} ({path.name})",
         **_options(row.network, path),
     )
-    write_whole(kept, report.to_json)
+    keep(kept, report.to_json)
     return report
 
 

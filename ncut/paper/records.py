@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ncut.errors import InputError
+from ncut.files import make_folder, reading, regular_file, write_file
 from ncut.paper.recipes import Recipe
 from ncut.report import Report
-from ncut.report.files import write_whole
 
 INITIAL, UNPRUNED, PRUNED = PHASES = ("initial", "unpruned", "pruned")
 
@@ -35,9 +36,15 @@ class Analysis:
         return f"k{self.k}-{self.null}-{self.normalize}-{self.shuffles}"
 
 
+def keep(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole, into a folder that is made if it is not there."""
+    make_folder(path.parent)
+    write_file(path, write, into_pipes=False)
+
+
 def write_json(path: Path, content: object) -> None:
     text = json.dumps(content, indent=1) + "\n"
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    keep(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -62,19 +69,19 @@ class Record:
 
     def save(self, phase: str, model: nn.Module, metrics: dict[str, Any]) -> None:
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
-        write_whole(self._weights(phase), lambda part: save_file(state, part))
+        keep(self._weights(phase), lambda part: save_file(state, part))
         content = {"recipe": self.recipe.settings(), "seed": self.seed, "phase": phase, **metrics}
         write_json(self._metrics(phase), content)
 
     def load(self, phase: str, model: nn.Module) -> None:
         """Put the weights of a finished phase into a network."""
         try:
-            tensors, _ = read_tensors(self._weights(phase))
-            model.load_state_dict(tensors)
-        except (OSError, RuntimeError, SafetensorError) as error:
+            with reading(self._weights(phase), "weights", InputError):
+                tensors, _ = read_tensors(self._weights(phase))
+                model.load_state_dict(tensors)
+        except InputError as error:
             raise InputError(
-                f"out: {self._weights(phase)} cannot be read ({error}); delete the folder "
-                f"{self.folder} to train this network again"
+                f"out: {error}; delete the folder {self.folder} to train this network again"
             ) from error
 
     def metrics(self, phase: str) -> dict[str, Any]:
@@ -91,7 +98,7 @@ class Record:
         return self._report(phase, analysis).is_file()
 
     def save_report(self, phase: str, analysis: Analysis, report: Report) -> None:
-        write_whole(self._report(phase, analysis), report.to_json)
+        keep(self._report(phase, analysis), report.to_json)
 
     def report(self, phase: str, analysis: Analysis) -> Report:
         return load_report(self._report(phase, analysis))
@@ -119,20 +126,22 @@ def load_report(path: Path) -> Report:
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file, and its metadata."""
-    with safe_open(path, framework="pt") as file:
+    with (
+        reading(path, "tensors", InputError),
+        safe_open(regular_file(path, InputError), framework="pt") as file,
+    ):
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, file.metadata() or {}
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_whole(path, lambda part: save_file(whole, part, metadata))
+    keep(path, lambda part: save_file(whole, part, metadata))
 
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"out: {path} cannot be read ({error}); delete it to train this network again"
-        ) from error
+        with reading(path, "JSON", InputError):
+            return json.loads(regular_file(path, InputError).read_text(encoding="utf-8"))
+    except InputError as error:
+        raise InputError(f"out: {error}; delete it to train this network again") from error

@@ -11,13 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from ncut.errors import import_extra
+from ncut.files import remove_parts
 from ncut.paper.datasets import Data, load
 from ncut.paper.measure import measured
 from ncut.paper.recipes import Recipe
-from ncut.paper.records import PRUNED, UNPRUNED, Analysis, Record
+from ncut.paper.records import PRUNED, UNPRUNED, Analysis, Record, keep
 from ncut.paper.tables import TrainedRow
 from ncut.paper.training import network_of, train
-from ncut.report.files import write_whole
 
 Measure = tuple[str, Analysis]
 
@@ -69,9 +69,9 @@ def _analysis_cost(analysis: Analysis) -> float:
 def _epochs_done(record: Record, phase: str) -> int:
     try:
         name, _, epoch = _progress_file(record).read_text(encoding="utf-8").partition(" ")
-    except OSError:
+        return int(epoch) if name == phase else 0
+    except (OSError, ValueError):  # not there yet, or not ours
         return 0
-    return int(epoch) if name == phase else 0
 
 
 def _progress_file(record: Record) -> Path:
@@ -159,10 +159,11 @@ def do(job: Job, data: Path) -> None:
 
     torch.set_num_threads(1)
     record = job.record
+    remove_parts(record.folder)
     recipe = record.recipe
 
     def on_epoch(phase: str, epoch: int) -> None:
-        write_whole(
+        keep(
             _progress_file(record),
             lambda part: part.write_text(f"{phase} {epoch}", encoding="utf-8"),
         )

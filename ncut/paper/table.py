@@ -8,7 +8,7 @@ from pathlib import Path
 from ncut.errors import InputError
 from ncut.paper import running
 from ncut.paper.imagenet import measure_files
-from ncut.paper.records import Record
+from ncut.paper.records import Record, keep
 from ncut.paper.results import RowResult, TableResult, run_of
 from ncut.paper.tables import (
     AS_PUBLISHED,
@@ -19,7 +19,6 @@ from ncut.paper.tables import (
     n_runs,
     rows_of,
 )
-from ncut.report.files import write_whole
 
 NEAR_ZERO = 0.5
 """Of an n-cut for k = 12. L2-regularized networks below it were trained again by the authors, since
@@ -125,7 +124,7 @@ def write_table(result: TableResult, out: Path) -> None:
         (".md", result.to_markdown()),
     ):
         path = out / "tables" / f"{stem}{ending}"
-        write_whole(path, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        keep(path, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
 
 
 def _row_result(row: TrainedRow, n_seeds: int, out: Path, wanted: int) -> RowResult:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ncut.errors import InputError
+from ncut.files import describe
 from ncut.paper import augment
 from ncut.paper.datasets import Data
 from ncut.paper.networks import build, layers_of
@@ -281,8 +282,8 @@ class _Phase:
             return 0
         try:
             tensors, metadata = read_tensors(path)
-        except Exception as error:
-            raise InputError(f"out: {path} cannot be read ({error}); delete it") from error
+        except InputError as error:
+            raise InputError(f"out: {error}; delete it") from error
         if metadata.get("phase") != self.phase:
             return 0
         _check_data(self.record, metadata.get("data_checksum"), str(self.checksum))
@@ -290,8 +291,8 @@ class _Phase:
             self._restore(tensors)
             self.seconds = float(metadata["seconds"])
             epoch = int(metadata["epoch"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise InputError(f"out: {path} lacks a part ({error}); delete it") from error
+        except Exception as error:  # whatever torch stumbles over in what another program wrote
+            raise InputError(f"out: {path} lacks a part ({describe(error)}); delete it") from error
         self.step = epoch * self.steps_per_epoch
         return epoch
 

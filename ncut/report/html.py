@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from importlib.resources import files
@@ -163,8 +164,20 @@ def _figures(
 
 def _script_json(data: Any) -> Any:
     """JSON that may stand in a script element: nothing in it can end the element."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    try:
+        text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    except ValueError:  # sums of numbers at the end of the range
+        text = json.dumps(_finite(data), allow_nan=False, separators=(",", ":"))
     return _markup(re.sub(r"[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def _finite(data: Any) -> Any:
+    """The data with null in place of numbers that JSON cannot carry."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _markup(text: str) -> Any:

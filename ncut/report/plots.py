@@ -11,7 +11,7 @@ import numpy as np
 
 from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
-from ncut.report.files import reason
+from ncut.files import write_file
 from ncut.report.text import shorten
 from ncut.report.words import name_of, ncut_text, p_text, printable, z_text
 
@@ -81,10 +81,7 @@ def new_figure(report: Report, kind: PlotKind) -> Figure:
 def save_picture(report: Report, path: Path) -> None:
     """Write the default picture to a file whose ending says the format."""
     kind: PlotKind = "null" if report.n_shuffles else "layers"
-    try:
-        new_figure(report, kind).savefig(path, dpi=200)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {reason(error)}") from error
+    save_figure(new_figure(report, kind), path)
 
 
 def save_axes(draw: Callable[[Axes], object], path: Path) -> None:
@@ -93,10 +90,14 @@ def save_axes(draw: Callable[[Axes], object], path: Path) -> None:
         figsize=AXES_SIZE, layout="constrained"
     )
     draw(figure.add_subplot())
-    try:
-        figure.savefig(path, dpi=200)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {reason(error)}") from error
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 200) -> None:
+    """Write a figure to a file whose ending says the format; raise InputError if that fails."""
+    check_format(path)
+    kind = path.suffix.lower().lstrip(".")
+    write_file(path, lambda part: figure.savefig(part, dpi=dpi, format=kind))
 
 
 def check_format(path: Path) -> None:

@@ -193,7 +193,7 @@ class Profile:
         InputError
             If `path` cannot be written.
         """
-        from ncut.report.files import write_json
+        from ncut.files import write_json
 
         return write_json(self.to_dict(), path, indent, "profile")
 

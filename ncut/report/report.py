@@ -397,7 +397,7 @@ class Report:
         InputError
             If a number is NaN or infinite, or `path` cannot be written.
         """
-        from ncut.report.files import write_json
+        from ncut.files import write_json
 
         return write_json(self.to_dict(), path, indent, "report")
 
@@ -415,9 +415,10 @@ class Report:
         InputError
             If the file cannot be read, or the text is not a complete report.
         """
-        from ncut.report.serialize import from_dict, read_json
+        from ncut.report.serialize import from_dict, json_of
 
-        return from_dict(read_json(text_or_path))
+        with json_of(text_or_path) as data:
+            return from_dict(data)
 
     def to_frame(self) -> DataFrame:
         """One row per neuron, in the order of `labels`.
@@ -496,7 +497,7 @@ class Report:
         MissingExtraError
             If jinja2 or plotly is not installed.
         """
-        from ncut.report.files import write_text
+        from ncut.files import write_text
         from ncut.report.html import html_page
 
         page = html_page([self], title, [profile])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
-from ncut.report.files import reason
+from ncut.files import reading, regular_file
 from ncut.report.report import Report
 from ncut.types import Comparison, Layer, LeftOut
 
@@ -74,13 +75,33 @@ def to_dict(report: Report) -> dict[str, Any]:
     }
 
 
-def read_json(text_or_path: str | Path) -> Any:
-    """Parse JSON text, or the file at a path; raise InputError if that fails."""
-    text, what = _text(text_or_path)
+@contextmanager
+def json_of(text_or_path: str | Path) -> Iterator[Any]:
+    """What JSON text, or the file at a path, says, to be taken up inside this context.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or not be taken up; where there is a file it is named.
+    """
+    if isinstance(text_or_path, str) and text_or_path.lstrip()[:1] in ("{", "["):
+        try:
+            content = json.loads(text_or_path)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"report: not valid JSON: {error}") from error
+        yield content
+        return
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{what}: not valid JSON: {error}") from error
+        path = regular_file(text_or_path, InputError)
+    except InputError as error:
+        raise InputError(f"neither a report nor a readable file: {error}") from None
+    with reading(path, "a report", InputError):
+        text = path.read_text(encoding="utf-8")
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: not valid JSON: {error}") from error
+        yield content
 
 
 def from_dict(data: object) -> Report:
@@ -102,19 +123,6 @@ def from_dict(data: object) -> Report:
     report = Report(**{name: _entry(data, name, read) for name, read in READERS.items()})
     _check_consistent(report)
     return report
-
-
-def _text(text_or_path: str | Path) -> tuple[str, str]:
-    """The text to parse, and what to call it in messages."""
-    if isinstance(text_or_path, str) and text_or_path.lstrip()[:1] in ("{", "["):
-        return text_or_path, "report"
-    shown = str(text_or_path) if len(str(text_or_path)) < 200 else "report"
-    try:
-        return Path(text_or_path).read_text(encoding="utf-8"), shown
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{shown}: neither a report nor a readable file: {reason(error)}"
-        ) from error
 
 
 def _entry(data: Mapping[str, Any], name: str, read: Callable[[Any], T]) -> T:

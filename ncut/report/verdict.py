@@ -124,7 +124,7 @@ class Verdict:
         InputError
             If `path` cannot be written.
         """
-        from ncut.report.files import write_json
+        from ncut.files import write_json
 
         return write_json(self.to_dict(), path, indent, "verdict")
 
@@ -137,9 +137,15 @@ class Verdict:
         InputError
             If the file cannot be read, or the text is not a complete verdict.
         """
-        from ncut.report.serialize import from_dict, read_json
+        from ncut.report.serialize import json_of
 
-        data = read_json(text_or_path)
+        with json_of(text_or_path) as data:
+            return cls._from_dict(data)
+
+    @classmethod
+    def _from_dict(cls, data: Any) -> Verdict:
+        from ncut.report.serialize import from_dict
+
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise InputError(f"verdict: not a verdict of ncut: 'format' must be {FORMAT!r}")
         try:
@@ -149,14 +155,14 @@ class Verdict:
                 sigma=float(data["sigma"]),
                 level=float(data["level"]),
             )
-            for report in (*verdict.reports, *verdict.rescaled):
-                if not report.statistics.keys() <= STATISTICS.keys():
-                    raise ValueError(f"unknown statistics among {', '.join(report.statistics)}")
-            return verdict
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"verdict: an entry is missing or malformed: {error}") from error
+        for report in (*verdict.reports, *verdict.rescaled):
+            if not report.statistics.keys() <= STATISTICS.keys():
+                raise InputError(f"verdict: unknown statistics: {', '.join(report.statistics)}")
+        return verdict
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Verdict):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ncut.axes import NORMALIZATIONS, NULL_MODELS, STATISTICS
+from ncut.errors import printable as printable
 
 if TYPE_CHECKING:
     from ncut.report.profile import Profile
@@ -194,11 +195,6 @@ def p_remark(report: Report) -> str:
 def share_text(report: Report) -> str:
     """Roughly how much of the edge weight leaves a cluster."""
     return f"{report.ncut / report.k:.0%}"
-
-
-def printable(text: str) -> str:
-    """The text with everything that a terminal might act on replaced by a question mark."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def name_of(report: Report | Profile) -> str:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ncut.errors import InputError, import_extra
 from ncut.report import Report
-from ncut.scans.rows import DONE, FAILED, schema
+from ncut.scans.rows import DONE, FAILED
 from ncut.scans.sources import source_of
-from ncut.scans.store import read_settings
+from ncut.scans.store import read_rows, read_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
+
+
+KEY = re.compile("[0-9a-f]{16}")
 
 
 class Scan:
@@ -50,20 +55,22 @@ class Scan:
         mean, standard deviation, number and n-cuts; each statistic of `ncut.axes.STATISTICS`
         with `_z` and `_p`; the settings; sizes of the graph; `seconds` (of all tasks together),
         `measured` (when), `modified` (the model's files), `version`. What a failed model does not
-        have is missing.
+        have is missing. A damaged row is left out, with a warning that names its file.
 
         Raises
         ------
+        InputError
+            If the folder cannot be read.
         MissingExtraError
             If pyarrow or pandas is not installed.
         """
         import_extra("pandas", "scan")
-        dataset = import_extra("pyarrow.dataset", "scan")
-        files = sorted((self.folder / "models").glob("[!.]*.parquet"))
-        if files:
-            table = dataset.dataset(files, schema=schema()).to_table()
-        else:
-            table = schema().empty_table()
+        table, damaged = read_rows(self.folder)
+        for path in damaged:
+            warnings.warn(
+                f"{path}: damaged, and left out; scan again to measure its model anew",
+                stacklevel=2,
+            )
         order = [("group", "ascending"), ("step", "ascending"), ("path", "ascending")]
         frame: DataFrame = table.sort_by(order).to_pandas()
         return frame
@@ -83,7 +90,10 @@ class Scan:
         InputError
             If the scan has no report of it; for a model that failed, its error.
         """
-        for key in (str(model), source_of(model).key):
+        keys = [source_of(model).key]
+        if KEY.fullmatch(str(model)):
+            keys.insert(0, str(model))
+        for key in keys:
             path = self.folder / "reports" / f"{key}.json"
             if path.is_file():
                 return Report.from_json(path)
@@ -117,7 +127,7 @@ class Scan:
         MissingExtraError
             If the extra `plot` is not installed.
         """
-        from ncut.report.files import write_text
+        from ncut.files import write_text
         from ncut.scans.page import html_page
 
         write_text(path, html_page(self))

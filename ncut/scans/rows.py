@@ -92,12 +92,20 @@ def failed_row(
 def _common(source: Source, seconds: float) -> dict[str, Any]:
     return {
         "key": source.key,
-        "path": source.path,
+        "path": source.shown,
         "group": source.group,
         "step": source.step,
         "bytes": source.n_bytes,
-        "modified": datetime.fromtimestamp(source.modified, UTC) if source.fingerprint else None,
+        "modified": _time(source.modified) if source.fingerprint else None,
         "fingerprint": source.fingerprint,
         "seconds": seconds,
         "measured": datetime.now(UTC),
     }
+
+
+def _time(seconds: float) -> datetime | None:
+    """A moment; None for those before the year 1 and after 9999, which clocks may say."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

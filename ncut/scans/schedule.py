@@ -12,7 +12,7 @@ from ncut.report.serialize import from_dict
 from ncut.scans.rows import done_row, failed_row
 from ncut.scans.sources import Source
 from ncut.scans.store import Store
-from ncut.scans.tasks import NETWORK, Outcome, Task
+from ncut.scans.tasks import NETWORK, ChangedError, Outcome, Task
 from ncut.settings import Settings
 from ncut.steps import stop_rule, with_shuffles
 from ncut.types import ShuffledNetwork
@@ -115,6 +115,7 @@ class Schedule:
                 yield Task(
                     key=model.source.key,
                     fingerprint=model.source.fingerprint,
+                    state=model.source.state,
                     path=os.path.abspath(model.source.path),
                     options=self.options,
                     settings=model.settings,
@@ -129,7 +130,7 @@ class Schedule:
         if model.ended:
             return
         model.seconds += outcome.seconds
-        self.counts.current = model.source.path
+        self.counts.current = model.source.shown
         if outcome.result is None:
             self.fail(model, outcome.error, outcome.error_type)
             return
@@ -148,9 +149,12 @@ class Schedule:
         self.counts.shuffles -= model.settings.n_shuffles
         self.counts.shuffles_done -= len(model.shuffles)
         row = failed_row(model.source, error, error_type, self.described, model.seconds)
-        # It may be tried again, from where it was.
+        # It may be tried again, from where it was; from the start if what was measured is gone.
+        changed = error_type == ChangedError.__name__
+        if changed:
+            row["fingerprint"] = ""
         measured = model.network is not None or bool(model.shuffles)
-        self.store.finish(model.source, row, None, keep_journal=measured)
+        self.store.finish(model.source, row, None, keep_journal=measured and not changed)
 
     def lost(self) -> list[Model]:
         """The models of which tasks were under way when a worker died; those are to be redone."""

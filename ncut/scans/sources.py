@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from ncut.errors import InputError
+from ncut.files import reading
 
 SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5", ".npz", ".pt", ".pth", ".safetensors")
 """Files that are taken for models in a folder; any file may be named itself."""
@@ -19,7 +24,7 @@ CONFIG = "config.json"
 """A folder with this file is one model, not a folder of models."""
 
 LIST = ".txt"
-"""A file with this ending lists paths, one a line; `#` begins a comment."""
+"""A file with this ending lists paths, one a line; lines that begin with `#` are comments."""
 
 NOT_MODELS = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*\.(pt|pth)")
 """What training programs keep beside a model's weights."""
@@ -37,6 +42,9 @@ class Source:
         A short name for files: the first hexadecimal digits of the absolute path's SHA-256.
     fingerprint : str
         Changes with the sizes and times of the model's files; empty if there are none.
+    state : str
+        Changes also with the time at which the system last noted a change of theirs; it is not
+        kept, since it changes when files are copied.
     n_bytes : int
         Size of the model's files.
     modified : float
@@ -48,14 +56,20 @@ class Source:
     path: str
     key: str
     fingerprint: str
+    state: str
     n_bytes: int
     modified: float
     step: int | None
 
     @property
+    def shown(self) -> str:
+        """The path as text: bytes that are none are written out, as `\\xff`."""
+        return os.fsencode(self.path).decode("utf-8", errors="backslashreplace")
+
+    @property
     def group(self) -> str:
         """The folder that it lies in: checkpoints of one training run lie together."""
-        return str(Path(self.path).parent)
+        return str(Path(self.shown).parent)
 
 
 def find_sources(paths: Sequence[str | Path]) -> list[Source]:
@@ -80,92 +94,178 @@ def find_sources(paths: Sequence[str | Path]) -> list[Source]:
 
 
 def models_in(folder: Path) -> Iterator[Path]:
-    """The models in a folder and the folders below, checkpoints by their numbers."""
-    if (folder / CONFIG).is_file():
-        yield folder
-        return
-    try:
-        entries = sorted(folder.iterdir(), key=lambda entry: _by_numbers(entry.name))
-    except OSError as error:
-        raise InputError(f"paths: {folder} cannot be read: {error.strerror}") from error
-    for entry in entries:
-        if entry.name.startswith("."):
+    """The models in a folder and the folders below, checkpoints by their numbers.
+
+    A folder that may not be read is given itself, as a model that will fail.
+    """
+    for here, entries in _walk(folder, lambda here: not os.path.isfile(here / CONFIG)):
+        if entries is None or os.path.isfile(here / CONFIG):
+            yield here
             continue
-        if entry.is_dir():
-            yield from models_in(entry)
-        elif entry.suffix.lower() in SUFFIXES and not NOT_MODELS.fullmatch(entry.name):
-            yield entry
+        for entry in entries:
+            is_model = entry.suffix.lower() in SUFFIXES and not NOT_MODELS.fullmatch(entry.name)
+            if is_model and not os.path.isdir(entry):
+                yield entry
+
+
+def _walk(
+    folder: Path, goes_below: Callable[[Path], bool]
+) -> Iterator[tuple[Path, list[Path] | None]]:
+    """Each folder below and what is in it by numbers, hidden names left out; None if it is closed.
+
+    A folder is visited once, under its own name rather than that of a link: folders that links
+    lead to come last.
+    """
+    seen: set[tuple[int, int]] = set()
+    linked = [folder]
+    while linked:
+        waiting = [linked.pop(0)]
+        while waiting:
+            here = waiting.pop()
+            try:
+                found = here.stat()
+                names = os.listdir(here) if os.access(here, os.X_OK) else None
+            except FileNotFoundError:
+                continue
+            except OSError:
+                names = None
+            if names is None:
+                yield here, None
+                continue
+            if (found.st_dev, found.st_ino) in seen:
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            names.sort(key=_by_numbers)
+            entries = [here / name for name in names if not name.startswith(".")]
+            yield here, entries
+            if goes_below(here):
+                folders = [entry for entry in entries if os.path.isdir(entry)]
+                linked += [entry for entry in folders if entry.is_symlink()]
+                waiting += [entry for entry in reversed(folders) if not entry.is_symlink()]
 
 
 def source_of(path: str | Path) -> Source:
     """A model with the state of its files now."""
     absolute = os.path.abspath(path)
     files = _stats(Path(absolute))
-    state = repr([(name, size, time) for name, size, time in files])
-    numbers = re.findall(r"\d+", Path(path).name)
+    numbers = re.findall(r"[0-9]+", Path(path).name)
     return Source(
         path=str(path),
-        key=hashlib.sha256(absolute.encode()).hexdigest()[:16],
-        fingerprint=hashlib.sha256(state.encode()).hexdigest()[:16] if files else "",
-        n_bytes=sum(size for _, size, _ in files),
-        modified=max((time for _, _, time in files), default=0) / 1e9,
+        key=hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16],
+        fingerprint=_digest([(name, s.st_size, s.st_mtime_ns) for name, s in files]),
+        state=_digest([(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in files]),
+        n_bytes=sum(found.st_size for _, found in files),
+        modified=max((found.st_mtime_ns for _, found in files), default=0) / 1e9,
         step=int(numbers[-1]) if numbers and len(numbers[-1]) < 19 else None,
     )
 
 
+def _digest(state: list[Any]) -> str:
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:16] if state else ""
+
+
 def _expanded(path: str) -> Iterable[Path]:
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         models = [*models_in(Path(path))]
+        if models == [Path(path)] and not os.path.isfile(Path(path, CONFIG)):
+            raise InputError(f"paths: the folder {path} cannot be read: no permission")
         if not models:
             raise InputError(
                 f"paths: the folder {path} holds no models: no {CONFIG}, no {', '.join(SUFFIXES)}"
             )
         return models
-    if Path(path).is_file():
-        return _listed(Path(path)) if path.endswith(LIST) else [Path(path)]
+    if os.path.isfile(path) and path.endswith(LIST):
+        return _listed(Path(path))
+    if os.path.exists(path):
+        return [Path(path)]
     if glob.has_magic(path):
-        matches = sorted(glob.glob(path, recursive=True), key=_by_numbers)
+        try:
+            matches = sorted(_globbed(path), key=_by_numbers)
+        except (OSError, ValueError) as error:
+            raise InputError(f"paths: {path}: no pattern of paths: {error}") from error
         found = [model for match in matches for model in _matched(Path(match))]
         if not found:
             raise InputError(f"paths: no model matches {path!r}")
         return found
-    raise InputError(f"paths: {path}: no such file or folder")
+    raise InputError(f"paths: {path}: no such file or folder, or no permission to see it")
+
+
+def _globbed(pattern: str) -> Iterable[str]:
+    """What matches a pattern; `**` is followed here, as the library would go round in links."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return glob.glob(pattern)
+    at = next(n for n, part in enumerate(parts) if glob.has_magic(part))
+    base = Path(*parts[:at])
+    walked = _walk(base, lambda here: True)
+    entries = (entry for _, found in walked for entry in found or ())
+    n_base = len(base.parts)
+    return [str(e) for e in entries if _fits(e.parts[n_base:], parts[at:])]
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[n:], pattern[1:]) for n in range(len(parts) + 1))
+    return bool(parts) and fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _matched(path: Path) -> Iterable[Path]:
     """What a pattern matches may also be something else: then it is passed over."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return models_in(path)
     return [path] if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") else []
 
 
 def _listed(path: Path) -> Iterator[Path]:
     """The paths in a list; relative ones are relative to where the list is."""
-    try:
+    with reading(path, "a list of paths", InputError):
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"paths: the list {path} cannot be read: {error}") from error
-    for line in lines:
-        entry = line.partition("#")[0].strip()
-        if not entry:
-            continue
+    entries = [entry for line in lines if (entry := line.strip()) and not entry.startswith("#")]
+    if not entries:
+        raise InputError(f"paths: the list {path} names no models")
+    for entry in entries:
         listed = path.parent / entry
-        if listed.is_dir():
+        if os.path.isdir(listed):
             yield from models_in(listed)
         else:
             yield listed
 
 
-def _stats(path: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of a model's files."""
-    files = [path] if path.is_file() else []
-    if path.is_dir():
-        files = sorted(entry for entry in path.iterdir() if entry.is_file())
-    stats = [(file.name, file.stat()) for file in files]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+def _stats(path: Path) -> list[tuple[str, os.stat_result]]:
+    """Name and state of a model's files, those beside an ONNX file that belong to it included."""
+    if os.path.isdir(path):
+        places = [Path(entry) for entry in _entries(path)]
+    else:
+        places = [path]
+        if path.suffix.lower() == ".onnx":  # its larger tensors may lie in files of their own
+            places += [e for e in map(Path, _entries(path.parent)) if _belongs(e, path)]
+    found = []
+    for place in sorted(places):
+        with contextlib.suppress(OSError, ValueError):  # gone, closed, or no name of a file
+            state = place.stat()
+            if stat.S_ISREG(state.st_mode):
+                found.append((os.fsencode(place.name).decode("latin-1"), state))
+    return found
+
+
+def _belongs(path: Path, model: Path) -> bool:
+    """Whether a file beside an ONNX file, by its name, holds some of its tensors."""
+    if path.name.startswith(model.name):
+        return path != model
+    return path.suffix in (".data", ".bin", ".weights") and path.stem == model.stem
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (OSError, ValueError):
+        return []
 
 
 def _by_numbers(name: str) -> list[tuple[int, int, str]]:
     """A sort key: epoch-2 comes before epoch-10."""
-    parts = re.split(r"(\d+)", name)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+    parts = re.split(r"([0-9]+)", name)
+    return [(1, int(part), "") if n % 2 else (0, 0, part) for n, part in enumerate(parts)]

@@ -13,25 +13,42 @@ is killed leaves nothing that a later one could mistake for a result.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ncut.errors import InputError, import_extra
+from ncut.files import (
+    append_line,
+    cut_file,
+    make_folder,
+    reading,
+    reason,
+    regular_file,
+    remove_file,
+    remove_parts,
+    write_file,
+    write_json,
+)
 from ncut.report import Report
-from ncut.report.files import write_whole
 from ncut.report.serialize import from_dict
-from ncut.scans.rows import schema
+from ncut.scans.rows import DONE, FAILED, schema
 from ncut.scans.sources import Source
 from ncut.scans.tasks import NETWORK, Outcome
 from ncut.types import ShuffledNetwork
 
 FORMAT = "ncut-scan"
 FORMAT_VERSION = 1
+
+FOLDERS = ("models", "reports", "journal")
+
+NEEDED = ("ncut", "refined_ncut", "lower_bound", "n_vertices", "n_isolated", "n_edges")
+"""Columns that a measured model has."""
 
 LOCK_SECONDS = 3
 """How long to wait for a folder: children of a scan that was killed may have it a moment longer."""
@@ -44,19 +61,16 @@ class Store:
         self.folder = folder
         self._write = import_extra("pyarrow.parquet", "scan").write_table
         self._table = import_extra("pyarrow", "scan").Table
-        try:
-            for name in ("models", "reports", "journal"):
-                (folder / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"out: {folder} cannot be made: {error.strerror}") from error
-        self._check_settings(dict(settings))
+        self._settings = dict(settings)
+        for name in FOLDERS:
+            make_folder(folder / name)
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
         """Keep the settings of a new scan; refuse others than those of an old one."""
         path = self.folder / "scan.json"
-        if not path.exists():
+        if not os.path.lexists(path):
             content = {"format": FORMAT, "format_version": FORMAT_VERSION, "settings": settings}
-            write_whole(path, lambda part: part.write_text(json.dumps(content, indent=1)))
+            write_json(content, path, 1, "settings")
             return
         before = read_settings(self.folder)
         changed = [
@@ -72,28 +86,34 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other scans from writing here; the system lifts the lock if this process dies."""
+        """Keep other scans from writing here; the system lifts the lock if this process dies.
+
+        Settings are kept, or compared with those of before; what a killed scan left half is gone.
+        """
         filelock = import_extra("filelock", "scan")
         lock = filelock.FileLock(self.folder / "lock")
         try:
             lock.acquire(timeout=LOCK_SECONDS)
         except filelock.Timeout:
             raise InputError(f"out: another scan is writing to {self.folder}") from None
+        except (OSError, NotImplementedError) as error:
+            raise InputError(f"out: {self.folder / 'lock'}: {reason(error)}") from error
         try:
+            for name in (".", *FOLDERS):
+                remove_parts(self.folder / name, older_than=-math.inf)
+            self._check_settings(self._settings)
             yield
         finally:
             lock.release()
 
     def states(self) -> dict[str, tuple[str, str]]:
-        """(status, fingerprint) of each model that has a row, by its key."""
-        dataset = import_extra("pyarrow.dataset", "scan")
-        files = sorted((self.folder / "models").glob("[!.]*.parquet"))
-        if not files:
-            return {}
-        table = dataset.dataset(files, schema=schema()).to_table(
-            columns=["key", "status", "fingerprint"]
-        )
-        return {row["key"]: (row["status"], row["fingerprint"]) for row in table.to_pylist()}
+        """(status, fingerprint) of each model that has a row, by its key.
+
+        A damaged row does not count: its model is measured anew.
+        """
+        table, _ = read_rows(self.folder)
+        columns = table.select(["key", "status", "fingerprint"]).to_pylist()
+        return {row["key"]: (row["status"], row["fingerprint"] or "") for row in columns}
 
     def finish(
         self, source: Source, row: Mapping[str, Any], report: Report | None, keep_journal: bool
@@ -101,38 +121,41 @@ class Store:
         """Write what came of a model; from then on it is done."""
         path = self.folder / "reports" / f"{source.key}.json"
         if report is None:
-            path.unlink(missing_ok=True)
+            remove_file(path)
         else:
-            write_whole(path, report.to_json)
+            write_file(path, report.to_json, into_pipes=False)
         table = self._table.from_pylist([dict(row)], schema=schema())
         path = self.folder / "models" / f"{source.key}.parquet"
-        write_whole(path, lambda part: self._write(table, part))
+        write_file(path, lambda part: self._write(table, part), into_pipes=False)
         if not keep_journal:
-            self._journal(source).unlink(missing_ok=True)
+            remove_file(self._journal(source))
 
     def begin(self, source: Source) -> tuple[Report | None, dict[int, ShuffledNetwork], float]:
         """What a scan before this one measured of a model: network, shuffles, seconds.
 
         A journal of other files than the model has now, or of another version of ncut, is thrown
-        away, and so is a last line that was not written to its end.
+        away, and so is all from the first line on that is damaged or was not written to its end.
         """
         path = self._journal(source)
-        lines = _whole_lines(path)
         head = {"fingerprint": source.fingerprint, "version": version("ncut")}
-        if not lines or lines[0] != head:
-            path.unlink(missing_ok=True)
+        begun = _Begun()
+        content = _content(path)
+        good = 0
+        for line in content.splitlines(keepends=True):
+            try:
+                parsed = json.loads(line)
+                if not line.endswith(b"\n") or (not good and parsed != head):
+                    break
+                if good:
+                    begun.take(parsed)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                break
+            good += len(line)
+        if good < len(content):
+            cut_file(path, good)
+        if not good:
             self._append(source, head)
-            return None, {}, 0.0
-        network: Report | None = None
-        shuffles: dict[int, ShuffledNetwork] = {}
-        seconds = 0.0
-        for line in lines[1:]:
-            seconds += line["seconds"]
-            if line["number"] == NETWORK:
-                network = from_dict(line["result"])
-            else:
-                shuffles[line["number"]] = ShuffledNetwork(**line["result"])
-        return network, shuffles, seconds
+        return begun.network, begun.fitting(), begun.seconds
 
     def add(self, source: Source, outcome: Outcome) -> None:
         """Append to a model's journal."""
@@ -143,22 +166,102 @@ class Store:
         self._append(source, line)
 
     def _append(self, source: Source, line: Mapping[str, Any]) -> None:
-        with self._journal(source).open("ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
+        append_line(self._journal(source), json.dumps(line).encode())
 
     def _journal(self, source: Source) -> Path:
         return self.folder / "journal" / f"{source.key}.jsonl"
 
 
+@dataclass
+class _Begun:
+    """What the lines of a journal tell."""
+
+    network: Report | None = None
+    shuffles: dict[int, ShuffledNetwork] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def take(self, line: Any) -> None:
+        """Add a line; raise ValueError, KeyError or TypeError if it is none."""
+        number, seconds = line["number"], line["seconds"]
+        if type(number) is not int or number < NETWORK or not 0 <= seconds < math.inf:
+            raise ValueError("no line of a journal")
+        if number == NETWORK:
+            self.network = from_dict(line["result"])
+        else:
+            self.shuffles[number] = _shuffle(**line["result"])
+        self.seconds += seconds
+
+    def fitting(self) -> dict[int, ShuffledNetwork]:
+        """The shuffles that have what the network has."""
+        if self.network is None:
+            return self.shuffles
+        names = self.network.statistics.keys()
+        return {n: one for n, one in self.shuffles.items() if one.statistics.keys() == names}
+
+
+def _shuffle(
+    statistics: dict[str, float], repeated_ncut: float | None, converged: bool
+) -> ShuffledNetwork:
+    numbers = [*statistics.values(), 0.0 if repeated_ncut is None else repeated_ncut]
+    if type(converged) is not bool or not all(map(math.isfinite, numbers)):
+        raise ValueError("no shuffle")
+    return ShuffledNetwork(statistics, repeated_ncut, converged)
+
+
+def read_rows(folder: Path) -> tuple[Any, list[Path]]:
+    """The rows of a scan, as a table of pyarrow, and the files that should have one and do not.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be read.
+    """
+    home = folder / "models"
+    try:
+        names = sorted(os.listdir(home)) if home.exists() else []
+    except OSError as error:
+        raise InputError(f"out: {home} cannot be read: {reason(error)}") from error
+    files = [home / name for name in names if name.endswith(".parquet") and name[0] != "."]
+    if not files:
+        return schema().empty_table(), []
+    try:
+        return _rows(files), []
+    except Exception:  # one of them is damaged, or was replaced just now
+        found, damaged = [], []
+    for file in files:
+        try:
+            with reading(file, "the row of a model", InputError):
+                found.append(_rows([regular_file(file, InputError)]))
+        except InputError:
+            damaged.append(file)
+    tables = found or [schema().empty_table()]
+    return import_extra("pyarrow", "scan").concat_tables(tables), damaged
+
+
+def _rows(files: list[Path]) -> Any:
+    dataset = import_extra("pyarrow.dataset", "scan")
+    compute = import_extra("pyarrow.compute", "scan")
+    table = dataset.dataset(files, schema=schema()).to_table()
+    done = table.filter(compute.equal(table["status"], DONE))
+    failed = table.filter(compute.equal(table["status"], FAILED))
+    needed = [(table, ("key", "path", "group")), (done, NEEDED), (failed, ("error",))]
+    whole = len(done) + len(failed) == len(table) >= 1
+    whole &= all(rows[name].null_count == 0 for rows, names in needed for name in names)
+    for column, kind in zip(table.columns, table.schema.types, strict=True):
+        if kind == "double":
+            whole &= not compute.any(compute.is_inf(column)).as_py()
+    if not whole:
+        raise InputError("not the rows of models")
+    return table
+
+
 def read_settings(folder: Path) -> dict[str, Any]:
     """The settings that a scan wrote its folder with."""
     path = folder / "scan.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"out: {folder} is not the folder of a scan: no scan.json") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"out: {path} cannot be read: {error}") from error
+    if not os.path.lexists(path):
+        raise InputError(f"out: {folder} is not the folder of a scan: no scan.json")
+    with reading(path, "the settings of a scan", InputError):
+        content = json.loads(regular_file(path, InputError).read_text(encoding="utf-8"))
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"out: {path} was not written by a scan")
     if content.get("format_version") != FORMAT_VERSION:
@@ -166,16 +269,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
             f"out: {folder} has format version {content.get('format_version')!r}, and this "
             f"version of ncut reads {FORMAT_VERSION}"
         )
-    settings: dict[str, Any] = content["settings"]
+    settings = content.get("settings")
+    if not isinstance(settings, dict):
+        raise InputError(f"out: {path} holds no settings; give another folder, or mend the file")
     return settings
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a journal; one that is not whole is cut off, so that others can follow."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+def _content(path: Path) -> bytes:
+    """The bytes of a journal; none if there is none."""
+    if not os.path.lexists(path):
+        return b""
+    with reading(path, "a journal", InputError):
+        return regular_file(path, InputError).read_bytes()

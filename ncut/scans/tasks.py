@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ncut.errors import NcutError
+from ncut.errors import ModelError, NcutError
 from ncut.extract import read_graph
 from ncut.report import Report
+from ncut.scans.sources import source_of
 from ncut.settings import Settings, needed_options
 from ncut.steps import Prepared, measure_network, measure_shuffle, prepare
 from ncut.threads import single_threaded_blas
@@ -19,13 +20,17 @@ NETWORK = -1
 """The number of the task that clusters the network itself."""
 
 
+class ChangedError(ModelError):
+    """A model's file was written while the model was measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """A measurement of one graph; plain data, so that it can go to any machine.
 
     Attributes
     ----------
-    key, fingerprint : str
+    key, fingerprint, state : str
         Of the model's `Source`.
     path : str
         The model's absolute path.
@@ -39,6 +44,7 @@ class Task:
 
     key: str
     fingerprint: str
+    state: str
     path: str
     options: tuple[tuple[str, Any], ...]
     settings: Settings
@@ -102,14 +108,25 @@ class _Latest:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prepared(self, task: Task) -> Prepared:
-        key = (task.path, task.fingerprint, task.options, task.settings)
+        key = (task.path, task.state, task.options, task.settings)
         with self.lock:
             if self.graph is None or self.key != key:
                 self.graph = None  # before the next one takes its memory
                 options = {**needed_options(task.settings.null), **dict(task.options)}
-                self.graph = prepare(read_graph(task.path, **options), task.settings)
+                _check_state(task)
+                graph = read_graph(task.path, **options)
+                _check_state(task)
+                self.graph = prepare(graph, task.settings)
                 self.key = key
             return self.graph
+
+
+def _check_state(task: Task) -> None:
+    """Refuse a model that is another one than the tasks before this one measured."""
+    if source_of(task.path).state != task.state:
+        raise ChangedError(
+            f"{task.path}: changed while it was measured; scan again, it is then begun anew"
+        )
 
 
 _GRAPH = _Latest()

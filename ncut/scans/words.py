@@ -17,6 +17,10 @@ NAMES = (
 )
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a formula begins with in programs that open CSV files as tables."""
+
+
 def rows(frame: DataFrame) -> list[list[str]]:
     """A row of text for each measured model, in the columns NAMES."""
     return [_cells(row) for row in frame[frame["status"] == DONE].to_dict("records")]
@@ -30,13 +34,15 @@ def failures(frame: DataFrame) -> list[tuple[str, str]]:
 
 
 def csv_text(frame: DataFrame) -> str:
-    """All rows as CSV; cells with several values are JSON."""
+    """All rows as CSV; cells with several values are JSON, and no text is taken for a formula."""
 
     def plain(value: Any) -> Any:
+        if isinstance(value, str):
+            return f"'{value}" if value.startswith(FORMULA) else value
         return json.dumps(value.tolist()) if hasattr(value, "tolist") else value
 
-    several = frame.select_dtypes("object").columns
-    frame = frame.assign(**{name: frame[name].map(plain) for name in several})
+    texts = [name for name in frame.columns if frame[name].dtype.kind == "O"]
+    frame = frame.assign(**{name: frame[name].map(plain) for name in texts})
     return str(frame.to_csv(index=False))
 
 

@@ -72,6 +72,24 @@ def test_wrong_dtype(kernel: str, key: str, dtype: Any) -> None:
     refuse(kernel, key, KERNELS[kernel][0]()[key].astype(dtype))
 
 
+@pytest.mark.parametrize(("kernel", "key"), ARRAYS)
+def test_numbers_at_odd_addresses(kernel: str, key: str) -> None:
+    array = KERNELS[kernel][0]()[key]
+    odd = np.frombuffer(bytearray(array.nbytes + 1), np.uint8)[1:].view(array.dtype)
+    odd = odd.reshape(array.shape)
+    odd[...] = array
+    assert not odd.flags.aligned
+    refuse(kernel, key, odd)
+
+
+@pytest.mark.parametrize("place", [2**64, None, "1", 1.5])
+def test_blocks_at_places_that_are_none(place: Any) -> None:
+    for kernel in ("multiply", "update_eigenvectors", "refine_half"):
+        ((block, _, col),) = KERNELS[kernel][0]()["blocks"]
+        refuse(kernel, "blocks", [(block, place, col)])
+        refuse(kernel, "blocks", [(block, col, place)])
+
+
 @pytest.mark.parametrize(("kernel", "key"), [pair for pair in ARRAYS if pair not in ALSO_ACCEPTED])
 def test_no_conversion_between_the_types_that_kernels_know(kernel: str, key: str) -> None:
     array = KERNELS[kernel][0]()[key]

@@ -16,29 +16,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError, import_extra
 from ncut.extract.arrays import as_array
+from ncut.extract.keras.probe import PROBER, member_of
+from ncut.files import Budget, describe, regular_file
 
 MAX_CONFIG = 2**26
 """Bytes of a configuration."""
-
-MAX_GROWTH = 100
-"""How much larger than its compressed form what is read may be, beyond `SMALL`."""
-
-SMALL = 2**24
-"""Bytes that are read whatever their compressed form."""
 
 MAX_OBJECTS = 200_000
 """Groups and arrays in a file."""
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 
-_ZIP_HEADER = 30  # bytes of a member's own header before its name
 _ZIP_MAGIC, _HDF5_MAGIC = b"PK", b"\x89HDF\r\n\x1a\n"
 
 
@@ -72,11 +67,7 @@ def opened(path: Path) -> Iterator[Content]:
     MissingExtraError
         If h5py is not installed.
     """
-    if not path.exists():
-        raise ModelError(f"{path}: no such file")
-    if path.is_dir():
-        raise ModelError(f"{path}: is a folder, not a Keras file")
-    with path.open("rb") as file:
+    with regular_file(path).open("rb") as file:
         magic = file.read(8)
     if magic == _HDF5_MAGIC:
         with _hdf5(path, path) as file:
@@ -85,7 +76,7 @@ def opened(path: Path) -> Iterator[Content]:
     elif magic.startswith(_ZIP_MAGIC):
         with _archive(path) as archive:
             config = _member(path, archive, CONFIG, MAX_CONFIG)
-            with _weights(path, archive) as stream, _hdf5(path, stream) as file:
+            with _weights(path, archive) as stream, _hdf5(path, stream, WEIGHTS) as file:
                 yield Content(path, _json(path, config, CONFIG), Tree(path, file))
     else:
         raise ModelError(
@@ -102,7 +93,7 @@ class Tree:
         self._file = file
         self._h5py = import_extra("h5py", "keras")
         self._read: dict[str, NDArray[np.floating]] = {}
-        self._made_up = 0
+        self._budget = Budget(path, file.id.get_filesize())
         self._n_bytes = 0
 
     def text(self, name: str, at: str = "") -> str | None:
@@ -180,22 +171,22 @@ class Tree:
         if dataset.external or dataset.is_virtual:
             raise ModelError(f"{where}: its values lie in another file, which is not read")
         n_bytes = math.prod(shape) * dataset.dtype.itemsize
-        # What is not there in the file is not made up in memory; all arrays share the allowance.
+        # What is not there in the file is not made up in memory; all arrays share the budget.
         stored = min(dataset.id.get_storage_size(), self._file.id.get_filesize())
         chunked = dataset.chunks is not None
-        self._made_up += max(n_bytes - stored * (MAX_GROWTH if chunked else 1), 0)
         self._n_bytes += 0 if chunked else n_bytes
         many = self._n_bytes > 2 * self._file.id.get_filesize()
-        if (n_bytes > stored and not chunked) or self._made_up > SMALL or many:
+        if (n_bytes > stored and not chunked) or many:
             raise ModelError(
                 f"{where}: says to have shape {shape}, but the file holds {stored} bytes of it"
             )
+        self._budget.take(f"array {at!r}", n_bytes)
         try:
             values: Any = np.empty(shape, dtype=dataset.dtype)
             if values.size:
                 dataset.read_direct(values)
-        except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-            raise ModelError(f"{where}: cannot be read: {error}") from error
+        except Exception as error:
+            raise ModelError(f"{where}: cannot be read: {describe(error)}") from error
         if dataset.dtype.kind == "V":
             import ml_dtypes
 
@@ -230,8 +221,12 @@ class Tree:
             if math.prod(stored.shape) * stored.dtype.itemsize > MAX_CONFIG:
                 raise ModelError(f"{self._path}: attribute {name!r} is too large")
             return item.attrs[name]
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError, UnicodeError) as error:
-            raise ModelError(f"{self._path}: attribute {name!r} cannot be read: {error}") from error
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"{self._path}: attribute {name!r} cannot be read: {describe(error)}"
+            ) from error
 
     def _get(self, at: str) -> Any:
         """What lies at a path, step by step, so that no link leads out of the file."""
@@ -246,8 +241,12 @@ class Tree:
                     return None
                 self._refuse_link(at, item.get(part, getlink=True))
                 item = item[part]
-            except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-                raise ModelError(f"{self._path}: {at!r} cannot be read: {error}") from error
+            except ModelError:
+                raise
+            except Exception as error:
+                raise ModelError(
+                    f"{self._path}: {at!r} cannot be read: {describe(error)}"
+                ) from error
         return item
 
     def _refuse_link(self, at: str, link: Any) -> None:
@@ -259,26 +258,24 @@ class Tree:
 
 
 @contextmanager
-def _hdf5(path: Path, source: Path | IO[bytes]) -> Iterator[Any]:
+def _hdf5(path: Path, source: Path | io.BufferedIOBase, member: str | None = None) -> Iterator[Any]:
+    """The file open in HDF5, when another process has come to its end."""
     h5py = import_extra("h5py", "keras")
-    try:
-        file = h5py.File(source, "r")
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{path}: cannot be read as HDF5: {error}; is it cut short?") from error
-    try:
+    if not PROBER.ends(path, member):
+        raise ModelError(
+            f"{path}: damaged: HDF5 does not come to an end of it, dies of it, or takes far more "
+            "memory than it stores"
+        )
+    with h5py.File(source, "r") as file:
         yield file
-    finally:
-        file.close()
 
 
 @contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ModelError(f"{path}: a damaged or truncated zip archive: {error}") from error
-    with archive:
+    with zipfile.ZipFile(path) as archive:
+        budget = Budget(path, path.stat().st_size)
         for info in archive.infolist():
+            budget.take(repr(info.filename), info.file_size)
             parts = PurePosixPath(info.filename.replace("\\", "/")).parts
             is_link = stat.S_ISLNK(info.external_attr >> 16)
             if info.filename.startswith(("/", "\\")) or ".." in parts or is_link:
@@ -300,11 +297,6 @@ def _info(path: Path, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
         ) from error
     if info.flag_bits & 1:
         raise ModelError(f"{path}: {name!r} is encrypted")
-    if info.file_size > max(MAX_GROWTH * info.compress_size, SMALL):
-        raise ModelError(
-            f"{path}: {name!r} says to grow from {info.compress_size} to {info.file_size} bytes; "
-            "no model's weights do"
-        )
     return info
 
 
@@ -312,78 +304,22 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> str:
     info = _info(path, archive, name)
     if info.file_size > limit:
         raise ModelError(f"{path}: {name!r} has {info.file_size} bytes; at most {limit} are read")
-    return _unpacked(path, archive, info).decode("utf-8", errors="replace")
-
-
-def _unpacked(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    try:
-        return archive.read(info)
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        EOFError,
-        zlib.error,
-        NotImplementedError,
-        ValueError,
-    ) as e:
-        raise ModelError(f"{path}: {info.filename!r} is damaged or cut short: {e}") from e
+    return archive.read(info).decode("utf-8", errors="replace")
 
 
 @contextmanager
-def _weights(path: Path, archive: zipfile.ZipFile) -> Iterator[IO[bytes]]:
+def _weights(path: Path, archive: zipfile.ZipFile) -> Iterator[io.BufferedIOBase]:
     """The HDF5 file in the archive: in place where it is not compressed, as Keras leaves it."""
     info = _info(path, archive, WEIGHTS)
-    if info.compress_type != zipfile.ZIP_STORED:
-        yield io.BytesIO(_unpacked(path, archive, info))
-        return
-    with path.open("rb") as file:
-        file.seek(info.header_offset)
-        header = file.read(_ZIP_HEADER)
-        if len(header) < _ZIP_HEADER or not header.startswith(b"PK\x03\x04"):
-            raise ModelError(f"{path}: a damaged zip archive")
-        lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-        start = info.header_offset + _ZIP_HEADER + lengths
-        if start + info.file_size > path.stat().st_size:
-            raise ModelError(f"{path}: {WEIGHTS!r} is cut short")
-        # HDF5 itself does not notice damage, and may never return from a damaged file.
-        window, checksum = _Window(file, start, info.file_size), 0
-        while part := window.read(2**20):
+    with member_of(path, archive, info) as stream:
+        # HDF5 itself does not notice damage.
+        checksum = 0
+        while part := stream.read(2**20):
             checksum = zlib.crc32(part, checksum)
         if checksum != info.CRC:
             raise ModelError(f"{path}: {WEIGHTS!r} is damaged: its checksum is wrong")
-        window.seek(0)
-        yield io.BufferedReader(window)
-
-
-class _Window(io.RawIOBase):
-    """A part of a file, as a file."""
-
-    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file, self._start, self._size = file, start, size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(origin + offset, 0)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        n = max(min(len(view), self._size - self._at), 0)
-        self._file.seek(self._start + self._at)
-        data = self._file.read(n)
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        stream.seek(0)
+        yield stream
 
 
 def _json(path: Path, text: str | None, what: str) -> Any:

@@ -126,10 +126,6 @@ def load(path: Path) -> Model:
         If the package onnx is not installed.
     """
     onnx = import_extra("onnx", "onnx")
-    if not path.exists():
-        raise ModelError(f"{path}: no such file")
-    if not path.is_file():
-        raise ModelError(f"{path}: is not a file")
     try:
         proto = onnx.load_model(str(path), format="protobuf", load_external_data=False)
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.files import Budget, content_of, reading
 
 Array: TypeAlias = NDArray[Any]
-
-MAX_SPARSE = 2**26
-"""Entries of a sparse tensor that are written out."""
 
 # Numbers of the types of the format, as in its description: their type in NumPy's words,
 # little-endian, and the field that holds them where there are no raw bytes.
@@ -59,6 +58,13 @@ class Tensors:
         self.path = path
         self._folder = path.parent.resolve()
         self._files: dict[str, Array] = {}
+        self._unchanged = ExitStack()
+        self._stored = 0
+        self._laid_out = 0
+
+    def check_unchanged(self) -> None:
+        """Raise ModelError if a file beside the model changed since it was opened."""
+        self._unchanged.close()
 
     def shape(self, tensor: Any) -> tuple[int, ...]:
         """The shape that a tensor declares."""
@@ -100,8 +106,8 @@ class Tensors:
         values = self.array(tensor.values)
         shape = self.shape(tensor)
         n = math.prod(shape)
-        if n > MAX_SPARSE:
-            raise ModelError(f"{self._of(tensor.values)} is sparse and too large, {shape}")
+        what = f"sparse tensor {tensor.values.name!r}"
+        Budget(self.path, self.path.stat().st_size).take(what, n * values.itemsize)
         indices = self.array(tensor.indices).astype(np.int64)
         if indices.ndim == 2:
             indices = np.ravel_multi_index(tuple(indices.T), shape)
@@ -161,6 +167,9 @@ class Tensors:
                 f"{self._of(tensor)} needs {n_bytes} bytes at {offset} of {location!r}, which "
                 f"has {content.size} (of {length} declared); the file is truncated or another one"
             )
+        # Many tensors may lie in the same place of a file.
+        self._laid_out += n_bytes
+        Budget(self.path, self._stored).take("what lies beside it", self._laid_out)
         return content[offset : offset + n_bytes]
 
     def _file(self, tensor: Any, location: str) -> Array:
@@ -185,9 +194,10 @@ class Tensors:
                 f"{self._of(tensor)} lies in {location!r}, and there is no such file beside the "
                 "model; put it there"
             )
-        empty: Array = np.empty(0, dtype=np.uint8)
-        content = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else empty
+        self._unchanged.enter_context(reading(path, "weights of an ONNX model"))
+        content: Array = content_of(path)
         self._files[location] = content
+        self._stored += content.size
         return content
 
 

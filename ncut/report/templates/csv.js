@@ -1,6 +1,12 @@
 // Tables as CSV files. A button with data-table saves the table of that id as it is shown.
+// A text that a table would take for a formula gets an apostrophe; numbers may begin with a sign.
+const csvCell = (cell) => {
+  const text = String(cell ?? "");
+  const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text.replaceAll(",", ""))) ? "'" + text : text;
+  return '"' + safe.replaceAll('"', '""') + '"';
+};
 const csvText = (rows) =>
-  rows.map((row) => row.map((cell) => '"' + String(cell ?? "").replaceAll('"', '""') + '"').join(",")).join("\r\n") + "\r\n";
+  rows.map((row) => row.map(csvCell).join(",")).join("\r\n") + "\r\n";
 const saveCsv = (name, rows) => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([csvText(rows)], { type: "text/csv" }));

@@ -1,0 +1,166 @@
+"""The guard behind which files are read, and the budget of what they may be laid out as."""
+
+from __future__ import annotations
+
+import os
+import stat
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import ModelError, NcutError
+
+MAX_GROWTH = 100
+"""How many times its bytes a file may be laid out as in memory, beyond `SMALL`."""
+
+SMALL = 2**24
+"""Bytes that may be laid out whatever the file's size."""
+
+READ_WHOLE = 2**26
+"""Files of up to so many bytes are read; larger ones are mapped, and must not be cut short."""
+
+MAX_TRACEBACK = 50_000
+"""Characters of a traceback that are shown with an error."""
+
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
+
+
+@contextmanager
+def reading(path: str | Path, kind: str, error: type[NcutError] = ModelError) -> Iterator[None]:
+    """Read a file or folder inside this context: what goes wrong becomes an error that names it.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file or folder.
+    kind : str
+        What it should be, for messages.
+    error : type
+        The class of the errors.
+
+    Raises
+    ------
+    error
+        For any exception of a reader but `MemoryError`, warnings and errors of ncut, with the
+        place in ncut's code that met it; and if the file changed while it was read.
+    NcutError
+        Those of the readers, with the file's name in front where they do not have it.
+    """
+    before = _state(path)
+    changed = f"{path}: changed while it was read; read it again when it is written"
+    try:
+        yield
+    except (MemoryError, Warning):
+        raise
+    except Exception as found:
+        cause = _shown_cause(found)
+        if before != _state(path):
+            raise error(changed) from cause
+        if not isinstance(found, NcutError):
+            raise error(f"{path}: cannot be read as {kind}: {describe(found)}") from cause
+        cause = _shown_cause(found.__cause__)
+        if isinstance(found, ImportError) or str(NcutError(str(path))) in str(found):
+            raise found from cause
+        found.args = NcutError(f"{path}: {found}").args
+        raise found from cause
+    if before != _state(path):
+        raise error(changed)
+
+
+def describe(error: BaseException) -> str:
+    """An unforeseen error in one line: its words, its class, and the place in ncut's code."""
+    words = str(error).strip().split("\n")[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if frame.filename.startswith(_PACKAGE)]
+    place = f" at {ours[-1].filename.removeprefix(_PACKAGE)}:{ours[-1].lineno}" if ours else ""
+    return f"{words} ({type(error).__name__}{place})".lstrip()
+
+
+def regular_file(path: str | Path, error: type[NcutError] = ModelError) -> Path:
+    """The path, if a regular file lies there: a pipe would never end, nor would some devices.
+
+    Raises
+    ------
+    error
+        If nothing lies there, or something else does, or the system does not tell.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except (OSError, ValueError) as found:
+        words = (isinstance(found, OSError) and found.strerror) or str(found)
+        raise error(f"{path}: cannot be read: {words}") from None
+    if stat.S_ISDIR(mode):
+        raise error(f"{path}: is a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise error(f"{path}: is a pipe or a device, not a regular file")
+    return Path(path)
+
+
+def content_of(path: Path) -> NDArray[np.uint8]:
+    """The bytes of a file, read-only, shape (size,): read if they are few, else mapped."""
+    with regular_file(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        content: NDArray[np.uint8]
+        if size > READ_WHOLE:
+            content = np.memmap(file, np.uint8, mode="r")
+        else:
+            content = np.fromfile(file, np.uint8)
+            content.flags.writeable = False
+    return content
+
+
+class Budget:
+    """What a file may be laid out as in memory: 100 times its bytes, and 16 MiB beyond.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for messages.
+    stored : int
+        Its bytes.
+    """
+
+    def __init__(self, path: Path, stored: int) -> None:
+        self._path = path
+        self._stored = stored
+        self._left = MAX_GROWTH * stored + SMALL
+
+    def take(self, what: str, n_bytes: int) -> None:
+        """Count something that is to be laid out; raise ModelError if all of it is too much."""
+        self._left -= n_bytes
+        if self._left < 0:
+            raise ModelError(
+                f"{self._path}: {what} would take {n_bytes:,} bytes, and the file stores "
+                f"{self._stored:,}; no model's weights grow so much"
+            )
+
+
+def _shown_cause(cause: BaseException | None) -> BaseException | None:
+    """The cause, unless a traceback would print control characters or pages with it."""
+    if cause is None:
+        return None
+    text = "".join(traceback.format_exception(cause))
+    return cause if len(text) < MAX_TRACEBACK and text.replace("\n", "").isprintable() else None
+
+
+def _state(path: str | Path) -> object:
+    """What changes when a file, or one in a folder, is written."""
+    try:
+        with_names = [(entry.name, entry.stat()) for entry in os.scandir(path) if entry.is_file()]
+    except (OSError, ValueError):
+        with_names = []
+    try:
+        with_names.append(("", os.stat(path)))
+    except (OSError, ValueError):
+        return None
+    return sorted(
+        (name, found.st_ino, found.st_size, found.st_mtime_ns)
+        for name, found in with_names
+        if name or not stat.S_ISDIR(found.st_mode)  # a folder's own time is not its files'
+    )

@@ -1,0 +1,340 @@
+"""Damaged files of every format, read in processes that may die: python tests/fuzz/fuzz.py --help
+
+An input is made from its format and number alone. What comes of it is a graph (or report, rows,
+sources), or an error of ncut that names the file; all else is a finding, kept once for each place
+in the code: another exception, no memory, much memory, no end, a dead process, a message that
+names no file or carries control characters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import multiprocessing
+import os
+import platform
+import random
+import resource
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mutations import mutated
+from seeds import write_seeds
+
+import ncut
+from ncut.errors import MAX_MESSAGE
+
+CHUNK = 20_000
+"""Inputs between two times that the figures are written."""
+BATCH = 400
+CPU_SECONDS = 20
+"""Time of the processor for an input."""
+SILENT_SECONDS = 300
+"""Time by the clock in which a process says nothing, for one that waits."""
+MEMORY = 1 << 30
+"""Bytes that a process may map beyond what it has."""
+GROWTH_MIB = 250
+"""By how much an input may raise the largest resident size."""
+
+SHARES = {
+    "npz": 15, "pt": 15, "safetensors": 16, "onnx": 12, "keras": 6, "hdf5": 6, "folder": 4,
+    "npy": 8, "graph": 8, "report": 6, "scan": 2, "list": 2,
+}  # fmt: skip
+"""Inputs of each format, in a hundred."""
+
+
+class Place:
+    """A folder of one process, and where a damaged file goes in it."""
+
+    def __init__(self, seeds: Path, home: Path) -> None:
+        self.seeds, self.home = seeds, home
+        home.mkdir(parents=True)
+
+    def put(self, kind: str, seed: Path, data: bytes) -> Path:
+        """Write a damaged file, with what belongs to it; the path to read."""
+        if kind in ("folder", "scan"):
+            top = self.seeds / kind / seed.relative_to(self.seeds / kind).parts[0]
+            whole = self.home / "whole"
+            shutil.rmtree(whole, ignore_errors=True)
+            shutil.copytree(top, whole)
+            (whole / seed.relative_to(top)).write_bytes(data)
+            return whole
+        path = self.home / f"input{seed.suffix}"
+        path.write_bytes(data)
+        return path
+
+
+def use(kind: str, path: Path, number: int) -> None:
+    """Do with a file what users do."""
+    if kind == "report":
+        report = ncut.Report.from_json(path)
+        str(report), repr(report), report.to_json()
+        if number % 40 == 0:
+            report.to_html()
+    elif kind == "scan":
+        found = ncut.Scan(path)
+        repr(found)
+        for key in sorted((path / "reports").glob("*.json")):
+            found.report(key.stem)
+        if number % 4 == 0:
+            options: dict[str, Any] = {"k": 2, "shuffles": 4, "jobs": 1, "backend": "threading"}
+            ncut.scan(path.parents[1] / "runs", path, **options)
+    elif kind == "list":
+        from ncut.scans.sources import find_sources
+
+        find_sources([path])
+    else:
+        graph = ncut.graph([path, path] if kind == "npy" else path)
+        if number % 12 == 0 and graph.n_vertices < 2000:
+            ncut.cluster(graph, k=2)
+        if number % 50 == 0:
+            saved = path.parent / "again.npz"
+            graph.save(saved)
+            assert ncut.NeuronGraph.load(saved).n_edges == graph.n_edges
+
+
+def place_of(error: BaseException) -> str:
+    """What a finding is known by: its class, and the innermost places of ncut and of all."""
+    package = str(Path(ncut.__file__).parent) + os.sep
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if frame.filename.startswith(package)]
+    at = f"{ours[-1].filename.removeprefix(package)}:{ours[-1].lineno}" if ours else "?"
+    return f"{type(error).__name__} at {at} in {Path(frames[-1].filename).name}:{frames[-1].name}"
+
+
+def outcome_of(kind: str, path: Path, number: int) -> dict[str, Any]:
+    """What came of an input, and what is wrong with that."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found: dict[str, Any] = {"outcome": "read"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            use(kind, path, number)
+        except ncut.NcutError as error:
+            found["outcome"] = "refused"
+            text = str(error)
+            shown = "".join(traceback.format_exception(error))
+            if any(not c.isprintable() and c != "\n" for c in text) or "\x1b" in shown:
+                found["finding"] = f"control characters: {place_of(error)}"
+            elif len(text) > MAX_MESSAGE:
+                found["finding"] = f"a long message: {place_of(error)}"
+            elif path.name not in text and not (kind == "npy" and "layer 'w" in text):
+                found["finding"] = f"names no file: {place_of(error)}: {text[:80]}"
+        except MemoryError as error:
+            found |= {"outcome": "no memory", "finding": f"no memory: {place_of(error)}"}
+        except BaseException as error:
+            text = "".join(traceback.format_exception(error))[-2000:]
+            found |= {"outcome": "raised", "finding": f"raised {place_of(error)}", "text": text}
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
+    if grown > GROWTH_MIB and "finding" not in found:
+        found["finding"] = f"grew by {grown // 100 * 100} MiB and more, {found['outcome']}"
+    return found
+
+
+def limit_time() -> None:
+    """Let the system end this process after so much more time of the processor."""
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used) + CPU_SECONDS + 1, hard))
+
+
+def read_batch(kind: str, seeds: list[Path], place: Place, numbers: range, out: int) -> None:
+    """Read inputs, and say before and after each what it is and what came."""
+    noise = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(noise, 1), os.dup2(noise, 2)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with os.fdopen(out, "w") as lines:
+        for number in numbers:
+            rng = random.Random(f"{kind} {number}")
+            seed = rng.choice(seeds)
+            data = mutated(seed.suffix, seed.read_bytes(), rng)
+            path = place.put(kind, seed, data)
+            print(json.dumps({"begun": number, "seed": seed.name}), file=lines, flush=True)
+            limit_time()
+            found = outcome_of(kind, path, number)
+            if "finding" in found and (kept := os.environ.get("NCUT_FUZZ_KEEP")):
+                target = Path(kept) / f"{kind}-{number}"
+                if path.is_dir():
+                    shutil.copytree(path, target, dirs_exist_ok=True)
+                else:
+                    shutil.copy(path, target.with_suffix(path.suffix))
+            print(json.dumps({"number": number, **found}), file=lines, flush=True)
+            if number % 100 == 0:
+                gc.collect()
+
+
+class Stream:
+    """The inputs of one format, read batch by batch in processes that are forked for that."""
+
+    def __init__(self, kind: str, seeds: list[Path], place: Place) -> None:
+        self.kind, self.seeds, self.place = kind, seeds, place
+        self.outcomes: Counter[str] = Counter()
+        self.findings: dict[str, dict[str, Any]] = {}
+
+    def run(self, first: int, n: int) -> Stream:
+        """Read inputs `first` to `first + n`."""
+        at = first
+        while at < first + n:
+            at = self._batch(range(at, min(at + BATCH, first + n)))
+        return self
+
+    def _batch(self, numbers: range) -> int:
+        """Read a batch as far as its process lives; the number to go on with."""
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.close(reader)
+                read_batch(self.kind, self.seeds, self.place, numbers, writer)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(99)
+        os.close(writer)
+        begun, done, silent = numbers.start, numbers.start, False
+        with os.fdopen(reader) as lines:
+            while True:
+                if not select.select([lines], [], [], SILENT_SECONDS)[0]:
+                    silent = True
+                    os.kill(child, signal.SIGKILL)
+                text = lines.readline()
+                if not text:
+                    break
+                line = json.loads(text)
+                if "begun" in line:
+                    begun = line["begun"]
+                    continue
+                self._take(line)
+                done = line["number"] + 1
+        status = os.waitpid(child, 0)[1]
+        if not status and not silent:
+            return numbers.stop
+        ended = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        what = "no end" if silent or ended == signal.SIGXCPU else f"died, status {status}"
+        self._take({"number": begun, "outcome": what.split(",")[0], "finding": what})
+        return max(begun, done) + (done <= begun)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        self.outcomes[line["outcome"]] += 1
+        if "finding" in line:
+            known = self.findings.setdefault(
+                line["finding"], {"first": line["number"], "times": 0, "text": line.get("text", "")}
+            )
+            known["times"] += 1
+            if known["times"] == 1:
+                print(f"{self.kind} {line['number']}: {line['finding']}", flush=True)
+                print(line.get("text", ""), flush=True)
+
+
+def run(
+    n: int,
+    first: int = 0,
+    kinds: list[str] | None = None,
+    jobs: int = 1,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Read `n` inputs, shared among the formats; the figures and findings."""
+    started = time.monotonic()
+    chosen = kinds or list(SHARES)
+    total = sum(SHARES[kind] for kind in chosen)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        home = Path(name)
+        seeds = write_seeds(home)
+        ncut.cluster(ncut.graph(seeds["npz"][0]), k=2)  # what is imported late
+        streams = [Stream(kind, seeds[kind], Place(home, home / f"in-{kind}")) for kind in chosen]
+        each = [max(1, n * SHARES[kind] // total) for kind in chosen]
+        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
+            streams = list(pool.map(Stream.run, streams, [first] * len(streams), each))
+    outcomes: Counter[str] = Counter()
+    for stream in streams:
+        outcomes.update(stream.outcomes)
+    return {
+        "inputs": sum(each), "first": first, "outcomes": dict(outcomes),
+        "by_format": {stream.kind: dict(stream.outcomes) for stream in streams},
+        "findings": {s.kind: s.findings for s in streams if s.findings},
+        "seconds": round(time.monotonic() - started, 1),
+        "versions": {name: version(name) for name in
+                     ("ncut", "numpy", "torch", "onnx", "h5py", "safetensors", "pyarrow")},
+        "python": platform.python_version(), "machine": platform.machine(),
+    }  # fmt: skip
+
+
+def together(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The figures and findings of two runs."""
+    if not before:
+        return found
+    outcomes = Counter(before["outcomes"])
+    outcomes.update(found["outcomes"])
+    by_format = {kind: Counter(counts) for kind, counts in before["by_format"].items()}
+    for kind, counts in found["by_format"].items():
+        by_format.setdefault(kind, Counter()).update(counts)
+    findings = {kind: dict(known) for kind, known in before["findings"].items()}
+    for kind, known in found["findings"].items():
+        for text, one in known.items():
+            old = findings.setdefault(kind, {}).setdefault(text, {**one, "times": 0})
+            old["times"] += one["times"]
+    return {
+        **found,
+        "inputs": before["inputs"] + found["inputs"],
+        "first": before["first"],
+        "outcomes": dict(outcomes),
+        "by_format": {kind: dict(counts) for kind, counts in by_format.items()},
+        "findings": findings,
+        "seconds": round(before["seconds"] + found["seconds"], 1),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--inputs", type=int, default=20_000, help="how many (20000)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first (0)")
+    parser.add_argument("--formats", help=f"some of {','.join(SHARES)}")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time (1)")
+    parser.add_argument("--keep", type=Path, help="a folder for inputs of findings")
+    parser.add_argument("--folder", type=Path, help="where to work, as /dev/shm")
+    parser.add_argument(
+        "--json", type=Path,
+        help="a file for the figures, written after each 20000 inputs; a run that was stopped "
+        "goes on from there",
+    )  # fmt: skip
+    arguments = parser.parse_args()
+    if arguments.keep:
+        arguments.keep.mkdir(parents=True, exist_ok=True)
+        os.environ["NCUT_FUZZ_KEEP"] = str(arguments.keep)
+    kinds = arguments.formats.split(",") if arguments.formats else None
+    found: dict[str, Any] = {}
+    if arguments.json and arguments.json.exists():
+        found = json.loads(arguments.json.read_text())
+    at = found.get("next", arguments.first)
+    end = arguments.first + arguments.inputs
+    text = json.dumps(found, indent=1)
+    while at < end:
+        n = min(CHUNK, end - at)
+        found = together(found, run(n, at, kinds, arguments.jobs, arguments.folder))
+        at += n
+        found |= {"command": " ".join(["python", "tests/fuzz/fuzz.py", *sys.argv[1:]]), "next": at}
+        text = json.dumps(found, indent=1)
+        if arguments.json:
+            arguments.json.write_text(text + "\n")
+    print(text)
+    return 1 if found["findings"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

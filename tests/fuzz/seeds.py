@@ -1,0 +1,184 @@
+"""Small valid files of every format that is read, to be damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+import ncut
+
+KERAS_FILES = Path(__file__).parents[1] / "extract" / "keras_files"
+
+
+def dense(rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        f"{n}.weight": rng.normal(size=shape).astype("f4")
+        for n, shape in zip((0, 2, 4), ((6, 5), (4, 6), (3, 4)), strict=True)
+    }
+
+
+def convolutions(rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        "c.0.weight": rng.normal(size=(4, 3, 3, 3)).astype("f4"),
+        "c.1.weight": np.abs(rng.normal(size=4)).astype("f4"),
+        "c.1.running_var": np.abs(rng.normal(size=4)).astype("f4"),
+        "c.1.running_mean": np.zeros(4, "f4"),
+        "c.1.bias": np.zeros(4, "f4"),
+        "c.3.weight": rng.normal(size=(5, 4, 3, 3)).astype("f4"),
+    }
+
+
+def write_seeds(folder: Path) -> dict[str, list[Path]]:
+    """Write the files; those of each format by its name. Formats without their package are left."""
+    rng = np.random.default_rng(20)
+    found: dict[str, list[Path]] = {}
+
+    def place(kind: str, name: str) -> Path:
+        path = folder / kind / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found.setdefault(kind, []).append(path)
+        return path
+
+    models = {"dense": dense(rng), "conv": convolutions(rng)}
+    for name, arrays in models.items():
+        np.savez(place("npz", f"{name}.npz"), **arrays)
+        np.savez_compressed(place("npz", f"{name}-z.npz"), **arrays)
+    np.save(place("npy", "a.npy"), rng.normal(size=(5, 5)))
+    np.save(place("npy", "f.npy"), np.asfortranarray(rng.normal(size=(5, 5)).astype("f2")))
+    ncut.graph([rng.normal(size=(5, 4)), rng.normal(size=(4, 3))]).save(place("graph", "d.npz"))
+    half = scipy.sparse.random_array((9, 9), density=0.6, rng=1, format="csr")
+    ncut.graph(half + half.T).save(place("graph", "s.npz"))
+    report = ncut.analyze([rng.normal(size=(9, 8)), rng.normal(size=(8, 7))], k=3, shuffles=3)
+    report.to_json(place("report", "r.json"))
+    place("list", "l.txt").write_text("a.npz\n# b\n../npz\nc/*.pt\n\n")
+    _torch_files(place, models)
+    _safetensors_files(place, models)
+    _onnx_files(place, rng)
+    _keras_files(place)
+    _folders(place)
+    _scan(folder, place, models)
+    return found
+
+
+def _torch_files(place: Any, models: dict[str, Any]) -> None:
+    import torch
+
+    for name, arrays in models.items():
+        state = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        torch.save(state, place("pt", f"{name}.pt"))
+        torch.save({"model_state_dict": state, "epoch": 3}, place("pt", f"{name}-checkpoint.pt"))
+        old = place("pt", f"{name}-legacy.pt")
+        torch.save(state, old, _use_new_zipfile_serialization=False)
+
+
+def _safetensors_files(place: Any, models: dict[str, Any]) -> None:
+    import ml_dtypes
+    from safetensors.numpy import save_file
+
+    for name, arrays in models.items():
+        save_file(arrays, place("safetensors", f"{name}.safetensors"), {"a": "b"})
+        halves = {key: value.astype(ml_dtypes.bfloat16) for key, value in arrays.items()}
+        save_file(halves, place("safetensors", f"{name}-half.safetensors"))
+
+
+def _onnx_files(place: Any, rng: np.random.Generator) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def w(*shape: int) -> np.ndarray[Any, Any]:
+        return rng.normal(size=shape).astype("f4")
+
+    def save(name: str, nodes: list[Any], arrays: dict[str, Any], shape: list[Any]) -> None:
+        graph = helper.make_graph(
+            [helper.make_node(op, ins, [out], **more) for op, ins, out, more in nodes], "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(value, key) for key, value in arrays.items()],
+        )  # fmt: skip
+        opset = [helper.make_opsetid("", 18)]
+        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), place("onnx", name))
+
+    save("mlp.onnx", [("MatMul", ["x", "a"], "h", {}), ("Relu", ["h"], "r", {}),
+                      ("Gemm", ["r", "b", "c"], "y", {"transB": 1})],
+         {"a": w(5, 4), "b": w(3, 4), "c": w(3)}, ["n", 5])  # fmt: skip
+    save("cnn.onnx", [("Conv", ["x", "a"], "h", {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}),
+                      ("BatchNormalization", ["h", "g", "b", "m", "v"], "n", {}),
+                      ("Relu", ["n"], "r", {}), ("Conv", ["r", "d"], "e", {"group": 2}),
+                      ("Add", ["e", "r"], "s", {}), ("GlobalAveragePool", ["s"], "p", {}),
+                      ("Flatten", ["p"], "f", {"axis": 1}), ("MatMul", ["f", "q"], "y", {})],
+         {"a": w(4, 3, 3, 3), "g": w(4), "b": w(4), "m": w(4), "v": np.abs(w(4)),
+          "d": w(4, 2, 1, 1), "q": w(4, 3)}, [1, 3, 4, 4])  # fmt: skip
+    save("folded.onnx", [("Expand", ["one", "s"], "z", {}), ("Tile", ["a", "t"], "ta", {}),
+                         ("Pad", ["ta", "p"], "pa", {}), ("Slice", ["pa", "r0", "r1"], "sa", {}),
+                         ("MatMul", ["x", "sa"], "h", {}), ("Split", ["h"], "h1", {"axis": 1,
+                          "num_outputs": 1}), ("MatMul", ["h1", "b"], "y", {})],
+         {"one": w(1, 1), "s": np.array([2, 3]), "a": w(5, 4), "t": np.array([1, 1]),
+          "p": np.array([0, 0, 0, 0]), "r0": np.array([0]), "r1": np.array([5]), "b": w(4, 3)},
+         [1, 5])  # fmt: skip
+    save("attention.onnx", [("MatMul", ["x", "wq"], "q", {}), ("MatMul", ["x", "wk"], "k", {}),
+                            ("MatMul", ["x", "wv"], "v", {}),
+                            ("Transpose", ["k"], "kt", {"perm": [0, 2, 1]}),
+                            ("MatMul", ["q", "kt"], "s", {}),
+                            ("Softmax", ["s"], "sm", {"axis": -1}),
+                            ("MatMul", ["sm", "v"], "o", {}), ("MatMul", ["o", "wo"], "p", {}),
+                            ("Add", ["p", "x"], "r", {}), ("MatMul", ["r", "f"], "y", {})],
+         {name: w(4, 4) for name in ("wq", "wk", "wv", "wo", "f")}, [1, 3, 4])  # fmt: skip
+
+
+def _keras_files(place: Any) -> None:
+    for path in sorted(KERAS_FILES.iterdir()):
+        if path.suffix in (".keras", ".h5"):
+            shutil.copy(path, place("keras" if path.suffix == ".keras" else "hdf5", path.name))
+
+
+def _folders(place: Any) -> None:
+    import transformers
+
+    small = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2,
+             "intermediate_size": 12, "vocab_size": 20, "max_position_embeddings": 16}  # fmt: skip
+    kinds: dict[str, Any] = {"Bert": {}, "Llama": {"num_key_value_heads": 1}, "ViT": {}}
+    for kind, more in kinds.items():
+        config = getattr(transformers, f"{kind}Config")(**small, **more)
+        model = getattr(transformers, f"{kind}Model")(config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.save_pretrained(place("folder", f"{kind}/config.json").parent)
+        place("folder", f"{kind}/model.safetensors")
+    from safetensors.numpy import load_file, save_file
+
+    first = place("folder", "Bert/model.safetensors")
+    tensors = load_file(first)
+    index = place("folder", "sharded/model.safetensors.index.json")
+    shutil.copy(first.parent / "config.json", index.parent)
+    save_file(tensors, index.parent / "one.safetensors")
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "one.safetensors")}))
+
+
+def _scan(folder: Path, place: Any, models: dict[str, Any]) -> None:
+    runs = folder / "runs"
+    runs.mkdir()
+    for number in range(2):
+        np.savez(runs / f"a-{number}.npz", **models["dense"])
+    np.savez(runs / "bad.npz", np.zeros(3))
+    results = folder / "scan" / "results"
+    stopped = False
+
+    def stop(counts: Any) -> None:
+        nonlocal stopped
+        if counts.shuffles_done == 5 and not stopped:
+            stopped = True
+            raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"k": 2, "shuffles": 4, "jobs": 1, "backend": "threading"}
+    with contextlib.suppress(KeyboardInterrupt):  # so that there is a journal
+        ncut.scan(runs, results, progress=stop, **options)
+    for path in sorted(results.rglob("*")):
+        if path.is_file() and path.name != "lock":
+            place("scan", str(path.relative_to(folder / "scan")))
