@@ -1,4 +1,4 @@
-"""Check the object files of the kernels, one for each instruction set: python kernel_objects.py BUILD.
+"""Check the kernels' object files, one for each instruction set: kernel_objects.py BUILD_FOLDER.
 
 They must not define functions that the linker could take for those of another file (a processor
 without AVX-512 would run a standard function that was compiled for it), must run nothing when the
