@@ -21,8 +21,8 @@ def machine(results: dict[str, Any]) -> str:
     m = results["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in m["versions"].items())
     return (
-        f"{m['cpu']}, {m['instruction_set']} kernels, {results['threads']} threads, CPython {m['python']}, {versions}; commit "
-        f"{m['commit']}, {m['date']}."
+        f"{m['cpu']}, {m['instruction_set']} kernels, {results['threads']} threads, "
+        f"CPython {m['python']}, {versions}; commit {m['commit']}, {m['date']}."
     )
 
 
@@ -98,8 +98,7 @@ def certificate(results: dict[str, Any]) -> str:
     measured = results["certificate"]
     remark = (
         "*analyze* adds to the n-cuts alone the refined n-cut, the lower bound, the other measures "
-        f"and the noise of k-means. Commit {measured['commit']}, {measured['date']}; the whole "
-        "analyses above are of the day given there.\n\n"
+        f"and the noise of k-means. Commit {measured['commit']}, {measured['date']}; X
     )
     return remark + table(["network and its shuffles", "", "seconds", "ratio"], rows)
 
@@ -185,20 +184,23 @@ def estimator(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("engine-*.json"))]
+    def read(name: str) -> Any:
+        return json.loads((RESULTS / f"{name}.json").read_text())
+
+    found = [read(path.stem) for path in sorted(RESULTS.glob("engine-*.json"))]
     # The best instruction set first, which has all cases.
     best, *others = sorted(found, key=lambda one: one["machine"]["instruction_set"], reverse=True)
     sections = [
-        "## Kernels\n\n" + kernels(json.loads((RESULTS / "kernels.json").read_text())),
+        "## Kernels\n\n" + kernels(read("kernels")),
         f"## Whole analyses\n\n{machine(best)}\n\n{whole_analyses(best)}",
         *(f"{machine(one)}\n\n{whole_analyses(one)}" for one in others),
         "## Phases\n\n" + phases(best),
         "## Certificate and profile\n\n" + certificate(best),
         "## Growth\n\n" + scaling(best),
-        "## Reading a model\n\n" + reading(json.loads((RESULTS / "reading.json").read_text())),
-        "## Training\n\n" + training(json.loads((RESULTS / "training.json").read_text())),
+        "## Reading a model\n\n" + reading(read("reading")),
+        "## Training\n\n" + training(read("training")),
         "## Affinity matrices\n\n"
-        + estimator(json.loads((RESULTS / "estimator.json").read_text())),
+        + estimator(read("estimator")),
     ]
     text = "\n\n".join(sections)
     print(text)
