@@ -98,7 +98,7 @@ def certificate(results: dict[str, Any]) -> str:
     measured = results["certificate"]
     remark = (
         "*analyze* adds to the n-cuts alone the refined n-cut, the lower bound, the other measures "
-        f"and the noise of k-means. Commit {measured['commit']}, {measured['date']}; X
+        f"and the noise of k-means. Commit {measured['commit']}, {measured['date']}.\n\n"
     )
     return remark + table(["network and its shuffles", "", "seconds", "ratio"], rows)
 
@@ -199,8 +199,7 @@ def main() -> None:
         "## Growth\n\n" + scaling(best),
         "## Reading a model\n\n" + reading(read("reading")),
         "## Training\n\n" + training(read("training")),
-        "## Affinity matrices\n\n"
-        + estimator(read("estimator")),
+        "## Affinity matrices\n\n" + estimator(read("estimator")),
     ]
     text = "\n\n".join(sections)
     print(text)
