@@ -140,7 +140,9 @@ class Clustering:
         The normalized cut of the partition that spectral clustering finds, and the same after
         moving single vertices as long as that lowers it; `ncut` is one of the two.
     lower_bound : float
-        Every partition into k clusters has a normalized cut of at least this.
+        Every partition into k clusters has a normalized cut of at least this, unless the
+        eigensolver missed an eigenvalue that no partition known shows; 0 where one is known to
+        be missing.
     modularity : float
         Newman's modularity of the partition.
     bipartite_modularity : float or None
@@ -156,7 +158,9 @@ class Clustering:
     residual : float
         Largest norm of M u - mu u over the unit eigenvectors u of M = D^-1/2 A D^-1/2.
     converged : bool
-        Whether the residual reached the solver's tolerance.
+        Whether the eigenvectors are accurate enough to cluster by: each residual is small against
+        its eigenvalue or against the gap behind the k-th (see `ncut.spectral.accuracy`), and no
+        eigenvalue is known to be missing.
     n_init : int
         Restarts of k-means.
     repeated_ncuts : ndarray of float64, shape (n_repeats,)

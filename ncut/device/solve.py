@@ -24,6 +24,7 @@ from ncut.spectral.solvers import (
     ZERO_SINGULAR_VALUE,
     check_sides,
     fits_small_side,
+    following_mu,
     krylov_tolerance,
     small_side,
 )
@@ -98,8 +99,8 @@ def krylov(
     )
     vectors = astype(found.vectors, xp.float64, xp)
     if not bipartite:
-        return vectors, found.following
-    return _both_sides(operator, vectors), np.sqrt(max(found.following, 0.0)).item()
+        return vectors, following_mu(found, bipartite)
+    return _both_sides(operator, vectors), following_mu(found, bipartite)
 
 
 def krylov_float64(operator: DeviceOperator, known: Any, k: int, rng: np.random.Generator) -> Found:

@@ -36,7 +36,7 @@ def goals(eigenvalues: NDArray[np.float64], following: float) -> NDArray[np.floa
     eigenvalues : ndarray of float64, shape (k,)
         The smallest eigenvalues lambda of the normalized Laplacian.
     following : float
-        The smallest of the others, as well as it is known.
+        The smallest of the others that is apart from them, see `following_of`.
 
     Source: Parlett (1998), The symmetric eigenvalue problem, chapter 11.
     """
@@ -45,3 +45,19 @@ def goals(eigenvalues: NDArray[np.float64], following: float) -> NDArray[np.floa
     by_gap = np.minimum(OF_SIZE * gap, OF_ROOT * np.sqrt(size * gap))
     goal: NDArray[np.float64] = np.minimum(LARGEST_GOAL, np.maximum(OF_SIZE * size, by_gap))
     return goal
+
+
+def following_of(eigenvalues: NDArray[np.float64], k: int) -> float:
+    """The smallest eigenvalue that is apart from the k smallest, as well as they are known.
+
+    Those behind the k-th that are larger by less than OF_SIZE of it are not: their eigenvectors
+    are as good as the k-th's, so that it does not matter how much of them is in it.
+
+    Parameters
+    ----------
+    eigenvalues : ndarray of float64, shape (at least k + 1,), ascending
+    k : int
+    """
+    last, rest = eigenvalues[k - 1], eigenvalues[k:]
+    apart = rest[rest > last + OF_SIZE * max(float(last), SMALLEST)]
+    return float(apart[0]) if apart.size else float(rest[-1])

@@ -42,8 +42,8 @@ class RitzPairs:
     vectors : array of the start vectors' type, shape (n, k), orthonormal
     residuals : ndarray of float64, shape (k,)
         Norms of H u - theta u, as the recurrence estimates them.
-    following : float
-        The next Ritz value: an estimate from below of the eigenvalue that follows.
+    others : ndarray of float64, shape (m,), descending
+        The other Ritz values: estimates from below of the eigenvalues that follow.
     n_products : int
         How often the operator was applied to a block.
     """
@@ -51,7 +51,7 @@ class RitzPairs:
     values: NDArray[np.float64]
     vectors: Any
     residuals: NDArray[np.float64]
-    following: float
+    others: NDArray[np.float64]
     n_products: int
 
 
@@ -146,7 +146,7 @@ def block_lanczos(
             basis = vectors[:, n_known : n_known + size]
             if excess <= 1 or checks.stalled or n_products >= max_products:
                 found = basis @ _moved(mixture[:, :k], start.dtype, arrays)
-                return RitzPairs(values[:k], found, residuals, float(values[k]), n_products)
+                return RitzPairs(values[:k], found, residuals, values[k:], n_products)
         if full:
             kept = k + b // 2
             vectors[:, n_known : n_known + kept] = basis @ _moved(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.spectral.accuracy import LARGEST_GOAL
+from ncut.spectral.accuracy import LARGEST_GOAL, following_of
 from ncut.spectral.krylov import block_lanczos
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def smallest_by_factorization(
             max_products=MAX_PRODUCTS,
             first_look=FIRST_LOOK,
         )
-        eigenvalues = np.append(found.values, found.following) ** -1.0 - SHIFT
+        every = 1.0 / np.maximum(np.append(found.values, found.others), 0.1) - SHIFT
+        eigenvalues = every[: wanted + 1]
         n_below, s = _separation(eigenvalues)
         missed = _count_below(M, s) - known.shape[1] - n_below
         more = max(wanted, n_below + missed)
@@ -134,7 +135,7 @@ def smallest_by_factorization(
     vectors: Vectors = inverse.solve(found.vectors[:, :k])
     for _ in range(2):
         vectors -= known @ (known.T @ vectors)
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=0)), float(eigenvalues[k])
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=0)), following_of(every, k)
 
 
 def _tolerance(values: Vectors) -> Vectors:

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
-from ncut.spectral.accuracy import goals
-from ncut.spectral.krylov import MAX_BLOCKS, basis_size, block_lanczos, block_width
+from ncut.spectral.accuracy import following_of, goals
+from ncut.spectral.krylov import MAX_BLOCKS, RitzPairs, basis_size, block_lanczos, block_width
 from ncut.spectral.operator import NormalizedAdjacency
 from ncut.spectral.shift_invert import is_long_and_thin, smallest_by_factorization
 
@@ -37,6 +37,9 @@ MAX_PRODUCTS = 300
 
 LAST_DENSE = 4000
 """Rows of a matrix up to which LAPACK may solve what other solvers did not."""
+
+LOBPCG_MARGIN = 4
+"""Columns of its block beyond those asked for, which speed up the last of these."""
 
 ONE_AT_A_TIME = threading.Lock()
 """For what changes the process's filters of warnings: two calls would mix up their restoring."""
@@ -130,11 +133,18 @@ def krylov(
     )
     small = found.vectors.astype(np.float64)
     if not bipartite:
-        return small, found.following
+        return small, following_mu(found, bipartite)
     there = np.zeros((operator.n_vertices, block_width(k)))
     there[side, :k] = operator.scaled(small, side)
     operator.multiply(there, there, slice(0, operator.n_first))
-    return _both_sides(there[: operator.n_first, :k], small), _root(found.following)
+    return _both_sides(there[: operator.n_first, :k], small), following_mu(found, bipartite)
+
+
+def following_mu(found: RitzPairs, bipartite: bool) -> float:
+    """The eigenvalue of M behind those found on M or on C' C, and apart from them."""
+    values = np.concatenate([found.values, found.others])
+    eigenvalues = 1.0 - (np.sqrt(np.maximum(values, 0.0)) if bipartite else values)
+    return 1.0 - following_of(eigenvalues, found.values.size)
 
 
 def krylov_float64(
@@ -153,8 +163,8 @@ def krylov_tolerance(
     """
 
     def tolerance(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        mu = np.sqrt(np.maximum(values[: k + 1], 0.0)) if bipartite else values[: k + 1]
-        goal = goals(1.0 - mu[:k], 1.0 - mu[k])
+        eigenvalues = 1.0 - (np.sqrt(np.maximum(values, 0.0)) if bipartite else values)
+        goal = goals(eigenvalues[:k], following_of(eigenvalues, k))
         if single:
             goal = np.maximum(goal, SINGLE_PRECISION)
         return goal * np.sqrt(2 * np.maximum(values[:k], 1e-6)) if bipartite else goal
@@ -194,7 +204,8 @@ def arpack(
             break
         values = np.concatenate([values, more])[best]
         vectors = np.hstack([vectors, others])[:, best]
-    return _in_place(operator, vectors), float(more.max(initial=-1.0))
+    known_values = 1.0 - np.concatenate([np.sort(values)[::-1], np.sort(more)[::-1]])
+    return _in_place(operator, vectors), 1.0 - following_of(known_values, k)
 
 
 def _arpack_pairs(
@@ -227,22 +238,37 @@ def lobpcg(
     operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator
 ) -> Found:
     """Locally optimal block preconditioned conjugate gradients (SciPy), without preconditioner."""
-    from scipy.sparse.linalg import lobpcg as scipy_lobpcg
-
     M = operator.matrix()
     locked = known[operator.place]
-    width = k + 4  # a few extra columns speed up the last of those asked for
-    if M.shape[0] - known.shape[1] < 5 * width:
+    if M.shape[0] - known.shape[1] < 5 * (k + LOBPCG_MARGIN):
         raise InputError(
             f"solver: lobpcg needs a larger graph to find {k} eigenvectors; use 'auto' or 'dense'"
         )
-    block = rng.standard_normal((M.shape[0], width))
+    values, vectors = _lobpcg_pairs(M, locked, k, rng)
+    # It may settle on an eigenvector of the next eigenvalue: look at a few of what is left until
+    # nothing is larger.
+    while True:
+        more, others = _lobpcg_pairs(M, np.hstack([locked, vectors[:, :k]]), 1, rng)
+        together = np.concatenate([values[:k], more])
+        best = np.argsort(together)[::-1]
+        if best[:k].max() < k:
+            known_values = 1.0 - together[best]
+            return _in_place(operator, vectors[:, :k]), 1.0 - following_of(known_values, k)
+        values, vectors = together[best], np.hstack([vectors[:, :k], others])[:, best]
+
+
+def _lobpcg_pairs(
+    M: Any, locked: Vectors, k: int, rng: np.random.Generator
+) -> tuple[Vectors, Vectors]:
+    """Eigenpairs of the largest eigenvalues, descending: k and some that are less accurate."""
+    from scipy.sparse.linalg import lobpcg as scipy_lobpcg
+
+    block = rng.standard_normal((M.shape[0], k + LOBPCG_MARGIN))
     with ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the residual is checked by the caller
         found: Any = scipy_lobpcg(M, block, Y=locked, tol=1e-6, maxiter=500, largest=True)
-    values, vectors = found[:2]
-    order = np.argsort(values)[::-1]
-    return _in_place(operator, vectors[:, order[:k]]), float(values[order[k]])
+    order = np.argsort(found[0])[::-1]
+    return found[0][order], found[1][:, order]
 
 
 SOLVERS: dict[str, Callable[..., Found]] = {
