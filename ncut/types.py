@@ -126,6 +126,46 @@ class Parameter:
     role: str
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What came of changing single neurons of a model and looking which others change.
+
+    Attributes
+    ----------
+    n_vertices : int
+        Neurons that were changed.
+    n_watched, n_layers : int
+        Layers of neurons that were looked at, and all that the graph has.
+    missing : tuple of str
+        Neurons that changed and that the graph has no edge to.
+    surplus : tuple of str
+        Neurons that the graph has an edge to, and that did not change.
+    """
+
+    n_vertices: int
+    n_watched: int
+    n_layers: int
+    missing: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the neurons that changed were the neighbours, for all that were changed."""
+        return not (self.missing or self.surplus)
+
+    def __str__(self) -> str:
+        """The result in one line, with the first differences if there are any."""
+        what = (
+            f"{self.n_vertices} neurons changed one at a time, in {self.n_watched} of "
+            f"{self.n_layers} layers"
+        )
+        if self.agrees:
+            return f"{what}: those that changed with them are their neighbours in the graph"
+        lines = [f"changed, no edge: {line}" for line in self.missing[:3]]
+        lines += [f"edge, not changed: {line}" for line in self.surplus[:3]]
+        return f"{what}: the graph differs from the model; {'; '.join(lines)}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Clustering:
     """A partition of a graph's vertices into `k` clusters.

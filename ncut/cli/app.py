@@ -162,6 +162,13 @@ def info(
     dot: Annotated[
         Path | None, typer.Option(help="Write its layers and blocks for Graphviz.")
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Run a torch model with single neurons changed, and compare with the graph.",
+        ),
+    ] = False,
 ) -> None:
     """Show the graph of a model without clustering it: layers, blocks, what became of each weight.
 
@@ -174,9 +181,13 @@ def info(
 
     with warnings_in_one_line():
         graph = ncut.graph(
-            _existing(model), **graph_options(scope, norm, residual, layers, unknown, weights)
+            _existing(model),
+            **graph_options(scope, norm, residual, layers, unknown, weights),
+            **({"check": True} if check else {}),
         )
         print_graph(graph)
+        if graph.check is not None:
+            print(f"check: {graph.check}")
     if dot:
         from ncut.files import check_output, write_text
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ncut import kernels
 from ncut.errors import InputError
 from ncut.graphs.scratch import settled
-from ncut.types import Block, Layer, LeftOut, Parameter
+from ncut.types import Block, Check, Layer, LeftOut, Parameter
 
 if TYPE_CHECKING:
     import networkx
@@ -55,6 +55,8 @@ class NeuronGraph:
     scratch : Path or None
         The folder in whose files the weights lie, and those of the graphs that are made of this
         one; None where they are in memory.
+    check : Check or None
+        What came of changing single neurons of the model, where `ncut.graph` was asked to.
     """
 
     layers: tuple[Layer, ...]
@@ -65,6 +67,7 @@ class NeuronGraph:
     sums: str = ""
     exponent: int = 0
     scratch: Path | None = None
+    check: Check | None = None
 
     @property
     def n_vertices(self) -> int:
