@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import os
 import sys
@@ -85,8 +86,12 @@ app.command("selftest")(selftest.selftest)
 def main() -> None:
     """Run the command line; the entry point of the command `ncut`.
 
-    Where standard output is full, or its reader has gone, the exit code is 1.
+    Where standard output is full, or its reader has gone, the exit code is 1. Characters that its
+    encoding lacks become question marks: no result is lost for a sign.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         try:
             app(prog_name="ncut")
