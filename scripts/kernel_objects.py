@@ -20,7 +20,7 @@ PACKED = {
     "baseline": r"fml[as]\s+v\d+\.4s",
 }
 
-KERNELS = ("assign(", "panel<float, int, float>(", "inner_products<float>(", "subtract<float>(")
+KERNELS = ("assign(", "add_placed<float, float>(", "inner_products<float>(", "subtract<float>(")
 LEAST = 8  # of them in each
 
 

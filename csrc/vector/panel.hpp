@@ -81,10 +81,12 @@ NCUT_INLINE void add_sparse(const SparseBlock<W, I>& block, std::int64_t begin, 
   }
 }
 
-// What a block and its mirror image add to the vertices [begin, end).
+// What a block and its mirror image add to the vertices [begin, end). Compiled once for all types
+// of indices, hence not part of its callers.
 template <class W, class T>
-NCUT_INLINE void add_placed(const PlacedBlock<W>& placed, const T* x, std::int64_t width,
-                            std::int64_t begin, std::int64_t end, T* y) {
+__attribute__((noinline)) void add_placed(const PlacedBlock<W>& placed, const T* x,
+                                          std::int64_t width, std::int64_t begin, std::int64_t end,
+                                          T* y) {
   const DenseBlock<W>& block = placed.block;
   const std::int64_t first_row = std::max(begin, placed.first_row);
   const std::int64_t last_row = std::min(end, placed.first_row + block.n_rows);
