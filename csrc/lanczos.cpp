@@ -20,12 +20,6 @@ constexpr double kZeroSingularValue = 1e-7;
 
 using Square = double[kLanes][kLanes];
 
-// Calls f(i) for all i < count.
-template <class F>
-void times(std::int64_t count, F f) {
-  for (std::int64_t i = 0; i < count; ++i) f(i);
-}
-
 // M on all vertices, or C'C on those of the second colour, in float32.
 class Operator {
  public:
@@ -207,9 +201,9 @@ bool block_lanczos(Operator& op, std::int64_t n, const std::vector<float>& locke
                     &vectors[i * stride + n_known]);
       }
       std::fill(projected.begin(), projected.end(), 0.0);
-      times(kept, [&](std::int64_t c) {
+      for (std::int64_t c = 0; c < kept; ++c) {
         projected[static_cast<std::size_t>(c * kFull + c)] = values[static_cast<std::size_t>(c)];
-      });
+      }
       size = kept;
     }
   }
@@ -280,8 +274,8 @@ bool rayleigh_ritz(const PlacedNetwork& network, std::int64_t k, const LanczosOp
       small[static_cast<std::size_t>(a * k + c)] = (projected[a][c] + projected[c][a]) / 2;
     }
   }
-  times(k, [&](std::int64_t c) { solve(&small[static_cast<std::size_t>(c)], k); });
-  times(k, [&](std::int64_t a) { solve(&small[static_cast<std::size_t>(a * k)], 1); });
+  for (std::int64_t c = 0; c < k; ++c) solve(&small[static_cast<std::size_t>(c)], k);
+  for (std::int64_t a = 0; a < k; ++a) solve(&small[static_cast<std::size_t>(a * k)], 1);
   if (!symmetric_eigenpairs(options.solver, small, static_cast<int>(k), values, vectors)) {
     return false;
   }
