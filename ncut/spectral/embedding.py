@@ -20,6 +20,9 @@ from ncut.spectral.faint import settle
 from ncut.spectral.krylov import basis_size
 from ncut.spectral.operator import WIDTH, NormalizedAdjacency
 
+ALIKE = 1e-9
+"""Relative difference of eigenvalues below which a solver may take one for the other."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
@@ -67,7 +70,8 @@ class Embedding:
 
         The sum of the k smallest eigenvalues bounds every k-way n-cut from below. Those computed
         are the exact ones of M - R U' - U R', which lie nearer to 1 in sum by at most the sum of
-        the singular values of R: that is subtracted, and an allowance for rounding. Residuals
+        the singular values of R: that is subtracted, and an allowance for rounding and for
+        eigenvalues that are too much alike to be told apart. Residuals
         cannot show that an eigenvalue was missed; a partition with a lower n-cut can, see
         `spectral.clustering`. Where that is known nothing is: 0.
 
@@ -79,8 +83,9 @@ class Embedding:
             return 0.0
         n, k = self.points.shape
         singular = np.sqrt(np.maximum(np.linalg.eigvalsh(self.residuals), 0.0))
-        rounding = float(n * k * np.finfo(np.float64).eps)
-        return max(0.0, float(self.eigenvalues.sum() - singular.sum()) - rounding)
+        total = float(self.eigenvalues.sum())
+        rounding: float = n * k * float(np.finfo(np.float64).eps) + ALIKE * total
+        return max(0.0, total - float(singular.sum()) - rounding)
 
     def allows(self, ncut: float) -> bool:
         """Whether a partition can have this n-cut; if not, an eigenvalue was missed."""

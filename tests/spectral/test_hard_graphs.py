@@ -6,7 +6,19 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hard_graphs import FAMILIES, Hard, Task, clustered, exact_eigenvalues, judged, path, task
+from hard_graphs import (
+    FAMILIES,
+    Hard,
+    Task,
+    clustered,
+    exact_eigenvalues,
+    judged,
+    path,
+    product,
+    ring,
+    task,
+)
+from scipy import sparse
 
 from ncut.errors import InputError
 
@@ -20,6 +32,53 @@ def test_every_graph_is_solved_and_bounded(first: int) -> None:
         one = task(seed, LARGEST)
         outcome = judged(one, clustered(one), must_converge=True)
         assert not outcome.faults, (seed, outcome)
+
+
+def uneven(matrix: sparse.csr_array, spread: float) -> sparse.csr_array:
+    """The same edges with log-normal weights."""
+    upper = sparse.coo_array(sparse.triu(matrix, 1))
+    factors = np.random.default_rng(3).lognormal(0, spread, upper.nnz)
+    weighted = sparse.coo_array((upper.data * factors, upper.coords), shape=upper.shape)
+    return sparse.csr_array(weighted + weighted.T)
+
+
+def tree(n: int, branches: int) -> sparse.csr_array:
+    """Each vertex joined with the one above it; a star for n - 1 branches."""
+    below = np.arange(1, n)
+    half = sparse.coo_array((np.ones(n - 1), (below, (below - 1) // branches)), shape=(n, n))
+    return sparse.csr_array(half + half.T)
+
+
+def necklace(number: int, size: int, weight: float) -> sparse.csr_array:
+    """Complete graphs in a row, each joined with the next by one edge."""
+    matrix = np.kron(np.eye(number), np.ones((size, size)) - np.eye(size))
+    last = np.arange(1, number) * size
+    matrix[last - 1, last] = matrix[last, last - 1] = weight
+    return sparse.csr_array(matrix)
+
+
+RELATIVES = {
+    "uneven path": uneven(path(500), 1),
+    "very uneven path": uneven(path(400), 8),
+    "uneven grid": uneven(product(path(20), path(25)), 3),
+    "binary tree": tree(511, 2),
+    "uneven tree": uneven(tree(400, 3), 4),
+    "star": tree(300, 299),
+    "necklace": necklace(20, 20, 1.0),
+    "loose necklace": necklace(20, 20, 1e-3),
+    "very loose necklace": necklace(20, 20, 1e-9),
+    "three pieces": sparse.block_diag([path(200), product(path(12), path(12)), ring(90)], "csr"),
+}
+
+
+@pytest.mark.parametrize("k", [2, 12, 18, 33])
+@pytest.mark.parametrize("name", RELATIVES)
+def test_relatives_of_the_families(name: str, k: int) -> None:
+    hard = Hard(name, RELATIVES[name])
+    plain, kept = hard.graph(1.0).without_isolated()
+    one = Task(k, hard, plain, kept, k, 1.0, exact_eigenvalues(hard, plain, k))
+    outcome = judged(one, clustered(one), must_converge=True)
+    assert not outcome.faults
 
 
 @pytest.mark.parametrize(
