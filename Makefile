@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-CXX_SOURCES := $(wildcard csrc/*.*) $(wildcard csrc/tests/*.*) $(wildcard bindings/*.*)
+CXX_SOURCES := $(wildcard csrc/*.* csrc/vector/*.* csrc/tests/*.* bindings/*.*)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 
-.PHONY: demo test sanitize fuzz fuzz-long fuzz-core endurance bench lint format stubs docs docs-serve clean
+.PHONY: demo test sanitize fuzz fuzz-long fuzz-core endurance bench bench-quick arm64 lint format stubs docs docs-serve clean
 
 demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 	$(BIN)/ncut demo
@@ -56,7 +56,21 @@ format: $(VENV)/installed-dev  ## rewrite the sources in the project's style
 stubs: $(VENV)/installed-dev  ## write ncut/_core.pyi anew from the compiled module
 	$(BIN)/python scripts/stubs.py
 
-bench: $(VENV)/installed-dev  ## time ncut and its peers; a quarter of an hour
+arm64: $(VENV)/installed-dev  ## the kernels' own tests built for 64-bit ARM, run by qemu-user
+	$(BIN)/cmake -S . -B build/arm64 -DNCUT_TESTS=ON -DNCUT_STRICT=ON -DCMAKE_SYSTEM_NAME=Linux \
+	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static \
+	  -DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64
+	$(BIN)/cmake --build build/arm64 --target test_kernels
+	$(BIN)/ctest --test-dir build/arm64 --output-on-failure
+
+bench-quick: $(VENV)/installed-dev  ## no kernel of any instruction set below a third of what a core can do; none leaves its file
+	$(BIN)/cmake -S . -B build/bench -DNCUT_TESTS=ON -DNCUT_STRICT=ON
+	$(BIN)/cmake --build build/bench
+	$(BIN)/python scripts/kernel_objects.py build/bench
+	build/bench/bench_kernels 0.33
+
+bench: bench-quick  ## time ncut and its peers; a quarter of an hour
+	build/bench/bench_kernels > benchmarks/results/kernels.json
 	cd benchmarks && ../$(BIN)/python run.py && ../$(BIN)/python tables.py
 
 docs: $(VENV)/installed-dev  ## the documentation's site, build/site/index.html

@@ -22,6 +22,7 @@ import numpy as np
 import threadpoolctl
 from run import machine
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import SpectralClustering
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
@@ -47,9 +48,47 @@ def neighbours(n: int) -> sparse.csr_array:
     return sparse.csr_array(0.5 * (graph + graph.T))
 
 
+def curve(n: int) -> sparse.csr_array:
+    """The 10 nearest neighbours of points along two turns of a spiral."""
+    random = np.random.default_rng(1)
+    at = np.sort(random.uniform(0, 4 * np.pi, n))
+    along = np.stack([at * np.cos(at), at * np.sin(at)], axis=1)
+    graph = kneighbors_graph(along + 0.02 * random.standard_normal((n, 2)), 10)
+    return sparse.csr_array(graph.maximum(graph.T))
+
+
+def grid(rows: int, columns: int) -> sparse.csr_array:
+    """Each cell of a rectangle joined with the four around it."""
+    one, other = (
+        sparse.diags_array([np.ones(m - 1)] * 2, offsets=[1, -1]) for m in (rows, columns)
+    )
+    along = sparse.kron(sparse.eye_array(rows), other)
+    return sparse.csr_array(sparse.kron(one, sparse.eye_array(columns)) + along)
+
+
+def roads(side: int) -> sparse.csr_array:
+    """What hangs together of a grid that lost a quarter of its edges, of uneven weights."""
+    random = np.random.default_rng(1)
+    upper = sparse.coo_array(sparse.triu(grid(side, side)))
+    kept = random.random(upper.nnz) < 0.75
+    weights = random.uniform(0.2, 1.2, kept.sum())
+    upper = sparse.coo_array((weights, (upper.row[kept], upper.col[kept])), shape=upper.shape)
+    whole = sparse.csr_array(upper + upper.T)
+    _, piece = connected_components(whole)
+    inside = np.flatnonzero(piece == np.bincount(piece).argmax())
+    return sparse.csr_array(whole[inside][:, inside])
+
+
 def cases(small: bool) -> Iterator[tuple[str, Any]]:
     for n in (500, 1000) if small else (2000, 10_000, 30_000):
         yield f"15 nearest neighbours, n = {n:,}", neighbours(n)
+    for n in (500,) if small else (2000, 5000):
+        yield f"neighbours on a curve, n = {n:,}", curve(n)
+    for rows, columns in ((20, 30),) if small else ((40, 50), (50, 100)):
+        yield f"grid of {rows} x {columns}", grid(rows, columns)
+    for side in (25,) if small else (48, 75):
+        matrix = roads(side)
+        yield f"like roads, n = {matrix.shape[0]:,}", matrix
     for n in (500,) if small else (2000, 5000):
         yield f"RBF, dense, n = {n:,}", rbf_kernel(points(n), gamma=0.01)
 

@@ -1,5 +1,7 @@
 """Time ncut and its peers on the same graphs in one run, print a table, write it as JSON.
 
+The environment variable NCUT_ISA makes it the table of a lower instruction set than the best.
+
 Each contender does the whole job from the blocks of weights to the n-cut: shuffle, assemble,
 embed, k-means, cut. Contenders take turns, medians are reported, everything may use as many
 threads as --threads says: ncut shuffles in parallel, the peers' BLAS and OpenMP inside a graph;
@@ -27,6 +29,7 @@ import peers
 import threadpoolctl
 
 import ncut
+from ncut import kernels
 
 K = 12
 RESULTS = Path(__file__).parent / "results"
@@ -281,6 +284,7 @@ def machine() -> dict[str, Any]:
     ).stdout.strip()
     return {
         "cpu": cpu,
+        "instruction_set": kernels.build()[1],
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
         "commit": commit,
@@ -301,7 +305,7 @@ def main() -> None:
         one_chain(args.chain, args.threads)
         return
     cases = args.cases.split(",")
-    path = RESULTS / "engine.json"
+    path = RESULTS / f"engine-{kernels.build()[1]}.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     before = results.get("machine", {})
     results |= {"machine": machine(), "threads": args.threads}

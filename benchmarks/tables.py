@@ -1,4 +1,4 @@
-"""Write the tables of BENCHMARKS.md anew from results/engine.json."""
+"""Write the tables of BENCHMARKS.md anew from the files in results/."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "BENCHMARKS.md"
-READING = HERE / "results" / "reading.json"
-TRAINING = HERE / "results" / "training.json"
-ESTIMATOR = HERE / "results" / "estimator.json"
+RESULTS = HERE / "results"
 BEGIN, END = "<!-- tables: benchmarks/tables.py -->", "<!-- end of tables -->"
 
 
@@ -23,8 +21,8 @@ def machine(results: dict[str, Any]) -> str:
     m = results["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in m["versions"].items())
     return (
-        f"{m['cpu']}, {results['threads']} threads, CPython {m['python']}, {versions}; commit "
-        f"{m['commit']}, {m['date']}."
+        f"{m['cpu']}, {m['instruction_set']} kernels, {results['threads']} threads, "
+        f"CPython {m['python']}, {versions}; commit {m['commit']}, {m['date']}."
     )
 
 
@@ -52,6 +50,17 @@ def whole_analyses(results: dict[str, Any]) -> str:
             rows.append([label, seconds, *ratios, f"{peer['ncut']:.3f}", mean])
     header = ["", "seconds", "ratio", "ratio, a process per core", "n-cut", "shuffles' mean"]
     return table(header, rows)
+
+
+def kernels(results: dict[str, Any]) -> str:
+    """Shares of what one core can do, for each instruction set."""
+    names = list(results)
+    rows = [
+        [row, *(f"{results[name][row]:.1f}" if row.endswith("/s") else f"{results[name][row]:.0%}"
+                for name in names)]
+        for row in results[names[0]]
+    ]  # fmt: skip
+    return table(["one core", *names], rows)
 
 
 def phases(results: dict[str, Any]) -> str:
@@ -89,8 +98,7 @@ def certificate(results: dict[str, Any]) -> str:
     measured = results["certificate"]
     remark = (
         "*analyze* adds to the n-cuts alone the refined n-cut, the lower bound, the other measures "
-        f"and the noise of k-means. Commit {measured['commit']}, {measured['date']}; the whole "
-        "analyses above are of the day given there.\n\n"
+        f"and the noise of k-means. Commit {measured['commit']}, {measured['date']}.\n\n"
     )
     return remark + table(["network and its shuffles", "", "seconds", "ratio"], rows)
 
@@ -176,16 +184,22 @@ def estimator(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    results = json.loads((HERE / "results" / "engine.json").read_text())
+    def read(name: str) -> Any:
+        return json.loads((RESULTS / f"{name}.json").read_text())
+
+    found = [read(path.stem) for path in sorted(RESULTS.glob("engine-*.json"))]
+    # The best instruction set first, which has all cases.
+    best, *others = sorted(found, key=lambda one: one["machine"]["instruction_set"], reverse=True)
     sections = [
-        machine(results),
-        "## Whole analyses\n\n" + whole_analyses(results),
-        "## Phases\n\n" + phases(results),
-        "## Certificate and profile\n\n" + certificate(results),
-        "## Growth\n\n" + scaling(results),
-        "## Reading a model\n\n" + reading(json.loads(READING.read_text())),
-        "## Training\n\n" + training(json.loads(TRAINING.read_text())),
-        "## Affinity matrices\n\n" + estimator(json.loads(ESTIMATOR.read_text())),
+        "## Kernels\n\n" + kernels(read("kernels")),
+        f"## Whole analyses\n\n{machine(best)}\n\n{whole_analyses(best)}",
+        *(f"{machine(one)}\n\n{whole_analyses(one)}" for one in others),
+        "## Phases\n\n" + phases(best),
+        "## Certificate and profile\n\n" + certificate(best),
+        "## Growth\n\n" + scaling(best),
+        "## Reading a model\n\n" + reading(read("reading")),
+        "## Training\n\n" + training(read("training")),
+        "## Affinity matrices\n\n" + estimator(read("estimator")),
     ]
     text = "\n\n".join(sections)
     print(text)

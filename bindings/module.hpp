@@ -9,6 +9,7 @@ void register_cut(pybind11::module_& m);
 void register_product(pybind11::module_& m);
 void register_shuffle(pybind11::module_& m);
 void register_kmeans(pybind11::module_& m);
+void register_measure(pybind11::module_& m);
 void register_subspace(pybind11::module_& m);
 
 }  // namespace ncut::bindings

@@ -3,10 +3,10 @@
 #include <pybind11/typing.h>
 
 #include "arrays.hpp"
+#include "lanes.hpp"
 #include "module.hpp"
 #include "orthonormalize.hpp"
 #include "refine.hpp"
-#include "simd.hpp"
 
 namespace ncut::bindings {
 namespace {

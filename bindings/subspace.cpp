@@ -7,9 +7,9 @@
 #include <tuple>
 
 #include "arrays.hpp"
+#include "lanes.hpp"
 #include "module.hpp"
 #include "rescale.hpp"
-#include "simd.hpp"
 
 namespace ncut::bindings {
 namespace {

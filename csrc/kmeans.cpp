@@ -6,14 +6,14 @@
 #include <limits>
 #include <vector>
 
+#include "cut.hpp"
+#include "kernels.hpp"
+#include "lanes.hpp"
 #include "parallel.hpp"
 #include "rng.hpp"
-#include "simd.hpp"
 
 namespace ncut {
 namespace {
-
-constexpr int kGroup = 6;  // centres handled together, so that a load of a point serves several
 
 // Points in tiles of kLanes: coordinate c of the points in tile t starts at
 // values[(t * d + c) * kLanes]. The last tile is filled up with copies of the last point.
@@ -33,72 +33,11 @@ struct Points {
   }
 };
 
-// Compares one tile with `kCount` centres, numbered from `first`. The score is half the squared
-// distance, less half the point's own square, which does not matter to the comparison.
-template <int kCount>
-NCUT_INLINE void compare(const float* tile, std::int64_t d, const float* centres,
-                         const float* half_squares, std::int32_t first, Floats& best,
-                         Ints& nearest) {
-  Floats scores[kCount];
-  for (int g = 0; g < kCount; ++g) scores[g] = all_lanes(half_squares[g]);
-  for (std::int64_t c = 0; c < d; ++c) {
-    const Floats x = load(tile + c * kLanes);
-    for (int g = 0; g < kCount; ++g) scores[g] -= centres[g * d + c] * x;
-  }
-  for (int g = 0; g < kCount; ++g) {
-    const Ints closer = scores[g] < best;
-    best = closer ? scores[g] : best;
-    nearest = closer ? Ints{} + (first + g) : nearest;
-  }
-}
-
-// The nearest of k centres for every point (padding included), the lower one in a tie.
-NCUT_CLONES
-void assign(const float* tiles, std::int64_t n_tiles, std::int64_t d, const float* centres,
-            const float* half_squares, std::int64_t k, std::int32_t* labels) {
-  for (std::int64_t t = 0; t < n_tiles; ++t) {
-    const float* tile = tiles + t * d * kLanes;
-    Floats best = all_lanes(std::numeric_limits<float>::infinity());
-    Ints nearest = {};
-    std::int64_t first = 0;
-    for (; first + kGroup <= k; first += kGroup) {
-      compare<kGroup>(tile, d, centres + first * d, half_squares + first,
-                      static_cast<std::int32_t>(first), best, nearest);
-    }
-    for (; first < k; ++first) {
-      compare<1>(tile, d, centres + first * d, half_squares + first,
-                 static_cast<std::int32_t>(first), best, nearest);
-    }
-    std::memcpy(labels + t * kLanes, &nearest, sizeof(nearest));
-  }
-}
-
-// nearest[i] = squared distance of point i to `centre` (d coordinates), or old[i] if that is
-// smaller; returns the sum. Equal points have distance exactly 0.
-NCUT_CLONES
-double nearer_distances(const float* tiles, std::int64_t n_tiles, std::int64_t d,
-                        const float* centre, const float* old, float* nearest) {
-  Floats total = {};
-  for (std::int64_t t = 0; t < n_tiles; ++t) {
-    Floats sum = {};
-    for (std::int64_t c = 0; c < d; ++c) {
-      const Floats difference = load(tiles + (t * d + c) * kLanes) - centre[c];
-      sum += difference * difference;
-    }
-    const Floats before = load(old + t * kLanes);
-    sum = sum < before ? sum : before;
-    store<float>(sum, nearest + t * kLanes);
-    total += sum;
-  }
-  double result = 0;
-  for (std::int64_t lane = 0; lane < kLanes; ++lane) result += static_cast<double>(total[lane]);
-  return result;
-}
-
 class Restart {
  public:
   Restart(const Points& points, const KMeansOptions& options, std::uint32_t number)
-      : points_(points),
+      : use_(kernels()),
+        points_(points),
         options_(options),
         k_(options.n_clusters),
         random_(options.seed, options.stream, number),
@@ -133,37 +72,58 @@ class Restart {
   // Greedy k-means++: of a few candidates drawn with probability proportional to the squared
   // distance to the nearest centre so far, the one that lowers the sum of distances most.
   void choose_centres() {
-    const auto n = static_cast<std::size_t>(points_.n);
-    const int n_candidates = 2 + static_cast<int>(std::log(static_cast<double>(k_)));
+    const auto padded = static_cast<std::int64_t>(labels_.size());
+    const int n_candidates =
+        std::min(2 + static_cast<int>(std::log(static_cast<double>(k_))), kCandidates);
     std::vector<float> nearest(labels_.size(), 0.0F);  // the padding stays at distance 0
-    std::fill_n(nearest.begin(), n, std::numeric_limits<float>::infinity());
-    std::vector<float> trial(nearest.size()), best_trial(nearest.size());
-    std::vector<double> cumulative(n);
-    const auto try_centre = [&](const float* centre, float* distances) {
-      return nearer_distances(points_.tiles.data(), points_.n_tiles, points_.d, centre,
-                              nearest.data(), distances);
+    std::fill_n(nearest.begin(), points_.n, std::numeric_limits<float>::infinity());
+    std::vector<float> trials(labels_.size() * static_cast<std::size_t>(n_candidates));
+    std::vector<float> candidates(static_cast<std::size_t>(n_candidates * points_.d));
+    std::vector<double> cumulative(static_cast<std::size_t>(points_.n_tiles));
+    double totals[kCandidates];
+    const auto compare = [&](const float* from, int count) {
+      use_.nearer_distances(points_.tiles.data(), points_.n_tiles, points_.d, from, count,
+                            nearest.data(), trials.data(), totals);
     };
-    set_centre(0, static_cast<std::int64_t>(random_.below64(n)));
-    try_centre(centres_.data(), nearest.data());
+    set_centre(0,
+               static_cast<std::int64_t>(random_.below64(static_cast<std::uint64_t>(points_.n))));
+    compare(centres_.data(), 1);
+    std::copy_n(trials.begin(), padded, nearest.begin());
     for (std::int64_t cluster = 1; cluster < k_; ++cluster) {
-      double total = 0;
-      for (std::size_t i = 0; i < n; ++i) cumulative[i] = total += nearest[i];
-      double best_sum = std::numeric_limits<double>::infinity();
-      std::int64_t best_point = 0;
-      for (int candidate = 0; candidate < n_candidates; ++candidate) {
-        const auto at =
-            std::upper_bound(cumulative.begin(), cumulative.end(), random_.uniform() * total);
-        const std::int64_t point = std::min<std::int64_t>(at - cumulative.begin(), points_.n - 1);
-        const double sum = try_centre(row(point), trial.data());
-        if (sum < best_sum) {
-          best_sum = sum;
-          best_point = point;
-          best_trial.swap(trial);
-        }
+      add_up(nearest, cumulative);
+      for (int c = 0; c < n_candidates; ++c) {
+        const float* chosen = row(draw(nearest, cumulative));
+        std::copy_n(chosen, points_.d, candidates.begin() + c * points_.d);
       }
-      set_centre(cluster, best_point);
-      nearest.swap(best_trial);
+      compare(candidates.data(), n_candidates);
+      const auto best = std::min_element(totals, totals + n_candidates) - totals;
+      std::copy_n(candidates.begin() + best * points_.d, points_.d,
+                  centres_.begin() + cluster * points_.d);
+      std::copy_n(trials.begin() + best * padded, padded, nearest.begin());
     }
+  }
+
+  // Sums of the distances up to the end of each tile.
+  void add_up(const std::vector<float>& distances, std::vector<double>& cumulative) const {
+    double total = 0;
+    for (std::size_t t = 0; t < cumulative.size(); ++t) {
+      double own = 0;
+      for (std::size_t l = 0; l < kLanes; ++l) own += distances[t * kLanes + l];
+      cumulative[t] = total += own;
+    }
+  }
+
+  // A point with probability proportional to its distance.
+  std::int64_t draw(const std::vector<float>& distances, const std::vector<double>& cumulative) {
+    const double at = random_.uniform() * cumulative.back();
+    const auto tile = std::upper_bound(cumulative.begin(), cumulative.end() - 1, at);
+    double rest = at - (tile == cumulative.begin() ? 0.0 : *(tile - 1));
+    std::int64_t point = (tile - cumulative.begin()) * kLanes;
+    const std::int64_t last = std::min(point + kLanes, points_.n) - 1;
+    for (; point < last && rest >= distances[static_cast<std::size_t>(point)]; ++point) {
+      rest -= distances[static_cast<std::size_t>(point)];
+    }
+    return point;
   }
 
   // Gives every point to its nearest centre; keeps the sums and counts of the clusters up to
@@ -175,8 +135,8 @@ class Restart {
       for (std::int64_t j = 0; j < d; ++j) square += centres_[c * d + j] * centres_[c * d + j];
       half_squares_[c] = square / 2;
     }
-    assign(points_.tiles.data(), points_.n_tiles, d, centres_.data(), half_squares_.data(), k_,
-           next_labels_.data());
+    use_.assign(points_.tiles.data(), points_.n_tiles, d, centres_.data(), half_squares_.data(), k_,
+                next_labels_.data());
     bool changed = false;
     for (std::int64_t t = 0; t < points_.n_tiles; ++t) {
       const std::int64_t start = t * kLanes, end = std::min(start + kLanes, points_.n);
@@ -223,12 +183,12 @@ class Restart {
   double squared_distance(std::int64_t point) const {
     const float* x = row(point);
     const float* centre = centres_.data() + labels_[point] * points_.d;
-    double sum = 0;
-    for (std::int64_t j = 0; j < points_.d; ++j) {
+    double sums[4] = {};  // that do not wait for each other
+    in_turns<4>(points_.d, [&](std::int64_t j, std::int64_t turn) {
       const double difference = static_cast<double>(x[j]) - centre[j];
-      sum += difference * difference;
-    }
-    return sum;
+      sums[turn] += difference * difference;
+    });
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
   // Moves the point that lies farthest from its centre into an empty cluster.
@@ -255,6 +215,7 @@ class Restart {
     return sum;
   }
 
+  const Kernels& use_;
   const Points& points_;
   const KMeansOptions& options_;
   std::int64_t k_;

@@ -10,6 +10,9 @@
 
 namespace ncut {
 
+// Vertices whose products are made together, by one thread.
+constexpr std::int64_t kPanel = 256;
+
 // Where a dense block lies: its first row and column in the numbering of the vectors.
 template <class W>
 struct PlacedBlock {

@@ -13,10 +13,6 @@ namespace ncut {
 // How many counters are turned into numbers at a time, side by side in vector registers.
 constexpr int kPhiloxCounters = 64;
 
-// The numbers of kPhiloxCounters successive counters from `counter`, four each.
-void philox(std::uint32_t key0, std::uint32_t key1, std::uint32_t stream, std::uint32_t substream,
-            std::uint64_t counter, std::uint32_t* numbers);
-
 class Philox {
  public:
   Philox(std::uint64_t seed, std::uint32_t stream, std::uint32_t substream)
@@ -79,11 +75,8 @@ class Philox {
  private:
   static constexpr std::size_t kBuffered = 4 * kPhiloxCounters;
 
-  void refill() {
-    philox(key0_, key1_, stream_, substream_, counter_, buffer_.data());
-    counter_ += kPhiloxCounters;
-    used_ = 0;
-  }
+  // The numbers of the next kPhiloxCounters counters, four each.
+  void refill();
 
   std::uint32_t key0_, key1_, stream_, substream_;
   std::uint64_t counter_ = 0;

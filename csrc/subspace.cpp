@@ -4,10 +4,10 @@
 #include <array>
 #include <cmath>
 
+#include "kernels.hpp"
+#include "lanes.hpp"
 #include "orthonormalize.hpp"
 #include "parallel.hpp"
-#include "portable.hpp"
-#include "simd.hpp"
 
 namespace ncut {
 namespace {
@@ -28,58 +28,16 @@ using Row = double[kLanes];
 
 // Degrees: sums of magnitudes over the rows and the columns of each block.
 template <class T>
-NCUT_INLINE void add_sums(const PlacedBlock<Magnitude<T>>& placed, double* degrees,
-                          std::vector<T>& columns) {
+void add_sums(const PlacedBlock<Magnitude<T>>& placed, double* degrees, std::vector<T>& columns) {
   const auto& block = placed.block;
   columns.assign(static_cast<std::size_t>(block.n_cols), T{0});
-  T* sums = columns.data();
   for (std::int64_t i = 0; i < block.n_rows; ++i) {
-    const Magnitude<T>* row = block.values + i * block.n_cols;
-    T lanes[kLanes] = {};
-    std::int64_t j = 0;
-    for (; j + kLanes <= block.n_cols; j += kLanes) {
-      for (int l = 0; l < kLanes; ++l) {
-        const T weight = row[j + l];
-        lanes[l] += weight;
-        sums[j + l] += weight;
-      }
-    }
-    double total = 0;
-    for (; j < block.n_cols; ++j) {
-      const T weight = row[j];
-      total += weight;
-      sums[j] += weight;
-    }
-    for (const T lane : lanes) total += lane;
-    degrees[placed.first_row + i] += total;
+    const T* row = &block.values[i * block.n_cols].value;
+    degrees[placed.first_row + i] +=
+        vector_kernels<T>().add_magnitudes(row, block.n_cols, columns.data());
   }
-  for (std::int64_t j = 0; j < block.n_cols; ++j) degrees[placed.first_col + j] += sums[j];
-}
-
-// result = first' second, both n x 16.
-template <class T>
-NCUT_INLINE void inner(const T* first, const T* second, std::int64_t n, Row* result) {
-  typename Lanes<double>::type sums[kLanes] = {};
-  for (std::int64_t i = 0; i < n; ++i) {
-    const auto row = __builtin_convertvector(load(second + i * kLanes), Lanes<double>::type);
-    for (int a = 0; a < kLanes; ++a) sums[a] += static_cast<double>(first[i * kLanes + a]) * row;
-  }
-  for (int a = 0; a < kLanes; ++a) store<double>(sums[a], result[a]);
-}
-
-// block = block mixture, n x 16 times 16 x 16, in place.
-template <class T>
-NCUT_INLINE void rotate(T* block, std::int64_t n, const Row* mixture) {
-  typename Lanes<T>::type rows[kLanes];
-  for (int a = 0; a < kLanes; ++a) {
-    T row[kLanes];
-    for (int b = 0; b < kLanes; ++b) row[b] = static_cast<T>(mixture[a][b]);
-    rows[a] = load(row);
-  }
-  for (std::int64_t i = 0; i < n; ++i) {
-    typename Lanes<T>::type sum = {};
-    for (int a = 0; a < kLanes; ++a) sum += block[i * kLanes + a] * rows[a];
-    store<T>(sum, block + i * kLanes);
+  for (std::int64_t j = 0; j < block.n_cols; ++j) {
+    degrees[placed.first_col + j] += columns[static_cast<std::size_t>(j)];
   }
 }
 
@@ -139,18 +97,9 @@ inline bool finite(const Row* matrix) {
 
 // Norms of the columns of `product - block diag(values)`.
 template <class T>
-NCUT_INLINE void residual_norms(const T* product, const T* block, std::int64_t n,
-                                const double* values, double* norms) {
-  T factors[kLanes];
-  for (int a = 0; a < kLanes; ++a) factors[a] = static_cast<T>(values[a]);
-  const auto scale = load(factors);
-  typename Lanes<double>::type sums = {};
-  for (std::int64_t i = 0; i < n; ++i) {
-    const auto rest = load(product + i * kLanes) - scale * load(block + i * kLanes);
-    const auto wide = __builtin_convertvector(rest, Lanes<double>::type);
-    sums += wide * wide;
-  }
-  store<double>(sums, norms);
+void residual_norms(const T* product, const T* block, std::int64_t n, const double* values,
+                    double* norms) {
+  vector_kernels<T>().residual_squares(product, block, n, values, norms);
   for (int a = 0; a < kLanes; ++a) norms[a] = std::sqrt(norms[a]);
 }
 
@@ -168,43 +117,6 @@ int bearable_degree(const Interval& damped, double largest, int wanted) {
   return std::clamp(static_cast<int>(degree), 1, wanted);
 }
 
-// next = factor (product - centre current) - before, in place of `before`, or without it.
-template <class T>
-NCUT_INLINE void recur(const T* product, const T* current, T* before, std::int64_t size, T factor,
-                       T centre, bool first) {
-  if (first) {
-    for (std::int64_t i = 0; i < size; ++i) before[i] = factor * (product[i] - centre * current[i]);
-  } else {
-    for (std::int64_t i = 0; i < size; ++i) {
-      before[i] = factor * (product[i] - centre * current[i]) - before[i];
-    }
-  }
-}
-
-// The numeric steps that touch vectors, compiled for several instruction sets.
-#define NCUT_STEPS(T)                                                                          \
-  NCUT_CLONES void sums_of(const PlacedBlock<Magnitude<T>>& placed, double* degrees,           \
-                           std::vector<T>& columns) {                                          \
-    add_sums(placed, degrees, columns);                                                        \
-  }                                                                                            \
-  NCUT_CLONES void products_of(const T* first, const T* second, std::int64_t n, Row* result) { \
-    inner(first, second, n, result);                                                           \
-  }                                                                                            \
-  NCUT_CLONES void mix(T* block, std::int64_t n, const Row* mixture) {                         \
-    rotate(block, n, mixture);                                                                 \
-  }                                                                                            \
-  NCUT_CLONES void norms_of(const T* product, const T* block, std::int64_t n,                  \
-                            const double* values, double* norms) {                             \
-    residual_norms(product, block, n, values, norms);                                          \
-  }                                                                                            \
-  NCUT_CLONES void step(const T* product, const T* current, T* before, std::int64_t size,      \
-                        T factor, T centre, bool first) {                                      \
-    recur(product, current, before, size, factor, centre, first);                              \
-  }
-NCUT_STEPS(float)
-NCUT_STEPS(double)
-#undef NCUT_STEPS
-
 // M, or C'C on the second colour, applied to blocks of 16 vectors.
 template <class T>
 class Operator {
@@ -221,17 +133,13 @@ class Operator {
       for (std::size_t v = 0; v < square_.size(); ++v) square_[v] = scale_[v] * scale_[v];
     }
     scaled_.resize(n * kLanes);
-    product_.resize(graph.bipartite() ? n * kLanes : n * kLanes);
+    product_.resize(n * kLanes);
   }
 
   // The product with x (n_side x 16); it stays valid until the next call.
   T* apply(const T* x) {
     const std::int64_t n = graph_.n, from = graph_.n_first;
-    for (std::int64_t v = from; v < n; ++v) {
-      for (int l = 0; l < kLanes; ++l) {
-        at(scaled_, v)[l] = scale_[static_cast<std::size_t>(v)] * x[(v - from) * kLanes + l];
-      }
-    }
+    vector_kernels<T>().scale_rows(scale_.data() + from, x, n - from, kLanes, at(scaled_, from));
     if (graph_.bipartite()) {
       multiply(matrix_, scaled_.data(), kLanes, square_.data(), 0, from, scaled_.data(),
                n_threads_);
@@ -254,41 +162,19 @@ class Operator {
   std::vector<T> scale_, square_, scaled_, product_;
 };
 
-// inside = known' block.
-template <class T>
-void along(const std::vector<T>& known, const T* block, std::int64_t n, T* inside) {
-  std::fill_n(inside, kLanes, T{0});
-  for (std::int64_t i = 0; i < n; ++i) {
-    const T entry = known[static_cast<std::size_t>(i)];
-    for (int l = 0; l < kLanes; ++l) inside[l] += entry * block[i * kLanes + l];
-  }
-}
-
-// product = M current without the part of the first eigenvector, which rounding brings back and a
-// strong filter would make the largest.
-template <class T>
-void deflate(const std::vector<T>& known, const T* current, std::int64_t n, T* product) {
-  T inside[kLanes];
-  along(known, current, n, inside);
-  for (std::int64_t i = 0; i < n; ++i) {
-    const T entry = known[static_cast<std::size_t>(i)];
-    for (int l = 0; l < kLanes; ++l) product[i * kLanes + l] -= entry * inside[l];
-  }
-}
-
 // Scales the columns to unit length, those of a strong filter differ too much, and orthonormalizes.
 template <class T>
 bool orthonormal(T* block, const std::vector<T>& known, std::int64_t n, T* out) {
   double lengths[kLanes];
   const double zeros[kLanes] = {};
-  norms_of(block, block, n, zeros, lengths);
+  residual_norms(block, block, n, zeros, lengths);
   T scale[kLanes];
   for (int l = 0; l < kLanes; ++l) scale[l] = static_cast<T>(lengths[l] > 0 ? 1 / lengths[l] : 1);
   for (std::int64_t i = 0; i < n; ++i) {
     for (int l = 0; l < kLanes; ++l) block[i * kLanes + l] *= scale[l];
   }
   T inside[kLanes];
-  along(known, block, n, inside);
+  vector_kernels<T>().inner_products(block, known.data(), n, 1, 1, inside);
   double factor[kLanes * kLanes];
   return orthonormalize(block, known.data(), n, 1, 1, inside, out, factor);
 }
@@ -302,7 +188,8 @@ Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accu
   const std::int64_t n = graph.n, n_side = graph.n_side(), size = n_side * kLanes;
   std::fill_n(degrees, n, 0.0);
   std::vector<T> columns;
-  for (const auto& placed : graph.blocks) sums_of(placed, degrees, columns);
+  for (const auto& placed : graph.blocks) add_sums(placed, degrees, columns);
+  const VectorKernels<T>& use = vector_kernels<T>();
   Operator<T> op(graph, degrees, n_threads);
   std::vector<T> known(static_cast<std::size_t>(n_side));
   double volume = 0;
@@ -325,7 +212,7 @@ Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accu
     }
     T* product = op.apply(block.data());
     ++progress.n_products;
-    products_of(block.data(), product, n_side, projected);
+    use.gram(block.data(), product, n_side, projected[0]);
     for (int a = 0; a < kLanes; ++a) {
       for (int b = 0; b < a; ++b) {
         projected[a][b] = projected[b][a] = (projected[a][b] + projected[b][a]) / 2;
@@ -336,9 +223,13 @@ Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accu
       return progress;
     }
     eigenpairs(projected, kNegligible<T>, squares, mixture);
-    mix(block.data(), n_side, mixture);
-    mix(product, n_side, mixture);
-    norms_of(product, block.data(), n_side, squares, residuals);
+    T turned[kLanes * kLanes];
+    for (int a = 0; a < kLanes; ++a) {
+      for (int b = 0; b < kLanes; ++b) turned[a * kLanes + b] = static_cast<T>(mixture[a][b]);
+    }
+    use.rotate(block.data(), n_side, turned);
+    use.rotate(product, n_side, turned);
+    residual_norms(product, block.data(), n_side, squares, residuals);
     double worst = 0;
     for (int a = 0; a < kLanes; ++a) {
       values[a] = squares[a];
@@ -353,7 +244,7 @@ Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accu
     const bool last = progress.converged || progress.n_products >= accuracy.max_products;
     if (last) {
       T* scaled = op.scaled();
-      mix(scaled, n, mixture);
+      use.rotate(scaled, n, turned);
       T factors[kLanes];
       for (int l = 0; l < kLanes; ++l) {
         factors[l] = static_cast<T>(1 / std::sqrt(2 * std::max(squares[l], kRounding<T>)));
@@ -374,14 +265,15 @@ Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accu
     const int wanted = last || round < 1 ? 1 : std::min(2 * round, kMaxDegree);
     const int degree = bearable_degree(damped, squares[0], wanted);
     const auto slope = static_cast<T>(1 / damped.half), centre = static_cast<T>(damped.centre);
-    step(product, block.data(), basis, size, slope, centre, true);
+    use.recur(product, block.data(), basis, size, slope, centre, true);
     if (last) return progress;
     T *before = block.data(), *current = basis;
     for (int d = 1; d < degree; ++d) {
       T* next = op.apply(current);
-      deflate(known, current, n_side, next);
+      // Rounding brings the first eigenvector back, and a strong filter would make it the largest.
+      use.deflate(known.data(), n_side, next);
       ++progress.n_products;
-      step(next, current, before, size, 2 * slope, centre, false);
+      use.recur(next, current, before, size, 2 * slope, centre, false);
       std::swap(before, current);
     }
     if (current != basis) std::copy_n(current, size, basis);
@@ -390,50 +282,7 @@ Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accu
 
 namespace {
 
-template <class T>
-NCUT_INLINE T with_sign_of(T weight, T value) {
-  return weight > 0 ? value : weight < 0 ? -value : T{0};
-}
-
-// 16 columns of a row at a time: gradient = sign(w) (row_sum + column_sums + sum_c a_c u_c).
-template <class T>
-NCUT_INLINE void gradient_row(const T* weights, std::int64_t n_cols, T row_sum,
-                              const T* column_sums, const T* columns, std::int64_t stride,
-                              const T* factors, int k, T* out) {
-  using Vector = typename Lanes<T>::type;
-  std::int64_t j = 0;
-  for (; j + kLanes <= n_cols; j += kLanes) {
-    Vector sum = load(column_sums + j) + row_sum;
-    for (int c = 0; c < k; ++c) sum += factors[c] * load(columns + c * stride + j);
-    const Vector weight = load(weights + j), zero = {};
-    store<T>(weight > zero ? sum : (weight < zero ? -sum : zero), out + j);
-  }
-  for (; j < n_cols; ++j) {
-    T sum = column_sums[j] + row_sum;
-    for (int c = 0; c < k; ++c) sum += factors[c] * columns[c * stride + j];
-    out[j] = with_sign_of(weights[j], sum);
-  }
-}
-
 constexpr std::int64_t kGradientRows = 64;
-
-#define NCUT_GRADIENT(T)                                                                           \
-  NCUT_CLONES void gradient_rows(const PlacedBlock<Magnitude<T>>& placed, std::int64_t begin,      \
-                                 std::int64_t end, const T* sums, const T* turned, std::int64_t n, \
-                                 const T* slopes, int k, T* out) {                                 \
-    const auto& block = placed.block;                                                              \
-    for (std::int64_t i = begin; i < end; ++i) {                                                   \
-      const std::int64_t vertex = placed.first_row + i;                                            \
-      T factors[kLanes];                                                                           \
-      for (int c = 0; c < k; ++c) factors[c] = -2 * slopes[c] * turned[c * n + vertex];            \
-      gradient_row(&block.values[i * block.n_cols].value, block.n_cols, sums[vertex],              \
-                   sums + placed.first_col, turned + placed.first_col, n, factors, k,              \
-                   out + i * block.n_cols);                                                        \
-    }                                                                                              \
-  }
-NCUT_GRADIENT(float)
-NCUT_GRADIENT(double)
-#undef NCUT_GRADIENT
 
 }  // namespace
 
@@ -458,13 +307,21 @@ void eigenvalue_gradient(const WeightedGraph<T>& graph, const double* slopes, co
     }
     sums[v] = static_cast<T>(sum);
   }
+  const VectorKernels<T>& use = vector_kernels<T>();
+  const T *sums_data = sums.data(), *turned_data = turned.data();
   for (std::size_t b = 0; b < graph.blocks.size(); ++b) {
     const auto& placed = graph.blocks[b];
     const std::int64_t n_rows = placed.block.n_rows;
     parallel_for((n_rows + kGradientRows - 1) / kGradientRows, n_threads, [&](std::int64_t part) {
       const std::int64_t begin = part * kGradientRows;
-      gradient_rows(placed, begin, std::min(begin + kGradientRows, n_rows), sums.data(),
-                    turned.data(), graph.n, used, k, gradients[b]);
+      for (std::int64_t i = begin; i < std::min(begin + kGradientRows, n_rows); ++i) {
+        const std::int64_t vertex = placed.first_row + i, at = i * placed.block.n_cols;
+        T factors[kLanes];
+        for (int c = 0; c < k; ++c) factors[c] = -2 * used[c] * turned_data[c * graph.n + vertex];
+        use.gradient_row(&placed.block.values[at].value, placed.block.n_cols, sums_data[vertex],
+                         sums_data + placed.first_col, turned_data + placed.first_col, graph.n,
+                         factors, k, gradients[b] + at);
+      }
     });
   }
 }

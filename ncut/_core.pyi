@@ -4,12 +4,14 @@ Compiled kernels of ncut; call them through ncut.kernels.
 
 from __future__ import annotations
 
+import collections.abc
 import typing
 
 import numpy
 import numpy.typing
 
 __all__: list[str] = [
+    "Source",
     "add_cut_dense",
     "add_cut_sparse",
     "add_degrees_dense",
@@ -27,6 +29,7 @@ __all__: list[str] = [
     "eigenvalue_gradient",
     "fill_symmetric_dense",
     "fill_symmetric_sparse",
+    "instruction_sets",
     "kmeans",
     "multiply",
     "multiply_bfloat16",
@@ -39,8 +42,55 @@ __all__: list[str] = [
     "refine_bfloat16",
     "refine_half",
     "scan",
+    "unit_variance",
     "update_eigenvectors",
+    "use_instruction_set",
 ]
+
+class Source:
+    """
+    A network whose shuffles are measured.
+    """
+    def __init__(
+        self,
+        sizes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        colours: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> None: ...
+    def add_dense(
+        self,
+        source: typing.SupportsInt | typing.SupportsIndex,
+        target: typing.SupportsInt | typing.SupportsIndex,
+        substream: typing.SupportsInt | typing.SupportsIndex,
+        weights: numpy.typing.NDArray[numpy.float32],
+    ) -> None: ...
+    def add_sparse(
+        self,
+        source: typing.SupportsInt | typing.SupportsIndex,
+        target: typing.SupportsInt | typing.SupportsIndex,
+        substream: typing.SupportsInt | typing.SupportsIndex,
+        indptr: numpy.typing.NDArray[numpy.int32],
+        indices: numpy.typing.NDArray[numpy.int32],
+        values: numpy.typing.NDArray[numpy.float32],
+        n_cols: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def measure(
+        self,
+        null: str,
+        stream: typing.SupportsInt | typing.SupportsIndex,
+        start: numpy.typing.NDArray[numpy.float32],
+        k: typing.SupportsInt | typing.SupportsIndex,
+        n_init: typing.SupportsInt | typing.SupportsIndex,
+        max_iterations: typing.SupportsInt | typing.SupportsIndex,
+        tolerance: typing.SupportsFloat | typing.SupportsIndex,
+        max_passes: typing.SupportsInt | typing.SupportsIndex,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        kmeans_streams: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        refine: bool,
+        residual: typing.SupportsFloat | typing.SupportsIndex,
+        max_products: typing.SupportsInt | typing.SupportsIndex,
+        dsyevd: typing.Any,
+        n_threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> typing.Any: ...
 
 @typing.overload
 def add_cut_dense(
@@ -781,6 +831,11 @@ def fill_symmetric_sparse(
     indices: numpy.typing.NDArray[numpy.int64],
     data: numpy.typing.NDArray[numpy.float64],
 ) -> None: ...
+def instruction_sets() -> list[str]:
+    """
+    Instruction sets that kernels were built for and this machine has, the best first.
+    """
+
 def kmeans(
     points: numpy.typing.NDArray[numpy.float32],
     labels: numpy.typing.NDArray[numpy.int32],
@@ -1332,6 +1387,9 @@ def scan(values: numpy.typing.NDArray[numpy.float64]) -> tuple[int, int, int, in
 def scan(values: numpy.typing.NDArray[numpy.float16]) -> tuple[int, int, int, int]: ...
 @typing.overload
 def scan(values: numpy.typing.NDArray[numpy.uint16]) -> tuple[int, int, int, int]: ...
+def unit_variance(
+    points: numpy.typing.NDArray[numpy.float64], scaled: numpy.typing.NDArray[numpy.float32]
+) -> None: ...
 @typing.overload
 def update_eigenvectors(
     blocks: list[
@@ -1376,3 +1434,7 @@ def update_eigenvectors(
     residuals: numpy.typing.NDArray[numpy.float64],
     vectors: numpy.typing.NDArray[numpy.float64],
 ) -> tuple[int, bool, bool]: ...
+def use_instruction_set(name: str) -> None:
+    """
+    Run the kernels of another instruction set from now on.
+    """

@@ -44,12 +44,16 @@ def cluster(
     n_init : int or "auto"
         Restarts of k-means, the best by inertia is kept; "auto" is 25, and 100 above 2,000
         vertices.
-    solver : {"auto", "krylov", "gram", "dense", "arpack", "lobpcg"}
-        Eigensolver; "auto" chooses by size and structure, and the result says what it took.
-        "krylov": block Lanczos in float32 on the blocks of weights (in float64, and called
-        "krylov-float64", where that does not reach the tolerance). "gram": LAPACK on the smaller
-        side of a layered graph. "dense": LAPACK on the whole matrix. "arpack", "lobpcg":
-        SciPy's, on the assembled matrix in float64.
+    solver : {"auto", "krylov", "gram", "shift-invert", "dense", "arpack", "lobpcg"}
+        Eigensolver; "auto" chooses by size and structure, tries others where that does not
+        converge, and the result says which it was. "krylov": block Lanczos in float32 on the
+        blocks of weights (in float64, and called "krylov-float64", where float32 is not accurate
+        enough). "gram": LAPACK on the smaller side of a layered graph. "shift-invert": block
+        Lanczos on the inverse of L_sym, by a sparse factorization that also counts eigenvalues;
+        for long thin graphs such as paths, grids, roads and neighbour graphs of curves and
+        surfaces. "dense": LAPACK on the whole matrix. "arpack", "lobpcg": SciPy's, on the
+        assembled matrix in float64. Whichever it is: a partition with an n-cut below the lower
+        bound proves that an eigenvalue is missing, and "krylov-float64" or "dense" look for it.
     refine : bool, default False
         Whether `labels` and `ncut` are those after moving single vertices between clusters as
         long as that lowers the normalized cut. Not part of the paper's method.
@@ -69,7 +73,8 @@ def cluster(
     Raises
     ------
     InputError
-        If an argument cannot be used, or there is no such GPU; the message names it.
+        If an argument cannot be used, there is no such GPU, or weights differ by a factor that
+        float64 has no room for; the message names the argument or the layer.
     MissingExtraError
         If a GPU is asked for and CuPy is not installed.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import numpy as np
 from joblib import cpu_count
 from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_non_negative, validate_data
 
@@ -49,6 +51,8 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
         No partition into as many clusters has a lower one.
     eigenvalues_ : ndarray of float64, shape (n_clusters,)
         The smallest of the normalized Laplacian, ascending.
+    converged_ : bool
+        Whether the eigenvectors are accurate enough to cluster by; if not, `fit` warns.
     n_features_in_ : int
         Columns of the affinity matrix.
 
@@ -86,7 +90,8 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
         Parameters
         ----------
         X : array or scipy sparse matrix, shape (n_samples, n_samples)
-            Finite non-negative affinities. The diagonal is left out.
+            Finite non-negative affinities. The diagonal is left out, masked entries of numpy.ma
+            are 0.
         y
             Ignored.
 
@@ -94,12 +99,19 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
         ------
         InputError
             A ValueError: if X or a parameter cannot be used; the message names it.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the eigensolver did not converge.
         """
         if self.affinity != "precomputed":
             raise InputError(
                 f"affinity: must be 'precomputed', got {self.affinity!r}; compute the affinities "
                 "first, as with sklearn.metrics.pairwise.rbf_kernel"
             )
+        if isinstance(X, np.ma.MaskedArray):  # masked: no affinity
+            X = X.filled(0)
         X = validate_data(
             self, X, accept_sparse="csr", dtype=(np.float64, np.float32),
             ensure_min_samples=2,
@@ -116,6 +128,7 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
         if n_clusters == 1:
             self.labels_ = np.where(graph.degrees > 0, 0, -1).astype(np.int32)
             self.ncut_, self.lower_bound_, self.eigenvalues_ = 0.0, 0.0, np.zeros(1)
+            self.converged_ = True
             return self
         found = cluster(
             graph,
@@ -130,6 +143,15 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
         self.ncut_ = found.ncut
         self.lower_bound_ = found.lower_bound
         self.eigenvalues_ = found.eigenvalues
+        self.converged_ = found.converged
+        if not found.converged:
+            warnings.warn(
+                f"the eigensolver {found.solver} did not converge (residual {found.residual:.1e}): "
+                "the clusters may be worse than the best and lower_bound_ far below them; use "
+                "solver='auto' or 'dense'",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         return self
 
     def __sklearn_tags__(self) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.errors import InputError
 from ncut.types import Block
 
 try:
@@ -44,8 +46,28 @@ def _call(kernel: str, weights: Weights, *arguments: Any) -> None:
 
 
 def build() -> tuple[str, str]:
-    """The compiler of the core, and the instruction set of its kernels on this machine."""
+    """The compiler of the core, and the instruction set whose kernels run."""
     return _core.build()
+
+
+def instruction_sets() -> list[str]:
+    """Instruction sets that the core has kernels for and this machine can run, the best first."""
+    return _core.instruction_sets()
+
+
+def use_instruction_set(name: str) -> None:
+    """Run the kernels of another instruction set from now on, in all threads."""
+    try:
+        _core.use_instruction_set(name)
+    except ValueError as error:
+        names = ", ".join(instruction_sets())
+        raise InputError(
+            f"NCUT_ISA: must be one of {names} on this machine, got {name!r}"
+        ) from error
+
+
+if os.environ.get("NCUT_ISA"):
+    use_instruction_set(os.environ["NCUT_ISA"])
 
 
 class Scan(NamedTuple):
@@ -253,6 +275,13 @@ def random_pattern(
     return indptr, indices
 
 
+def unit_variance(points: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The points (n, d) in float32, scaled to an average variance of 1 over their coordinates."""
+    scaled = np.empty(points.shape, dtype=np.float32)
+    _core.unit_variance(points, scaled)
+    return scaled
+
+
 def kmeans(
     points: NDArray[np.float32],
     n_clusters: int,
@@ -334,3 +363,24 @@ def normalize_neurons(
     columns of outgoing (rows, n * m), m side by side for each neuron, divided by the same factor.
     """
     return _core.normalize_neurons(incoming, bias, outgoing, norm)
+
+
+class Source:
+    """A network of float32 weights whose shuffles are measured; see `spectral.compiled`.
+
+    sizes: of the layers. colours: 0 or 1 of each layer, or none where two colours do not do.
+    """
+
+    def __init__(self, sizes: list[int], colours: list[int]) -> None:
+        self._source = _core.Source(sizes, colours)
+
+    def add(self, block: Block, substream: int) -> None:
+        """Copies a block's weights; `substream` is the first of its random numbers' two."""
+        family, view = _view(block.weights)
+        add = getattr(self._source, f"add_{family}")
+        add(block.source, block.target, substream, *view)
+
+    def measure(self, **options: Any) -> dict[str, Any] | None:
+        """The sums of one shuffled network; None where the reference has to take over."""
+        found: dict[str, Any] | None = self._source.measure(**options)
+        return found

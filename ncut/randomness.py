@@ -46,9 +46,11 @@ def check_seed(seed: object) -> int:
     return int(seed)
 
 
-def numpy_generator(seed: int, purpose: Purpose, graph_number: int) -> np.random.Generator:
-    """A NumPy generator for one purpose and graph."""
+def numpy_generator(
+    seed: int, purpose: Purpose, graph_number: int, part: int = 0
+) -> np.random.Generator:
+    """A NumPy generator for one purpose and graph; parts of its stream do not overlap."""
     import numpy as np
 
     key = np.array([seed, stream(purpose, graph_number)], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
+    return np.random.Generator(np.random.Philox(key=key).jumped(part))

@@ -23,11 +23,12 @@ from ncut.graphs import NeuronGraph
 from ncut.graphs.normalize import normalization_notes
 from ncut.graphs.validate import check_n_clusters
 from ncut.nulls import (
+    at_once_and_inside,
     check_null_fits,
     null_notes,
-    over_shuffles,
     shuffle_connected,
     side_by_side_in_order,
+    substreams,
 )
 from ncut.nulls.sequential import anytime_p_value, stopping_point
 from ncut.nulls.statistics import (
@@ -41,6 +42,7 @@ from ncut.progress import Told
 from ncut.randomness import NETWORK
 from ncut.report import HEADLINES, Report
 from ncut.settings import Settings
+from ncut.spectral.compiled import CompiledShuffles
 from ncut.spectral.diagnostics import clustering_warnings
 from ncut.spectral.kmeans import restarts
 from ncut.types import Clustering, ShuffledNetwork
@@ -67,6 +69,8 @@ class Prepared:
         Clusters, and restarts of k-means.
     on_device : DeviceNetwork or None
         The same on the device that the settings ask for; None where that is the CPU.
+    compiled : CompiledShuffles or None
+        What measures shuffles without Python in between, where it can.
     """
 
     graph: NeuronGraph
@@ -76,6 +80,7 @@ class Prepared:
     k: int
     n_init: int
     on_device: DeviceNetwork | None = None
+    compiled: CompiledShuffles | None = None
 
     @property
     def repeats(self) -> int:
@@ -98,14 +103,29 @@ def prepare(graph: NeuronGraph, settings: Settings) -> Prepared:
             normalize=settings.normalize,
             threads=settings.threads,
         )
+    k = check_n_clusters(settings.k, connected.n_vertices)
+    n_init = restarts(settings.n_init, connected.n_vertices)
+    compiled = None
+    plain = device is None and settings.normalize == "none" and settings.n_shuffles > 0
+    if plain and CompiledShuffles.suits(connected, settings.null, settings.solver, k):
+        compiled = CompiledShuffles(
+            connected,
+            settings.null,
+            substreams(connected),
+            k=k,
+            n_init=n_init,
+            refine=settings.refine,
+            seed=settings.seed,
+        )
     return Prepared(
         graph=graph,
         connected=connected,
         kept=kept,
         settings=settings,
-        k=check_n_clusters(settings.k, connected.n_vertices),
-        n_init=restarts(settings.n_init, connected.n_vertices),
+        k=k,
+        n_init=n_init,
         on_device=on_device,
+        compiled=compiled,
     )
 
 
@@ -125,6 +145,7 @@ def measure_network(prepared: Prepared, threads: int) -> Report:
     labels[prepared.kept] = found.labels
     found = replace(found, labels=labels)
     nothing = np.empty(0)
+    degrees, unit_notes = _degrees_in_own_unit(measured)
     return Report(
         model=graph.name,
         k=found.k,
@@ -143,13 +164,14 @@ def measure_network(prepared: Prepared, threads: int) -> Report:
         solver=found.solver,
         residual=found.residual,
         layers=measured.layers,
-        degrees=measured.degrees,
+        degrees=degrees,
         n_edges=measured.n_edges,
         left_out=measured.left_out,
         warnings=(
             *normalization_notes(graph, settings.normalize),
             *null_notes(prepared.connected, settings.null),
             *clustering_warnings(measured, found),
+            *unit_notes,
         ),
         version=version("ncut"),
         sums=measured.sums,
@@ -158,12 +180,30 @@ def measure_network(prepared: Prepared, threads: int) -> Report:
     )
 
 
+def _degrees_in_own_unit(graph: NeuronGraph) -> tuple[NDArray[np.float64], list[str]]:
+    """The degrees in the unit of the model's weights; in the graph's where that cannot be."""
+    with np.errstate(over="ignore"):
+        degrees = np.ldexp(graph.degrees, graph.exponent)
+        total = degrees.sum()
+    if np.isfinite(total) and np.count_nonzero(degrees) == np.count_nonzero(graph.degrees):
+        return degrees, []
+    return graph.degrees, [
+        f"sums of the weights exceed the range of numbers: degrees are given in units of "
+        f"2^{graph.exponent}"
+    ]
+
+
 def measure_shuffle(prepared: Prepared, number: int, threads: int) -> ShuffledNetwork:
     """Shuffle the network and cluster it: shuffle `number`, from 0."""
     settings = prepared.settings
     if prepared.on_device is not None:
         with prepared.on_device.shuffled(settings.seed, number) as graph:
             return measure_shuffled(prepared, graph, number + 1, threads)
+    if prepared.compiled is not None:
+        repeats = int(number < prepared.repeats)
+        found = prepared.compiled.measure(number + 1, repeats=repeats, threads=threads)
+        if found is not None:
+            return _kept(found)
     shuffled = shuffle_connected(prepared.connected, settings.null, settings.seed, number)
     return measure_shuffled(
         prepared, shuffled.normalized(settings.normalize).without_isolated()[0], number + 1, threads
@@ -185,21 +225,13 @@ def measure_shuffles(
     """
     settings = prepared.settings
     if prepared.on_device is not None:
-        return side_by_side_in_order(
-            lambda number: measure_shuffle(prepared, number, 1),
-            settings.n_shuffles,
-            prepared.on_device.at_once,
-            progress=progress,
-            stop=stop,
-        )
-    return over_shuffles(
-        prepared.connected,
+        at_once, inside = prepared.on_device.at_once, 1
+    else:
+        at_once, inside = at_once_and_inside(prepared.connected, settings.threads)
+    return side_by_side_in_order(
+        lambda number: measure_shuffle(prepared, number, inside),
         settings.n_shuffles,
-        partial(measure_shuffled, prepared),
-        null=settings.null,
-        normalize=settings.normalize,
-        seed=settings.seed,
-        threads=settings.threads,
+        at_once,
         progress=progress,
         stop=stop,
     )
@@ -209,7 +241,10 @@ def measure_shuffled(
     prepared: Prepared, graph: NeuronGraph | DeviceGraph, graph_number: int, threads: int
 ) -> ShuffledNetwork:
     """Cluster a shuffled network, without isolated vertices and in the settings' convention."""
-    found = _clustered(prepared, graph, graph_number, threads)
+    return _kept(_clustered(prepared, graph, graph_number, threads))
+
+
+def _kept(found: Clustering) -> ShuffledNetwork:
     again = found.repeated_ncuts
     return ShuffledNetwork(
         statistics=statistics_of(found),

@@ -126,6 +126,46 @@ class Parameter:
     role: str
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What came of changing single neurons of a model and looking which others change.
+
+    Attributes
+    ----------
+    n_vertices : int
+        Neurons that were changed.
+    n_watched, n_layers : int
+        Layers of neurons that were looked at, and all that the graph has.
+    missing : tuple of str
+        Neurons that changed and that the graph has no edge to.
+    surplus : tuple of str
+        Neurons that the graph has an edge to, and that did not change.
+    """
+
+    n_vertices: int
+    n_watched: int
+    n_layers: int
+    missing: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the neurons that changed were the neighbours, for all that were changed."""
+        return not (self.missing or self.surplus)
+
+    def __str__(self) -> str:
+        """The result in one line, with the first differences if there are any."""
+        what = (
+            f"{self.n_vertices} neurons changed one at a time, in {self.n_watched} of "
+            f"{self.n_layers} layers"
+        )
+        if self.agrees:
+            return f"{what}: those that changed with them are their neighbours in the graph"
+        lines = [f"changed, no edge: {line}" for line in self.missing[:3]]
+        lines += [f"edge, not changed: {line}" for line in self.surplus[:3]]
+        return f"{what}: the graph differs from the model; {'; '.join(lines)}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Clustering:
     """A partition of a graph's vertices into `k` clusters.
@@ -140,7 +180,9 @@ class Clustering:
         The normalized cut of the partition that spectral clustering finds, and the same after
         moving single vertices as long as that lowers it; `ncut` is one of the two.
     lower_bound : float
-        Every partition into k clusters has a normalized cut of at least this.
+        Every partition into k clusters has a normalized cut of at least this, unless the
+        eigensolver missed an eigenvalue that no partition known shows; 0 where one is known to
+        be missing.
     modularity : float
         Newman's modularity of the partition.
     bipartite_modularity : float or None
@@ -156,7 +198,9 @@ class Clustering:
     residual : float
         Largest norm of M u - mu u over the unit eigenvectors u of M = D^-1/2 A D^-1/2.
     converged : bool
-        Whether the residual reached the solver's tolerance.
+        Whether the eigenvectors are accurate enough to cluster by: each residual is small against
+        its eigenvalue or against the gap behind the k-th (see `ncut.spectral.accuracy`), and no
+        eigenvalue is known to be missing.
     n_init : int
         Restarts of k-means.
     repeated_ncuts : ndarray of float64, shape (n_repeats,)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
+
 from ncut.analysis import AnalysisInterrupted, analyze_graph
 from ncut.errors import InputError
 from ncut.extract import read_graph
@@ -208,7 +210,11 @@ def _enough(shuffles: int, level: float) -> bool:
 
 
 def _check_counts(shuffles: int, rescalings: object, level: float) -> None:
-    if isinstance(rescalings, bool) or not isinstance(rescalings, int) or rescalings < 0:
+    if (
+        isinstance(rescalings, bool)
+        or not isinstance(rescalings, int | np.integer)
+        or rescalings < 0
+    ):
         raise InputError(f"rescalings: must be a whole number of at least 0, got {rescalings!r}")
     if not _enough(shuffles, level):
         raise InputError(

@@ -5,7 +5,7 @@
 Writes docs/models/vision.json; with names, the rows of these models alone are new. For each
 model, with random weights: the graph's size, the share of its weights that are in it, the seconds
 it took, and whether the neighbours of a few vertices are what changes as they do
-(tests/extract/perturbation.py). A surplus is a neighbour that did not change: positions are not
+(ncut/extract/perturbation.py). A surplus is a neighbour that did not change: positions are not
 told apart, so that what reads a class token has edges from what writes the patches, and weights
 that depend on the data are made constants there. Needs torchvision and timm.
 """
@@ -28,7 +28,7 @@ import ncut
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "extract"))
-import perturbation  # noqa: E402
+from ncut.extract import perturbation  # noqa: E402
 
 TARGET = ROOT / "docs" / "models" / "vision.json"
 N_VERTICES = 6

@@ -9,6 +9,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.cluster import SpectralClustering
 from sklearn.datasets import make_blobs
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph
@@ -29,6 +30,29 @@ def not_applicable(estimator):
 )
 def test_it_is_an_estimator_as_scikit_learn_wants_them(estimator, check):
     check(estimator)
+
+
+def long_path(n):
+    return sparse.csr_array(sparse.diags_array([np.ones(n - 1)] * 2, offsets=[1, -1]))
+
+
+def test_it_warns_where_the_eigensolver_did_not_converge():
+    model = ncut.NormalizedCutClustering(2, solver="krylov", random_state=0)
+    with pytest.warns(ConvergenceWarning, match="krylov.* did not converge"):
+        model.fit(long_path(1500))
+    assert not model.converged_
+    assert model.lower_bound_ <= model.ncut_
+
+
+def test_it_is_as_good_as_scikit_learn_on_a_long_path(recwarn):
+    model = ncut.NormalizedCutClustering(2, random_state=0).fit(long_path(1500))
+    assert model.converged_
+    assert not recwarn.list
+    theirs = SpectralClustering(2, affinity="precomputed", random_state=0).fit(
+        sparse.csr_matrix(long_path(1500))
+    )
+    assert model.ncut_ <= ncut.normalized_cut(long_path(1500), theirs.labels_) * (1 + 1e-9)
+    assert ncut.NormalizedCutClustering(1).fit(long_path(9)).converged_
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from scipy import sparse
+from threadpoolctl import threadpool_info, threadpool_limits
 
+import ncut
 from ncut.errors import InputError
 from ncut.threads import n_threads, single_threaded_blas
 
@@ -51,3 +59,106 @@ def test_blas_is_limited_inside_and_restored_after() -> None:
     with single_threaded_blas():
         assert set(blas_threads()) == {1}
     assert blas_threads() == after
+
+
+@pytest.fixture
+def two_blas_threads() -> Iterator[None]:
+    """BLAS with two threads, whatever this machine and the environment have."""
+    with threadpool_limits(2, "blas"):
+        if set(blas_threads()) != {2}:
+            pytest.skip("this BLAS has one thread only")
+        yield
+
+
+def in_threads(n_threads: int, call: Callable[[int], Any], n_calls: int) -> list[Any]:
+    with ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(call, range(n_calls)))
+
+
+def small_graph(seed: int) -> sparse.csr_array:
+    random = np.random.default_rng(seed)
+    upper = np.triu(random.random((40, 40)) * (random.random((40, 40)) < 0.3), 1)
+    return sparse.csr_array(upper + upper.T)
+
+
+def test_concurrent_calls_give_the_numbers_of_serial_ones(two_blas_threads: None) -> None:
+    def call(number: int) -> tuple[float, bytes, bytes]:
+        seed = number % 50
+        found = ncut.cluster(small_graph(seed), 4, seed=seed, threads=1, n_init=2)
+        return found.ncut, found.eigenvalues.tobytes(), found.labels.tobytes()
+
+    assert in_threads(16, call, 800) == 16 * [call(number) for number in range(50)]
+    assert set(blas_threads()) == {2}
+
+
+def test_concurrent_calls_on_larger_graphs_are_equal_too(two_blas_threads: None) -> None:
+    random = np.random.default_rng(3)
+    graph = ncut.graph([random.random((300, 260)), random.random((260, 240))])
+
+    def call(number: int) -> tuple[float, bytes]:
+        found = ncut.cluster(graph, 5, seed=number % 4, threads=1 + number % 2, n_init=2)
+        return found.ncut, found.eigenvalues.tobytes()
+
+    assert in_threads(4, call, 12) == [call(number % 4) for number in range(12)]
+    assert set(blas_threads()) == {2}
+
+
+def test_the_limit_lasts_until_the_last_call_is_done(two_blas_threads: None) -> None:
+    inside, done = threading.Event(), threading.Event()
+
+    def other() -> list[int]:
+        with single_threaded_blas():
+            inside.set()
+            assert done.wait(30)
+            return blas_threads()
+
+    with ThreadPoolExecutor(1) as pool:
+        with single_threaded_blas():
+            later = pool.submit(other)
+            assert inside.wait(30)
+        assert set(blas_threads()) == {1}
+        done.set()
+        assert set(later.result()) == {1}
+    assert set(blas_threads()) == {2}
+
+
+def test_a_limit_that_the_caller_sets_meanwhile_stays(two_blas_threads: None) -> None:
+    with single_threaded_blas():
+        threadpool_limits(3, "blas")
+        set_meanwhile = set(blas_threads())
+    assert set(blas_threads()) == set_meanwhile
+
+
+def test_a_limit_of_the_callers_own_is_kept(two_blas_threads: None) -> None:
+    with threadpool_limits(1, "blas"):
+        found = in_threads(4, lambda seed: ncut.cluster(small_graph(seed), 3).ncut, 8)
+        assert set(blas_threads()) == {1}
+    assert set(blas_threads()) == {2}
+    assert found == [ncut.cluster(small_graph(seed), 3).ncut for seed in range(8)]
+
+
+def test_an_error_takes_the_limit_back(two_blas_threads: None) -> None:
+    with pytest.raises(InputError), single_threaded_blas():
+        raise InputError("no")
+    assert set(blas_threads()) == {2}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_is_not_left_at_one_thread(two_blas_threads: None) -> None:
+    # A process of its own, as pytest's has threads that a fork would lose.
+    code = (
+        "import os, sys, threading; from threadpoolctl import threadpool_info, threadpool_limits\n"
+        "import scipy.linalg; from ncut.threads import single_threaded_blas\n"
+        "threadpool_limits(2, 'blas'); inside, done = threading.Event(), threading.Event()\n"
+        "def hold():\n"
+        "    with single_threaded_blas(): inside.set(); done.wait()\n"
+        "other = threading.Thread(target=hold); other.start(); inside.wait()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    with single_threaded_blas(): pass\n"
+        "    found = {x['num_threads'] for x in threadpool_info() if x['user_api'] == 'blas'}\n"
+        "    os._exit(0 if found == {2} else 1)\n"
+        "status = os.waitpid(child, 0)[1]; done.set(); other.join(); sys.exit(status != 0)\n"
+    )
+    found = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=60)
+    assert found.returncode == 0

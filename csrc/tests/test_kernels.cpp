@@ -13,14 +13,15 @@
 #include "assemble.hpp"
 #include "components.hpp"
 #include "cut.hpp"
+#include "kernels.hpp"
 #include "kmeans.hpp"
+#include "lanes.hpp"
 #include "orthonormalize.hpp"
 #include "parallel.hpp"
 #include "product.hpp"
 #include "rescale.hpp"
 #include "rng.hpp"
 #include "shuffle.hpp"
-#include "simd.hpp"
 #include "subspace.hpp"
 
 using namespace ncut;
@@ -493,19 +494,15 @@ void test_parallel_errors() {
   CHECK(caught);
 }
 
-}  // namespace
-
-int main() {
+// Everything that runs vectorized kernels.
+void test_vectorized() {
   test_philox_known_answers();
   test_bounded_draws();
   test_permute();
   test_random_pattern();
-  test_cut_and_degrees();
-  test_links_and_squares();
   test_product<float>();
   test_product<double>();
   test_orthonormalize();
-  test_components();
   test_kmeans();
   for (const bool two_colours : {true, false}) {
     test_eigenvectors<float>(two_colours);
@@ -515,6 +512,19 @@ int main() {
   test_normalize_neurons<float>();
   test_normalize_neurons<double>();
   test_eigenvectors_of_wide_layers();
+}
+
+}  // namespace
+
+int main() {
+  for (const std::string& name : instruction_sets()) {
+    use_instruction_set(name);
+    test_vectorized();
+    std::printf("%s\n", name.c_str());
+  }
+  test_cut_and_degrees();
+  test_links_and_squares();
+  test_components();
   test_parallel_errors();
   std::printf("all kernel tests passed\n");
   return 0;

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import os
 import sys
@@ -85,8 +86,12 @@ app.command("selftest")(selftest.selftest)
 def main() -> None:
     """Run the command line; the entry point of the command `ncut`.
 
-    Where standard output is full, or its reader has gone, the exit code is 1.
+    Where standard output is full, or its reader has gone, the exit code is 1. Characters that its
+    encoding lacks become question marks: no result is lost for a sign.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         try:
             app(prog_name="ncut")
@@ -162,6 +167,13 @@ def info(
     dot: Annotated[
         Path | None, typer.Option(help="Write its layers and blocks for Graphviz.")
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Run a torch model with single neurons changed, and compare with the graph.",
+        ),
+    ] = False,
 ) -> None:
     """Show the graph of a model without clustering it: layers, blocks, what became of each weight.
 
@@ -174,9 +186,13 @@ def info(
 
     with warnings_in_one_line():
         graph = ncut.graph(
-            _existing(model), **graph_options(scope, norm, residual, layers, unknown, weights)
+            _existing(model),
+            **graph_options(scope, norm, residual, layers, unknown, weights),
+            **({"check": True} if check else {}),
         )
         print_graph(graph)
+        if graph.check is not None:
+            print(f"check: {graph.check}")
     if dot:
         from ncut.files import check_output, write_text
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.device.embedding import embed_on_device
+from ncut.device.embedding import embed_on_device, look_again_on_device
 from ncut.device.graph import DeviceGraph
 from ncut.device.measures import inner_shares
 from ncut.device.operator import DeviceOperator
 from ncut.graphs import NeuronGraph
+from ncut.graphs.colouring import two_colours
 from ncut.randomness import Purpose, stream
 from ncut.spectral import clustering
-from ncut.spectral.clustering import MAX_PASSES
+from ncut.spectral.clustering import MAX_LOOKS, MAX_PASSES
 from ncut.spectral.cut import ncut_of
 from ncut.spectral.embedding import Embedding, embed
 from ncut.spectral.measures import measures_of
@@ -136,14 +138,27 @@ def _cluster_embedded(
         volume, cut = volumes_and_cuts(graph, labels, k)
         return _on_host(device, volume), _on_host(device, cut)
 
-    spectral, refined = partitioned(stream(Purpose.KMEANS, graph_number))
-    labels, other = (refined, spectral) if refine else (spectral, refined)
-    volume, cut = sums(labels)
+    for look in range(1, MAX_LOOKS + 2):
+        spectral, refined = partitioned(stream(Purpose.KMEANS, graph_number))
+        labels, other = (refined, spectral) if refine else (spectral, refined)
+        volume, cut = sums(labels)
+        ncut, other_ncut = ncut_of(volume, cut), ncut_of(*sums(other))
+        if embedding.allows(min(ncut, other_ncut)):
+            break
+        last = look > MAX_LOOKS
+        embedding = (
+            replace(embedding, missed=True)
+            if last
+            else look_again_on_device(
+                operator, embedding, look, seed=seed, graph_number=graph_number
+            )
+        )
     on_host = device.to_host(labels).astype(np.int32, copy=False)
     measures = measures_of(
-        graph.host, graph.host_degrees, on_host, volume, cut, inner_shares(graph, labels, k)
+        two_colours(graph.host),
+        [layer.size for layer in graph.host.layers],
+        *(graph.host_degrees, on_host, volume, cut, inner_shares(graph, labels, k)),
     )
-    other_ncut = ncut_of(*sums(other))
     repeated = [
         partitioned(stream(Purpose.KMEANS_REPEATS, number))[int(refine)]
         for number in range(repeats)

@@ -1,14 +1,14 @@
 """Eigensolvers on a device: block Lanczos in float32, a dense solver for small problems.
 
-As in `ncut.spectral.solvers` each is a function (operator, known, k, rng) -> (values, vectors):
-the k largest eigenpairs of M orthogonal to the orthonormal columns of `known`. Vectors are device
-arrays of float64 in the graph's numbering; start vectors come from the host, so that they are the
-same on every device.
+As in `ncut.spectral.solvers` each is a function (operator, known, k, rng) -> (vectors, following):
+eigenvectors of the k largest eigenvalues of M orthogonal to the orthonormal columns of `known`, and
+the eigenvalue that follows. Vectors are device arrays of float64 in the graph's numbering; start
+vectors come from the host, so that they are the same on every device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,19 @@ from numpy.typing import NDArray
 from ncut.device.devices import astype, concat
 from ncut.device.operator import DeviceOperator
 from ncut.errors import InputError
-from ncut.spectral.krylov import block_lanczos
-from ncut.spectral.operator import WIDTH
+from ncut.spectral.krylov import MAX_BLOCKS, basis_size, block_lanczos, block_width
 from ncut.spectral.solvers import (
-    TOLERANCE,
+    LAST_DENSE,
+    MAX_PRODUCTS,
     ZERO_SINGULAR_VALUE,
-    basis_size,
     check_sides,
     fits_small_side,
+    following_mu,
+    krylov_tolerance,
     small_side,
 )
 
-Pairs = tuple[Any, Any]
+Found = tuple[Any, float]
 
 DIRECT_SIZE = 1024
 """Up to this many rows a dense eigenproblem is solved at once: a Lanczos step on a GPU takes as
@@ -49,19 +50,19 @@ def choose_solver(operator: DeviceOperator, n_known: int, k: int) -> str:
     return direct if size <= max(limit, 3 * basis_size(k) // 2) else "krylov"
 
 
-def dense(operator: DeviceOperator, known: Any, k: int, rng: np.random.Generator) -> Pairs:
+def dense(operator: DeviceOperator, known: Any, k: int, rng: np.random.Generator) -> Found:
     """cuSOLVER (or what else the namespace has) on the full matrix, in float64."""
     matrix = _assembled(operator, operator.apply, operator.n_vertices)
     return _largest_dense(operator, matrix - 4.0 * (known @ known.T), k)
 
 
-def gram(operator: DeviceOperator, known: Any, k: int, rng: np.random.Generator) -> Pairs:
+def gram(operator: DeviceOperator, known: Any, k: int, rng: np.random.Generator) -> Found:
     """The same on C' C, for a graph of two colours with M = [[0, C], [C', 0]]."""
     check_sides(operator, known.shape[1], k)
     matrix = _assembled(operator, operator.apply_gram, small_side(operator))
     side = operator.small_side(known)
-    _, vectors = _largest_dense(operator, matrix - 8.0 * (side @ side.T), k)
-    return _both_sides(operator, vectors)
+    vectors, square = _largest_dense(operator, matrix - 8.0 * (side @ side.T), k)
+    return _both_sides(operator, vectors), np.sqrt(max(square, 0.0)).item()
 
 
 def krylov(
@@ -70,41 +71,56 @@ def krylov(
     k: int,
     rng: np.random.Generator,
     dtype: Any = np.float32,
-) -> Pairs:
-    """Block Lanczos on the blocks of weights: on C' C if the graph has two colours, else on M."""
+    whole: bool = False,
+) -> Found:
+    """Block Lanczos on the blocks of weights.
+
+    On C' C if the graph has two colours, else (and with `whole`) on M.
+    """
     xp = operator.device.xp
-    bipartite = fits_small_side(operator, known.shape[1], k)
+    bipartite = not whole and fits_small_side(operator, known.shape[1], k)
     size = small_side(operator) if bipartite else operator.n_vertices
     if size - known.shape[1] < basis_size(k):
         raise InputError(
             f"solver: krylov needs a larger graph to find {k} eigenvectors; use 'auto' or 'dense'"
         )
     locked = operator.small_side(known) * np.sqrt(2.0).item() if bipartite else known
-    start = rng.standard_normal((size, WIDTH), dtype=np.float32).astype(dtype)
-
-    def tolerance(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        # On C' C, whose eigenvalues are squares, a residual r means r / (sqrt(2) sigma) on M.
-        goal = TOLERANCE / 10
-        return goal * np.sqrt(2 * np.maximum(values, 1e-6)) if bipartite else np.full(k, goal)
-
+    start = rng.standard_normal((size, block_width(k)), dtype=np.float32).astype(dtype)
     on_device = operator.device.asarray(start)
     found = block_lanczos(
         operator.apply_gram if bipartite else operator.apply,
         on_device,
         astype(locked, on_device.dtype, xp),
         k,
-        tolerance=tolerance,
-        max_blocks=basis_size(k) // WIDTH,
-        max_products=300,
+        tolerance=krylov_tolerance(k, bipartite, single=dtype == np.float32),
+        max_blocks=MAX_BLOCKS,
+        max_products=MAX_PRODUCTS,
         arrays=operator.device,
     )
     vectors = astype(found.vectors, xp.float64, xp)
     if not bipartite:
-        return operator.device.asarray(found.values), vectors
-    return _both_sides(operator, vectors)
+        return vectors, following_mu(found, bipartite)
+    return _both_sides(operator, vectors), following_mu(found, bipartite)
 
 
-SOLVERS: dict[str, Callable[..., Pairs]] = {"gram": gram, "krylov": krylov, "dense": dense}
+def krylov_float64(operator: DeviceOperator, known: Any, k: int, rng: np.random.Generator) -> Found:
+    """The same in float64."""
+    return krylov(operator, known, k, rng, np.float64)
+
+
+SOLVERS: dict[str, Callable[..., Found]] = {"gram": gram, "krylov": krylov, "dense": dense}
+
+ALL = SOLVERS | {"krylov-float64": krylov_float64}
+"""With the one that takes over where float32 is not enough."""
+
+
+def last_resorts(operator: DeviceOperator, n_known: int, k: int, first: str) -> Sequence[str]:
+    """What "auto" tries where the solver it chose did not converge."""
+    on_side = fits_small_side(operator, n_known, k)
+    size = small_side(operator) if on_side else operator.n_vertices
+    if first != "krylov" or size > LAST_DENSE or not _fits(operator, size):
+        return ()
+    return ("gram" if on_side else "dense",)
 
 
 def check_device_solver(solver: str) -> str:
@@ -137,7 +153,7 @@ def rayleigh_ritz(
 def _assembled(operator: DeviceOperator, apply: Callable[[Any], Any], size: int) -> Any:
     """The matrix of an operator in float64, some columns at a time; refused where it is large."""
     device, xp = operator.device, operator.device.xp
-    if 6 * 8 * size**2 > max(device.budget, ALWAYS):
+    if not _fits(operator, size):
         raise InputError(
             f"solver: a dense matrix of {size} rows does not fit on the device; use 'krylov'"
         )
@@ -148,13 +164,20 @@ def _assembled(operator: DeviceOperator, apply: Callable[[Any], Any], size: int)
     return concat(columns, xp, axis=1)
 
 
-def _largest_dense(operator: DeviceOperator, matrix: Any, k: int) -> Pairs:
+def _fits(operator: DeviceOperator, size: int) -> bool:
+    """Whether a dense eigenproblem of so many rows fits on the device."""
+    return 6 * 8 * size**2 <= max(operator.device.budget, ALWAYS)
+
+
+def _largest_dense(operator: DeviceOperator, matrix: Any, k: int) -> Found:
     values, vectors = operator.device.xp.linalg.eigh((matrix + matrix.T) / 2)
-    return values[-k:], vectors[:, -k:]
+    n = matrix.shape[0]
+    following = float(values[n - k - 1]) if k < n else -1.0
+    return vectors[:, -k:], following
 
 
-def _both_sides(operator: DeviceOperator, small: Any) -> Pairs:
-    """Eigenpairs of M from right singular vectors v of C: sigma = |C v|, [C v / sigma, v] / sqrt 2.
+def _both_sides(operator: DeviceOperator, small: Any) -> Any:
+    """Eigenvectors [C v / sigma, v] / sqrt 2 of M from right singular vectors v, sigma = |C v|.
 
     Where sigma is zero, the vector is [0, v].
     """
@@ -163,4 +186,4 @@ def _both_sides(operator: DeviceOperator, small: Any) -> Pairs:
     sigma = xp.sqrt(xp.sum(large * large, axis=0))
     zero = sigma < ZERO_SINGULAR_VALUE
     large = xp.where(zero, xp.zeros_like(large), large / xp.where(zero, xp.ones_like(sigma), sigma))
-    return sigma, operator.joined(large, small) / np.sqrt(2.0).item()
+    return operator.joined(large, small) / np.sqrt(2.0).item()

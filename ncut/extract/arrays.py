@@ -19,7 +19,8 @@ def as_array(values: Any, what: str) -> NDArray[np.floating]:
 
     Floats of 16, 32 and 64 bits keep their type (bfloat16 as that of the package ml_dtypes),
     shorter ones become float32, everything else that is a real number float64. Memory-mapped
-    arrays stay so. torch tensors are detached and brought to the CPU.
+    arrays stay so. Masked entries of numpy.ma are 0: no weight. torch tensors are detached and
+    brought to the CPU.
 
     Parameters
     ----------
@@ -35,6 +36,8 @@ def as_array(values: Any, what: str) -> NDArray[np.floating]:
     """
     if is_tensor(values):
         values = _tensor_to_array(values, what)
+    if isinstance(values, np.ma.MaskedArray):
+        values = values.filled(0)
     try:
         array = np.asarray(values)
     except ValueError as error:

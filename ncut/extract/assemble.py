@@ -110,7 +110,7 @@ def assemble(
     return replace(
         graph,
         left_out=_left_out(wiring, parameters or {}),
-        parameters=_parameters(wiring, parameters or {}),
+        parameters=_parameters(wiring, layout, parameters or {}),
         sums=wiring.residual if wiring.sums or wiring.attends else "",
     )
 
@@ -127,7 +127,7 @@ def plan(wiring: Wiring, *, scope: str = "paper", norm: str = "l1", name: str = 
         raise InputError(f"{prefix}no weights found")
     convolutional = scope == "paper" and _is_convolutional(wiring)
     kept = _channels(weighted, wiring) if convolutional else set(weighted)
-    unread = _unread(weighted, wiring)
+    unread = _with_ends(weighted, wiring)
     kept -= unread
     if len(kept) < 2:
         raise InputError(prefix + _too_short(weighted, convolutional))
@@ -161,6 +161,23 @@ def _channels(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
             kept.add(operation)
             read |= {part.group for part in operation.parts}
     return kept
+
+
+def _with_ends(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
+    """Operations whose neurons reach nothing, not even a number that is made of them.
+
+    A reduction of neurons to a number (a distance, a norm that is returned) is a reader where
+    they have no other.
+    """
+    unread = _unread(weighted, wiring)
+    while wiring.ends:
+        end = wiring.ends.pop()
+        groups = {operation.writes for operation in unread}
+        parts = tuple(part for part in end.parts if part.group in groups)
+        if parts:
+            wiring.end(end.name, end.n_in, parts)
+            unread = _unread(weighted, wiring)
+    return unread
 
 
 def _unread(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
@@ -266,7 +283,13 @@ def _with_roles(
         landed[edges.operation] = landed.get(edges.operation, 0) + edges.whole
     order = sorted(layout.edges, key=lambda e: (min(e.source, e.target), max(e.source, e.target)))
     blocks = [
-        _with_tie(block, edges, ties, landed[edges.operation] > 1, norm, initial)
+        _with_tie(
+            block,
+            edges,
+            ties,
+            landed[edges.operation] > 1,
+            _initial(edges, norm, graph.exponent) if initial else None,
+        )
         for block, edges in zip(graph.blocks, order, strict=True)
     ]
     # The other copy may be outside of the graph: a tie takes two.
@@ -280,8 +303,7 @@ def _with_tie(
     edges: Edges,
     ties: Mapping[Operation, tuple[str, bool] | None],
     lands_often: bool,
-    norm: str,
-    initial: bool,
+    initial: Initial | None,
 ) -> Block:
     tie = ties[edges.operation] if edges.whole else None
     if tie is None and edges.whole and lands_often:
@@ -289,12 +311,11 @@ def _with_tie(
     name, transposed = tie or ("", False)
     if edges.whole and edges.source > edges.target and name:
         transposed = not transposed
-    sample = _initial(edges, norm) if initial else None
-    return replace(block, tie=name, tie_transposed=transposed, initial=sample)
+    return replace(block, tie=name, tie_transposed=transposed, initial=initial)
 
 
-def _initial(edges: Edges, norm: str) -> Initial | None:
-    """A sample of the edge weights that a layer has as it is initialized.
+def _initial(edges: Edges, norm: str, exponent: int) -> Initial | None:
+    """A sample of the edge weights that a layer has as it is initialized, in units of 2^exponent.
 
     A batch norm has no say in it: as it starts, its scale is 1, to within its eps.
     """
@@ -310,6 +331,8 @@ def _initial(edges: Edges, norm: str) -> Initial | None:
     step = max(-(-values.size // MAX_SAMPLE), 1)
     # Initial weights are independent of each other, so any of them are a random sample.
     sample = values[::step]
+    if exponent:
+        sample = np.ldexp(sample.astype(np.float64), -exponent)
     dtype = np.float64 if sample.dtype == np.float64 else np.float32
     return Initial(np.ascontiguousarray(sample, dtype=dtype), everywhere)
 
@@ -359,13 +382,23 @@ def _left_out(wiring: Wiring, parameters: Mapping[str, tuple[int, ...]]) -> tupl
     return tuple(wiring.left_out)
 
 
-def _parameters(wiring: Wiring, parameters: Mapping[str, tuple[int, ...]]) -> tuple[Parameter, ...]:
+def _parameters(
+    wiring: Wiring, layout: Layout, parameters: Mapping[str, tuple[int, ...]]
+) -> tuple[Parameter, ...]:
     """What became of each of the model's parameters."""
     reasons = {item.name: item.reason for item in wiring.left_out}
+    edges: dict[str, set[str]] = {}
+    for operation in _weighted(wiring):
+        # A layer is placed under its own name, but its weights have others.
+        lost = "" if operation in layout.placed else reasons.get(operation.name, "")
+        for name in operation.parameters:
+            edges.setdefault(name, set()).add(lost)
     found = []
     for name, shape in parameters.items():
         layer = name.rpartition(".")[0]
         reason = reasons.get(name) or (reasons.get(layer) if len(shape) >= 2 else None)
+        if name in edges and "" not in edges[name]:
+            reason = reason or next(iter(edges[name]))
         if reason is None and name in wiring.placed:
             found.append(Parameter(name, shape, True, wiring.placed[name]))
         else:

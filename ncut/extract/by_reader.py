@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,14 @@ class _Reading:
         The vertex of each input: inputs at which the same neurons arrive are one.
     first : ndarray of int64, shape (n,)
         The first input of each vertex.
+    known : bool
+        Whether the layer is that of an earlier reader of the same neurons.
     """
 
     position: int
     places: NDArray[np.int64]
     first: NDArray[np.int64]
+    known: bool = False
 
 
 def by_reader(wiring: Wiring, kept: set[Operation], *, inputs: bool) -> Layout:
@@ -46,12 +50,20 @@ def by_reader(wiring: Wiring, kept: set[Operation], *, inputs: bool) -> Layout:
             writers.setdefault(operation.writes, []).append(operation)
     readings: dict[Operation, _Reading] = {}
     names: set[str] = set()
+    earlier: dict[tuple[Any, ...], int] = {}
     for operation in wiring.operations:
         from_kept = any(part.group in written for part in operation.parts)
         if not from_kept and not (inputs and operation in kept):
             continue
-        readings[operation] = _reading(operation, len(layout.layers))
-        layout.layers.append(_layer(operation, readings[operation], wiring, writers, names))
+        reading = _reading(operation, len(layout.layers))
+        key = _neurons(operation, reading)
+        if key in earlier and _shares(operation, reading, wiring):
+            reading = replace(reading, position=earlier[key], known=True)
+            _touch(layout.layers[reading.position], operation, reading)
+        else:
+            layout.layers.append(_layer(operation, reading, wiring, writers, names))
+            earlier[key] = reading.position
+        readings[operation] = reading
     for operation in wiring.operations:
         if operation in kept and operation in readings:
             _connect(layout, operation, readings)
@@ -72,6 +84,44 @@ def _reading(operation: Operation, position: int) -> _Reading:
     rank = np.empty_like(order)
     rank[order] = np.arange(order.size)
     return _Reading(position, rank[places.ravel()], first[order])
+
+
+def _neurons(operation: Operation, reading: _Reading) -> tuple[Any, ...]:
+    """The neurons and factors at each vertex: equal for readers of the same ones."""
+    return (
+        reading.first.size if operation.parts else operation,
+        *(
+            (
+                part.group,
+                part.units[reading.first].tobytes(),
+                None if part.scale is None else part.scale[reading.first].tobytes(),
+            )
+            for part in operation.parts
+        ),
+    )
+
+
+def _shares(operation: Operation, reading: _Reading, wiring: Wiring) -> bool:
+    """Whether the vertices of an operation may be those of another reader of the same neurons.
+
+    What leaves the model, and what a number is made of, is no reader of its own where no sum is;
+    nor are fully connected and recurrent layers in a network without sums. A convolution's input
+    channels are its own.
+    """
+    if operation.kind in ("output", "heads"):
+        arriving = [(part.units[reading.first] != -1).any(axis=1) for part in operation.parts]
+        return int(np.sum(arriving, axis=0).max(initial=0)) <= 1
+    convolves = operation.kind == "conv" and operation.on_positions and operation.within is None
+    return not (wiring.sums or wiring.attends or convolves or operation.kind == "embedding")
+
+
+def _touch(layer: PlannedLayer, operation: Operation, reading: _Reading) -> None:
+    """Note another reader of a layer."""
+    if operation.kind in ("output", "heads", "embedding"):
+        return
+    layer.touches.append(operation)
+    if in_order(reading.places, layer.size):
+        layer.read_by = (*layer.read_by, operation.module)
 
 
 def _layer(
@@ -137,6 +187,8 @@ def _readers(
 ) -> Iterator[tuple[_Reading, Part]]:
     """Who reads what an operation writes."""
     for reader, reading in readings.items():
+        if reading.known:
+            continue
         for part in reader.parts:
             if part.group is operation.writes:
                 yield reading, part

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.extract.factors import Factors, of_units, ones
 from ncut.extract.layout import Edges, Layout, PlannedLayer, in_order, rescalable
 from ncut.extract.signal import NOTHING, Group, Part, Scale, Units
 from ncut.extract.wiring import Operation, Wiring
@@ -24,7 +25,8 @@ class _Plan:
     layout: Layout = field(default_factory=Layout)
     layer_of: dict[Group, int] = field(default_factory=dict)
     place_of: dict[Group, NDArray[np.int64]] = field(default_factory=dict)
-    input_layers: dict[tuple[Group, int], int] = field(default_factory=dict)
+    input_units: dict[tuple[Group, bytes], NDArray[np.int64]] = field(default_factory=dict)
+    input_layers: dict[tuple[Group, bytes], int] = field(default_factory=dict)
     column_scales: dict[Group, Scale] = field(default_factory=dict)
     uniform: set[Group] = field(default_factory=set)
 
@@ -55,6 +57,12 @@ def by_stream(wiring: Wiring, kept: set[Operation], *, inputs: bool) -> Layout:
     _fold_scales(plan)
     rows: dict[Operation, int] = {}
     for operation in wiring.operations:
+        for part in operation.parts if operation in kept and inputs else ():
+            if part.group in wiring.inputs and not wiring.merging.has(part.group):
+                before = plan.input_units.get(_view(part), np.empty(0, dtype=np.int64))
+                units = part.units[part.units != NOTHING]
+                plan.input_units[_view(part)] = np.union1d(before, units)
+    for operation in wiring.operations:
         if operation in kept and inputs:
             _input_layer(plan, operation, rows)
         if operation in kept and operation.writes:
@@ -75,9 +83,15 @@ def _input_layer(plan: _Plan, operation: Operation, rows: dict[Operation, int]) 
         if plan.wiring.merging.has(part.group):
             _written_layer(plan, part.group)
             continue
-        key = (part.group, operation.n_in)
+        key = _view(part)
         if key not in plan.input_layers:
-            plan.input_layers[key] = plan.add_layer(part.group.name, operation.n_in)
+            size = plan.input_units[key].size
+            plan.input_layers[key] = plan.add_layer(part.group.name, size)
+
+
+def _view(part: Part) -> tuple[Group, bytes]:
+    """How an input is read: as it is, or by its channels, its patches or the like."""
+    return part.group, part.units.tobytes() if part.pooled else b""
 
 
 def _written_layer(plan: _Plan, group: Group) -> None:
@@ -107,7 +121,7 @@ def _written_layer(plan: _Plan, group: Group) -> None:
 
 def _fold_scales(plan: _Plan) -> None:
     """Factors that all readers of a group see belong to the weights that write it."""
-    seen: dict[Group, list[NDArray[np.float64] | None]] = {}
+    seen: dict[Group, list[Factors | None]] = {}
     for operation in plan.wiring.operations:
         for part in operation.parts:
             seen.setdefault(part.group, []).append(_per_neuron(part))
@@ -116,8 +130,7 @@ def _fold_scales(plan: _Plan) -> None:
             continue
         first = vectors[0]
         if first is not None and all(
-            vector is not None and np.array_equal(vector, first, equal_nan=True)
-            for vector in vectors
+            vector is not None and np.array_equal(vector.codes, first.codes) for vector in vectors
         ):
             plan.column_scales[group] = first
             plan.uniform.add(group)
@@ -125,12 +138,12 @@ def _fold_scales(plan: _Plan) -> None:
         plan.column_scales[group] = scale
 
 
-def _per_neuron(part: Part) -> NDArray[np.float64] | None:
+def _per_neuron(part: Part) -> Factors | None:
     if part.scale is None:
         return None
-    vector = np.ones(part.group.size)
+    vector = ones((part.group.size,), part.scale.ledger)
     used = part.units != NOTHING
-    vector[part.units[used]] = part.scale[used]
+    vector.codes[part.units[used]] = part.scale.codes[used]
     return vector
 
 
@@ -157,7 +170,7 @@ def _connect(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> N
                     places=source.places,
                     units=landed,
                     row_scale=source.scale,
-                    scale=None if factors is None else np.abs(factors)[landed],
+                    scale=None if factors is None else of_units(factors, landed),
                     whole=straight and source.position != position,
                 )
             )
@@ -204,7 +217,7 @@ class _Source:
         The layer's position.
     places : ndarray of int64, shape (n_in, m), optional
         The vertices of each row; None if they are the rows.
-    scale : ndarray of float64, shape (n_in,), optional
+    scale : Factors, shape (n_in,), optional
         Factors of the rows.
     """
 
@@ -221,11 +234,14 @@ def _sources(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> l
     found: list[_Source] = []
     for part in operation.parts:
         scale = _row_scale(plan, part)
-        key = (part.group, operation.n_in)
-        if key in plan.input_layers:
-            position = plan.input_layers[key]
-            _mark(layers[position], operation, part.units[:, 0])
-            found.append(_Source(position, scale=scale))
+        key = _view(part)
+        if key in plan.input_layers and not plan.wiring.merging.has(part.group):
+            position, units = plan.input_layers[key], part.units[:, 0]
+            at = np.searchsorted(plan.input_units[key], units)
+            at = np.where(units == NOTHING, NOTHING, at)
+            _mark(layers[position], operation, at)
+            straight = np.array_equal(at, np.arange(layers[position].size))
+            found.append(_Source(position, None if straight else at[:, None], scale))
             continue
         positions, places = plan.vertices(part.group, part.units)
         for position in np.unique(positions[positions >= 0]):
@@ -238,9 +254,15 @@ def _sources(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> l
 
 
 def _row_scale(plan: _Plan, part: Part) -> Scale | None:
-    if part.scale is None or part.group in plan.uniform:
+    if part.group in plan.uniform:
         return None
-    return np.asarray(np.abs(part.scale).mean(axis=1))
+    written = plan.wiring.merging.scales.get(part.group)
+    if written is None:
+        return None if part.scale is None else part.scale.mean(1)
+    # The vertex has the factors already with which its neurons enter a sum.
+    ours = ones(part.units.shape, written.ledger) if part.scale is None else part.scale
+    scale = ours.over(of_units(written, part.units))
+    return None if not scale.codes.any() else scale.mean(1)
 
 
 def _mark(layer: PlannedLayer, operation: Operation, places: NDArray[np.int64]) -> None:

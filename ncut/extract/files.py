@@ -48,7 +48,7 @@ def read_file(path: Path) -> NeuronGraph | Mapping[str, Any]:
     Parameters
     ----------
     path : Path
-        An `.npz`, `.pt`, `.pth` or `.safetensors` file.
+        An `.npz`, `.safetensors`, `.pt` file, or a `.pth`, `.ckpt`, `.bin` that is like `.pt`.
 
     Raises
     ------
@@ -201,4 +201,6 @@ READERS: dict[str, Callable[[Path], NeuronGraph | Mapping[str, Any]]] = {
     ".pt": _read_torch,
     ".pth": _read_torch,
     ".safetensors": _read_safetensors,
+    ".ckpt": _read_torch,
+    ".bin": _read_torch,
 }

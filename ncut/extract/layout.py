@@ -68,9 +68,9 @@ class Edges:
         The vertices of each input, `NOTHING` for none; None if the inputs are the vertices.
     units : ndarray of int64, shape (n_target, m)
         The outputs at each vertex of the target, `NOTHING` for none.
-    row_scale : ndarray of float64, shape (n_in,), optional
+    row_scale : Factors, shape (n_in,), optional
         Factors of the inputs beside those of the operation.
-    scale : ndarray of float64, shape (n_target, m), optional
+    scale : Factors, shape (n_target, m), optional
         Factors of the outputs at each vertex.
     recurrent : bool
         Whether they are weights between the operation's outputs, `within`.
@@ -192,7 +192,9 @@ def _rows(edges: Edges, norm: str) -> Weights:
     operation = edges.operation
     assert operation.weight is not None
     matrix = of_weight(operation.weight, operation.kind, operation.groups, norm, operation.name)
-    matrix = with_rows_scaled(with_rows_scaled(matrix, operation.factors), edges.row_scale)
+    for factors in (operation.factors, edges.row_scale):
+        if factors is not None:
+            matrix = with_rows_scaled(matrix, np.asarray(factors))
     return grouped(edges, matrix, norm)
 
 
@@ -201,10 +203,11 @@ def _taken(edges: Edges, rows: Weights, norm: str) -> Weights:
     units, scale = edges.units, edges.scale
     if scale is None:
         return columns_taken(rows, units, norm)
+    numbers = np.asarray(scale)
     # Each of several neurons of a vertex has a factor of its own.
     total: Weights | None = None
     for m in range(units.shape[1]):
-        part = with_columns_scaled(columns_taken(rows, units[:, [m]], norm), scale[:, m])
+        part = with_columns_scaled(columns_taken(rows, units[:, [m]], norm), numbers[:, m])
         total = part if total is None else total + part
     assert total is not None
     return total
@@ -216,12 +219,15 @@ def _within(edges: Edges, norm: str) -> Weights:
     assert within is not None
     taken = columns_taken(np.ascontiguousarray(within), edges.units, norm)
     if edges.scale is not None:
-        taken = with_columns_scaled(taken, edges.scale.mean(axis=1))
+        taken = with_columns_scaled(taken, np.asarray(edges.scale).mean(axis=1))
     return both_ways(columns_taken(transposed(taken), edges.units, norm))
 
 
-def _key(operation: Operation, *arrays: NDArray[np.generic] | None) -> Key:
-    return (id(operation), *(None if array is None else array.tobytes() for array in arrays))
+def _key(operation: Operation, *arrays: NDArray[np.generic] | Scale | None) -> Key:
+    return (
+        id(operation),
+        *(None if array is None else (array.shape, array.tobytes()) for array in arrays),
+    )
 
 
 def in_order(places: NDArray[np.int64], n: int) -> bool:

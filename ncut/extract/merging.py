@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.extract.signal import NOTHING, Group, Part, Term, Units, joined
+from ncut.extract.factors import Factors, of_units, ones
+from ncut.extract.signal import NOTHING, Group, Part, Term, Units, joined, times
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,14 +33,14 @@ class Merging:
     ----------
     copies : list of Copies
         Neurons that land at several others.
-    scales : dict from Group to ndarray of float64, shape (size,)
+    scales : dict from Group to Factors of shape (size,)
         Factors of a group's neurons on their way into a sum.
     sums : set of Group
         Groups whose neurons have been added to others.
     """
 
     copies: list[Copies] = field(default_factory=list)
-    scales: dict[Group, NDArray[np.float64]] = field(default_factory=dict)
+    scales: dict[Group, Factors] = field(default_factory=dict)
     sums: set[Group] = field(default_factory=set)
     _parents: dict[Group, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
     _groups: dict[int, Group] = field(default_factory=dict)
@@ -87,7 +88,7 @@ class Merging:
     def join(self, parts: Sequence[Part]) -> None:
         """Make the neurons that lie at the same inputs one; one to many where they are shared."""
         for part in parts:
-            if part.scale is not None:
+            if part.scale is not None and part.group not in self.sums:
                 # Norms of queries and keys: nothing reads them that could take the factors.
                 self._factors(part.group, part.units, part.scale)
         main = parts[0]
@@ -128,8 +129,8 @@ class Merging:
             ):
                 return first, second
             self._unite(first.group, pairs[:, 0], second.group, pairs[:, 1])
-            self.sums |= {first.group, second.group}
             first, second = self._unscaled(first), self._unscaled(second)
+            self.sums |= {first.group, second.group}
             first = replace(first, homogeneous=False)
         elif first.homogeneous is not second.homogeneous:
             # x + f(x) commutes with factors where f does.
@@ -142,19 +143,28 @@ class Merging:
         return first, replace(second, units=rest)
 
     def _unscaled(self, term: Term) -> Term:
-        """The term without its factors, which become those of the weights that write it."""
-        if term.scale is None and term.gain == 1.0:
-            return term
-        scale = np.array(1.0) if term.scale is None else term.scale
-        shape = np.broadcast_shapes(term.units.shape, scale.shape)
-        units, scale = np.broadcast_to(term.units, shape), np.broadcast_to(scale, shape)
-        self._factors(term.group, units, scale * term.gain)
-        return replace(term, scale=None, gain=1.0)
+        """The term as a part of a sum, whose neurons are what enters it.
 
-    def _factors(self, group: Group, units: Units, scale: NDArray[np.float64]) -> None:
+        Its factors become those of the weights that write it. Whoever reads the neurons before
+        they enter, or after, reads them relative to these.
+        """
+        group = term.group
+        factors = times(term.scale, term.gain)
+        if group not in self.sums and factors is not None:
+            shape = np.broadcast_shapes(term.units.shape, factors.shape)
+            self._factors(
+                group,
+                np.broadcast_to(term.units, shape),
+                factors.map(lambda array: np.broadcast_to(array, shape)),
+            )
+        entered = self.scales.get(group)
+        own = None if entered is None else of_units(entered, term.units)
+        return replace(term, scale=own, gain=None)
+
+    def _factors(self, group: Group, units: Units, scale: Factors) -> None:
         """Note factors of a group's neurons, which those who write them get."""
-        factors = self.scales.setdefault(group, np.ones(group.size))
-        factors[units[units != NOTHING]] = scale[units != NOTHING]
+        factors = self.scales.setdefault(group, ones((group.size,), scale.ledger))
+        factors.codes[units[units != NOTHING]] = scale.codes[units != NOTHING]
 
     def _unite(self, first: Group, ours: Units, second: Group, theirs: Units) -> None:
         for group in (first, second):

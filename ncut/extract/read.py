@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -83,6 +84,7 @@ def read_graph(
     unknown: Literal["error", "elementwise"] = "error",
     weights: str | Path | None = None,
     scratch: str | Path | None = None,
+    check: bool = False,
 ) -> NeuronGraph:
     """Turn a model into the weighted, undirected graph of its neurons.
 
@@ -145,6 +147,10 @@ def read_graph(
         A folder to keep blocks of a MiB and more in, of this graph and of its shuffles, so that
         a model larger than memory can be measured; it needs twice the room of the weights. Of
         folders and `.npy` files nothing of the model need fit into memory but its largest layer.
+    check : bool, default False
+        Also run a copy of a torch module with one neuron changed at a time, for a sample of 40,
+        and compare which others change with the edges of its graph (with residual="readers" and
+        scope="all"); `NeuronGraph.check` has the result, and a difference is a warning.
 
     Raises
     ------
@@ -177,7 +183,15 @@ def read_graph(
             f"{type(model).__name__}; null='init' needs that"
         )
     if isinstance(model, str | Path) and is_named(model):
-        return _read_module(load_named(str(model), weights), options, Path(str(model)).name)
+        module = load_named(str(model), weights)
+        graph = _read_module(module, options, Path(str(model)).name)
+        return _with_check(graph, module, example_inputs) if check else graph
+    if check:
+        if not is_module(model):
+            raise InputError(
+                f"check: only a torch module can be run, got {type(model).__name__}; leave it out"
+            )
+        return _with_check(_read_module(model, options), model, example_inputs)
     options.refuse("a model that is not given by name, as in 'torchvision:resnet50'", "weights")
     if isinstance(model, str | Path):
         with reading(model, Path(model).suffix.lower() or "a model"):
@@ -233,6 +247,16 @@ def _read_module(model: Any, options: _Options, name: str = "") -> NeuronGraph:
     )
     parameters = {key: tuple(value.shape) for key, value in inner.named_parameters()}
     return options.assembled(wiring, name or type(inner).__name__, parameters)
+
+
+def _with_check(graph: NeuronGraph, model: Any, example_inputs: Any) -> NeuronGraph:
+    from ncut.extract.modules import unwrapped
+    from ncut.extract.perturbation import checked
+
+    result = checked(unwrapped(model), example_inputs)
+    if not result.agrees:
+        warnings.warn(f"{graph.name}: {result}", stacklevel=3)
+    return replace(graph, check=result)
 
 
 def _read_path(path: Path, options: _Options) -> NeuronGraph:

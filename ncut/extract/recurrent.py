@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.extract.signal import Signal
+from ncut.errors import ModelError
+from ncut.extract.signal import Signal, concatenated, expanded
 from ncut.extract.wiring import Wiring
 
 
@@ -22,12 +23,19 @@ def recurrent_layer(
     name: str,
     module: str = "",
     parameters: Sequence[str] = (),
+    kind: str = "",
+    state: Signal | None = None,
+    cell: Signal | None = None,
 ) -> Signal:
     """One direction of an RNN, LSTM or GRU layer.
 
     A hidden unit is one vertex. The edge from an input to it is the norm over its gates, as
     over the positions of a kernel; that between two units is the norm of both directions'
     weights, and what a unit's own state does to it (a self-loop) is left out.
+
+    Neurons of a first state come in where later the layer's own do: by the recurrent weights.
+    Those that a gate lets through to the unit of the same number (the first state of a GRU, the
+    first cell of an LSTM) reach whoever reads it as well.
 
     Parameters
     ----------
@@ -37,6 +45,11 @@ def recurrent_layer(
         The gates one after the other.
     weight_projection : ndarray of shape (n_state, n_hidden), optional
         Projects hidden units to the state that is fed back.
+    kind : str
+        "GRU" lets its first state through.
+    state, cell : Signal, optional
+        The first state (..., n_state) and, of an LSTM, the first cell (..., n_hidden), that
+        broadcast to the sequence but for the last axis.
 
     Returns
     -------
@@ -44,19 +57,26 @@ def recurrent_layer(
         The states, along the last axis.
     """
     gates = weight_input.shape[0] // n_hidden
-    kernel = weight_input.reshape(gates, n_hidden, -1).transpose(1, 2, 0)
+    if weight_input.shape[1] != signal.shape[-1]:
+        raise ModelError(f"it reads {weight_input.shape[1]} values, but gets {signal.shape[-1]}")
+    passes = cell
+    if state is not None and state.terms:
+        wide = expanded(state, (*signal.shape[:-1], state.shape[-1]))
+        signal = concatenated([signal, wide], -1)
+        weight_input = np.concatenate([weight_input, weight_hidden], axis=1)
+        passes = state if kind == "GRU" else cell
+    kernel = np.ascontiguousarray(weight_input).reshape(gates, n_hidden, -1).transpose(1, 2, 0)
     within = np.abs(weight_hidden.reshape(gates, n_hidden, -1)).sum(axis=0).T
-    shape = (*signal.shape[:-1], n_hidden)
-    if weight_projection is None:
-        output = wiring.convolution(
-            signal, kernel, shape, axis=-1, name=name, module=module, parameters=parameters,
-            within=within,
-        )  # fmt: skip
-        return wiring.activation(output, homogeneous=False)
-    hidden = wiring.convolution(
-        signal, kernel, shape, axis=-1, name=name, module=module, parameters=parameters,
+    if weight_projection is not None:
         # What comes back to a unit came from all units by way of the projection.
-        within=np.abs(weight_projection).T @ within,
+        within = np.abs(weight_projection).T @ within
+    output = wiring.convolution(
+        signal, kernel, (*signal.shape[:-1], n_hidden), axis=-1, name=name, module=module,
+        parameters=parameters, within=within,
     )  # fmt: skip
-    hidden = wiring.activation(hidden, homogeneous=False)
-    return wiring.linear(hidden, weight_projection.T, name=f"{name} projection")
+    output = wiring.activation(output, homogeneous=False)
+    if passes is not None and passes.terms:
+        output = wiring.combine(output, expanded(passes, output.shape))
+    if weight_projection is None:
+        return output
+    return wiring.linear(output, weight_projection.T, name=f"{name} projection")

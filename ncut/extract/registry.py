@@ -1,11 +1,18 @@
-"""Rules for operations of torch that ncut does not know, declared by its users."""
+"""Rules for operations that ncut does not know, declared by its users."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from ncut.errors import InputError
+import numpy as np
+
+from ncut.errors import InputError, ModelError
+from ncut.extract.signal import Signal
+
+if TYPE_CHECKING:
+    from ncut.extract.wiring import Wiring
 
 declared: dict[Any, Callable[[Any], Any]] = {}
 """The rules by what they are for: an operation's name, a class of modules, a function."""
@@ -19,14 +26,18 @@ def register_operation(
     Parameters
     ----------
     target : str, type or callable
-        The name of an operation as the error gives it, such as `"mylib::swish"` or
-        `"aten::erfcx"`; a class of modules; or a function that torch can override.
+        The name of an operation of torch as the error gives it, such as `"mylib::swish"` or
+        `"aten::erfcx"`; a class of torch modules; a function that torch can override; the name of
+        an ONNX operator, with its domain if it has one, `"my.ops.Fancy"`; or that of a class of
+        Keras layers.
     rule : {"elementwise", "positions"} or callable
         `"elementwise"`: each entry of the result depends on the same entry of the arguments.
         `"positions"`: neurons keep their channels while positions are pooled, padded or moved.
         A callable gets a `Call` (`call.args`, `call.kwargs`, `call.signal(i)`, `call.shape`,
         `call.module`, and `call.wiring` with the methods `linear`, `convolution`, `activation`,
-        `add`, `multiply`, ...) and returns the `Signal` of the result, or a list of them.
+        `add`, `multiply`, ...) and returns the `Signal` of the result, or a list of them. Of ONNX
+        and Keras, `call.args` are signals and arrays, `call.kwargs` the attributes or the layer's
+        configuration, `call.module` the node or the call itself, and `call.shape` is not known.
 
     Raises
     ------
@@ -54,6 +65,57 @@ def register_operation(
         declared[target] = rule
     else:
         raise InputError(f"rule: must be 'elementwise', 'positions' or callable, got {rule!r}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeclaredCall:
+    """A node of ONNX or a layer of Keras, as the rules of users see it.
+
+    Attributes
+    ----------
+    wiring : Wiring
+        What records the operations.
+    function : str
+        The operator's or the layer's name.
+    args : sequence
+        Signals, and arrays for what does not depend on the data.
+    kwargs : mapping
+        Attributes, or a layer's configuration.
+    module : object
+        The reader's own record of the node or the layer.
+    """
+
+    wiring: Wiring
+    function: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    module: Any = None
+    shapes: Sequence[tuple[int, ...]] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result, which is not known."""
+        raise ModelError("what shape its result has is not known; make it from call.signal()")
+
+    def arg(self, position: int, keyword: str, default: Any = None) -> Any:
+        """An argument by position, or an attribute."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(keyword, default)
+
+    def signal(self, position: int = 0, keyword: str = "") -> Signal:
+        """The signal of an argument; of one without neurons if it does not depend on the data."""
+        value = self.arg(position, keyword)
+        return value if isinstance(value, Signal) else Signal(np.shape(value))
+
+    def signals(self) -> list[Signal]:
+        """All signals among the arguments."""
+        return [value for value in self.args if isinstance(value, Signal)]
+
+
+def rule_of(*names: str) -> Callable[[Any], Any] | None:
+    """The rule that was declared under the first of some names that has one."""
+    return next((declared[name] for name in names if name in declared), None)
 
 
 def _elementwise(call: Any) -> Any:

@@ -12,15 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract.factors import Factors, one_of
 
 Units: TypeAlias = NDArray[np.int64]
-Scale: TypeAlias = NDArray[np.float64]
+Scale: TypeAlias = Factors
 
 NOTHING = -1
 """The number of no neuron: an entry that a layer has no part in."""
@@ -61,11 +62,11 @@ class Term:
         Who wrote the neurons.
     units : ndarray of int64, broadcasts to the signal's shape
         Numbers in the group; `NOTHING` where it has no part.
-    scale : ndarray of float64, broadcasts to the signal's shape, optional
+    scale : Factors, broadcasts to the signal's shape, optional
         Factors on the way from the writer to here that come before any activation.
     homogeneous : bool or None
         Whether everything on that way commutes with positive factors; None if not known.
-    gain : float
+    gain : Factors of shape (), optional
         A factor on that way that all its neurons share.
     """
 
@@ -73,14 +74,12 @@ class Term:
     units: Units
     scale: Scale | None = None
     homogeneous: bool | None = True
-    gain: float = 1.0
+    gain: Scale | None = None
 
     def map(self, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Term:
         """The term with its units and its scale changed alike."""
         units: Units = np.asarray(change(self.units), dtype=np.int64)
-        scale: Scale | None = None
-        if self.scale is not None:
-            scale = np.asarray(change(self.scale), dtype=np.float64)
+        scale = None if self.scale is None else self.scale.map(change)
         return replace(self, units=units, scale=scale)
 
 
@@ -95,12 +94,15 @@ class Signal:
     terms : tuple of Term
         The groups that have a part in it; their parts are summed (or multiplied: both factors
         reach whoever reads the product).
-    factors : ndarray of float64, broadcasts to the shape, optional
+    factors : Factors, broadcasts to the shape, optional
         Factors that came after an activation, for whoever reads the signal.
     factors_name : str
         The parameter that the last of them came from.
     activated : bool
         Whether an activation came after the last layer (or the model's input).
+    number : {"", "spread", "drawn"}
+        What a signal without neurons is: that which neurons were reduced to, by which a norm may
+        divide them; numbers that are drawn, as noise is; or anything else that the data make.
     """
 
     shape: tuple[int, ...]
@@ -108,6 +110,7 @@ class Signal:
     factors: Scale | None = None
     factors_name: str = ""
     activated: bool = field(default=False)
+    number: Literal["", "spread", "drawn"] = ""
 
     @property
     def ndim(self) -> int:
@@ -126,9 +129,7 @@ class Signal:
         change: Callable[[NDArray[np.generic]], NDArray[np.generic]],
     ) -> Signal:
         """The signal with every array changed alike, as a tensor of `shape`."""
-        factors: Scale | None = None
-        if self.factors is not None:
-            factors = np.asarray(change(self.factors), dtype=np.float64)
+        factors = None if self.factors is None else self.factors.map(change)
         terms = tuple(term.map(change) for term in self.terms)
         return replace(self, shape=tuple(shape), terms=terms, factors=factors)
 
@@ -155,23 +156,32 @@ class Part:
     units : ndarray of int64, shape (n_in, m)
         The neurons that reach each input of the operation; several where a reader's input
         stands for several positions that carry different neurons.
-    scale : ndarray of float64, shape (n_in, m), optional
+    scale : Factors, shape (n_in, m), optional
         Factors on the way.
     homogeneous : bool or None
         Whether everything on the way commutes with positive factors.
+    pooled : bool
+        Whether each neuron of the model's input stands for several, as a pixel for its channel.
     """
 
     group: Group
     units: Units
     scale: Scale | None
     homogeneous: bool | None
+    pooled: bool = False
+
+
+def same_factor(first: Scale | None, second: Scale | None) -> bool:
+    """Whether two factors are one, None standing for 1."""
+    codes = [0 if factor is None else int(factor.codes) for factor in (first, second)]
+    return codes[0] == codes[1]
 
 
 def times(first: Scale | None, second: Scale | None) -> Scale | None:
     """Product of two arrays of factors, None standing for 1."""
     if first is None or second is None:
         return second if first is None else first
-    return np.asarray(first * second)
+    return first * second
 
 
 def permuted(signal: Signal, order: Sequence[int]) -> Signal:
@@ -218,11 +228,12 @@ def indexed(signal: Signal, axis: int, index: NDArray[np.int64] | slice | int) -
     return compact(signal.map(shape, change))
 
 
-def concatenated(signals: Sequence[Signal], axis: int, *, separate: bool = False) -> Signal:
+def concatenated(signals: Sequence[Signal], axis: int) -> Signal:
     """`torch.cat(tensors, axis)`.
 
-    Along an axis that tells neurons apart each part gets its own; along one that does not
-    (positions), the parts lie side by side at the same neurons, unless `separate`.
+    Along an axis that tells neurons apart each part gets its own, and so it does where all parts
+    have length 1, as those of a stack; along one that does not (positions), the parts lie side by
+    side at the same neurons.
     """
     signals = [signal for signal in signals if signal.shape != (0,)]
     axis = signals[0].axis(axis)
@@ -232,6 +243,7 @@ def concatenated(signals: Sequence[Signal], axis: int, *, separate: bool = False
     # Factors that all parts share, or that a part does not have, would be lost otherwise.
     signals = [signal.pushed() for signal in signals]
     tells_apart = any(signal.varies(axis) for signal in signals)
+    separate = all(signal.shape[axis] == 1 for signal in signals)
     terms: list[Term] = []
     start = 0
     for signal in signals:
@@ -242,6 +254,17 @@ def concatenated(signals: Sequence[Signal], axis: int, *, separate: bool = False
             terms.append(_padded(term, axis, place, length) if own else term)
         start = stop
     return compact(replace(Signal(tuple(shape)), terms=tuple(joined(terms))))
+
+
+def stacked(signals: Sequence[Signal], axis: int) -> Signal:
+    """`torch.stack(tensors, axis)`: along the new axis each has its own place.
+
+    So also where all of its neurons lie along others.
+    """
+    axis = axis % (signals[0].ndim + 1)
+    if len(signals) == 1:
+        return unsqueezed(signals[0], axis)
+    return concatenated([unsqueezed(signal, axis) for signal in signals], axis)
 
 
 def reduced(signal: Signal, axes: Iterable[int], *, keepdim: bool, divides: bool = False) -> Signal:
@@ -259,11 +282,11 @@ def reduced(signal: Signal, axes: Iterable[int], *, keepdim: bool, divides: bool
     for term in signal.terms:
         along = tuple(axis for axis in chosen if term.units.shape[axis] > 1)
         if not along:
-            terms.append(term.map(lambda array: _first_along(array, chosen)))
+            terms.append(first_along(term, chosen))
             continue
         others = [n for axis, n in enumerate(term.units.shape) if axis not in along and n > 1]
-        if others and not (divides and _several(term, along)):
-            terms += _split(term, along)
+        if others and not (divides and several(term, along)):
+            terms += split(term, along)
     result = replace(signal, shape=tuple(shape), terms=tuple(joined(terms)))
     if keepdim:
         return result
@@ -271,10 +294,46 @@ def reduced(signal: Signal, axes: Iterable[int], *, keepdim: bool, divides: bool
     return result.map(kept, lambda array: array.squeeze(tuple(chosen)))
 
 
-def _several(term: Term, axes: tuple[int, ...]) -> bool:
+def several(term: Term, axes: tuple[int, ...]) -> bool:
     """Whether a group has a part at several positions along axes, and is no branch of its own."""
     rest = tuple(axis for axis in range(term.units.ndim) if axis not in axes)
     return int(np.count_nonzero((term.units != NOTHING).any(axis=rest))) > 1
+
+
+def overwritten(whole: Signal, part: Signal, places: NDArray[np.int64]) -> Signal:
+    """A tensor after entries at places of it, in its flat order, were replaced by others."""
+    whole = whole.pushed()
+    n = math.prod(whole.shape)
+    if n > MAX_LAID_OUT:
+        raise ModelError(f"it writes into a tensor of {n} entries; build it with torch.cat instead")
+    terms = []
+    for term in whole.terms:
+        units: Units = np.broadcast_to(term.units, whole.shape).reshape(n).copy()
+        units[places] = NOTHING
+        if (units != NOTHING).any():
+            terms.append(replace(term, units=units.reshape(whole.shape)))
+    put = placed(part, whole.shape, places)
+    activated = whole.activated and put.activated
+    made = Signal(whole.shape, tuple(joined([*terms, *put.terms])), activated=activated)
+    return compact(made)
+
+
+def placed(signal: Signal, shape: Sequence[int], places: NDArray[np.int64]) -> Signal:
+    """A tensor of a shape that carries a signal's entries at places of it, and else nothing."""
+    signal = signal.pushed()
+    n = math.prod(shape)
+
+    def put(array: NDArray[np.generic], fill: float) -> NDArray[np.generic]:
+        whole = np.full(n, fill, dtype=array.dtype)
+        whole[places] = np.broadcast_to(array, signal.shape).ravel()
+        return whole.reshape(tuple(shape))
+
+    terms = []
+    for term in signal.terms:
+        units: Units = np.asarray(put(term.units, NOTHING), dtype=np.int64)
+        scale = None if term.scale is None else term.scale.map(lambda array: put(array, 0))
+        terms.append(replace(term, units=units, scale=scale))
+    return compact(Signal(tuple(shape), tuple(terms), activated=signal.activated))
 
 
 def broadcast(signals: Sequence[Signal]) -> list[Signal]:
@@ -284,8 +343,13 @@ def broadcast(signals: Sequence[Signal]) -> list[Signal]:
 
 
 def compact(signal: Signal) -> Signal:
-    """The signal with length 1 along the axes on which its arrays do not vary."""
-    return signal.map(signal.shape, _compact)
+    """The signal with length 1 along the axes on which its arrays do not vary.
+
+    Groups that have no part in it are dropped.
+    """
+    made = signal.map(signal.shape, _compact)
+    present = tuple(term for term in made.terms if (term.units != NOTHING).any())
+    return made if len(present) == len(made.terms) else replace(made, terms=present)
 
 
 def joined(terms: Iterable[Term]) -> list[Term]:
@@ -311,18 +375,15 @@ def _together(first: Term, second: Term) -> Term | None:
         return None
     units: Units = np.where(has_first, first.units, second.units)
     scale: Scale | None = None
-    if first.scale is not None or second.scale is not None:
-        one = np.ones((1,) * units.ndim)
-        scales = [one if term.scale is None else term.scale for term in (first, second)]
-        # By several ways, such as x + norm(x): the widest, so that ways do not multiply by depth.
-        widest = np.maximum(np.abs(scales[0]), np.abs(scales[1]))
-        of_one = np.where(has_first, *scales)
-        differ = has_first & has_second & (scales[0] != scales[1])
-        scale = np.asarray(np.where(differ, widest, of_one), dtype=np.float64)
+    known = first.scale if first.scale is not None else second.scale
+    if known is not None:
+        one: Units = np.zeros((1,) * units.ndim, dtype=np.int64)
+        codes = [one if term.scale is None else term.scale.codes for term in (first, second)]
+        scale = one_of(known.ledger, has_first, codes[0], codes[1], has_first & has_second)
     flags = {first.homogeneous, second.homogeneous}
     homogeneous = flags.pop() if len(flags) == 1 else (False if False in flags else None)
     # Functions of a neuron such as x (1 + tanh(c x)) give it no factor.
-    gain = first.gain if first.gain == second.gain else 1.0
+    gain = first.gain if same_factor(first.gain, second.gain) else None
     return Term(first.group, units, scale, homogeneous, gain)
 
 
@@ -337,36 +398,25 @@ def _padded(term: Term, axis: int, place: slice, length: int) -> Term:
         return whole
 
     units: Units = np.asarray(pad(term.units, NOTHING), dtype=np.int64)
-    scale = None if term.scale is None else np.asarray(pad(term.scale, 1.0), dtype=np.float64)
+    scale = None if term.scale is None else term.scale.map(lambda array: pad(array, 0))
     return replace(term, units=units, scale=scale)
 
 
-def _split(term: Term, axes: tuple[int, ...]) -> list[Term]:
+def split(term: Term, axes: tuple[int, ...]) -> list[Term]:
     """A term for each position along axes that are summed over, each of length 1 there."""
     full = term.map(lambda array: np.broadcast_to(array, _along(array, term.units, axes)))
-    moved = [
-        None if array is None else np.moveaxis(array, axes, range(len(axes)))
-        for array in (full.units, full.scale)
-    ]
-    units = moved[0]
-    assert units is not None
-    n = int(np.prod(units.shape[: len(axes)]))
-    flat = units.reshape(n, *units.shape[len(axes) :])
-    some = np.flatnonzero((flat != NOTHING).any(axis=tuple(range(1, flat.ndim))))
+
+    def flattened(array: NDArray[np.generic]) -> NDArray[np.generic]:
+        moved = np.moveaxis(array, axes, range(len(axes)))
+        return moved.reshape(-1, *moved.shape[len(axes) :])
+
+    flat = full.map(flattened)
+    some = np.flatnonzero((flat.units != NOTHING).any(axis=tuple(range(1, flat.units.ndim))))
     if len(some) > MAX_SPLIT:
-        raise ModelError(f"it sums {n} neurons of {term.group.name!r} into each of its values")
-    scale = None
-    if moved[1] is not None:
-        scale = moved[1].reshape(n, *moved[1].shape[len(axes) :])
-    return [
-        replace(
-            term,
-            units=np.expand_dims(flat[at], axes),
-            scale=None if scale is None else np.expand_dims(scale[at], axes),
-            homogeneous=False,
+        raise ModelError(
+            f"it sums {len(flat.units)} neurons of {term.group.name!r} into each of its values"
         )
-        for at in some
-    ]
+    return [flat.map(lambda array, at=at: np.expand_dims(array[at], axes)) for at in some]  # type: ignore[misc]
 
 
 def _along(array: NDArray[np.generic], units: Units, axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -375,10 +425,33 @@ def _along(array: NDArray[np.generic], units: Units, axes: tuple[int, ...]) -> t
     )
 
 
-def _first_along(array: NDArray[np.generic], axes: Sequence[int]) -> NDArray[np.generic]:
-    for axis in axes:
-        array = array[(slice(None),) * axis + (slice(0, 1),)]
-    return array
+def first_along(term: Term, axes: Sequence[int]) -> Term:
+    """The term at the first position along axes, which keep the length 1."""
+
+    def change(array: NDArray[np.generic]) -> NDArray[np.generic]:
+        for axis in axes:
+            array = array[(slice(None),) * axis + (slice(0, 1),)]
+        return array
+
+    return term.map(change)
+
+
+def unsqueezed(signal: Signal, axis: int) -> Signal:
+    """The signal with a new axis of length 1."""
+    shape = (*signal.shape[:axis], 1, *signal.shape[axis:])
+    return signal.map(shape, lambda array: np.expand_dims(array, axis))
+
+
+def padded(signal: Signal, axis: int, index: NDArray[np.int64]) -> Signal:
+    """Entries of an axis at positions, of which those outside of it carry nothing."""
+    n = signal.shape[axis]
+    inside = (index >= 0) & (index < n)
+    result = indexed(signal, axis, np.clip(index, 0, n - 1))
+    if inside.all() or not signal.varies(axis):
+        return result
+    outside = ~inside.reshape([-1 if at == axis else 1 for at in range(signal.ndim)])
+    terms = tuple(replace(t, units=np.where(outside, NOTHING, t.units)) for t in result.terms)
+    return replace(result, terms=terms)
 
 
 def _compact(array: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -25,7 +25,7 @@ _TORCH_WEIGHT = re.compile(r"(^|\.)weight(_orig)?$")
 _TORCH_STYLE = re.compile(r"^weight(_orig)?$|\.weight(_[a-z]\w*)?$|\.original\d?$")
 _TORCH_FIELDS = {
     *("weight", "weight_orig", "weight_mask", "bias", "bias_orig", "bias_mask"),
-    *("running_mean", "running_var", "num_batches_tracked"),
+    *("running_mean", "running_var", "num_batches_tracked", "SCB"),
 }
 _BIAS = re.compile(r"(^|[._/-])b(ias(es)?)?[_-]?\d*$", re.IGNORECASE)
 _NOT_A_CHAIN = re.compile(
@@ -98,7 +98,14 @@ def read_arrays(
     InputError
         If `layers` names an array that does not exist, or one twice.
     """
-    named = {str(key): value for key, value in unwrap_checkpoint(arrays).items()}
+    content = unwrap_checkpoint(arrays)
+    several = _state_dicts(content)
+    if several:
+        raise ModelError(
+            f"{where}: holds several state dicts, {', '.join(map(repr, several))}; load it and "
+            "pass one of them"
+        )
+    named = {str(key): value for key, value in content.items()}
     named = {key: value for key, value in named.items() if hasattr(value, "ndim")}
     torch_style = any(_TORCH_STYLE.search(key) for key in named)
     found = _find_torch(named) if torch_style else _find_plain(named)
@@ -106,6 +113,7 @@ def read_arrays(
         raise ModelError(f"{where}: no weights found among {_listing(named)}")
     if layers is None:
         _refuse_other_networks(found, where)
+        _refuse_copies(found, where)
     chosen = found.layers if layers is None else _select(found, layers, where)
     scaled = _with_norms(found, chosen, where, ordered)
     chain = with_depthwise_groups(scaled) if layers else _in_order(scaled, where, ordered)
@@ -121,11 +129,26 @@ def read_arrays(
 
 
 def unwrap_checkpoint(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """The state dict inside a checkpoint, or the mapping itself."""
+    """The state dict inside a checkpoint, or the mapping itself.
+
+    It is that under one of the usual names, or the only mapping of arrays beside settings.
+    """
     for key in CHECKPOINT_KEYS:
         if isinstance(content.get(key), Mapping):
             return unwrap_checkpoint(content[key])
-    return content
+    inside = _state_dicts(content)
+    return content[inside[0]] if len(inside) == 1 else content
+
+
+def _state_dicts(content: Mapping[Any, Any]) -> list[Any]:
+    """Keys of mappings that hold arrays, where the mapping itself holds no weights."""
+    if any(getattr(value, "ndim", 0) for value in content.values()):
+        return []
+    return [
+        key
+        for key, value in content.items()
+        if isinstance(value, Mapping) and any(getattr(v, "ndim", 0) for v in value.values())
+    ]
 
 
 def _find_torch(arrays: Mapping[str, Any]) -> _Found:
@@ -148,6 +171,27 @@ def _find_torch(arrays: Mapping[str, Any]) -> _Found:
     return found
 
 
+_NARROW = ("int8", "uint8", "float8")
+"""Types of weights that are quantized: beginnings of their names."""
+
+
+def _weight(values: Any, name: str, parts: Mapping[str, Any]) -> NDArray[np.floating]:
+    """The numbers of a weight; those of 8 bits with their scales, where these are known.
+
+    Source of the scale: T. Dettmers et al. (2022), LLM.int8(): a row is |row| max times w / 127.
+    """
+    kind = str(values.dtype).rpartition(".")[2]
+    if not kind.startswith(_NARROW):
+        return as_array(values, name)
+    if kind == "int8" and values.ndim == 2 and "SCB" in parts:
+        rows = as_array(parts["SCB"], name).astype(np.float32)
+        return as_array(values, name).astype(np.float32) * (rows / np.float32(127))[:, None]
+    raise ModelError(
+        f"{name} has weights of type {kind}: they are quantized, and what scales they have is "
+        "not known here. Pass the weights of before, or the module"
+    )
+
+
 def _find_module(found: _Found, name: str, parts: Mapping[str, Any]) -> None:
     """Add one module of a state dict to what was found."""
     if "running_var" in parts:
@@ -165,7 +209,7 @@ def _find_module(found: _Found, name: str, parts: Mapping[str, Any]) -> None:
             raise ModelError(f"{name!r}: has weights of {weight.shape} and a mask of {mask.shape}")
         weight = weight * mask
     elif "weight" in parts:
-        weight = as_array(parts["weight"], name)
+        weight = _weight(parts["weight"], name, parts)
     else:
         return
     if weight.ndim < 2:
@@ -181,7 +225,7 @@ def _find_plain(arrays: Mapping[str, Any]) -> _Found:
     for name, values in arrays.items():
         if values.ndim >= 2:
             found.parameters[name] = (name,)
-            _add_layer(found, name, as_array(values, f"array {name!r}"))
+            _add_layer(found, name, _weight(values, f"array {name!r}", {}))
         elif values.ndim == 1 and not _BIAS.search(name):
             found.left_out.append(LeftOut(name, tuple(values.shape), "not a weight matrix"))
     return found
@@ -211,6 +255,53 @@ def _refuse_other_networks(found: _Found, where: str) -> None:
         )
 
 
+_COPY = re.compile(
+    r"ema|average|avg|shadow|target|online|teacher|student|momentum|swa", re.IGNORECASE
+)
+"""Words that name a copy of a network beside it: its average, or what it is trained to meet."""
+
+
+def _refuse_copies(found: _Found, where: str) -> None:
+    """Refuse arrays in which one network is there twice: itself and its moving average.
+
+    Two parts have the same arrays by name and shape, and one is called a copy, or their numbers
+    are alike, as those of two networks that were drawn and trained apart never are.
+    """
+    families: dict[tuple[str, int], dict[str, list[ChainLayer]]] = {}
+    for layer in found.layers:
+        steps = layer.name.split(".")
+        for at in range(len(steps)):
+            family = families.setdefault((".".join(steps[:at]), at), {})
+            family.setdefault(steps[at], []).append(layer)
+    for (before, at), family in families.items():
+        rests = {
+            word: [(tuple(x.name.split(".")[at + 1 :]), x.weight.shape) for x in layers]
+            for word, layers in family.items()
+        }
+        words = list(family)
+        for number, first in enumerate(words):
+            for second in words[number + 1 :]:
+                if rests[first] != rests[second] or len(family[first]) < 2:
+                    continue
+                called = _COPY.search(first) or _COPY.search(second)
+                if called or all(map(_alike, family[first], family[second])):
+                    names = [f"{before}.{word}".strip(".") for word in (first, second)]
+                    raise ModelError(
+                        f"{where}: {names[0]!r} and {names[1]!r} hold the same arrays: one is a "
+                        "copy of the other, such as its moving average. Pass those of one of "
+                        "them, or name the weights of the chain, layers=[...]"
+                    )
+
+
+def _alike(first: ChainLayer, second: ChainLayer) -> bool:
+    """Whether two layers' weights point the same way, as no two that were trained apart do."""
+    a, b = (np.asarray(x.weight, dtype=np.float64).ravel() for x in (first, second))
+    if a.size < 8:
+        return np.array_equal(a, b)
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return bool(norms > 0 and a @ b > 0.8 * norms)
+
+
 def _select(found: _Found, names: Sequence[str], where: str) -> list[ChainLayer]:
     """The layers named, in that order; the others are recorded as left out."""
     if isinstance(names, str) or not names:
@@ -235,6 +326,8 @@ def _with_norms(
     found: _Found, chosen: Sequence[ChainLayer], where: str, ordered: bool
 ) -> list[ChainLayer]:
     """Give each batch norm's scale to the outputs of the layer that it belongs to."""
+    if ordered:
+        _refuse_norms_before(found, where)
     owners = _owners_by_place(found) if ordered else None
     owners = owners or _owners_by_name(found, where)
     norm_of = {owner: norm for norm, owner in owners.items()}
@@ -247,6 +340,21 @@ def _with_norms(
             parameters += found.parameters[norm_of[layer.name]]
         scaled.append(replace(layer, output_scale=scale, parameters=parameters))
     return scaled
+
+
+def _refuse_norms_before(found: _Found, where: str) -> None:
+    """Refuse a batch norm that stands before all layers and fits the inputs of the first.
+
+    Its scales are those of inputs if it acts there, as in pre-activation networks, and those of
+    the outputs if it does not act where it stands; the weights do not tell.
+    """
+    first = found.sequence[0] if found.sequence else ""
+    if first in found.norms and found.norms[first].size == found.layers[0].n_in:
+        raise ModelError(
+            f"{where}: the batch norm {first!r} stands before the first layer "
+            f"{found.layers[0].name!r}, so that the norms may act before the layers or after; "
+            f"{_PASS_THE_MODULE}"
+        )
 
 
 def _owners_by_place(found: _Found) -> dict[str, str] | None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract.factors import Factors, Ledger
 from ncut.extract.merging import Merging
 from ncut.extract.signal import (
     NOTHING,
@@ -27,8 +28,12 @@ from ncut.extract.signal import (
     broadcast,
     compact,
     expanded,
+    first_along,
     joined,
     reduced,
+    reshaped,
+    several,
+    split,
     times,
 )
 from ncut.types import LeftOut
@@ -60,7 +65,7 @@ class Operation:
         (n_in, n_out), for a convolution (out, in / groups, positions...).
     groups : int
         Groups of the convolution.
-    factors : ndarray of float64, shape (n_in,), optional
+    factors : Factors, shape (n_in,), optional
         Factors of the inputs that come after an activation.
     writes : Group, optional
         The neurons that it writes.
@@ -72,6 +77,8 @@ class Operation:
         Name of the module that holds the weight.
     initial : callable, optional
         Returns weights as the layer is initialized, of the shape of `weight`, or None.
+    parameters : tuple of str
+        Names of the parameters that the weights come from.
     """
 
     name: str
@@ -86,6 +93,29 @@ class Operation:
     on_positions: bool = False
     module: str = ""
     initial: Callable[[], NDArray[np.floating] | None] | None = None
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """What a signal is the product of, should the next operation sum it.
+
+    Attributes
+    ----------
+    first, second : Signal, and Signal or ndarray
+        The factors, before they were broadcast.
+    parameters, name
+        Where an array comes from, and what a layer with it is called.
+    """
+
+    first: Signal
+    second: Signal | Array
+    parameters: tuple[str, ...] = ()
+    name: str = ""
+
+
+SPREADS = frozenset(["mean", "var", "std", "norm"])
+"""Reductions by which norms divide, where they keep the axis."""
 
 
 @dataclass(slots=True)
@@ -114,6 +144,12 @@ class Wiring:
         Whether neurons of several operations were added up.
     attends : bool
         Whether two signals were multiplied as matrices, as attention does.
+    ends : list of Operation
+        Reductions of a layer's neurons to a number, which are readers where there is no other.
+    unscaled : dict from Group to str
+        What weights of whole numbers write until their scale comes; "table" for rows of a table.
+    ledger : Ledger
+        All factors.
     """
 
     residual: Residual = "readers"
@@ -128,6 +164,10 @@ class Wiring:
     merging: Merging = field(default_factory=Merging)
     sums: bool = False
     attends: bool = False
+    ends: list[Operation] = field(default_factory=list)
+    unscaled: dict[Group, str] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    _products: dict[int, tuple[Signal, Product]] = field(default_factory=dict)
     _calls: dict[str, int] = field(default_factory=dict)
     _unread: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _read_scales: set[str] = field(default_factory=set)
@@ -164,6 +204,7 @@ class Wiring:
             Operation(
                 *(name, "embedding", n_rows, (), weight),
                 writes=group, on_positions=True, module=module, initial=initial,
+                parameters=tuple(parameters),
             )
         )  # fmt: skip
         return self._written(group, tuple(shape), len(shape) - 1)
@@ -192,6 +233,8 @@ class Wiring:
             raise ModelError(f"it reads {n_in} values, but gets {signal.shape[axis]}")
         if shape is None:
             shape = [*signal.shape[:axis], n_out, *signal.shape[axis + 1 :]]
+        if not signal.terms:
+            return self._without_neurons(parameters or (name,), weight.shape, shape)
         if self._mixes_positions(signal, axis):
             for parameter in parameters:
                 self.leave_out(
@@ -229,6 +272,17 @@ class Wiring:
         n_in = weight.shape[1] * groups
         if n_in != signal.shape[axis]:
             raise ModelError(f"it reads {n_in} channels, but gets {signal.shape[axis]}")
+        if not signal.terms:
+            return self._without_neurons(parameters or (name,), weight.shape, shape)
+        if on_positions and weight.shape[:2] == (1, 1) and self._moves_over_neurons(signal, axis):
+            for parameter in parameters or (name,):
+                reason = "mixes neurons of a layer as if they were positions"
+                self.leave_out(parameter, weight.shape, reason)
+            if tuple(shape) != signal.shape:
+                raise ModelError(
+                    "its kernel moves over the neurons of a layer and changes their number"
+                )
+            return self.activation(signal, homogeneous=True)
         return self._weighted(
             signal, weight, axis, shape,
             kind="conv", name=name, parameters=parameters, module=module, groups=groups,
@@ -243,6 +297,12 @@ class Wiring:
             self.merging.join(parts)
             return
         self.operations.append(Operation(self.call(name), "heads", n, tuple(parts)))
+
+    def end(self, name: str, n: int, parts: Sequence[Part]) -> None:
+        """Neurons that a number is made of: vertices, which lead no further."""
+        self.joined |= {part.group for part in parts}
+        if self.residual == "readers":
+            self.operations.append(Operation(self.call(name), "heads", n, tuple(parts)))
 
     def choose(self, signal: Signal, axis: int, shape: Sequence[int], name: str) -> Signal:
         """Neurons along an axis that the data chooses among, as a router does among experts.
@@ -259,13 +319,12 @@ class Wiring:
 
     def output(self, signal: Signal, name: str = "output") -> None:
         """The end of the model's forward pass: a value that it returns."""
-        axes = [axis for axis in range(signal.ndim) if signal.varies(axis)]
-        single = signal.ndim - 1 if signal.ndim else None
-        axis = axes[0] if len(axes) == 1 else single
-        if axis is None or not signal.terms:
+        if not signal.terms or not signal.ndim:
             return
-        if len(axes) > 1:  # channels at several positions: the first axis that tells them apart
-            axis = axes[0]
+        axes = [axis for axis in range(signal.ndim) if signal.varies(axis)]
+        axis = axes[0] if axes else signal.ndim - 1
+        if len(axes) > 1:
+            signal, axis = _side_by_side(signal, axes), 0
         n_in, parts, factors = self._read(signal, axis)
         if factors is not None and signal.factors_name:
             self._unread.setdefault(signal.factors_name, factors.shape)
@@ -277,34 +336,73 @@ class Wiring:
 
     def activation(self, signal: Signal, *, homogeneous: bool | None) -> Signal:
         """A function of each entry alone; `homogeneous` if it commutes with positive factors."""
+        if not signal.terms:
+            return Signal(signal.shape, number=signal.number)
         terms = tuple(_flagged(term, homogeneous) for term in signal.terms)
         return replace(signal, terms=terms, activated=True)
 
-    def scale(self, signal: Signal, factors: Array, name: str = "") -> Signal:
+    def factors(self, values: Array, source: Any = None) -> Factors:
+        """An array of numbers as factors: constants, or what a source makes again later."""
+        if source is None:
+            return self.ledger.constant(np.abs(values))
+        return self.ledger.entries(values, source)
+
+    def scale(self, signal: Signal, factors: Array | Factors, name: str = "") -> Signal:
         """Factors that do not depend on the data, an array that broadcasts to the shape.
 
         They belong to what wrote the neurons where no activation came since, and else to what
-        reads them.
+        reads them. Numbers that are given as an array of NumPy are constants.
         """
-        numbers: Scale = np.asarray(factors, dtype=np.float64)
-        numbers = numbers.reshape((1,) * (signal.ndim - numbers.ndim) + numbers.shape)
+        known = factors if isinstance(factors, Factors) else self.factors(factors)
+        numbers = known.map(lambda a: a.reshape((1,) * (signal.ndim - a.ndim) + a.shape))
         to_reader = signal.activated or not signal.terms
         # Features of one channel that have different factors leave the channel none of its own.
         if to_reader or not all(
-            _each_its_own(term, numbers, signal.shape) for term in signal.terms
+            _each_its_own(term, numbers.codes, signal.shape) for term in signal.terms
         ):
             product = times(signal.factors, numbers)
             return replace(signal, factors=product, factors_name=name or signal.factors_name)
         terms = tuple(replace(t, scale=times(t.scale, numbers)) for t in signal.terms)
         return replace(signal, terms=terms)
 
-    def gain(self, signal: Signal, factor: float) -> Signal:
+    def dequantize(self, signal: Signal, scale: Array, zero: Array | None = None) -> bool:
+        """Give weights of whole numbers the scale that their results are multiplied with.
+
+        Returns whether all neurons of the signal are written by such weights, and have one each.
+        """
+        groups = {term.group for term in signal.terms}
+        plain = all(term.scale is None and term.gain is None for term in signal.terms)
+        if not groups or not plain or not groups <= self.unscaled.keys():
+            return False
+        sides = [np.asarray(scale, np.float64), np.asarray(0 if zero is None else zero, np.float64)]
+        wide = [x.reshape((1,) * (signal.ndim - x.ndim) + x.shape) for x in sides]
+        if not all(_each_its_own(t, x, signal.shape) for t in signal.terms for x in wide):
+            return False
+        for term in signal.terms:
+            factors, shifts = (_of_neurons(term, x, signal.shape)[0] for x in wide)
+            at = next(n for n, o in enumerate(self.operations) if o.writes is term.group)
+            operation = self.operations[at]
+            assert operation.weight is not None
+            outputs = 0 if operation.kind == "conv" else 1
+            shape = [-1 if axis == outputs else 1 for axis in range(operation.weight.ndim)]
+            weight = operation.weight.astype(np.float32) - shifts.astype(np.float32).reshape(shape)
+            weight = weight * factors.astype(np.float32).reshape(shape)
+            self.operations[at] = replace(operation, weight=weight)
+        if zero is None or np.any(sides[0] != 1):
+            for group in groups:
+                self.unscaled.pop(group, None)
+        return True
+
+    def gain(self, signal: Signal, factor: float | Factors) -> Signal:
         """One factor for all neurons."""
-        terms = tuple(replace(term, gain=term.gain * factor) for term in signal.terms)
+        known = factor if isinstance(factor, Factors) else self.factors(np.array(float(factor)))
+        terms = tuple(replace(term, gain=times(term.gain, known)) for term in signal.terms)
         return replace(signal, terms=terms)
 
     def normalization(self, signal: Signal, kind: str = "norm") -> Signal:
         """Division by a number that depends on the data, the same for many neurons."""
+        if not signal.terms:
+            return Signal(signal.shape, number=signal.number)
         self.norms[kind] = self.norms.get(kind, 0) + 1
         terms = tuple(_flagged(term, False) for term in signal.terms)
         return replace(signal, terms=terms)
@@ -347,7 +445,7 @@ class Wiring:
         factors = signal.factors
         if factors is not None:
             for at in changed:
-                factors = factors.mean(axis=at, keepdims=True)
+                factors = factors.mean(at, keepdims=True)
         return replace(signal, shape=shape, terms=tuple(terms), factors=factors)
 
     # --- several signals --------------------------------------------------------------------
@@ -368,18 +466,214 @@ class Wiring:
 
     def multiply(self, first: Signal, second: Signal) -> Signal:
         """An entry-wise product: both factors reach whoever reads it."""
+        made = self._product(first, second)
+        groups = [{term.group for term in signal.terms} for signal in (first, second)]
+        if all(groups) and not groups[0] & groups[1]:
+            self.note_product(made, first, second)
+        return made
+
+    def divide(self, first: Signal, second: Signal) -> Signal:
+        """An entry-wise quotient."""
+        if not second.terms and second.factors is not None:
+            second = replace(second, factors=second.factors.inverse())
+        return self._product(first, second)
+
+    def _product(self, first: Signal, second: Signal) -> Signal:
         first, second = broadcast((first, second))
         for signal, other in ((first, second), (second, first)):
             if not other.terms:
                 # A number that depends on the data, but on no neuron of its own.
-                return self.normalization(signal)
+                return self._times_data(signal, other)
         return self.combine(first, second)
+
+    def _times_data(self, signal: Signal, other: Signal) -> Signal:
+        """Times a number that depends on the data, and perhaps factors that do not."""
+        if not signal.terms:
+            factors = times(signal.factors, other.factors)
+            number = "spread" if "spread" in (signal.number, other.number) else signal.number
+            return Signal(signal.shape, (), factors, other.factors_name, number=number)
+        if other.number == "spread":
+            made = self.normalization(signal)
+        else:
+            made = self.activation(signal, homogeneous=other.number == "drawn")
+        factors = other.factors
+        if factors is None or self.dequantize(made, np.asarray(factors)):
+            return made
+        if factors.size == 1:
+            return self.gain(made, factors.map(lambda array: array.reshape(())))
+        factors = factors.map(lambda array: np.broadcast_to(array, other.shape))
+        narrow = compact(Signal(made.shape, (), factors)).factors
+        assert narrow is not None
+        if any(n > 1 and not made.varies(axis) for axis, n in enumerate(narrow.shape)):
+            if other.factors_name:
+                reason = "a factor that differs by position"
+                self.leave_out(other.factors_name, factors.shape, reason)
+            return made
+        return self.scale(made, narrow, other.factors_name)
+
+    # --- products that are summed -----------------------------------------------------------
+
+    def note_product(
+        self,
+        made: Signal,
+        first: Signal,
+        second: Signal | Array,
+        parameters: Sequence[str] = (),
+        name: str = "",
+    ) -> None:
+        """Remember what a signal is a product of, for the operation that comes next."""
+        product = Product(first, second, tuple(parameters), name)
+        self._products[id(made)] = (made, product)
+
+    def reduce(
+        self,
+        signal: Signal,
+        axes: Iterable[int],
+        *,
+        keepdim: bool,
+        kind: str = "sum",
+        name: str = "",
+    ) -> Signal:
+        """A sum, mean, maximum or another number of the entries along axes.
+
+        Over positions each neuron stays what it is. Neurons that are reduced over among
+        themselves leave a statistic of the layer, which carries none of them; where they are
+        told apart along other axes too, each entry carries all those that were reduced into it.
+        What a norm may divide each head's or group's neurons by is such a statistic as well. A
+        sum of a product is a product of matrices.
+
+        Parameters
+        ----------
+        kind : {"sum", "mean", "max", "min", "var", "std", "norm", ...}
+            What is computed.
+        name : str
+            Where, for the name of what the neurons end in.
+        """
+        chosen = sorted({signal.axis(axis) for axis in axes})
+        known, product = self._products.get(id(signal), (None, None))
+        if known is signal and product is not None and kind in ("sum", "mean"):
+            made = self._contracted(product, signal.shape, chosen, name)
+            if made is not None:
+                return made if keepdim else _without(made, chosen)
+        shape = [1 if axis in chosen else size for axis, size in enumerate(signal.shape)]
+        signal = signal.pushed()
+        terms: list[Term] = []
+        ended: list[Term] = []
+        for term in signal.terms:
+            along = tuple(axis for axis in chosen if term.units.shape[axis] > 1)
+            apart = any(n > 1 for at, n in enumerate(term.units.shape) if at not in along)
+            divides = keepdim and kind in SPREADS and several(term, along)
+            if not along:
+                terms.append(first_along(term, chosen))
+            elif divides or not apart:
+                ended.append(term)
+            elif term.group in self.inputs and not self.merging.has(term.group):
+                # Which entries of the input lie in an entry now makes no difference.
+                terms.append(first_along(term, chosen))
+            else:
+                terms += split(term, along)
+        if ended and not (keepdim and kind in SPREADS):
+            self._end(ended, signal.shape, chosen, name)
+        result = Signal(
+            tuple(shape), tuple(joined(terms)), activated=signal.activated,
+            number="spread" if ended else signal.number,
+        )  # fmt: skip
+        if kind not in ("sum", "mean"):
+            result = self.activation(result, homogeneous=kind in ("max", "min"))
+        return result if keepdim else _without(result, chosen)
+
+    def _end(
+        self, terms: Sequence[Term], shape: tuple[int, ...], axes: Sequence[int], name: str
+    ) -> None:
+        """Note neurons that a number is made of: vertices, which lead no further."""
+        sizes = tuple(shape[axis] for axis in axes)
+        n = int(np.prod(sizes))
+        parts = []
+        for term in terms:
+            units: Units = np.asarray(_laid(term.units, axes, sizes), dtype=np.int64)
+            parts.append(Part(term.group, units.reshape(n, 1), None, False))
+        self.ends.append(Operation(name or "statistics", "heads", n, tuple(parts)))
+
+    def _contracted(
+        self, product: Product, shape: tuple[int, ...], axes: Sequence[int], name: str
+    ) -> Signal | None:
+        """A sum over axes of a product, of length 1 there; None where it is no other sum's kind."""
+        if not isinstance(product.second, Signal):
+            return self._product_with_weights(product, product.second, shape, axes)
+        sides = [s.pushed() for s in broadcast((product.first, product.second))]
+        own = [_along(signal.terms, axes) for signal in sides]
+        if not all(own):
+            return None
+        several_each = [all(several(term, _where(term, axes)) for term in terms) for terms in own]
+        apart = [
+            any(n > 1 for at, n in enumerate(term.units.shape) if at not in axes)
+            for terms in own
+            for term in terms
+        ]
+        if all(several_each) and not any(apart):
+            lengths = tuple(shape[at] for at in axes)
+            size = int(np.prod(lengths))
+            left, right = (
+                [term.map(lambda array: _laid(array, axes, lengths)) for term in terms]
+                for terms in own
+            )
+            self.attends = True
+            self._join(name or "heads", (size,), left, right)
+            own_terms = [*own[0], *own[1]]
+            passed = [t for s in sides for t in s.terms if not _is_in(t, own_terms)]
+            kept = tuple(joined(first_along(term, axes) for term in passed))
+        else:
+            kept = tuple(joined(self._mixed(sides, axes)))
+        kept = tuple(replace(term, homogeneous=False) for term in kept)
+        sizes = tuple(1 if at in axes else n for at, n in enumerate(shape))
+        return compact(Signal(sizes, kept, activated=True))
+
+    def _mixed(self, signals: Sequence[Signal], axes: Sequence[int]) -> list[Term]:
+        """Terms of products that are summed over axes: each entry has all that go into it."""
+        terms: list[Term] = []
+        for signal in signals:
+            for term in signal.terms:
+                where = _where(term, axes)
+                terms += split(term, where) if where else [first_along(term, axes)]
+        return terms
+
+    def _product_with_weights(
+        self, product: Product, weights: Array, shape: tuple[int, ...], axes: Sequence[int]
+    ) -> Signal | None:
+        """A layer written as a sum of products with its weights."""
+        ndim = len(shape)
+        base = expanded(product.first, (1,) * (ndim - product.first.ndim) + product.first.shape)
+        weights = weights.reshape((1,) * (ndim - weights.ndim) + weights.shape)
+        new = [at for at in range(ndim) if weights.shape[at] > 1 and base.shape[at] == 1]
+        rest = [at for at in range(ndim) if at not in axes and at not in new]
+        fits = any(base.varies(at) for at in axes) and not set(new) & set(axes)
+        if not fits or any(weights.shape[at] > 1 for at in rest):
+            return None
+        whole = [shape[at] if at in (*axes, *new) else 1 for at in range(ndim)]
+        matrix = np.broadcast_to(weights, whole).transpose([*rest, *axes, *new])
+        matrix = matrix.reshape(int(np.prod([shape[at] for at in axes])), -1)
+        order = [*rest, *new, *axes]
+        moved = base.map([base.shape[at] for at in order], lambda a: a.transpose(order))
+        kept = [base.shape[at] for at in rest]
+        flat = reshaped(moved, (*kept, matrix.shape[0]))
+        name = product.name or next(iter(product.parameters), "weights")
+        self.take_back(product.parameters or ("a constant",))
+        made = self.linear(
+            flat, np.ascontiguousarray(matrix), name=name, parameters=product.parameters
+        )
+        split_up = reshaped(made, (*kept, *(shape[at] for at in new), *[1] * len(axes)))
+        back = [order.index(at) for at in range(ndim)]
+        return split_up.map(
+            [split_up.shape[at] for at in back], lambda array: array.transpose(back)
+        )
 
     def matmul(self, first: Signal, second: Signal, name: str = "heads") -> Signal:
         """`first @ second`, (..., i, k) by (..., k, j), of two signals.
 
         Neurons that lie along k in both are the dimensions of a scalar product, which joins
-        them; others pass. So queries and keys meet in `heads`, and values come out.
+        them; others pass. So queries and keys meet in `heads`, and values come out. Where
+        neurons along k are told apart along i or j as well, as those of experts by a gate are,
+        each entry has all that are summed into it.
         """
         self.attends = True
         first, second = first.pushed(), second.pushed()
@@ -392,6 +686,17 @@ class Wiring:
         second = expanded(second, (*batch, inner, columns))
         ends = [t for t in first.terms if t.units.shape[-1] > 1 or _alone(t, inner, rows)]
         starts = [t for t in second.terms if t.units.shape[-2] > 1 or _alone(t, inner, columns)]
+        apart = [t.units.shape[-2] > 1 for t in ends] + [t.units.shape[-1] > 1 for t in starts]
+        if ends and starts and any(apart):
+            shape = (*batch, rows, inner, columns)
+            wide = (
+                first.map((*batch, rows, inner, 1), lambda a: a[..., None]),
+                second.map((*batch, 1, inner, columns), lambda a: a[..., None, :, :]),
+            )
+            terms = self._mixed(broadcast(wide), [len(shape) - 2])
+            passed = [t.map(lambda a: a[..., 0, :]) for t in terms]
+            passed = [replace(term, homogeneous=False) for term in passed]
+            return compact(Signal((*batch, rows, columns), tuple(joined(passed)), activated=True))
         if ends and starts:
             left = [t.map(lambda a: a.take([0], axis=-2)[..., 0, :]) for t in ends]
             right = [t.map(lambda a: a.take([0], axis=-1)[..., 0]) for t in starts]
@@ -428,6 +733,13 @@ class Wiring:
         if (name, reason) not in self._reasons:
             self._reasons.add((name, reason))
             self.left_out.append(LeftOut(name, tuple(shape), reason))
+
+    def take_back(self, names: Iterable[str]) -> None:
+        """Forget what the last operation left out: it was a part of a larger one."""
+        wanted = set(names)
+        while self.left_out and self.left_out[-1].name in wanted:
+            entry = self.left_out.pop()
+            self._reasons.discard((entry.name, entry.reason))
 
     def finish(self) -> None:
         """Record norms that depend on the data, and factors that only the model's results have."""
@@ -486,10 +798,18 @@ class Wiring:
         self.operations.append(
             Operation(
                 *(name, kind, n_in, parts, weight, groups, factors, group, within),
-                *(on_positions, module or name, initial),
+                *(on_positions, module or name, initial, tuple(parameters)),
             )
         )
         return self._written(group, tuple(shape), axis)
+
+    def _without_neurons(
+        self, names: Iterable[str], shape: Sequence[int], result: Sequence[int]
+    ) -> Signal:
+        """What weights make of values that depend on the data, but on no neuron of their own."""
+        for name in names:
+            self.leave_out(name, shape, "reads values that carry no neurons")
+        return Signal(tuple(result))
 
     def _ends_anew(self, signal: Signal) -> bool:
         """Whether any of a result's neurons are not in results before, as a last state's are."""
@@ -507,35 +827,51 @@ class Wiring:
             return False
         return any(size > 1 for term in signal.terms for size in term.units.shape)
 
+    def _moves_over_neurons(self, signal: Signal, axis: int) -> bool:
+        """Whether the neurons of a layer lie along positions, and along those alone."""
+        return any(
+            term.group not in self.inputs
+            and term.units.shape[axis] == 1
+            and any(n > 1 for n in term.units.shape[axis + 1 :])
+            for term in signal.terms
+        )
+
     def _read(self, signal: Signal, axis: int) -> tuple[int, tuple[Part, ...], Scale | None]:
         """The neurons and factors at each entry along an axis."""
         n = signal.shape[axis]
         factors = None
         if signal.factors is not None:
-            factors = np.asarray(np.abs(_rows(signal.factors, axis, n)).mean(axis=1))
+            factors = signal.factors.map(lambda array: _rows(array, axis, n)).mean(1)
         parts = []
         for term in signal.terms:
+            pooled = False
             if term.group in self.inputs and not self.merging.has(term.group):
-                # Which pixels a channel has makes no difference; each input is its own vertex.
-                units: Units = np.arange(n)[:, None]
+                # Which pixels a channel has makes no difference: the first stands for all.
+                units = np.asarray(_rows(term.units, axis, n), dtype=np.int64)
+                pooled = units.shape[1] > 1
+                units = _first_used(units)
+                # No edges lead to an input, so that its factors belong to its reader.
+                if term.scale is not None:
+                    own = term.scale.map(lambda array: _rows(array, axis, n)).mean(1)
+                    factors = times(factors, own)
+                factors = times(factors, self._for_all(term.gain, n))
+                scale = None
+            else:
+                units = np.asarray(_rows(term.units, axis, n), dtype=np.int64)
                 scale = (
                     None
                     if term.scale is None
-                    else np.asarray(_rows(term.scale, axis, n)).mean(axis=1)[:, None]
+                    else term.scale.map(lambda array: _rows(array, axis, n))
                 )
-                if scale is not None or term.gain != 1.0:
-                    # No edges lead to an input, so that its factors belong to its reader.
-                    own = np.ones(n) if scale is None else np.abs(scale[:, 0])
-                    factors = times(factors, own * abs(term.gain))
-                    scale = None
-            else:
-                units = np.asarray(_rows(term.units, axis, n), dtype=np.int64)
-                scale = None if term.scale is None else np.asarray(_rows(term.scale, axis, n))
                 units, scale = _distinct(units, scale)
-                if term.gain != 1.0:
-                    scale = times(scale, np.full(units.shape, term.gain))
-            parts.append(Part(term.group, units, scale, term.homogeneous))
+                scale = times(scale, self._for_all(term.gain, *units.shape))
+            parts.append(Part(term.group, units, scale, term.homogeneous, pooled))
         return n, tuple(parts), factors
+
+    @staticmethod
+    def _for_all(gain: Scale | None, *shape: int) -> Scale | None:
+        """One factor for each entry of an array."""
+        return None if gain is None else gain.map(lambda array: np.broadcast_to(array, shape))
 
     def _sum(self, first: Signal, second: Signal) -> Signal:
         if first.factors is not None and first.factors is second.factors:
@@ -551,8 +887,10 @@ class Wiring:
             return Signal(first.shape, tuple(joined(terms)), activated=True)
         only = first if not second.terms else second
         activated = only.activated if not (first.terms and second.terms) else False
+        number = "spread" if "spread" in (first.number, second.number) else first.number
+        factors = first.factors if terms else None
         return Signal(
-            first.shape, tuple(joined(terms)), first.factors, first.factors_name, activated
+            first.shape, tuple(joined(terms)), factors, first.factors_name, activated, number
         )
 
     def _without_factors(self, signal: Signal) -> Signal:
@@ -561,7 +899,7 @@ class Wiring:
             return signal
         if all(t.group in self.inputs or not self.merging.has(t.group) for t in signal.terms):
             return signal.pushed()
-        if signal.factors_name and np.ptp(signal.factors):
+        if signal.factors_name and np.ptp(np.asarray(signal.factors)):
             self.leave_out(
                 signal.factors_name,
                 (signal.factors.size,),
@@ -580,7 +918,7 @@ class Wiring:
             for term in terms:
                 whole = term.map(lambda a: np.broadcast_to(a, full).reshape(n, 1))
                 scale = whole.scale
-                if scale is not None and not np.ptp(scale):
+                if scale is not None and scale.single:
                     scale = None  # a factor that all dimensions share, such as 1 / sqrt(dims)
                 parts.append(Part(term.group, whole.units, scale, False))
         self.heads(name, n, parts)
@@ -601,8 +939,8 @@ def under_convention(
     wiring = Wiring(likely)
     follow(wiring)
     right: Residual = "stream" if wiring.attends else "readers"
-    # Without sums and heads the two are the same.
-    if right != likely and (wiring.attends or wiring.merging.sums):
+    # Without sums, heads and choices the two are the same.
+    if right != likely and (wiring.attends or wiring.merging.sums or wiring.joined):
         wiring = Wiring(right)
         follow(wiring)
     wiring.residual = right
@@ -615,16 +953,24 @@ def _flagged(term: Term, homogeneous: bool | None) -> Term:
     return replace(term, homogeneous=homogeneous)
 
 
-def _each_its_own(term: Term, factors: Scale, shape: tuple[int, ...]) -> bool:
-    """Whether each neuron has one factor at all its entries."""
-    varies = [n > 1 or m > 1 for n, m in zip(term.units.shape, factors.shape, strict=True)]
+def _of_neurons(
+    term: Term, numbers: NDArray[Any], shape: tuple[int, ...]
+) -> tuple[NDArray[Any], Units, NDArray[Any]]:
+    """The number of each neuron of a group, 0 of those without; and of each entry, with both."""
+    varies = [n > 1 or m > 1 for n, m in zip(term.units.shape, numbers.shape, strict=True)]
     sizes = [n if v else 1 for n, v in zip(shape, varies, strict=True)]
     units = np.broadcast_to(term.units, sizes).ravel()
-    numbers = np.broadcast_to(factors, sizes).ravel()
     used = units != NOTHING
-    found = np.zeros(term.group.size)
-    found[units[used]] = numbers[used]
-    return np.array_equal(found[units[used]], numbers[used], equal_nan=True)
+    entries = np.broadcast_to(numbers, sizes).ravel()[used]
+    found = np.zeros(term.group.size, dtype=numbers.dtype)
+    found[units[used]] = entries
+    return found, units[used], entries
+
+
+def _each_its_own(term: Term, numbers: NDArray[Any], shape: tuple[int, ...]) -> bool:
+    """Whether each neuron has one factor at all its entries."""
+    found, units, entries = _of_neurons(term, numbers, shape)
+    return np.array_equal(found[units], entries, equal_nan=numbers.dtype.kind == "f")
 
 
 def _is_in(term: Term, terms: Sequence[Term]) -> bool:
@@ -634,6 +980,45 @@ def _is_in(term: Term, terms: Sequence[Term]) -> bool:
 def _alone(term: Term, inner: int, other: int) -> bool:
     """Whether a term lies along an inner axis of length 1, and not along the other."""
     return inner == 1 and other > 1 and all(n == 1 for n in term.units.shape[-2:])
+
+
+def _side_by_side(signal: Signal, axes: Sequence[int]) -> Signal:
+    """The signal with the axes that tell neurons apart as one, in front of all others."""
+    order = [*axes, *(at for at in range(signal.ndim) if at not in axes)]
+    moved = signal.map([signal.shape[at] for at in order], lambda a: a.transpose(order))
+    n = int(np.prod(moved.shape[: len(axes)]))
+    return reshaped(moved, (n, *moved.shape[len(axes) :]))
+
+
+def _without(signal: Signal, axes: Sequence[int]) -> Signal:
+    kept = [size for axis, size in enumerate(signal.shape) if axis not in axes]
+    return signal.map(kept, lambda array: array.squeeze(tuple(axes)))
+
+
+def _along(terms: Iterable[Term], axes: Sequence[int]) -> list[Term]:
+    return [term for term in terms if _where(term, axes)]
+
+
+def _where(term: Term, axes: Sequence[int]) -> tuple[int, ...]:
+    """Those of the axes along which a term's neurons are told apart."""
+    return tuple(axis for axis in axes if term.units.shape[axis] > 1)
+
+
+def _laid(array: Array, axes: Sequence[int], sizes: Sequence[int]) -> Array:
+    """An array along some axes, as one of these lengths, at the first place along all others."""
+    rest = [at for at in range(array.ndim) if at not in axes]
+    moved = array.transpose([*rest, *axes])
+    first = moved.reshape(-1, *moved.shape[len(rest) :])[0]
+    return np.broadcast_to(first, tuple(sizes)).ravel()
+
+
+def _first_used(units: Units) -> Units:
+    """The first neuron of each row, shape (n, 1); `NOTHING` where there is none."""
+    if units.shape[1] == 1:
+        return units
+    largest = np.iinfo(np.int64).max
+    least = np.where(units == NOTHING, largest, units).min(axis=1)
+    return np.where(least == largest, NOTHING, least)[:, None]
 
 
 def _rows(array: NDArray[np.generic], axis: int, n: int) -> NDArray[np.generic]:
@@ -659,7 +1044,7 @@ def _distinct(units: Units, scale: Scale | None) -> tuple[Units, Scale | None]:
         if scale is not None and scale.shape[1] > 1:
             scale = scale[:, first]
     if scale is not None:
-        scale = np.broadcast_to(scale, units.shape)
+        scale = scale.map(lambda array: np.broadcast_to(array, units.shape))
     return units, scale
 
 
@@ -682,6 +1067,8 @@ def _head_dimensions(
             scale = None
             if terms[0].scale is not None:
                 order = np.argsort(np.broadcast_to(terms[0].units, sizes), axis=-1)
-                scale = np.take_along_axis(np.broadcast_to(terms[0].scale, sizes), order, axis=-1)
+                scale = terms[0].scale.map(
+                    lambda a: np.take_along_axis(np.broadcast_to(a, sizes), order, axis=-1)
+                )
             return sizes, [Term(terms[0].group, units, scale, False)]
     return sizes, list(terms)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ncut.errors import InputError
 from ncut.graphs.build import build_graph
 from ncut.graphs.neuron_graph import NeuronGraph
+from ncut.graphs.scale import in_range
 from ncut.graphs.validate import canonical_csr, check_adjacency
 from ncut.types import Block, Layer, LeftOut
 
@@ -32,7 +33,9 @@ def from_adjacency(
     Parameters
     ----------
     adjacency : scipy sparse matrix or array, or ndarray, shape (n, n)
-        Finite non-negative edge weights, symmetric. The diagonal (self-loops) is left out.
+        Finite non-negative edge weights, symmetric: mirrored entries may differ by a millionth of
+        the largest weight of either vertex. The diagonal (self-loops) is left out, masked
+        entries of numpy.ma are no edges.
     name : str
         The graph's name, for reports.
     layers : sequence of (name, size), optional
@@ -44,17 +47,24 @@ def from_adjacency(
     Raises
     ------
     InputError
-        If the matrix is not square, symmetric, finite, non-negative, or has no edges.
+        If the matrix is empty, not square, symmetric, finite, non-negative, of real numbers, or
+        has no edges.
     """
     from scipy import sparse
 
+    if isinstance(adjacency, np.ma.MaskedArray):
+        adjacency = adjacency.filled(0)
     dense = isinstance(adjacency, np.ndarray)
-    known = dense or sparse.issparse(adjacency)
-    if not known or adjacency.ndim != 2 or adjacency.dtype.kind not in "fiub":
+    if not dense and not sparse.issparse(adjacency):
         raise InputError(
-            f"{argument}: must be a scipy sparse matrix of real numbers, got "
-            f"{type(adjacency).__name__}"
+            f"{argument}: must be a scipy sparse matrix or an array, got {type(adjacency).__name__}"
         )
+    if adjacency.ndim != 2:
+        raise InputError(
+            f"{argument}: must have 2 dimensions, n x n, got the shape {adjacency.shape}"
+        )
+    if adjacency.dtype.kind not in "fiub":
+        raise InputError(f"{argument}: must be real numbers, got dtype {adjacency.dtype}")
     keep = adjacency.dtype in (np.float32, np.float64)
     dtype = adjacency.dtype if keep else np.dtype(np.float64)
     matrix = (
@@ -71,9 +81,11 @@ def from_adjacency(
     del matrix
     if layers is not None:
         return build_graph(layers, _between(layers, upper), left_out=left_out, name=name)
+    blocks, exponent = in_range([Block(0, 0, upper, "adjacency")], None)
     return NeuronGraph(
         layers=(Layer("vertices", 0, upper.shape[0]),),
-        blocks=(Block(0, 0, upper, "adjacency"),),
+        blocks=blocks,
+        exponent=exponent,
         left_out=tuple(left_out),
         name=name,
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.graphs.neuron_graph import NeuronGraph
+from ncut.graphs.scale import in_range
 from ncut.graphs.scratch import settled
 from ncut.graphs.validate import (
     WEIGHT_TYPES,
@@ -101,9 +102,12 @@ def build_graph(
         del values, weights, entries
     if not found:
         raise InputError("model: no weights found that connect two layers of neurons")
+    found.sort(key=lambda block: (block.source, block.target))
+    placed, exponent = in_range(found, scratch)
     return NeuronGraph(
         layers=built,
-        blocks=tuple(sorted(found, key=lambda block: (block.source, block.target))),
+        blocks=placed,
+        exponent=exponent,
         left_out=tuple(left_out),
         name=name,
         scratch=scratch,
@@ -145,6 +149,8 @@ def _as_edge_weights(values: Any, what: str, *, turned: bool = False) -> Weights
         matrix: Weights = values.T.tocsr() if turned else values.tocsr()
         wide = matrix.dtype in WIDE
         return matrix if wide else matrix.astype(np.float32)
+    if isinstance(values, np.ma.MaskedArray):  # masked: no edge
+        values = values.filled(0)
     array: NDArray[Any] = np.asarray(values)
     if array.ndim != 2:
         raise InputError(f"{what}: weights must be a matrix, got shape {array.shape}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ncut import kernels
 from ncut.errors import import_extra
+from ncut.graphs.scale import in_own_unit
 
 if TYPE_CHECKING:
     import networkx
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def neurons_to_networkx(graph: NeuronGraph) -> networkx.Graph:
     """A node per vertex, an edge per pair of connected vertices."""
     nx = import_extra("networkx", "all")
-    made = nx.from_scipy_sparse_array(graph.adjacency)
+    made = nx.from_scipy_sparse_array(in_own_unit(graph).adjacency)
     made.name = graph.name
     for layer in graph.layers:
         for index in range(layer.size):
@@ -30,7 +31,7 @@ def layers_to_networkx(graph: NeuronGraph) -> networkx.MultiDiGraph:
     made = nx.MultiDiGraph(name=graph.name)
     for layer in graph.layers:
         made.add_node(layer.name, size=layer.size)
-    for block in graph.blocks:
+    for block in in_own_unit(graph).blocks:
         source, target = graph.layers[block.source], graph.layers[block.target]
         total = float(block.weights.sum(dtype="float64"))
         n_edges = kernels.count_edges(block.weights)

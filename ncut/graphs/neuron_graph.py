@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ncut import kernels
 from ncut.errors import InputError
 from ncut.graphs.scratch import settled
-from ncut.types import Block, Layer, LeftOut, Parameter
+from ncut.types import Block, Check, Layer, LeftOut, Parameter
 
 if TYPE_CHECKING:
     import networkx
@@ -48,9 +48,15 @@ class NeuronGraph:
     sums : str
         What residual sums (and heads of attention) are: "readers" or "stream", see `ncut.graph`;
         empty where there are none, so that both are the same.
+    exponent : int
+        The weights of the blocks, and what is computed of them (degrees, adjacency), are in units
+        of 2^exponent: 0, unless the model's own are above 1e18 or all below 1e-18, so that their
+        squares could leave the range of numbers. No statistic depends on it.
     scratch : Path or None
         The folder in whose files the weights lie, and those of the graphs that are made of this
         one; None where they are in memory.
+    check : Check or None
+        What came of changing single neurons of the model, where `ncut.graph` was asked to.
     """
 
     layers: tuple[Layer, ...]
@@ -59,7 +65,9 @@ class NeuronGraph:
     name: str = ""
     parameters: tuple[Parameter, ...] = ()
     sums: str = ""
+    exponent: int = 0
     scratch: Path | None = None
+    check: Check | None = None
 
     @property
     def n_vertices(self) -> int:

@@ -21,6 +21,7 @@ from ncut.axes import NORMALIZATIONS
 from ncut.errors import InputError
 from ncut.graphs.balance import Balance
 from ncut.graphs.powers import Powers, row_chunks, same_places, unit_of
+from ncut.graphs.scale import brought_into_range, in_own_unit
 from ncut.graphs.scratch import settled
 from ncut.randomness import check_seed
 from ncut.threads import single_threaded_blas
@@ -86,6 +87,7 @@ def normalized(graph: NeuronGraph, convention: str) -> NeuronGraph:
     check_normalization(convention)
     if convention == "none":
         return graph
+    graph = in_own_unit(graph)  # layers that stay keep their weights beside those of norm 1
     if any(block.source == block.target for block in graph.blocks):
         raise InputError(
             "normalize: the edges inside one layer (of an adjacency matrix) have no direction, so "
@@ -285,7 +287,7 @@ def _with_factors(graph: NeuronGraph, factors: Vector, argument: str) -> NeuronG
         )
         for block in graph.blocks
     )
-    return replace(graph, blocks=blocks)
+    return brought_into_range(replace(graph, blocks=blocks))
 
 
 def _scaled(block: Block, source: Vector, target: Vector, argument: str) -> Weights:

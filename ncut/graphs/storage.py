@@ -14,6 +14,7 @@ import numpy as np
 from ncut.errors import InputError, ModelError
 from ncut.files import Budget, reading, regular_file, write_file
 from ncut.graphs.neuron_graph import NeuronGraph
+from ncut.graphs.scale import brought_into_range
 from ncut.graphs.validate import WEIGHT_TYPES, bfloat16, canonical_csr, check_block
 from ncut.types import Block, Layer, LeftOut, Parameter
 
@@ -31,6 +32,7 @@ def save_graph(graph: NeuronGraph, path: str | Path) -> None:
         "name": graph.name,
         "sums": graph.sums,
         "layers": [[layer.name, layer.size] for layer in graph.layers],
+        "exponent": graph.exponent,
         "rescalable": [layer.rescalable for layer in graph.layers],
         "read_by": [layer.read_by for layer in graph.layers],
         "blocks": [[block.source, block.target, block.name] for block in graph.blocks],
@@ -177,18 +179,26 @@ def _from_arrays(arrays: Any, budget: Budget) -> NeuronGraph:
             weights = canonical_csr(matrix)
         _check_saved_block(weights, layers[source], layers[target], name)
         blocks.append(Block(source, target, weights, _text(name), _text(tie), bool(transposed)))
+    exponent = header.get("exponent", 0)
+    if not isinstance(exponent, int) or isinstance(exponent, bool):
+        raise ModelError(f"saved graph: has the exponent {exponent!r}")
     if not blocks:
         raise ModelError("saved graph: has no blocks of weights")
-    return NeuronGraph(
-        layers=tuple(layers),
-        blocks=tuple(blocks),
-        left_out=tuple(LeftOut(_text(n), _shape(s), _text(r)) for n, s, r in header["left_out"]),
-        name=_text(header["name"]),
-        sums=_text(header.get("sums", "")),
-        parameters=tuple(
-            Parameter(_text(n), _shape(s), bool(placed), _text(role))
-            for n, s, placed, role in header.get("parameters", [])
-        ),
+    return brought_into_range(
+        NeuronGraph(
+            layers=tuple(layers),
+            blocks=tuple(blocks),
+            left_out=tuple(
+                LeftOut(_text(n), _shape(s), _text(r)) for n, s, r in header["left_out"]
+            ),
+            name=_text(header["name"]),
+            sums=_text(header.get("sums", "")),
+            exponent=exponent,
+            parameters=tuple(
+                Parameter(_text(n), _shape(s), bool(placed), _text(role))
+                for n, s, placed, role in header.get("parameters", [])
+            ),
+        )
     )
 
 

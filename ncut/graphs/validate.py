@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 TILE = 256
 """Rows and columns that are compared at a time, as they stay in the cache."""
+
+ASYMMETRY = 1e-6
+"""Of the largest weight of a vertex, by which mirrored entries may differ."""
 
 WEIGHT_TYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -56,32 +60,75 @@ def check_adjacency(
     rows, columns = adjacency.shape
     if rows != columns:
         raise InputError(f"{argument}: shape {rows} x {columns}; it must be square")
-    entries = adjacency if isinstance(adjacency, np.ndarray) else adjacency.data
-    check_block(entries, argument)
-    worst, i, j = _asymmetry(adjacency)
-    if worst > 1e-6 * entries.max():
+    if not rows:
+        raise InputError(f"{argument}: is empty, 0 x 0")
+    diagonal = adjacency.diagonal()
+    if not np.isfinite(diagonal).all() or (diagonal < 0).any():
+        at = int(np.flatnonzero(~(diagonal >= 0) | np.isinf(diagonal))[0])
         raise InputError(
-            f"{argument}: not symmetric, entries [{i}, {j}] and [{j}, {i}] differ by {worst:.3g}; "
-            "pass (A + A.T) / 2 if the graph is meant to be undirected"
+            f"{argument}: {diagonal[at]} on the diagonal, in row {at}; self-loops are left out, "
+            "so set the diagonal to 0"
+        )
+    check_block(adjacency if isinstance(adjacency, np.ndarray) else adjacency.data, argument)
+    pair = _asymmetric_pair(adjacency)
+    if pair is not None:
+        i, j = pair
+        here, there = (float(adjacency[place]) for place in ((i, j), (j, i)))
+        raise InputError(
+            f"{argument}: not symmetric, entries [{i}, {j}] and [{j}, {i}] are {here:.6g} and "
+            f"{there:.6g}; pass (A + A.T) / 2 if the graph is meant to be undirected"
         )
 
 
-def _asymmetry(matrix: NDArray[np.floating] | sparse.csr_array) -> tuple[float, int, int]:
-    """The largest difference of an entry and its mirror image, and its row and column."""
-    if not isinstance(matrix, np.ndarray):
-        entries = abs(matrix - matrix.T).tocoo()
-        if not entries.nnz:
-            return 0.0, 0, 0
-        at = int(entries.data.argmax())
-        return float(entries.data[at]), int(entries.row[at]), int(entries.col[at])
-    found = (0.0, 0, 0)
-    for top in range(0, len(matrix), TILE):
-        for left in range(top, len(matrix), TILE):
+def _asymmetric_pair(
+    matrix: NDArray[np.floating] | sparse.csr_array,
+) -> tuple[int, int] | None:
+    """An entry that differs from its mirror image, by more than ASYMMETRY of the largest weight
+    of the row or of the column that has the smaller one; None if there is none.
+
+    So what a vertex is tied by is compared with its own ties, not with those of others.
+    """
+    if isinstance(matrix, np.ndarray):
+        largest = _largest_of_rows(matrix)
+        largest = np.minimum(largest, _largest_of_rows(matrix.T))
+        for top, left in _tiles(len(matrix), above=True):
             across = matrix[top : top + TILE, left : left + TILE]
-            difference = abs(across - matrix[left : left + TILE, top : top + TILE].T)
-            i, j = np.unravel_index(difference.argmax(), difference.shape)
-            found = max(found, (float(difference[i, j]), top + int(i), left + int(j)))
-    return found
+            back = matrix[left : left + TILE, top : top + TILE].T
+            least = np.minimum(largest[top : top + TILE, None], largest[left : left + TILE])
+            places = np.argwhere(abs(across - back) > ASYMMETRY * least)
+            if places.size:
+                return top + int(places[0, 0]), left + int(places[0, 1])
+        return None
+    both = abs(matrix).tocoo()
+    away = both.row != both.col
+    weights = both.data[away].astype(np.float64)
+    by_row, by_column = np.zeros((2, matrix.shape[0]))
+    np.maximum.at(by_row, both.row[away], weights)
+    np.maximum.at(by_column, both.col[away], weights)
+    largest = np.minimum(by_row, by_column)
+    difference = abs(matrix - matrix.T).tocoo()
+    least = np.minimum(largest[difference.row], largest[difference.col])
+    wrong = np.flatnonzero(difference.data > ASYMMETRY * least)
+    return (int(difference.row[wrong[0]]), int(difference.col[wrong[0]])) if wrong.size else None
+
+
+def _largest_of_rows(matrix: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The largest entry of each row beside the diagonal."""
+    largest = np.zeros(len(matrix))
+    for top, left in _tiles(len(matrix)):
+        tile = matrix[top : top + TILE, left : left + TILE]
+        if top == left:
+            tile = tile * ~np.eye(len(tile), dtype=bool)
+        rows = slice(top, top + TILE)
+        largest[rows] = np.maximum(largest[rows], tile.max(axis=1))
+    return largest
+
+
+def _tiles(n: int, *, above: bool = False) -> Iterator[tuple[int, int]]:
+    """First row and column of each tile of an n x n matrix, or of those down to its diagonal."""
+    for top in range(0, n, TILE):
+        for left in range(top if above else 0, n, TILE):
+            yield top, left
 
 
 def canonical_csr(matrix: sparse.csr_array) -> sparse.csr_array:

@@ -31,6 +31,11 @@ class Interrupted(KeyboardInterrupt, Generic[T]):
         self.finished = finished
 
 
+def at_once_and_inside(graph: NeuronGraph, threads: int) -> tuple[int, int]:
+    """How many shuffles of a graph are measured side by side, and with how many threads each."""
+    return (threads, 1) if threads * graph.n_bytes <= LARGE_BYTES else (1, threads)
+
+
 def over_shuffles(
     graph: NeuronGraph,
     n_shuffles: int,
@@ -61,12 +66,12 @@ def over_shuffles(
         On Ctrl-C, after the shuffles under way have ended; it carries what is finished (with
         `stop` up to the first that is missing).
     """
-    side_by_side = threads if threads * graph.n_bytes <= LARGE_BYTES else 1
+    side_by_side, inside = at_once_and_inside(graph, threads)
 
     def one(number: int) -> T:
         shuffled = shuffle_connected(graph, null, seed, number).normalized(normalize)
         connected, _ = shuffled.without_isolated()
-        return measure(connected, number + 1, threads // side_by_side)
+        return measure(connected, number + 1, inside)
 
     return side_by_side_in_order(one, n_shuffles, side_by_side, progress=progress, stop=stop)
 

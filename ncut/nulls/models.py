@@ -125,14 +125,22 @@ def shuffle_connected(graph: NeuronGraph, null: str, seed: int, number: int) -> 
     if null == "tied":
         shuffled = _copies_alike(graph, seed, key)
     else:
-        # What one layer's weights make of several blocks is shuffled once, as the layer is.
-        copied = originals(graph, within_layer=True)
         shuffled = [
-            settled(shuffled_block(block, null, seed, key, 2 * original), graph.scratch)
-            for block, original in zip(graph.blocks, copied, strict=True)
+            settled(
+                shuffled_block(block, null, seed, key, substream, graph.exponent), graph.scratch
+            )
+            for block, substream in zip(graph.blocks, substreams(graph), strict=True)
         ]
     blocks = zip(graph.blocks, shuffled, strict=True)
     return replace(graph, blocks=tuple(replace(block, weights=w) for block, w in blocks))
+
+
+def substreams(graph: NeuronGraph) -> list[int]:
+    """The first of the two substreams of random numbers of each block.
+
+    What one layer's weights make of several blocks is shuffled alike, as the layer is.
+    """
+    return [2 * original for original in originals(graph, within_layer=True)]
 
 
 class _BlockRandom:
@@ -162,12 +170,18 @@ def originals(graph: NeuronGraph, *, within_layer: bool = False) -> list[int]:
     return found
 
 
-def shuffled_block(block: Block, null: str, seed: int, key: int, substream: int) -> Any:
-    """One block's weights, shuffled by the random numbers of its own two substreams."""
-    return _shuffled(block, null, _BlockRandom(seed, key, substream))
+def shuffled_block(
+    block: Block, null: str, seed: int, key: int, substream: int, exponent: int
+) -> Any:
+    """One block's weights, shuffled by the random numbers of its own two substreams.
+
+    exponent: of the unit of its weights.
+    """
+    bandwidth = float(np.ldexp(KDE_BANDWIDTH, -exponent))
+    return _shuffled(block, null, _BlockRandom(seed, key, substream), bandwidth)
 
 
-def _shuffled(block: Block, null: str, random: _BlockRandom) -> Any:
+def _shuffled(block: Block, null: str, random: _BlockRandom, bandwidth: float) -> Any:
     weights, within_layer = block.weights, block.source == block.target
     if null == "init":
         return _initial(block, random)
@@ -177,7 +191,7 @@ def _shuffled(block: Block, null: str, random: _BlockRandom) -> Any:
         return weights
     if null == "strength":
         return with_strengths_of(block, _with_nonzeros(weights, "layer-nonzero", random))
-    return _with_nonzeros(weights, null, random)
+    return _with_nonzeros(weights, null, random, bandwidth)
 
 
 def _permuted_everywhere(weights: Any, within_layer: bool, random: _BlockRandom) -> Any:
@@ -245,24 +259,26 @@ def _initial(block: Block, random: _BlockRandom) -> Any:
     return type(weights)((drawn, weights.indices, weights.indptr), shape=weights.shape)
 
 
-def _with_nonzeros(weights: Any, null: str, random: _BlockRandom) -> Any:
+def _with_nonzeros(
+    weights: Any, null: str, random: _BlockRandom, bandwidth: float = KDE_BANDWIDTH
+) -> Any:
     """The same topology with permuted or redrawn non-zero values."""
     if isinstance(weights, np.ndarray):
         # New values need not fit into 16 bits; permuted ones do.
         wide = weights.itemsize == 2 and null != "layer-nonzero"
         changed = weights.astype(np.float32) if wide else weights.copy()
         nonzero = changed != 0
-        changed[nonzero] = _new_values(changed[nonzero], null, random)
+        changed[nonzero] = _new_values(changed[nonzero], null, random, bandwidth)
         return changed
-    data = _new_values(weights.data, null, random)
+    data = _new_values(weights.data, null, random, bandwidth)
     return type(weights)((data, weights.indices, weights.indptr), shape=weights.shape)
 
 
 def _new_values(
-    values: NDArray[np.floating], null: str, random: _BlockRandom
+    values: NDArray[np.floating], null: str, random: _BlockRandom, bandwidth: float
 ) -> NDArray[np.floating]:
     if null == "layer-nonzero":
         return kernels.permuted(values, *random.values)
     drawn = np.empty_like(values)
-    kernels.draw_kde(values, KDE_BANDWIDTH, drawn, *random.values)
+    kernels.draw_kde(values, bandwidth, drawn, *random.values)
     return drawn

@@ -106,14 +106,14 @@ def neurons(report: Report) -> dict[str, Any] | None:
     if report.n_vertices > MAX_NEURONS:
         return None
     kind = np.min_scalar_type(-max(report.k, 1)).newbyteorder("<")
+    degrees = report.degrees
+    if not 1e-30 < degrees.max(initial=0.0) < 1e38:  # in a unit that float32 has room for
+        degrees = np.ldexp(degrees, -int(np.frexp(degrees.max(initial=0.0))[1]))
     return {
         "labels": _base64(report.labels.astype(kind)),
         "bits": kind.itemsize * 8,
-        "degrees": _base64(np.minimum(report.degrees, LARGEST).astype("<f4")),
+        "degrees": _base64(degrees.astype("<f4")),
     }
-
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 def _base64(array: NDArray[Any]) -> str:

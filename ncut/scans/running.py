@@ -11,6 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ncut.errors import InputError
 from ncut.extract.assemble import check_options
 from ncut.graphs.scratch import check_scratch
@@ -174,9 +176,11 @@ def _settings(settings: dict[str, Any]) -> tuple[Settings, dict[str, Any], dict[
 
 
 def _count(name: str, value: object) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InputError(f"{name}: must be a whole number of at least 1, got {value!r}")
-    return value
+    return int(value)
 
 
 def _rounds(

@@ -12,7 +12,7 @@ from ncut.graphs import NeuronGraph
 from ncut.graphs.validate import check_n_clusters
 from ncut.randomness import NETWORK, Purpose, check_seed, stream
 from ncut.spectral.cut import as_graph, normalized_cut
-from ncut.spectral.embedding import Embedding, embed
+from ncut.spectral.embedding import Embedding, embed, look_again
 from ncut.spectral.kmeans import partition, restarts
 from ncut.spectral.measures import measure
 from ncut.spectral.operator import NormalizedAdjacency
@@ -21,6 +21,9 @@ from ncut.types import Clustering
 
 # Refinement ends by itself after some ten passes over the vertices; this is for the odd case.
 MAX_PASSES = 100
+
+MAX_LOOKS = 4
+"""How often eigenvalues that a solver missed are looked for."""
 
 
 def cluster(
@@ -92,7 +95,12 @@ def cluster_embedded(
     graph_number: int,
     repeats: int = 0,
 ) -> Clustering:
-    """Cluster the vertices of the operator's graph by the points of their embedding."""
+    """Cluster the vertices of the operator's graph by the points of their embedding.
+
+    A partition with an n-cut below the embedding's lower bound proves that the solver missed an
+    eigenvalue: another look follows, and the vertices are clustered anew, until that is not so
+    or nothing is left to try; see `spectral.embedding.look_again`.
+    """
     graph, k = operator.graph, embedding.eigenvalues.size
 
     def partitioned(random_stream: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -106,10 +114,19 @@ def cluster_embedded(
         )
         return labels, operator.refine(labels, k, MAX_PASSES)
 
-    spectral, refined = partitioned(stream(Purpose.KMEANS, graph_number))
-    labels, other = (refined, spectral) if refine else (spectral, refined)
-    measures = measure(graph, labels, k)
-    other_ncut = normalized_cut(graph, other)
+    for look in range(1, MAX_LOOKS + 2):
+        spectral, refined = partitioned(stream(Purpose.KMEANS, graph_number))
+        labels, other = (refined, spectral) if refine else (spectral, refined)
+        measures = measure(graph, labels, k)
+        other_ncut = normalized_cut(graph, other)
+        if embedding.allows(min(measures.ncut, other_ncut)):
+            break
+        last = look > MAX_LOOKS
+        embedding = (
+            replace(embedding, missed=True)
+            if last
+            else look_again(operator, embedding, look, seed=seed, graph_number=graph_number)
+        )
     repeated = tuple(
         partitioned(stream(Purpose.KMEANS_REPEATS, number))[int(refine)]
         for number in range(repeats)

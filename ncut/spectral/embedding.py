@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral import solvers
+from ncut.spectral.accuracy import ACCEPTED, goals
 from ncut.spectral.faint import settle
+from ncut.spectral.krylov import basis_size
 from ncut.spectral.operator import WIDTH, NormalizedAdjacency
 
 
@@ -26,18 +29,24 @@ class Embedding:
     ----------
     points : array of float64, shape (n, k)
         NumPy's, or a device's where the graph is on one. Row i is vertex i: the entries of the
-        eigenvectors D^-1/2 u of L_norm, for orthonormal eigenvectors u of L_sym, in the order of
-        their eigenvalues.
+        eigenvectors D^-1/2 u of L_norm, for orthonormal eigenvectors u of L_sym and D in the
+        operator's unit, in the order of their eigenvalues.
     eigenvalues : ndarray of float64, shape (k,), ascending
     solver : str
     residuals : ndarray of float64, shape (k, k)
         R' R for the residuals R = M U - U diag(mu) of the eigenvectors U, computed in float64.
+    following : float
+        The smallest eigenvalue whose eigenvector was not computed, as well as it is known.
+    missed : bool
+        Whether an eigenvalue is known to be missing.
     """
 
     points: Any
     eigenvalues: NDArray[np.float64]
     solver: str
     residuals: NDArray[np.float64]
+    following: float
+    missed: bool = False
 
     @property
     def residual(self) -> float:
@@ -46,11 +55,11 @@ class Embedding:
 
     def first(self, k: int) -> Embedding:
         """The embedding in the first k eigenvectors."""
-        return Embedding(
-            self.points[:, :k],
-            self.eigenvalues[:k],
-            self.solver,
-            self.residuals[:k, :k],
+        return replace(
+            self,
+            points=self.points[:, :k],
+            eigenvalues=self.eigenvalues[:k],
+            residuals=self.residuals[:k, :k],
         )
 
     def lower_bound(self) -> float:
@@ -58,22 +67,45 @@ class Embedding:
 
         The sum of the k smallest eigenvalues bounds every k-way n-cut from below. Those computed
         are the exact ones of M - R U' - U R', which lie nearer to 1 in sum by at most the sum of
-        the singular values of R: that is subtracted, and an allowance for rounding. The solver
-        must not have missed an eigenvalue, which residuals cannot show.
+        the singular values of R: that is subtracted, and an allowance for rounding. Residuals
+        cannot show that an eigenvalue was missed; a partition with a lower n-cut can, see
+        `spectral.clustering`. Where that is known nothing is: 0.
 
         Source: Fan (1949), On a theorem of Weyl concerning eigenvalues; Zha, He, Ding, Gu, Simon
         (2001), Spectral relaxation for k-means clustering; Stewart and Sun (1990), Matrix
         perturbation theory, chapter IV.
         """
+        if self.missed:
+            return 0.0
         n, k = self.points.shape
         singular = np.sqrt(np.maximum(np.linalg.eigvalsh(self.residuals), 0.0))
         rounding = float(n * k * np.finfo(np.float64).eps)
         return max(0.0, float(self.eigenvalues.sum() - singular.sum()) - rounding)
 
+    def allows(self, ncut: float) -> bool:
+        """Whether a partition can have this n-cut; if not, an eigenvalue was missed."""
+        return ncut >= self.lower_bound()
+
+    def completed(self, other: Embedding) -> Embedding:
+        """Another embedding of the same graph if it is better, else this one as incomplete."""
+        n, k = self.points.shape
+        allowance = n * k * float(np.finfo(np.float64).eps)
+        better = other.eigenvalues.sum() < self.eigenvalues.sum() - allowance
+        return other if better else replace(self, missed=True)
+
     @property
     def converged(self) -> bool:
-        """Whether the residual is below `solvers.TOLERANCE`."""
-        return self.residual <= solvers.TOLERANCE
+        """Whether each residual is small enough for what its eigenvector is used for.
+
+        That is at most `accuracy.ACCEPTED` times its goal.
+        """
+        return not self.missed and self.excess <= ACCEPTED
+
+    @property
+    def excess(self) -> float:
+        """The largest ratio of a residual to its goal; see `accuracy.goals`."""
+        norms = np.sqrt(self.residuals.diagonal())
+        return float((norms / goals(self.eigenvalues, self.following)).max())
 
 
 def embed(
@@ -90,34 +122,85 @@ def embed(
     The eigenvalue 0 has one eigenvector per connected component, known without any solver: they
     are taken from the components (those of largest volume first), and the solver looks for the
     rest only. So repeated zero eigenvalues are never missed. Whatever the solver, the pairs are
-    improved by one Rayleigh-Ritz step in float64, and the residual is measured there.
+    improved by one Rayleigh-Ritz step in float64, and the residuals are measured there. Where
+    they are too large after krylov in float32, it is repeated in float64; where they are after
+    that and the choice is "auto", other solvers are tried.
     """
     check_solver(solver)
-    vectors = component_vectors(graph, operator, k)
-    n_wanted = k - vectors.shape[1]
-    used = "components"
-    if n_wanted:
-        used = (
-            solvers.choose_solver(operator, vectors.shape[1], n_wanted)
-            if solver == "auto"
-            else solver
+    known = component_vectors(graph, operator, k)
+    n_known = known.shape[1]
+    n_wanted = k - n_known
+    if not n_wanted:
+        return _embedding(operator, known, "components", 0.0)
+    first = solvers.choose_solver(operator, n_known, n_wanted) if solver == "auto" else solver
+    tries = [first, *(["krylov-float64"] if first == "krylov" else [])]
+    if solver == "auto":
+        tries += solvers.last_resorts(operator, n_known, n_wanted, first)
+    rng = numpy_generator(seed, Purpose.START_VECTORS, graph_number)
+
+    def attempt(name: str) -> Embedding:
+        vectors, following = solvers.ALL[name](operator, known, n_wanted, rng)
+        return _embedding(operator, np.hstack([known, vectors]), name, 1.0 - following)
+
+    return first_converged(tries, attempt)
+
+
+def first_converged(names: Sequence[str], attempt: Callable[[str], Embedding]) -> Embedding:
+    """The first embedding of the solvers named that has converged, or else the best of all."""
+    found: list[Embedding] = []
+    for name in names:
+        found.append(attempt(name))
+        if found[-1].converged:
+            return found[-1]
+    return min(found, key=lambda one: one.excess)
+
+
+def look_again(
+    operator: NormalizedAdjacency, embedding: Embedding, look: int, *, seed: int, graph_number: int
+) -> Embedding:
+    """The embedding of a solver that missed an eigenvalue, completed.
+
+    Looks, in float64, for eigenvectors orthogonal to those found, as many again, and keeps the
+    best of both; where block Lanczos has no room for that, by LAPACK on the whole matrix. Where
+    nothing smaller comes up, the result is marked with `missed`. `look`: 1, 2, ...
+    """
+    k = embedding.eigenvalues.size
+    vectors = np.empty((operator.n_vertices, k))
+    vectors[operator.place] = embedding.points
+    vectors, _ = np.linalg.qr(vectors * operator.root_degrees[:, None])
+    rng = numpy_generator(seed, Purpose.START_VECTORS, graph_number, look)
+    if operator.n_vertices <= solvers.LAST_DENSE or k + basis_size(k) > operator.n_vertices:
+        nothing = vectors[:, :0]
+        both, following = solvers.dense(operator, nothing, k, rng)
+        found = _embedding(operator, both, "dense", 1.0 - following)
+    else:
+        more, following = solvers.krylov(operator, vectors, k, rng, np.float64, whole=True)
+        found = _embedding(
+            operator, np.hstack([vectors, more]), "krylov-float64", 1.0 - following, k
         )
-        rng = numpy_generator(seed, Purpose.START_VECTORS, graph_number)
-        _, found = solvers.SOLVERS[used](operator, vectors, n_wanted, rng)
-        known, vectors = vectors, np.hstack([vectors, found])
+    return embedding.completed(found)
+
+
+def _embedding(
+    operator: NormalizedAdjacency,
+    vectors: NDArray[np.float64],
+    solver: str,
+    following: float,
+    k: int | None = None,
+) -> Embedding:
+    """The embedding in the best k vectors of the span of those given (all of them by default)."""
     values, vectors, residuals = rayleigh_ritz(operator, vectors)
-    if used == "krylov" and residuals.diagonal().max() > solvers.TOLERANCE**2:
-        # Single precision has its limits where an eigenvalue of M is close to zero.
-        used = "krylov-float64"
-        _, found = solvers.krylov(operator, known, n_wanted, rng, np.float64)
-        values, vectors, residuals = rayleigh_ritz(operator, np.hstack([known, found]))
+    if k is not None:
+        following = min(following, float(1.0 - values[k]))
+        values, vectors, residuals = values[:k], vectors[:, :k], residuals[:k, :k]
     eigenvalues = np.maximum(1.0 - values, 0.0)
     points = (vectors / operator.root_degrees[:, None])[operator.place]
     return Embedding(
-        points=settle(graph, points, eigenvalues),
+        points=settle(operator.graph, points, eigenvalues),
         eigenvalues=eigenvalues,
-        solver=used,
+        solver=solver,
         residuals=residuals,
+        following=following,
     )
 
 
@@ -155,7 +238,7 @@ def component_vectors(
     """
     component = np.empty(graph.n_vertices, dtype=np.int64)
     component[operator.place] = kernels.components(graph.n_vertices, graph.placed_blocks())
-    volumes = np.bincount(component, weights=operator.root_degrees**2)
+    volumes = np.bincount(component, weights=operator.degrees)
     largest = np.argsort(-volumes, kind="stable")[:k]
     vectors = np.zeros((operator.n_vertices, largest.size))
     for column, number in enumerate(largest):

@@ -8,13 +8,18 @@ The eigenvector's own equation gives such points from those of their neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.graphs import NeuronGraph
+from ncut.spectral.operator import in_own_unit
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 SHARE = 1e-6
 """Of the mean degree, below which a vertex is faint."""
@@ -25,11 +30,17 @@ OWN_MASS = 1e-6
 SINGULAR = 1e-8
 """How near to an eigenvalue of the faint vertices' own graph nothing can be solved for."""
 
+MANY = 400
+"""Faint vertices from which on their equations are solved by iteration, not by LAPACK."""
 
-Rows = Callable[
-    [NDArray[np.intp], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]
-]
-"""(vertices, points of all) -> (A points) for these vertices, and their own part of A."""
+MAX_ITERATIONS = 200
+RELATIVE_TOLERANCE = 1e-10
+
+Part = tuple[NDArray[np.intp], NDArray[np.intp], "NDArray[np.float64] | sparse.csr_array"]
+"""Edges between some of the chosen vertices, by their positions among these, each way once."""
+
+Rows = Callable[[NDArray[np.intp], NDArray[np.float64]], tuple[NDArray[np.float64], Sequence[Part]]]
+"""(vertices, points of all) -> (A points) for these vertices, and A between them."""
 
 
 def settle(
@@ -49,46 +60,104 @@ def settle(
     ndarray of float64, shape (n, k)
         For faint vertices T the solution of (D^-1 A y)_T = (1 - lambda) y_T, given all others.
     """
-    faint = faint_vertices(graph.degrees)
-    if not faint.size:
-        return points
-    return settle_vertices(faint, graph.degrees, partial(_rows, graph), points, eigenvalues)
-
-
-def faint_vertices(degrees: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The vertices that have next to no edge weight."""
-    return np.flatnonzero(degrees < SHARE * degrees.mean())
+    return settle_vertices(graph.degrees, partial(_rows, graph), points, eigenvalues)
 
 
 def settle_vertices(
-    faint: NDArray[np.intp],
     degrees: NDArray[np.float64],
     rows: Rows,
     points: NDArray[np.float64],
     eigenvalues: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """`settle`, given the faint vertices and what reads their rows of A."""
-    roots = np.sqrt(degrees[faint])
-    mass = ((roots[:, None] * points[faint]) ** 2).sum(axis=0)
-    columns = np.flatnonzero(mass < OWN_MASS)
-    others = points[:, columns].copy()
-    others[faint] = 0.0
-    pulls, own = rows(faint, others)
-    values, vectors = np.linalg.eigh(own / roots[:, None] / roots)
-    gaps = (1.0 - eigenvalues[columns]) - values[:, None]
+    """`settle`, given what reads rows of A.
+
+    Vertices that are faint even among faint ones follow, given these, and so on.
+    """
+    degrees, exponent = in_own_unit(degrees)
+    share = SHARE
+    while (faint := np.flatnonzero(degrees < share * degrees.mean())).size:
+        roots = np.sqrt(degrees[faint])[:, None]
+        columns = np.flatnonzero(((roots * points[faint]) ** 2).sum(axis=0) < OWN_MASS)
+        others = points[:, columns].copy()
+        others[faint] = 0.0
+        pulls, parts = rows(faint, others)
+        solve = _by_lapack if faint.size < MANY else _by_iteration
+        solved = solve(
+            [(i, j, np.ldexp(1.0, -exponent) * part) for i, j, part in parts],
+            roots,
+            np.ldexp(pulls, -exponent) / roots,
+            1.0 - eigenvalues[columns],
+            roots * points[np.ix_(faint, columns)],
+        )
+        points = points.copy()
+        points[np.ix_(faint, columns)] = solved / roots
+        share *= SHARE
+    return points
+
+
+def _by_lapack(
+    parts: Sequence[Part],
+    roots: NDArray[np.float64],
+    pulls: NDArray[np.float64],
+    mu: NDArray[np.float64],
+    start: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """(mu - M)^-1 pulls for each column's mu, M = D^-1/2 A D^-1/2 between the faint vertices.
+
+    Without the directions in which that is not defined.
+    """
+    own = np.zeros((roots.size, roots.size))
+    for i, j, part in parts:
+        own[np.ix_(i, j)] += part if isinstance(part, np.ndarray) else part.toarray()
+    values, vectors = np.linalg.eigh(own / roots / roots.T)
+    gaps = mu - values[:, None]
     inverse = np.where(np.abs(gaps) > SINGULAR, 1.0 / np.where(gaps, gaps, 1.0), 0.0)
-    solved = vectors @ (inverse * (vectors.T @ (pulls / roots[:, None])))
-    settled = points.copy()
-    settled[np.ix_(faint, columns)] = solved / roots[:, None]
-    return settled
+    solved: NDArray[np.float64] = vectors @ (inverse * (vectors.T @ pulls))
+    return solved
+
+
+def _by_iteration(
+    parts: Sequence[Part],
+    roots: NDArray[np.float64],
+    pulls: NDArray[np.float64],
+    mu: NDArray[np.float64],
+    start: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The same by MINRES, from the values that the solver gave: O(edges) in time and memory."""
+    from scipy.sparse.linalg import LinearOperator, minres
+
+    scale = 1.0 / roots[:, 0]
+
+    def shifted(value: float, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        spread, out = scale * x.ravel(), np.zeros(scale.size)
+        for i, j, part in parts:
+            out[i] += part @ spread[j]
+        difference: NDArray[np.float64] = value * x.ravel() - scale * out
+        return difference
+
+    solved = start.copy()
+    for column, value in enumerate(mu):
+        operator: Any = LinearOperator(
+            (scale.size, scale.size), matvec=partial(shifted, value), dtype=np.float64
+        )
+        solved[:, column], _ = minres(
+            operator,
+            pulls[:, column],
+            x0=start[:, column],
+            rtol=RELATIVE_TOLERANCE,
+            maxiter=MAX_ITERATIONS,
+        )
+    return solved
 
 
 def _rows(
     graph: NeuronGraph, chosen: NDArray[np.intp], points: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(A points) for the chosen vertices, and their own part of A."""
+) -> tuple[NDArray[np.float64], list[Part]]:
+    """(A points) for the chosen vertices, and A between them."""
+    from scipy import sparse
+
     pulls = np.zeros((chosen.size, points.shape[1]))
-    own = np.zeros((chosen.size, chosen.size))
+    own: list[Part] = []
     layers = [
         (layer, np.flatnonzero((chosen >= layer.start) & (chosen < layer.start + layer.size)))
         for layer in graph.layers
@@ -101,8 +170,9 @@ def _rows(
             (from_layer, rows), (to_layer, columns) = layers[start], layers[end]
             if not rows.size:
                 continue
-            some = weights[chosen[rows] - from_layer.start]
-            part = np.asarray(some if isinstance(some, np.ndarray) else some.toarray(), np.float64)
+            part: Any = weights.tocsr() if sparse.issparse(weights) else weights
+            part = part[chosen[rows] - from_layer.start].astype(np.float64)
             pulls[rows] += part @ points[to_layer.slice]
-            own[np.ix_(rows, columns)] += part[:, chosen[columns] - to_layer.start]
+            if columns.size:
+                own.append((rows, columns, part[:, chosen[columns] - to_layer.start]))
     return pulls, own

@@ -29,10 +29,8 @@ def partition(
 ) -> NDArray[np.int32]:
     """Labels, shape (n,), of the points (n, d) in k clusters."""
     # Unit variance on average keeps float32 in its best range; k-means does not see the scale.
-    scale = np.sqrt(points.var(axis=0).mean())
-    scaled = points / scale if scale > 0 else points
     labels, _ = kernels.kmeans(
-        np.ascontiguousarray(scaled, dtype=np.float32),
+        kernels.unit_variance(np.ascontiguousarray(points)),
         k,
         n_init=n_init,
         max_iterations=MAX_ITERATIONS,

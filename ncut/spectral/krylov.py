@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ncut import kernels
 from ncut.spectral.namespaces import HOST, Arrays, astype, concat
+from ncut.spectral.operator import WIDTH
 
 NEARLY = 1e-3
 """A block that a pass changes by less needs no further one."""
@@ -23,6 +24,12 @@ SAFE = 1e-5
 """A Cholesky factor with smaller entries, relative to the largest, is not trusted."""
 
 MAX_PASSES = 5
+
+MAX_BLOCKS = 7
+"""Blocks in the basis before it is cut down.
+
+A larger basis saves a product now and then, and costs more in its own small eigenproblem.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +42,8 @@ class RitzPairs:
     vectors : array of the start vectors' type, shape (n, k), orthonormal
     residuals : ndarray of float64, shape (k,)
         Norms of H u - theta u, as the recurrence estimates them.
+    others : ndarray of float64, shape (m,), descending
+        The other Ritz values: estimates from below of the eigenvalues that follow.
     n_products : int
         How often the operator was applied to a block.
     """
@@ -42,7 +51,18 @@ class RitzPairs:
     values: NDArray[np.float64]
     vectors: Any
     residuals: NDArray[np.float64]
+    others: NDArray[np.float64]
     n_products: int
+
+
+def block_width(k: int) -> int:
+    """Vectors in a block: at least the k wanted, and a multiple of what the kernels take."""
+    return WIDTH * -(-k // WIDTH)
+
+
+def basis_size(k: int) -> int:
+    """Vectors in a full basis for k wanted ones."""
+    return MAX_BLOCKS * block_width(k)
 
 
 def block_lanczos(
@@ -54,13 +74,23 @@ def block_lanczos(
     tolerance: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     max_blocks: int,
     max_products: int,
+    first_look: int | None = None,
     arrays: Arrays = HOST,
 ) -> RitzPairs:
     """The k largest eigenpairs of a symmetric operator H orthogonal to known eigenvectors.
 
-    The basis grows by the part of H's product with its last block that is orthogonal to it, with
-    full reorthogonalization; when it is full, it is cut down to the best Ritz vectors (the
-    restart of Wu and Simon, in blocks).
+    Growth: the basis starts as the orthonormalized start block, and grows by the part of H's
+    product with its last block that is orthogonal to all of it and to the known vectors (full
+    reorthogonalization, two passes as a rule). Looks: Ritz pairs are computed after `first_look`
+    products, whenever the basis is full, and after as many products as the last two looks
+    suggest (`_Checks`). Stop: at a look, when each of the k residuals is within its tolerance,
+    when `_Checks.PATIENCE` products brought no progress, or after `max_products`. Restart: a full
+    basis is cut down to the k + b // 2 best Ritz vectors, and goes on with the block it would
+    have grown by (the restart of Wu and Simon, in blocks).
+
+    Nothing is missed for want of copies where b >= k: the Krylov space of a random block of b
+    vectors contains min(m, b) independent eigenvectors of an eigenvalue of multiplicity m, with
+    probability 1 (the block's part in an eigenspace of dimension m has that rank).
 
     Parameters
     ----------
@@ -72,11 +102,14 @@ def block_lanczos(
         Orthonormal eigenvectors to stay orthogonal to: locked from the start.
     k : int
     tolerance : callable
-        Given the k Ritz values, the residual norms at which each counts as converged.
+        Given the Ritz values, more than k of them in descending order, the residual norms at
+        which the first k count as converged.
     max_blocks : int
         Blocks in the basis before it is cut down; k must leave room for some.
     max_products : int
         Give up after so many.
+    first_look : int, optional
+        Products before the first look at convergence; those that fill the basis by default.
     arrays : Arrays
         Where `start` and all other vectors live.
 
@@ -86,13 +119,14 @@ def block_lanczos(
     xp = arrays.xp
     n, b = start.shape
     n_known = known.shape[1]
-    vectors = xp.empty((n, n_known + max_blocks * b), dtype=start.dtype)
+    # One block more: a full basis is followed by the block it would grow by.
+    vectors = xp.empty((n, n_known + (max_blocks + 1) * b), dtype=start.dtype)
     vectors[:, :n_known] = known
     projected = np.zeros((max_blocks * b, max_blocks * b))
     fresh, _, _ = _orthonormalized(start, vectors, known.T @ start, arrays)
     size = 0
     n_products = 0
-    checks = _Checks(first=max_blocks)
+    checks = _Checks(first=max_blocks if first_look is None else first_look)
     while True:
         vectors[:, n_known + size : n_known + size + b] = fresh
         product = apply(fresh)
@@ -107,12 +141,12 @@ def block_lanczos(
         if full or n_products >= max_products or checks.due(n_products):
             values, mixture = _eigenpairs(projected[:size, :size])
             residuals = np.linalg.norm(remainder @ mixture[size - b :, :k], axis=0)
-            excess = float(np.max(residuals / tolerance(values[:k])))
-            checks.record(n_products, excess)
+            excess = float(np.max(residuals / tolerance(values)[:k]))
+            checks.record(n_products, excess, float(residuals.max()))
             basis = vectors[:, n_known : n_known + size]
             if excess <= 1 or checks.stalled or n_products >= max_products:
                 found = basis @ _moved(mixture[:, :k], start.dtype, arrays)
-                return RitzPairs(values[:k], found, residuals, n_products)
+                return RitzPairs(values[:k], found, residuals, values[k:], n_products)
         if full:
             kept = k + b // 2
             vectors[:, n_known : n_known + kept] = basis @ _moved(
@@ -143,8 +177,12 @@ class _Checks:
     def due(self, n_products: int) -> bool:
         return n_products >= self._next
 
-    def record(self, n_products: int, excess: float) -> None:
-        """`excess` is the largest ratio of a residual to its tolerance."""
+    def record(self, n_products: int, excess: float, residual: float) -> None:
+        """The largest ratio of a residual to its tolerance, and the largest residual.
+
+        Tolerances may shrink along with eigenvalues: what gets smaller as long as there is
+        progress are the residuals.
+        """
         wait = self.STRIDE
         if self._last is not None and 1 < excess < self._last[1]:
             before, excess_before = self._last
@@ -153,8 +191,8 @@ class _Checks:
         self._next = n_products + wait
         self._last = (n_products, excess)
         self._latest = n_products
-        if excess < 0.7 * self._best:
-            self._best, self._best_at = excess, n_products
+        if residual < 0.7 * self._best:
+            self._best, self._best_at = residual, n_products
 
     @property
     def stalled(self) -> bool:
@@ -185,9 +223,9 @@ def _orthonormalized(
     block lies almost in the span and what is left is rounding errors.
     """
     xp = arrays.xp
-    if arrays is HOST:
-        # The same in one call; it leaves blocks that lost their rank to what follows.
-        found = kernels.orthonormalize(block, vectors, len(inside), inside.copy())
+    if arrays is HOST and block.shape[1] % WIDTH == 0:
+        # The same by a kernel; it leaves blocks that lost their rank to what follows.
+        found = _by_kernel(block, vectors, inside)
         if found is not None:
             return *found, inside.astype(np.float64)
     n_inside = inside.shape[0]
@@ -210,6 +248,31 @@ def _orthonormalized(
         if number > 0 and np.abs(triangle - np.eye(len(triangle))).max() < NEARLY:
             break
     return block, factor, coupling
+
+
+def _by_kernel(
+    block: NDArray[Any], vectors: NDArray[Any], inside: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.float64]] | None:
+    """(Q, R) by the compiled kernel, WIDTH columns at a time; None if the block lost its rank.
+
+    What is done of a wide block is put behind the first vectors, where all of it belongs.
+    """
+    n_inside, width = inside.shape
+    if width == WIDTH:
+        return kernels.orthonormalize(block, vectors, n_inside, inside.copy())
+    factor = np.zeros((width, width))
+    for start in range(0, width, WIDTH):
+        columns = slice(start, start + WIDTH)
+        part = np.ascontiguousarray(block[:, columns])
+        done = vectors[:, n_inside : n_inside + start]
+        factor[:start, columns] = products = done.T @ part
+        against = np.concatenate([inside[:, columns], products])
+        found = kernels.orthonormalize(part, vectors, n_inside + start, against)
+        if found is None:
+            return None
+        vectors[:, n_inside + start : n_inside + start + WIDTH] = found[0]
+        factor[columns, columns] = found[1]
+    return vectors[:, n_inside : n_inside + width].copy(), factor
 
 
 def _normalized(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,11 @@ from ncut import kernels
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
 from ncut.graphs.colouring import two_colours
+from ncut.graphs.scale import in_range
 from ncut.spectral.cut import as_graph, check_labels, ncut_of
+
+SMALLEST_SQUARES = 1e-280
+"""A sum of squared weights below this is taken again in another unit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,11 +78,13 @@ def measure(graph: NeuronGraph, labels: NDArray[np.int32], k: int) -> PartitionM
     """`partition_measures` for labels below k, checked by the caller; two passes over the edges."""
     volume, cut = kernels.volumes_and_cuts(graph.placed_blocks(), labels, k)
     shares = tuple(_inner_share(graph, number, labels) for number in range(len(graph.blocks)))
-    return measures_of(graph, graph.degrees, labels, volume, cut, shares)
+    sizes = [layer.size for layer in graph.layers]
+    return measures_of(two_colours(graph), sizes, graph.degrees, labels, volume, cut, shares)
 
 
 def measures_of(
-    graph: NeuronGraph,
+    colours: Sequence[int] | None,
+    sizes: Sequence[int],
     degrees: NDArray[np.float64],
     labels: NDArray[np.int32],
     volume: NDArray[np.float64],
@@ -88,8 +95,10 @@ def measures_of(
 
     Parameters
     ----------
-    graph : NeuronGraph
-        For its layers and their colours alone.
+    colours : sequence of int, or None
+        0 or 1 for each layer, where two colours do.
+    sizes : sequence of int
+        Vertices of each layer.
     degrees : ndarray of float64, shape (n,)
     labels : ndarray of int32, shape (n,)
     volume, cut : ndarray of float64, shape (k,)
@@ -98,38 +107,26 @@ def measures_of(
     """
     total = float(volume.sum())
     inside = float((volume - cut).sum()) / total
+    bipartite = None
+    if colours is not None:
+        first = (np.repeat(colours, sizes) == 0) & (labels >= 0)
+        own = np.bincount(labels[first], degrees[first], minlength=volume.size)
+        m = total / 2
+        bipartite = inside - float((own * (volume - own)).sum() / m**2)
     return PartitionMeasures(
         ncut=ncut_of(volume, cut),
         modularity=inside - float(np.square(volume / total).sum()),
-        bipartite_modularity=_bipartite(graph, degrees, labels, volume, inside),
+        bipartite_modularity=bipartite,
         clusterability=float(np.mean(shares)),
         clusterability_by_block=shares,
     )
-
-
-def _bipartite(
-    graph: NeuronGraph,
-    degrees: NDArray[np.float64],
-    labels: NDArray[np.int32],
-    volume: NDArray[np.float64],
-    inside: float,
-) -> float | None:
-    colours = two_colours(graph)
-    if colours is None:
-        return None
-    first = np.zeros(volume.size)
-    for layer, colour in zip(graph.layers, colours, strict=True):
-        if colour == 0:
-            own = labels[layer.slice]
-            in_cluster = own >= 0
-            weights = degrees[layer.slice][in_cluster]
-            first += np.bincount(own[in_cluster], weights, minlength=volume.size)
-    m = volume.sum() / 2
-    return inside - float((first * (volume - first)).sum() / m**2)
 
 
 def _inner_share(graph: NeuronGraph, number: int, labels: NDArray[np.int32]) -> float:
     block = graph.blocks[number]
     rows, cols = labels[graph.layers[block.source].slice], labels[graph.layers[block.target].slice]
     squares = kernels.inner_squares(block, rows, cols)
+    if squares.total < SMALLEST_SQUARES:  # some squares may have been rounded to nothing
+        (block,), _ = in_range([block], None)
+        squares = kernels.inner_squares(block, rows, cols)
     return squares.inside / squares.total if squares.total else 0.0

@@ -39,8 +39,12 @@ class NormalizedAdjacency:
         be coloured.
     place : ndarray of intp, shape (n,)
         The operator's number of each vertex of the graph.
+    degrees : ndarray of float64, shape (n,)
+        The degrees in the operator's numbering, in a unit that is a power of two and puts the
+        largest between 1/2 and 1: so multiplying all weights by a power of two changes no bit
+        of any result.
     root_degrees : ndarray of float64, shape (n,)
-        Square roots of the degrees, in the operator's numbering.
+        Square roots of these.
     """
 
     def __init__(self, graph: NeuronGraph, threads: int) -> None:
@@ -55,10 +59,11 @@ class NormalizedAdjacency:
         self.place: NDArray[np.intp] = np.empty(self.n_vertices, dtype=np.intp)
         for layer, start in first_vertex.items():
             self.place[graph.layers[layer].slice] = np.arange(graph.layers[layer].size) + start
-        self.root_degrees = np.empty(self.n_vertices)
-        self.root_degrees[self.place] = np.sqrt(graph.degrees)
+        self.degrees = np.empty(self.n_vertices)
+        self.degrees[self.place], self._exponent = in_own_unit(graph.degrees)
+        self.root_degrees = np.sqrt(self.degrees)
         self._scale = 1.0 / self.root_degrees
-        self._scales: dict[tuple[Any, int], NDArray[np.floating]] = {}
+        self._scales: dict[tuple[Any, int, int], NDArray[np.floating]] = {}
         self._dense, self._sparse = split_blocks(graph.blocks, first_vertex, graph.n_vertices)
 
     @property
@@ -68,7 +73,7 @@ class NormalizedAdjacency:
 
     def multiply(self, x: NDArray[Float], out: NDArray[Float], rows: slice, power: int = 1) -> None:
         """out[rows] = (D^-power/2 A x)[rows], for x and out of shape (n, multiple of WIDTH)."""
-        scale = self._scale_as(x.dtype, power)
+        scale = self._scale_as(x.dtype, power, -self._exponent)
         kernels.multiply(self._dense, self._sparse, x, scale, rows, out, self.threads)
 
     def scaled(self, x: NDArray[Float], rows: slice) -> NDArray[Float]:
@@ -102,7 +107,7 @@ class NormalizedAdjacency:
         kernels.refine(
             self._dense,
             self._sparse,
-            self.root_degrees**2,
+            np.ldexp(self.degrees, self._exponent),
             k,
             max_passes,
             placed_links,
@@ -110,20 +115,41 @@ class NormalizedAdjacency:
         )
         return placed[self.place]
 
+    def sparse_only(self) -> sparse.csr_array | None:
+        """A in the operator's numbering, where all blocks are sparse."""
+        if self._dense:
+            return None
+        from scipy import sparse
+
+        indptr, indices, data = self._sparse
+        shape = (self.n_vertices, self.n_vertices)
+        return sparse.csr_array((data, indices, indptr), shape=shape)
+
     def matrix(self) -> sparse.csr_array:
         """M in float64, in the graph's own numbering."""
         from scipy import sparse
 
-        scale = sparse.diags_array(self._scale[self.place])
-        return sparse.csr_array(scale @ self.graph.adjacency.astype(np.float64) @ scale)
+        scale = self._scale[self.place]
+        left = sparse.diags_array(np.ldexp(scale, -self._exponent))
+        return sparse.csr_array(
+            left @ self.graph.adjacency.astype(np.float64) @ sparse.diags_array(scale)
+        )
 
-    def _scale_as(self, dtype: Any, power: int) -> Any:
-        key = (dtype, power)
+    def _scale_as(self, dtype: Any, power: int, exponent: int = 0) -> Any:
+        """D^-power/2 times a power of two."""
+        key = (dtype, power, exponent)
         if key not in self._scales:
             # Degrees may be so small that the scale is beyond single precision.
             largest = np.finfo(dtype).max
-            self._scales[key] = np.minimum(self._scale**power, largest).astype(dtype)
+            scale = np.ldexp(self._scale**power, exponent)
+            self._scales[key] = np.minimum(scale, largest).astype(dtype)
         return self._scales[key]
+
+
+def in_own_unit(degrees: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """Degrees times 2^-exponent with the largest between 1/2 and 1, and the exponent."""
+    exponent = int(np.frexp(degrees.max())[1])
+    return np.ldexp(degrees, -exponent), exponent
 
 
 def _layer_order(graph: NeuronGraph) -> tuple[list[int], int]:

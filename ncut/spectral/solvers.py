@@ -4,29 +4,45 @@ The largest eigenvalues mu of M belong to the smallest eigenvalues 1 - mu of the
 Laplacian, with the same eigenvectors. Asking for them directly needs products with M alone; the
 usual shift to "smallest" makes ARPACK factorize a matrix for nothing.
 
-Every solver is a function (operator, known, k, rng) -> (values, vectors): the k largest eigenpairs
-orthogonal to the orthonormal columns of `known`, which are eigenvectors of eigenvalue 1. Vectors
-are in the operator's numbering.
+Every solver is a function (operator, known, k, rng) -> (vectors, following): the eigenvectors of
+the k largest eigenvalues orthogonal to the orthonormal columns of `known`, which are eigenvectors
+of eigenvalue 1, and the eigenvalue that follows, as well as the solver knows it. Vectors are in
+the operator's numbering.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
-from ncut.spectral.krylov import block_lanczos
-from ncut.spectral.operator import WIDTH, NormalizedAdjacency
+from ncut.spectral.accuracy import following_of, goals
+from ncut.spectral.krylov import MAX_BLOCKS, RitzPairs, basis_size, block_lanczos, block_width
+from ncut.spectral.operator import NormalizedAdjacency
+from ncut.spectral.shift_invert import is_long_and_thin, smallest_by_factorization
 
 Vectors = NDArray[np.float64]
-Pairs = tuple[Vectors, Vectors]
+Found = tuple[Vectors, float]
 
-TOLERANCE = 1e-3
-"""A residual norm |M u - mu u| above this counts as not converged."""
+SINGLE_PRECISION = 3e-6
+"""Residual norms that are not worth aiming below in float32."""
+
+MAX_PRODUCTS = 300
+"""Products after which block Lanczos gives up."""
+
+LAST_DENSE = 4000
+"""Rows of a matrix up to which LAPACK may solve what other solvers did not."""
+
+LOBPCG_MARGIN = 4
+"""Columns of its block beyond those asked for, which speed up the last of these."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""For what changes the process's filters of warnings: two calls would mix up their restoring."""
 
 ZERO_SINGULAR_VALUE = 1e-7
 """Below this, what is left of C v says nothing about a left singular vector."""
@@ -49,24 +65,28 @@ def choose_solver(operator: NormalizedAdjacency, n_known: int, k: int) -> str:
     """What `solver="auto"` means for a graph.
 
     Block Lanczos is the fastest wherever its basis is well below the size of the problem (on a
-    smaller side of 200 vertices twice as fast as LAPACK on the Gram matrix, on 750 ten times).
+    smaller side of 200 vertices twice as fast as LAPACK on the Gram matrix, on 750 ten times),
+    but for graphs that are long and thin, whose smallest eigenvalues crowd at zero.
     """
     if fits_small_side(operator, n_known, k):
         size, direct = small_side(operator), "gram"
     else:
         size, direct = operator.n_vertices, "dense"
-    return direct if 2 * size <= 3 * basis_size(k) else "krylov"
+    if 2 * size <= 3 * basis_size(k):
+        return direct
+    return "shift-invert" if is_long_and_thin(operator) else "krylov"
 
 
-def dense(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator) -> Pairs:
+def dense(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator) -> Found:
     """LAPACK on the full matrix: exact, O(n^3) time and O(n^2) memory."""
     n = operator.n_vertices
     matrix = np.empty((n, n))
     matrix[np.ix_(operator.place, operator.place)] = operator.matrix().toarray()
-    return _largest_dense(_pushed_down(matrix, known), k)
+    values, vectors = largest_dense(_pushed_down(matrix, known), k)
+    return vectors, values[k]
 
 
-def gram(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator) -> Pairs:
+def gram(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator) -> Found:
     """LAPACK on C' C, for a graph of two colours with M = [[0, C], [C', 0]]: O(small side^3)."""
     check_sides(operator, known.shape[1], k)
     first = operator.n_first
@@ -77,8 +97,8 @@ def gram(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.G
     C = np.zeros((first, operator.n_vertices - first))
     C[rows[upper], columns[upper] - first] = matrix.data[upper]
     side = known[first:] * np.sqrt(2.0)
-    _, vectors = _largest_dense(_pushed_down(C.T @ C, side), k)
-    return _both_sides(C @ vectors, vectors)
+    values, vectors = largest_dense(_pushed_down(C.T @ C, side), k)
+    return _both_sides(C @ vectors, vectors), _root(values[k])
 
 
 def krylov(
@@ -87,12 +107,13 @@ def krylov(
     k: int,
     rng: np.random.Generator,
     dtype: Any = np.float32,
-) -> Pairs:
+    whole: bool = False,
+) -> Found:
     """Block Lanczos on the blocks of weights, without assembling a matrix.
 
-    On C' C over the smaller side if the graph has two colours, else on M.
+    On C' C over the smaller side if the graph has two colours, else (and with `whole`) on M.
     """
-    bipartite = fits_small_side(operator, known.shape[1], k)
+    bipartite = not whole and fits_small_side(operator, known.shape[1], k)
     size = small_side(operator) if bipartite else operator.n_vertices
     if size - known.shape[1] < basis_size(k):
         raise InputError(
@@ -100,34 +121,73 @@ def krylov(
         )
     side = slice(operator.n_first, operator.n_vertices) if bipartite else slice(0, None)
     locked = known[side] * (np.sqrt(2.0) if bipartite else 1.0)
-    start = rng.standard_normal((locked.shape[0], WIDTH), dtype=np.float32).astype(dtype)
-
-    def tolerance(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        # On C' C, whose eigenvalues are squares, a residual r means r / (sqrt(2) sigma) on M.
-        goal = TOLERANCE / 10
-        return goal * np.sqrt(2 * np.maximum(values, 1e-6)) if bipartite else np.full(k, goal)
-
+    shape = (locked.shape[0], block_width(k))
     found = block_lanczos(
         operator.apply_gram if bipartite else operator.apply,
-        start,
+        rng.standard_normal(shape, dtype=np.float32).astype(dtype),
         locked.astype(dtype),
         k,
-        tolerance=tolerance,
-        max_blocks=basis_size(k) // WIDTH,
-        max_products=300,
+        tolerance=krylov_tolerance(k, bipartite, single=dtype == np.float32),
+        max_blocks=MAX_BLOCKS,
+        max_products=MAX_PRODUCTS,
     )
-    if not bipartite:
-        return found.values, found.vectors.astype(np.float64)
     small = found.vectors.astype(np.float64)
-    there = np.zeros((operator.n_vertices, -(-k // WIDTH) * WIDTH))
+    if not bipartite:
+        return small, following_mu(found, bipartite)
+    there = np.zeros((operator.n_vertices, block_width(k)))
     there[side, :k] = operator.scaled(small, side)
     operator.multiply(there, there, slice(0, operator.n_first))
-    return _both_sides(there[: operator.n_first, :k], small)
+    return _both_sides(there[: operator.n_first, :k], small), following_mu(found, bipartite)
+
+
+def following_mu(found: RitzPairs, bipartite: bool) -> float:
+    """The eigenvalue of M behind those found on M or on C' C, and apart from them."""
+    values = np.concatenate([found.values, found.others])
+    eigenvalues = 1.0 - (np.sqrt(np.maximum(values, 0.0)) if bipartite else values)
+    return 1.0 - following_of(eigenvalues, found.values.size)
+
+
+def krylov_float64(
+    operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator
+) -> Found:
+    """The same in float64."""
+    return krylov(operator, known, k, rng, np.float64)
+
+
+def krylov_tolerance(
+    k: int, bipartite: bool, *, single: bool
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """The residual norms that block Lanczos aims at, on M or on C' C, from its Ritz values.
+
+    On C' C, whose eigenvalues are squares, a residual r means r / (sqrt(2) sigma) on M.
+    """
+
+    def tolerance(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        eigenvalues = 1.0 - (np.sqrt(np.maximum(values, 0.0)) if bipartite else values)
+        goal = goals(eigenvalues[:k], following_of(eigenvalues, k))
+        if single:
+            goal = np.maximum(goal, SINGLE_PRECISION)
+        return goal * np.sqrt(2 * np.maximum(values[:k], 1e-6)) if bipartite else goal
+
+    return tolerance
+
+
+def shift_invert(
+    operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator
+) -> Found:
+    """Block Lanczos on the inverse of the normalized Laplacian, by a sparse factorization."""
+    if operator.n_vertices - known.shape[1] < basis_size(k):
+        raise InputError(
+            f"solver: shift-invert needs a larger graph to find {k} eigenvectors; use 'auto' or "
+            "'dense'"
+        )
+    vectors, following = smallest_by_factorization(operator.matrix(), known[operator.place], k, rng)
+    return _in_place(operator, vectors), 1.0 - following
 
 
 def arpack(
     operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator
-) -> Pairs:
+) -> Found:
     """Implicitly restarted Lanczos (ARPACK through SciPy) on products with M, without a shift."""
     n = operator.n_vertices
     if k >= n:
@@ -144,10 +204,13 @@ def arpack(
             break
         values = np.concatenate([values, more])[best]
         vectors = np.hstack([vectors, others])[:, best]
-    return _in_place(operator, values, vectors)
+    known_values = 1.0 - np.concatenate([np.sort(values)[::-1], np.sort(more)[::-1]])
+    return _in_place(operator, vectors), 1.0 - following_of(known_values, k)
 
 
-def _arpack_pairs(M: Any, locked: Vectors, k: int, rng: np.random.Generator) -> Pairs:
+def _arpack_pairs(
+    M: Any, locked: Vectors, k: int, rng: np.random.Generator
+) -> tuple[Vectors, Vectors]:
     from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
     n = M.shape[0]
@@ -173,41 +236,62 @@ def _arpack_pairs(M: Any, locked: Vectors, k: int, rng: np.random.Generator) -> 
 
 def lobpcg(
     operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator
-) -> Pairs:
+) -> Found:
     """Locally optimal block preconditioned conjugate gradients (SciPy), without preconditioner."""
-    from scipy.sparse.linalg import lobpcg as scipy_lobpcg
-
     M = operator.matrix()
     locked = known[operator.place]
-    width = k + 4  # a few extra columns speed up the last of those asked for
-    if M.shape[0] - known.shape[1] < 5 * width:
+    if M.shape[0] - known.shape[1] < 5 * (k + LOBPCG_MARGIN):
         raise InputError(
             f"solver: lobpcg needs a larger graph to find {k} eigenvectors; use 'auto' or 'dense'"
         )
-    block = rng.standard_normal((M.shape[0], width))
-    with warnings.catch_warnings():
+    values, vectors = _lobpcg_pairs(M, locked, k, rng)
+    # It may settle on an eigenvector of the next eigenvalue: look at a few of what is left until
+    # nothing is larger.
+    while True:
+        more, others = _lobpcg_pairs(M, np.hstack([locked, vectors[:, :k]]), 1, rng)
+        together = np.concatenate([values[:k], more])
+        best = np.argsort(together)[::-1]
+        if best[:k].max() < k:
+            known_values = 1.0 - together[best]
+            return _in_place(operator, vectors[:, :k]), 1.0 - following_of(known_values, k)
+        values, vectors = together[best], np.hstack([vectors[:, :k], others])[:, best]
+
+
+def _lobpcg_pairs(
+    M: Any, locked: Vectors, k: int, rng: np.random.Generator
+) -> tuple[Vectors, Vectors]:
+    """Eigenpairs of the largest eigenvalues, descending: k and some that are less accurate."""
+    from scipy.sparse.linalg import lobpcg as scipy_lobpcg
+
+    block = rng.standard_normal((M.shape[0], k + LOBPCG_MARGIN))
+    with ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the residual is checked by the caller
         found: Any = scipy_lobpcg(M, block, Y=locked, tol=1e-6, maxiter=500, largest=True)
-    values, vectors = found[:2]
-    top = np.argsort(values)[::-1][:k]
-    return _in_place(operator, values[top], vectors[:, top])
+    order = np.argsort(found[0])[::-1]
+    return found[0][order], found[1][:, order]
 
 
-SOLVERS: dict[str, Callable[..., Pairs]] = {
+SOLVERS: dict[str, Callable[..., Found]] = {
     "gram": gram,
     "krylov": krylov,
+    "shift-invert": shift_invert,
     "dense": dense,
     "arpack": arpack,
     "lobpcg": lobpcg,
 }
 
 
-def basis_size(k: int) -> int:
-    """Vectors that block Lanczos keeps: k and some more at a restart, and blocks to grow by.
+ALL = SOLVERS | {"krylov-float64": krylov_float64}
+"""With the one that takes over where float32 is not enough, which nobody asks for by name."""
 
-    A larger basis saves a product now and then, and costs more in its own small eigenproblem.
-    """
-    return WIDTH * (-(-k // WIDTH) + 6)
+
+def last_resorts(operator: NormalizedAdjacency, n_known: int, k: int, first: str) -> Sequence[str]:
+    """What "auto" tries where the solver it chose did not converge."""
+    if first not in ("krylov", "shift-invert"):
+        return ()
+    on_side = fits_small_side(operator, n_known, k)
+    size, direct = (small_side(operator), "gram") if on_side else (operator.n_vertices, "dense")
+    return (direct,) if size <= LAST_DENSE else () if first == "krylov" else ("krylov-float64",)
 
 
 def small_side(operator: Sided) -> int:
@@ -233,14 +317,23 @@ def check_sides(operator: Sided, n_known: int, k: int) -> None:
         )
 
 
-def _largest_dense(matrix: Vectors, k: int) -> Pairs:
+def largest_dense(matrix: Vectors, k: int) -> tuple[Vectors, Vectors]:
+    """The eigenvalues of a symmetric matrix, descending, and the eigenvectors of the k largest.
+
+    At least k + 1 values; -1 follows where the matrix has no more. LAPACK's driver for the
+    largest few (MRRR) gives up on some matrices with many equal eigenvalues; the one for all of
+    them does not.
+    """
     from scipy import linalg
 
     n = matrix.shape[0]
-    found: Any = linalg.eigh(
-        matrix, subset_by_index=[n - k, n - 1], overwrite_a=True, check_finite=False
-    )
-    return found[0], found[1]
+    first = max(n - k - 1, 0)
+    try:
+        found: Any = linalg.eigh(matrix, subset_by_index=[first, n - 1], check_finite=False)
+    except linalg.LinAlgError:
+        found = linalg.eigh(matrix, driver="evd", check_finite=False)
+    values, vectors = found
+    return np.append(values[::-1], -1.0), vectors[:, ::-1][:, :k]
 
 
 def _pushed_down(matrix: Vectors, known: Vectors) -> Vectors:
@@ -248,19 +341,24 @@ def _pushed_down(matrix: Vectors, known: Vectors) -> Vectors:
     return matrix - 4.0 * (known @ known.T)
 
 
-def _both_sides(large: Vectors, small: Vectors) -> Pairs:
-    """Eigenpairs of M from right singular vectors v of C: sigma = |C v|, [C v / sigma, v] / sqrt 2.
+def _root(square: float) -> float:
+    return float(np.sqrt(max(square, 0.0)))
+
+
+def _both_sides(large: Vectors, small: Vectors) -> Vectors:
+    """Eigenvectors [C v / sigma, v] / sqrt 2 of M from right singular vectors v, sigma = |C v|.
 
     Where sigma is zero, the vector is [0, v].
     """
     sigma = np.linalg.norm(large, axis=0)
     zero = sigma < ZERO_SINGULAR_VALUE
     large = np.where(zero, 0.0, large / np.where(zero, 1.0, sigma))
-    return sigma, np.vstack([large, small]) / np.sqrt(2.0)
+    both: Vectors = np.vstack([large, small]) / np.sqrt(2.0)
+    return both
 
 
-def _in_place(operator: NormalizedAdjacency, values: Vectors, vectors: Vectors) -> Pairs:
+def _in_place(operator: NormalizedAdjacency, vectors: Vectors) -> Vectors:
     """Vectors in the graph's numbering -> the operator's."""
     placed = np.empty_like(vectors)
     placed[operator.place] = vectors
-    return values, placed
+    return placed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -104,7 +105,7 @@ def laplacian_eigenvalues(
     if tolerance is None:
         tolerance = TOLERANCES[blocks[0].weights.dtype]
     check_tolerance(tolerance)
-    check_seed(seed)
+    seed = check_seed(seed)
     tracker = Tracker(n, n_first, max(*numbers, 2) - 1, tolerance=tolerance, seed=seed)
     with full_precision(blocks[0].weights.device):
         found = differentiable(tracker, numbers, blocks)
@@ -131,7 +132,8 @@ def differentiable(
 
 def check_tolerance(tolerance: float) -> None:
     """Refuse a tolerance that is no positive number."""
-    if not isinstance(tolerance, int | float) or not tolerance > 0:
+    number = isinstance(tolerance, int | float | np.integer | np.floating)
+    if not number or not tolerance > 0:
         raise InputError(f"tolerance: must be a number above 0, got {tolerance!r}")
 
 

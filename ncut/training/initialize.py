@@ -69,8 +69,8 @@ def clusterable_init_(
     """
     if isinstance(tags, bool) or not isinstance(tags, int | np.integer) or tags < 1:
         raise InputError(f"tags: must be a whole number of at least 1, got {tags!r}")
-    check_seed(seed)
-    if not isinstance(beta, int | float) or not 0 < beta <= 1:
+    seed = check_seed(seed)
+    if not isinstance(beta, int | float | np.integer | np.floating) or not 0 < beta <= 1:
         raise InputError(f"beta: must be above 0 and at most 1, got {beta!r}")
     planned = Planned(model, scope="all", residual=residual, example_inputs=example_inputs)
     given = _tagged(planned, tags, np.random.default_rng(seed))

@@ -17,6 +17,7 @@ from ncut.errors import InputError
 from ncut.extract.assemble import check_options, plan
 from ncut.extract.layout import Edges, Layout
 from ncut.extract.modules import unwrapped
+from ncut.extract.signal import times
 from ncut.extract.traced.module import read_module
 from ncut.graphs.colouring import coloured
 from ncut.training.placed import Placed, constant
@@ -347,16 +348,8 @@ class Planned:
         self._norm = norm
         self.copied = Copy(self.model)
 
-        def read() -> Layout:
-            wiring = read_module(
-                self.copied.model, residual=residual, example_inputs=example_inputs
-            )
-            return plan(wiring, scope=scope, norm=norm, name=type(self.model).__name__)
-
-        self.layout = read()
-        self._marked: list[tuple[NDArray[np.bool_], Layout]] = []
-        if self.copied.has_scales:
-            self._marked = [(way, read()) for way in self.copied.marked()]
+        wiring = read_module(self.copied.model, residual=residual, example_inputs=example_inputs)
+        self.layout: Layout = plan(wiring, scope=scope, norm=norm, name=type(self.model).__name__)
 
     def weight(self, number: int) -> View | None:
         """Where the weights of edges come from; None if they are computed."""
@@ -366,11 +359,14 @@ class Planned:
 
     def columns(self, number: int) -> Factors | None:
         """Factors of the outputs at each vertex, (vertices * m,)."""
-        return self._factors(number, lambda e: None if e.scale is None else e.scale.ravel())
+        scale = self.layout.edges[number].scale
+        return None if scale is None else Factors(scale, self.copied)
 
     def rows(self, number: int) -> Factors | None:
         """Factors of the inputs, (n_in,)."""
-        return self._factors(number, _row_factors)
+        edges = self.layout.edges[number]
+        factors = times(edges.operation.factors, edges.row_scale)
+        return None if factors is None else Factors(factors, self.copied)
 
     def live(self, number: int) -> LiveEdges:
         """Edges as a function of the model's tensors."""
@@ -381,20 +377,6 @@ class Planned:
                 "in a way that training cannot follow; choose other layers with layers="
             )
         return LiveEdges(edges, weight, self.rows(number), self.columns(number), self._norm)
-
-    def _factors(
-        self, number: int, factors_of: Callable[[Edges], NDArray[np.float64] | None]
-    ) -> Factors | None:
-        layouts = [self.layout, *(layout for _, layout in self._marked)]
-        reads = [factors_of(layout.edges[number]) for layout in layouts]
-        some = next((read for read in reads if read is not None), None)
-        if some is None:
-            return None
-        actual, *values = (np.ones_like(some) if r is None else np.abs(r) for r in reads)
-        if not values:
-            return Factors(actual)
-        ways = [way for way, _ in self._marked[1:]]
-        return self.copied.factors(actual, values[0], list(zip(ways, values[1:], strict=True)))
 
 
 def _chosen(layout: Layout, layers: Sequence[str] | None) -> list[int]:
@@ -443,11 +425,6 @@ def numbered(
     starts = np.empty(len(sizes), dtype=np.int64)
     starts[order] = np.concatenate([[0], np.cumsum([sizes[layer] for layer in order])])[:-1]
     return starts, n_first
-
-
-def _row_factors(edges: Edges) -> NDArray[np.float64] | None:
-    found = [f for f in (edges.operation.factors, edges.row_scale) if f is not None]
-    return None if not found else np.asarray(np.prod(np.abs(found), axis=0))
 
 
 def _norms(weight: Tensor, norm: str) -> Tensor:

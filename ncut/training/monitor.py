@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 from weakref import WeakSet
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -64,7 +65,11 @@ class Monitor:
             eigenvalues = [number for number in DEFAULT_EIGENVALUES if number <= k]
         self.eigenvalues = tuple(eigenvalues)
         for number in self.eigenvalues:
-            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= k:
+            if (
+                isinstance(number, bool)
+                or not isinstance(number, int | np.integer)
+                or not 1 <= number <= k
+            ):
                 raise InputError(
                     f"eigenvalues: must be whole numbers from 1 to k, which is {k}, got {number!r}"
                 )
@@ -217,11 +222,11 @@ class Penalty:
 
 def check_every(every: object) -> int:
     """Return the number of steps between measurements, or say what is wrong with it."""
-    if isinstance(every, bool) or not isinstance(every, int) or every < 0:
+    if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 0:
         raise InputError(
             f"every: must be a whole number of steps, or 0 for no measurements, got {every!r}"
         )
-    return every
+    return int(every)
 
 
 def _checked(arguments: dict[str, Any]) -> int:
@@ -232,9 +237,9 @@ def _checked(arguments: dict[str, Any]) -> int:
     if unknown:
         raise InputError(f"{unknown[0]}: is no argument of ncut.analyze that a monitor can use")
     checked = check_settings(**{name: arguments[name] for name in settings & set(arguments)})
-    if isinstance(checked.k, bool) or not isinstance(checked.k, int) or checked.k < 2:
+    if isinstance(checked.k, bool) or not isinstance(checked.k, int | np.integer) or checked.k < 2:
         raise InputError(f"k: must be a whole number of at least 2, got {checked.k!r}")
-    return checked.k
+    return int(checked.k)
 
 
 def _takes_model(regularizer: Callable[..., Any]) -> bool:

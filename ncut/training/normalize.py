@@ -153,14 +153,9 @@ def _batch_norm_between(columns: Factors | None, n: int) -> tuple[bool, _BatchNo
     """The batch norm whose scale are a layer's factors; False if they are something else."""
     if columns is None:
         return True, None
-    if len(columns.scales) != 1 or not np.allclose(columns.constant, 1.0, rtol=1e-5):
-        return False, None
-    (scale, index), *_ = columns.scales
-    found = scale.module
-    straight = np.array_equal(index, np.arange(n)) and scale.exists
-    if not isinstance(found, _BatchNorm) or not straight or not Source(found, "bias").exists:
-        return False, None
-    return True, found
+    found = columns.batch_norm()
+    known = found is not None and found.num_features == n and Source(found, "bias").exists
+    return (True, found) if known else (False, None)
 
 
 @torch.no_grad()

@@ -56,8 +56,11 @@ class SoftCutRegularizer(Regularizer):
     ) -> None:
         super().__init__(model, weight, **options)
         self.k = _checked_k(k, self.graphs)
-        check_seed(seed)
-        if not isinstance(learning_rate, int | float) or not learning_rate > 0:
+        seed = check_seed(seed)
+        if (
+            not isinstance(learning_rate, int | float | np.integer | np.floating)
+            or not learning_rate > 0
+        ):
             raise InputError(f"learning_rate: must be a number above 0, got {learning_rate!r}")
         generator = torch.Generator().manual_seed(seed)
         like = next(model.parameters())
@@ -163,9 +166,14 @@ def soft_links(blocks: Sequence[Placed], shares: Tensor) -> tuple[Tensor, Tensor
 
 
 def _checked_k(k: int, graphs: Sequence[LiveGraph]) -> int:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 2 or k > min(g.n for g in graphs):
+    if (
+        isinstance(k, bool)
+        or not isinstance(k, int | np.integer)
+        or k < 2
+        or k > min(g.n for g in graphs)
+    ):
         raise InputError(f"k: must be a whole number from 2 to the number of neurons, got {k!r}")
-    return k
+    return int(k)
 
 
 def _labels(graph: LiveGraph, k: int, given: Mapping[str, Sequence[int]]) -> NDArray[np.int64]:

@@ -50,10 +50,12 @@ class Regularizer(ABC):
         residual: str | None = None,
         example_inputs: Any = None,
     ) -> None:
-        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        number = isinstance(weight, int | float | np.integer | np.floating) and not isinstance(
+            weight, bool
+        )
         if not number or not np.isfinite(weight) or weight < 0:
             raise InputError(f"weight: must be a number of at least 0, got {weight!r}")
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1:
             raise InputError(f"every: must be a whole number of at least 1, got {every!r}")
         self.model = model
         self.weight = weight
@@ -224,7 +226,7 @@ class EigenvalueRegularizer(Regularizer):
     ) -> None:
         self.numbers = checked_numbers(eigenvalues, "eigenvalues")
         check_tolerance(tolerance)
-        check_seed(seed)
+        seed = check_seed(seed)
         if disconnect not in ("warn", "hold", "ignore"):
             raise InputError(f"disconnect: must be 'warn', 'hold' or 'ignore', got {disconnect!r}")
         super().__init__(

@@ -1,14 +1,12 @@
 """Where the arrays that a graph is made of come from: which tensors of a model, looked up anew.
 
 A model is read once, from a copy that shares its memory. Weights are known again by where they
-lie in memory, factors of channels (a batch norm's scale, say) by what the reading makes of
-marked ones.
+lie in memory; factors (a batch norm's scale, say) are computed again from what they are made of.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,13 +21,9 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ncut.errors import InputError
+from ncut.extract.factors import Factors as Noted
+from ncut.extract.factors import Ledger
 from ncut.training.placed import constant
-
-STEP = 2.0**-22
-"""Marks are multiples of this above 1: exact in float32."""
-
-MOST = 2**21
-"""Entries of scales that marks can tell apart; those of larger models count as constants."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,29 +116,92 @@ class View:
         return self.of(parameter)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Factors:
-    """Magnitudes of factors of a graph's rows or columns.
+    """Magnitudes of factors of a graph's rows or columns, as functions of live tensors.
 
-    Attributes
+    Parameters
     ----------
-    constant : ndarray of float64, shape (n,)
-    scales : tuple of (Source, ndarray of int64, shape (n,))
-        Live factors: a parameter, or a batch norm (by the name "weight"), and which of its entries
-        multiplies each, -1 for none.
+    factors : ncut.extract.factors.Factors
+        The factors as the reading of a copy made them.
+    copied : Copy
+        The copy.
     """
 
-    constant: NDArray[np.float64]
-    scales: tuple[tuple[Source, NDArray[np.int64]], ...] = ()
+    def __init__(self, factors: Noted, copied: Copy) -> None:
+        self._root = _Node(factors.codes.ravel(), factors.ledger)
+        self._copied = copied
 
     def tensor(self, like: Tensor) -> Tensor:
         """The factors as a live tensor of the type of `like`."""
-        found = constant(self.constant, like.device, like.dtype)
-        for scale, numbers in self.scales:
-            index = constant(numbers, like.device)
-            live = _scale(scale).to(like)
-            found = found * live[index.clamp_min(0)].masked_fill(index < 0, 1.0)
+        return self._root.tensor(like, self._copied).abs()
+
+    def batch_norm(self) -> _BatchNorm | None:
+        """The batch norm that makes all of them, in the order of its channels."""
+        source = self._root.only_source()
+        if source is None or not source.is_batch_norm:
+            return None
+        variance = source.tensors[0]
+        found = self._copied.source(source.originals.get(id(variance), variance))
+        module = None if found is None else found.module
+        whole = isinstance(module, _BatchNorm) and module.weight is not None
+        return module if whole and len(source.tensors) == 2 else None  # type: ignore[return-value]
+
+
+class _Node:
+    """Factors by the segments of the ledger that they lie in, with what those are made of."""
+
+    def __init__(self, codes: NDArray[np.int64], ledger: Ledger) -> None:
+        starts = np.array([segment.start for segment in ledger.segments])
+        numbers = np.searchsorted(starts, codes, side="right") - 1
+        self.n = codes.size
+        self._parts: list[tuple[NDArray[np.int64], Any, list[Any]]] = []
+        for number in np.unique(numbers):
+            segment = ledger.segments[int(number)]
+            at = np.flatnonzero(numbers == number)
+            local = codes[at] - segment.start
+            made: list[Any]
+            if segment.kind == "constant":
+                made = [ledger.numbers[codes[at]]]
+            elif segment.kind == "source":
+                made = [segment.parts[0][local]]
+            else:
+                made = [_Node(part[local].ravel(), ledger) for part in segment.parts]
+            self._parts.append((at, segment, made))
+
+    def only_source(self) -> Any:
+        """The source of all of them, if they are its entries in order."""
+        if len(self._parts) != 1 or self._parts[0][1].kind != "source":
+            return None
+        _, segment, (index,) = self._parts[0]
+        straight = segment.size == self.n and np.array_equal(index, np.arange(self.n))
+        return segment.source if straight else None
+
+    def tensor(self, like: Tensor, copied: Copy) -> Tensor:
+        """The factors, shape (n,)."""
+        if len(self._parts) == 1:
+            return self._part(*self._parts[0][1:], like, copied)
+        found = like.new_ones(self.n)
+        for at, segment, made in self._parts:
+            values = self._part(segment, made, like, copied)
+            found = found.index_put((constant(at, like.device),), values)
         return found
+
+    @staticmethod
+    def _part(segment: Any, made: list[Any], like: Tensor, copied: Copy) -> Tensor:
+        if segment.kind == "constant":
+            return constant(made[0], like.device, like.dtype)
+        if segment.kind == "source":
+            live = segment.source.tensor(lambda tensor: copied.live(tensor, like))
+            taken: Tensor = live.reshape(-1).to(like)[constant(made[0], like.device)]
+            return taken
+        parts: list[Tensor] = [node.tensor(like, copied) for node in made]
+        if segment.kind == "product":
+            return parts[0] * parts[1]
+        if segment.kind == "quotient":
+            return parts[0].abs() / parts[1].abs()
+        if segment.kind == "largest":
+            return torch.maximum(parts[0].abs(), parts[1].abs())
+        return parts[0].abs().reshape(-1, segment.parts[0].shape[1]).mean(1)
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -153,7 +210,7 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 class Copy:
-    """A copy of a model that shares its weights, to be read with marked factors.
+    """A copy of a model that shares its weights, to be read.
 
     Attributes
     ----------
@@ -168,19 +225,21 @@ class Copy:
         for _, made in self._pairs:
             _make_permanent(made)
         self._places = [*self._memory()]
-        self._vectors = [*self._scales()]
-        sizes = [getattr(made, name).numel() for _, made, name in self._vectors]
-        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._sources = {id(tensor): (source, tensor) for source, tensor in self._all()}
 
     @property
     def modules(self) -> dict[int, nn.Module]:
         """The copy of each module, by the id of the module."""
         return {id(own): made for own, made in self._pairs}
 
-    @property
-    def has_scales(self) -> bool:
-        """Whether there is anything to mark."""
-        return bool(self._vectors)
+    def source(self, tensor: Tensor) -> Source | None:
+        """Which tensor of the model one of the copy is; None for anything else."""
+        return self._sources.get(id(tensor), (None, None))[0]
+
+    def live(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """A tensor of the copy as the model has it now; constants as they are."""
+        source = self.source(tensor)
+        return wide(tensor.to(like.device) if source is None else source.tensor())
 
     def view(self, array: NDArray[Any]) -> View | None:
         """Where an array that was read from the copy comes from; None if it was computed."""
@@ -203,138 +262,22 @@ class Copy:
                 return View(source, array.shape, "part", strides, offset)
         return None
 
-    def marked(self) -> Iterator[NDArray[np.bool_]]:
-        """Give the scales marks, entry by entry, all others the value 1; which have marks.
-
-        None first; then so that of any two there is a time when the one has marks, not the other.
-        """
-        n_vectors = len(self._vectors)
-        numbers = np.arange(n_vectors)
-        n_bits = max(n_vectors - 1, 1).bit_length()
-        bits = [(numbers >> bit) & 1 == 1 for bit in range(n_bits)]
-        ways = [np.zeros(n_vectors, dtype=bool)]
-        if int(self._starts[-1]) < MOST:
-            ways += [way for bit in bits for way in (bit, ~bit)]
-        for way in ways:
-            for vector, (_, made, name) in enumerate(self._vectors):
-                tensor = getattr(made, name)
-                marks = np.arange(1.0, tensor.numel() + 1) + self._starts[vector]
-                values = 1.0 + STEP * marks * way[vector]
-                new = torch.as_tensor(values, dtype=tensor.dtype).reshape(tensor.shape)
-                made._parameters[name] = nn.Parameter(new, requires_grad=False)
-            yield way
-
-    def factors(
-        self,
-        actual: NDArray[Any],
-        plain: NDArray[Any],
-        marked: Sequence[tuple[NDArray[np.bool_], NDArray[Any]]],
-    ) -> Factors:
-        """Factors from what the readings made of them: as they are, without marks, with each.
-
-        Entries that are no products of up to three scales are kept as they are.
-        """
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = [np.nan_to_num(values / plain, nan=1.0, posinf=1.0) for _, values in marked]
-        ways = [way for way, _ in marked]
-        numbers = [np.rint((ratio - 1.0) / STEP).astype(np.int64) - 1 for ratio in ratios]
-        vectors = [np.searchsorted(self._starts, found, side="right") - 1 for found in numbers]
-        # Vectors of which some entry may be a mark, where they have marks.
-        seen = {
-            int(v)
-            for way, found, number in zip(ways, vectors, numbers, strict=True)
-            for v in np.unique(found[(number >= 0) & (number < self._starts[-1])])
-            if way[v]
-        }
-        open_entries = np.any([ratio != 1.0 for ratio in ratios], axis=0)
-        constant = np.where(open_entries, actual, plain).astype(np.float64)
-        scales: dict[int, NDArray[np.int64]] = {}
-        singles = [(v,) for v in sorted(seen)]
-        pairs = itertools.combinations(sorted(seen), 2)
-        triples = itertools.combinations(sorted(seen), 3)
-        for chosen in itertools.chain(singles, pairs, triples):
-            if not open_entries.any():
-                break
-            index = {v: self._alone(v, chosen, ways, numbers, vectors) for v in chosen}
-            fits = open_entries & np.all([at >= 0 for at in index.values()], axis=0)
-            for way, ratio in zip(ways, ratios, strict=True):
-                expected = np.ones_like(ratio)
-                for v, at in index.items():
-                    if way[v]:
-                        expected *= 1.0 + STEP * (at + 1 + self._starts[v])
-                fits &= np.abs(ratio - expected) < STEP / 1e3
-            constant[fits] = plain[fits]
-            for v, at in index.items():
-                scales.setdefault(v, np.full(plain.shape, -1, dtype=np.int64))[fits] = at[fits]
-                spread = _spread(self._vectors[v][0])
-                if spread is not None:
-                    constant[fits] *= spread.detach().double().cpu().numpy()[at[fits]]
-            open_entries &= ~fits
-        live = {v: at for v, at in scales.items() if (at >= 0).any()}
-        return Factors(
-            constant,
-            tuple((Source(*self._vectors[v][::2]), at) for v, at in live.items()),
-        )
-
-    def _alone(
-        self,
-        vector: int,
-        chosen: Sequence[int],
-        ways: Sequence[NDArray[np.bool_]],
-        numbers: Sequence[NDArray[np.int64]],
-        vectors: Sequence[NDArray[np.int64]],
-    ) -> NDArray[np.int64]:
-        """Entries of one vector, from a reading in which it has marks and the others have none."""
-        for way, number, found in zip(ways, numbers, vectors, strict=True):
-            if way[vector] and not any(way[other] for other in chosen if other != vector):
-                return np.where(found == vector, number - self._starts[vector], -1)
-        return np.full(numbers[0].shape, -1, dtype=np.int64)
-
     def _memory(self) -> Iterator[tuple[Source, Tensor]]:
         """The tensors that arrays may be parts of."""
         seen = set()
+        for source, tensor in self._all():
+            if tensor.layout != torch.strided or not tensor.numel():
+                continue
+            if tensor.data_ptr() not in seen:
+                seen.add(tensor.data_ptr())
+                yield source, tensor
+
+    def _all(self) -> Iterator[tuple[Source, Tensor]]:
         for own, made in self._pairs:
             attributes = {k: v for k, v in vars(made).items() if isinstance(v, Tensor)}
             for name, tensor in {**made._parameters, **made._buffers, **attributes}.items():
-                if tensor is None or tensor.layout != torch.strided or not tensor.numel():
-                    continue
-                if tensor.data_ptr() not in seen:
-                    seen.add(tensor.data_ptr())
+                if tensor is not None:
                     yield Source(own, name), tensor
-
-    def _scales(self) -> Iterator[tuple[nn.Module, nn.Module, str]]:
-        """Parameters that may be factors of channels: vectors that are no biases."""
-        seen = set()
-        for own, made in self._pairs:
-            if (
-                isinstance(made, _BatchNorm)
-                and made.weight is None
-                and made.running_var is not None
-            ):
-                made.affine = True
-                made._parameters["weight"] = nn.Parameter(torch.ones_like(made.running_var))
-            for name, tensor in made._parameters.items():
-                vector = tensor is not None and tensor.numel() == max(tensor.shape, default=1)
-                if not vector or "bias" in name or tensor is None or not tensor.is_floating_point():
-                    continue
-                if tensor.data_ptr() not in seen:
-                    seen.add(tensor.data_ptr())
-                    yield own, made, name
-
-
-def _scale(scale: Source) -> Tensor:
-    """Magnitudes of a live scale, shape (n,)."""
-    spread = _spread(scale.module)
-    if spread is None:
-        return wide(scale.tensor()).abs().reshape(-1)
-    return wide(scale.tensor()).abs() / spread if scale.exists else 1.0 / spread
-
-
-def _spread(module: nn.Module) -> Tensor | None:
-    """sqrt(running_var + eps) of a batch norm."""
-    if isinstance(module, _BatchNorm) and module.running_var is not None:
-        return torch.sqrt(wide(module.running_var) + module.eps)
-    return None
 
 
 def _copied(model: nn.Module) -> nn.Module:

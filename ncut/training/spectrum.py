@@ -361,7 +361,8 @@ def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def check_seed(seed: int) -> None:
-    """Refuse a seed that is no whole number from 0 up to 2^63."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+def check_seed(seed: int) -> int:
+    """Return the seed, or refuse what is no whole number from 0 up to 2^63."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
         raise InputError(f"seed: must be a whole number from 0 to 2^63 - 1, got {seed!r}")
+    return int(seed)

@@ -602,3 +602,19 @@ def test_what_a_verdict_would_ignore_is_refused(ncut, model, option):
 
 def test_a_profile_of_billions_of_clusters_is_refused_at_once(ncut, model):
     assert_one_line_error(ncut("profile", model, "--k", "2-2000000000"), "k: ")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_characters_that_the_output_lacks_lose_no_result(
+    model: Path, tmp_path: Path, encoding: str
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "ncut", "analyze", str(model), *SMALL, "--json", "report.json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.decode(encoding)
+    assert Report.from_json((tmp_path / "report.json").read_text(encoding="utf-8")).k == 3

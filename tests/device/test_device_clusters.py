@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from places import DEVICES, device_named
+from hard_graphs import judged, task
+from places import DEVICES, device_named, placed_graph
 from sklearn.metrics import adjusted_rand_score
 
 import ncut
@@ -198,3 +199,13 @@ def test_a_small_budget_gives_the_same_numbers() -> None:
     np.testing.assert_allclose(found[1].eigenvalues, found[0].eigenvalues, atol=1e-7)
     assert found[1].lower_bound == pytest.approx(found[0].lower_bound, rel=1e-6)
     assert found[1].ncut == pytest.approx(found[0].ncut, rel=0.02)
+
+
+@pytest.mark.parametrize("first", [20_000, 20_050])
+def test_hard_graphs_are_solved_and_bounded_on_a_device(first: int) -> None:
+    for seed in range(first, first + 50):
+        one = task(seed, 300)
+        placed = placed_graph(one.scaled, "numpy")
+        found = cluster_on_device(placed, one.k, n_init=2, seed=one.seed)
+        outcome = judged(one, found, must_converge=True)
+        assert not outcome.faults, (seed, outcome)

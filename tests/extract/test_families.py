@@ -17,9 +17,10 @@ import ncut
 from ncut.extract import read_graph
 
 torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
-import perturbation  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
+
+from ncut.extract import perturbation  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

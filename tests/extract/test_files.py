@@ -309,3 +309,11 @@ def test_kinds_of_files_that_are_read_are_listed(tmp_path):
     (tmp_path / "model.xyz").write_bytes(b"")
     with pytest.raises(ModelError, match=r"known are \.npz.*\.onnx, \.keras, \.h5 and folders"):
         read_graph(tmp_path / "model.xyz")
+
+
+@pytest.mark.parametrize("name", ["epoch=3.ckpt", "pytorch_model.bin"])
+def test_other_names_of_files_that_torch_writes(tmp_path, name):
+    torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
+    state = {"net.0.weight": torch.rand(5, 6), "net.2.weight": torch.rand(4, 5)}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / name)
+    assert [layer.size for layer in read_graph(tmp_path / name).layers] == [6, 5, 4]

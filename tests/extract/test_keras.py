@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from ncut.errors import InputError, ModelError
+from ncut.extract import read_graph
 from ncut.extract.assemble import assemble
 from ncut.extract.keras.weights import snake_case
 from ncut.extract.keras_file import read_keras
@@ -697,3 +698,43 @@ def test_options_are_checked() -> None:
         read_keras(FILES / "perceptron.keras", unknown="maybe")
     with pytest.raises(InputError, match="residual"):
         read_keras(FILES / "perceptron.keras", residual="maybe")
+
+
+def test_a_kernel_in_h5_has_its_low_rank_update(tmp_path):
+    rng = np.random.default_rng(0)
+    kernel, a, b = (rng.normal(size=s).astype(np.float32) for s in ((6, 5), (6, 2), (2, 5)))
+    layers = [
+        {"class_name": "InputLayer", "config": {"batch_shape": [None, 6], "name": "x"}},
+        {
+            "class_name": "Dense",
+            "config": {
+                "name": "a", "trainable": True, "units": 5, "use_bias": False, "activation": "relu",
+                "lora_rank": 2, "lora_alpha": 6,
+            },
+        },
+        {
+            "class_name": "Dense",
+            "config": {
+                "name": "b", "trainable": True, "units": 4, "use_bias": False,
+                "activation": "linear",
+            },
+        },
+    ]  # fmt: skip
+    config = {"class_name": "Sequential", "config": {"name": "s", "layers": layers}}
+    path = tmp_path / "tuned.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps(config)
+        file.attrs["keras_version"] = "3.8.0"
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = ["a", "b"]
+        variables = {
+            "a": {"kernel": kernel, "lora_kernel_a": a, "lora_kernel_b": b},
+            "b": {"kernel": np.ones((5, 4), np.float32)},
+        }
+        for layer, arrays in variables.items():
+            group.create_group(layer).attrs["weight_names"] = [f"{layer}/{n}" for n in arrays]
+            for name, values in arrays.items():
+                group[layer].create_dataset(f"{layer}/{name}", data=values)
+    graph = read_graph(path)
+    assert_allclose(graph.blocks[0].weights, np.abs(kernel + 3 * a @ b), rtol=1e-5)
+    assert graph.placed_share == 1.0

@@ -681,7 +681,7 @@ def test_both_factors_reach_the_reader(gate):
     model = Model(run, a=nn.Linear(3, 4), b=nn.Linear(3, 4), c=nn.Linear(4, 2))
     a, b, c = (into(getattr(model, name).weight) for name in "abc")
     graph = read_graph(model, residual="readers")
-    expect(graph, [3, 3, 4, 2], {(0, 2): a, (1, 2): b, (2, 3): c})
+    expect(graph, [3, 4, 2], {(0, 1): a + b, (1, 2): c})
 
 
 def test_squeeze_and_excitation():
@@ -1067,14 +1067,12 @@ def test_both_directions():
         [recurrence(layer.weight_hh_l0, 4), zero], [zero, recurrence(layer.weight_hh_l0_reverse, 4)]
     ])  # fmt: skip
     there, back = gates(layer.weight_ih_l0, 4), gates(layer.weight_ih_l0_reverse, 4)
-    nothing = np.zeros((3, 4))
     graph = read_graph(model, residual="readers")
     expect(
-        graph, [3, 3, 8, 2],
+        graph, [3, 8, 2],
         {
-            (0, 2): np.concatenate([there, nothing], axis=1),
-            (1, 2): np.concatenate([nothing, back], axis=1),
-            (2, 2): within, (2, 3): into(model.b.weight),
+            (0, 1): np.concatenate([there, back], axis=1), (1, 1): within,
+            (1, 2): into(model.b.weight),
         },
     )  # fmt: skip
 
@@ -1340,10 +1338,57 @@ def put(x, y):
     return x
 
 
-@pytest.mark.parametrize("write", [assign, fill_zeros, own_part, put])
-def test_writing_into_parts_is_refused(write):
+def assigned(x, y):
+    return torch.cat([y[:, 2:], x[:, 2:]], 1)
+
+
+def filled(x, y):
+    return x + torch.cat([y[:, :2], torch.zeros(x.shape[0], 2)], 1)
+
+
+def repeated(x, y):
+    return torch.cat([x[:, 2:], x[:, 2:]], 1)
+
+
+def added(x, y):
+    z = torch.zeros(x.shape)
+    z.index_add_(0, torch.arange(len(x)), x)
+    return z + y
+
+
+@pytest.mark.parametrize(
+    ("write", "same"),
+    [
+        (assign, assigned), (fill_zeros, filled), (own_part, repeated),
+        (added, lambda x, y: x + y),
+    ],
+)  # fmt: skip
+def test_writing_into_a_part_is_what_concatenation_is(write, same):
+    parts = {"a": nn.Linear(3, 4), "b": nn.Linear(3, 4), "c": nn.Linear(4, 2)}
+    example = torch.zeros(2, 3)
+    ours, theirs = (
+        read_graph(Model(lambda m, x, w=w: m.c(w(m.a(x), m.b(x))), **parts), example_inputs=example)
+        for w in (write, same)
+    )
+    assert [layer.size for layer in ours.layers] == [layer.size for layer in theirs.layers]
+    assert (ours.adjacency != theirs.adjacency).nnz == 0
+
+
+def test_a_view_that_was_taken_before_a_write_is_refused():
+    def run(self, x):
+        x = self.a(x).clone()
+        before = x[:, 1:3]
+        x[:, :2] = self.b(x)
+        return self.c(before)
+
+    model = Model(run, a=nn.Linear(3, 4), b=nn.Linear(4, 2), c=nn.Linear(2, 2))
+    with pytest.raises(ModelError, match=r"torch\.cat or torch\.stack"):
+        read_graph(model, example_inputs=torch.zeros(2, 3))
+
+
+def test_writing_at_indices_is_refused():
     model = Model(
-        lambda m, x: m.c(write(m.a(x), m.b(x))),
+        lambda m, x: m.c(put(m.a(x), m.b(x))),
         a=nn.Linear(3, 4), b=nn.Linear(3, 4), c=nn.Linear(4, 2),
     )  # fmt: skip
     with pytest.raises(ModelError, match=r"torch\.cat or torch\.stack"):
@@ -1361,7 +1406,8 @@ def test_writing_in_place_where_neurons_stay_is_followed():
 
     model = Model(run, a=nn.Linear(3, 4), b=nn.Linear(4, 2))
     found = read_graph(model).adjacency.toarray()
-    assert_array_equal(found[:3, 3:7] > 0, np.ones((3, 4), dtype=bool))
+    # The first neuron is overwritten.
+    assert_array_equal(found[:3, 3:7] > 0, np.tile([False, True, True, True], (3, 1)))
     assert_allclose(found[3:7, 7:], into(model.b.weight), rtol=1e-12)
 
 

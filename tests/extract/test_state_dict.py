@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -308,3 +310,82 @@ def test_module_and_its_state_dict_give_the_same_graph():
     assert layers_of(from_module) == layers_of(from_arrays)
     for number in range(4):
         assert_array_equal(dense(from_module, number), dense(from_arrays, number))
+
+
+# --- quantized weights, copies, norms in front, checkpoints ------------------------------------
+
+
+def perceptron(rng, *sizes):
+    """A state dict of linear layers."""
+    pairs = pairwise(sizes)
+    return {
+        f"{at}.weight": rng.normal(size=(n_out, n_in)) for at, (n_in, n_out) in enumerate(pairs)
+    }
+
+
+def test_rows_of_8_bits_get_their_scales():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(5, 6)) * np.array([1, 10, 100, 1000, 1.0])[:, None]
+    scale = np.abs(rows).max(axis=1)
+    narrow = np.round(rows / scale[:, None] * 127).astype(np.int8)
+    state = {"0.weight": narrow, "0.SCB": scale, "2.weight": rng.normal(size=(4, 5))}
+    graph = read_graph(state)
+    expected = np.abs(narrow.T * scale / 127)
+    assert_allclose(graph.blocks[0].weights, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+@pytest.mark.parametrize("name", ["0.weight", "w0"])
+def test_weights_of_8_bits_without_scales_are_refused(dtype, name):
+    with pytest.raises(ModelError, match=f"{name[:1]}.* are quantized"):
+        read_graph(
+            {name: np.ones((5, 6), dtype), "1.weight" if "." in name else "w1": np.ones((4, 5))}
+        )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "factor"),
+    [
+        ("online_model.", "ema_model.", 0.9), ("net.", "net_ema.", 0.99), ("a.", "b.", 0.9),
+        ("x.student.", "x.teacher.", -1.0),
+    ],
+)  # fmt: skip
+def test_a_network_beside_its_average_is_refused(first, second, factor):
+    own = perceptron(np.random.default_rng(0), 6, 8, 6)
+    state = {f"{first}{k}": v for k, v in own.items()}
+    state |= {f"{second}{k}": factor * v for k, v in own.items()}
+    with pytest.raises(ModelError, match=r"one is a copy of the other.*layers=\["):
+        read_graph(state)
+    names = [f"{first}0.weight", f"{first}1.weight"]
+    assert [layer.size for layer in read_graph(state, layers=names).layers] == [6, 8, 6]
+
+
+def test_parts_of_the_same_shapes_are_a_chain():
+    rng = np.random.default_rng(0)
+    state = {f"encoder.{k}": v for k, v in perceptron(rng, 6, 8, 6).items()}
+    state |= {f"decoder.{k}": v for k, v in perceptron(rng, 6, 8, 6).items()}
+    assert [layer.size for layer in read_graph(state).layers] == [6, 8, 6, 8, 6]
+
+
+def test_a_batch_norm_before_the_first_layer_is_refused_where_it_fits_its_inputs():
+    rng = np.random.default_rng(0)
+    norm = {"weight": np.ones(6), "running_var": np.ones(6)}
+    state = {}
+    for at in (1, 2):
+        state |= {f"bn{at}.{k}": v for k, v in norm.items()}
+        state[f"conv{at}.weight"] = rng.normal(size=(6, 6, 3, 3))
+    with pytest.raises(ModelError, match="'bn1' stands before the first layer 'conv1'"):
+        read_graph(state, scope="all")
+
+
+@pytest.mark.parametrize("key", ["ema", "net", "params", "model_state"])
+def test_the_only_mapping_of_arrays_is_the_state_dict(key):
+    state = perceptron(np.random.default_rng(0), 6, 5, 4)
+    content = {key: state, "epoch": 3, "optimizer_state": {"state": {}, "param_groups": []}}
+    assert [layer.size for layer in read_graph(content).layers] == [6, 5, 4]
+
+
+def test_several_state_dicts_are_listed():
+    state = perceptron(np.random.default_rng(0), 6, 5, 4)
+    with pytest.raises(ModelError, match="several state dicts, 'generator', 'discriminator'"):
+        read_graph({"generator": state, "discriminator": state})

@@ -315,7 +315,7 @@ def test_one_entry_of_a_large_dense_matrix_that_is_not_symmetric_is_found(at: An
     assert_same_csr(dense.weights, entries.blocks[0].weights)
     matrix[at] += 0.5
     row, column = sorted(at)
-    with pytest.raises(InputError, match=rf"\[{row}, {column}\] and .* differ by 0.5;"):
+    with pytest.raises(InputError, match=rf"not symmetric, entries \[{row}, {column}\] and "):
         from_adjacency(matrix)
 
 

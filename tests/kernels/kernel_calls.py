@@ -233,6 +233,10 @@ KERNELS: dict[str, tuple[Callable[[], Arguments], tuple[str, ...]]] = {
         ("indptr", "indices"),
     ),
     "kmeans": (_kmeans, ("labels",)),
+    "unit_variance": (
+        lambda: {"points": _weights(), "scaled": np.zeros((ROWS, COLS), np.float32)},
+        ("scaled",),
+    ),
     "connect_dense": (lambda: _dense() | _connect(), ("parent",)),
     "connect_sparse": (lambda: _sparse() | _connect(), ("parent",)),
     "scan": (lambda: {"values": _weights().ravel()}, ()),

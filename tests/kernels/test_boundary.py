@@ -39,7 +39,8 @@ def refuse(
 
 def test_every_kernel_is_covered() -> None:
     public = {name for name in dir(_core) if not name.startswith("_")}
-    assert public - {"build"} == set(KERNELS)  # it takes no arguments
+    without_arrays = {"build", "instruction_sets", "use_instruction_set", "Source"}  # below
+    assert public - without_arrays == set(KERNELS)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -368,3 +369,85 @@ def test_the_build_describes_itself() -> None:
     compiler, instructions = _core.build()
     assert compiler.split()[0] in ("GCC", "Clang")
     assert instructions
+
+
+def source(**changed: Any) -> Any:
+    """A network of two layers with one block, or the error that a wrong argument raises."""
+    arguments: dict[str, Any] = {
+        "source": 0, "target": 1, "substream": 0, "weights": np.ones((4, 3), np.float32)
+    }  # fmt: skip
+    made = _core.Source([4, 3], [0, 1])
+    made.add_dense(**{**arguments, **changed})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"weights": np.ones((4, 3))}, TypeError),
+        ({"weights": np.ones((3, 4), np.float32).T}, TypeError),
+        ({"weights": np.ones(12, np.float32)}, ValueError),
+        ({"weights": np.ones((3, 3), np.float32)}, ValueError),
+        ({"source": 2}, ValueError),
+        ({"target": -1}, ValueError),
+    ],
+)
+def test_a_source_refuses_blocks_that_do_not_fit(
+    changed: dict[str, Any], error: type[Exception]
+) -> None:
+    source()
+    with pytest.raises(error):
+        source(**changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"indices": np.array([0, 5, 1], np.int32)},
+        {"indices": np.array([0, -1, 1], np.int32)},
+        {"indptr": np.array([0, 2, 1, 2, 3], np.int32)},
+        {"indptr": np.array([1, 1, 2, 2, 3], np.int32)},
+        {"indptr": np.array([0, 1, 2, 2, 9], np.int32)},
+        {"n_cols": 2},
+    ],
+)
+def test_a_source_refuses_indices_out_of_range(changed: dict[str, Any]) -> None:
+    arguments: dict[str, Any] = {
+        "source": 0, "target": 1, "substream": 0, "n_cols": 3,
+        "indptr": np.array([0, 1, 2, 2, 3], np.int32), "indices": np.array([0, 2, 1], np.int32),
+        "values": np.ones(3, np.float32),
+    }  # fmt: skip
+    _core.Source([4, 3], []).add_sparse(**arguments)
+    with pytest.raises(ValueError, match=r"must|not"):
+        _core.Source([4, 3], []).add_sparse(**{**arguments, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"null": "tied"}, "null"),
+        ({"k": 1}, "k, n_init"),
+        ({"n_init": 0}, "k, n_init"),
+        ({"kmeans_streams": []}, "kmeans_streams"),
+        ({"dsyevd": None}, "capsule"),
+        ({"dsyevd": "dsyevd"}, "capsule"),
+        ({"start": np.ones((3, 16))}, "incompatible"),
+    ],
+)
+def test_a_source_refuses_options_that_it_does_not_have(
+    changed: dict[str, Any], match: str
+) -> None:
+    from scipy.linalg import cython_lapack
+
+    capsules = cython_lapack.__pyx_capi__
+    options: dict[str, Any] = {
+        "null": "layer", "stream": 0, "start": np.ones((3, 16), np.float32), "k": 2, "n_init": 1,
+        "max_iterations": 5, "tolerance": 1e-4, "max_passes": 5, "seed": 1, "kmeans_streams": [0],
+        "refine": False, "residual": 1e-4, "max_products": 50, "dsyevd": capsules["dsyevd"],
+        "n_threads": 1,
+    }  # fmt: skip
+    assert source().measure(**options) is None  # too small a graph: left to the reference
+    with pytest.raises((TypeError, ValueError, RuntimeError), match=match):
+        source().measure(**{**options, **changed})
+    with pytest.raises(ValueError, match="dsyevd"):
+        source().measure(**{**options, "dsyevd": capsules["dsyev"]})

@@ -16,6 +16,8 @@ from sklearn.datasets import make_blobs
 
 from ncut import kernels, reference
 
+pytestmark = pytest.mark.usefixtures("each_instruction_set")
+
 
 def run(points: np.ndarray, k: int, **options: Any) -> tuple[np.ndarray, float]:
     settings: dict[str, Any] = {

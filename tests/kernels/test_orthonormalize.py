@@ -7,6 +7,8 @@ import pytest
 
 from ncut import kernels
 
+pytestmark = pytest.mark.usefixtures("each_instruction_set")
+
 EPS = {np.float32: 1e-6, np.float64: 1e-14}
 
 

@@ -15,6 +15,8 @@ from samples import Placed, as_csr, chain_graph, placed_blocks, random_chain, sk
 from ncut import kernels, reference
 from ncut.graphs import NeuronGraph
 
+pytestmark = pytest.mark.usefixtures("each_instruction_set")
+
 
 def parts(placed: Placed) -> tuple[list[tuple[np.ndarray, int, int]], Any]:
     """The blocks as `multiply` takes them: dense ones of one type, the others as one CSR."""

@@ -10,6 +10,8 @@ import pytest
 
 from ncut import kernels
 
+pytestmark = pytest.mark.usefixtures("each_instruction_set")
+
 MASK = 2**32 - 1
 
 

@@ -17,6 +17,8 @@ from scipy import sparse, special, stats
 
 from ncut import kernels
 
+pytestmark = pytest.mark.usefixtures("each_instruction_set")
+
 Key = tuple[int, int, int]
 SEEDS = st.integers(0, 2**64 - 1)
 STREAMS = st.integers(0, 2**32 - 1)

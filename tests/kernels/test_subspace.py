@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from ncut import _core, kernels
 
+pytestmark = pytest.mark.usefixtures("each_instruction_set")
+
 WIDTH = 16
 Blocks = list[tuple[NDArray[Any], int, int]]
 

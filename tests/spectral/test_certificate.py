@@ -76,7 +76,7 @@ def test_the_bound_allows_for_what_the_solver_is_wrong_by(seed: int, error: floa
     placed = np.empty_like(rough)
     placed[operator.place] = rough
     mu, _, residuals = rayleigh_ritz(operator, placed)
-    embedding = Embedding(np.zeros((graph.n_vertices, k)), 1 - mu, "rough", residuals)
+    embedding = Embedding(np.zeros((graph.n_vertices, k)), 1 - mu, "rough", residuals, 1.0)
     exact = values[:k].sum()
     assert embedding.eigenvalues.sum() >= exact - ROUNDING  # what it would be without allowance
     assert embedding.lower_bound() <= exact + ROUNDING

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 
 import ncut
-from ncut.graphs import NeuronGraph
+from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.spectral.clustering import cluster
 from ncut.spectral.embedding import embed
 from ncut.spectral.operator import NormalizedAdjacency
@@ -104,3 +107,51 @@ def test_nothing_is_done_where_no_vertex_is_faint(seed: int, faint: float) -> No
     from ncut.spectral.faint import settle
 
     assert settle(graph, points, np.zeros(4)) is points
+
+
+def heavy_edge(n: int, weight: float) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """A sparse random graph, and the same with one edge that makes all other vertices faint."""
+    random = np.random.default_rng(3)
+    i, j = random.integers(0, n, (2, 5 * n))
+    apart = i != j
+    upper = sparse.coo_array((np.ones(apart.sum()), (i[apart], j[apart])), shape=(n, n))
+    plain = sparse.csr_array(upper + upper.T)
+    edge = sparse.csr_array(([weight, weight], ([0, 3], [3, 0])), shape=(n, n))
+    return plain, sparse.csr_array(plain + edge)
+
+
+def test_many_faint_vertices_take_no_dense_matrix() -> None:
+    _, heavy = heavy_edge(4000, 1e11)
+    assert (heavy.sum(axis=0) < 1e-6 * heavy.sum(axis=0).mean()).sum() > 3900
+    graph = from_adjacency(heavy).without_isolated()[0]
+    tracemalloc.start()
+    points, eigenvalues = points_of(graph, 3, "krylov")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4000**2 * 8 / 2
+    walked = graph.adjacency @ points / graph.degrees[:, None]
+    assert np.abs(walked - (1 - eigenvalues) * points).max() < 1e-3 * np.abs(points).max()
+
+
+def test_iteration_and_lapack_settle_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = ncut.graph(network(6, 1e-9, 40))
+    by_lapack, _ = points_of(graph, 4, "dense")
+    monkeypatch.setattr("ncut.spectral.faint.MANY", 10)
+    by_iteration, _ = points_of(graph, 4, "dense")
+    np.testing.assert_allclose(by_iteration, by_lapack, atol=1e-7 * np.abs(by_lapack).max())
+
+
+def test_the_faintest_follow_the_faint(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A neuron a million times fainter than faint ones, tied to these alone.
+    weights = network(7, 1e-8)
+    weights[1][0, :] *= 0.0
+    weights[1][0, 0] = 1e-30
+    weights[0][:, 0] = 0.0
+    graph, _ = ncut.graph(weights).without_isolated()
+    for many in (400, 5):
+        monkeypatch.setattr("ncut.spectral.faint.MANY", many)
+        points, eigenvalues = points_of(graph, 4, "dense")
+        faintest = int(graph.degrees.argmin())
+        (other,) = graph.adjacency[[faintest]].indices
+        expected = points[other] / (1 - eigenvalues)
+        np.testing.assert_allclose(points[faintest], expected, rtol=1e-6)

@@ -487,3 +487,85 @@ def test_batch_norm_in_training_mode_is_read_with_its_running_statistics() -> No
     model(torch.randn(8, 3, 12, 12))  # moves the statistics
     assert any(isinstance(module, _BatchNorm) for module in model)
     assert_same(live, model, scope="all")
+
+
+# --- factors that are functions of parameters ---------------------------------------------------
+
+
+class Scaled(nn.Module):
+    """Neurons with a factor that is some function of a parameter."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.a, self.b, self.c = nn.Linear(12, 12), nn.Linear(12, 20), nn.Linear(20, 6)
+        self.g = nn.Parameter(torch.zeros(12))
+
+    def forward(self, x):
+        return self.c(torch.relu(self.b(self.a(x) * self.function(self.g))))
+
+
+FUNCTIONS = {
+    "1 + g": lambda g: 1 + g,
+    "exp": torch.exp,
+    "square": lambda g: (g - 2) ** 2,
+    "softplus": torch.nn.functional.softplus,
+    "in place": lambda g: g.clone().add_(1).mul_(2),
+    "normed": lambda g: (g + 1) / (g + 1).norm(),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_factors_are_what_a_function_makes_of_a_parameter(name):
+    torch.manual_seed(0)
+    model = Scaled(FUNCTIONS[name]).double()
+    with torch.no_grad():
+        model.g.copy_(torch.rand(12, dtype=torch.float64))
+    found = ncut.laplacian_eigenvalues(model, (2, 3, 4)).detach()
+    dense = torch.as_tensor(ncut.graph(model).adjacency.toarray())
+    root = dense.sum(1).rsqrt()
+    true = 1 - torch.linalg.eigvalsh(root[:, None] * dense * root).flip(0)[1:4]
+    assert torch.allclose(found, true, atol=1e-6)
+    # The gradient is that of the function, by finite differences of the whole.
+    values = []
+    for step in (1e-5, -1e-5):
+        with torch.no_grad():
+            model.g[3] += step
+        values.append(float(ncut.laplacian_eigenvalues(model, (2, 3, 4)).detach().sum()))
+        with torch.no_grad():
+            model.g[3] -= step
+    model.zero_grad()
+    ncut.laplacian_eigenvalues(model, (2, 3, 4)).sum().backward()
+    slope = (values[0] - values[1]) / 2e-5
+    assert float(model.g.grad[3]) == pytest.approx(slope, rel=1e-3, abs=1e-7)
+
+
+def test_a_factor_is_followed_after_the_graph_was_made():
+    torch.manual_seed(0)
+    model = Scaled(FUNCTIONS["exp"]).double()
+    (graph,) = live_graphs(model)
+    with torch.no_grad():
+        model.g.copy_(torch.rand(12, dtype=torch.float64))
+    blocks = sorted(float(block.weights.abs().sum()) for block in graph.placed())
+    expected = sorted(float(block.weights.sum()) for block in ncut.graph(model).blocks)
+    assert blocks == pytest.approx(expected, rel=1e-9)
+
+
+def test_parameters_that_are_ones_are_followed_each_for_itself():
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+            self.alpha, self.gamma = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(6))
+
+        def forward(self, x):
+            return self.b(self.alpha * torch.tanh(self.gamma * self.a(x)))
+
+    model = Normed().double()
+    (graph,) = live_graphs(model)
+    with torch.no_grad():
+        model.alpha.fill_(0.5)
+        model.gamma.copy_(torch.arange(1.0, 7.0))
+    blocks = sorted(float(block.weights.abs().sum()) for block in graph.placed())
+    expected = sorted(float(block.weights.sum()) for block in ncut.graph(model).blocks)
+    assert blocks == pytest.approx(expected, rel=1e-9)

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import ncut
+from ncut import reference
 from ncut.errors import InputError
 from ncut.training import products
-from ncut.training.eigenvalues import differentiable
+from ncut.training.eigenvalues import differentiable, laplacian_eigenvalues
 from ncut.training.live import numbered
 from ncut.training.placed import WIDTH, Placed
 from ncut.training.spectrum import Tracker, shared_slopes
@@ -329,3 +331,19 @@ def test_more_vectors_are_kept_than_can_be_asked_for() -> None:
     assert spectrum.values.shape == (WIDTH,)
     expected = dense_eigenvalues(blocks, n)[1:15].detach().numpy()
     np.testing.assert_allclose(1 - spectrum.values[:14], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n_modules", "weight"), [(5, 1e-6), (12, 1e-3), (15, 1e-4)])
+def test_no_copy_of_a_repeated_eigenvalue_is_missed(
+    n_modules: int, weight: float, dtype: torch.dtype
+) -> None:
+    size = 24
+    module = np.eye(size) + np.roll(np.eye(size), 1, 0) + np.roll(np.eye(size), -1, 0)
+    between = np.kron(np.ones((n_modules, n_modules)) - np.eye(n_modules), np.eye(size))
+    matrix = np.kron(np.eye(n_modules), module) + weight * between
+    which = tuple(range(2, n_modules + 1))
+    found = laplacian_eigenvalues([torch.tensor(matrix, dtype=dtype)] * 2, which)
+    graph = ncut.graph([matrix] * 2)
+    exact = np.linalg.eigvalsh(reference.symmetric_laplacian(graph.adjacency.toarray()))
+    np.testing.assert_allclose(found, exact[1:n_modules], atol=2e-6)

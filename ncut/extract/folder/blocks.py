@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ncut.errors import InputError, ModelError
 from ncut.extract.arrays import as_array
 from ncut.extract.folder.config import Config
+from ncut.extract.operations import repeated_heads
 from ncut.extract.signal import Signal, indexed, permuted, reshaped
 from ncut.extract.wiring import Wiring
 
@@ -234,15 +235,16 @@ class Network:
 
     def attend(self, query: Signal, key: Signal, value: Signal, name: str) -> Signal:
         """Attention of (batch, heads, time, dims), as (batch, time, heads * dims)."""
-        repeats, rest = divmod(query.shape[1], key.shape[1])
-        if rest or key.shape[1] != value.shape[1] or key.shape[3] != query.shape[3]:
+        if (
+            query.shape[1] % key.shape[1]
+            or key.shape[1] != value.shape[1]
+            or key.shape[3] != query.shape[3]
+        ):
             raise ModelError(
                 f"{name!r}: {query.shape[1]} heads of {query.shape[3]} query dimensions do not "
                 f"fit {key.shape[1]} heads of {key.shape[3]} key dimensions"
             )
-        if repeats > 1:
-            order = np.repeat(np.arange(key.shape[1]), repeats)
-            key, value = indexed(key, 1, order), indexed(value, 1, order)
+        key, value = (repeated_heads(signal, query.shape[1], 1) for signal in (key, value))
         mixed = self.wiring.attention(query, key, value, name=f"heads of {name}")
         batch, n_heads, time, dims = mixed.shape
         return reshaped(permuted(mixed, [0, 2, 1, 3]), (batch, time, n_heads * dims))

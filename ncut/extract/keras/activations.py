@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ncut.errors import ModelError
+from ncut.extract import operations
 from ncut.extract.keras.calls import Call, Rule
-from ncut.extract.signal import Signal, indexed
+from ncut.extract.signal import Signal
 
 _LINEAR = {"linear", "identity"}
 _HOMOGENEOUS = {"relu", "leaky_relu", "leakyrelu", "prelu", "abs"}
@@ -81,10 +82,8 @@ def _axis(config: Mapping[str, Any]) -> int:
 
 
 def _gated(call: Call, signal: Signal, axis: Any) -> Signal:
-    axis = signal.axis(axis if isinstance(axis, int) else -1)
-    half = signal.shape[axis] // 2
-    first, second = (indexed(signal, axis, part) for part in (slice(half), slice(half, None)))
-    return call.wiring.multiply(first, call.wiring.activation(second, homogeneous=False))
+    axis = axis if isinstance(axis, int) else -1
+    return operations.gated_halves(call.wiring, signal, axis)
 
 
 def _activation(call: Call) -> Signal:

@@ -10,7 +10,8 @@ from ncut.errors import ModelError
 from ncut.extract.keras.activations import activated
 from ncut.extract.keras.calls import Call, Rule
 from ncut.extract.keras.dense import einsum
-from ncut.extract.signal import Signal, indexed, permuted, reshaped
+from ncut.extract.operations import repeated_heads
+from ncut.extract.signal import Signal, permuted, reshaped
 
 
 def _multi_head(call: Call) -> Signal:
@@ -42,9 +43,7 @@ def _grouped_query(call: Call) -> Signal:
         _heads(call, s, part) for s, part in ((query, "query"), (key, "key"), (value, "value"))
     ]
     sides = [permuted(side, [0, 2, 1, 3]) for side in sides]
-    repeats = sides[0].shape[1] // sides[1].shape[1]
-    at = np.repeat(np.arange(sides[1].shape[1]), repeats)
-    sides[1:] = [indexed(side, 1, at) for side in sides[1:]]
+    sides[1:] = [repeated_heads(side, sides[0].shape[1], 1) for side in sides[1:]]
     result = permuted(call.wiring.attention(*sides, name=f"heads of {call.path}"), [0, 2, 1, 3])
     if call.config.get("use_gate"):
         gate = call.wiring.activation(_heads(call, query, "gate"), homogeneous=False)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract import operations
 from ncut.extract.keras.config import Layer, among
-from ncut.extract.keras.weights import Layout, Place
+from ncut.extract.keras.weights import Layout, Named, Place
 from ncut.extract.signal import Signal
 from ncut.extract.wiring import Wiring
 
@@ -143,8 +144,32 @@ class Call:
                         f"its {name} is quantized to whole numbers; save the model before "
                         "quantize() instead"
                     )
-                found[name] = self.layout.tree.array(variable.path)
+                found[name] = self._with_low_rank(name, part, self.layout.tree.array(variable.path))
         return found
+
+    def _with_low_rank(
+        self, name: str, part: str, values: NDArray[np.floating]
+    ) -> NDArray[np.floating]:
+        """A kernel and its low-rank update, which an `.h5` file keeps apart."""
+        factors = [f"lora_{name}_{side}" for side in "ab"]
+        if not isinstance(self.layout, Named):
+            return values
+        found = self._variables(self._joined(part), factors)
+        if len(found) < len(factors):
+            return values
+        arrays = []
+        for factor in factors:
+            full = self.parameter(factor, part)
+            self.shapes[full] = found[factor].shape
+            self.touched.add(found[factor].path)
+            self.wiring.place([full], "a low-rank update of a kernel")
+            arrays.append(self.layout.tree.array(found[factor].path))
+        rank = arrays[1].shape[0]
+        alpha = self.config.get("lora_alpha")
+        scale = float(rank if alpha is None else alpha) / float(
+            self.config.get("lora_rank") or rank
+        )
+        return np.asarray(values + scale * (arrays[0] @ arrays[1]))
 
     def weight(self, name: str, *rest: str, part: str = "") -> NDArray[np.floating]:
         """One variable, created first; it must be there."""
@@ -180,11 +205,5 @@ def checked(shape: Sequence[int]) -> tuple[int, ...]:
 
 def along(call: Call, signal: Signal, factors: Any, axis: int, parameter: str) -> Signal:
     """Factors along one axis."""
-    if parameter:
-        call.wiring.place([parameter], "a factor of a layer's neurons")
-    n = signal.shape[signal.axis(axis)]
-    if n != np.size(factors):
-        raise ModelError(f"it scales {np.size(factors)} values, but gets {n}")
-    shape = [1] * signal.ndim
-    shape[signal.axis(axis)] = n
-    return call.wiring.scale(signal, np.reshape(factors, shape), parameter)
+    parameters = [parameter] if parameter else []
+    return operations.along(call.wiring, signal, factors, axis, parameters=parameters)

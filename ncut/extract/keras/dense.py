@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract import operations
 from ncut.extract.chain import normalization_scale
 from ncut.extract.keras.activations import activated
 from ncut.extract.keras.calls import Call, Rule, along, checked
@@ -252,17 +253,11 @@ def _rescaling(call: Call) -> Signal:
 
 def multiplied(call: Call, signal: Signal, factors: Any) -> Signal:
     """Known factors, one or many."""
-    factors = np.abs(np.asarray(factors, dtype=np.float64))
-    if factors.size == 1:
-        factor = float(factors.reshape(()))
-        usable = math.isfinite(factor) and factor > 0
-        return call.wiring.gain(signal, factor) if usable else signal
-    if factors.ndim > signal.ndim:
+    factors = np.asarray(factors)
+    sizes = zip(factors.shape[::-1], signal.shape[::-1], strict=False)
+    if factors.ndim > signal.ndim or any(1 != n != size != 1 for n, size in sizes):
         raise ModelError(f"factors of shape {factors.shape} for a tensor of shape {signal.shape}")
-    factors = factors.reshape((1,) * (signal.ndim - factors.ndim) + factors.shape)
-    if any(n not in (1, size) for n, size in zip(factors.shape, signal.shape, strict=True)):
-        raise ModelError(f"factors of shape {factors.shape} for a tensor of shape {signal.shape}")
-    return call.wiring.scale(signal, factors)
+    return operations.scaled(call.wiring, signal, factors, name=call.path)
 
 
 def _standardized(call: Call) -> Signal:

@@ -15,6 +15,7 @@ from ncut.extract.keras.merges import MERGES, operation
 from ncut.extract.keras.recurrent import RECURRENT
 from ncut.extract.keras.shapes import SHAPES
 from ncut.extract.keras.weights import Layout, Place
+from ncut.extract.registry import DeclaredCall, rule_of
 from ncut.extract.signal import Signal
 from ncut.extract.wiring import Wiring
 
@@ -149,6 +150,10 @@ class Following:
 
     def _rule(self, call: Call) -> Rule:
         cls = call.layer.cls
+        own = rule_of(cls, cls.rpartition(">")[2])
+        if own is not None:
+            declared = DeclaredCall(call.wiring, cls, call.signals, call.config, call)
+            return lambda _: own(declared)
         rule = operation(call)
         if rule is None and not call.layer.is_operation:
             rule = RULES.get(cls)
@@ -160,8 +165,8 @@ class Following:
             "is not known"
         )  # fmt: skip
         raise ModelError(
-            f"class {cls!r} {what}; pass unknown='elementwise' to take it as a function of each "
-            "entry alone"
+            f"class {cls!r} {what}. Declare what it does with ncut.register_operation({cls!r}, "
+            "rule), or pass unknown='elementwise' to take it as a function of each entry alone"
         )
 
     def _input(self, name: str, shape: Any) -> Signal:

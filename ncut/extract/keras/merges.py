@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ncut.errors import ModelError
+from ncut.extract import operations
 from ncut.extract.keras.activations import activated, is_known
 from ncut.extract.keras.calls import Call, Rule, checked
 from ncut.extract.keras.config import among
@@ -20,7 +21,8 @@ from ncut.extract.signal import (
     concatenated,
     indexed,
     permuted,
-    reduced,
+    stacked,
+    unsqueezed,
 )
 
 
@@ -57,7 +59,7 @@ def _multiply(call: Call) -> Signal:
 
 
 def _extreme(call: Call) -> Signal:
-    return call.wiring.combine(*_several(call))
+    return operations.extremum(call.wiring, _several(call), [])
 
 
 def _concatenate(call: Call) -> Signal:
@@ -156,7 +158,7 @@ def _product(call: Call) -> Signal:
 def _quotient(call: Call) -> Signal:
     signals = _several(call)
     if len(signals) > 1:
-        return call.wiring.multiply(*signals[:2])
+        return call.wiring.divide(*signals[:2])
     if not isinstance(call.args[0], Signal):
         return call.wiring.activation(signals[0], homogeneous=False)
     with np.errstate(divide="ignore"):
@@ -184,10 +186,12 @@ def _reduced(call: Call) -> Signal:
     axes = _setting(call, 1, "axis", "axes")
     keep = bool(_setting(call, 2, "keepdims", "keep_dims"))
     chosen = list(range(signal.ndim)) if axes is None else axes
-    result = reduced(signal, [chosen] if isinstance(chosen, int) else chosen, keepdim=keep)
-    name = str(call.config.get("function", call.layer.cls)).lower()
-    linear = any(word in name for word in ("mean", "sum", "max", "min"))
-    return result if linear else call.wiring.activation(result, homogeneous=False)
+    name = str(call.config.get("function", call.layer.cls)).rpartition(".")[2].lower()
+    kind = next((k for k in ("mean", "sum", "max", "min", "var", "std", "norm") if k in name), name)
+    return call.wiring.reduce(
+        signal, [chosen] if isinstance(chosen, int) else chosen, keepdim=keep, kind=kind,
+        name=call.path,
+    )  # fmt: skip
 
 
 def _setting(call: Call, at: int, *names: str) -> Any:
@@ -221,9 +225,7 @@ def _unsqueezed(call: Call) -> Signal:
     signal, axis = call.signal, _setting(call, 1, "axis")
     if not isinstance(axis, int) or not -signal.ndim - 1 <= axis <= signal.ndim:
         raise ModelError(f"axis is {axis!r}")
-    axis %= signal.ndim + 1
-    shape = (*signal.shape[:axis], 1, *signal.shape[axis:])
-    return signal.map(shape, lambda array: np.expand_dims(array, axis))
+    return unsqueezed(signal, axis % (signal.ndim + 1))
 
 
 def _squeezed(call: Call) -> Signal:
@@ -245,9 +247,7 @@ def _joined(call: Call) -> Signal:
 
 def _stacked(call: Call) -> Signal:
     signals, axis = call.signals, _setting(call, 1, "axis")
-    axis = (axis if isinstance(axis, int) else 0) % (signals[0].ndim + 1)
-    shape = (*signals[0].shape[:axis], 1, *signals[0].shape[axis:])
-    return joined([s.map(shape, lambda a: np.expand_dims(a, axis)) for s in signals], axis)
+    return stacked(signals, axis if isinstance(axis, int) else 0)
 
 
 def _multiplied(call: Call) -> Signal:
@@ -265,8 +265,7 @@ def _taken(call: Call) -> Signal:
     axis = 0
     for at, part in enumerate(parts):
         if part is None:
-            shape = (*signal.shape[:axis], 1, *signal.shape[axis:])
-            signal = signal.map(shape, lambda a, at=axis: np.expand_dims(a, at))  # type: ignore[misc]
+            signal = unsqueezed(signal, axis)
             axis += 1
         elif part == "..." or (isinstance(part, dict) and part.get("class_name") == "__ellipsis__"):
             axis = signal.ndim - sum(p is not None for p in parts[at + 1 :])
@@ -298,6 +297,25 @@ def _keep(call: Call) -> Signal:
     return call.signal
 
 
+def _extremum(call: Call) -> Signal:
+    """`maximum(x, y)` and its mirror image, of tensors and numbers."""
+    signals = _several(call)
+    constants = [np.asarray(v) for v in _operands(call) if not isinstance(v, Signal)]
+    return operations.extremum(call.wiring, signals, constants)
+
+
+def _clipped(call: Call) -> Signal:
+    """`clip(x, low, high)`."""
+    low, high = (_setting(call, at, *names) for at, names in _CLIP)
+    return operations.bounded(call.wiring, call.signal, low, high)
+
+
+_CLIP = (
+    (1, ("x_min", "clip_value_min", "min_value")),
+    (2, ("x_max", "clip_value_max", "max_value")),
+)
+
+
 def _entrywise(call: Call) -> Signal:
     signals = [*among([call.args, call.kwargs], Signal)]
     if len(signals) == 1:
@@ -323,8 +341,10 @@ _FUNCTIONS: dict[str, Rule] = _table(
     ("add addv2 sub subtract biasadd", _sum),
     ("mul multiply", _product),
     ("div divide truediv realdiv truedivide", _quotient),
-    ("maximum minimum power pow square sqrt rsqrt exp log log1p expm1 sin cos where clip "
-     "clipbyvalue reciprocal arctan floor round sign logaddexp squareddifference", _entrywise),
+    ("maximum minimum", _extremum),
+    ("clip clipbyvalue", _clipped),
+    ("power pow square sqrt rsqrt exp log log1p expm1 sin cos where "
+     "reciprocal arctan floor round sign logaddexp squareddifference", _entrywise),
     ("concatenate concat concatv2", _joined),
     ("stack", _stacked),
     ("mean reducemean sum reducesum max reducemax amax min amin reducemin var reducevariance "

@@ -12,7 +12,7 @@ from ncut.extract.keras.calls import Call, Rule
 from ncut.extract.keras.config import among, parsed_layer
 from ncut.extract.keras.dense import convolved
 from ncut.extract.recurrent import recurrent_layer
-from ncut.extract.signal import Signal, concatenated, expanded, indexed, reshaped
+from ncut.extract.signal import Signal, concatenated, expanded, indexed, reshaped, unsqueezed
 
 _GATES = {"SimpleRNN": 1, "LSTM": 4, "GRU": 3, "CuDNNLSTM": 4, "CuDNNGRU": 3}
 _STATES = {"SimpleRNN": 1, "LSTM": 2, "GRU": 1, "CuDNNLSTM": 2, "CuDNNGRU": 1}
@@ -41,22 +41,14 @@ def _cell(call: Call, sequence: Signal, gates: int, part: str, name: str) -> Sig
     n_hidden = recurrent.shape[0]
     if kernel.shape[1] != gates * n_hidden or recurrent.shape != (n_hidden, gates * n_hidden):
         raise ModelError(f"its kernels have shapes {kernel.shape} and {recurrent.shape}")
-    rows, names = kernel.T, [call.parameter(n, part) for n in ("kernel", "recurrent_kernel")]
-    states = [*among(call.kwargs.get("initial_state"), Signal)] or call.signals[1:2]
-    if states:
-        # The state comes in where later its own does: by the recurrent kernel.
-        state = states[0]
-        shape = (sequence.shape[0], sequence.shape[1], state.shape[-1])
-        wide = expanded(
-            state.map((state.shape[0], 1, state.shape[-1]), lambda a: a[:, None]), shape
-        )
-        sequence = concatenated([sequence, wide], -1)
-        rows = np.concatenate([rows, recurrent.T], axis=1)
-    if rows.shape[1] != sequence.shape[-1]:
-        raise ModelError(f"it reads {rows.shape[1]} values, but gets {sequence.shape[-1]}")
+    names = [call.parameter(n, part) for n in ("kernel", "recurrent_kernel")]
+    states = [*among(call.kwargs.get("initial_state"), Signal)] or call.signals[1:]
+    first = [unsqueezed(state, 1) for state in states]
     return recurrent_layer(
-        call.wiring, sequence, np.ascontiguousarray(rows), np.ascontiguousarray(recurrent.T),
-        n_hidden=n_hidden, name=name, module=name, parameters=names,
+        call.wiring, sequence, kernel.T, np.ascontiguousarray(recurrent.T), n_hidden=n_hidden,
+        name=name, module=name, parameters=names, kind="GRU" if gates == 3 else "",
+        state=first[0] if first else None,
+        cell=first[1] if gates == 4 and len(first) > 1 else None,
     )  # fmt: skip
 
 

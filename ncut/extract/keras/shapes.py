@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from ncut.errors import ModelError
+from ncut.extract import operations
 from ncut.extract.keras.calls import Call, Rule, checked
 from ncut.extract.keras.dense import slid
-from ncut.extract.signal import NOTHING, Signal, expanded, indexed, permuted, reduced, reshaped
+from ncut.extract.signal import Signal, expanded, indexed, permuted, reshaped
 
 
 def _same(call: Call) -> Signal:
@@ -42,9 +40,9 @@ def _adaptive_pool(call: Call) -> Signal:
 def _global_pool(call: Call) -> Signal:
     signal = call.signal
     axes = call.position_axes(signal.ndim)
-    if all(term.group in call.wiring.inputs for term in signal.terms):
-        signal = _moved(call, signal, _with_sizes(signal, axes, [1] * len(axes)))
-    return reduced(signal, axes, keepdim=bool(call.config.get("keepdims")))
+    kind = "max" if "Max" in call.layer.cls else "mean"
+    keep = bool(call.config.get("keepdims"))
+    return call.wiring.reduce(signal, axes, keepdim=keep, kind=kind, name=call.path)
 
 
 def _padded(call: Call) -> Signal:
@@ -62,13 +60,7 @@ def _with_margin(call: Call, signal: Signal, axis: int, before: int, after: int)
     if not (signal.varies(axis) and own):
         return _moved(call, signal, shape)
     checked(shape)
-    index = np.arange(-before, n + after)
-    outside = ((index < 0) | (index >= n)).reshape(
-        [-1 if at == axis else 1 for at in range(signal.ndim)]
-    )
-    signal = indexed(signal, axis, np.clip(index, 0, n - 1))
-    terms = tuple(replace(t, units=np.where(outside, NOTHING, t.units)) for t in signal.terms)
-    return replace(signal, terms=terms)
+    return operations.pad(call.wiring, signal, axis, before, after)
 
 
 def _cropped(call: Call) -> Signal:

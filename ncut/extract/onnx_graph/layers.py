@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ncut.errors import ModelError
+from ncut.extract import operations
 from ncut.extract.arrays import as_array
 from ncut.extract.chain import normalization_scale
 from ncut.extract.onnx_graph.folding import dequantized
@@ -24,17 +25,16 @@ from ncut.extract.onnx_graph.values import (
     stored,
     unrepeated,
 )
+from ncut.extract.operations import grouped_linear, repeated_heads, untransposed
 from ncut.extract.recurrent import recurrent_layer
 from ncut.extract.signal import (
-    NOTHING,
     Signal,
-    compact,
     expanded,
     indexed,
-    joined,
     permuted,
-    reduced,
     reshaped,
+    stacked,
+    unsqueezed,
 )
 
 # --- products of matrices -----------------------------------------------------------------------
@@ -45,13 +45,6 @@ def linear(
 ) -> Signal:
     """A matrix (n_in, n_out) that is the node's input `position`, applied along an axis."""
     axis = filled(signal).axis(axis)
-    if not signal.terms:
-        if signal.shape[axis] != weight.shape[0]:
-            raise ModelError(f"it reads {weight.shape[0]} values, but gets {signal.shape[axis]}")
-        for parameter in node.parameters(position):
-            node.wiring.leave_out(parameter, weight.shape, "reads values that carry no neurons")
-        sizes = [*signal.shape[:axis], weight.shape[1], *signal.shape[axis + 1 :]]
-        return Signal(checked(sizes))
     name = name or node.layer(position)
     return node.wiring.linear(
         signal, weight, axis=axis, name=name, module=name, parameters=node.parameters(position)
@@ -131,34 +124,15 @@ def _by_group(node: Node, signal: Signal, values: Array, position: int, axis: in
     which = [at for at, size in enumerate(batch) if size > 1]
     if len(which) > 1:
         raise ModelError(f"its weights have several axes of matrices, {values.shape}")
-    n_groups, (n_in, n_out) = math.prod(batch), values.shape[-2:]
-    matrices = values.reshape(n_groups, n_in, n_out)
+    matrices = values.reshape(math.prod(batch), *values.shape[-2:])
     back = len(batch) - which[0] + 2  # the axis of the groups, from the end
     if signal.ndim < back:
         signal = expanded(signal, (1,) * (back - signal.ndim) + signal.shape)
-    group_axis, axis = signal.ndim - back, signal.axis(axis)
-    rest = [at for at in range(signal.ndim) if at not in (group_axis, axis)]
-    sizes = [signal.shape[at] for at in rest]
-    moved = permuted(signal, [*rest, group_axis, axis])
-    if moved.shape[-2] not in (1, n_groups) or moved.shape[-1] != n_in:
-        raise ModelError(f"it applies weights of shape {values.shape} to {signal.shape}")
     name = node.layer(position)
-    if not moved.varies(-2) and moved.varies(-1):
-        # All groups read the same neurons: one matrix with all their outputs.
-        flat = np.ascontiguousarray(matrices.transpose(1, 0, 2)).reshape(n_in, -1)
-        made = linear(node, indexed(moved, -2, 0), flat, position)
-    else:
-        wide = reshaped(expanded(moved, (*sizes, n_groups, n_in)), (*sizes, n_groups * n_in))
-        kernel = np.ascontiguousarray(matrices.transpose(0, 2, 1)).reshape(n_groups * n_out, n_in)
-        made = node.wiring.convolution(
-            filled(wide), kernel[:, :, None], (*sizes, n_groups * n_out), axis=-1, groups=n_groups,
-            name=name, module=name, parameters=node.parameters(position),
-        )  # fmt: skip
-    split = reshaped(made, (*sizes, n_groups, n_out))
-    order = [0] * signal.ndim
-    for at, old in enumerate([*rest, group_axis, axis]):
-        order[old] = at
-    return permuted(split, order)
+    return grouped_linear(
+        node.wiring, filled(signal), matrices, signal.ndim - back, axis,
+        name=name, module=name, parameters=node.parameters(position),
+    )  # fmt: skip
 
 
 def matmul(node: Node) -> Signal:
@@ -219,7 +193,15 @@ def integer_matmul(node: Node) -> Signal:
         if isinstance(value, Constant):
             zero = node.optional(2 + at, "zero point")
             weights = dequantized(value.values, np.ones(1, np.float32), zero, 1 - 2 * at, 0)
-    return product(node, first, second, (0, 1), weights)
+    return _awaiting(node, product(node, first, second, (0, 1), weights))
+
+
+def _awaiting(node: Node, made: Signal, what: str = "product") -> Signal:
+    """What weights of whole numbers write: the scale of their results will be theirs."""
+    for operation in node.wiring.operations[-1:]:
+        if operation.writes is not None and operation.writes in {t.group for t in made.terms}:
+            node.wiring.unscaled[operation.writes] = what
+    return made
 
 
 def quantized_matmul(node: Node) -> Signal:
@@ -253,13 +235,13 @@ def einsum(node: Node) -> Signal:
         if node.value(at).ndim != len(labels):
             raise ModelError(f"its equation {equation!r} does not fit {node.value(at).shape}")
     if len(operands) == 1:
-        return _ordered(_summed_to(node.signal(0), operands[0], right), operands[0], right)
+        return _ordered(_summed_to(node, node.signal(0), operands[0], right), operands[0], right)
     return _of_two(node, operands, right)
 
 
-def _summed_to(signal: Signal, labels: str, kept: str) -> Signal:
+def _summed_to(node: Node, signal: Signal, labels: str, kept: str) -> Signal:
     axes = [at for at, label in enumerate(labels) if label not in kept]
-    return reduced(signal, axes, keepdim=False) if axes else signal
+    return node.wiring.reduce(signal, axes, keepdim=False, name=node.name) if axes else signal
 
 
 def _ordered(signal: Signal, labels: str, wanted: str) -> Signal:
@@ -282,7 +264,9 @@ def _of_two(node: Node, operands: Sequence[str], right: str) -> Signal:
         if alone and isinstance(value, Constant):
             value = replace(value, values=value.values.sum(axis=tuple(alone)))
         elif isinstance(value, Signal):
-            value = reduced(value, alone, keepdim=False) if alone else value
+            value = (
+                node.wiring.reduce(value, alone, keepdim=False, name=node.name) if alone else value
+            )
         own[at] = [c for c in own[at] if c in right]
         labels = "".join(c for axis, c in enumerate(labels) if axis not in alone)
         order = [*shared, *own[at], *sums] if at == 0 else [*shared, *sums, *own[at]]
@@ -322,12 +306,6 @@ def _flat(value: Value, shape: Sequence[int]) -> Value:
     return reshaped(value, shape)
 
 
-def unsqueezed(signal: Signal, axis: int) -> Signal:
-    """A new axis of length 1."""
-    shape = (*signal.shape[:axis], 1, *signal.shape[axis:])
-    return signal.map(shape, lambda a: np.expand_dims(a, axis))
-
-
 # --- convolutions -------------------------------------------------------------------------------
 
 
@@ -350,7 +328,7 @@ def _convolved(node: Node, signal: Signal, weight: Array, position: int) -> Sign
         more = list(node.attributes.get("output_padding") or [0] * (signal.ndim - 2))
         sizes = list(node.attributes.get("output_shape") or moves.before(signal.shape[2:], more))
         sizes = sizes[-(signal.ndim - 2) :]
-        weight = _untransposed(weight, groups)
+        weight = untransposed(weight, groups)
     else:
         sizes = moves.after(signal.shape[2:])
     name = node.layer(position)
@@ -361,18 +339,12 @@ def _convolved(node: Node, signal: Signal, weight: Array, position: int) -> Sign
     )  # fmt: skip
 
 
-def _untransposed(weight: Array, groups: int) -> Array:
-    """(in, out / groups, positions...) of a transposed convolution as (out, in / groups, ...)."""
-    n_in, n_out = weight.shape[:2]
-    parts = weight.reshape(groups, n_in // groups, n_out, *weight.shape[2:])
-    return parts.swapaxes(1, 2).reshape(groups * n_out, n_in // groups, *weight.shape[2:])
-
-
 def integer_convolution(node: Node) -> Signal:
     """ConvInteger (x, w, x_zero, w_zero)."""
     one = np.ones(1, np.float32)
     weight = dequantized(node.array(1, "weight"), one, node.optional(3, "zero point"), 0, 0)
-    return _convolved(node.with_inputs(node.inputs[:2]), node.signal(0), weight, 1)
+    made = _convolved(node.with_inputs(node.inputs[:2]), node.signal(0), weight, 1)
+    return _awaiting(node, made)
 
 
 def quantized_convolution(node: Node) -> Signal:
@@ -389,15 +361,10 @@ def quantized_convolution(node: Node) -> Signal:
 
 def along(node: Node, signal: Signal, factors: Array, position: int, axis: int = 1) -> Signal:
     """Factors along one axis, which are the node's input `position`."""
-    factors = np.ravel(factors)
-    node.place(position, "a factor of a layer's neurons")
-    if signal.shape[axis] != factors.size:
-        raise ModelError(f"it scales {factors.size} values, but gets {signal.shape[axis]}")
-    if (factors == 1).all():
-        return signal
-    shape = [factors.size if at == axis else 1 for at in range(signal.ndim)]
-    name = next(iter(node.parameters(position)), node.name)
-    return node.wiring.scale(signal, factors.reshape(shape), name)
+    parameters = node.parameters(position)
+    return operations.along(
+        node.wiring, signal, factors, axis, parameters=parameters, name=node.name
+    )
 
 
 def batch_norm(node: Node) -> list[Value]:
@@ -417,7 +384,7 @@ def batch_norm(node: Node) -> list[Value]:
         gamma, node.weight(4, "variance"), float(node.attributes.get("epsilon", 1e-5))
     )
     node.place(4, "a factor of a layer's neurons")
-    made = along(node, signal, factors, 1) if signal.terms else signal
+    made = along(node, signal, factors, 1)
     return node.with_rest(made, *rest)
 
 
@@ -458,37 +425,15 @@ def scaled(node: Node, signal: Signal, position: int, *, invert: bool) -> Signal
     """The signal times (or over) an input that does not depend on the data."""
     constant = node.value(position)
     assert isinstance(constant, Constant)
-    shape = np.broadcast_shapes(signal.shape, constant.shape)
-    signal = expanded(signal, checked(shape))
-    single = constant.single if stored(constant.values) == 1 else None
-    if single is not None:
-        node.place(position, "a factor of all neurons of a layer")
-        usable = math.isfinite(single) and single != 0
-        factor = (1 / abs(single) if invert else abs(single)) if usable else 1.0
-        if signal.terms:
-            return node.wiring.gain(signal, factor)
-        return node.wiring.scale(signal, np.full((1,) * signal.ndim, factor))
-    factors = compact(
-        Signal(signal.shape, (), _floats(unrepeated(constant.values), signal.ndim))
-    ).factors
-    assert factors is not None
-    if signal.terms and any(
-        n > 1 and not signal.varies(axis) for axis, n in enumerate(factors.shape)
-    ):
-        # Masks, and the angles of rotary embeddings: other factors at other positions.
-        for parameter in constant.parameters:
-            node.wiring.leave_out(parameter, constant.shape, "a factor that differs by position")
-        return signal
-    with np.errstate(divide="ignore"):
-        factors = 1 / factors if invert else factors
-    node.place(position, "a factor of a layer's neurons")
-    name = next(iter(constant.parameters), node.name)
-    return node.wiring.scale(signal, factors, name)
-
-
-def _floats(values: Array, ndim: int) -> Array:
-    wide = np.asarray(values, dtype=np.float64)
-    return wide.reshape((1,) * (ndim - wide.ndim) + wide.shape)
+    shape = checked(np.broadcast_shapes(signal.shape, constant.shape))
+    values = unrepeated(constant.values)
+    if stored(constant.values) == 1:
+        # One number again and again, which need not be laid out.
+        values, signal = np.reshape(values, ()), expanded(signal, shape)
+    return operations.scaled(
+        node.wiring, signal, values, parameters=constant.parameters, invert=invert,
+        name=node.layer(position),
+    )  # fmt: skip
 
 
 # --- recurrent layers and tables ----------------------------------------------------------------
@@ -508,37 +453,33 @@ def recurrent(node: Node) -> list[Value]:
     time = 1 if node.attributes.get("layout") else 0
     name = node.layer(1)
     parameters = node.parameters(1) + node.parameters(2)
+    first = [
+        node.signal(at) if node.has(at) and isinstance(node.value(at), Signal) else None
+        for at in (5, 6)
+    ]
     outputs = []
     for at in range(len(weight)):
         called = name if at == 0 else f"{name} (reverse)"
         outputs.append(
             recurrent_layer(
                 node.wiring, signal, weight[at], hidden[at], n_hidden=n_hidden,
-                name=called, module=called, parameters=parameters,
+                name=called, module=called, parameters=parameters, kind=node.operator,
+                state=_first_state(first[0], at, time), cell=_first_state(first[1], at, time),
             )
         )  # fmt: skip
     # (time, directions, batch, hidden), or (batch, time, directions, hidden) by layout.
-    sequence = _side_by_side(outputs, 2 if time else 1)
+    sequence = stacked(outputs, 2 if time else 1)
     last = [indexed(output, time, -1) for output in outputs]
-    state = _side_by_side(last, 1 if time else 0)
+    state = stacked(last, 1 if time else 0)
     results: list[Value] = [sequence, state, state]
     return results[: max(node.n_outputs, 1)]
 
 
-def _side_by_side(signals: Sequence[Signal], axis: int) -> Signal:
-    """A new axis along which each of the signals lies at its own place."""
-    signals = [unsqueezed(signal, axis) for signal in signals]
-    n = len(signals)
-    terms = []
-    for at, signal in enumerate(signals):
-        for term in signal.terms:
-            mine = np.arange(n).reshape([n if k == axis else 1 for k in range(signal.ndim)]) == at
-            terms.append(
-                replace(term, units=np.where(mine, term.units, NOTHING)) if n > 1 else term
-            )
-    shape = list(signals[0].shape)
-    shape[axis] = n
-    return replace(signals[0], shape=tuple(shape), terms=tuple(joined(terms)))
+def _first_state(state: Signal | None, direction: int, time: int) -> Signal | None:
+    """One direction's first state, to broadcast to the sequence."""
+    if state is None:
+        return None
+    return unsqueezed(indexed(state, 1 if time else 0, direction), time)
 
 
 def gather(node: Node) -> Signal:
@@ -551,10 +492,11 @@ def gather(node: Node) -> Signal:
             sizes[axis : axis + 1 or None] = indices.shape
             return Signal(checked(sizes))
         name = node.layer(0)
-        return node.wiring.embedding(
+        made = node.wiring.embedding(
             node.weight(0, "table"), checked((*indices.shape, data.shape[1])),
             name=name, module=name, parameters=node.parameters(0),
         )  # fmt: skip
+        return _awaiting(node, made, "table") if data.values.dtype.kind in "iu" else made
     axis = data.axis(axis)
     if isinstance(indices, Constant):
         positions = np.asarray(indices.values)
@@ -591,9 +533,7 @@ def attention(node: Node) -> list[Value]:
         query, key, value = (
             _with_heads(signal, n) for signal, n in ((query, n_query), (key, n_key), (value, n_key))
         )
-    if key.shape[1] != query.shape[1]:
-        shared = np.repeat(np.arange(key.shape[1]), query.shape[1] // max(key.shape[1], 1))
-        key, value = indexed(key, 1, shared), indexed(value, 1, shared)
+    key, value = (repeated_heads(signal, query.shape[1], 1) for signal in (key, value))
     made = node.wiring.attention(query, key, value, name=node.heads)
     if flat:
         batch, heads, time, dims = made.shape

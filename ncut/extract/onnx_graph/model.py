@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import numpy as np
 from ncut.errors import InputError, ModelError, import_extra
 from ncut.extract.onnx_graph.folding import folded
 from ncut.extract.onnx_graph.node import Node, Origin
-from ncut.extract.onnx_graph.operators import KEEPS_FACTORS, RULES
+from ncut.extract.onnx_graph.operators import RULES
 from ncut.extract.onnx_graph.shapes import Declared, declared
 from ncut.extract.onnx_graph.tensors import FLOATING, Array, Tensors, decoder
 from ncut.extract.onnx_graph.values import MAX_AXIS, Constant, Value, as_floats, checked
+from ncut.extract.registry import DeclaredCall, rule_of
 from ncut.extract.signal import Signal
 from ncut.extract.wiring import Wiring
 
@@ -283,10 +284,21 @@ class Following:
             else:
                 values[value.name] = Signal(shape)
         self._follow(graph.nodes, values, graph.sources, 0)
+        self._check_tables()
         for number, name in enumerate(graph.outputs):
             found = self._value(name, values, graph.sources)
             if isinstance(found, Signal) and 0 not in found.shape:
                 self.wiring.output(found, "output" if number == 0 else f"output {number}")
+
+    def _check_tables(self) -> None:
+        """Refuse rows of whole numbers that weights read without a scale."""
+        read = {part.group for operation in self.wiring.operations for part in operation.parts}
+        for group, what in self.wiring.unscaled.items():
+            if what == "table" and group in read:
+                raise ModelError(
+                    f"{self.model.path}: the table {group.name!r} has weights of whole numbers, "
+                    "and what reads its rows gets them without a scale"
+                )
 
     def _input_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         try:
@@ -376,6 +388,11 @@ class Following:
         return self._followed(proto, node)
 
     def _followed(self, proto: Any, node: Node) -> Sequence[Value]:
+        own = rule_of(f"{proto.domain}.{proto.op_type}".lstrip("."), proto.op_type)
+        if own is not None:
+            args = [v if v is None or isinstance(v, Signal) else v.values for v in node.inputs]
+            made = own(DeclaredCall(self.wiring, proto.op_type, args, node.attributes, node))
+            return made if isinstance(made, list) else [made]
         rule = RULES.get(proto.op_type) if proto.domain in DOMAINS else None
         if rule is None:
             return self._guessed(proto, node)
@@ -383,11 +400,6 @@ class Following:
         results = made if isinstance(made, list) else [made]
         for constant in node.constants():
             self.wiring.ignore(constant.parameters, f"a constant of {proto.op_type}")
-        if proto.op_type not in KEEPS_FACTORS:
-            results = [
-                replace(r, factors=None) if isinstance(r, Signal) and not r.terms else r
-                for r in results
-            ]
         return results
 
     def _guessed(self, proto: Any, node: Node) -> Sequence[Value]:
@@ -396,7 +408,9 @@ class Following:
         if self.unknown != "elementwise":
             raise UnknownOperatorError(
                 f"{self.model.path}: {_called(proto)}: the operator {domain}{proto.op_type} is "
-                "not known; pass unknown='elementwise' to take it as a function of each entry alone"
+                "not known. Declare what it does with ncut.register_operation("
+                f"{domain + proto.op_type!r}, rule), or pass unknown='elementwise' to take it as a "
+                "function of each entry alone"
             )
         signals = node.signals()
         shapes = [v.shape for v in node.inputs if v is not None and len(v.shape)]

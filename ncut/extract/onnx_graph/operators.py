@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ncut.errors import ModelError
+from ncut.extract import operations
 from ncut.extract.onnx_graph import layers
 from ncut.extract.onnx_graph.folding import (
     flat_shape,
@@ -19,19 +20,18 @@ from ncut.extract.onnx_graph.folding import (
     split_sizes,
     squeezed_axes,
 )
-from ncut.extract.onnx_graph.layers import at_data, scaled, unsqueezed
-from ncut.extract.onnx_graph.node import Node, Origin, Rule, as_signal
+from ncut.extract.onnx_graph.layers import at_data, scaled
+from ncut.extract.onnx_graph.node import Node, Origin, Rule, as_signal, path_of
 from ncut.extract.onnx_graph.shapes import window
-from ncut.extract.onnx_graph.values import Array, Constant, Value, checked
+from ncut.extract.onnx_graph.values import Array, Constant, Value, checked, unrepeated
 from ncut.extract.signal import (
-    NOTHING,
     Signal,
     concatenated,
     expanded,
     indexed,
     permuted,
-    reduced,
     reshaped,
+    unsqueezed,
 )
 
 # --- each entry alone ---------------------------------------------------------------------------
@@ -40,6 +40,23 @@ from ncut.extract.signal import (
 def keep(node: Node) -> Value:
     """Casts, dropout, quantization: the neurons stay what they are."""
     return node.value(0)
+
+
+def dequantize(node: Node) -> Value:
+    """DequantizeLinear of a signal: its neurons stay; rows of a table get scale and zero point."""
+    signal = node.value(0)
+    if isinstance(signal, Signal) and node.wiring.unscaled:
+        axis = signal.axis(int(node.attributes.get("axis", 1)))
+        scale, zero = node.array(1, "scale"), node.optional(2, "zero point")
+        shape = [-1 if at == axis else 1 for at in range(signal.ndim)]
+        both = [
+            None if x is None else x.reshape(shape if x.size > 1 else ()) for x in (scale, zero)
+        ]
+        assert both[0] is not None
+        if node.wiring.dequantize(signal, both[0], both[1]):
+            node.place(1, "the scale of quantized weights")
+            node.ignore(2, "zero point")
+    return signal
 
 
 def dropout(node: Node) -> list[Value]:
@@ -89,18 +106,16 @@ def clip(node: Node) -> Signal:
             found = node.value(position)
             value = found.single if isinstance(found, Constant) else math.nan
         ends.append(value)
-    low, high = ends
-    open_above = high is None or high >= float(np.finfo(np.float32).max)
-    return node.wiring.activation(node.signal(0), homogeneous=low == 0 and open_above)
+    return operations.bounded(node.wiring, node.signal(0), *ends)
 
 
 def extremum(node: Node) -> Signal:
     """Max and Min: a ReLU, or its mirror image, of one signal and zero."""
-    zeros = all(constant.single == 0 for constant in node.constants())
-    if len(node.signals()) == 1 and zeros:
-        signal = expanded(node.signals()[0], checked(_broadcast_shape(node)))
-        return node.wiring.activation(signal, homogeneous=True)
-    return activation(node)
+    if not node.signals():
+        return Signal(checked(_broadcast_shape(node)))
+    checked(_broadcast_shape(node))
+    constants = [unrepeated(constant.values) for constant in node.constants()]
+    return operations.extremum(node.wiring, node.signals(), constants)
 
 
 def thresholded(node: Node) -> Signal:
@@ -111,13 +126,7 @@ def thresholded(node: Node) -> Signal:
 
 def where(node: Node) -> Signal:
     """A choice between values by a condition: both reach whoever reads it."""
-    shape = checked(_broadcast_shape(node))
-    present = [signal for signal in node.signals() if signal.terms]
-    if len(present) == 1:
-        return node.wiring.activation(expanded(present[0], shape), homogeneous=False)
-    if not present:
-        return Signal(shape)
-    return expanded(node.wiring.combine(*node.signals()), shape)
+    return operations.choice(node.wiring, node.signals(), checked(_broadcast_shape(node)))
 
 
 def add(node: Node) -> Signal:
@@ -129,6 +138,10 @@ def add(node: Node) -> Signal:
         node.ignore(position, "added as a constant, like a bias")
     if not signals:
         return Signal(shape)
+    if len(signals) == 1 and "table" in node.wiring.unscaled.values():
+        shift = sum(constant.values.astype(np.float64) for constant in node.constants())
+        sign = 1 if node.operator == "Sub" else -1
+        node.wiring.dequantize(signals[0], np.array(1.0), sign * np.asarray(shift))
     total = node.wiring.add(*signals)
     if node.operator == "Mean" and len(node.inputs) > 1:
         return node.wiring.gain(total, 1 / len(node.inputs))
@@ -156,7 +169,8 @@ def multiply(node: Node) -> Signal:
     node = _legacy(node)
     first, second = node.value(0), node.value(1)
     if isinstance(first, Signal) and isinstance(second, Signal):
-        return _of_signals(node, first, second)
+        checked(_broadcast_shape(node))
+        return node.wiring.multiply(first, second)
     if isinstance(first, Signal):
         if isinstance(second, Constant) and second.single == 0.5 and _is_gelu(node.made_by(0)):
             return first
@@ -180,46 +194,18 @@ def _is_gelu(origin: Origin | None) -> bool:
     return False
 
 
-def _of_signals(node: Node, first: Signal, second: Signal) -> Signal:
-    for signal, other in ((first, second), (second, first)):
-        if not other.terms and other.factors is not None:
-            # A number that depends on the data, times factors that do not.
-            shape = checked(_broadcast_shape(node))
-            factors = expanded(other, shape).factors
-            assert factors is not None
-            made = node.wiring.normalization(expanded(signal, shape))
-            if factors.size == 1:
-                return node.wiring.gain(made, float(np.abs(factors).flat[0]) or 1.0)
-            if made.terms and any(
-                n > 1 and not made.varies(axis) for axis, n in enumerate(factors.shape)
-            ):
-                return made
-            return node.wiring.scale(made, factors, other.factors_name)
-    return node.wiring.multiply(first, second)
-
-
 def divide(node: Node) -> Signal:
     """Div: by a factor, or by another signal."""
     node = _legacy(node)
     first, second = node.value(0), node.value(1)
     if isinstance(first, Signal) and isinstance(second, Signal):
-        if not second.terms and second.factors is not None:
-            second = second.map(second.shape, lambda a: a)
-            second = replace(second, factors=_inverse(second.factors))
-            return _of_signals(node, first, second)
-        return node.wiring.multiply(first, second)
+        checked(_broadcast_shape(node))
+        return node.wiring.divide(first, second)
     if isinstance(first, Signal):
         return scaled(node, first, 1, invert=True)
     node.ignore(0, "divided by values that depend on the data")
     signal = expanded(as_signal(second), checked(_broadcast_shape(node)))
     return node.wiring.activation(signal, homogeneous=False)
-
-
-def _inverse(factors: Array | None) -> Array | None:
-    if factors is None:
-        return None
-    with np.errstate(divide="ignore"):
-        return np.asarray(1 / factors)
 
 
 def normalization(node: Node) -> Signal:
@@ -450,35 +436,27 @@ def pad(node: Node) -> Signal:
     if mode == "constant" and node.has(2):
         found = node.value(2)
         fill = found.single if isinstance(found, Constant) else math.nan
-    if fill and mode == "constant":
-        signal = node.wiring.activation(signal, homogeneous=False)
     for at, axis in enumerate(axes):
         before, after = widths[at], widths[at + len(axes)]
         if before or after:
-            signal = _padded(signal, axis, before, after, mode)
+            n = signal.shape[axis]
+            checked([max(before, 0) + n + max(after, 0)])
+            index = None if mode == "constant" else _mirrored(n, before, after, mode)
+            signal = operations.pad(
+                node.wiring, signal, axis, before, after, fill=fill or 0.0, index=index
+            )
     return signal
 
 
-def _padded(signal: Signal, axis: int, before: int, after: int, mode: str) -> Signal:
-    n = signal.shape[axis]
-    checked([max(before, 0) + n + max(after, 0)])
-    if mode == "constant":
-        index = np.arange(-before, n + after)
-    else:
-        kinds = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
-        if mode not in kinds:
-            raise ModelError(f"it pads by the mode {mode!r}, which is not known")
-        widths = (max(before, 0), max(after, 0))
-        index = np.pad(np.arange(n), widths, mode=kinds[mode])  # type: ignore[call-overload]
-        index = index[max(-before, 0) : len(index) - max(-after, 0)]
-    inside = (index >= 0) & (index < n)
-    varies = signal.varies(axis)
-    result = indexed(signal, axis, np.clip(index, 0, n - 1))
-    if not varies or inside.all():
-        return result
-    outside = ~inside.reshape([-1 if at == axis else 1 for at in range(signal.ndim)])
-    terms = tuple(replace(t, units=np.where(outside, NOTHING, t.units)) for t in result.terms)
-    return replace(result, terms=terms)
+def _mirrored(n: int, before: int, after: int, mode: str) -> Array:
+    """Entries that padding repeats."""
+    kinds = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+    if mode not in kinds:
+        raise ModelError(f"it pads by the mode {mode!r}, which is not known")
+    widths = (max(before, 0), max(after, 0))
+    index = np.pad(np.arange(n), widths, mode=kinds[mode])  # type: ignore[call-overload]
+    taken: Array = index[max(-before, 0) : len(index) - max(-after, 0)]
+    return taken
 
 
 def grid_sample(node: Node) -> Signal:
@@ -498,21 +476,12 @@ def reduce(node: Node) -> Signal:
         if node.attributes.get("noop_with_empty_axes"):
             return signal
         axes = list(range(signal.ndim))
-    signal = _pooled(node, signal, {signal.axis(axis) for axis in axes})
-    made = reduced(signal, axes, keepdim=bool(node.attributes.get("keepdims", 1)))
-    if node.operator in ("ReduceSum", "ReduceMean"):
-        return made
-    same = node.operator in ("ReduceMax", "ReduceMin")
-    return node.wiring.activation(made, homogeneous=same)
-
-
-def _pooled(node: Node, signal: Signal, axes: set[int]) -> Signal:
-    """The positions of the model's inputs pooled, as which pixel it is makes no difference."""
-    along = [t for t in signal.terms if any(t.units.shape[axis] > 1 for axis in axes)]
-    if not along or min(axes) < 2 or any(t.group not in node.wiring.inputs for t in along):
-        return signal
-    shape = [1 if axis in axes else n for axis, n in enumerate(signal.shape)]
-    return node.wiring.positions(signal, shape)
+    kinds = {"L1": "norm", "L2": "norm", "SumSquare": "norm"}
+    kind = node.operator.removeprefix("Reduce")
+    return node.wiring.reduce(
+        signal, axes, keepdim=bool(node.attributes.get("keepdims", 1)),
+        kind=kinds.get(kind, kind.lower()), name=node.name,
+    )  # fmt: skip
 
 
 def chosen(node: Node) -> Signal:
@@ -537,10 +506,9 @@ def along_axis(node: Node) -> list[Value]:
     if node.operator == "TopK":
         k = node.ints(1, "k") or [1]
         sizes[axis] = k[0]
-    if signal.terms and signal.varies(axis):
-        raise ModelError("it mixes neurons along an axis in an order that depends on the data")
-    made = node.wiring.activation(signal, homogeneous=node.operator == "CumSum")
-    made = node.wiring.positions(made, checked(sizes))
+    kind = node.operator.lower()
+    name = f"choices of {path_of(node.name, node.operator)}" if node.named else "choices"
+    made = operations.ordered(node.wiring, kind, signal, axis, checked(sizes), name)
     return node.with_rest(made, made.shape)
 
 
@@ -651,10 +619,10 @@ RULES: dict[str, Rule] = {
         ("Mul", multiply),
         ("Div", divide),
         (
-            "Identity Cast CastLike Neg QuantizeLinear DequantizeLinear Trilu ReverseSequence "
-            "Imputer ZipMap",
+            "Identity Cast CastLike Neg QuantizeLinear Trilu ReverseSequence Imputer ZipMap",
             keep,
         ),
+        ("DequantizeLinear", dequantize),
         ("Dropout", dropout),
         ("LRN MeanVarianceNormalization LpNormalization", normalization),
         ("BiasGelu", bias_activation),
@@ -708,11 +676,3 @@ RULES: dict[str, Rule] = {
     ),
 }
 """Operators by name; those of the format itself, and of common domains beside it."""
-
-KEEPS_FACTORS = frozenset(
-    [
-        *("Identity", "Cast", "CastLike", "Dropout", "Mul", "Div", "Neg", "Reshape", "Flatten"),
-        *("Squeeze", "Unsqueeze", "Transpose", "Expand", "Slice", "Split", "Gather"),
-    ]
-)
-"""Operators after which factors of a tensor without neurons are still its factors."""

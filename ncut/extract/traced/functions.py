@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from ncut.extract.signal import Signal, indexed
+from ncut.extract.operations import repeated_heads
+from ncut.extract.signal import Signal, expanded
 from ncut.extract.traced.initial import initial_weight
 from ncut.extract.traced.operations.norms import norm_of_last_axes
 from ncut.extract.traced.tensor import flat, is_traced
@@ -92,16 +93,9 @@ def attention(call: Call) -> Any:
     query, key, value = (call.arg(at, n) for at, n in enumerate(("query", "key", "value")))
     signals = [call.tracing.signal_of(x) for x in (query, key, value)]
     if call.kwargs.get("enable_gqa") and query.shape[-3] != key.shape[-3]:
-        repeats = query.shape[-3] // key.shape[-3]
-        signals[1:] = [_repeated(signal, repeats) for signal in signals[1:]]
+        signals[1:] = [repeated_heads(s, query.shape[-3], -3) for s in signals[1:]]
     path = call.tracing.path
     return call.wiring.attention(*signals, name=f"heads of {path}" if path else "heads")
-
-
-def _repeated(signal: Signal, repeats: int) -> Signal:
-    """`tensor.repeat_interleave(repeats, dim=-3)`: heads of keys that queries share."""
-    n = signal.shape[-3]
-    return indexed(signal, -3, np.repeat(np.arange(n), repeats))
 
 
 def lp_pool(average: Callable[..., Any]) -> Callable[[Call], Any]:
@@ -140,6 +134,17 @@ def local_response_norm(call: Call) -> Signal:
     return call.wiring.normalization(call.signal(), "local response norm")
 
 
+def one_hot(call: Call) -> Any:
+    """`F.one_hot(numbers, n)`: each class of an input's whole numbers is an input of its own."""
+    numbers, n = call.arg(0, "tensor"), int(call.arg(1, "num_classes", -1))
+    names = call.tracing.provenance.inputs(numbers)
+    if is_traced(numbers) or not names:
+        return F.one_hot(numbers, n)
+    n = n if n > 0 else int(numbers.max()) + 1
+    classes = call.wiring.input(f"classes of {', '.join(sorted(names))}", (1, n))
+    return call.tracing.made(expanded(classes, (*numbers.shape, n)), numbers)
+
+
 def _note_bias(call: Call, bias: Any) -> None:
     name = call.tracing.parameter(bias)
     if name:
@@ -149,6 +154,7 @@ def _note_bias(call: Call, bias: Any) -> None:
 FUNCTIONS: dict[Any, Function] = {
     F.linear: Function(linear),
     F.bilinear: Function(bilinear),
+    F.one_hot: Function(one_hot, always=True),
     F.embedding: Function(embedding, always=True),
     F.embedding_bag: Function(embedding_bag, always=True),
     F.scaled_dot_product_attention: Function(attention),

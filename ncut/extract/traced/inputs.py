@@ -68,7 +68,8 @@ def guesses(model: nn.Module) -> Iterator[Inputs]:
 
 def names(model: nn.Module, inputs: Inputs) -> dict[int | str, str]:
     """Names of the inputs in the graph: "input" if there is one, else the arguments' names."""
-    if len(inputs.args) + len(inputs.kwargs) == 1:
+    only = [*inputs.args, *inputs.kwargs.values()]
+    if len(only) == 1 and isinstance(only[0], torch.Tensor):
         return dict.fromkeys([*range(len(inputs.args)), *inputs.kwargs], "input")
     known = [*inspect.signature(model.forward).parameters]
     found: dict[int | str, str] = {
@@ -118,11 +119,16 @@ def _of_transformers(model: Any) -> Inputs:
 
 
 def _base(part: nn.Module) -> bool:
-    return any(isinstance(part, cls) for cls in _SHAPES)
+    return any(isinstance(part, cls) for cls in _SHAPES) or _is_quantized(part)
+
+
+def _is_quantized(part: nn.Module) -> bool:
+    """Whether a part is a quantized linear layer, which has features and no parameters."""
+    return type(part).__module__.startswith("torch.ao.") and hasattr(part, "in_features")
 
 
 def _examples(model: nn.Module, part: nn.Module) -> Iterator[torch.Tensor]:
-    make = next(make for cls, make in _SHAPES.items() if isinstance(part, cls))
+    make = next((make for cls, make in _SHAPES.items() if isinstance(part, cls)), _linear)
     n_modules = sum(1 for _ in model.modules())
     sizes = dict.fromkeys((*USUAL_SIZES, *SMALL_SIZES) if n_modules > LARGE else SMALL_SIZES)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)

@@ -2,49 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
-from ncut.errors import ModelError
 from ncut.extract.arrays import as_array
+from ncut.extract.operations import normalized
 from ncut.extract.recurrent import recurrent_layer
-from ncut.extract.signal import Signal, concatenated
+from ncut.extract.signal import Signal, concatenated, expanded, indexed, unsqueezed
 from ncut.extract.traced.experts import are_experts, experts
-from ncut.extract.traced.operations.common import along, normalized
+from ncut.extract.traced.operations.norms import source_of, with_running_statistics
+from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
 
 def _recurrent(call: Call) -> Any:
     """`nn.RNN`, `nn.LSTM`, `nn.GRU`: layer by layer, direction by direction."""
     layer = call.module
-    sequence = call.arg(0, "input")
-    if not isinstance(sequence, torch.Tensor):
-        raise ModelError("it reads a packed sequence; pass the padded one")
+    given = call.arg(0, "input")
+    packed = isinstance(given, PackedSequence)
+    sequence = given.data if packed else given
     signal = call.tracing.signal_of(sequence)
+    time = 1 if layer.batch_first and signal.ndim == 3 else 0
+    first = _first_states(call, signal, None if packed else time)
     directions = ("", "_reverse") if layer.bidirectional else ("",)
     final: list[Signal] = []
     for number in range(layer.num_layers):
         outputs = []
         for direction in directions:
-            output = _direction(call, signal, f"_l{number}{direction}")
+            states = [indexed(state, 0, len(final)) for state in first]
+            output = _direction(call, signal, f"_l{number}{direction}", states)
             outputs.append(output)
             final.append(output)
         signal = concatenated(outputs, -1) if len(outputs) > 1 else outputs[0]
         signal = call.wiring.activation(signal, homogeneous=False)
-    made = call.tracing.made(signal, sequence)
-    time = 1 if layer.batch_first and signal.ndim == 3 else 0
-    batch = () if signal.ndim == 2 else (signal.shape[1 - time],)
-    states = [_state(call, output, time, batch, sequence) for output in final]
-    hidden = torch.stack(states)
+    made: Any = call.tracing.made(signal, sequence)
+    if packed:
+        batch: tuple[int, ...] = (int(given.batch_sizes[0]),)
+        made = PackedSequence(made, given.batch_sizes, given.sorted_indices, given.unsorted_indices)
+    else:
+        batch = () if signal.ndim == 2 else (signal.shape[1 - time],)
+    last = [_state(call, output, 0 if packed else time, batch, sequence) for output in final]
+    hidden = torch.stack(last)
     return made, (hidden, hidden) if isinstance(layer, nn.LSTM) else hidden
 
 
-def _direction(call: Call, signal: Signal, suffix: str) -> Signal:
+def _first_states(call: Call, signal: Signal, time: int | None) -> list[Signal]:
+    """The states that a layer starts with, (layers, ..., n), each to broadcast to its sequence."""
+    given = call.arg(1, "hx")
+    found = []
+    for state in given if isinstance(given, tuple | list) else [given]:
+        if not is_traced(state):
+            found.append(Signal((call.module.num_layers * (1 + call.module.bidirectional), 1)))
+            continue
+        own = state.signal
+        if time is None:  # packed: states of examples, which lie among the steps
+            own = call.wiring.positions(own, (own.shape[0], 1, own.shape[2]), axis=2)
+        elif own.ndim == 3 and signal.ndim == 3:
+            own = unsqueezed(own, 1 + time)
+        found.append(own)
+    return found if given is not None else []
+
+
+def _direction(call: Call, signal: Signal, suffix: str, states: Sequence[Signal]) -> Signal:
     names = [f"weight_ih{suffix}", f"weight_hh{suffix}", f"weight_hr{suffix}"]
     weights = [
         as_array(getattr(call.module, name), name) if hasattr(call.module, name) else None
@@ -53,24 +77,25 @@ def _direction(call: Call, signal: Signal, suffix: str) -> Signal:
     path = call.tracing.path
     prefix = f"{path}." if path else ""
     call.wiring.ignore([f"{prefix}bias_ih{suffix}", f"{prefix}bias_hh{suffix}"], "bias")
-    used = [f"{prefix}{n}" for n, w in zip(names, weights, strict=True) if w is not None]
+    used: list[str] = []
+    for name, weight in zip(names, weights, strict=True):
+        if weight is not None:
+            used += call.tracing.weight(getattr(call.module, name), name).parameters
     first = suffix == "_l0"
     assert weights[0] is not None
     assert weights[1] is not None
     return recurrent_layer(
         call.wiring, signal, weights[0], weights[1], weights[2],
         n_hidden=call.module.hidden_size, name=path if first and path else f"{prefix}{suffix[1:]}",
-        module=path if first else "", parameters=used,
+        module=path if first else "", parameters=used, kind=call.module.mode,
+        state=states[0] if states else None, cell=states[1] if len(states) > 1 else None,
     )  # fmt: skip
 
 
 def _state(call: Call, output: Signal, time: int, batch: tuple[int, ...], like: Any) -> Any:
     """The last hidden state of one layer and direction, (batch, hidden)."""
-    shape = (*batch, output.shape[-1])
-    state = output.map(
-        (*output.shape[:time], *output.shape[time + 1 :]), lambda a: a.squeeze(axis=time)
-    )
-    return call.tracing.made(replace(state, shape=shape), like)
+    state = indexed(output, time, output.shape[time] - 1)
+    return call.tracing.made(expanded(state, (*batch, output.shape[-1])), like)
 
 
 def _cell(call: Call) -> Any:
@@ -80,14 +105,26 @@ def _cell(call: Call) -> Any:
     path = call.tracing.path
     prefix = f"{path}." if path else ""
     call.wiring.ignore([f"{prefix}bias_ih", f"{prefix}bias_hh"], "bias")
+    given = call.arg(1, "hx")
+    used: list[str] = []
+    for name in ("weight_ih", "weight_hh"):
+        used += call.tracing.weight(getattr(cell, name), name).parameters
     output = recurrent_layer(
         call.wiring, signal, as_array(cell.weight_ih, "weight_ih"),
         as_array(cell.weight_hh, "weight_hh"), None,
-        n_hidden=cell.hidden_size, name=path or "cell", module=path,
-        parameters=[f"{prefix}weight_ih", f"{prefix}weight_hh"],
+        n_hidden=cell.hidden_size, name=path or "cell", module=path, parameters=used,
+        kind="GRU" if isinstance(cell, nn.GRUCell) else "",
+        state=_traced_state(call, given, 0), cell=_traced_state(call, given, 1),
     )  # fmt: skip
     made = call.tracing.made(output, call.arg(0, "input"))
     return (made, made) if isinstance(cell, nn.LSTMCell) else made
+
+
+def _traced_state(call: Call, given: Any, number: int) -> Signal | None:
+    """One of the states that a cell is given, if it depends on the data."""
+    states = list(given) if isinstance(given, tuple | list) else [given]
+    state: Any = states[number] if number < len(states) else None
+    return state.signal if is_traced(state) else None
 
 
 def _instance_norm(call: Call) -> Signal:
@@ -100,13 +137,15 @@ def _instance_norm(call: Call) -> Signal:
     path = call.tracing.path
     if layer.bias is not None:
         call.wiring.ignore([f"{path}.bias" if path else "bias"], "bias")
-    name = call.tracing.parameter(layer.weight) if layer.weight is not None else ""
+    name = [n for n in [call.tracing.parameter(layer.weight)] if n]
     if layer.running_var is not None:
-        from ncut.extract.chain import normalization_scale
-
-        factors = normalization_scale(gamma, as_array(layer.running_var, "its variance"), layer.eps)
-        return along(call, signal, factors, axis, name or path)
-    return normalized(call, signal, gamma, name, axis, "instance norm")
+        return with_running_statistics(
+            call, signal, layer.weight, layer.running_var, layer.eps, axis
+        )
+    source = source_of(call, layer.weight)
+    return normalized(
+        call.wiring, signal, "instance norm", gamma, axis, parameters=name, source=source
+    )
 
 
 def _quantized_linear(call: Call) -> Signal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from ncut.errors import InputError, ModelError
 from ncut.extract.modules import unwrapped
 from ncut.extract.traced import aten, functions, layers
 from ncut.extract.traced.inputs import Inputs, given, guesses, names
+from ncut.extract.traced.provenance import ReadsNumbersError
 from ncut.extract.traced.rules import Rules
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import DependsOnDataError, Tracing, UnknownOperationError
@@ -34,9 +36,9 @@ def read_module(
 ) -> Wiring:
     """Follow the forward pass of a module.
 
-    The forward pass runs once, in evaluation mode, on tensors that have a shape and no data; no
-    hooks are called but those that compute weights (pruning, weight norm). The module is left
-    as it was, also after a failure.
+    The forward pass runs once, in evaluation mode, on tensors that have a shape and no data. Its
+    hooks run too, as they may compute weights or hand values on; one that fails without data is
+    listed. The module is left as it was, also after a failure, and so is what its hooks hold.
 
     Parameters
     ----------
@@ -45,7 +47,8 @@ def read_module(
     residual : {"readers", "stream"}, optional
         What sums are; by default streams in a model with attention.
     example_inputs : tensor, tuple or mapping, optional
-        Arguments of the forward pass; only shapes and types of floating-point tensors matter.
+        Arguments of the forward pass, with lists and mappings of tensors among them; only shapes
+        and types of floating-point tensors matter.
         By default they are guessed from the model's first layers and its configuration.
     unknown : {"error", "elementwise"}
         What to do with an operation that has no rule.
@@ -75,8 +78,7 @@ def read_module(
     for inputs in candidates:
         n_tried += 1
         try:
-            follow = partial(_follow, module, inputs, rules)
-            return under_convention(residual, follow, likely=_likely(module))
+            return _followed(module, inputs, rules, residual)
         except UnknownOperationError as error:
             raise ModelError(f"{name}: {error}") from error
         except Exception as error:
@@ -86,6 +88,17 @@ def read_module(
             raise InputError(f"{name}: no weights found")
         raise ModelError(f"{name}: what its inputs look like is not known; {ADVICE}")
     raise _why(failure, name, n_tried, example_inputs is not None) from failure
+
+
+def _followed(module: nn.Module, inputs: Inputs, rules: Rules, residual: str | None) -> Wiring:
+    """The record of a forward pass; whole numbers that weights read are values like any other."""
+    values: frozenset[str] = frozenset()
+    while True:
+        follow = partial(_follow, module, inputs, rules, values)
+        try:
+            return under_convention(residual, follow, likely=_likely(module))
+        except ReadsNumbersError as error:
+            values |= error.names
 
 
 def _why(failure: Exception, name: str, n_tried: int, was_given: bool) -> Exception:
@@ -112,6 +125,12 @@ def _likely(module: nn.Module) -> Residual:
 def _check(module: nn.Module, name: str) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         raise ModelError("a TorchScript module cannot be traced; pass the original module")
+    for part_name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ModelError(
+                f"{name}: module {part_name!r} is TorchScript, which cannot be traced; put the "
+                "original module in its place"
+            )
     for parameter_name, parameter in module.named_parameters():
         where = f"{name}: module {parameter_name.rpartition('.')[0]!r}"
         if is_lazy(parameter):
@@ -122,14 +141,17 @@ def _check(module: nn.Module, name: str) -> None:
             raise ModelError(f"{where}: its weight is on the device 'meta' and has no values")
 
 
-def _follow(module: nn.Module, inputs: Inputs, rules: Rules, wiring: Wiring) -> None:
+def _follow(
+    module: nn.Module, inputs: Inputs, rules: Rules, values: frozenset[str], wiring: Wiring
+) -> None:
     tracing = Tracing(module, wiring, rules)
     named = names(module, inputs)
-    with _left_as_it_was(module), warnings.catch_warnings(), tracing.active():
+    with _left_as_it_was(module, tracing.provenance.originals), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        args = [_as_input(value, named[at], tracing) for at, value in enumerate(inputs.args)]
-        kwargs = {k: _as_input(value, named[k], tracing) for k, value in inputs.kwargs.items()}
-        result = module(*args, **kwargs)
+        args = [_as_input(v, named[at], tracing, values) for at, v in enumerate(inputs.args)]
+        kwargs = {k: _as_input(v, named[k], tracing, values) for k, v in inputs.kwargs.items()}
+        with tracing.active():
+            result = tracing.provenance.known(module(*args, **kwargs))
     for number, value in enumerate(filter(is_traced, tensors_in(result))):
         wiring.output(value.signal, "output" if number == 0 else f"output {number}")
     wiring.ignore(
@@ -137,14 +159,35 @@ def _follow(module: nn.Module, inputs: Inputs, rules: Rules, wiring: Wiring) -> 
     )
 
 
-def _as_input(value: Any, name: str, tracing: Tracing) -> Any:
-    """Floating-point tensors become traced ones; indices and settings stay what they are."""
+def _as_input(value: Any, name: str, tracing: Tracing, values: frozenset[str]) -> Any:
+    """Floating-point tensors become traced ones, inside lists and mappings as well.
+
+    Whole numbers and settings stay what they are, but for those inputs that are among `values`.
+    """
+    if isinstance(value, Mapping):
+        made = {k: _as_input(v, f"{name}.{k}", tracing, values) for k, v in value.items()}
+        return made if type(value) is dict else _like(value, made)
+    if isinstance(value, list | tuple):
+        listed = [_as_input(v, f"{name}.{at}", tracing, values) for at, v in enumerate(value)]
+        if hasattr(value, "_fields"):
+            return type(value)(*listed)
+        return tuple(listed) if isinstance(value, tuple) else listed
     if not isinstance(value, torch.Tensor):
         return value
-    if not value.is_floating_point():
-        return value.to(tracing.device)
+    if not value.is_floating_point() and name not in values:
+        moved = value.to(tracing.device)
+        tracing.provenance.numbers(name, moved)
+        return moved
     meta = torch.empty(value.shape, dtype=value.dtype, device="meta")
     return tracing.wrap(meta, tracing.wiring.input(name, tuple(value.shape)))
+
+
+def _like(value: Mapping[Any, Any], made: dict[Any, Any]) -> Any:
+    """A mapping of another class with other values."""
+    changed: Any = copy.copy(value)
+    for key, item in made.items():
+        changed[key] = item
+    return changed
 
 
 def tensors_in(result: Any) -> Iterator[Any]:
@@ -169,8 +212,29 @@ def _hooks(module: nn.Module) -> list[dict[Any, Any]]:
     ]
 
 
+def _held_by_hooks(module: nn.Module) -> Iterator[Any]:
+    """The lists, sets and mappings that a module's hooks can write into."""
+    for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+        inner = getattr(hook, "func", hook)
+        owner = getattr(inner, "__self__", None)
+        cells = getattr(inner, "__closure__", None) or ()
+        found = [owner, *(getattr(hook, "args", ())), *vars(owner or {}).values()] if hasattr(
+            owner, "__dict__"
+        ) else []  # fmt: skip
+        for cell in cells:
+            try:
+                found.append(cell.cell_contents)
+            except ValueError:  # not filled
+                continue
+        for thing in found:
+            if isinstance(thing, list | dict | set):
+                yield thing
+            elif hasattr(thing, "__dict__") and not isinstance(thing, nn.Module | type):
+                yield vars(thing)
+
+
 @contextmanager
-def _left_as_it_was(module: nn.Module) -> Iterator[None]:
+def _left_as_it_was(module: nn.Module, originals: dict[int, torch.Tensor]) -> Iterator[None]:
     """Evaluation mode, and afterwards all attributes of the module and its parts as before."""
     parts = [*module.modules()]
     spaces = [
@@ -179,15 +243,20 @@ def _left_as_it_was(module: nn.Module) -> Iterator[None]:
         for space in (part.__dict__, part._parameters, part._buffers, part._modules, *_hooks(part))
     ]
     saved: list[dict[str, Any]] = [dict(space) for space in spaces]
+    held = [(thing, copy.copy(thing)) for part in parts for thing in _held_by_hooks(part)]
     try:
         for part in parts:
             part.__dict__["training"] = False
             for name, buffer in part._buffers.items():
                 # What the forward pass does to a buffer in place, it does to a copy.
                 if buffer is not None:
-                    part._buffers[name] = buffer.clone()
+                    part._buffers[name] = copied = buffer.clone()
+                    originals[id(copied)] = buffer
         yield
     finally:
         for space, content in zip(spaces, saved, strict=True):
             space.clear()
             space.update(content)
+        for thing, before in held:
+            thing.clear()
+            thing.extend(before) if isinstance(thing, list) else thing.update(before)

@@ -20,8 +20,9 @@ from torch.utils._pytree import tree_map
 
 from ncut.errors import InputError, ModelError
 from ncut.extract.arrays import as_array
-from ncut.extract.signal import Signal, Term
-from ncut.extract.traced.memory import Writes
+from ncut.extract.signal import MAX_LAID_OUT, Signal, Term, overwritten, placed
+from ncut.extract.traced.memory import Writes, memory_of
+from ncut.extract.traced.provenance import Provenance
 from ncut.extract.traced.tensor import Traced, flat, is_traced
 from ncut.extract.wiring import Wiring
 
@@ -83,6 +84,8 @@ class Call:
         Shapes of its results, where they are known before.
     module : torch.nn.Module or None
         The module called.
+    names : tuple of str
+        Names of the arguments, of an operation of ATen.
     """
 
     tracing: Tracing
@@ -91,6 +94,7 @@ class Call:
     kwargs: Mapping[str, Any]
     shapes: Sequence[tuple[int, ...]] = ()
     module: Any = None
+    names: tuple[str, ...] = ()
 
     def of(self, module: nn.Module) -> Call:
         """The call as one of a module."""
@@ -109,7 +113,11 @@ class Call:
         return self.shapes[0]
 
     def arg(self, position: int, keyword: str, default: Any = None) -> Any:
-        """An argument given by position or by keyword."""
+        """An argument given by position or by keyword; overloads have it in other places."""
+        if keyword in self.names:
+            position = self.names.index(keyword)
+        elif self.names and position:
+            return default
         if position < len(self.args):
             return self.args[position]
         return self.kwargs.get(keyword, default)
@@ -138,6 +146,8 @@ class Tracing:
         Parameters that any function read.
     writes : Writes
         What was written in place.
+    provenance : Provenance
+        What tensors without neurons are made of.
     """
 
     def __init__(self, model: nn.Module, wiring: Wiring, rules: Rules) -> None:
@@ -155,6 +165,7 @@ class Tracing:
         self._stack: list[tuple[str, nn.Module]] = []
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.writes = Writes()
+        self.provenance = Provenance(self.parameter, self.noise)
 
     # --- running ----------------------------------------------------------------------------
 
@@ -174,7 +185,7 @@ class Tracing:
         nn.Module.__call__ = call  # type: ignore[method-assign]
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            with torch.no_grad(), _Functions(self):
+            with torch.no_grad(), self.provenance, _Functions(self):
                 yield
         finally:
             nn.Module.__call__ = original  # type: ignore[method-assign]
@@ -190,7 +201,8 @@ class Tracing:
         meta = self._on_meta(operation, name, args, kwargs)
         results = list(meta) if isinstance(meta, list | tuple) else [meta]
         shapes = [tuple(m.shape) for m in results if isinstance(m, torch.Tensor)]
-        call = Call(self, name, args, kwargs, shapes)
+        names = tuple(argument.name for argument in operation._schema.arguments)
+        call = Call(self, name, args, kwargs, shapes, names=names)
         signals = self._follow(operation, call)
         if operation._schema.is_mutable:
             return _write(call, signals)
@@ -232,7 +244,13 @@ class Tracing:
                 f"its rule gives a signal of shape {signal.shape} for a result of shape "
                 f"{tuple(meta.shape)}"
             )
-        return Traced(meta, signal, self)
+        made = Traced(meta, signal, self)
+        self.writes.know(made)
+        return made
+
+    def noise(self, like: torch.Tensor) -> Traced:
+        """Numbers that are drawn: they depend on no neuron, and are no constants."""
+        return self.made(Signal(tuple(like.shape), number="drawn"), like)
 
     def made(self, signal: Signal, like: torch.Tensor) -> Traced:
         """A new tensor of the type of `like`."""
@@ -275,10 +293,7 @@ class Tracing:
                 as_array(tensor, "its weight"), name, module, (parameter,),
                 holder if is_weight and direct and _is_whole(holder, attribute, tensor) else None,
             )  # fmt: skip
-        sources = tuple(
-            name for name, value in own.items()
-            if self.parameter(value) and attribute in name[len(path) :] and value.ndim
-        )  # fmt: skip
+        sources = self.provenance.leaves(tensor)
         name = path or "weight"
         if not _is_whole(holder, attribute, tensor):
             holder = None  # standardized weights and the like are not drawn as the layer's are
@@ -323,22 +338,18 @@ class Tracing:
     def _call_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any) -> Any:
         self._stack.append((self._names.get(id(module), ""), module))
         try:
+            args, kwargs = self.provenance.known((args, kwargs))
+            args, kwargs = self._before(module, args, kwargs)
             rule = self.rules.module(module)
             if rule is not None and any(is_traced(value) for value in flat(args, kwargs)):
                 self.writes.check(args, [*kwargs.values()])
-                signal = rule(Call(self, type(module).__name__, args, kwargs))
-                if not isinstance(signal, Signal):
-                    return signal
-                like = next(value for value in flat(args, kwargs) if is_traced(value))
-                return self.made(signal, like)
-            for hook in module._forward_pre_hooks.values():
-                if isinstance(hook, WEIGHT_HOOKS):
-                    hook(module, args)
-            result = module.forward(*args, **kwargs)
-            for hook in module._forward_hooks.values():
-                if _belongs_to_model(hook):
-                    hook(module, args, result)
-            return result
+                result = rule(Call(self, type(module).__name__, args, kwargs))
+                if isinstance(result, Signal):
+                    like = next(value for value in flat(args, kwargs) if is_traced(value))
+                    result = self.made(result, like)
+            else:
+                result = module.forward(*args, **kwargs)
+            return self._after(module, args, kwargs, result)
         except (ModelError, InputError) as error:
             raise self._located(error) from error
         except Exception as error:
@@ -349,10 +360,47 @@ class Tracing:
         finally:
             self._stack.pop()
 
+    def _before(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Any
+    ) -> tuple[tuple[Any, ...], Any]:
+        """Run the hooks before a module: those that compute its weights, and others."""
+        for key, hook in [*module._forward_pre_hooks.items()]:
+            with_kwargs = key in module._forward_pre_hooks_with_kwargs
+            given = (module, args, kwargs) if with_kwargs else (module, args)
+            changed = self._run_hook(hook, given)
+            if changed is None:
+                continue
+            if with_kwargs:
+                args, kwargs = changed
+            else:
+                args = changed if isinstance(changed, tuple) else (changed,)
+        return args, kwargs
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, result: Any) -> Any:
+        """Run the hooks after a module, which may hand values on or change them."""
+        for key, hook in [*module._forward_hooks.items()]:
+            with_kwargs = key in module._forward_hooks_with_kwargs
+            given = (module, args, kwargs, result) if with_kwargs else (module, args, result)
+            changed = self._run_hook(hook, given)
+            result = result if changed is None else changed
+        return result
+
+    def _run_hook(self, hook: Any, given: tuple[Any, ...]) -> Any:
+        if isinstance(hook, WEIGHT_HOOKS):
+            return hook(*given)
+        try:
+            return hook(*given)
+        except Exception as error:
+            # Hooks look at numbers, of which there are none here.
+            reason = f"a hook that fails on tensors without data ({type(error).__name__}): not run"
+            self.wiring.leave_out(f"hook of {self.path or 'the model'}", (), reason)
+            return None
+
     def call_function(
         self, rule: Callable[[Call], Any], name: str, args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """Follow a function that has a rule of its own."""
+        args, kwargs = self.provenance.known((args, kwargs))
         self.writes.check(args, [*kwargs.values()])
         try:
             result = rule(Call(self, name, args, kwargs))
@@ -400,6 +448,7 @@ class _Functions(TorchFunctionMode):
         for value in flat(args, kwargs):
             if isinstance(value, nn.Parameter):
                 self.tracing.touched.add(self.tracing.parameter(value))
+        args, kwargs = self.tracing.provenance.known((args, kwargs))
         rule = self.tracing.rules.function(func, args, kwargs or {})
         if rule is not None:
             name = getattr(func, "__name__", str(func))
@@ -417,28 +466,44 @@ def _is_whole(holder: nn.Module | None, attribute: str, tensor: torch.Tensor) ->
     return torch.equal(weight, tensor)
 
 
-def _belongs_to_model(hook: Any) -> bool:
-    """Whether a hook is how a model hands values on: transformers collects hidden states so."""
-    return getattr(hook, "__module__", "").partition(".")[0] == "transformers"
-
-
 def _write(call: Call, signals: Signal | list[Signal]) -> Any:
     """What an operation in place does to its first argument."""
     signal = signals if isinstance(signals, Signal) else signals[0]
     target = call.args[0]
     if isinstance(target, list | tuple):
         target = target[0]
-    if is_traced(target):
-        if not all(_is_among(term, target.signal.terms) for term in signal.terms):
-            call.tracing.writes.note(target, call.tracing.place(call.function))
+    tracing = call.tracing
+    if not is_traced(target):
+        return _write_into_constant(call, target, signal) if signal.terms else target
+    stays = all(_is_among(term, target.signal.terms) for term in signal.terms)
+    if stays and len(signal.terms) == len(target.signal.terms):
         target.signal = signal
         return target
-    if signal.terms:
+    whole = tracing.writes.whole(target)
+    if whole is not None:
+        whole.signal = overwritten(whole.signal, signal, memory_of(target.meta))
+    target.signal = signal
+    tracing.writes.note(target, whole, tracing.place(call.function))
+    return target
+
+
+def _write_into_constant(call: Call, target: torch.Tensor, signal: Signal) -> Any:
+    """Values written into a tensor without any, or a part of it: it carries them from then on."""
+    tracing = call.tracing
+    whole = target if target._base is None else target._base
+    if not whole.is_contiguous() or whole.numel() > MAX_LAID_OUT:
         raise ModelError(
-            f"{call.tracing.place(call.function)}: it writes values into a tensor that was made "
+            f"{tracing.place(call.function)}: it writes values into a tensor that was made "
             "without them; build the tensor with torch.cat or torch.stack instead"
         )
-    return target
+    made = signal
+    if target is not whole:
+        made = placed(signal, tuple(whole.shape), memory_of(target) - int(whole.storage_offset()))
+    meta = torch.empty(whole.shape, dtype=whole.dtype, device="meta")
+    traced = tracing.provenance.stand_in(whole, tracing.wrap(meta, made))
+    if target is whole:
+        return traced
+    return tracing.made(signal, target)
 
 
 def _is_among(term: Term, terms: Sequence[Term]) -> bool:

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
+from ncut.extract.signal import expanded, permuted, reshaped
 from ncut.extract.traced.operations.common import table
+from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call, DependsOnDataError
 
 
@@ -21,7 +23,10 @@ def _like(call: Call) -> Any:
     else:
         shape, fill = tuple(source.shape), call.args[1:2]
     kind = call.function.removeprefix("new_").removesuffix("_like").removesuffix("_strided")
-    if kind in ("rand", "randn", "empty"):
+    if kind in ("rand", "randn"):
+        meta = torch.empty(tuple(shape), dtype=kwargs["dtype"], device="meta")
+        return call.tracing.noise(meta)
+    if kind == "empty":
         kind = "zeros"
     if kind == "full":
         return torch.full(tuple(shape), fill[0], device=device, **kwargs)
@@ -35,8 +40,42 @@ def _control_flow(call: Call) -> Any:
     )
 
 
+def _packed(call: Call) -> Any:
+    """`pack_padded_sequence(padded, lengths)`: the steps of all examples one after the other."""
+    padded, lengths, batch_first = call.args[:3]
+    if is_traced(lengths):
+        raise DependsOnDataError(f"{call.tracing.place()} packs by lengths that depend on the data")
+    signal = padded.signal
+    if not batch_first:
+        signal = permuted(signal, [1, 0, *range(2, signal.ndim)])
+    rest = signal.shape[2:]
+    steps = call.wiring.positions(signal, (1, 1, *rest), axis=2)
+    flat = reshaped(steps, (1, *rest))
+    whole = [int(n) for n in lengths]
+    batch_sizes = torch.tensor([sum(n > step for n in whole) for step in range(max(whole))])
+    made = call.tracing.made(expanded(flat, (sum(whole), *rest)), padded)
+    return made, batch_sizes
+
+
+def _unpacked(call: Call) -> Any:
+    """`pad_packed_sequence`: the steps of each example, padded."""
+    data, batch_sizes, batch_first, _, total = call.args[:5]
+    time, n = len(batch_sizes), int(batch_sizes[0])
+    lengths = torch.tensor([int((batch_sizes > at).sum()) for at in range(n)])
+    time = max(time, int(total))
+    rest = data.shape[1:]
+    single = call.wiring.positions(data.signal, (1, *rest), axis=1)
+    wide = single.map((1, 1, *rest), lambda a: a[None])
+    shape = (n, time, *rest) if batch_first else (time, n, *rest)
+    return call.tracing.made(expanded(wide, shape), data), lengths
+
+
 def _math_attention(call: Call) -> Any:
     return 0  # SDPBackend.MATH: falls apart into products of matrices
+
+
+def _holds(call: Call) -> Any:
+    return torch.ones((), dtype=torch.bool)  # what distributions check of their parameters
 
 
 def _no_result(call: Call) -> Any:
@@ -53,7 +92,10 @@ EARLY = table(
         "_local_scalar_dense item is_nonzero equal allclose nonzero unique_dim _unique2",
         _control_flow,
     ),
+    ("_pack_padded_sequence", _packed),
+    ("_pad_packed_sequence", _unpacked),
     ("_fused_sdp_choice", _math_attention),
+    ("_is_all_true", _holds),
     ("_assert_async _functional_assert_async _assert_tensor_metadata", _no_result),
 )
 """Operations whose results are no traced tensors."""

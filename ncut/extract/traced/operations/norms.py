@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+
+import torch
 
 from ncut.extract.arrays import as_array
 from ncut.extract.chain import normalization_scale
+from ncut.extract.operations import along, normalized
 from ncut.extract.signal import (
     Signal,
 )
 from ncut.extract.traced.operations.common import (
-    along,
-    normalized,
     note_bias,
     rest,
     scaled_by,
@@ -27,16 +29,42 @@ def _batch_norm(call: Call) -> list[Signal]:
     mean, variance = call.arg(3, "running_mean"), call.arg(4, "running_var")
     eps = call.args[-1] if isinstance(call.args[-1], float) else call.arg(7, "eps")
     gamma = None if weight is None else as_array(weight, "its weight")
-    name = call.tracing.parameter(weight)
+    name = [n for n in [call.tracing.parameter(weight)] if n]
     if training or variance is None or mean is None:
         kind = "data-dependent batch norm"
-        return [normalized(call, signal, gamma, name, 1, kind), *rest(call)]
-    if signal.terms:
-        factors = normalization_scale(gamma, as_array(variance, "its variance"), float(eps))
-        scaled = along(call, signal, factors, 1, name or call.tracing.path)
-    else:
-        scaled = signal
-    return [scaled, *rest(call)]
+        made = normalized(
+            call.wiring, signal, kind, gamma, 1, parameters=name, source=source_of(call, weight)
+        )
+        return [made, *rest(call)]
+    return [with_running_statistics(call, signal, weight, variance, float(eps), 1), *rest(call)]
+
+
+def with_running_statistics(
+    call: Call, signal: Signal, weight: Any, variance: Any, eps: float, axis: int
+) -> Signal:
+    """A batch norm's factors: its weight over the square root of the running variance."""
+    gamma = None if weight is None else as_array(weight, "its weight")
+    factors = normalization_scale(gamma, as_array(variance, "its variance"), eps)
+    tensors = [variance] if weight is None else [variance, weight]
+    source = call.tracing.provenance.source(tensors, partial(_over_spread, eps), is_batch_norm=True)
+    name = [n for n in [call.tracing.parameter(weight)] if n]
+    return along(
+        call.wiring, signal, factors, axis, parameters=name, name=call.tracing.path, source=source
+    )
+
+
+def _over_spread(eps: float, variance: Any, weight: Any = None) -> Any:
+    scale = torch.rsqrt(variance + eps)
+    return scale if weight is None else weight * scale
+
+
+def source_of(call: Call, weight: Any) -> Any:
+    """What makes the factors of a norm that has a weight."""
+    return None if weight is None else call.tracing.provenance.source([weight], _itself)
+
+
+def _itself(tensor: Any) -> Any:
+    return tensor
 
 
 def _layer_norm(call: Call) -> list[Signal]:
@@ -59,8 +87,12 @@ def _group_norm(call: Call) -> list[Signal]:
     weight = call.arg(1, "weight")
     note_bias(call, call.arg(2, "bias"))
     gamma = None if weight is None else as_array(weight, "its weight")
-    name = call.tracing.parameter(weight)
-    return [normalized(call, call.signal(), gamma, name, 1, "group norm"), *rest(call)]
+    name = [n for n in [call.tracing.parameter(weight)] if n]
+    made = normalized(
+        call.wiring, call.signal(), "group norm", gamma, 1, parameters=name,
+        source=source_of(call, weight),
+    )  # fmt: skip
+    return [made, *rest(call)]
 
 
 RULES = table(

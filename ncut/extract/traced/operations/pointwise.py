@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ncut.extract.signal import (
-    Signal,
-    expanded,
-    indexed,
-)
+import math
+
+import numpy as np
+
+from ncut.extract import operations
+from ncut.extract.signal import Signal, expanded
 from ncut.extract.traced.operations.common import rest, scaled_by, table
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
@@ -40,10 +41,7 @@ def _keep(call: Call) -> Signal:
 
 def _gated_halves(call: Call) -> Signal:
     """`F.glu`: one half of the neurons, each times a gate from the other half."""
-    signal, axis = call.signal(0, "self"), call.signal(0, "self").axis(call.arg(1, "dim", -1))
-    half = signal.shape[axis] // 2
-    halves = [indexed(signal, axis, part) for part in (slice(0, half), slice(half, None))]
-    return call.wiring.combine(*halves)
+    return operations.gated_halves(call.wiring, call.signal(0, "self"), call.arg(1, "dim", -1))
 
 
 def _with_buffer(call: Call) -> list[Signal]:
@@ -51,10 +49,23 @@ def _with_buffer(call: Call) -> list[Signal]:
 
 
 def _clamp(call: Call) -> Signal:
-    low, high = call.arg(1, "min"), call.arg(2, "max")
-    if call.function.startswith("clamp_min"):
-        high = None
-    return call.wiring.activation(call.signals()[0], homogeneous=low == 0 and high is None)
+    ends = call.arg(1, "min"), call.arg(2, "max")
+    if call.function.startswith("clamp_max"):
+        ends = None, call.arg(1, "max")
+    numbers = [
+        None if end is None else math.nan if is_traced(end) or np.size(end) != 1 else float(end)
+        for end in ends
+    ]
+    if any(is_traced(end) for end in ends):
+        return operations.extremum(call.wiring, call.signals(), [])
+    return operations.bounded(call.wiring, call.signal(0, "self"), *numbers)
+
+
+def _extremum(call: Call) -> Signal | list[Signal]:
+    """`torch.maximum(x, y)` and its mirror image."""
+    both = call.arg(0, "self"), call.arg(1, "other")
+    constants = [np.asarray(x.detach().cpu()) for x in both if not is_traced(x)]
+    return operations.extremum(call.wiring, call.signals(), constants)
 
 
 def _threshold(call: Call) -> Signal:
@@ -68,10 +79,7 @@ def _saturating(call: Call) -> Signal:
 
 def _where(call: Call) -> Signal:
     """A choice between values by a condition: both reach whoever reads it."""
-    signals = [s for s in call.signals() if s.terms]
-    if len(signals) == 1:
-        return call.wiring.activation(expanded(signals[0], call.shape), homogeneous=False)
-    return expanded(call.wiring.combine(*call.signals()), call.shape)
+    return operations.choice(call.wiring, call.signals(), call.shape)
 
 
 def _add(call: Call) -> Signal:
@@ -90,16 +98,16 @@ def _multiply(call: Call) -> Signal:
     if is_traced(first) and is_traced(second):
         return call.wiring.multiply(first.signal, second.signal)
     traced, other = (first, second) if is_traced(first) else (second, first)
-    return scaled_by(call, expanded(traced.signal, call.shape), other, invert=False)
+    return scaled_by(call, traced.signal, other, invert=False)
 
 
 def _divide(call: Call) -> Signal:
     first, second = call.arg(0, "self"), call.arg(1, "other")
     if is_traced(first) and is_traced(second):
-        return call.wiring.multiply(first.signal, second.signal)
+        return call.wiring.divide(first.signal, second.signal)
     if is_traced(second):
         return call.wiring.activation(expanded(second.signal, call.shape), homogeneous=False)
-    return scaled_by(call, expanded(first.signal, call.shape), second, invert=True)
+    return scaled_by(call, first.signal, second, invert=True)
 
 
 RULES = table(
@@ -111,8 +119,9 @@ RULES = table(
     ("hardtanh hardtanh_ relu6 hardswish hardswish_", _saturating),
     ("log_sigmoid_forward", _with_buffer),
     ("glu", _gated_halves),
-    ("complex polar", entrywise),
-    ("clamp clamp_ clamp_min clamp_min_", _clamp),
+    ("complex polar normal bernoulli", entrywise),
+    ("clamp clamp_ clamp_min clamp_min_ clamp_max clamp_max_", _clamp),
+    ("maximum minimum", _extremum),
     ("threshold threshold_", _threshold),
     ("where masked_fill masked_fill_", _where),
     ("add add_ sub sub_ rsub", _add),

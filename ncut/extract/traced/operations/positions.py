@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
-import numpy as np
-
-from ncut.extract.signal import (
-    NOTHING,
-    Signal,
-    expanded,
-    indexed,
-    reduced,
-    reshaped,
-)
+from ncut.extract import operations
+from ncut.extract.signal import Signal, expanded, reduced, reshaped
 from ncut.extract.traced.operations.common import rest, table
 from ncut.extract.traced.tracing import Call
 
@@ -27,26 +18,11 @@ def _positions(call: Call) -> Signal | list[Signal]:
 def _pad(call: Call) -> Signal:
     """Padding of positions; padded channels carry nothing."""
     signal, widths = call.signal(0, "self"), list(call.arg(1, "pad"))
-    value = call.arg(2, "value", 0)
-    if value:
-        signal = call.wiring.activation(signal, homogeneous=False)
     for number in range(len(widths) // 2):
-        axis = signal.ndim - 1 - number
         before, after = widths[2 * number : 2 * number + 2]
-        if not (before or after):
-            continue
-        n = signal.shape[axis]
-        index = np.arange(-before, n + after)
-        inside = (index >= 0) & (index < n)
-        shape = [len(index) if at == axis else 1 for at in range(signal.ndim)]
-        varies = signal.varies(axis)
-        signal = indexed(signal, axis, np.clip(index, 0, n - 1))
-        if varies and not inside.all():
-            outside = ~inside.reshape(shape)
-            terms = tuple(
-                replace(t, units=np.where(outside, NOTHING, t.units)) for t in signal.terms
-            )
-            signal = replace(signal, terms=terms)
+        if before or after:
+            axis, fill = signal.ndim - 1 - number, call.arg(2, "value", 0)
+            signal = operations.pad(call.wiring, signal, axis, before, after, fill=fill)
     return signal
 
 

@@ -4,40 +4,42 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ncut.errors import ModelError
-from ncut.extract.signal import (
-    Signal,
-    reduced,
-)
-from ncut.extract.traced.operations.common import chosen, listed, rest, table
+from ncut.extract import operations
+from ncut.extract.signal import Signal, unsqueezed
+from ncut.extract.traced.operations.common import listed, rest, table
 from ncut.extract.traced.tracing import Call
 
-SPREADS = ("mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "norm")
-"""Reductions by which norms divide, where they keep the axis."""
+KINDS = {
+    **{"amax": "max", "amin": "min", "linalg_vector_norm": "norm"},
+    **{"var_mean": "var", "std_mean": "std", "nansum": "sum"},
+}
+"""Reductions whose kind has another name."""
 
 
 def _reduce(call: Call) -> Signal | list[Signal]:
     axes = call.arg(1, "dim")
-    if call.function == "linalg_vector_norm":
-        axes = call.arg(2, "dim")
-    elif call.function == "kthvalue":
-        axes = call.arg(2, "dim", -1)
-    elif call.function in ("var", "std", "var_mean", "std_mean") and isinstance(axes, bool):
+    if isinstance(axes, bool):
         axes = None
     signal = call.signal(0, "self")
     reduces = list(range(signal.ndim)) if axes in (None, []) else listed(axes)
     keepdim = len(call.shape) == signal.ndim and signal.ndim > 0
-    divides = keepdim and call.function in SPREADS
-    result = reduced(signal, reduces, keepdim=keepdim, divides=divides)
-    if call.function in ("mean", "sum"):
-        return result
-    if call.function in ("amax", "amin", "max", "min"):
-        result = call.wiring.activation(result, homogeneous=True)
-    else:
-        result = call.wiring.activation(result, homogeneous=False)
+    path = call.tracing.path
+    result = call.wiring.reduce(
+        signal, reduces, keepdim=keepdim, kind=KINDS.get(call.function, call.function),
+        name=f"{call.function} in {path}" if path else call.function,
+    )  # fmt: skip
     if len(call.shapes) > 1:
         return [result, *(replace(result, shape=shape) for shape in call.shapes[1:])]
     return result
+
+
+def _distances(call: Call) -> Signal:
+    """`torch.cdist(x, y)`: a distance for each pair of rows."""
+    rows, columns = (call.tracing.signal_of(value) for value in call.args[:2])
+    wide = call.wiring.add(unsqueezed(rows, rows.ndim - 1), unsqueezed(columns, columns.ndim - 2))
+    path = call.tracing.path
+    name = f"distances in {path}" if path else "distances"
+    return call.wiring.reduce(wide, [-1], keepdim=False, kind="distance", name=name)
 
 
 def _chosen_index(call: Call) -> Signal:
@@ -51,13 +53,10 @@ def _along_axis(call: Call) -> Signal | list[Signal]:
     axis = call.arg(2 if call.function == "topk" else 1, "dim", -1)
     if isinstance(axis, bool):
         axis = call.arg(2, "dim", -1)
-    if signal.terms and signal.varies(signal.axis(axis)):
-        if call.function == "topk":
-            return [chosen(call, signal, axis), *rest(call)]
-        raise ModelError("it mixes neurons along an axis in an order that depends on the data")
-    result = call.wiring.activation(signal, homogeneous=call.function == "cumsum")
-    result = call.wiring.positions(result, call.shape)
-    return [result, *rest(call)] if len(call.shapes) > 1 else result
+    path = call.tracing.path
+    name = f"choices of {path}" if path else "choices"
+    made = operations.ordered(call.wiring, call.function, signal, axis, call.shape, name)
+    return [made, *rest(call)] if len(call.shapes) > 1 else made
 
 
 RULES = table(
@@ -66,6 +65,7 @@ RULES = table(
         "norm any all nansum median nanmedian kthvalue",
         _reduce,
     ),
+    ("_cdist_forward _euclidean_dist", _distances),
     ("argmax argmin count_nonzero", _chosen_index),
     ("cumsum cumprod sort topk cummax logcumsumexp", _along_axis),
 )  # fmt: skip

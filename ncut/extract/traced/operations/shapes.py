@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,19 @@ import torch
 
 from ncut.errors import ModelError
 from ncut.extract.signal import (
+    MAX_LAID_OUT,
     Signal,
+    compact,
     concatenated,
     expanded,
     indexed,
     permuted,
     reduced,
     reshaped,
+    stacked,
+    unsqueezed,
 )
-from ncut.extract.traced.operations.common import chosen, listed, table, unsqueezed
+from ncut.extract.traced.operations.common import chosen, listed, table
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
@@ -75,15 +80,14 @@ def _index(call: Call) -> Signal:
     """`tensor[indices]`, with None for axes that are left as they are."""
     signal, indices = call.signal(0, "self"), call.arg(1, "indices")
     used = [axis for axis, index in enumerate(indices) if index is not None]
+    if not any(is_traced(indices[axis]) for axis in used):
+        return _at_known(call, signal, indices)
     if len(used) == 1:
-        index = indices[used[0]]
-        if (index.dtype == torch.bool and index.ndim > 1) or (
-            is_traced(index) and (index.dtype == torch.bool)
-        ):
+        if indices[used[0]].dtype == torch.bool:
             raise ModelError("it chooses entries by a mask")
-        return _taken(call, signal, used[0], index)
+        return _taken(call, signal, used[0], indices[used[0]])
     if any(signal.varies(axis) for axis in used):
-        raise ModelError("it chooses neurons by several indices at once")
+        raise ModelError("it chooses neurons by several indices at once, which depend on the data")
     # Positions alone are chosen: the axes that are left keep their neurons.
     kept = [axis for axis in range(signal.ndim) if axis not in used]
     adjacent = used == list(range(used[0], used[-1] + 1))
@@ -95,6 +99,27 @@ def _index(call: Call) -> Signal:
         return squeezed.reshape(squeezed.shape[:first] + (1,) * n_new + squeezed.shape[first:])
 
     return signal.map(call.shape, change)
+
+
+def _at_known(call: Call, signal: Signal, indices: Any) -> Signal:
+    """Entries at indices or in masks that do not depend on the data."""
+    key: list[Any] = []
+    along: list[int] = []
+    axis = 0
+    for index in indices:
+        n = index.ndim if index is not None and index.dtype == torch.bool else 1
+        if index is not None:
+            along += range(axis, axis + n)
+        axis += n
+        key.append(slice(None) if index is None else index.detach().cpu().numpy())
+
+    def change(array: Any) -> Any:
+        sizes = [signal.shape[at] if at in along else n for at, n in enumerate(array.shape)]
+        if math.prod(sizes) > MAX_LAID_OUT:
+            raise ModelError(f"it lays out {math.prod(sizes)} neurons when it chooses among them")
+        return np.broadcast_to(array, sizes)[tuple(key)]
+
+    return compact(signal.map(call.shape, change))
 
 
 def _gather(call: Call) -> Signal:
@@ -113,10 +138,7 @@ def _concatenate(call: Call) -> Signal:
 
 def _stack(call: Call) -> Signal:
     tensors, axis = call.arg(0, "tensors"), call.arg(1, "dim", 0)
-    signals = [call.tracing.signal_of(t) for t in tensors]
-    axis = axis % (signals[0].ndim + 1)
-    # Along the new axis each has its own place, also where all of its neurons lie along others.
-    return concatenated([unsqueezed(signal, axis) for signal in signals], axis, separate=True)
+    return stacked([call.tracing.signal_of(t) for t in tensors], axis)
 
 
 def _split(call: Call) -> list[Signal]:

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ncut.errors import ModelError
-from ncut.extract.signal import (
-    Signal,
-    indexed,
-    permuted,
-    reshaped,
-)
+from ncut.extract.operations import grouped_linear, untransposed
+from ncut.extract.signal import Signal, reshaped
 from ncut.extract.traced.initial import initial_weight
 from ncut.extract.traced.operations.common import note_bias, rest, table
 from ncut.extract.traced.tensor import is_traced
@@ -29,7 +23,7 @@ def _convolution(call: Call) -> Signal:
     transposed = bool(call.arg(6, "transposed"))
 
     def convert(values: Any) -> Any:
-        return _untransposed(values, groups) if transposed else values
+        return untransposed(values, groups) if transposed else values
 
     signal = call.signal()
     unbatched = signal.ndim < tensor.ndim
@@ -39,13 +33,6 @@ def _convolution(call: Call) -> Signal:
         parameters=weight.parameters, module=weight.module,
         initial=initial_weight(weight.holder, len(call.wiring.operations), convert),
     )  # fmt: skip
-
-
-def _untransposed(values: Any, groups: int) -> Any:
-    """(in, out / groups, positions...) of a transposed convolution as (out, in / groups, ...)."""
-    n_in, n_out = values.shape[:2]
-    parts = values.reshape(groups, n_in // groups, n_out, *values.shape[2:])
-    return parts.swapaxes(1, 2).reshape(groups * n_out, n_in // groups, *values.shape[2:])
 
 
 def _mm(call: Call) -> Signal:
@@ -81,8 +68,6 @@ def _product(call: Call, first: Any, second: Any) -> Signal:
         )
     traced, tensor = (first, second) if is_traced(first) else (second, first)
     left = traced is second  # the weight is the left factor: it is applied along axis -2
-    if not traced.signal.terms:
-        return Signal(call.shape)
     weight = call.tracing.weight(tensor)
     values = weight.values.swapaxes(-1, -2) if left else weight.values
     axis = traced.signal.ndim - (2 if left else 1)
@@ -91,7 +76,10 @@ def _product(call: Call, first: Any, second: Any) -> Signal:
     same = tensor.stride(0) == 0 or bool((tensor == tensor[:1]).all())
     if same:
         return _linear(call, traced.signal, weight, values[0], axis=axis, shape=call.shape)
-    return _grouped_linear(call, traced.signal, weight, values, axis)
+    return grouped_linear(
+        call.wiring, traced.signal, values, 0, axis,
+        name=weight.name, module=weight.module, parameters=weight.parameters,
+    )  # fmt: skip
 
 
 def _linear(
@@ -101,41 +89,6 @@ def _linear(
         signal, values, axis=axis, shape=shape,
         name=weight.name, module=weight.module, parameters=weight.parameters,
     )  # fmt: skip
-
-
-def _grouped_linear(call: Call, signal: Signal, weight: Any, values: Any, axis: int) -> Signal:
-    """A matrix of its own for each entry of the first axis, as experts or heads have."""
-    n_groups, n_in, n_out = values.shape
-    if not signal.varies(0) and signal.varies(axis):
-        # All groups read the same neurons: one matrix with all their outputs.
-        flat = np.ascontiguousarray(values.transpose(1, 0, 2)).reshape(n_in, n_groups * n_out)
-        single = indexed(signal, 0, 0)
-        moved = _moved_last(single, axis - 1)
-        made = _linear(call, moved, weight, flat, axis=-1)
-        split = reshaped(made, (*made.shape[:-1], n_groups, n_out))
-        order = [split.ndim - 2, *range(split.ndim - 2), split.ndim - 1]
-        result = permuted(split, order)
-    else:
-        moved = _moved_last(signal, axis)
-        order = [*range(1, moved.ndim - 1), 0, moved.ndim - 1]
-        wide = permuted(moved, order)
-        wide = reshaped(wide, (*wide.shape[:-2], n_groups * n_in))
-        kernel = np.ascontiguousarray(values.transpose(0, 2, 1)).reshape(n_groups * n_out, n_in)
-        made = call.wiring.convolution(
-            wide, kernel[:, :, None], (*wide.shape[:-1], n_groups * n_out),
-            name=weight.name, groups=n_groups, axis=-1,
-            parameters=weight.parameters, module=weight.module, on_positions=False,
-        )  # fmt: skip
-        split = reshaped(made, (*made.shape[:-1], n_groups, n_out))
-        result = permuted(split, [split.ndim - 2, *range(split.ndim - 2), split.ndim - 1])
-    if axis == result.ndim - 2:
-        result = permuted(result, [*range(result.ndim - 2), result.ndim - 1, result.ndim - 2])
-    return result
-
-
-def _moved_last(signal: Signal, axis: int) -> Signal:
-    axis = signal.axis(axis)
-    return permuted(signal, [at for at in range(signal.ndim) if at != axis] + [axis])
 
 
 def _attention(call: Call) -> list[Signal]:

@@ -1,10 +1,10 @@
 """Do the edges of a graph say which neurons reach which in the network itself?
 
-With `residual="readers"` a vertex is an input channel of a module that holds weights. Here the
-network runs on random data, one such channel is changed before its module reads it, and every
-other module is noted for which of its input channels changed. As each module is given what it
-got in the unchanged run once its input is noted, changes pass a single layer of weights, and
-the channels that changed have to be the vertex's neighbours.
+With `residual="readers"` and `scope="all"` a vertex is an input channel of a module that holds
+weights. Here the network runs on random data, one such channel is changed before its module reads
+it, and every other module is noted for which of its input channels changed. As each module gets
+what it got in the unchanged run once its input is noted, changes pass a single layer of weights,
+and the channels that changed have to be the vertex's neighbours.
 
 Statistics by which all channels depend on all others (those of layer norms, the weights of an
 attention) are not in the graph, and are made constants here; activations are replaced by ones
@@ -13,7 +13,8 @@ that no change can hide in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from ncut.errors import ModelError
+from ncut.extract.traced.inputs import Inputs, given, guesses
+from ncut.types import Check
 
 READERS = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
@@ -260,6 +265,69 @@ def grown(
     return pairs
 
 
+def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: int = 0) -> Check:
+    """Run a copy of a module with one neuron changed at a time, and compare with its graph.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model; it stays as it is.
+    example_inputs : tensor, tuple or mapping, optional
+        As those of `ncut.graph`; the values of floating-point tensors are drawn.
+    n : int
+        How many vertices are changed.
+    seed : int
+        Of what is drawn.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be copied, read or run.
+    """
+    from ncut.extract.read import read_graph
+
+    try:
+        own = randomized(copy.deepcopy(model).cpu().double(), seed)
+    except Exception as error:
+        raise ModelError(f"check: {type(model).__name__} cannot be copied: {error}") from error
+    candidates = guesses(own) if example_inputs is None else iter([given(example_inputs)])
+    generator = torch.Generator().manual_seed(seed)
+    failure: Exception | None = None
+    for inputs in candidates:
+        drawn = Inputs(
+            tuple(_drawn(value, generator) for value in inputs.args),
+            {key: _drawn(value, generator) for key, value in inputs.kwargs.items()},
+        )
+        try:
+            with torch.no_grad():
+                own(*drawn.args, **drawn.kwargs)
+        except Exception as error:
+            failure = failure or error
+            continue
+        example: Any = drawn.args if drawn.args else dict(drawn.kwargs)
+        graph = read_graph(own, residual="readers", scope="all", example_inputs=example)
+        outcome = check(own, graph, example, n=n, seed=seed)
+        return Check(
+            outcome.n_vertices, outcome.n_readers, outcome.n_layers,
+            tuple(outcome.missing), tuple(outcome.surplus),
+        )  # fmt: skip
+    raise ModelError(
+        f"check: {type(model).__name__} could not be run on random inputs ({failure}); pass "
+        "example_inputs="
+    ) from failure
+
+
+def _drawn(value: Any, generator: torch.Generator) -> Any:
+    """Inputs of the same shapes with numbers in float64."""
+    if isinstance(value, Mapping):
+        return {key: _drawn(item, generator) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_drawn(item, generator) for item in value)
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        return torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    return value
+
+
 class _Watch:
     """Modules that read, what they read, and what they are given instead."""
 
@@ -304,7 +372,7 @@ class _Watch:
     def run(self) -> dict[tuple[str, int], torch.Tensor]:
         self.calls, self.read = {}, {}
         if isinstance(self.inputs, tuple):
-            self.model(*(x.clone() for x in self.inputs))
+            self.model(*(_cloned(x) for x in self.inputs))
         else:
             self.model(**{key: _cloned(value) for key, value in self.inputs.items()})
         return self.read

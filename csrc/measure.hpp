@@ -1,0 +1,47 @@
+// One shuffled network from its random numbers to what the statistics are made of.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "lanczos.hpp"
+#include "network.hpp"
+
+namespace ncut {
+
+struct MeasureOptions {
+  std::int64_t k, n_init, max_iterations;
+  double tolerance;         // of k-means, in units of the points' variance
+  std::int64_t max_passes;  // of refinement
+  std::uint64_t seed;
+  std::vector<std::uint32_t> kmeans_streams;  // a partition for each
+  bool refined_squares;                       // whether `squares` are of refined labels
+  LanczosOptions lanczos;
+  int n_threads;
+};
+
+// Labels with their clusters' volumes and cuts, each (k).
+struct Partition {
+  std::vector<std::int32_t> labels;
+  std::vector<double> volume, cut;
+};
+
+struct Measured {
+  Spectrum spectrum;
+  std::vector<std::int64_t> sizes;           // of the layers without isolated vertices
+  std::vector<double> degrees;               // of their vertices
+  std::vector<Partition> spectral, refined;  // for each stream of k-means
+  std::vector<double>
+      squares;  // of each block: sums of squared weights inside clusters, and of all
+};
+
+// Shuffles, leaves out isolated vertices, embeds, partitions, refines and measures. `start` as in
+// `embed`. Returns false where the Python path has to take over.
+bool measure_shuffle(const Network& network, Null null, std::uint32_t stream, const float* start,
+                     std::int64_t n_start, const MeasureOptions& options, Measured& result);
+
+// Points (n x d) in single precision, scaled so that their coordinates have a variance of 1 on
+// average, where they differ at all.
+void unit_variance(const double* points, std::int64_t n, std::int64_t d, float* scaled);
+
+}  // namespace ncut

@@ -1,0 +1,226 @@
+"""Factors on the way from a neuron to its reader, and what they are made of.
+
+A `Ledger` numbers the factors of a forward pass: entries of what a parameter makes, constants,
+products of others. An array of factors is an array of such numbers, `Factors`, so that it is
+reshaped, sliced and joined as arrays of neurons are, and can be computed again from what the
+parameters are later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Codes = NDArray[np.int64]
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """Factors that were noted together, with codes one after the other.
+
+    Attributes
+    ----------
+    start, size : int
+        The first code, and how many.
+    kind : {"constant", "source", "product", "quotient", "largest", "mean"}
+        What they are: numbers, entries of what a source makes, or functions of the magnitudes of
+        other factors.
+    source : object, optional
+        Where the factors come from, as the reader has it.
+    parts : tuple of ndarray of int64
+        Entries of the source, shape (size,); or codes of other factors, of a mean (size, m).
+    """
+
+    start: int
+    size: int
+    kind: Literal["constant", "source", "product", "quotient", "largest", "mean"]
+    source: Any = None
+    parts: tuple[Codes, ...] = ()
+
+
+class Ledger:
+    """All factors of a forward pass, by their codes.
+
+    Attributes
+    ----------
+    segments : list of Segment
+        In the order of their codes; the code 0 is the factor 1.
+    """
+
+    def __init__(self) -> None:
+        self.segments = [Segment(0, 1, "constant")]
+        self._stored: Numbers = np.ones(1024)
+        self._n = 1
+        self._made: dict[tuple[Any, ...], Codes] = {}
+
+    @property
+    def numbers(self) -> Numbers:
+        """What the factors are."""
+        return self._stored[: self._n]
+
+    def constant(self, values: NDArray[Any]) -> Factors:
+        """Factors that never change; equal ones of an array have one code."""
+        wide = np.asarray(values, dtype=np.float64)
+        key = ("constant", wide.shape, wide.tobytes())
+        if key not in self._made:
+            unique, back = np.unique(wide, return_inverse=True)
+            start = self._add("constant", unique)
+            codes = start + back.reshape(wide.shape)
+            self._made[key] = np.where(wide == 1, 0, codes)
+        return Factors(self._made[key], self)
+
+    def entries(self, values: NDArray[Any], source: Any) -> Factors:
+        """The entries of what a source makes, an array of its shape."""
+        wide = np.asarray(values, dtype=np.float64)
+        index: Codes = np.arange(wide.size)
+        start = self._add("source", wide.ravel(), source, (index,))
+        return Factors(start + index.reshape(wide.shape), self)
+
+    def made(
+        self, kind: Literal["product", "quotient", "largest"], first: Codes, second: Codes
+    ) -> Factors:
+        """A function of two arrays of factors that broadcast with each other."""
+        key = (kind, first.shape, first.tobytes(), second.shape, second.tobytes())
+        known = self._made.get(key)
+        if known is not None:
+            return Factors(known, self)
+        ours, theirs = np.broadcast_arrays(first, second)
+        codes = np.where(ours == 0, theirs, ours)
+        open_ones = (ours != 0) & (theirs != 0) if kind == "product" else np.ones_like(ours, bool)
+        if open_ones.any():
+            pairs, back = np.unique(
+                np.stack([ours[open_ones], theirs[open_ones]]), axis=1, return_inverse=True
+            )
+            a, b = self.numbers[pairs[0]], self.numbers[pairs[1]]
+            with np.errstate(all="ignore"):
+                if kind == "product":
+                    values = a * b
+                elif kind == "quotient":
+                    values = np.abs(a) / np.abs(b)
+                else:
+                    values = np.maximum(np.abs(a), np.abs(b))
+            start = self._add(kind, values, None, (pairs[0], pairs[1]))
+            codes[open_ones] = start + back.ravel()
+        self._made[key] = codes
+        return Factors(codes, self)
+
+    def mean(self, codes: Codes) -> Factors:
+        """The mean magnitude along the last axis."""
+        key = ("mean", codes.shape, codes.tobytes())
+        if key in self._made:
+            return Factors(self._made[key], self)
+        flat = codes.reshape(-1, codes.shape[-1])
+        values = np.abs(self.numbers[flat]).mean(axis=1)
+        start = self._add("mean", values, None, (flat,))
+        self._made[key] = (start + np.arange(len(flat))).reshape(codes.shape[:-1])
+        return Factors(self._made[key], self)
+
+    def _add(
+        self, kind: Any, values: Numbers, source: Any = None, parts: tuple[Codes, ...] = ()
+    ) -> int:
+        start, self._n = self._n, self._n + len(values)
+        if self._n > len(self._stored):
+            grown = np.empty(2 * self._n)
+            grown[:start] = self._stored[:start]
+            self._stored = grown
+        self._stored[start : self._n] = values
+        self.segments.append(Segment(start, len(values), kind, source, parts))
+        return start
+
+
+class Factors:
+    """An array of factors; as an array of NumPy it is their numbers."""
+
+    __slots__ = ("codes", "ledger")
+
+    def __init__(self, codes: Codes, ledger: Ledger) -> None:
+        self.codes, self.ledger = np.asarray(codes, dtype=np.int64), ledger
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The numbers, float64."""
+        return np.asarray(self.ledger.numbers[self.codes], dtype=dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape."""
+        return self.codes.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.codes.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self.codes.size
+
+    @property
+    def single(self) -> bool:
+        """Whether all entries are one factor."""
+        return not self.size or bool((self.codes == self.codes.flat[0]).all())
+
+    def map(self, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Factors:
+        """The array reshaped, sliced or repeated."""
+        return Factors(np.asarray(change(self.codes), dtype=np.int64), self.ledger)
+
+    def __getitem__(self, index: Any) -> Factors:
+        """Entries of the array."""
+        return Factors(self.codes[index], self.ledger)
+
+    def __mul__(self, other: Factors) -> Factors:
+        """The product with an array that broadcasts with this one."""
+        return self.ledger.made("product", self.codes, other.codes)
+
+    def over(self, other: Factors) -> Factors:
+        """The quotient of magnitudes; 1 where both are one factor or the other one is 0."""
+        ours, theirs = np.broadcast_arrays(self.codes, other.codes)
+        same = (ours == theirs) | (self.ledger.numbers[theirs] == 0)
+        made = self.ledger.made("quotient", np.where(same, 0, ours), np.where(same, 0, theirs))
+        return Factors(np.where(same, 0, made.codes), self.ledger)
+
+    def inverse(self) -> Factors:
+        """1 over each."""
+        return self.ledger.made("quotient", np.zeros_like(self.codes), self.codes)
+
+    def mean(self, axis: int, *, keepdims: bool = False) -> Factors:
+        """The mean magnitude along an axis: the factor itself where it is one alone."""
+        moved = np.moveaxis(self.codes, axis, -1)
+        same = bool((moved == moved[..., :1]).all())
+        made = Factors(moved[..., 0], self.ledger) if same else self.ledger.mean(moved)
+        return made.map(lambda a: np.expand_dims(a, axis)) if keepdims else made
+
+    def tobytes(self) -> bytes:
+        """Equal for equal factors of equal shapes."""
+        return self.codes.tobytes()
+
+
+def one_of(
+    ledger: Ledger, which: NDArray[np.bool_], first: Codes, second: Codes, both: NDArray[np.bool_]
+) -> Factors:
+    """The first of two where `which`, else the second; the larger where there are two that differ.
+
+    By several ways, such as x + norm(x), a neuron has the widest factor, so that ways do not
+    multiply by depth.
+    """
+    codes = np.where(which, first, second)
+    differ = both & (first != second)
+    if differ.any():
+        widest = ledger.made("largest", first, second).codes
+        codes = np.where(differ, widest, codes)
+    return Factors(codes, ledger)
+
+
+def ones(shape: Sequence[int], ledger: Ledger) -> Factors:
+    """Factors of 1."""
+    return Factors(np.zeros(tuple(shape), dtype=np.int64), ledger)
+
+
+def of_units(factors: Factors, units: Codes) -> Factors:
+    """The factor of each neuron of an array of them; 1 for none, -1."""
+    return Factors(np.append(factors.codes, 0)[units], factors.ledger)

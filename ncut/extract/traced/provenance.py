@@ -1,0 +1,240 @@
+"""Where tensors without neurons come from while a forward pass is followed.
+
+Everything that is computed from parameters alone is computed as ever, and its operations are
+noted: the parameters that a weight comes from are known, and it can be computed again from what
+they are later. Numbers that are drawn, and tensors that values are written into, are no constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from ncut.extract.traced.tensor import flat, is_traced
+
+RANDOM = frozenset(
+    ["rand", "randn", "rand_like", "randn_like", "normal", "bernoulli", "normal_", "uniform_",
+     "bernoulli_", "exponential_", "log_normal_", "cauchy_"]
+)  # fmt: skip
+"""Operations that draw numbers; whole numbers are left alone, as they number things."""
+
+READS = frozenset(["linear", "mm", "addmm", "bmm", "baddbmm", "matmul", "convolution"])
+"""Operations by which weights read values."""
+
+
+class ReadsNumbersError(Exception):
+    """Weights read whole numbers of an input: they are values, and their entries neurons."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__(f"weights read the whole numbers of {', '.join(sorted(names))}")
+        self.names = names
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A tensor that an operation made of others, without any data.
+
+    Attributes
+    ----------
+    operation : callable
+        The operation of ATen.
+    args, kwargs
+        Its arguments.
+    number : int or None
+        Which of its results the tensor is, if it has several.
+    """
+
+    operation: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    number: int | None
+
+    def again(self, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """The tensor, with those that it is made of as `compute` gives them."""
+
+        def change(value: Any) -> Any:
+            if isinstance(value, Made):
+                return value.again(compute)
+            return compute(value) if isinstance(value, torch.Tensor) else value
+
+        args, kwargs = tree_map(change, self.args), tree_map(change, dict(self.kwargs))
+        results: Any = self.operation(*args, **kwargs)
+        made: torch.Tensor = results if self.number is None else results[self.number]
+        return made
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FactorSource:
+    """Factors as a function of tensors of a module, to be computed again later.
+
+    Attributes
+    ----------
+    tensors : tuple of Tensor
+        What they are computed from.
+    compute : callable
+        Gets them and returns the factors.
+    made : mapping
+        What of the tensors was itself made of others; see `Provenance`.
+    originals : mapping
+        The buffers of the module by the ids of the copies that a forward pass was given.
+    is_batch_norm : bool
+        Whether the tensors are a batch norm's running variance and, if it has one, its weight.
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+    compute: Callable[..., torch.Tensor]
+    made: Mapping[int, tuple[torch.Tensor, Made]]
+    originals: Mapping[int, torch.Tensor]
+    is_batch_norm: bool = False
+
+    def tensor(self, leaf: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """The factors, with parameters and constants as `leaf` gives them."""
+
+        def compute(tensor: torch.Tensor) -> torch.Tensor:
+            found = self.made.get(id(tensor))
+            if found is not None:
+                return found[1].again(compute)
+            return leaf(self.originals.get(id(tensor), tensor))
+
+        return self.compute(*map(compute, self.tensors))
+
+
+def _elsewhere(operation: Any, first: Any, *args: Any, **kwargs: Any) -> Any:
+    """An operation in place on a copy of its first argument."""
+    return operation(first.clone(), *args, **kwargs)
+
+
+class Provenance(TorchDispatchMode):
+    """Notes what is made of parameters and of whole numbers of inputs.
+
+    Attributes
+    ----------
+    made : dict from int to (Tensor, Made)
+        By the id of a tensor, which is kept.
+    originals : dict from int to Tensor
+        Buffers of the module by the ids of their copies, which a forward pass may change.
+    """
+
+    def __init__(
+        self, parameter: Callable[[Any], str], noise: Callable[[torch.Tensor], Any]
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made: dict[int, tuple[torch.Tensor, Made]] = {}
+        self.originals: dict[int, torch.Tensor] = {}
+        self._parameter = parameter
+        self._noise = noise
+        self._leaves: dict[int, tuple[str, ...]] = {}
+        self._numbers: dict[int, tuple[torch.Tensor, frozenset[str]]] = {}
+        self._stand_ins: dict[int, tuple[torch.Tensor, Any]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation, and note what its results are made of."""
+        kwargs = kwargs or {}
+        if self._stand_ins:
+            args, kwargs = self.known(args), self.known(kwargs)
+        values = flat(args, kwargs)
+        if any(map(is_traced, values)):
+            return func(*args, **kwargs)
+        name = func._schema.name.removeprefix("aten::")
+        if name in RANDOM and not func._schema.is_mutable:
+            with torch.random.fork_rng(devices=[]):
+                return self._noise(func(*args, **kwargs))
+        if name in RANDOM and args[0].is_floating_point():
+            return self.stand_in(args[0], self._noise(args[0]))
+        self._check_reads(name, values)
+        results = func(*args, **kwargs)
+        self._note(func, args, kwargs, values, results)
+        return results
+
+    def known(self, values: Any) -> Any:
+        """Values with what stands for tensors that were written into in their place."""
+        if not self._stand_ins:
+            return values
+
+        def change(value: Any) -> Any:
+            found = self._stand_ins.get(id(value))
+            return value if found is None else found[1]
+
+        return tree_map(change, values)
+
+    def stand_in(self, tensor: torch.Tensor, traced: Any) -> Any:
+        """Let a traced tensor stand for one without data, into which values were written."""
+        self._stand_ins[id(tensor)] = (tensor, traced)
+        return traced
+
+    def leaves(self, tensor: Any) -> tuple[str, ...]:
+        """Names of the parameters that a tensor is made of."""
+        if not isinstance(tensor, torch.Tensor) or is_traced(tensor):
+            return ()
+        name = self._parameter(tensor)
+        return (name,) if name else self._leaves.get(id(tensor), ())
+
+    def numbers(self, name: str, tensor: torch.Tensor) -> None:
+        """Note an input that holds whole numbers."""
+        self._numbers[id(tensor)] = (tensor, frozenset([name]))
+
+    def inputs(self, tensor: Any) -> frozenset[str]:
+        """Names of the inputs of whole numbers that a tensor is made of."""
+        return self._numbers.get(id(tensor), (None, frozenset[str]()))[1]
+
+    def source(
+        self,
+        tensors: Sequence[torch.Tensor],
+        compute: Callable[..., torch.Tensor],
+        *,
+        is_batch_norm: bool = False,
+    ) -> FactorSource | None:
+        """Factors that are computed from tensors; None where no parameter has a part in them."""
+        if not is_batch_norm and not any(self.leaves(tensor) for tensor in tensors):
+            return None
+        return FactorSource(tuple(tensors), compute, self.made, self.originals, is_batch_norm)
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _before(self, tensor: torch.Tensor) -> Any:
+        """What a tensor was before an operation changed it in place."""
+        found = self.made.get(id(tensor))
+        return tensor if found is None else found[1]
+
+    def _check_reads(self, name: str, values: list[Any]) -> None:
+        if not self._numbers or name not in READS:
+            return
+        read = frozenset[str]().union(
+            *(self.inputs(x) for x in values if torch.is_tensor(x) and x.is_floating_point())
+        )
+        if read and any(self.leaves(value) for value in values):
+            raise ReadsNumbersError(read)
+
+    def _note(
+        self, func: Any, args: tuple[Any, ...], kwargs: Any, values: list[Any], results: Any
+    ) -> None:
+        leaves = tuple(dict.fromkeys(leaf for value in values for leaf in self.leaves(value)))
+        numbers = (
+            frozenset[str]().union(*(self.inputs(value) for value in values))
+            if self._numbers
+            else frozenset[str]()
+        )
+        if not (leaves or numbers):
+            return
+        several = isinstance(results, list | tuple)
+        for number, result in enumerate(results if several else [results]):
+            if not isinstance(result, torch.Tensor):
+                continue
+            if leaves:
+                operation, before = func, args
+                if func._schema.is_mutable and args and result is args[0]:
+                    operation = partial(_elsewhere, func)
+                    before = (self._before(result), *args[1:])
+                made = Made(operation, before, kwargs, number if several else None)
+                self.made[id(result)] = (result, made)
+                self._leaves[id(result)] = leaves
+            if numbers:
+                self._numbers[id(result)] = (result, numbers)

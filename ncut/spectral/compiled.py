@@ -1,0 +1,176 @@
+"""Shuffled networks measured in one compiled call each, without Python in between.
+
+The functions of this room are the reference: they take over where the compiled path does not go
+(other null models and conventions, float64 or 16-bit weights, more clusters than a block of
+vectors is wide), and where a shuffle turns out to need more care than it takes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ncut import kernels
+from ncut.graphs import NeuronGraph
+from ncut.graphs.colouring import two_colours
+from ncut.randomness import Purpose, numpy_generator, stream
+from ncut.spectral.accuracy import LARGEST_GOAL, goals
+from ncut.spectral.clustering import MAX_PASSES
+from ncut.spectral.cut import ncut_of
+from ncut.spectral.embedding import Embedding
+from ncut.spectral.kmeans import MAX_ITERATIONS, RELATIVE_TOLERANCE
+from ncut.spectral.measures import measures_of
+from ncut.spectral.operator import WIDTH, NormalizedAdjacency
+from ncut.spectral.solvers import MAX_PRODUCTS, choose_solver
+from ncut.types import Block, Clustering
+
+NULLS = ("layer", "layer-nonzero")
+
+LARGEST_BYTES = 2**28
+"""Weights of a network that is copied for the compiled path."""
+
+
+class CompiledShuffles:
+    """Shuffles of one network, clustered by compiled code.
+
+    Parameters
+    ----------
+    graph : NeuronGraph
+        Without isolated vertices; see `suits`.
+    null : {"layer", "layer-nonzero"}
+    k, n_init, refine, seed
+        As `ncut.cluster` takes them.
+    substreams : sequence of int
+        Of each block, the first of its two substreams of random numbers.
+    """
+
+    def __init__(
+        self,
+        graph: NeuronGraph,
+        null: str,
+        substreams: list[int],
+        *,
+        k: int,
+        n_init: int,
+        refine: bool,
+        seed: int,
+    ) -> None:
+        colours = two_colours(graph)
+        self._colours = None if colours is None else [int(c) for c in colours]
+        sizes = [layer.size for layer in graph.layers]
+        self._source = kernels.Source(sizes, self._colours or [])
+        for block, substream in zip(graph.blocks, substreams, strict=True):
+            self._source.add(block, substream)
+        self._n_start = graph.n_vertices
+        if self._colours is not None:
+            first = sum(size for size, c in zip(sizes, self._colours, strict=True) if c == 0)
+            self._n_start = min(first, graph.n_vertices - first)
+        self._null, self._k, self._seed = null, k, seed
+        self._n_init, self._refine = n_init, refine
+
+    @staticmethod
+    def suits(graph: NeuronGraph, null: str, solver: str, k: int) -> bool:
+        """Whether the shuffles of a graph without isolated vertices can be measured this way."""
+        if null not in NULLS or solver not in ("auto", "krylov") or k > WIDTH:
+            return False
+        if graph.scratch is not None or graph.n_bytes > LARGEST_BYTES:
+            return False
+        if not all(_is_plain(block) for block in graph.blocks):
+            return False
+        places = [
+            (b.source, b.target) for b in graph.blocks if not isinstance(b.weights, np.ndarray)
+        ]
+        if len(set(places)) < len(places):
+            return False
+        return choose_solver(NormalizedAdjacency(graph, 1), 1, k - 1) == "krylov"
+
+    def measure(self, number: int, *, repeats: int, threads: int) -> Clustering | None:
+        """The clustering of shuffle `number`, counted from 1; None if the reference has to do it.
+
+        `repeats`: how often k-means is repeated, to see how much of the n-cut is its noise.
+        """
+        rng = numpy_generator(self._seed, Purpose.START_VECTORS, number)
+        streams = [
+            stream(Purpose.KMEANS, number),
+            *(stream(Purpose.KMEANS_REPEATS, again) for again in range(repeats)),
+        ]
+        found = self._source.measure(
+            null=self._null,
+            stream=stream(Purpose.SHUFFLE, number),
+            start=rng.standard_normal((self._n_start, WIDTH), dtype=np.float32),
+            k=self._k,
+            n_init=self._n_init,
+            max_iterations=MAX_ITERATIONS,
+            tolerance=RELATIVE_TOLERANCE,
+            max_passes=MAX_PASSES,
+            seed=self._seed,
+            kmeans_streams=streams,
+            refine=self._refine,
+            residual=LARGEST_GOAL,
+            max_products=MAX_PRODUCTS,
+            dsyevd=_dsyevd(),
+            n_threads=threads,
+        )
+        return None if found is None else self._clustering(found)
+
+    def _clustering(self, found: dict[str, Any]) -> Clustering | None:
+        degrees = found["degrees"]
+        embedding = Embedding(
+            points=np.empty((degrees.size, self._k)),  # not needed any more
+            eigenvalues=np.maximum(1.0 - found["values"], 0.0),
+            solver="krylov",
+            residuals=found["residuals"],
+            following=1.0 - found["following"],
+        )
+        # Smaller eigenvalues and gaps call for smaller residuals than were aimed at.
+        looked_for = embedding.eigenvalues[found["n_known"] :]
+        careful = goals(looked_for, embedding.following).min() < LARGEST_GOAL
+        ncuts = {
+            kind: [ncut_of(volume, cut) for _, volume, cut in found[kind]]
+            for kind in ("spectral", "refined")
+        }
+        spectral_ncut, refined_ncut = ncuts["spectral"][0], ncuts["refined"][0]
+        allowed = embedding.allows(min(spectral_ncut, refined_ncut))
+        if careful or not embedding.converged or not allowed:
+            return None
+        own = "refined" if self._refine else "spectral"
+        labels, volume, cut = found[own][0]
+        shares = tuple(inside / total if total else 0.0 for inside, total in found["squares"])
+        measures = measures_of(self._colours, found["sizes"], degrees, labels, volume, cut, shares)
+        return Clustering(
+            labels=labels,
+            ncut=measures.ncut,
+            spectral_ncut=spectral_ncut,
+            refined_ncut=refined_ncut,
+            lower_bound=embedding.lower_bound(),
+            modularity=measures.modularity,
+            bipartite_modularity=measures.bipartite_modularity,
+            clusterability=measures.clusterability,
+            eigenvalues=embedding.eigenvalues,
+            k=self._k,
+            solver=embedding.solver,
+            residual=embedding.residual,
+            converged=True,
+            n_init=self._n_init,
+            repeated_ncuts=np.array(ncuts[own][1:]),
+            repeated_labels=tuple(labels for labels, _, _ in found[own][1:]),
+        )
+
+
+def _is_plain(block: Block) -> bool:
+    """Whether a block's weights are of the types that the compiled path has."""
+    weights: Any = block.weights
+    plain = weights.dtype == np.float32
+    if not isinstance(weights, np.ndarray):
+        plain = plain and weights.indices.dtype == np.int32
+    return bool(plain)
+
+
+@cache
+def _dsyevd() -> Any:
+    """The eigensolver of the LAPACK that SciPy brings, as a pointer in a capsule."""
+    from scipy.linalg import cython_lapack
+
+    return cython_lapack.__pyx_capi__["dsyevd"]

@@ -1,0 +1,128 @@
+"""Fingerprints of all graphs that the tests of the readers make, and what has changed in them.
+
+    python scripts/graph_fingerprints.py          # compare with tests/conformance/fingerprints.json
+    python scripts/graph_fingerprints.py --write  # after a change that was meant
+
+A fingerprint has the layers, the blocks with their numbers of edges and sums of weights, what was
+left out and which parameters are placed, of each graph that a test reads, in order. A
+refactoring leaves them all equal; a mend changes some, and the commit says which and why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "tests" / "conformance" / "fingerprints.json"
+
+
+def facts(graph: Any) -> dict[str, Any]:
+    """What a fingerprint is taken of; sums with the digits that every machine agrees on."""
+    return {
+        "layers": [(x.name, x.size, x.rescalable, list(x.read_by)) for x in graph.layers],
+        "blocks": [
+            (b.source, b.target, b.name, b.tie, int(np.count_nonzero(_values(b))), _sums(b))
+            for b in graph.blocks
+        ],
+        "left out": sorted((x.name, x.reason) for x in graph.left_out),
+        "parameters": [(p.name, p.placed) for p in graph.parameters],
+        "sums": graph.sums,
+    }
+
+
+def digest(graph: Any) -> dict[str, str]:
+    """The hash of each part."""
+    return {
+        part: hashlib.sha256(json.dumps(fact).encode()).hexdigest()[:10]
+        for part, fact in facts(graph).items()
+    }
+
+
+def _values(block: Any) -> Any:
+    return block.weights if isinstance(block.weights, np.ndarray) else block.weights.data
+
+
+def _sums(block: Any) -> str:
+    with np.errstate(all="ignore"):
+        return f"{np.asarray(_values(block), dtype=np.float64).sum():.3g}"
+
+
+class Recorder:
+    """A plugin of pytest that takes the fingerprint of each graph that a test makes."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[dict[str, str]]] = {}
+        self.test = ""
+        for name in ("assemble", "chain", "read"):
+            module = importlib.import_module(f"ncut.extract.{name}")
+            module.assemble = self._noting(module.assemble)  # type: ignore[attr-defined]
+
+    def _noting(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def assemble(*args: Any, **kwargs: Any) -> Any:
+            graph = original(*args, **kwargs)
+            if self.test:
+                self.found.setdefault(self.test, []).append(digest(graph))
+            return graph
+
+        return original if original.__name__ != "assemble" else assemble
+
+    def pytest_runtest_setup(self, item: Any) -> None:
+        """Which test runs now; weights that it draws are those of any other run."""
+        import torch
+
+        self.test = item.nodeid
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002
+
+
+def main() -> int:
+    """Run the tests, and compare or write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--write", action="store_true", help="write what was found")
+    parser.add_argument("tests", nargs="*", default=["tests/extract"], help="what to run")
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    import pytest
+
+    recorder = Recorder()
+    pytest.main(["-q", "-p", "no:cacheprovider", *options.tests], plugins=[recorder])
+    known = json.loads(FILE.read_text()) if FILE.exists() else {}
+    changed = _print_changes(known, recorder.found)
+    if options.write:
+        FILE.write_text(json.dumps(known | recorder.found, indent=0, sort_keys=True) + "\n")
+        print(f"{sum(map(len, recorder.found.values()))} graphs of {len(recorder.found)} tests")
+    return 1 if changed and not options.write else 0
+
+
+def _print_changes(known: dict[str, Any], found: dict[str, Any]) -> int:
+    """Tests whose graphs have changed, and in what."""
+    changed = 0
+    for test, digests in found.items():
+        before = known.get(test)
+        if before is None or digests == before:
+            continue
+        parts = {
+            part
+            for old, new in zip(before, digests, strict=False)
+            for part in new
+            if old.get(part) != new[part]
+        }
+        changed += 1
+        print(f"{test}: {len(before)} -> {len(digests)} graphs; changed: {', '.join(sorted(parts))}")
+    new = len(found.keys() - known.keys())
+    print(f"{changed} tests have other graphs; {new} are new; {len(found)} ran")
+    return changed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
