@@ -37,7 +37,7 @@ def test_damaged_files_give_graphs_or_errors_of_ours() -> None:
     assert found["findings"] == {}
     assert set(found["outcomes"]) == {"read", "refused"}
     assert found["outcomes"]["read"] > 50
-    assert all(sum(outcomes.values()) >= 10 for outcomes in found["by_format"].values())
+    assert all(sum(outcomes.values()) >= 5 for outcomes in found["by_format"].values())
 
 
 def test_the_core_refuses_wrong_arguments() -> None:
