@@ -16,7 +16,7 @@ from ncut.device.weights import DeviceCSR, HostBlock, select, widened
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral.embedding import Embedding, check_solver, first_converged
 from ncut.spectral.faint import SHARE, Part, settle_vertices
-from ncut.spectral.krylov import basis_size
+from ncut.spectral.krylov import room_needed
 from ncut.spectral.solvers import LAST_DENSE
 
 
@@ -51,7 +51,7 @@ def look_again_on_device(
     xp, n, k = operator.device.xp, operator.n_vertices, embedding.eigenvalues.size
     vectors, _ = xp.linalg.qr(embedding.points * operator.root_degrees[:, None])
     rng = numpy_generator(seed, Purpose.START_VECTORS, graph_number, look)
-    if n <= LAST_DENSE or k + basis_size(k) > n:
+    if n <= LAST_DENSE or k + room_needed(k) > n:
         nothing = vectors[:, :0]
         both, following = solve.dense(operator, nothing, k, rng)
         found = _embedding(operator, both, "dense", 1.0 - following)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ncut.device.devices import astype, concat
 from ncut.device.operator import DeviceOperator
 from ncut.errors import InputError
-from ncut.spectral.krylov import MAX_BLOCKS, basis_size, block_lanczos, block_width
+from ncut.spectral.krylov import MAX_BLOCKS, basis_size, block_lanczos, block_width, room_needed
 from ncut.spectral.solvers import (
     LAST_DENSE,
     MAX_PRODUCTS,
@@ -47,7 +47,8 @@ def choose_solver(operator: DeviceOperator, n_known: int, k: int) -> str:
     else:
         size, direct = operator.n_vertices, "dense"
     limit = DIRECT_SIZE if operator.device.is_cuda else 3 * basis_size(k) // 2
-    return direct if size <= max(limit, 3 * basis_size(k) // 2) else "krylov"
+    small = size <= max(limit, 3 * basis_size(k) // 2) or size - n_known < room_needed(k)
+    return direct if small else "krylov"
 
 
 def dense(operator: DeviceOperator, known: Any, k: int, rng: np.random.Generator) -> Found:
@@ -80,7 +81,7 @@ def krylov(
     xp = operator.device.xp
     bipartite = not whole and fits_small_side(operator, known.shape[1], k)
     size = small_side(operator) if bipartite else operator.n_vertices
-    if size - known.shape[1] < basis_size(k):
+    if size - known.shape[1] < room_needed(k):
         raise InputError(
             f"solver: krylov needs a larger graph to find {k} eigenvectors; use 'auto' or 'dense'"
         )

@@ -17,10 +17,10 @@ from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral import solvers
 from ncut.spectral.accuracy import ACCEPTED, goals
 from ncut.spectral.faint import settle
-from ncut.spectral.krylov import basis_size
+from ncut.spectral.krylov import room_needed
 from ncut.spectral.operator import WIDTH, NormalizedAdjacency
 
-ALIKE = 1e-9
+ALIKE = 1e-10
 """Relative difference of eigenvalues below which a solver may take one for the other."""
 
 
@@ -73,14 +73,16 @@ class Embedding:
         the singular values of R: that is subtracted, and an allowance for rounding and for
         eigenvalues that are too much alike to be told apart. Residuals
         cannot show that an eigenvalue was missed; a partition with a lower n-cut can, see
-        `spectral.clustering`. Where that is known nothing is: 0.
+        `spectral.clustering`. Where the eigenvectors have not converged, nothing is claimed: 0.
 
         Source: Fan (1949), On a theorem of Weyl concerning eigenvalues; Zha, He, Ding, Gu, Simon
         (2001), Spectral relaxation for k-means clustering; Stewart and Sun (1990), Matrix
         perturbation theory, chapter IV.
         """
-        if self.missed:
-            return 0.0
+        return self.bound_by_residuals() if self.converged else 0.0
+
+    def bound_by_residuals(self) -> float:
+        """The bound if these are approximations of the smallest eigenvalues, and no others."""
         n, k = self.points.shape
         singular = np.sqrt(np.maximum(np.linalg.eigvalsh(self.residuals), 0.0))
         total = float(self.eigenvalues.sum())
@@ -174,7 +176,7 @@ def look_again(
     vectors[operator.place] = embedding.points
     vectors, _ = np.linalg.qr(vectors * operator.root_degrees[:, None])
     rng = numpy_generator(seed, Purpose.START_VECTORS, graph_number, look)
-    if operator.n_vertices <= solvers.LAST_DENSE or k + basis_size(k) > operator.n_vertices:
+    if operator.n_vertices <= solvers.LAST_DENSE or k + room_needed(k) > operator.n_vertices:
         nothing = vectors[:, :0]
         both, following = solvers.dense(operator, nothing, k, rng)
         found = _embedding(operator, both, "dense", 1.0 - following)

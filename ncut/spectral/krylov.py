@@ -65,6 +65,11 @@ def basis_size(k: int) -> int:
     return MAX_BLOCKS * block_width(k)
 
 
+def room_needed(k: int) -> int:
+    """Dimensions that block Lanczos needs: for a full basis, and the block it would grow by."""
+    return basis_size(k) + block_width(k)
+
+
 def block_lanczos(
     apply: Callable[[Any], Any],
     start: Any,

@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.spectral.accuracy import following_of, goals
-from ncut.spectral.krylov import MAX_BLOCKS, RitzPairs, basis_size, block_lanczos, block_width
+from ncut.spectral.krylov import (
+    MAX_BLOCKS,
+    RitzPairs,
+    basis_size,
+    block_lanczos,
+    block_width,
+    room_needed,
+)
 from ncut.spectral.operator import NormalizedAdjacency
 from ncut.spectral.shift_invert import is_long_and_thin, smallest_by_factorization
 
@@ -72,7 +79,7 @@ def choose_solver(operator: NormalizedAdjacency, n_known: int, k: int) -> str:
         size, direct = small_side(operator), "gram"
     else:
         size, direct = operator.n_vertices, "dense"
-    if 2 * size <= 3 * basis_size(k):
+    if 2 * size <= 3 * basis_size(k) or size - n_known < room_needed(k):
         return direct
     return "shift-invert" if is_long_and_thin(operator) else "krylov"
 
@@ -115,7 +122,7 @@ def krylov(
     """
     bipartite = not whole and fits_small_side(operator, known.shape[1], k)
     size = small_side(operator) if bipartite else operator.n_vertices
-    if size - known.shape[1] < basis_size(k):
+    if size - known.shape[1] < room_needed(k):
         raise InputError(
             f"solver: krylov needs a larger graph to find {k} eigenvectors; use 'auto' or 'dense'"
         )

@@ -79,7 +79,7 @@ def test_the_bound_allows_for_what_the_solver_is_wrong_by(seed: int, error: floa
     embedding = Embedding(np.zeros((graph.n_vertices, k)), 1 - mu, "rough", residuals, 1.0)
     exact = values[:k].sum()
     assert embedding.eigenvalues.sum() >= exact - ROUNDING  # what it would be without allowance
-    assert embedding.lower_bound() <= exact + ROUNDING
+    assert embedding.bound_by_residuals() <= exact + ROUNDING
 
 
 @pytest.mark.parametrize("k", [2, 3, 4])
