@@ -118,7 +118,8 @@ def _print_changes(known: dict[str, Any], found: dict[str, Any]) -> int:
             if old.get(part) != new[part]
         }
         changed += 1
-        print(f"{test}: {len(before)} -> {len(digests)} graphs; changed: {', '.join(sorted(parts))}")
+        what = ", ".join(sorted(parts))
+        print(f"{test}: {len(before)} -> {len(digests)} graphs; changed: {what}")
     new = len(found.keys() - known.keys())
     print(f"{changed} tests have other graphs; {new} are new; {len(found)} ran")
     return changed

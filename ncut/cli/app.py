@@ -187,8 +187,8 @@ def info(
     with warnings_in_one_line():
         graph = ncut.graph(
             _existing(model),
+            check=check,
             **graph_options(scope, norm, residual, layers, unknown, weights),
-            **({"check": True} if check else {}),
         )
         print_graph(graph)
         if graph.check is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.extract.layout import Edges, Layout, PlannedLayer, in_order, rescalable
-from ncut.extract.signal import Group, Part
+from ncut.extract.signal import NOTHING, Group, Part
 from ncut.extract.wiring import Operation, Wiring
 
 
@@ -51,18 +51,24 @@ def by_reader(wiring: Wiring, kept: set[Operation], *, inputs: bool) -> Layout:
     readings: dict[Operation, _Reading] = {}
     names: set[str] = set()
     earlier: dict[tuple[Any, ...], int] = {}
+    there: dict[Group, NDArray[np.bool_]] = {}
     for operation in wiring.operations:
         from_kept = any(part.group in written for part in operation.parts)
         if not from_kept and not (inputs and operation in kept):
             continue
         reading = _reading(operation, len(layout.layers))
+        if operation.kind in ("output", "heads"):
+            reading = replace(reading, first=reading.first[~_known(operation, reading, there)])
+            if not reading.first.size:
+                continue
         key = _neurons(operation, reading)
-        if key in earlier and _shares(operation, reading, wiring):
+        if key in earlier and _shares(operation, wiring):
             reading = replace(reading, position=earlier[key], known=True)
             _touch(layout.layers[reading.position], operation, reading)
         else:
             layout.layers.append(_layer(operation, reading, wiring, writers, names))
             earlier[key] = reading.position
+        _note_neurons(operation, reading, there)
         readings[operation] = reading
     for operation in wiring.operations:
         if operation in kept and operation in readings:
@@ -101,16 +107,46 @@ def _neurons(operation: Operation, reading: _Reading) -> tuple[Any, ...]:
     )
 
 
-def _shares(operation: Operation, reading: _Reading, wiring: Wiring) -> bool:
+def _single(operation: Operation, reading: _Reading) -> NDArray[np.bool_]:
+    """Whether the neurons of one layer alone arrive at each vertex."""
+    arriving = [(part.units[reading.first] != NOTHING).sum(axis=1) for part in operation.parts]
+    return np.asarray(np.sum(arriving, axis=0) == 1)
+
+
+def _known(
+    operation: Operation, reading: _Reading, there: dict[Group, NDArray[np.bool_]]
+) -> NDArray[np.bool_]:
+    """Vertices at which single neurons arrive that are vertices already."""
+    known = np.zeros(reading.first.size, dtype=bool)
+    for part in operation.parts:
+        units = part.units[reading.first].max(axis=1)
+        if part.group in there:
+            known |= (units != NOTHING) & there[part.group][units]
+    return known & _single(operation, reading)
+
+
+def _note_neurons(
+    operation: Operation, reading: _Reading, there: dict[Group, NDArray[np.bool_]]
+) -> None:
+    """Note which neurons are vertices of their own."""
+    if not operation.parts:
+        return
+    single = _single(operation, reading)
+    for part in operation.parts:
+        units = part.units[reading.first][single].max(axis=1)
+        mask = there.setdefault(part.group, np.zeros(part.group.size, dtype=bool))
+        mask[units[units != NOTHING]] = True
+
+
+def _shares(operation: Operation, wiring: Wiring) -> bool:
     """Whether the vertices of an operation may be those of another reader of the same neurons.
 
-    What leaves the model, and what a number is made of, is no reader of its own where no sum is;
-    nor are fully connected and recurrent layers in a network without sums. A convolution's input
-    channels are its own.
+    Fully connected and recurrent layers do in a network without sums; input channels of
+    convolutions are their own. What leaves the model, or a number is made of, has vertices only
+    for neurons that have none yet, and for sums.
     """
     if operation.kind in ("output", "heads"):
-        arriving = [(part.units[reading.first] != -1).any(axis=1) for part in operation.parts]
-        return int(np.sum(arriving, axis=0).max(initial=0)) <= 1
+        return False
     convolves = operation.kind == "conv" and operation.on_positions and operation.within is None
     return not (wiring.sums or wiring.attends or convolves or operation.kind == "embedding")
 

@@ -142,6 +142,23 @@ class Merging:
         rest: Units = np.where(both, NOTHING, theirs)
         return first, replace(second, units=rest)
 
+    def rescales(self, term: Term) -> bool:
+        """Whether a sum's neurons have other factors than those with which they entered it."""
+        if term.group not in self.sums:
+            return False
+        factors = times(term.scale, term.gain)
+        entered = self.scales.get(term.group)
+        known = factors if factors is not None else entered
+        if known is None:
+            return False
+        one = ones((1,) * term.units.ndim, known.ledger)
+        ours = one if factors is None else factors
+        theirs = one if entered is None else of_units(entered, term.units)
+        differ = np.asarray(ours) != np.asarray(theirs)
+        shape = np.broadcast_shapes(differ.shape, term.units.shape)
+        used = np.broadcast_to(term.units, shape) != NOTHING
+        return bool(np.broadcast_to(differ, shape)[used].any())
+
     def _unscaled(self, term: Term) -> Term:
         """The term as a part of a sum, whose neurons are what enters it.
 

@@ -98,7 +98,7 @@ REPLACED: dict[str, Any] = {
 }
 
 
-class Inert(TorchDispatchMode):
+class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Replaces what spreads changes to all channels, and what hides them."""
 
     def __torch_dispatch__(
@@ -128,7 +128,8 @@ def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
         for parameter in model.parameters():
             if parameter.numel() and (parameter - parameter.reshape(-1)[0]).abs().max() == 0:
                 parameter.copy_(noise(parameter) + 0.5)
-        for part in model.modules():
+        parts: Iterator[Any] = model.modules()
+        for part in parts:
             if isinstance(getattr(part, "running_var", None), torch.Tensor):
                 part.running_var.copy_(noise(part.running_var) + 0.5)
                 part.running_mean.copy_(noise(part.running_mean) - 0.5)
@@ -205,7 +206,7 @@ def check(
     watch = _Watch(model, graph, inputs, readers)
     rng = np.random.default_rng(seed)
     outcome = Outcome(n_layers=len(graph.layers))
-    with watch.running(), torch.no_grad(), Inert():
+    with watch.running(), torch.no_grad(), Inert():  # type: ignore[no-untyped-call]
         baseline = watch.run()
         found = watch.usable()
         outcome.n_readers = len(found)
@@ -245,7 +246,7 @@ def grown(
     rng = np.random.default_rng(seed)
     starts = [layer.start for layer in graph.layers]
     pairs: list[tuple[float, float]] = []
-    with watch.running(), torch.no_grad(), Inert():
+    with watch.running(), torch.no_grad(), Inert():  # type: ignore[no-untyped-call]
         baseline = watch.run()
         found = [r for r in watch.usable() if hasattr(watch.modules[r.module], "kernel_size")]
         for at in rng.permutation(len(found))[:n]:

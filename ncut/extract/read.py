@@ -231,7 +231,7 @@ def read_graph(
 
 def _read_module(model: Any, options: _Options, name: str = "") -> NeuronGraph:
     from ncut.extract.modules import unwrapped
-    from ncut.extract.traced.module import read_module
+    from ncut.extract.traced.module import parameters_of, read_module
 
     if options.layers is not None:
         raise InputError(
@@ -245,8 +245,7 @@ def _read_module(model: Any, options: _Options, name: str = "") -> NeuronGraph:
         example_inputs=options.example_inputs,
         unknown=options.unknown,
     )
-    parameters = {key: tuple(value.shape) for key, value in inner.named_parameters()}
-    return options.assembled(wiring, name or type(inner).__name__, parameters)
+    return options.assembled(wiring, name or type(inner).__name__, parameters_of(inner))
 
 
 def _with_check(graph: NeuronGraph, model: Any, example_inputs: Any) -> NeuronGraph:

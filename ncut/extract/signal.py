@@ -336,6 +336,11 @@ def placed(signal: Signal, shape: Sequence[int], places: NDArray[np.int64]) -> S
     return compact(Signal(tuple(shape), tuple(terms), activated=signal.activated))
 
 
+def is_in(term: Term, terms: Sequence[Term]) -> bool:
+    """Whether a term is one of others, the same object."""
+    return any(term is other for other in terms)
+
+
 def broadcast(signals: Sequence[Signal]) -> list[Signal]:
     """The signals with one shape, as arithmetic between tensors sees them."""
     shape = np.broadcast_shapes(*(signal.shape for signal in signals))

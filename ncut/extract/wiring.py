@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract import contraction
 from ncut.extract.factors import Factors, Ledger
 from ncut.extract.merging import Merging
 from ncut.extract.signal import (
@@ -27,13 +28,9 @@ from ncut.extract.signal import (
     Units,
     broadcast,
     compact,
-    expanded,
-    first_along,
+    is_in,
     joined,
-    reduced,
     reshaped,
-    several,
-    split,
     times,
 )
 from ncut.types import LeftOut
@@ -112,10 +109,6 @@ class Product:
     second: Signal | Array
     parameters: tuple[str, ...] = ()
     name: str = ""
-
-
-SPREADS = frozenset(["mean", "var", "std", "norm"])
-"""Reductions by which norms divide, where they keep the axis."""
 
 
 @dataclass(slots=True)
@@ -413,7 +406,7 @@ class Wiring:
             return self.activation(signal, homogeneous=False)
         kept = tuple(term for term in signal.terms if term.units.shape[signal.axis(axis)] > 1)
         if kept and any(
-            not _is_in(t, kept) and any(n > 1 for n in t.units.shape) for t in signal.terms
+            not is_in(t, kept) and any(n > 1 for n in t.units.shape) for t in signal.terms
         ):
             # Channels compared with channels: what is mixed by the shares passes, these do not.
             self.attends = True
@@ -525,6 +518,15 @@ class Wiring:
         product = Product(first, second, tuple(parameters), name)
         self._products[id(made)] = (made, product)
 
+    def product_of(self, signal: Signal) -> Product | None:
+        """What a signal is a product of, if the operation before made it."""
+        known, product = self._products.get(id(signal), (None, None))
+        return product if known is signal else None
+
+    def note_end(self, name: str, n: int, parts: Sequence[Part]) -> None:
+        """Remember neurons that a number is made of, which may have no other reader."""
+        self.ends.append(Operation(name, "heads", n, tuple(parts)))
+
     def reduce(
         self,
         signal: Signal,
@@ -534,183 +536,12 @@ class Wiring:
         kind: str = "sum",
         name: str = "",
     ) -> Signal:
-        """A sum, mean, maximum or another number of the entries along axes.
-
-        Over positions each neuron stays what it is. Neurons that are reduced over among
-        themselves leave a statistic of the layer, which carries none of them; where they are
-        told apart along other axes too, each entry carries all those that were reduced into it.
-        What a norm may divide each head's or group's neurons by is such a statistic as well. A
-        sum of a product is a product of matrices.
-
-        Parameters
-        ----------
-        kind : {"sum", "mean", "max", "min", "var", "std", "norm", ...}
-            What is computed.
-        name : str
-            Where, for the name of what the neurons end in.
-        """
-        chosen = sorted({signal.axis(axis) for axis in axes})
-        known, product = self._products.get(id(signal), (None, None))
-        if known is signal and product is not None and kind in ("sum", "mean"):
-            made = self._contracted(product, signal.shape, chosen, name)
-            if made is not None:
-                return made if keepdim else _without(made, chosen)
-        shape = [1 if axis in chosen else size for axis, size in enumerate(signal.shape)]
-        signal = signal.pushed()
-        terms: list[Term] = []
-        ended: list[Term] = []
-        for term in signal.terms:
-            along = tuple(axis for axis in chosen if term.units.shape[axis] > 1)
-            apart = any(n > 1 for at, n in enumerate(term.units.shape) if at not in along)
-            divides = keepdim and kind in SPREADS and several(term, along)
-            if not along:
-                terms.append(first_along(term, chosen))
-            elif divides or not apart:
-                ended.append(term)
-            elif term.group in self.inputs and not self.merging.has(term.group):
-                # Which entries of the input lie in an entry now makes no difference.
-                terms.append(first_along(term, chosen))
-            else:
-                terms += split(term, along)
-        if ended and not (keepdim and kind in SPREADS):
-            self._end(ended, signal.shape, chosen, name)
-        result = Signal(
-            tuple(shape), tuple(joined(terms)), activated=signal.activated,
-            number="spread" if ended else signal.number,
-        )  # fmt: skip
-        if kind not in ("sum", "mean"):
-            result = self.activation(result, homogeneous=kind in ("max", "min"))
-        return result if keepdim else _without(result, chosen)
-
-    def _end(
-        self, terms: Sequence[Term], shape: tuple[int, ...], axes: Sequence[int], name: str
-    ) -> None:
-        """Note neurons that a number is made of: vertices, which lead no further."""
-        sizes = tuple(shape[axis] for axis in axes)
-        n = int(np.prod(sizes))
-        parts = []
-        for term in terms:
-            units: Units = np.asarray(_laid(term.units, axes, sizes), dtype=np.int64)
-            parts.append(Part(term.group, units.reshape(n, 1), None, False))
-        self.ends.append(Operation(name or "statistics", "heads", n, tuple(parts)))
-
-    def _contracted(
-        self, product: Product, shape: tuple[int, ...], axes: Sequence[int], name: str
-    ) -> Signal | None:
-        """A sum over axes of a product, of length 1 there; None where it is no other sum's kind."""
-        if not isinstance(product.second, Signal):
-            return self._product_with_weights(product, product.second, shape, axes)
-        sides = [s.pushed() for s in broadcast((product.first, product.second))]
-        own = [_along(signal.terms, axes) for signal in sides]
-        if not all(own):
-            return None
-        several_each = [all(several(term, _where(term, axes)) for term in terms) for terms in own]
-        apart = [
-            any(n > 1 for at, n in enumerate(term.units.shape) if at not in axes)
-            for terms in own
-            for term in terms
-        ]
-        if all(several_each) and not any(apart):
-            lengths = tuple(shape[at] for at in axes)
-            size = int(np.prod(lengths))
-            left, right = (
-                [term.map(lambda array: _laid(array, axes, lengths)) for term in terms]
-                for terms in own
-            )
-            self.attends = True
-            self._join(name or "heads", (size,), left, right)
-            own_terms = [*own[0], *own[1]]
-            passed = [t for s in sides for t in s.terms if not _is_in(t, own_terms)]
-            kept = tuple(joined(first_along(term, axes) for term in passed))
-        else:
-            kept = tuple(joined(self._mixed(sides, axes)))
-        kept = tuple(replace(term, homogeneous=False) for term in kept)
-        sizes = tuple(1 if at in axes else n for at, n in enumerate(shape))
-        return compact(Signal(sizes, kept, activated=True))
-
-    def _mixed(self, signals: Sequence[Signal], axes: Sequence[int]) -> list[Term]:
-        """Terms of products that are summed over axes: each entry has all that go into it."""
-        terms: list[Term] = []
-        for signal in signals:
-            for term in signal.terms:
-                where = _where(term, axes)
-                terms += split(term, where) if where else [first_along(term, axes)]
-        return terms
-
-    def _product_with_weights(
-        self, product: Product, weights: Array, shape: tuple[int, ...], axes: Sequence[int]
-    ) -> Signal | None:
-        """A layer written as a sum of products with its weights."""
-        ndim = len(shape)
-        base = expanded(product.first, (1,) * (ndim - product.first.ndim) + product.first.shape)
-        weights = weights.reshape((1,) * (ndim - weights.ndim) + weights.shape)
-        new = [at for at in range(ndim) if weights.shape[at] > 1 and base.shape[at] == 1]
-        rest = [at for at in range(ndim) if at not in axes and at not in new]
-        fits = any(base.varies(at) for at in axes) and not set(new) & set(axes)
-        if not fits or any(weights.shape[at] > 1 for at in rest):
-            return None
-        whole = [shape[at] if at in (*axes, *new) else 1 for at in range(ndim)]
-        matrix = np.broadcast_to(weights, whole).transpose([*rest, *axes, *new])
-        matrix = matrix.reshape(int(np.prod([shape[at] for at in axes])), -1)
-        order = [*rest, *new, *axes]
-        moved = base.map([base.shape[at] for at in order], lambda a: a.transpose(order))
-        kept = [base.shape[at] for at in rest]
-        flat = reshaped(moved, (*kept, matrix.shape[0]))
-        name = product.name or next(iter(product.parameters), "weights")
-        self.take_back(product.parameters or ("a constant",))
-        made = self.linear(
-            flat, np.ascontiguousarray(matrix), name=name, parameters=product.parameters
-        )
-        split_up = reshaped(made, (*kept, *(shape[at] for at in new), *[1] * len(axes)))
-        back = [order.index(at) for at in range(ndim)]
-        return split_up.map(
-            [split_up.shape[at] for at in back], lambda array: array.transpose(back)
-        )
+        """A sum, mean, maximum or another number of entries; see `contraction.reduce`."""
+        return contraction.reduce(self, signal, axes, keepdim=keepdim, kind=kind, name=name)
 
     def matmul(self, first: Signal, second: Signal, name: str = "heads") -> Signal:
-        """`first @ second`, (..., i, k) by (..., k, j), of two signals.
-
-        Neurons that lie along k in both are the dimensions of a scalar product, which joins
-        them; others pass. So queries and keys meet in `heads`, and values come out. Where
-        neurons along k are told apart along i or j as well, as those of experts by a gate are,
-        each entry has all that are summed into it.
-        """
-        self.attends = True
-        first, second = first.pushed(), second.pushed()
-        if min(first.ndim, second.ndim) < 2:
-            raise ModelError("a product of a matrix and a vector of signals")
-        batch = np.broadcast_shapes(first.shape[:-2], second.shape[:-2])
-        rows, inner = first.shape[-2:]
-        columns = second.shape[-1]
-        first = expanded(first, (*batch, rows, inner))
-        second = expanded(second, (*batch, inner, columns))
-        ends = [t for t in first.terms if t.units.shape[-1] > 1 or _alone(t, inner, rows)]
-        starts = [t for t in second.terms if t.units.shape[-2] > 1 or _alone(t, inner, columns)]
-        apart = [t.units.shape[-2] > 1 for t in ends] + [t.units.shape[-1] > 1 for t in starts]
-        if ends and starts and any(apart):
-            shape = (*batch, rows, inner, columns)
-            wide = (
-                first.map((*batch, rows, inner, 1), lambda a: a[..., None]),
-                second.map((*batch, 1, inner, columns), lambda a: a[..., None, :, :]),
-            )
-            terms = self._mixed(broadcast(wide), [len(shape) - 2])
-            passed = [t.map(lambda a: a[..., 0, :]) for t in terms]
-            passed = [replace(term, homogeneous=False) for term in passed]
-            return compact(Signal((*batch, rows, columns), tuple(joined(passed)), activated=True))
-        if ends and starts:
-            left = [t.map(lambda a: a.take([0], axis=-2)[..., 0, :]) for t in ends]
-            right = [t.map(lambda a: a.take([0], axis=-1)[..., 0]) for t in starts]
-            self._join(name, (*batch, inner), left, right)
-        elif starts and not first.terms:
-            # Neurons are mixed by shares that the data give them: each result has all of them.
-            starts, second = [], reduced(second, [-2], keepdim=True)
-        elif ends and not second.terms:
-            ends, first = [], reduced(first, [-1], keepdim=True)
-        passed = [t.map(lambda a: a.take([0], axis=-1)) for t in first.terms if not _is_in(t, ends)]
-        passed += [
-            t.map(lambda a: a.take([0], axis=-2)) for t in second.terms if not _is_in(t, starts)
-        ]
-        return compact(Signal((*batch, rows, columns), tuple(joined(passed))))
+        """`first @ second` of two signals; see `contraction.matmul`."""
+        return contraction.matmul(self, first, second, name)
 
     def attention(
         self, query: Signal, key: Signal, value: Signal, *, name: str = "heads"
@@ -883,6 +714,9 @@ class Wiring:
         terms = [*first.terms, *second.terms]
         self.sums = self.sums or bool(first.terms and second.terms)
         if self.residual == "stream" and first.terms and second.terms:
+            if any(self.merging.rescales(term) for term in terms):
+                reason = "folded into what reads its values, not into the sum that they go on to"
+                self.leave_out("a factor of a sum", (), reason)
             terms = self.merging.merge(first.terms, second.terms)
             return Signal(first.shape, tuple(joined(terms)), activated=True)
         only = first if not second.terms else second
@@ -906,22 +740,6 @@ class Wiring:
                 "folded into what reads its values, not into the residual sum that they go on to",
             )
         return replace(signal, factors=None, factors_name="")
-
-    def _join(
-        self, name: str, shape: tuple[int, ...], left: Sequence[Term], right: Sequence[Term]
-    ) -> None:
-        sides = [_head_dimensions(terms, shape) for terms in (left, right)]
-        n = int(np.prod(np.broadcast_shapes(*(s[0] for s in sides))))
-        full = np.broadcast_shapes(*(s[0] for s in sides))
-        parts = []
-        for _, terms in sides:
-            for term in terms:
-                whole = term.map(lambda a: np.broadcast_to(a, full).reshape(n, 1))
-                scale = whole.scale
-                if scale is not None and scale.single:
-                    scale = None  # a factor that all dimensions share, such as 1 / sqrt(dims)
-                parts.append(Part(term.group, whole.units, scale, False))
-        self.heads(name, n, parts)
 
 
 def under_convention(
@@ -973,43 +791,12 @@ def _each_its_own(term: Term, numbers: NDArray[Any], shape: tuple[int, ...]) -> 
     return np.array_equal(found[units], entries, equal_nan=numbers.dtype.kind == "f")
 
 
-def _is_in(term: Term, terms: Sequence[Term]) -> bool:
-    return any(term is other for other in terms)
-
-
-def _alone(term: Term, inner: int, other: int) -> bool:
-    """Whether a term lies along an inner axis of length 1, and not along the other."""
-    return inner == 1 and other > 1 and all(n == 1 for n in term.units.shape[-2:])
-
-
 def _side_by_side(signal: Signal, axes: Sequence[int]) -> Signal:
     """The signal with the axes that tell neurons apart as one, in front of all others."""
     order = [*axes, *(at for at in range(signal.ndim) if at not in axes)]
     moved = signal.map([signal.shape[at] for at in order], lambda a: a.transpose(order))
     n = int(np.prod(moved.shape[: len(axes)]))
     return reshaped(moved, (n, *moved.shape[len(axes) :]))
-
-
-def _without(signal: Signal, axes: Sequence[int]) -> Signal:
-    kept = [size for axis, size in enumerate(signal.shape) if axis not in axes]
-    return signal.map(kept, lambda array: array.squeeze(tuple(axes)))
-
-
-def _along(terms: Iterable[Term], axes: Sequence[int]) -> list[Term]:
-    return [term for term in terms if _where(term, axes)]
-
-
-def _where(term: Term, axes: Sequence[int]) -> tuple[int, ...]:
-    """Those of the axes along which a term's neurons are told apart."""
-    return tuple(axis for axis in axes if term.units.shape[axis] > 1)
-
-
-def _laid(array: Array, axes: Sequence[int], sizes: Sequence[int]) -> Array:
-    """An array along some axes, as one of these lengths, at the first place along all others."""
-    rest = [at for at in range(array.ndim) if at not in axes]
-    moved = array.transpose([*rest, *axes])
-    first = moved.reshape(-1, *moved.shape[len(rest) :])[0]
-    return np.broadcast_to(first, tuple(sizes)).ravel()
 
 
 def _first_used(units: Units) -> Units:
@@ -1046,29 +833,3 @@ def _distinct(units: Units, scale: Scale | None) -> tuple[Units, Scale | None]:
     if scale is not None:
         scale = scale.map(lambda array: np.broadcast_to(array, units.shape))
     return units, scale
-
-
-def _head_dimensions(
-    terms: Sequence[Term], shape: tuple[int, ...]
-) -> tuple[tuple[int, ...], list[Term]]:
-    """The terms of one side of a scalar product, as the neurons of its dimensions.
-
-    Rotary embeddings mix the dimensions of a head among themselves by angles that depend on the
-    position only; the neurons are then those of the head, in their own order.
-    """
-    sizes = np.broadcast_shapes(*(term.units.shape for term in terms))
-    sizes = (*sizes[:-1], shape[-1])
-    if len(terms) > 1 and len({id(term.group) for term in terms}) == 1:
-        stacked = np.stack([np.broadcast_to(term.units, sizes) for term in terms], axis=-1)
-        per_head = stacked.reshape(-1, sizes[-1] * len(terms))
-        heads = [np.unique(row[row != NOTHING]) for row in per_head]
-        if all(head.size == sizes[-1] for head in heads):
-            units: Units = np.stack(heads).reshape(sizes)
-            scale = None
-            if terms[0].scale is not None:
-                order = np.argsort(np.broadcast_to(terms[0].units, sizes), axis=-1)
-                scale = terms[0].scale.map(
-                    lambda a: np.take_along_axis(np.broadcast_to(a, sizes), order, axis=-1)
-                )
-            return sizes, [Term(terms[0].group, units, scale, False)]
-    return sizes, list(terms)

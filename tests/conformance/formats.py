@@ -156,6 +156,9 @@ class TorchNet(nn.Module):
     def matmul(self, x: Any, y: Any) -> Any:
         return x @ y
 
+    def noise(self, x: Any) -> Any:
+        return torch.randn_like(x)
+
     # --- axes
 
     def reduce(self, x: Any, kind: str, axes: Sequence[int], keep: bool = True) -> Any:
@@ -317,6 +320,9 @@ class OnnxNet:
 
     def matmul(self, x: Any, y: Any) -> Any:
         return self.node("MatMul", [x, y], x[1] @ y[1])
+
+    def noise(self, x: Any) -> Any:
+        return self.node("RandomNormalLike", [x], x[1])
 
     # --- axes
 

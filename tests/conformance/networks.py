@@ -208,6 +208,14 @@ def features_of_the_input(n, x):
     return n.linear(n.pointwise(n.linear(h, "a", 18, 5), "relu"), "b", 5, 4)
 
 
+@network(FEATURES, without="keras")
+def noise_times_a_layer(n, x):
+    h = n.pointwise(n.linear(x, "a", 6, 5), "relu")
+    spread = n.linear(h, "s", 5, 3)
+    z = n.add(n.linear(h, "m", 5, 3), n.multiply(spread, n.noise(spread)))
+    return n.linear(z, "b", 3, 6)
+
+
 # --- norms ----------------------------------------------------------------------------------------
 
 

@@ -254,6 +254,15 @@ def test_classes_of_whole_numbers_are_rows_of_a_table():
     assert_allclose(block(graph, "a"), np.abs(weights(model.a)), rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_layers_are_read_without_an_example():
+    parts = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+    model = torch.ao.quantization.quantize_dynamic(parts, {nn.Linear}, dtype=torch.qint8)
+    graph = read_graph(model)
+    assert sizes(graph) == [6, 5, 4]
+    assert graph.placed_share == 1.0
+
+
 def test_a_part_in_torchscript_is_refused_and_the_model_is_as_it_was():
     with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         part = torch.jit.script(nn.Linear(5, 4))
@@ -278,6 +287,53 @@ def test_a_branch_with_a_trained_factor_of_zero_weighs_nothing(shape):
     model.alpha = nn.Parameter(torch.zeros(shape))
     graph = read_graph(model)
     assert sum(b.weights.sum() for b in graph.blocks if b.name == "f") == 0
+
+
+@pytest.mark.parametrize("residual", ["readers", "stream"])
+def test_a_factor_before_a_sum_is_one_of_what_writes_it_alone(residual):
+    def run(m, x):
+        h = m.factor * m.a(x)
+        return m.c(m.b(h) + h)
+
+    def made(factor):
+        torch.manual_seed(0)
+        a, b, c = (nn.Linear(n, k, bias=False) for n, k in ((8, 12), (12, 12), (12, 4)))
+        model = Model(run, a=a, b=b, c=c)
+        model.factor = factor
+        return {
+            (b.source, b.target, b.name): float(b.weights.sum())
+            for b in read_graph(model, residual=residual).blocks
+        }
+
+    one, hundred = made(1.0), made(100.0)
+    ratios = {key: hundred[key] / total for key, total in one.items()}
+    assert ratios == pytest.approx({key: 100.0 if key[2] == "a" else 1.0 for key in ratios})
+
+
+def test_a_reader_of_what_enters_a_sum_with_a_factor_reads_it_relative_to_that():
+    def run(m, x):
+        h = m.a(x)
+        return m.c(m.b(torch.relu(h)) + 4 * h), m.d(h)
+
+    widths = {"a": 6, "b": 6, "c": 3, "d": 2}
+    parts = {name: nn.Linear(6, n, bias=False) for name, n in widths.items()}
+    graph = read_graph(Model(run, **parts), residual="stream")
+    sums = {b.name: float(b.weights.sum()) for b in graph.blocks}
+    own = {name: float(np.abs(weights(part)).sum()) for name, part in parts.items()}
+    assert sums["a"] == pytest.approx(4 * own["a"], rel=1e-5)
+    assert sums["d"] == pytest.approx(own["d"] / 4, rel=1e-5)
+    assert sums["c"] == pytest.approx(own["c"], rel=1e-5)
+
+
+def test_a_factor_along_a_stream_is_listed():
+    def run(m, x):
+        h = 0.5 * (m.a(x) + m.b(x))
+        return m.c(h + m.d(torch.relu(h)))
+
+    parts = {name: nn.Linear(6, n) for name, n in (("a", 6), ("b", 6), ("c", 3), ("d", 6))}
+    graph = read_graph(Model(run, **parts), residual="stream")
+    assert [x.name for x in graph.left_out] == ["a factor of a sum"]
+    assert read_graph(Model(run, **parts), residual="readers").left_out == ()
 
 
 def test_boolean_masks_are_factors_of_zero_and_one():
@@ -357,3 +413,43 @@ def test_entries_chosen_by_several_indices():
     graph = read_graph(model)
     chosen = np.abs(weights(model.a))[:, [1, 3, 5]]
     assert_allclose(block(graph, "a"), chosen, rtol=1e-6)
+
+
+# --- values that are returned -------------------------------------------------------------------
+
+
+def test_states_of_all_layers_and_directions_have_no_copies():
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.LSTM(6, 5, 2, bidirectional=True, batch_first=True)
+            self.out = nn.Linear(10, 2)
+
+        def forward(self, x):
+            y, states = self.cell(x)
+            return self.out(y), *states
+
+    graphs = [
+        read_graph(Tagger(), residual=residual, example_inputs=torch.zeros(2, 7, 6))
+        for residual in ("readers", "stream")
+    ]
+    assert [graph.n_vertices for graph in graphs] == [6 + 20 + 2] * 2
+    assert [graph.n_edges for graph in graphs] == [60 + 20 + 100 + 20 + 20] * 2
+
+
+def test_features_that_are_returned_have_no_copies():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+            self.c = nn.Conv2d(10, 5, 1)
+
+        def forward(self, x):
+            a = torch.relu(self.a(x))
+            b = torch.relu(self.b(functional.max_pool2d(a, 2)))
+            wide = torch.cat([a, functional.interpolate(b, scale_factor=2)], 1)
+            return self.c(wide), a, b, wide
+
+    example = torch.zeros(1, 3, 8, 8)
+    graph = read_graph(Net(), residual="readers", scope="all", example_inputs=example)
+    assert sizes(graph) == [3, 4, 10, 5]

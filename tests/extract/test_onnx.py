@@ -1712,3 +1712,151 @@ def test_a_gate_written_out_keeps_the_scale_of_its_weights(tmp_path):
     first = [block for block in graph.blocks if block.name == "mm a"]
     expected = np.abs(values["a"].astype(np.float32)) * 0.02
     assert_allclose(first[0].weights, expected, rtol=1e-5)
+
+
+# --- operators of ONNX Runtime ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_weights_of_a_few_bits_in_blocks(tmp_path, bits, zeros):
+    rng = np.random.default_rng(0)
+    n_in, n_out, block = 24, 5, 16
+    numbers = rng.integers(0, 2**bits, size=(n_out, 2, block))
+    scales = rng.uniform(0.1, 1, size=(n_out, 2)).astype(np.float32)
+    drawn = rng.integers(0, 2**bits, size=(n_out, 2))
+    zero = drawn if zeros else np.full((n_out, 2), 2 ** (bits - 1))
+
+    def packed(values):
+        per_byte = 8 // bits
+        padded = np.pad(values, [(0, 0), (0, -values.shape[1] % per_byte)])
+        parts = padded.reshape(len(values), -1, per_byte) << (np.arange(per_byte) * bits)
+        return parts.sum(axis=2).astype(np.uint8)
+
+    net = Net()
+    x = net.input((2, n_in))
+    blob = packed(numbers.reshape(n_out, -1)).reshape(n_out, 2, -1)
+    more = [packed(zero).ravel()] if zeros else []
+    made = net(
+        "MatMulNBits", x, net.array(blob, "a"), scales.ravel(), *more, domain="com.microsoft",
+        K=n_in, N=n_out, bits=bits, block_size=block,
+    )  # fmt: skip
+    second = weights(n_out, 3)
+    y = net("MatMul", net("Relu", made), second)
+    expected = ((numbers - zero[..., None]) * scales[..., None]).reshape(n_out, -1)[:, :n_in].T
+    graph = read_net(net, tmp_path / "net.onnx", y)
+    assert_allclose(graph.blocks[0].weights, np.abs(expected), rtol=1e-6)
+
+
+def both(tmp_path, ours, theirs, shape, **options):
+    """Graphs of two ways to write a network."""
+    graphs = []
+    for number, write in enumerate((ours, theirs)):
+        net = Net(17)
+        y = write(net, net.input(shape))
+        graphs.append(read_net(net, tmp_path / f"{number}.onnx", y, **options))
+    assert [layer.size for layer in graphs[0].layers] == [layer.size for layer in graphs[1].layers]
+    assert_allclose(graphs[0].adjacency.toarray(), graphs[1].adjacency.toarray(), rtol=1e-5)
+
+
+def test_a_product_that_quantizes_its_input(tmp_path):
+    rng = np.random.default_rng(0)
+    w, last = rng.integers(-127, 127, size=(8, 6)).astype(np.int8), weights(6, 3)
+    scale, zero = np.float32([0.1]), np.int8([3])
+
+    def ours(net, x):
+        made = net("DynamicQuantizeMatMul", x, w, scale, zero, domain="com.microsoft")
+        return net("MatMul", net("Relu", made), last)
+
+    def theirs(net, x):
+        return net("MatMul", net("Relu", net("MatMul", x, (w - 3.0) * 0.1)), last)
+
+    both(tmp_path, ours, theirs, (2, 8))
+
+
+def test_a_recurrent_layer_with_quantized_weights(tmp_path):
+    rng = np.random.default_rng(0)
+    w, r = (rng.integers(-127, 127, size=(1, n, 24)).astype(np.int8) for n in (5, 6))
+    scale, zero, last = np.float32([0.01]), np.int8([2]), weights(6, 3)
+
+    def ended(net, made):
+        return net("MatMul", net("Squeeze", made, np.array([1])), last)
+
+    def ours(net, x):
+        made = net(
+            "DynamicQuantizeLSTM", x, w, r, "", "", "", "", "", scale, zero, scale, zero,
+            domain="com.microsoft", hidden_size=6,
+        )  # fmt: skip
+        return ended(net, made)
+
+    def theirs(net, x):
+        wide = [((a.astype(float) - 2) * 0.01).swapaxes(1, 2) for a in (w, r)]
+        return ended(net, net("LSTM", x, *wide, hidden_size=6))
+
+    both(tmp_path, ours, theirs, (7, 2, 5))
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Tanh", None])
+def test_a_convolution_with_its_activation(tmp_path, activation):
+    first, bias, second = weights(8, 3, 3, 3), weights(8), weights(4, 8, 1, 1)
+
+    def ours(net, x):
+        made = net("FusedConv", x, first, bias, domain="com.microsoft", activation=activation)
+        return net("Conv", made, second)
+
+    def theirs(net, x):
+        made = net("Conv", x, first, bias)
+        return net("Conv", made if activation is None else net(activation, made), second)
+
+    both(tmp_path, ours, theirs, (1, 3, 9, 9))
+
+
+@pytest.mark.parametrize("operator", ["MultiHeadAttention", "GroupQueryAttention", "packed"])
+def test_attention_in_one_operator(tmp_path, operator):
+    shared = operator != "MultiHeadAttention"
+    sizes = {"q": 8, "k": 4, "v": 4} if shared else dict.fromkeys("qkv", 8)
+    w = {name: weights(8, n) for name, n in sizes.items()}
+    last = weights(8, 3)
+    n_key = sizes["k"] // 4
+
+    def ours(net, x):
+        if operator == "packed":
+            whole = net("MatMul", x, np.concatenate([w[c] for c in "qkv"], axis=1))
+            made = net(
+                "GroupQueryAttention", whole, "", "", domain="com.microsoft", num_heads=2,
+                kv_num_heads=n_key,
+            )  # fmt: skip
+        else:
+            sides = [net("MatMul", x, w[c]) for c in "qkv"]
+            made = net(
+                operator, *sides, domain="com.microsoft", num_heads=2,
+                kv_num_heads=n_key if operator == "GroupQueryAttention" else None,
+            )  # fmt: skip
+        return net("MatMul", made, last)
+
+    def theirs(net, x):
+        if operator == "packed":
+            whole = net("MatMul", x, np.concatenate([w[c] for c in "qkv"], axis=1))
+            sides = net("Split", whole, np.array([8, 4, 4]), n=3, axis=2)
+        else:
+            sides = [net("MatMul", x, w[c]) for c in "qkv"]
+        heads = []
+        for side, n in zip(sides, (2, n_key, n_key), strict=True):
+            split = net("Reshape", side, np.array([1, 5, n, 4]))
+            turned = net("Transpose", split, perm=[0, 2, 1, 3])
+            heads.append(turned if n == 2 else net("Expand", turned, np.array([1, 2, 5, 4])))
+        scores = net("MatMul", heads[0], net("Transpose", heads[1], perm=[0, 1, 3, 2]))
+        mixed = net("MatMul", net("Softmax", scores), heads[2])
+        flat = net("Reshape", net("Transpose", mixed, perm=[0, 2, 1, 3]), np.array([1, 5, 8]))
+        return net("MatMul", flat, last)
+
+    both(tmp_path, ours, theirs, (1, 5, 8))
+
+
+@pytest.mark.parametrize("axis", ["samples", "sequence", "time", "length"])
+def test_sequences_that_are_longer_than_the_usual_ones(tmp_path, axis):
+    net = Net(17)
+    x = net("Unsqueeze", net.input(["batch", axis]), np.array([1]))
+    y = net("Conv", x, weights(6, 1, 256), strides=[128])
+    graph = read_net(net, tmp_path / "net.onnx", net("Conv", net("Relu", y), weights(4, 6, 3)))
+    assert [layer.size for layer in graph.layers] == [1, 6, 4]

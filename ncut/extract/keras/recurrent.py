@@ -127,6 +127,8 @@ def _convolutional(call: Call) -> list[Signal]:
     kernel, found = call.weight(*_ORDER, part=part), call.weights(*_ORDER, part=part)
     recurrent = found.get("recurrent_kernel")
     signal = call.signal
+    if len(call.signals) > 1 or call.kwargs.get("initial_state") is not None:
+        raise ModelError("it is given a first state, which is not followed; leave it out")
     n_hidden = kernel.shape[-1] // 4
     sound = recurrent is not None and recurrent.shape[-2:] == (n_hidden, 4 * n_hidden)
     if recurrent is None or not sound or kernel.ndim != signal.ndim - 1:

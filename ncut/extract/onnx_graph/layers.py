@@ -441,8 +441,11 @@ def scaled(node: Node, signal: Signal, position: int, *, invert: bool) -> Signal
 
 def recurrent(node: Node) -> list[Value]:
     """RNN, LSTM and GRU, both directions: (time, batch, features) by default."""
+    return _recurrent(node, node.weight(1), node.weight(2), node.operator)
+
+
+def _recurrent(node: Node, weight: Array, hidden: Array, kind: str) -> list[Value]:
     signal = filled(node.signal(0))
-    weight, hidden = node.weight(1), node.weight(2)
     if signal.ndim != 3 or weight.ndim != 3 or hidden.ndim != 3:
         raise ModelError(f"it reads a tensor of shape {signal.shape}, expected 3 axes")
     n_hidden = hidden.shape[-1]
@@ -463,7 +466,7 @@ def recurrent(node: Node) -> list[Value]:
         outputs.append(
             recurrent_layer(
                 node.wiring, signal, weight[at], hidden[at], n_hidden=n_hidden,
-                name=called, module=called, parameters=parameters, kind=node.operator,
+                name=called, module=called, parameters=parameters, kind=kind,
                 state=_first_state(first[0], at, time), cell=_first_state(first[1], at, time),
             )
         )  # fmt: skip
@@ -541,6 +544,105 @@ def attention(node: Node) -> list[Value]:
     return node.with_rest(made, node.signal(1).shape, node.signal(2).shape, query.shape[:3])
 
 
+def multi_head_attention(node: Node) -> list[Value]:
+    """MultiHeadAttention and GroupQueryAttention of the contributed operators.
+
+    Source: the operators' descriptions, ContribOperators.md of ONNX Runtime.
+    """
+    query = node.signal(0)
+    n_query = int(node.attributes.get("num_heads", 1))
+    n_key = int(node.attributes.get("kv_num_heads", n_query))
+    if query.ndim != 3:
+        raise ModelError(f"its queries have the shape {query.shape}; packed ones are not known")
+    given = [node.signal(at) if node.has(at) else None for at in (1, 2)]
+    if given[0] is None:  # queries, keys and values side by side
+        dims = query.shape[-1] // max(n_query + 2 * n_key, 1)
+        ends = [0, n_query * dims, (n_query + n_key) * dims, (n_query + 2 * n_key) * dims]
+        sides = [indexed(query, 2, slice(*ends[at : at + 2])) for at in range(3)]
+    else:
+        sides = [query, given[0], given[0] if given[1] is None else given[1]]
+    node.ignore(3, "bias")
+    heads = [
+        _with_heads(side, n) if side.ndim == 3 else side
+        for side, n in zip(sides, (n_query, n_key, n_key), strict=True)
+    ]
+    heads[1:] = [repeated_heads(side, n_query, 1) for side in heads[1:]]
+    made = node.wiring.attention(*heads, name=node.heads)
+    batch, n, time, dims = made.shape
+    flat = reshaped(permuted(made, [0, 2, 1, 3]), (batch, time, n * dims))
+    present = (batch, n_key, heads[1].shape[2], dims)
+    return node.with_rest(flat, present, present)
+
+
+def fused_convolution(node: Node) -> Signal:
+    """FusedConv: a convolution, perhaps a sum, and an activation."""
+    made = convolution(node)
+    if node.has(3):
+        made = node.wiring.add(made, node.signal(3))
+    kind = str(node.attributes.get("activation", ""))
+    if not kind:
+        return made
+    return node.wiring.activation(made, homogeneous=kind in ("Relu", "LeakyRelu"))
+
+
+def matmul_by_bits(node: Node) -> Signal:
+    """MatMulNBits: weights of a few bits in blocks along their rows, each with its scale."""
+    bits, block = int(node.attributes.get("bits", 4)), int(node.attributes.get("block_size", 32))
+    n_in, n_out = int(node.attributes["K"]), int(node.attributes["N"])
+    if bits not in (2, 4, 8) or node.has(4):
+        raise ModelError(f"its weights of {bits} bits, or their order, are not known")
+    scales = np.asarray(node.weight(2, "scales"), np.float32).reshape(n_out, -1, 1)
+    n_blocks = scales.shape[1]
+    values = _unpacked(node.array(1, "weight").reshape(n_out, -1), bits)
+    values = values.reshape(n_out, n_blocks, block).astype(np.float32)
+    zero: Array = np.full((n_out, n_blocks), 2 ** (bits - 1), np.float32)
+    if node.has(3):
+        stored_zero = node.array(3, "zero points").reshape(n_out, -1)
+        packed = stored_zero.dtype == np.uint8
+        zero = _unpacked(stored_zero, bits)[:, :n_blocks] if packed else as_floats(stored_zero)
+        node.ignore(3, "zero point")
+    weight = ((values - zero[..., None]) * scales).reshape(n_out, -1)[:, :n_in]
+    node.place(2, "the scale of quantized weights")
+    node.ignore(5, "bias")
+    return linear(node, node.signal(0), np.ascontiguousarray(weight.T), 1)
+
+
+def _unpacked(packed: Array, bits: int) -> Array:
+    """Numbers of a few bits that lie in bytes, the lowest bits first."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    values: Array = (packed[..., None] >> shifts) & (2**bits - 1)
+    return values.reshape(*packed.shape[:-1], -1)
+
+
+def dynamic_matmul(node: Node) -> Signal:
+    """DynamicQuantizeMatMul (a, b, b_scale, b_zero, bias)."""
+    scale, zero = node.array(2, "scale"), node.optional(3, "zero point")
+    weight = dequantized(node.array(1, "weight"), scale, zero, -1, 0)
+    node.place(2, "the scale of quantized weights")
+    node.ignore(4, "bias")
+    return linear(node, node.signal(0), weight, 1)
+
+
+def dynamic_recurrent(node: Node) -> list[Value]:
+    """DynamicQuantizeLSTM: weights (directions, inputs, gates), scales and zero points last."""
+    arrays = []
+    for at, scale in ((1, 8), (2, 10)):
+        values = node.array(at, "weight")
+        scales, zero = node.array(scale, "scale"), node.optional(scale + 1, "zero point")
+        wide = as_floats(values)
+        if zero is not None:
+            wide = wide - _by_direction(as_floats(zero))
+        wide = wide * _by_direction(np.asarray(scales, np.float32))
+        node.place(scale, "the scale of quantized weights")
+        arrays.append(np.ascontiguousarray(wide.swapaxes(1, 2)))
+    return _recurrent(node, arrays[0], arrays[1], "LSTM")
+
+
+def _by_direction(numbers: Array) -> Array:
+    """A number for each direction, or for each of its gates, along (directions, inputs, gates)."""
+    return numbers.reshape(()) if numbers.size == 1 else numbers.reshape(len(numbers), 1, -1)
+
+
 def _with_heads(signal: Signal, n: int) -> Signal:
     batch, time, width = signal.shape
     split = reshaped(signal, (batch, time, n, width // max(n, 1)))
@@ -571,5 +673,11 @@ RULES: dict[str, Rule] = {
     "GRU": recurrent,
     "Gather": gather,
     "Attention": attention,
+    "MultiHeadAttention": multi_head_attention,
+    "GroupQueryAttention": multi_head_attention,
+    "FusedConv": fused_convolution,
+    "MatMulNBits": matmul_by_bits,
+    "DynamicQuantizeMatMul": dynamic_matmul,
+    "DynamicQuantizeLSTM": dynamic_recurrent,
 }
 """Operators with weights, by name."""

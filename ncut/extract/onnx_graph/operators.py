@@ -520,7 +520,8 @@ def without_neurons(node: Node) -> Signal:
     sizes = node.attributes.get("shape")
     if sizes is None:
         sizes = node.value(0).shape
-    return Signal(checked(sizes))
+    drawn = node.operator.startswith("Random") or node.operator == "Bernoulli"
+    return Signal(checked(sizes), number="drawn" if drawn else "")
 
 
 def constant_of_shape(node: Node) -> Signal:

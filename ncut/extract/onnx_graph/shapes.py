@@ -22,6 +22,9 @@ IMAGE_SIZES = (224, 32, 28, 64, 256, 384, 299, 512, 128, 96, 16)
 MAX_TRIALS = 24
 """Combinations of open sizes that are tried."""
 
+LONG = (512, 1024, 16000)
+"""Lengths of sequences that are tried last, as those of sound."""
+
 
 # --- of results ---------------------------------------------------------------------------------
 
@@ -177,7 +180,7 @@ def guesses(
         trials.insert(1, (feature, TIME))
         trials.append((TIME, feature))
         trials.append((feature, feature))
-    for image, length in trials[:MAX_TRIALS]:
+    for image, length in (*trials[:MAX_TRIALS], *((size, size) for size in LONG)):
         shapes = {
             value.name: _shape(value, reads.get(value.name, ()), image, length) for value in inputs
         }

@@ -154,7 +154,7 @@ def _quantized_linear(call: Call) -> Signal:
     path = call.tracing.path
     return call.wiring.linear(
         signal, _dequantized(weight).T, name=path or "weight", module=path,
-        parameters=[f"{path}._packed_params"],
+        parameters=[f"{path}.weight" if path else "weight"],
     )  # fmt: skip
 
 
@@ -164,7 +164,8 @@ def _quantized_convolution(call: Call) -> Signal:
     shape = _shape_after(layer, signal.shape)
     return call.wiring.convolution(
         signal, _dequantized(layer.weight()), shape,
-        name=path or "weight", groups=layer.groups, module=path, parameters=[f"{path}.weight"],
+        name=path or "weight", groups=layer.groups, module=path,
+        parameters=[f"{path}.weight" if path else "weight"],
     )  # fmt: skip
 
 

@@ -90,6 +90,18 @@ def read_module(
     raise _why(failure, name, n_tried, example_inputs is not None) from failure
 
 
+def parameters_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of a module's parameters by name, those of quantized layers included."""
+    found = {name: tuple(value.shape) for name, value in module.named_parameters()}
+    for path, part in module.named_modules():
+        if not type(part).__module__.startswith("torch.ao."):
+            continue  # what computes its weight may change a state as it does
+        weight = getattr(part, "weight", None)
+        if callable(weight):
+            found[f"{path}.weight" if path else "weight"] = tuple(weight().shape)
+    return found
+
+
 def _followed(module: nn.Module, inputs: Inputs, rules: Rules, residual: str | None) -> Wiring:
     """The record of a forward pass; whole numbers that weights read are values like any other."""
     values: frozenset[str] = frozenset()
