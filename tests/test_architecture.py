@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "threads": {"errors"},
     "networks": {"errors"},
     "progress": {"errors"},
-    "kernels": {"types", "_core"},
+    "kernels": {"types", "errors", "_core"},
     "graphs": {"kernels", "types", "axes", "errors", "files", "randomness", "threads"},
     "spectral": {"graphs", "kernels", "types", "axes", "errors", "randomness", "threads"},
     "nulls": {"spectral", "graphs", "kernels", "types", "axes", "errors", "randomness"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -453,3 +455,22 @@ def test_features_that_are_returned_have_no_copies():
     example = torch.zeros(1, 3, 8, 8)
     graph = read_graph(Net(), residual="readers", scope="all", example_inputs=example)
     assert sizes(graph) == [3, 4, 10, 5]
+
+
+SEEN_BY_HOOKS: list[object] = []
+
+
+def test_what_hooks_write_into_stays_wherever_it_is():
+    own: list[object] = []
+    handed: dict[str, object] = {}
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    model[0].register_forward_hook(lambda *arguments: SEEN_BY_HOOKS.append(arguments))
+    model[0].register_forward_pre_hook(lambda module, args: own.append(args))
+    keep = functools.partial(lambda kept, *arguments: kept.update(last=arguments), handed)
+    model[2].register_forward_hook(keep)
+    ncut.graph(model)
+    assert not SEEN_BY_HOOKS
+    assert not own
+    assert not handed
+    model(torch.zeros(1, 4))
+    assert len(SEEN_BY_HOOKS) == len(own) == len(handed) == 1

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -227,13 +228,16 @@ def _hooks(module: nn.Module) -> list[dict[Any, Any]]:
 def _held_by_hooks(module: nn.Module) -> Iterator[Any]:
     """The lists, sets and mappings that a module's hooks can write into."""
     for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
-        inner = getattr(hook, "func", hook)
-        owner = getattr(inner, "__self__", None)
-        cells = getattr(inner, "__closure__", None) or ()
-        found = [owner, *(getattr(hook, "args", ())), *vars(owner or {}).values()] if hasattr(
-            owner, "__dict__"
-        ) else []  # fmt: skip
-        for cell in cells:
+        called = getattr(hook, "func", hook)  # of a functools.partial
+        owner = getattr(called, "__self__", None)
+        found = [called, owner, *getattr(hook, "args", ()), *getattr(hook, "keywords", {}).values()]
+        if hasattr(owner, "__dict__"):
+            found += vars(owner).values()
+        function = getattr(called, "__func__", called)
+        names = getattr(getattr(function, "__code__", None), "co_names", ())
+        space = getattr(function, "__globals__", {})
+        found += [space[name] for name in names if name in space]
+        for cell in getattr(function, "__closure__", None) or ():
             try:
                 found.append(cell.cell_contents)
             except ValueError:  # not filled
@@ -241,7 +245,9 @@ def _held_by_hooks(module: nn.Module) -> Iterator[Any]:
         for thing in found:
             if isinstance(thing, list | dict | set):
                 yield thing
-            elif hasattr(thing, "__dict__") and not isinstance(thing, nn.Module | type):
+            elif hasattr(thing, "__dict__") and not isinstance(
+                thing, nn.Module | type | ModuleType
+            ):
                 yield vars(thing)
 
 
