@@ -468,7 +468,7 @@ def test_what_hooks_write_into_stays_wherever_it_is():
     model[0].register_forward_pre_hook(lambda module, args: own.append(args))
     keep = functools.partial(lambda kept, *arguments: kept.update(last=arguments), handed)
     model[2].register_forward_hook(keep)
-    ncut.graph(model)
+    read_graph(model)
     assert not SEEN_BY_HOOKS
     assert not own
     assert not handed
