@@ -20,8 +20,10 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def machine(results: dict[str, Any]) -> str:
     m = results["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in m["versions"].items())
+    # Files from before there was a choice do not name the instruction set.
+    kernels = f", {m['instruction_set']} kernels" if "instruction_set" in m else ""
     return (
-        f"{m['cpu']}, {m['instruction_set']} kernels, {results['threads']} threads, "
+        f"{m['cpu']}{kernels}, {results['threads']} threads, "
         f"CPython {m['python']}, {versions}; commit {m['commit']}, {m['date']}."
     )
 
@@ -194,9 +196,15 @@ def main() -> None:
         "## Kernels\n\n" + kernels(read("kernels")),
         f"## Whole analyses\n\n{machine(best)}\n\n{whole_analyses(best)}",
         *(f"{machine(one)}\n\n{whole_analyses(one)}" for one in others),
-        "## Phases\n\n" + phases(best),
-        "## Certificate and profile\n\n" + certificate(best),
-        "## Growth\n\n" + scaling(best),
+        *(
+            f"## {title}\n\n{section(best)}"
+            for title, key, section in (
+                ("Phases", "phases", phases),
+                ("Certificate and profile", "certificate", certificate),
+                ("Growth", "scaling", scaling),
+            )
+            if key in best  # `run.py --cases` may have left some out
+        ),
         "## Reading a model\n\n" + reading(read("reading")),
         "## Training\n\n" + training(read("training")),
         "## Affinity matrices\n\n" + estimator(read("estimator")),
