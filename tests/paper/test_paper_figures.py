@@ -623,7 +623,7 @@ def test_a_table_is_saved_by_its_name(tmp_path, table):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "figures").write_text("a file")
-    with pytest.raises(InputError, match="figures: cannot be made: File exists"):
+    with pytest.raises(InputError, match="figures: cannot be written: File exists"):
         save_table(result_of("A.13"), tmp_path)
 
 
