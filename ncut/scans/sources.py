@@ -24,7 +24,7 @@ CONFIG = "config.json"
 """A folder with this file is one model, not a folder of models."""
 
 LIST = ".txt"
-"""A file with this ending lists paths, one a line; lines that begin with `#` are comments."""
+"""A file with this ending lists paths, one a line; `#` after a space, or first, begins a comment."""
 
 NOT_MODELS = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*\.(pt|pth)")
 """What training programs keep beside a model's weights."""
@@ -222,7 +222,7 @@ def _listed(path: Path) -> Iterator[Path]:
     """The paths in a list; relative ones are relative to where the list is."""
     with reading(path, "a list of paths", InputError):
         lines = path.read_text(encoding="utf-8").splitlines()
-    entries = [entry for line in lines if (entry := line.strip()) and not entry.startswith("#")]
+    entries = [entry for line in lines if (entry := _without_comment(line, path.parent))]
     if not entries:
         raise InputError(f"paths: the list {path} names no models")
     for entry in entries:
@@ -231,6 +231,15 @@ def _listed(path: Path) -> Iterator[Path]:
             yield from models_in(listed)
         else:
             yield listed
+
+
+def _without_comment(line: str, folder: Path) -> str:
+    """The path on a line; ` #` begins a comment unless something of that whole name is there."""
+    entry = line.strip()
+    if entry.startswith("#"):
+        return ""
+    bare = re.split(r"\s#", entry, maxsplit=1)[0].rstrip()
+    return entry if bare == entry or os.path.lexists(folder / entry) else bare
 
 
 def _stats(path: Path) -> list[tuple[str, os.stat_result]]:

@@ -47,7 +47,7 @@ def test_a_pattern_passes_over_what_is_no_model(tree):
 
 def test_a_list_is_relative_to_itself_and_may_name_what_is_not_there(tree):
     (tree / "c" / "list.txt").write_text(
-        "# comment\n\n../a/epoch-2.pt\n# the first\nmissing.npz\n../b\n"
+        "# comment\n\n../a/epoch-2.pt  # the first\nmissing.npz\n../b\n"
     )
     found = find_sources(["c/list.txt"])
     assert [s.path for s in found] == ["c/../a/epoch-2.pt", "c/missing.npz", "c/../b/model.onnx"]
