@@ -24,7 +24,7 @@ CONFIG = "config.json"
 """A folder with this file is one model, not a folder of models."""
 
 LIST = ".txt"
-"""A file with this ending lists paths, one a line; `#` after a space, or first, begins a comment."""
+"""A file with this ending lists paths, one a line; `#`, first or after a space, is a comment."""
 
 NOT_MODELS = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*\.(pt|pth)")
 """What training programs keep beside a model's weights."""
