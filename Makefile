@@ -12,7 +12,7 @@ demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 	$(BIN)/ncut demo
 
 test: $(VENV)/installed-dev  ## the whole test suite, slow tests included
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 25
 
 sanitize: $(VENV)/installed-dev  ## the kernels' own tests under address, undefined-behaviour and thread checks
 	$(BIN)/cmake -S . -B build/sanitize -DNCUT_TESTS=ON -DNCUT_SANITIZE=ON -DNCUT_STRICT=ON

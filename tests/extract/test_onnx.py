@@ -1547,6 +1547,9 @@ HUGE = 2**40
         lambda net, x: net("OneHot", net("ArgMax", x), np.array(HUGE), np.ones(2, "f4")),
         lambda net, x: net("Add", x, net("Pad", np.ones(4, "f4"), [HUGE, 0])),
         lambda net, x: net("Add", x, net("Tile", np.ones((1, 4), "f4"), [HUGE, 1])),
+        lambda net, x: net("Pad", x, [0, 2**23, 0, 0]),
+        lambda net, x: net("Tile", x, [1, 2**21]),
+        lambda net, x: net("Split", x, axis=1, num_outputs=2**53),
     ],
 )
 def test_sizes_that_are_absurd(tmp_path, middle):

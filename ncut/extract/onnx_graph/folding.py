@@ -203,6 +203,8 @@ def split_sizes(node: Node, length: int) -> list[int]:
     sizes = node.ints(1, "split")
     if sizes is None:
         n = int(node.attributes.get("num_outputs", node.n_outputs))
+        if n != node.n_outputs:
+            raise ModelError(f"it names {node.n_outputs} outputs, but num_outputs is {n}")
         step = -(-length // max(n, 1))
         sizes = [min(step, max(length - at * step, 0)) for at in range(n)]
     if sum(sizes) != length or any(size < 0 for size in sizes):

@@ -23,7 +23,14 @@ from ncut.extract.onnx_graph.folding import (
 from ncut.extract.onnx_graph.layers import at_data, scaled
 from ncut.extract.onnx_graph.node import Node, Origin, Rule, as_signal, path_of
 from ncut.extract.onnx_graph.shapes import window
-from ncut.extract.onnx_graph.values import Array, Constant, Value, checked, unrepeated
+from ncut.extract.onnx_graph.values import (
+    Array,
+    Constant,
+    Value,
+    check_grown,
+    checked,
+    unrepeated,
+)
 from ncut.extract.signal import (
     Signal,
     concatenated,
@@ -287,6 +294,7 @@ def tile(node: Node) -> Signal:
     checked([n * size for n, size in zip(times, signal.shape, strict=True)])
     for axis, n in enumerate(times):
         if n != 1:
+            check_grown(signal.shape[axis], n * signal.shape[axis])
             signal = indexed(signal, axis, np.tile(np.arange(signal.shape[axis]), n))
     return signal
 
@@ -440,7 +448,7 @@ def pad(node: Node) -> Signal:
         before, after = widths[at], widths[at + len(axes)]
         if before or after:
             n = signal.shape[axis]
-            checked([max(before, 0) + n + max(after, 0)])
+            check_grown(n, max(before, 0) + n + max(after, 0))
             index = None if mode == "constant" else _mirrored(n, before, after, mode)
             signal = operations.pad(
                 node.wiring, signal, axis, before, after, fill=fill or 0.0, index=index

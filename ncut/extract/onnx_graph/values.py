@@ -21,6 +21,9 @@ MAX_AXIS = 2**24
 MAX_ENTRIES = 2**40
 """Entries of the largest signal, none of which are allocated."""
 
+MAX_GROWN = 2**22
+"""Length that an axis may be padded or tiled to, however short it was."""
+
 FREE = 2**24
 """Entries that an array may always have; else it may have twice as many as what it is made of."""
 
@@ -80,6 +83,12 @@ def checked(shape: Sequence[Any]) -> tuple[int, ...]:
     if any(size > MAX_AXIS for size in sizes) or math.prod(sizes) > MAX_ENTRIES:
         raise ModelError(f"it would make a tensor of shape {sizes}, which is too large")
     return sizes
+
+
+def check_grown(n: int, size: int) -> None:
+    """Refuse to lengthen an axis a thousandfold, as only a damaged file asks for."""
+    if size > max(MAX_GROWN, 4 * n):
+        raise ModelError(f"it would lengthen an axis from {n} to {size}, which is too long")
 
 
 def stored(array: Array) -> int:
