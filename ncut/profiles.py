@@ -26,7 +26,7 @@ from ncut.nulls import (
     check_null_fits,
     compare,
     compare_all,
-    null_notes,
+    fitted,
     over_shuffles,
     side_by_side_in_order,
     statistics_of,
@@ -137,7 +137,7 @@ def profile(
     ks = _check_ks(k, connected.n_vertices)
     check_null_fits(connected, settings.null)
     measured = graph.normalized(settings.normalize)
-    ours = connected if measured is graph else measured.without_isolated()[0]
+    ours, kept = (connected, kept) if measured is graph else measured.without_isolated()
 
     there = None
     if on is not None:
@@ -196,7 +196,7 @@ def profile(
                 layers=graph.layers,
                 warnings=(
                     *normalization_notes(graph, settings.normalize),
-                    *null_notes(connected, settings.null),
+                    *fitted(connected, settings.null, settings.seed).notes(),
                 ),
                 version=version("ncut"),
             )

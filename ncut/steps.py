@@ -7,26 +7,29 @@ shuffles may be measured in any order, in other processes or on other machines.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.device.cluster import clustered, embedded, operator_of
+from ncut.device.cluster import Operator, clustered, embedded, operator_of
 from ncut.device.devices import check_device
 from ncut.device.graph import DeviceGraph
 from ncut.device.network import DeviceNetwork
 from ncut.device.solve import check_device_solver
+from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
 from ncut.graphs.normalize import normalization_notes
 from ncut.graphs.validate import check_n_clusters
 from ncut.nulls import (
+    Null,
     at_once_and_inside,
     check_null_fits,
-    null_notes,
-    shuffle_connected,
+    fitted,
     side_by_side_in_order,
     substreams,
 )
@@ -41,15 +44,29 @@ from ncut.nulls.statistics import (
 from ncut.progress import Told
 from ncut.randomness import NETWORK
 from ncut.report import HEADLINES, Report
+from ncut.report.top import REPRODUCIBLE
 from ncut.settings import Settings
+from ncut.spectral.agreement import adjusted_rand_index
 from ncut.spectral.compiled import CompiledShuffles
 from ncut.spectral.diagnostics import clustering_warnings
+from ncut.spectral.embedding import Embedding, embed
 from ncut.spectral.kmeans import restarts
-from ncut.types import Clustering, ShuffledNetwork
+from ncut.spectral.operator import NormalizedAdjacency
+from ncut.types import Clustering, Comparison, ShuffledNetwork
 
 # To see its noise, k-means is repeated as often as this on the network, and once on as many
 # shuffles; not more than for a fifth of the shuffles, so that it costs little beside them.
 MAX_REPEATS = 10
+
+DEFAULT_TESTS = ("alignment",)
+DEFAULT_TEST_SHUFFLES = 19
+DEFAULT_TEST_BYTES = 2**26
+"""What is tested where nothing is asked for: cheap beside the shuffles of the null model."""
+
+FEWER = (10, 8, 6, 5, 4, 3, 2)
+"""Where repeats of k-means do not agree at k, these numbers of clusters are tried in turn."""
+
+AGREEMENT_REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +84,8 @@ class Prepared:
     settings : Settings
     k, n_init : int
         Clusters, and restarts of k-means.
+    null : Null
+        What makes the shuffles.
     on_device : DeviceNetwork or None
         The same on the device that the settings ask for; None where that is the CPU.
     compiled : CompiledShuffles or None
@@ -79,6 +98,7 @@ class Prepared:
     settings: Settings
     k: int
     n_init: int
+    null: Null
     on_device: DeviceNetwork | None = None
     compiled: CompiledShuffles | None = None
 
@@ -124,6 +144,7 @@ def prepare(graph: NeuronGraph, settings: Settings) -> Prepared:
         settings=settings,
         k=k,
         n_init=n_init,
+        null=fitted(connected, settings.null, settings.seed),
         on_device=on_device,
         compiled=compiled,
     )
@@ -133,16 +154,19 @@ def measure_network(prepared: Prepared, threads: int) -> Report:
     """Cluster the network itself; the report has no shuffles yet."""
     graph, settings = prepared.graph, prepared.settings
     measured = graph.normalized(settings.normalize)
-    ours = prepared.connected if measured is graph else measured.without_isolated()[0]
-    if prepared.on_device is None:
-        device = "cpu"
-        found = _clustered(prepared, ours, NETWORK, threads)
-    else:
-        device = prepared.on_device.device.name
-        with prepared.on_device.device.stream():
-            found = _clustered(prepared, prepared.on_device.network(ours), NETWORK, threads)
+    ours, kept = measured.without_isolated()
+    if measured is graph:
+        ours = prepared.connected  # the very one that is on the device
+    on_device = prepared.on_device
+    device = "cpu" if on_device is None else on_device.device.name
+    with nullcontext() if on_device is None else on_device.device.stream():
+        operator = operator_of(ours if on_device is None else on_device.network(ours), threads)
+        embedding, found = _clustered(prepared, operator, NETWORK)
+        agreement = _agreement(prepared, operator, embedding, found)
+        del operator, embedding  # a device's memory is for the shuffles
+    tests, untested = _tests(prepared, threads)
     labels = np.full(graph.n_vertices, -1, dtype=np.int32)
-    labels[prepared.kept] = found.labels
+    labels[kept] = found.labels
     found = replace(found, labels=labels)
     nothing = np.empty(0)
     degrees, unit_notes = _degrees_in_own_unit(measured)
@@ -169,13 +193,18 @@ def measure_network(prepared: Prepared, threads: int) -> Report:
         left_out=measured.left_out,
         warnings=(
             *normalization_notes(graph, settings.normalize),
-            *null_notes(prepared.connected, settings.null),
+            *prepared.null.notes(),
             *clustering_warnings(measured, found),
             *unit_notes,
         ),
         version=version("ncut"),
         sums=measured.sums,
         device=device,
+        tests=tests,
+        untested=untested,
+        cut_share=found.cut_share,
+        chance_share=found.chance_share,
+        agreement=agreement,
         graph=measured,
     )
 
@@ -204,10 +233,8 @@ def measure_shuffle(prepared: Prepared, number: int, threads: int) -> ShuffledNe
         found = prepared.compiled.measure(number + 1, repeats=repeats, threads=threads)
         if found is not None:
             return _kept(found)
-    shuffled = shuffle_connected(prepared.connected, settings.null, settings.seed, number)
-    return measure_shuffled(
-        prepared, shuffled.normalized(settings.normalize).without_isolated()[0], number + 1, threads
-    )
+    shuffled = prepared.null.connected(number, settings.normalize)
+    return measure_shuffled(prepared, shuffled, number + 1, threads)
 
 
 def measure_shuffles(
@@ -241,7 +268,7 @@ def measure_shuffled(
     prepared: Prepared, graph: NeuronGraph | DeviceGraph, graph_number: int, threads: int
 ) -> ShuffledNetwork:
     """Cluster a shuffled network, without isolated vertices and in the settings' convention."""
-    return _kept(_clustered(prepared, graph, graph_number, threads))
+    return _kept(_clustered(prepared, operator_of(graph, threads), graph_number)[1])
 
 
 def _kept(found: Clustering) -> ShuffledNetwork:
@@ -312,15 +339,15 @@ def stop_rule(
     return stop
 
 
-def _clustered(
-    prepared: Prepared, graph: NeuronGraph | DeviceGraph, number: int, threads: int
-) -> Clustering:
+def _clustered(prepared: Prepared, operator: Operator, number: int) -> tuple[Embedding, Clustering]:
     settings = prepared.settings
-    k = check_n_clusters(prepared.k, graph.n_vertices)  # shuffles isolate vertices
-    operator = operator_of(graph, threads)
-    return clustered(
+    k = check_n_clusters(prepared.k, operator.n_vertices)  # shuffles isolate vertices
+    embedding = embedded(
+        operator, k, solver=settings.solver, seed=settings.seed, graph_number=number
+    )
+    return embedding, clustered(
         operator,
-        embedded(operator, k, solver=settings.solver, seed=settings.seed, graph_number=number),
+        embedding,
         n_init=prepared.n_init,
         refine=settings.refine,
         seed=settings.seed,
@@ -333,3 +360,77 @@ def _as_clusterable(
     ncut: float, shuffled: Sequence[ShuffledNetwork], headline: str
 ) -> NDArray[np.bool_]:
     return np.array([one.statistics[headline] <= ncut for one in shuffled], dtype=np.bool_)
+
+
+def _tests(prepared: Prepared, threads: int) -> tuple[dict[str, Comparison], dict[str, str]]:
+    """The tests of the report's top, and why others were not made."""
+    settings, graph = prepared.settings, prepared.connected
+    if not settings.n_shuffles:
+        return {}, {}
+    asked = settings.tests
+    if asked is None and (prepared.on_device is not None or graph.n_bytes > DEFAULT_TEST_BYTES):
+        return {}, {"alignment": "the network is large, ask with tests=['alignment']"}
+    done, why = {}, {}
+    for name in DEFAULT_TESTS if asked is None else asked:
+        if name == settings.null:
+            continue
+        n = settings.n_shuffles if asked else min(settings.n_shuffles, DEFAULT_TEST_SHUFFLES)
+        try:
+            check_null_fits(graph, name)
+            done[name] = _bounds_compared(prepared, name, n, threads)
+        except InputError as error:
+            if asked:
+                raise
+            why[name] = str(error).removeprefix("null: ")
+    return done, why
+
+
+def _bounds_compared(prepared: Prepared, name: str, n: int, threads: int) -> Comparison:
+    """The lower bound of the network against that of n networks of a null model."""
+    settings = prepared.settings
+    null = fitted(prepared.connected, name, settings.seed)
+
+    def bound(graph: NeuronGraph, number: int, inside: int) -> float:
+        embedding = embed(
+            graph,
+            NormalizedAdjacency(graph, inside),
+            check_n_clusters(prepared.k, graph.n_vertices),
+            solver="auto",
+            seed=settings.seed,
+            graph_number=number,
+        )
+        return embedding.bound_by_residuals()
+
+    ours = bound(null.graph, NETWORK, threads)
+    at_once, inside = at_once_and_inside(null.graph, threads)
+    shuffled = side_by_side_in_order(
+        lambda number: bound(null.connected(number, "residual"), number + 1, inside), n, at_once
+    )
+    return compare(ours, np.array(shuffled))
+
+
+def _agreement(
+    prepared: Prepared, operator: Operator, embedding: Embedding, found: Clustering
+) -> dict[int, float]:
+    """How far repeats of k-means agree at k, and at smaller k down to the first where they do."""
+    settings, same = prepared.settings, {}
+    if len(found.repeated_labels) > 1:
+        same[found.k] = _agree((found.labels, *found.repeated_labels[:AGREEMENT_REPEATS]))
+    for k in (k for k in FEWER if k < found.k and same):
+        if max(same.values()) >= REPRODUCIBLE:
+            break
+        fewer = clustered(
+            operator,
+            embedding.first(k),
+            n_init=prepared.n_init,
+            refine=settings.refine,
+            seed=settings.seed,
+            graph_number=NETWORK,
+            repeats=AGREEMENT_REPEATS,
+        )
+        same[k] = _agree((fewer.labels, *fewer.repeated_labels))
+    return same
+
+
+def _agree(partitions: Sequence[NDArray[np.int32]]) -> float:
+    return float(np.mean([adjusted_rand_index(a, b) for a, b in combinations(partitions, 2)]))

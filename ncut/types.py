@@ -207,6 +207,9 @@ class Clustering:
         `ncut` for independent repeats of k-means on the same embedding, where asked for.
     repeated_labels : tuple of ndarray of int32, each of shape (n,)
         The partitions of these repeats, of the vertices with edges only.
+    cut_share, chance_share : float or None
+        Share of the edge weight that the refined partition cuts, and what it would be if edges
+        joined vertices in proportion to their degrees; None where shuffles were measured.
     """
 
     labels: NDArray[np.int32]
@@ -225,6 +228,8 @@ class Clustering:
     n_init: int
     repeated_ncuts: NDArray[np.float64]
     repeated_labels: tuple[NDArray[np.int32], ...] = ()
+    cut_share: float | None = None
+    chance_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

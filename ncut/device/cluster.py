@@ -142,7 +142,8 @@ def _cluster_embedded(
         spectral, refined = partitioned(stream(Purpose.KMEANS, graph_number))
         labels, other = (refined, spectral) if refine else (spectral, refined)
         volume, cut = sums(labels)
-        ncut, other_ncut = ncut_of(volume, cut), ncut_of(*sums(other))
+        other_sums = sums(other)
+        ncut, other_ncut = ncut_of(volume, cut), ncut_of(*other_sums)
         if embedding.allows(min(ncut, other_ncut)):
             break
         last = look > MAX_LOOKS
@@ -163,6 +164,8 @@ def _cluster_embedded(
         partitioned(stream(Purpose.KMEANS_REPEATS, number))[int(refine)]
         for number in range(repeats)
     ]
+    refined_volume, refined_cut = (volume, cut) if refine else other_sums
+    whole = refined_volume.sum()
     return Clustering(
         labels=on_host,
         ncut=measures.ncut,
@@ -182,6 +185,8 @@ def _cluster_embedded(
         repeated_labels=tuple(
             device.to_host(again).astype(np.int32, copy=False) for again in repeated
         ),
+        cut_share=float(refined_cut.sum() / whole),
+        chance_share=1.0 - float(np.square(refined_volume / whole).sum()),
     )
 
 

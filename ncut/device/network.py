@@ -12,7 +12,7 @@ from ncut.device.graph import VECTORS, DeviceGraph, upload
 from ncut.device.shuffle import shuffle_on_device, working_bytes
 from ncut.device.weights import bytes_on
 from ncut.graphs import NeuronGraph
-from ncut.nulls import shuffle_connected
+from ncut.nulls import Null, fitted
 from ncut.nulls.distribution import LARGE_BYTES
 
 ON_DEVICE = ("layer", "layer-nonzero")
@@ -40,6 +40,7 @@ class DeviceNetwork:
         self._uploaded: DeviceGraph | None = None
         self._lock = threading.Lock()
         self._null, self._normalize = null, normalize
+        self._fitted: Null | None = None
         weights = sum(bytes_on(device, block.weights) for block in graph.blocks)
         vectors = 4 * VECTORS * graph.n_vertices + 2 * device.tile_bytes
         sorting = max(working_bytes(device, block.weights, null) for block in graph.blocks)
@@ -77,6 +78,12 @@ class DeviceNetwork:
                 base = replace(self._base(), device=self._share)
                 yield shuffle_on_device(base, self._null, seed, number).without_isolated()[0]
                 return
-            on_host = shuffle_connected(self._graph, self._null, seed, number)
-            connected, _ = on_host.normalized(self._normalize).without_isolated()
-            yield upload(connected, self._share)
+            on_host = self._on_host(seed).connected(number, self._normalize)
+            yield upload(on_host, self._share)
+
+    def _on_host(self, seed: int) -> Null:
+        """What makes shuffles on the host, which may share work that they begin with."""
+        with self._lock:
+            if self._fitted is None or self._fitted.seed != seed:
+                self._fitted = fitted(self._graph, self._null, seed)
+            return self._fitted

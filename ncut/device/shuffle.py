@@ -14,7 +14,8 @@ from ncut.device.devices import Device, astype, concat
 from ncut.device.graph import DeviceBlock, DeviceGraph, upload
 from ncut.device.random import random_keys
 from ncut.device.weights import DeviceCSR
-from ncut.nulls.models import originals, shuffle_connected
+from ncut.nulls.base import originals
+from ncut.nulls.models import shuffle_connected
 from ncut.randomness import Purpose, stream
 
 BYTES_PER_KEY = 40

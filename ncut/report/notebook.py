@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 def notebook_table(report: Report) -> str:
     """The headline numbers as an HTML fragment, everything escaped."""
-    rows = "".join(_row(name, value) for name, value in headline(report))
+    top = "".join(
+        _row(one.title, f"{one.answer}: {one.text}" if one.answer else one.text)
+        for one in report.summary
+    )
+    rows = top + "".join(_row(name, value) for name, value in headline(report))
     warnings = "".join(
         f"<p style='margin:.3em 0'>⚠ {escape(printable(text))}</p>" for text in report.warnings
     )

@@ -24,6 +24,7 @@ def views(report: Report, profile: Profile | None) -> dict[str, Any]:
     return {
         "name": words.name_of(report),
         "sentence": minus(words.sentence(report)),
+        "top": [(one.key, one.title, one.answer, minus(one.text)) for one in report.summary],
         "cells": [minus(cell) for cell in _cells(report)],
         "tiles": [tuple(minus(text) for text in tile) for tile in _tiles(report)],
         "statistics": [tuple(map(minus, row)) for row in words.statistic_rows(report)],
@@ -190,8 +191,7 @@ def _cells(report: Report) -> list[str]:
 
 def _tiles(report: Report) -> list[tuple[str, str, str, str]]:
     """Headline numbers: (name, value, its spread, remark)."""
-    share = words.share_text(report)
-    remark = f"of at most {report.k}; about {share} of edge weight leaves a cluster"
+    remark = f"of at most {report.k}"
     tiles = [("n-cut", words.ncut_text(report.ncut), "", remark)]
     if not report.n_shuffles:
         return tiles

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ncut.errors import InputError
 from ncut.files import reading, regular_file
 from ncut.report.report import Report
+from ncut.report.top import findings_to_list
 from ncut.types import Comparison, Layer, LeftOut
 
 FORMAT = "ncut-report"
@@ -29,6 +30,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model": str(report.model),
+        "summary": findings_to_list(report),
         "k": int(report.k),
         "ncut": float(report.ncut),
         "shuffled_ncuts": report.shuffled_ncuts.tolist(),
@@ -72,6 +74,11 @@ def to_dict(report: Report) -> dict[str, Any]:
         "version": str(report.version),
         "sums": str(report.sums),
         "device": str(report.device),
+        "tests": {name: comparison_to_dict(one) for name, one in report.tests.items()},
+        "untested": dict(report.untested),
+        "cut_share": _float_or_none(report.cut_share),
+        "chance_share": _float_or_none(report.chance_share),
+        "agreement": {str(k): float(value) for k, value in report.agreement.items()},
     }
 
 
@@ -119,7 +126,7 @@ def from_dict(data: object) -> Report:
             f"report: has format version {data.get('format_version')!r}, but this version of "
             f"ncut reads {FORMAT_VERSION}; read it with the version that wrote it"
         )
-    data = {"sums": "", "device": "cpu", **data}  # came later to the format than the rest
+    data = {**LATER, **data}
     report = Report(**{name: _entry(data, name, read) for name, read in READERS.items()})
     _check_consistent(report)
     return report
@@ -239,6 +246,25 @@ def _bool(value: object) -> bool:
     return value
 
 
+def _dict_of(read: Callable[[Any], T]) -> Callable[[Any], dict[str, T]]:
+    def reader(value: Any) -> dict[str, T]:
+        if not isinstance(value, dict):
+            raise TypeError(f"expected an object, got {_shown(value)}")
+        return {_string(name): read(item) for name, item in value.items()}
+
+    return reader
+
+
+def _agreement(value: Any) -> dict[int, float]:
+    return {int(k): number for k, number in _dict_of(_float)(value).items()}
+
+
+LATER: dict[str, Any] = {
+    **{"sums": "", "device": "cpu", "tests": {}, "untested": {}, "agreement": {}},
+    **{"cut_share": None, "chance_share": None},
+}
+"""What came later to the format than the rest."""
+
 READERS: dict[str, Callable[[Any], Any]] = {
     "model": _string,
     "k": _count,
@@ -264,6 +290,11 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "version": _string,
     "sums": _string,
     "device": _string,
+    "tests": _dict_of(_comparison),
+    "untested": _dict_of(_string),
+    "cut_share": _finite_or_none,
+    "chance_share": _finite_or_none,
+    "agreement": _agreement,
 }
 
 
