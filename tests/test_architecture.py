@@ -219,7 +219,7 @@ def loaded_after(code: str) -> set[str]:
 
 HEAVY = {
     *("torch", "matplotlib", "plotly", "sklearn", "pandas", "jinja2", "onnx", "networkx"),
-    *("joblib", "pyarrow", "distributed", "tqdm", "cupy", "numba", "array_api_strict"),
+    *("joblib", "pyarrow", "distributed", "tqdm", "cupy", "array_api_strict"),
 }
 
 ANALYSIS = """
