@@ -44,8 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "estimate": {"nulls", "spectral", "graphs", "kernels", "types", "axes", "threads"},
     "presets": {"errors"},
     "selftest": {
-        *("clusters", "device", "extract", "graphs", "kernels", "networks", "nulls", "threads"),
-        "training",
+        *("clusters", "device", "extract", "graphs", "kernels", "networks", "nulls", "spectral"),
+        *("threads", "training"),
     },
     "clusters": {"device", "spectral", "graphs", "types", "randomness", "threads"},
     "settings": {

@@ -87,4 +87,5 @@ def bytes_on(device: Device, weights: Any) -> int:
     if isinstance(weights, np.ndarray):
         itemsize = weights.dtype.itemsize if device.has_extras else max(4, weights.dtype.itemsize)
         return int(weights.size) * int(itemsize)
-    return 2 * (int(weights.nnz) * (4 + weights.dtype.itemsize) + 4 * (sum(weights.shape) + 2))
+    per_entry = 4 + int(weights.dtype.itemsize)
+    return 2 * (int(weights.nnz) * per_entry + 4 * (int(sum(weights.shape)) + 2))

@@ -87,7 +87,7 @@ class Part:
             stop = int(np.searchsorted(indptr, limit, side="right")) - 1
         else:  # a row before and after it is converted
             stop = start + device.tile_bytes // (n_columns * (itemsize + 4))
-        return min(max(stop, start + 1), n_rows)
+        return int(min(max(stop, start + 1), n_rows))
 
 
 class DeviceOperator(NormalizedAdjacency):

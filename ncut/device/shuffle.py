@@ -66,7 +66,7 @@ def shuffle_on_device(graph: DeviceGraph, null: str, seed: int, number: int) -> 
 def working_bytes(graph: NeuronGraph) -> int:
     """Memory that a shuffle takes on a device beside the weights and their copy, at most."""
     dense = (block.weights for block in graph.blocks if isinstance(block.weights, np.ndarray))
-    return BYTES_PER_KEY * sum(weights.size for weights in dense)
+    return BYTES_PER_KEY * sum(int(weights.size) for weights in dense)
 
 
 def _shuffled(device: Device, weights: Any, null: str, within_layer: bool, keys: Any) -> Any:
