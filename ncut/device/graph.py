@@ -56,10 +56,11 @@ def upload(graph: NeuronGraph, device: Device) -> DeviceGraph:
     left = device.budget - 4 * VECTORS * graph.n_vertices - 2 * device.tile_bytes
     weights: list[Any] = []
     for block in graph.blocks:
-        needed = bytes_on(device, block.weights)
-        fits = isinstance(block.weights, np.ndarray) and needed <= left
-        weights.append(copied(device, block.weights) if fits else None)
-        left -= needed if fits else 0
+        needed, there = bytes_on(device, block.weights), None
+        if isinstance(block.weights, np.ndarray) and needed <= left:
+            there = copied(device, block.weights)
+            left -= needed
+        weights.append(there)
     return DeviceGraph(device, graph, tuple(weights))
 
 
