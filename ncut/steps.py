@@ -16,11 +16,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.device.cluster import Operator, clustered, embedded, operator_of
 from ncut.device.devices import check_device
 from ncut.device.graph import DeviceGraph
 from ncut.device.network import DeviceNetwork
-from ncut.device.solve import check_device_solver
+from ncut.device.operator import operator_of
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
 from ncut.graphs.normalize import normalization_notes
@@ -47,6 +46,7 @@ from ncut.report import HEADLINES, Report
 from ncut.report.top import REPRODUCIBLE
 from ncut.settings import Settings
 from ncut.spectral.agreement import adjusted_rand_index
+from ncut.spectral.clustering import cluster_embedded
 from ncut.spectral.compiled import CompiledShuffles
 from ncut.spectral.diagnostics import clustering_warnings
 from ncut.spectral.embedding import Embedding, embed
@@ -115,7 +115,6 @@ def prepare(graph: NeuronGraph, settings: Settings) -> Prepared:
     device = check_device(settings.device)
     on_device = None
     if device is not None:
-        check_device_solver(settings.solver)
         on_device = DeviceNetwork(
             connected,
             device,
@@ -252,7 +251,7 @@ def measure_shuffles(
     """
     settings = prepared.settings
     if prepared.on_device is not None:
-        at_once, inside = prepared.on_device.at_once, 1
+        at_once, inside = prepared.on_device.at_once, prepared.on_device.inside
     else:
         at_once, inside = at_once_and_inside(prepared.connected, settings.threads)
     return side_by_side_in_order(
@@ -339,13 +338,13 @@ def stop_rule(
     return stop
 
 
-def _clustered(prepared: Prepared, operator: Operator, number: int) -> tuple[Embedding, Clustering]:
+def _clustered(
+    prepared: Prepared, operator: NormalizedAdjacency, number: int
+) -> tuple[Embedding, Clustering]:
     settings = prepared.settings
     k = check_n_clusters(prepared.k, operator.n_vertices)  # shuffles isolate vertices
-    embedding = embedded(
-        operator, k, solver=settings.solver, seed=settings.seed, graph_number=number
-    )
-    return embedding, clustered(
+    embedding = embed(operator, k, solver=settings.solver, seed=settings.seed, graph_number=number)
+    return embedding, cluster_embedded(
         operator,
         embedding,
         n_init=prepared.n_init,
@@ -392,7 +391,6 @@ def _bounds_compared(prepared: Prepared, name: str, n: int, threads: int) -> Com
 
     def bound(graph: NeuronGraph, number: int, inside: int) -> float:
         embedding = embed(
-            graph,
             NormalizedAdjacency(graph, inside),
             check_n_clusters(prepared.k, graph.n_vertices),
             solver="auto",
@@ -410,7 +408,7 @@ def _bounds_compared(prepared: Prepared, name: str, n: int, threads: int) -> Com
 
 
 def _agreement(
-    prepared: Prepared, operator: Operator, embedding: Embedding, found: Clustering
+    prepared: Prepared, operator: NormalizedAdjacency, embedding: Embedding, found: Clustering
 ) -> dict[int, float]:
     """How far repeats of k-means agree at k, and at smaller k down to the first where they do."""
     settings, same = prepared.settings, {}
@@ -419,7 +417,7 @@ def _agreement(
     for k in (k for k in FEWER if k < found.k and same):
         if max(same.values()) >= REPRODUCIBLE:
             break
-        fewer = clustered(
+        fewer = cluster_embedded(
             operator,
             embedding.first(k),
             n_init=prepared.n_init,
