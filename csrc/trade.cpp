@@ -54,8 +54,10 @@ void trade_pair(Lines& lines, std::size_t one, std::size_t other, double* values
       const double difference = values[exchange.other] - values[exchange.one];
       for (int set = 0; set < 1 << at; ++set) sums[(1 << at) + set] = sums[set] + difference;
     }
-    const double low = std::max(lines.low[one] - lines.sum[one], lines.sum[other] - lines.high[other]);
-    const double high = std::min(lines.high[one] - lines.sum[one], lines.sum[other] - lines.low[other]);
+    const double low =
+        std::max(lines.low[one] - lines.sum[one], lines.sum[other] - lines.high[other]);
+    const double high =
+        std::min(lines.high[one] - lines.sum[one], lines.sum[other] - lines.low[other]);
     std::uint64_t sets = allowed(sums, 1 << n, low, high) | 1U;  // nothing exchanged: where it is
     const auto count = static_cast<std::uint32_t>(__builtin_popcountll(sets));
     for (std::uint32_t skip = random.below(count); skip > 0; --skip) sets &= sets - 1;

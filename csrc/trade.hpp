@@ -11,10 +11,10 @@ namespace ncut {
 // The entries of a matrix along its rows, its columns, or, where it is the strict upper triangle
 // of a symmetric one, along its vertices.
 struct Lines {
-  std::vector<std::int64_t> start;      // of each line's entries, and their number
-  std::vector<std::int64_t> crossing;   // the line of the other kind, ascending in each line
-  std::vector<std::int64_t> place;      // in the array of values
-  std::vector<double> sum, low, high;   // of the values of each line, and between which it stays
+  std::vector<std::int64_t> start;     // of each line's entries, and their number
+  std::vector<std::int64_t> crossing;  // the line of the other kind, ascending in each line
+  std::vector<std::int64_t> place;     // in the array of values
+  std::vector<double> sum, low, high;  // of the values of each line, and between which it stays
 
   std::int64_t count() const { return static_cast<std::int64_t>(start.size()) - 1; }
   // Sets the sums to those of the values.

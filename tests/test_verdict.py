@@ -94,13 +94,14 @@ def whole() -> Verdict:
 
 def test_cells_are_those_of_analyze(whole: Verdict) -> None:
     nulls = ("layer", "layer-nonzero", "strength")
-    combinations = [(normalize, null) for normalize in NORMALIZATIONS for null in nulls]
+    combinations = [(normalize, null) for normalize in CONVENTIONS for null in nulls]
     assert [(one.normalize, one.null) for one in whole.reports] == combinations
     cells = iter(whole.cells)
     for report, (normalize, null) in zip(whole.reports, combinations, strict=True):
         expected = ncut.analyze(
-            sample(), k=3, shuffles=N_SHUFFLES, n_init=2, seed=7, normalize=normalize, null=null
-        )
+            sample(), k=3, shuffles=N_SHUFFLES, n_init=2, seed=7, normalize=normalize, null=null,
+            tests=(),
+        )  # fmt: skip
         assert report == expected
         for name, numbers in expected.statistics.items():
             cell = next(cells)
@@ -116,11 +117,12 @@ def test_random_rescalings_are_those_of_the_graph(whole: Verdict) -> None:
     assert len(whole.rescaled) == 2
     for number, report in enumerate(whole.rescaled):
         graph = ncut.graph(sample()).rescaled(seed=7 + number, sigma=1.0)
-        expected = ncut.analyze(graph, k=3, shuffles=N_SHUFFLES, n_init=2, seed=7)
+        expected = ncut.analyze(graph, k=3, shuffles=N_SHUFFLES, n_init=2, seed=7, tests=())
         assert report == expected
     other = run(null="strength", normalize="none", sigma=0.5, rescalings=1)
     graph = ncut.graph(sample()).rescaled(seed=7, sigma=0.5)
-    expected = ncut.analyze(graph, k=3, shuffles=19, n_init=2, seed=7, null="strength")
+    options: dict[str, Any] = {"n_init": 2, "seed": 7, "null": "strength", "tests": ()}
+    expected = ncut.analyze(graph, k=3, shuffles=19, **options)
     assert other.rescaled == (expected,)
 
 
@@ -133,7 +135,7 @@ def test_normalized_cells_depend_on_the_function_alone() -> None:
     graph = ncut.graph(sample())
     one = run(graph, null="layer", rescalings=0)
     other = run(graph.rescaled(seed=5, sigma=1.0), null="layer", rescalings=0)
-    for normalize in NORMALIZATIONS:
+    for normalize in CONVENTIONS:
         a, b = (v.cell("lower_bound", normalize).value for v in (one, other))
         assert (a == pytest.approx(b, abs=1e-6)) == (normalize != "none")
 
@@ -404,7 +406,7 @@ def test_the_text_shows_every_cell(whole: Verdict) -> None:
             (line,) = [
                 line for line in table.splitlines() if re.match(rf"{statistic.title} +[-+]", line)
             ]
-            for normalize in NORMALIZATIONS:
+            for normalize in CONVENTIONS:
                 p = whole.cell(name, normalize, null).p_value
                 assert f"{p:.2f}".removeprefix("0") in line
     assert "against 19 shuffles a cell, k = 3." in flat
@@ -428,7 +430,7 @@ def test_the_text_keeps_to_80_columns(z: float | None, p: float) -> None:
         *(
             stretched(made(null, normalize, changes, ncuts=outcome))
             for normalize, outcome in zip(
-                NORMALIZATIONS, ("more", "less", "same", "more"), strict=True
+                CONVENTIONS, ("more", "less", "same", "more"), strict=True
             )
             for null in ("layer", "layer-nonzero-kde", "strength")
         ),
