@@ -5,6 +5,7 @@ Terminal, notebook, HTML page and JSON draw from these lines, and show them in t
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,7 +94,14 @@ def findings(report: Report) -> tuple[Finding, ...]:
 
 def findings_to_list(report: Report) -> list[dict[str, Any]]:
     """The lines as plain data."""
-    return [asdict(one) for one in findings(report)]
+    return [
+        asdict(one)
+        | {
+            "p_value": None if one.p_value is None else float(one.p_value),
+            "numbers": {name: float(number) for name, number in one.numbers.items()},
+        }
+        for one in findings(report)
+    ]
 
 
 def _effect(report: Report) -> Finding:
@@ -111,8 +119,8 @@ def _effect(report: Report) -> Finding:
         bracket += f", none lies below {ncut_text(report.lower_bound)}"
     parts.append(bracket)
     compared = report.statistics["refined_ncut"]
-    if compared.mean:
-        gap = (compared.value - compared.mean) / compared.mean
+    gap = _gap(compared)
+    if gap is not None and compared.mean is not None:
         numbers["gap"] = gap
         side = "below" if gap < 0 else "above"
         parts.append(f"{abs(gap):.1%} {side} shuffles ({ncut_text(compared.mean)})")
@@ -124,6 +132,15 @@ def comparison_of(report: Report, name: str) -> Comparison | None:
     if report.null == name and report.n_shuffles:
         return report.statistics.get("lower_bound")
     return report.tests.get(name)
+
+
+def _gap(compared: Comparison) -> float | None:
+    """How far a network's statistic lies from its shuffles' mean, as a share of that."""
+    if not compared.mean:
+        return None
+    with np.errstate(all="ignore"):
+        gap = float(np.float64(compared.value) / compared.mean - 1)
+    return gap if math.isfinite(gap) else None
 
 
 def _tested(report: Report, key: str, title: str, claim: str) -> Finding:
@@ -138,10 +155,12 @@ def _tested(report: Report, key: str, title: str, claim: str) -> Finding:
     if p <= UNUSUAL:
         beaten = int(np.count_nonzero(compared.shuffled > compared.value))
         which = f"all {n}" if beaten == n else f"{beaten} of {n}"
-        gap = (compared.value - compared.mean) / compared.mean
-        numbers["gap"] = gap
-        text = f"{claim.format(which)}, whatever the scale of neurons (bound {gap:+.1%}"
-        return Finding(key, title, "yes", f"{text}, p = {p_text(p)})", p, numbers)
+        gap = _gap(compared)
+        size = f"bound {gap:+.1%}, " if gap is not None else ""
+        if gap is not None:
+            numbers["gap"] = gap
+        text = f"{claim.format(which)}, whatever the scale of neurons ({size}p = {p_text(p)})"
+        return Finding(key, title, "yes", text, p, numbers)
     text = f"not distinguishable from {n} of them, whatever the scale of neurons"
     if key == "alignment":
         text = f"as good as {n} re-pairings of neighbouring layers' neurons"
