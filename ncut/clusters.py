@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ncut.arguments import suggests_names
 from ncut.device.cluster import cluster_on_device
 from ncut.device.devices import check_device
 from ncut.device.graph import upload
@@ -16,15 +17,16 @@ from ncut.spectral import clustering
 from ncut.spectral.cut import as_graph
 from ncut.spectral.kmeans import restarts
 from ncut.threads import single_threaded_blas
-from ncut.types import Clustering
+from ncut.types import Clustering, Solver
 
 
+@suggests_names()
 def cluster(
     graph: Any,
     k: int = 12,
     *,
     n_init: int | Literal["auto"] = "auto",
-    solver: str = "auto",
+    solver: Solver = "auto",
     refine: bool = False,
     seed: int = 0,
     threads: int | None = None,

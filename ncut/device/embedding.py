@@ -15,9 +15,9 @@ from ncut.device.operator import DeviceOperator
 from ncut.device.weights import DeviceCSR, HostBlock, select, widened
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral.embedding import Embedding, check_solver, first_converged
-from ncut.spectral.faint import SHARE, Part, settle_vertices
 from ncut.spectral.krylov import room_needed
 from ncut.spectral.solvers import LAST_DENSE
+from ncut.spectral.weak_vertices import SHARE, Part, settle_vertices
 
 
 def embed_on_device(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.graphs.powers import Powers, unit_of
+from ncut.graphs.row_sums import Powers, unit_of
 
 if TYPE_CHECKING:
     from ncut.graphs.neuron_graph import NeuronGraph

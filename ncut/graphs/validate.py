@@ -83,10 +83,10 @@ def check_adjacency(
 def _asymmetric_pair(
     matrix: NDArray[np.floating] | sparse.csr_array,
 ) -> tuple[int, int] | None:
-    """An entry that differs from its mirror image, by more than ASYMMETRY of the largest weight
-    of the row or of the column that has the smaller one; None if there is none.
+    """Return an entry that differs from its mirror image; None if there is none.
 
-    So what a vertex is tied by is compared with its own ties, not with those of others.
+    The tolerance is ASYMMETRY of the largest weight of the entry's row or column, whichever is
+    smaller: a vertex's weights are compared with its own, not with those of others.
     """
     if isinstance(matrix, np.ndarray):
         largest = _largest_of_rows(matrix)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ncut.axes import STATISTICS
 from ncut.errors import import_extra
-from ncut.report import Report
+from ncut.results import Measurement
 from ncut.scans.sources import Source
 
 DONE, FAILED = "done", "failed"
@@ -58,7 +58,7 @@ def _statistic_columns() -> list[str]:
     return [name + part for name in STATISTICS for part in ("", "_z", "_p")]
 
 
-def done_row(source: Source, report: Report, seconds: float) -> dict[str, Any]:
+def done_row(source: Source, report: Measurement, seconds: float) -> dict[str, Any]:
     """Of a model that was measured."""
     row = {**_common(source, seconds), "status": DONE}
     row |= {name: getattr(report, name) for name in _OF_REPORT}

@@ -16,9 +16,9 @@ from ncut.graphs import NeuronGraph
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral import solvers
 from ncut.spectral.accuracy import ACCEPTED, goals
-from ncut.spectral.faint import settle
 from ncut.spectral.krylov import room_needed
 from ncut.spectral.operator import WIDTH, NormalizedAdjacency
+from ncut.spectral.weak_vertices import settle
 
 ALIKE = 1e-10
 """Relative difference of eigenvalues below which a solver may take one for the other."""
