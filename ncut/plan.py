@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is known of one setting.
+    """The default, check and help of one setting.
 
     Attributes
     ----------

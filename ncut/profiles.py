@@ -109,7 +109,7 @@ def profile(
 
 
 class _Swept(NamedTuple):
-    """What is kept of a graph: its statistics for each k, and its eigenvalues."""
+    """The statistics of a graph for each k, and its eigenvalues."""
 
     statistics: list[dict[str, float]]
     eigenvalues: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""What measurements found, as plain data; how it is shown is elsewhere."""
+"""Results of measurements as plain data; the room `report` shows them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PlotKind = Literal["null", "layers", "eigenvalues", "matrix", "flow"]
 
 HEADLINES = {False: "spectral_ncut", True: "refined_ncut"}
-"""Which statistic is a report's `ncut`, by its `refine`."""
+"""The statistic that a report's `ncut` is, by its `refine`."""
 
 MIN_REPEATS = 3
 """Fewest numbers measured twice that tell their noise."""
@@ -30,7 +30,7 @@ MIN_STABILITY = 0.8
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class NetworkFacts:
-    """What is known of a measured network without its shuffles; see `ncut.Report`."""
+    """A measured network without its shuffles; see `ncut.Report` for the fields."""
 
     model: str
     k: int
@@ -59,7 +59,7 @@ class NetworkFacts:
 
     @property
     def headline(self) -> str:
-        """Which statistic `ncut` is: "spectral_ncut", or "refined_ncut" with refine=True."""
+        """The statistic that `ncut` is: "spectral_ncut", or "refined_ncut" with refine=True."""
         return HEADLINES[self.refine]
 
     @property
@@ -73,7 +73,7 @@ class NetworkFacts:
         return int(np.count_nonzero(self.labels < 0))
 
     def cluster_sizes(self) -> NDArray[np.int64]:
-        """How many neurons of each layer are in each cluster.
+        """Count the neurons of each layer in each cluster.
 
         Returns
         -------
@@ -156,7 +156,7 @@ class Measurement(NetworkFacts):
 
     @property
     def refined_ncut(self) -> float:
-        """The same after moving single vertices as long as that lowers it."""
+        """Normalized cut after single vertices were moved as long as that lowers it."""
         return self.statistics["refined_ncut"].value
 
     @property

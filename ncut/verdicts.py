@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, cast
 
 import numpy as np
 
@@ -113,10 +113,10 @@ def verdict(
     conventions = _chosen("normalize", normalize, check_normalization)
     graph = _read(model, asked, graph_options)
     conventions = conventions or applicable_conventions(graph)
-    nulls = asked or _fitting_nulls(graph)
+    nulls = cast("tuple[Null, ...]", asked or _fitting_nulls(graph))
     combinations = [
         (graph, replace(base, normalize=convention, null=name))
-        for convention in conventions
+        for convention in cast("tuple[Normalization, ...]", conventions)
         for name in nulls
     ]
     randomly = [
@@ -179,7 +179,7 @@ def _fitting_nulls(graph: NeuronGraph) -> tuple[str, ...]:
 
 
 def _places(block: Block) -> int:
-    """How many edges there could be."""
+    """Number of possible edges between the block's layers."""
     rows, columns = block.weights.shape
     return int(rows * (rows - 1) // 2 if block.source == block.target else rows * columns)
 

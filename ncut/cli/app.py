@@ -317,7 +317,8 @@ def _page_profile(model: Any, report: Report, settings: dict[str, Any]) -> Profi
                 model, range(2, most + 1), shuffles=20, progress=progress, **settings
             )
         except ncut.Interrupted as stopped:
-            return stopped.finished
+            found: Profile = stopped.finished
+            return found
         except NcutError as error:
             typer.echo(f"ncut: warning: no profile in the page: {one_line(error)}", err=True)
             return None

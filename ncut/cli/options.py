@@ -141,7 +141,7 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _parsed(name: str, value: Any) -> Any:
-    """What was typed for a setting, as the library takes it; None where nothing was."""
+    """Convert the text of a setting's option; None where none was given."""
     if value is False:
         return None
     counted = "auto" in TYPES[name] and isinstance(value, str)

@@ -217,7 +217,7 @@ def _as_matrix(values: Any, layer: Layer) -> NDArray[Any]:
 
 
 def _varies(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether each column varies by more than the rounding of its type."""
+    """Mark the columns that vary by more than the rounding of their type."""
     if not values.shape[1]:
         return np.zeros(0, dtype=np.bool_)
     epsilon = np.finfo(values.dtype).eps if values.dtype.kind == "f" else 0.0

@@ -1,4 +1,4 @@
-"""What silencing and correlating found, and how it reads, at most 80 columns wide."""
+"""Results of ablation and correlation, and their text, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AblationRow:
-    """What silencing one set of neurons does.
+    """Effect of silencing one set of neurons.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class AblationRow:
 
 @dataclass(frozen=True, slots=True)
 class AblationPair:
-    """What silencing two clusters together does.
+    """Effect of silencing two clusters together.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class AblationPair:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ablation:
-    """How important clusters of neurons are to what a network does.
+    """Importance of clusters of neurons to a network's loss.
 
     `print(ablation)` shows a table, `ablation.to_frame()` is one.
 
@@ -166,7 +166,7 @@ class Ablation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Agreement:
-    """How far a partition found in the weights is one of neurons that fire together.
+    """Agreement of the weights' partition with that of correlated activations.
 
     Attributes
     ----------

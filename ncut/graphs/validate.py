@@ -19,7 +19,7 @@ TILE = 256
 """Rows and columns that are compared at a time, as they stay in the cache."""
 
 ASYMMETRY = 1e-6
-"""Of the largest weight of a vertex, by which mirrored entries may differ."""
+"""Tolerated difference of mirrored entries, relative to a vertex's largest weight."""
 
 WEIGHT_TYPES = ("float16", "bfloat16", "float32", "float64")
 

@@ -24,7 +24,7 @@ from ncut.types import ShuffledNetwork
 
 
 def network_record(prepared: Prepared, measured: Measured) -> NetworkRecord:
-    """What a report says of the network itself, from `measure(prepared, NETWORK)`."""
+    """Make the network's record from `measure(prepared, NETWORK)`."""
     plan, graph = prepared.plan, prepared.measured
     found = replace(measured.clusterings[0], labels=prepared.labels(measured.clusterings[0]))
     degrees, unit_notes = _degrees_in_own_unit(graph)
@@ -106,7 +106,7 @@ def finish(network: NetworkRecord, shuffled: Sequence[ShuffledNetwork], plan: Pl
 def stop_rule(
     network: NetworkRecord, plan: Plan
 ) -> Callable[[Sequence[ShuffledNetwork]], bool] | None:
-    """Whether the shuffles so far are enough; None if their number is given."""
+    """Return a predicate "these shuffles are enough"; None if their number was given."""
     rule = plan.stopping_rule
     if rule is None:
         return None

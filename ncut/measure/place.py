@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from ncut.device.cluster import Operator, operator_of
@@ -33,19 +33,13 @@ class Place(Protocol):
     at_once: int
     inside: int
 
-    def operator(self, number: int, threads: int) -> _Opened:
+    def operator(self, number: int, threads: int) -> AbstractContextManager[Operator]:
         """The normalized adjacency of a graph without isolated vertices, inside a `with` block."""
         ...
 
     def compiled(self, number: int, repeats: int, threads: int) -> Clustering | None:
         """The clustering of a shuffle in one compiled call; None where that cannot do it."""
         ...
-
-
-class _Opened(Protocol):
-    def __enter__(self) -> Operator: ...
-
-    def __exit__(self, *details: object) -> bool | None: ...
 
 
 class HostPlace:

@@ -1,4 +1,4 @@
-"""What the HTML page shows beside the headline numbers, as plain data: no markup, no pictures."""
+"""Tables and data of the HTML page, without markup and pictures."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def captions(
 
 
 def notes(report: Measurement, flow: Flow | None, data: dict[str, Any]) -> list[str]:
-    """What the page does not show, and why."""
+    """Notes on parts left out of the page, and why."""
     found = []
     if report.graph is None:
         found.append(

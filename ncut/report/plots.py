@@ -58,7 +58,7 @@ def plot(report: Measurement, kind: PlotKind | None = None, ax: Axes | None = No
 
 
 def new_figure(report: Measurement, kind: PlotKind) -> Figure:
-    """One picture in a figure of its own that pyplot does not know of."""
+    """Draw one picture in a figure of its own, unknown to pyplot."""
     figure_class = import_extra("matplotlib.figure", "plot").Figure
     figure: Figure = figure_class(figsize=figure_size(report, kind), layout="constrained")
     plot(report, kind, figure.add_subplot())

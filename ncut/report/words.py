@@ -18,7 +18,7 @@ SUMS = {
     "readers": "readers: the inputs of each layer that reads a sum are vertices",
     "stream": "stream: the channels of a residual sum are vertices once",
 }
-"""What residual sums are, in words."""
+"""Meaning of the two conventions of residual sums."""
 
 CITATION = (
     "Filan, Casper, Hod, Wild, Critch, Russell (2021), "

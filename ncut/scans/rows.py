@@ -59,7 +59,7 @@ def _statistic_columns() -> list[str]:
 
 
 def done_row(source: Source, report: Measurement, seconds: float) -> dict[str, Any]:
-    """Of a model that was measured."""
+    """Row of a measured model."""
     row = {**_common(source, seconds), "status": DONE}
     row |= {name: getattr(report, name) for name in _OF_REPORT}
     row |= {
@@ -77,7 +77,7 @@ def done_row(source: Source, report: Measurement, seconds: float) -> dict[str, A
 def failed_row(
     source: Source, error: str, error_type: str, settings: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
-    """Of a model that could not be measured."""
+    """Row of a model that could not be measured."""
     return {
         **_common(source, seconds),
         "status": FAILED,

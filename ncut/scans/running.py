@@ -28,10 +28,10 @@ from ncut.threads import n_threads
 from ncut.types import Normalization, Null, PresetName, Sequential, Solver
 
 MEMORY_SHARE = 0.5
-"""How much of the machine's memory the jobs together may take."""
+"""Share of the machine's memory for all jobs together."""
 
 COPIES = 4
-"""What a job holds, in sizes of the model's files: the graph, a shuffle, and room."""
+"""Memory of a job in units of the model's file size: the graph, a shuffle, and room."""
 
 POLL_SECONDS = 2.0
 
@@ -248,7 +248,7 @@ def _as_given(source: Source, n_jobs: int) -> int:
 
 
 def _fitting(source: Source, n_jobs: int) -> int:
-    """How many tasks of a model the memory has room for, at least one."""
+    """Number of tasks of a model that fit into memory, at least one."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     fits = int(MEMORY_SHARE * memory / max(1, COPIES * source.n_bytes))
     return max(1, min(n_jobs, fits))

@@ -59,7 +59,7 @@ class Model:
 
 @dataclass
 class Counts:
-    """How far a scan is.
+    """Progress of a scan.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class Schedule:
             self._finish_if_complete(model)
 
     def tasks(self, threads: int, alone: Model | None = None) -> Iterator[Task]:
-        """What is to be measured, model by model; looks at what has come back meanwhile.
+        """Yield pending tasks, model by model, in the light of the results so far.
 
         `alone`: of this model only.
         """

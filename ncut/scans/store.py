@@ -46,7 +46,7 @@ from ncut.types import ShuffledNetwork
 FORMAT = "ncut-scan"
 FORMAT_VERSION = 1
 JOURNAL_VERSION = 2
-"""Of the lines of a journal; others are thrown away, and their model is measured anew."""
+"""Format of a journal's lines; one of another format is discarded, its model measured anew."""
 
 FOLDERS = ("models", "reports", "journal")
 
@@ -54,7 +54,7 @@ NEEDED = ("ncut", "refined_ncut", "lower_bound", "n_vertices", "n_isolated", "n_
 """Columns that a measured model has."""
 
 LOCK_SECONDS = 3
-"""How long to wait for a folder: children of a scan that was killed may have it a moment longer."""
+"""Seconds to wait for the lock: children of a killed scan may hold it a moment longer."""
 
 
 class Store:
@@ -137,7 +137,7 @@ class Store:
     def begin(
         self, source: Source
     ) -> tuple[NetworkRecord | None, dict[int, ShuffledNetwork], float]:
-        """What a scan before this one measured of a model: network, shuffles, seconds.
+        """Resume a model from its journal: network, shuffles, seconds.
 
         A journal of other files than the model has now, or of another version of ncut, is thrown
         away, and so is all from the first line on that is damaged or was not written to its end.
@@ -184,7 +184,7 @@ class Store:
 
 @dataclass
 class _Begun:
-    """What the lines of a journal tell."""
+    """Contents of a journal."""
 
     network: NetworkRecord | None = None
     shuffles: dict[int, ShuffledNetwork] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What one worker does: cluster a model's network, or one of its shuffles."""
+"""The work of one worker: cluster a model's network, or one of its shuffles."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a task: the network, a shuffle, or an error.
+    """Outcome of a task: the network, a shuffle, or an error.
 
     Attributes
     ----------

@@ -90,7 +90,7 @@ class Embedding:
         return max(0.0, total - float(singular.sum()) - rounding)
 
     def allows(self, ncut: float) -> bool:
-        """Whether a partition can have this n-cut; if not, an eigenvalue was missed."""
+        """Tell whether a partition can have this n-cut; if not, an eigenvalue was missed."""
         return ncut >= self.lower_bound()
 
     def completed(self, other: Embedding) -> Embedding:
@@ -102,7 +102,7 @@ class Embedding:
 
     @property
     def converged(self) -> bool:
-        """Whether each residual is small enough for what its eigenvector is used for.
+        """Tell whether each residual is small enough for the use of its eigenvector.
 
         That is at most `accuracy.ACCEPTED` times its goal.
         """

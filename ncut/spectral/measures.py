@@ -23,7 +23,7 @@ SMALLEST_SQUARES = 1e-280
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PartitionMeasures:
-    """How good a partition of a graph is, by several measures.
+    """Quality of a partition of a graph, by several measures.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Points of vertices that have next to no edge weight, such as neurons that weight decay emptied.
+"""Embedding of weak vertices, those with next to no edge weight, such as neurons after weight decay.
 
 An eigenvector D^-1/2 u of L_norm is found by dividing u, which solvers give to about seven digits
 of its largest entries. Where a degree is 10^-30 of the others', so small is the entry of u that
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 SHARE = 1e-6
-"""Of the mean degree, below which a vertex is weak."""
+"""Share of the mean degree below which a vertex is weak."""
 
 OWN_MASS = 1e-6
 """The share of |u|^2 on weak vertices above which the eigenvector is about them, and stays."""
 
 SINGULAR = 1e-8
-"""How near to an eigenvalue of the weak vertices' own graph nothing can be solved for."""
+"""Distance to an eigenvalue of the weak vertices' own graph below which nothing is solved."""
 
 MANY = 400
 """Weak vertices from which on their equations are solved by iteration, not by LAPACK."""
@@ -123,7 +123,7 @@ def _by_iteration(
     mu: NDArray[np.float64],
     start: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """The same by MINRES, from the values that the solver gave: O(edges) in time and memory."""
+    """Solve by MINRES, from the values that the solver gave: O(edges) in time and memory."""
     from scipy.sparse.linalg import LinearOperator, minres
 
     scale = 1.0 / roots[:, 0]
