@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import typer
 
@@ -225,3 +226,17 @@ def test_type_checkers_see_wrong_names(tmp_path: Path) -> None:
     )
     lines = {int(line.split(":")[1]) for line in told.stdout.splitlines() if ": error:" in line}
     assert lines == set(range(5, 12)), told.stdout + told.stderr
+
+
+def test_all_that_clusters_takes_a_device() -> None:
+    report = ncut.analyze(WEIGHTS, k=2, shuffles=0)
+    activations = [np.random.default_rng(5).normal(size=(9, 2)) for _ in report.layers]
+    for measure in (
+        lambda **more: ncut.analyze(WEIGHTS, k=2, shuffles=0, **more),
+        lambda **more: ncut.profile(WEIGHTS, [2], shuffles=0, **more),
+        lambda **more: ncut.verdict(WEIGHTS, k=2, shuffles=19, **more),
+        lambda **more: report.correlate(activations=activations, **more),
+        lambda **more: scan([], "out", **more),
+    ):
+        with pytest.raises(ncut.InputError, match=r"^device: must be 'cpu', 'cuda' or"):
+            measure(device="tpu")

@@ -1,4 +1,4 @@
-"""Embedding of weak vertices, those with next to no edge weight, such as neurons after weight decay.
+"""Embedding of weak vertices: next to no edge weight, such as neurons that weight decay emptied.
 
 An eigenvector D^-1/2 u of L_norm is found by dividing u, which solvers give to about seven digits
 of its largest entries. Where a degree is 10^-30 of the others', so small is the entry of u that
