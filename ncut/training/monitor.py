@@ -68,7 +68,9 @@ class Monitor:
         If an argument is unknown or cannot be used.
     """
 
-    @suggests_names(*(name for name in GRAPH_OPTIONS if name != "initial"), *SETTINGS)
+    @suggests_names(
+        *(name for name in GRAPH_OPTIONS if name != "initial"), *SETTINGS, name="Monitor"
+    )
     def __init__(
         self,
         *,
