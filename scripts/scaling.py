@@ -68,13 +68,12 @@ def main() -> None:
     clock.call(
         "clustering a shuffle",
         clustering.cluster_connected,
-        *(shuffled, 12),
+        *(NormalizedAdjacency(shuffled, args.threads), 12),
         n_init=restarts("auto", shuffled.n_vertices),
         solver="auto",
         refine=False,
         seed=0,
         graph_number=1,
-        threads=args.threads,
     )
     print(
         json.dumps(

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from ncut.device.cluster import Operator, operator_of
 from ncut.device.devices import check_device
 from ncut.device.network import DeviceNetwork
-from ncut.device.solve import check_device_solver
+from ncut.device.operator import operator_of
 from ncut.graphs import NeuronGraph
 from ncut.nulls import at_once_and_inside, shuffle_connected, substreams
 from ncut.plan import Plan
 from ncut.randomness import NETWORK
 from ncut.spectral.compiled import CompiledShuffles
+from ncut.spectral.operator import NormalizedAdjacency
 from ncut.types import Clustering
 
 
@@ -33,7 +33,7 @@ class Place(Protocol):
     at_once: int
     inside: int
 
-    def operator(self, number: int, threads: int) -> AbstractContextManager[Operator]:
+    def operator(self, number: int, threads: int) -> AbstractContextManager[NormalizedAdjacency]:
         """The normalized adjacency of a graph without isolated vertices, inside a `with` block."""
         ...
 
@@ -69,7 +69,7 @@ class HostPlace:
         self.at_once, self.inside = at_once_and_inside(connected, plan.threads)
 
     @contextmanager
-    def operator(self, number: int, threads: int) -> Iterator[Operator]:
+    def operator(self, number: int, threads: int) -> Iterator[NormalizedAdjacency]:
         """See `Place`."""
         graph = self._network
         if number != NETWORK:
@@ -88,15 +88,13 @@ class HostPlace:
 class DevicePlace:
     """A network whose shuffles are measured on a device, and made there where they can be."""
 
-    inside = 1
-
     def __init__(self, network: NeuronGraph, there: DeviceNetwork, plan: Plan) -> None:
         self._network, self._there, self._seed = network, there, plan.seed
         self.name = there.device.name
-        self.at_once = there.at_once
+        self.at_once, self.inside = there.at_once, there.inside
 
     @contextmanager
-    def operator(self, number: int, threads: int) -> Iterator[Operator]:
+    def operator(self, number: int, threads: int) -> Iterator[NormalizedAdjacency]:
         """See `Place`."""
         if number != NETWORK:
             with self._there.shuffled(self._seed, number - 1) as graph:
@@ -116,7 +114,6 @@ def place_of(
     """The place that a plan asks for, ready to measure; arguments as `HostPlace` has them."""
     device = check_device(plan.device)
     if device is not None:
-        check_device_solver(plan.solver)
         there = DeviceNetwork(
             connected,
             device,

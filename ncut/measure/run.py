@@ -13,7 +13,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.device.cluster import Operator, clustered, embedded
 from ncut.graphs import NeuronGraph
 from ncut.graphs.validate import check_n_clusters
 from ncut.measure.place import Place, place_of
@@ -21,7 +20,10 @@ from ncut.nulls import check_null_fits, side_by_side_in_order, statistics_of
 from ncut.plan import Plan
 from ncut.progress import Told
 from ncut.randomness import MAX_GRAPHS, NETWORK
+from ncut.spectral.clustering import cluster_embedded
+from ncut.spectral.embedding import embed
 from ncut.spectral.kmeans import restarts
+from ncut.spectral.operator import NormalizedAdjacency
 from ncut.threads import single_threaded_blas
 from ncut.types import Clustering, ShuffledNetwork
 
@@ -182,15 +184,18 @@ def measure(
 
 
 def _cut(
-    prepared: Prepared, operator: Operator, n_vectors: int, number: int, start: int, repeats: int
+    prepared: Prepared,
+    operator: NormalizedAdjacency,
+    n_vectors: int,
+    number: int,
+    start: int,
+    repeats: int,
 ) -> Measured:
     """Every clustering from one embedding; `start`: which start vectors it begins with."""
     plan = prepared.plan
-    embedding = embedded(
-        operator, n_vectors, solver=plan.solver, seed=plan.seed, graph_number=start
-    )
+    embedding = embed(operator, n_vectors, solver=plan.solver, seed=plan.seed, graph_number=start)
     clusterings = tuple(
-        clustered(
+        cluster_embedded(
             operator,
             embedding.first(k) if k < n_vectors else embedding,
             n_init=prepared.n_init,
