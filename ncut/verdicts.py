@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Unpack, cast
 
 import numpy as np
 
-from ncut.analysis import AnalysisInterrupted, analyze_graph
-from ncut.errors import InputError
-from ncut.extract import read_graph
+from ncut.analysis import analyze_graph
+from ncut.arguments import suggests_names
+from ncut.errors import InputError, Interrupted
+from ncut.extract import GRAPH_OPTIONS, GraphOptions, read_graph
 from ncut.graphs import NeuronGraph
 from ncut.graphs.normalize import (
     applicable_conventions,
@@ -21,43 +22,34 @@ from ncut.graphs.normalize import (
 )
 from ncut.nulls import check_null, check_null_fits, uses_weights_twice
 from ncut.nulls.sequential import check_level
+from ncut.plan import SCALE_FREE, Plan, with_needed_options
 from ncut.progress import Progress, Told, check_progress, telling
 from ncut.report import Report, Verdict
-from ncut.settings import SCALE_FREE, Settings, check_settings
-from ncut.types import Block
+from ncut.results import Measurement
+from ncut.types import Block, Normalization, Null, PresetName, Solver
 
-RESIDUAL = "residual"
-
-
-class VerdictInterrupted(KeyboardInterrupt):
-    """Ctrl-C during `verdict`; `verdict` holds the analyses until then.
-
-    The last of them may have fewer shuffles, if not too few for the level.
-    """
-
-    def __init__(self, verdict: Verdict) -> None:
-        n_done = len(verdict.tested) + len(verdict.reports)
-        super().__init__(f"stopped after {n_done} analyses")
-        self.verdict = verdict
+RESIDUAL: Normalization = "residual"
 
 
+@suggests_names(*GRAPH_OPTIONS)
 def verdict(
     model: Any,
     *,
     k: int | None = None,
     shuffles: int = 20,
-    null: str | Sequence[str] | None = None,
-    normalize: str | Sequence[str] | None = None,
+    null: Null | Sequence[Null] | None = None,
+    normalize: Normalization | Sequence[Normalization] | None = None,
     rescalings: int = 4,
     sigma: float = 1.0,
     level: float = 0.05,
-    preset: str = "filan2021",
+    preset: PresetName = "filan2021",
     seed: int = 0,
     n_init: int | Literal["auto"] | None = None,
-    solver: str = "auto",
+    solver: Solver = "auto",
     threads: int | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
-    **graph_options: Any,
+    **graph_options: Unpack[GraphOptions],
 ) -> Verdict:
     """Measure a network under every statistic, convention and null model, and say what follows.
 
@@ -91,7 +83,7 @@ def verdict(
         Standard deviation of the logarithm of these scales.
     level : float, default 0.05
         p-values at or below it count.
-    preset, seed, n_init, solver, threads
+    preset, seed, n_init, solver, threads, device
         See `ncut.analyze`.
     progress : True or callable, optional
         True shows a bar (extra `notebook`); a function is called as `progress(done, total)` after
@@ -109,14 +101,15 @@ def verdict(
         If an argument cannot be used; the message names it.
     ModelError
         If the model cannot be read.
-    VerdictInterrupted
-        On Ctrl-C, a KeyboardInterrupt that carries the verdict so far.
+    Interrupted
+        On Ctrl-C, a KeyboardInterrupt whose `finished` is the verdict of the analyses until then;
+        the last of them may have fewer shuffles, if not too few for the level.
     """
-    base = check_settings(
+    base = Plan.of(
         k=k, shuffles=shuffles, preset=preset, seed=seed, n_init=n_init, solver=solver,
-        threads=threads, tests=(),
+        threads=threads, device=device, tests=(),
     )  # fmt: skip
-    if base.sequential:
+    if base.stopping_rule:
         raise InputError("shuffles: must be a number here; 'auto' decides on one p-value only")
     level, sigma = check_level(level), check_sigma(sigma)
     _check_counts(base.n_shuffles, rescalings, level)
@@ -125,7 +118,7 @@ def verdict(
     conventions = _chosen("normalize", normalize, check_normalization)
     graph = _read(model, asked, graph_options)
     conventions = conventions or applicable_conventions(graph)
-    nulls = asked or _fitting_nulls(graph)
+    nulls = cast("tuple[Null, ...]", asked or _fitting_nulls(graph))
     combinations = [
         (graph, replace(base, normalize=convention, null=name))
         for convention in conventions
@@ -153,26 +146,26 @@ def verdict(
         )
 
     parts = [(tested, _tests(graph, base, level)), (reports, combinations), (rescaled, randomly)]
-    todo = [(done, measured, settings) for done, pairs in parts for measured, settings in pairs]
-    total = sum(settings.n_shuffles for _, _, settings in todo)
+    todo = [(done, measured, plan) for done, pairs in parts for measured, plan in pairs]
+    total = sum(plan.n_shuffles for _, _, plan in todo)
     with telling(progress, "shuffles") as told:
         before = 0
-        for done, measured, settings in todo:
+        for done, measured, plan in todo:
             step = _step(told, before, total)
-            before += settings.n_shuffles
+            before += plan.n_shuffles
             try:
-                done.append(replace(analyze_graph(measured, settings, step), source=model))
+                done.append(Report.of(analyze_graph(measured, plan, step), model))
             except KeyboardInterrupt as stopped:
                 # Too few shuffles for the level would count as a finding of no difference.
-                if isinstance(stopped, AnalysisInterrupted) and _enough(
-                    stopped.report.n_shuffles, level
-                ):
-                    done.append(replace(stopped.report, source=model))
-                raise VerdictInterrupted(so_far()) from None
+                found: Measurement | None = getattr(stopped, "finished", None)
+                if found is not None and _enough(found.n_shuffles, level):
+                    done.append(Report.of(found, model))
+                n_done = len(tested) + len(reports)
+                raise Interrupted(so_far(), f"{n_done} analyses") from None
     return so_far()
 
 
-def _tests(graph: NeuronGraph, base: Settings, level: float) -> list[tuple[NeuronGraph, Settings]]:
+def _tests(graph: NeuronGraph, base: Plan, level: float) -> list[tuple[NeuronGraph, Plan]]:
     """The analyses that the conclusion rests on, those that make sense for the graph."""
     connected, _ = graph.without_isolated()
     fitting = []
@@ -190,19 +183,19 @@ def _tests(graph: NeuronGraph, base: Settings, level: float) -> list[tuple[Neuro
                 base,
                 null=name,
                 normalize=RESIDUAL if name in SCALE_FREE else "none",
-                n_shuffles=shuffles,
+                shuffles=shuffles,
             ),
         )
         for name in fitting
     ]
 
 
-def _read(model: Any, asked: tuple[str, ...], options: dict[str, Any]) -> NeuronGraph:
+def _read(model: Any, asked: tuple[str, ...], options: GraphOptions) -> NeuronGraph:
     """The graph, with how its layers were initialized where that can be told and may be used."""
     if asked and "init" not in asked:
         return read_graph(model, **options)
     try:
-        return read_graph(model, initial=True, **options)
+        return read_graph(model, **with_needed_options(options, "init"))
     except InputError:
         if asked:
             raise
@@ -224,7 +217,7 @@ def _fitting_nulls(graph: NeuronGraph) -> tuple[str, ...]:
 
 
 def _places(block: Block) -> int:
-    """How many edges there could be."""
+    """Number of possible edges between the block's layers."""
     rows, columns = block.weights.shape
     return int(rows * (rows - 1) // 2 if block.source == block.target else rows * columns)
 

@@ -75,10 +75,10 @@ class DeviceNetwork:
                 connected, _ = found.host.without_isolated()
                 yield found if connected is found.host else upload(connected, self._share)
                 return
-            on_host = self._on_host(seed).connected(number, self._normalize)
+            on_host = self.on_host(seed).connected(number, self._normalize)
             yield upload(on_host, self._share)
 
-    def _on_host(self, seed: int) -> Null:
+    def on_host(self, seed: int) -> Null:
         """What makes shuffles on the host, which may share work that they begin with."""
         with self._lock:
             if self._fitted is None or self._fitted.seed != seed:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
-from ncut.graphs.powers import same_places
+from ncut.graphs.row_sums import same_places
 from ncut.graphs.scale import brought_into_range
 from ncut.graphs.scratch import settled
 

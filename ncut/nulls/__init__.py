@@ -3,7 +3,6 @@
 from ncut.axes import NULL_MODELS
 from ncut.nulls.base import Null, substreams
 from ncut.nulls.distribution import (
-    Interrupted,
     at_once_and_inside,
     over_shuffles,
     side_by_side_in_order,
@@ -21,7 +20,6 @@ from ncut.nulls.tied import uses_weights_twice
 
 __all__ = [
     "NULL_MODELS",
-    "Interrupted",
     "Null",
     "at_once_and_inside",
     "check_null",

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ncut.arguments import suggests_names
 from ncut.axes import NULL_MODELS
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
 from ncut.nulls.base import Null
 from ncut.randomness import MAX_GRAPHS, check_seed
 from ncut.spectral.cut import as_graph
+from ncut.types import Null as NullName
 
 
 def check_null(null: str) -> str:
@@ -39,7 +41,8 @@ def fitted(graph: NeuronGraph, null: str, seed: int) -> Null:
     return class_of(null)(graph, seed)
 
 
-def shuffle(graph: Any, null: str = "layer", seed: int = 0, number: int = 0) -> NeuronGraph:
+@suggests_names()
+def shuffle(graph: Any, null: NullName = "layer", seed: int = 0, number: int = 0) -> NeuronGraph:
     """A network with the same weights as the graph's, layer by layer, without their arrangement.
 
     Vertices without edges are left out first, and each layer's matrices shrink accordingly, so

@@ -6,17 +6,18 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ncut.report.text import headline
+from ncut.report.top import findings
 from ncut.report.words import name_of, printable, sentence
 
 if TYPE_CHECKING:
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 
-def notebook_table(report: Report) -> str:
+def notebook_table(report: Measurement) -> str:
     """The headline numbers as an HTML fragment, everything escaped."""
     top = "".join(
         _row(one.title, f"{one.answer}: {one.text}" if one.answer else one.text)
-        for one in report.summary
+        for one in findings(report)
     )
     rows = top + "".join(_row(name, value) for name, value in headline(report))
     warnings = "".join(

@@ -20,13 +20,11 @@ from ncut.report.words import (
     spread,
     z_text,
 )
+from ncut.results import REPRODUCIBLE
 
 if TYPE_CHECKING:
-    from ncut.report.report import Report
+    from ncut.results import Measurement as Report
     from ncut.types import Comparison
-
-REPRODUCIBLE = 0.8
-"""From this adjusted Rand index between repeats on, a partition counts as the same again."""
 
 STAGE = 0.8
 """A cluster is whole layers where this share of it is in layers that it has this share of."""
