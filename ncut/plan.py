@@ -212,12 +212,12 @@ class Plan:
         "With --shuffles auto: 'betting' or 'besag-clifford'.",
         recorded="sequential",
     )
-    tests: tuple[str, ...] | None = _setting(
-        None, _check_tests, "Tests of the report's top: alignment, residual."
-    )
     device: str = _setting(
         "cpu", _check_device, "Where to compute: 'cpu', 'cuda' or 'cuda:N' (extra 'gpu')."
     )
+
+    tests: tuple[str, ...] | None = None
+    """Tests of the report's top; None for the default ones. Of `analyze` alone."""
 
     @classmethod
     def of(cls, **arguments: Any) -> Plan:
@@ -234,7 +234,11 @@ class Plan:
         from ncut.nulls import normalization_of
 
         own = normalization_of(plan.null, arguments.get("normalize"), plan.normalize)
-        plan = replace(plan, normalize=cast("Normalization", own))
+        plan = replace(
+            plan,
+            normalize=cast("Normalization", own),
+            tests=_check_tests(arguments.get("tests")),
+        )
         if plan.shuffles == "auto":
             from ncut.nulls.sequential import check_sequential
 
@@ -261,7 +265,9 @@ class Plan:
         return values
 
 
-SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field in fields(Plan)}
+SETTINGS: dict[str, Setting] = {
+    field.name: field.metadata["setting"] for field in fields(Plan) if field.metadata
+}
 """Each setting by the name of its argument."""
 
 
