@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from ncut.errors import ModelError
 from ncut.extract.assemble import check_options
-from ncut.extract.onnx_graph.model import Following, Model, UnknownOperatorError, load
+from ncut.extract.lowering import lower
+from ncut.extract.onnx_graph.model import (
+    Following,
+    LocatedError,
+    Model,
+    UnknownOperatorError,
+    load,
+)
 from ncut.extract.onnx_graph.shapes import Declared, guesses
-from ncut.extract.wiring import Wiring, under_convention
+from ncut.extract.program.record import Program
+from ncut.extract.wiring import Wiring
 from ncut.files import reading, regular_file
 
 
@@ -69,7 +76,7 @@ def _read(
     return wiring, parameters
 
 
-def _with_inputs_that_fit(model: Model, residual: str | None, unknown: str) -> Wiring:
+def _with_inputs_that_fit(model: Model, residual: str | None, unknown: str) -> Program:
     """The record with the first guess of the inputs' shapes that all operators accept."""
     inputs = model.graph.inputs
     failure: ModelError | None = None
@@ -77,7 +84,7 @@ def _with_inputs_that_fit(model: Model, residual: str | None, unknown: str) -> W
     for shapes in guesses(inputs, *_told_by_weights(model)):
         n_tried += 1
         try:
-            return under_convention(residual, partial(_follow, model, shapes, unknown))
+            return _lowered(model, shapes, unknown, residual)
         except UnknownOperatorError:
             raise
         except ModelError as error:
@@ -91,8 +98,26 @@ def _with_inputs_that_fit(model: Model, residual: str | None, unknown: str) -> W
     raise failure
 
 
-def _follow(model: Model, shapes: dict[str, tuple[int, ...]], unknown: str, wiring: Wiring) -> None:
-    Following(model, wiring, unknown).run(shapes)
+def _lowered(
+    model: Model, shapes: dict[str, tuple[int, ...]], unknown: str, residual: str | None
+) -> Wiring:
+    program = Program()
+    Following(model, program, unknown).run(shapes)
+    try:
+        return lower(program, residual)
+    except ModelError as error:
+        whole = str(error)
+        raise error if str(model.path) in whole else ModelError(f"{model.path}: {whole}") from error
+    except Exception as error:
+        place = getattr(error, "place", "") or str(model.path)
+        raise LocatedError(f"{place}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    return f"its inputs or attributes do not fit: {reason}"
 
 
 def _listing(inputs: list[Declared]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from ncut.errors import InputError, printable
 from ncut.extract.arrays import as_array, is_tensor
 from ncut.extract.assemble import SINGLE_MATRIX_HINT, assemble, check_options
-from ncut.extract.chain import ChainLayer, chain_to_graph, with_depthwise_groups
+from ncut.extract.chain import ChainLayer, chain_wiring, with_depthwise_groups
 from ncut.extract.files import UNORDERED, read_file, read_npy
 from ncut.extract.modules import is_module
 from ncut.extract.named import is_named, load_named
@@ -27,7 +27,9 @@ from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.graphs.scratch import check_scratch, in_scratch
 
 if TYPE_CHECKING:
+    from ncut.extract.program.record import Program
     from ncut.extract.wiring import Residual, Wiring
+    from ncut.types import LeftOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class _Options:
     unknown: str = "error"
     weights: str | Path | None = None
     scratch: Path | None = None
+    only_program: bool = False
 
     def refuse(self, what: str, *names: str) -> None:
         """Refuse options that have no effect on a kind of model."""
@@ -53,8 +56,10 @@ class _Options:
 
     def assembled(
         self, wiring: Wiring, name: str, parameters: Mapping[str, tuple[int, ...]]
-    ) -> NeuronGraph:
-        """The graph of a forward pass that was followed."""
+    ) -> Any:
+        """The graph of a forward pass that was followed, or its program."""
+        if self.only_program:
+            return wiring.program
         return assemble(
             wiring,
             scope=self.scope,
@@ -67,6 +72,8 @@ class _Options:
 
     def finished(self, graph: NeuronGraph) -> NeuronGraph:
         """A graph that was one already, under the name and in the folder that were asked for."""
+        if self.only_program:
+            raise InputError("model: a graph has no program; pass the model that it was made of")
         named = graph if self.name is None else replace(graph, name=self.name)
         return in_scratch(named, self.scratch)
 
@@ -184,7 +191,7 @@ def read_graph(
         )
     if isinstance(model, str | Path) and is_named(model):
         module = load_named(str(model), weights)
-        graph = _read_module(module, options, Path(str(model)).name)
+        graph: NeuronGraph = _read_module(module, options, Path(str(model)).name)
         return _with_check(graph, module, example_inputs) if check else graph
     if check:
         if not is_module(model):
@@ -192,6 +199,60 @@ def read_graph(
                 f"check: only a torch module can be run, got {type(model).__name__}; leave it out"
             )
         return _with_check(_read_module(model, options), model, example_inputs)
+    read: NeuronGraph = _read(model, options)
+    return read
+
+
+def read_program(
+    model: Any,
+    *,
+    layers: Sequence[str] | None = None,
+    example_inputs: Any = None,
+    unknown: Literal["error", "elementwise"] = "error",
+    weights: str | Path | None = None,
+) -> Program:
+    """Read what a model's forward pass does: the nodes that its graph is made of.
+
+    As text it is one line a node, with shapes and the parameters that weights come from.
+
+    Parameters
+    ----------
+    model
+        As for `ncut.graph`, but graphs.
+    layers, example_inputs, unknown, weights
+        As for `ncut.graph`.
+
+    Raises
+    ------
+    InputError, ModelError, MissingExtraError
+        As `ncut.graph`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> print(read_program([np.ones((4, 3)), np.ones((3, 2))]))
+    %1 (1, 4) = input(name='input')
+    %2 (1, 3) = linear(%1, axis=1, weight=(4, 3), name='w0')
+    %3 (1, 3) = pointwise(%2)
+    %4 (1, 2) = linear(%3, axis=1, weight=(3, 2), name='w1')
+    %5 (1, 2) = pointwise(%4)
+    output(%5, name='output')
+    """
+    check_options(unknown=unknown)
+    options = _Options(
+        layers=layers, example_inputs=example_inputs, unknown=unknown, weights=weights,
+        only_program=True,
+    )  # fmt: skip
+    if isinstance(model, str | Path) and is_named(model):
+        named: Program = _read_module(load_named(str(model), weights), options)
+        return named
+    program: Program = _read(model, options)
+    return program
+
+
+def _read(model: Any, options: _Options) -> Any:
+    """What is asked for of a model that is not given by name."""
+    layers, name = options.layers, options.name
     options.refuse("a model that is not given by name, as in 'torchvision:resnet50'", "weights")
     if isinstance(model, str | Path):
         with reading(model, Path(model).suffix.lower() or "a model"):
@@ -217,19 +278,21 @@ def read_graph(
     else:
         chain, left_out, default = _read_sequence(model), [], "weights"
         parameters = {}
-    name = default if name is None else name
-    return chain_to_graph(
-        chain,
-        scope=scope,
-        norm=norm,
-        name=name,
-        left_out=left_out,
-        parameters=parameters,
-        scratch=options.scratch,
-    )
+    return _of_chain(chain, default if name is None else name, left_out, parameters, options)
 
 
-def _read_module(model: Any, options: _Options, name: str = "") -> NeuronGraph:
+def _of_chain(
+    chain: Sequence[ChainLayer],
+    name: str,
+    left_out: Sequence[LeftOut],
+    parameters: dict[str, tuple[int, ...]],
+    options: _Options,
+) -> Any:
+    wiring = chain_wiring(chain, name=name, left_out=left_out)
+    return options.assembled(wiring, name, parameters)
+
+
+def _read_module(model: Any, options: _Options, name: str = "") -> Any:
     from ncut.extract.modules import unwrapped
     from ncut.extract.traced.module import parameters_of, read_module
 
@@ -258,7 +321,7 @@ def _with_check(graph: NeuronGraph, model: Any, example_inputs: Any) -> NeuronGr
     return replace(graph, check=result)
 
 
-def _read_path(path: Path, options: _Options) -> NeuronGraph:
+def _read_path(path: Path, options: _Options) -> Any:
     options.refuse("a file", "example_inputs")
     read = _whole_models(path)
     if read is not None:
@@ -273,15 +336,8 @@ def _read_path(path: Path, options: _Options) -> NeuronGraph:
     chain, left_out, parameters = read_arrays(
         content, where=str(path), layers=options.layers, ordered=ordered
     )
-    return chain_to_graph(
-        chain,
-        scope=options.scope,
-        norm=options.norm,
-        name=_name_of(path) if options.name is None else options.name,
-        left_out=left_out,
-        parameters=parameters,
-        scratch=options.scratch,
-    )
+    name = _name_of(path) if options.name is None else options.name
+    return _of_chain(chain, name, left_out, parameters, options)
 
 
 def _name_of(path: Path) -> str:

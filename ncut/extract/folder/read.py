@@ -14,6 +14,8 @@ from ncut.extract.files import read_safetensors
 from ncut.extract.folder.blocks import Network
 from ncut.extract.folder.config import Config, read_json
 from ncut.extract.folder.families import FAMILIES
+from ncut.extract.lowering import lower
+from ncut.extract.program.record import Program
 from ncut.extract.wiring import Wiring
 
 CONFIG = "config.json"
@@ -75,15 +77,16 @@ def read_folder(
             f"{', '.join(sorted(FAMILIES))}. For others {PASS_THE_MODEL}"
         )
     tensors = _tensors(path)
-    wiring = Wiring("readers" if residual == "readers" else "stream")
-    network = Network(wiring, tensors, config, str(path))
+    program = Program()
+    network = Network(program, tensors, config, str(path))
     try:
         FAMILIES[kind](network)
+        network.note_unused(kind)
+        wiring = lower(program, residual or "stream")
     except ModelError as error:
         if str(path) in str(error):
             raise
         raise ModelError(f"{path}, a {kind}: {error}") from error
-    network.note_unused(kind)
     return wiring, {name: tuple(values.shape) for name, values in tensors.items()}
 
 
