@@ -12,9 +12,9 @@ import pytest
 from places import NAMESPACES
 
 import ncut
-from ncut.device.devices import Device, astype, check_device, concat, host_device
+from ncut.device.devices import astype, check_device, concat, host_device
 from ncut.errors import InputError, MissingExtraError
-from ncut.settings import check_settings
+from ncut.plan import Plan
 
 
 class _RuntimeError(Exception):
@@ -61,7 +61,7 @@ def test_other_names_are_refused(bad: Any) -> None:
     with pytest.raises(InputError, match="device: must be 'cpu', 'cuda' or 'cuda:N'"):
         check_device(bad)
     with pytest.raises(InputError, match="device: must be"):
-        check_settings(device=bad)
+        Plan.of(device=bad)
 
 
 def test_without_cupy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,10 +113,7 @@ def test_arrays_come_and_go(name: str) -> None:
     np.testing.assert_array_equal(joined, np.hstack([host, host]))
     with device.stream():
         pass
-    half = device.shared(2)
-    assert isinstance(half, Device)
-    assert half.budget == 2000
-    assert half.tile_bytes == 125
+    assert device.tile_bytes == 250
 
 
 def test_a_scan_of_a_gpu_is_not_mixed_with_one_of_the_cpu(tmp_path: Path) -> None:
