@@ -171,10 +171,9 @@ def info(
     from ncut.threads import n_threads
 
     if program:
-        given = graph_options(scope, norm, residual, layers, unknown, weights)
-        for key in given.keys() - {"layers", "unknown", "weights"}:
+        for key in options.keys() - {"layers", "unknown", "weights"}:
             raise typer.BadParameter(f"--{key} says what a graph is like: leave out --program")
-        typer.echo(ncut.program(_existing(model), **given))
+        typer.echo(ncut.program(_existing(model), **options))
         return
     with warnings_in_one_line():
         graph = ncut.graph(_existing(model), check=check, **options)

@@ -206,12 +206,13 @@ def read_graph(
     return read
 
 
+@suggests_names
 def read_program(
     model: Any,
     *,
     layers: Sequence[str] | None = None,
     example_inputs: Any = None,
-    unknown: Literal["error", "elementwise"] = "error",
+    unknown: Unknown = "error",
     weights: str | Path | None = None,
 ) -> Program:
     """Read what a model's forward pass does: the nodes that its graph is made of.
