@@ -206,7 +206,7 @@ def read_graph(
     return read
 
 
-@suggests_names
+@suggests_names(name="ncut.program")
 def read_program(
     model: Any,
     *,
