@@ -108,12 +108,17 @@ def _followed(module: nn.Module, inputs: Inputs, rules: Rules, residual: str | N
     """The record of a forward pass; whole numbers that weights read are values like any other."""
     values: frozenset[str] = frozenset()
     while True:
+        program = Program()
         try:
-            program = _read(module, inputs, rules, values)
+            _read(program, module, inputs, rules, values)
         except ReadsNumbersError as error:
             values |= error.names
-        else:
-            return lower(program, residual, likely=_likely(module))
+            continue
+        except Exception:
+            # What the operations before do to neurons may be the first thing that is wrong.
+            lower(program, residual, likely=_likely(module))
+            raise
+        return lower(program, residual, likely=_likely(module))
 
 
 def _why(failure: Exception, name: str, n_tried: int, was_given: bool) -> Exception:
@@ -156,9 +161,10 @@ def _check(module: nn.Module, name: str) -> None:
             raise ModelError(f"{where}: its weight is on the device 'meta' and has no values")
 
 
-def _read(module: nn.Module, inputs: Inputs, rules: Rules, values: frozenset[str]) -> Program:
-    """The program of a forward pass."""
-    program = Program()
+def _read(
+    program: Program, module: nn.Module, inputs: Inputs, rules: Rules, values: frozenset[str]
+) -> None:
+    """Write the program of a forward pass."""
     tracing = Tracing(module, program, rules)
     program.where = tracing.now
     named = names(module, inputs)
@@ -173,7 +179,6 @@ def _read(module: nn.Module, inputs: Inputs, rules: Rules, values: frozenset[str
     program.ignore(
         sorted(tracing.touched - {""}), "goes into a constant that is added, as a bias is"
     )
-    return program
 
 
 def _as_input(value: Any, name: str, tracing: Tracing, values: frozenset[str]) -> Any:
