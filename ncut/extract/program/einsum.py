@@ -119,7 +119,7 @@ def _labels(equation: str, ndims: Sequence[int]) -> tuple[list[list[str]], list[
         sides.append([*before, *(map(str, range(n_more)) if dots else ()), *after])
     if any(len(set(side)) < len(side) for side in sides):
         raise ModelError(f"its equation {equation!r} takes a diagonal, which is not known")
-    for side, n in zip(sides, ndims, strict=False):
-        if len(side) != n:
+    for axes, n in zip(sides, ndims, strict=False):
+        if len(axes) != n:
             raise ModelError(f"its equation {equation!r} does not fit an operand of {n} axes")
     return sides[:-1], sides[-1]
