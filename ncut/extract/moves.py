@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract.program.values import MAX_LAID_OUT
 from ncut.extract.signal import (
-    MAX_LAID_OUT,
     Signal,
     Term,
     compact,
