@@ -166,7 +166,7 @@ class Verdict:
                 rescaled=tuple(Report.of(from_dict(one)) for one in data["rescaled"]),
                 sigma=float(data["sigma"]),
                 level=float(data["level"]),
-                tested=tuple(map(from_dict, data.get("tested", ()))),
+                tested=tuple(Report.of(from_dict(one)) for one in data.get("tested", ())),
             )
         except InputError:
             raise
