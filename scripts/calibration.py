@@ -90,10 +90,10 @@ def _module(kind: str, number: int) -> Any:
         return ncut.graph(nn.Sequential(
             nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3),
             nn.ReLU(), nn.Conv2d(32, 16, 3),
-        ), inputs=torch.zeros(1, 3, 16, 16))  # fmt: skip
+        ), example_inputs=torch.zeros(1, 3, 16, 16))  # fmt: skip
     block = nn.TransformerEncoderLayer(24, 2, 48, dropout=0.0, batch_first=True).eval()
     torch.nn.init.xavier_uniform_(block.self_attn.in_proj_weight)
-    return ncut.graph(block, inputs=torch.zeros(1, 4, 24))
+    return ncut.graph(block, example_inputs=torch.zeros(1, 4, 24))
 
 
 def key(row: dict[str, Any]) -> tuple[str, ...]:

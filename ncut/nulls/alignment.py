@@ -50,7 +50,7 @@ class Alignment(Null):
             raise InputError(
                 "null: 'alignment' needs to know which weights lead into a neuron and which out of "
                 "it, and a residual stream is one layer that is both read and written; read the "
-                "model with sums='readers', or use 'residual'"
+                "model with residual='readers', or use 'residual'"
             )
         hidden = hidden_layers(graph)
         if not hidden:

@@ -41,9 +41,16 @@ def compare(
         shuffled=shuffled,
         mean=mean,
         std=std,
-        p_value=p(shuffled <= value if low else shuffled >= value),
+        p_value=p(_as_clusterable(value, shuffled, low)),
         z_score=(value - mean) / std if spread else None,
     )
+
+
+def _as_clusterable(value: float, shuffled: NDArray[np.float64], low: bool) -> NDArray[np.bool_]:
+    """Shuffles at least as clusterable as the network, those equal but for rounding among them."""
+    rounding = 1e-10 * abs(value)
+    found: NDArray[np.bool_] = shuffled <= value + rounding if low else shuffled >= value - rounding
+    return found
 
 
 def statistics_of(clustering: Clustering) -> dict[str, float]:
