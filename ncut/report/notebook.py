@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ncut.report.text import headline
+from ncut.report.top import findings
 from ncut.report.words import name_of, printable, sentence
 
 if TYPE_CHECKING:
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
 
 def notebook_table(report: Measurement) -> str:
     """The headline numbers as an HTML fragment, everything escaped."""
-    rows = "".join(_row(name, value) for name, value in headline(report))
+    top = "".join(
+        _row(one.title, f"{one.answer}: {one.text}" if one.answer else one.text)
+        for one in findings(report)
+    )
+    rows = top + "".join(_row(name, value) for name, value in headline(report))
     warnings = "".join(
         f"<p style='margin:.3em 0'>⚠ {escape(printable(text))}</p>" for text in report.warnings
     )

@@ -12,6 +12,7 @@ from ncut.report.colours import cluster_colors
 from ncut.report.map_figures import MAX_BARS
 from ncut.report.page_data import MAX_FLOW_ROWS, MAX_NEURONS
 from ncut.report.text import layer_sizes
+from ncut.report.top import findings
 
 if TYPE_CHECKING:
     from ncut.report.maps import Flow, Matrix, Shown
@@ -24,6 +25,7 @@ def views(report: Measurement, profile: Profile | None) -> dict[str, Any]:
     return {
         "name": words.name_of(report),
         "sentence": minus(words.sentence(report)),
+        "top": [(one.key, one.title, one.answer, minus(one.text)) for one in findings(report)],
         "cells": [minus(cell) for cell in _cells(report)],
         "tiles": [tuple(minus(text) for text in tile) for tile in _tiles(report)],
         "statistics": [tuple(map(minus, row)) for row in words.statistic_rows(report)],
@@ -190,8 +192,7 @@ def _cells(report: Measurement) -> list[str]:
 
 def _tiles(report: Measurement) -> list[tuple[str, str, str, str]]:
     """Headline numbers: (name, value, its spread, remark)."""
-    share = words.share_text(report)
-    remark = f"of at most {report.k}; about {share} of edge weight leaves a cluster"
+    remark = f"of at most {report.k}"
     tiles = [("n-cut", words.ncut_text(report.ncut), "", remark)]
     if not report.n_shuffles:
         return tiles
