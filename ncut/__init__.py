@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ncut.analysis import AnalysisInterrupted, analyze
     from ncut.clusters import cluster
+    from ncut.comparing import ModelComparison, compare
     from ncut.errors import InputError, MissingExtraError, ModelError, NcutError
     from ncut.estimator import NormalizedCutClustering as NormalizedCutClustering
     from ncut.extract import read_graph as graph
@@ -48,6 +49,8 @@ _ESTIMATOR = "NormalizedCutClustering"
 _HOMES = {
     "AnalysisInterrupted": "analysis",
     "analyze": "analysis",
+    "ModelComparison": "comparing",
+    "compare": "comparing",
     "InputError": "errors",
     "MissingExtraError": "errors",
     "ModelError": "errors",
@@ -85,6 +88,7 @@ __all__ = [
     "Layer",
     "LeftOut",
     "MissingExtraError",
+    "ModelComparison",
     "ModelError",
     "NcutError",
     "NeuronGraph",
@@ -98,6 +102,7 @@ __all__ = [
     "adjusted_p_values",
     "analyze",
     "cluster",
+    "compare",
     "graph",
     "normalized_cut",
     "partition_measures",

@@ -1,4 +1,4 @@
-"""Make the pictures of the demo's report that the documentation shows: docs/report/*.png.
+"""Make the pictures of the demo's report that the documentation shows: docs/page/*.png.
 
 Needs a Chromium (Debian's package chromium, or NCUT_CHROMIUM=path), and playwright.
 """
@@ -16,26 +16,27 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-FOLDER = Path(__file__).parent.parent / "docs" / "report"
-MOST_BYTES = 300_000
+FOLDER = Path(__file__).parent.parent / "docs" / "page"
+MOST_BYTES = 250_000
 
 
-def top(page: Page) -> None:
+def answer(page: Page) -> None:
+    """The answer, and what comes after it."""
     page.locator("#network-2").evaluate("one => one.scrollIntoView()")
 
 
 def clusters(page: Page) -> None:
-    """The maps of the second network, with a cluster chosen."""
+    """The pictures of the second network, with a cluster chosen."""
     article = page.locator("#network-2")
-    article.locator("h3", has_text="Clusters over").evaluate("one => one.scrollIntoView()")
+    article.locator(".map").evaluate("one => one.scrollIntoView()")
     article.locator(".chips button").nth(4).click()
 
 
 # Name, width and height of the window, colour scheme, and what to show.
 PICTURES = (
-    ("desktop", 1280, 1000, "light", clusters),
-    ("dark", 1280, 900, "dark", top),
-    ("phone", 390, 844, "light", clusters),
+    ("1440", 1440, 1500, "light", answer),
+    ("1024", 1024, 1100, "light", clusters),
+    ("390", 390, 844, "dark", answer),
 )
 
 
@@ -57,7 +58,6 @@ def main() -> None:
             )
             page.goto(path.as_uri())
             show(page)
-            page.wait_for_timeout(800)  # bars and bands move to their places
             save(page.screenshot(), FOLDER / f"{name}.png")
         browser.close()
 

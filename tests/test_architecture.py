@@ -69,6 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("analysis", "settings", "steps", "extract", "report", "graphs", "threads"),
         *("types", "axes", "errors", "files"),
     },
+    "comparing": {"analysis", "report", "spectral", "axes", "errors", "files"},
     "paper": {"training", "analysis", "extract", "report", "graphs", "errors", "files"},
     "training": {"analysis", "settings", "extract", "report", "graphs", "kernels", "errors"},
     "verdicts": {
@@ -218,7 +219,7 @@ def loaded_after(code: str) -> set[str]:
 
 
 HEAVY = {
-    *("torch", "matplotlib", "plotly", "sklearn", "pandas", "jinja2", "onnx", "networkx"),
+    *("torch", "matplotlib", "sklearn", "pandas", "jinja2", "onnx", "networkx"),
     *("joblib", "pyarrow", "distributed", "tqdm", "cupy", "numba", "array_api_strict"),
 }
 

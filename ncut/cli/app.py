@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from ncut.cli import paper, scan, selftest
+from ncut.cli import compare, paper, scan, selftest
+from ncut.cli.group import EXAMPLES, Commands
 from ncut.cli.options import (
     Device,
     Json,
@@ -39,47 +39,30 @@ from ncut.cli.options import (
     count_or_auto,
     given,
     graph_options,
-    one_line,
     warnings_in_one_line,
 )
+from ncut.cli.told import check_page, one_line, wrote
 from ncut.errors import InputError, MissingExtraError, NcutError
 
 if TYPE_CHECKING:
     from ncut.report import Profile, Report, Verdict
 
-INTERRUPTED = 130
 # What `analyze` has and `profile` has not, or has other defaults of.
 NOT_OF_PROFILES = ("k", "n_init", "level")
 
 
-class _Commands(TyperGroup):
-    """Turns errors that ncut raises on purpose into one line and exit code 1."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except NcutError as error:
-            typer.echo(f"ncut: error: {one_line(error)}", err=True)
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt:
-            typer.echo("ncut: interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        except MemoryError as error:
-            typer.echo("ncut: error: not enough memory", err=True)
-            raise typer.Exit(1) from error
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="How clusterable is a trained neural network?",
+    help="Measure whether a trained network's neurons form groups.",
+    epilog=EXAMPLES,
 )
 
 app.add_typer(paper.commands, name="paper")
 app.command("scan")(scan.scan)
 app.command("report")(scan.report)
+app.command("compare")(compare.compare)
 app.command("selftest")(selftest.selftest)
 
 
@@ -119,7 +102,7 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="The version.")
     ] = False,
 ) -> None:
-    """How clusterable is a trained neural network?"""
+    """Measure whether a trained network's neurons form groups."""
 
 
 @app.command()
@@ -128,12 +111,16 @@ def demo(
     shuffles: Shuffles = 50,
     threads: Threads = None,
 ) -> None:
-    """Analyze two small networks that come with ncut, before and after pruning."""
+    """Analyze two small networks that come with ncut, before and after pruning.
+
+    For example: ncut demo
+    """
     from ncut import networks
     from ncut.files import check_output, write_text
     from ncut.report.console import print_comparison
     from ncut.report.html import check_available, html_page
 
+    check_page(out, "--out")
     check_output(out)
     try:
         check_available()
@@ -152,7 +139,7 @@ def demo(
     ]
     title = "A network of handwritten digits, before and after pruning"
     write_text(out, html_page(reports, title, profiles))
-    typer.echo(f"\nWith pictures: {out}")
+    wrote(out)
 
 
 @app.command()
@@ -177,7 +164,7 @@ def info(
 ) -> None:
     """Show the graph of a model without clustering it: layers, blocks, what became of each weight.
 
-    And what `ncut analyze` would cost, in time and memory.
+    And what `ncut analyze` would cost, in time and memory. For example: ncut info model.safetensors
     """
     import ncut
     from ncut.estimate import estimate
@@ -198,6 +185,7 @@ def info(
 
         check_output(dot, model)
         write_text(dot, graph.to_dot())
+        wrote(dot)
     cost = estimate(graph)
     what = f"ncut analyze with 50 shuffles and k = 12 on {n_threads(None)} threads"
     print_cost(cost.seconds, cost.peak_bytes, what)
@@ -256,9 +244,12 @@ def analyze(
     html: Annotated[
         Path | None,
         typer.Option(
-            help="Write the report as an HTML page of about 5 MB that needs no network, with a "
-            "profile over 2 to 20 clusters."
+            help="Write the report as an HTML page that makes no request, with a profile over 2 "
+            "to 20 clusters."
         ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The page's title.", show_default="the model's name")
     ] = None,
     no_profile: Annotated[
         bool,
@@ -271,7 +262,10 @@ def analyze(
     ] = False,
     plot: Plot = None,
 ) -> None:
-    """Measure how clusterable a network is, by itself and against shuffled networks."""
+    """Measure how clusterable a network is, by itself and against shuffled networks.
+
+    For example: ncut analyze model.pt --html report.html
+    """
     common = {
         "k": k,
         "null": null,
@@ -311,6 +305,7 @@ def analyze(
         | {"shuffles": counted, "refine": refine}
         | given(max_shuffles=max_shuffles, sequential=sequential),
         None if no_profile else {n: v for n, v in common.items() if n not in NOT_OF_PROFILES},
+        name,
     )
 
 
@@ -340,7 +335,10 @@ def profile(
     json: Json = None,
     plot: Plot = None,
 ) -> None:
-    """Measure a network for many numbers of clusters, and say which stands out."""
+    """Measure a network for many numbers of clusters, and say which stands out.
+
+    For example: ncut profile model.npz --k 2-20
+    """
     import ncut
     from ncut.report.console import progress_bar
 
@@ -371,6 +369,7 @@ def profile(
         from ncut.report.plots import save_axes
 
         save_axes(lambda ax: found.plot(ax=ax), plot)
+    wrote(json, plot)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -380,6 +379,7 @@ def _analyze(
     outputs: tuple[Path | None, Path | None, Path | None],
     settings: dict[str, Any],
     for_profile: dict[str, Any] | None,
+    name: str | None,
 ) -> None:
     import ncut
     from ncut.report.console import progress_bar
@@ -400,7 +400,8 @@ def _analyze(
         if found is not None and source_of(model).state != state:
             typer.echo(f"ncut: warning: {model} changed: no profile in the page", err=True)
             found = None
-        report.to_html(html, profile=found)
+        report.to_html(html, title=name, profile=found)
+    wrote(json, html, plot)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -436,6 +437,7 @@ def _verdict(model: Path, json: Path | None, settings: dict[str, Any]) -> None:
         except ncut.VerdictInterrupted as stopped:
             found, interrupted = stopped.verdict, True
     _tell(found, json)
+    wrote(json)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -484,6 +486,7 @@ def _check_outputs(model: Path, json: Path | None, html: Path | None, plot: Path
     from ncut.report.html import check_available
     from ncut.report.plots import check_format
 
+    check_page(html)
     paths = [path for path in (json, html, plot) if path and path != Path("-")]
     for path in paths:
         check_output(path, model)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ncut.axes import NORMALIZATIONS, NULL_MODELS
+from ncut.cli.told import Level, level, one_line
 from ncut.presets import PRESETS
 
 Model = Annotated[
@@ -126,10 +127,5 @@ def warnings_in_one_line() -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    typer.echo(f"ncut: warning: {one_line(message)}", err=True)
-
-
-def one_line(message: object) -> str:
-    from ncut.report.words import printable
-
-    return printable(" ".join(str(message).split()))
+    if level() is not Level.QUIET:
+        typer.echo(f"ncut: warning: {one_line(message)}", err=True)

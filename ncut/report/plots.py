@@ -52,22 +52,43 @@ def plot(report: Report, kind: PlotKind | None = None, ax: Axes | None = None) -
         "matrix": plot_maps.draw_matrix,
         "flow": plot_maps.draw_flow,
     }
+    if kind == "all":
+        if ax is not None:
+            raise InputError("ax: 'all' makes a figure of its own; leave it out")
+        return _plot_all(report)
     if kind not in painters:
-        names = ", ".join(map(repr, painters))
+        names = ", ".join(map(repr, [*painters, "all"]))
         raise InputError(f"kind: must be one of {names}, got {kind!r}")
     if kind == "null" and not report.n_shuffles:
         raise InputError("kind: 'null' needs shuffles, and this report has none")
-    if kind in ("matrix", "flow") and report.graph is None:
-        raise InputError(
-            f"kind: {kind!r} needs the graph, and this report was read from a file without it; "
-            "analyse the model"
-        )
     if ax is None:
         pyplot = import_extra("matplotlib.pyplot", "plot")
         _, ax = pyplot.subplots(figsize=figure_size(report, kind), layout="constrained")
     assert ax is not None  # for the type checker: subplots() is untyped here
     painters[kind](report, ax)
     return ax
+
+
+def _plot_all(report: Report) -> Axes:
+    """Every picture that the report has, in one pyplot figure."""
+    kinds: list[PlotKind] = ["null"] if report.n_shuffles else []
+    kinds += ["layers", "eigenvalues"]
+    if report.between is not None:
+        kinds.append("matrix")
+        if any(a != b for a, b in report.between.flows):
+            kinds.append("flow")
+    pyplot = import_extra("matplotlib.pyplot", "plot")
+    n_rows = (len(kinds) + 1) // 2
+    height = max(4.2, figure_size(report, "layers")[1])
+    figure, axes = pyplot.subplots(
+        n_rows, 2, figsize=(12, height * n_rows), layout="constrained", squeeze=False
+    )
+    for kind, ax in zip(kinds, axes.flat, strict=False):
+        plot(report, kind, ax)
+    for ax in axes.flat[len(kinds) :]:
+        figure.delaxes(ax)
+    first: Axes = axes.flat[0]
+    return first
 
 
 def new_figure(report: Report, kind: PlotKind) -> Figure:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.files import reading, regular_file
+from ncut.report import between
 from ncut.report.report import Report
 from ncut.types import Comparison, Layer, LeftOut
 
@@ -23,9 +25,12 @@ FORMAT_VERSION = 1
 T = TypeVar("T")
 
 
-def to_dict(report: Report) -> dict[str, Any]:
-    """Plain lists, strings, numbers and None: the headline numbers, then the report's fields."""
-    return {
+def to_dict(report: Report, *, edges: bool = True) -> dict[str, Any]:
+    """Plain lists, strings, numbers and None: the headline numbers, then the report's fields.
+
+    With `edges` also what is kept of the graph's edges and the attention heads.
+    """
+    found: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model": str(report.model),
@@ -73,6 +78,10 @@ def to_dict(report: Report) -> dict[str, Any]:
         "sums": str(report.sums),
         "device": str(report.device),
     }
+    if edges:
+        found["between"] = between.to_dict(report.between)
+        found["heads"] = [int(n) for n in report.heads]
+    return found
 
 
 @contextmanager
@@ -119,10 +128,18 @@ def from_dict(data: object) -> Report:
             f"report: has format version {data.get('format_version')!r}, but this version of "
             f"ncut reads {FORMAT_VERSION}; read it with the version that wrote it"
         )
-    data = {"sums": "", "device": "cpu", **data}  # came later to the format than the rest
+    # These came later to the format than the rest.
+    data = {"sums": "", "device": "cpu", "between": None, "heads": [], **data}
     report = Report(**{name: _entry(data, name, read) for name, read in READERS.items()})
     _check_consistent(report)
-    return report
+    heads = _entry(data, "heads", _list_of(_count))
+    if heads and len(heads) != len(report.layers):
+        raise InputError(f"report: {len(heads)} 'heads' for {len(report.layers)} layers")
+    for n_heads, layer in zip(heads, report.layers, strict=False):
+        if n_heads and layer.size % n_heads:
+            raise InputError(f"report: {n_heads} 'heads' do not divide layer {layer.name!r}")
+    kept = _entry(data, "between", lambda value: between.from_dict(value, report.k, report.layers))
+    return replace(report, kept=kept, kept_heads=heads)
 
 
 def _entry(data: Mapping[str, Any], name: str, read: Callable[[Any], T]) -> T:

@@ -94,7 +94,7 @@ def meanings(reports: Sequence[Report]) -> list[tuple[str, str]]:
             "The normalized cut of the partition into k clusters that spectral clustering "
             f"finds, between 0 and k (here {k}): low means clusterable. n-cut / k is roughly "
             "the share of edge weight that leaves a cluster: the probability that a random "
-            "stub of a random cluster leads out of it.",
+            "edge-end of a random cluster leaves it.",
         )
     ]
     shuffled = [report for report in reports if report.n_shuffles]
