@@ -327,19 +327,20 @@ def check_sides(operator: Sided, n_known: int, k: int) -> None:
 def largest_dense(matrix: Vectors, k: int) -> tuple[Vectors, Vectors]:
     """The eigenvalues of a symmetric matrix, descending, and the eigenvectors of the k largest.
 
-    At least k + 1 values; -1 follows where the matrix has no more. LAPACK's driver for the
-    largest few (MRRR) gives up on some matrices with many equal eigenvalues; the one for all of
-    them does not.
+    At least k + 1 values; -1 follows where the matrix has no more. On some matrices with many
+    equal eigenvalues LAPACK's driver for the largest few (MRRR) gives up, or returns fewer than it
+    was asked for without an error; the driver for all of them does neither.
     """
     from scipy import linalg
 
     n = matrix.shape[0]
     first = max(n - k - 1, 0)
     try:
-        found: Any = linalg.eigh(matrix, subset_by_index=[first, n - 1], check_finite=False)
+        values, vectors = linalg.eigh(matrix, subset_by_index=[first, n - 1], check_finite=False)
     except linalg.LinAlgError:
-        found = linalg.eigh(matrix, driver="evd", check_finite=False)
-    values, vectors = found
+        values = np.empty(0)
+    if len(values) < n - first:
+        values, vectors = linalg.eigh(matrix, driver="evd", check_finite=False)
     return np.append(values[::-1], -1.0), vectors[:, ::-1][:, :k]
 
 
