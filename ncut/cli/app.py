@@ -459,6 +459,10 @@ def _numbers(text: str) -> Iterator[int]:
         ranges = [range(int(a), int(b if dash else a) + 1) for a, dash, b in parts]
     except ValueError:
         raise typer.BadParameter(f"{text!r} is neither like 2-20 nor like 4,8,12") from None
+    if not all(ranges):
+        raise typer.BadParameter(
+            f"{text!r}: a range goes from the smaller number to the larger one"
+        )
     return itertools.chain.from_iterable(ranges)
 
 
@@ -486,12 +490,12 @@ def _check_outputs(model: Path, json: Path | None, html: Path | None, plot: Path
     from ncut.report.html import check_available
     from ncut.report.plots import check_format
 
-    check_page(html)
     paths = [path for path in (json, html, plot) if path and path != Path("-")]
     for path in paths:
         check_output(path, model)
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError("--json, --html, --plot: the same file is named twice")
+    check_page(html)
     if html:
         check_available()
     if plot:

@@ -223,7 +223,10 @@ def _report_scan(
     from ncut.report.plots import save_axes
     from ncut.scans.words import csv_text
 
-    found = ncut.Scan(folder, step_pattern=step_pattern)
+    try:
+        found = ncut.Scan(folder, step_pattern=step_pattern)
+    except InputError as error:
+        raise InputError(str(error).replace("out: ", "", 1)) from error
     _tell(found)
     if html:
         found.to_html(html, title=name)
