@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_BARS = 60
 MAX_RATIOS = 40
+# From this strength of a cell's colour on its number is white.
+DARK = 0.6
 # A layer of inputs with so many neurons, a square of them or three, is drawn as an image.
 MIN_PIXELS = 49
 
@@ -380,7 +382,7 @@ def _ratio(ratio: NDArray[np.float64], a: int, b: int) -> str:
     return tag(
         "td",
         tag("span", text),
-        class_=_side(value),
+        class_=_side(value) + (" deep" if _depth(value) > DARK else ""),
         style=f"--depth:{100 * _depth(value):.0f}%",
         data_cluster=a,
         data_other=b if b != a else None,

@@ -16,7 +16,7 @@ from ncut.errors import InputError
 from ncut.training.eigenvalues import check_tolerance, checked_numbers, differentiable
 from ncut.training.live import LiveGraph, live_graphs
 from ncut.training.normalize import Normalization
-from ncut.training.placed import LateSpectrum, Spectrum
+from ncut.training.placed import Spectrum
 from ncut.training.spectrum import Tracker, check_seed, full_precision
 
 DISCONNECTED = 1e-3
@@ -137,12 +137,8 @@ class EigenvalueRegularizer(Regularizer):
     call costs about two products of the weights with 16 vectors, since it starts from the last
     eigenvectors. Pruning, other devices and types are followed.
 
-    On a CUDA device such a call and its backward pass wait for nothing: the call does nine
-    products (five in graphs of more than 4,096 neurons) whatever comes of them, and how accurate
-    they were is looked at in a later call, when that has arrived on the host. If it was not
-    enough, that call waits for better eigenvectors, and those after it do more products. Warnings
-    and `disconnect="hold"` come a call or more late there, reading `eigenvalues` waits, and graphs
-    in which fewer than 32 neurons have weights are left to the host.
+    On a GPU a call waits for the device at each Rayleigh-Ritz step, whose small eigenproblem the
+    host solves; graphs in which fewer than 32 neurons have weights are left to the host.
 
     Parameters
     ----------
@@ -251,20 +247,14 @@ class EigenvalueRegularizer(Regularizer):
             Tracker(graph.n, graph.n_first, n_wanted, tolerance=tolerance, seed=seed + number)
             for number, graph in enumerate(self.graphs)
         ]
-        self._found: list[tuple[float, ...] | LateSpectrum] = [()] * len(self.graphs)
+        self._found: list[tuple[float, ...]] = [()] * len(self.graphs)
         self._fading: list[list[int]] = [[] for _ in self.graphs]
         self._told: set[tuple[int, str]] = set()
 
     @property
     def eigenvalues(self) -> tuple[float, ...]:
         """The eigenvalues at the last call; () before the first."""
-        each = [
-            tuple(found.eigenvalue(n) for n in self.numbers)
-            if isinstance(found, LateSpectrum)
-            else found
-            for found in self._found
-        ]
-        known = [found for found in each if found]
+        known = [found for found in self._found if found]
         return tuple(float(value) for value in np.mean(known, axis=0)) if known else ()
 
     @property
@@ -282,11 +272,7 @@ class EigenvalueRegularizer(Regularizer):
         term = differentiable(tracker, self.numbers, graph.placed(), weight)
         spectrum = tracker.last
         assert spectrum is not None
-        self._found[number] = (
-            spectrum
-            if isinstance(spectrum, LateSpectrum)
-            else tuple(spectrum.eigenvalue(n) for n in self.numbers)
-        )
+        self._found[number] = tuple(spectrum.eigenvalue(n) for n in self.numbers)
         if self.disconnect != "ignore":
             trouble = self._trouble(number, graph)
             if trouble and self.disconnect == "hold":
@@ -295,20 +281,15 @@ class EigenvalueRegularizer(Regularizer):
 
     def _trouble(self, number: int, graph: LiveGraph) -> bool:
         """Whether the graph is about to fall apart; warns the first time."""
-        tracker = self._trackers[number]
-        spectrum, seen = tracker.last, tracker.seen
+        spectrum = self._trackers[number].last
         assert spectrum is not None
         problems = {}
-        # What is known without waiting for a device decides whether anything is wrong.
-        second = spectrum.eigenvalue(2) if seen is None else seen.second
+        second = spectrum.eigenvalue(2)
         if second < DISCONNECTED:
-            told = seen is not None and (number, "parts") in self._told
-            where = "" if told else _falling_apart(graph, spectrum)
+            where = _falling_apart(graph, spectrum)
             problems["parts"] = f"the second eigenvalue has fallen to {second:.1e}: {where}"
         if self.n_calls % CHECK_DEGREES == 1:
-            fades = seen is None or seen.least < VANISHING
-            found = _vanishing(spectrum)[:1] if fades else ()
-            self._fading[number] = [int(vertex) for vertex in found]
+            self._fading[number] = [int(vertex) for vertex in _vanishing(spectrum)[:1]]
         for vertex in self._fading[number]:
             where = graph.layer_of(vertex)
             problems["degrees"] = f"a neuron of {where!r} has next to no weights left"
@@ -325,13 +306,13 @@ class EigenvalueRegularizer(Regularizer):
         return bool(problems)
 
 
-def _vanishing(spectrum: Spectrum | LateSpectrum) -> NDArray[np.intp]:
+def _vanishing(spectrum: Spectrum) -> NDArray[np.intp]:
     """Neurons whose degree is next to nothing; those without any weights are cut off already."""
     degrees = spectrum.degrees
     return np.flatnonzero((degrees < VANISHING * degrees.mean()) & (degrees > 0))
 
 
-def _falling_apart(graph: LiveGraph, spectrum: Spectrum | LateSpectrum) -> str:
+def _falling_apart(graph: LiveGraph, spectrum: Spectrum) -> str:
     """Which neurons the second eigenvector separates from the others."""
     # Its entries, over the root of the degrees, are nearly constant on either side.
     side = (spectrum.vectors[:, 0] > 0).cpu().numpy()

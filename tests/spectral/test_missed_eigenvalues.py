@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from hard_graphs import path, product, ring
-from places import placed_graph
+from places import clustered_on
 from samples import chain_graph, planted_chain
 from scipy import linalg, sparse
 
 import ncut
-from ncut.device import solve
-from ncut.device.cluster import cluster_on_device
 from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.spectral import embedding, solvers
 from ncut.spectral.operator import NormalizedAdjacency
@@ -137,10 +135,11 @@ def test_a_miss_on_a_device_leads_to_another_look(
     monkeypatch: pytest.MonkeyPatch, last_dense: int
 ) -> None:
     right = ncut.cluster(planted(), 4)
-    monkeypatch.setattr("ncut.device.embedding.LAST_DENSE", last_dense)
-    monkeypatch.setitem(solve.ALL, "gram", missing(solve.gram))
-    found = cluster_on_device(placed_graph(planted(), "numpy"), 4, n_init=10, solver="gram")
+    monkeypatch.setattr(solvers, "LAST_DENSE", last_dense)
+    monkeypatch.setitem(solvers.ALL, "gram", missing(solvers.gram))
+    found = clustered_on(planted(), "numpy", 4, n_init=10, solver="gram")
     check_same(found, right)
+    assert found.solver == ("dense" if last_dense else "krylov-float64")
 
 
 def check_same(found: Clustering, right: Clustering) -> None:
