@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -19,7 +19,8 @@ from ncut.cli.told import Level, level, one_line, set_level
 from ncut.errors import NcutError
 
 # typer brings a click of its own in some versions: its classes by way of one that is public.
-USAGE_ERROR, CLICK_ERROR = typer.BadParameter.__mro__[1:3]
+USAGE_ERROR: type[Exception] = cast(Any, typer.BadParameter.__mro__[1])
+CLICK_ERROR: type[Exception] = cast(Any, typer.BadParameter.__mro__[2])
 INTERRUPTED = 130
 WRONG_USAGE = 2
 FLAGS = {"-q": Level.QUIET, "--quiet": Level.QUIET, "-v": Level.VERBOSE, "--verbose": Level.VERBOSE}
@@ -50,10 +51,18 @@ class Commands(TyperGroup):
         names = super().list_commands(ctx)
         return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Any = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run a command and exit; what is wrong with its usage is told like any other error."""
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except (CLICK_ERROR, typer.Abort) as error:
             code = 1
             if isinstance(error, USAGE_ERROR):

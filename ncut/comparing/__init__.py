@@ -1,6 +1,6 @@
 """Models side by side: paired differences, and where neurons moved between two partitions."""
 
-from ncut.comparing.compare import compare
+from ncut.comparing.entry import compare
 from ncut.comparing.pairs import ModelComparison, Moved, Pair
 
 __all__ = ["ModelComparison", "Moved", "Pair", "compare"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -47,7 +47,8 @@ class Difference(NamedTuple):
     paired: bool
 
 
-class Moved(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Moved:
     """A neuron whose cluster in the second network is not the partner of its first.
 
     Attributes
@@ -203,7 +204,7 @@ class Pair:
             "rand_index": self.rand_index,
             "flow": self.flow.tolist(),
             "partners": [[one, other] for one, other in self.partners.items()],
-            "moved": [one._asdict() for one in self.moved],
+            "moved": [asdict(one) for one in self.moved],
         }
 
 

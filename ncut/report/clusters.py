@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 SHOWN = 5
 
 
-class Neuron(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Neuron:
     """A neuron.
 
     Attributes

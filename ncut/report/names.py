@@ -127,9 +127,8 @@ def _config(source: Any) -> dict[str, Any]:
             return {}
         return read if isinstance(read, dict) else {}
     found = getattr(source, "config", None)
-    if not callable(getattr(found, "to_dict", None)):
-        return {}
-    made = found.to_dict()
+    to_dict = getattr(found, "to_dict", None)
+    made = to_dict() if callable(to_dict) else {}
     return made if isinstance(made, dict) else {}
 
 

@@ -258,7 +258,7 @@ def flow_chart(
     longest = max(len(shorten(group.name, 16)) for group in flow.columns)
     steep = n_columns > 4
     for number, group in enumerate(flow.columns):
-        place = half + number * step * (1 - 2 * half)
+        across_share = half + number * step * (1 - 2 * half)
         css = (
             "steep"
             if steep
@@ -273,7 +273,7 @@ def flow_chart(
                 "span",
                 escape(shorten(group.name, 16)),
                 class_=f"column {css}".strip(),
-                style=f"left:{percent(place)}",
+                style=f"left:{percent(across_share)}",
                 title=group.name,
             )
         )
@@ -455,7 +455,8 @@ def scores_picture(profile: Profile, k: int) -> Picture:
         if points:
             plane.line(*zip(*points, strict=True), class_=css)
         plane.dots(
-            *(zip(*points, strict=True) if points else ((), ())),
+            [x for x, _ in points],
+            [z for _, z in points],
             [f"{name}, k = {x}: {z:+.2f}" for x, z in points],
             class_=css,
         )

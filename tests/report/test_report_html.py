@@ -221,7 +221,7 @@ class TestPage:
         page = Page(html_page(reports, "Before and after"))
         assert page.tags["article"] == 2
         assert page.words.count("Before and after") == 2  # <title> and heading
-        comparison = html_page(reports, None).partition('class="compare"')[2]
+        comparison = html_page(reports, None).partition('class="compare ')[2]
         comparison = comparison.partition("</table>")[0]
         assert re.findall(r'<td data-name="n-cut">([\d.]+)</td>', comparison) == ["1.250", "1.750"]
         assert "Clusterability of 2 networks" in html_page(reports, None)
