@@ -8,12 +8,12 @@ import numpy as np
 
 from ncut.comparing.text import clear, excess_text, moved_sentence, sentence, title_of
 from ncut.report import words
+from ncut.report.colours import cluster_colors
 from ncut.report.html import markup, render
 from ncut.report.maps import Flow, LayerGroup, Shown, flow_of
 from ncut.report.page_data import file_name
 from ncut.report.page_views import minus
 from ncut.report.pictures import flow_chart
-from ncut.report.plots import cluster_colors
 
 if TYPE_CHECKING:
     from ncut.comparing.pairs import ModelComparison

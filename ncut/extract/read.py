@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError, printable
 from ncut.extract.arrays import as_array, is_tensor
 from ncut.extract.assemble import SINGLE_MATRIX_HINT, assemble, check_options
@@ -25,6 +26,7 @@ from ncut.extract.state_dict import read_arrays
 from ncut.files import reading
 from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.graphs.scratch import check_scratch, in_scratch
+from ncut.types import KernelNorm, Scope, Unknown
 
 if TYPE_CHECKING:
     from ncut.extract.wiring import Residual, Wiring
@@ -71,17 +73,18 @@ class _Options:
         return in_scratch(named, self.scratch)
 
 
+@suggests_names(name="ncut.graph")
 def read_graph(
     model: Any,
     *,
-    scope: str = "paper",
-    norm: str = "l1",
+    scope: Scope = "paper",
+    norm: KernelNorm = "l1",
     layers: Sequence[str] | None = None,
     name: str | None = None,
     initial: bool = False,
     residual: Residual | None = None,
     example_inputs: Any = None,
-    unknown: Literal["error", "elementwise"] = "error",
+    unknown: Unknown = "error",
     weights: str | Path | None = None,
     scratch: str | Path | None = None,
     check: bool = False,

@@ -13,6 +13,7 @@ from ncut.report.edges import Edge, layer_flows, strongest_edges
 
 if TYPE_CHECKING:
     from ncut.graphs import NeuronGraph
+    from ncut.results import Measurement
     from ncut.types import Layer
 
 Flows: TypeAlias = dict[tuple[int, int], NDArray[np.float64]]
@@ -78,6 +79,14 @@ class Between:
 def between_of(graph: NeuronGraph, labels: NDArray[np.int32], k: int) -> Between:
     """Sum a graph's edges."""
     return Between(layer_flows(graph, labels, k), strongest_edges(graph, labels, k, N_STRONGEST))
+
+
+def of_report(report: Measurement) -> Between | None:
+    """What a report has of its graph's edges, or a measurement that has its graph."""
+    if hasattr(report, "between"):
+        found: Between | None = report.between
+        return found
+    return None if report.graph is None else between_of(report.graph, report.labels, report.k)
 
 
 def to_dict(between: Between | None) -> dict[str, Any] | None:

@@ -15,10 +15,10 @@ from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
 from ncut.report import page_views, pictures, words
 from ncut.report.between import Flows
+from ncut.report.colours import cluster_colors
 from ncut.report.maps import flows_of, shown_clusters
 from ncut.report.names import names_of
 from ncut.report.page_data import page_data
-from ncut.report.plots import cluster_colors
 
 if TYPE_CHECKING:
     from ncut.report.profile import Profile

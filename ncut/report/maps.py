@@ -13,7 +13,7 @@ from ncut.report.between import Flows
 from ncut.report.names import Names
 
 if TYPE_CHECKING:
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 # What keeps a picture of a large network readable, and light.
 MAX_COLUMNS = 10
@@ -101,14 +101,14 @@ def layer_groups(names: Sequence[str], most: int) -> list[LayerGroup]:
     ]
 
 
-def volumes(report: Report) -> NDArray[np.float64]:
+def volumes(report: Measurement) -> NDArray[np.float64]:
     """Sum of the degrees in each cluster, shape (k,)."""
     inside = report.labels >= 0
     found = np.bincount(report.labels[inside], report.degrees[inside], minlength=report.k)
     return np.asarray(found, dtype=np.float64)
 
 
-def shown_clusters(report: Report) -> Shown:
+def shown_clusters(report: Measurement) -> Shown:
     """All clusters, or the largest where there are many."""
     largest = np.argsort(-volumes(report), kind="stable")[:MAX_SHOWN_CLUSTERS]
     clusters = np.sort(largest)
@@ -117,7 +117,7 @@ def shown_clusters(report: Report) -> Shown:
     return Shown(clusters.tolist(), place)
 
 
-def flows_of(report: Report, flows: Flows, names: Names) -> list[Flow]:
+def flows_of(report: Measurement, flows: Flows, names: Names) -> list[Flow]:
     """Lay out the weights between layers; nothing if all edges lie within a column.
 
     One flow through all layers; where most of the weight is at a residual stream, one from the

@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from ncut.report.colours import FAINT, cluster_colors
 from ncut.report.names import layer_names
-from ncut.report.plots import FAINT, cluster_colors
 from ncut.report.text import headline
 from ncut.report.words import name_of, printable, sentence, statistic_rows
 

@@ -1,4 +1,4 @@
-"""What the HTML page shows beside the headline numbers, as plain data: no markup, no pictures."""
+"""Tables and data of the HTML page, without markup and pictures."""
 
 from __future__ import annotations
 
@@ -125,7 +125,10 @@ def _base64(array: NDArray[Any]) -> str:
 
 
 def tables(
-    report: Report, profile: Profile | None, flows: Flows | None, clusters: list[dict[str, Any]]
+    report: Report,
+    profile: Profile | None,
+    flows: Flows | None,
+    clusters: list[dict[str, Any]],
 ) -> dict[str, Table]:
     """The page's tables, and some that are too long to be shown, with all digits."""
     compared = report.statistics

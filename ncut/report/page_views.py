@@ -10,8 +10,8 @@ import numpy as np
 from ncut.axes import STATISTICS
 from ncut.report import words
 from ncut.report.cells import outcome
+from ncut.report.colours import cluster_colors
 from ncut.report.page_data import MAX_FLOW_ROWS, MAX_NEURONS
-from ncut.report.plots import cluster_colors
 from ncut.report.text import layer_sizes
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ncut.axes import STATISTICS
 from ncut.report.charts import SIDE, Plane, around, percent, stretched, tag
+from ncut.report.colours import FAINT, MUTED, cluster_colors
 from ncut.report.maps import Flow, Shown, band_ends, layer_groups
 from ncut.report.names import Names
-from ncut.report.plots import FAINT, MUTED, cluster_colors
 from ncut.report.text import shorten
 from ncut.report.words import ncut_text, p_text, printable, z_text
 

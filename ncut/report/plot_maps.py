@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ncut.errors import InputError, import_extra
+from ncut.report.between import of_report
+from ncut.report.colours import MUTED, cluster_colors
 from ncut.report.maps import MAX_COLUMNS, band_ends, flow_of, layer_groups, shown_clusters
 from ncut.report.names import layer_names
-from ncut.report.plots import MUTED, cluster_colors
 from ncut.report.text import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ncut.report.between import Between
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 # Above this many clusters numbers in the cells would overlap.
 MAX_NUMBERS = 14
 
 
-def draw_matrix(report: Report, ax: Axes) -> None:
+def draw_matrix(report: Measurement, ax: Axes) -> None:
     """The weight between each two clusters, as a multiple of what chance gives."""
     ratio = between(report).ratio(report.cluster_sizes())
     norm = import_extra("matplotlib.colors", "plot").LogNorm(0.25, 4)
@@ -39,9 +40,9 @@ def draw_matrix(report: Report, ax: Axes) -> None:
     bar.set_ticks([0.25, 0.5, 1, 2, 4], labels=["¼", "½", "1", "2", "4"])
 
 
-def draw_flow(report: Report, ax: Axes) -> None:
+def draw_flow(report: Measurement, ax: Axes) -> None:
     """The weight between clusters of different layers as bands, their colour the first's."""
-    names = layer_names(report.layers, report.heads)
+    names = layer_names(report.layers)
     groups = layer_groups(names.short, MAX_COLUMNS)
     columns_of = np.repeat(np.arange(len(groups)), [one.last - one.first for one in groups])
     flows = between(report).flows
@@ -77,7 +78,7 @@ def draw_flow(report: Report, ax: Axes) -> None:
     ax.spines[:].set_visible(False)
 
 
-def between(report: Report) -> Between:
+def between(report: Measurement) -> Between:
     """What the report has of its graph's edges.
 
     Raises
@@ -85,9 +86,10 @@ def between(report: Report) -> Between:
     InputError
         If it has nothing of them.
     """
-    if report.between is None:
+    found = of_report(report)
+    if found is None:
         raise InputError(
             "kind: 'matrix' and 'flow' need the weight between clusters, and this report was read "
             "from a file without it; analyse the model"
         )
-    return report.between
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -16,34 +16,34 @@ from ncut.scans.words import NAMES, common_folder, failures, rows
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from ncut.scans.results import Scan
 
 COLORS = ("#4c5fb0", "#d1495b", "#1f8a4c", "#cc8a1d", "#44aa99", "#aa4499", "#8d5a3b", "#6699cc")
 SHOWN_SETTINGS = ("k", "n_shuffles", "sequential", "null", "normalize", "refine", "seed", "scope")
 MAX_MODELS = 80
 
 
-def html_page(scan: Scan, title: str | None = None) -> str:
-    """Render the page.
+def html_page(
+    name: str, settings: Mapping[str, Any], frame: DataFrame, title: str | None = None
+) -> str:
+    """Render the page of a scan's folder of this name, from its settings and its rows.
 
     Raises
     ------
     MissingExtraError
         If jinja2 or pandas is not installed.
     """
-    frame = scan.to_frame()
     return render(
         "scan.html.j2",
         ("save.js", "scan.js"),
-        title=printable(title or scan.folder.resolve().name),
+        title=printable(title or name),
         n_done=int((frame["status"] == DONE).sum()),
         failed=failures(frame),
         settings=[
-            (name, printable(str(scan.settings[name])))
-            for name in SHOWN_SETTINGS
-            if scan.settings.get(name) is not None
+            (setting, printable(str(settings[setting])))
+            for setting in SHOWN_SETTINGS
+            if settings.get(setting) is not None
         ],
-        figures=[(name, markup(chart), why) for name, chart, why in _figures(frame)],
+        figures=[(figure, markup(chart), why) for figure, chart, why in _figures(frame)],
         names=NAMES,
         folder=common_folder(frame),
         rows=rows(frame),

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.training.eigenvalues import check_tolerance, checked_numbers, differentiable
 from ncut.training.live import LiveGraph, live_graphs
@@ -203,6 +204,7 @@ class EigenvalueRegularizer(Regularizer):
     3
     """
 
+    @suggests_names()
     def __init__(
         self,
         model: nn.Module,
