@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ncut.cli.options import Json, Normalize, NullModel, Seed, Threads, given, warnings_in_one_line
+from ncut.cli.options import Json, takes_settings, warnings_in_one_line
 from ncut.cli.told import check_page, wrote
 
 
+@takes_settings(
+    *("k", "shuffles", "null", "normalize", "preset", "seed", "refine", "solver", "n_init"),
+    *("threads", "device"),
+    whole=("shuffles",),
+)
 def compare(
     models: Annotated[
         list[Path],
@@ -19,17 +24,8 @@ def compare(
             show_default=False,
         ),
     ],
-    k: Annotated[
-        int | None, typer.Option("--k", "-k", min=2, help="Number of clusters.", show_default="12")
-    ] = None,
-    shuffles: Annotated[
-        int | None,
-        typer.Option(min=0, help="Shuffled networks for each model.", show_default="50"),
-    ] = None,
-    null: NullModel = None,
-    normalize: Normalize = None,
-    seed: Seed = 0,
-    threads: Threads = None,
+    settings: dict[str, Any],
+    options: dict[str, Any],
     json: Json = None,
     html: Annotated[Path | None, typer.Option(help="Write the comparison as an HTML page.")] = None,
     name: Annotated[str | None, typer.Option(help="The page's title.")] = None,
@@ -53,14 +49,13 @@ def compare(
         from ncut.report.html import check_available
 
         check_available()
-    settings = given(k=k, shuffles=shuffles, null=null, normalize=normalize, threads=threads)
     reports = []
     for model in models:
         if model.suffix == ".json":
             reports.append(ncut.Report.from_json(model))
             continue
         with warnings_in_one_line(), progress_bar(model.name) as progress:
-            reports.append(ncut.analyze(model, seed=seed, progress=progress, **settings))
+            reports.append(ncut.analyze(model, progress=progress, **settings, **options))
     found = ncut.compare(*reports)
     typer.echo(found.to_json() if json == Path("-") else str(found))
     if json and json != Path("-"):
