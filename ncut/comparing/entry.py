@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ncut.analysis import analyze
-from ncut.comparing.pairs import ModelComparison
+from ncut.comparing.comparison import ModelComparison
 from ncut.errors import InputError
 from ncut.report import Report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,14 +17,14 @@ from ncut.report.page_views import minus
 from ncut.report.pictures import flow_chart
 
 if TYPE_CHECKING:
-    from ncut.comparing.pairs import ModelComparison
+    from ncut.comparing.pairs import Pair
+    from ncut.report import Report
 
 MAX_MOVED = 500
 
 
-def html_page(comparison: ModelComparison, title: str | None = None) -> str:
+def html_page(reports: Sequence[Report], pairs: Sequence[Pair], title: str | None = None) -> str:
     """Render the page; raises MissingExtraError if jinja2 is not installed."""
-    reports = comparison.reports
     names = [words.name_of(report) for report in reports]
     return render(
         "compare.html.j2",
@@ -40,7 +41,7 @@ def html_page(comparison: ModelComparison, title: str | None = None) -> str:
             )
             for name, report in zip(names, reports, strict=True)
         ],
-        flow=_flow(comparison, names),
+        flow=_flow(pairs, names),
         pairs=[
             {
                 "name": f"{words.name_of(pair.a)} → {words.name_of(pair.b)}",
@@ -61,16 +62,16 @@ def html_page(comparison: ModelComparison, title: str | None = None) -> str:
                 ],
                 "n_moved": len(pair.moved),
             }
-            for pair in comparison.pairs
+            for pair in pairs
         ],
         citation=words.CITATION,
     )
 
 
-def _flow(comparison: ModelComparison, names: list[str]) -> object:
+def _flow(pairs: Sequence[Pair], names: list[str]) -> object:
     """The neurons' way through the partitions; None where no layer is in all of them."""
-    flows = {(at, at + 1): pair.flow.astype(np.float64) for at, pair in enumerate(comparison.pairs)}
-    k = comparison.reports[0].k
+    flows = {(at, at + 1): pair.flow.astype(np.float64) for at, pair in enumerate(pairs)}
+    k = pairs[0].a.k
     shown = Shown(list(range(k)), np.arange(k))
     columns = [LayerGroup(name, at, at + 1) for at, name in enumerate(names)]
     total = sum(float(flow.sum()) for flow in flows.values())

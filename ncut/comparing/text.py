@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,24 +13,25 @@ from ncut.report.text import WIDTH, shorten
 from ncut.report.words import name_of, ncut_text, p_text, printable, spread_text, z_text
 
 if TYPE_CHECKING:
-    from ncut.comparing.pairs import Difference, ModelComparison, Pair
+    from ncut.comparing.pairs import Difference, Pair
+    from ncut.report import Report
 
 # A change of so many standard errors counts as one.
 CLEAR = 2.0
 MAX_MOVED = 8
 
 
-def summary(comparison: ModelComparison) -> str:
+def summary(reports: Sequence[Report], pairs: Sequence[Pair]) -> str:
     """A table of the models, and of each pair what changed."""
-    width = max(len(shorten(name_of(one), 30)) for one in comparison.reports)
+    width = max(len(shorten(name_of(one), 30)) for one in reports)
     width = max(width, len("network"))
     lines = [f"{'network':<{width}}{'n-cut':>9}{'shuffles':>18}{'Z':>9}{'p':>9}"]
     lines += [
         f"{shorten(name_of(one), 30):<{width}}{ncut_text(one.ncut):>9}{spread_text(one):>18}"
         f"{z_text(one.z_score):>9}{p_text(one.p_value):>9}"
-        for one in comparison.reports
+        for one in reports
     ]
-    for pair in comparison.pairs:
+    for pair in pairs:
         lines += ["", f"{shorten(name_of(pair.a), 36)} -> {shorten(name_of(pair.b), 36)}"]
         lines += textwrap.wrap(sentence(pair), WIDTH)
         lines += ["", f"{'statistic':<18}{'change':>10}{'beyond shuffles':>22}"]

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
+from ncut.report.between import of_report
 from ncut.report.names import layer_names
 
 if TYPE_CHECKING:
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 SHOWN = 5
 
@@ -69,7 +70,8 @@ class Cluster:
     """
 
     number: int
-    _report: Report = field(repr=False)
+    _report: Measurement = field(repr=False)
+    _modules: list[str] = field(repr=False)
 
     @property
     def size(self) -> int:
@@ -93,7 +95,7 @@ class Cluster:
     def neurons(self) -> list[Neuron]:
         """Its neurons, in the order of the graph."""
         return [
-            _neuron(self._report, int(vertex))
+            _neuron(self._report, self._modules, int(vertex))
             for vertex in np.flatnonzero(self._report.labels == self.number)
         ]
 
@@ -107,18 +109,19 @@ class Cluster:
             If the report was read from a file without them.
         """
         report = self._report
-        if report.between is None:
+        between = of_report(report)
+        if between is None:
             raise InputError(
                 "strongest_edges: this report was read from a file without edges; analyse the model"
             )
         return [
             WeightedEdge(
-                _neuron(report, edge.first),
-                _neuron(report, edge.second),
+                _neuron(report, self._modules, edge.first),
+                _neuron(report, self._modules, edge.second),
                 (int(report.labels[edge.first]), int(report.labels[edge.second])),
                 edge.weight,
             )
-            for edge in report.between.strongest[self.number]
+            for edge in between.strongest[self.number]
         ]
 
     def indices(self, layer: str | int) -> NDArray[np.int64]:
@@ -156,8 +159,9 @@ class Cluster:
 class ClusterList(Sequence[Cluster]):
     """The clusters of a report, by number."""
 
-    def __init__(self, report: Report) -> None:
-        self._clusters = [Cluster(number, report) for number in range(report.k)]
+    def __init__(self, report: Measurement) -> None:
+        modules = modules_of(report)
+        self._clusters = [Cluster(number, report, modules) for number in range(report.k)]
 
     @overload
     def __getitem__(self, at: int) -> Cluster: ...
@@ -178,7 +182,7 @@ class ClusterList(Sequence[Cluster]):
         return "\n".join(map(repr, self._clusters))
 
 
-def _layer(report: Report, wanted: str | int) -> int:
+def _layer(report: Measurement, wanted: str | int) -> int:
     if isinstance(wanted, int) and not isinstance(wanted, bool):
         if not -len(report.layers) <= wanted < len(report.layers):
             raise InputError(
@@ -192,7 +196,7 @@ def _layer(report: Report, wanted: str | int) -> int:
     raise InputError(f"layer: must be one of {', '.join(map(repr, full[:8]))}, got {wanted!r}")
 
 
-def modules_of(report: Report) -> list[str]:
+def modules_of(report: Measurement) -> list[str]:
     """What writes each layer's neurons: the parameter of a block that ends there, else its name."""
     found = [layer.name for layer in report.layers]
     if report.graph is not None:
@@ -202,7 +206,7 @@ def modules_of(report: Report) -> list[str]:
     return found
 
 
-def _neuron(report: Report, vertex: int) -> Neuron:
+def _neuron(report: Measurement, modules: list[str], vertex: int) -> Neuron:
     starts = [layer.start for layer in report.layers]
     at = int(np.searchsorted(starts, vertex, side="right")) - 1
-    return Neuron(report.layers[at].name, report.modules[at], vertex - starts[at])
+    return Neuron(report.layers[at].name, modules[at], vertex - starts[at])

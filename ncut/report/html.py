@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
 from ncut.report import page_views, pictures, words
-from ncut.report.between import Flows
+from ncut.report.between import Between, of_report
 from ncut.report.colours import cluster_colors
 from ncut.report.maps import flows_of, shown_clusters
 from ncut.report.names import names_of
@@ -22,13 +22,13 @@ from ncut.report.page_data import page_data
 
 if TYPE_CHECKING:
     from ncut.report.profile import Profile
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 SCRIPTS = ("save.js", "report.js")
 
 
 def html_page(
-    reports: Sequence[Report],
+    reports: Sequence[Measurement],
     title: str | None = None,
     profiles: Sequence[Profile | None] | None = None,
 ) -> str:
@@ -107,13 +107,13 @@ def render(template: str, scripts: Sequence[str], **values: Any) -> str:
     return text
 
 
-def _title(reports: Sequence[Report]) -> str:
+def _title(reports: Sequence[Measurement]) -> str:
     if len(reports) == 1:
         return f"Clusterability of {words.name_of(reports[0])}"
     return f"Clusterability of {len(reports)} networks"
 
 
-def _check_profile(report: Report, profile: Profile | None) -> None:
+def _check_profile(report: Measurement, profile: Profile | None) -> None:
     if profile is None:
         return
     ours, theirs = ([layer.size for layer in one.layers] for one in (report, profile))
@@ -121,10 +121,11 @@ def _check_profile(report: Report, profile: Profile | None) -> None:
         raise InputError("profile: is of another network, whose layers have other sizes")
 
 
-def _view(report: Report, profile: Profile | None) -> dict[str, Any]:
+def _view(report: Measurement, profile: Profile | None) -> dict[str, Any]:
     """Everything that the template shows of a report, as text, and the script's data."""
     names = names_of(report)
-    flows = None if report.between is None else report.between.flows
+    between = of_report(report)
+    flows = None if between is None else between.flows
     data = page_data(report, names, profile)
     data["colors"] = cluster_colors(report.k)
     views = page_views.views(report, names, profile)
@@ -132,7 +133,7 @@ def _view(report: Report, profile: Profile | None) -> dict[str, Any]:
         "names": ["what", "value"],
         "rows": views["facts"] + views["made"],
     }
-    found = _pictures(report, profile, flows)
+    found = _pictures(report, profile, between)
     return views | {
         "clusters": page_views.clusters(report, names, data["clusters"]),
         "pictures": {
@@ -153,18 +154,18 @@ def _view(report: Report, profile: Profile | None) -> dict[str, Any]:
 
 
 def _pictures(
-    report: Report, profile: Profile | None, flows: Flows | None
+    report: Measurement, profile: Profile | None, between: Between | None
 ) -> dict[str, list[pictures.Picture]]:
     """The pictures of each part of the page."""
     names, shown, colors = names_of(report), shown_clusters(report), cluster_colors(report.k)
     clusters = [pictures.bars_picture(report, names, shown)]
     sure = [pictures.null_picture(report)] if report.n_shuffles else []
-    if flows is not None and report.between is not None:
-        if laid_out := flows_of(report, flows, names):
+    if between is not None:
+        if laid_out := flows_of(report, between.flows, names):
             clusters.append(pictures.flow_picture(report, laid_out, shown))
-        ratio = report.between.ratio(report.cluster_sizes())
+        ratio = between.ratio(report.cluster_sizes())
         clusters.append(pictures.ratio_picture(ratio, colors))
-    inputs = {0} - ({b for _, b in flows} if flows is not None else set())
+    inputs = {0} - ({b for _, b in between.flows} if between is not None else set())
     if shape := pictures.pixel_shape(report.layers, inputs):
         clusters.append(pictures.pixels_picture(report, shape, colors))
     ks = [pictures.eigenvalues_picture(report, profile)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ncut.report.words import printable
 
 if TYPE_CHECKING:
-    from ncut.report.report import Report
+    from ncut.results import Measurement
     from ncut.types import Layer
 
 STREAM = "stream of "
@@ -72,9 +72,9 @@ class Names:
         return list(found.items())
 
 
-def names_of(report: Report) -> Names:
+def names_of(report: Measurement) -> Names:
     """The names for a report's layers."""
-    return layer_names(report.layers, report.heads)
+    return layer_names(report.layers, getattr(report, "heads", ()))
 
 
 def layer_names(layers: Sequence[Layer], heads: Sequence[int] = ()) -> Names:

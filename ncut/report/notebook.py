@@ -11,12 +11,12 @@ from ncut.report.text import headline
 from ncut.report.words import name_of, printable, sentence, statistic_rows
 
 if TYPE_CHECKING:
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 MAX_LAYERS = 12
 
 
-def notebook_table(report: Report) -> str:
+def notebook_table(report: Measurement) -> str:
     """The headline numbers, statistics and clusters as an HTML fragment, everything escaped."""
     rows = "".join(_row(name, value) for name, value in headline(report))
     warnings = "".join(
@@ -31,7 +31,7 @@ def notebook_table(report: Report) -> str:
     )
 
 
-def _statistics(report: Report) -> str:
+def _statistics(report: Measurement) -> str:
     """The other statistics, as `print` shows them."""
     rows = [("also", "network", "shuffles", "Z", "p"), *statistic_rows(report)]
     n_shown = 5 if report.n_shuffles else 2
@@ -45,7 +45,7 @@ def _statistics(report: Report) -> str:
     return f"<table style='border-collapse:collapse;margin:.5em 0'><tbody>{lines}</tbody></table>"
 
 
-def _clusters(report: Report) -> str:
+def _clusters(report: Measurement) -> str:
     """A bar for each layer, divided into clusters, with the counts."""
     colors = cluster_colors(report.k)
     sizes = report.cluster_sizes().tolist()

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.report.between import Between, Flows
+from ncut.report.between import Between, Flows, of_report
 from ncut.report.maps import volumes
 from ncut.report.names import Names
 from ncut.report.words import name_of, printable
 
 if TYPE_CHECKING:
     from ncut.report.profile import Profile
-    from ncut.report.report import Report
+    from ncut.results import Measurement
     from ncut.types import Comparison
 
 MAX_NEURONS = 200_000
@@ -31,9 +31,9 @@ class Table(TypedDict):
     rows: list[list[Any]]
 
 
-def page_data(report: Report, names: Names, profile: Profile | None) -> dict[str, Any]:
+def page_data(report: Measurement, names: Names, profile: Profile | None) -> dict[str, Any]:
     """Everything that the page's script needs of a report, ready for JSON."""
-    between = report.between
+    between = of_report(report)
     clusters = cluster_rows(report, between)
     edges = [[] for _ in clusters] if between is None else edge_rows(report, names, between)
     for row, counts, strongest in zip(
@@ -59,7 +59,7 @@ def file_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", model).strip("-.")[:60] or "model"
 
 
-def cluster_rows(report: Report, between: Between | None) -> list[dict[str, Any]]:
+def cluster_rows(report: Measurement, between: Between | None) -> list[dict[str, Any]]:
     """Size, volume, and where the graph is known the share of weight inside, of each cluster.
 
     The parts of the n-cut add up to it.
@@ -77,7 +77,7 @@ def cluster_rows(report: Report, between: Between | None) -> list[dict[str, Any]
     return rows
 
 
-def edge_rows(report: Report, names: Names, between: Between) -> list[list[list[Any]]]:
+def edge_rows(report: Measurement, names: Names, between: Between) -> list[list[list[Any]]]:
     """The strongest edges of each cluster: layer, index, cluster and name of both ends, weight."""
     starts = np.array([layer.start for layer in report.layers])
 
@@ -92,7 +92,7 @@ def edge_rows(report: Report, names: Names, between: Between) -> list[list[list[
     ]
 
 
-def flow_rows(report: Report, flows: Flows) -> list[list[Any]]:
+def flow_rows(report: Measurement, flows: Flows) -> list[list[Any]]:
     """Each weight between a cluster in one layer and a cluster in another."""
     names = [printable(layer.name) for layer in report.layers]
     return [
@@ -102,7 +102,7 @@ def flow_rows(report: Report, flows: Flows) -> list[list[Any]]:
     ]
 
 
-def neurons(report: Report) -> dict[str, Any] | None:
+def neurons(report: Measurement) -> dict[str, Any] | None:
     """Cluster and degree of every neuron in little space; None where there are too many.
 
     Little-endian numbers in base 64: `labels` as int8, int16 or int32, `degrees` as float32.
@@ -125,7 +125,7 @@ def _base64(array: NDArray[Any]) -> str:
 
 
 def tables(
-    report: Report,
+    report: Measurement,
     profile: Profile | None,
     flows: Flows | None,
     clusters: list[dict[str, Any]],

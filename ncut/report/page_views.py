@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from ncut.report.between import Flows
     from ncut.report.names import Names
     from ncut.report.profile import Profile
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 
-def views(report: Report, names: Names, profile: Profile | None) -> dict[str, Any]:
+def views(report: Measurement, names: Names, profile: Profile | None) -> dict[str, Any]:
     """What the page says of a report besides its clusters."""
     return {
         "name": words.name_of(report),
@@ -43,7 +43,7 @@ def views(report: Report, names: Names, profile: Profile | None) -> dict[str, An
     }
 
 
-def clusters(report: Report, names: Names, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def clusters(report: Measurement, names: Names, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Sizes per layer, with each cell's share of the layer for its shading, and a summary."""
     sizes = report.cluster_sizes()
     total = sum(row["volume"] for row in rows) or 1.0
@@ -77,7 +77,7 @@ def clusters(report: Report, names: Names, rows: list[dict[str, Any]]) -> dict[s
     }
 
 
-def statistics(report: Report) -> list[tuple[str, str, str, str, str, str]]:
+def statistics(report: Measurement) -> list[tuple[str, str, str, str, str, str]]:
     """A row for each statistic: title, value, shuffles, Z, p, and what it says."""
     says = {
         "more": "▲ more clusterable",
@@ -104,7 +104,7 @@ def statistics(report: Report) -> list[tuple[str, str, str, str, str, str]]:
     return found
 
 
-def command(report: Report) -> str:
+def command(report: Measurement) -> str:
     """The command that measures this again."""
     name = report.model if re.fullmatch(r"[\w./:+-]+", report.model) else "MODEL"
     parts = ["ncut analyze", name, f"--k {report.k}"]
@@ -116,7 +116,7 @@ def command(report: Report) -> str:
     return " ".join(parts)
 
 
-def notes(report: Report, flows: Flows | None, data: dict[str, Any]) -> list[str]:
+def notes(report: Measurement, flows: Flows | None, data: dict[str, Any]) -> list[str]:
     """What the page does not show, and why."""
     found = []
     if flows is None:
@@ -160,7 +160,7 @@ def minus(text: str) -> str:
     return re.sub(r"(?<![\w.)])-(?=\d)|(?<= )-(?= )|\A-\Z", "\N{MINUS SIGN}", text)
 
 
-def _cells(report: Report) -> list[str]:
+def _cells(report: Measurement) -> list[str]:
     """The network's row in the comparison."""
     return [
         words.ncut_text(report.ncut),
@@ -170,7 +170,7 @@ def _cells(report: Report) -> list[str]:
     ]
 
 
-def _tiles(report: Report) -> list[tuple[str, str, str]]:
+def _tiles(report: Measurement) -> list[tuple[str, str, str]]:
     """The two numbers of the answer: (name, value, remark)."""
     mean = report.shuffled_mean
     if mean is None or not mean:
@@ -223,7 +223,7 @@ def _profile(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _facts(report: Report) -> list[tuple[str, str]]:
+def _facts(report: Measurement) -> list[tuple[str, str]]:
     """The graph in numbers."""
     return [
         ("vertices in the graph", f"{report.n_vertices - report.n_isolated:,}"),
@@ -233,7 +233,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def _made(report: Report) -> list[tuple[str, str]]:
+def _made(report: Measurement) -> list[tuple[str, str]]:
     """What it takes to get the same numbers again."""
     return [
         ("seed", str(report.seed)),

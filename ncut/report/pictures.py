@@ -20,7 +20,7 @@ from ncut.report.words import ncut_text, p_text, printable, z_text
 
 if TYPE_CHECKING:
     from ncut.report.profile import Profile
-    from ncut.report.report import Report
+    from ncut.results import Measurement
     from ncut.types import Comparison, Layer
 
 MAX_BARS = 60
@@ -54,7 +54,7 @@ class Picture:
     finding: str
 
 
-def null_picture(report: Report) -> Picture:
+def null_picture(report: Measurement) -> Picture:
     """The shuffled networks, and this network as a line, by each statistic."""
     charts = "".join(
         tag(
@@ -99,7 +99,7 @@ def _null_chart(name: str, compared: Comparison) -> str:
     return plane.markup()
 
 
-def bars_picture(report: Report, names: Names, shown: Shown) -> Picture:
+def bars_picture(report: Measurement, names: Names, shown: Shown) -> Picture:
     """A bar for each layer, divided into clusters."""
     groups = layer_groups(names.short, MAX_BARS)
     sizes = report.cluster_sizes()
@@ -155,7 +155,7 @@ def _part(count: int, cluster: int | None, color: str, group: str, total: int) -
     )
 
 
-def flow_picture(report: Report, flows: Sequence[Flow], shown: Shown) -> Picture:
+def flow_picture(report: Measurement, flows: Sequence[Flow], shown: Shown) -> Picture:
     """The weight between clusters of different layers as bands; block by block with a stream."""
     several = len(flows) > 1
     colors = part_colors(report.k, shown)
@@ -390,7 +390,7 @@ def _ratio(ratio: NDArray[np.float64], a: int, b: int) -> str:
     )
 
 
-def eigenvalues_picture(report: Report, profile: Profile | None) -> Picture:
+def eigenvalues_picture(report: Measurement, profile: Profile | None) -> Picture:
     """The smallest eigenvalues of the normalized Laplacian; with a profile also those beyond k."""
     values = report.eigenvalues if profile is None else profile.eigenvalues
     numbers = np.arange(1, values.size + 1)
@@ -542,7 +542,7 @@ def pixel_shape(layers: Sequence[Layer], inputs: set[int]) -> tuple[int, int, in
 
 
 def pixels_picture(
-    report: Report, shape: tuple[int, int, int, int], colors: Sequence[str]
+    report: Measurement, shape: tuple[int, int, int, int], colors: Sequence[str]
 ) -> Picture:
     """The inputs' clusters as an image; channels side by side."""
     layer, channels, height, width = shape

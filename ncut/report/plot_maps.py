@@ -10,7 +10,7 @@ from ncut.errors import InputError, import_extra
 from ncut.report.between import of_report
 from ncut.report.colours import MUTED, cluster_colors
 from ncut.report.maps import MAX_COLUMNS, band_ends, flow_of, layer_groups, shown_clusters
-from ncut.report.names import layer_names
+from ncut.report.names import names_of
 from ncut.report.text import shorten
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def draw_matrix(report: Measurement, ax: Axes) -> None:
 
 def draw_flow(report: Measurement, ax: Axes) -> None:
     """The weight between clusters of different layers as bands, their colour the first's."""
-    names = layer_names(report.layers)
+    names = names_of(report)
     groups = layer_groups(names.short, MAX_COLUMNS)
     columns_of = np.repeat(np.arange(len(groups)), [one.last - one.first for one in groups])
     flows = between(report).flows

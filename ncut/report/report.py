@@ -141,13 +141,6 @@ class Report(Measurement):
 
         return ClusterList(self)
 
-    @cached_property
-    def modules(self) -> list[str]:
-        """The parameter that writes each layer's neurons; its name where that is not known."""
-        from ncut.report.clusters import modules_of
-
-        return modules_of(self)
-
     @suggests_names()
     def tail(self, statistic: str | None = None) -> TailFit | None:
         """An estimate of a p-value that is smaller than the shuffles can show, by a fitted tail.
