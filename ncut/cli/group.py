@@ -24,7 +24,18 @@ CLICK_ERROR: type[Exception] = cast(Any, typer.BadParameter.__mro__[2])
 INTERRUPTED = 130
 WRONG_USAGE = 2
 FLAGS = {"-q": Level.QUIET, "--quiet": Level.QUIET, "-v": Level.VERBOSE, "--verbose": Level.VERBOSE}
-ORDER = ("demo", "info", "analyze", "compare", "profile", "scan", "report", "paper", "selftest")
+ORDER = (
+    "demo",
+    "info",
+    "analyze",
+    "compare",
+    "profile",
+    "scan",
+    "report",
+    "formats",
+    "paper",
+    "selftest",
+)
 EXAMPLES = """Start here: ncut demo
 
 ncut info model.safetensors

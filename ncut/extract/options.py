@@ -31,6 +31,7 @@ class GraphOptions(FileOptions, total=False):
     example_inputs: Any
     weights: str | Path | None
     check: bool
+    key: str | None
 
 
 FILE_OPTIONS = tuple(FileOptions.__annotations__)
