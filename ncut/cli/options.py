@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from ncut.cli.told import Level, level, one_line
@@ -166,6 +165,8 @@ def _parsed(name: str, value: Any) -> Any:
 
 def _example(text: str) -> tuple[str, Any]:
     """An input of NAME=1x512 as its sizes, of NAME:=16000 or NAME:=1,2 as its value."""
+    import numpy as np
+
     name, sign, value = text.rpartition(":=")
     if not sign:
         name, sign, value = text.rpartition("=")
