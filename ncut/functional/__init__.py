@@ -1,4 +1,4 @@
-"""Whether clusters of neurons are functional modules: silencing them, and what fires together."""
+"""Clusters of neurons tried on the function: silenced, cut apart, correlated."""
 
 from ncut.functional.ablation import (
     Ablation,
@@ -8,6 +8,7 @@ from ncut.functional.ablation import (
     ablate,
 )
 from ncut.functional.activations import Agreement, activation_graph, correlate
+from ncut.functional.separate import Separation, SeparationRow, separate
 from ncut.functional.silence import silenced
 
 __all__ = [
@@ -16,8 +17,11 @@ __all__ = [
     "AblationPair",
     "AblationRow",
     "Agreement",
+    "Separation",
+    "SeparationRow",
     "ablate",
     "activation_graph",
     "correlate",
+    "separate",
     "silenced",
 ]

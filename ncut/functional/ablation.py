@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ncut.errors import InputError, import_extra
 from ncut.extract.modules import is_module
-from ncut.functional.arguments import check_labels
+from ncut.functional.arguments import check_labels, check_number, check_random_sets
 from ncut.functional.modules import hooked
 from ncut.functional.silence import silenced
 from ncut.functional.text import ablation_text
@@ -29,6 +27,9 @@ Evaluate: TypeAlias = Callable[[Any], float]
 
 LEVEL = 0.05
 """A set of neurons counts as more important than random sets at a p of at most this."""
+
+LOSS = "return the loss as one finite number, higher for a worse model"
+"""What `evaluate` must do."""
 
 # The second half of a Philox key. Streams of an analysis are numbered with 32 bits: none is this.
 RANDOM_SETS = 1 << 32
@@ -253,7 +254,7 @@ def ablate(
     hidden = _hidden(layers, checked, inputs)
     sets = _sets(hidden, per_layer)
     couples = list(itertools.combinations(range(len(sets)), 2)) if pairs else []
-    n_random = _check_random_sets(random_sets)
+    n_random = check_random_sets(random_sets)
     seed = check_seed(seed)
     total = 1 + len(sets) * (1 + n_random) + len(couples)
     rows: list[AblationRow] = []
@@ -335,7 +336,7 @@ class _Trial:
 
     def loss(self, vertices: NDArray[np.intp]) -> float:
         with silenced(self.model, self.layers, vertices) as model:
-            loss = _as_loss(self.evaluate(model))
+            loss = check_number(self.evaluate(model), "evaluate", LOSS)
         self.done += 1
         if self.progress is not None:
             self.progress(self.done, self.total)
@@ -404,25 +405,6 @@ def _row(
         p_value=(int((random_losses >= loss).sum()) + 1) / (n + 1) if n else None,
         p_low=(int((random_losses <= loss).sum()) + 1) / (n + 1) if n else None,
     )
-
-
-def _as_loss(value: Any) -> float:
-    """The number that `evaluate` returned, of a 0-dimensional array or tensor its entry."""
-    number = value.item() if getattr(value, "ndim", None) == 0 else value
-    if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
-        shown = f"a {type(value).__name__}" if not isinstance(number, Real) else repr(number)
-        raise InputError(
-            f"evaluate: must return the loss as one finite number, higher for a worse model; got "
-            f"{shown}"
-        )
-    return float(number)
-
-
-def _check_random_sets(random_sets: object) -> int:
-    whole = isinstance(random_sets, int | np.integer) and not isinstance(random_sets, bool)
-    if not whole or random_sets < 0:  # type: ignore[operator]
-        raise InputError(f"random_sets: must be a whole number of at least 0, got {random_sets!r}")
-    return int(random_sets)  # type: ignore[call-overload, no-any-return]
 
 
 def _plain(row: AblationRow | AblationPair) -> dict[str, Any]:
