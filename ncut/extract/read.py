@@ -76,7 +76,7 @@ def read_graph(
     *,
     scope: str = "paper",
     norm: str = "l1",
-    layers: Sequence[str] | None = None,
+    layers: Sequence[str] | Mapping[str, int] | None = None,
     name: str | None = None,
     initial: bool = False,
     residual: Residual | None = None,
@@ -85,6 +85,9 @@ def read_graph(
     weights: str | Path | None = None,
     scratch: str | Path | None = None,
     check: bool = False,
+    edges: Literal["weights", "attribution"] = "weights",
+    data: Any = None,
+    loss: Any = None,
 ) -> NeuronGraph:
     """Turn a model into the weighted, undirected graph of its neurons.
 
@@ -123,7 +126,8 @@ def read_graph(
         of a column's magnitudes, which the paper's code takes for the first.
     layers : sequence of str, optional
         Names of the weight arrays of a mapping or file, in the order of the chain. By default
-        the order is inferred (see `ncut.extract.state_dict.read_arrays`).
+        the order is inferred (see `ncut.extract.state_dict.read_arrays`). Of a matrix of
+        attributions a mapping from the names of its layers to their sizes.
     name : str, optional
         The model's name for reports; by default its class or the file's name.
     initial : bool, default False
@@ -151,6 +155,17 @@ def read_graph(
         Also run a copy of a torch module with one neuron changed at a time, for a sample of 40,
         and compare which others change with the edges of its graph (with residual="readers" and
         scope="all"); `NeuronGraph.check` has the result, and a difference is a warning.
+    edges : {"weights", "attribution"}
+        `"attribution"`: an edge weighs the sum over the examples of `data` of |a_i w_ij dL/dz_j|,
+        how much the loss would change, to first order, with the weight; no rescaling of neurons
+        changes it, and no norm or scale is folded in. Of a square matrix of attributions or
+        co-activations that others computed, signed and directed or not, |a_ij| + |a_ji|;
+        `left_out` tells what was lost. See `ncut.extract.attribution`.
+    data : pair of tensors, optional
+        With `edges="attribution"` a batch of inputs and targets; with `loss` anything.
+    loss : callable, optional
+        Gets the model and `data`, returns the loss, a scalar tensor; by default the cross entropy
+        for targets of whole numbers, and the squared error for others.
 
     Raises
     ------
@@ -173,6 +188,17 @@ def read_graph(
     [4, 3, 2]
     """
     check_options(scope, norm, residual, unknown)
+    if edges != "weights":
+        from ncut.extract.attribution import read_attributions
+
+        return read_attributions(
+            model, edges, data, loss, layers,
+            scope=scope, residual=residual, example_inputs=example_inputs, name=name,
+        )  # fmt: skip
+    if data is not None or loss is not None:
+        raise InputError("data: has no effect on edges='weights'; leave it out")
+    if isinstance(layers, Mapping):
+        raise InputError("layers: must be names; sizes of layers are for edges='attribution'")
     options = _Options(
         *(scope, norm, layers, name, initial, residual, example_inputs, unknown, weights),
         check_scratch(scratch),
@@ -215,7 +241,7 @@ def read_graph(
         wiring, parameters = read_sklearn(model)
         return options.assembled(wiring, type(model).__name__, parameters)
     else:
-        chain, left_out, default = _read_sequence(model), [], "weights"
+        chain, left_out, default = read_sequence(model), [], "weights"
         parameters = {}
     name = default if name is None else name
     return chain_to_graph(
@@ -322,7 +348,7 @@ def _read_keras(path: Path, options: _Options) -> Any:
     )
 
 
-def _read_sequence(model: Any) -> list[ChainLayer]:
+def read_sequence(model: Any) -> list[ChainLayer]:
     """The layers of a sequence of weight arrays."""
     if isinstance(model, np.ndarray) or is_tensor(model):
         raise InputError(_single_array(tuple(model.shape)))
