@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -100,6 +100,22 @@ class Tracker:
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_look": None}  # of a device's events there are no copies
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the eigenvectors are, tensors and numbers."""
+        return {
+            "n_calls": self.n_calls,
+            "n_restarts": self.n_restarts,
+            "basis": None if self._basis is None else self._basis.clone(),
+            "high": self._high,
+            "degree": self._degree,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.n_calls, self.n_restarts = int(state["n_calls"]), int(state["n_restarts"])
+        self._basis = None if state["basis"] is None else state["basis"].clone()
+        self._high, self._degree = state["high"], int(state["degree"])
 
     def update(self, blocks: Sequence[Placed]) -> Spectrum | LateSpectrum:
         """The spectrum for the weights as they are now; it stays in `last`."""

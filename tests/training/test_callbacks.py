@@ -416,7 +416,7 @@ class TestLightning:
         callback = lightning_callback(every=0, regularizer=Ridge, submodule="net")
         module = fitted(library, callback, 4 * accumulate, accumulate_grad_batches=accumulate)
         check_same_parameters(module.net, by_hand(4, accumulate))
-        assert callback.regularizer.n_calls == 4
+        assert callback.regularizer.n_steps == 4
 
     def test_weights_are_normalized_once_a_step(
         self, library: Any, lightning_callback: Any
