@@ -42,7 +42,7 @@ def graph(request: pytest.FixtureRequest) -> ncut.NeuronGraph:
 
 def embedding(graph: ncut.NeuronGraph) -> Any:
     operator = NormalizedAdjacency(graph, 1)
-    return embed(graph, operator, K, solver="auto", seed=1, graph_number=0)
+    return embed(operator, K, solver="auto", seed=1, graph_number=0)
 
 
 @pytest.mark.parametrize("null", NULL_MODELS)

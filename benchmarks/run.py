@@ -158,13 +158,13 @@ def phases(graph: ncut.NeuronGraph, n_init: int, threads: int) -> dict[str, Any]
     keys: dict[str, Any] = {"seed": 1, "graph_number": 0}
     rng = np.random.default_rng(1)
     with single_threaded_blas():
-        ours = embed(graph, operator, K, solver="auto", **keys)
+        ours = embed(operator, K, solver="auto", **keys)
         table = {
             "shuffle": lambda: shuffle_connected(graph, "layer", 1, 0),
             "assembly": lambda: NormalizedAdjacency(
                 ncut.NeuronGraph(graph.layers, graph.blocks), 1
             ),
-            "embedding": lambda: embed(graph, operator, K, solver="auto", **keys),
+            "embedding": lambda: embed(operator, K, solver="auto", **keys),
             "k-means": lambda: partition(
                 ours.points, K, n_init=n_init, seed=1, stream=0, threads=threads
             ),
@@ -238,7 +238,7 @@ def certificate(graph: ncut.NeuronGraph, n_init: int, shuffles: int, threads: in
 
     def plain(one: ncut.NeuronGraph, number: int, n_threads: int) -> float:
         operator = NormalizedAdjacency(one, n_threads)
-        embedding = embed(one, operator, K, solver="auto", seed=1, graph_number=number)
+        embedding = embed(operator, K, solver="auto", seed=1, graph_number=number)
         labels = partition(
             embedding.points, K, n_init=n_init, seed=1, stream=4 * number + 1, threads=n_threads
         )

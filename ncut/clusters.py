@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import nullcontext
 from typing import Any, Literal
 
-import numpy as np
-
-from ncut.device.cluster import cluster_on_device
 from ncut.device.devices import check_device
 from ncut.device.graph import upload
-from ncut.graphs.validate import check_n_clusters
-from ncut.randomness import NETWORK, check_seed
+from ncut.device.operator import operator_of
+from ncut.graphs import NeuronGraph
 from ncut.spectral import clustering
-from ncut.spectral.cut import as_graph
-from ncut.spectral.kmeans import restarts
-from ncut.threads import single_threaded_blas
+from ncut.spectral.operator import NormalizedAdjacency
 from ncut.types import Clustering
 
 
@@ -62,8 +57,8 @@ def cluster(
     threads : int, optional
         Threads to use; all cores by default.
     device : {"cpu", "cuda", "cuda:N"}, default "cpu"
-        Where to compute; a GPU needs the extra `gpu`, and has the solvers "krylov", "gram" and
-        "dense". The definitions are the same on both, the starts of k-means are not.
+        Where the products of "krylov" are made, and its vectors orthogonalized; all else is the
+        CPU's. A GPU needs the extra `gpu`.
 
     Returns
     -------
@@ -82,23 +77,18 @@ def cluster(
     algorithm 1.
     """
     on = check_device(device)
-    if on is None:
+
+    def operator(connected: NeuronGraph, n_threads: int) -> NormalizedAdjacency:
+        return operator_of(upload(connected, on) if on else connected, n_threads)
+
+    with on.stream() if on else nullcontext():
         return clustering.cluster(
-            graph, k, n_init=n_init, solver=solver, refine=refine, seed=seed, threads=threads
-        )
-    whole = as_graph(graph)
-    connected, kept = whole.without_isolated()
-    k = check_n_clusters(k, connected.n_vertices)
-    with single_threaded_blas(), on.stream():
-        found = cluster_on_device(
-            upload(connected, on),
+            graph,
             k,
-            n_init=restarts(n_init, connected.n_vertices),
+            n_init=n_init,
             solver=solver,
             refine=refine,
-            seed=check_seed(seed),
-            graph_number=NETWORK,
+            seed=seed,
+            threads=threads,
+            operator=operator,
         )
-    labels = np.full(whole.n_vertices, -1, dtype=np.int32)
-    labels[kept] = found.labels
-    return replace(found, labels=labels)

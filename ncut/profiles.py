@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.device.cluster import Operator, clustered, embedded, operator_of
 from ncut.device.devices import check_device
 from ncut.device.graph import DeviceGraph
 from ncut.device.network import DeviceNetwork
-from ncut.device.solve import check_device_solver
+from ncut.device.operator import operator_of
 from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.graphs import NeuronGraph
@@ -37,8 +36,10 @@ from ncut.randomness import MAX_GRAPHS, NETWORK
 from ncut.report import Profile
 from ncut.settings import Settings, check_settings, needed_options
 from ncut.spectral.agreement import adjusted_rand_index
-from ncut.spectral.embedding import Embedding
+from ncut.spectral.clustering import cluster_embedded
+from ncut.spectral.embedding import Embedding, embed
 from ncut.spectral.kmeans import restarts
+from ncut.spectral.operator import NormalizedAdjacency
 from ncut.threads import single_threaded_blas
 from ncut.types import Clustering
 
@@ -130,8 +131,6 @@ def profile(
         raise InputError("shuffles: must be a number here; 'auto' has no single k to decide on")
     check_progress(progress)
     on = check_device(settings.device)
-    if on is not None:
-        check_device_solver(settings.solver)
     graph = read_graph(model, **needed_options(settings.null), **graph_options)
     connected, kept = graph.without_isolated()
     ks = _check_ks(k, connected.n_vertices)
@@ -157,7 +156,7 @@ def profile(
     def shuffle_swept(number: int) -> _Sweep:
         assert there is not None
         with there.shuffled(settings.seed, number) as one:
-            return swept(one, number + 1, 1)
+            return swept(one, number + 1, there.inside)
 
     with single_threaded_blas():
         with on.stream() if on else nullcontext():
@@ -239,8 +238,10 @@ def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
     return ks
 
 
-def _embedded(operator: Operator, ks: Sequence[int], settings: Settings, number: int) -> Embedding:
-    return embedded(
+def _embedded(
+    operator: NormalizedAdjacency, ks: Sequence[int], settings: Settings, number: int
+) -> Embedding:
+    return embed(
         operator,
         ks[-1] + 1,
         solver=settings.solver,
@@ -250,7 +251,7 @@ def _embedded(operator: Operator, ks: Sequence[int], settings: Settings, number:
 
 
 def _sweep(
-    operator: Operator,
+    operator: NormalizedAdjacency,
     embedding: Embedding,
     ks: Sequence[int],
     settings: Settings,
@@ -258,7 +259,7 @@ def _sweep(
     repeats: int = 0,
 ) -> _Sweep:
     clusterings = [
-        clustered(
+        cluster_embedded(
             operator,
             embedding.first(k),
             n_init=restarts(settings.n_init, operator.n_vertices),

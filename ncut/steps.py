@@ -14,11 +14,10 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.device.cluster import clustered, embedded, operator_of
 from ncut.device.devices import check_device
 from ncut.device.graph import DeviceGraph
 from ncut.device.network import DeviceNetwork
-from ncut.device.solve import check_device_solver
+from ncut.device.operator import operator_of
 from ncut.graphs import NeuronGraph
 from ncut.graphs.normalize import normalization_notes
 from ncut.graphs.validate import check_n_clusters
@@ -42,6 +41,7 @@ from ncut.progress import Told
 from ncut.randomness import NETWORK
 from ncut.report import HEADLINES, Report
 from ncut.settings import Settings
+from ncut.spectral.clustering import cluster_connected
 from ncut.spectral.compiled import CompiledShuffles
 from ncut.spectral.diagnostics import clustering_warnings
 from ncut.spectral.kmeans import restarts
@@ -95,7 +95,6 @@ def prepare(graph: NeuronGraph, settings: Settings) -> Prepared:
     device = check_device(settings.device)
     on_device = None
     if device is not None:
-        check_device_solver(settings.solver)
         on_device = DeviceNetwork(
             connected,
             device,
@@ -225,7 +224,7 @@ def measure_shuffles(
     """
     settings = prepared.settings
     if prepared.on_device is not None:
-        at_once, inside = prepared.on_device.at_once, 1
+        at_once, inside = prepared.on_device.at_once, prepared.on_device.inside
     else:
         at_once, inside = at_once_and_inside(prepared.connected, settings.threads)
     return side_by_side_in_order(
@@ -318,10 +317,11 @@ def _clustered(
     settings = prepared.settings
     k = check_n_clusters(prepared.k, graph.n_vertices)  # shuffles isolate vertices
     operator = operator_of(graph, threads)
-    return clustered(
+    return cluster_connected(
         operator,
-        embedded(operator, k, solver=settings.solver, seed=settings.seed, graph_number=number),
+        k,
         n_init=prepared.n_init,
+        solver=settings.solver,
         refine=settings.refine,
         seed=settings.seed,
         graph_number=number,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import array_api_strict
 import numpy as np
 
 from ncut.device.devices import Device, check_device, host_device
 from ncut.device.graph import VECTORS, DeviceGraph, upload
+from ncut.device.operator import DeviceOperator
 from ncut.graphs import NeuronGraph
+from ncut.spectral.clustering import cluster_connected
+from ncut.types import Clustering
 
 NAMESPACES: dict[str, Any] = {"numpy": np, "strict": array_api_strict}
 
@@ -46,7 +50,16 @@ def device_for(graph: NeuronGraph, place: str) -> Device:
 
 def placed_graph(graph: NeuronGraph, place: str) -> DeviceGraph:
     """A graph on one of PLACES."""
-    placed = upload(graph, device_for(graph, place))
-    if place.endswith("by block"):
-        placed.__dict__["packed"] = None
-    return placed
+    return upload(graph, device_for(graph, place))
+
+
+def operator_on(graph: NeuronGraph, place: str) -> DeviceOperator:
+    """The operator of a graph without isolated vertices on one of PLACES."""
+    with patch("ncut.device.operator.FEW_PARTS", 2**30 if place.endswith("by block") else 1):
+        return DeviceOperator(placed_graph(graph, place), 1)
+
+
+def clustered_on(graph: NeuronGraph, place: str, k: int, **options: Any) -> Clustering:
+    """The clustering of a graph without isolated vertices on one of PLACES."""
+    chosen: dict[str, Any] = {"n_init": 5, "solver": "auto", "refine": False, "seed": 0}
+    return cluster_connected(operator_on(graph, place), k, graph_number=0, **(chosen | options))

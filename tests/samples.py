@@ -78,7 +78,7 @@ def embedding_of(graph: NeuronGraph, k: int, solver: str, threads: int = 2) -> E
     """The spectral embedding of a graph without isolated vertices."""
     with single_threaded_blas():
         operator = NormalizedAdjacency(graph, threads)
-        return embed(graph, operator, k, solver=solver, seed=3, graph_number=0)
+        return embed(operator, k, solver=solver, seed=3, graph_number=0)
 
 
 def skip_graph(seed: int, sizes: tuple[int, int, int], density: float = 1.0) -> NeuronGraph:

@@ -44,8 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "estimate": {"nulls", "spectral", "graphs", "kernels", "types", "axes", "threads"},
     "presets": {"errors"},
     "selftest": {
-        *("clusters", "device", "extract", "graphs", "kernels", "networks", "nulls", "threads"),
-        "training",
+        *("clusters", "device", "extract", "graphs", "kernels", "networks", "nulls", "spectral"),
+        *("threads", "training"),
     },
     "clusters": {"device", "spectral", "graphs", "types", "randomness", "threads"},
     "settings": {
@@ -219,7 +219,7 @@ def loaded_after(code: str) -> set[str]:
 
 HEAVY = {
     *("torch", "matplotlib", "plotly", "sklearn", "pandas", "jinja2", "onnx", "networkx"),
-    *("joblib", "pyarrow", "distributed", "tqdm", "cupy", "numba", "array_api_strict"),
+    *("joblib", "pyarrow", "distributed", "tqdm", "cupy", "array_api_strict"),
 }
 
 ANALYSIS = """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,11 +58,11 @@ class Device:
 
     @property
     def is_cuda(self) -> bool:
-        """Whether this is a GPU, whose kernels and streams can be used."""
+        """Whether this is a GPU."""
         return self.index >= 0
 
     @property
-    def has_scipy(self) -> bool:
+    def has_extras(self) -> bool:
         """Whether there are sparse matrices and 16-bit numbers for the namespace's arrays."""
         return self.is_cuda or self.xp is np
 
@@ -70,10 +70,6 @@ class Device:
     def tile_bytes(self) -> int:
         """Bytes of a block to convert, or to copy from the host, at a time."""
         return min(self.budget // 16, LARGEST_TILE)
-
-    def shared(self, n: int) -> Device:
-        """The same device with the n-th part of its budget, for one of n that use it at once."""
-        return replace(self, budget=self.budget // n)
 
     def asarray(self, host: Any) -> Any:
         """A NumPy array's copy on the device (on the host perhaps the array itself)."""
@@ -86,10 +82,7 @@ class Device:
 
     @contextmanager
     def stream(self) -> Generator[None, None, None]:
-        """Compute on a CUDA stream that no other thread has; waits for it at the end.
-
-        Kernels that CuPy does not launch itself must be given `stream_pointer()`.
-        """
+        """Compute on a CUDA stream that no other thread has; waits for it at the end."""
         if not self.is_cuda:
             yield
             return
@@ -101,10 +94,6 @@ class Device:
                 stream.synchronize()
             finally:
                 _IDLE_STREAMS[self.index].append(stream)
-
-    def stream_pointer(self) -> int:
-        """The current CUDA stream as a number, for libraries other than CuPy."""
-        return int(self.xp.cuda.get_current_stream().ptr)
 
 
 _IDLE_STREAMS: dict[int, list[Any]] = {}

@@ -1,4 +1,4 @@
-"""A network on a device and its shuffles: made there where they can be, several in flight."""
+"""A network on a device and its shuffles, several in flight."""
 
 from __future__ import annotations
 
@@ -8,28 +8,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ncut.device.devices import Device
-from ncut.device.graph import VECTORS, DeviceGraph, upload
-from ncut.device.shuffle import shuffle_on_device, working_bytes
-from ncut.device.weights import bytes_on
+from ncut.device.graph import VECTORS, DeviceGraph, bytes_on, upload
+from ncut.device.shuffle import ON_DEVICE, shuffle_on_device, working_bytes
 from ncut.graphs import NeuronGraph
-from ncut.nulls import shuffle_connected
-from ncut.nulls.distribution import LARGE_BYTES
-
-ON_DEVICE = ("layer", "layer-nonzero")
-"""Null models that a device shuffles itself; others are shuffled on the host and uploaded."""
-
-MOST_IN_FLIGHT = 4
-"""Shuffles at a time: while one waits for its small eigenproblem, the others keep a GPU busy."""
+from ncut.nulls import at_once_and_inside, shuffle_connected
 
 
 class DeviceNetwork:
-    """A network without isolated vertices whose shuffles are measured on a device.
+    """A network without isolated vertices whose shuffles are measured with a device.
 
     Attributes
     ----------
     device : Device
     at_once : int
-        Shuffles that fit on the device together, and that there are threads for.
+        Shuffles that fit on the device, and on the host, together.
+    inside : int
+        Threads of the host for each of them.
     """
 
     def __init__(
@@ -41,18 +35,20 @@ class DeviceNetwork:
         self._lock = threading.Lock()
         self._null, self._normalize = null, normalize
         weights = sum(bytes_on(device, block.weights) for block in graph.blocks)
-        vectors = 4 * VECTORS * graph.n_vertices + 2 * device.tile_bytes
-        sorting = max(working_bytes(device, block.weights, null) for block in graph.blocks)
-        one = weights + vectors + sorting
+        one = weights + 4 * VECTORS * graph.n_vertices + 2 * device.tile_bytes
+        with_shuffling = one + working_bytes(graph)
         self._shuffles_here = (
-            null in ON_DEVICE and normalize == "none" and weights + one <= device.budget
+            null in ON_DEVICE
+            and normalize == "none"
+            and graph.scratch is None
+            and weights + with_shuffling <= device.budget
         )
-        left = device.budget - weights
-        if not self._shuffles_here:
-            one, left = weights + vectors, device.budget
-            # A shuffled copy is on the host as well.
-            threads = min(threads, max(1, LARGE_BYTES // max(1, graph.n_bytes)))
-        self.at_once = max(1, min(MOST_IN_FLIGHT, threads, left // one))
+        left = device.budget
+        if self._shuffles_here:
+            one, left = with_shuffling, left - weights
+        most, self.inside = at_once_and_inside(graph, threads)
+        self.at_once = max(1, min(most, left // one))
+        self.inside = max(self.inside, threads // self.at_once)
         self._share = replace(device, budget=max(0, left) // self.at_once)
 
     def _base(self) -> DeviceGraph:
@@ -65,9 +61,8 @@ class DeviceNetwork:
 
     def network(self, measured: NeuronGraph) -> DeviceGraph:
         """The network itself on the device, in whatever convention of scale."""
-        if measured is self._graph and self._shuffles_here:
-            return replace(self._base())  # what it keeps for products goes with the copy
-        return upload(measured, self.device)
+        here = measured is self._graph and self._shuffles_here
+        return self._base() if here else upload(measured, self.device)
 
     @contextmanager
     def shuffled(self, seed: int, number: int) -> Generator[DeviceGraph, None, None]:
@@ -75,7 +70,9 @@ class DeviceNetwork:
         with self.device.stream():
             if self._shuffles_here:
                 base = replace(self._base(), device=self._share)
-                yield shuffle_on_device(base, self._null, seed, number).without_isolated()[0]
+                found = shuffle_on_device(base, self._null, seed, number)
+                connected, _ = found.host.without_isolated()
+                yield found if connected is found.host else upload(connected, self._share)
                 return
             on_host = shuffle_connected(self._graph, self._null, seed, number)
             connected, _ = on_host.normalized(self._normalize).without_isolated()

@@ -1,90 +1,246 @@
-"""M = D^-1/2 A D^-1/2 on a device: products with blocks of vectors, one colour at a time."""
+"""M = D^-1/2 A D^-1/2 with its weights on a device, where products are made."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.device.devices import dtype_name
-from ncut.device.graph import DeviceGraph
-from ncut.spectral.operator import in_own_unit
+from ncut.device.devices import Device, astype, dtype_name
+from ncut.device.graph import VECTORS, DeviceGraph, copied
+from ncut.graphs import NeuronGraph
+from ncut.spectral.operator import Float, NormalizedAdjacency
+
+BYTES_PER_PART = 2**28
+"""Bytes of the graph as one dense matrix, for each of its parts, at most: an H100 reads about as
+much in the time in which the host starts the four operations of a part."""
+
+FEW_PARTS = 2
+"""Parts up to which a graph is not made one matrix."""
 
 
-class DeviceOperator:
-    """The normalized adjacency matrix M of a graph on a device in which every vertex has edges.
+def operator_of(graph: NeuronGraph | DeviceGraph, threads: int) -> NormalizedAdjacency:
+    """The normalized adjacency of a graph without isolated vertices, where the graph is."""
+    if isinstance(graph, DeviceGraph):
+        return DeviceOperator(graph, threads)
+    return NormalizedAdjacency(graph, threads)
 
-    If the layers have two colours, then M = [[0, C], [C', 0]] with the vertices of the smaller
-    side last, and all its eigenpairs follow from C' C: vectors of one side hold its layers one
-    after the other. Vectors of all vertices are in the graph's numbering.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A rectangle of A, on the device or streamed from the host.
 
     Attributes
     ----------
-    graph : DeviceGraph
-    device : Device
-    n_vertices : int
-    n_first : int
-        How many vertices the larger side has; 0 if the layers have not two colours.
-    degrees : ndarray of float64, shape (n,)
-        On the host, in a unit of their own as on the CPU.
-    root_degrees : device array of float64, shape (n,)
+    row, column : int
+        The operator's numbers of its first vertices.
+    weights : device array, sparse matrix of the device, ndarray or csr_array
+    on_device : bool
+    two_way : bool
+        Whether it stands for its mirror image too.
     """
 
-    def __init__(self, graph: DeviceGraph) -> None:
-        self.graph = graph
-        self.device = graph.device
-        self.n_vertices = graph.n_vertices
-        self.n_first = graph.group_sizes[0] if graph.is_bipartite else 0
-        self.degrees, self._exponent = in_own_unit(graph.host_degrees)
-        self.root_degrees: Any = graph.device.asarray(np.sqrt(self.degrees))
-        self._scales: dict[tuple[str, int, bool], Any] = {}
-        self._side_scales: dict[tuple[str, int, bool], list[Any]] = {}
+    row: int
+    column: int
+    weights: Any
+    on_device: bool
+    two_way: bool = False
 
     @property
-    def bipartite(self) -> bool:
-        """Whether the layers have two colours."""
-        return self.n_first > 0
+    def rows(self) -> slice:
+        """Vertices along its rows."""
+        return slice(self.row, self.row + self.weights.shape[0])
+
+    @property
+    def columns(self) -> slice:
+        """Vertices along its columns."""
+        return slice(self.column, self.column + self.weights.shape[1])
+
+    def tiles(self, device: Device, dtype: Any) -> Iterator[tuple[int, int, Any]]:
+        """Its rows as matrices of this type on the device: first row, last, matrix.
+
+        What is on the device in this type is one tile; the rest is converted, or copied from the
+        host, `device.tile_bytes` at a time.
+        """
+        n_rows = self.weights.shape[0]
+        is_sparse = hasattr(self.weights, "indptr")
+        if self.on_device and (is_sparse or self.weights.dtype == dtype):
+            same = self.weights.dtype == dtype
+            yield 0, n_rows, self.weights if same else self.weights.astype(dtype)
+            return
+        start = 0
+        while start < n_rows:
+            stop = self._end_of_tile(device, start, np.dtype(dtype_name(dtype)).itemsize)
+            rows = self.weights[start:stop] if is_sparse else self.weights[start:stop, :]
+            yield start, stop, _converted(device, rows, dtype, self.on_device)
+            start = stop
+
+    def _end_of_tile(self, device: Device, start: int, itemsize: int) -> int:
+        """The row behind a tile that starts here."""
+        n_rows, n_columns = self.weights.shape
+        if hasattr(self.weights, "indptr") and device.has_extras:
+            indptr = self.weights.indptr
+            limit = int(indptr[start]) + device.tile_bytes // (8 + 2 * itemsize)
+            stop = int(np.searchsorted(indptr, limit, side="right")) - 1
+        else:  # a row before and after it is converted
+            stop = start + device.tile_bytes // (n_columns * (itemsize + 4))
+        return int(min(max(stop, start + 1), n_rows))
+
+
+class DeviceOperator(NormalizedAdjacency):
+    """The normalized adjacency of a graph on a device, for vectors there and on the host.
+
+    `apply` and `apply_gram` take and give arrays of the device, so that block Lanczos has no
+    others; all else takes the host's, which `multiply` copies there and back.
+    """
+
+    def __init__(self, graph: DeviceGraph, threads: int) -> None:
+        super().__init__(graph.host, threads)
+        self.arrays = self.device = graph.device
+        self._columns: dict[tuple[str, int, bool], Any] = {}
+        left = self.device.budget - graph.resident_bytes
+        left -= 4 * VECTORS * self.n_vertices + 2 * self.device.tile_bytes
+        self._parts = self._dense_parts(graph) + self._sparse_parts(left)
+        if len(self._parts) > FEW_PARTS and all(part.on_device for part in self._parts):
+            self._parts = self._packed(left // 2)
 
     def apply(self, x: Any) -> Any:
         """M x, for a device array x of float32 or float64, shape (n, any)."""
-        there = self.graph.product(self._scale(x.dtype, 1) * x)
-        return there * self._scale(x.dtype, 1, after=True)
+        everything = slice(0, self.n_vertices)
+        there = self._product(x * self._column(x.dtype, 1, everything), 0, everything)
+        return there * self._column(x.dtype, 1, everything, after=True)
 
     def apply_gram(self, x: Any) -> Any:
-        """C' C x, for x of shape (n - n_first, any): two products, half each."""
-        there = self.graph.half(self._side_scale(x.dtype, 1, 1) * x, 0)
-        there = there * self._side_scale(x.dtype, 2, 0, after=True)
-        return self.graph.half(there, 1) * self._side_scale(x.dtype, 1, 1, after=True)
+        """C' C x, for a device array x of shape (n - n_first, any): two products, half each."""
+        large, small = slice(0, self.n_first), slice(self.n_first, self.n_vertices)
+        there = self._product(x * self._column(x.dtype, 1, small), self.n_first, large)
+        there = there * self._column(x.dtype, 2, large, after=True)
+        return self._product(there, 0, small) * self._column(x.dtype, 1, small, after=True)
 
-    def to_large(self, x: Any) -> Any:
-        """C x on the larger side, for x of shape (n - n_first, any) on the smaller one."""
-        there = self.graph.half(self._side_scale(x.dtype, 1, 1) * x, 0)
-        return there * self._side_scale(x.dtype, 1, 0, after=True)
+    def multiply(self, x: NDArray[Float], out: NDArray[Float], rows: slice, power: int = 1) -> None:
+        """As on the host, for its arrays; the product is made on the device."""
+        product = self._product(self.device.asarray(x), 0, rows)
+        scaled = product * self._column(product.dtype, power, rows, after=True)
+        out[rows] = self.device.to_host(scaled)
 
-    def small_side(self, x: Any) -> Any:
-        """The rows of the smaller side of an array with a row for each vertex."""
-        return self.graph.grouped(x)[1]
+    def _product(self, x: Any, first: int, rows: slice) -> Any:
+        """(A x)[rows], for x with the rows of vertices from `first` on, zero for the others."""
+        given = slice(first, first + x.shape[0])
+        out = self.device.xp.zeros((rows.stop - rows.start, x.shape[1]), dtype=x.dtype)
+        for part in self._parts:
+            forth = _inside(part.rows, rows) and _inside(part.columns, given)
+            back = part.two_way and _inside(part.columns, rows) and _inside(part.rows, given)
+            if not (forth or back):
+                continue
+            columns = part.columns
+            for start, stop, tile in part.tiles(self.device, x.dtype):
+                some = slice(part.row + start, part.row + stop)
+                # Slices are views in all namespaces: `out[...] +=` would write everything twice.
+                if forth:
+                    there = out[_moved(some, rows.start), :]
+                    there += tile @ x[_moved(columns, first), :]
+                if back:
+                    there = out[_moved(columns, rows.start), :]
+                    there += tile.T @ x[_moved(some, first), :]
+        return out
 
-    def joined(self, large: Any, small: Any) -> Any:
-        """Arrays of both sides -> one with a row for each vertex."""
-        return self.graph.joined((large, small))
-
-    def _scale(self, dtype: Any, power: int, after: bool = False) -> Any:
+    def _column(self, dtype: Any, power: int, rows: slice, after: bool = False) -> Any:
         """D^-power/2 as a column; `after` a product, in the unit of A's weights."""
-        name = dtype_name(dtype)
-        key = name, power, after
-        if key not in self._scales:
-            scale: NDArray[np.float64] = self.degrees ** (-power / 2)
-            scale = np.ldexp(scale, -self._exponent if after else 0)
-            # Degrees may be so small that the scale is beyond single precision.
-            scale = np.minimum(scale, np.finfo(name).max).astype(name)
-            self._scales[key] = self.device.asarray(scale[:, None])
-        return self._scales[key]
-
-    def _side_scale(self, dtype: Any, power: int, side: int, after: bool = False) -> Any:
-        """The same for the vertices of one side."""
         key = dtype_name(dtype), power, after
-        if key not in self._side_scales:
-            self._side_scales[key] = self.graph.grouped(self._scale(dtype, power, after))
-        return self._side_scales[key][side]
+        if key not in self._columns:
+            exponent = -self._exponent if after else 0
+            scale = self._scale_as(np.dtype(key[0]), power, exponent)
+            self._columns[key] = self.device.asarray(scale[:, None])
+        return self._columns[key][rows, :]
+
+    def _dense_parts(self, graph: DeviceGraph) -> list[Part]:
+        parts = []
+        for block, there in zip(graph.host.blocks, graph.weights, strict=True):
+            if not isinstance(block.weights, np.ndarray):
+                continue
+            row, column = (
+                int(self.place[graph.host.layers[layer].start])
+                for layer in (block.source, block.target)
+            )
+            weights = block.weights if there is None else there
+            parts.append(Part(row, column, weights, there is not None, two_way=True))
+        return parts
+
+    def _sparse_parts(self, budget: int) -> list[Part]:
+        """All sparse blocks together, by the rows of each colour; on the device if they fit."""
+        from scipy import sparse
+
+        indptr, indices, data = self._sparse
+        if not data.size:
+            return []
+        whole = sparse.csr_array((data, indices, indptr), shape=(self.n_vertices,) * 2)
+        first = self.n_first
+        parts = [(0, 0, whole)]
+        if self.bipartite:
+            parts = [(0, first, whole[:first, first:]), (first, 0, whole[first:, :first])]
+        fits = self.device.has_extras and data.size < 2**31
+        fits &= data.size * (4 + data.itemsize) + 4 * (self.n_vertices + 2) <= budget
+        return [
+            Part(row, column, _uploaded(self.device, part) if fits else part, fits)
+            for row, column, part in parts
+        ]
+
+    def _packed(self, budget: int) -> list[Part]:
+        """The graph as one dense matrix, if that is small for so many parts; else its parts.
+
+        A GPU computes the product of a small block sooner than the host can ask for the next.
+        """
+        xp, n = self.device.xp, self.n_vertices
+        rows, columns = (self.n_first, n - self.n_first) if self.bipartite else (n, n)
+        types = {dtype_name(part.weights.dtype) for part in self._parts}
+        dtype = xp.float64 if "float64" in types else xp.float32
+        n_bytes = rows * columns * (8 if "float64" in types else 4)
+        if n_bytes > min(BYTES_PER_PART * len(self._parts), budget):
+            return self._parts
+        matrix = xp.zeros((rows, columns), dtype=dtype)
+        first = self.n_first
+        for part in self._parts:
+            for start, stop, tile in part.tiles(self.device, dtype):
+                some = slice(part.row + start, part.row + stop)
+                dense = tile.toarray() if hasattr(tile, "indptr") else tile
+                if part.row < first or not self.bipartite:
+                    there = matrix[some, _moved(part.columns, first)]
+                    there += dense
+                if part.two_way and (part.column < first or not self.bipartite):
+                    there = matrix[part.columns, _moved(some, first)]
+                    there += dense.T
+        return [Part(0, first, matrix, on_device=True, two_way=self.bipartite)]
+
+
+def _inside(part: slice, whole: slice) -> bool:
+    return bool(whole.start <= part.start and part.stop <= whole.stop)
+
+
+def _moved(rows: slice, first: int) -> slice:
+    return slice(rows.start - first, rows.stop - first)
+
+
+def _converted(device: Device, rows: Any, dtype: Any, on_device: bool) -> Any:
+    """Some rows as a matrix of the device in float32 or float64; uint16 is bits of bfloat16."""
+    if hasattr(rows, "indptr"):
+        there = _uploaded(device, rows) if device.has_extras else device.asarray(rows.toarray())
+        return there.astype(dtype) if device.has_extras else astype(there, dtype, device.xp)
+    there = rows if on_device else copied(device, rows)
+    if there.dtype != device.xp.uint16:
+        return astype(there, dtype, device.xp)
+    bits = there.astype(np.uint32) << 16  # only where there are 16 bits: NumPy and CuPy
+    return bits.view(np.float32).astype(dtype, copy=False)
+
+
+def _uploaded(device: Device, matrix: Any) -> Any:
+    """A sparse matrix on the device: cupyx's, or SciPy's on the host."""
+    if not device.is_cuda:
+        return matrix
+    from cupyx.scipy import sparse
+
+    indices, indptr = (one.astype(np.int32, copy=False) for one in (matrix.indices, matrix.indptr))
+    parts = (device.asarray(one) for one in (matrix.data, indices, indptr))
+    return sparse.csr_matrix(tuple(parts), shape=matrix.shape)

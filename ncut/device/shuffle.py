@@ -1,204 +1,145 @@
-"""Shuffled networks on a device: random keys, sorted."""
+"""Shuffled networks: dense blocks on a device, by random keys that are sorted."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ncut.device.devices import Device, astype, concat
-from ncut.device.graph import DeviceBlock, DeviceGraph, upload
-from ncut.device.random import random_keys
-from ncut.device.weights import DeviceCSR
-from ncut.nulls.models import originals, shuffle_connected
+from ncut.device.graph import DeviceGraph, downloaded
+from ncut.graphs import NeuronGraph
+from ncut.nulls.models import shuffled_block, substreams
 from ncut.randomness import Purpose, stream
 
-BYTES_PER_KEY = 40
-"""What sorting random keys takes for each of them: the keys, their order, twice while sorted."""
+ON_DEVICE = ("layer", "layer-nonzero")
+"""Null models that a device shuffles itself."""
 
-BYTES_PER_CELL = 112
-"""What random cells take for each that is kept, where most are drawn to keep as many."""
+BYTES_PER_KEY = 100
+"""Memory that drawing and sorting takes for each entry, beside the entries and their copy."""
 
-LEAST_SORTED = 2**16
-"""So many keys are sorted at once, whatever the budget."""
+LOW = 0xFFFFFFFF
+MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+STEPS = 0x9E3779B9, 0xBB67AE85
+ROUNDS = 10
 
 
 def shuffle_on_device(graph: DeviceGraph, null: str, seed: int, number: int) -> DeviceGraph:
-    """`ncut.shuffle` for a graph on a device without isolated vertices.
+    """`ncut.shuffle` for a graph without isolated vertices, and the result on both sides.
 
-    Each entry gets a random number of 64 bits, its key, and the entries of a block are put in the
-    order of their keys: every order is equally likely, but for equal keys, which one in 10^19
-    pairs has. Keys that do not fit into the budget are sorted range by range, with the same
-    result. Sparse blocks are put at the cells whose numbers are drawn first among all.
-
-    A seed's shuffles are the same on every device, and differ from the CPU's. A graph that does
-    not fit on the device as a whole is shuffled on the host, as the CPU does it.
+    Each entry of a dense block gets a random number of 64 bits, its key, and the entries are put
+    in the order of their keys: every order is equally likely, but for equal keys, which one in
+    10^19 pairs has. The weights come back to the host, where partitions are refined and measured.
+    Sparse blocks are shuffled there, as on the CPU.
 
     Parameters
     ----------
     graph : DeviceGraph
-        If it is not resident, `graph.host` must have its weights.
+        All its dense blocks on the device.
     null : {"layer", "layer-nonzero"}
     seed, number : int
-        See `ncut.shuffle`.
+        See `ncut.shuffle`. A seed's dense shuffles are the same on every device, and differ from
+        the CPU's.
     """
-    if not graph.is_resident:
-        return upload(shuffle_connected(graph.host, null, seed, number), graph.device)
+    device, host = graph.device, graph.host
     key = stream(Purpose.SHUFFLE, number + 1)
-    # What one layer's weights make of several blocks is shuffled once, as the layer is.
-    copied = originals(graph.host, within_layer=True)
-    blocks = tuple(
-        replace(block, weights=_shuffled(block, null, _Random(graph.device, seed, key, original)))
-        for block, original in zip(graph.blocks, copied, strict=True)
-    )
-    return replace(graph, blocks=blocks)
+    first = substreams(host)  # a layer's copies have one, and are shuffled alike
+    which = 0 if null == "layer" else 1
+    dense = [at for at, there in enumerate(graph.weights) if there is not None]
+    sizes = [int(host.blocks[at].weights.size) for at in dense]
+    drawn = random_keys(device, sizes, [first[at] + which for at in dense], seed=seed, stream=key)
+    keys = dict(zip(dense, drawn, strict=True))
+    weights, blocks = [], []
+    for at, (block, there) in enumerate(zip(host.blocks, graph.weights, strict=True)):
+        if there is None:
+            shuffled = shuffled_block(block, null, seed, key, first[at], host.exponent)
+        else:
+            there = _shuffled(device, there, null, block.source == block.target, keys.pop(at))
+            shuffled = downloaded(device, there, block.weights.dtype)
+        weights.append(there)
+        blocks.append(replace(block, weights=shuffled))
+    return DeviceGraph(device, replace(host, blocks=tuple(blocks)), tuple(weights))
 
 
-def working_bytes(device: Device, weights: Any, null: str) -> int:
-    """What a host block's shuffle takes on a device beside the block and its copy, at most."""
-    if not isinstance(weights, np.ndarray):
-        return BYTES_PER_CELL * int(weights.data.size)
-    needed = BYTES_PER_KEY * int(weights.size)
-    if null != "layer":
-        return needed + 8 * int(weights.size)  # and the non-zeros' numbers
-    return min(needed, max(device.budget // 4, BYTES_PER_KEY * LEAST_SORTED))
+def working_bytes(graph: NeuronGraph) -> int:
+    """Memory that a shuffle takes on a device beside the weights and their copy, at most."""
+    dense = (block.weights for block in graph.blocks if isinstance(block.weights, np.ndarray))
+    return BYTES_PER_KEY * sum(int(weights.size) for weights in dense)
 
 
-@dataclass(frozen=True, slots=True)
-class _Random:
-    """The two substreams of a block: for where its weights go (0), and for their values (1)."""
-
-    device: Device
-    seed: int
-    key: int
-    original: int
-
-    def keys(self, which: int, n: int, first: int = 0) -> Any:
-        return random_keys(
-            self.device,
-            n,
-            seed=self.seed,
-            stream=self.key,
-            substream=2 * self.original + which,
-            first=first,
-        )
-
-
-def _shuffled(block: DeviceBlock, null: str, random: _Random) -> Any:
-    weights, xp = block.weights, random.device.xp
-    within_layer = block.source == block.target
-    everywhere = null == "layer"
-    if isinstance(weights, DeviceCSR):
-        if not weights.data.shape[0]:
-            return weights
-        data = _permuted(weights.data, random, 1)
-        if not everywhere:
-            return DeviceCSR(weights.indptr, weights.indices, data, weights.shape)
-        return _at_random_places(weights.shape, data, within_layer, random)
+def _shuffled(device: Device, weights: Any, null: str, within_layer: bool, keys: Any) -> Any:
+    xp = device.xp
     flat = xp.reshape(weights, (-1,))
-    if not everywhere:
-        changed = _permuted_among(flat, flat != 0, random, 1)
+    if null != "layer":
+        changed = _permuted_among(flat, flat != 0, keys, xp)
     elif within_layer:
         above = np.triu(np.ones(weights.shape, dtype=bool), k=1).reshape(-1)
-        changed = _permuted_among(flat, random.device.asarray(above), random, 0)
+        changed = _permuted_among(flat, device.asarray(above), keys, xp)
     else:
-        changed = _permuted(flat, random, 0)
+        changed = xp.take(flat, xp.argsort(keys), axis=0)
     return xp.reshape(changed, weights.shape)
 
 
-def _permuted(values: Any, random: _Random, which: int) -> Any:
-    """The values in random order, shape (n,)."""
-    xp = random.device.xp
-    parts = [xp.take(values, order, axis=0) for order in _order(values.shape[0], random, which)]
-    return parts[0] if len(parts) == 1 else concat(parts, xp)
-
-
-def _permuted_among(values: Any, places: Any, random: _Random, which: int) -> Any:
+def _permuted_among(values: Any, places: Any, keys: Any, xp: Any) -> Any:
     """The values at some places in random order, zero at the others; shape (n,)."""
-    xp = random.device.xp
     chosen = xp.nonzero(places)[0]
     if chosen.shape[0] == 0:
         return values
-    shuffled = _permuted(xp.take(values, chosen, axis=0), random, which)
-    if chosen.shape[0] == values.shape[0]:
-        return shuffled
-    del chosen
+    order = xp.argsort(keys[: chosen.shape[0]])
+    shuffled = xp.take(values, xp.take(chosen, order, axis=0), axis=0)
     # The i-th place gets the i-th value: a device writes to many places only through such ranks.
-    running = getattr(xp, "cumulative_sum", None) or xp.cumsum
+    running = getattr(xp, "cumulative_sum", None) or xp.cumsum  # NumPy before 2.1
     rank = running(astype(places, xp.int64, xp)) - 1
     there = xp.take(shuffled, xp.where(places, rank, xp.zeros_like(rank)), axis=0)
     return xp.where(places, there, xp.zeros_like(there))
 
 
-def _order(n: int, random: _Random, which: int) -> Iterator[Any]:
-    """The numbers 0 to n - 1 in the order of their keys, device arrays of int64 one by one."""
-    device, xp = random.device, random.device.xp
-    most = max(LEAST_SORTED, device.budget // 4 // BYTES_PER_KEY)
-    n_ranges = -(-n // most)
-    if n_ranges <= 1:
-        yield xp.argsort(random.keys(which, n))
-        return
-    limits = [number * 2**32 // n_ranges for number in range(n_ranges + 1)]
-    step = most // 4 * 2  # even, and half as many as are sorted
-    for low, high in itertools.pairwise(limits):
-        numbers, keys = [], []
-        for first in range(0, n, step):
-            drawn = random.keys(which, min(step, n - first), first)
-            upper = drawn >> xp.asarray(32, dtype=xp.uint64)
-            at = xp.nonzero((upper >= low) & (upper < high))[0]
-            numbers.append(at + first)
-            keys.append(xp.take(drawn, at, axis=0))
-        order = xp.argsort(concat(keys, xp))
-        yield xp.take(concat(numbers, xp), order, axis=0)
+def random_keys(
+    device: Device, sizes: Sequence[int], substreams: Sequence[int], *, seed: int, stream: int
+) -> list[Any]:
+    """For each substream so many independent numbers of 64 bits, device arrays of uint64.
 
+    They depend on the three keys and their place alone, so they are the same on every device.
+    All are drawn at once: it is starting operations that takes a device's time.
 
-def _at_random_places(
-    shape: tuple[int, int], data: Any, within_layer: bool, random: _Random
-) -> DeviceCSR:
-    """A sparse block with these values at random cells, in a layer above the diagonal."""
-    device, xp = random.device, random.device.xp
-    n_rows, n_columns = shape
-    rows: NDArray[np.int64] = np.arange(n_rows + 1)
-    starts = rows * n_columns
-    shift = np.zeros(n_rows, dtype=np.int64)
-    if within_layer:
-        starts, shift = rows * (n_columns - 1) - rows * (rows - 1) // 2, rows[:-1] + 1
-    cells = _random_subset(int(starts[-1]), data.shape[0], random)
-    on_device = device.asarray(starts)
-    row = xp.searchsorted(on_device, cells, side="right") - 1
-    columns = cells - xp.take(on_device - device.asarray(np.append(shift, 0)), row, axis=0)
-    return DeviceCSR(
-        indptr=xp.searchsorted(cells, on_device).astype(np.int32),
-        indices=columns.astype(np.int32),
-        data=data,
-        shape=shape,
-    )
-
-
-def _random_subset(count: int, size: int, random: _Random) -> Any:
-    """`size` different numbers below `count`, ascending int64, every subset equally likely.
-
-    Distinct draws are such a subset whatever their number; of too many some are left out at
-    random. Of more than half the numbers those are drawn that are not in the subset.
+    Source: Salmon, Moraes, Dror, Shaw (2011), Parallel random numbers: as easy as 1, 2, 3
+    (Philox4x32-10).
     """
-    xp = random.device.xp
-    if 2 * size > count:
-        marks = xp.ones((count,), dtype=bool)
-        marks[_random_subset(count, count - size, random)] = False
-        return xp.nonzero(marks)[0]
-    # A draw below the next power of two is not below `count` in one half of the cases at most.
-    bits = max(1, (count - 1).bit_length())
-    expected = -count * np.log1p(-size / count) * 2**bits / count
-    chosen = xp.zeros((0,), dtype=np.int64)
-    first = 0
-    while chosen.shape[0] < size:
-        n_draws = 2 * int(expected / 2 + 2 * expected**0.5 + 8)
-        drawn = (random.keys(0, n_draws, first) >> (64 - bits)).astype(np.int64)
-        first += n_draws
-        chosen = xp.unique(xp.concatenate([chosen, drawn[drawn < count]]))
-    kept = xp.argsort(random.keys(0, chosen.shape[0], first))[:size]
-    return xp.sort(xp.take(chosen, kept, axis=0))
+    xp = device.xp
+    if not sizes:
+        return []
+    counts = [-(-size // 2) for size in sizes]
+    counter = concat([xp.arange(count, dtype=xp.uint64) for count in counts], xp)
+    ones = [
+        xp.full((count,), substream, dtype=xp.uint64)
+        for count, substream in zip(counts, substreams, strict=True)
+    ]
+    words = philox(counter, seed, stream, concat(ones, xp), xp)
+    shift = xp.asarray(32, dtype=xp.uint64)
+    pairs = [(words[0] << shift) | words[1], (words[2] << shift) | words[3]]
+    keys = xp.reshape(xp.stack(pairs, axis=1), (-1,))
+    ends = np.cumsum([0, *counts]) * 2
+    return [keys[int(at) : int(at) + size] for at, size in zip(ends, sizes, strict=False)]
+
+
+def philox(counter: Any, seed: int, stream: int, substream: Any, xp: Any) -> list[Any]:
+    """The four words of each counter, arrays of uint64 with values below 2^32.
+
+    `substream`: an array of the counters' shape.
+    """
+    word = {value: xp.asarray(value, dtype=xp.uint64) for value in (32, LOW, *MULTIPLIERS)}
+    x = [counter & word[LOW], counter >> word[32], xp.zeros_like(counter) + stream, substream]
+    keys = [seed & LOW, seed >> 32]
+    for _ in range(ROUNDS):
+        a, b = (word[m] * x[i] for m, i in zip(MULTIPLIERS, (0, 2), strict=True))
+        key0, key1 = (xp.asarray(key, dtype=xp.uint64) for key in keys)
+        x = [
+            (b >> word[32]) ^ x[1] ^ key0,
+            b & word[LOW],
+            (a >> word[32]) ^ x[3] ^ key1,
+            a & word[LOW],
+        ]
+        keys = [(key + step) & LOW for key, step in zip(keys, STEPS, strict=True)]
+    return x

@@ -17,8 +17,6 @@ PACKAGES = (
     "torch",
     "cupy-cuda12x",
     "cupy-cuda13x",
-    "numba",
-    "numba-cuda",
 )
 
 
@@ -54,11 +52,8 @@ def environment(device: str) -> dict[str, str]:
             continue
     on = check_device(device)
     if on is not None:
-        from ncut.device.cuda import why_not
-
         with on.xp.cuda.Device(on.index):  # whose memory is asked for
             found["device"] = _described(on.xp.cuda.runtime, on.index)
-        found["CUDA kernels"] = why_not(on) or "run"
     return found
 
 

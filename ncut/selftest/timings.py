@@ -62,7 +62,7 @@ def timings(device: str) -> Iterator[Timing]:
         yield _timing(
             f"training step of the MLP, {name}",
             device,
-            partial(_training_step, regularized),
+            partial(training_step, regularized),
         )
 
 
@@ -81,7 +81,7 @@ def _clustering(graph: NeuronGraph, device: str) -> float:
     return _median(lambda: cluster(graph, K, device=device), 1, 3)
 
 
-def _training_step(regularized: bool, device: str) -> float:
+def training_step(regularized: bool, device: str) -> float:
     """Of a step by Adam on random data, with or without the regularizer."""
     import torch
     from torch import nn

@@ -1,7 +1,8 @@
-"""Spectral clustering of a graph of neurons on the CPU."""
+"""Spectral clustering of a graph of neurons."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -35,21 +36,21 @@ def cluster(
     refine: bool = False,
     seed: int = 0,
     threads: int | None = None,
+    operator: Callable[[NeuronGraph, int], NormalizedAdjacency] = NormalizedAdjacency,
 ) -> Clustering:
-    """`ncut.cluster` on the CPU: its arguments but `device`, its result and errors."""
+    """`ncut.cluster` where the operator (of a graph and a number of threads) makes products."""
     whole = as_graph(graph)
     connected, kept = whole.without_isolated()
     k = check_n_clusters(k, connected.n_vertices)
     with single_threaded_blas():
         found = cluster_connected(
-            connected,
+            operator(connected, n_threads(threads)),
             k,
             n_init=restarts(n_init, connected.n_vertices),
             solver=solver,
             refine=refine,
             seed=check_seed(seed),
             graph_number=NETWORK,
-            threads=n_threads(threads),
         )
     labels = np.full(whole.n_vertices, -1, dtype=np.int32)
     labels[kept] = found.labels
@@ -57,7 +58,7 @@ def cluster(
 
 
 def cluster_connected(
-    graph: NeuronGraph,
+    operator: NormalizedAdjacency,
     k: int,
     *,
     n_init: int,
@@ -65,15 +66,13 @@ def cluster_connected(
     refine: bool,
     seed: int,
     graph_number: int,
-    threads: int,
     repeats: int = 0,
 ) -> Clustering:
     """`cluster` for a graph without isolated vertices, arguments checked by the caller.
 
     `repeats`: how often to repeat k-means, to see how much of the n-cut is its noise.
     """
-    operator = NormalizedAdjacency(graph, threads)
-    embedding = embed(graph, operator, k, solver=solver, seed=seed, graph_number=graph_number)
+    embedding = embed(operator, k, solver=solver, seed=seed, graph_number=graph_number)
     return cluster_embedded(
         operator,
         embedding,

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
 from ncut.errors import InputError
-from ncut.graphs import NeuronGraph
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral import solvers
 from ncut.spectral.accuracy import ACCEPTED, goals
@@ -30,10 +28,9 @@ class Embedding:
 
     Attributes
     ----------
-    points : array of float64, shape (n, k)
-        NumPy's, or a device's where the graph is on one. Row i is vertex i: the entries of the
-        eigenvectors D^-1/2 u of L_norm, for orthonormal eigenvectors u of L_sym and D in the
-        operator's unit, in the order of their eigenvalues.
+    points : ndarray of float64, shape (n, k)
+        Row i is vertex i: the entries of the eigenvectors D^-1/2 u of L_norm, for orthonormal
+        eigenvectors u of L_sym and D in the operator's unit, in the order of their eigenvalues.
     eigenvalues : ndarray of float64, shape (k,), ascending
     solver : str
     residuals : ndarray of float64, shape (k, k)
@@ -44,7 +41,7 @@ class Embedding:
         Whether an eigenvalue is known to be missing.
     """
 
-    points: Any
+    points: NDArray[np.float64]
     eigenvalues: NDArray[np.float64]
     solver: str
     residuals: NDArray[np.float64]
@@ -116,7 +113,6 @@ class Embedding:
 
 
 def embed(
-    graph: NeuronGraph,
     operator: NormalizedAdjacency,
     k: int,
     *,
@@ -124,7 +120,7 @@ def embed(
     seed: int,
     graph_number: int,
 ) -> Embedding:
-    """Spectral embedding of a graph in which every vertex has edges.
+    """Spectral embedding of the operator's graph, in which every vertex has edges.
 
     The eigenvalue 0 has one eigenvector per connected component, known without any solver: they
     are taken from the components (those of largest volume first), and the solver looks for the
@@ -134,7 +130,7 @@ def embed(
     that and the choice is "auto", other solvers are tried.
     """
     check_solver(solver)
-    known = component_vectors(graph, operator, k)
+    known = component_vectors(operator, k)
     n_known = known.shape[1]
     n_wanted = k - n_known
     if not n_wanted:
@@ -226,7 +222,8 @@ def rayleigh_ritz(
     k = vectors.shape[1]
     block = np.zeros((operator.n_vertices, -(-k // WIDTH) * WIDTH))
     block[:, :k], _ = np.linalg.qr(vectors)
-    product = operator.apply(block)[:, :k]
+    arrays = operator.arrays
+    product = arrays.to_host(operator.apply(arrays.asarray(block)))[:, :k]
     projected = block[:, :k].T @ product
     values, mixture = np.linalg.eigh((projected + projected.T) / 2)
     values, mixture = values[::-1], mixture[:, ::-1]
@@ -235,14 +232,13 @@ def rayleigh_ritz(
     return values, vectors, residuals.T @ residuals
 
 
-def component_vectors(
-    graph: NeuronGraph, operator: NormalizedAdjacency, k: int
-) -> NDArray[np.float64]:
+def component_vectors(operator: NormalizedAdjacency, k: int) -> NDArray[np.float64]:
     """Orthonormal eigenvectors of M for eigenvalue 1: D^1/2 times a component's indicator.
 
     One column for each connected component, at most k, the largest volumes first, in the
     operator's numbering.
     """
+    graph = operator.graph
     component = np.empty(graph.n_vertices, dtype=np.int64)
     component[operator.place] = kernels.components(graph.n_vertices, graph.placed_blocks())
     volumes = np.bincount(component, weights=operator.degrees)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ncut import kernels
 from ncut.graphs import NeuronGraph
 from ncut.graphs.colouring import two_colours
+from ncut.spectral.namespaces import HOST, Arrays
 from ncut.types import Block
 
 if TYPE_CHECKING:
@@ -45,7 +46,11 @@ class NormalizedAdjacency:
         of any result.
     root_degrees : ndarray of float64, shape (n,)
         Square roots of these.
+    arrays : Arrays
+        Where the arrays are that `apply` and `apply_gram` take and give.
     """
+
+    arrays: Arrays = HOST
 
     def __init__(self, graph: NeuronGraph, threads: int) -> None:
         self.graph = graph

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,19 +53,6 @@ ONE_AT_A_TIME = threading.Lock()
 
 ZERO_SINGULAR_VALUE = 1e-7
 """Below this, what is left of C v says nothing about a left singular vector."""
-
-
-class Sided(Protocol):
-    """An operator as far as a solver is chosen by it: its size, and that of its sides."""
-
-    @property
-    def n_vertices(self) -> int: ...
-
-    @property
-    def n_first(self) -> int: ...
-
-    @property
-    def bipartite(self) -> bool: ...
 
 
 def choose_solver(operator: NormalizedAdjacency, n_known: int, k: int) -> str:
@@ -129,16 +116,18 @@ def krylov(
     side = slice(operator.n_first, operator.n_vertices) if bipartite else slice(0, None)
     locked = known[side] * (np.sqrt(2.0) if bipartite else 1.0)
     shape = (locked.shape[0], block_width(k))
+    start = rng.standard_normal(shape, dtype=np.float32).astype(dtype)
     found = block_lanczos(
         operator.apply_gram if bipartite else operator.apply,
-        rng.standard_normal(shape, dtype=np.float32).astype(dtype),
-        locked.astype(dtype),
+        operator.arrays.asarray(start),
+        operator.arrays.asarray(locked.astype(dtype)),
         k,
         tolerance=krylov_tolerance(k, bipartite, single=dtype == np.float32),
         max_blocks=MAX_BLOCKS,
         max_products=MAX_PRODUCTS,
+        arrays=operator.arrays,
     )
-    small = found.vectors.astype(np.float64)
+    small = operator.arrays.to_host(found.vectors).astype(np.float64)
     if not bipartite:
         return small, following_mu(found, bipartite)
     there = np.zeros((operator.n_vertices, block_width(k)))
@@ -301,17 +290,17 @@ def last_resorts(operator: NormalizedAdjacency, n_known: int, k: int, first: str
     return (direct,) if size <= LAST_DENSE else () if first == "krylov" else ("krylov-float64",)
 
 
-def small_side(operator: Sided) -> int:
+def small_side(operator: NormalizedAdjacency) -> int:
     """How many vertices the smaller side has."""
     return operator.n_vertices - operator.n_first
 
 
-def fits_small_side(operator: Sided, n_known: int, k: int) -> bool:
+def fits_small_side(operator: NormalizedAdjacency, n_known: int, k: int) -> bool:
     """Whether C' C has as many eigenvectors besides those known as are wanted."""
     return operator.bipartite and n_known + k <= small_side(operator)
 
 
-def check_sides(operator: Sided, n_known: int, k: int) -> None:
+def check_sides(operator: NormalizedAdjacency, n_known: int, k: int) -> None:
     """Refuse C' C where it is not defined, or has too few eigenvectors."""
     if not operator.bipartite:
         raise InputError(
@@ -327,19 +316,20 @@ def check_sides(operator: Sided, n_known: int, k: int) -> None:
 def largest_dense(matrix: Vectors, k: int) -> tuple[Vectors, Vectors]:
     """The eigenvalues of a symmetric matrix, descending, and the eigenvectors of the k largest.
 
-    At least k + 1 values; -1 follows where the matrix has no more. LAPACK's driver for the
-    largest few (MRRR) gives up on some matrices with many equal eigenvalues; the one for all of
-    them does not.
+    At least k + 1 values; -1 follows where the matrix has no more. On some matrices with many
+    equal eigenvalues LAPACK's driver for the largest few (MRRR) gives up, or returns fewer than it
+    was asked for without an error; the driver for all of them does neither.
     """
     from scipy import linalg
 
     n = matrix.shape[0]
     first = max(n - k - 1, 0)
     try:
-        found: Any = linalg.eigh(matrix, subset_by_index=[first, n - 1], check_finite=False)
+        values, vectors = linalg.eigh(matrix, subset_by_index=[first, n - 1], check_finite=False)
     except linalg.LinAlgError:
-        found = linalg.eigh(matrix, driver="evd", check_finite=False)
-    values, vectors = found
+        values = np.empty(0)
+    if len(values) < n - first:
+        values, vectors = linalg.eigh(matrix, driver="evd", check_finite=False)
     return np.append(values[::-1], -1.0), vectors[:, ::-1][:, :k]
 
 

@@ -34,14 +34,9 @@ def degrees(blocks: Sequence[Placed], n: int) -> Tensor:
 
 def multiply(blocks: Sequence[Placed], x: Tensor) -> Tensor:
     """A x for x of shape (n, any)."""
-    return added([block._replace(weights=block.weights.abs()) for block in blocks], x)
-
-
-def added(blocks: Sequence[Placed], x: Tensor) -> Tensor:
-    """As `multiply`, of weights that are magnitudes already."""
     result = torch.zeros_like(x)
     for block in blocks:
-        magnitudes = block.weights
+        magnitudes = block.weights.abs()
         if block.rows is not None and block.columns is not None:
             result.index_add_(0, block.rows, magnitudes[:, None] * x[block.columns])
             result.index_add_(0, block.columns, magnitudes[:, None] * x[block.rows])
@@ -50,18 +45,6 @@ def added(blocks: Sequence[Placed], x: Tensor) -> Tensor:
             result[rows].addmm_(magnitudes, x[columns])
             result[columns].addmm_(magnitudes.T, x[rows])
     return result
-
-
-def adjacency(blocks: Sequence[Placed], n: int) -> Tensor:
-    """A as a dense matrix, shape (n, n)."""
-    upper = blocks[0].weights.new_zeros((n, n))
-    for block in blocks:
-        if block.rows is not None and block.columns is not None:
-            at = block.rows * n + block.columns
-            upper.view(-1).index_add_(0, at, block.weights.abs())
-        else:
-            upper[slices(block)].add_(block.weights.abs())
-    return upper + upper.T
 
 
 def gradient(
@@ -143,15 +126,15 @@ def improved(
         basis = torch.linalg.qr(torch.cat([known[:, None], basis], dim=1))[0][:, 1:]
         product = apply(basis)
         n_products += 1
-        projected = (basis.T @ product).double()
+        projected = (basis.T @ product).double().cpu()
         values, mixture = torch.linalg.eigh((projected + projected.T) / 2)
-        values, mixture = values.flip(0), mixture.flip(1).to(basis.dtype)
+        values, mixture = values.flip(0), mixture.flip(1).to(basis)
         vectors, product = basis @ mixture, product @ mixture
-        residuals = torch.linalg.vector_norm(product - vectors * values.to(basis.dtype), dim=0)
+        residuals = torch.linalg.vector_norm(product - vectors * values.to(basis), dim=0).cpu()
         worst = float(residuals[:n_wanted].max())
         if not worst > tolerance or n_products >= max_products:  # also where it is NaN
             found = Spectrum(
-                values.cpu().numpy(), residuals.double().cpu().numpy(), scale * vectors,
+                values.numpy(), residuals.double().numpy(), scale * vectors,
                 sums.cpu().numpy(), n_products,
             )  # fmt: skip
             return vectors, found

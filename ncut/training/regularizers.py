@@ -18,7 +18,7 @@ from ncut.training.arguments import Schedule, scheduled, whole
 from ncut.training.eigenvalues import check_tolerance, checked_numbers, differentiable
 from ncut.training.live import LiveGraph, live_graphs
 from ncut.training.normalize import Normalization
-from ncut.training.placed import LateSpectrum, Spectrum
+from ncut.training.placed import Spectrum
 from ncut.training.spectrum import Tracker, check_seed, full_precision
 
 DISCONNECTED = 1e-3
@@ -240,12 +240,8 @@ class EigenvalueRegularizer(Regularizer):
     call costs about two products of the weights with 16 vectors, since it starts from the last
     eigenvectors. Pruning, other devices and types are followed.
 
-    On a CUDA device such a call and its backward pass wait for nothing: the call does nine
-    products (five in graphs of more than 4,096 neurons) whatever comes of them, and how accurate
-    they were is looked at in a later call, when that has arrived on the host. If it was not
-    enough, that call waits for better eigenvectors, and those after it do more products. Warnings
-    and `disconnect="hold"` come a call or more late there, reading `eigenvalues` waits, and graphs
-    in which fewer than 32 neurons have weights are left to the host.
+    On a GPU a call waits for the device at each Rayleigh-Ritz step, whose small eigenproblem the
+    host solves; graphs in which fewer than 32 neurons have weights are left to the host.
 
     Parameters
     ----------
@@ -360,7 +356,7 @@ class EigenvalueRegularizer(Regularizer):
             Tracker(graph.n, graph.n_first, n_wanted, tolerance=tolerance, seed=seed + number)
             for number, graph in enumerate(self.graphs)
         ]
-        self._found: list[tuple[float, ...] | LateSpectrum] = [()] * len(self.graphs)
+        self._found: list[tuple[float, ...]] = [()] * len(self.graphs)
         self._fading: list[list[int]] = [[] for _ in self.graphs]
         self._told: set[tuple[int, str]] = set()
         # Of each part: how many parts it had, and which neurons had next to no weights, at first.
@@ -371,13 +367,7 @@ class EigenvalueRegularizer(Regularizer):
     @property
     def eigenvalues(self) -> tuple[float, ...]:
         """The eigenvalues at the last call; () before the first."""
-        each = [
-            tuple(found.eigenvalue(n) for n in self.numbers)
-            if isinstance(found, LateSpectrum)
-            else found
-            for found in self._found
-        ]
-        known = [found for found in each if found]
+        known = [found for found in self._found if found]
         return tuple(float(value) for value in np.mean(known, axis=0)) if known else ()
 
     @property
@@ -437,11 +427,7 @@ class EigenvalueRegularizer(Regularizer):
         term = differentiable(tracker, self.numbers, graph.placed(), weight)
         spectrum = tracker.last
         assert spectrum is not None
-        self._found[number] = (
-            spectrum
-            if isinstance(spectrum, LateSpectrum)
-            else tuple(spectrum.eigenvalue(n) for n in self.numbers)
-        )
+        self._found[number] = tuple(spectrum.eigenvalue(n) for n in self.numbers)
         self._held = False
         if self.disconnect != "ignore" and self._trouble(number, graph):
             self._held = self.disconnect == "hold"
@@ -450,12 +436,11 @@ class EigenvalueRegularizer(Regularizer):
     def _trouble(self, number: int, graph: LiveGraph) -> bool:
         """Whether inputs are parted from outputs; warns the first time that anything falls off."""
         tracker = self._trackers[number]
-        spectrum, seen = tracker.last, tracker.seen
+        spectrum = tracker.last
         assert spectrum is not None
         problems = {}
         first = self._parts_at_first[number] is None
-        # What is known without waiting for a device decides whether anything is wrong.
-        second = spectrum.eigenvalue(2) if seen is None else seen.second
+        second = spectrum.eigenvalue(2)
         n_parts = 1 if second >= DISCONNECTED else _parts(spectrum)
         before = 1 if first else self._parts_at_first[number] or 1
         if first:
@@ -466,8 +451,7 @@ class EigenvalueRegularizer(Regularizer):
             where = "" if told else _falling_apart(graph, spectrum, parted)
             problems["parts"] = f"the second eigenvalue has fallen to {second:.1e}: {where}"
         if tracker.n_calls % CHECK_DEGREES == 1:
-            fades = seen is None or seen.least < VANISHING
-            found = [int(vertex) for vertex in _vanishing(spectrum)] if fades else []
+            found = [int(vertex) for vertex in _vanishing(spectrum)]
             known = set(self._faded_at_first[number])
             self._fading[number] = [vertex for vertex in found if vertex not in known][:1]
             if first:
@@ -495,18 +479,18 @@ def _advice(text: str, first: bool, parted: bool, disconnect: Disconnect) -> str
     )
 
 
-def _vanishing(spectrum: Spectrum | LateSpectrum) -> NDArray[np.intp]:
+def _vanishing(spectrum: Spectrum) -> NDArray[np.intp]:
     """Neurons whose degree is next to nothing; those without any weights are cut off already."""
     degrees = spectrum.degrees
     return np.flatnonzero((degrees < VANISHING * degrees.mean()) & (degrees > 0))
 
 
-def _parts(spectrum: Spectrum | LateSpectrum) -> int:
+def _parts(spectrum: Spectrum) -> int:
     """How many parts next to nothing connects; no more than there are eigenvectors."""
     return 1 + int((1.0 - spectrum.values < DISCONNECTED).sum())
 
 
-def _parted(graph: LiveGraph, spectrum: Spectrum | LateSpectrum, n_parts: int) -> bool:
+def _parted(graph: LiveGraph, spectrum: Spectrum, n_parts: int) -> bool:
     """Whether no part has a tenth of the weights of the inputs and of those of the outputs."""
     # Over the root of the degrees, the eigenvectors are nearly constant on each part.
     vectors = spectrum.vectors[:, : n_parts - 1].double().cpu().numpy()
@@ -526,7 +510,7 @@ def _parted(graph: LiveGraph, spectrum: Spectrum | LateSpectrum, n_parts: int) -
     return bool(shared < 0.1)
 
 
-def _falling_apart(graph: LiveGraph, spectrum: Spectrum | LateSpectrum, parted: bool) -> str:
+def _falling_apart(graph: LiveGraph, spectrum: Spectrum, parted: bool) -> str:
     """Which neurons the second eigenvector separates from the others."""
     # Its entries, over the root of the degrees, are nearly constant on either side.
     side = (spectrum.vectors[:, 0] > 0).cpu().numpy()

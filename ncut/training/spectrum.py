@@ -14,9 +14,8 @@ from torch import Tensor
 
 from ncut import kernels
 from ncut.errors import InputError
-from ncut.training import jacobi, late, products
-from ncut.training.late import Look, Seen, first_degree
-from ncut.training.placed import WIDTH, LateSpectrum, Placed, Spectrum
+from ncut.training import products
+from ncut.training.placed import WIDTH, Placed, Spectrum
 
 LARGEST = WIDTH - 1
 """Number of the largest eigenvalue that can be asked for."""
@@ -43,10 +42,7 @@ class Tracker:
     wanted one has to pass the others that are kept first, and one of the start vectors is random
     every time, so that crossings are not missed.
 
-    On a CUDA device a call that starts from the last eigenvectors does a fixed number of products
-    and waits for nothing. Its residuals are looked at in a later call, once they have arrived on
-    the host: if they are too large, that call improves the eigenvectors until they are not,
-    waiting, and those after it do more products.
+    On a GPU the products and all vectors are torch's; the small eigenproblems are the host's.
 
     Parameters
     ----------
@@ -60,26 +56,15 @@ class Tracker:
         Largest residual |M v - mu v| of those.
     seed : int
         Of the random start vectors.
-    late : bool
-        Go about it as on a CUDA device on any other too.
 
     Attributes
     ----------
-    last : Spectrum or LateSpectrum, optional
+    last : Spectrum, optional
         That of the last call.
-    seen : Seen, optional
-        On a CUDA device: what the host knows of the last call, or of one before it.
     """
 
     def __init__(
-        self,
-        n: int,
-        n_first: int,
-        n_wanted: int,
-        *,
-        tolerance: float,
-        seed: int = 0,
-        late: bool = False,
+        self, n: int, n_first: int, n_wanted: int, *, tolerance: float, seed: int = 0
     ) -> None:
         self.n = n
         # A small side with few vertices has no room for the block of vectors, all vertices may.
@@ -90,16 +75,8 @@ class Tracker:
         self.seed = seed
         self.n_calls = 0
         self.n_restarts = 0
-        self.last: Spectrum | LateSpectrum | None = None
-        self.seen: Seen | None = None
-        self.late = late
+        self.last: Spectrum | None = None
         self._basis: Any = None
-        self._high: Tensor | None = None
-        self._look: Look | None = None
-        self._degree = first_degree(n)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_look": None}  # of a device's events there are no copies
 
     def state_dict(self) -> dict[str, Any]:
         """Where the eigenvectors are, tensors and numbers."""
@@ -107,66 +84,26 @@ class Tracker:
             "n_calls": self.n_calls,
             "n_restarts": self.n_restarts,
             "basis": None if self._basis is None else self._basis.clone(),
-            "high": self._high,
-            "degree": self._degree,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self.n_calls, self.n_restarts = int(state["n_calls"]), int(state["n_restarts"])
         self._basis = None if state["basis"] is None else state["basis"].clone()
-        self._high, self._degree = state["high"], int(state["degree"])
 
-    def update(self, blocks: Sequence[Placed]) -> Spectrum | LateSpectrum:
+    def update(self, blocks: Sequence[Placed]) -> Spectrum:
         """The spectrum for the weights as they are now; it stays in `last`."""
         self.n_calls += 1
-        is_late = self.late or blocks[0].weights.device.type == "cuda"
-        self.last = self._update_late(blocks) if is_late else self._update(blocks)
-        return self.last
-
-    def _update_late(self, blocks: Sequence[Placed]) -> LateSpectrum:
-        device = blocks[0].weights.device
-        if late.is_coarse(device):
+        if _is_coarse(blocks[0].weights.device):
             blocks = [block._replace(weights=block.weights.double()) for block in blocks]
-        first = blocks[0].weights
-        arrived = None if self._look is None else self._look.seen
-        if arrived is not None:
-            self.seen, self._look = arrived, None
-            if not arrived.worst <= self.tolerance:
-                self._high = None
-                self._degree = min(2 * self._degree, products.LAST_DEGREE)
-            if arrived.n_connected < 2 * WIDTH:
-                self._high = None
-        if self._high is None or not self._fits(first, self.n):
-            return self._waited_for(blocks)
-        generator = torch.Generator(device).manual_seed(self.seed + self.n_calls)
-        fresh = torch.randn(self.n, generator=generator, dtype=first.dtype, device=device)
-        self._basis, spectrum = late.improved(blocks, self._basis, fresh, self._high, self._degree)
-        self._high = spectrum.mu[-2]
-        if self._look is None:
-            self._look = late.look(spectrum, self.n_wanted)
-        return spectrum
-
-    def _waited_for(self, blocks: Sequence[Placed]) -> LateSpectrum:
-        """The spectrum to the tolerance asked for, however many products and looks that takes."""
-        jacobi.prepare(blocks[0].weights.device)
-        found = self._update(blocks)
-        spectrum = LateSpectrum.of(found)
-        degrees = found.degrees
-        connected = degrees[degrees > 0]
-        worst = float(found.residuals[: self.n_wanted].max(initial=0.0))
-        share = float(connected.min() / degrees.mean())
-        self.seen = Seen(worst, found.eigenvalue(2), len(connected), share)
-        self._look = None
-        few = len(connected) < 2 * WIDTH or self.n - self.n_first < 2 * WIDTH
-        self._high = None if few else spectrum.mu[-2]
-        return spectrum
+        self.last = self._update(blocks)
+        return self.last
 
     def _update(self, blocks: Sequence[Placed]) -> Spectrum:
         first = blocks[0].weights
         if self.n - self.n_first < 2 * WIDTH:
             return products.dense_spectrum(blocks, self.n)
-        compiled = _compiled(blocks) and not self.late
+        compiled = _compiled(blocks)
         step = self._compiled if compiled else self._general
         size = self.n - self.n_first if compiled else self.n
         warm = self._fits(first, size)
@@ -251,9 +188,6 @@ class Eigenvalues(torch.autograd.Function):
         ctx.save_for_backward(*weights)
         ctx.blocks, ctx.spectrum, ctx.which, ctx.factor = blocks, spectrum, which, factor
         ctx.set_materialize_grads(False)
-        if isinstance(spectrum, LateSpectrum):
-            on_device = spectrum.eigenvalues(which).to(weights[0].dtype)
-            return on_device if factor is None else factor * on_device.mean()
         found = [spectrum.eigenvalue(number) for number in which]
         return weights[0].new_tensor(found if factor is None else factor * sum(found) / len(found))
 
@@ -287,22 +221,10 @@ class _Final(torch.autograd.Function):
 
 def _gradients(ctx: Any, slope: Tensor) -> Sequence[Tensor]:
     spectrum, which, factor = ctx.spectrum, ctx.which, ctx.factor
-    if isinstance(spectrum, LateSpectrum):
-        each = slope.double() if factor is None else slope.double() * (factor / len(which))
-        return _late_gradient(spectrum, which, each.expand(len(which)), ctx.blocks)
     if factor is None:
         return _gradient(spectrum, which, slope.tolist(), ctx.blocks)
     slopes = [float(slope) * factor / len(which)] * len(which)
     return _gradient(spectrum, which, slopes, ctx.blocks)
-
-
-def _late_gradient(
-    spectrum: LateSpectrum, which: tuple[int, ...], slopes: Tensor, blocks: Sequence[Placed]
-) -> Sequence[Tensor]:
-    """As `_gradient`, on the device, without waiting."""
-    by_vector = spectrum.by_vector(which, slopes)
-    by_vector = late.shared_slopes(by_vector, spectrum.mu, EQUAL[blocks[0].weights.dtype])
-    return products.gradient(blocks, by_vector, spectrum.mu, spectrum.vectors)
 
 
 def _gradient(
@@ -368,6 +290,16 @@ def _arrays(blocks: Sequence[Placed]) -> list[tuple[NDArray[Any], int, int]]:
 def _threads(blocks: Sequence[Placed]) -> int:
     flops = 4 * WIDTH * sum(block.weights.numel() for block in blocks)
     return torch.get_num_threads() if flops > MANY_FLOPS else 1
+
+
+def _is_coarse(device: torch.device) -> bool:
+    """Whether products in float32 are rounded to TF32, in which eigenvectors do not converge."""
+    if device.type != "cuda":
+        return False
+    try:
+        return bool(torch.backends.cuda.matmul.allow_tf32)
+    except RuntimeError:  # set by the newer of two ways of setting it
+        return True
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:

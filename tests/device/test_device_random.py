@@ -11,7 +11,7 @@ from places import DEVICES, device_named
 
 from ncut import kernels
 from ncut.device.devices import host_device
-from ncut.device.random import philox, random_keys
+from ncut.device.shuffle import philox, random_keys
 
 NAMESPACES: list[Any] = [np, array_api_strict]
 
@@ -30,7 +30,7 @@ def test_philox_gives_the_known_answers(xp: Any, counter: int, key: int, words: 
         xp.asarray([counter], dtype=xp.uint64),
         2**64 - 1 if ones else 0,
         key if ones else 0,
-        key if ones else 0,
+        xp.asarray([key if ones else 0], dtype=xp.uint64),
         xp,
     )
     assert tuple(int(word[0]) for word in drawn) == words
@@ -38,7 +38,9 @@ def test_philox_gives_the_known_answers(xp: Any, counter: int, key: int, words: 
 
 @pytest.mark.parametrize("xp", NAMESPACES)
 def test_keys_are_the_words_of_the_compiled_generator(xp: Any) -> None:
-    keys = np.asarray(random_keys(host_device(xp), 31, seed=2**40 + 5, stream=7, substream=3))
+    _, drawn_there = random_keys(host_device(xp), [12, 31], [8, 3], seed=2**40 + 5, stream=7)
+    keys = np.asarray(drawn_there)
+    assert keys.shape == (31,)
     words = np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1).reshape(-1)
     # Draws of a sample without spreading are its entries at words * size / 2^32.
     sample = np.arange(1024, dtype=np.float64)
@@ -49,24 +51,21 @@ def test_keys_are_the_words_of_the_compiled_generator(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("name", DEVICES)
-@pytest.mark.parametrize("first", [0, 2, 300, 2**33])
-def test_keys_can_be_drawn_piece_by_piece(name: str, first: int) -> None:
+def test_keys_drawn_together_are_those_drawn_alone(name: str) -> None:
     device = device_named(name)
-    keys: dict[str, Any] = {"seed": 2**63 + 11, "stream": 2**32 - 1, "substream": 9}
-    piece = device.to_host(random_keys(device, 41, **keys, first=first))
-    if first < 2**32:
-        whole = device.to_host(random_keys(device, first + 41, **keys))[first:]
-    else:
-        counter = np.arange(first // 2, first // 2 + 21, dtype=np.uint64)
-        words = philox(counter, 2**63 + 11, 2**32 - 1, 9, np)
-        half = np.uint64(32)
-        pairs = [(words[0] << half) | words[1], (words[2] << half) | words[3]]
-        whole = np.stack(pairs, axis=1).reshape(-1)[:41]
-    assert piece.dtype == np.uint64
-    np.testing.assert_array_equal(piece, whole)
+    sizes, substreams = [41, 0, 7, 1, 300], [9, 2, 2**32 - 1, 9, 0]
+    keys: dict[str, Any] = {"seed": 2**63 + 11, "stream": 2**32 - 1}
+    together = random_keys(device, sizes, substreams, **keys)
+    for found, size, substream in zip(together, sizes, substreams, strict=True):
+        (alone,) = random_keys(device, [size], [substream], **keys)
+        assert device.to_host(found).dtype == np.uint64
+        assert found.shape == (size,)
+        np.testing.assert_array_equal(device.to_host(found), device.to_host(alone))
+    assert device.to_host(together[0])[0] == device.to_host(together[3])[0]
+    assert random_keys(device, [], [], **keys) == []
 
 
 def test_each_bit_of_keys_is_set_half_of_the_time() -> None:
-    keys = random_keys(host_device(), 20_000, seed=1, stream=2, substream=3)
+    (keys,) = random_keys(host_device(), [20_000], [3], seed=1, stream=2)
     bits = (keys[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     assert abs(bits.mean(axis=0) - 0.5).max() < 5 * 0.5 / np.sqrt(20_000)

@@ -13,6 +13,7 @@ from ncut.graphs import NeuronGraph
 from ncut.nulls import Interrupted, distribution, over_shuffles, shuffle
 from ncut.spectral import cluster, normalized_cut
 from ncut.spectral.clustering import cluster_connected
+from ncut.spectral.operator import NormalizedAdjacency
 from ncut.types import Clustering
 
 
@@ -26,14 +27,13 @@ def run(graph: NeuronGraph, n_shuffles: int, k: int = 4, **options: Any) -> list
 
     def clustered(shuffled: NeuronGraph, number: int, threads: int) -> Clustering:
         return cluster_connected(
-            shuffled,
+            NormalizedAdjacency(shuffled, threads),
             k,
             n_init=3,
             solver="auto",
             refine=refine,
             seed=5,
             graph_number=number,
-            threads=threads,
         )
 
     return over_shuffles(graph, n_shuffles, clustered, **(settings | options))

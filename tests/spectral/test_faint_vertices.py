@@ -37,7 +37,7 @@ def network(seed: int, faint: float, n_faint: int = 6) -> list[np.ndarray]:
 
 def points_of(graph: NeuronGraph, k: int, solver: str) -> tuple[np.ndarray, np.ndarray]:
     operator = NormalizedAdjacency(graph, 1)
-    found = embed(graph, operator, k, solver=solver, seed=0, graph_number=0)
+    found = embed(operator, k, solver=solver, seed=0, graph_number=0)
     return found.points, found.eigenvalues
 
 

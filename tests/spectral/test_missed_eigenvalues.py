@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from hard_graphs import path, product, ring
-from places import placed_graph
+from places import clustered_on
 from samples import chain_graph, planted_chain
 from scipy import linalg, sparse
 
 import ncut
-from ncut.device import solve
-from ncut.device.cluster import cluster_on_device
 from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.spectral import embedding, solvers
 from ncut.spectral.operator import NormalizedAdjacency
@@ -137,10 +135,11 @@ def test_a_miss_on_a_device_leads_to_another_look(
     monkeypatch: pytest.MonkeyPatch, last_dense: int
 ) -> None:
     right = ncut.cluster(planted(), 4)
-    monkeypatch.setattr("ncut.device.embedding.LAST_DENSE", last_dense)
-    monkeypatch.setitem(solve.ALL, "gram", missing(solve.gram))
-    found = cluster_on_device(placed_graph(planted(), "numpy"), 4, n_init=10, solver="gram")
+    monkeypatch.setattr(solvers, "LAST_DENSE", last_dense)
+    monkeypatch.setitem(solvers.ALL, "gram", missing(solvers.gram))
+    found = clustered_on(planted(), "numpy", 4, n_init=10, solver="gram")
     check_same(found, right)
+    assert found.solver == ("dense" if last_dense else "krylov-float64")
 
 
 def check_same(found: Clustering, right: Clustering) -> None:
@@ -165,6 +164,12 @@ def test_lapack_gives_up_on_no_barbell() -> None:
             raise linalg.LinAlgError("Internal Error.")
         return np.linalg.eigh(matrix)
 
+    def too_few(matrix: Any, **options: Any) -> Any:
+        values, vectors = np.linalg.eigh(matrix)
+        return (
+            (values[-40:], vectors[:, -40:]) if "subset_by_index" in options else (values, vectors)
+        )
+
     clique, bridge = 40, 50
     n = 2 * clique + bridge
     matrix = np.zeros((n, n))
@@ -174,7 +179,7 @@ def test_lapack_gives_up_on_no_barbell() -> None:
     np.fill_diagonal(matrix, 0)
     scale = 1 / np.sqrt(matrix.sum(axis=1))
     exact = 1 - np.linalg.eigvalsh(scale[:, None] * matrix * scale)[::-1][:43]
-    for eigh in (linalg.eigh, refuse):
+    for eigh in (linalg.eigh, refuse, too_few):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(linalg, "eigh", eigh)
             found = ncut.cluster(matrix, 43, n_init=1, solver="dense")
