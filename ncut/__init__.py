@@ -12,16 +12,23 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ncut.analysis import AnalysisInterrupted, analyze
+    from ncut.analysis import analyze
     from ncut.clusters import cluster
-    from ncut.errors import InputError, MissingExtraError, ModelError, NcutError
+    from ncut.errors import (
+        InputError,
+        Interrupted,
+        MissingExtraError,
+        ModelError,
+        NcutError,
+        UnknownArgumentError,
+    )
     from ncut.estimator import NormalizedCutClustering as NormalizedCutClustering
     from ncut.extract import read_graph as graph
     from ncut.extract.registry import register_operation
     from ncut.graphs import NeuronGraph
     from ncut.nulls import shuffle
     from ncut.nulls.multiple import adjusted_p_values
-    from ncut.profiles import ProfileInterrupted, profile
+    from ncut.profiles import profile
     from ncut.report import Profile, Report, Verdict
     from ncut.scans import Scan, scan
     from ncut.spectral import normalized_cut, partition_measures
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
     from ncut.training.pruning import PolynomialPruning
     from ncut.training.regularizers import EigenvalueRegularizer
     from ncut.types import Block, Clustering, Comparison, Layer, LeftOut, Parameter
-    from ncut.verdicts import VerdictInterrupted, verdict
+    from ncut.verdicts import verdict
 
 # Names of the training side, which load torch; without it they are not among the public names.
 _TRAINING = {
@@ -52,16 +59,16 @@ _TRAINING = {
 _ESTIMATOR = "NormalizedCutClustering"
 
 _HOMES = {
-    "AnalysisInterrupted": "analysis",
     "analyze": "analysis",
     "InputError": "errors",
+    "Interrupted": "errors",
     "MissingExtraError": "errors",
     "ModelError": "errors",
     "NcutError": "errors",
+    "UnknownArgumentError": "errors",
     "NeuronGraph": "graphs",
     "adjusted_p_values": "nulls.multiple",
     "shuffle": "nulls",
-    "ProfileInterrupted": "profiles",
     "profile": "profiles",
     "Profile": "report",
     "Report": "report",
@@ -78,16 +85,15 @@ _HOMES = {
     "LeftOut": "types",
     "Parameter": "types",
     "register_operation": "extract.registry",
-    "VerdictInterrupted": "verdicts",
     "verdict": "verdicts",
 }
 
 __all__ = [
-    "AnalysisInterrupted",
     "Block",
     "Clustering",
     "Comparison",
     "InputError",
+    "Interrupted",
     "Layer",
     "LeftOut",
     "MissingExtraError",
@@ -96,11 +102,10 @@ __all__ = [
     "NeuronGraph",
     "Parameter",
     "Profile",
-    "ProfileInterrupted",
     "Report",
     "Scan",
+    "UnknownArgumentError",
     "Verdict",
-    "VerdictInterrupted",
     "adjusted_p_values",
     "analyze",
     "cluster",

@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
-from ncut.extract import read_graph
+from ncut.arguments import suggests_names
+from ncut.errors import Interrupted
+from ncut.extract import GRAPH_OPTIONS, GraphOptions, read_graph
 from ncut.graphs import NeuronGraph
-from ncut.nulls import Interrupted
+from ncut.measure import (
+    finish,
+    measure,
+    measure_shuffles,
+    network_record,
+    prepare,
+    shuffle_record,
+    stop_rule,
+)
+from ncut.plan import Plan, with_needed_options
 from ncut.progress import Progress, Told, check_progress, telling
+from ncut.randomness import NETWORK
 from ncut.report import Report
-from ncut.settings import Settings, check_settings, needed_options
-from ncut.steps import measure_network, measure_shuffles, prepare, stop_rule, with_shuffles
-from ncut.threads import single_threaded_blas
+from ncut.results import Measurement
+from ncut.types import Normalization, Null, PresetName, Sequential, Solver
 
 
-class AnalysisInterrupted(KeyboardInterrupt):
-    """Ctrl-C during `analyze`; `report` holds everything that was computed until then."""
-
-    def __init__(self, report: Report) -> None:
-        super().__init__(f"stopped after {report.n_shuffles} shuffles")
-        self.report = report
-
-
+@suggests_names(*GRAPH_OPTIONS)
 def analyze(
     model: Any,
     *,
     k: int | None = None,
     shuffles: int | Literal["auto"] | None = None,
-    null: str | None = None,
-    normalize: str | None = None,
-    preset: str = "filan2021",
+    null: Null | None = None,
+    normalize: Normalization | None = None,
+    preset: PresetName = "filan2021",
     refine: bool = False,
     seed: int = 0,
     n_init: int | Literal["auto"] | None = None,
-    solver: str = "auto",
+    solver: Solver = "auto",
     threads: int | None = None,
     max_shuffles: int = 1000,
     level: float = 0.05,
-    sequential: str = "betting",
+    sequential: Sequential = "betting",
     device: str = "cpu",
     progress: Progress | None = None,
-    **graph_options: Any,
+    **graph_options: Unpack[GraphOptions],
 ) -> Report:
     """Measure how clusterable a network is, by itself and against shuffled networks.
 
@@ -111,14 +114,14 @@ def analyze(
         If a GPU is asked for and CuPy is not installed.
     ModelError
         If the model cannot be read.
-    AnalysisInterrupted
-        On Ctrl-C during the shuffles, a KeyboardInterrupt that carries the report so far.
+    Interrupted
+        On Ctrl-C during the shuffles, a KeyboardInterrupt whose `finished` is the report so far.
 
     Source: Filan, Casper, Hod, Wild, Critch, Russell (2021), Clusterability in neural networks,
     section 1; for `sequential` Fischer and Ramdas (2024), arXiv:2401.07365, and Besag and
     Clifford (1991), Sequential Monte Carlo p-values.
     """
-    settings = check_settings(
+    plan = Plan.of(
         k=k,
         shuffles=shuffles,
         null=null,
@@ -135,24 +138,24 @@ def analyze(
         device=device,
     )
     check_progress(progress)
-    graph = read_graph(model, **needed_options(settings.null), **graph_options)
+    graph = read_graph(model, **with_needed_options(graph_options, plan.null))
     try:
         with telling(progress, "shuffles") as told:
-            return replace(analyze_graph(graph, settings, told), source=model)
-    except AnalysisInterrupted as stopped:
-        raise AnalysisInterrupted(replace(stopped.report, source=model)) from None
+            return Report.of(analyze_graph(graph, plan, told), model)
+    except Interrupted as stopped:
+        report = Report.of(stopped.finished, model)
+        raise Interrupted(report, f"{report.n_shuffles} shuffles") from None
 
 
-def analyze_graph(graph: NeuronGraph, settings: Settings, progress: Told | None = None) -> Report:
+def analyze_graph(graph: NeuronGraph, plan: Plan, progress: Told | None = None) -> Measurement:
     """`analyze` for a graph, arguments checked by the caller."""
-    prepared = prepare(graph, settings)
-    with single_threaded_blas():
-        network = measure_network(prepared, settings.threads)
-        try:
-            shuffled = measure_shuffles(
-                prepared, progress=progress, stop=stop_rule(network, settings)
-            )
-        except Interrupted as interrupted:
-            so_far = with_shuffles(network, interrupted.finished, settings)
-            raise AnalysisInterrupted(so_far) from None
-    return with_shuffles(network, shuffled, settings)
+    prepared = prepare(graph, plan)
+    network = network_record(prepared, measure(prepared, NETWORK))
+    try:
+        shuffled = measure_shuffles(
+            prepared, shuffle_record, progress=progress, stop=stop_rule(network, plan)
+        )
+    except Interrupted as interrupted:
+        so_far = finish(network, interrupted.finished, plan)
+        raise Interrupted(so_far, f"{so_far.n_shuffles} shuffles") from None
+    return finish(network, shuffled, plan)

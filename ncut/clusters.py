@@ -5,21 +5,23 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any, Literal
 
+from ncut.arguments import suggests_names
 from ncut.device.devices import check_device
 from ncut.device.graph import upload
 from ncut.device.operator import operator_of
 from ncut.graphs import NeuronGraph
 from ncut.spectral import clustering
 from ncut.spectral.operator import NormalizedAdjacency
-from ncut.types import Clustering
+from ncut.types import Clustering, Solver
 
 
+@suggests_names()
 def cluster(
     graph: Any,
     k: int = 12,
     *,
     n_init: int | Literal["auto"] = "auto",
-    solver: str = "auto",
+    solver: Solver = "auto",
     refine: bool = False,
     seed: int = 0,
     threads: int | None = None,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 MAX_MESSAGE = 1500
 """Longest message, in characters; of a longer one the middle is left out."""
@@ -22,6 +25,25 @@ class NcutError(Exception):
 
 class InputError(NcutError, ValueError):
     """An argument has a value that cannot be used; the message names it and says what to do."""
+
+
+class UnknownArgumentError(InputError, TypeError):
+    """A function has no argument of this name; the message suggests the nearest that it has."""
+
+
+class Interrupted(KeyboardInterrupt, Generic[T]):
+    """Ctrl-C during long work.
+
+    Attributes
+    ----------
+    finished : object
+        The result as far as it was computed: a report with fewer shuffles, a profile, a verdict
+        of fewer analyses, an ablation of fewer clusters.
+    """
+
+    def __init__(self, finished: T, how_far: str) -> None:
+        super().__init__(f"stopped after {how_far}")
+        self.finished = finished
 
 
 class ModelError(NcutError, ValueError):

@@ -12,7 +12,7 @@ Told: TypeAlias = Callable[[int, int], None]
 """A function of (done, total)."""
 
 Progress: TypeAlias = bool | Told
-"""What users pass: True for a bar, or a function."""
+"""The argument `progress`: True for a bar, or a function."""
 
 
 def check_progress(progress: object) -> None:

@@ -1,4 +1,4 @@
-"""Which random numbers are for what: a seed, and a stream for each purpose and shuffle.
+"""Streams of random numbers: a seed, and a stream for each purpose and shuffle.
 
 The counter-based generator makes the numbers of one stream independent of all others, so that
 shuffle i of seed s is the same in every thread and process.
@@ -22,7 +22,7 @@ NETWORK = 0
 
 
 class Purpose(enum.IntEnum):
-    """What a stream's numbers are used for."""
+    """Use of a stream's numbers."""
 
     SHUFFLE = 0
     KMEANS = 1

@@ -1,4 +1,4 @@
-"""How many threads, and keeping BLAS from starting its own beside them."""
+"""Number of threads, and a limit on the threads of BLAS."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,20 @@ if TYPE_CHECKING:
 
     Weights: TypeAlias = NDArray[np.floating] | sparse.csr_array
     """Edge weights of a block: a C-contiguous array where it is dense, CSR where it is not."""
+
+
+# The closed sets of names that public arguments take.
+Null: TypeAlias = Literal[
+    "layer", "layer-nonzero", "layer-nonzero-kde", "layer-kde", "strength", "tied", "init"
+]
+Normalization: TypeAlias = Literal["none", "l2", "l1", "balanced"]
+Solver: TypeAlias = Literal["auto", "krylov", "gram", "shift-invert", "dense", "arpack", "lobpcg"]
+Sequential: TypeAlias = Literal["betting", "besag-clifford"]
+PresetName: TypeAlias = Literal["filan2021", "hcai-torch"]
+Scope: TypeAlias = Literal["paper", "all"]
+KernelNorm: TypeAlias = Literal["l1", "l2", "column-sum"]
+Unknown: TypeAlias = Literal["error", "elementwise"]
+EdgeKind: TypeAlias = Literal["weights", "attribution"]
 
 
 @dataclass(frozen=True, slots=True)

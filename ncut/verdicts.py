@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Unpack, cast
 
 import numpy as np
 
-from ncut.analysis import AnalysisInterrupted, analyze_graph
-from ncut.errors import InputError
-from ncut.extract import read_graph
+from ncut.analysis import analyze_graph
+from ncut.arguments import suggests_names
+from ncut.errors import InputError, Interrupted
+from ncut.extract import GRAPH_OPTIONS, GraphOptions, read_graph
 from ncut.graphs import NeuronGraph
 from ncut.graphs.normalize import (
     applicable_conventions,
@@ -21,40 +22,32 @@ from ncut.graphs.normalize import (
 )
 from ncut.nulls import check_null, uses_weights_twice
 from ncut.nulls.sequential import check_level
+from ncut.plan import Plan, with_needed_options
 from ncut.progress import Progress, Told, check_progress, telling
 from ncut.report import Report, Verdict
-from ncut.settings import check_settings
-from ncut.types import Block
+from ncut.results import Measurement
+from ncut.types import Block, Normalization, Null, PresetName, Solver
 
 
-class VerdictInterrupted(KeyboardInterrupt):
-    """Ctrl-C during `verdict`; `verdict` holds the analyses until then.
-
-    The last of them may have fewer shuffles, if not too few for the level.
-    """
-
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(f"stopped after {len(verdict.reports)} analyses")
-        self.verdict = verdict
-
-
+@suggests_names(*GRAPH_OPTIONS)
 def verdict(
     model: Any,
     *,
     k: int | None = None,
     shuffles: int = 20,
-    null: str | Sequence[str] | None = None,
-    normalize: str | Sequence[str] | None = None,
+    null: Null | Sequence[Null] | None = None,
+    normalize: Normalization | Sequence[Normalization] | None = None,
     rescalings: int = 4,
     sigma: float = 1.0,
     level: float = 0.05,
-    preset: str = "filan2021",
+    preset: PresetName = "filan2021",
     seed: int = 0,
     n_init: int | Literal["auto"] | None = None,
-    solver: str = "auto",
+    solver: Solver = "auto",
     threads: int | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
-    **graph_options: Any,
+    **graph_options: Unpack[GraphOptions],
 ) -> Verdict:
     """Measure a network under every statistic, convention and null model, and say what follows.
 
@@ -85,7 +78,7 @@ def verdict(
         Standard deviation of the logarithm of these scales.
     level : float, default 0.05
         p-values at or below it count.
-    preset, seed, n_init, solver, threads
+    preset, seed, n_init, solver, threads, device
         See `ncut.analyze`.
     progress : True or callable, optional
         True shows a bar (extra `notebook`); a function is called as `progress(done, total)` after
@@ -103,14 +96,15 @@ def verdict(
         If an argument cannot be used; the message names it.
     ModelError
         If the model cannot be read.
-    VerdictInterrupted
-        On Ctrl-C, a KeyboardInterrupt that carries the verdict so far.
+    Interrupted
+        On Ctrl-C, a KeyboardInterrupt whose `finished` is the verdict of the analyses until then;
+        the last of them may have fewer shuffles, if not too few for the level.
     """
-    base = check_settings(
+    base = Plan.of(
         k=k, shuffles=shuffles, preset=preset, seed=seed, n_init=n_init, solver=solver,
-        threads=threads,
+        threads=threads, device=device,
     )  # fmt: skip
-    if base.sequential:
+    if base.stopping_rule:
         raise InputError("shuffles: must be a number here; 'auto' decides on one p-value only")
     level, sigma = check_level(level), check_sigma(sigma)
     _check_counts(base.n_shuffles, rescalings, level)
@@ -119,10 +113,10 @@ def verdict(
     conventions = _chosen("normalize", normalize, check_normalization)
     graph = _read(model, asked, graph_options)
     conventions = conventions or applicable_conventions(graph)
-    nulls = asked or _fitting_nulls(graph)
+    nulls = cast("tuple[Null, ...]", asked or _fitting_nulls(graph))
     combinations = [
         (graph, replace(base, normalize=convention, null=name))
-        for convention in conventions
+        for convention in cast("tuple[Normalization, ...]", conventions)
         for name in nulls
     ]
     randomly = [
@@ -139,32 +133,31 @@ def verdict(
         return Verdict(tuple(reports), tuple(rescaled), sigma=sigma, level=level)
 
     with telling(progress, "shuffles") as told:
-        for number, (measured, settings) in enumerate([*combinations, *randomly]):
+        for number, (measured, plan) in enumerate([*combinations, *randomly]):
             step = _step(told, number, len(combinations) + len(randomly))
             done = reports if number < len(combinations) else rescaled
             try:
-                done.append(replace(analyze_graph(measured, settings, step), source=model))
+                done.append(Report.of(analyze_graph(measured, plan, step), model))
             except InputError as error:
                 # Sums of very sparse layers may not be restorable; nobody asked for it by name.
-                if asked or settings.null != "strength":
+                if asked or plan.null != "strength":
                     raise
                 warnings.warn(f"left out of the verdict: {error}", stacklevel=2)
             except KeyboardInterrupt as stopped:
                 # Too few shuffles for the level would count as a finding of no difference.
-                if isinstance(stopped, AnalysisInterrupted) and _enough(
-                    stopped.report.n_shuffles, level
-                ):
-                    done.append(replace(stopped.report, source=model))
-                raise VerdictInterrupted(so_far()) from None
+                found: Measurement | None = getattr(stopped, "finished", None)
+                if found is not None and _enough(found.n_shuffles, level):
+                    done.append(Report.of(found, model))
+                raise Interrupted(so_far(), f"{len(reports)} analyses") from None
     return so_far()
 
 
-def _read(model: Any, asked: tuple[str, ...], options: dict[str, Any]) -> NeuronGraph:
+def _read(model: Any, asked: tuple[str, ...], options: GraphOptions) -> NeuronGraph:
     """The graph, with how its layers were initialized where that can be told and may be used."""
     if asked and "init" not in asked:
         return read_graph(model, **options)
     try:
-        return read_graph(model, initial=True, **options)
+        return read_graph(model, **with_needed_options(options, "init"))
     except InputError:
         if asked:
             raise
@@ -186,7 +179,7 @@ def _fitting_nulls(graph: NeuronGraph) -> tuple[str, ...]:
 
 
 def _places(block: Block) -> int:
-    """How many edges there could be."""
+    """Number of possible edges between the block's layers."""
     rows, columns = block.weights.shape
     return int(rows * (rows - 1) // 2 if block.source == block.target else rows * columns)
 

@@ -17,10 +17,9 @@ from typing import Any
 
 import ncut
 from ncut.nulls.models import shuffle_connected
-from ncut.settings import check_settings
 from ncut.spectral import clustering, krylov
+from ncut.spectral.kmeans import restarts
 from ncut.spectral.operator import NormalizedAdjacency
-from ncut.steps import measure_shuffled, prepare
 
 
 class Clock:
@@ -57,9 +56,8 @@ def main() -> None:
     args = parser.parse_args()
     clock = Clock()
     graph = clock.call("read", ncut.graph, args.folder, scratch=args.scratch)
-    settings = check_settings(shuffles=1)
-    prepared = clock.call("leave out isolated", prepare, graph, settings)
-    shuffled = clock.call("shuffle", shuffle_connected, prepared.connected, settings.null, 0, 0)
+    connected, _ = clock.call("leave out isolated", graph.without_isolated)
+    shuffled = clock.call("shuffle", shuffle_connected, connected, "layer", 0, 0)
     clock.around(clustering, "embed", "eigenvectors")
     clock.around(krylov, "_orthonormalized", "of them orthonormalization")
     product = "apply_gram" if NormalizedAdjacency(shuffled, 1).bipartite else "apply"
@@ -67,7 +65,16 @@ def main() -> None:
     clock.around(clustering, "partition", "k-means")
     clock.around(NormalizedAdjacency, "refine", "refinement")
     clock.around(clustering, "measure", "n-cut and modularity")
-    clock.call("clustering a shuffle", measure_shuffled, prepared, shuffled, 1, args.threads)
+    clock.call(
+        "clustering a shuffle",
+        clustering.cluster_connected,
+        *(NormalizedAdjacency(shuffled, args.threads), 12),
+        n_init=restarts("auto", shuffled.n_vertices),
+        solver="auto",
+        refine=False,
+        seed=0,
+        graph_number=1,
+    )
     print(
         json.dumps(
             {
@@ -75,8 +82,8 @@ def main() -> None:
                 "edges": graph.n_edges,
                 "bytes of blocks": graph.n_bytes,
                 "threads": args.threads,
-                "k": prepared.k,
-                "restarts of k-means": prepared.n_init,
+                "k": 12,
+                "restarts of k-means": restarts("auto", shuffled.n_vertices),
                 "seconds": {stage: round(spent, 2) for stage, spent in clock.seconds.items()},
                 "products": clock.calls.get("of them products", 0),
             },

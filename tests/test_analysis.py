@@ -190,9 +190,9 @@ def test_interruption_keeps_what_is_finished(threads: int) -> None:
             raise KeyboardInterrupt
 
     complete = run(shuffles=40)
-    with pytest.raises(ncut.AnalysisInterrupted) as caught:
+    with pytest.raises(ncut.Interrupted) as caught:
         run(shuffles=40, threads=threads, progress=stop)
-    report = caught.value.report
+    report = caught.value.finished
     finished = report.shuffled_ncuts
     assert 5 <= finished.size < 40
     assert np.isin(finished, complete.shuffled_ncuts).all()
@@ -216,8 +216,8 @@ def progress(done, total):
         ctrl_c.start()
 try:
     ncut.analyze(model, k=5, shuffles=100_000, threads=2, progress=progress)
-except ncut.AnalysisInterrupted as interrupted:
-    assert interrupted.report.shuffled_ncuts.size >= 3
+except ncut.Interrupted as interrupted:
+    assert interrupted.finished.shuffled_ncuts.size >= 3
     ctrl_c.join()
     assert threading.active_count() == 1, threading.enumerate()
     print("interrupted")
@@ -619,9 +619,9 @@ def interrupted(at: int, model: Any = None, **options: Any) -> ncut.Report:
         if done >= at:
             raise KeyboardInterrupt
 
-    with pytest.raises(ncut.AnalysisInterrupted) as caught:
+    with pytest.raises(ncut.Interrupted) as caught:
         run(model, threads=1, progress=stop, **options)
-    return caught.value.report
+    return caught.value.finished
 
 
 def test_interruption_of_an_open_number_of_shuffles_says_so() -> None:

@@ -344,9 +344,9 @@ def test_interruption_keeps_what_is_finished(threads: int) -> None:
             raise KeyboardInterrupt
 
     complete = run(shuffles=40)
-    with pytest.raises(ncut.ProfileInterrupted, match="stopped after") as caught:
+    with pytest.raises(ncut.Interrupted, match="stopped after") as caught:
         run(shuffles=40, threads=threads, progress=stop)
-    found = caught.value.profile
+    found = caught.value.finished
     assert isinstance(caught.value, KeyboardInterrupt)
     assert 5 <= found.n_shuffles < 40
     np.testing.assert_array_equal(found.labels, complete.labels)

@@ -143,7 +143,7 @@ def test_ctrl_c_closes_the_bar_and_keeps_the_report(bars, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(tqdm.tqdm, "update", show)
-    with pytest.raises(ncut.AnalysisInterrupted) as stopped:
+    with pytest.raises(ncut.Interrupted) as stopped:
         ncut.analyze(WEIGHTS, k=2, shuffles=30, threads=1, progress=True)
-    assert 2 <= stopped.value.report.n_shuffles < 30
+    assert 2 <= stopped.value.finished.n_shuffles < 30
     assert bars[0].closed

@@ -622,9 +622,9 @@ def test_interruption_keeps_the_analyses_that_are_done(whole: Verdict) -> None:
         if done >= 2 * N_SHUFFLES + 5:
             raise KeyboardInterrupt
 
-    with pytest.raises(ncut.VerdictInterrupted, match="stopped after 2 analyses") as caught:
+    with pytest.raises(ncut.Interrupted, match="stopped after 2 analyses") as caught:
         run(threads=1, progress=stop)
-    found = caught.value.verdict
+    found = caught.value.finished
     assert isinstance(caught.value, KeyboardInterrupt)
     assert found.reports == whole.reports[:2]
     assert found.rescaled == ()
@@ -638,19 +638,19 @@ def test_interruption_during_the_rescalings(whole: Verdict) -> None:
         if done >= total - 3:
             raise KeyboardInterrupt
 
-    with pytest.raises(ncut.VerdictInterrupted) as caught:
+    with pytest.raises(ncut.Interrupted) as caught:
         run(threads=1, progress=stop)
-    assert caught.value.verdict.reports == whole.reports
-    assert caught.value.verdict.rescaled == whole.rescaled[:1]
+    assert caught.value.finished.reports == whole.reports
+    assert caught.value.finished.rescaled == whole.rescaled[:1]
 
 
 def test_interruption_before_anything_is_done() -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(ncut.VerdictInterrupted) as caught:
+    with pytest.raises(ncut.Interrupted) as caught:
         run(threads=1, progress=stop)
-    found = caught.value.verdict
+    found = caught.value.finished
     assert (found.reports, found.cells, found.conclusion) == ((), (), "Nothing was measured.")
     assert str(found)
     assert repr(found)
@@ -662,18 +662,18 @@ def test_an_unfinished_analysis_counts_if_it_has_enough_shuffles() -> None:
             raise KeyboardInterrupt
 
     options: dict[str, Any] = {"null": "layer", "normalize": "none", "shuffles": 60, "threads": 1}
-    with pytest.raises(ncut.VerdictInterrupted) as caught:
+    with pytest.raises(ncut.Interrupted) as caught:
         run(progress=stop, **options)
-    (report,) = caught.value.verdict.reports
+    (report,) = caught.value.finished.reports
     complete = run(rescalings=0, **options).reports[0]
     assert 30 <= report.n_shuffles < 60
     np.testing.assert_array_equal(
         report.shuffled_ncuts, complete.shuffled_ncuts[: report.n_shuffles]
     )
     # Below 1 / level nothing could be more clusterable, whatever was measured.
-    with pytest.raises(ncut.VerdictInterrupted) as caught:
+    with pytest.raises(ncut.Interrupted) as caught:
         run(progress=stop, level=0.02, **options)
-    assert caught.value.verdict.reports == ()
+    assert caught.value.finished.reports == ()
 
 
 def test_interruption_outside_the_shuffles(whole: Verdict, monkeypatch: Any) -> None:
@@ -688,9 +688,9 @@ def test_interruption_outside_the_shuffles(whole: Verdict, monkeypatch: Any) -> 
         return original(*arguments)
 
     monkeypatch.setattr(ncut.verdicts, "analyze_graph", interrupted)
-    with pytest.raises(ncut.VerdictInterrupted) as caught:
+    with pytest.raises(ncut.Interrupted) as caught:
         run()
-    assert caught.value.verdict.reports == whole.reports[:2]
+    assert caught.value.finished.reports == whole.reports[:2]
 
 
 @pytest.mark.parametrize("threads", [1, 3])

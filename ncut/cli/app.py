@@ -19,27 +19,11 @@ from typer.core import TyperGroup
 
 from ncut.cli import paper, scan, selftest
 from ncut.cli.options import (
-    Device,
     Json,
-    Layers,
     Model,
-    Norm,
-    Normalize,
-    NullModel,
     Plot,
-    PresetName,
-    Residual,
-    Scope,
-    Seed,
-    Shuffles,
-    Solver,
-    Threads,
-    Unknown,
-    WeightFile,
-    count_or_auto,
-    given,
-    graph_options,
     one_line,
+    takes_settings,
     warnings_in_one_line,
 )
 from ncut.errors import InputError, MissingExtraError, NcutError
@@ -48,8 +32,8 @@ if TYPE_CHECKING:
     from ncut.report import Profile, Report, Verdict
 
 INTERRUPTED = 130
-# What `analyze` has and `profile` has not, or has other defaults of.
-NOT_OF_PROFILES = ("k", "n_init", "level")
+# Settings of an analysis that the profile of its page shares.
+OF_PROFILES = ("null", "normalize", "preset", "seed", "solver", "threads", "device")
 
 
 class _Commands(TyperGroup):
@@ -123,10 +107,11 @@ def _options(
 
 
 @app.command()
+@takes_settings("shuffles", "threads", graph=(), whole=("shuffles",))
 def demo(
+    settings: dict[str, Any],
+    options: dict[str, Any],
     out: Annotated[Path, typer.Option(help="The HTML report to write.")] = Path("ncut-demo.html"),
-    shuffles: Shuffles = 50,
-    threads: Threads = None,
 ) -> None:
     """Analyze two small networks that come with ncut, before and after pruning."""
     from ncut import networks
@@ -141,13 +126,13 @@ def demo(
     except MissingExtraError as error:
         missing = error
     names = ("digits-unpruned", "digits-pruned")
-    reports = [_demo_report(name, shuffles, threads) for name in names]
+    reports = [_demo_report(name, {"shuffles": 50, **settings}) for name in names]
     print_comparison(reports)
     if missing:
         typer.echo(f"ncut: no HTML report written: {one_line(missing)}", err=True)
         return
     profiles = [
-        _page_profile(networks.load(name), report, {"threads": threads})
+        _page_profile(networks.load(name), report, _of(settings, "threads"))
         for name, report in zip(names, reports, strict=True)
     ]
     title = "A network of handwritten digits, before and after pruning"
@@ -156,14 +141,11 @@ def demo(
 
 
 @app.command()
+@takes_settings()
 def info(
     model: Model,
-    scope: Scope = None,
-    norm: Norm = None,
-    residual: Residual = None,
-    layers: Layers = None,
-    unknown: Unknown = None,
-    weights: WeightFile = None,
+    settings: dict[str, Any],
+    options: dict[str, Any],
     dot: Annotated[
         Path | None, typer.Option(help="Write its layers and blocks for Graphviz.")
     ] = None,
@@ -185,11 +167,7 @@ def info(
     from ncut.threads import n_threads
 
     with warnings_in_one_line():
-        graph = ncut.graph(
-            _existing(model),
-            check=check,
-            **graph_options(scope, norm, residual, layers, unknown, weights),
-        )
+        graph = ncut.graph(_existing(model), check=check, **options)
         print_graph(graph)
         if graph.check is not None:
             print(f"check: {graph.check}")
@@ -204,54 +182,19 @@ def info(
 
 
 @app.command()
+@takes_settings(
+    *("k", "shuffles", "null", "normalize", "preset", "seed", "solver", "n_init", "refine"),
+    *("max_shuffles", "level", "sequential", "threads", "device"),
+    shuffles="50, with --verdict 20 for each combination",
+)
 def analyze(
     model: Model,
-    k: Annotated[
-        int | None, typer.Option("--k", "-k", min=2, help="Number of clusters.", show_default="12")
-    ] = None,
-    shuffles: Annotated[
-        str | None,
-        typer.Option(
-            help="Shuffled networks to compare with, or 'auto': as many as it takes. With "
-            "--verdict for each combination.",
-            show_default="50, with --verdict 20",
-        ),
-    ] = None,
-    null: NullModel = None,
-    normalize: Normalize = None,
-    preset: PresetName = "filan2021",
+    settings: dict[str, Any],
+    options: dict[str, Any],
     verdict: Annotated[
         bool,
         typer.Option("--verdict", help="Measure under every statistic, scale and null model."),
     ] = False,
-    seed: Seed = 0,
-    scope: Scope = None,
-    norm: Norm = None,
-    residual: Residual = None,
-    layers: Layers = None,
-    unknown: Unknown = None,
-    weights: WeightFile = None,
-    solver: Solver = "auto",
-    n_init: Annotated[
-        str | None,
-        typer.Option(help="Restarts of k-means: a number or 'auto'.", show_default="auto"),
-    ] = None,
-    refine: Annotated[
-        bool, typer.Option("--refine", help="Report the n-cut after moving single neurons.")
-    ] = False,
-    max_shuffles: Annotated[
-        int | None,
-        typer.Option(min=1, help="With --shuffles auto, how many at most.", show_default="1000"),
-    ] = None,
-    level: Annotated[float, typer.Option(help="Level of --shuffles auto and of --verdict.")] = 0.05,
-    sequential: Annotated[
-        str | None,
-        typer.Option(
-            help="With --shuffles auto: 'betting' or 'besag-clifford'.", show_default="betting"
-        ),
-    ] = None,
-    threads: Threads = None,
-    device: Device = "cpu",
     json: Json = None,
     html: Annotated[
         Path | None,
@@ -272,71 +215,34 @@ def analyze(
     plot: Plot = None,
 ) -> None:
     """Measure how clusterable a network is, by itself and against shuffled networks."""
-    common = {
-        "k": k,
-        "null": null,
-        "normalize": normalize,
-        "preset": preset,
-        "seed": seed,
-        "solver": solver,
-        "n_init": None if n_init is None else count_or_auto(n_init),
-        "level": level,
-        "threads": threads,
-        **graph_options(scope, norm, residual, layers, unknown, weights),
-    }
-    counted = None if shuffles is None else count_or_auto(shuffles)
     _existing(model)
     if verdict:
-        refused = {
-            "--html": html,
-            "--no-profile": no_profile or None,
-            "--plot": plot,
-            "--refine": refine or None,
-            "--max-shuffles": max_shuffles,
-            "--sequential": sequential,
-            "--device": None if device == "cpu" else device,
-        }
+        refused = {"html": html, "no_profile": no_profile or None, "plot": plot}
+        refused |= {name: settings.get(name) for name in ("refine", "max_shuffles", "sequential")}
         for name, value in refused.items():
             if value is not None:
-                raise InputError(f"{name}: has no effect with --verdict; leave it out")
+                flag = f"--{name.replace('_', '-')}"
+                raise InputError(f"{flag}: has no effect with --verdict; leave it out")
         _check_outputs(model, json, None, None)
-        _verdict(model, json, {"shuffles": 20 if counted is None else counted} | common)
+        _verdict(model, json, settings | options)
         return
     _check_outputs(model, json, html, plot)
-    common["device"] = device
-    _analyze(
-        model,
-        (json, html, plot),
-        common
-        | {"shuffles": counted, "refine": refine}
-        | given(max_shuffles=max_shuffles, sequential=sequential),
-        None if no_profile else {n: v for n, v in common.items() if n not in NOT_OF_PROFILES},
-    )
+    for_profile = None if no_profile else _of(settings, *OF_PROFILES) | options
+    _analyze(model, (json, html, plot), settings | options, for_profile)
 
 
 @app.command()
+@takes_settings(
+    *("shuffles", "null", "normalize", "preset", "seed", "solver", "threads", "device"),
+    whole=("shuffles",),
+)
 def profile(
     model: Model,
+    settings: dict[str, Any],
+    options: dict[str, Any],
     k: Annotated[
         str, typer.Option("--k", "-k", help="Numbers of clusters, as 2-20 or 4,8,12.")
     ] = "2-20",
-    shuffles: Annotated[
-        int | None,
-        typer.Option(min=0, help="Shuffled networks to compare with.", show_default="50"),
-    ] = None,
-    null: NullModel = None,
-    normalize: Normalize = None,
-    preset: PresetName = "filan2021",
-    seed: Seed = 0,
-    scope: Scope = None,
-    norm: Norm = None,
-    residual: Residual = None,
-    layers: Layers = None,
-    unknown: Unknown = None,
-    weights: WeightFile = None,
-    solver: Solver = "auto",
-    threads: Threads = None,
-    device: Device = "cpu",
     json: Json = None,
     plot: Plot = None,
 ) -> None:
@@ -350,22 +256,9 @@ def profile(
     interrupted = False
     with warnings_in_one_line(), progress_bar() as progress:
         try:
-            found = ncut.profile(
-                model,
-                ks,
-                shuffles=shuffles,
-                null=null,
-                normalize=normalize,
-                preset=preset,
-                seed=seed,
-                solver=solver,
-                threads=threads,
-                device=device,
-                progress=progress,
-                **graph_options(scope, norm, residual, layers, unknown, weights),
-            )
-        except ncut.ProfileInterrupted as stopped:
-            found, interrupted = stopped.profile, True
+            found = ncut.profile(model, ks, progress=progress, **settings, **options)
+        except ncut.Interrupted as stopped:
+            found, interrupted = stopped.finished, True
     _tell(found, json)
     if plot:
         from ncut.report.plots import save_axes
@@ -373,6 +266,11 @@ def profile(
         save_axes(lambda ax: found.plot(ax=ax), plot)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _of(settings: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The settings of these names, as far as they were given."""
+    return {name: settings[name] for name in names if name in settings}
 
 
 def _analyze(
@@ -390,8 +288,8 @@ def _analyze(
     with warnings_in_one_line(), progress_bar() as progress:
         try:
             report = ncut.analyze(model, progress=progress, **settings)
-        except ncut.AnalysisInterrupted as stopped:
-            report, interrupted = stopped.report, True
+        except ncut.Interrupted as stopped:
+            report, interrupted = stopped.finished, True
     json, html, plot = outputs
     _deliver(report, json, plot)
     if html:
@@ -418,8 +316,9 @@ def _page_profile(model: Any, report: Report, settings: dict[str, Any]) -> Profi
             return ncut.profile(
                 model, range(2, most + 1), shuffles=20, progress=progress, **settings
             )
-        except ncut.ProfileInterrupted as stopped:
-            return stopped.profile
+        except ncut.Interrupted as stopped:
+            found: Profile = stopped.finished
+            return found
         except NcutError as error:
             typer.echo(f"ncut: warning: no profile in the page: {one_line(error)}", err=True)
             return None
@@ -433,8 +332,8 @@ def _verdict(model: Path, json: Path | None, settings: dict[str, Any]) -> None:
     with warnings_in_one_line(), progress_bar() as progress:
         try:
             found = ncut.verdict(model, progress=progress, **settings)
-        except ncut.VerdictInterrupted as stopped:
-            found, interrupted = stopped.verdict, True
+        except ncut.Interrupted as stopped:
+            found, interrupted = stopped.finished, True
     _tell(found, json)
     if interrupted:
         raise KeyboardInterrupt
@@ -495,15 +394,13 @@ def _check_outputs(model: Path, json: Path | None, html: Path | None, plot: Path
         check_format(plot)
 
 
-def _demo_report(name: str, shuffles: int, threads: int | None) -> Report:
+def _demo_report(name: str, settings: dict[str, Any]) -> Report:
     import ncut
     from ncut import networks
     from ncut.report.console import progress_bar
 
     with warnings_in_one_line(), progress_bar(name) as progress:
-        return ncut.analyze(
-            networks.load(name), name=name, shuffles=shuffles, threads=threads, progress=progress
-        )
+        return ncut.analyze(networks.load(name), name=name, progress=progress, **settings)
 
 
 def _existing(model: Path) -> Path:

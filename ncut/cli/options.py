@@ -1,17 +1,18 @@
-"""Options that several commands share, and what becomes of them."""
+"""Options that several commands share; those of settings are made from the plan's fields."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ncut.axes import NORMALIZATIONS, NULL_MODELS
-from ncut.presets import PRESETS
+from ncut.plan import PRESETS, SETTINGS, Plan
 
 Model = Annotated[
     Path,
@@ -21,87 +22,130 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-Scope = Annotated[
-    str | None,
-    typer.Option(
-        help="Which layers are in the graph of a convolutional network: 'paper' or 'all'.",
-        show_default="paper",
-    ),
-]
-Norm = Annotated[
-    str | None,
-    typer.Option(
-        help="How a convolution kernel becomes one edge weight: 'l1', 'l2' or 'column-sum'.",
-        show_default="l1",
-    ),
-]
-Residual = Annotated[
-    str | None,
-    typer.Option(
-        help="What a residual sum is: 'readers' (inputs of each reader are vertices) or 'stream' "
-        "(its channels are vertices once).",
-        show_default="stream with attention, else readers",
-    ),
-]
-Layers = Annotated[
-    str | None,
-    typer.Option(
-        help="Names of the weight arrays of a chain in order, separated by commas.",
-        show_default="inferred",
-    ),
-]
-Unknown = Annotated[
-    str | None,
-    typer.Option(
-        help="Unknown operations of a model: 'error', or 'elementwise' to take them as functions "
-        "of each entry.",
-        show_default="error",
-    ),
-]
-WeightFile = Annotated[
-    Path | None, typer.Option(help="The weights of an architecture that is given by name.")
-]
-Shuffles = Annotated[int, typer.Option(min=0, help="Shuffled networks to compare with.")]
-NullModel = Annotated[
-    str | None,
-    typer.Option(help=f"How weights are shuffled: {', '.join(NULL_MODELS)}.", show_default="layer"),
-]
-Normalize = Annotated[
-    str | None,
-    typer.Option(
-        help=f"The convention for the scale of weights: {', '.join(NORMALIZATIONS)}.",
-        show_default="none",
-    ),
-]
-PresetName = Annotated[str, typer.Option(help=f"Whose choices to follow: {' or '.join(PRESETS)}.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same numbers.")]
-Solver = Annotated[str, typer.Option(help="The eigensolver.")]
-Device = Annotated[
-    str, typer.Option(help="Where to compute: 'cpu', 'cuda' or 'cuda:N' (extra 'gpu').")
-]
 Json = Annotated[
     Path | None,
     typer.Option(help="Write the result as JSON; '-' prints it instead of the summary."),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Write a picture, such as a .png, .svg or .pdf.")]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads to use.", show_default="all cores")
-]
+
+# Each option of `ncut.graph`: its type, its help and the default to show.
+GRAPH: dict[str, tuple[Any, str, str]] = {
+    "scope": (
+        str,
+        "Which layers are in the graph of a convolutional network: 'paper' or 'all'.",
+        "paper",
+    ),
+    "norm": (
+        str,
+        "How a convolution kernel becomes one edge weight: 'l1', 'l2' or 'column-sum'.",
+        "l1",
+    ),
+    "residual": (
+        str,
+        "What a residual sum is: 'readers' (inputs of each reader are vertices) or 'stream' (its "
+        "channels are vertices once).",
+        "stream with attention, else readers",
+    ),
+    "layers": (
+        str,
+        "Names of the weight arrays of a chain in order, separated by commas.",
+        "inferred",
+    ),
+    "unknown": (
+        str,
+        "Unknown operations of a model: 'error', or 'elementwise' to take them as functions of "
+        "each entry.",
+        "error",
+    ),
+    "weights": (Path, "The weights of an architecture that is given by name.", ""),
+}
+
+LEAST = {"k": 2, "threads": 1, "max_shuffles": 1}
+"""Smallest values, refused by the command line already."""
+
+TYPES: dict[str, str] = dict(Plan.__annotations__)
+"""The type of each setting, as the plan writes it."""
 
 
-def graph_options(
-    scope: str | None,
-    norm: str | None,
-    residual: str | None,
-    layers: str | None,
-    unknown: str | None,
-    weights: Path | None,
-) -> dict[str, Any]:
-    """How to read a model, as far as that was said."""
-    names = None if layers is None else [name.strip() for name in layers.split(",")]
-    return given(
-        scope=scope, norm=norm, residual=residual, unknown=unknown, layers=names, weights=weights
-    )
+def takes_settings(
+    *names: str, graph: tuple[str, ...] = tuple(GRAPH), whole: tuple[str, ...] = (), **shown: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command with options for settings and for reading the model.
+
+    In the place of the command's parameters `settings` and `options` come the options; these
+    parameters get what was given of them by name, so that defaults are the library's.
+
+    Parameters
+    ----------
+    *names : str
+        Settings of the plan.
+    graph : tuple of str
+        Options of `ncut.graph`.
+    whole : tuple of str
+        Settings that must be whole numbers here, never "auto".
+    **shown : str
+        For single settings another default to show than the plan's.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        def command(**values: Any) -> None:
+            settings = given(**{name: _parsed(name, values.pop(name)) for name in names})
+            options = given(**{name: values.pop(name) for name in graph})
+            if "layers" in options:
+                options["layers"] = [name.strip() for name in options["layers"].split(",")]
+            function(**values, settings=settings, options=options)
+
+        places = {
+            "settings": [_setting_option(n, n in whole, shown.get(n)) for n in names],
+            "options": [_option(n, *GRAPH[n]) for n in graph],
+        }
+        own = inspect.signature(function, eval_str=True)
+        parameters = [
+            option for name, one in own.parameters.items() for option in places.get(name, [one])
+        ]
+        parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+        functools.update_wrapper(command, function)
+        del command.__wrapped__  # type: ignore[attr-defined]
+        command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        return command
+
+    return decorate
+
+
+def _setting_option(name: str, whole: bool, shown: str | None) -> inspect.Parameter:
+    setting = SETTINGS[name]
+    kind = TYPES[name]
+    if kind == "bool":
+        return _option(name, bool, setting.help, "")
+    default = setting.presets.get(PRESETS[0], setting.default)
+    shown = shown or ("all cores" if default is None else str(default))
+    types: dict[str, Any] = {"int": int, "float": float}
+    return _option(name, int if whole else types.get(kind, str), setting.help, shown)
+
+
+def _option(name: str, kind: Any, help: str, shown: str) -> inspect.Parameter:
+    flag = f"--{name.replace('_', '-')}"
+    flags = [flag, "-k"] if name == "k" else [flag]
+    if kind is bool:
+        option = typer.Option(*flags, help=help)
+        return _parameter(name, Annotated[bool, option], False)
+    least = LEAST.get(name, 0) if kind is int and name != "seed" else None
+    option = typer.Option(*flags, help=help, min=least, show_default=shown or False)
+    return _parameter(name, Annotated[kind | None, option], None)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """Convert the text of a setting's option; None where none was given."""
+    if value is False:
+        return None
+    counted = "auto" in TYPES[name] and isinstance(value, str)
+    return count_or_auto(value) if counted else value
 
 
 def given(**options: Any) -> dict[str, Any]:

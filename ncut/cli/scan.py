@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ncut.cli.options import (
-    Device,
-    Layers,
-    Norm,
-    Normalize,
-    NullModel,
-    PresetName,
-    Residual,
-    Scope,
-    Seed,
-    Solver,
-    Unknown,
-    count_or_auto,
-    given,
-    graph_options,
-    warnings_in_one_line,
-)
+from ncut.cli.options import takes_settings, warnings_in_one_line
 from ncut.errors import InputError
 
 if TYPE_CHECKING:
     from ncut.scans import Scan
 
 
+@takes_settings(
+    *("k", "shuffles", "null", "normalize", "preset", "seed", "solver", "n_init", "refine"),
+    *("max_shuffles", "level", "sequential", "device"),
+    graph=("scope", "norm", "residual", "layers", "unknown"),
+)
 def scan(
     paths: Annotated[
         list[Path],
@@ -40,34 +29,8 @@ def scan(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder for results; a later scan goes on there.")],
-    k: Annotated[
-        int | None, typer.Option("--k", "-k", min=2, help="Number of clusters.", show_default="12")
-    ] = None,
-    shuffles: Annotated[
-        str | None,
-        typer.Option(help="Shuffled networks for each model, or 'auto'.", show_default="50"),
-    ] = None,
-    null: NullModel = None,
-    normalize: Normalize = None,
-    preset: PresetName = "filan2021",
-    seed: Seed = 0,
-    scope: Scope = None,
-    norm: Norm = None,
-    residual: Residual = None,
-    layers: Layers = None,
-    unknown: Unknown = None,
-    solver: Solver = "auto",
-    n_init: Annotated[
-        str | None,
-        typer.Option(help="Restarts of k-means: a number or 'auto'.", show_default="auto"),
-    ] = None,
-    refine: Annotated[
-        bool, typer.Option("--refine", help="Report the n-cut after moving single neurons.")
-    ] = False,
-    max_shuffles: Annotated[
-        int | None,
-        typer.Option(min=1, help="With --shuffles auto, how many at most.", show_default="1000"),
-    ] = None,
+    settings: dict[str, Any],
+    options: dict[str, Any],
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -80,7 +43,6 @@ def scan(
         int | None,
         typer.Option(min=1, help="Threads of a task.", show_default="cores / jobs, on a cluster 1"),
     ] = None,
-    device: Device = "cpu",
     backend: Annotated[
         str, typer.Option(help="Where tasks run: loky, threading, dask or ray.")
     ] = "loky",
@@ -110,6 +72,8 @@ def scan(
     import ncut
     from ncut.report.console import scan_bars
 
+    if scratch is not None:
+        options["scratch"] = scratch
     with warnings_in_one_line(), scan_bars() as progress:
         found = ncut.scan(
             [str(path) for path in paths],
@@ -122,21 +86,8 @@ def scan(
             watch=watch,
             idle=idle,
             progress=progress,
-            preset=preset,
-            seed=seed,
-            solver=solver,
-            refine=refine,
-            device=device,
-            **given(
-                k=k,
-                shuffles=None if shuffles is None else count_or_auto(shuffles),
-                null=null,
-                normalize=normalize,
-                n_init=None if n_init is None else count_or_auto(n_init),
-                max_shuffles=max_shuffles,
-                scratch=scratch,
-            ),
-            **graph_options(scope, norm, residual, layers, unknown, None),
+            **settings,
+            **options,
         )
     _tell(found)
     if found.failed:

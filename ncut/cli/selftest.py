@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ncut.cli.options import Device, Json
+from ncut.cli.options import Json
+from ncut.plan import SETTINGS
 
 if TYPE_CHECKING:
     from ncut.selftest.checks import Check
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def selftest(
-    device: Device = "cpu",
+    device: Annotated[str, typer.Option(help=SETTINGS["device"].help)] = "cpu",
     timings: Annotated[
         bool, typer.Option(help="Time clusterings and training steps on CPU and device.")
     ] = True,

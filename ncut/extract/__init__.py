@@ -1,5 +1,6 @@
 """Models and files -> NeuronGraph; a file per kind of source."""
 
+from ncut.extract.options import FILE_OPTIONS, GRAPH_OPTIONS, FileOptions, GraphOptions
 from ncut.extract.read import read_graph
 
-__all__ = ["read_graph"]
+__all__ = ["FILE_OPTIONS", "GRAPH_OPTIONS", "FileOptions", "GraphOptions", "read_graph"]

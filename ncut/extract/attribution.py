@@ -290,6 +290,8 @@ def read_attributions(
     model: Any, edges: str, data: Any, loss: Loss | None, layers: Any, **options: Any
 ) -> NeuronGraph:
     """The graph of a module with data, or of a matrix; see `ncut.graph`."""
+    if edges == "weights":
+        raise InputError("data: has no effect on edges='weights'; leave it out")
     if edges != "attribution":
         raise InputError(f"edges: must be 'weights' or 'attribution', got {edges!r}")
     if is_module(model):

@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError, printable
 from ncut.extract.arrays import as_array, is_tensor
 from ncut.extract.assemble import SINGLE_MATRIX_HINT, assemble, check_options
@@ -25,6 +26,7 @@ from ncut.extract.state_dict import read_arrays
 from ncut.files import reading
 from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.graphs.scratch import check_scratch, in_scratch
+from ncut.types import EdgeKind, KernelNorm, Scope, Unknown
 
 if TYPE_CHECKING:
     from ncut.extract.wiring import Residual, Wiring
@@ -71,21 +73,22 @@ class _Options:
         return in_scratch(named, self.scratch)
 
 
+@suggests_names(name="ncut.graph")
 def read_graph(
     model: Any,
     *,
-    scope: str = "paper",
-    norm: str = "l1",
+    scope: Scope = "paper",
+    norm: KernelNorm = "l1",
     layers: Sequence[str] | Mapping[str, int] | None = None,
     name: str | None = None,
     initial: bool = False,
     residual: Residual | None = None,
     example_inputs: Any = None,
-    unknown: Literal["error", "elementwise"] = "error",
+    unknown: Unknown = "error",
     weights: str | Path | None = None,
     scratch: str | Path | None = None,
     check: bool = False,
-    edges: Literal["weights", "attribution"] = "weights",
+    edges: EdgeKind = "weights",
     data: Any = None,
     loss: Any = None,
 ) -> NeuronGraph:
@@ -188,21 +191,26 @@ def read_graph(
     [4, 3, 2]
     """
     check_options(scope, norm, residual, unknown)
-    if edges != "weights":
+    if edges != "weights" or data is not None or loss is not None:
         from ncut.extract.attribution import read_attributions
 
         return read_attributions(
             model, edges, data, loss, layers,
             scope=scope, residual=residual, example_inputs=example_inputs, name=name,
         )  # fmt: skip
-    if data is not None or loss is not None:
-        raise InputError("data: has no effect on edges='weights'; leave it out")
     if isinstance(layers, Mapping):
         raise InputError("layers: must be names; sizes of layers are for edges='attribution'")
     options = _Options(
         *(scope, norm, layers, name, initial, residual, example_inputs, unknown, weights),
         check_scratch(scratch),
     )
+    return _read_any(model, options, check)
+
+
+def _read_any(model: Any, options: _Options, check: bool) -> NeuronGraph:
+    """The graph of weights of a model of any kind."""
+    initial, weights, example_inputs = options.initial, options.weights, options.example_inputs
+    layers, scope, norm, name = options.layers, options.scope, options.norm, options.name
     if initial and not (is_module(model) or _has_initial(model)):
         raise InputError(
             "initial: only a torch module tells how its layers are initialized, got "

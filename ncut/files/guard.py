@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ncut.errors import ModelError, NcutError
 
 MAX_GROWTH = 100
-"""How many times its bytes a file may be laid out as in memory, beyond `SMALL`."""
+"""Largest ratio of a file's size in memory to its size on disk, beyond `SMALL`."""
 
 SMALL = 2**24
 """Bytes that may be laid out whatever the file's size."""
@@ -116,7 +116,7 @@ def content_of(path: Path) -> NDArray[np.uint8]:
 
 
 class Budget:
-    """What a file may be laid out as in memory: 100 times its bytes, and 16 MiB beyond.
+    """Largest size of a file's content in memory: 100 times its bytes, and 16 MiB beyond.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def _shown_cause(cause: BaseException | None) -> BaseException | None:
 
 
 def _state(path: str | Path) -> object:
-    """What changes when a file, or one in a folder, is written."""
+    """Fingerprint that changes when a file, or one in a folder, is written."""
     try:
         with_names = [(entry.name, entry.stat()) for entry in os.scandir(path) if entry.is_file()]
     except (OSError, ValueError):

@@ -151,7 +151,7 @@ def check_output(path: Path, source: Path | None = None) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What the system says about an error, without the file's name."""
+    """The system's message for an error, without the file's name."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
@@ -168,7 +168,7 @@ def _told(path: str | Path) -> Iterator[None]:
 
 
 def _is_special(path: str | Path) -> bool:
-    """Whether a pipe or device lies there."""
+    """Tell whether a pipe or device lies there."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

@@ -5,28 +5,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ncut.errors import InputError, import_extra
+from ncut.arguments import suggests_names
+from ncut.errors import InputError, Interrupted
 from ncut.extract.modules import is_module
 from ncut.functional.arguments import check_labels, check_number, check_random_sets
 from ncut.functional.modules import hooked
+from ncut.functional.results import Ablation, AblationPair, AblationRow
 from ncut.functional.silence import silenced
-from ncut.functional.text import ablation_text
 from ncut.progress import Progress, Told, telling
 from ncut.randomness import check_seed
 from ncut.types import Layer
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 Evaluate: TypeAlias = Callable[[Any], float]
 
-LEVEL = 0.05
-"""A set of neurons counts as more important than random sets at a p of at most this."""
 
 LOSS = "return the loss as one finite number, higher for a worse model"
 """What `evaluate` must do."""
@@ -35,157 +31,7 @@ LOSS = "return the loss as one finite number, higher for a worse model"
 RANDOM_SETS = 1 << 32
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class AblationRow:
-    """What silencing one set of neurons does.
-
-    Attributes
-    ----------
-    cluster : int
-        The cluster that the neurons are in.
-    layer : str or None
-        The layer that they are in; None for those of all hidden layers.
-    n_neurons : int
-        How many they are.
-    loss : float
-        The model's loss with them silenced.
-    importance : float
-        `loss` less that of the intact model; positive: the model is worse without them.
-    random_losses : ndarray of float64, shape (random_sets,)
-        The loss with as many random neurons of each layer silenced instead.
-    random_mean, random_std : float or None
-        Their mean and population standard deviation; None without random sets.
-    z_score : float or None
-        (loss - random_mean) / random_std; None without random sets and where they do not differ.
-    p_value : float or None
-        (r + 1) / (random_sets + 1), where r random sets have at least this loss: low where the
-        neurons are more important than random ones. None without random sets.
-    p_low : float or None
-        The same for the other direction, r random sets with at most this loss.
-    """
-
-    cluster: int
-    layer: str | None
-    n_neurons: int
-    loss: float
-    importance: float
-    random_losses: NDArray[np.float64]
-    random_mean: float | None
-    random_std: float | None
-    z_score: float | None
-    p_value: float | None
-    p_low: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class AblationPair:
-    """What silencing two clusters together does.
-
-    Attributes
-    ----------
-    first, second : int
-        The clusters.
-    loss : float
-        The model's loss with both silenced.
-    interaction : float
-        `loss` less what it were if the importances of the two added up: 0 where neither matters
-        to what the other does.
-    """
-
-    first: int
-    second: int
-    loss: float
-    interaction: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ablation:
-    """How important clusters of neurons are to what a network does.
-
-    `print(ablation)` shows a table, `ablation.to_frame()` is one.
-
-    Attributes
-    ----------
-    baseline : float
-        The intact model's loss.
-    rows : tuple of AblationRow
-        One per set of neurons that was silenced, by cluster, then by layer.
-    pairs : tuple of AblationPair
-        One per pair of clusters, if asked for.
-    k : int
-        Number of clusters, those without hidden neurons included.
-    random_sets : int
-        How many random sets each set is compared with.
-    seed : int
-        The seed of the random sets.
-
-    Source: Hod, Filan, Casper, Critch and Russell (2021), Quantifying Local Specialization in
-    Deep Neural Networks, arXiv:2110.08058 ("importance").
-    """
-
-    baseline: float
-    rows: tuple[AblationRow, ...]
-    pairs: tuple[AblationPair, ...]
-    k: int
-    random_sets: int
-    seed: int
-
-    @property
-    def important(self) -> tuple[AblationRow, ...]:
-        """The sets that are more important than random ones, with a p of at most 0.05.
-
-        The p are not corrected for the number of sets.
-        """
-        return tuple(row for row in self.rows if row.p_value is not None and row.p_value <= LEVEL)
-
-    @property
-    def smallest_p(self) -> float:
-        """No p can be below this: 1 / (random_sets + 1)."""
-        return 1 / (self.random_sets + 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists, strings and numbers, ready for JSON."""
-        return {
-            "baseline": self.baseline,
-            "k": self.k,
-            "random_sets": self.random_sets,
-            "seed": self.seed,
-            "rows": [_plain(row) for row in self.rows],
-            "pairs": [_plain(pair) for pair in self.pairs],
-        }
-
-    def to_frame(self) -> DataFrame:
-        """One row per set of neurons, in the order of `rows`.
-
-        Returns
-        -------
-        pandas.DataFrame
-            The fields of `AblationRow` but `random_losses`; `layer` is None for whole clusters.
-
-        Raises
-        ------
-        MissingExtraError
-            If pandas is not installed.
-        """
-        pandas = import_extra("pandas", "plot")
-        columns = [name for name in AblationRow.__slots__ if name != "random_losses"]
-        frame: DataFrame = pandas.DataFrame(
-            [[getattr(row, name) for name in columns] for row in self.rows], columns=columns
-        )
-        return frame
-
-    def __str__(self) -> str:
-        return ablation_text(self)
-
-
-class AblationInterrupted(KeyboardInterrupt):
-    """Ctrl-C during `ablate`; `ablation` holds the rows and pairs that were complete by then."""
-
-    def __init__(self, ablation: Ablation) -> None:
-        super().__init__(f"stopped after {len(ablation.rows)} sets of neurons")
-        self.ablation = ablation
-
-
+@suggests_names(name="ncut.functional.ablate")
 def ablate(
     model: Any,
     layers: Sequence[Layer],
@@ -241,7 +87,7 @@ def ablate(
     InputError
         If an argument cannot be used, `evaluate` does not return a finite number or does not run
         the model, or the model cannot be silenced (see `silenced`).
-    AblationInterrupted
+    Interrupted
         On Ctrl-C after the intact model's loss is known.
 
     Source: Hod, Filan, Casper, Critch and Russell (2021), Quantifying Local Specialization in
@@ -279,7 +125,7 @@ def ablate(
                     AblationPair(sets[a].cluster, sets[b].cluster, loss, interaction)
                 )
         except KeyboardInterrupt:
-            raise AblationInterrupted(so_far()) from None
+            raise Interrupted(so_far(), f"{len(rows)} sets of neurons") from None
     return so_far()
 
 
@@ -405,11 +251,3 @@ def _row(
         p_value=(int((random_losses >= loss).sum()) + 1) / (n + 1) if n else None,
         p_low=(int((random_losses <= loss).sum()) + 1) / (n + 1) if n else None,
     )
-
-
-def _plain(row: AblationRow | AblationPair) -> dict[str, Any]:
-    values = {name: getattr(row, name) for name in type(row).__slots__}
-    return {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in values.items()
-    }

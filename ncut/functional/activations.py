@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ncut.arguments import suggests_names
+from ncut.clusters import cluster
 from ncut.errors import InputError
 from ncut.functional.arguments import check_labels, n_vertices
 from ncut.functional.record import record
-from ncut.functional.text import agreement_text
+from ncut.functional.results import Agreement
 from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.randomness import check_seed
-from ncut.spectral import cluster, normalized_cut
+from ncut.spectral import normalized_cut
 from ncut.spectral.agreement import adjusted_rand_index
 from ncut.threads import single_threaded_blas
 from ncut.types import Layer
@@ -26,61 +27,6 @@ N_PERMUTATIONS = 200
 
 # The second half of a Philox key. Streams of an analysis are numbered with 32 bits: none is this.
 PERMUTATIONS = (1 << 32) + 1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Agreement:
-    """How far a partition found in the weights is one of neurons that fire together.
-
-    Attributes
-    ----------
-    k : int
-        Number of clusters of the graph of activations.
-    ncut : float
-        Normalized cut of that graph's own partition.
-    weight_partition_ncut : float
-        Normalized cut that the weights' partition has in it.
-    labels : ndarray of int32, shape (n,)
-        Cluster of each vertex in the partition of the activations; -1 where it has no edges.
-    adjusted_rand_index : float
-        Agreement of the two partitions on the vertices that have edges in both graphs: 1 if they
-        are the same, 0 on average by chance.
-    p_value : float
-        (r + 1) / (n_permutations + 1), where r permutations of the weights' labels within each
-        layer agree as well: low where the agreement is more than that of layer with layer.
-    permuted : ndarray of float64, shape (n_permutations,)
-        The adjusted Rand index of the permutations.
-    layers : tuple of str
-        Names of the graph's layers.
-    within_layers : tuple of float or None
-        The adjusted Rand index on each layer's vertices alone; None with fewer than 2 of them.
-    n_compared : int
-        Number of vertices that have edges in both graphs.
-    n_examples : int
-        Number of examples that the correlations are over.
-    seed : int
-        The seed of the clustering and the permutations.
-
-    Source: Hubert and Arabie (1985), Comparing partitions; Hod, Filan, Casper, Critch and
-    Russell (2021), Quantifying Local Specialization in Deep Neural Networks, arXiv:2110.08058,
-    for clusters of weights beside clusters of correlations.
-    """
-
-    k: int
-    ncut: float
-    weight_partition_ncut: float
-    labels: NDArray[np.int32]
-    adjusted_rand_index: float
-    p_value: float
-    permuted: NDArray[np.float64]
-    layers: tuple[str, ...]
-    within_layers: tuple[float | None, ...]
-    n_compared: int
-    n_examples: int
-    seed: int
-
-    def __str__(self) -> str:
-        return agreement_text(self)
 
 
 def activation_graph(
@@ -128,6 +74,7 @@ def activation_graph(
     return graph
 
 
+@suggests_names(name="ncut.functional.correlate")
 def correlate(
     model: Any,
     layers: Sequence[Layer],
@@ -139,6 +86,7 @@ def correlate(
     seed: int = 0,
     n_init: int | Literal["auto"] = "auto",
     threads: int | None = None,
+    device: str = "cpu",
 ) -> Agreement:
     """Cluster neurons by their activations, and compare with the clusters of the weights.
 
@@ -154,7 +102,7 @@ def correlate(
         The partition found in the weights; negative for a vertex without edges.
     k : int
         Number of clusters to find in the activations.
-    seed, n_init, threads
+    seed, n_init, threads, device
         As for `ncut.cluster`.
 
     Returns
@@ -169,7 +117,7 @@ def correlate(
     checked = check_labels(labels, layers)
     seed = check_seed(seed)
     graph, n_examples = _activation_graph(model, layers, inputs, activations, checked >= 0)
-    found = cluster(graph, k, n_init=n_init, seed=seed, threads=threads)
+    found = cluster(graph, k, n_init=n_init, seed=seed, threads=threads, device=device)
     compared = np.flatnonzero((checked >= 0) & (found.labels >= 0))
     ours, theirs = checked[compared], found.labels[compared]
     ends = [layer.start for layer in layers] + [n_vertices(layers)]
@@ -269,7 +217,7 @@ def _as_matrix(values: Any, layer: Layer) -> NDArray[Any]:
 
 
 def _varies(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether each column varies by more than the rounding of its type."""
+    """Mark the columns that vary by more than the rounding of their type."""
     if not values.shape[1]:
         return np.zeros(0, dtype=np.bool_)
     epsilon = np.finfo(values.dtype).eps if values.dtype.kind == "f" else 0.0

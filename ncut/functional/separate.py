@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from ncut.extract.modules import is_module
 from ncut.extract.references import References, references
 from ncut.functional.arguments import check_labels, check_number, check_random_sets
 from ncut.functional.cutting import watched, without
-from ncut.functional.text import separation_text
+from ncut.functional.results import LAYER_WIDTH, WIDTH, shortened
 from ncut.progress import Progress, telling
 from ncut.randomness import check_seed
 from ncut.types import Layer
@@ -322,3 +323,39 @@ def _shared(places: References, labels: NDArray[np.intp]) -> float:
     inside = sum(int(mark.inside.sum()) for mark in marks)
     both = sum(int((mark.inside & mark.between).sum()) for mark in marks)
     return both / inside if inside else 0.0
+
+
+def separation_text(separation: Separation) -> str:
+    """Scores intact and cut apart, random partitions, a line per cluster kept alone."""
+    found = separation
+    cut = f"cut apart {found.cut_score:.4g}"
+    if found.kept is not None:
+        cut += f": {found.kept:.0%} of what is above chance ({found.chance:.3g}) is kept"
+    sentences = [f"score {found.score:.4g} intact, {cut}"]
+    if found.p_value is not None:
+        kept = "" if found.random_kept is None else f" {found.random_kept:.0%} is kept"
+        sentences.append(
+            f"cut at {len(found.random_scores)} random partitions of the same sizes{kept} "
+            f"(score {found.random_scores.mean():.4g}, at most {found.random_scores.max():.4g}; "
+            f"p = {found.p_value:.3g})"
+        )
+    if found.worst_layer is not None:
+        worst = found.layers[found.effective_clusters.index(found.worst_layer)]
+        kind = "stages that follow each other" if found.worst_layer < 1.5 else "side by side"
+        sentences.append(
+            f"effective number of clusters in the worst hidden layer {found.worst_layer:.2g} of "
+            f"{found.k} ({shortened(worst, LAYER_WIDTH)}): {kind}"
+        )
+    if found.shared:
+        sentences.append(
+            f"{found.shared:.0%} of the weights inside of clusters are also between clusters and "
+            "were removed with them"
+        )
+    lines = [line for sentence in sentences for line in textwrap.wrap(sentence, WIDTH)]
+    if found.rows:
+        lines.append(f"{'kept alone':<24}{'neurons':>10}{'score':>12}{'share kept':>14}")
+    for row in found.rows:
+        names = shortened(", ".join(map(str, row.clusters)), 22)
+        share = "-" if row.kept is None else f"{row.kept:.0%}"
+        lines.append(f"{names:<24}{row.n_neurons:>10,}{row.score:>12.4g}{share:>14}")
+    return "\n".join(lines)

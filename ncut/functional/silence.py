@@ -191,7 +191,7 @@ def _zero_matrix(weight: Any, silence: _Silence, input_axis: int) -> bool:
 
 
 def _zero_convolution(weight: Any, silence: _Silence, input_axis: int) -> bool:
-    """Of (out, in / groups, positions...); the layer's size tells the groups."""
+    """Weights of shape (out, in / groups, positions...); the layer's size tells the groups."""
     if weight.ndim < 3 or silence.size % weight.shape[1]:
         return False
     groups = silence.size // weight.shape[1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.graphs.powers import Powers, unit_of
+from ncut.graphs.row_sums import Powers, unit_of
 
 if TYPE_CHECKING:
     from ncut.graphs.neuron_graph import NeuronGraph
@@ -88,7 +88,7 @@ class Balance:
                 self._free[graph.layers[position].slice] = False
 
     def _reached(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which vertices a path of edges joins to one whose g is fixed, backwards and forwards."""
+        """Mark the vertices joined by a path to one whose g is fixed, backwards and forwards."""
         layers = self._graph.layers
         fed = np.ones(self._graph.n_vertices, dtype=np.bool_)
         heard = fed.copy()

@@ -1,4 +1,4 @@
-"""Whether the layers of a graph fall into two colours, as those of a chain do."""
+"""Two-colouring of a graph's layers, as a chain has one."""
 
 from __future__ import annotations
 

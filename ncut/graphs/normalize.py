@@ -20,7 +20,7 @@ from ncut import kernels
 from ncut.axes import NORMALIZATIONS
 from ncut.errors import InputError
 from ncut.graphs.balance import Balance
-from ncut.graphs.powers import Powers, row_chunks, same_places, unit_of
+from ncut.graphs.row_sums import Powers, row_chunks, same_places, unit_of
 from ncut.graphs.scale import brought_into_range, in_own_unit
 from ncut.graphs.scratch import settled
 from ncut.randomness import check_seed

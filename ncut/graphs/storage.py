@@ -57,7 +57,7 @@ def save_graph(graph: NeuronGraph, path: str | Path) -> None:
 
 
 def is_graph_file(arrays: Any) -> bool:
-    """Whether an open `.npz` file was written by `save_graph`."""
+    """Tell whether an open `.npz` file was written by `save_graph`."""
     return HEADER in arrays
 
 

@@ -19,7 +19,7 @@ TILE = 256
 """Rows and columns that are compared at a time, as they stay in the cache."""
 
 ASYMMETRY = 1e-6
-"""Of the largest weight of a vertex, by which mirrored entries may differ."""
+"""Tolerated difference of mirrored entries, relative to a vertex's largest weight."""
 
 WEIGHT_TYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -83,10 +83,10 @@ def check_adjacency(
 def _asymmetric_pair(
     matrix: NDArray[np.floating] | sparse.csr_array,
 ) -> tuple[int, int] | None:
-    """An entry that differs from its mirror image, by more than ASYMMETRY of the largest weight
-    of the row or of the column that has the smaller one; None if there is none.
+    """Return an entry that differs from its mirror image; None if there is none.
 
-    So what a vertex is tied by is compared with its own ties, not with those of others.
+    The tolerance is ASYMMETRY of the largest weight of the entry's row or column, whichever is
+    smaller: a vertex's weights are compared with its own, not with those of others.
     """
     if isinstance(matrix, np.ndarray):
         largest = _largest_of_rows(matrix)

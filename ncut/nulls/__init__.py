@@ -2,7 +2,6 @@
 
 from ncut.axes import NULL_MODELS
 from ncut.nulls.distribution import (
-    Interrupted,
     at_once_and_inside,
     over_shuffles,
     side_by_side_in_order,
@@ -20,7 +19,6 @@ from ncut.nulls.statistics import compare, compare_all, statistics_of
 
 __all__ = [
     "NULL_MODELS",
-    "Interrupted",
     "at_once_and_inside",
     "check_null",
     "check_null_fits",

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import TypeVar
 
+from ncut.errors import Interrupted
 from ncut.graphs import NeuronGraph
 from ncut.nulls.models import shuffle_connected
 
@@ -21,14 +22,6 @@ T = TypeVar("T")
 
 Measure = Callable[[NeuronGraph, int, int], T]
 """What to measure: (graph without isolated vertices, its number, threads) -> result."""
-
-
-class Interrupted(KeyboardInterrupt, Generic[T]):
-    """Ctrl-C during the shuffles; `finished` holds the results of those done, in order."""
-
-    def __init__(self, finished: list[T]) -> None:
-        super().__init__(f"stopped after {len(finished)} shuffles")
-        self.finished = finished
 
 
 def at_once_and_inside(graph: NeuronGraph, threads: int) -> tuple[int, int]:
@@ -105,7 +98,8 @@ def side_by_side_in_order(
         numbers = sorted(finished)
         if stop is not None:  # the order counts: nothing behind a shuffle that is missing
             numbers = [number for at, number in enumerate(numbers) if at == number]
-        raise Interrupted([finished[number] for number in numbers]) from None
+        so_far = [finished[number] for number in numbers]
+        raise Interrupted(so_far, f"{len(so_far)} shuffles") from None
     return results
 
 

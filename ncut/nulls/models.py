@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
+from ncut.arguments import suggests_names
 from ncut.axes import NULL_MODELS
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
@@ -16,7 +17,7 @@ from ncut.graphs.scratch import settled
 from ncut.nulls.strength import with_strengths_of
 from ncut.randomness import MAX_GRAPHS, Purpose, check_seed, stream
 from ncut.spectral.cut import as_graph
-from ncut.types import Block
+from ncut.types import Block, Null
 
 KDE_BANDWIDTH = 0.01
 
@@ -74,7 +75,8 @@ def uses_weights_twice(graph: NeuronGraph) -> bool:
     return any(len(names) > 1 for names in sharing.values())
 
 
-def shuffle(graph: Any, null: str = "layer", seed: int = 0, number: int = 0) -> NeuronGraph:
+@suggests_names()
+def shuffle(graph: Any, null: Null = "layer", seed: int = 0, number: int = 0) -> NeuronGraph:
     """A network with the same weights as the graph's, layer by layer, without their arrangement.
 
     Vertices without edges are left out first, and each layer's matrices shrink accordingly, so

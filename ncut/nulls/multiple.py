@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 
 
@@ -20,6 +21,7 @@ class HasPValue(Protocol):
         ...
 
 
+@suggests_names()
 def adjusted_p_values(p_values: Sequence[float | HasPValue]) -> NDArray[np.float64]:
     """Benjamini and Hochberg's adjusted p-values.
 

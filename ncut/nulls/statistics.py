@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.axes import STATISTICS
+from ncut.results import repeat_std
 from ncut.types import Clustering, Comparison
-
-MIN_REPEATS = 3
 
 PValue = Callable[[NDArray[np.bool_]], float]
 
@@ -66,16 +65,6 @@ def compare_all(
         )
         for name, value in network.items()
     }
-
-
-def repeat_std(ncuts: NDArray[np.float64], again: NDArray[np.float64]) -> float | None:
-    """Standard deviation of the noise in numbers of which the first m were measured twice.
-
-    ncuts of shape (n,), again of shape (m,), m <= n; None with fewer than MIN_REPEATS.
-    """
-    if again.size < MIN_REPEATS:
-        return None
-    return float(np.sqrt(np.square(ncuts[: again.size] - again).mean() / 2))
 
 
 def noise_note(compared: Comparison, again: NDArray[np.float64]) -> str | None:

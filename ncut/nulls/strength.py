@@ -61,13 +61,6 @@ def with_strengths_of(block: Block, shuffled: Weights) -> Weights:
     return scaled
 
 
-def strength_deviation(original: Block, shuffled: Block) -> float:
-    """Largest relative difference between a vertex's sums in a block and in its shuffle."""
-    found = _strengths(shuffled, shuffled.weights)
-    wanted = _strengths(original, original.weights)
-    return max(_deviation(*sums) for sums in zip(found, wanted, strict=True))
-
-
 def _strengths(block: Block, weights: Any) -> list[Vector]:
     """Sums of the rows and of the columns; inside a layer, where these are one, their sum."""
     rows, columns = (

@@ -21,7 +21,8 @@ from ncut.paper.records import INITIAL, UNPRUNED, Record
 from ncut.paper.results import RowResult, TableResult
 from ncut.paper.tables import TrainedRow
 from ncut.paper.training import network_of
-from ncut.report.plots import CLUSTER_COLORS, FAINT, MUTED, cluster_colors, save_figure
+from ncut.report.colours import CLUSTER_COLORS, FAINT, MUTED, cluster_colors
+from ncut.report.plots import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

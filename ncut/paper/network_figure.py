@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ncut.errors import InputError, import_extra
-from ncut.report.plots import MUTED, cluster_colors
+from ncut.report.colours import MUTED, cluster_colors
 from ncut.report.text import shorten
 from ncut.report.words import name_of, ncut_text, printable
 

@@ -16,6 +16,7 @@ from ncut.errors import InputError
 from ncut.files import make_folder, reading, regular_file, write_file
 from ncut.paper.recipes import Recipe
 from ncut.report import Report
+from ncut.types import Normalization, Null
 
 INITIAL, UNPRUNED, PRUNED = PHASES = ("initial", "unpruned", "pruned")
 
@@ -28,8 +29,8 @@ class Analysis:
 
     k: int = 12
     shuffles: int = 50
-    null: str = "layer"
-    normalize: str = "none"
+    null: Null = "layer"
+    normalize: Normalization = "none"
 
     @property
     def name(self) -> str:

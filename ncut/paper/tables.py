@@ -12,6 +12,7 @@ from ncut.errors import InputError
 from ncut.paper.networks import NETWORKS
 from ncut.paper.recipes import Recipe
 from ncut.paper.records import INITIAL, PRUNED, UNPRUNED, Analysis
+from ncut.types import Null
 
 SHUFFLES = 50
 """Where the paper compares with none, we do all the same, except for untrained networks."""
@@ -49,7 +50,7 @@ TITLES = {
 IMAGENET = "A.11"
 """The table of networks that are read from files, not trained."""
 
-NULLS = ("layer", "layer-nonzero")
+NULLS: tuple[Null, ...] = ("layer", "layer-nonzero")
 """The null models that a row's variant may name; the paper's usual one first."""
 
 EPOCHS = {"kilo-epoch": (1000, 20), "memorization": (100, 100), "initialization": (0, 0)}
@@ -221,7 +222,7 @@ def _row(row: Published, options: Options) -> TrainedRow:
         return TrainedRow(row, INITIAL, Analysis(row.k, 0), recipe)
     phase = PRUNED if row.pruned == "yes" else UNPRUNED
     shuffles = options.shuffles or row.shuffles or SHUFFLES
-    null = row.variant if row.variant in NULLS else NULLS[0]
+    null = next((name for name in NULLS if name == row.variant), NULLS[0])
     return TrainedRow(row, phase, Analysis(row.k, shuffles, null), recipe)
 
 

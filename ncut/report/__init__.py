@@ -2,8 +2,8 @@
 
 from ncut.report.html import html_page
 from ncut.report.profile import Profile
-from ncut.report.report import HEADLINES, Report
+from ncut.report.report import Report
 from ncut.report.verdict import Verdict
 from ncut.report.words import sentence
 
-__all__ = ["HEADLINES", "Profile", "Report", "Verdict", "html_page", "sentence"]
+__all__ = ["Profile", "Report", "Verdict", "html_page", "sentence"]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ncut.axes import STATISTICS
-from ncut.report.report import Report
+from ncut.results import Measurement
 from ncut.types import Comparison
 
 Outcome = Literal["more", "less", "same"]
@@ -49,7 +49,7 @@ class Cell:
     outcome: Outcome
 
 
-def cells_of(report: Report, level: float) -> list[Cell]:
+def cells_of(report: Measurement, level: float) -> list[Cell]:
     """The cells of one convention and null model."""
     return [
         Cell(

@@ -24,7 +24,7 @@ from ncut.report import text, words
 
 if TYPE_CHECKING:
     from ncut.graphs import NeuronGraph
-    from ncut.report.report import Report
+    from ncut.results import Measurement
     from ncut.types import Block, LeftOut, Parameter
 
 
@@ -42,12 +42,12 @@ class ScanCounts(Protocol):
     current: str
 
 
-def print_summary(report: Report) -> None:
+def print_summary(report: Measurement) -> None:
     """Print `str(report)`, with a little colour on a terminal."""
     _console().print(styled_summary(report))
 
 
-def print_comparison(reports: Sequence[Report]) -> None:
+def print_comparison(reports: Sequence[Measurement]) -> None:
     """Print several reports side by side, and what the numbers mean."""
     console = _console()
     console.print(_comparison(reports))
@@ -164,7 +164,7 @@ def _console(stderr: bool = False) -> Console:
     return console
 
 
-def styled_summary(report: Report) -> Text:
+def styled_summary(report: Measurement) -> Text:
     """`str(report)` with a little colour."""
     name, *outcome = text.title_lines(report)
     styled = Text().append(name, style="bold").append("\n" + "\n".join(outcome) + "\n\n")
@@ -182,7 +182,7 @@ def styled_summary(report: Report) -> Text:
     return styled
 
 
-def _comparison(reports: Sequence[Report]) -> Table:
+def _comparison(reports: Sequence[Measurement]) -> Table:
     """The headline numbers of several reports side by side."""
     table = _table("", *(words.name_of(report) for report in reports), right_from=1)
     cells = {
@@ -201,7 +201,7 @@ def _comparison(reports: Sequence[Report]) -> Table:
     return table
 
 
-def _explanation(reports: Sequence[Report]) -> Table:
+def _explanation(reports: Sequence[Measurement]) -> Table:
     """What the headline numbers mean, as a two-column list."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)

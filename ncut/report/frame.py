@@ -11,10 +11,10 @@ from ncut.errors import import_extra
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 
-def to_frame(report: Report) -> DataFrame:
+def to_frame(report: Measurement) -> DataFrame:
     """One row per neuron: layer, index within it, cluster, degree."""
     pandas = import_extra("pandas", "plot")
     frame: DataFrame = pandas.DataFrame(

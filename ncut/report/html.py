@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
 from ncut.report import page_views, words
-from ncut.report.plots import cluster_colors
+from ncut.report.colours import cluster_colors
 
 if TYPE_CHECKING:
     from ncut.report.maps import Flow, Matrix, Shown
     from ncut.report.profile import Profile
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 
 def html_page(
-    reports: Sequence[Report],
+    reports: Sequence[Measurement],
     title: str | None = None,
     profiles: Sequence[Profile | None] | None = None,
 ) -> str:
@@ -29,7 +29,7 @@ def html_page(
 
     Parameters
     ----------
-    reports : sequence of Report
+    reports : sequence of Measurement
         One or more; two or more are compared in a table at the top.
     title : str, optional
         The page's heading; made from the models' names by default.
@@ -86,13 +86,13 @@ def _environment() -> Any:
     )
 
 
-def _title(reports: Sequence[Report]) -> str:
+def _title(reports: Sequence[Measurement]) -> str:
     if len(reports) == 1:
         return f"Clusterability of {words.name_of(reports[0])}"
     return f"Clusterability of {len(reports)} networks"
 
 
-def _check_profile(report: Report, profile: Profile | None) -> None:
+def _check_profile(report: Measurement, profile: Profile | None) -> None:
     if profile is None:
         return
     ours, theirs = ([layer.size for layer in one.layers] for one in (report, profile))
@@ -100,7 +100,7 @@ def _check_profile(report: Report, profile: Profile | None) -> None:
         raise InputError("profile: is of another network, whose layers have other sizes")
 
 
-def _view(report: Report, profile: Profile | None) -> dict[str, Any]:
+def _view(report: Measurement, profile: Profile | None) -> dict[str, Any]:
     """Everything that the template shows of a report, as text, and the script's data."""
     from ncut.report.edges import layer_flows
     from ncut.report.maps import flow_of, matrix_of, shown_clusters
@@ -134,7 +134,7 @@ def _view(report: Report, profile: Profile | None) -> dict[str, Any]:
 
 
 def _figures(
-    report: Report,
+    report: Measurement,
     profile: Profile | None,
     shown: Shown,
     flow: Flow | None,

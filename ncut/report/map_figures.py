@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ncut.report.colours import FAINT, MUTED, cluster_colors
 from ncut.report.maps import Flow, Matrix, Shown, layer_groups
 from ncut.report.page_figures import Figure, faded, finished, plotly
-from ncut.report.plots import FAINT, MUTED, cluster_colors
 from ncut.report.text import shorten
 
 if TYPE_CHECKING:
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 MAX_BARS = 60
 # Transparent where there is no weight, so that the page's own colour shows.
@@ -27,7 +27,7 @@ SCALE = [
 FULL = 65535
 
 
-def bars_figure(report: Report, shown: Shown) -> Figure:
+def bars_figure(report: Measurement, shown: Shown) -> Figure:
     """A bar for each layer, divided into clusters."""
     groups = layer_groups(report, MAX_BARS)
     by_layer = np.zeros((len(report.layers), shown.n_parts), dtype=np.int64)
@@ -88,7 +88,7 @@ def _add_bar(
     )
 
 
-def flow_figure(report: Report, flow: Flow, shown: Shown) -> Figure:
+def flow_figure(report: Measurement, flow: Flow, shown: Shown) -> Figure:
     """The weight between clusters of different layers as bands."""
     colors = _colors(report, shown)
     last = max(1, len(flow.columns) - 1)
@@ -144,7 +144,7 @@ def flow_figure(report: Report, flow: Flow, shown: Shown) -> Figure:
     return finished(figure, 460, margin={"l": 4, "r": 4, "t": 34, "b": 10})
 
 
-def matrix_figure(report: Report, matrix: Matrix) -> Figure:
+def matrix_figure(report: Measurement, matrix: Matrix) -> Figure:
     """The adjacency matrix in order of the clusters, averaged over cells."""
     largest = float(matrix.means.max(initial=0.0)) or 1.0
     coded = np.round(FULL * np.sqrt(matrix.means / largest)).astype(np.uint16)
@@ -196,7 +196,7 @@ def matrix_figure(report: Report, matrix: Matrix) -> Figure:
     return finished(figure, None, margin={"l": 42, "r": 10, "t": 30, "b": 60})
 
 
-def _colors(report: Report, shown: Shown) -> list[str]:
+def _colors(report: Measurement, shown: Shown) -> list[str]:
     """A colour for each part; grey for the others."""
     colors = cluster_colors(report.k)
     clusters = [shown.cluster(part) for part in range(shown.n_parts)]

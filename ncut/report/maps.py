@@ -13,7 +13,7 @@ from ncut.report.words import printable
 
 if TYPE_CHECKING:
     from ncut.graphs import NeuronGraph
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 # What keeps a picture of a large network readable, and light.
 MAX_COLUMNS = 10
@@ -113,7 +113,7 @@ class Matrix:
     neurons: int
 
 
-def layer_groups(report: Report, most: int) -> list[LayerGroup]:
+def layer_groups(report: Measurement, most: int) -> list[LayerGroup]:
     """All layers, in groups of neighbours where there are more than `most`."""
     names = [printable(layer.name) for layer in report.layers]
     return [
@@ -126,14 +126,14 @@ def layer_groups(report: Report, most: int) -> list[LayerGroup]:
     ]
 
 
-def volumes(report: Report) -> NDArray[np.float64]:
+def volumes(report: Measurement) -> NDArray[np.float64]:
     """Sum of the degrees in each cluster, shape (k,)."""
     inside = report.labels >= 0
     found = np.bincount(report.labels[inside], report.degrees[inside], minlength=report.k)
     return np.asarray(found, dtype=np.float64)
 
 
-def shown_clusters(report: Report) -> Shown:
+def shown_clusters(report: Measurement) -> Shown:
     """All clusters, or the largest where there are many."""
     largest = np.argsort(-volumes(report), kind="stable")[:MAX_SHOWN_CLUSTERS]
     clusters = np.sort(largest)
@@ -142,7 +142,7 @@ def shown_clusters(report: Report) -> Shown:
     return Shown(clusters.tolist(), place)
 
 
-def flow_of(report: Report, flows: Flows) -> Flow | None:
+def flow_of(report: Measurement, flows: Flows) -> Flow | None:
     """Lay out the weights between layers; None if all edges lie within a column."""
     shown = shown_clusters(report)
     columns = layer_groups(report, MAX_COLUMNS)
@@ -197,7 +197,7 @@ def _stacked(
     return low, high
 
 
-def matrix_of(report: Report, graph: NeuronGraph) -> Matrix:
+def matrix_of(report: Measurement, graph: NeuronGraph) -> Matrix:
     """Average the adjacency matrix over cells, in order of the clusters."""
     layer_of = np.repeat(np.arange(len(report.layers)), [layer.size for layer in report.layers])
     connected = np.flatnonzero(report.labels >= 0)

@@ -9,10 +9,10 @@ from ncut.report.text import headline
 from ncut.report.words import name_of, printable, sentence
 
 if TYPE_CHECKING:
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 
-def notebook_table(report: Report) -> str:
+def notebook_table(report: Measurement) -> str:
     """The headline numbers as an HTML fragment, everything escaped."""
     rows = "".join(_row(name, value) for name, value in headline(report))
     warnings = "".join(

@@ -1,4 +1,4 @@
-"""What the HTML page shows beside the headline numbers, as plain data: no markup, no pictures."""
+"""Tables and data of the HTML page, without markup and pictures."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from ncut.report.words import name_of, printable
 
 if TYPE_CHECKING:
     from ncut.graphs import NeuronGraph
-    from ncut.report.profile import Profile
-    from ncut.report.report import Report
+    from ncut.results import Measurement, ProfileData
     from ncut.types import Comparison
 
 MAX_NEURONS = 200_000
@@ -33,7 +32,7 @@ class Table(TypedDict):
 
 
 def page_data(
-    report: Report, profile: Profile | None, flows: Flows | None, matrix: Matrix | None
+    report: Measurement, profile: ProfileData | None, flows: Flows | None, matrix: Matrix | None
 ) -> dict[str, Any]:
     """Everything that the page's script needs of a report, ready for JSON."""
     graph = report.graph
@@ -56,7 +55,7 @@ def page_data(
     }
 
 
-def cluster_rows(report: Report, flows: Flows | None) -> list[dict[str, Any]]:
+def cluster_rows(report: Measurement, flows: Flows | None) -> list[dict[str, Any]]:
     """Size, volume, and where the graph is known the share of weight inside, of each cluster.
 
     The parts of the n-cut add up to it.
@@ -74,7 +73,7 @@ def cluster_rows(report: Report, flows: Flows | None) -> list[dict[str, Any]]:
     return rows
 
 
-def edge_rows(report: Report, graph: NeuronGraph) -> list[list[list[Any]]]:
+def edge_rows(report: Measurement, graph: NeuronGraph) -> list[list[list[Any]]]:
     """The strongest edges of each cluster: layer, index and cluster of both ends, weight."""
     starts = np.array([layer.start for layer in report.layers])
 
@@ -88,7 +87,7 @@ def edge_rows(report: Report, graph: NeuronGraph) -> list[list[list[Any]]]:
     ]
 
 
-def flow_rows(report: Report, flows: Flows) -> list[list[Any]]:
+def flow_rows(report: Measurement, flows: Flows) -> list[list[Any]]:
     """Each weight between a cluster in one layer and a cluster in another."""
     names = [printable(layer.name) for layer in report.layers]
     return [
@@ -98,7 +97,7 @@ def flow_rows(report: Report, flows: Flows) -> list[list[Any]]:
     ]
 
 
-def neurons(report: Report) -> dict[str, Any] | None:
+def neurons(report: Measurement) -> dict[str, Any] | None:
     """Cluster and degree of every neuron in little space; None where there are too many.
 
     Little-endian numbers in base 64: `labels` as int8, int16 or int32, `degrees` as float32.
@@ -132,7 +131,10 @@ def matrix_facts(matrix: Matrix) -> dict[str, Any]:
 
 
 def tables(
-    report: Report, profile: Profile | None, flows: Flows | None, clusters: list[dict[str, Any]]
+    report: Measurement,
+    profile: ProfileData | None,
+    flows: Flows | None,
+    clusters: list[dict[str, Any]],
 ) -> dict[str, Table]:
     """The page's tables, and some that are too long to be shown, with all digits."""
     compared = report.statistics
@@ -206,7 +208,7 @@ def _compared(one: Comparison) -> list[float | None]:
     return [one.value, one.mean, one.std, one.z_score, one.p_value]
 
 
-def profile_table(profile: Profile) -> Table:
+def profile_table(profile: ProfileData) -> Table:
     """A row for each k."""
     names = [*profile.statistics[0], "gap behind k"]
     return Table(

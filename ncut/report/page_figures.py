@@ -10,12 +10,11 @@ import numpy as np
 
 from ncut.axes import STATISTICS
 from ncut.errors import import_extra
-from ncut.report.plots import ACCENT, MUTED
+from ncut.report.colours import ACCENT, MUTED
 from ncut.report.words import ncut_text, p_text, printable, z_text
 
 if TYPE_CHECKING:
-    from ncut.report.profile import Profile
-    from ncut.report.report import Report
+    from ncut.results import Measurement, ProfileData
     from ncut.types import Comparison
 
 Figure = dict[str, Any]
@@ -69,7 +68,7 @@ def null_figure(name: str, compared: Comparison) -> Figure:
     return finished(figure, 300)
 
 
-def eigenvalues_figure(report: Report, profile: Profile | None) -> Figure:
+def eigenvalues_figure(report: Measurement, profile: ProfileData | None) -> Figure:
     """The smallest eigenvalues of the normalized Laplacian; with a profile also those beyond k."""
     values = report.eigenvalues if profile is None else profile.eigenvalues
     numbers = np.arange(1, values.size + 1)
@@ -114,7 +113,7 @@ def eigenvalues_figure(report: Report, profile: Profile | None) -> Figure:
     return finished(figure, 320)
 
 
-def scores_figure(profile: Profile, k: int) -> Figure:
+def scores_figure(profile: ProfileData, k: int) -> Figure:
     """Z of the n-cut, of its bound and of the gap for each number of clusters."""
     lines = {
         name: ([row[name] for row in profile.statistics], color)
@@ -145,7 +144,7 @@ def scores_figure(profile: Profile, k: int) -> Figure:
     return finished(figure, 340)
 
 
-def gaps_figure(profile: Profile, k: int) -> Figure:
+def gaps_figure(profile: ProfileData, k: int) -> Figure:
     """The gap in the eigenvalues behind each k, beside the shuffles' gaps."""
     go = plotly()
     figure = go.Figure()
@@ -181,7 +180,7 @@ def gaps_figure(profile: Profile, k: int) -> Figure:
     return finished(figure, 340)
 
 
-def _mark_k(figure: Any, profile: Profile, k: int) -> None:
+def _mark_k(figure: Any, profile: ProfileData, k: int) -> None:
     marks = {k: "this report"}
     if profile.suggested_k:
         marks[profile.suggested_k] = "suggested"

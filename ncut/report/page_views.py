@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ncut.report import words
+from ncut.report.colours import cluster_colors
 from ncut.report.map_figures import MAX_BARS
 from ncut.report.page_data import MAX_FLOW_ROWS, MAX_NEURONS
-from ncut.report.plots import cluster_colors
 from ncut.report.text import layer_sizes
 
 if TYPE_CHECKING:
     from ncut.report.maps import Flow, Matrix, Shown
     from ncut.report.profile import Profile
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 
-def views(report: Report, profile: Profile | None) -> dict[str, Any]:
+def views(report: Measurement, profile: Profile | None) -> dict[str, Any]:
     """What the page says of a report besides its clusters."""
     return {
         "name": words.name_of(report),
@@ -39,7 +39,7 @@ def views(report: Report, profile: Profile | None) -> dict[str, Any]:
     }
 
 
-def clusters(report: Report, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def clusters(report: Measurement, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Sizes per layer, with each cell's share of the layer for its shading, and a summary."""
     sizes = report.cluster_sizes()
     total = sum(row["volume"] for row in rows) or 1.0
@@ -71,7 +71,7 @@ def clusters(report: Report, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def captions(
-    report: Report,
+    report: Measurement,
     profile: Profile | None,
     shown: Shown,
     flow: Flow | None,
@@ -134,8 +134,8 @@ def captions(
     return {name: minus(text) for name, text in found.items()}
 
 
-def notes(report: Report, flow: Flow | None, data: dict[str, Any]) -> list[str]:
-    """What the page does not show, and why."""
+def notes(report: Measurement, flow: Flow | None, data: dict[str, Any]) -> list[str]:
+    """Notes on parts left out of the page, and why."""
     found = []
     if report.graph is None:
         found.append(
@@ -178,7 +178,7 @@ def minus(text: str) -> str:
     return re.sub(r"(?<![\w.)])-(?=\d)|(?<= )-(?= )|\A-\Z", "\N{MINUS SIGN}", text)
 
 
-def _cells(report: Report) -> list[str]:
+def _cells(report: Measurement) -> list[str]:
     """The network's row in the comparison."""
     return [
         words.ncut_text(report.ncut),
@@ -188,7 +188,7 @@ def _cells(report: Report) -> list[str]:
     ]
 
 
-def _tiles(report: Report) -> list[tuple[str, str, str, str]]:
+def _tiles(report: Measurement) -> list[tuple[str, str, str, str]]:
     """Headline numbers: (name, value, its spread, remark)."""
     share = words.share_text(report)
     remark = f"of at most {report.k}; about {share} of edge weight leaves a cluster"
@@ -204,7 +204,7 @@ def _tiles(report: Report) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _z_remark(report: Report) -> str:
+def _z_remark(report: Measurement) -> str:
     if report.z_score is None:
         return "the shuffles do not differ from each other"
     side = "below" if report.z_score < 0 else "above"
@@ -235,7 +235,7 @@ def _profile(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _facts(report: Report) -> list[tuple[str, str]]:
+def _facts(report: Measurement) -> list[tuple[str, str]]:
     """The graph in numbers."""
     return [
         ("vertices in the graph", f"{report.n_vertices - report.n_isolated:,}"),
@@ -245,7 +245,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def _made(report: Report) -> list[tuple[str, str]]:
+def _made(report: Measurement) -> list[tuple[str, str]]:
     """What it takes to get the same numbers again."""
     return [
         ("seed", str(report.seed)),

@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError, import_extra
+from ncut.report.colours import MUTED, cluster_colors
 from ncut.report.edges import layer_flows
 from ncut.report.maps import Flow, flow_of, matrix_of, shown_clusters
-from ncut.report.plots import MUTED, cluster_colors
 from ncut.report.text import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 
-def draw_matrix(report: Report, ax: Axes) -> None:
+def draw_matrix(report: Measurement, ax: Axes) -> None:
     """The weights with neurons in order of their cluster, averaged over cells."""
     assert report.graph is not None
     matrix = matrix_of(report, report.graph)
@@ -45,7 +45,7 @@ def draw_matrix(report: Report, ax: Axes) -> None:
     ax.figure.colorbar(image, ax=ax, label="mean |w|", shrink=0.8)
 
 
-def draw_flow(report: Report, ax: Axes) -> None:
+def draw_flow(report: Measurement, ax: Axes) -> None:
     """The weight between clusters of different layers as bands, their colour the first's."""
     assert report.graph is not None
     flow = flow_of(report, layer_flows(report.graph, report.labels, report.k))

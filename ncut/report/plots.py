@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,8 @@ import numpy as np
 from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
 from ncut.files import write_file
+from ncut.report import plot_maps
+from ncut.report.colours import ACCENT, FAINT, MUTED, cluster_colors
 from ncut.report.text import shorten
 from ncut.report.words import name_of, ncut_text, p_text, printable, z_text
 
@@ -19,18 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ncut.report.profile import Profile
-    from ncut.report.report import PlotKind, Report
-
-ACCENT = "#d1495b"
-MUTED = "#7d8ca3"
-FAINT = "#c9cfd8"
-
-# Paul Tol's muted scheme (2021), with three further colours that keep their distance.
-CLUSTER_COLORS = (
-    "#4c5fb0", "#88ccee", "#44aa99", "#1f8a4c", "#a3a33f", "#ddcc77",
-    "#cc6677", "#9e3060", "#aa4499", "#6699cc", "#ee8866", "#8d5a3b",
-)  # fmt: skip
+    from ncut.results import Measurement, PlotKind, ProfileData
 
 AXES_SIZE = (5.4, 3.2)
 
@@ -38,13 +28,10 @@ AXES_SIZE = (5.4, 3.2)
 MAX_LEGEND = 24
 
 
-def plot(report: Report, kind: PlotKind | None = None, ax: Axes | None = None) -> Axes:
+def plot(report: Measurement, kind: PlotKind | None = None, ax: Axes | None = None) -> Axes:
     """Draw one picture into `ax`, or into a new pyplot figure."""
     if kind is None:
         kind = "null" if report.n_shuffles else "layers"
-    # It takes its colours from here.
-    from ncut.report import plot_maps
-
     painters = {
         "null": draw_null,
         "layers": draw_layers,
@@ -70,15 +57,15 @@ def plot(report: Report, kind: PlotKind | None = None, ax: Axes | None = None) -
     return ax
 
 
-def new_figure(report: Report, kind: PlotKind) -> Figure:
-    """One picture in a figure of its own that pyplot does not know of."""
+def new_figure(report: Measurement, kind: PlotKind) -> Figure:
+    """Draw one picture in a figure of its own, unknown to pyplot."""
     figure_class = import_extra("matplotlib.figure", "plot").Figure
     figure: Figure = figure_class(figsize=figure_size(report, kind), layout="constrained")
     plot(report, kind, figure.add_subplot())
     return figure
 
 
-def save_picture(report: Report, path: Path) -> None:
+def save_picture(report: Measurement, path: Path) -> None:
     """Write the default picture to a file whose ending says the format."""
     kind: PlotKind = "null" if report.n_shuffles else "layers"
     save_figure(new_figure(report, kind), path)
@@ -108,7 +95,7 @@ def check_format(path: Path) -> None:
         raise InputError(f"{path}: the name must end in one of .{', .'.join(endings)}")
 
 
-def figure_size(report: Report, kind: PlotKind) -> tuple[float, float]:
+def figure_size(report: Measurement, kind: PlotKind) -> tuple[float, float]:
     """Width and height in inches, higher where there are many layers."""
     if kind == "layers":
         return 4.7, 1.7 + 0.26 * max(3, len(report.layers))
@@ -119,15 +106,7 @@ def figure_size(report: Report, kind: PlotKind) -> tuple[float, float]:
     return 4.7, 2.9
 
 
-def cluster_colors(k: int) -> list[str]:
-    """A colour for each cluster: a fixed list where it is long enough, else around the wheel."""
-    if k <= len(CLUSTER_COLORS):
-        return list(CLUSTER_COLORS[:k])
-    wheel = [colorsys.hsv_to_rgb(i / k, 0.55, 0.55 if i % 2 else 0.8) for i in range(k)]
-    return ["#" + "".join(f"{round(255 * part):02x}" for part in color) for color in wheel]
-
-
-def draw_null(report: Report, ax: Axes) -> None:
+def draw_null(report: Measurement, ax: Axes) -> None:
     """Histogram of the shuffled networks' n-cuts, the network's own as a vertical line."""
     n_bins = int(np.clip(np.sqrt(report.n_shuffles) * 1.5, 5, 40))
     ax.hist(report.shuffled_ncuts, bins=n_bins, color=MUTED, label="shuffled networks")
@@ -153,7 +132,7 @@ def draw_null(report: Report, ax: Axes) -> None:
     _strip(ax)
 
 
-def draw_layers(report: Report, ax: Axes) -> None:
+def draw_layers(report: Measurement, ax: Axes) -> None:
     """A bar per layer, divided into clusters; isolated vertices come last, in grey."""
     sizes = report.cluster_sizes()
     totals = np.array([layer.size for layer in report.layers])
@@ -179,7 +158,7 @@ def draw_layers(report: Report, ax: Axes) -> None:
     _strip(ax)
 
 
-def draw_eigenvalues(report: Report, ax: Axes) -> None:
+def draw_eigenvalues(report: Measurement, ax: Axes) -> None:
     """The k smallest eigenvalues of the normalized Laplacian in ascending order."""
     numbers = np.arange(1, report.k + 1)
     ax.plot(
@@ -199,7 +178,7 @@ def draw_eigenvalues(report: Report, ax: Axes) -> None:
     _strip(ax)
 
 
-def draw_profile(profile: Profile, statistic: str, ax: Axes | None = None) -> Axes:
+def draw_profile(profile: ProfileData, statistic: str, ax: Axes | None = None) -> Axes:
     """Z of a statistic and of the gap in the eigenvalues for each k."""
     if ax is None:
         pyplot = import_extra("matplotlib.pyplot", "plot")

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ncut.errors import InputError, import_extra
 from ncut.report.text import WIDTH, shorten
 from ncut.report.words import name_of, ncut_text, p_text, printable, z_text
-from ncut.types import Comparison, Layer
+from ncut.results import MIN_GAP_Z, MIN_STABILITY, ProfileData
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
     from rich.text import Text
 
-# A gap must lie this many standard deviations above the shuffles', and the partition must come
-# out nearly the same again, for a k to be suggested.
-MIN_GAP_Z = 3.0
-MIN_STABILITY = 0.8
 FORMAT = "ncut-profile"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Profile:
+class Profile(ProfileData):
     """A network cut into every one of several numbers of clusters k.
 
     Attributes
@@ -58,70 +50,29 @@ class Profile:
     version : str
     """
 
-    model: str
-    ks: tuple[int, ...]
-    statistics: tuple[dict[str, Comparison], ...]
-    gaps: tuple[Comparison, ...]
-    labels: NDArray[np.int32]
-    eigenvalues: NDArray[np.float64]
-    stability_seeds: NDArray[np.float64]
-    stability_starts: NDArray[np.float64]
-    null: str
-    normalize: str
-    preset: str
-    seed: int
-    n_init: int
-    layers: tuple[Layer, ...]
-    warnings: tuple[str, ...]
-    version: str
-
-    @property
-    def n_shuffles(self) -> int:
-        """Number of shuffled networks."""
-        return int(self.gaps[0].shuffled.size)
-
-    @property
-    def suggested_k(self) -> int | None:
-        """The number of clusters that stands out; None if none does. See `reason`."""
-        return self._suggestion[0]
-
     @property
     def reason(self) -> str:
         """Why this k, in a sentence."""
-        return self._suggestion[1]
-
-    @cached_property
-    def _suggestion(self) -> tuple[int | None, str]:
-        stability = np.minimum(self.stability_seeds, self.stability_starts)
         if not self.n_shuffles:
-            return None, "without shuffles there is nothing to hold the gaps against"
-        unusual = [
-            at
-            for at, gap in enumerate(self.gaps)
-            if gap.z_score is not None
-            and gap.z_score >= MIN_GAP_Z
-            and not (gap.shuffled >= gap.value).any()
-        ]
-        stable = [at for at in unusual if stability[at] >= MIN_STABILITY]
-        if not unusual:
-            return None, (
+            return "without shuffles there is nothing to hold the gaps against"
+        if not self.unusual:
+            return (
                 "at no k is the gap in the eigenvalues larger than that of every shuffle and "
                 f"{MIN_GAP_Z:g} standard deviations above their mean: no number of clusters "
                 "stands out"
             )
-        if not stable:
-            ks = ", ".join(str(self.ks[at]) for at in unusual)
-            return None, (
+        if self.best is None:
+            ks = ", ".join(str(self.ks[at]) for at in self.unusual)
+            return (
                 f"the gap is unusual at k = {ks}, but the partition there does not come out the "
                 f"same again (adjusted Rand index below {MIN_STABILITY:g})"
             )
-        best = max(stable, key=lambda at: self.gaps[at].value - (self.gaps[at].mean or 0.0))
-        gap = self.gaps[best]
-        return self.ks[best], (
+        gap = self.gaps[self.best]
+        return (
             f"of the stable ones it has the gap in the eigenvalues that exceeds the shuffles' "
             f"most: {gap.value:.3f} against {gap.mean:.3f} ± {gap.std:.3f} "
-            f"(Z = {z_text(gap.z_score)}), with an adjusted Rand index of {stability[best]:.2f} "
-            "between repeats"
+            f"(Z = {z_text(gap.z_score)}), with an adjusted Rand index of "
+            f"{self.stability[self.best]:.2f} between repeats"
         )
 
     def to_frame(self) -> DataFrame:
@@ -263,11 +214,10 @@ def profile_lines(profile: Profile) -> list[str]:
     for at, k in enumerate(profile.ks):
         bound, refined = (profile.statistics[at][s] for s in ("lower_bound", "refined_ncut"))
         gap = profile.gaps[at]
-        stability = min(profile.stability_seeds[at], profile.stability_starts[at])
         lines.append(
             f"{k:>3}{ncut_text(bound.value):>9}{ncut_text(refined.value):>9}"
             f"{z_text(refined.z_score):>10}{p_text(refined.p_value):>9}"
-            f"{gap.value:>13.4f}{z_text(gap.z_score):>10}{stability:>15.2f}"
+            f"{gap.value:>13.4f}{z_text(gap.z_score):>10}{profile.stability[at]:>15.2f}"
         )
     lines += [
         "",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.arguments import suggests_names
 from ncut.axes import STATISTICS
 from ncut.errors import InputError
-from ncut.types import Comparison, Layer, LeftOut
+from ncut.results import Measurement, PlotKind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,18 +21,12 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ncut.functional import Ablation, Agreement, Separation
-    from ncut.graphs import NeuronGraph
     from ncut.nulls.tail import TailFit
     from ncut.report.profile import Profile
 
-HEADLINES = {False: "spectral_ncut", True: "refined_ncut"}
-"""Which statistic is a report's `ncut`, by its `refine`."""
 
-PlotKind = Literal["null", "layers", "eigenvalues", "matrix", "flow"]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Report:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Report(Measurement):
     """How clusterable a network is, and how unusual that is among shuffled networks.
 
     `print(report)` shows a summary, `report.plot()` a picture, `report.to_html(path)` a page.
@@ -102,132 +97,17 @@ class Report:
     Networks, arXiv:2103.03386, sections 2 and A.1.
     """
 
-    model: str
-    k: int
-    labels: NDArray[np.int32]
-    eigenvalues: NDArray[np.float64]
-    statistics: dict[str, Comparison]
-    repeated_ncuts: NDArray[np.float64]
-    shuffled_repeats: NDArray[np.float64]
-    null: str
-    normalize: str
-    preset: str
-    sequential: str
-    seed: int
-    n_init: int
-    refine: bool
-    solver: str
-    residual: float
-    layers: tuple[Layer, ...]
-    degrees: NDArray[np.float64]
-    n_edges: int
-    left_out: tuple[LeftOut, ...]
-    warnings: tuple[str, ...]
-    version: str
-    sums: str = ""
-    device: str = "cpu"
-    graph: NeuronGraph | None = field(default=None, repr=False)
     source: Any = field(default=None, repr=False)
 
     __hash__ = None  # type: ignore[assignment]  # equality looks into arrays
 
-    @property
-    def headline(self) -> str:
-        """Which statistic `ncut` is: "spectral_ncut", or "refined_ncut" with refine=True."""
-        return HEADLINES[self.refine]
+    @classmethod
+    def of(cls, measurement: Measurement, source: Any = None) -> Report:
+        """The report on a measurement; `source`: what was analysed."""
+        values = {one.name: getattr(measurement, one.name) for one in fields(Measurement)}
+        return cls(**values, source=source)
 
-    @property
-    def ncut(self) -> float:
-        """Normalized cut of the network's partition, between 0 and k; low means clusterable."""
-        return self.statistics[self.headline].value
-
-    @property
-    def shuffled_ncuts(self) -> NDArray[np.float64]:
-        """n-cuts of the shuffled networks, (n_shuffles,), in the order of their numbers."""
-        return self.statistics[self.headline].shuffled
-
-    @property
-    def shuffled_mean(self) -> float | None:
-        """Mean of `shuffled_ncuts`; None without shuffles."""
-        return self.statistics[self.headline].mean
-
-    @property
-    def shuffled_std(self) -> float | None:
-        """Population standard deviation of `shuffled_ncuts`; None without shuffles."""
-        return self.statistics[self.headline].std
-
-    @property
-    def p_value(self) -> float | None:
-        """(r + 1) / (n_shuffles + 1), where r shuffles have an n-cut at or below the network's.
-
-        With shuffles="auto" that of the stopping rule. None without shuffles.
-        """
-        return self.statistics[self.headline].p_value
-
-    @property
-    def z_score(self) -> float | None:
-        """(ncut - shuffled_mean) / shuffled_std; negative: more clusterable than the shuffles.
-
-        None without shuffles and where they do not differ from each other.
-        """
-        return self.statistics[self.headline].z_score
-
-    @property
-    def spectral_ncut(self) -> float:
-        """Normalized cut of the partition that spectral clustering finds."""
-        return self.statistics["spectral_ncut"].value
-
-    @property
-    def refined_ncut(self) -> float:
-        """The same after moving single vertices as long as that lowers it."""
-        return self.statistics["refined_ncut"].value
-
-    @property
-    def lower_bound(self) -> float:
-        """No partition into k clusters has an n-cut below this."""
-        return self.statistics["lower_bound"].value
-
-    @property
-    def kmeans_std(self) -> float | None:
-        """Noise of k-means: standard deviation of `repeated_ncuts`; None where there are none."""
-        return float(self.repeated_ncuts.std()) if self.repeated_ncuts.size else None
-
-    @property
-    def shuffled_kmeans_std(self) -> float | None:
-        """Noise of k-means in `shuffled_ncuts`; None with too few `shuffled_repeats`."""
-        from ncut.nulls.statistics import repeat_std
-
-        return repeat_std(self.shuffled_ncuts, self.shuffled_repeats)
-
-    @property
-    def n_vertices(self) -> int:
-        """Number of vertices, isolated ones included."""
-        return int(self.labels.size)
-
-    @property
-    def n_isolated(self) -> int:
-        """Number of vertices without edges, which are in no cluster."""
-        return int(np.count_nonzero(self.labels < 0))
-
-    @property
-    def n_shuffles(self) -> int:
-        """Number of shuffled networks."""
-        return int(self.shuffled_ncuts.size)
-
-    def cluster_sizes(self) -> NDArray[np.int64]:
-        """How many neurons of each layer are in each cluster.
-
-        Returns
-        -------
-        ndarray of int64, shape (n_layers, k)
-            Isolated vertices are not counted, so a row's sum may be below the layer's size.
-        """
-        sizes = np.zeros((len(self.layers), self.k), dtype=np.int64)
-        for row, layer in zip(sizes, self.layers, strict=True):
-            labels = self.labels[layer.slice]
-            row += np.bincount(labels[labels >= 0], minlength=self.k)
-        return sizes
-
+    @suggests_names()
     def tail(self, statistic: str | None = None) -> TailFit | None:
         """An estimate of a p-value that is smaller than the shuffles can show, by a fitted tail.
 
@@ -262,6 +142,7 @@ class Report:
         compared = self.statistics[name]
         return fit_tail(compared.value, compared.shuffled, low=STATISTICS[name].low_is_clusterable)
 
+    @suggests_names()
     def ablate(
         self,
         evaluate: Callable[[Any], float],
@@ -324,6 +205,7 @@ class Report:
             progress=progress,
         )
 
+    @suggests_names()
     def separate(
         self,
         evaluate: Callable[[Any], float],
@@ -381,6 +263,7 @@ class Report:
             progress=progress,
         )
 
+    @suggests_names()
     def correlate(
         self,
         inputs: Any = None,
@@ -388,6 +271,7 @@ class Report:
         activations: Sequence[NDArray[np.floating]] | None = None,
         model: Any = None,
         threads: int | None = None,
+        device: str = "cpu",
     ) -> Agreement:
         """Do neurons of a cluster act together? Compare with clusters of correlated activations.
 
@@ -399,8 +283,8 @@ class Report:
             In place of `inputs`, one (n_examples, size) array for each layer of the graph.
         model : optional
             The model, where the report does not have it.
-        threads : int, optional
-            Threads to use; all cores by default.
+        threads, device
+            See `ncut.cluster`.
 
         Returns
         -------
@@ -424,6 +308,7 @@ class Report:
             activations=activations,
             seed=self.seed,
             threads=threads,
+            device=device,
         )
 
     def _model(self, model: Any) -> Any:
@@ -476,7 +361,7 @@ class Report:
         from ncut.report.serialize import from_dict, json_of
 
         with json_of(text_or_path) as data:
-            return from_dict(data)
+            return cls.of(from_dict(data))
 
     def to_frame(self) -> DataFrame:
         """One row per neuron, in the order of `labels`.
@@ -496,6 +381,7 @@ class Report:
 
         return to_frame(self)
 
+    @suggests_names()
     def plot(self, kind: PlotKind | None = None, ax: Axes | None = None) -> Axes:
         """Draw a picture of the report.
 
@@ -525,6 +411,7 @@ class Report:
 
         return plot(self, kind, ax)
 
+    @suggests_names()
     def to_html(
         self,
         path: str | Path | None = None,

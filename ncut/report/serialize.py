@@ -1,4 +1,4 @@
-"""Report to and from plain data and JSON, without loss."""
+"""Measurements to and from plain data and JSON, without loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.files import reading, regular_file
-from ncut.report.report import Report
+from ncut.results import Measurement, NetworkRecord
 from ncut.types import Comparison, Layer, LeftOut
 
 FORMAT = "ncut-report"
@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 T = TypeVar("T")
 
 
-def to_dict(report: Report) -> dict[str, Any]:
+def to_dict(report: Measurement) -> dict[str, Any]:
     """Plain lists, strings, numbers and None: the headline numbers, then the report's fields."""
     return {
         "format": FORMAT,
@@ -36,43 +36,28 @@ def to_dict(report: Report) -> dict[str, Any]:
         "shuffled_std": _float_or_none(report.shuffled_std),
         "p_value": _float_or_none(report.p_value),
         "z_score": _float_or_none(report.z_score),
-        "labels": report.labels.tolist(),
-        "eigenvalues": report.eigenvalues.tolist(),
-        "statistics": {
-            name: comparison_to_dict(compared) for name, compared in report.statistics.items()
-        },
-        "repeated_ncuts": report.repeated_ncuts.tolist(),
-        "shuffled_repeats": report.shuffled_repeats.tolist(),
-        "null": str(report.null),
-        "normalize": str(report.normalize),
-        "preset": str(report.preset),
-        "sequential": str(report.sequential),
-        "seed": int(report.seed),
-        "n_init": int(report.n_init),
-        "refine": bool(report.refine),
-        "solver": str(report.solver),
-        "residual": float(report.residual),
-        "layers": [
-            {
-                "name": layer.name,
-                "start": int(layer.start),
-                "size": int(layer.size),
-                "rescalable": layer.rescalable,
-                "read_by": list(layer.read_by),
-            }
-            for layer in report.layers
-        ],
-        "degrees": report.degrees.tolist(),
-        "n_edges": int(report.n_edges),
-        "left_out": [
-            {"name": item.name, "shape": [int(n) for n in item.shape], "reason": item.reason}
-            for item in report.left_out
-        ],
-        "warnings": [str(text) for text in report.warnings],
-        "version": str(report.version),
-        "sums": str(report.sums),
-        "device": str(report.device),
+        **{name: write(getattr(report, name)) for name, (write, _) in FIELDS.items()},
     }
+
+
+def record_to_dict(network: NetworkRecord) -> dict[str, Any]:
+    """A network whose shuffles are to be measured yet, as plain data."""
+    plain = {name: write(getattr(network, name)) for name, (write, _) in RECORD_FIELDS.items()}
+    return {**plain, "values": dict(network.values)}
+
+
+def record_from_dict(data: Any) -> NetworkRecord:
+    """The network that `record_to_dict` wrote.
+
+    Raises
+    ------
+    InputError
+        If an entry is missing or has the wrong type, or the entries do not fit together.
+    """
+    facts = {name: _entry(data, name, read) for name, (_, read) in RECORD_FIELDS.items()}
+    network = NetworkRecord(**facts, values=_entry(data, "values", _values))
+    _check_consistent(network)
+    return network
 
 
 @contextmanager
@@ -104,8 +89,8 @@ def json_of(text_or_path: str | Path) -> Iterator[Any]:
         yield content
 
 
-def from_dict(data: object) -> Report:
-    """Make a report of what `to_dict` gives; unknown entries are ignored.
+def from_dict(data: object) -> Measurement:
+    """The measurement of what `to_dict` gives; unknown entries are ignored.
 
     Raises
     ------
@@ -120,8 +105,9 @@ def from_dict(data: object) -> Report:
             f"ncut reads {FORMAT_VERSION}; read it with the version that wrote it"
         )
     data = {"sums": "", "device": "cpu", **data}  # came later to the format than the rest
-    report = Report(**{name: _entry(data, name, read) for name, read in READERS.items()})
+    report = Measurement(**{name: _entry(data, name, read) for name, (_, read) in FIELDS.items()})
     _check_consistent(report)
+    _check_shuffles(report)
     return report
 
 
@@ -205,10 +191,30 @@ def _comparison(value: Any) -> Comparison:
     return Comparison(value=_float(value["value"]), shuffled=shuffled, **numbers)
 
 
+def _statistics_to_dict(statistics: Mapping[str, Comparison]) -> dict[str, Any]:
+    return {name: comparison_to_dict(compared) for name, compared in statistics.items()}
+
+
 def _statistics(value: Any) -> dict[str, Comparison]:
     if not isinstance(value, dict) or not {"spectral_ncut", "refined_ncut"} <= value.keys():
         raise TypeError("expected an object with 'spectral_ncut', 'refined_ncut' and others")
     return {_string(name): _comparison(compared) for name, compared in value.items()}
+
+
+def _values(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict) or not {"spectral_ncut", "refined_ncut"} <= value.keys():
+        raise TypeError("expected an object with 'spectral_ncut', 'refined_ncut' and others")
+    return {_string(name): _float(number) for name, number in value.items()}
+
+
+def _layer_to_dict(layer: Layer) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "start": int(layer.start),
+        "size": int(layer.size),
+        "rescalable": layer.rescalable,
+        "read_by": list(layer.read_by),
+    }
 
 
 def _layer(value: Any) -> Layer:
@@ -220,6 +226,10 @@ def _layer(value: Any) -> Layer:
         None if rescalable is None else _bool(rescalable),
         _list_of(_string)(value["read_by"]),
     )
+
+
+def _left_out_to_dict(item: LeftOut) -> dict[str, Any]:
+    return {"name": item.name, "shape": [int(n) for n in item.shape], "reason": item.reason}
 
 
 def _left_out(value: Any) -> LeftOut:
@@ -239,35 +249,49 @@ def _bool(value: object) -> bool:
     return value
 
 
-READERS: dict[str, Callable[[Any], Any]] = {
-    "model": _string,
-    "k": _count,
-    "labels": _labels,
-    "eigenvalues": _floats,
-    "statistics": _statistics,
-    "repeated_ncuts": _floats,
-    "shuffled_repeats": _floats,
-    "null": _string,
-    "normalize": _string,
-    "preset": _string,
-    "sequential": _string,
-    "seed": _whole,
-    "n_init": _count,
-    "refine": _bool,
-    "solver": _string,
-    "residual": _float,
-    "layers": _list_of(_layer),
-    "degrees": _floats,
-    "n_edges": _count,
-    "left_out": _list_of(_left_out),
-    "warnings": _list_of(_string),
-    "version": _string,
-    "sums": _string,
-    "device": _string,
+def _written(write: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
+    return lambda values: [write(value) for value in values]
+
+
+_TEXT = (str, _string)
+_COUNT = (int, _count)
+_FLOATS = (np.ndarray.tolist, _floats)
+
+# How each field of a report is written and read, in the order of the file.
+FIELDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "model": _TEXT,
+    "k": _COUNT,
+    "labels": (np.ndarray.tolist, _labels),
+    "eigenvalues": _FLOATS,
+    "statistics": (_statistics_to_dict, _statistics),
+    "repeated_ncuts": _FLOATS,
+    "shuffled_repeats": _FLOATS,
+    "null": _TEXT,
+    "normalize": _TEXT,
+    "preset": _TEXT,
+    "sequential": _TEXT,
+    "seed": (int, _whole),
+    "n_init": _COUNT,
+    "refine": (bool, _bool),
+    "solver": _TEXT,
+    "residual": (float, _float),
+    "layers": (_written(_layer_to_dict), _list_of(_layer)),
+    "degrees": _FLOATS,
+    "n_edges": _COUNT,
+    "left_out": (_written(_left_out_to_dict), _list_of(_left_out)),
+    "warnings": (_written(str), _list_of(_string)),
+    "version": _TEXT,
+    "sums": _TEXT,
+    "device": _TEXT,
+}
+RECORD_FIELDS = {
+    name: codec
+    for name, codec in FIELDS.items()
+    if name not in ("statistics", "shuffled_repeats", "sequential")
 }
 
 
-def _check_consistent(report: Report) -> None:
+def _check_consistent(report: Measurement | NetworkRecord) -> None:
     """Raise InputError where the entries' lengths and ranges contradict each other."""
     n = 0
     for layer in report.layers:
@@ -283,6 +307,9 @@ def _check_consistent(report: Report) -> None:
         raise InputError(f"report: {report.eigenvalues.size} eigenvalues for k = {report.k}")
     if n and not -1 <= report.labels.min() <= report.labels.max() < report.k:
         raise InputError(f"report: 'labels' must lie between -1 and {report.k - 1}")
+
+
+def _check_shuffles(report: Measurement) -> None:
     if len({compared.shuffled.size for compared in report.statistics.values()}) > 1:
         raise InputError("report: the statistics have different numbers of shuffles")
     if report.shuffled_repeats.size > report.n_shuffles:

@@ -22,7 +22,7 @@ from ncut.report.words import (
 )
 
 if TYPE_CHECKING:
-    from ncut.report.report import Report
+    from ncut.results import Measurement
 
 WIDTH = 80
 NAME_WIDTH = 14
@@ -30,7 +30,7 @@ MAX_LAYERS = 6
 MAX_WARNINGS = 3
 
 
-def summary(report: Report) -> str:
+def summary(report: Measurement) -> str:
     """Name and outcome, headline numbers, other statistics, clusters per layer, warnings."""
     blocks = (
         title_lines(report),
@@ -42,17 +42,17 @@ def summary(report: Report) -> str:
     return "\n\n".join("\n".join(lines) for lines in blocks if lines)
 
 
-def title_lines(report: Report) -> list[str]:
+def title_lines(report: Measurement) -> list[str]:
     """The model's name, and the outcome in a sentence."""
     return [shorten(name_of(report), WIDTH), *textwrap.wrap(sentence(report), WIDTH)]
 
 
-def headline_lines(report: Report) -> list[str]:
+def headline_lines(report: Measurement) -> list[str]:
     """The headline numbers in two columns."""
     return [f"{name:<{NAME_WIDTH}}{value}" for name, value in headline(report)]
 
 
-def headline(report: Report) -> list[tuple[str, str]]:
+def headline(report: Measurement) -> list[tuple[str, str]]:
     """The numbers to read first, as (name, value)."""
     rows = [
         (
@@ -88,7 +88,7 @@ def headline(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def statistic_lines(report: Report) -> list[str]:
+def statistic_lines(report: Measurement) -> list[str]:
     """The statistics besides the headline, each against the same shuffles."""
     rows = statistic_rows(report)
     if not report.n_shuffles:
@@ -100,12 +100,12 @@ def statistic_lines(report: Report) -> list[str]:
     ]
 
 
-def layer_sizes(report: Report) -> str:
+def layer_sizes(report: Measurement) -> str:
     """The layers' sizes in order, such as 784-256-10."""
     return "-".join(str(layer.size) for layer in report.layers)
 
 
-def cluster_lines(report: Report) -> list[str]:
+def cluster_lines(report: Measurement) -> list[str]:
     """Neurons of each layer in each cluster, cut to the width and to a few layers."""
     sizes = report.cluster_sizes()
     column = max(4, len(str(sizes.max(initial=0))) + 1)
@@ -127,7 +127,7 @@ def cluster_lines(report: Report) -> list[str]:
     return [*lines, f"… and {n_hidden} more layers"] if n_hidden else lines
 
 
-def warning_lines(report: Report) -> list[str]:
+def warning_lines(report: Measurement) -> list[str]:
     """The first warnings, wrapped."""
     lines = []
     for text in report.warnings[:MAX_WARNINGS]:

@@ -150,8 +150,8 @@ class Verdict:
             raise InputError(f"verdict: not a verdict of ncut: 'format' must be {FORMAT!r}")
         try:
             verdict = cls(
-                reports=tuple(map(from_dict, data["reports"])),
-                rescaled=tuple(map(from_dict, data["rescaled"])),
+                reports=tuple(Report.of(from_dict(one)) for one in data["reports"]),
+                rescaled=tuple(Report.of(from_dict(one)) for one in data["rescaled"]),
                 sigma=float(data["sigma"]),
                 level=float(data["level"]),
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ncut.axes import NORMALIZATIONS, NULL_MODELS, STATISTICS
 from ncut.report.cells import Cell, Outcome, outcome
@@ -12,8 +12,7 @@ from ncut.report.text import shorten
 from ncut.report.words import ncut_text, printable, z_text
 
 if TYPE_CHECKING:
-    from ncut.report.report import Report
-    from ncut.report.verdict import Verdict
+    from ncut.results import Measurement
 
 AXES = {
     "normalize": ("the convention for the scale of weights", "scale"),
@@ -39,7 +38,26 @@ CELL_WIDTH = 13
 ENOUGH_Z = 100.0
 
 
-def verdict_lines(verdict: Verdict) -> list[str]:
+class Judged(Protocol):
+    """The parts of a `Verdict` that its text is made of."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def cells(self) -> Sequence[Cell]: ...
+    @property
+    def conclusion(self) -> str: ...
+    @property
+    def warnings(self) -> Sequence[str]: ...
+    @property
+    def reports(self) -> Sequence[Measurement]: ...
+    @property
+    def rescaled(self) -> Sequence[Measurement]: ...
+    @property
+    def level(self) -> float: ...
+
+
+def verdict_lines(verdict: Judged) -> list[str]:
     """Name, conclusion, warnings, and a table for each null model, at most 80 columns."""
     lines = [shorten(printable(verdict.model) or "unnamed model", WIDTH)]
     lines += textwrap.wrap(verdict.conclusion, WIDTH)
@@ -50,7 +68,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     return [*lines, "", *textwrap.wrap(_legend(verdict), WIDTH)]
 
 
-def _table(verdict: Verdict, null: str) -> list[str]:
+def _table(verdict: Judged, null: str) -> list[str]:
     """Z and p: a row for each statistic, a column for each convention."""
     cells = [cell for cell in verdict.cells if cell.null == null]
     conventions = list(dict.fromkeys(cell.normalize for cell in cells))
@@ -87,7 +105,7 @@ def _short(z: float | None) -> str:
     return f"{z:+.{max(0, 3 - len(f'{abs(z):.0f}'))}f}"
 
 
-def _range_text(reports: Iterable[Report], name: str) -> str:
+def _range_text(reports: Iterable[Measurement], name: str) -> str:
     scores = [report.statistics[name].z_score for report in reports]
     known = [score for score in scores if score is not None]
     return f"{_whole(min(known))}..{_whole(max(known))}" if known else "-"
@@ -98,7 +116,7 @@ def _whole(z: float) -> str:
     return f"{z:+.0f}" if abs(z) < 999.5 else _short(z)
 
 
-def _legend(verdict: Verdict) -> str:
+def _legend(verdict: Judged) -> str:
     counts = sorted({report.n_shuffles for report in verdict.reports})
     ks = sorted({report.k for report in verdict.reports})
     conventions = dict.fromkeys(report.normalize for report in verdict.reports)
@@ -204,7 +222,7 @@ def disagreement(ncuts: Sequence[Cell], others: Sequence[Cell]) -> list[str]:
     ]
 
 
-def artefact(rescaled: Sequence[Report], sigma: float, level: float) -> list[str]:
+def artefact(rescaled: Sequence[Measurement], sigma: float, level: float) -> list[str]:
     """How far scales that the function does not determine move the n-cut and its Z."""
     scores = [report.z_score for report in rescaled if report.z_score is not None]
     if not scores:
@@ -219,7 +237,7 @@ def artefact(rescaled: Sequence[Report], sigma: float, level: float) -> list[str
     ]
 
 
-def from_reports(reports: Sequence[Report]) -> list[str]:
+def from_reports(reports: Sequence[Measurement]) -> list[str]:
     """What the reports say of conventions and null models, once for all of them."""
     return [
         text.replace(f"normalize={report.normalize!r}", "the convention of scale")

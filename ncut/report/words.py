@@ -11,15 +11,14 @@ from ncut.axes import NORMALIZATIONS, NULL_MODELS, STATISTICS
 from ncut.errors import printable as printable
 
 if TYPE_CHECKING:
-    from ncut.report.profile import Profile
-    from ncut.report.report import Report
+    from ncut.results import Measurement, ProfileData
     from ncut.types import Comparison
 
 SUMS = {
     "readers": "readers: the inputs of each layer that reads a sum are vertices",
     "stream": "stream: the channels of a residual sum are vertices once",
 }
-"""What residual sums are, in words."""
+"""Meaning of the two conventions of residual sums."""
 
 CITATION = (
     "Filan, Casper, Hod, Wild, Critch, Russell (2021), "
@@ -46,7 +45,7 @@ NOT_MEANT = (
 )
 
 
-def sentence(report: Report) -> str:
+def sentence(report: Measurement) -> str:
     """The outcome in one sentence: more, less, or not distinguishably clusterable.
 
     "More" and "less" are said where the one-sided p-value in that direction,
@@ -77,7 +76,7 @@ def sentence(report: Report) -> str:
     return f"{n} shuffled {networks} too few to say how unusual its n-cut is{numbers}."
 
 
-def one_line(report: Report) -> str:
+def one_line(report: Measurement) -> str:
     """Name and headline numbers on one line."""
     parts = [repr(report.model), f"k={report.k}", f"ncut={ncut_text(report.ncut)}"]
     if report.n_shuffles:
@@ -85,7 +84,7 @@ def one_line(report: Report) -> str:
     return ", ".join(parts)
 
 
-def meanings(reports: Sequence[Report]) -> list[tuple[str, str]]:
+def meanings(reports: Sequence[Measurement]) -> list[tuple[str, str]]:
     """What each headline number means: (term, explanation), for reports like these."""
     k = _here(report.k for report in reports)
     rows = [
@@ -130,12 +129,12 @@ def null_text(null: str) -> str:
     return NULL_MODELS[null].does if null in NULL_MODELS else f"null model {printable(null)}"
 
 
-def convention_text(report: Report) -> str:
+def convention_text(report: Measurement) -> str:
     """What was done to the scale of the weights."""
     return NORMALIZATIONS.get(report.normalize, printable(report.normalize))
 
 
-def statistic_rows(report: Report) -> list[tuple[str, str, str, str, str]]:
+def statistic_rows(report: Measurement) -> list[tuple[str, str, str, str, str]]:
     """Title, value, spread of the shuffles, Z and p of each statistic but the headline."""
     return [
         (
@@ -155,7 +154,7 @@ def ncut_text(value: float) -> str:
     return f"{value:.3f}"
 
 
-def spread_text(report: Report) -> str:
+def spread_text(report: Measurement) -> str:
     """Mean and standard deviation of the shuffles, or a dash."""
     return spread(report.statistics[report.headline])
 
@@ -185,24 +184,24 @@ def p_text(value: float | None) -> str:
     return f"{value:.3f}" if value >= 0.01 else f"{value:.2g}"
 
 
-def p_remark(report: Report) -> str:
+def p_remark(report: Measurement) -> str:
     """What bounds the p-value: its resolution, or the rule that ended the shuffles."""
     if report.sequential:
         return printable(report.sequential)
     return f"smallest possible 1/{report.n_shuffles + 1}"
 
 
-def share_text(report: Report) -> str:
+def share_text(report: Measurement) -> str:
     """Roughly how much of the edge weight leaves a cluster."""
     return f"{report.ncut / report.k:.0%}"
 
 
-def name_of(report: Report | Profile) -> str:
+def name_of(report: Measurement | ProfileData) -> str:
     """The model's name, safe to show."""
     return printable(report.model) or "unnamed model"
 
 
-def _p_and_z(report: Report) -> str:
+def _p_and_z(report: Measurement) -> str:
     parts = []
     if report.p_value is not None:
         parts.append(f"p = {p_text(report.p_value)}")

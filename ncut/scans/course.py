@@ -87,5 +87,5 @@ TITLES = {"ncut": "n-cut", "z_score": "Z", "p_value": "p"}
 
 
 def axis_title(found: list[Course]) -> str:
-    """What the horizontal axis is."""
+    """Title of the horizontal axis."""
     return "step" if all(course.by_step for course in found) else "checkpoint"

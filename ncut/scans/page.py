@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ncut.errors import import_extra
@@ -14,14 +15,13 @@ from ncut.scans.words import NAMES, failures, rows
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from ncut.scans.results import Scan
 
 COLORS = ("#4c5fb0", "#d1495b", "#1f8a4c", "#cc8a1d", "#44aa99", "#aa4499", "#8d5a3b", "#6699cc")
 SHOWN_SETTINGS = ("k", "n_shuffles", "sequential", "null", "normalize", "refine", "seed", "scope")
 
 
-def html_page(scan: Scan) -> str:
-    """Render the page.
+def html_page(name: str, settings: Mapping[str, Any], frame: DataFrame) -> str:
+    """Render the page of a scan's folder of this name, from its settings and its rows.
 
     Raises
     ------
@@ -30,21 +30,20 @@ def html_page(scan: Scan) -> str:
     """
     jinja2 = import_extra("jinja2", "plot")
     plotly_js = import_extra("plotly.offline", "plot").get_plotlyjs()
-    frame = scan.to_frame()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ncut", "report/templates"), autoescape=True, trim_blocks=True
     )
     markup = import_extra("markupsafe", "plot").Markup
     text: str = environment.get_template("scan.html.j2").render(
-        title=printable(scan.folder.resolve().name),
+        title=printable(name),
         n_done=int((frame["status"] == DONE).sum()),
         failed=failures(frame),
         settings=[
-            (name, printable(str(scan.settings[name])))
-            for name in SHOWN_SETTINGS
-            if scan.settings.get(name) is not None
+            (setting, printable(str(settings[setting])))
+            for setting in SHOWN_SETTINGS
+            if settings.get(setting) is not None
         ],
-        figures=[(name, markup(_div(figure)), why) for name, figure, why in _figures(frame)],
+        figures=[(title, markup(_div(figure)), why) for title, figure, why in _figures(frame)],
         plotly_js=markup(plotly_js),
         names=NAMES,
         rows=rows(frame),

@@ -130,7 +130,8 @@ class Scan:
         from ncut.files import write_text
         from ncut.scans.page import html_page
 
-        write_text(path, html_page(self))
+        page = html_page(self.folder.resolve().name, self.settings, self.to_frame())
+        write_text(path, page)
 
     def __repr__(self) -> str:
         status = self.to_frame()["status"]

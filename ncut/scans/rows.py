@@ -10,7 +10,7 @@ from typing import Any
 
 from ncut.axes import STATISTICS
 from ncut.errors import import_extra
-from ncut.report import Report
+from ncut.results import Measurement
 from ncut.scans.sources import Source
 
 DONE, FAILED = "done", "failed"
@@ -58,8 +58,8 @@ def _statistic_columns() -> list[str]:
     return [name + part for name in STATISTICS for part in ("", "_z", "_p")]
 
 
-def done_row(source: Source, report: Report, seconds: float) -> dict[str, Any]:
-    """Of a model that was measured."""
+def done_row(source: Source, report: Measurement, seconds: float) -> dict[str, Any]:
+    """Row of a measured model."""
     row = {**_common(source, seconds), "status": DONE}
     row |= {name: getattr(report, name) for name in _OF_REPORT}
     row |= {
@@ -77,7 +77,7 @@ def done_row(source: Source, report: Report, seconds: float) -> dict[str, Any]:
 def failed_row(
     source: Source, error: str, error_type: str, settings: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
-    """Of a model that could not be measured."""
+    """Row of a model that could not be measured."""
     return {
         **_common(source, seconds),
         "status": FAILED,

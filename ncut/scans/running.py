@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Unpack, cast
 
 import numpy as np
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
+from ncut.extract import FILE_OPTIONS, FileOptions
 from ncut.extract.assemble import check_options
 from ncut.graphs.scratch import check_scratch
-from ncut.graphs.validate import check_n_clusters
+from ncut.plan import Plan
 from ncut.scans.backends import WorkerDiedError, Workers, check_backend, workers
 from ncut.scans.results import Scan
 from ncut.scans.rows import FAILED
@@ -24,23 +24,21 @@ from ncut.scans.schedule import Counts, Model, Schedule
 from ncut.scans.sources import Source, find_sources
 from ncut.scans.store import Store
 from ncut.scans.tasks import forget_graph
-from ncut.settings import Settings, check_settings
 from ncut.threads import n_threads
-
-GRAPH_OPTIONS = ("scope", "norm", "layers", "residual", "unknown", "scratch")
-"""Arguments of `ncut.graph` that mean something for files."""
+from ncut.types import Normalization, Null, PresetName, Sequential, Solver
 
 MEMORY_SHARE = 0.5
-"""How much of the machine's memory the jobs together may take."""
+"""Share of the machine's memory for all jobs together."""
 
 COPIES = 4
-"""What a job holds, in sizes of the model's files: the graph, a shuffle, and room."""
+"""Memory of a job in units of the model's file size: the graph, a shuffle, and room."""
 
 POLL_SECONDS = 2.0
 
 Progress = Callable[[Counts], None]
 
 
+@suggests_names(*FILE_OPTIONS)
 def scan(
     paths: str | Path | Sequence[str | Path],
     out: str | Path,
@@ -53,7 +51,20 @@ def scan(
     watch: bool = False,
     idle: float | None = None,
     progress: Progress | None = None,
-    **settings: Any,
+    k: int | None = None,
+    shuffles: int | Literal["auto"] | None = None,
+    null: Null | None = None,
+    normalize: Normalization | None = None,
+    preset: PresetName = "filan2021",
+    refine: bool = False,
+    seed: int = 0,
+    n_init: int | Literal["auto"] | None = None,
+    solver: Solver = "auto",
+    max_shuffles: int = 1000,
+    level: float = 0.05,
+    sequential: Sequential = "betting",
+    device: str = "cpu",
+    **graph_options: Unpack[FileOptions],
 ) -> Scan:
     """Measure many models; each gets a report and a row in a Parquet dataset.
 
@@ -90,8 +101,13 @@ def scan(
     progress : callable, optional
         Called as `progress(counts)` after each task, with the attributes `models`, `done`,
         `failed`, `shuffles`, `shuffles_done` and `current`.
-    **settings
-        Arguments of `ncut.analyze`, and those of `ncut.graph` that mean something for files.
+    k, shuffles, null, normalize, preset, refine, seed, n_init, solver
+        See `ncut.analyze`.
+    max_shuffles, level, sequential, device
+        See `ncut.analyze`.
+    **graph_options
+        Those of `ncut.graph` that mean something for files: `scope`, `norm`, `layers`,
+        `residual`, `unknown`, `scratch`.
 
     Returns
     -------
@@ -109,7 +125,13 @@ def scan(
     KeyboardInterrupt
         On Ctrl-C; what is finished is kept.
     """
-    checked, options, described = _settings(settings)
+    plan = Plan.of(
+        k=k, shuffles=shuffles, null=null, normalize=normalize, preset=preset, refine=refine,
+        seed=seed, n_init=n_init, solver=solver, max_shuffles=max_shuffles, level=level,
+        sequential=sequential, device=device,
+    )  # fmt: skip
+    options = _checked_options(cast(dict[str, Any], graph_options))
+    described = {**plan.recorded(), **_recorded(options)}
     check_backend(backend, scheduler)
     cores = n_threads(None)
     local = backend in ("loky", "threading")
@@ -117,7 +139,7 @@ def scan(
         raise InputError(f"jobs: the workers of backend={backend!r} decide; leave it out")
     if idle is not None and not watch:
         raise InputError("idle: has no effect without watch; leave it out")
-    n_jobs = _count("jobs", jobs) or (cores if checked.device == "cpu" else 1)
+    n_jobs = _count("jobs", jobs) or (cores if plan.device == "cpu" else 1)
     n_task_threads = _count("threads", threads)
     store = Store(Path(out), described)
     counts = Counts()
@@ -125,7 +147,7 @@ def scan(
 
         def run(sources: Sequence[Source], n_jobs: int) -> None:
             crew.n_jobs = n_jobs
-            schedule = Schedule(sources, store, checked, options, described, counts)
+            schedule = Schedule(sources, store, plan, options, described, counts)
             each = n_task_threads or (max(1, cores // n_jobs) if local else 1)
             _work(schedule, crew, each, progress)
 
@@ -142,37 +164,21 @@ def scan(
     return Scan(out)
 
 
-def _settings(settings: dict[str, Any]) -> tuple[Settings, dict[str, Any], dict[str, Any]]:
-    """Checked settings, arguments of `ncut.graph`, and both as plain data for the folder."""
-    options = {name: settings[name] for name in GRAPH_OPTIONS if name in settings}
-    known = inspect.signature(check_settings).parameters
-    unknown = settings.keys() - options.keys() - known.keys()
-    if unknown:
-        raise InputError(
-            f"{sorted(unknown)[0]}: a scan has no such argument; it has those of ncut.analyze, and "
-            f"of ncut.graph {', '.join(GRAPH_OPTIONS)}"
-        )
+def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `ncut.graph` that can be used and compared."""
     checkable = ("scope", "norm", "residual", "unknown")
     check_options(**{name: options[name] for name in checkable if name in options})
+    check_scratch(options.get("scratch"))
     if options.get("layers") is not None:
         options["layers"] = tuple(options["layers"])
-    checked = check_settings(**{name: settings[name] for name in settings.keys() - options.keys()})
-    check_n_clusters(checked.k, sys.maxsize)  # that a model is too small for k is its own failure
-    check_scratch(options.get("scratch"))
-    described = {
-        name: getattr(checked, name)
-        for name in (
-            *("k", "n_shuffles", "sequential", "level", "null", "normalize", "preset", "refine"),
-            *("seed", "n_init", "solver"),
-        )
-    }
-    if checked.device != "cpu":  # other random numbers; one GPU's are any other's
-        described["device"] = checked.device.partition(":")[0]
-    for name in GRAPH_OPTIONS:
-        if name != "scratch":  # where files lie changes no number
-            value = options.get(name)
-            described[name] = list(value) if isinstance(value, tuple) else value
-    return checked, options, described
+    return options
+
+
+def _recorded(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that change a graph, as plain data for the folder."""
+    names = [name for name in FILE_OPTIONS if name != "scratch"]  # where files lie changes nothing
+    values = {name: options.get(name) for name in names}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
 def _count(name: str, value: object) -> int | None:
@@ -225,7 +231,7 @@ def _present(paths: Sequence[str | Path]) -> list[Source]:
 
 
 def _to_do(sources: Sequence[Source], store: Store, retry_failed: bool) -> list[Source]:
-    """Those that have no row, or one of other files than they have now."""
+    """Sources without a row, and those whose files changed since their row was written."""
     states = store.states()
 
     def needed(source: Source) -> bool:
@@ -242,7 +248,7 @@ def _as_given(source: Source, n_jobs: int) -> int:
 
 
 def _fitting(source: Source, n_jobs: int) -> int:
-    """How many tasks of a model the memory has room for, at least one."""
+    """Number of tasks of a model that fit into memory, at least one."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     fits = int(MEMORY_SHARE * memory / max(1, COPIES * source.n_bytes))
     return max(1, min(n_jobs, fits))

@@ -1,4 +1,4 @@
-"""What is still to be done of a scan, and what becomes of what comes back."""
+"""The pending tasks of a scan, and the filing of their results."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ncut.report import Report
-from ncut.report.serialize import from_dict
+from ncut.measure import finish, stop_rule
+from ncut.plan import Plan
+from ncut.randomness import NETWORK
+from ncut.results import Measurement, NetworkRecord
 from ncut.scans.rows import done_row, failed_row
 from ncut.scans.sources import Source
 from ncut.scans.store import Store
-from ncut.scans.tasks import NETWORK, ChangedError, Outcome, Task
-from ncut.settings import Settings
-from ncut.steps import stop_rule, with_shuffles
+from ncut.scans.tasks import ChangedError, Outcome, Task
 from ncut.types import ShuffledNetwork
 
 
@@ -23,8 +23,8 @@ class Model:
     """A model that is being measured."""
 
     source: Source
-    settings: Settings
-    network: Report | None = None
+    plan: Plan
+    network: NetworkRecord | None = None
     shuffles: dict[int, ShuffledNetwork] = field(default_factory=dict)
     seconds: float = 0.0
     ended: bool = False
@@ -33,33 +33,33 @@ class Model:
         """Numbers of the tasks that are not done, until the model has ended."""
         if self.network is None and not self.ended:
             yield NETWORK
-        for number in range(self.settings.n_shuffles):
+        for number in range(1, self.plan.n_shuffles + 1):
             if self.ended:
                 return
             if number not in self.shuffles:
                 yield number
 
-    def report(self) -> Report | None:
+    def report(self) -> Measurement | None:
         """The finished report; None as long as something is missing."""
         if self.network is None:
             return None
         in_order: list[ShuffledNetwork] = []
-        stop = stop_rule(self.network, self.settings)
-        while len(in_order) in self.shuffles:
-            in_order.append(self.shuffles[len(in_order)])
+        stop = stop_rule(self.network, self.plan)
+        while len(in_order) + 1 in self.shuffles:
+            in_order.append(self.shuffles[len(in_order) + 1])
         if stop is not None:
             # Asked after each shuffle, so that where it ends depends on nothing but the numbers.
             enough = next((n for n in range(1, len(in_order) + 1) if stop(in_order[:n])), None)
             if enough is not None:
-                return with_shuffles(self.network, in_order[:enough], self.settings)
-        if len(in_order) < self.settings.n_shuffles:
+                return finish(self.network, in_order[:enough], self.plan)
+        if len(in_order) < self.plan.n_shuffles:
             return None
-        return with_shuffles(self.network, in_order, self.settings)
+        return finish(self.network, in_order, self.plan)
 
 
 @dataclass
 class Counts:
-    """How far a scan is.
+    """Progress of a scan.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Schedule:
         self,
         sources: Sequence[Source],
         store: Store,
-        settings: Settings,
+        plan: Plan,
         options: Mapping[str, Any],
         described: Mapping[str, Any],
         counts: Counts,
@@ -95,17 +95,17 @@ class Schedule:
         self.options = tuple(sorted(options.items()))
         self.described = described
         self.counts = counts
-        self.models = {source.key: Model(source, settings) for source in sources}
+        self.models = {source.key: Model(source, plan) for source in sources}
         self.under_way: set[tuple[str, int]] = set()
         for model in self.models.values():
             model.network, model.shuffles, model.seconds = store.begin(model.source)
             counts.models += 1
-            counts.shuffles += settings.n_shuffles
+            counts.shuffles += plan.n_shuffles
             counts.shuffles_done += len(model.shuffles)
             self._finish_if_complete(model)
 
     def tasks(self, threads: int, alone: Model | None = None) -> Iterator[Task]:
-        """What is to be measured, model by model; looks at what has come back meanwhile.
+        """Yield pending tasks, model by model, in the light of the results so far.
 
         `alone`: of this model only.
         """
@@ -118,7 +118,7 @@ class Schedule:
                     state=model.source.state,
                     path=os.path.abspath(model.source.path),
                     options=self.options,
-                    settings=model.settings,
+                    plan=model.plan,
                     number=number,
                     threads=threads,
                 )
@@ -139,14 +139,14 @@ class Schedule:
             model.shuffles[outcome.number] = outcome.result
             self.counts.shuffles_done += 1
         else:
-            model.network = from_dict(outcome.result)
+            model.network = outcome.result
         self._finish_if_complete(model)
 
     def fail(self, model: Model, error: str, error_type: str) -> None:
         """Record that a model cannot be measured."""
         model.ended = True
         self.counts.failed += 1
-        self.counts.shuffles -= model.settings.n_shuffles
+        self.counts.shuffles -= model.plan.n_shuffles
         self.counts.shuffles_done -= len(model.shuffles)
         row = failed_row(model.source, error, error_type, self.described, model.seconds)
         # It may be tried again, from where it was; from the start if what was measured is gone.
@@ -168,7 +168,7 @@ class Schedule:
             return
         model.ended = True
         self.counts.done += 1
-        unneeded = model.settings.n_shuffles - report.n_shuffles
+        unneeded = model.plan.n_shuffles - report.n_shuffles
         self.counts.shuffles -= unneeded
         self.counts.shuffles_done -= len(model.shuffles) - report.n_shuffles
         row = done_row(model.source, report, model.seconds)

@@ -1,4 +1,4 @@
-"""Which models a scan has: files, folders of models, patterns, lists of paths."""
+"""Models of a scan: files, folders of models, patterns, lists of paths."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIST = ".txt"
 """A file with this ending lists paths, one a line; `#`, first or after a space, is a comment."""
 
 NOT_MODELS = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*\.(pt|pth)")
-"""What training programs keep beside a model's weights."""
+"""Files that training programs keep beside a model's weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def _expanded(path: str) -> Iterable[Path]:
 
 
 def _globbed(pattern: str) -> Iterable[str]:
-    """What matches a pattern; `**` is followed here, as the library would go round in links."""
+    """Paths that match a pattern; `**` is expanded here, since `glob` follows circular links."""
     parts = Path(pattern).parts
     if "**" not in parts:
         return glob.glob(pattern)
@@ -212,7 +212,7 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _matched(path: Path) -> Iterable[Path]:
-    """What a pattern matches may also be something else: then it is passed over."""
+    """Skip a path that matches a pattern but is no model."""
     if os.path.isdir(path):
         return models_in(path)
     return [path] if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") else []
@@ -260,7 +260,7 @@ def _stats(path: Path) -> list[tuple[str, os.stat_result]]:
 
 
 def _belongs(path: Path, model: Path) -> bool:
-    """Whether a file beside an ONNX file, by its name, holds some of its tensors."""
+    """Tell by its name whether a file beside an ONNX file holds tensors of it."""
     if path.name.startswith(model.name):
         return path != model
     return path.suffix in (".data", ".bin", ".weights") and path.stem == model.stem

@@ -35,15 +35,18 @@ from ncut.files import (
     write_file,
     write_json,
 )
-from ncut.report import Report
-from ncut.report.serialize import from_dict
+from ncut.randomness import NETWORK
+from ncut.report.serialize import record_from_dict, record_to_dict, to_dict
+from ncut.results import Measurement, NetworkRecord
 from ncut.scans.rows import DONE, FAILED, schema
 from ncut.scans.sources import Source
-from ncut.scans.tasks import NETWORK, Outcome
+from ncut.scans.tasks import Outcome
 from ncut.types import ShuffledNetwork
 
 FORMAT = "ncut-scan"
 FORMAT_VERSION = 1
+JOURNAL_VERSION = 2
+"""Format of a journal's lines; one of another format is discarded, its model measured anew."""
 
 FOLDERS = ("models", "reports", "journal")
 
@@ -51,7 +54,7 @@ NEEDED = ("ncut", "refined_ncut", "lower_bound", "n_vertices", "n_isolated", "n_
 """Columns that a measured model has."""
 
 LOCK_SECONDS = 3
-"""How long to wait for a folder: children of a scan that was killed may have it a moment longer."""
+"""Seconds to wait for the lock: children of a killed scan may hold it a moment longer."""
 
 
 class Store:
@@ -116,28 +119,35 @@ class Store:
         return {row["key"]: (row["status"], row["fingerprint"] or "") for row in columns}
 
     def finish(
-        self, source: Source, row: Mapping[str, Any], report: Report | None, keep_journal: bool
+        self, source: Source, row: Mapping[str, Any], report: Measurement | None, keep_journal: bool
     ) -> None:
         """Write what came of a model; from then on it is done."""
         path = self.folder / "reports" / f"{source.key}.json"
         if report is None:
             remove_file(path)
         else:
-            write_file(path, report.to_json, into_pipes=False)
+            plain = to_dict(report)
+            write_file(path, lambda part: write_json(plain, part, None, "report"), into_pipes=False)
         table = self._table.from_pylist([dict(row)], schema=schema())
         path = self.folder / "models" / f"{source.key}.parquet"
         write_file(path, lambda part: self._write(table, part), into_pipes=False)
         if not keep_journal:
             remove_file(self._journal(source))
 
-    def begin(self, source: Source) -> tuple[Report | None, dict[int, ShuffledNetwork], float]:
-        """What a scan before this one measured of a model: network, shuffles, seconds.
+    def begin(
+        self, source: Source
+    ) -> tuple[NetworkRecord | None, dict[int, ShuffledNetwork], float]:
+        """Resume a model from its journal: network, shuffles, seconds.
 
         A journal of other files than the model has now, or of another version of ncut, is thrown
         away, and so is all from the first line on that is damaged or was not written to its end.
         """
         path = self._journal(source)
-        head = {"fingerprint": source.fingerprint, "version": version("ncut")}
+        head = {
+            "fingerprint": source.fingerprint,
+            "version": version("ncut"),
+            "journal": JOURNAL_VERSION,
+        }
         begun = _Begun()
         content = _content(path)
         good = 0
@@ -159,10 +169,10 @@ class Store:
 
     def add(self, source: Source, outcome: Outcome) -> None:
         """Append to a model's journal."""
-        result = outcome.result
-        if isinstance(result, ShuffledNetwork):
-            result = asdict(result)
-        line = {"number": outcome.number, "seconds": outcome.seconds, "result": result}
+        found = outcome.result
+        assert found is not None
+        plain = record_to_dict(found) if isinstance(found, NetworkRecord) else asdict(found)
+        line = {"number": outcome.number, "seconds": outcome.seconds, "result": plain}
         self._append(source, line)
 
     def _append(self, source: Source, line: Mapping[str, Any]) -> None:
@@ -174,9 +184,9 @@ class Store:
 
 @dataclass
 class _Begun:
-    """What the lines of a journal tell."""
+    """Contents of a journal."""
 
-    network: Report | None = None
+    network: NetworkRecord | None = None
     shuffles: dict[int, ShuffledNetwork] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -186,7 +196,7 @@ class _Begun:
         if type(number) is not int or number < NETWORK or not 0 <= seconds < math.inf:
             raise ValueError("no line of a journal")
         if number == NETWORK:
-            self.network = from_dict(line["result"])
+            self.network = record_from_dict(line["result"])
         else:
             self.shuffles[number] = _shuffle(**line["result"])
         self.seconds += seconds
@@ -195,7 +205,7 @@ class _Begun:
         """The shuffles that have what the network has."""
         if self.network is None:
             return self.shuffles
-        names = self.network.statistics.keys()
+        names = self.network.values.keys()
         return {n: one for n, one in self.shuffles.items() if one.statistics.keys() == names}
 
 

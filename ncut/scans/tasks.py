@@ -1,23 +1,21 @@
-"""What one worker does: cluster a model's network, or one of its shuffles."""
+"""The work of one worker: cluster a model's network, or one of its shuffles."""
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ncut.errors import ModelError, NcutError
 from ncut.extract import read_graph
-from ncut.report import Report
+from ncut.measure import Prepared, network_record, prepare, shuffle_record
+from ncut.measure import measure as measured
+from ncut.plan import Plan, with_needed_options
+from ncut.randomness import NETWORK
+from ncut.results import NetworkRecord
 from ncut.scans.sources import source_of
-from ncut.settings import Settings, needed_options
-from ncut.steps import Prepared, measure_network, measure_shuffle, prepare
-from ncut.threads import single_threaded_blas
 from ncut.types import ShuffledNetwork
-
-NETWORK = -1
-"""The number of the task that clusters the network itself."""
 
 
 class ChangedError(ModelError):
@@ -36,9 +34,9 @@ class Task:
         The model's absolute path.
     options : tuple of (str, value)
         Arguments of `ncut.graph`.
-    settings : Settings
+    plan : Plan
     number : int
-        Of the shuffle, or NETWORK.
+        NETWORK, or the shuffle's, from 1.
     threads : int
     """
 
@@ -47,14 +45,14 @@ class Task:
     state: str
     path: str
     options: tuple[tuple[str, Any], ...]
-    settings: Settings
+    plan: Plan
     number: int
     threads: int
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a task: a report without shuffles, a shuffle, or an error.
+    """Outcome of a task: the network, a shuffle, or an error.
 
     Attributes
     ----------
@@ -62,8 +60,7 @@ class Outcome:
         Of the model.
     number : int
         Of the task.
-    result : dict, ShuffledNetwork or None
-        The network's report as `Report.to_dict` gives it; a shuffle's numbers.
+    result : NetworkRecord, ShuffledNetwork or None
     error, error_type : str
         Why there is none.
     seconds : float
@@ -72,7 +69,7 @@ class Outcome:
 
     key: str
     number: int
-    result: dict[str, Any] | ShuffledNetwork | None
+    result: NetworkRecord | ShuffledNetwork | None
     error: str = ""
     error_type: str = ""
     seconds: float = 0.0
@@ -85,18 +82,17 @@ def measure(task: Task) -> Outcome:
         result = _measured(task)
     except Exception as error:  # whatever a reader stumbles over must not end the scan
         return Outcome(
-            task.key, task.number, None, _words(error), type(error).__name__, _since(started)
+            task.key, task.number, None, _one_line(error), type(error).__name__, _since(started)
         )
     return Outcome(task.key, task.number, result, seconds=_since(started))
 
 
-def _measured(task: Task) -> dict[str, Any] | ShuffledNetwork:
-    with single_threaded_blas():
-        prepared = _GRAPH.prepared(task)
-        if task.number == NETWORK:
-            report: Report = measure_network(prepared, task.threads)
-            return report.to_dict()
-        return measure_shuffle(prepared, task.number, task.threads)
+def _measured(task: Task) -> NetworkRecord | ShuffledNetwork:
+    prepared = _GRAPH.prepared(task)
+    found = measured(prepared, task.number, task.threads)
+    if task.number != NETWORK:
+        return shuffle_record(found)
+    return replace(network_record(prepared, found), graph=None)  # too large to send
 
 
 @dataclass
@@ -108,15 +104,15 @@ class _Latest:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prepared(self, task: Task) -> Prepared:
-        key = (task.path, task.state, task.options, task.settings)
+        key = (task.path, task.state, task.options, task.plan)
         with self.lock:
             if self.graph is None or self.key != key:
                 self.graph = None  # before the next one takes its memory
-                options = {**needed_options(task.settings.null), **dict(task.options)}
+                options = with_needed_options(dict(task.options), task.plan.null)
                 _check_state(task)
                 graph = read_graph(task.path, **options)
                 _check_state(task)
-                self.graph = prepare(graph, task.settings)
+                self.graph = prepare(graph, task.plan)
                 self.key = key
             return self.graph
 
@@ -137,7 +133,7 @@ def forget_graph() -> None:
     _GRAPH.graph = None
 
 
-def _words(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if isinstance(error, NcutError) else f"{type(error).__name__}: {text}"
 

@@ -18,7 +18,7 @@ NAMES = (
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a formula begins with in programs that open CSV files as tables."""
+"""First characters of a formula in spreadsheet programs."""
 
 
 def rows(frame: DataFrame) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""How small residuals have to be for eigenpairs of a normalized Laplacian to be of use."""
+"""Tolerances of residuals for eigenpairs of a normalized Laplacian."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much two partitions of the same neurons agree."""
+"""Agreement of two partitions of the same neurons."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def adjusted_rand_index(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def _contingency(a: NDArray[np.integer], b: NDArray[np.integer]) -> NDArray[np.int64]:
-    """How many things each pair of clusters has in common."""
+    """Contingency table of two partitions."""
     values_a, rows = np.unique(a, return_inverse=True)
     values_b, columns = np.unique(b, return_inverse=True)
     shape = (values_a.size, values_b.size)
@@ -61,5 +61,5 @@ def _contingency(a: NDArray[np.integer], b: NDArray[np.integer]) -> NDArray[np.i
 
 
 def _pairs(counts: NDArray[np.int64]) -> int:
-    """How many pairs lie within groups of these sizes."""
+    """Number of pairs within groups of these sizes."""
     return int((counts * (counts - 1) // 2).sum())

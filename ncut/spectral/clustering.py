@@ -24,7 +24,7 @@ from ncut.types import Clustering
 MAX_PASSES = 100
 
 MAX_LOOKS = 4
-"""How often eigenvalues that a solver missed are looked for."""
+"""Number of further searches for eigenvalues that a solver missed."""
 
 
 def cluster(

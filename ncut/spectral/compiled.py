@@ -72,7 +72,7 @@ class CompiledShuffles:
 
     @staticmethod
     def suits(graph: NeuronGraph, null: str, solver: str, k: int) -> bool:
-        """Whether the shuffles of a graph without isolated vertices can be measured this way."""
+        """Tell whether shuffles of a graph without isolated vertices can be measured this way."""
         if null not in NULLS or solver not in ("auto", "krylov") or k > WIDTH:
             return False
         if graph.scratch is not None or graph.n_bytes > LARGEST_BYTES:
@@ -160,7 +160,7 @@ class CompiledShuffles:
 
 
 def _is_plain(block: Block) -> bool:
-    """Whether a block's weights are of the types that the compiled path has."""
+    """Tell whether a block's weights have the dtypes of the compiled path."""
     weights: Any = block.weights
     plain = weights.dtype == np.float32
     if not isinstance(weights, np.ndarray):

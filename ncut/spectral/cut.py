@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ncut import kernels
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph, from_adjacency
 
@@ -17,6 +18,7 @@ def as_graph(graph: Any) -> NeuronGraph:
     return graph if isinstance(graph, NeuronGraph) else from_adjacency(graph)
 
 
+@suggests_names()
 def normalized_cut(graph: Any, labels: ArrayLike) -> float:
     """Normalized cut of a partition: sum over clusters X of W(X, V \\ X) / vol(X).
 

@@ -19,7 +19,7 @@ NEURONS_NAMED = 6
 
 
 def clustering_warnings(graph: NeuronGraph, clustering: Clustering) -> list[str]:
-    """What a reader of the n-cut should know; one sentence for each problem found."""
+    """Warnings about a clustering, one sentence for each problem found."""
     labels, k = clustering.labels, clustering.k
     n_clustered = int(np.count_nonzero(labels >= 0))
     volume, cut = _volumes(graph, clustering)

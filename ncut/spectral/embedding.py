@@ -14,9 +14,9 @@ from ncut.errors import InputError
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral import solvers
 from ncut.spectral.accuracy import ACCEPTED, goals
-from ncut.spectral.faint import settle
 from ncut.spectral.krylov import room_needed
 from ncut.spectral.operator import WIDTH, NormalizedAdjacency
+from ncut.spectral.weak_vertices import settle
 
 ALIKE = 1e-10
 """Relative difference of eigenvalues below which a solver may take one for the other."""
@@ -87,7 +87,7 @@ class Embedding:
         return max(0.0, total - float(singular.sum()) - rounding)
 
     def allows(self, ncut: float) -> bool:
-        """Whether a partition can have this n-cut; if not, an eigenvalue was missed."""
+        """Tell whether a partition can have this n-cut; if not, an eigenvalue was missed."""
         return ncut >= self.lower_bound()
 
     def completed(self, other: Embedding) -> Embedding:
@@ -99,7 +99,7 @@ class Embedding:
 
     @property
     def converged(self) -> bool:
-        """Whether each residual is small enough for what its eigenvector is used for.
+        """Tell whether each residual is small enough for the use of its eigenvector.
 
         That is at most `accuracy.ACCEPTED` times its goal.
         """

@@ -201,7 +201,7 @@ class _Checks:
 
     @property
     def stalled(self) -> bool:
-        """Whether rounding errors keep the residual from getting smaller."""
+        """Tell whether rounding errors keep the residual from getting smaller."""
         return self._latest - self._best_at >= self.PATIENCE
 
 

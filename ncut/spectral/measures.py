@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ncut import kernels
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
 from ncut.graphs.colouring import two_colours
@@ -22,7 +23,7 @@ SMALLEST_SQUARES = 1e-280
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PartitionMeasures:
-    """How good a partition of a graph is, by several measures.
+    """Quality of a partition of a graph, by several measures.
 
     Attributes
     ----------
@@ -47,6 +48,7 @@ class PartitionMeasures:
     clusterability_by_block: tuple[float, ...]
 
 
+@suggests_names()
 def partition_measures(graph: Any, labels: ArrayLike) -> PartitionMeasures:
     """Measure a partition of a graph.
 

@@ -48,7 +48,7 @@ MAX_PRODUCTS = 60
 MAX_LOOKS = 4
 
 ACCURACY = 1e-3
-"""Of the inverse's residuals, relative to its eigenvalues."""
+"""Tolerance of the inverse's residuals, relative to its eigenvalues."""
 
 ROUNDING = 1e-13
 """The same, relative to the largest."""
@@ -58,7 +58,7 @@ APART = 1e-2
 
 
 def is_long_and_thin(operator: NormalizedAdjacency) -> bool:
-    """Whether a factorization is cheap, and products with M need many steps.
+    """Tell whether a factorization is cheap while products with M need many steps.
 
     By the envelope of the matrix in reverse Cuthill-McKee order, which bounds what the factors
     can fill; orders of small degree first fill less.
@@ -163,7 +163,7 @@ def _separation(eigenvalues: Vectors) -> tuple[int, float]:
 
 
 def _count_below(M: sparse.csr_array, s: float) -> int:
-    """How many eigenvalues L has below s; 0 where the factorization is not sure of it."""
+    """Number of eigenvalues of L below s; 0 where the factorization is not sure."""
     factors = _factorized(M, s)
     if not np.array_equal(factors.perm_r, factors.perm_c):
         return 0

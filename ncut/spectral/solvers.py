@@ -56,7 +56,7 @@ ZERO_SINGULAR_VALUE = 1e-7
 
 
 def choose_solver(operator: NormalizedAdjacency, n_known: int, k: int) -> str:
-    """What `solver="auto"` means for a graph.
+    """Choose the solver that `solver="auto"` stands for.
 
     Block Lanczos is the fastest wherever its basis is well below the size of the problem (on a
     smaller side of 200 vertices twice as fast as LAPACK on the Gram matrix, on 750 ten times),
@@ -282,7 +282,7 @@ ALL = SOLVERS | {"krylov-float64": krylov_float64}
 
 
 def last_resorts(operator: NormalizedAdjacency, n_known: int, k: int, first: str) -> Sequence[str]:
-    """What "auto" tries where the solver it chose did not converge."""
+    """Solvers that "auto" tries where the chosen one did not converge."""
     if first not in ("krylov", "shift-invert"):
         return ()
     on_side = fits_small_side(operator, n_known, k)
@@ -291,12 +291,12 @@ def last_resorts(operator: NormalizedAdjacency, n_known: int, k: int, first: str
 
 
 def small_side(operator: NormalizedAdjacency) -> int:
-    """How many vertices the smaller side has."""
+    """Number of vertices of the smaller side."""
     return operator.n_vertices - operator.n_first
 
 
 def fits_small_side(operator: NormalizedAdjacency, n_known: int, k: int) -> bool:
-    """Whether C' C has as many eigenvectors besides those known as are wanted."""
+    """Tell whether C' C has as many unknown eigenvectors as are wanted."""
     return operator.bipartite and n_known + k <= small_side(operator)
 
 

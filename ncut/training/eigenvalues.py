@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract.assemble import plan
 from ncut.extract.chain import ChainLayer, chain_wiring, with_depthwise_groups
@@ -23,6 +24,7 @@ TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-10}
 Weights = Sequence[Tensor] | Sequence[tuple[int, int, Tensor]]
 
 
+@suggests_names("scope", "norm", "residual", "layers", "example_inputs")
 def laplacian_eigenvalues(
     weights: nn.Module | Weights | Callable[[], Weights],
     which: Sequence[int] = (2, 3, 4),

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract.layout import Edges
 from ncut.extract.signal import NOTHING
@@ -17,6 +18,7 @@ from ncut.training.spectrum import check_seed
 
 
 @torch.no_grad()
+@suggests_names()
 def clusterable_init_(
     model: nn.Module,
     tags: int = 10,

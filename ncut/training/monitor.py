@@ -6,7 +6,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 from weakref import WeakSet
 
 import numpy as np
@@ -14,13 +14,31 @@ import torch
 from torch import Tensor, nn
 
 from ncut.analysis import analyze
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
-from ncut.extract import read_graph
+from ncut.extract import GRAPH_OPTIONS, GraphOptions
+from ncut.plan import SETTINGS, Plan
 from ncut.report import Report
-from ncut.settings import check_settings
+from ncut.types import Normalization, Null, PresetName, Sequential, Solver
 
 DEFAULT_EIGENVALUES = (2, 3, 4)
-"""Those that the paper's regularizer lowers."""
+"""The eigenvalues that the paper's regularizer lowers."""
+
+
+class MonitorOptions(GraphOptions, total=False):
+    """The arguments of `ncut.analyze` that a monitor passes on."""
+
+    null: Null | None
+    normalize: Normalization | None
+    preset: PresetName
+    refine: bool
+    n_init: int | Literal["auto"] | None
+    solver: Solver
+    threads: int | None
+    max_shuffles: int
+    level: float
+    sequential: Sequential
+    device: str
 
 
 class Monitor:
@@ -50,6 +68,9 @@ class Monitor:
         If an argument is unknown or cannot be used.
     """
 
+    @suggests_names(
+        *(name for name in GRAPH_OPTIONS if name != "initial"), *SETTINGS, name="Monitor"
+    )
     def __init__(
         self,
         *,
@@ -57,10 +78,11 @@ class Monitor:
         shuffles: int | Literal["auto"] | None = None,
         seed: int = 0,
         eigenvalues: Sequence[int] | None = None,
-        **options: Any,
+        **options: Unpack[MonitorOptions],
     ) -> None:
-        self._arguments = {"k": k, "shuffles": shuffles, "seed": seed, **options}
-        k = _checked(self._arguments)
+        self._arguments: dict[str, Any] = {"k": k, "shuffles": shuffles, "seed": seed, **options}
+        settings = {name: self._arguments[name] for name in SETTINGS if name in self._arguments}
+        k = Plan.of(**settings).k
         if eigenvalues is None:
             eigenvalues = [number for number in DEFAULT_EIGENVALUES if number <= k]
         self.eigenvalues = tuple(eigenvalues)
@@ -249,19 +271,6 @@ def check_every(every: object) -> int:
             f"every: must be a whole number of steps, or 0 for no measurements, got {every!r}"
         )
     return int(every)
-
-
-def _checked(arguments: dict[str, Any]) -> int:
-    """The number of clusters, once all arguments of an analysis are known to be of use."""
-    settings = set(inspect.signature(check_settings).parameters)
-    known = settings | set(inspect.signature(read_graph).parameters) - {"model", "initial"}
-    unknown = sorted(set(arguments) - known)
-    if unknown:
-        raise InputError(f"{unknown[0]}: is no argument of ncut.analyze that a monitor can use")
-    checked = check_settings(**{name: arguments[name] for name in settings & set(arguments)})
-    if isinstance(checked.k, bool) or not isinstance(checked.k, int | np.integer) or checked.k < 2:
-        raise InputError(f"k: must be a whole number of at least 2, got {checked.k!r}")
-    return int(checked.k)
 
 
 def _takes_model(regularizer: Callable[..., Any]) -> bool:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract.layout import Edges, in_order
 from ncut.training.live import Planned
@@ -20,6 +21,7 @@ from ncut.training.sources import Factors, Source
 from ncut.training.trial import Trial
 
 
+@suggests_names()
 def normalize_(model: nn.Module, *, example_inputs: Any = None) -> list[str]:
     """Give the incoming weights of every hidden neuron the norm sqrt(2), in place.
 

@@ -18,6 +18,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import prune
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 
 KINDS = (nn.Linear, _ConvNd)
@@ -113,6 +114,7 @@ class PolynomialPruning:
     Source: Zhu and Gupta (2017), equation 1.
     """
 
+    @suggests_names()
     def __init__(
         self,
         model: nn.Module,

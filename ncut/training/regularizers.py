@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract.modules import unwrapped
 from ncut.training.arguments import Schedule, scheduled, whole
@@ -308,6 +309,7 @@ class EigenvalueRegularizer(Regularizer):
     3
     """
 
+    @suggests_names()
     def __init__(
         self,
         model: nn.Module,

@@ -14,7 +14,7 @@ from places import NAMESPACES
 import ncut
 from ncut.device.devices import astype, check_device, concat, host_device
 from ncut.errors import InputError, MissingExtraError
-from ncut.settings import check_settings
+from ncut.plan import Plan
 
 
 class _RuntimeError(Exception):
@@ -61,7 +61,7 @@ def test_other_names_are_refused(bad: Any) -> None:
     with pytest.raises(InputError, match="device: must be 'cpu', 'cuda' or 'cuda:N'"):
         check_device(bad)
     with pytest.raises(InputError, match="device: must be"):
-        check_settings(device=bad)
+        Plan.of(device=bad)
 
 
 def test_without_cupy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ import pytest
 from checks import check_uniform
 from planted import N_GROUPS, PER_GROUP, Weights, examples, forward, planted
 
-from ncut.errors import InputError
+from ncut.errors import InputError, Interrupted
 from ncut.extract import read_graph
-from ncut.functional import AblationInterrupted, ablate, silenced
+from ncut.functional import ablate, silenced
 from ncut.types import Layer
 
 WEIGHTS, LAYERS, LABELS = planted()
@@ -226,9 +226,9 @@ class Interrupting:
 def test_an_interruption_keeps_what_is_complete() -> None:
     whole = ablate(WEIGHTS, LAYERS, LABELS, mean_output, random_sets=3, pairs=True)
     for at, n_rows, n_pairs in ((2, 0, 0), (7, 1, 0), (20, 4, 2)):
-        with pytest.raises(AblationInterrupted) as caught:
+        with pytest.raises(Interrupted) as caught:
             ablate(WEIGHTS, LAYERS, LABELS, Interrupting(at), random_sets=3, pairs=True)
-        ours = caught.value.ablation
+        ours = caught.value.finished
         assert isinstance(caught.value, KeyboardInterrupt)
         assert ours.baseline == whole.baseline
         assert (len(ours.rows), len(ours.pairs)) == (n_rows, n_pairs)
@@ -236,7 +236,7 @@ def test_an_interruption_keeps_what_is_complete() -> None:
         assert str(ours)
     with pytest.raises(KeyboardInterrupt) as early:
         ablate(WEIGHTS, LAYERS, LABELS, Interrupting(1))
-    assert not isinstance(early.value, AblationInterrupted)
+    assert not isinstance(early.value, Interrupted)
 
 
 @pytest.mark.parametrize("per_layer", [False, True])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from samples import chain_graph, random_chain
 
+from ncut.errors import Interrupted
 from ncut.graphs import NeuronGraph
-from ncut.nulls import Interrupted, distribution, over_shuffles, shuffle
+from ncut.nulls import distribution, over_shuffles, shuffle
 from ncut.spectral import cluster, normalized_cut
 from ncut.spectral.clustering import cluster_connected
 from ncut.spectral.operator import NormalizedAdjacency

@@ -28,8 +28,24 @@ from ncut import analyze, reference
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.nulls import null_notes, shuffle, strength
-from ncut.nulls.strength import ACCEPTED, strength_deviation, with_strengths_of
+from ncut.nulls.strength import ACCEPTED, with_strengths_of
 from ncut.types import Block
+
+
+def strength_deviation(original: Block, shuffled: Block) -> float:
+    """Largest relative difference between a vertex's sums in a block and in its shuffle."""
+    deviations = []
+    for axes in [(0, 1)] if original.source == original.target else [(0,), (1,)]:
+        found, wanted = (
+            sum(np.asarray(one.weights.sum(axis=axis, dtype=np.float64)).ravel() for axis in axes)
+            for one in (shuffled, original)
+        )
+        off = np.abs(np.subtract(found, wanted))
+        deviations.append(
+            np.divide(off, wanted, out=off.copy(), where=np.asarray(wanted) > 0).max()
+        )
+    return float(max(deviations))
+
 
 GRAPHS = {
     "dense": lambda: chain_graph(random_chain(3, (12, 15, 10))),

@@ -38,7 +38,7 @@ from ncut.paper.figures import (  # noqa: E402
 )
 from ncut.paper.network_figure import _heaviest, _places, _quota  # noqa: E402
 from ncut.paper.point_labels import ROOM, place_labels, touching  # noqa: E402
-from ncut.report.plots import MUTED, cluster_colors  # noqa: E402
+from ncut.report.colours import MUTED, cluster_colors  # noqa: E402
 
 
 def run(seed, ncut, mean=None, std=None, p=None):

@@ -19,7 +19,8 @@ matplotlib.use("Agg")
 
 from matplotlib.figure import Figure  # noqa: E402
 
-from ncut.report.plots import check_format, cluster_colors, new_figure, save_picture  # noqa: E402
+from ncut.report.colours import cluster_colors  # noqa: E402
+from ncut.report.plots import check_format, new_figure, save_picture  # noqa: E402
 from ncut.types import Layer  # noqa: E402
 
 

@@ -13,6 +13,7 @@ from scan_samples import OPTIONS, write_model
 
 import ncut
 from ncut.axes import STATISTICS
+from ncut.scans.sources import find_sources
 from ncut.scans.store import Store
 
 
@@ -133,6 +134,22 @@ def test_another_scan_of_the_same_folder_is_refused(models, scan, tmp_path):
     scan(models)
 
 
+def test_journals_of_another_form_are_thrown_away(models, tmp_path):
+    source, *_ = find_sources([models])
+    store = Store(tmp_path / "out", {"k": 3})
+    with store.locked():
+        store.begin(source)
+        journal = tmp_path / "out" / "journal" / f"{source.key}.jsonl"
+        head = json.loads(journal.read_text())
+        shuffle = {"statistics": {"spectral_ncut": 1.0}, "repeated_ncut": None, "converged": True}
+        lines = [head, {"number": 1, "seconds": 1.0, "result": shuffle}]
+        journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert store.begin(source)[1].keys() == {1}
+        del head["journal"]  # where the network had another number, and shuffles began at 0
+        journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert store.begin(source) == (None, {}, 0.0)
+
+
 @pytest.mark.parametrize("rule", ["betting", "besag-clifford"])
 def test_as_many_shuffles_as_it_takes(models, tmp_path, rule):
     options = {"k": 3, "shuffles": "auto", "sequential": rule, "max_shuffles": 60}
@@ -218,7 +235,7 @@ def test_progress_counts_models_and_shuffles(models, scan):
         ({"k": 1}, "k: "),
         ({"null": "x"}, "null: must be one of"),
         ({"norm": "l3"}, "norm: must be"),
-        ({"example_inputs": 1}, "example_inputs: a scan has no such argument"),
+        ({"example_inputs": 1}, "example_inputs: ncut.scan has no such argument"),
         ({"scratch": "/no/such/folder"}, "scratch: must be an existing folder"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,10 @@ import pytest
 from scipy import sparse
 
 import ncut
-from ncut.settings import check_settings
+from ncut.measure import Prepared, measure, prepare, shuffle_record
+from ncut.measure.place import HostPlace
+from ncut.plan import Plan
 from ncut.spectral.compiled import CompiledShuffles
-from ncut.steps import measure_shuffle, prepare
 from ncut.threads import single_threaded_blas
 
 
@@ -35,6 +35,12 @@ def skipping(seed: int) -> ncut.NeuronGraph:
     return ncut.graph(matrix)
 
 
+def compiled_shuffles(prepared: Prepared) -> CompiledShuffles | None:
+    """What measures shuffles without Python in between, if anything."""
+    assert isinstance(prepared.place, HostPlace)
+    return prepared.place.shuffles
+
+
 GRAPHS = {
     "dense": lambda: ncut.graph(weights([300, 200, 190, 30], 1.0, 0)),
     "pruned": lambda: ncut.graph(weights([300, 250, 200, 40], 0.05, 1)),
@@ -50,15 +56,17 @@ GRAPHS = {
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_the_same_statistics_as_the_reference(kind: str, null: str, refine: bool) -> None:
     graph = GRAPHS[kind]()
-    settings = check_settings(k=5, shuffles=10, null=null, refine=refine, n_init=4, seed=7)
+    settings = Plan.of(k=5, shuffles=10, null=null, refine=refine, n_init=4, seed=7)
     with single_threaded_blas():
-        compiled = prepare(graph, settings)
-        assert compiled.compiled is not None
-        for number in range(3):
+        compiled, without = prepare(graph, settings), prepare(graph, settings)
+        shuffles = compiled_shuffles(compiled)
+        assert shuffles is not None
+        without.place.shuffles = None
+        for number in range(1, 4):
             # The compiled path itself, not what takes over from it.
-            assert compiled.compiled.measure(number + 1, repeats=0, threads=1) is not None
-            ours = measure_shuffle(compiled, number, 1)
-            reference = measure_shuffle(replace(compiled, compiled=None), number, 1)
+            assert shuffles.measure(number, repeats=0, threads=1) is not None
+            ours = shuffle_record(measure(compiled, number, 1))
+            reference = shuffle_record(measure(without, number, 1))
             assert ours.repeated_ncut == reference.repeated_ncut
             assert ours.statistics.keys() == reference.statistics.keys()
             for name, value in reference.statistics.items():
@@ -70,12 +78,13 @@ def test_the_same_statistics_as_the_reference(kind: str, null: str, refine: bool
 
 def test_eigenvalues_of_a_shuffle_against_lapack() -> None:
     graph = GRAPHS["pruned"]()
-    settings = check_settings(k=6, shuffles=10, n_init=2, seed=3)
+    settings = Plan.of(k=6, shuffles=10, n_init=2, seed=3)
     connected, _ = graph.without_isolated()
     prepared = prepare(graph, settings)
-    assert prepared.compiled is not None
+    shuffles = compiled_shuffles(prepared)
+    assert shuffles is not None
     for number in range(3):
-        found = prepared.compiled.measure(number + 1, repeats=0, threads=1)
+        found = shuffles.measure(number + 1, repeats=0, threads=1)
         assert found is not None
         shuffled = ncut.shuffle(connected, seed=3, number=number).without_isolated()[0]
         exact = np.linalg.eigvalsh(shuffled.laplacian("sym").toarray())[:6]
@@ -104,9 +113,9 @@ def test_threads_change_nothing() -> None:
     ],
 )
 def test_what_the_reference_measures(change: dict[str, Any], why: str) -> None:
-    settings = check_settings(**{"k": 5, "shuffles": 5, **change})
+    settings = Plan.of(**{"k": 5, "shuffles": 5, **change})
     graph = ncut.graph(weights([300, 200, 190, 30], 1.0, 0))
-    assert prepare(graph, settings).compiled is None, why
+    assert compiled_shuffles(prepare(graph, settings)) is None, why
 
 
 def test_float64_weights_are_left_to_the_reference() -> None:
@@ -122,10 +131,11 @@ def test_eigenvalues_that_need_care_are_left_to_the_reference() -> None:
         block[:150, :150], block[150:, 150:] = part, part
     blocks[0][0, 200] = 1e-3
     graph = ncut.graph(blocks)
-    settings = check_settings(k=3, shuffles=5, null="layer-nonzero", n_init=2)
+    settings = Plan.of(k=3, shuffles=5, null="layer-nonzero", n_init=2)
     prepared = prepare(graph, settings)
-    assert prepared.compiled is not None
-    assert prepared.compiled.measure(1, repeats=0, threads=1) is None
+    shuffles = compiled_shuffles(prepared)
+    assert shuffles is not None
+    assert shuffles.measure(1, repeats=0, threads=1) is None
     eigenvalues = ncut.cluster(ncut.shuffle(graph, "layer-nonzero", 0, 0), 3).eigenvalues
     assert 0 < eigenvalues[1] < 1e-4
-    assert measure_shuffle(prepared, 0, 1).converged
+    assert shuffle_record(measure(prepared, 1, 1)).converged

@@ -185,12 +185,12 @@ def test_a_failure_is_one_warning() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 1}, "k: must be a whole number of at least 2"),
+        ({"k": 1}, "k: must be at least 2"),
         ({"shuffles": -1}, "shuffles: "),
         ({"seed": "a"}, "seed: "),
         ({"null": "nonsense"}, "null: "),
-        ({"shufles": 3}, "shufles: is no argument"),
-        ({"progress": print}, "progress: is no argument"),
+        ({"shufles": 3}, "shufles: Monitor has no such argument; did you mean .shuffles"),
+        ({"progress": print}, "progress: Monitor has no such argument"),
         ({"k": 3, "eigenvalues": [2, 4]}, "eigenvalues: must be whole numbers from 1 to k, .* 3"),
         ({"eigenvalues": [0]}, "eigenvalues: "),
         ({"eigenvalues": [2.0]}, "eigenvalues: "),

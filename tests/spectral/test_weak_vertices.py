@@ -21,8 +21,8 @@ FIRST, SECOND = 160, 280
 """Where the two hidden layers begin."""
 
 
-def network(seed: int, faint: float, n_faint: int = 6) -> list[np.ndarray]:
-    """A planted network of four groups; some neurons of both hidden layers have faint weights."""
+def network(seed: int, weak: float, n_faint: int = 6) -> list[np.ndarray]:
+    """A planted network of four groups; some neurons of both hidden layers have weak weights."""
     random = np.random.default_rng(seed)
     groups = [np.arange(width) % 4 for width in WIDTHS]
     weights = [
@@ -30,8 +30,8 @@ def network(seed: int, faint: float, n_faint: int = 6) -> list[np.ndarray]:
         for m, n, a, b in zip(WIDTHS, WIDTHS[1:], groups, groups[1:], strict=False)
     ]
     for layer in (0, 1):
-        weights[layer][:, :n_faint] *= faint
-        weights[layer + 1][:n_faint] *= faint
+        weights[layer][:, :n_faint] *= weak
+        weights[layer + 1][:n_faint] *= weak
     return weights
 
 
@@ -41,9 +41,9 @@ def points_of(graph: NeuronGraph, k: int, solver: str) -> tuple[np.ndarray, np.n
     return found.points, found.eigenvalues
 
 
-@pytest.mark.parametrize("faint", [1e-7, 1e-12, 1e-30, 1e-40])
-def test_points_satisfy_the_eigenvectors_equation_in_every_row(faint: float, solver: str) -> None:
-    graph = ncut.graph(network(1, faint))
+@pytest.mark.parametrize("weak", [1e-7, 1e-12, 1e-30, 1e-40])
+def test_points_satisfy_the_eigenvectors_equation_in_every_row(weak: float, solver: str) -> None:
+    graph = ncut.graph(network(1, weak))
     points, eigenvalues = points_of(graph, 4, solver)
     A = graph.adjacency.toarray().astype(np.longdouble)
     walked = (A @ points.astype(np.longdouble)) / A.sum(axis=1)[:, None]
@@ -76,7 +76,7 @@ def test_faint_neurons_join_the_group_they_are_tied_to() -> None:
 
 def test_in_single_precision_below_its_smallest_normal_number() -> None:
     weights = [w.astype(np.float32) for w in network(4, 1e-20)]
-    # The faint neurons' weights to each other are 1e-40: denormal in single precision.
+    # The weak neurons' weights to each other are 1e-40: denormal in single precision.
     assert 0 < weights[1][:6, :6].max() < np.finfo(np.float32).tiny
     found = ncut.cluster(ncut.graph(weights), 4)
     exact = ncut.cluster(ncut.graph([w.astype(np.float64) for w in weights]), 4, solver="dense")
@@ -100,17 +100,17 @@ def test_a_component_of_faint_vertices_keeps_its_own_eigenvector() -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1e-4, 1e-2]))
-def test_nothing_is_done_where_no_vertex_is_faint(seed: int, faint: float) -> None:
-    graph = ncut.graph(network(seed, faint, 2))
+def test_nothing_is_done_where_no_vertex_is_faint(seed: int, weak: float) -> None:
+    graph = ncut.graph(network(seed, weak, 2))
     assert not (graph.degrees < 1e-6 * graph.degrees.mean()).any()
     points, _ = points_of(graph, 4, "dense")
-    from ncut.spectral.faint import settle
+    from ncut.spectral.weak_vertices import settle
 
     assert settle(graph, points, np.zeros(4)) is points
 
 
 def heavy_edge(n: int, weight: float) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """A sparse random graph, and the same with one edge that makes all other vertices faint."""
+    """A sparse random graph, and the same with one edge that makes all other vertices weak."""
     random = np.random.default_rng(3)
     i, j = random.integers(0, n, (2, 5 * n))
     apart = i != j
@@ -136,20 +136,20 @@ def test_many_faint_vertices_take_no_dense_matrix() -> None:
 def test_iteration_and_lapack_settle_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = ncut.graph(network(6, 1e-9, 40))
     by_lapack, _ = points_of(graph, 4, "dense")
-    monkeypatch.setattr("ncut.spectral.faint.MANY", 10)
+    monkeypatch.setattr("ncut.spectral.weak_vertices.MANY", 10)
     by_iteration, _ = points_of(graph, 4, "dense")
     np.testing.assert_allclose(by_iteration, by_lapack, atol=1e-7 * np.abs(by_lapack).max())
 
 
 def test_the_faintest_follow_the_faint(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A neuron a million times fainter than faint ones, tied to these alone.
+    # A neuron a million times fainter than weak ones, tied to these alone.
     weights = network(7, 1e-8)
     weights[1][0, :] *= 0.0
     weights[1][0, 0] = 1e-30
     weights[0][:, 0] = 0.0
     graph, _ = ncut.graph(weights).without_isolated()
     for many in (400, 5):
-        monkeypatch.setattr("ncut.spectral.faint.MANY", many)
+        monkeypatch.setattr("ncut.spectral.weak_vertices.MANY", many)
         points, eigenvalues = points_of(graph, 4, "dense")
         faintest = int(graph.degrees.argmin())
         (other,) = graph.adjacency[[faintest]].indices

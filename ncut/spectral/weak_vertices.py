@@ -1,4 +1,4 @@
-"""Points of vertices that have next to no edge weight, such as neurons that weight decay emptied.
+"""Embedding of weak vertices: next to no edge weight, such as neurons that weight decay emptied.
 
 An eigenvector D^-1/2 u of L_norm is found by dividing u, which solvers give to about seven digits
 of its largest entries. Where a degree is 10^-30 of the others', so small is the entry of u that
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 SHARE = 1e-6
-"""Of the mean degree, below which a vertex is faint."""
+"""Share of the mean degree below which a vertex is weak."""
 
 OWN_MASS = 1e-6
-"""The share of |u|^2 on faint vertices above which the eigenvector is about them, and stays."""
+"""The share of |u|^2 on weak vertices above which the eigenvector is about them, and stays."""
 
 SINGULAR = 1e-8
-"""How near to an eigenvalue of the faint vertices' own graph nothing can be solved for."""
+"""Distance to an eigenvalue of the weak vertices' own graph below which nothing is solved."""
 
 MANY = 400
-"""Faint vertices from which on their equations are solved by iteration, not by LAPACK."""
+"""Weak vertices from which on their equations are solved by iteration, not by LAPACK."""
 
 MAX_ITERATIONS = 200
 RELATIVE_TOLERANCE = 1e-10
@@ -46,7 +46,7 @@ Rows = Callable[[NDArray[np.intp], NDArray[np.float64]], tuple[NDArray[np.float6
 def settle(
     graph: NeuronGraph, points: NDArray[np.float64], eigenvalues: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The points, those of faint vertices computed anew.
+    """The points, those of weak vertices computed anew.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def settle(
     Returns
     -------
     ndarray of float64, shape (n, k)
-        For faint vertices T the solution of (D^-1 A y)_T = (1 - lambda) y_T, given all others.
+        For weak vertices T the solution of (D^-1 A y)_T = (1 - lambda) y_T, given all others.
     """
     return settle_vertices(graph.degrees, partial(_rows, graph), points, eigenvalues)
 
@@ -71,26 +71,26 @@ def settle_vertices(
 ) -> NDArray[np.float64]:
     """`settle`, given what reads rows of A.
 
-    Vertices that are faint even among faint ones follow, given these, and so on.
+    Vertices that are weak even among weak ones follow, given these, and so on.
     """
     degrees, exponent = in_own_unit(degrees)
     share = SHARE
-    while (faint := np.flatnonzero(degrees < share * degrees.mean())).size:
-        roots = np.sqrt(degrees[faint])[:, None]
-        columns = np.flatnonzero(((roots * points[faint]) ** 2).sum(axis=0) < OWN_MASS)
+    while (weak := np.flatnonzero(degrees < share * degrees.mean())).size:
+        roots = np.sqrt(degrees[weak])[:, None]
+        columns = np.flatnonzero(((roots * points[weak]) ** 2).sum(axis=0) < OWN_MASS)
         others = points[:, columns].copy()
-        others[faint] = 0.0
-        pulls, parts = rows(faint, others)
-        solve = _by_lapack if faint.size < MANY else _by_iteration
+        others[weak] = 0.0
+        pulls, parts = rows(weak, others)
+        solve = _by_lapack if weak.size < MANY else _by_iteration
         solved = solve(
             [(i, j, np.ldexp(1.0, -exponent) * part) for i, j, part in parts],
             roots,
             np.ldexp(pulls, -exponent) / roots,
             1.0 - eigenvalues[columns],
-            roots * points[np.ix_(faint, columns)],
+            roots * points[np.ix_(weak, columns)],
         )
         points = points.copy()
-        points[np.ix_(faint, columns)] = solved / roots
+        points[np.ix_(weak, columns)] = solved / roots
         share *= SHARE
     return points
 
@@ -102,7 +102,7 @@ def _by_lapack(
     mu: NDArray[np.float64],
     start: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """(mu - M)^-1 pulls for each column's mu, M = D^-1/2 A D^-1/2 between the faint vertices.
+    """(mu - M)^-1 pulls for each column's mu, M = D^-1/2 A D^-1/2 between the weak vertices.
 
     Without the directions in which that is not defined.
     """
@@ -123,7 +123,7 @@ def _by_iteration(
     mu: NDArray[np.float64],
     start: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """The same by MINRES, from the values that the solver gave: O(edges) in time and memory."""
+    """Solve by MINRES, from the values that the solver gave: O(edges) in time and memory."""
     from scipy.sparse.linalg import LinearOperator, minres
 
     scale = 1.0 / roots[:, 0]

@@ -1,0 +1,52 @@
+"""Misspelt arguments: an error of ours that names the nearest argument there is."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+from ncut.errors import UnknownArgumentError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def refuse_unknown(names: Iterable[str], known: Iterable[str], function: str) -> None:
+    """Raise UnknownArgumentError for the first of `names` that is not among the `known`.
+
+    `function`: whose arguments these are, for the message.
+    """
+    known = sorted(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise UnknownArgumentError(f"{name}: {function} has no such argument; {hint}")
+
+
+def suggests_names(
+    *more: str, name: str | None = None
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorate a public function so that a misspelt keyword raises UnknownArgumentError.
+
+    `more`: the names that its `**` parameter takes; `name`: what users call it by, where that is
+    not its own name.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        code = function.__code__
+        n_named = code.co_argcount + code.co_kwonlyargcount
+        known = {*code.co_varnames[:n_named], *more} - {"self", "cls"}
+        shown = name or "ncut." + function.__qualname__.removesuffix(".__init__")
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+            if not kwargs.keys() <= known:
+                refuse_unknown(kwargs, known, shown)
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate

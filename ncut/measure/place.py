@@ -1,0 +1,137 @@
+"""Places: the host or a device, where a network and its shuffles are made and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from ncut.device.devices import check_device
+from ncut.device.network import DeviceNetwork
+from ncut.device.operator import operator_of
+from ncut.graphs import NeuronGraph
+from ncut.nulls import at_once_and_inside, shuffle_connected, substreams
+from ncut.plan import Plan
+from ncut.randomness import NETWORK
+from ncut.spectral.compiled import CompiledShuffles
+from ncut.spectral.operator import NormalizedAdjacency
+from ncut.types import Clustering
+
+
+class Place(Protocol):
+    """Where the graphs of a measurement are: 0 is the network, i the i-th shuffle.
+
+    Attributes
+    ----------
+    name : str
+        "cpu", or a GPU such as "cuda:0".
+    at_once, inside : int
+        Shuffles that are measured side by side, and the threads inside each.
+    """
+
+    name: str
+    at_once: int
+    inside: int
+
+    def operator(self, number: int, threads: int) -> AbstractContextManager[NormalizedAdjacency]:
+        """The normalized adjacency of a graph without isolated vertices, inside a `with` block."""
+        ...
+
+    def compiled(self, number: int, repeats: int, threads: int) -> Clustering | None:
+        """The clustering of a shuffle in one compiled call; None where that cannot do it."""
+        ...
+
+
+class HostPlace:
+    """A network whose shuffles are made and measured by the CPU.
+
+    Parameters
+    ----------
+    network : NeuronGraph
+        Without isolated vertices, in the plan's convention.
+    connected : NeuronGraph
+        The same as it was read: what is shuffled.
+    shuffles : CompiledShuffles or None
+        What measures shuffles without Python in between, where it can.
+    """
+
+    name = "cpu"
+
+    def __init__(
+        self,
+        network: NeuronGraph,
+        connected: NeuronGraph,
+        plan: Plan,
+        shuffles: CompiledShuffles | None,
+    ) -> None:
+        self._network, self._connected, self._plan = network, connected, plan
+        self.shuffles = shuffles
+        self.at_once, self.inside = at_once_and_inside(connected, plan.threads)
+
+    @contextmanager
+    def operator(self, number: int, threads: int) -> Iterator[NormalizedAdjacency]:
+        """See `Place`."""
+        graph = self._network
+        if number != NETWORK:
+            plan = self._plan
+            shuffled = shuffle_connected(self._connected, plan.null, plan.seed, number - 1)
+            graph = shuffled.normalized(plan.normalize).without_isolated()[0]
+        yield operator_of(graph, threads)
+
+    def compiled(self, number: int, repeats: int, threads: int) -> Clustering | None:
+        """See `Place`."""
+        if number == NETWORK or self.shuffles is None:
+            return None
+        return self.shuffles.measure(number, repeats=repeats, threads=threads)
+
+
+class DevicePlace:
+    """A network whose shuffles are measured on a device, and made there where they can be."""
+
+    def __init__(self, network: NeuronGraph, there: DeviceNetwork, plan: Plan) -> None:
+        self._network, self._there, self._seed = network, there, plan.seed
+        self.name = there.device.name
+        self.at_once, self.inside = there.at_once, there.inside
+
+    @contextmanager
+    def operator(self, number: int, threads: int) -> Iterator[NormalizedAdjacency]:
+        """See `Place`."""
+        if number != NETWORK:
+            with self._there.shuffled(self._seed, number - 1) as graph:
+                yield operator_of(graph, threads)
+            return
+        with self._there.device.stream():
+            yield operator_of(self._there.network(self._network), threads)
+
+    def compiled(self, number: int, repeats: int, threads: int) -> Clustering | None:
+        """See `Place`."""
+        return None
+
+
+def place_of(
+    network: NeuronGraph, connected: NeuronGraph, plan: Plan, ks: tuple[int, ...], n_init: int
+) -> Place:
+    """The place that a plan asks for, ready to measure; arguments as `HostPlace` has them."""
+    device = check_device(plan.device)
+    if device is not None:
+        there = DeviceNetwork(
+            connected,
+            device,
+            null=plan.null,
+            normalize=plan.normalize,
+            threads=plan.threads,
+        )
+        return DevicePlace(network, there, plan)
+    shuffles = None
+    suits = len(ks) == 1 and plan.normalize == "none" and plan.n_shuffles > 0
+    if suits and CompiledShuffles.suits(connected, plan.null, plan.solver, ks[0]):
+        shuffles = CompiledShuffles(
+            connected,
+            plan.null,
+            substreams(connected),
+            k=ks[0],
+            n_init=n_init,
+            refine=plan.refine,
+            seed=plan.seed,
+        )
+    return HostPlace(network, connected, plan, shuffles)

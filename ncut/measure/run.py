@@ -1,0 +1,246 @@
+"""measure(): the network, or one of its shuffles, clustered; any number in any order.
+
+A result depends on the graph, the plan and the number alone, so that shuffles may be measured in
+other processes or on other machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.graphs import NeuronGraph
+from ncut.graphs.validate import check_n_clusters
+from ncut.measure.place import Place, place_of
+from ncut.nulls import check_null_fits, side_by_side_in_order, statistics_of
+from ncut.plan import Plan
+from ncut.progress import Told
+from ncut.randomness import MAX_GRAPHS, NETWORK
+from ncut.spectral.clustering import cluster_embedded
+from ncut.spectral.embedding import embed
+from ncut.spectral.kmeans import restarts
+from ncut.spectral.operator import NormalizedAdjacency
+from ncut.threads import single_threaded_blas
+from ncut.types import Clustering, ShuffledNetwork
+
+# To see its noise, k-means is repeated as often as this on the network, and once on as many
+# shuffles; not more than for a fifth of the shuffles, so that it costs little beside them.
+MAX_REPEATS = 10
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A graph made ready for measurements.
+
+    Attributes
+    ----------
+    graph : NeuronGraph
+        As it was read.
+    measured : NeuronGraph
+        The same in the plan's convention.
+    connected : NeuronGraph
+        `graph` without isolated vertices: what is shuffled.
+    kept : ndarray of intp, shape (n_connected,)
+        The vertices of `graph` that are in `connected`.
+    plan : Plan
+    ks : tuple of int
+        The numbers of clusters, ascending.
+    with_gap : bool
+        Whether the eigenvalue behind the last k is computed as well.
+    n_init : int
+        Restarts of k-means.
+    repeats, shuffle_repeats : int
+        How often k-means is repeated on the network, and on how many of the first shuffles once,
+        to see its noise.
+    place : Place
+        Where all this is measured.
+    """
+
+    graph: NeuronGraph
+    measured: NeuronGraph
+    connected: NeuronGraph
+    kept: NDArray[np.intp]
+    plan: Plan
+    ks: tuple[int, ...]
+    with_gap: bool
+    n_init: int
+    repeats: int
+    shuffle_repeats: int
+    place: Place
+
+    def labels(self, found: Clustering) -> NDArray[np.int32]:
+        """A partition of the network by vertices of `graph`, -1 for an isolated one."""
+        labels = np.full(self.graph.n_vertices, -1, dtype=np.int32)
+        labels[self.kept] = found.labels
+        return labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A graph cut into each number of clusters.
+
+    Attributes
+    ----------
+    clusterings : tuple of Clustering
+        One for each k.
+    eigenvalues : ndarray of float64, shape (max(ks),), one more with a gap
+        The smallest of the normalized Laplacian, ascending.
+    other_starts : tuple of tuple of Clustering
+        The clusterings from other start vectors of the eigensolver.
+    """
+
+    clusterings: tuple[Clustering, ...]
+    eigenvalues: NDArray[np.float64]
+    other_starts: tuple[tuple[Clustering, ...], ...] = ()
+
+
+def prepare(
+    graph: NeuronGraph,
+    plan: Plan,
+    *,
+    choose_ks: Callable[[int], Sequence[int]] | None = None,
+    repeats: int | None = None,
+) -> Prepared:
+    """Check that a graph and a plan fit together, and bring them to their place.
+
+    Parameters
+    ----------
+    graph : NeuronGraph
+    plan : Plan
+    choose_ks : callable, optional
+        The numbers of clusters, from the number of vertices with edges; the eigenvalue behind the
+        last of them is then computed as well. By default the plan's k alone.
+    repeats : int, optional
+        Repeats of k-means on the network, and none on shuffles; by default both by the number of
+        shuffles.
+
+    Raises
+    ------
+    InputError
+        If they do not fit, or the place does not exist.
+    """
+    connected, kept = graph.without_isolated()
+    check_null_fits(connected, plan.null)
+    n = connected.n_vertices
+    ks = tuple(choose_ks(n)) if choose_ks else (check_n_clusters(plan.k, n),)
+    n_init = restarts(plan.n_init, n)
+    with single_threaded_blas():
+        measured = graph.normalized(plan.normalize)
+    network = connected if measured is graph else measured.without_isolated()[0]
+    usual = min(MAX_REPEATS, plan.n_shuffles // 5)
+    return Prepared(
+        graph=graph,
+        measured=measured,
+        connected=connected,
+        kept=kept,
+        plan=plan,
+        ks=ks,
+        with_gap=choose_ks is not None,
+        n_init=n_init,
+        repeats=usual if repeats is None else repeats,
+        shuffle_repeats=usual if repeats is None else 0,
+        place=place_of(network, connected, plan, ks, n_init),
+    )
+
+
+def measure(
+    prepared: Prepared, number: int, threads: int | None = None, *, starts: int = 0
+) -> Measured:
+    """Cluster the network (number 0), or shuffle it and cluster that (from 1).
+
+    Parameters
+    ----------
+    threads : int, optional
+        Threads to use; by default those of the plan for the network, those that the place has
+        for a shuffle otherwise.
+    starts : int, default 0
+        Further clusterings from other start vectors of the eigensolver.
+    """
+    of_network = number == NETWORK
+    plan, place = prepared.plan, prepared.place
+    if threads is None:
+        threads = plan.threads if of_network else place.inside
+    repeats = prepared.repeats if of_network else int(number <= prepared.shuffle_repeats)
+    with single_threaded_blas():
+        compiled = place.compiled(number, repeats, threads)
+    if compiled is not None:
+        return Measured((compiled,), compiled.eigenvalues)
+    n_vectors = prepared.ks[-1] + int(prepared.with_gap)
+    with single_threaded_blas(), place.operator(number, threads) as operator:
+        check_n_clusters(n_vectors, operator.n_vertices)  # shuffles isolate vertices
+
+        def cut(start: int, repeats: int) -> Measured:
+            return _cut(prepared, operator, n_vectors, number, start, repeats)
+
+        found = cut(number, repeats)
+        others = [cut(MAX_GRAPHS - 1 - start, 0).clusterings for start in range(starts)]
+    return Measured(found.clusterings, found.eigenvalues, tuple(others))
+
+
+def _cut(
+    prepared: Prepared,
+    operator: NormalizedAdjacency,
+    n_vectors: int,
+    number: int,
+    start: int,
+    repeats: int,
+) -> Measured:
+    """Every clustering from one embedding; `start`: which start vectors it begins with."""
+    plan = prepared.plan
+    embedding = embed(operator, n_vectors, solver=plan.solver, seed=plan.seed, graph_number=start)
+    clusterings = tuple(
+        cluster_embedded(
+            operator,
+            embedding.first(k) if k < n_vectors else embedding,
+            n_init=prepared.n_init,
+            refine=plan.refine,
+            seed=plan.seed,
+            graph_number=number,
+            repeats=repeats,
+        )
+        for k in prepared.ks
+    )
+    return Measured(clusterings, embedding.eigenvalues)
+
+
+def measure_shuffles(
+    prepared: Prepared,
+    keep: Callable[[Measured], T],
+    *,
+    progress: Told | None = None,
+    stop: Callable[[Sequence[T]], bool] | None = None,
+) -> list[T]:
+    """Measure all shuffles of the plan, several at a time; see `nulls.side_by_side_in_order`.
+
+    `keep`: what to keep of each.
+
+    Raises
+    ------
+    Interrupted
+        On Ctrl-C; it carries what is finished.
+    """
+    with single_threaded_blas():
+        return side_by_side_in_order(
+            lambda number: keep(measure(prepared, number + 1)),
+            prepared.plan.n_shuffles,
+            prepared.place.at_once,
+            progress=progress,
+            stop=stop,
+        )
+
+
+def shuffle_record(measured: Measured) -> ShuffledNetwork:
+    """The part of a shuffle's measurement that a report is made of."""
+    found = measured.clusterings[0]
+    again = found.repeated_ncuts
+    return ShuffledNetwork(
+        statistics=statistics_of(found),
+        repeated_ncut=float(again[0]) if again.size else None,
+        converged=found.converged,
+    )

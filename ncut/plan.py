@@ -1,0 +1,247 @@
+"""Plan: every setting of a measurement, with its type, defaults, check and sentence of help.
+
+The public functions, the options of the command line and the files of a scan follow from it, held
+by tests/test_plan.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from ncut.axes import NORMALIZATIONS, NULL_MODELS
+from ncut.errors import InputError
+from ncut.randomness import MAX_GRAPHS, check_seed
+
+if TYPE_CHECKING:
+    from ncut.types import Normalization, Null, PresetName, Sequential, Solver
+
+PRESETS = ("filan2021", "hcai-torch")
+"""Names of the public codes whose choices can be followed; docs/presets.md has the details."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The default, check and help of one setting.
+
+    Attributes
+    ----------
+    default : object
+        The default in signatures; None where the preset or the machine decides.
+    check : callable
+        Returns the value as the plan holds it, or raises InputError.
+    help : str
+        A sentence for people.
+    presets : mapping of str to object
+        The default under each preset, where presets differ from each other or may.
+    recorded : str
+        The setting's name among those that a scan's folder keeps, since they change its numbers;
+        empty for the others.
+    """
+
+    default: Any
+    check: Callable[[Any], Any]
+    help: str
+    presets: Mapping[str, Any]
+    recorded: str
+
+    def value(self, given: Any, preset: str) -> Any:
+        """The checked value of an argument, the preset's where it is None."""
+        return self.check(self.presets.get(preset) if given is None else given)
+
+
+def _setting(
+    default: Any,
+    check: Callable[[Any], Any],
+    help: str,
+    *,
+    presets: tuple[Any, ...] = (),
+    recorded: str = "",
+) -> Any:
+    by_preset = dict(zip(PRESETS, presets, strict=True)) if presets else {}
+    return field(metadata={"setting": Setting(default, check, help, by_preset, recorded)})
+
+
+# The rooms that know what can be used are imported when something is checked, so that the command
+# line, which is made from this module, starts at once.
+
+
+def _check_k(k: object) -> int:
+    from ncut.graphs.validate import check_n_clusters
+
+    return check_n_clusters(k, sys.maxsize)
+
+
+def _check_shuffles(shuffles: object) -> int | Literal["auto"]:
+    if shuffles == "auto":
+        return "auto"
+    whole = isinstance(shuffles, Integral) and not isinstance(shuffles, bool)
+    if not whole or not 0 <= shuffles < MAX_GRAPHS - 1:  # type: ignore[operator]
+        raise InputError(
+            f"shuffles: must be a whole number of at least 0, or 'auto', got {shuffles!r}"
+        )
+    return int(shuffles)  # type: ignore[call-overload, no-any-return]
+
+
+def _check_null(null: Any) -> str:
+    from ncut.nulls import check_null
+
+    return check_null(null)
+
+
+def _check_normalization(convention: object) -> str:
+    from ncut.graphs.normalize import check_normalization
+
+    return check_normalization(convention)
+
+
+def _check_preset(preset: object) -> str:
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise InputError(f"preset: must be one of {', '.join(PRESETS)}, got {preset!r}")
+    return preset
+
+
+def _check_n_init(n_init: Any) -> int | Literal["auto"]:
+    from ncut.spectral.kmeans import restarts
+
+    return "auto" if n_init == "auto" else restarts(n_init, 0)
+
+
+def _check_solver(solver: Any) -> str:
+    from ncut.spectral.embedding import check_solver
+
+    return check_solver(solver)
+
+
+def _check_threads(threads: Any) -> int:
+    from ncut.threads import n_threads
+
+    return n_threads(threads)
+
+
+def _check_device(device: object) -> str:
+    from ncut.device.devices import check_device_name
+
+    return check_device_name(device)
+
+
+def _as_given(value: T) -> T:
+    """Values that are checked together, by `Plan.of`."""
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The checked arguments of a measurement."""
+
+    k: int = _setting(
+        None,
+        _check_k,
+        "Number of clusters.",
+        presets=(12, 4),
+        recorded="k",
+    )
+    shuffles: int | Literal["auto"] = _setting(
+        None,
+        _check_shuffles,
+        "Shuffled networks to compare with, or 'auto': as many as it takes.",
+        presets=(50, 100),
+        recorded="n_shuffles",
+    )
+    null: Null = _setting(
+        None,
+        _check_null,
+        f"How weights are shuffled: {', '.join(NULL_MODELS)}.",
+        presets=("layer", "layer"),
+        recorded="null",
+    )
+    normalize: Normalization = _setting(
+        None,
+        _check_normalization,
+        f"The convention for the scale of weights: {', '.join(NORMALIZATIONS)}.",
+        presets=("none", "l2"),
+        recorded="normalize",
+    )
+    preset: PresetName = _setting(
+        "filan2021",
+        _check_preset,
+        f"Whose choices to follow: {' or '.join(PRESETS)}.",
+        recorded="preset",
+    )
+    refine: bool = _setting(
+        False, bool, "Report the n-cut after moving single neurons.", recorded="refine"
+    )
+    seed: int = _setting(0, check_seed, "The same seed gives the same numbers.", recorded="seed")
+    n_init: int | Literal["auto"] = _setting(
+        None,
+        _check_n_init,
+        "Restarts of k-means: a number or 'auto'.",
+        presets=("auto", "auto"),
+        recorded="n_init",
+    )
+    solver: Solver = _setting("auto", _check_solver, "The eigensolver.", recorded="solver")
+    threads: int = _setting(None, _check_threads, "Threads to use.")
+    max_shuffles: int = _setting(1000, _as_given, "With --shuffles auto, how many at most.")
+    level: float = _setting(
+        0.05, _as_given, "Level of --shuffles auto and of --verdict.", recorded="level"
+    )
+    sequential: Sequential = _setting(
+        "betting",
+        _as_given,
+        "With --shuffles auto: 'betting' or 'besag-clifford'.",
+        recorded="sequential",
+    )
+    device: str = _setting(
+        "cpu", _check_device, "Where to compute: 'cpu', 'cuda' or 'cuda:N' (extra 'gpu')."
+    )
+
+    @classmethod
+    def of(cls, **arguments: Any) -> Plan:
+        """The plan of these arguments; a preset, or the default, decides what is not given.
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used; the message names it.
+        """
+        preset = _check_preset(arguments.get("preset", SETTINGS["preset"].default))
+        given = {name: arguments.get(name, one.default) for name, one in SETTINGS.items()}
+        plan = cls(**{name: one.value(given[name], preset) for name, one in SETTINGS.items()})
+        if plan.shuffles == "auto":
+            from ncut.nulls.sequential import check_sequential
+
+            check_sequential(plan.sequential, plan.level, plan.max_shuffles)
+        return plan
+
+    @property
+    def n_shuffles(self) -> int:
+        """Shuffles to measure at most."""
+        return self.max_shuffles if self.shuffles == "auto" else self.shuffles
+
+    @property
+    def stopping_rule(self) -> Sequential | None:
+        """The rule that ends the shuffles; None where their number was given."""
+        return self.sequential if self.shuffles == "auto" else None
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings that change a report's numbers, as plain data, for a scan's folder."""
+        values = {one.recorded: getattr(self, name) for name, one in SETTINGS.items()}
+        values |= {"n_shuffles": self.n_shuffles, "sequential": self.stopping_rule}
+        del values[""]
+        if self.device != "cpu":  # other random numbers; those of one GPU are those of any other
+            values["device"] = self.device.partition(":")[0]
+        return values
+
+
+SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field in fields(Plan)}
+"""Each setting by the name of its argument."""
+
+
+def with_needed_options(options: Mapping[str, object], null: str) -> dict[str, Any]:
+    """Options of `ncut.graph`, completed with what a null model needs."""
+    return {**options, "initial": True} if null == "init" else {**options}
