@@ -141,6 +141,20 @@ def demo(
 
 
 @app.command()
+def formats() -> None:
+    """List the formats that are read, with what each needs, and the ways in for the others."""
+    from ncut.extract.formats import FORMATS, REFUSED
+
+    for known in FORMATS:
+        typer.echo(f"{known.name}: {' '.join(known.suffixes) or 'a folder'}")
+        needs = f" (pip install 'ncut[{known.extra}]')" if known.extra else ""
+        typer.echo(f"    {known.about}{needs}")
+    typer.echo("\nnot read:")
+    for refused in REFUSED:
+        typer.echo(f"{refused.name}: {' '.join(refused.marks)}\n    {refused.way}")
+
+
+@app.command()
 @takes_settings()
 def info(
     model: Model,
@@ -404,9 +418,10 @@ def _demo_report(name: str, settings: dict[str, Any]) -> Report:
 
 
 def _existing(model: Path) -> Path:
+    from ncut.extract.formats import existing
+    from ncut.extract.hub import is_on_hub
     from ncut.extract.named import is_named
-    from ncut.files import regular_file
 
-    if not is_named(model) and not os.path.isdir(model):
-        regular_file(model)
+    if not (is_named(model) or is_on_hub(model) or os.path.isdir(model)):
+        existing(model)
     return model

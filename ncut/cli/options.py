@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from ncut.plan import PRESETS, SETTINGS, Plan
@@ -17,8 +18,8 @@ from ncut.plan import PRESETS, SETTINGS, Plan
 Model = Annotated[
     Path,
     typer.Argument(
-        help="A model: .onnx, .keras, .h5, a Hugging Face folder, weights as .npz, .pt, .pth or "
-        ".safetensors, or an architecture such as torchvision:resnet50 with --weights.",
+        help="A model's file or folder, of a format that `ncut formats` lists; hf:ORG/NAME of the "
+        "Hugging Face Hub; or an architecture such as torchvision:resnet50 with --weights.",
         show_default=False,
     ),
 ]
@@ -58,6 +59,16 @@ GRAPH: dict[str, tuple[Any, str, str]] = {
         "error",
     ),
     "weights": (Path, "The weights of an architecture that is given by name.", ""),
+    "key": (
+        str,
+        "Which state dict of a checkpoint: its key, or what its names begin with.",
+        "the only one",
+    ),
+    "example_inputs": (
+        list[str],
+        "Sizes of an ONNX model's input, as NAME=1x512, or its value, as NAME:=16000.",
+        "guessed",
+    ),
 }
 
 LEAST = {"k": 2, "threads": 1, "max_shuffles": 1}
@@ -93,6 +104,10 @@ def takes_settings(
             options = given(**{name: values.pop(name) for name in graph})
             if "layers" in options:
                 options["layers"] = [name.strip() for name in options["layers"].split(",")]
+            if options.get("example_inputs"):
+                options["example_inputs"] = dict(map(_example, options["example_inputs"]))
+            else:
+                options.pop("example_inputs", None)
             function(**values, settings=settings, options=options)
 
         places = {
@@ -126,7 +141,7 @@ def _setting_option(name: str, whole: bool, shown: str | None) -> inspect.Parame
 
 def _option(name: str, kind: Any, help: str, shown: str) -> inspect.Parameter:
     flag = f"--{name.replace('_', '-')}"
-    flags = [flag, "-k"] if name == "k" else [flag]
+    flags = {"k": [flag, "-k"], "example_inputs": ["--input"]}.get(name, [flag])
     if kind is bool:
         option = typer.Option(*flags, help=help)
         return _parameter(name, Annotated[bool, option], False)
@@ -146,6 +161,24 @@ def _parsed(name: str, value: Any) -> Any:
         return None
     counted = "auto" in TYPES[name] and isinstance(value, str)
     return count_or_auto(value) if counted else value
+
+
+def _example(text: str) -> tuple[str, Any]:
+    """An input of NAME=1x512 as its sizes, of NAME:=16000 or NAME:=1,2 as its value."""
+    name, sign, value = text.rpartition(":=")
+    if not sign:
+        name, sign, value = text.rpartition("=")
+    try:
+        if not name or not value:
+            raise ValueError
+        if sign == "=":
+            return name, tuple(int(size) for size in value.split("x"))
+        numbers = [float(n) if set(n) & set(".einf") else int(n) for n in value.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"--input: {text!r} is neither like NAME=1x512 nor like NAME:=16000"
+        ) from None
+    return name, np.array(numbers[0] if "," not in value else numbers)
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,10 @@ from numpy.typing import NDArray
 
 from ncut.errors import ModelError, import_extra
 from ncut.extract.arrays import is_tensor
-from ncut.extract.state_dict import CHECKPOINT_KEYS, unwrap_checkpoint
+from ncut.extract.checkpoint import CHECKPOINT_KEYS, state_dict_of
 from ncut.files import Budget, content_of, describe, reading, regular_file
 from ncut.graphs import NeuronGraph
 from ncut.graphs.storage import check_npz, is_graph_file, load_graph, npy_header
-from ncut.graphs.validate import bfloat16
-
-# Suffixes of files whose order of arrays means nothing.
-UNORDERED = (".safetensors",)
 
 # Older versions of torch can be made to run code by a file, in spite of weights_only=True.
 SAFE_TORCH = (2, 6)
@@ -33,6 +29,7 @@ SAFE_TORCH = (2, 6)
 _SAFETENSORS_DTYPES = {
     **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "BOOL": "?"},
     **{"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"},
+    **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
     **{"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"},
 }
 _PICKLED_OBJECT = re.compile(r"GLOBAL (\w+(?:\.\w+)+)")
@@ -42,45 +39,8 @@ _LOAD_IT_YOURSELF = (
 )
 
 
-def read_file(path: Path) -> NeuronGraph | Mapping[str, Any]:
-    """Read the named arrays of a file, or the graph that `NeuronGraph.save` wrote.
-
-    Parameters
-    ----------
-    path : Path
-        An `.npz`, `.safetensors`, `.pt` file, or a `.pth`, `.ckpt`, `.bin` that is like `.pt`.
-
-    Raises
-    ------
-    ModelError
-        If the file is missing, of another type, unreadable, truncated, would grow in memory as
-        no weights do, or holds objects that only running code could restore.
-    """
-    suffix = path.suffix.lower()
-    read = READERS.get(suffix)
-    with reading(path, suffix):
-        regular_file(path)
-        if read is None:
-            raise ModelError(
-                f"{path}: cannot read this kind of file; known are {', '.join(READERS)}, "
-                ".onnx, .keras, .h5 and folders with a config.json"
-            )
-        return read(path)
-
-
-def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors of a file in the safetensors format, as views of its bytes.
-
-    Raises
-    ------
-    ModelError
-        If the file is missing, damaged or truncated.
-    """
-    with reading(path, ".safetensors"):
-        return _read_safetensors(regular_file(path))
-
-
-def _read_npz(path: Path) -> NeuronGraph | dict[str, NDArray[Any]]:
+def read_npz(path: Path) -> NeuronGraph | dict[str, NDArray[Any]]:
+    """The arrays of an `.npz` file, or the graph that `NeuronGraph.save` wrote."""
     if not zipfile.is_zipfile(path):
         raise ModelError(f"{path}: not an .npz file (no zip archive), or a truncated one")
     check_npz(path)
@@ -100,7 +60,8 @@ def _npz_array(path: Path, content: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def _read_torch(path: Path) -> Mapping[str, Any]:
+def read_torch(path: Path, key: str | None = None) -> Mapping[str, Any]:
+    """The state dict that torch.save wrote; nothing but tensors, numbers and texts is read."""
     torch = import_extra("torch", "torch")
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < SAFE_TORCH:
         raise ModelError(
@@ -113,9 +74,9 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
             for member in archive.infolist():
                 budget.take(repr(member.filename), member.file_size)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:  # a suffix would mean something
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise ModelError(f"{path}: {_why_not_loaded(str(error))}") from error
     except MemoryError as error:  # of a damaged length, as the sizes of all members were looked at
@@ -125,7 +86,7 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
             f"{path}: holds a {type(content).__name__}; expected a state dict, or a dict that has "
             f"one under {', '.join(map(repr, CHECKPOINT_KEYS))}"
         )
-    named = unwrap_checkpoint(content)
+    named = state_dict_of(content, path, key)
     budget = Budget(path, path.stat().st_size)
     for name, value in named.items():
         if is_tensor(value) and not value.is_meta:
@@ -145,11 +106,21 @@ def _why_not_loaded(message: str) -> str:
     return "not a file that torch.save wrote, or a truncated one"
 
 
-def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
     """The tensors as views of the file's bytes: of a large file none is read before it is used.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged or truncated.
 
     Source: the format's description, https://github.com/huggingface/safetensors#format.
     """
+    with reading(path, ".safetensors"):
+        return _tensors_of(regular_file(path))
+
+
+def _tensors_of(path: Path) -> dict[str, NDArray[Any]]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy"):
@@ -172,7 +143,11 @@ def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _numpy_dtype(name: str) -> np.dtype[Any]:
-    return bfloat16() if name == "BF16" else np.dtype(_SAFETENSORS_DTYPES[name])
+    if name in ("BF16", "F8_E4M3", "F8_E5M2"):
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, _SAFETENSORS_DTYPES[name]))
+    return np.dtype(_SAFETENSORS_DTYPES[name])
 
 
 def read_npy(path: Path) -> NDArray[Any]:
@@ -194,13 +169,3 @@ def read_npy(path: Path) -> NDArray[Any]:
             )
         array = content[:n_bytes].view(dtype)
         return array.reshape(shape, order="F" if by_columns else "C")
-
-
-READERS: dict[str, Callable[[Path], NeuronGraph | Mapping[str, Any]]] = {
-    ".npz": _read_npz,
-    ".pt": _read_torch,
-    ".pth": _read_torch,
-    ".safetensors": _read_safetensors,
-    ".ckpt": _read_torch,
-    ".bin": _read_torch,
-}

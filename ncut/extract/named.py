@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ncut.errors import InputError, ModelError, import_extra
-from ncut.extract.files import read_file
+from ncut.extract.formats import read_named
 from ncut.graphs import NeuronGraph
 
 LONGEST_REASON = 200
@@ -22,7 +22,7 @@ def is_named(model: object) -> bool:
     return str(model).partition(":")[0] in LIBRARIES and ":" in str(model)
 
 
-def load_named(model: str, weights: str | Path | None) -> Any:
+def load_named(model: str, weights: str | Path | None, key: str | None = None) -> Any:
     """Build an architecture and load its weights; nothing is downloaded.
 
     Parameters
@@ -31,6 +31,8 @@ def load_named(model: str, weights: str | Path | None) -> Any:
         `"torchvision:NAME"` or `"timm:NAME"`.
     weights : str or Path
         A file that holds its state dict.
+    key : str, optional
+        Which state dict of a checkpoint.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def load_named(model: str, weights: str | Path | None) -> Any:
     library, _, name = str(model).partition(":")
     if weights is None:
         raise InputError(f"weights: name the file with the weights of {model}; none is downloaded")
-    content = read_file(Path(weights))
+    content = read_named(Path(weights), key)
     if isinstance(content, NeuronGraph):
         raise ModelError(f"{weights}: holds a graph; expected the state dict of {model}")
     torch = import_extra("torch", "torch")

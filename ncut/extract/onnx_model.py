@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ncut.errors import ModelError
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError, ModelError
 from ncut.extract.assemble import check_options
 from ncut.extract.onnx_graph.model import Following, Model, UnknownOperatorError, load
 from ncut.extract.onnx_graph.shapes import Declared, guesses
@@ -14,7 +21,11 @@ from ncut.files import reading, regular_file
 
 
 def read_onnx(
-    path: Path, *, residual: str | None = None, unknown: str = "error"
+    path: Path,
+    *,
+    residual: str | None = None,
+    unknown: str = "error",
+    example_inputs: Any = None,
 ) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
     """Follow the forward pass of an ONNX model.
 
@@ -31,6 +42,10 @@ def read_onnx(
         What sums are; by default streams in a model with attention.
     unknown : {"error", "elementwise"}
         What to do with an operator that has no rule.
+    example_inputs : mapping from str to array or tuple of int, optional
+        Sizes of inputs by their names, as tuples or the shapes of arrays. Of a number, and of a
+        list of whole numbers, the value counts too, so that it can choose a branch. Inputs that
+        are not named are guessed.
 
     Returns
     -------
@@ -51,15 +66,106 @@ def read_onnx(
     path = Path(path)
     with reading(path, "ONNX"):
         model = load(regular_file(path))
-        found = _read(model, residual, unknown)
+        examples = Examples.of(example_inputs, model)
+        found = _read(model, residual, unknown, examples)
+        for name in examples.assumed:
+            warnings.warn(
+                f"{path}: took {name} = {examples.values[name].item()}, which chooses a branch; "
+                f"for another, example_inputs= (--input {name}:=VALUE)",
+                stacklevel=2,
+            )
         model.tensors.check_unchanged()
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What is known of a graph's inputs.
+
+    Attributes
+    ----------
+    shapes : dict from str to tuple of int
+        Sizes by name.
+    values : dict from str to ndarray
+        Values by name.
+    assumed : list of str
+        Those whose values nobody gave.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    values: dict[str, NDArray[Any]]
+    assumed: list[str]
+
+    @classmethod
+    def of(cls, given: Any, model: Model) -> Examples:
+        """Check what was given, and add the numbers that the graph itself compares inputs with.
+
+        Raises
+        ------
+        InputError
+            If it is no mapping, names no input, or has another number of axes.
+        """
+        compared = _compared(model)
+        found = cls({}, compared, [*compared])
+        if given is None:
+            return found
+        if not isinstance(given, Mapping):
+            raise InputError(
+                "example_inputs: of an ONNX model, pass a mapping from names of inputs to arrays "
+                f"or to tuples of sizes, got a {type(given).__name__}"
+            )
+        declared = {value.name: value for value in model.graph.inputs}
+        for name, value in given.items():
+            if name not in declared:
+                raise InputError(
+                    f"example_inputs: no input {name!r}; the model has "
+                    f"{_listing(model.graph.inputs)}"
+                )
+            if name in found.assumed:
+                found.assumed.remove(name)
+                del found.values[name]
+            if isinstance(value, tuple):
+                sizes = value
+            else:
+                array = np.asarray(value)
+                sizes = array.shape
+                if array.ndim == 0 or (array.ndim == 1 and array.dtype.kind in "iub"):
+                    found.values[name] = array
+            expected = declared[name].sizes
+            if any(type(n) is not int or n < 0 for n in sizes) or len(sizes) != len(expected):
+                raise InputError(
+                    f"example_inputs: {name!r} has sizes {tuple(sizes)}; the model declares "
+                    f"{_listing([declared[name]])}"
+                )
+            found.shapes[name] = tuple(sizes)
+        return found
+
+
+def _compared(model: Model) -> dict[str, NDArray[Any]]:
+    """Whole numbers that inputs of one number are compared with: they choose branches.
+
+    The first of them is taken, and told.
+    """
+    if not any(node.op_type == "If" for node in model.graph.nodes):
+        return {}
+    single = {v.name for v in model.graph.inputs if v.element in (6, 7) and v.sizes in ((), (1,))}
+    found: dict[str, NDArray[Any]] = {}
+    for node in model.graph.nodes:
+        names = [name for name in node.input if name in single]
+        constants = [name for name in node.input if name in model.graph.sources]
+        if node.op_type != "Equal" or len(names) != 1 or len(constants) != 1:
+            continue
+        value = np.asarray(model.graph.sources[constants[0]].constant().values)
+        if names[0] not in found and value.size == 1:
+            declared = next(v for v in model.graph.inputs if v.name == names[0])
+            found[names[0]] = value.reshape(tuple(1 for _ in declared.sizes))
+    return found
+
+
 def _read(
-    model: Model, residual: str | None, unknown: str
+    model: Model, residual: str | None, unknown: str, examples: Examples
 ) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
-    wiring = _with_inputs_that_fit(model, residual, unknown)
+    wiring = _with_inputs_that_fit(model, residual, unknown, examples)
     parameters = model.parameters
     for name in wiring.placed:
         if name not in parameters and name in model.used:
@@ -69,15 +175,18 @@ def _read(
     return wiring, parameters
 
 
-def _with_inputs_that_fit(model: Model, residual: str | None, unknown: str) -> Wiring:
+def _with_inputs_that_fit(
+    model: Model, residual: str | None, unknown: str, examples: Examples
+) -> Wiring:
     """The record with the first guess of the inputs' shapes that all operators accept."""
     inputs = model.graph.inputs
     failure: ModelError | None = None
     n_tried = 0
-    for shapes in guesses(inputs, *_told_by_weights(model)):
+    for shapes in guesses(inputs, *_told_by_weights(model), examples.shapes):
         n_tried += 1
+        follow = partial(_follow, model, shapes, unknown, examples.values)
         try:
-            return under_convention(residual, partial(_follow, model, shapes, unknown))
+            return under_convention(residual, follow)
         except UnknownOperatorError:
             raise
         except ModelError as error:
@@ -86,13 +195,20 @@ def _with_inputs_that_fit(model: Model, residual: str | None, unknown: str) -> W
     if n_tried > 1 and any(value.is_open for value in inputs):
         raise ModelError(
             f"{failure} (its inputs {_listing(inputs)} leave sizes open, and {n_tried} guesses "
-            "do not fit; export the model with fixed input shapes)"
+            "do not fit; give them: example_inputs= in Python, --input NAME=1x512 on the command "
+            "line)"
         ) from failure
     raise failure
 
 
-def _follow(model: Model, shapes: dict[str, tuple[int, ...]], unknown: str, wiring: Wiring) -> None:
-    Following(model, wiring, unknown).run(shapes)
+def _follow(
+    model: Model,
+    shapes: dict[str, tuple[int, ...]],
+    unknown: str,
+    values: Mapping[str, NDArray[Any]],
+    wiring: Wiring,
+) -> None:
+    Following(model, wiring, unknown).run(shapes, values)
 
 
 def _listing(inputs: list[Declared]) -> str:

@@ -34,6 +34,7 @@ class GraphOptions(FileOptions, total=False):
     edges: EdgeKind
     data: Any
     loss: Any
+    key: str | None
 
 
 FILE_OPTIONS = tuple(FileOptions.__annotations__)

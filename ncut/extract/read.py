@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,9 @@ from ncut.errors import InputError, printable
 from ncut.extract.arrays import as_array, is_tensor
 from ncut.extract.assemble import SINGLE_MATRIX_HINT, assemble, check_options
 from ncut.extract.chain import ChainLayer, chain_to_graph, with_depthwise_groups
-from ncut.extract.files import UNORDERED, read_file, read_npy
+from ncut.extract.files import read_npy
+from ncut.extract.formats import FILE_OPTIONS, Followed, format_of
+from ncut.extract.hub import fetched, is_on_hub
 from ncut.extract.modules import is_module
 from ncut.extract.named import is_named, load_named
 from ncut.extract.networkx_graph import is_networkx, read_networkx
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
+class Options:
     """How to read a model; each of them only means something for some kinds."""
 
     scope: str = "paper"
@@ -46,6 +47,7 @@ class _Options:
     unknown: str = "error"
     weights: str | Path | None = None
     scratch: Path | None = None
+    key: str | None = None
 
     def refuse(self, what: str, *names: str) -> None:
         """Refuse options that have no effect on a kind of model."""
@@ -91,6 +93,7 @@ def read_graph(
     edges: EdgeKind = "weights",
     data: Any = None,
     loss: Any = None,
+    key: str | None = None,
 ) -> NeuronGraph:
     """Turn a model into the weighted, undirected graph of its neurons.
 
@@ -105,9 +108,11 @@ def read_graph(
     model : torch.nn.Module, str or Path, sequence, mapping, and others
         - a `torch.nn.Module`, of torchvision, timm, transformers or your own: its forward pass
           runs once on tensors without data;
-        - a path to an ONNX model (`.onnx`), a Keras model (`.keras`, `.h5`), a folder of a
-          Hugging Face transformer (`config.json` and `.safetensors` files), or named arrays
-          (`.npz`, `.pt`, `.pth`, `.safetensors`), or an `.npz` that `NeuronGraph.save` wrote;
+        - a path to a file or folder of any format that `ncut formats` lists, known by its
+          content: ONNX, Keras, GGUF, folders of Hugging Face transformers, PyTorch checkpoints,
+          safetensors, `.npz` files of arrays or that `NeuronGraph.save` wrote;
+        - a model of the Hugging Face Hub, `"hf:org/name"`, `"hf:org/name@revision"` or
+          `"hf:org/name/file.gguf"`: its settings and weights are fetched, or found in the cache;
         - an architecture by name, `"torchvision:resnet50"` or `"timm:resnet50"`, with `weights`;
         - a fitted `MLPClassifier` or `MLPRegressor` of scikit-learn;
         - a sequence of weight arrays of a chain, (fan_in, fan_out) matrices, or convolutions
@@ -142,8 +147,9 @@ def read_graph(
         in the paper. `"stream"`: its channels are vertices once, to which all its writers and
         readers connect. By default "stream" for models with attention, else "readers".
     example_inputs : tensor, tuple or mapping, optional
-        Arguments of a torch module's forward pass. Of floating-point tensors only the shape and
-        the type matter. By default they are guessed from its first layers, or its configuration.
+        Arguments of a torch module's forward pass, or a mapping from names of an ONNX model's
+        inputs to arrays, or to tuples of sizes. Of floating-point tensors only the shape and the
+        type matter. By default they are guessed from its first layers, or its configuration.
     unknown : {"error", "elementwise"}
         What to do with an operation that is not known: refuse it, or take it for a function of
         each entry alone, which is then listed in `left_out`. `ncut.register_operation` declares
@@ -169,6 +175,10 @@ def read_graph(
     loss : callable, optional
         Gets the model and `data`, returns the loss, a scalar tensor; by default the cross entropy
         for targets of whole numbers, and the squared error for others.
+    key : str, optional
+        Which state dict of a checkpoint to read: its key, `"a/b"` for one inside another, or what
+        the names of its entries begin with. By default that under "state_dict",
+        "model_state_dict" or "model", or the only one.
 
     Raises
     ------
@@ -200,24 +210,31 @@ def read_graph(
         )  # fmt: skip
     if isinstance(layers, Mapping):
         raise InputError("layers: must be names; sizes of layers are for edges='attribution'")
-    options = _Options(
+    options = Options(
         *(scope, norm, layers, name, initial, residual, example_inputs, unknown, weights),
         check_scratch(scratch),
+        key,
     )
     return _read_any(model, options, check)
 
 
-def _read_any(model: Any, options: _Options, check: bool) -> NeuronGraph:
+def _read_any(model: Any, options: Options, check: bool) -> NeuronGraph:
     """The graph of weights of a model of any kind."""
     initial, weights, example_inputs = options.initial, options.weights, options.example_inputs
-    layers, scope, norm, name = options.layers, options.scope, options.norm, options.name
+    layers, key, scope, norm = options.layers, options.key, options.scope, options.norm
+    name = options.name
     if initial and not (is_module(model) or _has_initial(model)):
         raise InputError(
             "initial: only a torch module tells how its layers are initialized, got "
             f"{type(model).__name__}; null='init' needs that"
         )
+    if isinstance(model, str | Path) and is_on_hub(model):
+        options.refuse("a model of the Hub", "weights")
+        path, called = fetched(str(model))
+        with reading(path, str(model)):
+            return _read_path(path, options if name else replace(options, name=called))
     if isinstance(model, str | Path) and is_named(model):
-        module = load_named(str(model), weights)
+        module = load_named(str(model), weights, key)
         graph = _read_module(module, options, Path(str(model)).name)
         return _with_check(graph, module, example_inputs) if check else graph
     if check:
@@ -233,16 +250,17 @@ def _read_any(model: Any, options: _Options, check: bool) -> NeuronGraph:
     if is_module(model):
         return _read_module(model, options)
     if isinstance(model, NeuronGraph) or is_networkx(model) or _is_sparse(model):
-        options.refuse(
-            "a graph", "scope", "norm", "layers", "residual", "example_inputs", "unknown"
-        )
+        options.refuse("a graph", "scope", "norm", *FILE_OPTIONS)
         return options.finished(_as_graph(model))
     options.refuse(f"a {type(model).__name__}", "residual", "example_inputs", "unknown")
     if isinstance(model, Mapping):
-        chain, left_out, parameters = read_arrays(model, where="the mapping", layers=layers)
+        chain, left_out, parameters = read_arrays(
+            model, where="the mapping", layers=layers, key=key
+        )
         default = "state dict"
-    elif layers is not None:
-        raise InputError("layers: names the arrays of a file or mapping only")
+    elif layers is not None or key is not None:
+        option = "key" if layers is None else "layers"
+        raise InputError(f"{option}: names the arrays of a file or mapping only")
     elif is_sklearn_mlp(model):
         from ncut.extract.sklearn_model import read_sklearn
 
@@ -263,7 +281,7 @@ def _read_any(model: Any, options: _Options, check: bool) -> NeuronGraph:
     )
 
 
-def _read_module(model: Any, options: _Options, name: str = "") -> NeuronGraph:
+def _read_module(model: Any, options: Options, name: str = "") -> NeuronGraph:
     from ncut.extract.modules import unwrapped
     from ncut.extract.traced.module import parameters_of, read_module
 
@@ -272,6 +290,8 @@ def _read_module(model: Any, options: _Options, name: str = "") -> NeuronGraph:
             "layers: names the arrays of a file or mapping only; pass model.state_dict() to "
             "choose layers of a module by name"
         )
+    if not name:
+        options.refuse("a module", "key")
     inner = unwrapped(model)
     wiring = read_module(
         inner,
@@ -292,20 +312,23 @@ def _with_check(graph: NeuronGraph, model: Any, example_inputs: Any) -> NeuronGr
     return replace(graph, check=result)
 
 
-def _read_path(path: Path, options: _Options) -> NeuronGraph:
-    options.refuse("a file", "example_inputs")
-    read = _whole_models(path)
-    if read is not None:
-        wiring, parameters = read(path, options)
-        return options.assembled(wiring, _name_of(path), parameters)
-    content = read_file(path)
+def _read_path(path: Path, options: Options) -> NeuronGraph:
+    found = format_of(path)
+    options.refuse(found.what, *(set(FILE_OPTIONS) - set(found.takes) - {"residual", "unknown"}))
+    content = found.read(path, options)
     if isinstance(content, NeuronGraph):
-        options.refuse(f"{path}, a saved graph", "scope", "norm", "layers", "residual", "unknown")
+        what = f"{path}, a saved graph"
+        options.refuse(what, "scope", "norm", *FILE_OPTIONS)
         return options.finished(content)
-    options.refuse(f"{path}, a file of named arrays", "residual", "unknown")
-    ordered = path.suffix.lower() not in UNORDERED
+    options.refuse(found.what, *(set(FILE_OPTIONS) - set(found.takes)))
+    if isinstance(content, Followed):
+        return options.assembled(content.wiring, _name_of(path), content.parameters)
     chain, left_out, parameters = read_arrays(
-        content, where=str(path), layers=options.layers, ordered=ordered
+        content,
+        where=str(path),
+        layers=options.layers,
+        ordered=found.ordered,
+        key=None if found.name == "PyTorch" else options.key,
     )
     return chain_to_graph(
         chain,
@@ -321,39 +344,6 @@ def _read_path(path: Path, options: _Options) -> NeuronGraph:
 def _name_of(path: Path) -> str:
     """The model's name; bytes of a file's name that are no text are replaced."""
     return printable(path.stem or path.name)
-
-
-def _whole_models(path: Path) -> Any:
-    """What reads a file (or folder) that tells how its layers are connected; None for others."""
-    suffix = path.suffix.lower()
-    if os.path.isdir(path):
-        return _read_folder
-    if suffix == ".onnx":
-        return _read_onnx
-    return _read_keras if suffix in (".keras", ".h5", ".hdf5") else None
-
-
-def _read_folder(path: Path, options: _Options) -> Any:
-    from ncut.extract.folder import read_folder
-
-    options.refuse("a folder, whose config.json tells how its layers are connected", "layers")
-    options.refuse("a folder", "unknown")
-    return read_folder(path, residual=options.residual)
-
-
-def _read_onnx(path: Path, options: _Options) -> Any:
-    from ncut.extract.onnx_model import read_onnx
-
-    options.refuse("an ONNX model, which tells how its layers are connected", "layers")
-    return read_onnx(path, residual=options.residual, unknown=options.unknown)
-
-
-def _read_keras(path: Path, options: _Options) -> Any:
-    from ncut.extract.keras_file import read_keras
-
-    return read_keras(
-        path, residual=options.residual, unknown=options.unknown, layers=options.layers
-    )
 
 
 def read_sequence(model: Any) -> list[ChainLayer]:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from ncut.errors import InputError, ModelError
 from ncut.extract.arrays import as_array
 from ncut.extract.chain import ChainLayer, first_gap, normalization_scale, with_depthwise_groups
+from ncut.extract.checkpoint import state_dict_of
 from ncut.types import LeftOut
 
 BATCH_NORM_EPS = 1e-5
 DEEP = 20
 """Layers up to which a chain is taken for granted: VGG-19 has 19, ResNet-18 has 21."""
-CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model")
 
 _TORCH_WEIGHT = re.compile(r"(^|\.)weight(_orig)?$")
 _TORCH_STYLE = re.compile(r"^weight(_orig)?$|\.weight(_[a-z]\w*)?$|\.original\d?$")
@@ -53,6 +53,7 @@ def read_arrays(
     where: str,
     layers: Sequence[str] | None = None,
     ordered: bool = True,
+    key: str | None = None,
 ) -> tuple[list[ChainLayer], list[LeftOut], dict[str, tuple[int, ...]]]:
     """Infer a chain of layers from named arrays.
 
@@ -81,6 +82,8 @@ def read_arrays(
         Names of the weight arrays in order, in place of the rule above.
     ordered : bool
         Whether the order of the arrays means anything (not so in `.safetensors`).
+    key : str, optional
+        Which state dict of a checkpoint to read (see `ncut.extract.checkpoint.state_dict_of`).
 
     Returns
     -------
@@ -98,15 +101,9 @@ def read_arrays(
     InputError
         If `layers` names an array that does not exist, or one twice.
     """
-    content = unwrap_checkpoint(arrays)
-    several = _state_dicts(content)
-    if several:
-        raise ModelError(
-            f"{where}: holds several state dicts, {', '.join(map(repr, several))}; load it and "
-            "pass one of them"
-        )
-    named = {str(key): value for key, value in content.items()}
-    named = {key: value for key, value in named.items() if hasattr(value, "ndim")}
+    content = state_dict_of(arrays, where, key)
+    named = {str(name): value for name, value in content.items()}
+    named = {name: value for name, value in named.items() if hasattr(value, "ndim")}
     torch_style = any(_TORCH_STYLE.search(key) for key in named)
     found = _find_torch(named) if torch_style else _find_plain(named)
     if not found.layers:
@@ -126,29 +123,6 @@ def read_arrays(
         )
     shapes = {key: tuple(value.shape) for key, value in named.items() if value.ndim}
     return chain, found.left_out, shapes
-
-
-def unwrap_checkpoint(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """The state dict inside a checkpoint, or the mapping itself.
-
-    It is that under one of the usual names, or the only mapping of arrays beside settings.
-    """
-    for key in CHECKPOINT_KEYS:
-        if isinstance(content.get(key), Mapping):
-            return unwrap_checkpoint(content[key])
-    inside = _state_dicts(content)
-    return content[inside[0]] if len(inside) == 1 else content
-
-
-def _state_dicts(content: Mapping[Any, Any]) -> list[Any]:
-    """Keys of mappings that hold arrays, where the mapping itself holds no weights."""
-    if any(getattr(value, "ndim", 0) for value in content.values()):
-        return []
-    return [
-        key
-        for key, value in content.items()
-        if isinstance(value, Mapping) and any(getattr(v, "ndim", 0) for v in value.values())
-    ]
 
 
 def _find_torch(arrays: Mapping[str, Any]) -> _Found:

@@ -17,7 +17,9 @@ from typing import Any
 from ncut.errors import InputError
 from ncut.files import reading
 
-SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5", ".npz", ".pt", ".pth", ".safetensors")
+SUFFIXES = (
+    *(".onnx", ".keras", ".h5", ".hdf5", ".npz", ".pt", ".pth", ".safetensors", ".gguf", ".jit"),
+)
 """Files that are taken for models in a folder; any file may be named itself."""
 
 CONFIG = "config.json"

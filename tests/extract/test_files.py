@@ -123,7 +123,9 @@ def test_safetensors_with_eight_bit_floats(tmp_path, torch):
 
     weight = torch.ones(2, 2).to(torch.float8_e4m3fn)
     save_file({"a.weight": weight}, tmp_path / "a.safetensors")
-    with pytest.raises(ModelError, match=r"a.safetensors: 'a.weight' has dtype F8_E4M3.*float32"):
+    with pytest.raises(
+        ModelError, match=r"a.safetensors: a has weights of type float8_e4m3fn.*quantized"
+    ):
         read_graph(tmp_path / "a.safetensors")
 
 
@@ -192,13 +194,6 @@ def test_torch_that_cannot_read_safely_is_refused(tmp_path, torch, monkeypatch):
         read_graph(tmp_path / "a.pt")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torchscript_file_is_refused(tmp_path, torch):
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), tmp_path / "a.pt")
-    with pytest.raises(ModelError, match="holds a TorchScript program"):
-        read_graph(tmp_path / "a.pt")
-
-
 @pytest.mark.parametrize("content", [[1, 2], 3])
 def test_torch_file_without_a_state_dict(tmp_path, torch, content):
     torch.save(content, tmp_path / "a.pt")
@@ -212,7 +207,9 @@ def test_file_that_is_missing_a_folder_or_of_another_kind(tmp_path):
     with pytest.raises(ModelError, match="is a folder"):
         read_graph(tmp_path)
     (tmp_path / "a.txt").write_text("1 2 3")
-    with pytest.raises(ModelError, match=r"a\.txt: cannot read.*\.npz, \.pt, \.pth, \.safetensors"):
+    with pytest.raises(
+        ModelError, match=r"a\.txt: cannot read.*\.npz, \.pt, \.pth, .*\.safetensors"
+    ):
         read_graph(str(tmp_path / "a.txt"))
 
 
@@ -259,8 +256,7 @@ def test_file_under_the_suffix_of_another_kind(tmp_path, suffix, really):
         pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     write_valid(tmp_path / f"a{really}")
     path = (tmp_path / f"a{really}").rename(tmp_path / f"b{suffix}")
-    with pytest.raises(ModelError, match=rf"b\{suffix}: "):
-        read_graph(path)
+    check(read_graph(path), ["w0", "w1"])
 
 
 def test_corrupt_arrays(tmp_path):
@@ -307,7 +303,7 @@ def test_layers_are_for_files_that_do_not_tell_how_they_are_connected(tmp_path):
 
 def test_kinds_of_files_that_are_read_are_listed(tmp_path):
     (tmp_path / "model.xyz").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"known are \.npz.*\.onnx, \.keras, \.h5 and folders"):
+    with pytest.raises(ModelError, match=r"known are \.npz.*\.onnx, \.keras, \.h5.* and folders"):
         read_graph(tmp_path / "model.xyz")
 
 

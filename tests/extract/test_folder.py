@@ -103,6 +103,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "Qwen3ForCausalLM": ("Qwen3Config", GROUPED),
     "GemmaForCausalLM": ("GemmaConfig", GROUPED),
     "Gemma2ForCausalLM": ("Gemma2Config", GROUPED),
+    "Gemma3ForCausalLM": ("Gemma3TextConfig", GROUPED),
     "Phi3ForCausalLM": ("Phi3Config", {**SMALL, "num_key_value_heads": 1}),
     "T5Model": ("T5Config", T5),
     "T5EncoderModel": ("T5Config", T5),
@@ -391,7 +392,7 @@ def test_missing_files(tmp_path: Path) -> None:
     (tmp_path / "config.json").symlink_to(tmp_path / "pipe")
     refuses(tmp_path, "is a folder without config.json")
     (tmp_path / "moved.json").rename(tmp_path / "config.json")
-    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").rename(tmp_path / "tf_model.h5")
     refuses(tmp_path, "has neither model.safetensors nor")
 
 

@@ -28,6 +28,8 @@ DOORS = {
     "files/guard.py": "files/guard.py",
     "graphs/storage.py": "graphs/storage.py",
     "extract/files.py": "extract/files.py",
+    "extract/formats.py": "extract/formats.py",
+    "extract/torchscript.py": "extract/read.py",
     "extract/folder/config.py": "extract/read.py",
     "extract/onnx_graph/model.py": "extract/onnx_model.py",
     "extract/keras/storage.py": "extract/keras_file.py",

@@ -50,9 +50,9 @@ GROWTH_MIB = 250
 
 SHARES = {
     "npz": 16, "pt": 16, "safetensors": 18, "onnx": 12, "keras": 4, "hdf5": 4, "folder": 4,
-    "npy": 9, "graph": 8, "report": 6, "scan": 1, "list": 2,
+    "npy": 9, "graph": 8, "report": 6, "scan": 1, "list": 2, "gguf": 8, "jit": 6,
 }  # fmt: skip
-"""Inputs of each format, in a hundred."""
+"""Inputs of each format, in proportion."""
 
 
 class Place:

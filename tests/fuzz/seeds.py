@@ -63,6 +63,8 @@ def write_seeds(folder: Path) -> dict[str, list[Path]]:
     _onnx_files(place, rng)
     _keras_files(place)
     _folders(place)
+    _gguf_files(place, rng)
+    _torchscript_files(place, models)
     _scan(folder, place, models)
     return found
 
@@ -159,6 +161,50 @@ def _folders(place: Any) -> None:
     shutil.copy(first.parent / "config.json", index.parent)
     save_file(tensors, index.parent / "one.safetensors")
     index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "one.safetensors")}))
+
+
+def _gguf_files(place: Any, rng: np.random.Generator) -> None:
+    import gguf
+
+    for kind, quantized in (("llama", "F32"), ("gemma2", "F16"), ("qwen3", "Q8_0")):
+        writer = gguf.GGUFWriter(place("gguf", f"{kind}.gguf"), kind)
+        for name, value in {"block_count": 1, "embedding_length": 32, "feed_forward_length": 64,
+                            "attention.head_count": 4, "attention.head_count_kv": 2,
+                            "attention.key_length": 8}.items():  # fmt: skip
+            writer.add_uint32(f"{kind}.{name}", value)
+        writer.add_array("tokenizer.ggml.tokens", ["a", "b"])
+        shapes = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32),
+                  "attn_output": (32, 32), "ffn_gate": (64, 32), "ffn_up": (64, 32),
+                  "ffn_down": (32, 64), "attn_norm": (32,), "ffn_norm": (32,)}  # fmt: skip
+        if kind == "gemma2":
+            shapes |= {"post_attention_norm": (32,), "post_ffw_norm": (32,)}
+        if kind == "qwen3":
+            shapes |= {"attn_q_norm": (8,), "attn_k_norm": (8,)}
+        names = {f"blk.0.{name}.weight": shape for name, shape in shapes.items()}
+        names |= {"token_embd.weight": (10, 32), "output_norm.weight": (32,)}
+        for name, shape in names.items():
+            values = rng.normal(size=shape).astype("f4")
+            if quantized == "Q8_0" and len(shape) == 2:
+                q8 = gguf.GGMLQuantizationType.Q8_0
+                writer.add_tensor(name, gguf.quants.quantize(values, q8), raw_dtype=q8)
+            else:
+                writer.add_tensor(name, values.astype("f2" if quantized == "F16" else "f4"))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+def _torchscript_files(place: Any, models: dict[str, Any]) -> None:
+    import torch
+
+    dense = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4))
+    norm = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4),
+                               torch.nn.Conv2d(4, 5, 3)).eval()  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, module in (("dense", dense), ("conv", norm)):
+            torch.jit.save(torch.jit.script(module), place("jit", f"{name}.jit"))
 
 
 def _scan(folder: Path, place: Any, models: dict[str, Any]) -> None:

@@ -260,6 +260,7 @@ class Network:
         head_dim: int = 0,
         memory: Signal | None = None,
         norms: tuple[str, str] | None = None,
+        plus_one: bool = False,
         order: Sequence[int] = (0, 1, 2),
     ) -> Signal:
         """Queries, keys and values of three linear layers, up to the last one.
@@ -272,6 +273,8 @@ class Network:
             What keys and values are made of, if not of `signal`.
         norms : pair of str, optional
             RMS norms over the dimensions of each head of queries and keys.
+        plus_one : bool
+            Whether their factor is 1 + their weight.
         order : sequence of int
             In which order the three layers are called.
         """
@@ -284,7 +287,7 @@ class Network:
             n_out = heads[at] * head_dim
             split = self.heads(self.linear(source, layer, n_out=n_out), heads[at], layer)
             if norms is not None and at < 2:
-                split = self.norm(split, f"{name}.{norms[at]}", "norm")
+                split = self.norm(split, f"{name}.{norms[at]}", "norm", plus_one=plus_one)
             made[at] = split
         return self.attend(made[0], made[1], made[2], name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,10 @@ class Config:
 
     def __contains__(self, key: str) -> bool:
         return self._values.get(key) is not None
+
+    def items(self) -> ItemsView[str, Any]:
+        """All settings."""
+        return self._values.items()
 
     def size(self, *keys: str, default: int | None = None) -> int:
         """A positive whole number under the first of the keys that is there."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from ncut.errors import ModelError
+from ncut.extract.arrays import as_array, is_tensor
 from ncut.extract.assemble import check_options
-from ncut.extract.files import read_safetensors
+from ncut.extract.files import read_safetensors, read_torch
 from ncut.extract.folder.blocks import Network
 from ncut.extract.folder.config import Config, read_json
 from ncut.extract.folder.families import FAMILIES
+from ncut.extract.folder.quantized import dequantized
 from ncut.extract.wiring import Wiring
+from ncut.files import reading, regular_file
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+TORCH = "pytorch_model.bin"
+TORCH_INDEX = "pytorch_model.bin.index.json"
 
 PASS_THE_MODEL = (
     "load the model with the package transformers and pass the model object: "
@@ -27,7 +30,10 @@ PASS_THE_MODEL = (
 
 
 def read_folder(
-    path: Path, *, residual: str | None = None
+    path: Path,
+    *,
+    residual: str | None = None,
+    change: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
     """Follow the forward pass of a transformer that `save_pretrained` wrote.
 
@@ -38,10 +44,12 @@ def read_folder(
     Parameters
     ----------
     path : Path
-        A folder with `config.json` and `model.safetensors`, or the shards that
-        `model.safetensors.index.json` names.
+        A folder with `config.json` and `model.safetensors` (or `pytorch_model.bin`, which needs
+        torch), or the shards that `model.safetensors.index.json` names.
     residual : {"readers", "stream"}, optional
         What sums are, by default streams.
+    change : callable, optional
+        What becomes of its tensors before they are used; an adapter is merged so.
 
     Returns
     -------
@@ -68,40 +76,67 @@ def read_folder(
             "save_pretrained of the package transformers wrote"
         )
     config = Config(read_json(path / CONFIG), str(path / CONFIG))
+    tensors = dequantized(_tensors(path), config)
+    return follow(config, tensors if change is None else change(tensors), str(path), residual)
+
+
+def follow(
+    config: Config, tensors: Mapping[str, Any], where: str, residual: str | None
+) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+    """Follow a transformer of these settings and tensors, named as in its folder.
+
+    Raises
+    ------
+    ModelError
+        If the kind of model is not known, or the tensors are not those that the settings call
+        for.
+    """
     kind = config.word("model_type")
     if kind not in FAMILIES:
         raise ModelError(
-            f"{path / CONFIG}: model_type {kind!r} is not known; known are "
+            f"{config.where}: model_type {kind!r} is not known; known are "
             f"{', '.join(sorted(FAMILIES))}. For others {PASS_THE_MODEL}"
         )
-    tensors = _tensors(path)
     wiring = Wiring("readers" if residual == "readers" else "stream")
-    network = Network(wiring, tensors, config, str(path))
+    network = Network(wiring, tensors, config, where)
     try:
         FAMILIES[kind](network)
     except ModelError as error:
-        if str(path) in str(error):
+        if where in str(error):
             raise
-        raise ModelError(f"{path}, a {kind}: {error}") from error
+        raise ModelError(f"{where}, a {kind}: {error}") from error
     network.note_unused(kind)
     return wiring, {name: tuple(values.shape) for name, values in tensors.items()}
 
 
-def _tensors(path: Path) -> dict[str, NDArray[Any]]:
+def _tensors(path: Path) -> Mapping[str, Any]:
     """All tensors of a folder, as views of the mapped files."""
     if (path / WEIGHTS).is_file():
         return read_safetensors(path / WEIGHTS)
-    if not (path / INDEX).is_file():
-        raise ModelError(f"{path}: has neither {WEIGHTS} nor {INDEX}; {PASS_THE_MODEL}")
-    return dict(_of_shards(path))
+    if (path / INDEX).is_file():
+        return dict(_of_shards(path, INDEX, read_safetensors))
+    if (path / TORCH).is_file():
+        return _as_arrays(path / TORCH)
+    if (path / TORCH_INDEX).is_file():
+        return dict(_of_shards(path, TORCH_INDEX, _as_arrays))
+    raise ModelError(f"{path}: has neither {WEIGHTS} nor {INDEX} nor {TORCH}; {PASS_THE_MODEL}")
 
 
-def _of_shards(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
-    index = path / INDEX
+def _as_arrays(path: Path) -> dict[str, Any]:
+    """The tensors of a file of torch.save as arrays."""
+    with reading(path, ".bin"):
+        found = read_torch(regular_file(path)).items()
+        return {str(name): as_array(value, str(name)) for name, value in found if is_tensor(value)}
+
+
+def _of_shards(
+    path: Path, name_of_index: str, read: Callable[[Path], Mapping[str, Any]]
+) -> Iterator[tuple[str, Any]]:
+    index = path / name_of_index
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, Mapping) or not shards:
         raise ModelError(f"{index}: has no 'weight_map' from tensors to files")
-    opened: dict[str, dict[str, NDArray[Any]]] = {}
+    opened: dict[str, Mapping[str, Any]] = {}
     for name, file in shards.items():
         if not isinstance(file, str) or Path(file).name != file or "\\" in file or "\0" in file:
             raise ModelError(
@@ -110,8 +145,10 @@ def _of_shards(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
             )
         if file not in opened:
             if not (path / file).is_file():
-                raise ModelError(f"{path / file}: no such file, and {INDEX} needs it")
-            opened[file] = read_safetensors(path / file)
+                raise ModelError(f"{path / file}: no such file, and {index.name} needs it")
+            opened[file] = read(path / file)
         if name not in opened[file]:
-            raise ModelError(f"{path / file}: has no tensor {name!r}, which {INDEX} says it has")
+            raise ModelError(
+                f"{path / file}: has no tensor {name!r}, which {index.name} says it has"
+            )
         yield name, opened[file][name]

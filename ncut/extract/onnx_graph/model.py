@@ -270,12 +270,17 @@ class Following:
         self._n_nodes = 0
         self._made_by: dict[str, Any] = {}
 
-    def run(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Follow the main graph on inputs of these shapes."""
+    def run(
+        self, shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, Array] | None = None
+    ) -> None:
+        """Follow the main graph on inputs of these shapes, some of which have known values."""
         graph = self.model.graph
         values: dict[str, Value] = {}
         n_data = len(graph.inputs)
         for value in graph.inputs:
+            if known is not None and value.name in known:
+                values[value.name] = Constant(known[value.name], ())
+                continue
             shape = self._input_shape(value.name, shapes[value.name])
             data = value.element in _DATA or self._reads_numbers(value.name)
             if data and "past" not in value.name and 0 not in shape:

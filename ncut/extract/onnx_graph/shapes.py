@@ -160,7 +160,10 @@ def declared(value: Any, path: Any) -> Declared:
 
 
 def guesses(
-    inputs: Sequence[Declared], reads: Mapping[str, Sequence[int | None]], features: Sequence[int]
+    inputs: Sequence[Declared],
+    reads: Mapping[str, Sequence[int | None]],
+    features: Sequence[int],
+    given: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Iterator[dict[str, tuple[int, ...]]]:
     """Shapes that the inputs may have, likely ones first.
 
@@ -172,7 +175,10 @@ def guesses(
         For each input what its axes must be as far as the weights that read it tell.
     features : sequence of int
         Sizes of values that weights read, for axes of which nothing is known.
+    given : mapping from str to tuple of int, optional
+        Shapes of inputs that are known.
     """
+    given = {} if given is None else given
     seen: set[tuple[tuple[int, ...], ...]] = set()
     sizes = (*IMAGE_SIZES, TIME)
     trials: list[tuple[int, int]] = [(size, TIME) for size in sizes]
@@ -182,7 +188,10 @@ def guesses(
         trials.append((feature, feature))
     for image, length in (*trials[:MAX_TRIALS], *((size, size) for size in LONG)):
         shapes = {
-            value.name: _shape(value, reads.get(value.name, ()), image, length) for value in inputs
+            value.name: given[value.name]
+            if value.name in given
+            else _shape(value, reads.get(value.name, ()), image, length)
+            for value in inputs
         }
         key = tuple(shapes.values())
         if key not in seen:

@@ -158,6 +158,8 @@ class _Llama:
         Whether there are norms after attention and MLP too.
     packed : bool
         Whether queries, keys and values lie in one matrix, and gates with what they gate.
+    experts : bool
+        Whether there are several MLPs, of which a router chooses for each position.
     tied : bool
         Whether the head has the embeddings' weights if the settings do not say.
     kind : str
@@ -169,6 +171,7 @@ class _Llama:
     head_norms: bool = False
     sandwich: bool = False
     packed: bool = False
+    experts: bool = False
     tied: bool = False
     kind: str = "silu"
 
@@ -194,7 +197,8 @@ class _Llama:
             mixed = self._norm(net, mixed, second)
             second = f"{block}.pre_feedforward_layernorm"
         signal = net.add(signal, mixed)
-        hidden = self._mlp(net, self._norm(net, signal, second), f"{block}.mlp")
+        mlp = self._mixture if self.experts else self._mlp
+        hidden = mlp(net, self._norm(net, signal, second), f"{block}.mlp")
         if self.sandwich:
             hidden = self._norm(net, hidden, f"{block}.post_feedforward_layernorm")
         return net.add(signal, hidden)
@@ -210,7 +214,7 @@ class _Llama:
         if not self.packed:
             return net.attention(
                 signal, name, QKV, n_heads=n_heads, n_key_heads=n_key_heads, head_dim=head_dim,
-                norms=("q_norm", "k_norm") if self.head_norms else None,
+                norms=("q_norm", "k_norm") if self.head_norms else None, plus_one=self.plus_one,
             )  # fmt: skip
         counts = (n_heads, n_key_heads, n_key_heads)
         layer = f"{name}.qkv_proj"
@@ -222,6 +226,22 @@ class _Llama:
             parts.append(net.heads(part, n, layer))
             start += n * head_dim
         return net.attend(parts[0], parts[1], parts[2], name)
+
+    def _mixture(self, net: Network, signal: Signal, name: str) -> Signal:
+        """Every expert reads and writes; the router's shares are numbers that the data chooses."""
+        name = f"{name.removesuffix('.mlp')}.block_sparse_moe"
+        n_experts = net.config.size("num_local_experts")
+        logits = net.linear(signal, f"{name}.gate", n_out=n_experts)
+        net.wiring.choose(logits, 2, (*logits.shape[:2], 1), f"{name}.gate chosen")
+        kind = net.config.word("hidden_act", default=self.kind)
+        written = [
+            net.gated_mlp(
+                signal, *(f"{name}.experts.{number}.{part}" for part in ("w1", "w3", "w2")), kind,
+                net.config.size("intermediate_size"),
+            )
+            for number in range(n_experts)
+        ]  # fmt: skip
+        return net.wiring.add(*written)
 
     def _mlp(self, net: Network, signal: Signal, name: str) -> Signal:
         config = net.config
@@ -252,5 +272,14 @@ FAMILIES: dict[str, Callable[[Network], None]] = {
     "gemma2": _Llama(
         plus_one=True, scaled=True, tied=True, sandwich=True, kind="gelu_pytorch_tanh"
     ),
+    "gemma3_text": _Llama(
+        plus_one=True,
+        scaled=True,
+        tied=True,
+        sandwich=True,
+        head_norms=True,
+        kind="gelu_pytorch_tanh",
+    ),
     "phi3": _Llama(packed=True),
+    "mixtral": _Llama(experts=True),
 }

@@ -1,0 +1,366 @@
+"""The formats that are read: one entry each, found by what a file holds before its name."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ncut.errors import ModelError
+from ncut.extract import files
+from ncut.extract.checkpoint import state_dict_of
+from ncut.files import reading, regular_file
+from ncut.graphs import NeuronGraph
+
+if TYPE_CHECKING:
+    from ncut.extract.read import Options
+    from ncut.extract.wiring import Wiring
+
+HEAD = 64
+"""Bytes at the start of a file that tell what it is."""
+
+FILE_OPTIONS = ("layers", "residual", "unknown", "example_inputs", "key")
+"""Options that mean something for some formats only."""
+
+
+class Followed(NamedTuple):
+    """A forward pass that was followed, and the shapes of all parameters by name."""
+
+    wiring: Wiring
+    parameters: Mapping[str, tuple[int, ...]]
+
+
+Content = Followed | NeuronGraph | Mapping[str, Any]
+"""What a reader returns; named arrays become a chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format that is read.
+
+    Attributes
+    ----------
+    name : str
+        Its name, as in "cannot be read as ...".
+    suffixes : tuple of str
+        Endings of its files; none for folders.
+    extra : str
+        The extra of ncut that brings what it needs; empty if it needs nothing.
+    about : str
+        What of it is read, in one line.
+    what : str
+        How messages call such a file.
+    takes : tuple of str
+        Those of `FILE_OPTIONS` that mean something for it.
+    read : callable
+        `read(path, options)` returns the content.
+    ordered : bool
+        Whether the order of its arrays means anything.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    extra: str
+    about: str
+    what: str
+    takes: tuple[str, ...]
+    read: Callable[[Path, Options], Content]
+    ordered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A format that is not read, and the way in.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    marks : tuple of str
+        Endings of its files, and names of files in its folders.
+    way : str
+        How to convert it.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    way: str
+
+    def error(self, path: Path) -> ModelError:
+        """The refusal of a file."""
+        return ModelError(f"{path}: {self.name} is not read; {self.way}")
+
+
+# --- readers ------------------------------------------------------------------------------------
+
+
+def _folder(path: Path, options: Options) -> Content:
+    from ncut.extract.folder import read_folder
+
+    return Followed(*read_folder(path, residual=options.residual))
+
+
+def _adapter(path: Path, options: Options) -> Content:
+    from ncut.extract.adapter import read_adapter
+
+    return Followed(*read_adapter(path, residual=options.residual))
+
+
+def _onnx(path: Path, options: Options) -> Content:
+    from ncut.extract.onnx_model import read_onnx
+
+    return Followed(
+        *read_onnx(
+            path,
+            residual=options.residual,
+            unknown=options.unknown,
+            example_inputs=options.example_inputs,
+        )
+    )
+
+
+def _keras(path: Path, options: Options) -> Content:
+    from ncut.extract.keras_file import read_keras
+
+    return Followed(
+        *read_keras(path, residual=options.residual, unknown=options.unknown, layers=options.layers)
+    )
+
+
+def _gguf(path: Path, options: Options) -> Content:
+    from ncut.extract.gguf_file import read_gguf
+
+    return Followed(*read_gguf(path, residual=options.residual))
+
+
+def _torchscript(path: Path, options: Options) -> Content:
+    from ncut.extract.torchscript import read_torchscript
+
+    return read_torchscript(path)
+
+
+_CHAIN = ("layers", "key")
+_ARRAYS = "a file of named arrays"
+
+FOLDER = Format(
+    "a folder of a Hugging Face transformer", (), "",
+    "config.json and .safetensors or pytorch_model.bin of a kind that is known",
+    "a folder, whose config.json tells how its layers are connected", ("residual",), _folder,
+)  # fmt: skip
+ADAPTER = Format(
+    "a LoRA adapter of PEFT", (), "", "adapter_config.json with its base, a folder beside it",
+    "a folder, whose config.json tells how its layers are connected", ("residual",), _adapter,
+)  # fmt: skip
+ONNX = Format(
+    "ONNX", (".onnx",), "onnx", "float, half, int8, int4",
+    "an ONNX model, which tells how its layers are connected",
+    ("residual", "unknown", "example_inputs"), _onnx,
+)  # fmt: skip
+KERAS = Format(
+    "Keras", (".keras", ".h5", ".hdf5"), "keras",
+    "sequential and functional models of Keras 2 and 3, or their weights as a chain",
+    "a Keras model", ("residual", "unknown", "layers"), _keras,
+)  # fmt: skip
+GGUF = Format(
+    "GGUF", (".gguf",), "gguf",
+    "llama, qwen2, qwen3, gemma, gemma2, gemma3, phi3, mistral, mixtral; all quantizations",
+    "a GGUF file, which tells how its layers are connected", ("residual",), _gguf,
+)  # fmt: skip
+TORCH = Format(
+    "PyTorch", (".pt", ".pth", ".ckpt", ".bin"), "torch",
+    "a state dict or a checkpoint that has one, as a chain of layers", _ARRAYS, _CHAIN,
+    lambda path, options: files.read_torch(path, options.key),
+)  # fmt: skip
+TORCHSCRIPT = Format(
+    "TorchScript", (".jit", ".torchscript", ".ts"), "",
+    "its weights, as a chain of layers; its program is never run", _ARRAYS, _CHAIN, _torchscript,
+)  # fmt: skip
+SAFETENSORS = Format(
+    "safetensors", (".safetensors",), "", "named tensors, as a chain of layers", _ARRAYS, _CHAIN,
+    lambda path, options: files.read_safetensors(path), ordered=False,
+)  # fmt: skip
+NPZ = Format(
+    "NumPy", (".npz",), "", "named arrays, as a chain of layers, or what NeuronGraph.save wrote",
+    _ARRAYS, _CHAIN, lambda path, options: files.read_npz(path),
+)  # fmt: skip
+
+FORMATS = (NPZ, TORCH, TORCHSCRIPT, SAFETENSORS, ONNX, KERAS, GGUF, FOLDER, ADAPTER)
+"""All formats that are read."""
+
+_OF_BEFORE = "pass the model that it was converted from"
+
+REFUSED = (
+    Refused("a single array", (".npy",), "pass the list of all weight files in order, in Python"),
+    Refused(
+        "a pickle of Python objects", (".pkl", ".pickle", ".joblib"),
+        "load it yourself if you trust it, and pass the model or its arrays in Python",
+    ),
+    Refused("TensorFlow Lite", (".tflite",),
+            "convert it to ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"),
+    Refused("a program of torch.export", (".pt2",),
+            "pass torch.export.load(FILE).module() in Python if you trust the file"),
+    Refused("Flax", (".msgpack",),
+            "load it with flax.serialization.msgpack_restore and pass the arrays in Python"),
+    Refused(
+        "a TensorFlow SavedModel", (".pb", "saved_model.pb"),
+        "convert it to ONNX: python -m tf2onnx.convert --saved-model FOLDER --output model.onnx",
+    ),
+    Refused(
+        "a TensorFlow checkpoint", (".index", ".meta"),
+        "load it into the Keras model and save that: model.save('model.keras')",
+    ),
+    Refused(
+        "TensorFlow.js", ("model.json",),
+        "convert it to Keras: tensorflowjs_converter --input_format tfjs_layers_model "
+        "--output_format keras model.json model.h5",
+    ),
+    Refused("a diffusers pipeline", ("model_index.json",),
+            "load one of its parts, such as UNet2DConditionModel, and pass the module in Python"),
+    Refused("Core ML", (".mlmodel", ".mlpackage", ".mlmodelc"), _OF_BEFORE),
+    Refused("OpenVINO", (".xml", "openvino_model.xml"), _OF_BEFORE),
+    Refused("CTranslate2", ("shared_vocabulary.json", "shared_vocabulary.txt"), _OF_BEFORE),
+    Refused("ONNX Runtime's own format", (".ort",), _OF_BEFORE),
+    Refused("ExecuTorch", (".pte",), _OF_BEFORE),
+    Refused("a TensorRT engine", (".engine", ".plan", ".trt"), _OF_BEFORE),
+    Refused(
+        "PaddlePaddle", (".pdmodel", ".pdiparams", ".pdparams"),
+        "convert it to ONNX: paddle2onnx --model_dir FOLDER --save_file model.onnx",
+    ),
+    Refused("ncnn", (".param",), _OF_BEFORE),
+    Refused("MNN", (".mnn",), _OF_BEFORE),
+    Refused("RKNN", (".rknn",), _OF_BEFORE),
+    Refused("Caffe", (".caffemodel", ".prototxt"), "convert it to ONNX"),
+    Refused("NeMo", (".nemo",), "unpack it (tar -xf FILE) and pass the .ckpt file inside"),
+    Refused("TorchServe", (".mar",), "unpack it (unzip FILE) and pass the .pt file inside"),
+    Refused(
+        "an Orbax checkpoint", ("_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA"),
+        "restore it with orbax.checkpoint and pass the arrays in Python",
+    ),
+)  # fmt: skip
+"""Formats that are not read, and the way in."""
+
+
+# --- what a file is -----------------------------------------------------------------------------
+
+_LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files of torch.save begin that are no zip archives: its magic number, pickled."""
+
+
+def format_of(path: Path) -> Format:
+    """The format of a file or folder: by its content, and by its suffix where that tells nothing.
+
+    Raises
+    ------
+    ModelError
+        If nothing readable lies there, or the format is not one that is read.
+    """
+    if os.path.isdir(path):
+        return _of_folder(path)
+    existing(path)
+    found = _by_content(path) or _by_suffix(path)
+    if isinstance(found, Refused):
+        raise found.error(path)
+    if found is None:
+        suffixes = [suffix for known in FORMATS for suffix in known.suffixes]
+        raise ModelError(
+            f"{path}: cannot read this kind of file; known are {', '.join(suffixes)} and folders "
+            "with a config.json. `ncut formats` lists what is read, and ways to convert the rest"
+        )
+    return found
+
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def existing(path: Path) -> None:
+    """Raise ModelError if no file lies there, with the spelling of a model of the Hub."""
+    name = path.as_posix()
+    known = [suffix for found in FORMATS for suffix in found.suffixes]
+    if (
+        not os.path.lexists(path)
+        and _HUB_NAME.fullmatch(name)
+        and path.suffix.lower() not in (*known, *(m for r in REFUSED for m in r.marks))
+    ):
+        raise ModelError(f"{name}: no such file; a model of the Hugging Face Hub is hf:{name}")
+    regular_file(path)
+
+
+def _of_folder(path: Path) -> Format:
+    if os.path.isfile(path / "adapter_config.json"):
+        return ADAPTER
+    if not os.path.isfile(path / "config.json"):
+        for refused in REFUSED:
+            marks = [mark for mark in refused.marks if not mark.startswith(".")]
+            if any(os.path.lexists(path / mark) for mark in marks):
+                raise refused.error(path)
+    return FOLDER
+
+
+def _by_suffix(path: Path) -> Format | Refused | None:
+    suffix = path.suffix.lower()
+    for found in FORMATS:
+        if suffix in found.suffixes:
+            return found
+    marks = {suffix, path.name}
+    return next((refused for refused in REFUSED if marks.intersection(refused.marks)), None)
+
+
+def _by_content(path: Path) -> Format | Refused | None:
+    """The format that the first bytes, or the members of an archive, tell; None if they do not."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if head.startswith(b"PK\x03\x04"):
+        return _by_members(path)
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return KERAS
+    if head.startswith(b"GGUF"):
+        return GGUF
+    if head.startswith(_LEGACY_TORCH):
+        return TORCH
+    named = {b"TFL3": ".tflite", b"ORTM": ".ort"}.get(head[4:8])
+    if named or head.startswith(b"\x93NUMPY"):
+        return _by_suffix(Path(f"x{named or '.npy'}"))
+    if head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
+        return SAFETENSORS
+    return None
+
+
+def _by_members(path: Path) -> Format | Refused | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        return None
+    inside = {name.partition("/")[2] for name in names} | set(names)
+    if "archive_format" in inside or "serialized_exported_program.json" in inside:
+        return _by_suffix(Path("x.pt2"))
+    if "data.pkl" in inside:
+        return TORCHSCRIPT if "constants.pkl" in inside else TORCH
+    if "config.json" in names and "model.weights.h5" in names:
+        return KERAS
+    return NPZ if names and all(name.endswith(".npy") for name in names) else None
+
+
+def read_named(path: Path, key: str | None = None) -> NeuronGraph | Mapping[str, Any]:
+    """The named arrays of a file, or the graph that `NeuronGraph.save` wrote.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, of another kind, damaged, would grow in memory as no weights do,
+        or holds objects that only running code could restore.
+    """
+    from ncut.extract.read import Options
+
+    with reading(path, path.suffix.lower() or "weights"):
+        found = format_of(path)
+        content = found.read(path, Options(key=key))
+        if isinstance(content, Followed):
+            raise ModelError(f"{path}: holds a whole model; expected named arrays")
+        if isinstance(content, NeuronGraph) or found is TORCH:
+            return content
+        return state_dict_of(content, path, key)

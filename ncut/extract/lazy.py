@@ -1,0 +1,55 @@
+"""Tensors of a file that are worked out when they are used: dequantized, reordered, summed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """An array-like whose shape is known, and whose values are worked out by `make`.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Its shape.
+    dtype : dtype
+        The type of its values.
+    make : callable
+        Returns the values.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    make: Callable[[], NDArray[Any]]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The values."""
+        values = self.make()
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def then(
+        self, change: Callable[[NDArray[Any]], NDArray[Any]], shape: tuple[int, ...] | None = None
+    ) -> Lazy:
+        """A tensor that is made of this one."""
+        make = self.make
+        return replace(
+            self, shape=self.shape if shape is None else shape, make=lambda: change(make())
+        )
+
+
+def lazy(values: Any) -> Lazy:
+    """An array as a tensor that is worked out when it is used."""
+    if isinstance(values, Lazy):
+        return values
+    return Lazy(tuple(values.shape), values.dtype, lambda: np.asarray(values))

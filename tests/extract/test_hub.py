@@ -1,0 +1,119 @@
+"""Models by their name on the Hub, of a small server of its protocol on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ncut
+from ncut.errors import InputError, ModelError
+
+pytest.importorskip("huggingface_hub")
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+SHA = "a" * 40
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, list[str]]]:
+    """A server of one repository; its address, the folder of its files, and what was asked."""
+    folder = tmp_path_factory.mktemp("repo")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=12,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "modeling_evil.py").write_text("raise SystemExit")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(b"x")
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+            if self.path.startswith("/api/models/org/tiny/tree/"):
+                tree = [{"type": "file", "path": name, "size": (folder / name).stat().st_size,
+                         "oid": "b" * 40} for name in files]  # fmt: skip
+                self.answer(200, json.dumps(tree).encode(), "application/json")
+            elif self.path.startswith("/api/models/org/tiny"):
+                content = json.dumps({
+                    "id": "org/tiny", "sha": SHA, "private": False, "downloads": 0, "tags": [],
+                    "siblings": [{"rfilename": name} for name in files],
+                }).encode()  # fmt: skip
+                self.answer(200, content, "application/json")
+            elif self.path.startswith(f"/org/tiny/resolve/{SHA}/"):
+                content = (folder / self.path.split(f"{SHA}/")[1]).read_bytes()
+                self.answer(200, content, "application/octet-stream")
+            else:
+                self.answer(404, b"", "text/plain", {"X-Error-Code": "RepoNotFound"})
+
+        def answer(self, code: int, content: bytes, kind: str, more: Any = None) -> None:
+            self.send_response(code)
+            etag = hashlib.sha256(content).hexdigest()
+            for name, value in {
+                "Content-Length": len(content), "Content-Type": kind, "ETag": f'"{etag}"',
+                "X-Repo-Commit": SHA, **(more or {}),
+            }.items():  # fmt: skip
+                self.send_header(name, str(value))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", folder, asked
+    server.shutdown()
+    server.server_close()
+
+
+def run(model: str, home: Path, address: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """`ncut info MODEL` with the Hub at an address and its cache in a folder."""
+    places = {"HF_ENDPOINT": address, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
+    return subprocess.run(
+        [sys.executable, "-m", "ncut", "info", model], capture_output=True, text=True, check=False,
+        env={**os.environ, **places, "HF_HUB_DISABLE_XET": "1", **more},
+    )  # fmt: skip
+
+
+def test_a_model_of_the_hub_is_fetched_and_kept(hub: Any, tmp_path: Path) -> None:
+    address, folder, asked = hub
+    done = run("hf:org/tiny", tmp_path, address)
+    assert done.returncode == 0, done.stderr
+    assert f"{ncut.graph(folder).n_edges:,}" in done.stdout
+    fetched = {path.split("/")[-1] for path in asked if "/resolve/" in path}
+    assert fetched == {"config.json", "model.safetensors"}
+    asked.clear()
+    again = run("hf:org/tiny", tmp_path, "http://127.0.0.1:1", HF_HUB_OFFLINE="1")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout
+    missing = run("hf:org/other", tmp_path, address)
+    assert missing.returncode == 1
+    assert "hf:org/other cannot be had from the Hub" in missing.stderr
+
+
+def test_names_that_are_none_and_names_of_the_hub_without_its_mark() -> None:
+    for name in ("hf:", "hf:a/b@", "hf:a/../b/c", "hf:a b"):
+        with pytest.raises(InputError, match="is no name on the Hub; write hf:org/name"):
+            ncut.graph(name)
+    for name in ("bert-base-uncased", "sentence-transformers/all-MiniLM-L6-v2"):
+        with pytest.raises(ModelError, match=f"no such file; .* Hub is hf:{name}"):
+            ncut.graph(name)
