@@ -146,7 +146,8 @@ def _numpy_dtype(name: str) -> np.dtype[Any]:
     if name in ("BF16", "F8_E4M3", "F8_E5M2"):
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, _SAFETENSORS_DTYPES[name]))
+        own: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _SAFETENSORS_DTYPES[name]))
+        return own
     return np.dtype(_SAFETENSORS_DTYPES[name])
 
 

@@ -7,6 +7,7 @@ the tensor names of the package gguf.
 from __future__ import annotations
 
 import math
+import operator
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -379,5 +380,5 @@ def _experts(name: str, tensor: Lazy) -> Iterator[tuple[str, Lazy]]:
     for number in range(tensor.shape[0]):
         yield (
             f"{before}.{number}.{part}.weight",
-            tensor.then(lambda values, number=number: values[number], tensor.shape[1:]),
+            tensor.then(operator.itemgetter(number), tensor.shape[1:]),
         )

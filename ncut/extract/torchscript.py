@@ -73,6 +73,8 @@ class _Module:
 class _Unpickler(pickle._Unpickler):  # in Python: a damaged length allocates nothing
     """Reads a pickle of tensors and objects, and calls nothing but what is written here."""
 
+    stack: list[Any]
+
     def __init__(self, archive: zipfile.ZipFile, root: str, budget: Budget, file: Any) -> None:
         super().__init__(file)
         self._archive, self._root, self._budget = archive, root, budget

@@ -236,11 +236,15 @@ class _Llama:
         kind = net.config.word("hidden_act", default=self.kind)
         written = [
             net.gated_mlp(
-                signal, *(f"{name}.experts.{number}.{part}" for part in ("w1", "w3", "w2")), kind,
+                signal,
+                f"{expert}.w1",
+                f"{expert}.w3",
+                f"{expert}.w2",
+                kind,
                 net.config.size("intermediate_size"),
             )
-            for number in range(n_experts)
-        ]  # fmt: skip
+            for expert in (f"{name}.experts.{number}" for number in range(n_experts))
+        ]
         return net.wiring.add(*written)
 
     def _mlp(self, net: Network, signal: Signal, name: str) -> Signal:
