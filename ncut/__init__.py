@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from ncut.estimator import NormalizedCutClustering as NormalizedCutClustering
     from ncut.extract import read_graph as graph
+    from ncut.extract.read import read_program as program
     from ncut.extract.registry import register_operation
     from ncut.graphs import NeuronGraph
     from ncut.nulls import shuffle
@@ -113,6 +114,7 @@ __all__ = [
     "normalized_cut",
     "partition_measures",
     "profile",
+    "program",
     "register_operation",
     "scan",
     "shuffle",
@@ -141,6 +143,10 @@ def __getattr__(name: str) -> Any:
         from ncut.extract import read_graph
 
         return read_graph
+    if name == "program":
+        from ncut.extract.read import read_program
+
+        return read_program
     if name in _TRAINING:
         from ncut.errors import import_extra
 

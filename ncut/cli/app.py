@@ -170,6 +170,10 @@ def info(
             help="Run a torch model with single neurons changed, and compare with the graph.",
         ),
     ] = False,
+    program: Annotated[
+        bool,
+        typer.Option("--program", help="Print what its forward pass does, node by node, instead."),
+    ] = False,
 ) -> None:
     """Show the graph of a model without clustering it: layers, blocks, what became of each weight.
 
@@ -180,6 +184,11 @@ def info(
     from ncut.report.console import print_cost, print_graph
     from ncut.threads import n_threads
 
+    if program:
+        for key in options.keys() - {"layers", "unknown", "weights", "key"}:
+            raise typer.BadParameter(f"--{key} says what a graph is like: leave out --program")
+        typer.echo(ncut.program(_existing(model), **options))
+        return
     with warnings_in_one_line():
         graph = ncut.graph(_existing(model), check=check, **options)
         print_graph(graph)

@@ -86,3 +86,10 @@ def _tensor_to_array(tensor: torch.Tensor, what: str) -> NDArray[Any]:
             "pass it as float32"
         ) from error
     return array
+
+
+def untransposed(values: Any, groups: int) -> Any:
+    """(in, out / groups, positions...) of a transposed convolution as (out, in / groups, ...)."""
+    n_in, n_out = values.shape[:2]
+    parts = values.reshape(groups, n_in // groups, n_out, *values.shape[2:])
+    return parts.swapaxes(1, 2).reshape(groups * n_out, n_in // groups, *values.shape[2:])

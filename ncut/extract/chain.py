@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.extract.assemble import assemble, check_options
-from ncut.extract.signal import Signal, reshaped
+from ncut.extract.lowering import lower
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import Value, expanded, reshaped, unsqueezed
 from ncut.extract.wiring import Wiring
 from ncut.graphs import NeuronGraph
 from ncut.types import LeftOut
@@ -119,36 +121,36 @@ def chain_wiring(
     gap = first_gap(layers)
     if gap:
         raise InputError(f"{prefix}{gap}")
-    wiring = Wiring()
+    program = Program()
     for item in left_out:
-        wiring.leave_out(item.name, item.shape, item.reason)
-    signal = wiring.input("input", (1, layers[0].n_in))
+        program.leave_out(item.name, item.shape, item.reason)
+    signal = program.input("input", (1, layers[0].n_in))
     for layer in layers:
-        signal = _follow(wiring, signal, layer)
-    wiring.output(signal)
-    return wiring
+        signal = _follow(program, signal, layer)
+    program.output(signal)
+    return lower(program, "readers")
 
 
-def _follow(wiring: Wiring, signal: Signal, layer: ChainLayer) -> Signal:
+def _follow(program: Program, signal: Value, layer: ChainLayer) -> Value:
     """What a layer makes of the signal before it, as (1, channels or features)."""
     n_before = signal.shape[1]
     if layer.kind == "linear" and layer.n_in != n_before:
-        channels = signal.map((1, n_before, layer.n_in // n_before), lambda a: a[..., None])
+        channels = expanded(unsqueezed(signal, 2), (1, n_before, layer.n_in // n_before))
         signal = reshaped(channels, (1, layer.n_in))
     if layer.input_scale is not None:
         repeats = layer.n_in // layer.input_scale.size
-        signal = wiring.scale(signal, np.repeat(layer.input_scale, repeats))
+        signal = program.scale(signal, np.repeat(layer.input_scale, repeats))
     name, parameters = layer.name, layer.parameters
     if layer.kind == "conv":
-        signal = wiring.convolution(
+        signal = program.convolution(
             signal, layer.weight, (1, layer.n_out),
             name=name, groups=layer.groups, parameters=parameters, module=name,
         )  # fmt: skip
     else:
-        signal = wiring.linear(signal, layer.weight, name=name, parameters=parameters, module=name)
+        signal = program.linear(signal, layer.weight, name=name, parameters=parameters, module=name)
     if layer.output_scale is not None:
-        signal = wiring.scale(signal, layer.output_scale)
-    return wiring.activation(signal, homogeneous=layer.rescalable)
+        signal = program.scale(signal, layer.output_scale)
+    return program.activation(signal, homogeneous=layer.rescalable)
 
 
 def first_gap(layers: Sequence[ChainLayer]) -> str | None:

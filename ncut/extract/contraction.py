@@ -43,8 +43,8 @@ def reduce(
     axes: Iterable[int],
     *,
     keepdim: bool,
-    kind: str = "sum",
-    name: str = "",
+    kind: str,
+    name: str,
 ) -> Signal:
     """A sum, mean, maximum or another number of the entries along axes.
 

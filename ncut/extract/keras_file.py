@@ -12,7 +12,9 @@ from ncut.extract.keras.following import OPEN_SIZES, Following
 from ncut.extract.keras.storage import Content, opened
 from ncut.extract.keras.weights import Layout, layout_of
 from ncut.extract.keras.weights_only import read_weights
-from ncut.extract.wiring import Wiring, under_convention
+from ncut.extract.lowering import lower
+from ncut.extract.program.record import Program
+from ncut.extract.wiring import Wiring
 from ncut.files import reading
 
 Shapes = dict[str, tuple[int, ...]]
@@ -73,7 +75,8 @@ def _read_model(content: Content, residual: str | None, guess: bool) -> tuple[Wi
     failure: ModelError | None = None
     for open_size in OPEN_SIZES:
         try:
-            return _under_convention(model, layout, residual, guess, open_size)
+            program, shapes = _followed(model, layout, guess, open_size)
+            return lower(program, residual), shapes
         except ModelError as error:
             # Axes of unknown size may have been taken too small.
             failure = failure or error
@@ -83,23 +86,12 @@ def _read_model(content: Content, residual: str | None, guess: bool) -> tuple[Wi
     raise failure
 
 
-def _under_convention(
-    model: Model, layout: Layout, residual: str | None, guess: bool, open_size: int
-) -> tuple[Wiring, Shapes]:
-    shapes: Shapes = {}
-
-    def follow(wiring: Wiring) -> None:
-        shapes.update(_followed(model, layout, wiring, guess, open_size))
-
-    return under_convention(residual, follow), shapes
-
-
-def _followed(model: Model, layout: Layout, wiring: Wiring, guess: bool, open_size: int) -> Shapes:
-    following = Following(wiring, layout, guess=guess, open_size=open_size)
-    for number, signal in enumerate(following.whole(model)):
-        wiring.output(signal, "output" if number == 0 else f"output {number}")
-    wiring.finish()
+def _followed(model: Model, layout: Layout, guess: bool, open_size: int) -> tuple[Program, Shapes]:
+    program = Program()
+    following = Following(program, layout, guess=guess, open_size=open_size)
+    for number, value in enumerate(following.whole(model)):
+        program.output(value, "output" if number == 0 else f"output {number}")
     unread = {
         name: shape for name, shape in layout.everything().items() if name not in following.touched
     }
-    return {**following.shapes, **unread}
+    return program, {**following.shapes, **unread}

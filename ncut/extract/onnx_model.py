@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,17 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError, ModelError
 from ncut.extract.assemble import check_options
-from ncut.extract.onnx_graph.model import Following, Model, UnknownOperatorError, load
+from ncut.extract.lowering import lower
+from ncut.extract.onnx_graph.model import (
+    Following,
+    LocatedError,
+    Model,
+    UnknownOperatorError,
+    load,
+)
 from ncut.extract.onnx_graph.shapes import Declared, guesses
-from ncut.extract.wiring import Wiring, under_convention
+from ncut.extract.program.record import Program
+from ncut.extract.wiring import Wiring
 from ncut.files import reading, regular_file
 
 
@@ -184,9 +191,8 @@ def _with_inputs_that_fit(
     n_tried = 0
     for shapes in guesses(inputs, *_told_by_weights(model), examples.shapes):
         n_tried += 1
-        follow = partial(_follow, model, shapes, unknown, examples.values)
         try:
-            return under_convention(residual, follow)
+            return _lowered(model, shapes, unknown, residual, examples.values)
         except UnknownOperatorError:
             raise
         except ModelError as error:
@@ -201,14 +207,30 @@ def _with_inputs_that_fit(
     raise failure
 
 
-def _follow(
+def _lowered(
     model: Model,
     shapes: dict[str, tuple[int, ...]],
     unknown: str,
+    residual: str | None,
     values: Mapping[str, NDArray[Any]],
-    wiring: Wiring,
-) -> None:
-    Following(model, wiring, unknown).run(shapes, values)
+) -> Wiring:
+    program = Program()
+    Following(model, program, unknown).run(shapes, values)
+    try:
+        return lower(program, residual)
+    except ModelError as error:
+        whole = str(error)
+        raise error if str(model.path) in whole else ModelError(f"{model.path}: {whole}") from error
+    except Exception as error:
+        place = getattr(error, "place", "") or str(model.path)
+        raise LocatedError(f"{place}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    return f"its inputs or attributes do not fit: {reason}"
 
 
 def _listing(inputs: list[Declared]) -> str:

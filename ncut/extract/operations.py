@@ -1,8 +1,4 @@
-"""What operations do to neurons, whatever kind of model they come from.
-
-A reader's rule sorts out names, attributes and the order of arguments and calls one of these. What
-is constant is an array here, what depends on the data a `Signal`.
-"""
+"""What nodes that need more than one step of the record do to neurons."""
 
 from __future__ import annotations
 
@@ -26,9 +22,6 @@ from ncut.extract.signal import (
 )
 from ncut.extract.wiring import Array, Wiring
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
-
-
 # --- constants ----------------------------------------------------------------------------------
 
 
@@ -43,24 +36,7 @@ def scaled(
     name: str = "",
     source: Any = None,
 ) -> Signal:
-    """The signal times (or over) an array that does not depend on the data.
-
-    Parameters
-    ----------
-    factors : ndarray that broadcasts with the signal
-        Numbers or booleans.
-    parameters : sequence of str
-        What they come from.
-    trained : bool
-        Whether training may change them: zeros of others take the neurons away.
-    invert : bool
-        Whether the signal is divided by them.
-    name : str
-        What a layer of weights is called that such a product may turn out to be, if the next
-        operation is a sum; by default the first of the parameters.
-    source : object, optional
-        What makes the array, for whoever computes it again later; see `ncut.extract.factors`.
-    """
+    """The signal times (or over) an array that does not depend on the data."""
     numbers = np.asarray(factors)
     shape = np.broadcast_shapes(signal.shape, numbers.shape)
     wide = expanded(signal, shape)
@@ -125,8 +101,6 @@ def along(
     factors = np.ravel(factors)
     axis = signal.axis(axis)
     n = signal.shape[axis]
-    if n != factors.size:
-        raise ModelError(f"it scales {factors.size} values, but gets {n}")
     if signal.terms and n > 1 and not signal.varies(axis):
         for parameter in parameters or (name,):
             wiring.leave_out(parameter, (n,), "a factor that differs by position")
@@ -139,44 +113,39 @@ def along(
     return wiring.scale(signal, known, next(iter(parameters), name))
 
 
-def normalized(
+# --- weights of whole numbers -------------------------------------------------------------------
+
+
+def dequantized(
     wiring: Wiring,
     signal: Signal,
-    kind: str,
-    gamma: Array | None = None,
-    axis: int = -1,
     *,
-    parameters: Sequence[str] = (),
-    source: Any = None,
+    scale: Array,
+    zero: Array | None,
+    placed: Sequence[str],
+    ignored: Sequence[str],
+    only: str,
 ) -> Signal:
-    """Division by a spread that depends on the data, times gamma along an axis."""
-    signal = wiring.normalization(signal, kind)
-    if gamma is None:
-        return signal
-    return along(wiring, signal, gamma, axis, parameters=parameters, source=source)
+    """Scale and zero point for what integer weights wrote, those of the kind `only` if given."""
+    due = wiring.unscaled and (not only or only in wiring.unscaled.values())
+    if due and wiring.dequantize(signal, scale, zero):
+        wiring.place(placed, "the scale of quantized weights")
+        wiring.ignore(ignored, "zero point")
+    return signal
 
 
-# --- functions of each entry --------------------------------------------------------------------
+def awaiting_scale(wiring: Wiring, signal: Signal, *, what: str) -> Signal:
+    """What weights of whole numbers write: the scale of their results will be theirs."""
+    for operation in wiring.operations[-1:]:
+        if operation.writes is not None and operation.writes in {t.group for t in signal.terms}:
+            wiring.unscaled[operation.writes] = what
+    return signal
 
 
-def bounded(wiring: Wiring, signal: Signal, low: float | None, high: float | None) -> Signal:
-    """A clamp between two numbers: a ReLU, or its mirror image, where one of them is 0."""
-    low = None if low is not None and low <= -FLOAT32_MAX else low
-    high = None if high is not None and high >= FLOAT32_MAX else high
-    ends = [end for end in (low, high) if end is not None]
-    return wiring.activation(signal, homogeneous=ends == [0])
+# --- choices ------------------------------------------------------------------------------------
 
 
-def extremum(wiring: Wiring, signals: Sequence[Signal], constants: Sequence[Array]) -> Signal:
-    """The largest or smallest of several at each entry; with zeros alone a ReLU or its mirror."""
-    shape = np.broadcast_shapes(*(s.shape for s in signals), *(np.shape(c) for c in constants))
-    if len(signals) == 1:
-        zeros = all(not np.any(constant) for constant in constants)
-        return wiring.activation(expanded(signals[0], shape), homogeneous=zeros)
-    return expanded(wiring.combine(*signals), shape)
-
-
-def choice(wiring: Wiring, signals: Sequence[Signal], shape: Sequence[int]) -> Signal:
+def choice(wiring: Wiring, *signals: Signal, shape: Sequence[int]) -> Signal:
     """`where`: a choice between values by a condition: all reach whoever reads it."""
     present = [signal for signal in signals if signal.terms]
     if not present:
@@ -186,11 +155,13 @@ def choice(wiring: Wiring, signals: Sequence[Signal], shape: Sequence[int]) -> S
     return expanded(wiring.combine(*signals), shape)
 
 
-def gated_halves(wiring: Wiring, signal: Signal, axis: int) -> Signal:
-    """A GLU: one half of the neurons, each times a gate from the other half."""
-    half = signal.shape[signal.axis(axis)] // 2
-    values, gates = (indexed(signal, axis, part) for part in (slice(half), slice(half, None)))
-    return wiring.multiply(values, wiring.activation(gates, homogeneous=False))
+def picked(wiring: Wiring, signal: Signal, *, axis: int, shape: Sequence[int], name: str) -> Signal:
+    """Entries that the data choose along an axis, at each place others."""
+    if not signal.terms:
+        return Signal(tuple(shape))
+    if signal.varies(axis):
+        return wiring.choose(signal, axis, shape, name)
+    return wiring.positions(signal, shape)
 
 
 # --- positions ----------------------------------------------------------------------------------
@@ -199,14 +170,23 @@ def gated_halves(wiring: Wiring, signal: Signal, axis: int) -> Signal:
 def pad(
     wiring: Wiring,
     signal: Signal,
+    *,
     axis: int,
     before: int,
     after: int,
-    *,
-    fill: float = 0.0,
-    index: NDArray[np.int64] | None = None,
+    fill: float,
+    index: NDArray[np.int64] | None,
+    channels: int | None,
 ) -> Signal:
-    """Entries put before and after those of an axis: numbers, or those that `index` names."""
+    """Entries put before and after those of an axis: numbers, or those that `index` names.
+
+    Those of an image are told apart by nobody where `channels` says along which axis these lie.
+    """
+    own = any(term.group not in wiring.inputs for term in signal.terms)
+    if channels is not None and not (own and signal.varies(axis)):
+        n = signal.shape[axis] + before + after
+        shape = (*signal.shape[:axis], n, *signal.shape[axis + 1 :])
+        return wiring.positions(signal, shape, axis=channels)
     if fill and index is None:
         signal = wiring.activation(signal, homogeneous=False)
     if index is None:
@@ -214,8 +194,15 @@ def pad(
     return padded(signal, signal.axis(axis), index)
 
 
+def first_step(wiring: Wiring, signal: Signal) -> Signal:
+    """The first entry along axis 1, which stands for all."""
+    if signal.varies(1) and any(term.group not in wiring.inputs for term in signal.terms):
+        raise ModelError("its steps carry different neurons")
+    return indexed(signal, 1, 0)
+
+
 def ordered(
-    wiring: Wiring, kind: str, signal: Signal, axis: int, shape: Sequence[int], name: str
+    wiring: Wiring, signal: Signal, *, kind: str, axis: int, shape: Sequence[int], name: str
 ) -> Signal:
     """Sorting, cumulative sums, the largest ones along an axis.
 
@@ -233,14 +220,34 @@ def ordered(
 # --- products of matrices -----------------------------------------------------------------------
 
 
-def untransposed(values: Any, groups: int) -> Any:
-    """(in, out / groups, positions...) of a transposed convolution as (out, in / groups, ...)."""
-    n_in, n_out = values.shape[:2]
-    parts = values.reshape(groups, n_in // groups, n_out, *values.shape[2:])
-    return parts.swapaxes(1, 2).reshape(groups * n_out, n_in // groups, *values.shape[2:])
+def matrices(
+    wiring: Wiring,
+    signal: Signal,
+    *,
+    weights: Array,
+    axis: int,
+    shape: Sequence[int],
+    quiet: bool,
+    **named: Any,
+) -> Signal:
+    """Matrices (..., n_in, n_out), one for each entry of the axes before."""
+    batch = weights.shape[:-2]
+    if quiet and not signal.terms:
+        return Signal(tuple(shape))
+    flat = weights.reshape(-1, *weights.shape[-2:])
+    if all(np.array_equal(matrix, flat[0]) for matrix in flat[1:]):
+        return expanded(wiring.linear(signal, flat[0], axis=axis, **named), shape)
+    which = [at for at, size in enumerate(batch) if size > 1]
+    if len(which) > 1:
+        raise ModelError(f"its weights have several axes of matrices, {weights.shape}")
+    back = len(batch) - which[0] + 2  # the axis of the groups, from the end
+    if signal.ndim < back:
+        signal = expanded(signal, (1,) * (back - signal.ndim) + signal.shape)
+    made = _grouped_linear(wiring, signal, flat, signal.ndim - back, axis, **named)
+    return expanded(made, shape)
 
 
-def grouped_linear(
+def _grouped_linear(
     wiring: Wiring, signal: Signal, matrices: Any, group_axis: int, axis: int, **named: Any
 ) -> Signal:
     """A matrix (n_groups, n_in, n_out) of its own for each entry of an axis, as experts have.
@@ -270,14 +277,3 @@ def grouped_linear(
     for at, old in enumerate([*rest, group_axis, axis]):
         order[old] = at
     return permuted(split, order)
-
-
-def repeated_heads(signal: Signal, n_heads: int, axis: int) -> Signal:
-    """Heads of keys or values along an axis, each as often as queries share it."""
-    n = signal.shape[signal.axis(axis)]
-    if n == n_heads:
-        return signal
-    repeats, rest = divmod(n_heads, max(n, 1))
-    if rest:
-        raise ModelError(f"{n_heads} heads of queries do not share {n} heads of keys evenly")
-    return indexed(signal, axis, np.repeat(np.arange(n), repeats))

@@ -15,7 +15,7 @@ from ncut.arguments import suggests_names
 from ncut.errors import InputError, printable
 from ncut.extract.arrays import as_array, is_tensor
 from ncut.extract.assemble import SINGLE_MATRIX_HINT, assemble, check_options
-from ncut.extract.chain import ChainLayer, chain_to_graph, with_depthwise_groups
+from ncut.extract.chain import ChainLayer, chain_wiring, with_depthwise_groups
 from ncut.extract.files import read_npy
 from ncut.extract.formats import FILE_OPTIONS, Followed, format_of
 from ncut.extract.hub import fetched, is_on_hub
@@ -30,7 +30,9 @@ from ncut.graphs.scratch import check_scratch, in_scratch
 from ncut.types import EdgeKind, KernelNorm, Scope, Unknown
 
 if TYPE_CHECKING:
+    from ncut.extract.program.record import Program
     from ncut.extract.wiring import Residual, Wiring
+    from ncut.types import LeftOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Options:
     weights: str | Path | None = None
     scratch: Path | None = None
     key: str | None = None
+    only_program: bool = False
 
     def refuse(self, what: str, *names: str) -> None:
         """Refuse options that have no effect on a kind of model."""
@@ -57,8 +60,10 @@ class Options:
 
     def assembled(
         self, wiring: Wiring, name: str, parameters: Mapping[str, tuple[int, ...]]
-    ) -> NeuronGraph:
-        """The graph of a forward pass that was followed."""
+    ) -> Any:
+        """The graph of a forward pass that was followed, or its program."""
+        if self.only_program:
+            return wiring.program
         return assemble(
             wiring,
             scope=self.scope,
@@ -71,6 +76,8 @@ class Options:
 
     def finished(self, graph: NeuronGraph) -> NeuronGraph:
         """A graph that was one already, under the name and in the folder that were asked for."""
+        if self.only_program:
+            raise InputError("model: a graph has no program; pass the model that it was made of")
         named = graph if self.name is None else replace(graph, name=self.name)
         return in_scratch(named, self.scratch)
 
@@ -235,7 +242,7 @@ def _read_any(model: Any, options: Options, check: bool) -> NeuronGraph:
             return _read_path(path, options if name else replace(options, name=called))
     if isinstance(model, str | Path) and is_named(model):
         module = load_named(str(model), weights, key)
-        graph = _read_module(module, options, Path(str(model)).name)
+        graph: NeuronGraph = _read_module(module, options, Path(str(model)).name)
         return _with_check(graph, module, example_inputs) if check else graph
     if check:
         if not is_module(model):
@@ -243,6 +250,68 @@ def _read_any(model: Any, options: Options, check: bool) -> NeuronGraph:
                 f"check: only a torch module can be run, got {type(model).__name__}; leave it out"
             )
         return _with_check(_read_module(model, options), model, example_inputs)
+    read: NeuronGraph = _read(model, options)
+    return read
+
+
+@suggests_names(name="ncut.program")
+def read_program(
+    model: Any,
+    *,
+    layers: Sequence[str] | None = None,
+    example_inputs: Any = None,
+    unknown: Unknown = "error",
+    weights: str | Path | None = None,
+    key: str | None = None,
+) -> Program:
+    """Read what a model's forward pass does: the nodes that its graph is made of.
+
+    As text it is one line a node, with shapes and the parameters that weights come from.
+
+    Parameters
+    ----------
+    model
+        As for `ncut.graph`, but graphs.
+    layers, example_inputs, unknown, weights, key
+        As for `ncut.graph`.
+
+    Raises
+    ------
+    InputError, ModelError, MissingExtraError
+        As `ncut.graph`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> print(read_program([np.ones((4, 3)), np.ones((3, 2))]))
+    %1 (1, 4) = input(name='input')
+    %2 (1, 3) = linear(%1, axis=1, weight=(4, 3), name='w0')
+    %3 (1, 3) = pointwise(%2)
+    %4 (1, 2) = linear(%3, axis=1, weight=(3, 2), name='w1')
+    %5 (1, 2) = pointwise(%4)
+    output(%5, name='output')
+    """
+    check_options(unknown=unknown)
+    options = Options(
+        layers=layers, example_inputs=example_inputs, unknown=unknown, weights=weights,
+        key=key, only_program=True,
+    )  # fmt: skip
+    program: Program
+    if isinstance(model, str | Path) and is_on_hub(model):
+        path, _ = fetched(str(model))
+        with reading(path, str(model)):
+            program = _read_path(path, options)
+        return program
+    if isinstance(model, str | Path) and is_named(model):
+        program = _read_module(load_named(str(model), weights, key), options)
+        return program
+    program = _read(model, options)
+    return program
+
+
+def _read(model: Any, options: Options) -> Any:
+    """What is asked for of a model that is not given by name."""
+    layers, name, key = options.layers, options.name, options.key
     options.refuse("a model that is not given by name, as in 'torchvision:resnet50'", "weights")
     if isinstance(model, str | Path):
         with reading(model, Path(model).suffix.lower() or "a model"):
@@ -269,19 +338,21 @@ def _read_any(model: Any, options: Options, check: bool) -> NeuronGraph:
     else:
         chain, left_out, default = read_sequence(model), [], "weights"
         parameters = {}
-    name = default if name is None else name
-    return chain_to_graph(
-        chain,
-        scope=scope,
-        norm=norm,
-        name=name,
-        left_out=left_out,
-        parameters=parameters,
-        scratch=options.scratch,
-    )
+    return _of_chain(chain, default if name is None else name, left_out, parameters, options)
 
 
-def _read_module(model: Any, options: Options, name: str = "") -> NeuronGraph:
+def _of_chain(
+    chain: Sequence[ChainLayer],
+    name: str,
+    left_out: Sequence[LeftOut],
+    parameters: dict[str, tuple[int, ...]],
+    options: Options,
+) -> Any:
+    wiring = chain_wiring(chain, name=name, left_out=left_out)
+    return options.assembled(wiring, name, parameters)
+
+
+def _read_module(model: Any, options: Options, name: str = "") -> Any:
     from ncut.extract.modules import unwrapped
     from ncut.extract.traced.module import parameters_of, read_module
 
@@ -312,7 +383,7 @@ def _with_check(graph: NeuronGraph, model: Any, example_inputs: Any) -> NeuronGr
     return replace(graph, check=result)
 
 
-def _read_path(path: Path, options: Options) -> NeuronGraph:
+def _read_path(path: Path, options: Options) -> Any:
     found = format_of(path)
     options.refuse(found.what, *(set(FILE_OPTIONS) - set(found.takes) - {"residual", "unknown"}))
     content = found.read(path, options)
@@ -330,15 +401,8 @@ def _read_path(path: Path, options: Options) -> NeuronGraph:
         ordered=found.ordered,
         key=None if found.name == "PyTorch" else options.key,
     )
-    return chain_to_graph(
-        chain,
-        scope=options.scope,
-        norm=options.norm,
-        name=_name_of(path) if options.name is None else options.name,
-        left_out=left_out,
-        parameters=parameters,
-        scratch=options.scratch,
-    )
+    name = _name_of(path) if options.name is None else options.name
+    return _of_chain(chain, name, left_out, parameters, options)
 
 
 def _name_of(path: Path) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.errors import ModelError
 from ncut.extract.signal import Signal, concatenated, expanded
 from ncut.extract.wiring import Wiring
 
@@ -36,29 +35,8 @@ def recurrent_layer(
     Neurons of a first state come in where later the layer's own do: by the recurrent weights.
     Those that a gate lets through to the unit of the same number (the first state of a GRU, the
     first cell of an LSTM) reach whoever reads it as well.
-
-    Parameters
-    ----------
-    signal : Signal
-        The sequence, features along the last axis.
-    weight_input, weight_hidden : ndarray, shapes (gates * n_hidden, n_in or n_state)
-        The gates one after the other.
-    weight_projection : ndarray of shape (n_state, n_hidden), optional
-        Projects hidden units to the state that is fed back.
-    kind : str
-        "GRU" lets its first state through.
-    state, cell : Signal, optional
-        The first state (..., n_state) and, of an LSTM, the first cell (..., n_hidden), that
-        broadcast to the sequence but for the last axis.
-
-    Returns
-    -------
-    Signal
-        The states, along the last axis.
     """
     gates = weight_input.shape[0] // n_hidden
-    if weight_input.shape[1] != signal.shape[-1]:
-        raise ModelError(f"it reads {weight_input.shape[1]} values, but gets {signal.shape[-1]}")
     passes = cell
     if state is not None and state.terms:
         wide = expanded(state, (*signal.shape[:-1], state.shape[-1]))

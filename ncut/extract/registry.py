@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ncut.errors import InputError, ModelError
-from ncut.extract.signal import Signal
+from ncut.extract.program.values import Value
 
 if TYPE_CHECKING:
-    from ncut.extract.wiring import Wiring
+    from ncut.extract.program.record import Program
 
 declared: dict[Any, Callable[[Any], Any]] = {}
 """The rules by what they are for: an operation's name, a class of modules, a function."""
@@ -34,9 +34,9 @@ def register_operation(
         `"elementwise"`: each entry of the result depends on the same entry of the arguments.
         `"positions"`: neurons keep their channels while positions are pooled, padded or moved.
         A callable gets a `Call` (`call.args`, `call.kwargs`, `call.signal(i)`, `call.shape`,
-        `call.module`, and `call.wiring` with the methods `linear`, `convolution`, `activation`,
-        `add`, `multiply`, ...) and returns the `Signal` of the result, or a list of them. Of ONNX
-        and Keras, `call.args` are signals and arrays, `call.kwargs` the attributes or the layer's
+        `call.module`, and `call.program` with the methods `linear`, `convolution`, `activation`,
+        `add`, `multiply`, ...) and returns the `Value` of the result, or a list of them. Of ONNX
+        and Keras, `call.args` are values and arrays, `call.kwargs` the attributes or the layer's
         configuration, `call.module` the node or the call itself, and `call.shape` is not known.
 
     Raises
@@ -73,7 +73,7 @@ class DeclaredCall:
 
     Attributes
     ----------
-    wiring : Wiring
+    program : Program
         What records the operations.
     function : str
         The operator's or the layer's name.
@@ -85,7 +85,7 @@ class DeclaredCall:
         The reader's own record of the node or the layer.
     """
 
-    wiring: Wiring
+    program: Program
     function: str
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
@@ -103,14 +103,14 @@ class DeclaredCall:
             return self.args[position]
         return self.kwargs.get(keyword, default)
 
-    def signal(self, position: int = 0, keyword: str = "") -> Signal:
+    def signal(self, position: int = 0, keyword: str = "") -> Value:
         """The signal of an argument; of one without neurons if it does not depend on the data."""
         value = self.arg(position, keyword)
-        return value if isinstance(value, Signal) else Signal(np.shape(value))
+        return value if isinstance(value, Value) else Value(np.shape(value))
 
-    def signals(self) -> list[Signal]:
+    def signals(self) -> list[Value]:
         """All signals among the arguments."""
-        return [value for value in self.args if isinstance(value, Signal)]
+        return [value for value in self.args if isinstance(value, Value)]
 
 
 def rule_of(*names: str) -> Callable[[Any], Any] | None:
@@ -121,10 +121,10 @@ def rule_of(*names: str) -> Callable[[Any], Any] | None:
 def _elementwise(call: Any) -> Any:
     signals = call.signals()
     if len(signals) == 1:
-        return call.wiring.activation(signals[0], homogeneous=False)
-    return call.wiring.combine(*signals)
+        return call.program.activation(signals[0], homogeneous=False)
+    return call.program.combine(*signals)
 
 
 def _positions(call: Any) -> Any:
     signal = call.signals()[0]
-    return call.wiring.positions(signal, call.shapes[0] if call.shapes else signal.shape)
+    return call.program.positions(signal, call.shapes[0] if call.shapes else signal.shape)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import ModelError
 from ncut.extract.factors import Factors, one_of
+from ncut.extract.program.values import MAX_LAID_OUT
 
 Units: TypeAlias = NDArray[np.int64]
 Scale: TypeAlias = Factors
@@ -28,9 +29,6 @@ NOTHING = -1
 
 MAX_SPLIT = 64
 """Neurons that are summed into one entry are kept apart up to so many."""
-
-MAX_LAID_OUT = 2**25
-"""Entries of the largest array of neurons that a reshape makes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

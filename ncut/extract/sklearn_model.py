@@ -7,6 +7,8 @@ from typing import Any
 
 from ncut.errors import ModelError
 from ncut.extract.arrays import as_array
+from ncut.extract.lowering import lower
+from ncut.extract.program.record import Program
 from ncut.extract.wiring import Wiring
 
 # Whether an activation commutes with positive factors.
@@ -45,14 +47,14 @@ def read_sklearn(model: Any) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
     ModelError
         If the model is not fitted, or has an activation that is not known.
     """
-    wiring = Wiring()
+    program = Program()
     perceptron = model
     if _is_pipeline(model):
         *before, (_, perceptron) = _steps(model)
         for name, step in before:
             kind = step if isinstance(step, str) else type(step).__name__
             if kind != "passthrough":
-                wiring.leave_out(name, (), f"{kind}, a step of the pipeline before the network")
+                program.leave_out(name, (), f"{kind}, a step of the pipeline before the network")
     kind = type(perceptron).__name__
     if not hasattr(perceptron, "coefs_"):
         raise ModelError(f"{kind}: it is not fitted and has no weights yet; call fit(X, y) first")
@@ -63,22 +65,22 @@ def read_sklearn(model: Any) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
         )
     parameters: dict[str, tuple[int, ...]] = {}
     weights = {f"coefs_[{at}]": w for at, w in enumerate(perceptron.coefs_)}
-    signal = wiring.input("input", (1, perceptron.coefs_[0].shape[0]))
+    signal = program.input("input", (1, perceptron.coefs_[0].shape[0]))
     for at, (name, values) in enumerate(weights.items()):
         weight = as_array(values, f"{kind}: {name}")
         parameters[name] = weight.shape
         if at:
             homogeneous = _HOMOGENEOUS[perceptron.activation]
-            signal = wiring.activation(signal, homogeneous=homogeneous)
+            signal = program.activation(signal, homogeneous=homogeneous)
         try:
-            signal = wiring.linear(signal, weight, name=name, module=name, parameters=[name])
+            signal = program.linear(signal, weight, name=name, module=name, parameters=[name])
         except ModelError as error:
             raise ModelError(f"{kind}: {name}: {error}") from error
     for at, bias in enumerate(perceptron.intercepts_):
         parameters[f"intercepts_[{at}]"] = bias.shape
-    wiring.ignore([name for name in parameters if name.startswith("intercepts_")], "bias")
-    wiring.output(signal)
-    return wiring, parameters
+    program.ignore([name for name in parameters if name.startswith("intercepts_")], "bias")
+    program.output(signal)
+    return lower(program, "readers"), parameters
 
 
 def _is_pipeline(model: Any) -> bool:

@@ -1,23 +1,24 @@
-"""What a model's operations do to the neurons that its tensors carry, recorded as they come.
+"""What a program's nodes do to the neurons that its values carry, recorded as they come.
 
-Whatever reads a kind of model (torch, ONNX, Keras, a folder of a transformer, a list of arrays)
-follows its forward pass with `Signal`s in place of tensors and calls a method of `Wiring` for
-each operation; `ncut.extract.assemble` turns the record into a graph.
+`ncut.extract.lowering` follows a program with `Signal`s in place of values and calls a method of
+`Wiring` for each node; `ncut.extract.assemble` turns the record into a graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
-from ncut.extract import contraction
 from ncut.extract.factors import Factors, Ledger
 from ncut.extract.merging import Merging
+from ncut.extract.program.record import Initial, Program
+from ncut.extract.program.weights import Expression
 from ncut.extract.signal import (
     NOTHING,
     Group,
@@ -76,6 +77,8 @@ class Operation:
         Returns weights as the layer is initialized, of the shape of `weight`, or None.
     parameters : tuple of str
         Names of the parameters that the weights come from.
+    expression : Expression, optional
+        How those make the weights.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Operation:
     module: str = ""
     initial: Callable[[], NDArray[np.floating] | None] | None = None
     parameters: tuple[str, ...] = ()
+    expression: Expression | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,6 +147,8 @@ class Wiring:
         What weights of whole numbers write until their scale comes; "table" for rows of a table.
     ledger : Ledger
         All factors.
+    program : Program, optional
+        What it is the record of.
     """
 
     residual: Residual = "readers"
@@ -160,6 +166,7 @@ class Wiring:
     ends: list[Operation] = field(default_factory=list)
     unscaled: dict[Group, str] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
+    program: Program | None = None
     _products: dict[int, tuple[Signal, Product]] = field(default_factory=dict)
     _calls: dict[str, int] = field(default_factory=dict)
     _unread: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -186,7 +193,8 @@ class Wiring:
         name: str,
         parameters: Sequence[str] = (),
         module: str = "",
-        initial: Callable[[], NDArray[np.floating] | None] | None = None,
+        initial: Initial | None = None,
+        expression: Expression | None = None,
     ) -> Signal:
         """Rows of a table, shape (..., width): each row is an input of its own."""
         name = self.call(name)
@@ -196,8 +204,8 @@ class Wiring:
         self.operations.append(
             Operation(
                 *(name, "embedding", n_rows, (), weight),
-                writes=group, on_positions=True, module=module, initial=initial,
-                parameters=tuple(parameters),
+                writes=group, on_positions=True, module=module, initial=self._seeded(initial),
+                parameters=tuple(parameters), expression=expression,
             )
         )  # fmt: skip
         return self._written(group, tuple(shape), len(shape) - 1)
@@ -213,19 +221,12 @@ class Wiring:
         axis: int = -1,
         shape: Sequence[int] | None = None,
         parameters: Sequence[str] = (),
-        module: str = "",
-        within: NDArray[np.floating] | None = None,
-        initial: Callable[[], NDArray[np.floating] | None] | None = None,
+        **named: Any,
     ) -> Signal:
         """A matrix (n_in, n_out) applied along an axis, by default the last one."""
         axis = signal.axis(axis)
-        n_in, n_out = weight.shape
-        if not weight.size:
-            raise ModelError(f"its weights have shape {weight.shape}: no neurons")
-        if n_in != signal.shape[axis]:
-            raise ModelError(f"it reads {n_in} values, but gets {signal.shape[axis]}")
         if shape is None:
-            shape = [*signal.shape[:axis], n_out, *signal.shape[axis + 1 :]]
+            shape = [*signal.shape[:axis], weight.shape[1], *signal.shape[axis + 1 :]]
         if not signal.terms:
             return self._without_neurons(parameters or (name,), weight.shape, shape)
         if self._mixes_positions(signal, axis):
@@ -236,8 +237,7 @@ class Wiring:
             return self.positions(signal, shape)
         return self._weighted(
             signal, weight, axis, shape,
-            kind="linear", name=name, parameters=parameters, module=module, within=within,
-            on_positions=signal.ndim > 2, initial=initial,
+            kind="linear", name=name, parameters=parameters, on_positions=signal.ndim > 2, **named,
         )  # fmt: skip
 
     def convolution(
@@ -247,24 +247,16 @@ class Wiring:
         shape: Sequence[int],
         *,
         name: str,
-        groups: int = 1,
         axis: int = 1,
         parameters: Sequence[str] = (),
-        module: str = "",
-        within: NDArray[np.floating] | None = None,
-        initial: Callable[[], NDArray[np.floating] | None] | None = None,
         on_positions: bool = True,
+        **named: Any,
     ) -> Signal:
         """A kernel (out, in / groups, positions...) applied to channels along `axis`.
 
         `on_positions` is false for matrices in groups, which make no network convolutional.
         """
-        if not weight.size:
-            raise ModelError(f"its weights have shape {weight.shape}: no neurons")
         axis = signal.axis(axis)
-        n_in = weight.shape[1] * groups
-        if n_in != signal.shape[axis]:
-            raise ModelError(f"it reads {n_in} channels, but gets {signal.shape[axis]}")
         if not signal.terms:
             return self._without_neurons(parameters or (name,), weight.shape, shape)
         if on_positions and weight.shape[:2] == (1, 1) and self._moves_over_neurons(signal, axis):
@@ -278,8 +270,7 @@ class Wiring:
             return self.activation(signal, homogeneous=True)
         return self._weighted(
             signal, weight, axis, shape,
-            kind="conv", name=name, parameters=parameters, module=module, groups=groups,
-            on_positions=on_positions, within=within, initial=initial,
+            kind="conv", name=name, parameters=parameters, on_positions=on_positions, **named,
         )  # fmt: skip
 
     def heads(self, name: str, n: int, parts: Sequence[Part]) -> None:
@@ -380,7 +371,7 @@ class Wiring:
             shape = [-1 if axis == outputs else 1 for axis in range(operation.weight.ndim)]
             weight = operation.weight.astype(np.float32) - shifts.astype(np.float32).reshape(shape)
             weight = weight * factors.astype(np.float32).reshape(shape)
-            self.operations[at] = replace(operation, weight=weight)
+            self.operations[at] = replace(operation, weight=weight, expression=None)
         if zero is None or np.any(sides[0] != 1):
             for group in groups:
                 self.unscaled.pop(group, None)
@@ -445,9 +436,10 @@ class Wiring:
 
     def add(self, *signals: Signal) -> Signal:
         """A sum. Where residual sums are streams, what is summed becomes one neuron."""
-        signals = tuple(broadcast(signals))
-        total = signals[0]
-        for other in signals[1:]:
+        # Factors of numbers do not scale the neurons beside them.
+        known = [s if s.terms else replace(s, factors=None) for s in signals]
+        total, *others = broadcast(known)
+        for other in others:
             total = self._sum(total, other)
         return total
 
@@ -527,31 +519,6 @@ class Wiring:
         """Remember neurons that a number is made of, which may have no other reader."""
         self.ends.append(Operation(name, "heads", n, tuple(parts)))
 
-    def reduce(
-        self,
-        signal: Signal,
-        axes: Iterable[int],
-        *,
-        keepdim: bool,
-        kind: str = "sum",
-        name: str = "",
-    ) -> Signal:
-        """A sum, mean, maximum or another number of entries; see `contraction.reduce`."""
-        return contraction.reduce(self, signal, axes, keepdim=keepdim, kind=kind, name=name)
-
-    def matmul(self, first: Signal, second: Signal, name: str = "heads") -> Signal:
-        """`first @ second` of two signals; see `contraction.matmul`."""
-        return contraction.matmul(self, first, second, name)
-
-    def attention(
-        self, query: Signal, key: Signal, value: Signal, *, name: str = "heads"
-    ) -> Signal:
-        """Scaled dot-product attention of (..., time, dims) signals: the value's neurons."""
-        axes = [*range(key.ndim - 2), key.ndim - 1, key.ndim - 2]
-        shape = tuple(key.shape[axis] for axis in axes)
-        scores = self.matmul(query, key.map(shape, lambda a: a.transpose(axes)), name)
-        return self.matmul(replace(scores, terms=()), value, name)
-
     # --- bookkeeping ------------------------------------------------------------------------
 
     def call(self, name: str) -> str:
@@ -581,6 +548,16 @@ class Wiring:
             if name not in self._read_scales:
                 self.leave_out(name, shape, "no layer reads what it scales")
 
+    def check_scales(self) -> None:
+        """Refuse rows of whole numbers that weights read without a scale."""
+        read = {part.group for operation in self.operations for part in operation.parts}
+        for group, what in self.unscaled.items():
+            if what == "table" and group in read:
+                raise ModelError(
+                    f"the table {group.name!r} has weights of whole numbers, and what reads its "
+                    "rows gets them without a scale"
+                )
+
     def place(self, parameters: Iterable[str], role: str) -> None:
         """Record parameters that are in the graph."""
         for parameter in parameters:
@@ -592,6 +569,10 @@ class Wiring:
             self.ignored.setdefault(parameter, role)
 
     # --- inside -----------------------------------------------------------------------------
+
+    def _seeded(self, initial: Initial | None) -> Callable[[], NDArray[np.floating] | None] | None:
+        """The initial weights of the operation that comes next, drawn by its number."""
+        return None if initial is None else partial(initial, len(self.operations))
 
     def _group(self, name: str, size: int) -> Group:
         group = Group(len(self.groups), name, size)
@@ -615,11 +596,12 @@ class Wiring:
         kind: Kind,
         name: str,
         parameters: Sequence[str],
-        module: str,
         on_positions: bool,
+        module: str = "",
         groups: int = 1,
         within: NDArray[np.floating] | None = None,
-        initial: Callable[[], NDArray[np.floating] | None] | None = None,
+        initial: Initial | None = None,
+        expression: Expression | None = None,
     ) -> Signal:
         name = self.call(name)
         self.place(parameters, f"edges into {name!r}")
@@ -629,7 +611,8 @@ class Wiring:
         self.operations.append(
             Operation(
                 *(name, kind, n_in, parts, weight, groups, factors, group, within),
-                *(on_positions, module or name, initial, tuple(parameters)),
+                *(on_positions, module or name, self._seeded(initial), tuple(parameters)),
+                expression,
             )
         )
         return self._written(group, tuple(shape), axis)
@@ -740,29 +723,6 @@ class Wiring:
                 "folded into what reads its values, not into the residual sum that they go on to",
             )
         return replace(signal, factors=None, factors_name="")
-
-
-def under_convention(
-    residual: str | None, follow: Callable[[Wiring], object], *, likely: Residual = "stream"
-) -> Wiring:
-    """The record of a forward pass that `follow` writes.
-
-    Without a convention of sums they are streams in a model with attention, else readers'. Which
-    it is shows when the pass has been followed; what is `likely` saves following it twice.
-    """
-    if residual is not None:
-        wiring = Wiring("readers" if residual == "readers" else "stream")
-        follow(wiring)
-        return wiring
-    wiring = Wiring(likely)
-    follow(wiring)
-    right: Residual = "stream" if wiring.attends else "readers"
-    # Without sums, heads and choices the two are the same.
-    if right != likely and (wiring.attends or wiring.merging.sums or wiring.joined):
-        wiring = Wiring(right)
-        follow(wiring)
-    wiring.residual = right
-    return wiring
 
 
 def _flagged(term: Term, homogeneous: bool | None) -> Term:

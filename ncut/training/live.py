@@ -21,7 +21,7 @@ from ncut.extract.signal import times
 from ncut.extract.traced.module import read_module
 from ncut.graphs.colouring import coloured
 from ncut.training.placed import Placed, constant
-from ncut.training.sources import Copy, Factors, View, wide
+from ncut.training.sources import Computed, Copy, Factors, View, wide
 
 DENSE = 2**16
 """Grouped convolutions with up to so many pairs of channels are dense matrices."""
@@ -62,7 +62,7 @@ class LiveEdges:
     ----------
     edges : Edges
         What the extraction planned.
-    weight : View
+    weight : View or Computed
         The operation's weight.
     rows, columns : Factors, optional
         Factors of its inputs, and of its outputs at each vertex.
@@ -71,7 +71,7 @@ class LiveEdges:
     """
 
     edges: Edges
-    weight: View
+    weight: View | Computed
     rows: Factors | None
     columns: Factors | None
     norm: str
@@ -82,7 +82,7 @@ class LiveEdges:
         operation = edges.operation
         if operation.kind == "conv" and operation.groups > 1 and not self._few_groups():
             return self._entries(source, target)
-        if self._straight:
+        if self._straight and isinstance(self.weight, View):
             return Placed(wide(self.weight.source.tensor()), target, source)
         matrix = self._magnitudes()
         if self.rows is not None:
@@ -256,7 +256,7 @@ class LiveGraph:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.edges[0].weight.source.tensor().device
+        return self.edges[0].weight.device
 
     def placed(self) -> list[Placed]:
         """The edges as they are now, of one type."""
@@ -370,7 +370,11 @@ class Planned:
 
     def live(self, number: int) -> LiveEdges:
         """Edges as a function of the model's tensors."""
-        edges, weight = self.layout.edges[number], self.weight(number)
+        edges = self.layout.edges[number]
+        weight: View | Computed | None = self.weight(number)
+        expression = edges.operation.expression
+        if weight is None and expression is not None and not edges.recurrent:
+            weight = Computed(expression, self.copied)
         if weight is None:
             raise InputError(
                 f"model: the weights of {edges.operation.name!r} are computed from its parameters "

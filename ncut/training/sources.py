@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from ncut.errors import InputError
 from ncut.extract.factors import Factors as Noted
 from ncut.extract.factors import Ledger
+from ncut.extract.program.weights import Expression
 from ncut.training.placed import constant
 
 
@@ -104,6 +105,11 @@ class View:
             return tensor.T
         return tensor.contiguous().as_strided(self.shape, self.strides, self.offset)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensor is."""
+        return self.source.tensor().device
+
     def tensor(self) -> Tensor:
         """The array as a live tensor, in float32 at least."""
         return self.of(wide(self.source.tensor()))
@@ -114,6 +120,38 @@ class View:
         if parameter is None or (self.kind == "part" and not parameter.is_contiguous()):
             return None
         return self.of(parameter)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Computed:
+    """An array that a forward pass computes from parameters, computed again from what they are.
+
+    Attributes
+    ----------
+    expression : Expression
+        How.
+    copied : Copy
+        The copy of the model that was read.
+    """
+
+    expression: Expression
+    copied: Copy
+    is_transpose: ClassVar[bool] = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self.expression.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.copied.parameter().device
+
+    def tensor(self) -> Tensor:
+        """The array as a live tensor, in float32 at least."""
+        like = self.copied.parameter()
+        return wide(self.expression.tensor(lambda tensor: self.copied.live(tensor, like)))
 
 
 class Factors:
@@ -231,6 +269,10 @@ class Copy:
     def modules(self) -> dict[int, nn.Module]:
         """The copy of each module, by the id of the module."""
         return {id(own): made for own, made in self._pairs}
+
+    def parameter(self) -> Tensor:
+        """A tensor of the model, where its others are."""
+        return next(iter(self._sources.values()))[0].tensor()
 
     def source(self, tensor: Tensor) -> Source | None:
         """Which tensor of the model one of the copy is; None for anything else."""

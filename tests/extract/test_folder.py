@@ -21,8 +21,9 @@ from ncut.errors import InputError, ModelError
 from ncut.extract.assemble import assemble
 from ncut.extract.folder import read_folder
 from ncut.extract.folder.families import FAMILIES
+from ncut.extract.lowering import lower
 from ncut.extract.merging import Merging
-from ncut.extract.wiring import Wiring
+from ncut.extract.program.record import Program
 from ncut.graphs import NeuronGraph
 from ncut.types import Block
 
@@ -559,12 +560,12 @@ def test_a_table_tells_all_families() -> None:
 
 
 def test_factors_of_joined_neurons_go_to_what_writes_them() -> None:
-    wiring = Wiring("stream")
-    signal = wiring.input("x", (1, 2, 3))
-    query = wiring.linear(signal, np.ones((3, 4)), name="q")
-    key = wiring.scale(wiring.linear(signal, np.ones((3, 4)), name="k"), np.array([1, 2, 3, 4]))
-    wiring.attention(query, key, key)
-    merging: Merging = wiring.merging
+    program = Program()
+    value = program.input("x", (1, 2, 3))
+    query = program.linear(value, np.ones((3, 4)), name="q")
+    key = program.scale(program.linear(value, np.ones((3, 4)), name="k"), np.array([1, 2, 3, 4]))
+    program.attention(query, key, key)
+    merging: Merging = lower(program, "stream").merging
     assert [group.name for group in merging.scales] == ["k"]
     np.testing.assert_array_equal(next(iter(merging.scales.values())), [1, 2, 3, 4])
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: E402, N812
 from torch.nn.utils import parametrizations, prune  # noqa: E402
 
 from ncut.extract import registry  # noqa: E402
-from ncut.extract.signal import Signal  # noqa: E402
+from ncut.extract.program.values import Value, indexed  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -1228,8 +1228,6 @@ def test_declared_operations(declared):
     expect(read_graph(model), [3, 4, 2], {(0, 1): a, (1, 2): b})
 
     def twisted(call):
-        from ncut.extract.signal import indexed
-
         return indexed(call.signal(0), 1, slice(None, None, -1))
 
     registry.register_operation("ncut_tests::twist", twisted)
@@ -1276,7 +1274,7 @@ def test_declared_modules_and_functions(declared):
 
 def test_rules_of_the_wrong_shape_are_named(monkeypatch):
     model = Model(lambda m, x: m.b(torch.special.i1(m.a(x))), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
-    monkeypatch.setitem(registry.declared, "aten::special_i1", lambda call: Signal((1, 1)))
+    monkeypatch.setitem(registry.declared, "aten::special_i1", lambda call: Value((1, 1)))
     with pytest.raises(ModelError, match=r"shape \(1, 1\) for a result of shape \(5, 4\)"):
         read_graph(model)
     monkeypatch.setitem(registry.declared, "aten::special_i1", lambda call: [])

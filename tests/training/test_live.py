@@ -569,3 +569,68 @@ def test_parameters_that_are_ones_are_followed_each_for_itself():
     blocks = sorted(float(block.weights.detach().abs().sum()) for block in graph.placed())
     expected = sorted(float(block.weights.sum()) for block in ncut.graph(model).blocks)
     assert blocks == pytest.approx(expected, rel=1e-9)
+
+
+class OfParameters(nn.Module):
+    """A chain whose middle weights some function makes of parameters, at each step anew."""
+
+    def __init__(self, function, *, kernel=()):
+        super().__init__()
+        self.function = function
+        self.a, self.c = nn.Linear(12, 10), nn.Linear(8, 6)
+        self.w = nn.Parameter(torch.randn(8, 10, *kernel))
+        self.u, self.v = nn.Parameter(torch.randn(8, 2)), nn.Parameter(torch.randn(2, 10))
+        self.register_buffer("mask", (torch.rand(8, 10) > 0.5).float())
+
+    def forward(self, x):
+        return self.c(torch.relu(self.function(self, torch.relu(self.a(x)))))
+
+
+linear = nn.functional.linear
+MADE = {
+    "a low-rank update": lambda m, h: linear(h, m.w + 0.5 * m.u @ m.v),
+    "a mask": lambda m, h: h @ (m.w * m.mask).T,
+    "a norm written out": lambda m, h: linear(h, m.w / m.w.norm(dim=1, keepdim=True)),
+    "a product from the left": lambda m, h: ((m.w + 1) @ h.T).T,
+    "an exponential": lambda m, h: linear(h, torch.exp(m.w)),
+    "signs and sizes": lambda m, h: linear(h, m.w.sign() * m.w.abs().mean(1, keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_weights_are_what_a_function_makes_of_parameters(name):
+    torch.manual_seed(0)
+    model = OfParameters(MADE[name]).double()
+    (graph,) = live_graphs(model, layers=None)
+    with torch.no_grad():
+        model.w.add_(torch.rand(8, 10, dtype=torch.float64))
+        model.u.mul_(2)
+    # Followed after the graph was made, equal to what is read anew.
+    blocks = sorted(float(block.weights.detach().abs().sum()) for block in graph.placed())
+    expected = sorted(float(block.weights.sum()) for block in ncut.graph(model).blocks)
+    assert blocks == pytest.approx(expected, rel=1e-9)
+    values = []
+    for step in (1e-5, -1e-5):
+        with torch.no_grad():
+            model.w[3, 4] += step
+        values.append(float(ncut.laplacian_eigenvalues(model, (2, 3, 4)).detach().sum()))
+        with torch.no_grad():
+            model.w[3, 4] -= step
+    model.zero_grad()
+    ncut.laplacian_eigenvalues(model, (2, 3, 4)).sum().backward()
+    slope = (values[0] - values[1]) / 2e-5
+    assert float(model.w.grad[3, 4]) == pytest.approx(slope, rel=1e-3, abs=1e-7)
+
+
+def test_transposed_convolutions_in_groups_are_followed():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(8, 6, 3, groups=2),
+        nn.ReLU(), nn.Conv2d(6, 4, 3),
+    )  # fmt: skip
+    (graph,) = live_graphs(model, scope="all")
+    with torch.no_grad():
+        model[2].weight.mul_(1 + torch.rand(8, 3, 3, 3))
+    blocks = sorted(float(block.weights.detach().abs().sum()) for block in graph.placed())
+    expected = sorted(float(b.weights.sum()) for b in ncut.graph(model, scope="all").blocks)
+    assert blocks == pytest.approx(expected, rel=1e-5)

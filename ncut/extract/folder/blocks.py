@@ -1,4 +1,4 @@
-"""Parts that transformers are made of: embeddings, norms, attention, MLPs, on a `Wiring`."""
+"""Parts that transformers are made of: embeddings, norms, attention, MLPs, on a `Program`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from ncut.errors import InputError, ModelError
 from ncut.extract.arrays import as_array
 from ncut.extract.folder.config import Config
-from ncut.extract.operations import repeated_heads
-from ncut.extract.signal import Signal, indexed, permuted, reshaped
-from ncut.extract.wiring import Wiring
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import Value, indexed, permuted, repeated_heads, reshaped
 
 TIME = 2
 """Positions of the sequences that are followed; their number makes no difference."""
@@ -32,7 +31,7 @@ class Network:
 
     Attributes
     ----------
-    wiring : Wiring
+    program : Program
         What records its operations.
     tensors : dict from str to ndarray
         All tensors of its files, by name.
@@ -44,7 +43,7 @@ class Network:
         Tensors that have been asked for.
     """
 
-    wiring: Wiring
+    program: Program
     tensors: Mapping[str, NDArray[Any]]
     config: Config
     where: str
@@ -109,22 +108,22 @@ class Network:
 
     def embedding(
         self, name: str, *others: str, width: int = 0, n_rows: int = 0, time: int = TIME
-    ) -> Signal:
+    ) -> Value:
         """Rows of a table; its weights may be those of another layer."""
         parameter, table = self.matrix(name, *others, transposed=True, n_in=n_rows, n_out=width)
-        return self.wiring.embedding(
+        return self.program.embedding(
             table, (1, time, table.shape[1]), name=name, module=name, parameters=[parameter]
         )
 
     def linear(
         self,
-        signal: Signal,
+        signal: Value,
         name: str,
         *others: str,
         transposed: bool = False,
         n_out: int = 0,
         part: int | None = None,
-    ) -> Signal:
+    ) -> Value:
         """A linear layer along the last axis; a bias has no edges.
 
         Its weights may be those of another layer, or, with `part`, one half of its outputs.
@@ -136,9 +135,9 @@ class Network:
             half = weight.shape[1] // 2
             weight = weight[:, part * half : (part + 1) * half]
         self.bias(f"{name}.bias", f"{parameter.removesuffix('.weight')}.bias")
-        return self.wiring.linear(signal, weight, name=name, module=name, parameters=[parameter])
+        return self.program.linear(signal, weight, name=name, module=name, parameters=[parameter])
 
-    def convolution(self, signal: Signal, name: str, shape: Sequence[int]) -> Signal:
+    def convolution(self, signal: Value, name: str, shape: Sequence[int]) -> Value:
         """A convolution of channels along axis 1, without groups."""
         parameter, kernel = self.tensor(f"{name}.weight")
         if kernel.ndim != signal.ndim or kernel.shape[1] != signal.shape[1]:
@@ -149,67 +148,65 @@ class Network:
             )
         self.bias(f"{name}.bias")
         shape = [shape[0], kernel.shape[0], *shape[2:]]
-        return self.wiring.convolution(
+        return self.program.convolution(
             signal, kernel, shape, name=name, module=name, parameters=[parameter]
         )
 
     def norm(
-        self, signal: Signal, name: str, kind: str = "layer norm", *, plus_one: bool = False
-    ) -> Signal:
+        self, signal: Value, name: str, kind: str = "layer norm", *, plus_one: bool = False
+    ) -> Value:
         """A norm over the last axis; its weight, or 1 + weight, are factors of what reads it."""
-        signal = self.wiring.normalization(signal, kind)
+        signal = self.program.normalization(signal, kind)
         self.bias(f"{name}.bias", f"{name}.beta")
         return self.factors(signal, f"{name}.weight", f"{name}.gamma", plus_one=plus_one)
 
-    def factors(self, signal: Signal, *names: str, plus_one: bool = False) -> Signal:
+    def factors(self, signal: Value, *names: str, plus_one: bool = False) -> Value:
         """Factors of the neurons along the last axis."""
         name, weight = self.tensor(*names)
         if weight.shape != (signal.shape[-1],):
             raise ModelError(
                 f"tensor {name!r} has shape {weight.shape}, but it scales {signal.shape[-1]} values"
             )
-        self.wiring.place([name], "a factor of a layer's neurons")
+        self.program.place([name], "a factor of a layer's neurons")
         if plus_one:
             weight = np.float32(1) + weight.astype(np.float32)
         if weight.size == 1:
             return self.gain(signal, float(weight[0]))
-        return self.wiring.scale(signal, weight.astype(np.float64), name)
+        return self.program.scale(signal, weight.astype(np.float64), name)
 
-    def gain(self, signal: Signal, factor: float) -> Signal:
+    def gain(self, signal: Value, factor: float) -> Value:
         """One factor for all neurons."""
         usable = np.isfinite(factor) and factor != 0
-        return self.wiring.gain(signal, abs(factor)) if usable else signal
+        return self.program.gain(signal, abs(factor)) if usable else signal
 
-    def activation(self, signal: Signal, kind: str) -> Signal:
+    def activation(self, signal: Value, kind: str) -> Value:
         """A function of each entry, by its name in the settings."""
         if kind == "linear":
             return signal
-        return self.wiring.activation(signal, homogeneous=kind in ("relu", "leaky_relu"))
+        return self.program.activation(signal, homogeneous=kind in ("relu", "leaky_relu"))
 
-    def add(self, first: Signal, second: Signal) -> Signal:
+    def add(self, first: Value, second: Value) -> Value:
         """A sum of two signals of one shape."""
         if first.shape != second.shape:
-            names = [
-                " + ".join(dict.fromkeys(t.group.name for t in s.terms)) for s in (first, second)
-            ]
+            names = [" + ".join(self.program.wrote(value)) for value in (first, second)]
             raise ModelError(
                 f"adds {first.shape[-1]} values of {names[0]!r} and {second.shape[-1]} of "
                 f"{names[1]!r}"
             )
-        return self.wiring.add(first, second)
+        return self.program.add(first, second)
 
     def constant(self, *names: str) -> None:
         """Tensors that are added as they are."""
         for name in names:
             if name in self.tensors:
                 self.used.add(name)
-                self.wiring.ignore([name], "added as a constant, like a bias")
+                self.program.ignore([name], "added as a constant, like a bias")
 
     def aside(self, name: str) -> None:
         """A tensor that only training uses."""
         if name in self.tensors:
             self.used.add(name)
-            self.wiring.leave_out(
+            self.program.leave_out(
                 name, self.tensors[name].shape, "the forward pass does not use it"
             )
 
@@ -218,11 +215,11 @@ class Network:
         for name in names:
             if name in self.tensors:
                 self.used.add(name)
-                self.wiring.ignore([name], "bias")
+                self.program.ignore([name], "bias")
 
     # --- attention and MLPs -----------------------------------------------------------------
 
-    def heads(self, signal: Signal, n_heads: int, what: str) -> Signal:
+    def heads(self, signal: Value, n_heads: int, what: str) -> Value:
         """(batch, time, heads * dims) as (batch, heads, time, dims)."""
         *batch, time, width = signal.shape
         if width % n_heads:
@@ -233,7 +230,7 @@ class Network:
         split = reshaped(signal, (*batch, time, n_heads, width // n_heads))
         return permuted(split, [0, 2, 1, 3])
 
-    def attend(self, query: Signal, key: Signal, value: Signal, name: str) -> Signal:
+    def attend(self, query: Value, key: Value, value: Value, name: str) -> Value:
         """Attention of (batch, heads, time, dims), as (batch, time, heads * dims)."""
         if (
             query.shape[1] % key.shape[1]
@@ -245,31 +242,31 @@ class Network:
                 f"fit {key.shape[1]} heads of {key.shape[3]} key dimensions"
             )
         key, value = (repeated_heads(signal, query.shape[1], 1) for signal in (key, value))
-        mixed = self.wiring.attention(query, key, value, name=f"heads of {name}")
+        mixed = self.program.attention(query, key, value, name=f"heads of {name}")
         batch, n_heads, time, dims = mixed.shape
         return reshaped(permuted(mixed, [0, 2, 1, 3]), (batch, time, n_heads * dims))
 
     def attention(
         self,
-        signal: Signal,
+        signal: Value,
         name: str,
         parts: tuple[str, str, str],
         *,
         n_heads: int,
         n_key_heads: int = 0,
         head_dim: int = 0,
-        memory: Signal | None = None,
+        memory: Value | None = None,
         norms: tuple[str, str] | None = None,
         plus_one: bool = False,
         order: Sequence[int] = (0, 1, 2),
-    ) -> Signal:
+    ) -> Value:
         """Queries, keys and values of three linear layers, up to the last one.
 
         Parameters
         ----------
         name : str
             The attention module, whose linear layers `parts` are, as suffixes of it.
-        memory : Signal, optional
+        memory : Value, optional
             What keys and values are made of, if not of `signal`.
         norms : pair of str, optional
             RMS norms over the dimensions of each head of queries and keys.
@@ -280,7 +277,7 @@ class Network:
         """
         heads = (n_heads, n_key_heads or n_heads, n_key_heads or n_heads)
         memory = signal if memory is None else memory
-        made: dict[int, Signal] = {}
+        made: dict[int, Value] = {}
         for at in order:
             layer = f"{name}.{parts[at]}"
             source = signal if at == 0 else memory
@@ -291,7 +288,7 @@ class Network:
             made[at] = split
         return self.attend(made[0], made[1], made[2], name)
 
-    def packed_heads(self, signal: Signal, n_heads: int, what: str) -> tuple[Signal, ...]:
+    def packed_heads(self, signal: Value, n_heads: int, what: str) -> tuple[Value, ...]:
         """Queries, keys and values of one layer, those of each head one after the other."""
         heads = self.heads(signal, n_heads, what)
         dims, rest = divmod(heads.shape[-1], 3)
@@ -299,29 +296,29 @@ class Network:
             raise ModelError(f"{what!r}: {heads.shape[-1]} outputs of a head are not three parts")
         return tuple(indexed(heads, 3, slice(at * dims, (at + 1) * dims)) for at in range(3))
 
-    def mlp(self, signal: Signal, first: str, second: str, kind: str, n_hidden: int = 0) -> Signal:
+    def mlp(self, signal: Value, first: str, second: str, kind: str, n_hidden: int = 0) -> Value:
         """Two linear layers with an activation in between."""
         hidden = self.activation(self.linear(signal, first, n_out=n_hidden), kind)
         return self.linear(hidden, second)
 
     def gated_mlp(
-        self, signal: Signal, gate: str, up: str, down: str, kind: str, n_hidden: int = 0
-    ) -> Signal:
+        self, signal: Value, gate: str, up: str, down: str, kind: str, n_hidden: int = 0
+    ) -> Value:
         """An MLP whose hidden neurons are products of an activated one and another."""
         gates = self.activation(self.linear(signal, gate, n_out=n_hidden), kind)
-        product = self.wiring.multiply(gates, self.linear(signal, up, n_out=n_hidden))
+        product = self.program.multiply(gates, self.linear(signal, up, n_out=n_hidden))
         return self.linear(product, down)
 
     # --- ends -------------------------------------------------------------------------------
 
-    def first_position(self, signal: Signal) -> Signal:
+    def first_position(self, signal: Value) -> Value:
         """`hidden[:, 0]`."""
         return indexed(signal, 1, 0)
 
-    def outputs(self, *signals: Signal) -> None:
+    def outputs(self, *signals: Value) -> None:
         """What the forward pass returns, in that order."""
         for number, signal in enumerate(signals):
-            self.wiring.output(signal, "output" if number == 0 else f"output {number}")
+            self.program.output(signal, "output" if number == 0 else f"output {number}")
 
     def note_unused(self, kind: str) -> None:
         """Account for tensors that no part has asked for."""
@@ -329,9 +326,9 @@ class Network:
             if name in self.used:
                 continue
             if _BUFFER.search(name):
-                self.wiring.ignore([name], "a constant of the model, no weight")
+                self.program.ignore([name], "a constant of the model, no weight")
             else:
-                self.wiring.leave_out(
+                self.program.leave_out(
                     name, values.shape, f"no part of a {kind} that is known, or of another head"
                 )
 

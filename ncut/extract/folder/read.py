@@ -14,6 +14,8 @@ from ncut.extract.folder.blocks import Network
 from ncut.extract.folder.config import Config, read_json
 from ncut.extract.folder.families import FAMILIES
 from ncut.extract.folder.quantized import dequantized
+from ncut.extract.lowering import lower
+from ncut.extract.program.record import Program
 from ncut.extract.wiring import Wiring
 from ncut.files import reading, regular_file
 
@@ -97,15 +99,16 @@ def follow(
             f"{config.where}: model_type {kind!r} is not known; known are "
             f"{', '.join(sorted(FAMILIES))}. For others {PASS_THE_MODEL}"
         )
-    wiring = Wiring("readers" if residual == "readers" else "stream")
-    network = Network(wiring, tensors, config, where)
+    program = Program()
+    network = Network(program, tensors, config, where)
     try:
         FAMILIES[kind](network)
+        network.note_unused(kind)
+        wiring = lower(program, residual or "stream")
     except ModelError as error:
         if where in str(error):
             raise
         raise ModelError(f"{where}, a {kind}: {error}") from error
-    network.note_unused(kind)
     return wiring, {name: tuple(values.shape) for name, values in tensors.items()}
 
 

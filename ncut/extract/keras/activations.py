@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ncut.errors import ModelError
-from ncut.extract import operations
 from ncut.extract.keras.calls import Call, Rule
-from ncut.extract.signal import Signal
+from ncut.extract.program.values import Value
 
 _LINEAR = {"linear", "identity"}
 _HOMOGENEOUS = {"relu", "leaky_relu", "leakyrelu", "prelu", "abs"}
@@ -22,19 +21,19 @@ _OTHERS = {
 _SHARES = {"softmax", "log_softmax", "sparsemax"}
 
 
-def activated(call: Call, signal: Signal, activation: Any) -> Signal:
+def activated(call: Call, signal: Value, activation: Any) -> Value:
     """What an `activation` setting does: a name, a function or a layer as Keras writes them."""
     name, config = _named(activation)
     if name in _LINEAR:
         return signal
     if name in _SHARES:
-        return call.wiring.softmax(signal, _axis(config))
+        return call.program.softmax(signal, _axis(config))
     if name in ("relu", "leaky_relu", "leakyrelu"):
-        return call.wiring.activation(signal, homogeneous=_is_plain(config))
+        return call.program.activation(signal, homogeneous=_is_plain(config))
     if name in _HOMOGENEOUS:
-        return call.wiring.activation(signal, homogeneous=True)
+        return call.program.activation(signal, homogeneous=True)
     if name in _OTHERS:
-        return call.wiring.activation(signal, homogeneous=False)
+        return call.program.activation(signal, homogeneous=False)
     if name == "glu":
         return _gated(call, signal, config.get("axis", -1))
     if not call.guess:
@@ -42,10 +41,10 @@ def activated(call: Call, signal: Signal, activation: Any) -> Signal:
             f"its activation {name!r} is not known; pass unknown='elementwise' to take it as a "
             "function of each entry alone"
         )
-    call.wiring.leave_out(
+    call.program.leave_out(
         str(name), (), f"unknown activation of {call.path!r}, taken as element-wise"
     )
-    return call.wiring.activation(signal, homogeneous=False)
+    return call.program.activation(signal, homogeneous=False)
 
 
 def is_known(name: str) -> bool:
@@ -81,23 +80,23 @@ def _axis(config: Mapping[str, Any]) -> int:
     return axis if isinstance(axis, int) else -1
 
 
-def _gated(call: Call, signal: Signal, axis: Any) -> Signal:
+def _gated(call: Call, signal: Value, axis: Any) -> Value:
     axis = axis if isinstance(axis, int) else -1
-    return operations.gated_halves(call.wiring, signal, axis)
+    return call.program.gated_halves(signal, axis)
 
 
-def _activation(call: Call) -> Signal:
+def _activation(call: Call) -> Value:
     return activated(call, call.signal, call.config.get("activation"))
 
 
-def _own_class(call: Call) -> Signal:
+def _own_class(call: Call) -> Value:
     return activated(call, call.signal, {"class_name": call.layer.cls, "config": call.config})
 
 
-def _prelu(call: Call) -> Signal:
+def _prelu(call: Call) -> Value:
     call.weights("alpha")
-    call.wiring.ignore([call.parameter("alpha")], "slope of an activation")
-    return call.wiring.activation(call.signal, homogeneous=True)
+    call.program.ignore([call.parameter("alpha")], "slope of an activation")
+    return call.program.activation(call.signal, homogeneous=True)
 
 
 ACTIVATIONS: dict[str, Rule] = {

@@ -9,12 +9,17 @@ import numpy as np
 from ncut.errors import ModelError
 from ncut.extract.keras.activations import activated
 from ncut.extract.keras.calls import Call, Rule
-from ncut.extract.keras.dense import einsum
-from ncut.extract.operations import repeated_heads
-from ncut.extract.signal import Signal, permuted, reshaped
+from ncut.extract.program.einsum import einsum
+from ncut.extract.program.values import (
+    Value,
+    permuted,
+    repeated_heads,
+    reshaped,
+    unsqueezed,
+)
 
 
-def _multi_head(call: Call) -> Signal:
+def _multi_head(call: Call) -> Value:
     query, value, key = _three(call)
     axes = call.config.get("attention_axes")
     inner = [*range(1, query.ndim - 1)]
@@ -29,46 +34,49 @@ def _multi_head(call: Call) -> Signal:
         _heads(call, s, part) for s, part in ((query, "query"), (key, "key"), (value, "value"))
     ]
     sides = [permuted(side, [0, 2, 1, 3]) for side in sides]
-    result = permuted(call.wiring.attention(*sides, name=f"heads of {call.path}"), [0, 2, 1, 3])
+    result = permuted(call.program.attention(*sides, name=f"heads of {call.path}"), [0, 2, 1, 3])
     if call.config.get("use_gate"):
-        gate = call.wiring.activation(_heads(call, query, "gate"), homogeneous=False)
-        result = call.wiring.multiply(result, gate)
+        gate = call.program.activation(_heads(call, query, "gate"), homogeneous=False)
+        result = call.program.multiply(result, gate)
     made = _projected(call, result, "output", "abcd,cde->abe")
     return reshaped(made, (*shape[:-1], made.shape[-1]))
 
 
-def _grouped_query(call: Call) -> Signal:
+def _grouped_query(call: Call) -> Value:
     query, value, key = _three(call)
     sides = [
         _heads(call, s, part) for s, part in ((query, "query"), (key, "key"), (value, "value"))
     ]
     sides = [permuted(side, [0, 2, 1, 3]) for side in sides]
     sides[1:] = [repeated_heads(side, sides[0].shape[1], 1) for side in sides[1:]]
-    result = permuted(call.wiring.attention(*sides, name=f"heads of {call.path}"), [0, 2, 1, 3])
+    result = permuted(call.program.attention(*sides, name=f"heads of {call.path}"), [0, 2, 1, 3])
     if call.config.get("use_gate"):
-        gate = call.wiring.activation(_heads(call, query, "gate"), homogeneous=False)
-        result = call.wiring.multiply(result, gate)
+        gate = call.program.activation(_heads(call, query, "gate"), homogeneous=False)
+        result = call.program.multiply(result, gate)
     return _projected(call, result, "output", "abcd,cde->abe")
 
 
-def _heads(call: Call, signal: Signal, side: str) -> Signal:
+def _heads(call: Call, signal: Value, side: str) -> Value:
     return _projected(call, signal, side, "abc,cde->abde")
 
 
-def _projected(call: Call, signal: Signal, side: str, equation: str) -> Signal:
+def _projected(call: Call, signal: Value, side: str, equation: str) -> Value:
     part = f"{side}_dense"
     kernel = call.weight("kernel", "bias", part=part)
     parameter = call.parameter("kernel", part)
-    return einsum(call, signal, kernel, equation, call.named(part), parameter)
+    name = call.named(part)
+    return einsum(
+        call.program, equation, [signal, kernel], name=name, module=name, parameters=[parameter]
+    )
 
 
-def _three(call: Call) -> tuple[Signal, Signal, Signal]:
+def _three(call: Call) -> tuple[Value, Value, Value]:
     """Query, value and key; the key is the value unless it is given."""
     signals = call.signals
     named = [call.kwargs.get(name) for name in ("query", "value", "key")]
     positional = [s for s in signals if not any(s is other for other in named)]
     query, value, key = (
-        given if isinstance(given, Signal) else positional[at] if at < len(positional) else None
+        given if isinstance(given, Value) else positional[at] if at < len(positional) else None
         for at, given in enumerate(named)
     )
     if query is None or value is None:
@@ -78,29 +86,28 @@ def _three(call: Call) -> tuple[Signal, Signal, Signal]:
     return query, value, key if key is not None else value
 
 
-def _attention(call: Call) -> Signal:
+def _attention(call: Call) -> Value:
     """`Attention`: without weights but for a factor of the scores."""
     query, value, key = _three(call)
     found = call.weights("scale", "concat_score_weight")
-    call.wiring.ignore([call.parameter(name) for name in found], "a factor of scores")
-    return call.wiring.attention(query, key, value, name=f"heads of {call.path}")
+    call.program.ignore([call.parameter(name) for name in found], "a factor of scores")
+    return call.program.attention(query, key, value, name=f"heads of {call.path}")
 
 
-def _additive(call: Call) -> Signal:
+def _additive(call: Call) -> Value:
     """`AdditiveAttention`: scores are sums of tanh(query + key), weighed by a vector."""
     query, value, key = _three(call)
-    wiring = call.wiring
+    program = call.program
     scale = call.weights("scale").get("scale")
-    rows = query.map((*query.shape[:-1], 1, query.shape[-1]), lambda a: a[..., None, :])
-    columns = key.map((*key.shape[:-2], 1, *key.shape[-2:]), lambda a: a[..., None, :, :])
-    both = activated(call, wiring.add(rows, columns), "tanh")
+    rows, columns = unsqueezed(query, query.ndim - 1), unsqueezed(key, key.ndim - 2)
+    both = activated(call, program.add(rows, columns), "tanh")
     if scale is not None:
         parameter = call.parameter("scale")
-        wiring.linear(
+        program.linear(
             both, scale[:, None], name=call.path, module=call.path, parameters=[parameter]
         )
-    scores = Signal((*query.shape[:-1], key.shape[-2]))
-    return wiring.matmul(scores, value, f"heads of {call.path}")
+    scores = Value((*query.shape[:-1], key.shape[-2]))
+    return program.matmul(scores, value, f"heads of {call.path}")
 
 
 ATTENTION: dict[str, Rule] = {

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
-from ncut.extract import operations
 from ncut.extract.keras.config import Layer, among
 from ncut.extract.keras.weights import Layout, Named, Place
-from ncut.extract.signal import Signal
-from ncut.extract.wiring import Wiring
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import Value
 
-Rule: TypeAlias = Callable[["Call"], "Signal | list[Signal]"]
+Rule: TypeAlias = Callable[["Call"], "Value | list[Value]"]
 
 MAX_ENTRIES = 2**28
 """Entries of a tensor."""
@@ -39,8 +38,8 @@ class Call:
     layer : Layer
         The layer.
     args, kwargs : sequence and mapping
-        Arguments; tensors among them are `Signal`s.
-    wiring : Wiring
+        Arguments; tensors among them are `Value`s.
+    program : Program
         The record.
     layout, place : Layout and Place
         Where its variables lie.
@@ -57,13 +56,13 @@ class Call:
     layer: Layer
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
-    wiring: Wiring
+    program: Program
     layout: Layout
     place: Place
     path: str
     shapes: dict[str, tuple[int, ...]]
     touched: set[str]
-    follow: Callable[..., list[Signal]]
+    follow: Callable[..., list[Value]]
     guess: bool
     part: str = ""
 
@@ -73,12 +72,12 @@ class Call:
         return self.layer.config
 
     @property
-    def signals(self) -> list[Signal]:
+    def signals(self) -> list[Value]:
         """All tensors that it is called with."""
-        return [*among([self.args, *(self._relevant())], Signal)]
+        return [*among([self.args, *(self._relevant())], Value)]
 
     @property
-    def signal(self) -> Signal:
+    def signal(self) -> Value:
         """The first of them."""
         signals = self.signals
         if not signals:
@@ -137,7 +136,7 @@ class Call:
             self.shapes[full] = variable.shape
             self.touched.add(variable.path)
             if name in _BIASES:
-                self.wiring.ignore([full], _BIASES[name])
+                self.program.ignore([full], _BIASES[name])
             if name not in ("bias", "beta", "moving_mean", "count"):
                 if self.layout.tree.is_integer(variable.path) and name != "variance":
                     raise ModelError(
@@ -162,7 +161,7 @@ class Call:
             full = self.parameter(factor, part)
             self.shapes[full] = found[factor].shape
             self.touched.add(found[factor].path)
-            self.wiring.place([full], "a low-rank update of a kernel")
+            self.program.place([full], "a low-rank update of a kernel")
             arrays.append(self.layout.tree.array(found[factor].path))
         rank = arrays[1].shape[0]
         alpha = self.config.get("lora_alpha")
@@ -203,7 +202,7 @@ def checked(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def along(call: Call, signal: Signal, factors: Any, axis: int, parameter: str) -> Signal:
+def along(call: Call, signal: Value, factors: Any, axis: int, parameter: str) -> Value:
     """Factors along one axis."""
     parameters = [parameter] if parameter else []
-    return operations.along(call.wiring, signal, factors, axis, parameters=parameters)
+    return call.program.along(signal, factors, axis, parameters=parameters)

@@ -9,82 +9,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
-from ncut.extract import operations
 from ncut.extract.chain import normalization_scale
 from ncut.extract.keras.activations import activated
 from ncut.extract.keras.calls import Call, Rule, along, checked
-from ncut.extract.signal import Signal, permuted, reshaped
+from ncut.extract.program.einsum import einsum
+from ncut.extract.program.values import Value
 
 # --- matrices -----------------------------------------------------------------------------------
 
 
-def _dense(call: Call) -> Signal:
-    signal = call.wiring.linear(
+def _dense(call: Call) -> Value:
+    signal = call.program.linear(
         call.signal, call.weight("kernel", "bias"), name=call.path, module=call.path,
         parameters=[call.parameter("kernel")],
     )  # fmt: skip
     return activated(call, signal, call.config.get("activation"))
 
 
-def _einsum_dense(call: Call) -> Signal:
+def _einsum_dense(call: Call) -> Value:
     equation = call.config.get("equation")
-    kernel = call.weight("kernel", "bias")
-    signal = einsum(call, call.signal, kernel, str(equation), call.path, call.parameter("kernel"))
-    return activated(call, signal, call.config.get("activation"))
-
-
-def einsum(
-    call: Call, signal: Signal, kernel: NDArray[Any], equation: str, name: str, parameter: str
-) -> Signal:
-    """A product of a signal and a kernel along the axes that an equation says."""
-    inputs, weights, outputs = _labels(equation, signal.ndim)
-    if len(weights) != kernel.ndim or len(inputs) != signal.ndim:
-        raise ModelError(
-            f"equation {equation!r} does not fit an input of {signal.ndim} axes and a kernel of "
-            f"{kernel.ndim}"
-        )
-    summed = [label for label in inputs if label in weights and label not in outputs]
-    new = [label for label in weights if label in outputs and label not in inputs]
-    kept = [label for label in inputs if label in outputs and label not in weights]
-    if sorted(summed + new) != sorted(weights) or sorted(kept + new) != sorted(outputs):
-        raise ModelError(f"equation {equation!r} is not a matrix along some axes of the input")
-    moved = permuted(signal, [inputs.index(label) for label in kept + summed])
-    before = moved.shape[: len(kept)]
-    matrix = kernel.transpose([weights.index(label) for label in summed + new])
-    new_sizes = matrix.shape[len(summed) :]
-    matrix = matrix.reshape(math.prod(matrix.shape[: len(summed)]), math.prod(new_sizes))
-    flat = reshaped(moved, (*before, math.prod(moved.shape[len(kept) :])))
-    result = call.wiring.linear(flat, matrix, name=name, module=name, parameters=[parameter])
-    split = reshaped(result, (*result.shape[:-1], *new_sizes))
-    return permuted(split, [(kept + new).index(label) for label in outputs])
-
-
-def _labels(equation: str, ndim: int) -> tuple[list[str], list[str], list[str]]:
-    """Labels of the axes of input, kernel and result; an ellipsis becomes labels of its own."""
-    left, arrow, outputs = equation.replace(" ", "").partition("->")
-    inputs, comma, weights = left.partition(",")
-    if not (arrow and comma):
-        raise ModelError(f"equation {equation!r} is not understood")
-    n_more = ndim - len(inputs.replace("...", ""))
-    more = [f".{number}" for number in range(n_more)]
-    sides = []
-    for side in (inputs, weights, outputs):
-        before, dots, after = side.partition("...")
-        sides.append([*before, *(more if dots else []), *after])
-    return sides[0], sides[1], sides[2]
+    value = einsum(
+        call.program, str(equation), [call.signal, call.weight("kernel", "bias")],
+        name=call.path, module=call.path, parameters=[call.parameter("kernel")],
+    )  # fmt: skip
+    return activated(call, value, call.config.get("activation"))
 
 
 # --- kernels ------------------------------------------------------------------------------------
 
 
-def _convolution(call: Call) -> Signal:
+def _convolution(call: Call) -> Value:
     kernel = call.weight("kernel", "bias")
     groups = call.config.get("groups") or 1
     if not isinstance(groups, int) or groups < 1 or kernel.shape[-1] % groups:
         raise ModelError(f"{kernel.shape[-1]} filters in {groups!r} groups")
     signal = call.signal
     _expect(kernel, signal.ndim)
-    signal = call.wiring.convolution(
+    signal = call.program.convolution(
         signal, np.moveaxis(kernel, (-1, -2), (0, 1)),
         convolved(call, signal, kernel.shape[:-2], kernel.shape[-1]),
         groups=groups, axis=call.channels, name=call.path, module=call.path,
@@ -93,7 +54,7 @@ def _convolution(call: Call) -> Signal:
     return activated(call, signal, call.config.get("activation"))
 
 
-def _transposed_convolution(call: Call) -> Signal:
+def _transposed_convolution(call: Call) -> Value:
     kernel, signal = call.weight("kernel", "bias"), call.signal
     _expect(kernel, signal.ndim)
     sizes = kernel.shape[:-2]
@@ -113,7 +74,7 @@ def _transposed_convolution(call: Call) -> Signal:
             shape[axis] *= strides[at]
         else:
             shape[axis] = shape[axis] * strides[at] + max(reach - strides[at], 0)
-    signal = call.wiring.convolution(
+    signal = call.program.convolution(
         signal, np.moveaxis(kernel, (-2, -1), (0, 1)), checked(shape),
         axis=call.channels, name=call.path, module=call.path,
         parameters=[call.parameter("kernel")],
@@ -121,38 +82,38 @@ def _transposed_convolution(call: Call) -> Signal:
     return activated(call, signal, call.config.get("activation"))
 
 
-def _depthwise(call: Call) -> Signal:
+def _depthwise(call: Call) -> Value:
     kernel = call.weight("kernel|depthwise_kernel", "bias")
     signal = _by_channel(call, call.signal, kernel, call.path, call.parameter("kernel"))
     return activated(call, signal, call.config.get("activation"))
 
 
-def _separable(call: Call) -> Signal:
+def _separable(call: Call) -> Value:
     order = ("depthwise_kernel", "pointwise_kernel", "bias")
     kernel, point = call.weight(*order), call.weights(*order)["pointwise_kernel"]
     names = [call.parameter(name) for name in order]
     signal = _by_channel(call, call.signal, kernel, names[0], names[0])
     shape = list(signal.shape)
     shape[signal.axis(call.channels)] = point.shape[-1]
-    signal = call.wiring.convolution(
+    signal = call.program.convolution(
         signal, np.moveaxis(point, (-1, -2), (0, 1)), shape,
         axis=call.channels, name=names[1], module=names[1], parameters=[names[1]],
     )  # fmt: skip
     return activated(call, signal, call.config.get("activation"))
 
 
-def _by_channel(call: Call, signal: Signal, kernel: Any, name: str, parameter: str) -> Signal:
+def _by_channel(call: Call, signal: Value, kernel: Any, name: str, parameter: str) -> Value:
     """Kernels of each channel for itself, (positions..., channels, multiplier)."""
     _expect(kernel, signal.ndim)
     n_in, multiplier = kernel.shape[-2:]
     rows = np.moveaxis(kernel, (-2, -1), (0, 1)).reshape(n_in * multiplier, 1, *kernel.shape[:-2])
-    return call.wiring.convolution(
+    return call.program.convolution(
         signal, rows, convolved(call, signal, kernel.shape[:-2], n_in * multiplier),
         groups=n_in, axis=call.channels, name=name, module=name, parameters=[parameter],
     )  # fmt: skip
 
 
-def convolved(call: Call, signal: Signal, kernel: tuple[int, ...], n_out: int) -> tuple[int, ...]:
+def convolved(call: Call, signal: Value, kernel: tuple[int, ...], n_out: int) -> tuple[int, ...]:
     """The shape of a convolution's result."""
     n = len(kernel)
     strides, dilation = call.sizes("strides", n, 1), call.sizes("dilation_rate", n, 1)
@@ -183,7 +144,7 @@ def _expect(kernel: NDArray[Any], ndim: int) -> None:
 # --- norms and other factors --------------------------------------------------------------------
 
 
-def _batch_norm(call: Call) -> Signal:
+def _batch_norm(call: Call) -> Value:
     names = _gamma_beta(call)
     found = call.weights(*names, "moving_mean", "moving_variance")
     if "moving_variance" not in found:
@@ -195,37 +156,37 @@ def _batch_norm(call: Call) -> Signal:
     return along(call, call.signal, factors, _single_axis(call), parameter)
 
 
-def _layer_norm(call: Call) -> Signal:
+def _layer_norm(call: Call) -> Value:
     kind = "RMS norm" if call.config.get("rms_scaling") else "layer norm"
-    signal = call.wiring.normalization(call.signal, kind)
+    signal = call.program.normalization(call.signal, kind)
     gamma = call.weights(*_gamma_beta(call)).get("gamma")
     if gamma is None:
         return signal
     axes = call.config.get("axis", -1)
     axes = [signal.axis(axis) for axis in (axes if isinstance(axes, list | tuple) else [axes])]
-    call.wiring.place([call.parameter("gamma")], "a factor of a layer's neurons")
+    call.program.place([call.parameter("gamma")], "a factor of a layer's neurons")
     shape = [n if at in axes else 1 for at, n in enumerate(signal.shape)]
     if math.prod(shape) != gamma.size:
         raise ModelError(f"it scales {gamma.size} values, but gets {math.prod(shape)}")
-    return call.wiring.scale(signal, gamma.reshape(shape), call.parameter("gamma"))
+    return call.program.scale(signal, gamma.reshape(shape), call.parameter("gamma"))
 
 
-def _rms_norm(call: Call) -> Signal:
-    signal = call.wiring.normalization(call.signal, "RMS norm")
+def _rms_norm(call: Call) -> Value:
+    signal = call.program.normalization(call.signal, "RMS norm")
     scale = call.weight("scale")
     return along(call, signal, scale, _single_axis(call), call.parameter("scale"))
 
 
-def _group_norm(call: Call) -> Signal:
-    signal = call.wiring.normalization(call.signal, "group norm")
+def _group_norm(call: Call) -> Value:
+    signal = call.program.normalization(call.signal, "group norm")
     gamma = call.weights(*_gamma_beta(call)).get("gamma")
     if gamma is None:
         return signal
     return along(call, signal, gamma, _single_axis(call), call.parameter("gamma"))
 
 
-def _unit_norm(call: Call) -> Signal:
-    return call.wiring.normalization(call.signal, "unit norm")
+def _unit_norm(call: Call) -> Value:
+    return call.program.normalization(call.signal, "unit norm")
 
 
 def _gamma_beta(call: Call) -> list[str]:
@@ -241,26 +202,26 @@ def _single_axis(call: Call) -> int:
     return axis
 
 
-def _layer_scale(call: Call) -> Signal:
+def _layer_scale(call: Call) -> Value:
     """`LayerScale` of the ConvNeXt that Keras brings: a factor per channel."""
     return along(call, call.signal, call.weight("gamma"), -1, call.parameter("gamma"))
 
 
-def _rescaling(call: Call) -> Signal:
+def _rescaling(call: Call) -> Value:
     scale = np.asarray(call.config.get("scale", 1.0), dtype=np.float64)
     return multiplied(call, call.signal, scale)
 
 
-def multiplied(call: Call, signal: Signal, factors: Any) -> Signal:
+def multiplied(call: Call, signal: Value, factors: Any) -> Value:
     """Known factors, one or many."""
     factors = np.asarray(factors)
     sizes = zip(factors.shape[::-1], signal.shape[::-1], strict=False)
     if factors.ndim > signal.ndim or any(1 != n != size != 1 for n, size in sizes):
         raise ModelError(f"factors of shape {factors.shape} for a tensor of shape {signal.shape}")
-    return operations.scaled(call.wiring, signal, factors, name=call.path)
+    return call.program.scaled(signal, factors, name=call.path)
 
 
-def _standardized(call: Call) -> Signal:
+def _standardized(call: Call) -> Value:
     """`Normalization`: by a mean and a spread that were seen before."""
     signal = call.signal
     variance: Any = call.config.get("variance")
@@ -283,17 +244,17 @@ def _standardized(call: Call) -> Signal:
 # --- embeddings ---------------------------------------------------------------------------------
 
 
-def _embedding(call: Call) -> Signal:
+def _embedding(call: Call) -> Value:
     table = call.weight("embeddings")
     if table.ndim != 2 or not table.size:
         raise ModelError(f"its table has shape {table.shape}")
-    return call.wiring.embedding(
+    return call.program.embedding(
         table, checked((*call.signal.shape, table.shape[1])), name=call.path, module=call.path,
         parameters=[call.parameter("embeddings")],
     )  # fmt: skip
 
 
-def _spectral_norm(call: Call) -> list[Signal]:
+def _spectral_norm(call: Call) -> list[Value]:
     from ncut.extract.keras.config import parsed_layer
 
     return call.follow(

@@ -15,9 +15,10 @@ from ncut.extract.keras.merges import MERGES, operation
 from ncut.extract.keras.recurrent import RECURRENT
 from ncut.extract.keras.shapes import SHAPES
 from ncut.extract.keras.weights import Layout, Place
+from ncut.extract.lowering import located
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import Value
 from ncut.extract.registry import DeclaredCall, rule_of
-from ncut.extract.signal import Signal
-from ncut.extract.wiring import Wiring
 
 RULES: dict[str, Rule] = {
     **DENSE, **ACTIVATIONS, **SHAPES, **MERGES, **RECURRENT, **ATTENTION,
@@ -39,26 +40,28 @@ class Following:
     """
 
     def __init__(
-        self, wiring: Wiring, layout: Layout, *, guess: bool, open_size: int, n_calls: int = 0
+        self, program: Program, layout: Layout, *, guess: bool, open_size: int, n_calls: int = 0
     ) -> None:
-        self.wiring = wiring
+        self.program = program
         self.layout = layout
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.touched: set[str] = set()
         self._guess = guess
         self._open_size = open_size
         self._n_calls = n_calls
+        self._now = ""
+        program.where = lambda: self._now
 
-    def whole(self, model: Model) -> list[Signal]:
+    def whole(self, model: Model) -> list[Value]:
         """Follow the model that the file holds, from its inputs on."""
         return self._model(model, None, (), "")
 
     def _model(
-        self, model: Model, given: Sequence[Signal] | None, place: Place, path: str
-    ) -> list[Signal]:
+        self, model: Model, given: Sequence[Value] | None, place: Place, path: str
+    ) -> list[Value]:
         if model.sequential:
             return self._sequential(model, given, place, path)
-        values: dict[tuple[str, int], list[Signal]] = {}
+        values: dict[tuple[str, int], list[Value]] = {}
         names = [tensor.layer for tensor in model.inputs]
         if given is not None and len(given) != len(names):
             raise ModelError(f"model {path!r} has {len(names)} inputs, and is given {len(given)}")
@@ -79,8 +82,8 @@ class Following:
         return [_result(tensor, values, "the model") for tensor in model.outputs]
 
     def _sequential(
-        self, model: Model, given: Sequence[Signal] | None, place: Place, path: str
-    ) -> list[Signal]:
+        self, model: Model, given: Sequence[Value] | None, place: Place, path: str
+    ) -> list[Value]:
         signals = None if given is None else list(given)
         for layer in model.layers.values():
             if signals is None:
@@ -102,7 +105,7 @@ class Following:
         kwargs: Mapping[str, Any],
         place: Place,
         path: str,
-    ) -> list[Signal]:
+    ) -> list[Value]:
         own_path = f"{path}/{layer.name}" if path else layer.name
         own_place = place
         if not layer.is_operation:
@@ -117,16 +120,17 @@ class Following:
         place: Place,
         path: str,
         part: str,
-    ) -> list[Signal]:
+    ) -> list[Value]:
+        before, self._now = self._now, f"layer {path!r} ({layer.cls})"
         self._n_calls += 1
         if self._n_calls > MAX_CALLS:
             raise ModelError(f"the model calls its layers more than {MAX_CALLS} times")
         try:
             if layer.model is not None:
                 inner_place = (*place, *part.split("/")) if part else place
-                return self._model(layer.model, [*among([args, kwargs], Signal)], inner_place, path)
+                return self._model(layer.model, [*among([args, kwargs], Value)], inner_place, path)
             call = Call(
-                layer, args, kwargs, self.wiring, self.layout, place, path, self.shapes,
+                layer, args, kwargs, self.program, self.layout, place, path, self.shapes,
                 self.touched, self._inner, self._guess, part,
             )  # fmt: skip
             result = self._rule(call)(call)
@@ -135,15 +139,13 @@ class Following:
                 checked(signal.shape)
             return results
         except (ModelError, InputError) as error:
-            if getattr(error, "located", False):
-                raise
-            located = ModelError(f"layer {path!r} ({layer.cls}): {error}")
-            located.located = True  # type: ignore[attr-defined]
-            raise located from error
+            raise located(error, self._now) from error
+        finally:
+            self._now = before
 
     def _inner(
-        self, call: Call, layer: Layer, part: str, path: str, signals: Sequence[Signal]
-    ) -> list[Signal]:
+        self, call: Call, layer: Layer, part: str, path: str, signals: Sequence[Value]
+    ) -> list[Value]:
         """Follow a layer that another one wraps."""
         whole = "/".join(filter(None, (call.part, part)))
         return self._follow(layer, signals, {}, call.place, path, whole)
@@ -152,7 +154,7 @@ class Following:
         cls = call.layer.cls
         own = rule_of(cls, cls.rpartition(">")[2])
         if own is not None:
-            declared = DeclaredCall(call.wiring, cls, call.signals, call.config, call)
+            declared = DeclaredCall(call.program, cls, call.signals, call.config, call)
             return lambda _: own(declared)
         rule = operation(call)
         if rule is None and not call.layer.is_operation:
@@ -169,7 +171,7 @@ class Following:
             "rule), or pass unknown='elementwise' to take it as a function of each entry alone"
         )
 
-    def _input(self, name: str, shape: Any) -> Signal:
+    def _input(self, name: str, shape: Any) -> Value:
         if not isinstance(shape, list | tuple) or not shape or isinstance(shape[0], list):
             raise ModelError(
                 f"what input {name!r} looks like is not in the file: build the model with an "
@@ -181,17 +183,17 @@ class Following:
             if isinstance(size, bool) or not isinstance(size, int):
                 raise ModelError(f"input {name!r} has shape {shape!r}")
             sizes.append(size)
-        return self.wiring.input(name, checked(sizes))
+        return self.program.input(name, checked(sizes))
 
 
-def _elementwise(call: Call) -> Signal:
+def _elementwise(call: Call) -> Value:
     """What is taken as a function of each entry alone."""
     signals = call.signals
     if not signals:
         raise ModelError("it is called with no tensor")
     what = call.layer.cls
-    call.wiring.leave_out(call.path, (), f"unknown layer of class {what!r}, taken as element-wise")
-    return call.wiring.combine(*signals)
+    call.program.leave_out(call.path, (), f"unknown layer of class {what!r}, taken as element-wise")
+    return call.program.combine(*signals)
 
 
 def _shape_of(layer: Layer) -> Any:
@@ -209,7 +211,7 @@ def _first_shape(model: Model) -> Any:
     return None if first is None else _shape_of(first) or model.input_shape
 
 
-def _resolved(value: Any, values: Mapping[tuple[str, int], list[Signal]], layer: Layer) -> Any:
+def _resolved(value: Any, values: Mapping[tuple[str, int], list[Value]], layer: Layer) -> Any:
     """Arguments with the signals in place of the tensors."""
     if isinstance(value, Tensor):
         return _result(value, values, f"layer {layer.name!r}")
@@ -220,7 +222,7 @@ def _resolved(value: Any, values: Mapping[tuple[str, int], list[Signal]], layer:
     return value
 
 
-def _result(tensor: Tensor, values: Mapping[tuple[str, int], list[Signal]], reader: str) -> Signal:
+def _result(tensor: Tensor, values: Mapping[tuple[str, int], list[Value]], reader: str) -> Value:
     results = values.get((tensor.layer, tensor.node), [])
     if not 0 <= tensor.index < len(results):
         raise ModelError(

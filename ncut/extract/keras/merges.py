@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ncut.errors import ModelError
-from ncut.extract import operations
 from ncut.extract.keras.activations import activated, is_known
 from ncut.extract.keras.calls import Call, Rule, checked
 from ncut.extract.keras.config import among
 from ncut.extract.keras.dense import multiplied
 from ncut.extract.keras.shapes import to_shape
-from ncut.extract.signal import (
-    Signal,
+from ncut.extract.program.values import (
+    Value,
     concatenated,
     indexed,
     permuted,
+    squeezed,
     stacked,
     unsqueezed,
 )
 
 
-def _several(call: Call) -> list[Signal]:
+def _several(call: Call) -> list[Value]:
     signals = call.signals
     if not signals:
         raise ModelError("it is called with no tensors")
@@ -34,7 +33,7 @@ def _several(call: Call) -> list[Signal]:
     return signals
 
 
-def _broadcast(signals: Sequence[Signal]) -> tuple[int, ...]:
+def _broadcast(signals: Sequence[Value]) -> tuple[int, ...]:
     try:
         return np.broadcast_shapes(*(signal.shape for signal in signals))
     except ValueError as error:
@@ -42,32 +41,32 @@ def _broadcast(signals: Sequence[Signal]) -> tuple[int, ...]:
         raise ModelError(f"its inputs have shapes {shapes}, which do not fit") from error
 
 
-def _add(call: Call) -> Signal:
-    return call.wiring.add(*_several(call))
+def _add(call: Call) -> Value:
+    return call.program.add(*_several(call))
 
 
-def _average(call: Call) -> Signal:
+def _average(call: Call) -> Value:
     signals = _several(call)
-    return call.wiring.add(*(call.wiring.gain(signal, 1 / len(signals)) for signal in signals))
+    return call.program.add(*(call.program.gain(signal, 1 / len(signals)) for signal in signals))
 
 
-def _multiply(call: Call) -> Signal:
+def _multiply(call: Call) -> Value:
     first, *others = _several(call)
     for other in others:
-        first = call.wiring.multiply(first, other)
+        first = call.program.multiply(first, other)
     return first
 
 
-def _extreme(call: Call) -> Signal:
-    return operations.extremum(call.wiring, _several(call), [])
+def _extreme(call: Call) -> Value:
+    return call.program.extremum(_several(call), [])
 
 
-def _concatenate(call: Call) -> Signal:
+def _concatenate(call: Call) -> Value:
     axis = call.config.get("axis", call.argument(1, "axis", -1))
     return joined(call.signals, axis if isinstance(axis, int) else -1)
 
 
-def joined(signals: Sequence[Signal], axis: int) -> Signal:
+def joined(signals: Sequence[Value], axis: int) -> Value:
     """Tensors one after the other along an axis."""
     if not signals:
         raise ModelError("it is called with no tensors")
@@ -81,13 +80,13 @@ def joined(signals: Sequence[Signal], axis: int) -> Signal:
     return concatenated(signals, axis)
 
 
-def _dot(call: Call) -> Signal:
+def _dot(call: Call) -> Value:
     """Scalar products along an axis of each."""
     signals = call.signals
     if len(signals) != 2:
         raise ModelError(f"it reads {len(signals)} tensors, not two")
     if call.config.get("normalize"):
-        signals = [call.wiring.normalization(signal, "unit norm") for signal in signals]
+        signals = [call.program.normalization(signal, "unit norm") for signal in signals]
     axes = call.config.get("axes", -1)
     both = [axes, axes] if isinstance(axes, int) else axes
     if not isinstance(both, list) or not all(isinstance(axis, int) for axis in both):
@@ -99,11 +98,8 @@ def _dot(call: Call) -> Signal:
     if first.shape[-1] != second.shape[-1] or not (1 < first.ndim < 4 and 1 < second.ndim < 4):
         raise ModelError(f"it reads tensors of shapes {signals[0].shape} and {signals[1].shape}")
     flat = [signal.ndim == 2 for signal in (first, second)]
-    first, second = (
-        s.map((s.shape[0], 1, s.shape[1]), lambda a: a[:, None]) if s.ndim == 2 else s
-        for s in (first, second)
-    )
-    result = call.wiring.matmul(first, permuted(second, [0, 2, 1]), f"heads of {call.path}")
+    first, second = (unsqueezed(s, 1) if s.ndim == 2 else s for s in (first, second))
+    result = call.program.matmul(first, permuted(second, [0, 2, 1]), f"heads of {call.path}")
     kept = [n for n, is_flat in zip(result.shape[1:], flat, strict=True) if not is_flat]
     return to_shape(result, [result.shape[0], *(kept or [1])])
 
@@ -140,33 +136,33 @@ def operation(call: Call) -> Rule | None:
     return lambda c: activated(c, c.signal, {"class_name": activation, "config": c.config})
 
 
-def _sum(call: Call) -> Signal:
+def _sum(call: Call) -> Value:
     """A sum, perhaps with a constant: that is like a bias."""
     signals = _several(call)
     if len(signals) > 1:
-        return call.wiring.add(*signals)
+        return call.program.add(*signals)
     return _with_constant(call, signals[0], None)
 
 
-def _product(call: Call) -> Signal:
+def _product(call: Call) -> Value:
     signals = _several(call)
     if len(signals) > 1:
         return _multiply(call)
     return _with_constant(call, signals[0], lambda value: value)
 
 
-def _quotient(call: Call) -> Signal:
+def _quotient(call: Call) -> Value:
     signals = _several(call)
     if len(signals) > 1:
-        return call.wiring.divide(*signals[:2])
-    if not isinstance(call.args[0], Signal):
-        return call.wiring.activation(signals[0], homogeneous=False)
+        return call.program.divide(*signals[:2])
+    if not isinstance(call.args[0], Value):
+        return call.program.activation(signals[0], homogeneous=False)
     with np.errstate(divide="ignore"):
         return _with_constant(call, signals[0], lambda value: 1 / value)
 
 
-def _with_constant(call: Call, signal: Signal, factor: Callable[[Any], Any] | None) -> Signal:
-    value = next((v for v in _operands(call) if not isinstance(v, Signal)), None)
+def _with_constant(call: Call, signal: Value, factor: Callable[[Any], Any] | None) -> Value:
+    value = next((v for v in _operands(call) if not isinstance(v, Value)), None)
     try:
         constant = np.asarray(0.0 if value is None else value, dtype=np.float64)
     except (ValueError, TypeError) as error:
@@ -181,14 +177,14 @@ def _operands(call: Call) -> list[Any]:
     return [*call.args, *(v for name, v in call.kwargs.items() if name in names and v is not None)]
 
 
-def _reduced(call: Call) -> Signal:
+def _reduced(call: Call) -> Value:
     signal = call.signal
     axes = _setting(call, 1, "axis", "axes")
     keep = bool(_setting(call, 2, "keepdims", "keep_dims"))
     chosen = list(range(signal.ndim)) if axes is None else axes
     name = str(call.config.get("function", call.layer.cls)).rpartition(".")[2].lower()
     kind = next((k for k in ("mean", "sum", "max", "min", "var", "std", "norm") if k in name), name)
-    return call.wiring.reduce(
+    return call.program.reduce(
         signal, [chosen] if isinstance(chosen, int) else chosen, keepdim=keep, kind=kind,
         name=call.path,
     )  # fmt: skip
@@ -202,7 +198,7 @@ def _setting(call: Call, at: int, *names: str) -> Any:
     return call.args[at] if len(call.args) > at else None
 
 
-def _to_shape(call: Call) -> Signal:
+def _to_shape(call: Call) -> Value:
     signal = call.signal
     shape = _setting(call, 1, "newshape", "shape")
     if not isinstance(shape, list | tuple) or not shape:
@@ -215,20 +211,20 @@ def _to_shape(call: Call) -> Signal:
     return to_shape(signal, sizes)
 
 
-def _transposed(call: Call) -> Signal:
+def _transposed(call: Call) -> Value:
     signal = call.signal
     axes = _setting(call, 1, "axes", "perm")
     return permuted(signal, axes if axes is not None else [*range(signal.ndim)][::-1])
 
 
-def _unsqueezed(call: Call) -> Signal:
+def _unsqueezed(call: Call) -> Value:
     signal, axis = call.signal, _setting(call, 1, "axis")
     if not isinstance(axis, int) or not -signal.ndim - 1 <= axis <= signal.ndim:
         raise ModelError(f"axis is {axis!r}")
     return unsqueezed(signal, axis % (signal.ndim + 1))
 
 
-def _squeezed(call: Call) -> Signal:
+def _squeezed(call: Call) -> Value:
     signal, axes = call.signal, _setting(call, 1, "axis")
     chosen = axes if isinstance(axes, list) else [axes]
     if axes is None:
@@ -236,28 +232,27 @@ def _squeezed(call: Call) -> Signal:
     drop = {signal.axis(axis) for axis in chosen}
     if any(signal.shape[axis] != 1 for axis in drop):
         raise ModelError(f"axis {axes!r} of a tensor of shape {signal.shape}")
-    kept = [n for at, n in enumerate(signal.shape) if at not in drop]
-    return signal.map(kept, lambda array: array.squeeze(tuple(drop)))
+    return squeezed(signal, sorted(drop))
 
 
-def _joined(call: Call) -> Signal:
+def _joined(call: Call) -> Value:
     axis = _setting(call, 1, "axis")
     return joined(call.signals, axis if isinstance(axis, int) else 0)
 
 
-def _stacked(call: Call) -> Signal:
+def _stacked(call: Call) -> Value:
     signals, axis = call.signals, _setting(call, 1, "axis")
     return stacked(signals, axis if isinstance(axis, int) else 0)
 
 
-def _multiplied(call: Call) -> Signal:
+def _multiplied(call: Call) -> Value:
     signals = call.signals
     if len(signals) != 2:
         raise ModelError("a product of a tensor and a constant matrix")
-    return call.wiring.matmul(signals[0], signals[1], f"heads of {call.path}")
+    return call.program.matmul(signals[0], signals[1], f"heads of {call.path}")
 
 
-def _taken(call: Call) -> Signal:
+def _taken(call: Call) -> Value:
     """`tensor[...]` with slices and whole numbers."""
     signal = call.signal
     key = _setting(call, 1, "key", "slice_spec")
@@ -293,21 +288,21 @@ def _slice(part: Any) -> slice:
     raise ModelError(f"an index that is not understood: {str(part)[:60]}")
 
 
-def _keep(call: Call) -> Signal:
+def _keep(call: Call) -> Value:
     return call.signal
 
 
-def _extremum(call: Call) -> Signal:
+def _extremum(call: Call) -> Value:
     """`maximum(x, y)` and its mirror image, of tensors and numbers."""
     signals = _several(call)
-    constants = [np.asarray(v) for v in _operands(call) if not isinstance(v, Signal)]
-    return operations.extremum(call.wiring, signals, constants)
+    constants = [np.asarray(v) for v in _operands(call) if not isinstance(v, Value)]
+    return call.program.extremum(signals, constants)
 
 
-def _clipped(call: Call) -> Signal:
+def _clipped(call: Call) -> Value:
     """`clip(x, low, high)`."""
     low, high = (_setting(call, at, *names) for at, names in _CLIP)
-    return operations.bounded(call.wiring, call.signal, low, high)
+    return call.program.bounded(call.signal, low, high)
 
 
 _CLIP = (
@@ -316,21 +311,21 @@ _CLIP = (
 )
 
 
-def _entrywise(call: Call) -> Signal:
-    signals = [*among([call.args, call.kwargs], Signal)]
+def _entrywise(call: Call) -> Value:
+    signals = [*among([call.args, call.kwargs], Value)]
     if len(signals) == 1:
-        return call.wiring.activation(signals[0], homogeneous=False)
-    return call.wiring.combine(*_several(call))
+        return call.program.activation(signals[0], homogeneous=False)
+    return call.program.combine(*_several(call))
 
 
-def _shares(call: Call) -> Signal:
+def _shares(call: Call) -> Value:
     axis = _setting(call, 1, "axis")
-    return call.wiring.softmax(call.signal, axis if isinstance(axis, int) else -1)
+    return call.program.softmax(call.signal, axis if isinstance(axis, int) else -1)
 
 
-def _nothing(call: Call) -> Signal:
+def _nothing(call: Call) -> Value:
     """A comparison or a shape: numbers that carry no neurons."""
-    return replace(call.signal, terms=(), factors=None)
+    return Value(call.signal.shape)
 
 
 def _table(*rows: tuple[str, Rule]) -> dict[str, Rule]:

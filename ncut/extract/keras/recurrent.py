@@ -11,22 +11,21 @@ from ncut.errors import ModelError
 from ncut.extract.keras.calls import Call, Rule
 from ncut.extract.keras.config import among, parsed_layer
 from ncut.extract.keras.dense import convolved
-from ncut.extract.recurrent import recurrent_layer
-from ncut.extract.signal import Signal, concatenated, expanded, indexed, reshaped, unsqueezed
+from ncut.extract.program.values import Value, concatenated, expanded, indexed, reshaped, unsqueezed
 
 _GATES = {"SimpleRNN": 1, "LSTM": 4, "GRU": 3, "CuDNNLSTM": 4, "CuDNNGRU": 3}
 _STATES = {"SimpleRNN": 1, "LSTM": 2, "GRU": 1, "CuDNNLSTM": 2, "CuDNNGRU": 1}
 _ORDER = ("kernel", "recurrent_kernel", "bias")
 
 
-def _recurrent(call: Call) -> list[Signal]:
+def _recurrent(call: Call) -> list[Value]:
     """`SimpleRNN`, `LSTM`, `GRU`: the sequence or its last state, and states if asked for."""
     cls = call.layer.cls
     output = _cell(call, call.signal, _GATES[cls], "cell", call.path)
     return _returned(call, output, _STATES[cls])
 
 
-def _cell(call: Call, sequence: Signal, gates: int, part: str, name: str) -> Signal:
+def _cell(call: Call, sequence: Value, gates: int, part: str, name: str) -> Value:
     if sequence.ndim != 3:
         raise ModelError(
             f"it reads a tensor of shape {sequence.shape}, not (batch, time, features)"
@@ -42,23 +41,23 @@ def _cell(call: Call, sequence: Signal, gates: int, part: str, name: str) -> Sig
     if kernel.shape[1] != gates * n_hidden or recurrent.shape != (n_hidden, gates * n_hidden):
         raise ModelError(f"its kernels have shapes {kernel.shape} and {recurrent.shape}")
     names = [call.parameter(n, part) for n in ("kernel", "recurrent_kernel")]
-    states = [*among(call.kwargs.get("initial_state"), Signal)] or call.signals[1:]
+    states = [*among(call.kwargs.get("initial_state"), Value)] or call.signals[1:]
     first = [unsqueezed(state, 1) for state in states]
-    return recurrent_layer(
-        call.wiring, sequence, kernel.T, np.ascontiguousarray(recurrent.T), n_hidden=n_hidden,
+    return call.program.recurrence(
+        sequence, kernel.T, np.ascontiguousarray(recurrent.T), n_hidden=n_hidden,
         name=name, module=name, parameters=names, kind="GRU" if gates == 3 else "",
         state=first[0] if first else None,
         cell=first[1] if gates == 4 and len(first) > 1 else None,
     )  # fmt: skip
 
 
-def _returned(call: Call, output: Signal, n_states: int) -> list[Signal]:
+def _returned(call: Call, output: Value, n_states: int) -> list[Value]:
     last = indexed(output, 1, output.shape[1] - 1)
     first = output if call.config.get("return_sequences") else last
     return [first, *[last] * n_states] if call.config.get("return_state") else [first]
 
 
-def _with_cells(call: Call) -> list[Signal]:
+def _with_cells(call: Call) -> list[Value]:
     """`RNN(cell)` and `RNN([cell, ...])`."""
     cell = parsed_layer(call.config.get("cell"))
     stacked = cell.cls == "StackedRNNCells"
@@ -85,7 +84,7 @@ def _with_cells(call: Call) -> list[Signal]:
     return result if not call.config.get("return_state") else [*result[:1], *result[:1] * 2]
 
 
-def _bidirectional(call: Call) -> list[Signal]:
+def _bidirectional(call: Call) -> list[Value]:
     forward = parsed_layer(call.config.get("layer"))
     content = call.config.get("backward_layer")
     backward = parsed_layer(content) if isinstance(content, Mapping) else forward
@@ -95,13 +94,13 @@ def _bidirectional(call: Call) -> list[Signal]:
     first, *states = call.follow(call, forward, "forward_layer", f"{call.path}/forward", own[0])
     second, *more = call.follow(call, backward, "backward_layer", f"{call.path}/backward", own[1])
     mode = call.config.get("merge_mode", "concat")
-    wiring = call.wiring
+    program = call.program
     if mode == "concat":
-        merged = [wiring.activation(concatenated([first, second], -1), homogeneous=False)]
+        merged = [program.activation(concatenated([first, second], -1), homogeneous=False)]
     elif mode in ("sum", "ave"):
-        merged = [wiring.add(first, second)]
+        merged = [program.add(first, second)]
     elif mode == "mul":
-        merged = [wiring.multiply(first, second)]
+        merged = [program.multiply(first, second)]
     elif mode is None:
         merged = [first, second]
     else:
@@ -109,7 +108,7 @@ def _bidirectional(call: Call) -> list[Signal]:
     return [*merged, *states, *more]
 
 
-def _time_distributed(call: Call) -> list[Signal]:
+def _time_distributed(call: Call) -> list[Value]:
     """A layer at each step for itself: steps are examples."""
     inner = parsed_layer(call.config.get("layer"))
     signal = call.signal
@@ -121,7 +120,7 @@ def _time_distributed(call: Call) -> list[Signal]:
     return [reshaped(result, (n, time, *result.shape[1:])) for result in results]
 
 
-def _convolutional(call: Call) -> list[Signal]:
+def _convolutional(call: Call) -> list[Value]:
     """`ConvLSTM1D` and its like: channels of hidden states are neurons."""
     part = "cell" if call.weights(*_ORDER, part="cell") else ""
     kernel, found = call.weight(*_ORDER, part=part), call.weights(*_ORDER, part=part)
@@ -133,24 +132,18 @@ def _convolutional(call: Call) -> list[Signal]:
     sound = recurrent is not None and recurrent.shape[-2:] == (n_hidden, 4 * n_hidden)
     if recurrent is None or not sound or kernel.ndim != signal.ndim - 1:
         raise ModelError(f"its kernel has shape {kernel.shape}, its input {signal.shape}")
-    single = indexed(signal, 1, 0) if not signal.varies(1) else _one_step(call, signal)
+    single = call.program.first_step(signal)
     shape = convolved(call, single, kernel.shape[:-2], n_hidden)
     rows = _gates_last(kernel, n_hidden)
     within = np.abs(_gates_last(recurrent, n_hidden)).reshape(n_hidden, n_hidden, -1).sum(axis=2).T
-    output = call.wiring.convolution(
+    output = call.program.convolution(
         single, rows, shape, axis=call.channels, name=call.path, module=call.path,
         parameters=[call.parameter(n, part) for n in ("kernel", "recurrent_kernel")],
         within=within,
     )  # fmt: skip
-    output = call.wiring.activation(output, homogeneous=False)
-    wide = output.map((shape[0], 1, *shape[1:]), lambda a: a[:, None])
-    return _returned(call, expanded(wide, (shape[0], signal.shape[1], *shape[1:])), 2)
-
-
-def _one_step(call: Call, signal: Signal) -> Signal:
-    if any(term.group not in call.wiring.inputs for term in signal.terms):
-        raise ModelError("its steps carry different neurons")
-    return indexed(signal, 1, 0)
+    output = call.program.activation(output, homogeneous=False)
+    wide = expanded(unsqueezed(output, 1), (shape[0], signal.shape[1], *shape[1:]))
+    return _returned(call, wide, 2)
 
 
 def _gates_last(kernel: Any, n_hidden: int) -> Any:

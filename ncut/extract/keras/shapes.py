@@ -7,20 +7,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from ncut.errors import ModelError
-from ncut.extract import operations
 from ncut.extract.keras.calls import Call, Rule, checked
 from ncut.extract.keras.dense import slid
-from ncut.extract.signal import Signal, expanded, indexed, permuted, reshaped
+from ncut.extract.program.values import (
+    Value,
+    expanded,
+    indexed,
+    permuted,
+    reshaped,
+    unsqueezed,
+)
 
 
-def _same(call: Call) -> Signal:
+def _same(call: Call) -> Value:
     return call.signal
 
 
 # --- positions ----------------------------------------------------------------------------------
 
 
-def _pool(call: Call) -> Signal:
+def _pool(call: Call) -> Value:
     signal = call.signal
     axes = call.position_axes(signal.ndim)
     size = call.sizes("pool_size", len(axes), call.config.get("pool_length", 2))
@@ -30,22 +36,22 @@ def _pool(call: Call) -> Signal:
     return _moved(call, signal, shape)
 
 
-def _adaptive_pool(call: Call) -> Signal:
+def _adaptive_pool(call: Call) -> Value:
     signal = call.signal
     axes = call.position_axes(signal.ndim)
     sizes = call.sizes("output_size", len(axes))
     return _moved(call, signal, _with_sizes(signal, axes, sizes))
 
 
-def _global_pool(call: Call) -> Signal:
+def _global_pool(call: Call) -> Value:
     signal = call.signal
     axes = call.position_axes(signal.ndim)
     kind = "max" if "Max" in call.layer.cls else "mean"
     keep = bool(call.config.get("keepdims"))
-    return call.wiring.reduce(signal, axes, keepdim=keep, kind=kind, name=call.path)
+    return call.program.reduce(signal, axes, keepdim=keep, kind=kind, name=call.path)
 
 
-def _padded(call: Call) -> Signal:
+def _padded(call: Call) -> Value:
     signal = call.signal
     axes = call.position_axes(signal.ndim)
     for axis, (before, after) in zip(axes, _margins(call, "padding", len(axes)), strict=True):
@@ -53,17 +59,12 @@ def _padded(call: Call) -> Signal:
     return signal
 
 
-def _with_margin(call: Call, signal: Signal, axis: int, before: int, after: int) -> Signal:
-    n = signal.shape[axis]
-    shape = _with_sizes(signal, [axis], [n + before + after])
-    own = any(term.group not in call.wiring.inputs for term in signal.terms)
-    if not (signal.varies(axis) and own):
-        return _moved(call, signal, shape)
-    checked(shape)
-    return operations.pad(call.wiring, signal, axis, before, after)
+def _with_margin(call: Call, signal: Value, axis: int, before: int, after: int) -> Value:
+    checked(_with_sizes(signal, [axis], [signal.shape[axis] + before + after]))
+    return call.program.pad(signal, axis, before, after, channels=call.channels)
 
 
-def _cropped(call: Call) -> Signal:
+def _cropped(call: Call) -> Value:
     signal = call.signal
     axes = call.position_axes(signal.ndim)
     for axis, (before, after) in zip(axes, _margins(call, "cropping", len(axes)), strict=True):
@@ -89,7 +90,7 @@ def _margins(call: Call, name: str, n: int) -> list[tuple[int, int]]:
     return found
 
 
-def _upsampled(call: Call) -> Signal:
+def _upsampled(call: Call) -> Value:
     signal = call.signal
     axes = call.position_axes(signal.ndim)
     sizes = call.sizes("size", len(axes), 2)
@@ -97,7 +98,7 @@ def _upsampled(call: Call) -> Signal:
     return _moved(call, signal, _with_sizes(signal, axes, larger))
 
 
-def _resized(call: Call) -> Signal:
+def _resized(call: Call) -> Value:
     signal = call.signal
     axes = call.position_axes(signal.ndim)[-2:]
     return _moved(
@@ -105,11 +106,11 @@ def _resized(call: Call) -> Signal:
     )
 
 
-def _moved(call: Call, signal: Signal, shape: Sequence[int]) -> Signal:
-    return call.wiring.positions(signal, checked(shape), axis=call.channels)
+def _moved(call: Call, signal: Value, shape: Sequence[int]) -> Value:
+    return call.program.positions(signal, checked(shape), axis=call.channels)
 
 
-def _with_sizes(signal: Signal, axes: Sequence[int], sizes: Sequence[int]) -> list[int]:
+def _with_sizes(signal: Value, axes: Sequence[int], sizes: Sequence[int]) -> list[int]:
     shape = list(signal.shape)
     for axis, size in zip(axes, sizes, strict=True):
         shape[axis] = size
@@ -119,19 +120,19 @@ def _with_sizes(signal: Signal, axes: Sequence[int], sizes: Sequence[int]) -> li
 # --- shapes -------------------------------------------------------------------------------------
 
 
-def _flatten(call: Call) -> Signal:
+def _flatten(call: Call) -> Value:
     signal = call.signal
     if call.channels == 1 and signal.ndim > 2:
         signal = permuted(signal, [0, *range(2, signal.ndim), 1])
     return reshaped(signal, (signal.shape[0], math.prod(signal.shape[1:])))
 
 
-def _reshape(call: Call) -> Signal:
+def _reshape(call: Call) -> Value:
     signal = call.signal
     return to_shape(signal, [signal.shape[0], *_whole_list(call.config.get("target_shape"))])
 
 
-def to_shape(signal: Signal, shape: Sequence[int]) -> Signal:
+def to_shape(signal: Value, shape: Sequence[int]) -> Value:
     """Another shape, one of its sizes perhaps -1."""
     n = math.prod(signal.shape)
     known = math.prod(size for size in shape if size != -1)
@@ -140,7 +141,7 @@ def to_shape(signal: Signal, shape: Sequence[int]) -> Signal:
     return reshaped(signal, [n // known if size == -1 else size for size in shape])
 
 
-def _permute(call: Call) -> Signal:
+def _permute(call: Call) -> Value:
     order = [0, *_whole_list(call.config.get("dims"))]
     signal = call.signal
     if sorted(order) != [*range(signal.ndim)]:
@@ -148,11 +149,11 @@ def _permute(call: Call) -> Signal:
     return permuted(signal, order)
 
 
-def _repeated(call: Call) -> Signal:
+def _repeated(call: Call) -> Value:
     signal = call.signal
     if signal.ndim != 2:
         raise ModelError(f"it reads a tensor of shape {signal.shape}, not (batch, features)")
-    wide = signal.map((signal.shape[0], 1, signal.shape[1]), lambda a: a[:, None])
+    wide = unsqueezed(signal, 1)
     return expanded(wide, checked((signal.shape[0], call.whole("n"), signal.shape[1])))
 
 

@@ -15,7 +15,9 @@ from ncut.errors import InputError, ModelError
 from ncut.extract.chain import ChainLayer, first_gap, normalization_scale, with_depthwise_groups
 from ncut.extract.keras.storage import Content, Tree
 from ncut.extract.keras.weights import Named, Variable, layout_of, leaf
-from ncut.extract.signal import reshaped
+from ncut.extract.lowering import lower
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import expanded, reshaped, unsqueezed
 from ncut.extract.wiring import Wiring
 
 EPSILON = 1e-3
@@ -86,7 +88,7 @@ def read_weights(
     if not entries:
         raise ModelError("holds no weights of layers that Keras would write")
     shapes = {variable.path: variable.shape for e in entries for variable in e.variables.values()}
-    wiring = Wiring()
+    program = Program()
     found = [entry for entry in entries if entry.weight()]
     norms = [entry for entry in entries if entry.norm()]
     if layers is not None:
@@ -94,12 +96,12 @@ def read_weights(
         for entry in found:
             variable = entry.weight()
             if entry not in chosen and variable is not None:
-                wiring.leave_out(variable.path, variable.shape, "not among layers=[...]")
+                program.leave_out(variable.path, variable.shape, "not among layers=[...]")
     else:
         several = [e for e in entries if any(len(v.shape) > 1 for v in e.variables.values())]
         odd = [entry for entry in several if entry not in found]
         chosen = _in_order(found, odd, ordered)
-    scales = _scales(entries, chosen, norms, content.tree, wiring, ordered=ordered)
+    scales = _scales(entries, chosen, norms, content.tree, program, ordered=ordered)
     chain = [_layer(entry, content.tree, scales.get(entry.path)) for entry in chosen]
     short = [entry.name for entry in chosen]
     if len(set(short)) == len(short):
@@ -111,10 +113,10 @@ def read_weights(
     for entry in entries:
         vectors = [v.path for v in entry.variables.values() if len(v.shape) == 1]
         if "norm" in entry.path and entry not in norms:
-            wiring.leave_out(entry.path, (), "a norm whose factors are not folded")
-        wiring.ignore(vectors, "bias" if entry.weight() else "a vector")
-    _follow(wiring, chain)
-    return wiring, shapes
+            program.leave_out(entry.path, (), "a norm whose factors are not folded")
+        program.ignore(vectors, "bias" if entry.weight() else "a vector")
+    _follow(program, chain)
+    return lower(program, "readers"), shapes
 
 
 def _entries(tree: Tree) -> tuple[list[_Entry], bool]:
@@ -240,7 +242,7 @@ def _scales(
     chosen: Sequence[_Entry],
     norms: Sequence[_Entry],
     tree: Tree,
-    wiring: Wiring,
+    program: Program,
     *,
     ordered: bool,
 ) -> Mapping[str, NDArray[np.float64]]:
@@ -268,13 +270,13 @@ def _scales(
         gamma, variance = found
         owner = owners.get(norm.path)
         if owner is None:
-            wiring.leave_out(
+            program.leave_out(
                 norm.path, variance.shape, "a batch norm; which layer it follows is not in the file"
             )
             continue
         factors = None if gamma is None else tree.array(gamma.path)
         scales[owner.path] = normalization_scale(factors, tree.array(variance.path), EPSILON)
-        wiring.place([(gamma or variance).path], "a factor of a layer's neurons")
+        program.place([(gamma or variance).path], "a factor of a layer's neurons")
     return scales
 
 
@@ -282,24 +284,22 @@ def _length(norm: _Entry) -> int:
     return next(iter(norm.variables.values())).shape[0]
 
 
-def _follow(wiring: Wiring, chain: Sequence[ChainLayer]) -> None:
+def _follow(program: Program, chain: Sequence[ChainLayer]) -> None:
     """The chain: channels come last, so that a flattened one goes channel by channel inside."""
-    signal = wiring.input("input", (1, chain[0].n_in))
+    signal = program.input("input", (1, chain[0].n_in))
     for layer in chain:
         n_before = signal.shape[1]
         if layer.kind == "linear" and layer.n_in != n_before:
             n = layer.n_in // n_before
-            wide = signal.map((1, 1, n_before), lambda a: a[:, None])
-            wide = replace(wide, shape=(1, n, n_before))
-            signal = reshaped(wide, (1, layer.n_in))
+            signal = reshaped(expanded(unsqueezed(signal, 1), (1, n, n_before)), (1, layer.n_in))
         names: dict[str, Any] = {"name": layer.name, "parameters": layer.parameters}
         if layer.kind == "conv":
-            signal = wiring.convolution(
+            signal = program.convolution(
                 signal, layer.weight, (1, layer.n_out), groups=layer.groups, **names
             )
         else:
-            signal = wiring.linear(signal, layer.weight, **names)
+            signal = program.linear(signal, layer.weight, **names)
         if layer.output_scale is not None:
-            signal = wiring.scale(signal, layer.output_scale)
-        signal = wiring.activation(signal, homogeneous=None)
-    wiring.output(signal)
+            signal = program.scale(signal, layer.output_scale)
+        signal = program.activation(signal, homogeneous=None)
+    program.output(signal)

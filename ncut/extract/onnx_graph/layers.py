@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ncut.errors import ModelError
-from ncut.extract import operations
-from ncut.extract.arrays import as_array
+from ncut.extract.arrays import as_array, untransposed
 from ncut.extract.chain import normalization_scale
 from ncut.extract.onnx_graph.folding import dequantized
-from ncut.extract.onnx_graph.node import Node, Rule, as_signal
+from ncut.extract.onnx_graph.node import Node, Rule
 from ncut.extract.onnx_graph.shapes import window
 from ncut.extract.onnx_graph.values import (
     Array,
     Constant,
-    Value,
+    Operand,
     as_floats,
     checked,
     filled,
     stored,
     unrepeated,
 )
-from ncut.extract.operations import grouped_linear, repeated_heads, untransposed
-from ncut.extract.recurrent import recurrent_layer
-from ncut.extract.signal import (
-    Signal,
+from ncut.extract.program.einsum import einsum as sum_of_products
+from ncut.extract.program.values import (
+    Value,
     expanded,
+    gathered,
     indexed,
     permuted,
+    repeated_heads,
     reshaped,
     stacked,
     unsqueezed,
@@ -40,20 +40,18 @@ from ncut.extract.signal import (
 # --- products of matrices -----------------------------------------------------------------------
 
 
-def linear(
-    node: Node, signal: Signal, weight: Array, position: int, axis: int = -1, name: str = ""
-) -> Signal:
-    """A matrix (n_in, n_out) that is the node's input `position`, applied along an axis."""
-    axis = filled(signal).axis(axis)
-    name = name or node.layer(position)
-    return node.wiring.linear(
-        signal, weight, axis=axis, name=name, module=name, parameters=node.parameters(position)
-    )
+def linear(node: Node, value: Value, weight: Array, position: int) -> Value:
+    """A matrix (n_in, n_out) that is the node's input `position`, applied along the last axis."""
+    return node.program.linear(filled(value), weight, **_names(node, position))
 
 
 def product(
-    node: Node, first: Value, second: Value, where: tuple[int, int], weights: Array | None = None
-) -> Signal:
+    node: Node,
+    first: Operand,
+    second: Operand,
+    where: tuple[int, int],
+    weights: Array | None = None,
+) -> Value:
     """`first @ second`, as NumPy has it, one of them perhaps a constant.
 
     Parameters
@@ -65,17 +63,17 @@ def product(
     """
     if first.ndim < 1 or second.ndim < 1:
         raise ModelError("a product of matrices with a single number")
-    if isinstance(first, Signal) and isinstance(second, Signal):
+    if isinstance(first, Value) and isinstance(second, Value):
         return _of_signals(node, first, second)
-    if isinstance(second, Constant) and isinstance(first, Signal):
+    if isinstance(second, Constant) and isinstance(first, Value):
         values = node.weight(where[1]) if weights is None else weights
         return _applied(node, first, values, where[1], left=False)
-    assert isinstance(second, Signal)
+    assert isinstance(second, Value)
     values = node.weight(where[0]) if weights is None else weights
     return _applied(node, second, values, where[0], left=True)
 
 
-def _of_signals(node: Node, first: Signal, second: Signal) -> Signal:
+def _of_signals(node: Node, first: Value, second: Value) -> Value:
     vectors = first.ndim == 1, second.ndim == 1
     if vectors[0]:
         first = unsqueezed(first, 0)
@@ -83,64 +81,26 @@ def _of_signals(node: Node, first: Signal, second: Signal) -> Signal:
         second = unsqueezed(second, 1)
     if first.shape[-1] != second.shape[-2]:
         raise ModelError(f"it multiplies shapes {first.shape} and {second.shape}")
-    result = node.wiring.matmul(first, second, node.heads)
+    result = node.program.matmul(first, second, node.heads)
     if vectors[0]:
         result = indexed(result, -2, 0)
     return indexed(result, -1, 0) if vectors[1] else result
 
 
-def _applied(node: Node, signal: Signal, values: Array, position: int, *, left: bool) -> Signal:
-    """A constant matrix, or many, applied to a signal from the right or from the left."""
-    if values.ndim == 1:
-        column = values[:, None]
-        axis = -1 if not left or signal.ndim == 1 else -2
-        made = linear(node, signal, column, position, axis)
-        return indexed(made, axis, 0)
-    if left:
-        values = values.swapaxes(-1, -2)
-    axis = -2 if left and signal.ndim > 1 else -1
-    batch = values.shape[:-2]
-    if math.prod(batch) == 1:
-        extra = len(batch) + 2 - signal.ndim
-        wide = expanded(signal, (1,) * max(extra, 0) + signal.shape) if signal.ndim > 1 else signal
-        return linear(node, wide, values.reshape(values.shape[-2:]), position, axis)
-    if not signal.terms:
-        n_in, n_out = values.shape[-2:]
-        if signal.shape[axis] != n_in:
-            raise ModelError(f"it reads {n_in} values, but gets {signal.shape[axis]}")
-        shape = list(signal.shape)
-        shape[axis] = n_out
-        rest = np.broadcast_shapes(tuple(shape[:-2]), batch)
-        return Signal(checked((*rest, *shape[-2:])))
-    flat = values.reshape(-1, *values.shape[-2:])
-    if all(np.array_equal(matrix, flat[0]) for matrix in flat[1:]):
-        return linear(node, signal, flat[0], position, axis)
-    return _by_group(node, signal, values, position, axis)
+def _applied(node: Node, value: Value, weights: Array, position: int, *, left: bool) -> Value:
+    """A constant matrix, or many, applied to a value from the right or from the left."""
+    checked(np.broadcast_shapes((*value.shape[:-2], 1, 1), (*weights.shape[:-2], 1, 1)))
+    return node.program.product(
+        filled(value), weights, left=left, quiet=True, **_names(node, position)
+    )
 
 
-def _by_group(node: Node, signal: Signal, values: Array, position: int, axis: int) -> Signal:
-    """A matrix of its own for each entry of one axis, as experts or heads have."""
-    batch = values.shape[:-2]
-    which = [at for at, size in enumerate(batch) if size > 1]
-    if len(which) > 1:
-        raise ModelError(f"its weights have several axes of matrices, {values.shape}")
-    matrices = values.reshape(math.prod(batch), *values.shape[-2:])
-    back = len(batch) - which[0] + 2  # the axis of the groups, from the end
-    if signal.ndim < back:
-        signal = expanded(signal, (1,) * (back - signal.ndim) + signal.shape)
-    name = node.layer(position)
-    return grouped_linear(
-        node.wiring, filled(signal), matrices, signal.ndim - back, axis,
-        name=name, module=name, parameters=node.parameters(position),
-    )  # fmt: skip
-
-
-def matmul(node: Node) -> Signal:
+def matmul(node: Node) -> Value:
     """MatMul."""
     return product(node, node.value(0), node.value(1), (0, 1))
 
 
-def fused_matmul(node: Node) -> Signal:
+def fused_matmul(node: Node) -> Value:
     """MatMul with transposed operands and a factor, of the contributed operators."""
     values = [node.value(0), node.value(1)]
     for at, key in enumerate(("transA", "transB")):
@@ -148,10 +108,10 @@ def fused_matmul(node: Node) -> Signal:
             values[at] = swapped(values[at])
     weights = next((v.values for v in values if isinstance(v, Constant)), None)
     made = product(node, values[0], values[1], (0, 1), weights)
-    return node.wiring.gain(made, abs(float(node.attributes.get("alpha", 1.0))) or 1.0)
+    return node.program.gain(made, abs(float(node.attributes.get("alpha", 1.0))) or 1.0)
 
 
-def swapped(value: Value) -> Value:
+def swapped(value: Operand) -> Operand:
     """The last two axes in the other order."""
     if isinstance(value, Constant):
         return replace(value, values=value.values.swapaxes(-1, -2))
@@ -159,7 +119,7 @@ def swapped(value: Value) -> Value:
     return permuted(value, order)
 
 
-def gemm(node: Node) -> Signal:
+def gemm(node: Node) -> Value:
     """Gemm: alpha A' B' + beta C."""
     values = [node.value(0), node.value(1)]
     for at, key in enumerate(("transA", "transB")):
@@ -175,17 +135,17 @@ def gemm(node: Node) -> Signal:
             weights = weights.T if node.attributes.get(("transA", "transB")[at]) else weights
     made = product(node, values[0], values[1], (0, 1), weights)
     if alpha not in (0.0, 1.0):
-        made = node.wiring.gain(made, abs(alpha))
+        made = node.program.gain(made, abs(alpha))
     if node.has(2):
         node.ignore(2, "bias")
         third = node.value(2)
-        if isinstance(third, Signal) and third.terms:
+        if isinstance(third, Value):
             beta = abs(float(node.attributes.get("beta", 1.0)))
-            made = node.wiring.add(made, node.wiring.gain(third, beta or 1.0))
+            made = node.program.add(made, node.program.gain(third, beta or 1.0))
     return made
 
 
-def integer_matmul(node: Node) -> Signal:
+def integer_matmul(node: Node) -> Value:
     """MatMulInteger: the signal's and the weight's zero points are subtracted."""
     first, second = node.value(0), node.value(1)
     weights = None
@@ -193,18 +153,10 @@ def integer_matmul(node: Node) -> Signal:
         if isinstance(value, Constant):
             zero = node.optional(2 + at, "zero point")
             weights = dequantized(value.values, np.ones(1, np.float32), zero, 1 - 2 * at, 0)
-    return _awaiting(node, product(node, first, second, (0, 1), weights))
+    return node.program.awaiting_scale(product(node, first, second, (0, 1), weights))
 
 
-def _awaiting(node: Node, made: Signal, what: str = "product") -> Signal:
-    """What weights of whole numbers write: the scale of their results will be theirs."""
-    for operation in node.wiring.operations[-1:]:
-        if operation.writes is not None and operation.writes in {t.group for t in made.terms}:
-            node.wiring.unscaled[operation.writes] = what
-    return made
-
-
-def quantized_matmul(node: Node) -> Signal:
+def quantized_matmul(node: Node) -> Value:
     """QLinearMatMul (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)."""
     values = [node.value(0), node.value(3)]
     weights = None
@@ -218,103 +170,36 @@ def quantized_matmul(node: Node) -> Signal:
     return product(node, values[0], values[1], (0, 3), weights)
 
 
-def einsum(node: Node) -> Signal:
+def einsum(node: Node) -> Value:
     """Einsum of one or two operands."""
-    equation = str(node.attributes.get("equation", "")).replace(" ", "")
-    if "..." in equation or equation.count("->") > 1:
-        raise ModelError(f"its equation {equation!r} has an ellipsis; write out the axes")
-    left, _, right = equation.partition("->")
-    operands = left.split(",")
-    if "->" not in equation:
-        right = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
-    if len(operands) != len(node.inputs) or len(operands) > 2:
-        raise ModelError(f"its equation {equation!r} has {len(operands)} operands; 1 or 2 are read")
-    if any(len(set(labels)) < len(labels) for labels in (*operands, right)):
-        raise ModelError(f"its equation {equation!r} takes a diagonal, which is not known")
-    for at, labels in enumerate(operands):
-        if node.value(at).ndim != len(labels):
-            raise ModelError(f"its equation {equation!r} does not fit {node.value(at).shape}")
-    if len(operands) == 1:
-        return _ordered(_summed_to(node, node.signal(0), operands[0], right), operands[0], right)
-    return _of_two(node, operands, right)
-
-
-def _summed_to(node: Node, signal: Signal, labels: str, kept: str) -> Signal:
-    axes = [at for at, label in enumerate(labels) if label not in kept]
-    return node.wiring.reduce(signal, axes, keepdim=False, name=node.name) if axes else signal
-
-
-def _ordered(signal: Signal, labels: str, wanted: str) -> Signal:
-    present = [label for label in labels if label in wanted]
-    return permuted(signal, [present.index(label) for label in wanted])
-
-
-def _of_two(node: Node, operands: Sequence[str], right: str) -> Signal:
-    first, second = operands
-    sums = [c for c in first if c in second and c not in right]
-    shared = [c for c in first if c in second and c in right]
-    own = [
-        [c for c in labels if c not in other]
-        for labels, other in ((first, second), (second, first))
+    known = [at for at, value in enumerate(node.inputs) if isinstance(value, Constant)]
+    operands = [
+        as_array(as_floats(v.values), "its weight") if isinstance(v, Constant) else v
+        for v in (node.value(at) for at in range(len(node.inputs)))
     ]
-    values: list[Value] = []
-    for at, labels in enumerate(operands):
-        value = node.value(at)
-        alone = [axis for axis, c in enumerate(labels) if c in own[at] and c not in right]
-        if alone and isinstance(value, Constant):
-            value = replace(value, values=value.values.sum(axis=tuple(alone)))
-        elif isinstance(value, Signal):
-            value = (
-                node.wiring.reduce(value, alone, keepdim=False, name=node.name) if alone else value
-            )
-        own[at] = [c for c in own[at] if c in right]
-        labels = "".join(c for axis, c in enumerate(labels) if axis not in alone)
-        order = [*shared, *own[at], *sums] if at == 0 else [*shared, *sums, *own[at]]
-        axes = [labels.index(c) for c in order]
-        if isinstance(value, Constant):
-            values.append(replace(value, values=value.values.transpose(axes)))
-        else:
-            values.append(permuted(value, axes))
-    n, n_own = len(shared), (len(own[0]), len(own[1]))
-    batch = np.broadcast_shapes(values[0].shape[:n], values[1].shape[:n])
-    outer = values[0].shape[n : n + n_own[0]], values[1].shape[values[1].ndim - n_own[1] :]
-    inner = math.prod(values[0].shape[n + n_own[0] :])
-    if inner != math.prod(values[1].shape[n : n + len(sums)]):
-        raise ModelError("its equation sums axes of different lengths")
-    flat = [
-        _flat(values[0], (*values[0].shape[:n], math.prod(outer[0]), inner)),
-        _flat(values[1], (*values[1].shape[:n], inner, math.prod(outer[1]))),
-    ]
-    known = [at for at, value in enumerate(flat) if isinstance(value, Constant)]
-    if sums:
-        constant = None
-        for value in flat:
-            if isinstance(value, Constant):
-                constant = as_array(as_floats(value.values), "its weight")
-        made = product(node, flat[0], flat[1], (0, 1), constant)
-    elif known:
-        made = scaled(node.with_inputs(flat), as_signal(flat[1 - known[0]]), known[0], invert=False)
-    else:
-        made = node.wiring.multiply(as_signal(flat[0]), as_signal(flat[1]))
-    made = reshaped(made, (*batch, *outer[0], *outer[1]))
-    return _ordered(made, "".join([*shared, *own[0], *own[1]]), right)
+    if len(known) == len(operands):
+        raise ModelError("its operands do not depend on the data, and are too large to be summed")
+    return sum_of_products(
+        node.program, str(node.attributes.get("equation", "")), operands, heads=node.heads,
+        **(_names(node, known[0]) if known else {"name": node.name}),
+    )  # fmt: skip
 
 
-def _flat(value: Value, shape: Sequence[int]) -> Value:
-    if isinstance(value, Constant):
-        return replace(value, values=value.values.reshape(shape))
-    return reshaped(value, shape)
+def _names(node: Node, position: int) -> dict[str, Any]:
+    """What weights are called that are the node's input `position`."""
+    name = node.layer(position)
+    return {"name": name, "module": name, "parameters": node.parameters(position)}
 
 
 # --- convolutions -------------------------------------------------------------------------------
 
 
-def convolution(node: Node) -> Signal:
+def convolution(node: Node) -> Value:
     """Conv, and with `transposed` ConvTranspose."""
     return _convolved(node, node.signal(0), node.weight(1), 1)
 
 
-def _convolved(node: Node, signal: Signal, weight: Array, position: int) -> Signal:
+def _convolved(node: Node, signal: Value, weight: Array, position: int) -> Value:
     if weight.ndim < 3 or signal.ndim != weight.ndim:
         raise ModelError(f"it applies a kernel of shape {weight.shape} to {signal.shape}")
     groups = int(node.attributes.get("group", 1))
@@ -333,21 +218,21 @@ def _convolved(node: Node, signal: Signal, weight: Array, position: int) -> Sign
         sizes = moves.after(signal.shape[2:])
     name = node.layer(position)
     node.ignore(2, "bias")
-    return node.wiring.convolution(
+    return node.program.convolution(
         filled(signal), weight, checked((signal.shape[0], weight.shape[0], *sizes)),
         name=name, module=name, groups=groups, parameters=node.parameters(position),
     )  # fmt: skip
 
 
-def integer_convolution(node: Node) -> Signal:
+def integer_convolution(node: Node) -> Value:
     """ConvInteger (x, w, x_zero, w_zero)."""
     one = np.ones(1, np.float32)
     weight = dequantized(node.array(1, "weight"), one, node.optional(3, "zero point"), 0, 0)
     made = _convolved(node.with_inputs(node.inputs[:2]), node.signal(0), weight, 1)
-    return _awaiting(node, made)
+    return node.program.awaiting_scale(made)
 
 
-def quantized_convolution(node: Node) -> Signal:
+def quantized_convolution(node: Node) -> Value:
     """QLinearConv (x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias)."""
     scale, zero = node.array(4, "scale"), node.optional(5, "zero point")
     weight = dequantized(node.array(3, "weight"), scale, zero, 0, 0)
@@ -359,15 +244,13 @@ def quantized_convolution(node: Node) -> Signal:
 # --- norms --------------------------------------------------------------------------------------
 
 
-def along(node: Node, signal: Signal, factors: Array, position: int, axis: int = 1) -> Signal:
+def along(node: Node, signal: Value, factors: Array, position: int, axis: int = 1) -> Value:
     """Factors along one axis, which are the node's input `position`."""
     parameters = node.parameters(position)
-    return operations.along(
-        node.wiring, signal, factors, axis, parameters=parameters, name=node.name
-    )
+    return node.program.along(signal, factors, axis, parameters=parameters, name=node.name)
 
 
-def batch_norm(node: Node) -> list[Value]:
+def batch_norm(node: Node) -> list[Operand]:
     """BatchNormalization: by the running statistics, or by those of the batch."""
     signal = node.signal(0)
     if signal.ndim < 2:
@@ -378,7 +261,7 @@ def batch_norm(node: Node) -> list[Value]:
     rest = [gamma.shape] * 4
     if node.attributes.get("training_mode"):
         kind = "norm by batch statistics"
-        made = along(node, node.wiring.normalization(signal, kind), gamma, 1)
+        made = along(node, node.program.normalization(signal, kind), gamma, 1)
         return node.with_rest(made, *rest)
     factors = normalization_scale(
         gamma, node.weight(4, "variance"), float(node.attributes.get("epsilon", 1e-5))
@@ -388,20 +271,20 @@ def batch_norm(node: Node) -> list[Value]:
     return node.with_rest(made, *rest)
 
 
-def instance_norm(node: Node) -> Signal:
+def instance_norm(node: Node) -> Value:
     """InstanceNormalization and GroupNormalization."""
     kind = "group norm" if node.operator == "GroupNormalization" else "instance norm"
-    signal, gamma = node.wiring.normalization(node.signal(0), kind), node.weight(1, "scale")
+    signal, gamma = node.program.normalization(node.signal(0), kind), node.weight(1, "scale")
     node.ignore(2, "bias")
     if gamma.size != signal.shape[1] and gamma.size and signal.shape[1] % gamma.size == 0:
         gamma = np.repeat(gamma, signal.shape[1] // gamma.size)  # one per group, in opset 18
     return along(node, signal, gamma, 1)
 
 
-def layer_norm(node: Node) -> list[Value]:
+def layer_norm(node: Node) -> list[Operand]:
     """LayerNormalization and RMSNormalization."""
     kind = "layer norm" if node.operator == "LayerNormalization" else "RMS norm"
-    signal = node.wiring.normalization(node.signal(0), kind)
+    signal = node.program.normalization(node.signal(0), kind)
     node.ignore(2, "bias")
     made = scaled(node, signal, 1, invert=False) if node.has(1) else signal
     axis = signal.axis(int(node.attributes.get("axis", -1)))
@@ -409,19 +292,19 @@ def layer_norm(node: Node) -> list[Value]:
     return node.with_rest(made, shape, shape)
 
 
-def skip_layer_norm(node: Node) -> list[Value]:
+def skip_layer_norm(node: Node) -> list[Operand]:
     """SkipLayerNormalization (input, skip, gamma, beta, bias) of the contributed operators."""
-    total = node.wiring.add(node.signal(0), node.signal(1))
+    total = node.program.add(node.signal(0), node.signal(1))
     simplified = node.operator.startswith("SkipSimplified")
     kind = "RMS norm" if simplified else "layer norm"
-    made = scaled(node, node.wiring.normalization(total, kind), 2, invert=False)
+    made = scaled(node, node.program.normalization(total, kind), 2, invert=False)
     for position in (3,) if simplified else (3, 4):
         node.ignore(position, "bias")
-    results: list[Value] = [made, Signal(()), Signal(()), total]
+    results: list[Operand] = [made, Value(()), Value(()), total]
     return results[: max(node.n_outputs, 1)]
 
 
-def scaled(node: Node, signal: Signal, position: int, *, invert: bool) -> Signal:
+def scaled(node: Node, signal: Value, position: int, *, invert: bool) -> Value:
     """The signal times (or over) an input that does not depend on the data."""
     constant = node.value(position)
     assert isinstance(constant, Constant)
@@ -430,8 +313,7 @@ def scaled(node: Node, signal: Signal, position: int, *, invert: bool) -> Signal
     if stored(constant.values) == 1:
         # One number again and again, which need not be laid out.
         values, signal = np.reshape(values, ()), expanded(signal, shape)
-    return operations.scaled(
-        node.wiring, signal, values, parameters=constant.parameters, invert=invert,
+    return node.program.scaled(signal, values, parameters=constant.parameters, invert=invert,
         name=node.layer(position),
     )  # fmt: skip
 
@@ -439,12 +321,12 @@ def scaled(node: Node, signal: Signal, position: int, *, invert: bool) -> Signal
 # --- recurrent layers and tables ----------------------------------------------------------------
 
 
-def recurrent(node: Node) -> list[Value]:
+def recurrent(node: Node) -> list[Operand]:
     """RNN, LSTM and GRU, both directions: (time, batch, features) by default."""
     return _recurrent(node, node.weight(1), node.weight(2), node.operator)
 
 
-def _recurrent(node: Node, weight: Array, hidden: Array, kind: str) -> list[Value]:
+def _recurrent(node: Node, weight: Array, hidden: Array, kind: str) -> list[Operand]:
     signal = filled(node.signal(0))
     if signal.ndim != 3 or weight.ndim != 3 or hidden.ndim != 3:
         raise ModelError(f"it reads a tensor of shape {signal.shape}, expected 3 axes")
@@ -457,15 +339,15 @@ def _recurrent(node: Node, weight: Array, hidden: Array, kind: str) -> list[Valu
     name = node.layer(1)
     parameters = node.parameters(1) + node.parameters(2)
     first = [
-        node.signal(at) if node.has(at) and isinstance(node.value(at), Signal) else None
+        node.signal(at) if node.has(at) and isinstance(node.value(at), Value) else None
         for at in (5, 6)
     ]
     outputs = []
     for at in range(len(weight)):
         called = name if at == 0 else f"{name} (reverse)"
         outputs.append(
-            recurrent_layer(
-                node.wiring, signal, weight[at], hidden[at], n_hidden=n_hidden,
+            node.program.recurrence(
+                signal, weight[at], hidden[at], n_hidden=n_hidden,
                 name=called, module=called, parameters=parameters, kind=kind,
                 state=_first_state(first[0], at, time), cell=_first_state(first[1], at, time),
             )
@@ -474,18 +356,18 @@ def _recurrent(node: Node, weight: Array, hidden: Array, kind: str) -> list[Valu
     sequence = stacked(outputs, 2 if time else 1)
     last = [indexed(output, time, -1) for output in outputs]
     state = stacked(last, 1 if time else 0)
-    results: list[Value] = [sequence, state, state]
+    results: list[Operand] = [sequence, state, state]
     return results[: max(node.n_outputs, 1)]
 
 
-def _first_state(state: Signal | None, direction: int, time: int) -> Signal | None:
+def _first_state(state: Value | None, direction: int, time: int) -> Value | None:
     """One direction's first state, to broadcast to the sequence."""
     if state is None:
         return None
     return unsqueezed(indexed(state, 1 if time else 0, direction), time)
 
 
-def gather(node: Node) -> Signal:
+def gather(node: Node) -> Value:
     """Gather: rows of a table, or entries of a signal along an axis."""
     data, indices = node.value(0), node.value(1)
     axis = int(node.attributes.get("axis", 0))
@@ -493,13 +375,14 @@ def gather(node: Node) -> Signal:
         if data.values.dtype.kind in "OSU" or data.ndim != 2 or axis % data.ndim:
             sizes = list(data.shape)
             sizes[axis : axis + 1 or None] = indices.shape
-            return Signal(checked(sizes))
+            return Value(checked(sizes))
         name = node.layer(0)
-        made = node.wiring.embedding(
+        made = node.program.embedding(
             node.weight(0, "table"), checked((*indices.shape, data.shape[1])),
             name=name, module=name, parameters=node.parameters(0),
         )  # fmt: skip
-        return _awaiting(node, made, "table") if data.values.dtype.kind in "iu" else made
+        integers = data.values.dtype.kind in "iu"
+        return node.program.awaiting_scale(made, "table") if integers else made
     axis = data.axis(axis)
     if isinstance(indices, Constant):
         positions = np.asarray(indices.values)
@@ -512,21 +395,12 @@ def gather(node: Node) -> Signal:
     return at_data(data, axis, indices.shape)
 
 
-def at_data(data: Signal, axis: int, shape: Sequence[int]) -> Signal:
+def at_data(data: Value, axis: int, shape: Sequence[int]) -> Value:
     """Entries along an axis that the data choose: positions, but no neurons."""
-    if data.terms and data.varies(axis):
-        raise ModelError("it chooses neurons by an index that depends on the data")
-    if not shape:
-        return indexed(data, axis, 0)
-    whole = (*data.shape[:axis], *shape, *data.shape[axis + 1 :])
-
-    def change(array: Array) -> Array:
-        return array.reshape(array.shape[:axis] + (1,) * len(shape) + array.shape[axis + 1 :])
-
-    return data.map(checked(whole), change)
+    return gathered(data, [axis], checked((*data.shape[:axis], *shape, *data.shape[axis + 1 :])))
 
 
-def attention(node: Node) -> list[Value]:
+def attention(node: Node) -> list[Operand]:
     """Attention of newer versions: (batch, heads, time, dims), or (batch, time, heads x dims)."""
     query, key, value = (node.signal(at) for at in range(3))
     flat = query.ndim == 3
@@ -537,14 +411,14 @@ def attention(node: Node) -> list[Value]:
             _with_heads(signal, n) for signal, n in ((query, n_query), (key, n_key), (value, n_key))
         )
     key, value = (repeated_heads(signal, query.shape[1], 1) for signal in (key, value))
-    made = node.wiring.attention(query, key, value, name=node.heads)
+    made = node.program.attention(query, key, value, name=node.heads)
     if flat:
         batch, heads, time, dims = made.shape
         made = reshaped(permuted(made, [0, 2, 1, 3]), (batch, time, heads * dims))
     return node.with_rest(made, node.signal(1).shape, node.signal(2).shape, query.shape[:3])
 
 
-def multi_head_attention(node: Node) -> list[Value]:
+def multi_head_attention(node: Node) -> list[Operand]:
     """MultiHeadAttention and GroupQueryAttention of the contributed operators.
 
     Source: the operators' descriptions, ContribOperators.md of ONNX Runtime.
@@ -567,25 +441,25 @@ def multi_head_attention(node: Node) -> list[Value]:
         for side, n in zip(sides, (n_query, n_key, n_key), strict=True)
     ]
     heads[1:] = [repeated_heads(side, n_query, 1) for side in heads[1:]]
-    made = node.wiring.attention(*heads, name=node.heads)
+    made = node.program.attention(*heads, name=node.heads)
     batch, n, time, dims = made.shape
     flat = reshaped(permuted(made, [0, 2, 1, 3]), (batch, time, n * dims))
     present = (batch, n_key, heads[1].shape[2], dims)
     return node.with_rest(flat, present, present)
 
 
-def fused_convolution(node: Node) -> Signal:
+def fused_convolution(node: Node) -> Value:
     """FusedConv: a convolution, perhaps a sum, and an activation."""
     made = convolution(node)
     if node.has(3):
-        made = node.wiring.add(made, node.signal(3))
+        made = node.program.add(made, node.signal(3))
     kind = str(node.attributes.get("activation", ""))
     if not kind:
         return made
-    return node.wiring.activation(made, homogeneous=kind in ("Relu", "LeakyRelu"))
+    return node.program.activation(made, homogeneous=kind in ("Relu", "LeakyRelu"))
 
 
-def matmul_by_bits(node: Node) -> Signal:
+def matmul_by_bits(node: Node) -> Value:
     """MatMulNBits: weights of a few bits in blocks along their rows, each with its scale."""
     bits, block = int(node.attributes.get("bits", 4)), int(node.attributes.get("block_size", 32))
     n_in, n_out = int(node.attributes["K"]), int(node.attributes["N"])
@@ -614,7 +488,7 @@ def _unpacked(packed: Array, bits: int) -> Array:
     return values.reshape(*packed.shape[:-1], -1)
 
 
-def dynamic_matmul(node: Node) -> Signal:
+def dynamic_matmul(node: Node) -> Value:
     """DynamicQuantizeMatMul (a, b, b_scale, b_zero, bias)."""
     scale, zero = node.array(2, "scale"), node.optional(3, "zero point")
     weight = dequantized(node.array(1, "weight"), scale, zero, -1, 0)
@@ -623,7 +497,7 @@ def dynamic_matmul(node: Node) -> Signal:
     return linear(node, node.signal(0), weight, 1)
 
 
-def dynamic_recurrent(node: Node) -> list[Value]:
+def dynamic_recurrent(node: Node) -> list[Operand]:
     """DynamicQuantizeLSTM: weights (directions, inputs, gates), scales and zero points last."""
     arrays = []
     for at, scale in ((1, 8), (2, 10)):
@@ -643,10 +517,9 @@ def _by_direction(numbers: Array) -> Array:
     return numbers.reshape(()) if numbers.size == 1 else numbers.reshape(len(numbers), 1, -1)
 
 
-def _with_heads(signal: Signal, n: int) -> Signal:
+def _with_heads(signal: Value, n: int) -> Value:
     batch, time, width = signal.shape
-    split = reshaped(signal, (batch, time, n, width // max(n, 1)))
-    return permuted(split, [0, 2, 1, 3])
+    return permuted(reshaped(signal, (batch, time, n, width // max(n, 1))), [0, 2, 1, 3])
 
 
 RULES: dict[str, Rule] = {

@@ -15,10 +15,10 @@ from ncut.extract.onnx_graph.node import Node, Origin
 from ncut.extract.onnx_graph.operators import RULES
 from ncut.extract.onnx_graph.shapes import Declared, declared
 from ncut.extract.onnx_graph.tensors import FLOATING, Array, Tensors, decoder
-from ncut.extract.onnx_graph.values import MAX_AXIS, Constant, Value, as_floats, checked
+from ncut.extract.onnx_graph.values import MAX_AXIS, Constant, Operand, as_floats, checked
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import Value
 from ncut.extract.registry import DeclaredCall, rule_of
-from ncut.extract.signal import Signal
-from ncut.extract.wiring import Wiring
 
 MAX_NODES = 2**20
 """Nodes that are followed, those of functions as often as they are called."""
@@ -257,16 +257,18 @@ class Following:
     ----------
     model : Model
         The file.
-    wiring : Wiring
+    program : Program
         What records it.
     unknown : str
         What to do with operators without a rule.
     """
 
-    def __init__(self, model: Model, wiring: Wiring, unknown: str) -> None:
+    def __init__(self, model: Model, program: Program, unknown: str) -> None:
         self.model = model
-        self.wiring = wiring
+        self.program = program
         self.unknown = unknown
+        self._now: Any = None
+        program.where = lambda: f"{model.path}: {_called(self._now)}" if self._now else ""
         self._n_nodes = 0
         self._made_by: dict[str, Any] = {}
 
@@ -275,7 +277,7 @@ class Following:
     ) -> None:
         """Follow the main graph on inputs of these shapes, some of which have known values."""
         graph = self.model.graph
-        values: dict[str, Value] = {}
+        values: dict[str, Operand] = {}
         n_data = len(graph.inputs)
         for value in graph.inputs:
             if known is not None and value.name in known:
@@ -285,25 +287,14 @@ class Following:
             data = value.element in _DATA or self._reads_numbers(value.name)
             if data and "past" not in value.name and 0 not in shape:
                 name = "input" if n_data == 1 else value.name
-                values[value.name] = self.wiring.input(name, shape)
+                values[value.name] = self.program.input(name, shape)
             else:
-                values[value.name] = Signal(shape)
+                values[value.name] = Value(shape)
         self._follow(graph.nodes, values, graph.sources, 0)
-        self._check_tables()
         for number, name in enumerate(graph.outputs):
             found = self._value(name, values, graph.sources)
-            if isinstance(found, Signal) and 0 not in found.shape:
-                self.wiring.output(found, "output" if number == 0 else f"output {number}")
-
-    def _check_tables(self) -> None:
-        """Refuse rows of whole numbers that weights read without a scale."""
-        read = {part.group for operation in self.wiring.operations for part in operation.parts}
-        for group, what in self.wiring.unscaled.items():
-            if what == "table" and group in read:
-                raise ModelError(
-                    f"{self.model.path}: the table {group.name!r} has weights of whole numbers, "
-                    "and what reads its rows gets them without a scale"
-                )
+            if isinstance(found, Value) and 0 not in found.shape:
+                self.program.output(found, "output" if number == 0 else f"output {number}")
 
     def _input_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         try:
@@ -331,7 +322,7 @@ class Following:
     # --- nodes ------------------------------------------------------------------------------
 
     def _follow(
-        self, nodes: Sequence[Any], values: dict[str, Value], sources: Mapping[str, Source],
+        self, nodes: Sequence[Any], values: dict[str, Operand], sources: Mapping[str, Source],
         depth: int, given: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Follow nodes in order; `given` are the attributes of the function that they are in."""
@@ -341,6 +332,7 @@ class Following:
             self._n_nodes += 1
             if self._n_nodes > MAX_NODES:
                 raise ModelError(f"{self.model.path}: more than {MAX_NODES} nodes to follow")
+            self._now = node
             try:
                 results = self._results(node, values, sources, depth, given)
             except (UnknownOperatorError, LocatedError):
@@ -362,9 +354,9 @@ class Following:
             )
 
     def _results(
-        self, proto: Any, values: dict[str, Value], sources: Mapping[str, Source], depth: int,
+        self, proto: Any, values: dict[str, Operand], sources: Mapping[str, Source], depth: int,
         given: Mapping[str, Any] | None,
-    ) -> Sequence[Value]:  # fmt: skip
+    ) -> Sequence[Operand]:  # fmt: skip
         inputs = [self._value(name, values, sources) if name else None for name in proto.input]
         attributes = self._attributes(proto, given)
         if proto.op_type == "Constant" and proto.domain in DOMAINS:
@@ -373,7 +365,7 @@ class Following:
         if function is not None:
             return self._called_function(function, inputs, attributes, depth)
         node = Node(
-            self.wiring, proto.op_type,
+            self.program, proto.op_type,
             proto.name or next((name for name in proto.output if name), proto.op_type),
             bool(proto.name), inputs, attributes, len(proto.output), self.model.opset,
             lambda position: self._origin(proto.input[position], 3),
@@ -382,21 +374,21 @@ class Following:
             return self._branch(proto, inputs[0], values, sources, depth, given)
         for name in proto.output:
             self._made_by[name] = proto
-        all_known = not any(isinstance(value, Signal) for value in inputs)
+        all_known = not any(isinstance(value, Value) for value in inputs)
         if all_known and inputs and not _is_table(node):
             constants = folded(node)
             if constants is not None:
                 return constants
-            inputs = [value if value is None or _keeps(node, at) else Signal(checked(value.shape))
+            inputs = [value if value is None or _keeps(node, at) else Value(checked(value.shape))
                       for at, value in enumerate(inputs)]  # fmt: skip
             node = node.with_inputs(inputs)
         return self._followed(proto, node)
 
-    def _followed(self, proto: Any, node: Node) -> Sequence[Value]:
+    def _followed(self, proto: Any, node: Node) -> Sequence[Operand]:
         own = rule_of(f"{proto.domain}.{proto.op_type}".lstrip("."), proto.op_type)
         if own is not None:
-            args = [v if v is None or isinstance(v, Signal) else v.values for v in node.inputs]
-            made = own(DeclaredCall(self.wiring, proto.op_type, args, node.attributes, node))
+            args = [v if v is None or isinstance(v, Value) else v.values for v in node.inputs]
+            made = own(DeclaredCall(self.program, proto.op_type, args, node.attributes, node))
             return made if isinstance(made, list) else [made]
         rule = RULES.get(proto.op_type) if proto.domain in DOMAINS else None
         if rule is None:
@@ -404,10 +396,10 @@ class Following:
         made = rule(node)
         results = made if isinstance(made, list) else [made]
         for constant in node.constants():
-            self.wiring.ignore(constant.parameters, f"a constant of {proto.op_type}")
+            self.program.ignore(constant.parameters, f"a constant of {proto.op_type}")
         return results
 
-    def _guessed(self, proto: Any, node: Node) -> Sequence[Value]:
+    def _guessed(self, proto: Any, node: Node) -> Sequence[Operand]:
         """An unknown operator, taken as a function of the entries at the same place."""
         domain = f"{proto.domain}." if proto.domain else ""
         if self.unknown != "elementwise":
@@ -425,12 +417,12 @@ class Following:
             raise ModelError(
                 f"its inputs have shapes {shapes}, so that it is not a function of each entry"
             ) from error
-        made = self.wiring.combine(*signals, Signal(shape)) if signals else Signal(shape)
+        made = self.program.combine(*signals, Value(shape)) if signals else Value(shape)
         for constant in node.constants():
             for parameter in constant.parameters:
                 reason = f"a constant of the unknown operator {proto.op_type}"
-                self.wiring.leave_out(parameter, constant.shape, reason)
-        self.wiring.leave_out(
+                self.program.leave_out(parameter, constant.shape, reason)
+        self.program.leave_out(
             f"{domain}{proto.op_type}", (),
             f"unknown operator in node {node.name!r}, taken as element-wise",
         )  # fmt: skip
@@ -439,7 +431,7 @@ class Following:
     # --- what nodes are made of -------------------------------------------------------------
 
     @staticmethod
-    def _value(name: str, values: Mapping[str, Value], sources: Mapping[str, Source]) -> Value:
+    def _value(name: str, values: Mapping[str, Operand], sources: Mapping[str, Source]) -> Operand:
         if name in values:
             return values[name]
         if name in sources:
@@ -493,8 +485,12 @@ class Following:
         return proto.op_type, [self._origin(source, depth - 1) for source in proto.input]
 
     def _called_function(
-        self, function: Any, inputs: Sequence[Value | None], attributes: dict[str, Any], depth: int
-    ) -> list[Value]:
+        self,
+        function: Any,
+        inputs: Sequence[Operand | None],
+        attributes: dict[str, Any],
+        depth: int,
+    ) -> list[Operand]:
         """A function of the file, followed with these inputs."""
         given = {a.name: self._attribute(a) for a in function.attribute_proto} | attributes
         values = {
@@ -509,9 +505,9 @@ class Following:
         return [self._value(name, values, {}) for name in function.output]
 
     def _branch(
-        self, proto: Any, condition: Constant, values: dict[str, Value],
+        self, proto: Any, condition: Constant, values: dict[str, Operand],
         sources: Mapping[str, Source], depth: int, given: Mapping[str, Any] | None,
-    ) -> list[Value]:  # fmt: skip
+    ) -> list[Operand]:  # fmt: skip
         """The branch of an If whose condition is known."""
         wanted = "then_branch" if bool(np.ravel(condition.values)[0]) else "else_branch"
         graph = next((a.g for a in proto.attribute if a.name == wanted), None)

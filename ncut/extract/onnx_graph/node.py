@@ -10,9 +10,9 @@ import numpy as np
 
 from ncut.errors import ModelError
 from ncut.extract.arrays import as_array
-from ncut.extract.onnx_graph.values import Array, Constant, Value, affordable, as_floats, checked
-from ncut.extract.signal import Signal
-from ncut.extract.wiring import Wiring
+from ncut.extract.onnx_graph.values import Array, Constant, Operand, affordable, as_floats, checked
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import Value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +21,7 @@ class Node:
 
     Attributes
     ----------
-    wiring : Wiring
+    program : Program
         What records the forward pass.
     operator : str
         The operator's name.
@@ -29,7 +29,7 @@ class Node:
         The node's name, or that of its first result.
     named : bool
         Whether it has a name of its own.
-    inputs : list of Signal, Constant or None
+    inputs : list of Value, Constant or None
         None for inputs that are left out.
     attributes : mapping from str
         The node's attributes, in Python's words.
@@ -41,11 +41,11 @@ class Node:
         The operators of the nodes that made an input, and what made their inputs.
     """
 
-    wiring: Wiring
+    program: Program
     operator: str
     name: str
     named: bool
-    inputs: Sequence[Value | None]
+    inputs: Sequence[Operand | None]
     attributes: Mapping[str, Any]
     n_outputs: int
     opset: int
@@ -55,21 +55,21 @@ class Node:
         """Whether an input is given."""
         return position < len(self.inputs) and self.inputs[position] is not None
 
-    def value(self, position: int = 0) -> Value:
+    def value(self, position: int = 0) -> Operand:
         """An input that must be there."""
         found = self.inputs[position] if position < len(self.inputs) else None
         if found is None:
             raise ModelError(f"its input {position} is missing")
         return found
 
-    def signal(self, position: int = 0) -> Signal:
+    def signal(self, position: int = 0) -> Value:
         """The signal of an input; one without neurons for constants."""
         return as_signal(self.value(position))
 
     def array(self, position: int, what: str) -> Array:
         """The values of an input that must not depend on the data."""
         found = self.value(position)
-        if isinstance(found, Signal):
+        if isinstance(found, Value):
             raise ModelError(f"its {what} depends on the data")
         if not affordable(found.values.size, [found.values]):
             raise ModelError(f"its {what} of shape {found.shape} is one value again and again")
@@ -87,9 +87,9 @@ class Node:
         values = self.optional(position, what or attribute) if position >= 0 else None
         return None if values is None else [int(x) for x in np.ravel(values)]
 
-    def signals(self) -> list[Signal]:
+    def signals(self) -> list[Value]:
         """The signals among the inputs."""
-        return [value for value in self.inputs if isinstance(value, Signal)]
+        return [value for value in self.inputs if isinstance(value, Value)]
 
     def constants(self) -> list[Constant]:
         """The constants among the inputs."""
@@ -106,11 +106,11 @@ class Node:
 
     def place(self, position: int, role: str) -> None:
         """Record that an input is in the graph."""
-        self.wiring.place(self.parameters(position), role)
+        self.program.place(self.parameters(position), role)
 
     def ignore(self, position: int, role: str) -> None:
         """Record that an input has no edges."""
-        self.wiring.ignore(self.parameters(position), role)
+        self.program.ignore(self.parameters(position), role)
 
     def layer(self, position: int) -> str:
         """What a layer is called: after its weight as torch names it, or its node."""
@@ -128,25 +128,25 @@ class Node:
         path = path_of(self.name, self.operator) if self.named else ""
         return f"heads of {path}" if path else "heads"
 
-    def with_inputs(self, inputs: Sequence[Value | None], **attributes: Any) -> Node:
+    def with_inputs(self, inputs: Sequence[Operand | None], **attributes: Any) -> Node:
         """The node with other inputs, and other attributes."""
         return replace(self, inputs=inputs, attributes={**self.attributes, **attributes})
 
-    def with_rest(self, first: Value, *shapes: Sequence[int]) -> list[Value]:
+    def with_rest(self, first: Operand, *shapes: Sequence[int]) -> list[Operand]:
         """Results of which only the first carries neurons."""
-        rest: list[Value] = [Signal(checked(shape)) for shape in shapes]
+        rest: list[Operand] = [Value(checked(shape)) for shape in shapes]
         return [first, *rest][: max(self.n_outputs, 1)]
 
 
 Origin: TypeAlias = tuple[str, list[Any]]
 """An operator, and for each of its inputs its own origin or the constant it is."""
 
-Rule: TypeAlias = Callable[[Node], "Value | list[Value]"]
+Rule: TypeAlias = Callable[[Node], "Operand | list[Operand]"]
 
 
-def as_signal(value: Value) -> Signal:
+def as_signal(value: Operand) -> Value:
     """A signal without neurons for what does not depend on the data."""
-    return value if isinstance(value, Signal) else Signal(checked(value.shape))
+    return value if isinstance(value, Value) else Value(checked(value.shape))
 
 
 def path_of(name: str, operator: str) -> str:

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from ncut.errors import ModelError
-from ncut.extract import operations
 from ncut.extract.onnx_graph import layers
 from ncut.extract.onnx_graph.folding import (
     flat_shape,
@@ -26,77 +25,78 @@ from ncut.extract.onnx_graph.shapes import window
 from ncut.extract.onnx_graph.values import (
     Array,
     Constant,
-    Value,
+    Operand,
     check_grown,
     checked,
     unrepeated,
 )
-from ncut.extract.signal import (
-    Signal,
+from ncut.extract.program.values import (
+    Value,
     concatenated,
     expanded,
+    gathered,
     indexed,
     permuted,
+    rearranged,
     reshaped,
+    tiled,
     unsqueezed,
 )
 
 # --- each entry alone ---------------------------------------------------------------------------
 
 
-def keep(node: Node) -> Value:
+def keep(node: Node) -> Operand:
     """Casts, dropout, quantization: the neurons stay what they are."""
     return node.value(0)
 
 
-def dequantize(node: Node) -> Value:
+def dequantize(node: Node) -> Operand:
     """DequantizeLinear of a signal: its neurons stay; rows of a table get scale and zero point."""
     signal = node.value(0)
-    if isinstance(signal, Signal) and node.wiring.unscaled:
-        axis = signal.axis(int(node.attributes.get("axis", 1)))
-        scale, zero = node.array(1, "scale"), node.optional(2, "zero point")
-        shape = [-1 if at == axis else 1 for at in range(signal.ndim)]
-        both = [
-            None if x is None else x.reshape(shape if x.size > 1 else ()) for x in (scale, zero)
-        ]
-        assert both[0] is not None
-        if node.wiring.dequantize(signal, both[0], both[1]):
-            node.place(1, "the scale of quantized weights")
-            node.ignore(2, "zero point")
-    return signal
+    if not isinstance(signal, Value) or not node.program.awaits:
+        return signal
+    axis = signal.axis(int(node.attributes.get("axis", 1)))
+    scale, zero = node.array(1, "scale"), node.optional(2, "zero point")
+    shape = [-1 if at == axis else 1 for at in range(signal.ndim)]
+    both = [None if x is None else x.reshape(shape if x.size > 1 else ()) for x in (scale, zero)]
+    assert both[0] is not None
+    return node.program.dequantize(
+        signal, both[0], both[1], placed=node.parameters(1), ignored=node.parameters(2)
+    )
 
 
-def dropout(node: Node) -> list[Value]:
+def dropout(node: Node) -> list[Operand]:
     """Dropout, and its mask."""
     return node.with_rest(node.value(0), node.value(0).shape)
 
 
-def homogeneous(node: Node) -> Signal:
+def homogeneous(node: Node) -> Value:
     """An activation that commutes with positive factors."""
     node.ignore(1, "slope of an activation")
-    return node.wiring.activation(node.signal(0), homogeneous=True)
+    return node.program.activation(node.signal(0), homogeneous=True)
 
 
-def activation(node: Node) -> Signal:
+def activation(node: Node) -> Value:
     """Any other function of each entry, or of entries at the same place."""
     signals = node.signals()
     if not signals:
-        return Signal(checked(_broadcast_shape(node)))
+        return Value(checked(_broadcast_shape(node)))
     if len(signals) == 1:
         signal = expanded(signals[0], checked(_broadcast_shape(node)))
-        return node.wiring.activation(signal, homogeneous=False)
-    return expanded(node.wiring.combine(*signals), checked(_broadcast_shape(node)))
+        return node.program.activation(signal, homogeneous=False)
+    return expanded(node.program.combine(*signals), checked(_broadcast_shape(node)))
 
 
-def unary(node: Node) -> Signal:
+def unary(node: Node) -> Value:
     """A function of the first input's entries."""
-    return node.wiring.activation(node.signal(0), homogeneous=False)
+    return node.program.activation(node.signal(0), homogeneous=False)
 
 
-def softmax(node: Node) -> Signal:
+def softmax(node: Node) -> Value:
     """Shares along an axis."""
     axis = int(node.attributes.get("axis", -1 if node.opset >= 13 else 1))
-    return node.wiring.softmax(node.signal(0), axis)
+    return node.program.softmax(node.signal(0), axis)
 
 
 def _broadcast_shape(node: Node) -> tuple[int, ...]:
@@ -104,7 +104,7 @@ def _broadcast_shape(node: Node) -> tuple[int, ...]:
     return tuple(np.broadcast_shapes(*shapes))
 
 
-def clip(node: Node) -> Signal:
+def clip(node: Node) -> Value:
     """Clip: a ReLU if it has no upper end."""
     ends = []
     for position, key in ((1, "min"), (2, "max")):
@@ -113,45 +113,46 @@ def clip(node: Node) -> Signal:
             found = node.value(position)
             value = found.single if isinstance(found, Constant) else math.nan
         ends.append(value)
-    return operations.bounded(node.wiring, node.signal(0), *ends)
+    return node.program.bounded(node.signal(0), *ends)
 
 
-def extremum(node: Node) -> Signal:
+def extremum(node: Node) -> Value:
     """Max and Min: a ReLU, or its mirror image, of one signal and zero."""
     if not node.signals():
-        return Signal(checked(_broadcast_shape(node)))
+        return Value(checked(_broadcast_shape(node)))
     checked(_broadcast_shape(node))
     constants = [unrepeated(constant.values) for constant in node.constants()]
-    return operations.extremum(node.wiring, node.signals(), constants)
+    return node.program.extremum(node.signals(), constants)
 
 
-def thresholded(node: Node) -> Signal:
+def thresholded(node: Node) -> Value:
     """ThresholdedRelu."""
     zero = float(node.attributes.get("alpha", 1.0)) == 0
-    return node.wiring.activation(node.signal(0), homogeneous=zero)
+    return node.program.activation(node.signal(0), homogeneous=zero)
 
 
-def where(node: Node) -> Signal:
+def where(node: Node) -> Value:
     """A choice between values by a condition: both reach whoever reads it."""
-    return operations.choice(node.wiring, node.signals(), checked(_broadcast_shape(node)))
+    return node.program.choice(node.signals(), checked(_broadcast_shape(node)))
 
 
-def add(node: Node) -> Signal:
+def add(node: Node) -> Value:
     """Add, Sub, Sum and Mean; constants are like biases."""
     node = _legacy(node)
     shape = checked(_broadcast_shape(node))
-    signals = [expanded(s if s.terms else replace(s, factors=None), shape) for s in node.signals()]
+    signals = [expanded(signal, shape) for signal in node.signals()]
     for position in range(len(node.inputs)):
         node.ignore(position, "added as a constant, like a bias")
     if not signals:
-        return Signal(shape)
-    if len(signals) == 1 and "table" in node.wiring.unscaled.values():
+        return Value(shape)
+    if len(signals) == 1 and "table" in node.program.awaits:
         shift = sum(constant.values.astype(np.float64) for constant in node.constants())
         sign = 1 if node.operator == "Sub" else -1
-        node.wiring.dequantize(signals[0], np.array(1.0), sign * np.asarray(shift))
-    total = node.wiring.add(*signals)
+        shifted = sign * np.asarray(shift)
+        signals = [node.program.dequantize(signals[0], np.array(1.0), shifted, only="table")]
+    total = node.program.add(*signals)
     if node.operator == "Mean" and len(node.inputs) > 1:
-        return node.wiring.gain(total, 1 / len(node.inputs))
+        return node.program.gain(total, 1 / len(node.inputs))
     return total
 
 
@@ -163,7 +164,7 @@ def _legacy(node: Node) -> Node:
     first, second = node.value(0), node.value(1)
     trailing = first.ndim - int(axis) - second.ndim
     shape = second.shape + (1,) * max(trailing, 0)
-    wide: Value
+    wide: Operand
     if isinstance(second, Constant):
         wide = replace(second, values=second.values.reshape(shape))
     else:
@@ -171,22 +172,22 @@ def _legacy(node: Node) -> Node:
     return node.with_inputs([first, wide])
 
 
-def multiply(node: Node) -> Signal:
+def multiply(node: Node) -> Value:
     """Mul: by a factor, or of two signals."""
     node = _legacy(node)
     first, second = node.value(0), node.value(1)
-    if isinstance(first, Signal) and isinstance(second, Signal):
+    if isinstance(first, Value) and isinstance(second, Value):
         checked(_broadcast_shape(node))
-        return node.wiring.multiply(first, second)
-    if isinstance(first, Signal):
+        return node.program.multiply(first, second)
+    if isinstance(first, Value):
         if isinstance(second, Constant) and second.single == 0.5 and _is_gelu(node.made_by(0)):
             return first
         return scaled(node, first, 1, invert=False)
-    if isinstance(second, Signal):
+    if isinstance(second, Value):
         if first.single == 0.5 and _is_gelu(node.made_by(1)):
             return second
         return scaled(node, second, 0, invert=False)
-    return Signal(checked(_broadcast_shape(node)))
+    return Value(checked(_broadcast_shape(node)))
 
 
 def _is_gelu(origin: Origin | None) -> bool:
@@ -201,48 +202,48 @@ def _is_gelu(origin: Origin | None) -> bool:
     return False
 
 
-def divide(node: Node) -> Signal:
+def divide(node: Node) -> Value:
     """Div: by a factor, or by another signal."""
     node = _legacy(node)
     first, second = node.value(0), node.value(1)
-    if isinstance(first, Signal) and isinstance(second, Signal):
+    if isinstance(first, Value) and isinstance(second, Value):
         checked(_broadcast_shape(node))
-        return node.wiring.divide(first, second)
-    if isinstance(first, Signal):
+        return node.program.divide(first, second)
+    if isinstance(first, Value):
         return scaled(node, first, 1, invert=True)
     node.ignore(0, "divided by values that depend on the data")
     signal = expanded(as_signal(second), checked(_broadcast_shape(node)))
-    return node.wiring.activation(signal, homogeneous=False)
+    return node.program.activation(signal, homogeneous=False)
 
 
-def normalization(node: Node) -> Signal:
+def normalization(node: Node) -> Value:
     """Division by a spread, a norm or the neighbours' sum."""
     kinds = {"LRN": "local response norm", "LpNormalization": "unit norm"}
-    return node.wiring.normalization(node.signal(0), kinds.get(node.operator, "norm"))
+    return node.program.normalization(node.signal(0), kinds.get(node.operator, "norm"))
 
 
-def bias_activation(node: Node) -> Signal:
+def bias_activation(node: Node) -> Value:
     """An activation of a signal to which a bias has been added."""
     node.ignore(1, "bias")
-    return node.wiring.activation(node.signal(0), homogeneous=False)
+    return node.program.activation(node.signal(0), homogeneous=False)
 
 
 # --- shapes -------------------------------------------------------------------------------------
 
 
-def reshape(node: Node) -> Signal:
+def reshape(node: Node) -> Value:
     """Reshape."""
     signal = node.signal(0)
     return reshaped(signal, checked(reshape_target(node, signal.shape)))
 
 
-def flatten(node: Node) -> Signal:
+def flatten(node: Node) -> Value:
     """Flatten."""
     signal = node.signal(0)
     return reshaped(signal, checked(flat_shape(node, signal.shape)))
 
 
-def squeeze(node: Node) -> Signal:
+def squeeze(node: Node) -> Value:
     """Squeeze."""
     signal = node.signal(0)
     gone = squeezed_axes(node, signal.shape)
@@ -251,7 +252,7 @@ def squeeze(node: Node) -> Signal:
     return reshaped(signal, [n for axis, n in enumerate(signal.shape) if axis not in gone])
 
 
-def unsqueeze(node: Node) -> Signal:
+def unsqueeze(node: Node) -> Value:
     """Unsqueeze."""
     signal = node.signal(0)
     for axis in new_axes(node, signal.ndim):
@@ -259,7 +260,7 @@ def unsqueeze(node: Node) -> Signal:
     return signal
 
 
-def transpose(node: Node) -> Signal:
+def transpose(node: Node) -> Value:
     """Transpose."""
     signal = node.signal(0)
     order = node.attributes.get("perm") or [*reversed(range(signal.ndim))]
@@ -278,7 +279,7 @@ def size(node: Node) -> Constant:
     return Constant(np.array(math.prod(node.signal(0).shape), dtype=np.int64), (), True)
 
 
-def expand(node: Node) -> Signal:
+def expand(node: Node) -> Value:
     """Expand."""
     signal = node.signal(0)
     sizes = node.ints(1, "shape")
@@ -286,20 +287,18 @@ def expand(node: Node) -> Signal:
     return expanded(signal, checked(np.broadcast_shapes(signal.shape, tuple(sizes))))
 
 
-def tile(node: Node) -> Signal:
+def tile(node: Node) -> Value:
     """Tile."""
     signal, times = node.signal(0), node.ints(1, "repeats")
     if times is None or len(times) != signal.ndim:
         raise ModelError(f"it repeats a tensor of shape {signal.shape} {times} times")
     checked([n * size for n, size in zip(times, signal.shape, strict=True)])
-    for axis, n in enumerate(times):
-        if n != 1:
-            check_grown(signal.shape[axis], n * signal.shape[axis])
-            signal = indexed(signal, axis, np.tile(np.arange(signal.shape[axis]), n))
-    return signal
+    for n, size in zip(times, signal.shape, strict=True):
+        check_grown(size, n * size)
+    return tiled(signal, times)
 
 
-def concat(node: Node) -> Signal:
+def concat(node: Node) -> Value:
     """Concat; constants among the parts carry no neurons."""
     signals = [as_signal(value) for value in node.inputs if value is not None]
     axis = signals[0].axis(int(node.attributes.get("axis", 1)))
@@ -313,7 +312,7 @@ def concat(node: Node) -> Signal:
     return concatenated(filled, axis)
 
 
-def split(node: Node) -> list[Value]:
+def split(node: Node) -> list[Operand]:
     """Split."""
     signal = node.signal(0)
     axis = signal.axis(int(node.attributes.get("axis", 0)))
@@ -325,7 +324,7 @@ def split(node: Node) -> list[Value]:
     ]
 
 
-def take_slice(node: Node) -> Signal:
+def take_slice(node: Node) -> Value:
     """Slice."""
     signal = node.signal(0)
     for axis, part in slices(node, signal.shape):
@@ -333,83 +332,68 @@ def take_slice(node: Node) -> Signal:
     return signal
 
 
-def gather_elements(node: Node) -> Signal:
+def gather_elements(node: Node) -> Value:
     """GatherElements: entries chosen along an axis, at each place others."""
     data, indices = node.signal(0), node.value(1)
     axis = data.axis(int(node.attributes.get("axis", 0)))
-    if data.terms and data.varies(axis):
-        raise ModelError("it chooses neurons by an index that differs by position")
-    return node.wiring.positions(data, checked(indices.shape))
+    name = f"choices of {path_of(node.name, node.operator)}" if node.named else "choices"
+    return node.program.picked(data, axis, checked(indices.shape), name)
 
 
-def gather_nd(node: Node) -> Signal:
+def gather_nd(node: Node) -> Value:
     """GatherND: entries, or slices, at whole positions."""
     data, indices = node.signal(0), node.value(1)
     batch = int(node.attributes.get("batch_dims", 0))
     n = batch + indices.shape[-1]
-    if data.terms and any(data.varies(axis) for axis in range(n)):
-        raise ModelError("it chooses neurons by an index that depends on the data")
     shape = checked((*indices.shape[:-1], *data.shape[n:]))
-    extra = len(indices.shape) - 1
-
-    def change(array: Array) -> Array:
-        return array.reshape((1,) * extra + array.shape[n:])
-
-    return data.map(shape, change)
+    return gathered(data, [*range(n)], shape, at=0)
 
 
-def scatter(node: Node) -> Signal:
+def scatter(node: Node) -> Value:
     """Entries replaced by others, as far as those carry no neurons."""
-    data, updates = node.signal(0), node.signal(2)
-    if updates.terms:
-        raise ModelError(
-            "it writes values into a part of a tensor; build the tensor with Concat instead"
-        )
-    return node.wiring.activation(data, homogeneous=False)
+    why = "it writes values into a part of a tensor; build the tensor with Concat instead"
+    return node.program.scatter(node.signal(0), node.signal(2), why=why)
 
 
-def depth_to_space(node: Node) -> Signal:
+def depth_to_space(node: Node) -> Value:
     """DepthToSpace, in both orders."""
     signal, n = node.signal(0), int(node.attributes["blocksize"])
     batch, channels, height, width = signal.shape
     depth = channels // max(n * n, 1)
     if str(node.attributes.get("mode", "DCR")) == "CRD":
-        parts = reshaped(signal, (batch, depth, n, n, height, width))
-        moved = permuted(parts, [0, 1, 4, 2, 5, 3])
+        split, order = (batch, depth, n, n, height, width), [0, 1, 4, 2, 5, 3]
     else:
-        parts = reshaped(signal, (batch, n, n, depth, height, width))
-        moved = permuted(parts, [0, 3, 4, 1, 5, 2])
-    return reshaped(moved, checked((batch, depth, height * n, width * n)))
+        split, order = (batch, n, n, depth, height, width), [0, 3, 4, 1, 5, 2]
+    return rearranged(signal, split, order, checked((batch, depth, height * n, width * n)))
 
 
-def space_to_depth(node: Node) -> Signal:
+def space_to_depth(node: Node) -> Value:
     """SpaceToDepth."""
     signal, n = node.signal(0), int(node.attributes["blocksize"])
     batch, channels, height, width = signal.shape
     high, wide = height // max(n, 1), width // max(n, 1)
-    parts = reshaped(signal, (batch, channels, high, n, wide, n))
-    moved = permuted(parts, [0, 3, 5, 1, 2, 4])
-    return reshaped(moved, checked((batch, channels * n * n, high, wide)))
+    shape = checked((batch, channels * n * n, high, wide))
+    return rearranged(signal, (batch, channels, high, n, wide, n), [0, 3, 5, 1, 2, 4], shape)
 
 
 # --- positions ----------------------------------------------------------------------------------
 
 
-def pool(node: Node) -> list[Value]:
+def pool(node: Node) -> list[Operand]:
     """Pools of windows, and indices of their maxima."""
     signal = node.signal(0)
     sizes = window(node, signal.ndim - 2).after(signal.shape[2:])
-    made = node.wiring.positions(signal, checked((*signal.shape[:2], *sizes)))
+    made = node.program.positions(signal, checked((*signal.shape[:2], *sizes)))
     return node.with_rest(made, made.shape)
 
 
-def global_pool(node: Node) -> Signal:
+def global_pool(node: Node) -> Value:
     """Pools of all positions."""
     signal = node.signal(0)
-    return node.wiring.positions(signal, (*signal.shape[:2], *[1] * (signal.ndim - 2)))
+    return node.program.positions(signal, (*signal.shape[:2], *[1] * (signal.ndim - 2)))
 
 
-def resize(node: Node) -> Signal:
+def resize(node: Node) -> Value:
     """Resize and Upsample."""
     signal = node.signal(0)
     old = len(node.inputs) == 2 or node.operator == "Upsample"
@@ -427,10 +411,10 @@ def resize(node: Node) -> Signal:
             wanted[axis] = math.floor(signal.shape[axis] * float(factor))
     else:
         raise ModelError("its sizes or scales are missing")
-    return node.wiring.positions(signal, checked(wanted))
+    return node.program.positions(signal, checked(wanted))
 
 
-def pad(node: Node) -> Signal:
+def pad(node: Node) -> Value:
     """Padding; padded channels carry nothing."""
     signal = node.signal(0)
     widths = node.ints(1, "pads")
@@ -450,9 +434,7 @@ def pad(node: Node) -> Signal:
             n = signal.shape[axis]
             check_grown(n, max(before, 0) + n + max(after, 0))
             index = None if mode == "constant" else _mirrored(n, before, after, mode)
-            signal = operations.pad(
-                node.wiring, signal, axis, before, after, fill=fill or 0.0, index=index
-            )
+            signal = node.program.pad(signal, axis, before, after, fill=fill or 0.0, index=index)
     return signal
 
 
@@ -467,16 +449,16 @@ def _mirrored(n: int, before: int, after: int, mode: str) -> Array:
     return taken
 
 
-def grid_sample(node: Node) -> Signal:
+def grid_sample(node: Node) -> Value:
     """GridSample: values at positions that a grid names."""
     signal, grid = node.signal(0), node.value(1)
-    return node.wiring.positions(signal, checked((*signal.shape[:2], *grid.shape[1:-1])))
+    return node.program.positions(signal, checked((*signal.shape[:2], *grid.shape[1:-1])))
 
 
 # --- reductions ---------------------------------------------------------------------------------
 
 
-def reduce(node: Node) -> Signal:
+def reduce(node: Node) -> Value:
     """Sums, means, maxima and others over axes."""
     signal = node.signal(0)
     axes = node.ints(1, "axes")
@@ -486,13 +468,13 @@ def reduce(node: Node) -> Signal:
         axes = list(range(signal.ndim))
     kinds = {"L1": "norm", "L2": "norm", "SumSquare": "norm"}
     kind = node.operator.removeprefix("Reduce")
-    return node.wiring.reduce(
+    return node.program.reduce(
         signal, axes, keepdim=bool(node.attributes.get("keepdims", 1)),
         kind=kinds.get(kind, kind.lower()), name=node.name,
     )  # fmt: skip
 
 
-def chosen(node: Node) -> Signal:
+def chosen(node: Node) -> Value:
     """ArgMax and ArgMin: positions of something, numbers without neurons."""
     signal = node.signal(0)
     axis = signal.axis(int(node.attributes.get("axis", 0)))
@@ -500,10 +482,10 @@ def chosen(node: Node) -> Signal:
     sizes[axis] = 1
     if not node.attributes.get("keepdims", 1):
         del sizes[axis]
-    return Signal(tuple(sizes))
+    return Value(tuple(sizes))
 
 
-def along_axis(node: Node) -> list[Value]:
+def along_axis(node: Node) -> list[Operand]:
     """TopK, CumSum and the like: neurons stay where they do not lie on the axis."""
     signal = node.signal(0)
     axis = node.attributes.get("axis", -1)
@@ -516,41 +498,41 @@ def along_axis(node: Node) -> list[Value]:
         sizes[axis] = k[0]
     kind = node.operator.lower()
     name = f"choices of {path_of(node.name, node.operator)}" if node.named else "choices"
-    made = operations.ordered(node.wiring, kind, signal, axis, checked(sizes), name)
+    made = node.program.ordered(kind, signal, axis, checked(sizes), name)
     return node.with_rest(made, made.shape)
 
 
 # --- what has no neurons ------------------------------------------------------------------------
 
 
-def without_neurons(node: Node) -> Signal:
+def without_neurons(node: Node) -> Value:
     """Random numbers, and constants that are too large to be worked out."""
     sizes = node.attributes.get("shape")
     if sizes is None:
         sizes = node.value(0).shape
     drawn = node.operator.startswith("Random") or node.operator == "Bernoulli"
-    return Signal(checked(sizes), number="drawn" if drawn else "")
+    return Value(checked(sizes), number="drawn" if drawn else "")
 
 
-def constant_of_shape(node: Node) -> Signal:
+def constant_of_shape(node: Node) -> Value:
     """A tensor of a shape that depends on the data, which is not known here."""
     raise ModelError("the shape of its result depends on the data")
 
 
-def one_hot(node: Node) -> Signal:
+def one_hot(node: Node) -> Value:
     """OneHot of numbers that depend on the data."""
     depth = node.ints(1, "depth") or [1]
     sizes = list(node.value(0).shape)
     axis = int(node.attributes.get("axis", -1)) % (len(sizes) + 1)
-    return Signal(checked([*sizes[:axis], depth[0], *sizes[axis:]]))
+    return Value(checked([*sizes[:axis], depth[0], *sizes[axis:]]))
 
 
-def dynamic_quantize(node: Node) -> list[Value]:
+def dynamic_quantize(node: Node) -> list[Operand]:
     """DynamicQuantizeLinear: the signal, its scale and its zero point."""
     return node.with_rest(node.value(0), (), ())
 
 
-def control_flow(node: Node) -> Signal:
+def control_flow(node: Node) -> Value:
     """Loop, Scan and an If that depends on the data."""
     raise ModelError(
         "its graph chooses what to do while it runs, by values that depend on the data; export "
@@ -558,7 +540,7 @@ def control_flow(node: Node) -> Signal:
     )
 
 
-def data_dependent(node: Node) -> Signal:
+def data_dependent(node: Node) -> Value:
     """Operators whose results have as many entries as the data say."""
     raise ModelError("the shape of its result depends on the data")
 
@@ -566,25 +548,25 @@ def data_dependent(node: Node) -> Signal:
 # --- operators of trained pipelines -------------------------------------------------------------
 
 
-def feature_scaler(node: Node) -> Signal:
+def feature_scaler(node: Node) -> Value:
     """Scaler: a factor for each feature."""
     signal = node.signal(0)
     factors = np.ravel(np.asarray(node.attributes.get("scale") or [1.0], dtype=np.float64))
     if factors.size not in (1, signal.shape[-1]):
         raise ModelError(f"it scales {factors.size} values, but gets {signal.shape[-1]}")
     if factors.size == 1:
-        return node.wiring.gain(signal, abs(float(factors[0])) or 1.0)
-    return node.wiring.scale(signal, factors)
+        return node.program.gain(signal, abs(float(factors[0])) or 1.0)
+    return node.program.scale(signal, factors)
 
 
-def feature_extractor(node: Node) -> Signal:
+def feature_extractor(node: Node) -> Value:
     """ArrayFeatureExtractor: entries of the last axis."""
     data, indices = node.value(0), node.value(1)
-    if isinstance(data, Signal) and data.terms and isinstance(indices, Constant):
+    if isinstance(data, Value) and data.ndim and isinstance(indices, Constant):
         return indexed(data, -1, np.ravel(indices.values).astype(np.int64))
-    if isinstance(data, Signal) and data.terms:
+    if isinstance(data, Value) and data.ndim:
         return at_data(data, data.ndim - 1, (math.prod(indices.shape),))
-    return Signal(checked((*(data.shape[:-1] or (1,)), math.prod(indices.shape))))
+    return Value(checked((*(data.shape[:-1] or (1,)), math.prod(indices.shape))))
 
 
 # --- contributed operators on quantized values --------------------------------------------------
@@ -593,7 +575,7 @@ def feature_extractor(node: Node) -> Signal:
 def quantized(rule: Rule, positions: Sequence[int]) -> Rule:
     """The rule of an operator whose values come with scales and zero points."""
 
-    def follow(node: Node) -> Value | list[Value]:
+    def follow(node: Node) -> Operand | list[Operand]:
         return rule(node.with_inputs([node.value(position) for position in positions]))
 
     return follow

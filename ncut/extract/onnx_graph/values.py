@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
-from ncut.extract.signal import Signal
+from ncut.extract.program.values import Value
 
 Array: TypeAlias = NDArray[Any]
 
@@ -65,10 +65,10 @@ class Constant:
         return float(values.flat[0])
 
 
-Value: TypeAlias = Signal | Constant
+Operand: TypeAlias = Value | Constant
 
 
-def filled(signal: Signal) -> Signal:
+def filled(signal: Value) -> Value:
     """A signal that weights read, refused where it has no entries."""
     if 0 in signal.shape:
         raise ModelError(f"it reads a tensor of shape {signal.shape}, which has no entries")

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ncut.extract.arrays import as_array
-from ncut.extract.signal import Signal
+from ncut.extract.program.values import Value
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
@@ -32,12 +32,12 @@ def experts(call: Call) -> Any:
     transposed = bool(getattr(module, "is_transposed", False))
     for bias in ("gate_up_proj_bias", "down_proj_bias"):
         if isinstance(getattr(module, bias, None), nn.Parameter):
-            call.wiring.ignore([f"{path}.{bias}"], "bias")
+            call.program.ignore([f"{path}.{bias}"], "bias")
 
     def linear(value: Any, part: str, number: int) -> Any:
         weight = as_array(getattr(module, part)[number], part)
-        made = call.wiring.linear(
-            value.signal,
+        made = call.program.linear(
+            value.value,
             weight if transposed else weight.T,
             name=f"{path}.{number}.{part}",
             module=path,
@@ -45,9 +45,9 @@ def experts(call: Call) -> Any:
         )
         return call.tracing.made(made, value)
 
-    written: list[Signal] = []
+    written: list[Value] = []
     for number in range(module.gate_up_proj.shape[0]):
         gated = module._apply_gate(linear(hidden, "gate_up_proj", number))
         assert is_traced(gated)
-        written.append(linear(gated, "down_proj", number).signal)
-    return call.wiring.add(*written)
+        written.append(linear(gated, "down_proj", number).value)
+    return call.program.add(*written)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from ncut.extract.operations import repeated_heads
-from ncut.extract.signal import Signal, expanded
+from ncut.extract.program.values import Value, expanded, repeated_heads
+from ncut.extract.program.weights import mapped
 from ncut.extract.traced.initial import initial_weight
 from ncut.extract.traced.operations.norms import norm_of_last_axes
 from ncut.extract.traced.tensor import flat, is_traced
@@ -33,33 +33,33 @@ class Function:
         return self._always or any(is_traced(value) for value in flat(args, kwargs))
 
 
-def linear(call: Call) -> Signal:
+def linear(call: Call) -> Value:
     """`F.linear(input, weight, bias)`."""
     tensor = call.arg(1, "weight")
     weight = call.tracing.weight(tensor)
     _note_bias(call, call.arg(2, "bias"))
-    return call.wiring.linear(
-        call.signal(), weight.values.T,
+    return call.program.linear(
+        call.signal(), mapped(weight.expression, lambda array: array.T),
         name=weight.name, module=weight.module, parameters=weight.parameters,
-        initial=initial_weight(weight.holder, len(call.wiring.operations), np.transpose),
+        initial=initial_weight(weight.holder, np.transpose),
     )  # fmt: skip
 
 
-def bilinear(call: Call) -> Signal:
+def bilinear(call: Call) -> Value:
     """`F.bilinear(input1, input2, weight, bias)`: each input is read, summed over the other's."""
     first, second, tensor = (call.arg(at, f"input{at + 1}") for at in range(3))
     weight = call.tracing.weight(call.arg(2, "weight") if tensor is None else tensor)
     _note_bias(call, call.arg(3, "bias"))
     sizes = np.abs(weight.values)
     signals = [
-        call.wiring.linear(
+        call.program.linear(
             call.tracing.signal_of(value), sizes.sum(axis=axis).T,
             name=weight.name, module=weight.module, parameters=weight.parameters,
         )
         for value, axis in ((first, 2), (second, 1))
         if is_traced(value)
     ]  # fmt: skip
-    return call.wiring.activation(call.wiring.add(*signals), homogeneous=False)
+    return call.program.activation(call.program.add(*signals), homogeneous=False)
 
 
 def embedding(call: Call) -> Any:
@@ -69,7 +69,7 @@ def embedding(call: Call) -> Any:
         raise NotImplementedError
     weight = call.tracing.weight(table)
     shape = (*indices.shape, table.shape[-1])
-    signal = call.wiring.embedding(
+    signal = call.program.embedding(
         weight.values, shape,
         name=weight.name, module=weight.module, parameters=weight.parameters,
     )  # fmt: skip
@@ -81,7 +81,7 @@ def embedding_bag(call: Call) -> Any:
     indices, table, offsets = call.arg(0, "input"), call.arg(1, "weight"), call.arg(2, "offsets")
     n_bags = indices.shape[0] if offsets is None else offsets.shape[0]
     weight = call.tracing.weight(table)
-    signal = call.wiring.embedding(
+    signal = call.program.embedding(
         weight.values, (n_bags, table.shape[-1]),
         name=weight.name, module=weight.module, parameters=weight.parameters,
     )  # fmt: skip
@@ -95,7 +95,7 @@ def attention(call: Call) -> Any:
     if call.kwargs.get("enable_gqa") and query.shape[-3] != key.shape[-3]:
         signals[1:] = [repeated_heads(s, query.shape[-3], -3) for s in signals[1:]]
     path = call.tracing.path
-    return call.wiring.attention(*signals, name=f"heads of {path}" if path else "heads")
+    return call.program.attention(*signals, name=f"heads of {path}" if path else "heads")
 
 
 def lp_pool(average: Callable[..., Any]) -> Callable[[Call], Any]:
@@ -124,14 +124,14 @@ def pad(call: Call) -> Any:
     return tensor
 
 
-def rms_norm(call: Call) -> Signal:
+def rms_norm(call: Call) -> Value:
     """`F.rms_norm(input, normalized_shape, weight)`, which may fall apart into products."""
     return norm_of_last_axes(call, call.arg(2, "weight"), "RMS norm")
 
 
-def local_response_norm(call: Call) -> Signal:
+def local_response_norm(call: Call) -> Value:
     """`F.local_response_norm`: division by what neighbouring channels are."""
-    return call.wiring.normalization(call.signal(), "local response norm")
+    return call.program.normalization(call.signal(), "local response norm")
 
 
 def one_hot(call: Call) -> Any:
@@ -141,14 +141,14 @@ def one_hot(call: Call) -> Any:
     if is_traced(numbers) or not names:
         return F.one_hot(numbers, n)
     n = n if n > 0 else int(numbers.max()) + 1
-    classes = call.wiring.input(f"classes of {', '.join(sorted(names))}", (1, n))
+    classes = call.program.input(f"classes of {', '.join(sorted(names))}", (1, n))
     return call.tracing.made(expanded(classes, (*numbers.shape, n)), numbers)
 
 
 def _note_bias(call: Call, bias: Any) -> None:
     name = call.tracing.parameter(bias)
     if name:
-        call.wiring.ignore([name], "bias")
+        call.program.ignore([name], "bias")
 
 
 FUNCTIONS: dict[Any, Function] = {

@@ -16,19 +16,17 @@ from ncut.extract.arrays import as_array
 
 
 def initial_weight(
-    layer: nn.Module | None,
-    number: int,
-    convert: Callable[[NDArray[np.floating]], NDArray[np.floating]],
-) -> Callable[[], NDArray[np.floating] | None] | None:
+    layer: nn.Module | None, convert: Callable[[NDArray[np.floating]], NDArray[np.floating]]
+) -> Callable[[int], NDArray[np.floating] | None] | None:
     """A function that makes initial weights of a layer, None where there is no layer.
 
-    It gives None where the layer does not tell. `number` makes layers' draws differ, `convert`
-    brings torch's layout into that of the graph's operations.
+    It gets a seed, and gives None where the layer does not tell. `convert` brings torch's layout
+    into that of the graph's operations.
     """
     if layer is None or not hasattr(layer, "reset_parameters"):
         return None
 
-    def draw() -> NDArray[np.floating] | None:
+    def draw(number: int) -> NDArray[np.floating] | None:
         weight = _drawn(layer, number)
         return None if weight is None else convert(weight)
 

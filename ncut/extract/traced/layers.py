@@ -11,9 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ncut.extract.arrays import as_array
-from ncut.extract.operations import normalized
-from ncut.extract.recurrent import recurrent_layer
-from ncut.extract.signal import Signal, concatenated, expanded, indexed, unsqueezed
+from ncut.extract.program.values import Value, concatenated, expanded, indexed, unsqueezed
 from ncut.extract.traced.experts import are_experts, experts
 from ncut.extract.traced.operations.norms import source_of, with_running_statistics
 from ncut.extract.traced.tensor import is_traced
@@ -30,7 +28,7 @@ def _recurrent(call: Call) -> Any:
     time = 1 if layer.batch_first and signal.ndim == 3 else 0
     first = _first_states(call, signal, None if packed else time)
     directions = ("", "_reverse") if layer.bidirectional else ("",)
-    final: list[Signal] = []
+    final: list[Value] = []
     for number in range(layer.num_layers):
         outputs = []
         for direction in directions:
@@ -39,7 +37,7 @@ def _recurrent(call: Call) -> Any:
             outputs.append(output)
             final.append(output)
         signal = concatenated(outputs, -1) if len(outputs) > 1 else outputs[0]
-        signal = call.wiring.activation(signal, homogeneous=False)
+        signal = call.program.activation(signal, homogeneous=False)
     made: Any = call.tracing.made(signal, sequence)
     if packed:
         batch: tuple[int, ...] = (int(given.batch_sizes[0]),)
@@ -51,24 +49,24 @@ def _recurrent(call: Call) -> Any:
     return made, (hidden, hidden) if isinstance(layer, nn.LSTM) else hidden
 
 
-def _first_states(call: Call, signal: Signal, time: int | None) -> list[Signal]:
+def _first_states(call: Call, signal: Value, time: int | None) -> list[Value]:
     """The states that a layer starts with, (layers, ..., n), each to broadcast to its sequence."""
     given = call.arg(1, "hx")
     found = []
     for state in given if isinstance(given, tuple | list) else [given]:
         if not is_traced(state):
-            found.append(Signal((call.module.num_layers * (1 + call.module.bidirectional), 1)))
+            found.append(Value((call.module.num_layers * (1 + call.module.bidirectional), 1)))
             continue
-        own = state.signal
+        own = state.value
         if time is None:  # packed: states of examples, which lie among the steps
-            own = call.wiring.positions(own, (own.shape[0], 1, own.shape[2]), axis=2)
+            own = call.program.positions(own, (own.shape[0], 1, own.shape[2]), axis=2)
         elif own.ndim == 3 and signal.ndim == 3:
             own = unsqueezed(own, 1 + time)
         found.append(own)
     return found if given is not None else []
 
 
-def _direction(call: Call, signal: Signal, suffix: str, states: Sequence[Signal]) -> Signal:
+def _direction(call: Call, signal: Value, suffix: str, states: Sequence[Value]) -> Value:
     names = [f"weight_ih{suffix}", f"weight_hh{suffix}", f"weight_hr{suffix}"]
     weights = [
         as_array(getattr(call.module, name), name) if hasattr(call.module, name) else None
@@ -76,7 +74,7 @@ def _direction(call: Call, signal: Signal, suffix: str, states: Sequence[Signal]
     ]
     path = call.tracing.path
     prefix = f"{path}." if path else ""
-    call.wiring.ignore([f"{prefix}bias_ih{suffix}", f"{prefix}bias_hh{suffix}"], "bias")
+    call.program.ignore([f"{prefix}bias_ih{suffix}", f"{prefix}bias_hh{suffix}"], "bias")
     used: list[str] = []
     for name, weight in zip(names, weights, strict=True):
         if weight is not None:
@@ -84,15 +82,15 @@ def _direction(call: Call, signal: Signal, suffix: str, states: Sequence[Signal]
     first = suffix == "_l0"
     assert weights[0] is not None
     assert weights[1] is not None
-    return recurrent_layer(
-        call.wiring, signal, weights[0], weights[1], weights[2],
+    return call.program.recurrence(
+        signal, weights[0], weights[1], weights[2],
         n_hidden=call.module.hidden_size, name=path if first and path else f"{prefix}{suffix[1:]}",
         module=path if first else "", parameters=used, kind=call.module.mode,
         state=states[0] if states else None, cell=states[1] if len(states) > 1 else None,
     )  # fmt: skip
 
 
-def _state(call: Call, output: Signal, time: int, batch: tuple[int, ...], like: Any) -> Any:
+def _state(call: Call, output: Value, time: int, batch: tuple[int, ...], like: Any) -> Any:
     """The last hidden state of one layer and direction, (batch, hidden)."""
     state = indexed(output, time, output.shape[time] - 1)
     return call.tracing.made(expanded(state, (*batch, output.shape[-1])), like)
@@ -104,13 +102,13 @@ def _cell(call: Call) -> Any:
     signal = call.signal()
     path = call.tracing.path
     prefix = f"{path}." if path else ""
-    call.wiring.ignore([f"{prefix}bias_ih", f"{prefix}bias_hh"], "bias")
+    call.program.ignore([f"{prefix}bias_ih", f"{prefix}bias_hh"], "bias")
     given = call.arg(1, "hx")
     used: list[str] = []
     for name in ("weight_ih", "weight_hh"):
         used += call.tracing.weight(getattr(cell, name), name).parameters
-    output = recurrent_layer(
-        call.wiring, signal, as_array(cell.weight_ih, "weight_ih"),
+    output = call.program.recurrence(
+        signal, as_array(cell.weight_ih, "weight_ih"),
         as_array(cell.weight_hh, "weight_hh"), None,
         n_hidden=cell.hidden_size, name=path or "cell", module=path, parameters=used,
         kind="GRU" if isinstance(cell, nn.GRUCell) else "",
@@ -120,14 +118,14 @@ def _cell(call: Call) -> Any:
     return (made, made) if isinstance(cell, nn.LSTMCell) else made
 
 
-def _traced_state(call: Call, given: Any, number: int) -> Signal | None:
+def _traced_state(call: Call, given: Any, number: int) -> Value | None:
     """One of the states that a cell is given, if it depends on the data."""
     states = list(given) if isinstance(given, tuple | list) else [given]
     state: Any = states[number] if number < len(states) else None
-    return state.signal if is_traced(state) else None
+    return state.value if is_traced(state) else None
 
 
-def _instance_norm(call: Call) -> Signal:
+def _instance_norm(call: Call) -> Value:
     """A norm by example and channel."""
     layer, signal = call.module, call.signal()
     axis = (
@@ -136,33 +134,33 @@ def _instance_norm(call: Call) -> Signal:
     gamma = None if layer.weight is None else as_array(layer.weight, "its weight")
     path = call.tracing.path
     if layer.bias is not None:
-        call.wiring.ignore([f"{path}.bias" if path else "bias"], "bias")
+        call.program.ignore([f"{path}.bias" if path else "bias"], "bias")
     name = [n for n in [call.tracing.parameter(layer.weight)] if n]
     if layer.running_var is not None:
         return with_running_statistics(
             call, signal, layer.weight, layer.running_var, layer.eps, axis
         )
     source = source_of(call, layer.weight)
-    return normalized(
-        call.wiring, signal, "instance norm", gamma, axis, parameters=name, source=source
+    return call.program.normalized(
+        signal, "instance norm", gamma, axis, parameters=name, source=source
     )
 
 
-def _quantized_linear(call: Call) -> Signal:
+def _quantized_linear(call: Call) -> Value:
     layer, signal = call.module, call.signal()
     weight = layer.weight() if callable(layer.weight) else layer.weight
     path = call.tracing.path
-    return call.wiring.linear(
+    return call.program.linear(
         signal, _dequantized(weight).T, name=path or "weight", module=path,
         parameters=[f"{path}.weight" if path else "weight"],
     )  # fmt: skip
 
 
-def _quantized_convolution(call: Call) -> Signal:
+def _quantized_convolution(call: Call) -> Value:
     layer, signal = call.module, call.signal()
     path = call.tracing.path
     shape = _shape_after(layer, signal.shape)
-    return call.wiring.convolution(
+    return call.program.convolution(
         signal, _dequantized(layer.weight()), shape,
         name=path or "weight", groups=layer.groups, module=path,
         parameters=[f"{path}.weight" if path else "weight"],
@@ -177,15 +175,15 @@ def _shape_after(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], layer.out_channels, *sizes)
 
 
-def _with_relu(rule: Callable[[Call], Signal]) -> Callable[[Call], Signal]:
-    return lambda call: call.wiring.activation(rule(call), homogeneous=True)
+def _with_relu(rule: Callable[[Call], Value]) -> Callable[[Call], Value]:
+    return lambda call: call.program.activation(rule(call), homogeneous=True)
 
 
 def _dequantized(weight: Any) -> Any:
     return np.asarray(as_array(weight.dequantize(), "its weight"))
 
 
-def _same(call: Call) -> Signal:
+def _same(call: Call) -> Value:
     return call.signal()
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ncut.errors import ModelError
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import Value
 from ncut.extract.traced.tensor import Traced, flat, is_traced
 
 
@@ -20,10 +22,11 @@ class Writes:
     the same memory sees them too, but its signal does not tell; reading it afterwards is an error.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, program: Program) -> None:
+        self._program = program
         self._n_writes = 0
         self._wholes: weakref.WeakValueDictionary[int, Traced] = weakref.WeakValueDictionary()
-        self._written: dict[int, tuple[Any, list[tuple[int, NDArray[np.int64], str]]]] = {}
+        self._written: dict[int, tuple[Any, list[_Write]]] = {}
 
     def know(self, made: Traced) -> None:
         """Remember a tensor if it is the first over its memory."""
@@ -35,10 +38,10 @@ class Writes:
         if found is None or found is target or not found.meta.is_contiguous():
             return None
         entire = found.meta.storage_offset() == 0
-        return found if entire and int(memory_of(target.meta).max()) < found.meta.numel() else None
+        return found if entire and _span(target.meta)[1] < found.meta.numel() else None
 
-    def note(self, target: Traced, whole: Traced | None, place: str) -> None:
-        """Note that an operation at `place` wrote other neurons into a tensor."""
+    def note(self, target: Traced, whole: Traced | None, value: Value) -> None:
+        """Note that an operation put a value into a tensor's place."""
         self._n_writes += 1
         target.version = self._n_writes
         if whole is not None:
@@ -46,20 +49,21 @@ class Writes:
         storage = target.meta.untyped_storage()
         # The storage is kept, so that its number stays its own.
         written = self._written.setdefault(storage._cdata, (storage, []))[1]
-        written.append((self._n_writes, memory_of(target.meta), place))
+        written.append(_Write(self._n_writes, target.meta, target.value, value))
 
     def check(self, *arguments: Any) -> None:
-        """Refuse tensors whose memory has been written to since they were made."""
+        """Refuse tensors into whose memory other neurons were written since they were made."""
         for value in flat(arguments) if self._written else ():
             if not is_traced(value):
                 continue
             written = self._written.get(value.meta.untyped_storage()._cdata, (None, []))[1]
-            for version, memory, place in written:
-                if version > value.version and np.isin(memory_of(value.meta), memory).any():
-                    raise ModelError(
-                        f"{place}: it writes into a part of a tensor; build the tensor with "
-                        "torch.cat or torch.stack instead"
-                    )
+            for write in written:
+                if write.version > value.version and _overlap(value.meta, write.meta):
+                    self._program.unchanged(
+                        write.old, write.new,
+                        "it reads a part of a tensor that was written into; build the tensor with "
+                        "torch.cat or torch.stack instead",
+                    )  # fmt: skip
 
     def hand_on(self, sources: list[Any], results: list[Any]) -> None:
         """Results know of all that their sources know of."""
@@ -69,6 +73,33 @@ class Writes:
         for value in results:
             if is_traced(value):
                 value.version = newest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Write:
+    """What was written into which memory, when, and what had been there."""
+
+    version: int
+    meta: torch.Tensor
+    old: Value
+    new: Value
+
+
+def _span(meta: torch.Tensor) -> tuple[int, int]:
+    """The first and the last place of a tensor in its storage."""
+    first = int(meta.storage_offset())
+    steps = zip(meta.shape, meta.stride(), strict=True)
+    return first, first + sum((size - 1) * stride for size, stride in steps)
+
+
+def _overlap(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two tensors over one storage have places in common."""
+    (start, stop), (other, end) = _span(first), _span(second)
+    if stop < other or end < start:
+        return False
+    if first.is_contiguous() and second.is_contiguous():
+        return True
+    return bool(np.isin(memory_of(first), memory_of(second)).any())
 
 
 def memory_of(meta: torch.Tensor) -> NDArray[np.int64]:

@@ -7,7 +7,6 @@ import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -16,14 +15,16 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ncut.errors import InputError, ModelError
+from ncut.extract.lowering import lower
 from ncut.extract.modules import unwrapped
+from ncut.extract.program.record import Program
 from ncut.extract.traced import aten, functions, layers
 from ncut.extract.traced.inputs import Inputs, given, guesses, names
 from ncut.extract.traced.provenance import ReadsNumbersError
 from ncut.extract.traced.rules import Rules
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import DependsOnDataError, Tracing, UnknownOperationError
-from ncut.extract.wiring import Residual, Wiring, under_convention
+from ncut.extract.wiring import Residual, Wiring
 
 ADVICE = "pass example_inputs=, a tensor or a tuple of the arguments of its forward pass"
 
@@ -107,11 +108,17 @@ def _followed(module: nn.Module, inputs: Inputs, rules: Rules, residual: str | N
     """The record of a forward pass; whole numbers that weights read are values like any other."""
     values: frozenset[str] = frozenset()
     while True:
-        follow = partial(_follow, module, inputs, rules, values)
+        program = Program()
         try:
-            return under_convention(residual, follow, likely=_likely(module))
+            _read(program, module, inputs, rules, values)
         except ReadsNumbersError as error:
             values |= error.names
+            continue
+        except Exception:
+            # What the operations before do to neurons may be the first thing that is wrong.
+            lower(program, residual, likely=_likely(module))
+            raise
+        return lower(program, residual, likely=_likely(module))
 
 
 def _why(failure: Exception, name: str, n_tried: int, was_given: bool) -> Exception:
@@ -154,10 +161,12 @@ def _check(module: nn.Module, name: str) -> None:
             raise ModelError(f"{where}: its weight is on the device 'meta' and has no values")
 
 
-def _follow(
-    module: nn.Module, inputs: Inputs, rules: Rules, values: frozenset[str], wiring: Wiring
+def _read(
+    program: Program, module: nn.Module, inputs: Inputs, rules: Rules, values: frozenset[str]
 ) -> None:
-    tracing = Tracing(module, wiring, rules)
+    """Write the program of a forward pass."""
+    tracing = Tracing(module, program, rules)
+    program.where = tracing.now
     named = names(module, inputs)
     with _left_as_it_was(module, tracing.provenance.originals), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -166,8 +175,8 @@ def _follow(
         with tracing.active():
             result = tracing.provenance.known(module(*args, **kwargs))
     for number, value in enumerate(filter(is_traced, tensors_in(result))):
-        wiring.output(value.signal, "output" if number == 0 else f"output {number}")
-    wiring.ignore(
+        program.output(value.value, "output" if number == 0 else f"output {number}")
+    program.ignore(
         sorted(tracing.touched - {""}), "goes into a constant that is added, as a bias is"
     )
 
@@ -192,7 +201,7 @@ def _as_input(value: Any, name: str, tracing: Tracing, values: frozenset[str]) -
         tracing.provenance.numbers(name, moved)
         return moved
     meta = torch.empty(value.shape, dtype=value.dtype, device="meta")
-    return tracing.wrap(meta, tracing.wiring.input(name, tuple(value.shape)))
+    return tracing.wrap(meta, tracing.program.input(name, tuple(value.shape)))
 
 
 def _like(value: Mapping[Any, Any], made: dict[Any, Any]) -> Any:

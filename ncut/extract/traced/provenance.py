@@ -105,6 +105,11 @@ class FactorSource:
         return self.compute(*map(compute, self.tensors))
 
 
+def itself(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, as what factors or weights are."""
+    return tensor
+
+
 def _elsewhere(operation: Any, first: Any, *args: Any, **kwargs: Any) -> Any:
     """An operation in place on a copy of its first argument."""
     return operation(first.clone(), *args, **kwargs)

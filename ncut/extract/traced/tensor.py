@@ -1,4 +1,4 @@
-"""`Traced`: a torch tensor without data that says which neurons its entries carry."""
+"""`Traced`: a torch tensor without data that stands for a value of a program."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from ncut.extract.signal import Signal
+from ncut.extract.program.values import Value
 
 
 class Traced(torch.Tensor):
-    """Stands for an activation while a forward pass runs: a shape, a type and a `Signal`.
+    """Stands for an activation while a forward pass runs: a shape, a type and a `Value`.
 
     Operations on it arrive one by one in `Tracing.dispatch` (`ncut.extract.traced.tracing`),
     which works out shapes on the device "meta". What is computed from parameters alone is
@@ -18,13 +18,13 @@ class Traced(torch.Tensor):
     """
 
     meta: torch.Tensor
-    signal: Signal
+    value: Value
     tracing: Any
     version: int = 0
 
     @staticmethod
-    def __new__(cls, meta: torch.Tensor, signal: Signal, tracing: Any) -> Traced:
-        """A tensor like `meta` (on the device "meta") that carries `signal`."""
+    def __new__(cls, meta: torch.Tensor, value: Value, tracing: Any) -> Traced:
+        """A tensor like `meta` (on the device "meta") that stands for `value`."""
         made: Traced = torch.Tensor._make_wrapper_subclass(
             cls,
             meta.shape,
@@ -33,7 +33,7 @@ class Traced(torch.Tensor):
             dtype=meta.dtype,
             device=tracing.device,
         )
-        made.meta, made.signal, made.tracing = meta, signal, tracing
+        made.meta, made.value, made.tracing = meta, value, tracing
         return made
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +21,12 @@ from torch.utils._pytree import tree_map
 
 from ncut.errors import InputError, ModelError
 from ncut.extract.arrays import as_array
-from ncut.extract.signal import MAX_LAID_OUT, Signal, Term, overwritten, placed
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import MAX_LAID_OUT, Value
+from ncut.extract.program.weights import Expression
 from ncut.extract.traced.memory import Writes, memory_of
-from ncut.extract.traced.provenance import Provenance
+from ncut.extract.traced.provenance import FactorSource, Provenance, itself
 from ncut.extract.traced.tensor import Traced, flat, is_traced
-from ncut.extract.wiring import Wiring
 
 if TYPE_CHECKING:
     from ncut.extract.traced.rules import Rules
@@ -59,6 +61,8 @@ class Weight:
         The parameters that the values come from.
     holder : torch.nn.Module or None
         The module called, where the weight is its `weight`.
+    source : FactorSource or None
+        How parameters make the values.
     """
 
     values: NDArray[np.floating]
@@ -66,6 +70,12 @@ class Weight:
     module: str
     parameters: tuple[str, ...]
     holder: nn.Module | None
+    source: FactorSource | None = None
+
+    @property
+    def expression(self) -> Expression | NDArray[np.floating]:
+        """The values, and how parameters make them where they do."""
+        return self.values if self.source is None else Expression(self.values, self.source)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,9 +111,14 @@ class Call:
         return replace(self, module=module)
 
     @property
-    def wiring(self) -> Wiring:
-        """What records the operations."""
-        return self.tracing.wiring
+    def program(self) -> Program:
+        """The program that is written."""
+        return self.tracing.program
+
+    @property
+    def wiring(self) -> Program:
+        """The program, under the name that it had for rules of users before."""
+        return self.tracing.program
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -122,13 +137,13 @@ class Call:
             return self.args[position]
         return self.kwargs.get(keyword, default)
 
-    def signal(self, position: int = 0, keyword: str = "input") -> Signal:
+    def signal(self, position: int = 0, keyword: str = "input") -> Value:
         """The signal of an argument; of one without neurons if it does not depend on the data."""
         return self.tracing.signal_of(self.arg(position, keyword))
 
-    def signals(self) -> list[Signal]:
+    def signals(self) -> list[Value]:
         """The signals of all traced arguments."""
-        return [value.signal for value in flat(self.args, self.kwargs) if is_traced(value)]
+        return [value.value for value in flat(self.args, self.kwargs) if is_traced(value)]
 
 
 class Tracing:
@@ -136,7 +151,7 @@ class Tracing:
 
     Attributes
     ----------
-    wiring : Wiring
+    program : Program
         What records it.
     rules : Rules
         What to do for each module, function and operation.
@@ -150,8 +165,8 @@ class Tracing:
         What tensors without neurons are made of.
     """
 
-    def __init__(self, model: nn.Module, wiring: Wiring, rules: Rules) -> None:
-        self.wiring = wiring
+    def __init__(self, model: nn.Module, program: Program, rules: Rules) -> None:
+        self.program = program
         self.rules = rules
         first = next(iter(model.parameters()), None)
         self.device = torch.device("cpu") if first is None else first.device
@@ -163,8 +178,9 @@ class Tracing:
             span = (start, start + value.numel(), name)
             self._parameters.setdefault(_storage(value), []).append(span)
         self._stack: list[tuple[str, nn.Module]] = []
+        self._operation = ""
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self.writes = Writes()
+        self.writes = Writes(program)
         self.provenance = Provenance(self.parameter, self.noise)
 
     # --- running ----------------------------------------------------------------------------
@@ -194,6 +210,7 @@ class Tracing:
     def dispatch(self, operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Follow one operation of ATen."""
         name = operation._schema.name.removeprefix("aten::")
+        self._operation = name
         early = self.rules.early.get(name)
         if early is not None:
             return early(Call(self, name, args, kwargs))
@@ -206,7 +223,7 @@ class Tracing:
         signals = self._follow(operation, call)
         if operation._schema.is_mutable:
             return _write(call, signals)
-        given = [signals] * len(shapes) if isinstance(signals, Signal) else signals
+        given = [signals] * len(shapes) if isinstance(signals, Value) else signals
         if len(given) != len(shapes):
             raise ModelError(
                 f"the rule of {name!r} gives {len(given)} signals for {len(shapes)} results"
@@ -237,31 +254,31 @@ class Tracing:
             args = (first, _without_masks(args[1]), *args[2:])
         return operation(*tree_map(self._to_meta, args), **tree_map(self._to_meta, dict(kwargs)))
 
-    def wrap(self, meta: torch.Tensor, signal: Signal) -> Traced:
+    def wrap(self, meta: torch.Tensor, value: Value) -> Traced:
         """A tensor of the forward pass."""
-        if tuple(meta.shape) != signal.shape:
+        if tuple(meta.shape) != value.shape:
             raise ModelError(
-                f"its rule gives a signal of shape {signal.shape} for a result of shape "
+                f"its rule gives a signal of shape {value.shape} for a result of shape "
                 f"{tuple(meta.shape)}"
             )
-        made = Traced(meta, signal, self)
+        made = Traced(meta, value, self)
         self.writes.know(made)
         return made
 
     def noise(self, like: torch.Tensor) -> Traced:
         """Numbers that are drawn: they depend on no neuron, and are no constants."""
-        return self.made(Signal(tuple(like.shape), number="drawn"), like)
+        return self.made(Value(tuple(like.shape), number="drawn"), like)
 
-    def made(self, signal: Signal, like: torch.Tensor) -> Traced:
+    def made(self, value: Value, like: torch.Tensor) -> Traced:
         """A new tensor of the type of `like`."""
-        return self.wrap(torch.empty(signal.shape, dtype=like.dtype, device="meta"), signal)
+        return self.wrap(torch.empty(value.shape, dtype=like.dtype, device="meta"), value)
 
-    def signal_of(self, value: Any) -> Signal:
+    def signal_of(self, value: Any) -> Value:
         """A tensor's signal; one without neurons for what does not depend on the data."""
         if is_traced(value):
-            found: Signal = value.signal
+            found: Value = value.value
             return found
-        return Signal(tuple(value.shape) if isinstance(value, torch.Tensor) else ())
+        return Value(tuple(value.shape) if isinstance(value, torch.Tensor) else ())
 
     # --- names ------------------------------------------------------------------------------
 
@@ -271,6 +288,10 @@ class Tracing:
         kind = type(self._stack[-1][1]).__name__ if self._stack else ""
         where = f"module {path!r} ({kind})" if path else f"the forward pass of {kind}"
         return f"operation {operation!r} in {where}" if operation else where
+
+    def now(self) -> str:
+        """The operation that is followed, and where it stands."""
+        return self.place(self._operation) if self._stack else ""
 
     @property
     def path(self) -> str:
@@ -292,12 +313,14 @@ class Tracing:
             return Weight(
                 as_array(tensor, "its weight"), name, module, (parameter,),
                 holder if is_weight and direct and _is_whole(holder, attribute, tensor) else None,
+                self.provenance.source([tensor], itself),
             )  # fmt: skip
         sources = self.provenance.leaves(tensor)
         name = path or "weight"
         if not _is_whole(holder, attribute, tensor):
             holder = None  # standardized weights and the like are not drawn as the layer's are
-        return Weight(as_array(tensor, "its weight"), name, path, sources, holder)
+        source = self.provenance.source([tensor], itself)
+        return Weight(as_array(tensor, "its weight"), name, path, sources, holder, source)
 
     def parameter(self, tensor: Any) -> str:
         """Name of the parameter that a tensor is, or is a view of; empty for anything else."""
@@ -310,11 +333,11 @@ class Tracing:
 
     # --- inside -----------------------------------------------------------------------------
 
-    def _follow(self, operation: Any, call: Call) -> Signal | list[Signal]:
+    def _follow(self, operation: Any, call: Call) -> Value | list[Value]:
         try:
             rule = self.rules.operation(operation)
             if rule is not None:
-                followed: Signal | list[Signal] = rule(call)
+                followed: Value | list[Value] = rule(call)
                 return followed
             if self.rules.guess:
                 return self._guessed(call)
@@ -326,11 +349,11 @@ class Tracing:
             "unknown='elementwise' to take it as a function of each entry alone"
         )
 
-    def _guessed(self, call: Call) -> Signal:
-        signal = self.wiring.combine(*call.signals())
+    def _guessed(self, call: Call) -> Value:
+        signal = self.program.combine(*call.signals())
         if signal.shape != call.shape:
             raise ModelError("it changes the shape, so that it is not a function of each entry")
-        self.wiring.leave_out(
+        self.program.leave_out(
             call.function, (), f"unknown operation in {self.path!r}, taken as element-wise"
         )
         return signal
@@ -341,10 +364,11 @@ class Tracing:
             args, kwargs = self.provenance.known((args, kwargs))
             args, kwargs = self._before(module, args, kwargs)
             rule = self.rules.module(module)
+            self._operation = ""
             if rule is not None and any(is_traced(value) for value in flat(args, kwargs)):
                 self.writes.check(args, [*kwargs.values()])
                 result = rule(Call(self, type(module).__name__, args, kwargs))
-                if isinstance(result, Signal):
+                if isinstance(result, Value):
                     like = next(value for value in flat(args, kwargs) if is_traced(value))
                     result = self.made(result, like)
             else:
@@ -393,7 +417,7 @@ class Tracing:
         except Exception as error:
             # Hooks look at numbers, of which there are none here.
             reason = f"a hook that fails on tensors without data ({type(error).__name__}): not run"
-            self.wiring.leave_out(f"hook of {self.path or 'the model'}", (), reason)
+            self.program.leave_out(f"hook of {self.path or 'the model'}", (), reason)
             return None
 
     def call_function(
@@ -401,12 +425,13 @@ class Tracing:
     ) -> Any:
         """Follow a function that has a rule of its own."""
         args, kwargs = self.provenance.known((args, kwargs))
+        self._operation = name
         self.writes.check(args, [*kwargs.values()])
         try:
             result = rule(Call(self, name, args, kwargs))
         except (ModelError, InputError) as error:
             raise self._located(error, name) from error
-        if not isinstance(result, Signal):
+        if not isinstance(result, Value):
             return result
         like = next((v for v in flat(args, kwargs) if is_traced(v)), None)
         if like is None:
@@ -466,28 +491,26 @@ def _is_whole(holder: nn.Module | None, attribute: str, tensor: torch.Tensor) ->
     return torch.equal(weight, tensor)
 
 
-def _write(call: Call, signals: Signal | list[Signal]) -> Any:
+def _write(call: Call, values: Value | list[Value]) -> Any:
     """What an operation in place does to its first argument."""
-    signal = signals if isinstance(signals, Signal) else signals[0]
+    value = values if isinstance(values, Value) else values[0]
     target = call.args[0]
     if isinstance(target, list | tuple):
         target = target[0]
     tracing = call.tracing
     if not is_traced(target):
-        return _write_into_constant(call, target, signal) if signal.terms else target
-    stays = all(_is_among(term, target.signal.terms) for term in signal.terms)
-    if stays and len(signal.terms) == len(target.signal.terms):
-        target.signal = signal
-        return target
+        made = value.program is not None
+        return _write_into_constant(call, target, value) if made else target
     whole = tracing.writes.whole(target)
     if whole is not None:
-        whole.signal = overwritten(whole.signal, signal, memory_of(target.meta))
-    target.signal = signal
-    tracing.writes.note(target, whole, tracing.place(call.function))
+        places = partial(memory_of, target.meta)
+        whole.value = call.program.written(whole.value, target.value, value, places)
+    tracing.writes.note(target, whole, value)
+    target.value = value
     return target
 
 
-def _write_into_constant(call: Call, target: torch.Tensor, signal: Signal) -> Any:
+def _write_into_constant(call: Call, target: torch.Tensor, value: Value) -> Any:
     """Values written into a tensor without any, or a part of it: it carries them from then on."""
     tracing = call.tracing
     whole = target if target._base is None else target._base
@@ -496,22 +519,15 @@ def _write_into_constant(call: Call, target: torch.Tensor, signal: Signal) -> An
             f"{tracing.place(call.function)}: it writes values into a tensor that was made "
             "without them; build the tensor with torch.cat or torch.stack instead"
         )
-    made = signal
+    made = value
     if target is not whole:
-        made = placed(signal, tuple(whole.shape), memory_of(target) - int(whole.storage_offset()))
+        places = memory_of(target) - int(whole.storage_offset())
+        made = call.program.put(value, tuple(whole.shape), places)
     meta = torch.empty(whole.shape, dtype=whole.dtype, device="meta")
     traced = tracing.provenance.stand_in(whole, tracing.wrap(meta, made))
     if target is whole:
         return traced
-    return tracing.made(signal, target)
-
-
-def _is_among(term: Term, terms: Sequence[Term]) -> bool:
-    """Whether a term's neurons lie where they do in one of others."""
-    return any(
-        term.group is other.group and bool((np.equal(term.units, other.units)).all())
-        for other in terms
-    )
+    return tracing.made(value, target)
 
 
 def _without_masks(indices: Any) -> list[Any]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from ncut.extract.folder.blocks import Network
-from ncut.extract.signal import Signal
+from ncut.extract.program.values import Value
 
 QKV = ("q_proj", "k_proj", "v_proj")
 """What most families call the projections of queries, keys and values."""
 
 
 def attending(
-    net: Network, signal: Signal, name: str, norm: str, *, n_heads: int, before: bool,
-    memory: Signal | None = None, order: tuple[int, ...] = (0, 1, 2), out: str = "out_proj",
-) -> Signal:  # fmt: skip
+    net: Network, signal: Value, name: str, norm: str, *, n_heads: int, before: bool,
+    memory: Value | None = None, order: tuple[int, ...] = (0, 1, 2), out: str = "out_proj",
+) -> Value:  # fmt: skip
     """Attention, the sum and the norm, which comes first or last."""
     normed = net.norm(signal, norm) if before else signal
     mixed = net.attention(normed, name, QKV, n_heads=n_heads, memory=memory, order=order)
@@ -22,9 +22,9 @@ def attending(
 
 
 def feeding(
-    net: Network, signal: Signal, layers: tuple[str, str], norm: str, kind: str, *,
+    net: Network, signal: Value, layers: tuple[str, str], norm: str, kind: str, *,
     n_hidden: int, before: bool,
-) -> Signal:  # fmt: skip
+) -> Value:  # fmt: skip
     """An MLP, the sum and the norm, which comes first or last."""
     normed = net.norm(signal, norm) if before else signal
     total = net.add(signal, net.mlp(normed, layers[0], layers[1], kind, n_hidden))

@@ -9,11 +9,11 @@ import numpy as np
 
 from ncut.extract.folder.blocks import Network, tied
 from ncut.extract.folder.families.common import QKV, attending, feeding
-from ncut.extract.signal import Signal, indexed
+from ncut.extract.program.values import Value, indexed
 
 
 def _language_head(
-    net: Network, signal: Signal, prefix: str, words: str, name: str = "lm_head", *,
+    net: Network, signal: Value, prefix: str, words: str, name: str = "lm_head", *,
     default: bool, classes: tuple[str, ...] = ("ForCausalLM", "LMHeadModel"),
 ) -> None:  # fmt: skip
     """Scores of the vocabulary, of weights of their own or of the embeddings', if there are any."""
@@ -189,7 +189,7 @@ class _Llama:
         signal = self._norm(net, signal, f"{prefix}norm")
         _language_head(net, signal, prefix, words, default=self.tied)
 
-    def _layer(self, net: Network, signal: Signal, block: str, width: int) -> Signal:
+    def _layer(self, net: Network, signal: Value, block: str, width: int) -> Value:
         mixed = self._attention(net, self._norm(net, signal, f"{block}.input_layernorm"), block)
         mixed = net.linear(mixed, f"{block}.self_attn.o_proj", n_out=width)
         second = f"{block}.post_attention_layernorm"
@@ -203,10 +203,10 @@ class _Llama:
             hidden = self._norm(net, hidden, f"{block}.post_feedforward_layernorm")
         return net.add(signal, hidden)
 
-    def _norm(self, net: Network, signal: Signal, name: str) -> Signal:
+    def _norm(self, net: Network, signal: Value, name: str) -> Value:
         return net.norm(signal, name, "norm", plus_one=self.plus_one)
 
-    def _attention(self, net: Network, signal: Signal, block: str) -> Signal:
+    def _attention(self, net: Network, signal: Value, block: str) -> Value:
         config, name = net.config, f"{block}.self_attn"
         n_heads = config.size("num_attention_heads")
         n_key_heads = config.size("num_key_value_heads", default=n_heads)
@@ -227,12 +227,12 @@ class _Llama:
             start += n * head_dim
         return net.attend(parts[0], parts[1], parts[2], name)
 
-    def _mixture(self, net: Network, signal: Signal, name: str) -> Signal:
+    def _mixture(self, net: Network, signal: Value, name: str) -> Value:
         """Every expert reads and writes; the router's shares are numbers that the data chooses."""
         name = f"{name.removesuffix('.mlp')}.block_sparse_moe"
         n_experts = net.config.size("num_local_experts")
         logits = net.linear(signal, f"{name}.gate", n_out=n_experts)
-        net.wiring.choose(logits, 2, (*logits.shape[:2], 1), f"{name}.gate chosen")
+        net.program.picked(logits, 2, (*logits.shape[:2], 1), f"{name}.gate chosen")
         kind = net.config.word("hidden_act", default=self.kind)
         written = [
             net.gated_mlp(
@@ -245,9 +245,9 @@ class _Llama:
             )
             for expert in (f"{name}.experts.{number}" for number in range(n_experts))
         ]
-        return net.wiring.add(*written)
+        return net.program.add(*written)
 
-    def _mlp(self, net: Network, signal: Signal, name: str) -> Signal:
+    def _mlp(self, net: Network, signal: Value, name: str) -> Value:
         config = net.config
         kind = config.word("hidden_activation", "hidden_act", default=self.kind)
         n_hidden = config.size("intermediate_size")
@@ -259,7 +259,7 @@ class _Llama:
         both = net.linear(signal, f"{name}.gate_up_proj", n_out=2 * n_hidden)
         gates = indexed(both, 2, slice(0, n_hidden))
         up = indexed(both, 2, slice(n_hidden, 2 * n_hidden))
-        product = net.wiring.multiply(up, net.activation(gates, kind))
+        product = net.program.multiply(up, net.activation(gates, kind))
         return net.linear(product, f"{name}.down_proj")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ncut.errors import ModelError
 from ncut.extract.folder.blocks import TIME, Network, tied
 from ncut.extract.folder.families.common import attending, feeding
-from ncut.extract.signal import Signal, permuted
+from ncut.extract.program.values import Value, permuted
 
 
 def _t5(net: Network) -> None:
@@ -34,8 +34,8 @@ def _t5(net: Network) -> None:
 
 
 def _t5_stack(
-    net: Network, stack: str, n_layers: int, words: tuple[str, ...], memory: Signal | None
-) -> Signal:
+    net: Network, stack: str, n_layers: int, words: tuple[str, ...], memory: Value | None
+) -> Value:
     config = net.config
     signal = net.embedding(
         f"{stack}.embed_tokens", *words,
@@ -56,7 +56,7 @@ def _t5_stack(
                 net.used.add(f"{bias}.weight")
                 shape = net.tensors[f"{bias}.weight"].shape
                 reason = "nothing that is in the graph reads what it writes"
-                net.wiring.leave_out(bias, shape, reason)
+                net.program.leave_out(bias, shape, reason)
             mixed = net.linear(mixed, f"{name}.o", n_out=config.size("d_model"))
             signal = net.add(signal, mixed)
         at = 1 if memory is None else 2
@@ -65,7 +65,7 @@ def _t5_stack(
     return net.norm(signal, f"{stack}.final_layer_norm", "norm")
 
 
-def _t5_mlp(net: Network, signal: Signal, name: str) -> Signal:
+def _t5_mlp(net: Network, signal: Value, name: str) -> Value:
     config = net.config
     kind = config.word("feed_forward_proj", default="relu").removeprefix("gated-")
     n_hidden = config.size("d_ff")
@@ -90,7 +90,7 @@ def _bart_like(net: Network, *, before: bool) -> None:
     kind = config.word("activation_function", default="gelu")
     stacks = ("encoder", "decoder")
     words = [f"{prefix}{part}" for part in ("shared", *(f"{s}.embed_tokens" for s in stacks))]
-    ends: list[Signal] = []
+    ends: list[Value] = []
     for stack in stacks:
         signal = net.embedding(
             f"{prefix}{stack}.embed_tokens", *words,
@@ -119,9 +119,9 @@ def _bart_like(net: Network, *, before: bool) -> None:
 
 
 def _bart_layer(
-    net: Network, signal: Signal, block: str, memory: Signal | None, n_heads: int, kind: str,
+    net: Network, signal: Value, block: str, memory: Value | None, n_heads: int, kind: str,
     n_hidden: int, *, before: bool, order: tuple[int, ...] = (0, 1, 2),
-) -> Signal:  # fmt: skip
+) -> Value:  # fmt: skip
     """Attention, attention to an encoder's output if there is one, and an MLP."""
     for part, source in (("self_attn", None), ("encoder_attn", memory)):
         if part == "self_attn" or source is not None:
@@ -141,7 +141,7 @@ def _whisper(net: Network) -> None:
     kind = config.word("activation_function", default="gelu")
     n_bins = config.size("num_mel_bins", default=80)
     name = f"{prefix}encoder"
-    signal = net.wiring.input("input_features", (1, _whisper_bins(net, name, n_bins), TIME))
+    signal = net.program.input("input_features", (1, _whisper_bins(net, name, n_bins), TIME))
     for layer in ("conv1", "conv2"):
         signal = net.convolution(signal, f"{name}.{layer}", (1, 0, TIME))
         signal = net.activation(signal, "gelu")

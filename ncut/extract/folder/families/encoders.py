@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ncut.extract.folder.blocks import Network
-from ncut.extract.signal import Signal, indexed
+from ncut.extract.program.values import Value, indexed
 
 
 def _bert(net: Network) -> None:
@@ -23,7 +23,7 @@ def _electra(net: Network) -> None:
 def _bert_like(
     net: Network,
     prefixes: tuple[str, ...],
-    heads: Callable[[Network, str, Signal, Signal | None], None],
+    heads: Callable[[Network, str, Value, Value | None], None],
 ) -> None:
     anchor = "embeddings.word_embeddings.weight"
     prefix = net.prefix(*prefixes, anchor=anchor)
@@ -65,8 +65,8 @@ def _bert_like(
     heads(net, prefix, signal, pooled)
 
 
-def _bert_heads(net: Network, prefix: str, signal: Signal, pooled: Signal | None) -> None:
-    ends: list[Signal] = []
+def _bert_heads(net: Network, prefix: str, signal: Value, pooled: Value | None) -> None:
+    ends: list[Value] = []
     head = "cls.predictions"
     if net.has(f"{head}.transform.dense.weight"):
         hidden = net.linear(signal, f"{head}.transform.dense")
@@ -81,7 +81,7 @@ def _bert_heads(net: Network, prefix: str, signal: Signal, pooled: Signal | None
     net.outputs(*(ends or [signal, *([] if pooled is None else [pooled])]))
 
 
-def _classified(net: Network, signal: Signal, pooled: Signal | None) -> list[Signal]:
+def _classified(net: Network, signal: Value, pooled: Value | None) -> list[Value]:
     """Classifiers of sequences (from the pooled position), of tokens, and of answers' ends."""
     ends = []
     if net.has("classifier.weight"):
@@ -91,14 +91,14 @@ def _classified(net: Network, signal: Signal, pooled: Signal | None) -> list[Sig
     return ends
 
 
-def _answers(net: Network, signal: Signal, name: str) -> list[Signal]:
+def _answers(net: Network, signal: Value, name: str) -> list[Value]:
     """Scores of where an answer starts and ends."""
     made = net.linear(signal, name)
     return [indexed(made, 2, at) for at in range(made.shape[2])]
 
 
-def _roberta_heads(net: Network, prefix: str, signal: Signal, pooled: Signal | None) -> None:
-    ends: list[Signal] = []
+def _roberta_heads(net: Network, prefix: str, signal: Value, pooled: Value | None) -> None:
+    ends: list[Value] = []
     if net.has("lm_head.dense.weight"):
         hidden = net.activation(net.linear(signal, "lm_head.dense"), "gelu")
         hidden = net.norm(hidden, "lm_head.layer_norm")
@@ -112,8 +112,8 @@ def _roberta_heads(net: Network, prefix: str, signal: Signal, pooled: Signal | N
     net.outputs(*(ends or [signal, *([] if pooled is None else [pooled])]))
 
 
-def _electra_heads(net: Network, prefix: str, signal: Signal, pooled: Signal | None) -> None:
-    ends: list[Signal] = []
+def _electra_heads(net: Network, prefix: str, signal: Value, pooled: Value | None) -> None:
+    ends: list[Value] = []
     kind = net.config.word("hidden_act", default="gelu")
     if net.has("generator_predictions.dense.weight"):
         hidden = net.activation(net.linear(signal, "generator_predictions.dense"), "gelu")

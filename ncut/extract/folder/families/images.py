@@ -7,13 +7,13 @@ from collections.abc import Callable
 from ncut.errors import ModelError
 from ncut.extract.folder.blocks import Network
 from ncut.extract.folder.families.common import QKV, attending, feeding
-from ncut.extract.signal import Signal, concatenated, indexed, permuted, reshaped
+from ncut.extract.program.values import Value, concatenated, indexed, permuted, reshaped
 
 PATCHES = 2
 """Patches along each side of an image that is followed."""
 
 
-def _patches(net: Network, name: str, channels: int, image: str = "input") -> Signal:
+def _patches(net: Network, name: str, channels: int, image: str = "input") -> Value:
     """Patches of an image, (batch, patches, width)."""
     parameter, kernel = net.tensor(f"{name}.weight")
     if kernel.ndim != 4 or kernel.shape[1] != channels:
@@ -21,7 +21,7 @@ def _patches(net: Network, name: str, channels: int, image: str = "input") -> Si
             f"tensor {parameter!r} has shape {kernel.shape}, but config.json calls for a kernel "
             f"with {channels} input channels and 2 axes of positions"
         )
-    signal = net.wiring.input(image, (1, channels, PATCHES, PATCHES))
+    signal = net.program.input(image, (1, channels, PATCHES, PATCHES))
     signal = net.convolution(signal, name, (1, 0, PATCHES, PATCHES))
     flat = reshaped(signal, (1, signal.shape[1], PATCHES * PATCHES))
     return permuted(flat, [0, 2, 1])
@@ -47,12 +47,12 @@ def _vit_like(net: Network, own: str) -> None:
     first = [token for token in first if net.has(token)]
     net.constant(*first, f"{name}.position_embeddings")
     net.aside(f"{name}.mask_token")
-    signal = concatenated([*(Signal((1, 1, signal.shape[2])) for _ in first), signal], 1)
+    signal = concatenated([*(Value((1, 1, signal.shape[2])) for _ in first), signal], 1)
     kind = config.word("hidden_act", default="gelu")
     for number in range(config.size("num_hidden_layers")):
         signal = _vit_layer(net, signal, prefix, number, n_heads, width, kind)
     signal = net.norm(signal, f"{prefix}layernorm")
-    ends: list[Signal] = []
+    ends: list[Value] = []
     if net.has("classifier.weight"):
         ends.append(net.linear(net.first_position(signal), "classifier"))
     if net.has("cls_classifier.weight"):
@@ -68,8 +68,8 @@ def _vit_like(net: Network, own: str) -> None:
 
 
 def _vit_layer(
-    net: Network, signal: Signal, prefix: str, number: int, n_heads: int, width: int, kind: str
-) -> Signal:
+    net: Network, signal: Value, prefix: str, number: int, n_heads: int, width: int, kind: str
+) -> Value:
     block = f"{prefix}encoder.layer.{number}"
     new = f"{prefix}layers.{number}"
     if net.has(f"{new}.layernorm_before.weight"):
@@ -100,7 +100,7 @@ def _dinov2(net: Network) -> None:
     signal = _patches(net, f"{name}.patch_embeddings.projection", channels)
     net.constant(f"{name}.cls_token", f"{name}.position_embeddings")
     net.aside(f"{name}.mask_token")
-    signal = concatenated([Signal((1, 1, signal.shape[2])), signal], 1)
+    signal = concatenated([Value((1, 1, signal.shape[2])), signal], 1)
     for number in range(config.size("num_hidden_layers")):
         new = f"{prefix}layers.{number}"
         old = f"{prefix}encoder.layer.{number}"
@@ -125,11 +125,11 @@ def _dinov2(net: Network) -> None:
     if not net.has("classifier.weight"):
         net.outputs(signal, first)
         return
-    others = net.wiring.positions(indexed(signal, 1, slice(1, 2)), (1, 1, signal.shape[2]))
+    others = net.program.positions(indexed(signal, 1, slice(1, 2)), (1, 1, signal.shape[2]))
     net.outputs(net.linear(concatenated([first, indexed(others, 1, 0)], 1), "classifier"))
 
 
-def _dinov2_mlp(net: Network, signal: Signal, name: str, kind: str) -> Signal:
+def _dinov2_mlp(net: Network, signal: Value, name: str, kind: str) -> Value:
     if net.has(f"{name}.gate_proj.weight"):
         layers = [f"{name}.{layer}" for layer in ("gate_proj", "up_proj", "down_proj")]
         return net.gated_mlp(signal, layers[0], layers[1], layers[2], "silu")
@@ -137,7 +137,7 @@ def _dinov2_mlp(net: Network, signal: Signal, name: str, kind: str) -> Signal:
         # Two layers, whose weights lie in one matrix.
         packed = f"{name}.weights_in"
         gates = net.activation(net.linear(signal, f"{name}.gate_proj", packed, part=0), "silu")
-        product = net.wiring.multiply(gates, net.linear(signal, f"{name}.up_proj", packed, part=1))
+        product = net.program.multiply(gates, net.linear(signal, f"{name}.up_proj", packed, part=1))
         return net.linear(product, f"{name}.down_proj", f"{name}.weights_out")
     return net.mlp(signal, f"{name}.fc1", f"{name}.fc2", kind)
 
@@ -148,8 +148,8 @@ def _clip(net: Network) -> None:
     text = _clip_tower(net, "text")
     words = net.linear(text[1], "text_projection")
     net.constant("logit_scale")
-    normed = [net.wiring.normalization(signal) for signal in (image, words)]
-    product = net.wiring.matmul(normed[1], permuted(normed[0], [1, 0]))
+    normed = [net.program.normalization(signal) for signal in (image, words)]
+    product = net.program.matmul(normed[1], permuted(normed[0], [1, 0]))
     net.outputs(
         permuted(product, [1, 0]), product, normed[1], normed[0], text[0], words, vision[0], image
     )
@@ -171,7 +171,7 @@ def _clip_text(net: Network) -> None:
     net.outputs(hidden, pooled)
 
 
-def _clip_tower(net: Network, tower: str, image: str = "input") -> tuple[Signal, Signal]:
+def _clip_tower(net: Network, tower: str, image: str = "input") -> tuple[Value, Value]:
     """The states of a tower's last layer and what is pooled of them."""
     config = net.config.part(f"{tower}_config") if f"{tower}_config" in net.config else net.config
     sees = tower == "vision"
@@ -182,7 +182,7 @@ def _clip_tower(net: Network, tower: str, image: str = "input") -> tuple[Signal,
         channels = config.size("num_channels", default=3)
         signal = _patches(net, f"{name}.patch_embedding", channels, image)
         net.constant(f"{name}.class_embedding")
-        signal = concatenated([Signal((1, 1, signal.shape[2])), signal], 1)
+        signal = concatenated([Value((1, 1, signal.shape[2])), signal], 1)
     else:
         signal = net.embedding(
             f"{name}.token_embedding", width=config.size("hidden_size", default=512),

@@ -8,47 +8,44 @@ from typing import Any
 import numpy as np
 import torch
 
-from ncut.extract import operations
 from ncut.extract.arrays import as_array
-from ncut.extract.signal import Signal
+from ncut.extract.program.values import Value
+from ncut.extract.traced.provenance import itself
 from ncut.extract.traced.tracing import Call
 
 
-def scaled_by(call: Call, signal: Signal, other: Any, *, invert: bool) -> Signal:
+def scaled_by(call: Call, signal: Value, other: Any, *, invert: bool) -> Value:
     """The signal times (or over) a number or a tensor that does not depend on the data."""
     if not isinstance(other, torch.Tensor):
-        return operations.scaled(call.wiring, signal, np.asarray(other), invert=invert)
+        return call.program.scaled(signal, np.asarray(other), invert=invert)
     if not other.is_floating_point():
         other = other.abs() if other.is_complex() else other.to(torch.float32)
     leaves = call.tracing.provenance.leaves(other)
-    return operations.scaled(
-        call.wiring, signal, as_array(other, "its factors"), parameters=leaves,
+    return call.program.scaled(signal, as_array(other, "its factors"), parameters=leaves,
         trained=bool(leaves), invert=invert,
-        source=call.tracing.provenance.source([other], _itself),
+        source=call.tracing.provenance.source([other], itself),
         name=call.tracing.weight(other).name if leaves else call.tracing.path,
     )  # fmt: skip
-
-
-def _itself(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
 
 
 def note_bias(call: Call, bias: Any) -> None:
     """Record a bias, if it is a parameter."""
     name = call.tracing.parameter(bias)
     if name:
-        call.wiring.ignore([name], "bias")
+        call.program.ignore([name], "bias")
 
 
-def chosen(call: Call, signal: Signal, axis: int) -> Signal:
-    """Neurons along an axis that are chosen by the data, as those of a router."""
+def chosen(call: Call, signal: Value, axis: int) -> Value:
+    """Entries along an axis that are chosen by the data, as neurons of a router are."""
     path = call.tracing.path
-    return call.wiring.choose(signal, axis, call.shape, f"choices of {path}" if path else "choices")
+    return call.program.picked(
+        signal, axis, call.shape, f"choices of {path}" if path else "choices"
+    )
 
 
-def rest(call: Call) -> list[Signal]:
+def rest(call: Call) -> list[Value]:
     """Further results, such as a norm's statistics, which carry no neurons."""
-    return [Signal(shape) for shape in call.shapes[1:]]
+    return [Value(shape) for shape in call.shapes[1:]]
 
 
 def listed(axes: Any) -> Sequence[int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ncut.extract.signal import expanded, permuted, reshaped
+from ncut.extract.program.values import expanded, permuted, reshaped, unsqueezed
 from ncut.extract.traced.operations.common import table
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call, DependsOnDataError
@@ -45,11 +45,11 @@ def _packed(call: Call) -> Any:
     padded, lengths, batch_first = call.args[:3]
     if is_traced(lengths):
         raise DependsOnDataError(f"{call.tracing.place()} packs by lengths that depend on the data")
-    signal = padded.signal
+    signal = padded.value
     if not batch_first:
         signal = permuted(signal, [1, 0, *range(2, signal.ndim)])
     rest = signal.shape[2:]
-    steps = call.wiring.positions(signal, (1, 1, *rest), axis=2)
+    steps = call.program.positions(signal, (1, 1, *rest), axis=2)
     flat = reshaped(steps, (1, *rest))
     whole = [int(n) for n in lengths]
     batch_sizes = torch.tensor([sum(n > step for n in whole) for step in range(max(whole))])
@@ -64,8 +64,8 @@ def _unpacked(call: Call) -> Any:
     lengths = torch.tensor([int((batch_sizes > at).sum()) for at in range(n)])
     time = max(time, int(total))
     rest = data.shape[1:]
-    single = call.wiring.positions(data.signal, (1, *rest), axis=1)
-    wide = single.map((1, 1, *rest), lambda a: a[None])
+    single = call.program.positions(data.value, (1, *rest), axis=1)
+    wide = unsqueezed(single, 0)
     shape = (n, time, *rest) if batch_first else (time, n, *rest)
     return call.tracing.made(expanded(wide, shape), data), lengths
 

@@ -9,9 +9,8 @@ import torch
 
 from ncut.extract.arrays import as_array
 from ncut.extract.chain import normalization_scale
-from ncut.extract.operations import along, normalized
-from ncut.extract.signal import (
-    Signal,
+from ncut.extract.program.values import (
+    Value,
 )
 from ncut.extract.traced.operations.common import (
     note_bias,
@@ -19,10 +18,11 @@ from ncut.extract.traced.operations.common import (
     scaled_by,
     table,
 )
+from ncut.extract.traced.provenance import itself
 from ncut.extract.traced.tracing import Call
 
 
-def _batch_norm(call: Call) -> list[Signal]:
+def _batch_norm(call: Call) -> list[Value]:
     signal, weight = call.signal(), call.arg(1, "weight")
     note_bias(call, call.arg(2, "bias"))
     training = not call.function.endswith("no_training") and call.arg(5, "training")
@@ -32,24 +32,24 @@ def _batch_norm(call: Call) -> list[Signal]:
     name = [n for n in [call.tracing.parameter(weight)] if n]
     if training or variance is None or mean is None:
         kind = "data-dependent batch norm"
-        made = normalized(
-            call.wiring, signal, kind, gamma, 1, parameters=name, source=source_of(call, weight)
+        made = call.program.normalized(
+            signal, kind, gamma, 1, parameters=name, source=source_of(call, weight)
         )
         return [made, *rest(call)]
     return [with_running_statistics(call, signal, weight, variance, float(eps), 1), *rest(call)]
 
 
 def with_running_statistics(
-    call: Call, signal: Signal, weight: Any, variance: Any, eps: float, axis: int
-) -> Signal:
+    call: Call, signal: Value, weight: Any, variance: Any, eps: float, axis: int
+) -> Value:
     """A batch norm's factors: its weight over the square root of the running variance."""
     gamma = None if weight is None else as_array(weight, "its weight")
     factors = normalization_scale(gamma, as_array(variance, "its variance"), eps)
     tensors = [variance] if weight is None else [variance, weight]
     source = call.tracing.provenance.source(tensors, partial(_over_spread, eps), is_batch_norm=True)
     name = [n for n in [call.tracing.parameter(weight)] if n]
-    return along(
-        call.wiring, signal, factors, axis, parameters=name, name=call.tracing.path, source=source
+    return call.program.along(
+        signal, factors, axis, parameters=name, name=call.tracing.path, source=source
     )
 
 
@@ -60,36 +60,32 @@ def _over_spread(eps: float, variance: Any, weight: Any = None) -> Any:
 
 def source_of(call: Call, weight: Any) -> Any:
     """What makes the factors of a norm that has a weight."""
-    return None if weight is None else call.tracing.provenance.source([weight], _itself)
+    return None if weight is None else call.tracing.provenance.source([weight], itself)
 
 
-def _itself(tensor: Any) -> Any:
-    return tensor
-
-
-def _layer_norm(call: Call) -> list[Signal]:
+def _layer_norm(call: Call) -> list[Value]:
     weight = call.arg(2, "weight")
     note_bias(call, call.arg(3, "bias"))
     return [norm_of_last_axes(call, weight, "layer norm"), *rest(call)]
 
 
-def _rms_norm(call: Call) -> list[Signal]:
+def _rms_norm(call: Call) -> list[Value]:
     return [norm_of_last_axes(call, call.arg(2, "weight"), "RMS norm"), *rest(call)]
 
 
-def norm_of_last_axes(call: Call, weight: Any, kind: str) -> Signal:
+def norm_of_last_axes(call: Call, weight: Any, kind: str) -> Value:
     """Division by a spread that depends on the data, times a weight of the last axes."""
-    signal = call.wiring.normalization(call.signal(), kind)
+    signal = call.program.normalization(call.signal(), kind)
     return signal if weight is None else scaled_by(call, signal, weight, invert=False)
 
 
-def _group_norm(call: Call) -> list[Signal]:
+def _group_norm(call: Call) -> list[Value]:
     weight = call.arg(1, "weight")
     note_bias(call, call.arg(2, "bias"))
     gamma = None if weight is None else as_array(weight, "its weight")
     name = [n for n in [call.tracing.parameter(weight)] if n]
-    made = normalized(
-        call.wiring, call.signal(), "group norm", gamma, 1, parameters=name,
+    made = call.program.normalized(
+        call.signal(), "group norm", gamma, 1, parameters=name,
         source=source_of(call, weight),
     )  # fmt: skip
     return [made, *rest(call)]

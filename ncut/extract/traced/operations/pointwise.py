@@ -6,49 +6,48 @@ import math
 
 import numpy as np
 
-from ncut.extract import operations
-from ncut.extract.signal import Signal, expanded
+from ncut.extract.program.values import Value, expanded
 from ncut.extract.traced.operations.common import rest, scaled_by, table
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
 
-def entrywise(call: Call) -> Signal:
+def entrywise(call: Call) -> Value:
     signals = call.signals()
     if len(signals) == 1:
         signal = expanded(signals[0], call.shape)
-        return call.wiring.activation(signal, homogeneous=False)
-    return call.wiring.combine(*signals)
+        return call.program.activation(signal, homogeneous=False)
+    return call.program.combine(*signals)
 
 
-def _homogeneous(call: Call) -> Signal:
-    return call.wiring.activation(call.signals()[0], homogeneous=True)
+def _homogeneous(call: Call) -> Value:
+    return call.program.activation(call.signals()[0], homogeneous=True)
 
 
-def _softmax(call: Call) -> Signal:
+def _softmax(call: Call) -> Value:
     """Shares of what lies along an axis.
 
     Shares of positions choose among positions and carry no neurons, so that what is added to
     attention scores has no part in the values.
     """
     axis = call.signal(0, "self").axis(call.arg(1, "dim"))
-    return call.wiring.softmax(call.signal(0, "self"), axis)
+    return call.program.softmax(call.signal(0, "self"), axis)
 
 
-def _keep(call: Call) -> Signal:
+def _keep(call: Call) -> Value:
     return call.signals()[0]
 
 
-def _gated_halves(call: Call) -> Signal:
+def _gated_halves(call: Call) -> Value:
     """`F.glu`: one half of the neurons, each times a gate from the other half."""
-    return operations.gated_halves(call.wiring, call.signal(0, "self"), call.arg(1, "dim", -1))
+    return call.program.gated_halves(call.signal(0, "self"), call.arg(1, "dim", -1))
 
 
-def _with_buffer(call: Call) -> list[Signal]:
+def _with_buffer(call: Call) -> list[Value]:
     return [_saturating(call), *rest(call)]
 
 
-def _clamp(call: Call) -> Signal:
+def _clamp(call: Call) -> Value:
     ends = call.arg(1, "min"), call.arg(2, "max")
     if call.function.startswith("clamp_max"):
         ends = None, call.arg(1, "max")
@@ -57,57 +56,57 @@ def _clamp(call: Call) -> Signal:
         for end in ends
     ]
     if any(is_traced(end) for end in ends):
-        return operations.extremum(call.wiring, call.signals(), [])
-    return operations.bounded(call.wiring, call.signal(0, "self"), *numbers)
+        return call.program.extremum(call.signals(), [])
+    return call.program.bounded(call.signal(0, "self"), *numbers)
 
 
-def _extremum(call: Call) -> Signal | list[Signal]:
+def _extremum(call: Call) -> Value | list[Value]:
     """`torch.maximum(x, y)` and its mirror image."""
     both = call.arg(0, "self"), call.arg(1, "other")
     constants = [np.asarray(x.detach().cpu()) for x in both if not is_traced(x)]
-    return operations.extremum(call.wiring, call.signals(), constants)
+    return call.program.extremum(call.signals(), constants)
 
 
-def _threshold(call: Call) -> Signal:
+def _threshold(call: Call) -> Value:
     zero = [call.arg(1, "threshold"), call.arg(2, "value")] == [0, 0]
-    return call.wiring.activation(call.signals()[0], homogeneous=zero)
+    return call.program.activation(call.signals()[0], homogeneous=zero)
 
 
-def _saturating(call: Call) -> Signal:
-    return call.wiring.activation(call.signals()[0], homogeneous=False)
+def _saturating(call: Call) -> Value:
+    return call.program.activation(call.signals()[0], homogeneous=False)
 
 
-def _where(call: Call) -> Signal:
+def _where(call: Call) -> Value:
     """A choice between values by a condition: both reach whoever reads it."""
-    return operations.choice(call.wiring, call.signals(), call.shape)
+    return call.program.choice(call.signals(), call.shape)
 
 
-def _add(call: Call) -> Signal:
+def _add(call: Call) -> Value:
     first, second = call.arg(0, "self"), call.arg(1, "other")
     if is_traced(first) and is_traced(second):
-        return call.wiring.add(first.signal, second.signal)
+        return call.program.add(first.value, second.value)
     traced, other = (first, second) if is_traced(first) else (second, first)
     name = call.tracing.parameter(other)
     if name:
-        call.wiring.ignore([name], "added as a constant, like a bias")
-    return expanded(traced.signal, call.shape)
+        call.program.ignore([name], "added as a constant, like a bias")
+    return expanded(traced.value, call.shape)
 
 
-def _multiply(call: Call) -> Signal:
+def _multiply(call: Call) -> Value:
     first, second = call.arg(0, "self"), call.arg(1, "other")
     if is_traced(first) and is_traced(second):
-        return call.wiring.multiply(first.signal, second.signal)
+        return call.program.multiply(first.value, second.value)
     traced, other = (first, second) if is_traced(first) else (second, first)
-    return scaled_by(call, traced.signal, other, invert=False)
+    return scaled_by(call, traced.value, other, invert=False)
 
 
-def _divide(call: Call) -> Signal:
+def _divide(call: Call) -> Value:
     first, second = call.arg(0, "self"), call.arg(1, "other")
     if is_traced(first) and is_traced(second):
-        return call.wiring.divide(first.signal, second.signal)
+        return call.program.divide(first.value, second.value)
     if is_traced(second):
-        return call.wiring.activation(expanded(second.signal, call.shape), homogeneous=False)
-    return scaled_by(call, first.signal, second, invert=True)
+        return call.program.activation(expanded(second.value, call.shape), homogeneous=False)
+    return scaled_by(call, first.value, second, invert=True)
 
 
 RULES = table(

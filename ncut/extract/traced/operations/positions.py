@@ -4,47 +4,46 @@ from __future__ import annotations
 
 import math
 
-from ncut.extract import operations
-from ncut.extract.signal import Signal, expanded, reduced, reshaped
+from ncut.extract.program.values import Value, expanded, merged, reshaped, unsqueezed
 from ncut.extract.traced.operations.common import rest, table
 from ncut.extract.traced.tracing import Call
 
 
-def _positions(call: Call) -> Signal | list[Signal]:
-    signal = call.wiring.positions(call.signal(0, "self"), call.shape)
+def _positions(call: Call) -> Value | list[Value]:
+    signal = call.program.positions(call.signal(0, "self"), call.shape)
     return [signal, *rest(call)] if len(call.shapes) > 1 else signal
 
 
-def _pad(call: Call) -> Signal:
+def _pad(call: Call) -> Value:
     """Padding of positions; padded channels carry nothing."""
     signal, widths = call.signal(0, "self"), list(call.arg(1, "pad"))
     for number in range(len(widths) // 2):
         before, after = widths[2 * number : 2 * number + 2]
         if before or after:
             axis, fill = signal.ndim - 1 - number, call.arg(2, "value", 0)
-            signal = operations.pad(call.wiring, signal, axis, before, after, fill=fill)
+            signal = call.program.pad(signal, axis, before, after, fill=fill)
     return signal
 
 
-def _im2col(call: Call) -> Signal:
+def _im2col(call: Call) -> Value:
     """Patches laid side by side: (n, c, positions...) -> (n, c * kernel, patches)."""
     signal, kernel = call.signal(0, "self"), call.arg(1, "kernel_size")
     n, c = signal.shape[:2]
     n_patches = call.shape[-1]
     size = math.prod(kernel)
     flat = reshaped(signal, (n, c, math.prod(signal.shape[2:])))
-    wide = call.wiring.positions(flat, (n, c, 1)).map((n, c, 1, 1), lambda a: a[..., None])
+    wide = unsqueezed(call.program.positions(flat, (n, c, 1)), 3)
     return reshaped(expanded(wide, (n, c, size, n_patches)), call.shape)
 
 
-def _col2im(call: Call) -> Signal:
+def _col2im(call: Call) -> Value:
     """Patches summed where they overlap: (n, c * kernel, patches) -> (n, c, positions...)."""
     signal, kernel = call.signal(0, "self"), call.arg(2, "kernel_size")
     n, n_patches = signal.shape[0], signal.shape[-1]
     size = math.prod(kernel)
     c = signal.shape[1] // size
-    summed = reduced(reshaped(signal, (n, c, size, n_patches)), [2], keepdim=False)
-    placed = call.wiring.positions(summed, (n, c, math.prod(call.shape[2:])))
+    summed = merged(reshaped(signal, (n, c, size, n_patches)), [2])
+    placed = call.program.positions(summed, (n, c, math.prod(call.shape[2:])))
     return reshaped(placed, call.shape)
 
 

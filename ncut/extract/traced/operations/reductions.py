@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from ncut.extract import operations
-from ncut.extract.signal import Signal, unsqueezed
+from ncut.extract.program.values import Value, unsqueezed
 from ncut.extract.traced.operations.common import listed, rest, table
 from ncut.extract.traced.tracing import Call
 
@@ -16,7 +13,7 @@ KINDS = {
 """Reductions whose kind has another name."""
 
 
-def _reduce(call: Call) -> Signal | list[Signal]:
+def _reduce(call: Call) -> Value | list[Value]:
     axes = call.arg(1, "dim")
     if isinstance(axes, bool):
         axes = None
@@ -24,30 +21,28 @@ def _reduce(call: Call) -> Signal | list[Signal]:
     reduces = list(range(signal.ndim)) if axes in (None, []) else listed(axes)
     keepdim = len(call.shape) == signal.ndim and signal.ndim > 0
     path = call.tracing.path
-    result = call.wiring.reduce(
+    result = call.program.reduce(
         signal, reduces, keepdim=keepdim, kind=KINDS.get(call.function, call.function),
         name=f"{call.function} in {path}" if path else call.function,
     )  # fmt: skip
-    if len(call.shapes) > 1:
-        return [result, *(replace(result, shape=shape) for shape in call.shapes[1:])]
-    return result
+    return [result] * len(call.shapes)
 
 
-def _distances(call: Call) -> Signal:
+def _distances(call: Call) -> Value:
     """`torch.cdist(x, y)`: a distance for each pair of rows."""
     rows, columns = (call.tracing.signal_of(value) for value in call.args[:2])
-    wide = call.wiring.add(unsqueezed(rows, rows.ndim - 1), unsqueezed(columns, columns.ndim - 2))
+    wide = call.program.add(unsqueezed(rows, rows.ndim - 1), unsqueezed(columns, columns.ndim - 2))
     path = call.tracing.path
     name = f"distances in {path}" if path else "distances"
-    return call.wiring.reduce(wide, [-1], keepdim=False, kind="distance", name=name)
+    return call.program.reduce(wide, [-1], keepdim=False, kind="distance", name=name)
 
 
-def _chosen_index(call: Call) -> Signal:
+def _chosen_index(call: Call) -> Value:
     """Positions of something along an axis: numbers without neurons."""
-    return Signal(call.shape)
+    return Value(call.shape)
 
 
-def _along_axis(call: Call) -> Signal | list[Signal]:
+def _along_axis(call: Call) -> Value | list[Value]:
     """Sorting, cumulative sums and the like: neurons stay where they do not lie on the axis."""
     signal = call.signal(0, "self")
     axis = call.arg(2 if call.function == "topk" else 1, "dim", -1)
@@ -55,7 +50,7 @@ def _along_axis(call: Call) -> Signal | list[Signal]:
         axis = call.arg(2, "dim", -1)
     path = call.tracing.path
     name = f"choices of {path}" if path else "choices"
-    made = operations.ordered(call.wiring, call.function, signal, axis, call.shape, name)
+    made = call.program.ordered(call.function, signal, axis, call.shape, name)
     return [made, *rest(call)] if len(call.shapes) > 1 else made
 
 

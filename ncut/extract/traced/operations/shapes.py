@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 
 from ncut.errors import ModelError
-from ncut.extract.signal import (
-    MAX_LAID_OUT,
-    Signal,
-    compact,
+from ncut.extract.program.values import (
+    Value,
     concatenated,
     expanded,
+    flipped,
+    gathered,
     indexed,
+    looked_up,
+    merged,
     permuted,
-    reduced,
+    rearranged,
     reshaped,
     stacked,
+    tiled,
     unsqueezed,
 )
 from ncut.extract.traced.operations.common import chosen, listed, table
@@ -27,19 +29,19 @@ from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
 
-def _reshape(call: Call) -> Signal:
+def _reshape(call: Call) -> Value:
     return reshaped(call.signal(0, "self"), call.shape)
 
 
-def _expand(call: Call) -> Signal:
+def _expand(call: Call) -> Value:
     return expanded(call.signal(0, "self"), call.shape)
 
 
-def _permute(call: Call) -> Signal:
+def _permute(call: Call) -> Value:
     return permuted(call.signal(0, "self"), call.arg(1, "dims"))
 
 
-def _transpose(call: Call) -> Signal:
+def _transpose(call: Call) -> Value:
     signal = call.signal(0, "self")
     order = [*range(signal.ndim)]
     first, second = (0, 1) if call.function == "t" else (call.arg(1, "dim0"), call.arg(2, "dim1"))
@@ -49,99 +51,63 @@ def _transpose(call: Call) -> Signal:
     return permuted(signal, order)
 
 
-def _slice(call: Call) -> Signal:
+def _slice(call: Call) -> Value:
     start, stop, step = call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)
     return indexed(call.signal(0, "self"), call.arg(1, "dim", 0), slice(start, stop, step))
 
 
-def _select(call: Call) -> Signal:
+def _select(call: Call) -> Value:
     signal, axis, at = call.signal(0, "self"), call.arg(1, "dim"), call.arg(2, "index")
     n = signal.shape[signal.axis(axis)]
     return indexed(signal, axis, int(at) % n)
 
 
-def _index_select(call: Call) -> Signal:
+def _index_select(call: Call) -> Value:
     signal, axis, index = call.signal(0, "self"), call.arg(1, "dim"), call.arg(2, "index")
     return _taken(call, signal, signal.axis(axis), index)
 
 
-def _taken(call: Call, signal: Signal, axis: int, index: Any) -> Signal:
+def _taken(call: Call, signal: Value, axis: int, index: Any) -> Value:
     if is_traced(index):
-        if signal.varies(axis):
-            raise ModelError("it chooses neurons by an index that depends on the data")
-        positions = np.zeros(tuple(index.shape), dtype=np.int64)
-        return indexed(signal, axis, positions)
+        shape = (*signal.shape[:axis], *index.shape, *signal.shape[axis + 1 :])
+        return gathered(signal, [axis], shape)
     if index.dtype == torch.bool:
         index = index.nonzero()[:, 0]
     return indexed(signal, axis, index.detach().cpu().numpy().astype(np.int64))
 
 
-def _index(call: Call) -> Signal:
+def _index(call: Call) -> Value:
     """`tensor[indices]`, with None for axes that are left as they are."""
     signal, indices = call.signal(0, "self"), call.arg(1, "indices")
     used = [axis for axis, index in enumerate(indices) if index is not None]
     if not any(is_traced(indices[axis]) for axis in used):
-        return _at_known(call, signal, indices)
+        known = [None if index is None else index.detach().cpu().numpy() for index in indices]
+        return looked_up(signal, known, call.shape)
     if len(used) == 1:
         if indices[used[0]].dtype == torch.bool:
             raise ModelError("it chooses entries by a mask")
         return _taken(call, signal, used[0], indices[used[0]])
-    if any(signal.varies(axis) for axis in used):
-        raise ModelError("it chooses neurons by several indices at once, which depend on the data")
     # Positions alone are chosen: the axes that are left keep their neurons.
-    kept = [axis for axis in range(signal.ndim) if axis not in used]
     adjacent = used == list(range(used[0], used[-1] + 1))
-    n_new = len(call.shape) - len(kept)
-    first = used[0] if adjacent else 0
-
-    def change(array: Any) -> Any:
-        squeezed = array.squeeze(tuple(used))
-        return squeezed.reshape(squeezed.shape[:first] + (1,) * n_new + squeezed.shape[first:])
-
-    return signal.map(call.shape, change)
+    why = "it chooses neurons by several indices at once, which depend on the data"
+    return gathered(signal, used, call.shape, at=used[0] if adjacent else 0, why=why)
 
 
-def _at_known(call: Call, signal: Signal, indices: Any) -> Signal:
-    """Entries at indices or in masks that do not depend on the data."""
-    key: list[Any] = []
-    along: list[int] = []
-    axis = 0
-    for index in indices:
-        n = index.ndim if index is not None and index.dtype == torch.bool else 1
-        if index is not None:
-            along += range(axis, axis + n)
-        axis += n
-        key.append(slice(None) if index is None else index.detach().cpu().numpy())
-
-    def change(array: Any) -> Any:
-        sizes = [signal.shape[at] if at in along else n for at, n in enumerate(array.shape)]
-        if math.prod(sizes) > MAX_LAID_OUT:
-            raise ModelError(f"it lays out {math.prod(sizes)} neurons when it chooses among them")
-        return np.broadcast_to(array, sizes)[tuple(key)]
-
-    return compact(signal.map(call.shape, change))
+def _gather(call: Call) -> Value:
+    return chosen(call, call.signal(0, "self"), call.arg(1, "dim"))
 
 
-def _gather(call: Call) -> Signal:
-    signal, axis = call.signal(0, "self"), call.arg(1, "dim")
-    if not signal.terms:
-        return Signal(call.shape)
-    if signal.varies(signal.axis(axis)):
-        return chosen(call, signal, axis)
-    return call.wiring.positions(signal, call.shape)
-
-
-def _concatenate(call: Call) -> Signal:
+def _concatenate(call: Call) -> Value:
     tensors = call.arg(0, "tensors")
     return concatenated([call.tracing.signal_of(t) for t in tensors], call.arg(1, "dim", 0))
 
 
-def _stack(call: Call) -> Signal:
+def _stack(call: Call) -> Value:
     tensors, axis = call.arg(0, "tensors"), call.arg(1, "dim", 0)
     return stacked([call.tracing.signal_of(t) for t in tensors], axis)
 
 
-def _split(call: Call) -> list[Signal]:
+def _split(call: Call) -> list[Value]:
     signal, axis = call.signal(0, "self"), call.arg(2, "dim", 0)
     axis = signal.axis(axis)
     starts = np.cumsum([0, *(shape[axis] for shape in call.shapes)])
@@ -151,19 +117,16 @@ def _split(call: Call) -> list[Signal]:
     ]
 
 
-def _unbind(call: Call) -> list[Signal]:
+def _unbind(call: Call) -> list[Value]:
     signal, axis = call.signal(0, "self"), call.arg(1, "dim", 0)
     return [indexed(signal, axis, at) for at in range(len(call.shapes))]
 
 
-def _flip(call: Call) -> Signal:
-    signal = call.signal(0, "self")
-    for axis in call.arg(1, "dims"):
-        signal = indexed(signal, axis, slice(None, None, -1))
-    return signal
+def _flip(call: Call) -> Value:
+    return flipped(call.signal(0, "self"), call.arg(1, "dims"))
 
 
-def _roll(call: Call) -> Signal:
+def _roll(call: Call) -> Value:
     signal, shifts, axes = call.signal(0, "self"), call.arg(1, "shifts"), call.arg(2, "dims", [])
     if not axes:
         raise ModelError("it rolls a tensor over all of its axes at once")
@@ -173,41 +136,34 @@ def _roll(call: Call) -> Signal:
     return signal
 
 
-def _repeat(call: Call) -> Signal:
-    signal, times = call.signal(0, "self"), call.arg(1, "repeats")
-    signal = expanded(signal, (1,) * (len(times) - signal.ndim) + signal.shape)
-    for axis, n in enumerate(times):
-        if n > 1:
-            signal = indexed(signal, axis, np.tile(np.arange(signal.shape[axis]), n))
-    return signal
+def _repeat(call: Call) -> Value:
+    return tiled(call.signal(0, "self"), call.arg(1, "repeats"))
 
 
-def _pixel_shuffle(call: Call) -> Signal:
+def _pixel_shuffle(call: Call) -> Value:
     signal, factor = call.signal(0, "self"), call.arg(1, "upscale_factor")
     *batch, c, h, w = signal.shape
     n = len(batch)
-    split = reshaped(signal, (*batch, c // factor**2, factor, factor, h, w))
-    moved = permuted(split, [*range(n), n, n + 3, n + 1, n + 4, n + 2])
-    return reshaped(moved, call.shape)
+    split = (*batch, c // factor**2, factor, factor, h, w)
+    return rearranged(signal, split, [*range(n), n, n + 3, n + 1, n + 4, n + 2], call.shape)
 
 
-def _channel_shuffle(call: Call) -> Signal:
+def _channel_shuffle(call: Call) -> Value:
     signal, groups = call.signal(0, "self"), call.arg(1, "groups")
     n, c, *positions = signal.shape
-    split = reshaped(signal, (n, groups, c // groups, *positions))
-    return reshaped(permuted(split, [0, 2, 1, *range(3, split.ndim)]), call.shape)
+    order = [0, 2, 1, *range(3, 3 + len(positions))]
+    return rearranged(signal, (n, groups, c // groups, *positions), order, call.shape)
 
 
-def _pixel_unshuffle(call: Call) -> Signal:
+def _pixel_unshuffle(call: Call) -> Value:
     signal, factor = call.signal(0, "self"), call.arg(1, "downscale_factor")
     *batch, c, h, w = signal.shape
     n = len(batch)
-    split = reshaped(signal, (*batch, c, h // factor, factor, w // factor, factor))
-    moved = permuted(split, [*range(n), n, n + 2, n + 4, n + 1, n + 3])
-    return reshaped(moved, call.shape)
+    split = (*batch, c, h // factor, factor, w // factor, factor)
+    return rearranged(signal, split, [*range(n), n, n + 2, n + 4, n + 1, n + 3], call.shape)
 
 
-def _unfold(call: Call) -> Signal:
+def _unfold(call: Call) -> Value:
     """`tensor.unfold(dim, size, step)`: windows along an axis, laid on a new last one."""
     signal, axis = call.signal(0, "self"), call.signal(0, "self").axis(call.arg(1, "dimension"))
     size, step = call.arg(2, "size"), call.arg(3, "step")
@@ -217,29 +173,31 @@ def _unfold(call: Call) -> Signal:
     return permuted(windows, order)
 
 
-def _as_strided(call: Call) -> Signal:
+def _as_strided(call: Call) -> Value:
     signal = call.signal(0, "self")
     if call.shape != signal.shape:
         raise ModelError("it lays out memory by hand")
     return signal
 
 
-def _view_as_complex(call: Call) -> Signal:
+def _view_as_complex(call: Call) -> Value:
     """Pairs of neurons as one complex number."""
-    return reduced(call.signal(0, "self"), [-1], keepdim=False)
+    return merged(call.signal(0, "self"), [call.signal(0, "self").ndim - 1])
 
 
-def _view_as_real(call: Call) -> Signal:
+def _view_as_real(call: Call) -> Value:
     signal = call.signal(0, "self")
     return expanded(unsqueezed(signal, signal.ndim), call.shape)
 
 
-def _fourier(call: Call) -> Signal:
+def _fourier(call: Call) -> Value:
     """A Fourier transform over positions, each neuron apart."""
+    why = "it mixes all neurons of a layer with each other without any weights"
+    axes = [call.signal(0, "self").axis(axis) for axis in listed(call.arg(1, "dim"))]
     signal = call.signal(0, "self")
-    if any(signal.varies(axis) for axis in listed(call.arg(1, "dim"))):
-        raise ModelError("it mixes all neurons of a layer with each other without any weights")
-    return call.wiring.positions(signal, call.shape)
+    for axis in axes:
+        signal = gathered(signal, [axis], signal.shape, why=why)
+    return call.program.positions(signal, call.shape)
 
 
 RULES = table(

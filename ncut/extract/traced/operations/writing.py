@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-from ncut.errors import ModelError
-from ncut.extract.signal import (
-    Signal,
+from ncut.extract.program.values import (
+    Value,
     expanded,
 )
 from ncut.extract.traced.operations.common import table
 from ncut.extract.traced.tracing import Call
 
 
-def _copy(call: Call) -> Signal:
+def _copy(call: Call) -> Value:
     return expanded(call.signal(1, "src"), call.shape)
 
 
-def _filled(call: Call) -> Signal:
-    return Signal(call.shape)
+def _filled(call: Call) -> Value:
+    return Value(call.shape)
 
 
-def _put(call: Call) -> Signal:
+def _put(call: Call) -> Value:
     """`tensor[indices] = values`: constants leave the neurons around them what they are."""
-    if call.signal(2, "values").terms:
-        raise ModelError(
-            "it writes into a part of a tensor; build the tensor with torch.cat or torch.stack "
-            "instead"
-        )
-    return call.wiring.activation(call.signal(0, "self"), homogeneous=False)
+    return call.program.scatter(
+        call.signal(0, "self"), call.signal(2, "values"),
+        why="it writes into a part of a tensor; build the tensor with torch.cat or torch.stack "
+        "instead",
+    )  # fmt: skip
 
 
-def _scatter(call: Call) -> Signal:
+def _scatter(call: Call) -> Value:
     """Values put or added at positions that an index tells."""
     signal, source = call.signal(0, "self"), call.signal(3, "src")
     axis = signal.axis(call.arg(1, "dim"))
     if call.function.startswith("index_"):
         source = call.signal(3, "source")
-    if not source.terms:
-        return call.wiring.activation(signal, homogeneous=False)
-    if signal.varies(axis) or source.varies(axis):
-        raise ModelError("it moves neurons to places that an index tells")
-    source = call.wiring.positions(source, call.shape)
-    if not signal.terms:
-        return source
-    added = "add" in call.function
-    return call.wiring.add(signal, source) if added else call.wiring.combine(signal, source)
+    return call.program.scatter(signal, source, axis=axis, added="add" in call.function)
 
 
 RULES = table(

@@ -1,0 +1,173 @@
+"""A program -> the record of what its operations do to neurons, under either convention of sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from ncut.errors import InputError, ModelError
+from ncut.extract import contraction, moves, operations
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import Node, Value
+from ncut.extract.recurrent import recurrent_layer
+from ncut.extract.signal import (
+    Signal,
+    concatenated,
+    expanded,
+    indexed,
+    permuted,
+    reduced,
+    reshaped,
+    unsqueezed,
+)
+from ncut.extract.wiring import Residual, Wiring
+
+
+def _note(wiring: Wiring, *, what: str, **attributes: Any) -> None:
+    getattr(wiring, what)(**attributes)
+
+
+def _recurrence(
+    wiring: Wiring, signal: Signal, *given: Signal, states: tuple[bool, bool], **named: Any
+) -> Signal:
+    left = iter(given)
+    state, cell = (next(left) if there else None for there in states)
+    return recurrent_layer(wiring, signal, state=state, cell=cell, **named)
+
+
+def _moved(change: Callable[..., Signal]) -> Callable[..., Signal]:
+    """What only moves entries needs no record."""
+    return lambda _, signal, **attributes: change(signal, **attributes)
+
+
+KINDS: Mapping[str, Callable[..., Signal | None]] = {
+    # where values come from
+    "input": Wiring.input,
+    "embed": Wiring.embedding,
+    # weights
+    "linear": Wiring.linear,
+    "matrices": operations.matrices,
+    "convolution": Wiring.convolution,
+    "recurrence": _recurrence,
+    # constants
+    "scale": operations.scaled,
+    "scale along": operations.along,
+    "factors": Wiring.scale,
+    "gain": Wiring.gain,
+    "dequantize": operations.dequantized,
+    "await scale": operations.awaiting_scale,
+    # functions of entries
+    "pointwise": Wiring.activation,
+    "choose between": operations.choice,
+    "normalize": Wiring.normalization,
+    "softmax": Wiring.softmax,
+    # positions and moves
+    "pool": Wiring.positions,
+    "pad": operations.pad,
+    "first step": operations.first_step,
+    "order": operations.ordered,
+    "pick": operations.picked,
+    "permute": _moved(permuted),
+    "reshape": _moved(reshaped),
+    "expand": _moved(expanded),
+    "unsqueeze": _moved(unsqueezed),
+    "squeeze": _moved(moves.squeezed),
+    "index": _moved(indexed),
+    "gather": _moved(moves.gathered),
+    "lookup": _moved(moves.looked_up),
+    "merge": _moved(partial(reduced, keepdim=False)),
+    "concatenate": lambda _, *signals, axis: concatenated(signals, axis),
+    # several values
+    "add": Wiring.add,
+    "combine": Wiring.combine,
+    "multiply": Wiring.multiply,
+    "divide": Wiring.divide,
+    "reduce": contraction.reduce,
+    "matmul": contraction.matmul,
+    "forget": lambda _, signal: Signal(signal.shape),
+    # writing in place
+    "write": moves.written,
+    "unchanged": moves.unchanged,
+    "put": _moved(moves.placed),
+    "scatter": moves.scattered,
+    # ends and notes
+    "output": Wiring.output,
+    "note": _note,
+}
+"""All kinds of nodes, and what each does to neurons."""
+
+
+def lower(program: Program, residual: str | None = None, *, likely: Residual = "stream") -> Wiring:
+    """The record of a program under a convention of sums.
+
+    Parameters
+    ----------
+    program : Program
+        What a reader made of a model.
+    residual : {"readers", "stream"}, optional
+        What sums are; by default streams in a model with attention, else readers'.
+    likely : {"readers", "stream"}
+        What to try first, where it is not given: which it is shows at the end.
+
+    Raises
+    ------
+    ModelError
+        If a node does to neurons what no graph can say; it names the node's place in the model.
+    """
+    if residual is not None:
+        return _lowered(program, "readers" if residual == "readers" else "stream")
+    wiring = _lowered(program, likely)
+    right: Residual = "stream" if wiring.attends else "readers"
+    # Without sums, heads and choices the two are the same.
+    if right != likely and (wiring.attends or wiring.merging.sums or wiring.joined):
+        wiring = _lowered(program, right)
+    wiring.residual = right
+    return wiring
+
+
+def _lowered(program: Program, residual: Residual) -> Wiring:
+    wiring = Wiring(residual, program=program)
+    signals: dict[int, Signal] = {}
+    last = {id(value): at for at, node in enumerate(program.nodes) for value in node.inputs}
+    for at, node in enumerate(program.nodes):
+        try:
+            made = _followed(wiring, node, signals)
+        except (ModelError, InputError) as error:
+            raise located(error, node.place) from error
+        except Exception as error:
+            error.place = node.place  # type: ignore[attr-defined]
+            raise
+        if node.output is not None and id(node.output) in last:
+            assert made is not None
+            signals[id(node.output)] = made
+        for value in node.inputs:
+            if last[id(value)] == at:
+                signals.pop(id(value), None)
+    wiring.check_scales()
+    return wiring
+
+
+def _followed(wiring: Wiring, node: Node, signals: Mapping[int, Signal]) -> Signal | None:
+    given = [_signal_of(value, signals) for value in node.inputs]
+    made = KINDS[node.kind](wiring, *given, **node.attributes)
+    if made is not None and node.output is not None and made.shape != node.output.shape:
+        raise ModelError(
+            f"a node {node.kind!r} makes a tensor of shape {made.shape}, not {node.output.shape}"
+        )
+    return made
+
+
+def _signal_of(value: Value, signals: Mapping[int, Signal]) -> Signal:
+    """A value's neurons; none in numbers that no node makes."""
+    found = signals.get(id(value))
+    return Signal(value.shape, number=value.number) if found is None else found
+
+
+def located(error: ModelError | InputError, place: str) -> ModelError | InputError:
+    """The error with the place at which it came, the innermost one."""
+    if getattr(error, "located", False):
+        return error
+    made = ModelError(f"{place}: {error}" if place else str(error))
+    made.located = True  # type: ignore[attr-defined]
+    return made

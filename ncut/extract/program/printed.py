@@ -1,0 +1,74 @@
+"""A program as text: a line for each node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import Node, Value
+
+HIDDEN = frozenset(
+    ["shape", "source", "expression", "initial", "places", "why", "module", "parameters"]
+)
+"""Attributes that a line does not show."""
+
+
+def printed(program: Program) -> str:
+    """One line a node, below the place in the model where it stands.
+
+    A value is `%` and a number, numbers that no neuron has a part in are `#`; weights and
+    constants are shown by the parameters that they come from, and by their shapes.
+    """
+    numbers: dict[int, int] = {}
+    lines: list[str] = []
+    shown = [node for node in program.nodes if node.kind != "note"]
+    for place, nodes in groupby(shown, key=lambda node: node.place):
+        lines += [f"# {place}"] if place else []
+        for node in nodes:
+            lines.append("  " * bool(place) + _line(node, numbers))
+    return "\n".join(lines)
+
+
+def _line(node: Node, numbers: dict[int, int]) -> str:
+    given = ", ".join([*(_named(value, numbers) for value in node.inputs), *_settings(node)])
+    called = f"{node.kind}({given})"
+    if node.output is None:
+        return called
+    numbers[id(node.output)] = len(numbers) + 1
+    return f"%{len(numbers)} {_shape(node.output.shape)} = {called}"
+
+
+def _named(value: Value, numbers: dict[int, int]) -> str:
+    number = numbers.get(id(value))
+    return f"#{_shape(value.shape)}" if number is None else f"%{number}"
+
+
+def _settings(node: Node) -> Iterator[str]:
+    parameters = node.attributes.get("parameters", ())
+    for key, value in node.attributes.items():
+        if isinstance(value, np.ndarray):
+            origin = " of " + ", ".join(parameters) if parameters else ""
+            yield f"{key}={_shape(value.shape)}{origin}" if value.size > 1 else f"{key}={value}"
+        elif not (key in HIDDEN or value is None or value is False or value in ("", ())):
+            yield f"{key}={_setting(value)}"
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, slice):
+        return ":".join("" if part is None else str(part) for part in _parts(value))
+    if isinstance(value, tuple):
+        return _shape(value) if all(isinstance(part, int) for part in value) else "(...)"
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def _parts(value: slice) -> list[Any]:
+    parts = [value.start, value.stop, value.step]
+    return parts if value.step not in (None, 1) else parts[:2]
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"({', '.join(map(str, shape))})"

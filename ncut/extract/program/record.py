@@ -1,0 +1,478 @@
+"""A forward pass as it is read: the program that a reader writes, node by node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import ModelError
+from ncut.extract.program.values import Node, Value, broadcast_shape, expanded, indexed, permuted
+from ncut.extract.program.weights import Expression, mapped, opened
+
+Array: TypeAlias = NDArray[Any]
+Initial: TypeAlias = Callable[[int], NDArray[np.floating] | None]
+Weights: TypeAlias = Array | Expression
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+WRITES = ("input", "embed", "linear", "matrices", "convolution", "recurrence")
+"""Kinds of nodes that write neurons of their own."""
+
+
+class Program:
+    """What a model's forward pass does, as nodes over values.
+
+    Each method adds a node and returns the value that it makes. Nothing here knows of neurons,
+    or of what sums are; `ncut.extract.lowering` does. Methods with weights take as `named` what
+    these are called: `name` in the graph, `parameters` that they come from, the `module` that
+    holds them, and `initial`, which gets a seed and returns weights as the layer is initialized.
+    Weights are arrays, or an `Expression` of parameters where training may compute them again.
+
+    Attributes
+    ----------
+    nodes : list of Node
+        In the order of the forward pass.
+    where : callable
+        Returns where in the model the reader is, for the messages of nodes.
+    awaits : set of str
+        Kinds of integer weights whose scale has not come: "product", "table".
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.where: Callable[[], str] = str
+        self.awaits: set[str] = set()
+
+    def __str__(self) -> str:
+        """One line a node."""
+        from ncut.extract.program.printed import printed
+
+        return printed(self)
+
+    def node(
+        self,
+        kind: str,
+        inputs: Sequence[Value],
+        shape: Sequence[int] | None,
+        /,
+        **attributes: Any,
+    ) -> Value:
+        """Add a node of a kind of `ncut.extract.lowering.KINDS`; the value, if it has a shape."""
+        made = Value(() if shape is None else tuple(shape), program=self)
+        output = None if shape is None else made
+        self.nodes.append(Node(kind, tuple(inputs), output, attributes, self.where()))
+        return made
+
+    # --- where values come from, and weights ------------------------------------------------
+
+    def input(self, name: str, shape: Sequence[int]) -> Value:
+        """An input of the model, whose first axis are examples."""
+        return self.node("input", [], shape, name=name, shape=tuple(shape))
+
+    def embedding(self, weight: Weights, shape: Sequence[int], **named: Any) -> Value:
+        """Rows of a table (rows, width), by numbers; the result has shape (..., width)."""
+        return self.node("embed", [], shape, shape=tuple(shape), **_named(named, weight))
+
+    def linear(
+        self,
+        value: Value,
+        weight: Weights,
+        *,
+        axis: int = -1,
+        shape: Sequence[int] | None = None,
+        **named: Any,
+    ) -> Value:
+        """A matrix (n_in, n_out) applied along an axis, by default the last one."""
+        axis = value.axis(axis)
+        _check(weight, weight.shape[0], value.shape[axis], "values")
+        if shape is None:
+            shape = [*value.shape[:axis], weight.shape[1], *value.shape[axis + 1 :]]
+        return self.node(
+            "linear", [value], shape, axis=axis, shape=tuple(shape), **_named(named, weight)
+        )
+
+    def matrices(
+        self, value: Value, weights: Array, *, axis: int = -1, quiet: bool = False, **named: Any
+    ) -> Value:
+        """Matrices (..., n_in, n_out), one for each entry of the axes before, as `numpy.matmul`.
+
+        They are applied along `axis`, -1 or -2; if `quiet`, nothing is listed where the values
+        carry no neurons.
+        """
+        n_in, n_out = weights.shape[-2:]
+        _check(weights, n_in, value.shape[axis] if value.ndim >= -axis else 0, "values")
+        shape = [*value.shape]
+        shape[axis] = n_out
+        shape = [*np.broadcast_shapes(tuple(shape[:-2]), weights.shape[:-2]), *shape[-2:]]
+        return self.node(
+            "matrices", [value], shape, weights=weights, axis=axis, shape=tuple(shape),
+            quiet=quiet, **_named(named),
+        )  # fmt: skip
+
+    def product(
+        self,
+        value: Value,
+        weights: Weights,
+        *,
+        left: bool = False,
+        quiet: bool = False,
+        **named: Any,
+    ) -> Value:
+        """`value @ weights`, or, if `left`, `weights @ value`, as NumPy has it."""
+        axis = -2 if left and value.ndim > 1 else -1
+        if weights.ndim == 1:
+            column = mapped(weights, lambda array: array[:, None])
+            return indexed(self.linear(value, column, axis=axis, **named), axis, 0)
+        if left:
+            weights = mapped(weights, lambda array: array.swapaxes(-1, -2))
+        if math.prod(weights.shape[:-2]) > 1:
+            return self.matrices(value, opened(weights)[0], axis=axis, quiet=quiet, **named)
+        more = (1,) * (weights.ndim - value.ndim) if value.ndim > 1 else ()
+        wide = expanded(value, more + value.shape) if more else value
+        size = weights.shape[-2:]
+        return self.linear(wide, mapped(weights, lambda a: a.reshape(size)), axis=axis, **named)
+
+    def convolution(
+        self,
+        value: Value,
+        weight: Weights,
+        shape: Sequence[int],
+        *,
+        groups: int = 1,
+        axis: int = 1,
+        within: Array | None = None,
+        on_positions: bool = True,
+        **named: Any,
+    ) -> Value:
+        """A kernel (out, in / groups, positions...) applied to channels along `axis`.
+
+        `within` are weights between its outputs, of a recurrent layer; `on_positions` is false
+        for matrices in groups, which make no network convolutional.
+        """
+        _check(weight, weight.shape[1] * groups, value.shape[value.axis(axis)], "channels")
+        return self.node(
+            "convolution", [value], shape, shape=tuple(shape), groups=groups, axis=axis,
+            within=within, on_positions=on_positions, **_named(named, weight),
+        )  # fmt: skip
+
+    def recurrence(
+        self,
+        value: Value,
+        weight_input: Array,
+        weight_hidden: Array,
+        weight_projection: Array | None = None,
+        *,
+        n_hidden: int,
+        kind: str = "",
+        state: Value | None = None,
+        cell: Value | None = None,
+        **named: Any,
+    ) -> Value:
+        """One direction of an RNN, LSTM or GRU: the states, along the last axis.
+
+        Parameters
+        ----------
+        value : Value
+            The sequence, features along the last axis.
+        weight_input, weight_hidden : ndarray, shapes (gates * n_hidden, n_in or n_state)
+            The gates one after the other.
+        weight_projection : ndarray of shape (n_state, n_hidden), optional
+            Projects hidden units to the state that is fed back.
+        kind : str
+            "GRU" lets its first state through.
+        state, cell : Value, optional
+            The first state (..., n_state) and, of an LSTM, the first cell (..., n_hidden), that
+            broadcast to the sequence but for the last axis.
+        """
+        _check(weight_input, weight_input.shape[1], value.shape[-1], "values")
+        n_out = n_hidden if weight_projection is None else weight_projection.shape[0]
+        states = (state, cell)
+        return self.node(
+            "recurrence", [value, *(s for s in states if s is not None)],
+            (*value.shape[:-1], n_out),
+            weight_input=weight_input, weight_hidden=weight_hidden,
+            weight_projection=weight_projection, n_hidden=n_hidden, kind=kind,
+            states=tuple(s is not None for s in states), **_named(named),
+        )  # fmt: skip
+
+    # --- constants --------------------------------------------------------------------------
+
+    def scaled(self, value: Value, factors: Array, **named: Any) -> Value:
+        """The value times (or over) an array that does not depend on the data.
+
+        Parameters
+        ----------
+        factors : ndarray that broadcasts with the value
+            Numbers or booleans.
+        **named
+            `parameters` that they come from; `trained`, whether training may change them (zeros
+            of others take the neurons away); `invert` to divide; `name` of the layer of weights
+            that such a product is if a sum comes next; `source`, what makes the array later.
+        """
+        factors = np.asarray(factors)
+        shape = np.broadcast_shapes(value.shape, factors.shape)
+        return self.node("scale", [value], shape, factors=factors, **_named(named))
+
+    def along(self, value: Value, factors: Array, axis: int, **named: Any) -> Value:
+        """Factors along one axis, as a norm's; `named` as for `scaled`."""
+        axis = value.axis(axis)
+        if value.shape[axis] != np.size(factors):
+            raise ModelError(f"it scales {np.size(factors)} values, but gets {value.shape[axis]}")
+        return self.node(
+            "scale along", [value], value.shape, factors=factors, axis=axis, **_named(named)
+        )
+
+    def scale(self, value: Value, factors: Array, name: str = "") -> Value:
+        """Constant factors, an array that broadcasts to the shape."""
+        return self.node("factors", [value], value.shape, factors=np.asarray(factors), name=name)
+
+    def gain(self, value: Value, factor: float) -> Value:
+        """One constant factor for all entries."""
+        return self.node("gain", [value], value.shape, factor=float(factor))
+
+    def dequantize(
+        self,
+        value: Value,
+        scale: Array,
+        zero: Array | None = None,
+        *,
+        placed: Sequence[str] = (),
+        ignored: Sequence[str] = (),
+        only: str = "",
+    ) -> Value:
+        """Scale and zero point for what integer weights wrote, if any did (of a kind `only`)."""
+        if not self.awaits or (only and only not in self.awaits):
+            return value
+        return self.node(
+            "dequantize", [value], value.shape, scale=scale, zero=zero, placed=tuple(placed),
+            ignored=tuple(ignored), only=only,
+        )  # fmt: skip
+
+    def awaiting_scale(self, value: Value, what: str = "product") -> Value:
+        """What weights of whole numbers write, a "product" or a "table" of rows."""
+        self.awaits.add(what)
+        return self.node("await scale", [value], value.shape, what=what)
+
+    # --- functions of entries ---------------------------------------------------------------
+
+    def activation(self, value: Value, *, homogeneous: bool | None) -> Value:
+        """A function of each entry alone; `homogeneous` if it commutes with positive factors."""
+        return self.node("pointwise", [value], value.shape, homogeneous=homogeneous)
+
+    def bounded(self, value: Value, low: float | None, high: float | None) -> Value:
+        """A clamp between two numbers: a ReLU, or its mirror image, where one of them is 0."""
+        low = None if low is not None and low <= -FLOAT32_MAX else low
+        high = None if high is not None and high >= FLOAT32_MAX else high
+        ends = [end for end in (low, high) if end is not None]
+        return self.activation(value, homogeneous=ends == [0])
+
+    def extremum(self, values: Sequence[Value], constants: Sequence[Array]) -> Value:
+        """The largest or smallest of several at each entry; with zeros alone a ReLU."""
+        shape = np.broadcast_shapes(*(x.shape for x in values), *(np.shape(c) for c in constants))
+        if len(values) == 1:
+            zeros = all(not np.any(constant) for constant in constants)
+            return self.activation(expanded(values[0], shape), homogeneous=zeros)
+        return expanded(self.combine(*values), shape)
+
+    def choice(self, values: Sequence[Value], shape: Sequence[int]) -> Value:
+        """`where`: a choice between values by a condition: all reach whoever reads it."""
+        return self.node("choose between", values, shape, shape=tuple(shape))
+
+    def gated_halves(self, value: Value, axis: int) -> Value:
+        """A GLU: one half of the neurons, each times a gate from the other half."""
+        half = value.shape[value.axis(axis)] // 2
+        values, gates = (indexed(value, axis, part) for part in (slice(half), slice(half, None)))
+        return self.multiply(values, self.activation(gates, homogeneous=False))
+
+    def normalization(self, value: Value, kind: str = "norm") -> Value:
+        """Division by a number that depends on the data, the same for many neurons."""
+        return self.node("normalize", [value], value.shape, kind=kind)
+
+    def normalized(
+        self, value: Value, kind: str, gamma: Array | None = None, axis: int = -1, **named: Any
+    ) -> Value:
+        """Division by a spread that depends on the data, times gamma along an axis."""
+        value = self.normalization(value, kind)
+        return value if gamma is None else self.along(value, gamma, axis, **named)
+
+    def softmax(self, value: Value, axis: int) -> Value:
+        """Shares along an axis."""
+        return self.node("softmax", [value], value.shape, axis=value.axis(axis))
+
+    # --- positions --------------------------------------------------------------------------
+
+    def positions(self, value: Value, shape: Sequence[int], *, axis: int = 1) -> Value:
+        """Pooling or anything else that changes positions and mixes no channels, along `axis`."""
+        return self.node("pool", [value], shape, shape=tuple(shape), axis=axis)
+
+    def pad(
+        self,
+        value: Value,
+        axis: int,
+        before: int,
+        after: int,
+        *,
+        fill: float = 0.0,
+        index: Array | None = None,
+        channels: int | None = None,
+    ) -> Value:
+        """Entries put before and after those of an axis: numbers, or those that `index` names.
+
+        Where `channels` says along which axis those of an image lie, its positions are not told
+        apart.
+        """
+        axis = value.axis(axis)
+        n = value.shape[axis] + before + after if index is None else len(index)
+        shape = (*value.shape[:axis], n, *value.shape[axis + 1 :])
+        return self.node(
+            "pad", [value], shape, axis=axis, before=before, after=after, fill=fill, index=index,
+            channels=channels,
+        )  # fmt: skip
+
+    def first_step(self, value: Value) -> Value:
+        """The first entry along axis 1, which stands for all: each carries the same neurons."""
+        return self.node("first step", [value], (value.shape[0], *value.shape[2:]))
+
+    def ordered(self, kind: str, value: Value, axis: int, shape: Sequence[int], name: str) -> Value:
+        """Sorting, cumulative sums, the largest ones along an axis."""
+        return self.node(
+            "order", [value], shape, kind=kind, axis=value.axis(axis), shape=tuple(shape), name=name
+        )
+
+    def picked(self, value: Value, axis: int, shape: Sequence[int], name: str) -> Value:
+        """Entries that the data choose along an axis, at each place others."""
+        return self.node(
+            "pick", [value], shape, axis=value.axis(axis), shape=tuple(shape), name=name
+        )
+
+    # --- several values ---------------------------------------------------------------------
+
+    def add(self, *values: Value) -> Value:
+        """A sum."""
+        return self.node("add", values, broadcast_shape(values))
+
+    def combine(self, *values: Value) -> Value:
+        """Any other function of the entries of several values."""
+        return self.node("combine", values, broadcast_shape(values))
+
+    def multiply(self, first: Value, second: Value) -> Value:
+        """An entry-wise product."""
+        return self.node("multiply", [first, second], broadcast_shape([first, second]))
+
+    def divide(self, first: Value, second: Value) -> Value:
+        """An entry-wise quotient."""
+        return self.node("divide", [first, second], broadcast_shape([first, second]))
+
+    def reduce(
+        self, value: Value, axes: Iterable[int], *, keepdim: bool, kind: str = "sum", name: str = ""
+    ) -> Value:
+        """A sum, mean, maximum or another number of the entries along axes.
+
+        Parameters
+        ----------
+        kind : {"sum", "mean", "max", "min", "var", "std", "norm", ...}
+            What is computed.
+        name : str
+            Where, for the name of what the neurons end in.
+        """
+        chosen = sorted({value.axis(axis) for axis in axes})
+        sizes = [(n, at in chosen) for at, n in enumerate(value.shape)]
+        shape = [1 if gone else n for n, gone in sizes if keepdim or not gone]
+        return self.node(
+            "reduce", [value], shape, axes=tuple(chosen), keepdim=keepdim, kind=kind, name=name
+        )
+
+    def matmul(self, first: Value, second: Value, name: str = "heads") -> Value:
+        """`first @ second`, (..., i, k) by (..., k, j), of two values that depend on the data."""
+        if min(first.ndim, second.ndim) < 2:
+            raise ModelError("a product of a matrix and a vector of signals")
+        if first.shape[-1] != second.shape[-2]:
+            raise ModelError(f"it multiplies shapes {first.shape} and {second.shape}")
+        batch = np.broadcast_shapes(first.shape[:-2], second.shape[:-2])
+        shape = (*batch, first.shape[-2], second.shape[-1])
+        return self.node("matmul", [first, second], shape, name=name)
+
+    def attention(self, query: Value, key: Value, value: Value, *, name: str = "heads") -> Value:
+        """Scaled dot-product attention of (..., time, dims): the value's neurons."""
+        turned = permuted(key, [*range(key.ndim - 2), key.ndim - 1, key.ndim - 2])
+        scores = self.matmul(query, turned, name)
+        return self.matmul(self.node("forget", [scores], scores.shape), value, name)
+
+    # --- writing in place -------------------------------------------------------------------
+
+    def written(self, whole: Value, old: Value, new: Value, places: Callable[[], Array]) -> Value:
+        """A tensor after a part of it, `old`, was replaced in place by `new`, at flat `places`.
+
+        Where the neurons of the part stay what they are, so do those of the whole.
+        """
+        return self.node("write", [whole, old, new], whole.shape, places=places)
+
+    def unchanged(self, old: Value, new: Value, why: str) -> None:
+        """Refuse what comes next if replacing `old` by `new` has changed neurons."""
+        self.node("unchanged", [old, new], None, why=why)
+
+    def put(self, value: Value, shape: Sequence[int], places: Array) -> Value:
+        """A tensor of a shape with a value's entries at flat places of it, and else nothing."""
+        return self.node("put", [value], shape, shape=tuple(shape), places=places)
+
+    def scatter(
+        self,
+        value: Value,
+        source: Value,
+        *,
+        axis: int | None = None,
+        added: bool = False,
+        why: str = "",
+    ) -> Value:
+        """Entries replaced by a source's, at positions along `axis` that an index tells."""
+        return self.node("scatter", [value, source], value.shape, axis=axis, added=added, why=why)
+
+    # --- ends and notes ---------------------------------------------------------------------
+
+    def output(self, value: Value, name: str = "output") -> None:
+        """The end of the forward pass: a value that it returns."""
+        self.node("output", [value], None, name=name)
+
+    def leave_out(self, name: str, shape: Sequence[int], reason: str) -> None:
+        """Note what is not in the graph."""
+        self._note("leave_out", name=name, shape=tuple(shape), reason=reason)
+
+    def place(self, parameters: Iterable[str], role: str) -> None:
+        """Note parameters that are in the graph."""
+        self._note("place", parameters=tuple(parameters), role=role)
+
+    def ignore(self, parameters: Iterable[str], role: str) -> None:
+        """Note parameters that have no edges, such as biases."""
+        self._note("ignore", parameters=tuple(parameters), role=role)
+
+    def _note(self, what: str, **attributes: Any) -> None:
+        if attributes.get("parameters", True):
+            self.nodes.append(Node("note", (), None, {"what": what, **attributes}, ""))
+
+    def wrote(self, value: Value) -> list[str]:
+        """Names of the nearest nodes that write neurons, on the ways that lead to a value."""
+        node = next((node for node in self.nodes if node.output is value), None)
+        if node is None:
+            return []
+        if node.kind in WRITES:
+            return [str(node.attributes["name"])]
+        return [*dict.fromkeys(name for source in node.inputs for name in self.wrote(source))]
+
+
+def _named(named: dict[str, Any], weight: Weights | None = None) -> dict[str, Any]:
+    made = {**named, "parameters": tuple(named.get("parameters", ()))}
+    if weight is None:
+        return made
+    values, expression = opened(weight)
+    return {"weight": values, **made, "expression": expression}
+
+
+def _check(weight: Weights, n_in: int, n: int, what: str) -> None:
+    if 0 in weight.shape:
+        raise ModelError(f"its weights have shape {weight.shape}: no neurons")
+    if n_in != n:
+        raise ModelError(f"it reads {n_in} {what}, but gets {n}")

@@ -1,0 +1,213 @@
+"""Tensors of a program, the nodes that make them, and how tensors are moved and joined.
+
+A `Value` has a shape and nothing else: which neurons its entries carry is worked out when the
+program is lowered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import ModelError
+
+if TYPE_CHECKING:
+    from ncut.extract.program.record import Program
+
+MAX_LAID_OUT = 2**25
+"""Entries of the largest tensor that is laid out entry by entry."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """A tensor that depends on the data.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The tensor's shape.
+    number : {"", "drawn"}
+        Of numbers that no node makes: whether they are drawn, as noise is.
+    program : Program, optional
+        Where a node makes it; None for numbers that no neuron has a part in.
+    """
+
+    shape: tuple[int, ...]
+    number: Literal["", "drawn"] = ""
+    program: Program | None = field(default=None, repr=False)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def axis(self, axis: int) -> int:
+        """An axis counted from the front."""
+        if not -self.ndim <= axis < max(self.ndim, 1):
+            raise ModelError(f"axis {axis} of a tensor of shape {self.shape}")
+        return axis % max(self.ndim, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One step of a program.
+
+    Attributes
+    ----------
+    kind : str
+        What it does, one of `ncut.extract.lowering.KINDS`.
+    inputs : tuple of Value
+        What it reads.
+    output : Value, optional
+        What it makes.
+    attributes : mapping from str
+        Everything else: axes, shapes, weights and the parameters that they come from.
+    place : str
+        Where in the model it stands, for messages.
+    """
+
+    kind: str
+    inputs: tuple[Value, ...]
+    output: Value | None
+    attributes: Mapping[str, Any]
+    place: str
+
+
+def made(kind: str, inputs: Sequence[Value], shape: Sequence[int], /, **attributes: Any) -> Value:
+    """The result of a node on values; numbers alone make numbers, without a node."""
+    program = next((value.program for value in inputs if value.program is not None), None)
+    shape = tuple(int(size) for size in shape)
+    if program is None:
+        return Value(shape, inputs[0].number if len(inputs) == 1 else "")
+    return program.node(kind, inputs, shape, **attributes)
+
+
+def broadcast_shape(values: Sequence[Value]) -> tuple[int, ...]:
+    """The shape that arithmetic between tensors makes."""
+    return tuple(np.broadcast_shapes(*(value.shape for value in values)))
+
+
+# --- one tensor ---------------------------------------------------------------------------------
+
+
+def permuted(value: Value, order: Sequence[int]) -> Value:
+    """`tensor.permute(order)`."""
+    order = [value.axis(axis) for axis in order]
+    return made("permute", [value], [value.shape[axis] for axis in order], order=order)
+
+
+def reshaped(value: Value, shape: Sequence[int]) -> Value:
+    """`tensor.reshape(shape)`, all sizes given."""
+    shape = tuple(int(size) for size in shape)
+    if shape == value.shape:
+        return value
+    if math.prod(shape) != math.prod(value.shape):
+        raise ModelError(f"cannot reshape {value.shape} to {shape}")
+    return made("reshape", [value], shape, shape=shape)
+
+
+def expanded(value: Value, shape: Sequence[int]) -> Value:
+    """`tensor.expand(shape)`: new axes in front, and axes of length 1 made longer."""
+    shape = tuple(shape)
+    return made("expand", [value], shape, shape=shape)
+
+
+def unsqueezed(value: Value, axis: int) -> Value:
+    """The tensor with a new axis of length 1."""
+    shape = (*value.shape[:axis], 1, *value.shape[axis:])
+    return made("unsqueeze", [value], shape, axis=axis)
+
+
+def squeezed(value: Value, axes: Sequence[int]) -> Value:
+    """The tensor without axes of length 1."""
+    shape = [size for axis, size in enumerate(value.shape) if axis not in axes]
+    return made("squeeze", [value], shape, axes=tuple(axes))
+
+
+def indexed(value: Value, axis: int, index: NDArray[np.int64] | slice | int) -> Value:
+    """Entries of one axis: a slice, an array of positions, or one position (the axis goes)."""
+    axis = value.axis(axis)
+    positions = np.arange(value.shape[axis])[index]
+    shape = [*value.shape[:axis], *positions.shape, *value.shape[axis + 1 :]]
+    return made("index", [value], shape, axis=axis, index=index)
+
+
+def gathered(
+    value: Value, axes: Sequence[int], shape: Sequence[int], *, at: int | None = None, why: str = ""
+) -> Value:
+    """Entries that the data choose along axes, whose places new ones take from `at` on.
+
+    Neurons may not lie along the axes; `why` says what is wrong if they do.
+    """
+    axes = tuple(value.axis(axis) for axis in axes)
+    why = why or "it chooses neurons by an index that depends on the data"
+    at = axes[0] if at is None else at
+    return made("gather", [value], shape, axes=axes, shape=tuple(shape), at=at, why=why)
+
+
+def looked_up(value: Value, indices: Sequence[NDArray[Any] | None], shape: Sequence[int]) -> Value:
+    """`tensor[indices]`: known indices or masks, None for axes that are left as they are."""
+    return made("lookup", [value], shape, indices=tuple(indices), shape=tuple(shape))
+
+
+def merged(value: Value, axes: Sequence[int]) -> Value:
+    """Entries along axes as one, which carries the neurons of all; the axes go."""
+    shape = [size for axis, size in enumerate(value.shape) if axis not in axes]
+    return made("merge", [value], shape, axes=tuple(axes))
+
+
+def flipped(value: Value, axes: Sequence[int]) -> Value:
+    """`tensor.flip(axes)`."""
+    for axis in axes:
+        value = indexed(value, axis, slice(None, None, -1))
+    return value
+
+
+def tiled(value: Value, times: Sequence[int]) -> Value:
+    """`tensor.repeat(times)`: the whole tensor again and again along each axis."""
+    value = expanded(value, (1,) * (len(times) - value.ndim) + value.shape)
+    for axis, n in enumerate(times):
+        if n != 1:
+            value = indexed(value, axis, np.tile(np.arange(value.shape[axis]), n))
+    return value
+
+
+def rearranged(value: Value, split: Sequence[int], order: Sequence[int], shape: Any) -> Value:
+    """Axes split up, permuted and joined again, as pixel shuffles and heads do."""
+    return reshaped(permuted(reshaped(value, split), order), shape)
+
+
+def repeated_heads(value: Value, n_heads: int, axis: int) -> Value:
+    """Heads of keys or values along an axis, each as often as queries share it."""
+    n = value.shape[value.axis(axis)]
+    if n == n_heads:
+        return value
+    repeats, rest = divmod(n_heads, max(n, 1))
+    if rest:
+        raise ModelError(f"{n_heads} heads of queries do not share {n} heads of keys evenly")
+    return indexed(value, axis, np.repeat(np.arange(n), repeats))
+
+
+# --- several tensors ----------------------------------------------------------------------------
+
+
+def concatenated(values: Sequence[Value], axis: int) -> Value:
+    """`torch.cat(tensors, axis)`."""
+    values = [value for value in values if value.shape != (0,)]
+    axis = values[0].axis(axis)
+    shape = [*values[0].shape]
+    shape[axis] = sum(value.shape[axis] for value in values)
+    return made("concatenate", values, shape, axis=axis)
+
+
+def stacked(values: Sequence[Value], axis: int) -> Value:
+    """`torch.stack(tensors, axis)`: along the new axis each has its own place."""
+    axis = axis % (values[0].ndim + 1)
+    if len(values) == 1:
+        return unsqueezed(values[0], axis)
+    return concatenated([unsqueezed(value, axis) for value in values], axis)
