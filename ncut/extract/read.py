@@ -228,8 +228,7 @@ def read_graph(
 def _read_any(model: Any, options: Options, check: bool) -> NeuronGraph:
     """The graph of weights of a model of any kind."""
     initial, weights, example_inputs = options.initial, options.weights, options.example_inputs
-    layers, key, scope, norm = options.layers, options.key, options.scope, options.norm
-    name = options.name
+    key, name = options.key, options.name
     if initial and not (is_module(model) or _has_initial(model)):
         raise InputError(
             "initial: only a torch module tells how its layers are initialized, got "
