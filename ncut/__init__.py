@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ncut.analysis import analyze
     from ncut.clusters import cluster
+    from ncut.comparing import ModelComparison, compare
     from ncut.errors import (
         InputError,
         Interrupted,
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from ncut.spectral import normalized_cut, partition_measures
     from ncut.training.eigenvalues import laplacian_eigenvalues
     from ncut.training.initialize import clusterable_init_
+    from ncut.training.modular import CutDropout, PartitionAnnealing
     from ncut.training.normalize import normalize_
+    from ncut.training.partitions import PartitionRegularizer, SoftCutRegularizer
     from ncut.training.pruning import PolynomialPruning
     from ncut.training.regularizers import EigenvalueRegularizer
     from ncut.types import Block, Clustering, Comparison, Layer, LeftOut, Parameter
@@ -43,8 +46,12 @@ if TYPE_CHECKING:
 
 # Names of the training side, which load torch; without it they are not among the public names.
 _TRAINING = {
+    "CutDropout": "training.modular",
     "EigenvalueRegularizer": "training.regularizers",
+    "PartitionAnnealing": "training.modular",
+    "PartitionRegularizer": "training.partitions",
     "PolynomialPruning": "training.pruning",
+    "SoftCutRegularizer": "training.partitions",
     "clusterable_init_": "training.initialize",
     "laplacian_eigenvalues": "training.eigenvalues",
     "normalize_": "training.normalize",
@@ -55,6 +62,8 @@ _ESTIMATOR = "NormalizedCutClustering"
 
 _HOMES = {
     "analyze": "analysis",
+    "ModelComparison": "comparing",
+    "compare": "comparing",
     "InputError": "errors",
     "Interrupted": "errors",
     "MissingExtraError": "errors",
@@ -92,6 +101,7 @@ __all__ = [
     "Layer",
     "LeftOut",
     "MissingExtraError",
+    "ModelComparison",
     "ModelError",
     "NcutError",
     "NeuronGraph",
@@ -104,6 +114,7 @@ __all__ = [
     "adjusted_p_values",
     "analyze",
     "cluster",
+    "compare",
     "graph",
     "normalized_cut",
     "partition_measures",
@@ -116,8 +127,12 @@ __all__ = [
 ]
 if importlib.util.find_spec("torch") is not None:
     __all__ += [
+        "CutDropout",
         "EigenvalueRegularizer",
+        "PartitionAnnealing",
+        "PartitionRegularizer",
         "PolynomialPruning",
+        "SoftCutRegularizer",
         "clusterable_init_",
         "laplacian_eigenvalues",
         "normalize_",

@@ -14,7 +14,7 @@ from ncut.types import Comparison, Layer, LeftOut
 if TYPE_CHECKING:
     from ncut.graphs import NeuronGraph
 
-PlotKind = Literal["null", "layers", "eigenvalues", "matrix", "flow"]
+PlotKind = Literal["null", "layers", "eigenvalues", "matrix", "flow", "all"]
 
 HEADLINES = {False: "spectral_ncut", True: "refined_ncut"}
 """The statistic that a report's `ncut` is, by its `refine`."""

@@ -27,6 +27,7 @@ PresetName: TypeAlias = Literal["filan2021", "hcai-torch"]
 Scope: TypeAlias = Literal["paper", "all"]
 KernelNorm: TypeAlias = Literal["l1", "l2", "column-sum"]
 Unknown: TypeAlias = Literal["error", "elementwise"]
+EdgeKind: TypeAlias = Literal["weights", "attribution"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +246,12 @@ class Clustering:
     cut_share: float | None = None
     chance_share: float | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"Clustering({self.labels.size:,} vertices, k={self.eigenvalues.size}, "
+            f"ncut={self.ncut:.6g}, solver={self.solver!r})"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ShuffledNetwork:
@@ -291,3 +298,14 @@ class Comparison:
     std: float | None
     p_value: float | None
     z_score: float | None
+
+    def __repr__(self) -> str:
+        parts = [f"{self.value:.6g}"]
+        if self.mean is not None and self.std is not None:
+            parts.append(f"{self.shuffled.size} shuffles: {self.mean:.6g} ± {self.std:.2g}")
+        parts += [
+            f"{name} = {value:.3g}"
+            for name, value in (("Z", self.z_score), ("p", self.p_value))
+            if value is not None
+        ]
+        return f"Comparison({'; '.join(parts)})"

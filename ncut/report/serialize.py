@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.files import reading, regular_file
+from ncut.report import between
 from ncut.report.top import findings_to_list
 from ncut.results import Measurement, NetworkRecord
 from ncut.types import Comparison, Layer, LeftOut
@@ -24,9 +25,12 @@ FORMAT_VERSION = 1
 T = TypeVar("T")
 
 
-def to_dict(report: Measurement) -> dict[str, Any]:
-    """Plain lists, strings, numbers and None: the headline numbers, then the report's fields."""
-    return {
+def to_dict(report: Measurement, *, edges: bool = True) -> dict[str, Any]:
+    """Plain lists, strings, numbers and None: the headline numbers, then the report's fields.
+
+    With `edges` also what is kept of the graph's edges and the attention heads.
+    """
+    found: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model": str(report.model),
@@ -40,6 +44,10 @@ def to_dict(report: Measurement) -> dict[str, Any]:
         "z_score": _float_or_none(report.z_score),
         **{name: write(getattr(report, name)) for name, (write, _) in FIELDS.items()},
     }
+    if edges:
+        found["between"] = between.to_dict(between.of_report(report))
+        found["heads"] = [int(n) for n in getattr(report, "heads", ())]
+    return found
 
 
 def record_to_dict(network: NetworkRecord) -> dict[str, Any]:
@@ -111,6 +119,27 @@ def from_dict(data: object) -> Measurement:
     _check_consistent(report)
     _check_shuffles(report)
     return report
+
+
+def edges_from_dict(
+    data: Mapping[str, Any], report: Measurement
+) -> tuple[between.Between | None, tuple[int, ...]]:
+    """What `to_dict` kept of the graph's edges, and the attention heads of each layer.
+
+    Raises
+    ------
+    InputError
+        If they do not fit the report; that they are missing is no error.
+    """
+    data = {"between": None, "heads": [], **data}
+    heads = _entry(data, "heads", _list_of(_count))
+    if heads and len(heads) != len(report.layers):
+        raise InputError(f"report: {len(heads)} 'heads' for {len(report.layers)} layers")
+    for n_heads, layer in zip(heads, report.layers, strict=False):
+        if n_heads and layer.size % n_heads:
+            raise InputError(f"report: {n_heads} 'heads' do not divide layer {layer.name!r}")
+    kept = _entry(data, "between", lambda value: between.from_dict(value, report.k, report.layers))
+    return kept, heads
 
 
 def _entry(data: Mapping[str, Any], name: str, read: Callable[[Any], T]) -> T:

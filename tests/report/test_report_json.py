@@ -137,7 +137,8 @@ def test_not_a_number_is_refused_when_reading(report, literal):
         Report.from_json(text)
 
 
-ENTRIES = [field.name for field in fields(Report) if field.name not in ("graph", "source")]
+NOT_ENTRIES = ("graph", "source", "kept", "kept_heads")
+ENTRIES = [field.name for field in fields(Report) if field.name not in NOT_ENTRIES]
 
 
 @pytest.mark.parametrize("name", sorted(set(ENTRIES) - LATER.keys()))
