@@ -40,17 +40,17 @@ class Alignment(Null):
 
     @staticmethod
     def check(graph: NeuronGraph) -> None:
-        if any(block.source == block.target for block in graph.blocks):
-            raise InputError(
-                "null: 'alignment' pairs the incoming weights of neurons with other outgoing ones; "
-                "edges inside one layer (of an adjacency matrix, or of a recurrent layer) have no "
-                "direction, so use 'residual'"
-            )
         if graph.sums == "stream":
             raise InputError(
                 "null: 'alignment' needs to know which weights lead into a neuron and which out of "
                 "it, and a residual stream is one layer that is both read and written; read the "
                 "model with residual='readers', or use 'residual'"
+            )
+        if any(block.source == block.target for block in graph.blocks):
+            raise InputError(
+                "null: 'alignment' pairs the incoming weights of neurons with other outgoing ones; "
+                "edges inside one layer (of an adjacency matrix, or of a recurrent layer) have no "
+                "direction, so use 'residual'"
             )
         hidden = hidden_layers(graph)
         if not hidden:
