@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ncut.analysis import analyze
     from ncut.clusters import cluster
+    from ncut.comparing import ModelComparison, compare
     from ncut.errors import (
         InputError,
         Interrupted,
@@ -61,6 +62,8 @@ _ESTIMATOR = "NormalizedCutClustering"
 
 _HOMES = {
     "analyze": "analysis",
+    "ModelComparison": "comparing",
+    "compare": "comparing",
     "InputError": "errors",
     "Interrupted": "errors",
     "MissingExtraError": "errors",
@@ -98,6 +101,7 @@ __all__ = [
     "Layer",
     "LeftOut",
     "MissingExtraError",
+    "ModelComparison",
     "ModelError",
     "NcutError",
     "NeuronGraph",
@@ -110,6 +114,7 @@ __all__ = [
     "adjusted_p_values",
     "analyze",
     "cluster",
+    "compare",
     "graph",
     "normalized_cut",
     "partition_measures",

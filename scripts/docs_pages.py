@@ -27,6 +27,7 @@ ELSEWHERE = {
     "BENCHMARKS.md": "benchmarks.md",
     "REPRODUCTION.md": "reproduction.md",
     "CHANGELOG.md": "changelog.md",
+    "CODE_OF_CONDUCT.md": "code-of-conduct.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "LICENSE": "LICENSE",

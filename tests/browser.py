@@ -56,11 +56,6 @@ def opened(
     )
     page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
     page.goto(path.resolve().as_uri())
-    if script:
-        page.wait_for_function(
-            "[...document.querySelectorAll('.js-plotly-plot, .chart[data-figure]')]"
-            ".every((one) => one.querySelector('.main-svg'))"
-        )
     yield page
     context.close()
     assert problems == []

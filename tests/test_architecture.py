@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "threads",
     },
     "measure": {
+        "errors",
         *("plan", "results", "device", "nulls", "spectral", "graphs", "types", "randomness"),
         *("progress", "threads"),
     },
@@ -76,6 +77,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("analysis", "plan", "extract", "report", "graphs", "kernels", "types", "arguments"),
         "errors",
     },
+    "comparing": {"analysis", "report", "spectral", "axes", "errors", "files"},
     "verdicts": {
         *("analysis", "plan", "extract", "report", "results", "nulls", "graphs"),
         *("types", "axes", "arguments", "errors", "progress"),
@@ -273,7 +275,7 @@ def loaded_after(code: str) -> set[str]:
 
 
 HEAVY = {
-    *("torch", "matplotlib", "plotly", "sklearn", "pandas", "jinja2", "onnx", "networkx"),
+    *("torch", "matplotlib", "sklearn", "pandas", "jinja2", "onnx", "networkx"),
     *("joblib", "pyarrow", "distributed", "tqdm", "cupy", "array_api_strict"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 import re
@@ -72,6 +73,7 @@ def trained_names() -> dict[str, Any]:
         "torch": torch,
         "ncut": ncut,
         "model": model,
+        "pruned": copy.deepcopy(model),
         "images": images,
         "labels": labels,
         "cross_entropy": torch.nn.functional.cross_entropy,
@@ -92,7 +94,7 @@ def analysed_names() -> dict[str, Any]:
 
 # Pages whose examples run one after the other, how many of them, and with what.
 RUNNING: list[tuple[str, int, Callable[[], dict[str, Any]]]] = [
-    ("README.md", 3, trained_names),  # the longest, some seconds
+    ("README.md", 4, trained_names),  # the longest, some seconds
     ("docs/start.md", 2, dict),
     ("docs/verdict.md", 1, trained_names),
     ("docs/p-values.md", 3, analysed_names),
@@ -230,13 +232,20 @@ def test_every_page_is_on_the_site(site: Path) -> None:
     expected = {path.relative_to(DOCS).with_suffix("") for path in DOCS.rglob("*.md")}
     expected |= {
         *map(Path, ("benchmarks", "reproduction", "changelog", "contributing", "tutorial")),
-        *map(Path, ("github-action", "reference/command-line")),
+        *map(Path, ("github-action", "reference/command-line", "code-of-conduct")),
     }
-    found = {path.parent.relative_to(site) for path in site.rglob("index.html")}
-    assert {path if path.name != "index" else path.parent for path in expected} <= found
+    found = {path.relative_to(site).with_suffix("") for path in site.rglob("*.html")}
+    assert expected <= found
     home = Links(site / "index.html")
-    linked = {urlsplit(link).path.rstrip("/") for link in home.links}
+    linked = {urlsplit(link).path.removesuffix(".html") for link in home.links}
     assert {path.as_posix() for path in expected if path.name != "index"} <= linked
+
+
+@pytest.mark.slow
+def test_search_works_in_a_site_that_is_opened_from_a_folder(site: Path) -> None:
+    """A browser lets a page from a folder load a script, and not JSON."""
+    index = (site / "search" / "search_index.js").read_text(encoding="utf-8")
+    assert "which-null.html" in index
 
 
 @pytest.mark.slow

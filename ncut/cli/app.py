@@ -15,55 +15,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from ncut.cli import paper, scan, selftest
+from ncut.cli import compare, paper, scan, selftest
+from ncut.cli.group import EXAMPLES, Commands
 from ncut.cli.options import (
     Json,
     Model,
     Plot,
-    one_line,
     takes_settings,
     warnings_in_one_line,
 )
+from ncut.cli.told import check_page, one_line, wrote
 from ncut.errors import InputError, MissingExtraError, NcutError
 
 if TYPE_CHECKING:
     from ncut.report import Profile, Report, Verdict
 
-INTERRUPTED = 130
 # Settings of an analysis that the profile of its page shares.
 OF_PROFILES = ("null", "normalize", "preset", "seed", "solver", "threads", "device")
 
 
-class _Commands(TyperGroup):
-    """Turns errors that ncut raises on purpose into one line and exit code 1."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except NcutError as error:
-            typer.echo(f"ncut: error: {one_line(error)}", err=True)
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt:
-            typer.echo("ncut: interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        except MemoryError as error:
-            typer.echo("ncut: error: not enough memory", err=True)
-            raise typer.Exit(1) from error
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="How clusterable is a trained neural network?",
+    help="Measure whether a trained network's neurons form groups.",
+    epilog=EXAMPLES,
 )
 
 app.add_typer(paper.commands, name="paper")
 app.command("scan")(scan.scan)
 app.command("report")(scan.report)
+app.command("compare")(compare.compare)
 app.command("selftest")(selftest.selftest)
 
 
@@ -103,7 +86,7 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="The version.")
     ] = False,
 ) -> None:
-    """How clusterable is a trained neural network?"""
+    """Measure whether a trained network's neurons form groups."""
 
 
 @app.command()
@@ -113,12 +96,16 @@ def demo(
     options: dict[str, Any],
     out: Annotated[Path, typer.Option(help="The HTML report to write.")] = Path("ncut-demo.html"),
 ) -> None:
-    """Analyze two small networks that come with ncut, before and after pruning."""
+    """Analyze two small networks that come with ncut, before and after pruning.
+
+    For example: ncut demo
+    """
     from ncut import networks
     from ncut.files import check_output, write_text
     from ncut.report.console import print_comparison
     from ncut.report.html import check_available, html_page
 
+    check_page(out, "--out")
     check_output(out)
     try:
         check_available()
@@ -137,7 +124,7 @@ def demo(
     ]
     title = "A network of handwritten digits, before and after pruning"
     write_text(out, html_page(reports, title, profiles))
-    typer.echo(f"\nWith pictures: {out}")
+    wrote(out)
 
 
 @app.command()
@@ -177,7 +164,7 @@ def info(
 ) -> None:
     """Show the graph of a model without clustering it: layers, blocks, what became of each weight.
 
-    And what `ncut analyze` would cost, in time and memory.
+    And what `ncut analyze` would cost, in time and memory. For example: ncut info model.safetensors
     """
     import ncut
     from ncut.estimate import estimate
@@ -199,6 +186,7 @@ def info(
 
         check_output(dot, model)
         write_text(dot, graph.to_dot())
+        wrote(dot)
     cost = estimate(graph)
     what = f"ncut analyze with 50 shuffles and k = 12 on {n_threads(None)} threads"
     print_cost(cost.seconds, cost.peak_bytes, what)
@@ -222,9 +210,12 @@ def analyze(
     html: Annotated[
         Path | None,
         typer.Option(
-            help="Write the report as an HTML page of about 5 MB that needs no network, with a "
-            "profile over 2 to 20 clusters."
+            help="Write the report as an HTML page that makes no request, with a profile over 2 "
+            "to 20 clusters."
         ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The page's title.", show_default="the model's name")
     ] = None,
     no_profile: Annotated[
         bool,
@@ -237,7 +228,10 @@ def analyze(
     ] = False,
     plot: Plot = None,
 ) -> None:
-    """Measure how clusterable a network is, by itself and against shuffled networks."""
+    """Measure how clusterable a network is, by itself and against shuffled networks.
+
+    For example: ncut analyze model.pt --html report.html
+    """
     _existing(model)
     if verdict:
         refused = {"html": html, "no_profile": no_profile or None, "plot": plot}
@@ -251,7 +245,7 @@ def analyze(
         return
     _check_outputs(model, json, html, plot)
     for_profile = None if no_profile else _of(settings, *OF_PROFILES) | options
-    _analyze(model, (json, html, plot), settings | options, for_profile)
+    _analyze(model, (json, html, plot), settings | options, for_profile, name)
 
 
 @app.command()
@@ -269,7 +263,10 @@ def profile(
     json: Json = None,
     plot: Plot = None,
 ) -> None:
-    """Measure a network for many numbers of clusters, and say which stands out."""
+    """Measure a network for many numbers of clusters, and say which stands out.
+
+    For example: ncut profile model.npz --k 2-20
+    """
     import ncut
     from ncut.report.console import progress_bar
 
@@ -287,6 +284,7 @@ def profile(
         from ncut.report.plots import save_axes
 
         save_axes(lambda ax: found.plot(ax=ax), plot)
+    wrote(json, plot)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -301,6 +299,7 @@ def _analyze(
     outputs: tuple[Path | None, Path | None, Path | None],
     settings: dict[str, Any],
     for_profile: dict[str, Any] | None,
+    name: str | None,
 ) -> None:
     import ncut
     from ncut.report.console import progress_bar
@@ -321,7 +320,8 @@ def _analyze(
         if found is not None and source_of(model).state != state:
             typer.echo(f"ncut: warning: {model} changed: no profile in the page", err=True)
             found = None
-        report.to_html(html, profile=found)
+        report.to_html(html, title=name, profile=found)
+    wrote(json, html, plot)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -358,6 +358,7 @@ def _verdict(model: Path, json: Path | None, settings: dict[str, Any]) -> None:
         except ncut.Interrupted as stopped:
             found, interrupted = stopped.finished, True
     _tell(found, json)
+    wrote(json)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -379,6 +380,10 @@ def _numbers(text: str) -> Iterator[int]:
         ranges = [range(int(a), int(b if dash else a) + 1) for a, dash, b in parts]
     except ValueError:
         raise typer.BadParameter(f"{text!r} is neither like 2-20 nor like 4,8,12") from None
+    if not all(ranges):
+        raise typer.BadParameter(
+            f"{text!r}: a range goes from the smaller number to the larger one"
+        )
     return itertools.chain.from_iterable(ranges)
 
 
@@ -411,6 +416,7 @@ def _check_outputs(model: Path, json: Path | None, html: Path | None, plot: Path
         check_output(path, model)
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError("--json, --html, --plot: the same file is named twice")
+    check_page(html)
     if html:
         check_available()
     if plot:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
+from ncut.cli.told import Level, level, one_line
 from ncut.plan import PRESETS, SETTINGS, Plan
 
 Model = Annotated[
@@ -165,6 +165,8 @@ def _parsed(name: str, value: Any) -> Any:
 
 def _example(text: str) -> tuple[str, Any]:
     """An input of NAME=1x512 as its sizes, of NAME:=16000 or NAME:=1,2 as its value."""
+    import numpy as np
+
     name, sign, value = text.rpartition(":=")
     if not sign:
         name, sign, value = text.rpartition("=")
@@ -203,10 +205,5 @@ def warnings_in_one_line() -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    typer.echo(f"ncut: warning: {one_line(message)}", err=True)
-
-
-def one_line(message: object) -> str:
-    from ncut.report.words import printable
-
-    return printable(" ".join(str(message).split()))
+    if level() is not Level.QUIET:
+        typer.echo(f"ncut: warning: {one_line(message)}", err=True)

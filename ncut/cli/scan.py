@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ncut.cli.options import takes_settings, warnings_in_one_line
+from ncut.cli.told import check_page, wrote
 from ncut.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def scan(
 ) -> None:
     """Measure many models in parallel, into one folder; go on where an earlier scan ended.
 
-    Exit code 1 if a model failed; its error is in the results and shown at the end.
+    For example: ncut scan runs/ --out results. Exit code 1 if a model failed; its error is in the
+    results and shown at the end.
     """
     import ncut
     from ncut.report.console import scan_bars
@@ -90,6 +92,7 @@ def scan(
             **options,
         )
     _tell(found)
+    wrote(out)
     if found.failed:
         raise typer.Exit(1)
 
@@ -103,14 +106,27 @@ def report(
         ),
     ],
     html: Annotated[Path | None, typer.Option(help="Write an HTML page.")] = None,
+    name: Annotated[str | None, typer.Option(help="The page's title.")] = None,
+    step_pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="A regular expression whose group is the training step in a model's path, such "
+            "as 'it([0-9]+)'.",
+            show_default="the number behind step, epoch, checkpoint ..., or at the end",
+        ),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scan's rows as CSV.")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Write a picture: the course of a scan, a report's n-cut.")
     ] = None,
 ) -> None:
-    """Show saved results: the models of a scan and their course, or one network's report."""
+    """Show saved results: the models of a scan and their course, or one network's report.
+
+    For example: ncut report results --html scan.html
+    """
     from ncut.files import check_output
 
+    check_page(html)
     outputs = [path for path in (html, csv, plot) if path]
     for path in outputs:
         check_output(path, results if results.is_file() else None)
@@ -124,33 +140,47 @@ def report(
         check_format(plot)
     if results.is_dir():
         with warnings_in_one_line():
-            _report_scan(results, html, csv, plot)
+            _report_scan(results, html, csv, plot, name, step_pattern)
+        wrote(html, csv, plot)
         return
     import ncut
     from ncut.report.console import print_summary
 
     if csv:
         raise InputError("--csv: is for the folder of a scan; leave it out")
+    if step_pattern:
+        raise InputError("--step-pattern: is for the folder of a scan; leave it out")
     one = ncut.Report.from_json(results)
     print_summary(one)
     if html:
-        one.to_html(html)
+        one.to_html(html, title=name)
     if plot:
         from ncut.report.plots import save_picture
 
         save_picture(one, plot)
+    wrote(html, plot)
 
 
-def _report_scan(folder: Path, html: Path | None, csv: Path | None, plot: Path | None) -> None:
+def _report_scan(
+    folder: Path,
+    html: Path | None,
+    csv: Path | None,
+    plot: Path | None,
+    name: str | None,
+    step_pattern: str | None,
+) -> None:
     import ncut
     from ncut.files import write_text
     from ncut.report.plots import save_axes
     from ncut.scans.words import csv_text
 
-    found = ncut.Scan(folder)
+    try:
+        found = ncut.Scan(folder, step_pattern=step_pattern)
+    except InputError as error:
+        raise InputError(str(error).replace("out: ", "", 1)) from error
     _tell(found)
     if html:
-        found.to_html(html)
+        found.to_html(html, title=name)
     if csv:
         write_text(csv, csv_text(found.to_frame()))
     if plot:

@@ -45,7 +45,10 @@ def load_named(model: str, weights: str | Path | None, key: str | None = None) -
     """
     library, _, name = str(model).partition(":")
     if weights is None:
-        raise InputError(f"weights: name the file with the weights of {model}; none is downloaded")
+        raise InputError(
+            f"weights: name the file with the weights of {model} (on the command "
+            "line --weights FILE); none is downloaded"
+        )
     content = read_named(Path(weights), key)
     if isinstance(content, NeuronGraph):
         raise ModelError(f"{weights}: holds a graph; expected the state dict of {model}")

@@ -543,7 +543,7 @@ class Wiring:
         """Record norms that depend on the data, and factors that only the model's results have."""
         for kind, n in self.norms.items():
             what = f"{n} {kind.replace('norm', 'norms', 1)}" if n > 1 else kind
-            self.leave_out(what, (), "division by the data's own spread is not folded, gamma is")
+            self.leave_out(what, (), "gamma is folded in; normalization by the data is not")
         for name, shape in self._unread.items():
             if name not in self._read_scales:
                 self.leave_out(name, shape, "no layer reads what it scales")

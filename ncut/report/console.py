@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +16,7 @@ from rich.progress import (
     Progress,
     TaskProgressColumn,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 
 
 PIPE_WIDTH = 160
+# With more rows than this, repeats of a block are one row.
+MANY = 24
+# The number of a block: a part of a dotted name.
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 class ScanCounts(Protocol):
@@ -73,7 +79,9 @@ def print_graph(graph: NeuronGraph) -> None:
         )
     if graph.sums:
         console.print(f"residual sums: {words.SUMS.get(graph.sums, graph.sums)}")
-    left_out = _left_out(graph.left_out) if graph.left_out else "Nothing was left out."
+    others = any(not parameter.placed for parameter in graph.parameters)
+    nothing = f"Nothing {'else ' if others else ''}was left out."
+    left_out = _left_out(graph.left_out) if graph.left_out else nothing
     parts = [_layers(graph), _blocks(graph), left_out]
     if graph.parameters:
         parts.insert(2, _parameters(graph.parameters))
@@ -90,13 +98,35 @@ def print_cost(seconds: float, peak_bytes: int, what: str) -> None:
 
 @contextmanager
 def progress_bar(name: str = "") -> Iterator[Callable[[int, int], None]]:
-    """A function (done, total) that moves a bar on standard error, if that is a terminal."""
+    """A function (done, total) that moves a bar on standard error, if that is a terminal.
+
+    From the first second it says what is done and for how long; then the time left.
+    """
     console = _console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[state]}", markup=False),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console, transient=True, disable=not shows_progress(console))
     with bar:
-        task = bar.add_task(f"{name} shuffles".lstrip(), total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(name or "network", total=None, state="reading and clustering")
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, state=f"{done}/{total} shuffles, left:")
+
+        yield show
+
+
+QUIET = [False]
+"""Whether progress is not to be shown at all."""
+
+
+def shows_progress(console: Console) -> bool:
+    """Whether standard error is a terminal, and progress is wanted."""
+    return console.is_terminal and not QUIET[0]
 
 
 @contextmanager
@@ -111,7 +141,7 @@ def work_bar(name: str) -> Iterator[Callable[[float, float], None]]:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     bar = Progress(
-        *columns, console=console, disable=not console.is_terminal, speed_estimate_period=1800
+        *columns, console=console, disable=not shows_progress(console), speed_estimate_period=1800
     )
     with bar:
         task = bar.add_task(name, total=None)
@@ -130,7 +160,7 @@ def scan_bars() -> Iterator[Callable[[ScanCounts], None]]:
         TextColumn("{task.fields[note]}", markup=False, style="dim"),
     )
     bars = Progress(
-        *columns, console=console, disable=not console.is_terminal, speed_estimate_period=600
+        *columns, console=console, disable=not shows_progress(console), speed_estimate_period=600
     )
     with bars:
         models = bars.add_task("models", total=None, note="")
@@ -168,6 +198,12 @@ def styled_summary(report: Measurement) -> Text:
     """`str(report)` with a little colour."""
     name, *outcome = text.title_lines(report)
     styled = Text().append(name, style="bold").append("\n" + "\n".join(outcome) + "\n\n")
+    for line in text.top_lines(report):
+        head, colon, rest = line.partition(": ")
+        is_first = colon and not line.startswith(" ")
+        styled.append(head + colon if is_first else "", style="bold")
+        styled.append((rest if is_first else line) + "\n")
+    styled.append("\n")
     for line in text.headline_lines(report):
         head, value = line[: text.NAME_WIDTH], line[text.NAME_WIDTH :]
         styled.append(head, style="dim").append(value + "\n", style=_emphasis(head))
@@ -187,7 +223,7 @@ def _comparison(reports: Sequence[Measurement]) -> Table:
     table = _table("", *(words.name_of(report) for report in reports), right_from=1)
     cells = {
         "n-cut": [words.ncut_text(report.ncut) for report in reports],
-        "n-cut / k": [words.share_text(report) for report in reports],
+        "edge weight cut": [words.share_text(report.cut_share) for report in reports],
         "shuffles": [words.spread_text(report) for report in reports],
         "Z": [words.z_text(report.z_score) for report in reports],
         "p": [words.p_text(report.p_value) for report in reports],
@@ -213,29 +249,68 @@ def _explanation(reports: Sequence[Measurement]) -> Table:
 
 def _layers(graph: NeuronGraph) -> Table:
     table = _table("layer", "vertices", "isolated", right_from=1)
+    rows = []
     for layer in graph.layers:
         isolated = int(np.count_nonzero(graph.degrees[layer.slice] == 0))
-        table.add_row(*_cells([layer.name, f"{layer.size:,}", f"{isolated:,}"]))
+        rows.append([layer.name, f"{layer.size:,}", f"{isolated:,}"])
+    for row in folded(rows):
+        table.add_row(*_cells(row))
     return table
+
+
+def folded(rows: list[list[str]], most: int = MANY) -> list[list[str]]:
+    """A table with one row for all repeats of a block, where it has more than `most` rows.
+
+    Rows are repeats if they differ only in the block's number, as `layer.0.query` and
+    `layer.1.query` do; the row is then that of `layer.{0..1}.query`.
+    """
+    if len(rows) <= most:
+        return rows
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for row in rows:
+        found = NUMBER.search(" ".join(row))
+        first = int(found[0]) if found else 0
+        pattern = tuple(
+            NUMBER.sub(lambda number, first=first: f"\0{int(number[0]) - first}\0", cell)  # type: ignore[misc]
+            for cell in row
+        )
+        groups.setdefault(pattern, []).append(first)
+    made = []
+    for cells, firsts in groups.items():
+
+        def numbers(shift: str, firsts: list[int] = firsts) -> str:
+            ends = sorted({one + int(shift) for one in (min(firsts), max(firsts))})
+            return str(ends[0]) if len(ends) == 1 else f"{{{ends[0]}..{ends[1]}}}"
+
+        made.append(
+            [
+                "".join(
+                    numbers(part) if at % 2 else part for at, part in enumerate(cell.split("\0"))
+                )
+                for cell in cells
+            ]
+        )
+    return made
 
 
 def _blocks(graph: NeuronGraph) -> Table:
     table = _table("from", "to", "shape", "non-zero", "kept as", "parameter")
+    found = []
     for block in graph.blocks:
         n_edges, kept_as = _storage(block)
         rows, columns = block.weights.shape
-        table.add_row(
-            *_cells(
-                [
-                    graph.layers[block.source].name,
-                    graph.layers[block.target].name,
-                    f"{rows} x {columns}",
-                    f"{n_edges / max(1, rows * columns):.1%}",
-                    kept_as,
-                    block.name,
-                ]
-            )
+        found.append(
+            [
+                graph.layers[block.source].name,
+                graph.layers[block.target].name,
+                f"{rows} x {columns}",
+                f"{n_edges / max(1, rows * columns):.1%}",
+                kept_as,
+                block.name,
+            ]
         )
+    for row in folded(found):
+        table.add_row(*_cells(row))
     return table
 
 
@@ -250,13 +325,16 @@ def _parameters(parameters: Sequence[Parameter]) -> Table:
     """What became of the model's parameters: a row per matrix, one for all vectors of a role."""
     table = _table("parameter", "shape", "", "what it is here")
     vectors: dict[tuple[bool, str], list[Parameter]] = {}
+    matrices = []
     for parameter in parameters:
         state = "placed" if parameter.placed else "left out"
         if len(parameter.shape) > 1:
             shape = " x ".join(map(str, parameter.shape))
-            table.add_row(*_cells([parameter.name, shape, state, parameter.role]))
+            matrices.append([parameter.name, shape, state, parameter.role])
         else:
             vectors.setdefault((parameter.placed, parameter.role), []).append(parameter)
+    for row in folded(matrices):
+        table.add_row(*_cells(row))
     for (placed, role), found in vectors.items():
         n_numbers = sum(math.prod(parameter.shape) for parameter in found)
         name = found[0].name if len(found) == 1 else f"{len(found)} vectors"

@@ -64,29 +64,6 @@ def layer_flows(
     return flows
 
 
-def grouped_adjacency(
-    graph: NeuronGraph, groups: NDArray[np.integer], n_groups: int
-) -> NDArray[np.float64]:
-    """The sum of the adjacency matrix over each two groups of vertices.
-
-    Parameters
-    ----------
-    graph : NeuronGraph
-    groups : ndarray of int, shape (n,)
-        Group of each vertex, 0 to n_groups - 1; vertices with -1 are left out.
-    n_groups : int
-
-    Returns
-    -------
-    ndarray of float64, shape (n_groups, n_groups)
-        Symmetric; an edge within a group counts twice, as it does in the matrix.
-    """
-    sums = np.zeros((n_groups, n_groups))
-    for piece in _pieces(graph):
-        sums += _summed(piece.weights, groups[piece.rows], groups[piece.columns], n_groups)
-    return sums + sums.T
-
-
 def strongest_edges(
     graph: NeuronGraph, labels: NDArray[np.int32], k: int, count: int
 ) -> list[list[Edge]]:

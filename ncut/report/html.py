@@ -1,7 +1,9 @@
-"""Reports as one HTML page that needs no network: style, script and pictures are inside."""
+"""Reports as one HTML page that makes no request: style, script and pictures are inside."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
 import re
@@ -11,13 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
-from ncut.report import page_views, words
+from ncut.report import page_views, pictures, words
+from ncut.report.between import Between, of_report
 from ncut.report.colours import cluster_colors
+from ncut.report.maps import flows_of, shown_clusters
+from ncut.report.names import names_of
+from ncut.report.page_data import page_data
 
 if TYPE_CHECKING:
-    from ncut.report.maps import Flow, Matrix, Shown
     from ncut.report.profile import Profile
     from ncut.results import Measurement
+
+SCRIPTS = ("save.js", "report.js")
 
 
 def html_page(
@@ -29,7 +36,7 @@ def html_page(
 
     Parameters
     ----------
-    reports : sequence of Measurement
+    reports : sequence of Report
         One or more; two or more are compared in a table at the top.
     title : str, optional
         The page's heading; made from the models' names by default.
@@ -39,15 +46,14 @@ def html_page(
     Returns
     -------
     str
-        An HTML document in light and dark colours that loads nothing from elsewhere; plotly's
-        script, which is in it, makes about 5 MB of it.
+        An HTML document in light and dark colours that loads nothing from elsewhere.
 
     Raises
     ------
     InputError
         If there are no reports, or a profile is of another network.
     MissingExtraError
-        If jinja2 or plotly is not installed.
+        If jinja2 is not installed.
     """
     if not reports:
         raise InputError("reports: need at least one report to make a page of")
@@ -56,34 +62,49 @@ def html_page(
         raise InputError(f"profiles: {len(profiles)} for {len(reports)} reports; give one for each")
     for report, profile in zip(reports, profiles, strict=True):
         _check_profile(report, profile)
-    template = _environment().get_template("report.html.j2")
-    text: str = template.render(
+    return render(
+        "report.html.j2",
+        SCRIPTS,
         title=words.printable(title) if title else _title(reports),
         reports=[_view(*pair) for pair in zip(reports, profiles, strict=True)],
         meanings=[(term, page_views.minus(text)) for term, text in words.meanings(reports)],
         not_meant=words.NOT_MEANT,
         citation=words.CITATION,
-        plotly_js=_markup(import_extra("plotly.offline", "plot").get_plotlyjs()),
     )
-    return text
 
 
 def check_available() -> None:
     """Raise MissingExtraError if what `html_page` needs is not installed."""
-    for module in ("jinja2", "plotly"):
-        import_extra(module, "plot")
+    import_extra("jinja2", "plot")
 
 
-def _environment() -> Any:
+def render(template: str, scripts: Sequence[str], **values: Any) -> str:
+    """A page of a template, with one script that is allowed by its hash and no connections.
+
+    Raises
+    ------
+    MissingExtraError
+        If jinja2 is not installed.
+    """
     jinja2 = import_extra("jinja2", "plot")
     folder = files("ncut.report") / "templates"
-    return jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+
+    def read(name: str) -> str:
+        return (folder / name).read_text(encoding="utf-8")
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(read),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script = "\n".join(map(read, scripts))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    text: str = environment.get_template(template).render(
+        script=markup(script), script_hash=digest, **values
+    )
+    return text
 
 
 def _title(reports: Sequence[Measurement]) -> str:
@@ -102,64 +123,57 @@ def _check_profile(report: Measurement, profile: Profile | None) -> None:
 
 def _view(report: Measurement, profile: Profile | None) -> dict[str, Any]:
     """Everything that the template shows of a report, as text, and the script's data."""
-    from ncut.report.edges import layer_flows
-    from ncut.report.maps import flow_of, matrix_of, shown_clusters
-    from ncut.report.page_data import page_data
-
-    graph, shown = report.graph, shown_clusters(report)
-    flows = layer_flows(graph, report.labels, report.k) if graph is not None else None
-    flow = flow_of(report, flows) if flows is not None else None
-    matrix = matrix_of(report, graph) if graph is not None else None
-    data = page_data(report, profile, flows, matrix)
+    names = names_of(report)
+    between = of_report(report)
+    flows = None if between is None else between.flows
+    data = page_data(report, names, profile)
     data["colors"] = cluster_colors(report.k)
-    data["figures"] = _figures(report, profile, shown, flow, matrix)
-    views = page_views.views(report, profile)
+    views = page_views.views(report, names, profile)
     data["tables"]["settings"] = {
         "names": ["what", "value"],
         "rows": views["facts"] + views["made"],
     }
+    found = _pictures(report, profile, between)
     return views | {
-        "clusters": page_views.clusters(report, data["clusters"]),
-        "pictures": page_views.captions(report, profile, shown, flow, matrix),
-        "notes": page_views.notes(report, flow, data),
+        "clusters": page_views.clusters(report, names, data["clusters"]),
+        "pictures": {
+            where: [{"picture": one, "markup": markup(one.markup)} for one in group]
+            for where, group in found.items()
+        },
+        "notes": page_views.notes(report, flows, data),
         "downloads": page_views.downloads(data),
         "statistics_names": [
             (name, STATISTICS[name].title if name in STATISTICS else words.printable(name))
-            for name in data["figures"].get("null", ())
+            for name in (report.statistics if report.n_shuffles else ())
         ],
         "headline": report.headline,
-        "n_columns": len(flow.columns) if flow else 0,
+        "file": data["file"],
+        "searchable": data["neurons"] is not None,
         "json": _script_json(data),
     }
 
 
-def _figures(
-    report: Measurement,
-    profile: Profile | None,
-    shown: Shown,
-    flow: Flow | None,
-    matrix: Matrix | None,
-) -> dict[str, Any]:
-    from ncut.report import map_figures, page_figures
-
-    figures: dict[str, Any] = {
-        "bars": map_figures.bars_figure(report, shown),
-        "eigenvalues": page_figures.eigenvalues_figure(report, profile),
-    }
-    if report.n_shuffles:
-        figures["null"] = {
-            name: page_figures.null_figure(name, compared)
-            for name, compared in report.statistics.items()
-        }
-    if flow is not None:
-        figures["flow"] = map_figures.flow_figure(report, flow, shown)
-    if matrix is not None:
-        figures["matrix"] = map_figures.matrix_figure(report, matrix)
+def _pictures(
+    report: Measurement, profile: Profile | None, between: Between | None
+) -> dict[str, list[pictures.Picture]]:
+    """The pictures of each part of the page."""
+    names, shown, colors = names_of(report), shown_clusters(report), cluster_colors(report.k)
+    clusters = [pictures.bars_picture(report, names, shown)]
+    sure = [pictures.null_picture(report)] if report.n_shuffles else []
+    if between is not None:
+        if laid_out := flows_of(report, between.flows, names):
+            clusters.append(pictures.flow_picture(report, laid_out, shown))
+        ratio = between.ratio(report.cluster_sizes())
+        clusters.append(pictures.ratio_picture(ratio, colors))
+    inputs = {0} - ({b for _, b in between.flows} if between is not None else set())
+    if shape := pictures.pixel_shape(report.layers, inputs):
+        clusters.append(pictures.pixels_picture(report, shape, colors))
+    ks = [pictures.eigenvalues_picture(report, profile)]
     if profile is not None:
-        figures["gaps"] = page_figures.gaps_figure(profile, report.k)
+        ks.append(pictures.gaps_picture(profile, report.k))
         if profile.n_shuffles:
-            figures["scores"] = page_figures.scores_figure(profile, report.k)
-    return figures
+            ks.append(pictures.scores_picture(profile, report.k))
+    return {"clusters": clusters, "sure": sure, "k": ks}
 
 
 def _script_json(data: Any) -> Any:
@@ -168,7 +182,7 @@ def _script_json(data: Any) -> Any:
         text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     except ValueError:  # sums of numbers at the end of the range
         text = json.dumps(_finite(data), allow_nan=False, separators=(",", ":"))
-    return _markup(re.sub(r"[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text))
+    return markup(re.sub(r"[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _finite(data: Any) -> Any:
@@ -180,5 +194,6 @@ def _finite(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
-def _markup(text: str) -> Any:
+def markup(text: str) -> Any:
+    """Text that a template takes as it is."""
     return import_extra("markupsafe", "plot").Markup(text)

@@ -1,28 +1,27 @@
-"""A report's graph in little space: flows between clusters, and the matrix in few cells."""
+"""The flow of weight between clusters, laid out in columns."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.report.edges import grouped_adjacency
-from ncut.report.words import printable
+from ncut.report.between import Flows
+from ncut.report.names import Names
 
 if TYPE_CHECKING:
-    from ncut.graphs import NeuronGraph
     from ncut.results import Measurement
 
 # What keeps a picture of a large network readable, and light.
 MAX_COLUMNS = 10
 MAX_SHOWN_CLUSTERS = 24
 MAX_LINKS = 600
-MAX_CELLS = 400
-
-Flows: TypeAlias = dict[tuple[int, int], NDArray[np.float64]]
-"""What `ncut.report.edges.layer_flows` returns."""
+MAX_PARTS = 12
+# With this share of the weight between layers at a residual stream, the flow is drawn around it.
+STREAM_SHARE = 0.5
 
 
 class LayerGroup(NamedTuple):
@@ -90,32 +89,8 @@ class Flow:
     drawn: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Matrix:
-    """The adjacency matrix with vertices in order of cluster, then of layer, in few cells.
-
-    Attributes
-    ----------
-    means : ndarray of float64, shape (n_cells, n_cells)
-        Mean of the matrix over each cell.
-    starts : ndarray of float64, shape (k + 1,)
-        Where each cluster begins, and the last one ends, counted in cells.
-    cluster, layer : ndarray of int32, shape (n_cells,)
-        Those of the vertex in the middle of a row of cells.
-    neurons : int
-        How many neurons a row of cells has, at most.
-    """
-
-    means: NDArray[np.float64]
-    starts: NDArray[np.float64]
-    cluster: NDArray[np.int32]
-    layer: NDArray[np.int32]
-    neurons: int
-
-
-def layer_groups(report: Measurement, most: int) -> list[LayerGroup]:
+def layer_groups(names: Sequence[str], most: int) -> list[LayerGroup]:
     """All layers, in groups of neighbours where there are more than `most`."""
-    names = [printable(layer.name) for layer in report.layers]
     return [
         LayerGroup(
             names[part[0]] if part.size == 1 else f"{names[part[0]]} … {names[part[-1]]}",
@@ -142,22 +117,69 @@ def shown_clusters(report: Measurement) -> Shown:
     return Shown(clusters.tolist(), place)
 
 
-def flow_of(report: Measurement, flows: Flows) -> Flow | None:
-    """Lay out the weights between layers; None if all edges lie within a column."""
+def flows_of(report: Measurement, flows: Flows, names: Names) -> list[Flow]:
+    """Lay out the weights between layers; nothing if all edges lie within a column.
+
+    One flow through all layers; where most of the weight is at a residual stream, one from the
+    stream to each block.
+    """
     shown = shown_clusters(report)
-    columns = layer_groups(report, MAX_COLUMNS)
-    column_of = np.empty(len(report.layers), dtype=np.intp)
-    for number, group in enumerate(columns):
-        column_of[group.first : group.last] = number
+    between = sum(float(flow.sum()) for (a, b), flow in flows.items() if a != b)
+    at_stream = sum(
+        float(flow.sum()) for (a, b), flow in flows.items() if names.stream[a] != names.stream[b]
+    )
+    total = sum(float(flow.sum()) for flow in flows.values())
+    if not any(names.stream) or at_stream < STREAM_SHARE * between:
+        groups = layer_groups(names.short, MAX_COLUMNS)
+        column_of = np.repeat(np.arange(len(groups)), [g.last - g.first for g in groups])
+        found = [flow_of(flows, shown, groups, column_of, total)]
+    else:
+        found = _around_stream(flows, shown, names, total)
+    return [flow for flow in found if flow is not None]
+
+
+def _around_stream(flows: Flows, shown: Shown, names: Names, total: float) -> list[Flow | None]:
+    blocks = [(name, at) for name, at in names.blocks if not names.stream[at[0]]]
+    parts = np.array_split(np.arange(len(blocks)), min(MAX_PARTS, len(blocks)))
+    found = []
+    for part in parts:
+        layers = [at for number in part for at in blocks[number][1]]
+        first, last = blocks[part[0]][0], blocks[part[-1]][0]
+        name = first if part.size == 1 else f"{first} … {last}"
+        column_of = np.full(len(names.full), -1)
+        column_of[np.array(names.stream)] = 0
+        column_of[layers] = 1
+        groups = [
+            LayerGroup("stream", 0, 1),
+            LayerGroup(name, min(layers), min(layers) + len(layers)),
+        ]
+        found.append(flow_of(flows, shown, groups, column_of, total))
+    return found
+
+
+def flow_of(
+    flows: Flows,
+    shown: Shown,
+    columns: list[LayerGroup],
+    column_of: NDArray[np.integer],
+    total: float,
+) -> Flow | None:
+    """Lay out the weights between columns of layers; None if there are none.
+
+    `column_of` has the column of each layer, -1 for one that is not drawn; `total` is the weight
+    of all edges.
+    """
     n_parts = shown.n_parts
     sums = np.zeros((len(columns), n_parts, len(columns), n_parts))
     for (a, b), flow in flows.items():
+        if column_of[a] == column_of[b] or min(column_of[a], column_of[b]) < 0:
+            continue
         merged = np.zeros((n_parts, n_parts))
         np.add.at(merged, (shown.place[:, None], shown.place[None, :]), flow)
-        sums[column_of[a], :, column_of[b], :] += merged
-    total = float(sums.sum())
-    for number in range(len(columns)):
-        sums[number, :, number, :] = 0.0
+        if column_of[a] > column_of[b]:
+            sums[column_of[b], :, column_of[a], :] += merged.T
+        else:
+            sums[column_of[a], :, column_of[b], :] += merged
     size = len(columns) * n_parts
     table = sums.reshape(size, size)
     source, target = np.nonzero(table)
@@ -173,6 +195,23 @@ def flow_of(report: Measurement, flows: Flows) -> Flow | None:
     low, high = _stacked(used // n_parts, np.maximum(outgoing, incoming))
     nodes = [(int(node // n_parts), int(node % n_parts)) for node in used]
     return Flow(columns, nodes, low, high, source, target, weight, float(weight.sum()) / total)
+
+
+def band_ends(flow: Flow) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Upper and lower end of each band at its source and at its target, (n_links, 2) each."""
+    low = np.empty((flow.weight.size, 2))
+    high = np.empty_like(low)
+    through = np.maximum(
+        *(np.bincount(end, flow.weight, flow.low.size) for end in (flow.source, flow.target))
+    )
+    scale = float(np.max((flow.high - flow.low) / through))
+    for side, (end, other) in enumerate(((flow.source, flow.target), (flow.target, flow.source))):
+        taken = flow.low.copy()
+        for at in np.lexsort((flow.low[other], end)):
+            low[at, side] = taken[end[at]]
+            taken[end[at]] += scale * flow.weight[at]
+            high[at, side] = taken[end[at]]
+    return low, high
 
 
 def _stacked(
@@ -195,25 +234,3 @@ def _stacked(
         free = 1 - heights[column] * scale - gap * (counts[column] - 1)
         low[at], high[at] = begin + free / 2, begin + free / 2 + lengths
     return low, high
-
-
-def matrix_of(report: Measurement, graph: NeuronGraph) -> Matrix:
-    """Average the adjacency matrix over cells, in order of the clusters."""
-    layer_of = np.repeat(np.arange(len(report.layers)), [layer.size for layer in report.layers])
-    connected = np.flatnonzero(report.labels >= 0)
-    order = connected[np.lexsort((layer_of[connected], report.labels[connected]))]
-    n = order.size
-    n_cells = min(n, MAX_CELLS)
-    cells = np.arange(n) * n_cells // n
-    cell_of = np.full(report.n_vertices, -1, dtype=np.intp)
-    cell_of[order] = cells
-    counts = np.bincount(cells, minlength=n_cells)
-    middle = order[np.cumsum(counts) - (counts + 1) // 2]
-    sizes = np.bincount(report.labels[connected], minlength=report.k)
-    return Matrix(
-        means=grouped_adjacency(graph, cell_of, n_cells) / np.outer(counts, counts),
-        starts=np.concatenate([[0], np.cumsum(sizes)]) * n_cells / n,
-        cluster=report.labels[middle],
-        layer=layer_of[middle].astype(np.int32),
-        neurons=int(counts.max()),
-    )

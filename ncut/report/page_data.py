@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.report.edges import strongest_edges
-from ncut.report.maps import Flows, Matrix, volumes
+from ncut.report.between import Between, Flows, of_report
+from ncut.report.maps import volumes
+from ncut.report.names import Names
 from ncut.report.words import name_of, printable
 
 if TYPE_CHECKING:
-    from ncut.graphs import NeuronGraph
-    from ncut.results import Measurement, ProfileData
+    from ncut.report.profile import Profile
+    from ncut.results import Measurement
     from ncut.types import Comparison
 
 MAX_NEURONS = 200_000
 MAX_FLOW_ROWS = 20_000
-N_STRONGEST = 10
 
 
 class Table(TypedDict):
@@ -31,13 +31,11 @@ class Table(TypedDict):
     rows: list[list[Any]]
 
 
-def page_data(
-    report: Measurement, profile: ProfileData | None, flows: Flows | None, matrix: Matrix | None
-) -> dict[str, Any]:
+def page_data(report: Measurement, names: Names, profile: Profile | None) -> dict[str, Any]:
     """Everything that the page's script needs of a report, ready for JSON."""
-    graph = report.graph
-    clusters = cluster_rows(report, flows)
-    edges = [[] for _ in clusters] if graph is None else edge_rows(report, graph)
+    between = of_report(report)
+    clusters = cluster_rows(report, between)
+    edges = [[] for _ in clusters] if between is None else edge_rows(report, names, between)
     for row, counts, strongest in zip(
         clusters, report.cluster_sizes().T.tolist(), edges, strict=True
     ):
@@ -45,17 +43,23 @@ def page_data(
         row["edges"] = strongest
     return {
         "name": name_of(report),
-        "file": re.sub(r"[^A-Za-z0-9.]+", "-", report.model).strip("-.")[:60] or "model",
-        "layers": [printable(layer.name) for layer in report.layers],
-        "sizes": [layer.size for layer in report.layers],
+        "file": file_name(report.model),
+        "layers": list(names.full),
+        "short": list(names.short),
+        "heads": list(names.heads),
+        "sizes": list(names.sizes),
         "clusters": clusters,
-        "matrix": None if matrix is None else matrix_facts(matrix),
         "neurons": neurons(report),
-        "tables": tables(report, profile, flows, clusters),
+        "tables": tables(report, profile, None if between is None else between.flows, clusters),
     }
 
 
-def cluster_rows(report: Measurement, flows: Flows | None) -> list[dict[str, Any]]:
+def file_name(model: str) -> str:
+    """What begins the names of files about a model."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", model).strip("-.")[:60] or "model"
+
+
+def cluster_rows(report: Measurement, between: Between | None) -> list[dict[str, Any]]:
     """Size, volume, and where the graph is known the share of weight inside, of each cluster.
 
     The parts of the n-cut add up to it.
@@ -65,25 +69,26 @@ def cluster_rows(report: Measurement, flows: Flows | None) -> list[dict[str, Any
         {"neurons": int(size), "volume": float(one)}
         for size, one in zip(report.cluster_sizes().sum(axis=0), volume, strict=True)
     ]
-    if flows is not None:
-        inside = 2 * sum((np.diag(flow) for flow in flows.values()), start=np.zeros(report.k))
+    if between is not None:
+        inside = between.inside(report.k)
         for row, weight, whole in zip(rows, inside, volume, strict=True):
             row["inside"] = float(weight / whole) if whole > 0 else None
             row["cut"] = float(1 - weight / whole) if whole > 0 else 0.0
     return rows
 
 
-def edge_rows(report: Measurement, graph: NeuronGraph) -> list[list[list[Any]]]:
-    """The strongest edges of each cluster: layer, index and cluster of both ends, weight."""
+def edge_rows(report: Measurement, names: Names, between: Between) -> list[list[list[Any]]]:
+    """The strongest edges of each cluster: layer, index, cluster and name of both ends, weight."""
     starts = np.array([layer.start for layer in report.layers])
 
-    def place(vertex: int) -> list[int]:
+    def place(vertex: int) -> list[Any]:
         layer = int(np.searchsorted(starts, vertex, side="right")) - 1
-        return [layer, vertex - int(starts[layer]), int(report.labels[vertex])]
+        index = vertex - int(starts[layer])
+        return [layer, index, int(report.labels[vertex]), names.neuron(layer, index)]
 
     return [
         [[*place(edge.first), *place(edge.second), edge.weight] for edge in best]
-        for best in strongest_edges(graph, report.labels, report.k, N_STRONGEST)
+        for best in between.strongest
     ]
 
 
@@ -119,20 +124,9 @@ def _base64(array: NDArray[Any]) -> str:
     return base64.b64encode(array.tobytes()).decode("ascii")
 
 
-def matrix_facts(matrix: Matrix) -> dict[str, Any]:
-    """What the script needs to say which neurons a cell stands for, and to mark a cluster."""
-    return {
-        "cluster": matrix.cluster.tolist(),
-        "layer": matrix.layer.tolist(),
-        "starts": matrix.starts.tolist(),
-        "largest": float(matrix.means.max(initial=0.0)),
-        "neurons": matrix.neurons,
-    }
-
-
 def tables(
     report: Measurement,
-    profile: ProfileData | None,
+    profile: Profile | None,
     flows: Flows | None,
     clusters: list[dict[str, Any]],
 ) -> dict[str, Table]:
@@ -185,7 +179,7 @@ def tables(
             rows=[
                 [at, layers[a], i, c, layers[b], j, d, weight]
                 for at, row in enumerate(clusters)
-                for a, i, c, b, j, d, weight in row["edges"]
+                for a, i, c, _, b, j, d, _, weight in row["edges"]
             ],
         )
         if sum(np.count_nonzero(flow) for flow in flows.values()) <= MAX_FLOW_ROWS:
@@ -208,7 +202,7 @@ def _compared(one: Comparison) -> list[float | None]:
     return [one.value, one.mean, one.std, one.z_score, one.p_value]
 
 
-def profile_table(profile: ProfileData) -> Table:
+def profile_table(profile: Profile) -> Table:
     """A row for each k."""
     names = [*profile.statistics[0], "gap behind k"]
     return Table(
@@ -219,8 +213,8 @@ def profile_table(profile: ProfileData) -> Table:
                 for name in names
                 for part in COMPARED
             ),
-            "same again from other seeds",
-            "same again from other starts",
+            "stability over seeds (ARI)",
+            "stability over starts (ARI)",
         ],
         rows=[
             [

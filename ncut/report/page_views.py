@@ -7,26 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ncut.axes import STATISTICS
 from ncut.report import words
+from ncut.report.cells import outcome
 from ncut.report.colours import cluster_colors
-from ncut.report.map_figures import MAX_BARS
 from ncut.report.page_data import MAX_FLOW_ROWS, MAX_NEURONS
 from ncut.report.text import layer_sizes
+from ncut.report.top import findings
 
 if TYPE_CHECKING:
-    from ncut.report.maps import Flow, Matrix, Shown
+    from ncut.report.between import Flows
+    from ncut.report.names import Names
     from ncut.report.profile import Profile
     from ncut.results import Measurement
 
 
-def views(report: Measurement, profile: Profile | None) -> dict[str, Any]:
+def views(report: Measurement, names: Names, profile: Profile | None) -> dict[str, Any]:
     """What the page says of a report besides its clusters."""
     return {
         "name": words.name_of(report),
         "sentence": minus(words.sentence(report)),
+        "top": [(one.key, one.title, one.answer, minus(one.text)) for one in findings(report)],
         "cells": [minus(cell) for cell in _cells(report)],
+        "question": "Do the neurons form groups, more than the same weights in random places?",
         "tiles": [tuple(minus(text) for text in tile) for tile in _tiles(report)],
-        "statistics": [tuple(map(minus, row)) for row in words.statistic_rows(report)],
+        "statistics": statistics(report),
         "eigenvalues": [f"{value:.6f}" for value in report.eigenvalues],
         "warnings": [words.printable(text) for text in report.warnings],
         "left_out": [
@@ -35,11 +40,12 @@ def views(report: Measurement, profile: Profile | None) -> dict[str, Any]:
         ],
         "facts": [(name, words.printable(value)) for name, value in _facts(report)],
         "made": [(name, words.printable(value)) for name, value in _made(report)],
+        "command": words.printable(command(report)),
         "profile": None if profile is None else _profile(profile),
     }
 
 
-def clusters(report: Measurement, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def clusters(report: Measurement, names: Names, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Sizes per layer, with each cell's share of the layer for its shading, and a summary."""
     sizes = report.cluster_sizes()
     total = sum(row["volume"] for row in rows) or 1.0
@@ -47,12 +53,15 @@ def clusters(report: Measurement, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "colors": cluster_colors(report.k),
         "rows": [
             {
-                "name": words.printable(layer.name),
+                "name": short,
+                "full": full,
                 "size": layer.size,
                 "cells": [(int(count), f"{count / max(layer.size, 1):.3f}") for count in counts],
                 "isolated": layer.size - int(counts.sum()),
             }
-            for layer, counts in zip(report.layers, sizes, strict=True)
+            for layer, short, full, counts in zip(
+                report.layers, names.short, names.full, sizes, strict=True
+            )
         ],
         "totals": [row["neurons"] for row in rows],
         "isolated": report.n_isolated,
@@ -70,87 +79,62 @@ def clusters(report: Measurement, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def captions(
-    report: Measurement,
-    profile: Profile | None,
-    shown: Shown,
-    flow: Flow | None,
-    matrix: Matrix | None,
-) -> dict[str, str]:
-    """The caption of each picture that the page has."""
-    few = (
-        f" The {len(shown.clusters)} largest clusters are told apart, the others are grey."
-        if shown.has_others
-        else ""
-    )
-    found = {
-        "bars": "How each layer's neurons divide into the clusters. The order of the clusters' "
-        "numbers means nothing."
-        + (" Neighbouring layers are shown together." if len(report.layers) > MAX_BARS else "")
-        + few,
-        "eigenvalues": "The smallest eigenvalues of the normalized Laplacian: as many near 0 as "
-        "there are almost separate groups; the n-cut cannot be below the sum of the first k.",
+def statistics(report: Measurement) -> list[tuple[str, str, str, str, str, str]]:
+    """A row for each statistic: title, value, shuffles, Z, p, and what it says."""
+    says = {
+        "more": "▲ more clusterable",
+        "less": "▼ less clusterable",
+        "same": "· neither",
+        "": "–",
     }
-    if report.n_shuffles:
-        found["null"] = (
-            "The shuffled networks, and this network as a line. For an n-cut or its bound, the "
-            "further the line lies to their left, the more clusterable the network is in "
-            "comparison; for a modularity or a share, the further to their right."
-        )
-    if flow is not None:
-        grouped = len(flow.columns) < len(report.layers)
-        found["flow"] = (
-            "The weight between clusters of different layers: a band's height is the sum of the "
-            f"weights. In a clusterable network bands keep their colour. {flow.drawn:.0%} of the "
-            "edge weight is drawn"
-            + (
-                "; neighbouring layers are one column, without the edges inside."
-                if grouped
-                else "."
-            )
-            + few
-        )
-    if matrix is not None:
-        found["matrix"] = (
-            "Every weight of the graph, with neurons in order of their cluster, and of their layer "
-            "inside it: squares on the diagonal are clusters."
-            + (
-                f" A cell is the mean over {matrix.neurons} × {matrix.neurons} neurons."
-                if matrix.neurons > 1
-                else ""
-            )
-            + " The colours go by the root of the mean."
-        )
-    if profile is not None:
-        found["gaps"] = (
-            "The gap between the eigenvalues k and k + 1, beside the shuffles' gaps. A gap that is "
-            "larger than theirs speaks for k clusters."
-        )
-        if profile.n_shuffles:
-            found["scores"] = (
-                f"Z against {profile.n_shuffles} shuffles for each number of clusters. The n-cut "
-                "itself grows with k for every graph, so it cannot choose k."
-            )
-    return {name: minus(text) for name, text in found.items()}
-
-
-def notes(report: Measurement, flow: Flow | None, data: dict[str, Any]) -> list[str]:
-    """Notes on parts left out of the page, and why."""
     found = []
-    if report.graph is None:
+    for name, compared in report.statistics.items():
         found.append(
-            "This report was read from a file, which does not hold the graph: the flow between "
-            "layers, the weight matrix, the strongest edges and the share of weight inside each "
-            "cluster are left out. They are there when the model itself is analysed."
+            (
+                STATISTICS[name].title if name in STATISTICS else words.printable(name),
+                words.ncut_text(compared.value),
+                minus(words.spread(compared)),
+                minus(words.z_text(compared.z_score)),
+                minus(words.p_text(compared.p_value)),
+                says[
+                    outcome(compared, words.UNUSUAL, low=STATISTICS[name].low_is_clusterable)
+                    if compared.shuffled.size and name in STATISTICS
+                    else ""
+                ],
+            )
         )
-    elif flow is None:
+    return found
+
+
+def command(report: Measurement) -> str:
+    """The command that measures this again."""
+    name = report.model if re.fullmatch(r"[\w./:+-]+", report.model) else "MODEL"
+    parts = ["ncut analyze", name, f"--k {report.k}"]
+    parts.append("--shuffles auto" if report.sequential else f"--shuffles {report.n_shuffles}")
+    parts += [f"--null {report.null}", f"--normalize {report.normalize}", f"--seed {report.seed}"]
+    parts += [f"--preset {report.preset}", f"--n-init {report.n_init}"]
+    if report.refine:
+        parts.append("--refine")
+    return " ".join(parts)
+
+
+def notes(report: Measurement, flows: Flows | None, data: dict[str, Any]) -> list[str]:
+    """What the page does not show, and why."""
+    found = []
+    if flows is None:
+        found.append(
+            "This report was read from a file without the weight between clusters: the flow "
+            "between layers, the table of what exceeds chance and the strongest edges are left "
+            "out. They are there when the model itself is analysed."
+        )
+    elif all(a == b for a, b in flows):
         found.append("All edges lie within one layer, so there is no flow between layers.")
     if data["neurons"] is None:
         found.append(
-            f"The table of neurons is left out: there are more than {MAX_NEURONS:,} of them. "
-            "In Python, report.to_frame() has it."
+            f"The lists of neurons are left out: there are more than {MAX_NEURONS:,} of them. "
+            "In Python, report.clusters and report.to_frame() have them."
         )
-    if report.graph is not None and "flow" not in data["tables"]:
+    if flows is not None and "flow" not in data["tables"]:
         found.append(
             f"The table of weights between clusters is left out: it has over {MAX_FLOW_ROWS:,} "
             "rows."
@@ -188,27 +172,29 @@ def _cells(report: Measurement) -> list[str]:
     ]
 
 
-def _tiles(report: Measurement) -> list[tuple[str, str, str, str]]:
-    """Headline numbers: (name, value, its spread, remark)."""
-    share = words.share_text(report)
-    remark = f"of at most {report.k}; about {share} of edge weight leaves a cluster"
-    tiles = [("n-cut", words.ncut_text(report.ncut), "", remark)]
-    if not report.n_shuffles:
-        return tiles
-    mean, _, std = words.spread_text(report).partition(" ± ")
+def _tiles(report: Measurement) -> list[tuple[str, str, str]]:
+    """The two numbers of the answer: (name, value, remark)."""
+    mean = report.shuffled_mean
+    if mean is None or not mean:
+        share = words.share_text(report.cut_share)
+        return [
+            ("n-cut", words.ncut_text(report.ncut), f"{share} of edge weight is cut"),
+        ]
+    lower = 100 * (1 - report.ncut / mean)
+    side = "below" if lower >= 0 else "above"
     return [
-        *tiles,
-        ("Shuffles", mean, std, f"mean and standard deviation of {report.n_shuffles}"),
-        ("Z", words.z_text(report.z_score), "", _z_remark(report)),
-        ("p", words.p_text(report.p_value), "", words.p_remark(report)),
+        (
+            "Size of the effect",
+            f"{abs(lower):.1f} %",
+            f"the n-cut, {words.ncut_text(report.ncut)}, is {side} the shuffles' mean, "
+            f"{words.spread_text(report)}",
+        ),
+        (
+            "How unusual",
+            f"p = {words.p_text(report.p_value)}",
+            f"{words.p_remark(report)}; Z = {words.z_text(report.z_score)}",
+        ),
     ]
-
-
-def _z_remark(report: Measurement) -> str:
-    if report.z_score is None:
-        return "the shuffles do not differ from each other"
-    side = "below" if report.z_score < 0 else "above"
-    return f"standard deviations {side} the shuffles' mean"
 
 
 def _profile(profile: Profile) -> dict[str, Any]:

@@ -1,54 +1,53 @@
-"""Pictures of a report's graph: the matrix in order of the clusters, the flow between layers."""
+"""Pictures of a report's graph: the weight between clusters, and its flow between layers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ncut.errors import InputError, import_extra
+from ncut.report.between import of_report
 from ncut.report.colours import MUTED, cluster_colors
-from ncut.report.edges import layer_flows
-from ncut.report.maps import Flow, flow_of, matrix_of, shown_clusters
+from ncut.report.maps import MAX_COLUMNS, band_ends, flow_of, layer_groups, shown_clusters
+from ncut.report.names import names_of
 from ncut.report.text import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from ncut.report.between import Between
     from ncut.results import Measurement
+
+# Above this many clusters numbers in the cells would overlap.
+MAX_NUMBERS = 14
 
 
 def draw_matrix(report: Measurement, ax: Axes) -> None:
-    """The weights with neurons in order of their cluster, averaged over cells."""
-    assert report.graph is not None
-    matrix = matrix_of(report, report.graph)
-    norm = import_extra("matplotlib.colors", "plot").PowerNorm(0.5, vmin=0)
-    n_cells = len(matrix.means)
-    image = ax.imshow(
-        matrix.means,
-        cmap="BuPu",
-        norm=norm,
-        extent=(0, n_cells, n_cells, 0),
-        interpolation="none",
-    )
-    for at in matrix.starts[1:-1]:
-        ax.axhline(at, color=MUTED, linewidth=0.4)
-        ax.axvline(at, color=MUTED, linewidth=0.4)
-    wide = np.flatnonzero(np.diff(matrix.starts) > 0.03 * n_cells)
-    middle = (matrix.starts[:-1] + matrix.starts[1:])[wide] / 2
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_ticks(middle, [str(cluster) for cluster in wide])
+    """The weight between each two clusters, as a multiple of what chance gives."""
+    ratio = between(report).ratio(report.cluster_sizes())
+    norm = import_extra("matplotlib.colors", "plot").LogNorm(0.25, 4)
+    bounded = np.where(np.isnan(ratio), np.nan, np.clip(ratio, 0.25, 4))
+    image = ax.imshow(bounded, cmap="RdBu_r", norm=norm, interpolation="none")
+    if report.k <= MAX_NUMBERS:
+        for (a, b), value in np.ndenumerate(ratio):
+            if not np.isnan(value):
+                ax.text(b, a, f"{value:.1f}", ha="center", va="center", fontsize="x-small")
     ax.tick_params(length=0)
-    ax.set(xlabel="cluster", ylabel="cluster", xlim=(0, n_cells), ylim=(n_cells, 0))
-    ax.set_title("weights in order of the clusters")
-    ax.figure.colorbar(image, ax=ax, label="mean |w|", shrink=0.8)
+    ax.set(xlabel="cluster", ylabel="cluster")
+    ax.set_title("weight between clusters")
+    bar = ax.figure.colorbar(image, ax=ax, label="times chance", shrink=0.8)
+    bar.set_ticks([0.25, 0.5, 1, 2, 4], labels=["¼", "½", "1", "2", "4"])
 
 
 def draw_flow(report: Measurement, ax: Axes) -> None:
     """The weight between clusters of different layers as bands, their colour the first's."""
-    assert report.graph is not None
-    flow = flow_of(report, layer_flows(report.graph, report.labels, report.k))
+    names = names_of(report)
+    groups = layer_groups(names.short, MAX_COLUMNS)
+    columns_of = np.repeat(np.arange(len(groups)), [one.last - one.first for one in groups])
+    flows = between(report).flows
+    total = sum(float(one.sum()) for one in flows.values())
+    flow = flow_of(flows, shown_clusters(report), groups, columns_of, total)
     if flow is None:
         raise InputError("kind: 'flow' needs edges between layers, and this graph has none")
     shown, colors = shown_clusters(report), cluster_colors(report.k)
@@ -57,7 +56,7 @@ def draw_flow(report: Measurement, ax: Axes) -> None:
     columns = np.array([column for column, _ in flow.nodes])
     half = 0.035
     ax.bar(columns, flow.high - flow.low, 2 * half, flow.low, color=painted)
-    for low, high, source, target in zip(*_band_ends(flow), flow.source, flow.target, strict=True):
+    for low, high, source, target in zip(*band_ends(flow), flow.source, flow.target, strict=True):
         left, right = columns[source] + half, columns[target] - half
         bend = (1 - np.cos(np.linspace(0, np.pi, 40))) / 2
         x = np.linspace(left, right, 40)
@@ -79,18 +78,18 @@ def draw_flow(report: Measurement, ax: Axes) -> None:
     ax.spines[:].set_visible(False)
 
 
-def _band_ends(flow: Flow) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Upper and lower end of each band at its source and at its target, (n_links, 2) each."""
-    low = np.empty((flow.weight.size, 2))
-    high = np.empty_like(low)
-    through = np.maximum(
-        *(np.bincount(end, flow.weight, flow.low.size) for end in (flow.source, flow.target))
-    )
-    scale = float(np.max((flow.high - flow.low) / through))
-    for side, (end, other) in enumerate(((flow.source, flow.target), (flow.target, flow.source))):
-        taken = flow.low.copy()
-        for at in np.lexsort((flow.low[other], end)):
-            low[at, side] = taken[end[at]]
-            taken[end[at]] += scale * flow.weight[at]
-            high[at, side] = taken[end[at]]
-    return low, high
+def between(report: Measurement) -> Between:
+    """What the report has of its graph's edges.
+
+    Raises
+    ------
+    InputError
+        If it has nothing of them.
+    """
+    found = of_report(report)
+    if found is None:
+        raise InputError(
+            "kind: 'matrix' and 'flow' need the weight between clusters, and this report was read "
+            "from a file without it; analyse the model"
+        )
+    return found

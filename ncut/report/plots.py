@@ -12,6 +12,7 @@ from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
 from ncut.files import write_file
 from ncut.report import plot_maps
+from ncut.report.between import of_report
 from ncut.report.colours import ACCENT, FAINT, MUTED, cluster_colors
 from ncut.report.text import shorten
 from ncut.report.words import name_of, ncut_text, p_text, printable, z_text
@@ -39,16 +40,15 @@ def plot(report: Measurement, kind: PlotKind | None = None, ax: Axes | None = No
         "matrix": plot_maps.draw_matrix,
         "flow": plot_maps.draw_flow,
     }
+    if kind == "all":
+        if ax is not None:
+            raise InputError("ax: 'all' makes a figure of its own; leave it out")
+        return _plot_all(report)
     if kind not in painters:
-        names = ", ".join(map(repr, painters))
+        names = ", ".join(map(repr, [*painters, "all"]))
         raise InputError(f"kind: must be one of {names}, got {kind!r}")
     if kind == "null" and not report.n_shuffles:
         raise InputError("kind: 'null' needs shuffles, and this report has none")
-    if kind in ("matrix", "flow") and report.graph is None:
-        raise InputError(
-            f"kind: {kind!r} needs the graph, and this report was read from a file without it; "
-            "analyse the model"
-        )
     if ax is None:
         pyplot = import_extra("matplotlib.pyplot", "plot")
         _, ax = pyplot.subplots(figsize=figure_size(report, kind), layout="constrained")
@@ -57,8 +57,31 @@ def plot(report: Measurement, kind: PlotKind | None = None, ax: Axes | None = No
     return ax
 
 
+def _plot_all(report: Measurement) -> Axes:
+    """Every picture that the report has, in one pyplot figure."""
+    kinds: list[PlotKind] = ["null"] if report.n_shuffles else []
+    kinds += ["layers", "eigenvalues"]
+    between = of_report(report)
+    if between is not None:
+        kinds.append("matrix")
+        if any(a != b for a, b in between.flows):
+            kinds.append("flow")
+    pyplot = import_extra("matplotlib.pyplot", "plot")
+    n_rows = (len(kinds) + 1) // 2
+    height = max(4.2, figure_size(report, "layers")[1])
+    figure, axes = pyplot.subplots(
+        n_rows, 2, figsize=(12, height * n_rows), layout="constrained", squeeze=False
+    )
+    for kind, ax in zip(kinds, axes.flat, strict=False):
+        plot(report, kind, ax)
+    for ax in axes.flat[len(kinds) :]:
+        figure.delaxes(ax)
+    first: Axes = axes.flat[0]
+    return first
+
+
 def new_figure(report: Measurement, kind: PlotKind) -> Figure:
-    """Draw one picture in a figure of its own, unknown to pyplot."""
+    """One picture in a figure of its own that pyplot does not know of."""
     figure_class = import_extra("matplotlib.figure", "plot").Figure
     figure: Figure = figure_class(figsize=figure_size(report, kind), layout="constrained")
     plot(report, kind, figure.add_subplot())

@@ -208,7 +208,7 @@ def profile_lines(profile: Profile) -> list[str]:
         lines += textwrap.wrap(f"warning: {printable(text)}", 80, subsequent_indent="  ")
     lines += [
         "",
-        f"{'':>3}{'lower':>9}{'refined n-cut':>28}{'gap behind k':>23}{'same again':>15}",
+        f"{'':>3}{'lower':>9}{'refined n-cut':>28}{'gap behind k':>23}{'stability':>15}",
         f"{'k':>3}{'bound':>9}{'value':>9}{'Z':>10}{'p':>9}{'value':>13}{'Z':>10}{'ARI':>15}",
     ]
     for at, k in enumerate(profile.ks):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
     from ncut.functional import Ablation, Agreement, Separation
     from ncut.nulls.tail import TailFit
+    from ncut.report.between import Between
+    from ncut.report.clusters import ClusterList
     from ncut.report.profile import Profile
+    from ncut.report.top import Finding
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -86,26 +90,77 @@ class Report(Measurement):
         What residual sums are in the graph, "readers" or "stream"; empty where there are none.
     device : str
         Where it was computed: "cpu", or a GPU such as "cuda:0".
+    tests : dict of str to Comparison
+        The lower bound against null models besides the report's own, by their names: of the same
+        network under `normalize="residual"`, so that no scale of neurons plays a part.
+    untested : dict of str to str
+        Why such a test was not made.
+    cut_share, chance_share : float or None
+        Share of the edge weight that the best partition found (the refined one) cuts, and what a
+        partition into clusters of the same volumes would cut if edges joined vertices in
+        proportion to their degrees.
+    agreement : dict of int to float
+        For k, and smaller numbers of clusters where k's is low, the mean adjusted Rand index
+        between partitions from repeats of k-means.
     graph : NeuronGraph or None
         The graph that was measured, in the convention `normalize`. It is not part of `to_json`
         and of equality: save it with `report.graph.save(path)`.
     source : object
         What was analysed, for `ablate`, `separate` and `correlate`. Not part of `to_json` and of
         equality.
+    kept : Between or None
+        What a report that was read from a file has of its graph's edges; see `between`.
+    kept_heads : tuple of int
+        The same of `heads`.
 
     Source: Filan, Casper, Hod, Wild, Critch, Russell (2021), Clusterability in Neural
     Networks, arXiv:2103.03386, sections 2 and A.1.
     """
 
     source: Any = field(default=None, repr=False)
+    kept: Between | None = field(default=None, repr=False)
+    kept_heads: tuple[int, ...] = ()
 
     __hash__ = None  # type: ignore[assignment]  # equality looks into arrays
+
+    @property
+    def summary(self) -> tuple[Finding, ...]:
+        """The report's top: a few questions, each answered in a line, in the order to be shown."""
+        from ncut.report.top import findings
+
+        return findings(self)
 
     @classmethod
     def of(cls, measurement: Measurement, source: Any = None) -> Report:
         """The report on a measurement; `source`: what was analysed."""
         values = {one.name: getattr(measurement, one.name) for one in fields(Measurement)}
         return cls(**values, source=source)
+
+    @cached_property
+    def between(self) -> Between | None:
+        """The weight between clusters layer by layer, and each cluster's strongest edges.
+
+        It is part of `to_json` (with seven digits, and not where k and the layers are so many
+        that it has over 400,000 numbers) and not of equality. None in a report that was read
+        from a file without it.
+        """
+        from ncut.report.between import between_of
+
+        return self.kept if self.graph is None else between_of(self.graph, self.labels, self.k)
+
+    @cached_property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads of each layer of queries, keys or values; 0 where there are none."""
+        from ncut.report.names import heads_of
+
+        return self.kept_heads if self.source is None else heads_of(self.source, self.layers)
+
+    @cached_property
+    def clusters(self) -> ClusterList:
+        """The clusters, each with its neurons, strongest edges and masks: `report.clusters[3]`."""
+        from ncut.report.clusters import ClusterList
+
+        return ClusterList(self)
 
     @suggests_names()
     def tail(self, statistic: str | None = None) -> TailFit | None:
@@ -358,10 +413,33 @@ class Report(Measurement):
         InputError
             If the file cannot be read, or the text is not a complete report.
         """
-        from ncut.report.serialize import from_dict, json_of
+        from ncut.report.serialize import edges_from_dict, from_dict, json_of
 
         with json_of(text_or_path) as data:
-            return cls.of(from_dict(data))
+            found = cls.of(from_dict(data))
+            kept, heads = edges_from_dict(data, found)
+            return replace(found, kept=kept, kept_heads=heads)
+
+    def save(self, path: str | Path) -> None:
+        """Write the report as JSON: `to_json(path)`.
+
+        Raises
+        ------
+        InputError
+            If `path` cannot be written.
+        """
+        self.to_json(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Report:
+        """Read a report that `save` wrote: `from_json(path)`; its `graph` is None.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read, or is not a complete report.
+        """
+        return cls.from_json(Path(path))
 
     def to_frame(self) -> DataFrame:
         """One row per neuron, in the order of `labels`.
@@ -387,23 +465,24 @@ class Report(Measurement):
 
         Parameters
         ----------
-        kind : {"null", "layers", "eigenvalues", "matrix", "flow"}, optional
+        kind : {"null", "layers", "eigenvalues", "matrix", "flow", "all"}, optional
             The shuffled networks' n-cuts with the network's own marked, how each layer divides
-            into clusters, the eigenvalues, the weights with neurons in order of the clusters, or
-            the weight between clusters of the layers as bands. Default: "null" if there are
-            shuffles, else "layers".
+            into clusters, the eigenvalues, the weight between each two clusters as a multiple of
+            chance, the same between clusters of the layers as bands, or all that the report has
+            in one figure. Default: "null" if there are shuffles, else "layers".
         ax : matplotlib Axes, optional
             Where to draw; a new pyplot figure by default, so that notebooks show it.
 
         Returns
         -------
         matplotlib Axes
+            With "all" the first of the figure's.
 
         Raises
         ------
         InputError
             If `kind` is none of these, "null" without shuffles, "matrix" or "flow" without
-            `graph` (a report that was read from a file), or "flow" where no edges join layers.
+            `between`, "flow" where no edges join layers, or "all" with an `ax`.
         MissingExtraError
             If matplotlib is not installed.
         """
@@ -421,9 +500,9 @@ class Report(Measurement):
     ) -> str:
         """The report with pictures as one self-contained HTML page.
 
-        Its pictures answer to the pointer, its tables can be saved as CSV. It has plotly's script
-        inside, and so about 5 MB. A report that was read from a file has no graph; what needs it
-        is left out of the page.
+        It makes no request, and its content security policy forbids any. Clusters can be searched
+        and linked (`#cluster=3`), their neurons copied, tables saved as CSV, pictures as SVG and
+        PNG. Most pages have 100 to 400 kB. Pictures and tables are there without a script too.
 
         Parameters
         ----------
@@ -440,7 +519,7 @@ class Report(Measurement):
         InputError
             If `path` cannot be written, or `profile` is of another network.
         MissingExtraError
-            If jinja2 or plotly is not installed.
+            If jinja2 is not installed.
         """
         from ncut.files import write_text
         from ncut.report.html import html_page
@@ -453,7 +532,12 @@ class Report(Measurement):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Report):
             return NotImplemented
-        return self.to_dict() == other.to_dict()
+        return self._compared() == other._compared()
+
+    def _compared(self) -> dict[str, Any]:
+        from ncut.report.serialize import to_dict
+
+        return to_dict(self, edges=False)
 
     def __str__(self) -> str:
         from ncut.report.text import summary

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.files import reading, regular_file
+from ncut.report import between
+from ncut.report.top import findings_to_list
 from ncut.results import Measurement, NetworkRecord
 from ncut.types import Comparison, Layer, LeftOut
 
@@ -23,12 +25,16 @@ FORMAT_VERSION = 1
 T = TypeVar("T")
 
 
-def to_dict(report: Measurement) -> dict[str, Any]:
-    """Plain lists, strings, numbers and None: the headline numbers, then the report's fields."""
-    return {
+def to_dict(report: Measurement, *, edges: bool = True) -> dict[str, Any]:
+    """Plain lists, strings, numbers and None: the headline numbers, then the report's fields.
+
+    With `edges` also what is kept of the graph's edges and the attention heads.
+    """
+    found: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model": str(report.model),
+        "summary": findings_to_list(report),
         "k": int(report.k),
         "ncut": float(report.ncut),
         "shuffled_ncuts": report.shuffled_ncuts.tolist(),
@@ -38,6 +44,10 @@ def to_dict(report: Measurement) -> dict[str, Any]:
         "z_score": _float_or_none(report.z_score),
         **{name: write(getattr(report, name)) for name, (write, _) in FIELDS.items()},
     }
+    if edges:
+        found["between"] = between.to_dict(between.of_report(report))
+        found["heads"] = [int(n) for n in getattr(report, "heads", ())]
+    return found
 
 
 def record_to_dict(network: NetworkRecord) -> dict[str, Any]:
@@ -104,11 +114,32 @@ def from_dict(data: object) -> Measurement:
             f"report: has format version {data.get('format_version')!r}, but this version of "
             f"ncut reads {FORMAT_VERSION}; read it with the version that wrote it"
         )
-    data = {"sums": "", "device": "cpu", **data}  # came later to the format than the rest
+    data = {**LATER, **data}
     report = Measurement(**{name: _entry(data, name, read) for name, (_, read) in FIELDS.items()})
     _check_consistent(report)
     _check_shuffles(report)
     return report
+
+
+def edges_from_dict(
+    data: Mapping[str, Any], report: Measurement
+) -> tuple[between.Between | None, tuple[int, ...]]:
+    """What `to_dict` kept of the graph's edges, and the attention heads of each layer.
+
+    Raises
+    ------
+    InputError
+        If they do not fit the report; that they are missing is no error.
+    """
+    data = {"between": None, "heads": [], **data}
+    heads = _entry(data, "heads", _list_of(_count))
+    if heads and len(heads) != len(report.layers):
+        raise InputError(f"report: {len(heads)} 'heads' for {len(report.layers)} layers")
+    for n_heads, layer in zip(heads, report.layers, strict=False):
+        if n_heads and layer.size % n_heads:
+            raise InputError(f"report: {n_heads} 'heads' do not divide layer {layer.name!r}")
+    kept = _entry(data, "between", lambda value: between.from_dict(value, report.k, report.layers))
+    return kept, heads
 
 
 def _entry(data: Mapping[str, Any], name: str, read: Callable[[Any], T]) -> T:
@@ -257,7 +288,35 @@ _TEXT = (str, _string)
 _COUNT = (int, _count)
 _FLOATS = (np.ndarray.tolist, _floats)
 
+
 # How each field of a report is written and read, in the order of the file.
+def _dict_of(read: Callable[[Any], T]) -> Callable[[Any], dict[str, T]]:
+    def reader(value: Any) -> dict[str, T]:
+        if not isinstance(value, dict):
+            raise TypeError(f"expected an object, got {_shown(value)}")
+        return {_string(name): read(item) for name, item in value.items()}
+
+    return reader
+
+
+def _agreement(value: Any) -> dict[int, float]:
+    return {int(k): number for k, number in _dict_of(_float)(value).items()}
+
+
+def _agreement_to_dict(agreement: Any) -> dict[str, float]:
+    return {str(k): float(value) for k, value in agreement.items()}
+
+
+def _tests_to_dict(tests: Any) -> dict[str, Any]:
+    return {name: comparison_to_dict(one) for name, one in tests.items()}
+
+
+LATER: dict[str, Any] = {
+    **{"sums": "", "device": "cpu", "tests": {}, "untested": {}, "agreement": {}},
+    **{"cut_share": None, "chance_share": None},
+}
+"""What came later to the format than the rest."""
+
 FIELDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "model": _TEXT,
     "k": _COUNT,
@@ -283,6 +342,11 @@ FIELDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "version": _TEXT,
     "sums": _TEXT,
     "device": _TEXT,
+    "tests": (_tests_to_dict, _dict_of(_comparison)),
+    "untested": (dict, _dict_of(_string)),
+    "cut_share": (_float_or_none, _finite_or_none),
+    "chance_share": (_float_or_none, _finite_or_none),
+    "agreement": (_agreement_to_dict, _agreement),
 }
 RECORD_FIELDS = {
     name: codec

@@ -1,16 +1,17 @@
-"""A scan as one HTML page that needs no network: the course over training, and every model."""
+"""A scan as one HTML page that makes no request: courses over training, and every model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ncut.errors import import_extra
-from ncut.report.page_figures import FONT
-from ncut.report.words import CITATION, printable
-from ncut.scans.course import axis_title, courses
+from ncut.report.charts import Plane, around, percent, tag
+from ncut.report.html import markup, render
+from ncut.report.words import CITATION, printable, z_text
+from ncut.scans.course import Course, courses
 from ncut.scans.rows import DONE
-from ncut.scans.words import NAMES, failures, rows
+from ncut.scans.words import NAMES, common_folder, failures, rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -18,24 +19,23 @@ if TYPE_CHECKING:
 
 COLORS = ("#4c5fb0", "#d1495b", "#1f8a4c", "#cc8a1d", "#44aa99", "#aa4499", "#8d5a3b", "#6699cc")
 SHOWN_SETTINGS = ("k", "n_shuffles", "sequential", "null", "normalize", "refine", "seed", "scope")
+MAX_MODELS = 80
 
 
-def html_page(name: str, settings: Mapping[str, Any], frame: DataFrame) -> str:
+def html_page(
+    name: str, settings: Mapping[str, Any], frame: DataFrame, title: str | None = None
+) -> str:
     """Render the page of a scan's folder of this name, from its settings and its rows.
 
     Raises
     ------
     MissingExtraError
-        If jinja2, plotly or pandas is not installed.
+        If jinja2 or pandas is not installed.
     """
-    jinja2 = import_extra("jinja2", "plot")
-    plotly_js = import_extra("plotly.offline", "plot").get_plotlyjs()
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ncut", "report/templates"), autoescape=True, trim_blocks=True
-    )
-    markup = import_extra("markupsafe", "plot").Markup
-    text: str = environment.get_template("scan.html.j2").render(
-        title=printable(name),
+    return render(
+        "scan.html.j2",
+        ("save.js", "scan.js"),
+        title=printable(title or name),
         n_done=int((frame["status"] == DONE).sum()),
         failed=failures(frame),
         settings=[
@@ -43,105 +43,139 @@ def html_page(name: str, settings: Mapping[str, Any], frame: DataFrame) -> str:
             for setting in SHOWN_SETTINGS
             if settings.get(setting) is not None
         ],
-        figures=[(title, markup(_div(figure)), why) for title, figure, why in _figures(frame)],
-        plotly_js=markup(plotly_js),
+        figures=[(figure, markup(chart), why) for figure, chart, why in _figures(frame)],
         names=NAMES,
+        folder=common_folder(frame),
         rows=rows(frame),
         citation=CITATION,
     )
-    return text
 
 
-def _figures(frame: DataFrame) -> list[tuple[str, Any, str]]:
-    """Name, plotly figure and caption of each picture."""
-    objects = import_extra("plotly.graph_objects", "plot")
+def _figures(frame: DataFrame) -> list[tuple[str, str, str]]:
+    """Name, chart and caption of each picture."""
     found = [*courses(frame)]
     figures = []
     if found:
-        title = axis_title(found)
-        course = objects.Figure()
-        scores = objects.Figure()
-        for number, one in enumerate(found):
-            color, table = COLORS[number % len(COLORS)], one.rows
-            paths = [printable(path) for path in table["path"]]
-            if table["shuffled_mean"].notna().any():
-                mean, std = table["shuffled_mean"], table["shuffled_std"]
-                course.add_scatter(
-                    x=[*one.x, *one.x[::-1]],
-                    y=[*(mean + std), *(mean - std)[::-1]],
-                    fill="toself", mode="none", fillcolor=color, opacity=0.2,
-                    hoverinfo="skip", showlegend=False, legendgroup=one.name,
-                )  # fmt: skip
-                course.add_scatter(
-                    x=one.x, y=mean.tolist(), mode="lines", name=f"{one.name}: shuffles",
-                    line={"color": color, "dash": "dash", "width": 1}, legendgroup=one.name,
-                )  # fmt: skip
-            line = {
-                "x": one.x, "mode": "lines+markers", "name": one.name, "legendgroup": one.name,
-                "line": {"color": color}, "text": paths,
-                "hovertemplate": "%{text}<br>%{y:.3f}<extra></extra>",
-            }  # fmt: skip
-            course.add_scatter(y=table["ncut"].tolist(), **line)
-            if table["z_score"].notna().any():
-                scores.add_scatter(y=table["z_score"].tolist(), **line)
         figures.append(
             (
                 "The course of the n-cut",
-                _styled(course, title, "n-cut"),
-                "Each checkpoint's n-cut, and the mean of its shuffles with one standard deviation "
-                "either way. The further below its shuffles, the more clusterable.",
+                _course(found, "ncut", "n-cut"),
+                "Each checkpoint's n-cut, and as a band the mean of its shuffles with one standard "
+                "deviation either way. The further below its shuffles, the more clusterable.",
             )
         )
-        if scores.data:
-            scores.add_hline(y=0, line_width=1, line_color="#888888")
+        if any(one.rows["z_score"].notna().any() for one in found):
             figures.append(
                 (
                     "The course of Z",
-                    _styled(scores, title, "Z"),
+                    _course(found, "z_score", "Z"),
                     "The distance of the n-cut from the mean of its shuffles, in their standard "
                     "deviations: negative where the network is more clusterable than they are.",
                 )
             )
-    every = _every_model(frame, objects)
-    if every is not None:
+    if every := _every_model(frame):
         figures.append(every)
     return figures
 
 
-def _every_model(frame: DataFrame, objects: Any) -> tuple[str, Any, str] | None:
-    done = frame[(frame["status"] == DONE) & frame["z_score"].notna()]
-    if len(done) < 2:
+def _course(found: Sequence[Course], column: str, title: str) -> str:
+    steps = [float(step) for one in found for step in one.x]
+    values = [float(value) for one in found for value in one.rows[column].dropna()]
+    with_band = column == "ncut"
+    if with_band:
+        for one in found:
+            mean, std = one.rows["shuffled_mean"], one.rows["shuffled_std"]
+            values += [*(mean - std).dropna(), *(mean + std).dropna()]
+    plane = Plane(
+        around(steps), around([*values, *([] if with_band else [0.0])]), "step", title, height=320
+    )
+    if not with_band:
+        plane.horizontal(0, class_="muted thin")
+    for number, one in enumerate(found):
+        style = f"--hue:{COLORS[number % len(COLORS)]}"
+        table = one.rows
+        if with_band and table["shuffled_mean"].notna().all():
+            mean, std = table["shuffled_mean"], table["shuffled_std"]
+            plane.area(
+                one.x,
+                (mean - std).tolist(),
+                (mean + std).tolist(),
+                style=f"fill:{COLORS[number % len(COLORS)]};opacity:.2",
+            )
+            plane.line(one.x, mean, class_="dashed", style=style)
+        known = table[column].notna()
+        points = [
+            (x, float(y), path)
+            for x, y, path, there in zip(one.x, table[column], table["path"], known, strict=True)
+            if there
+        ]
+        if points:
+            xs, ys, paths = zip(*points, strict=True)
+            plane.line(xs, ys, style=style)
+            plane.dots(
+                xs,
+                ys,
+                [f"{printable(path)}: {y:.3f}" for y, path in zip(ys, paths, strict=True)],
+                style=style,
+            )
+        plane.legend.append((one.name, "", style))
+    return plane.markup()
+
+
+def _every_model(frame: DataFrame) -> tuple[str, str, str] | None:
+    """A row for each model: its n-cut as a dot on its shuffles' mean, one deviation wide."""
+    done = frame[frame["status"] == DONE]
+    if done.empty:
         return None
-    figure = objects.Figure()
-    for number, (name, table) in enumerate(done.groupby("group")):
-        figure.add_scatter(
-            x=table["ncut"].tolist(), y=table["z_score"].tolist(), mode="markers",
-            name=printable(str(name)), text=[printable(path) for path in table["path"]],
-            marker={"color": COLORS[number % len(COLORS)], "size": 9, "opacity": 0.8},
-            hovertemplate="%{text}<br>n-cut %{x:.3f}, Z %{y:.2f}<extra></extra>",
-        )  # fmt: skip
-    figure.add_hline(y=0, line_width=1, line_color="#888888")
+    shown = done.sort_values("z_score", na_position="last", kind="stable").head(MAX_MODELS)
+    numbers: list[float] = [*shown["ncut"]]
+    numbers += [*(shown["shuffled_mean"] - shown["shuffled_std"]).dropna()]
+    numbers += [*(shown["shuffled_mean"] + shown["shuffled_std"]).dropna()]
+    low, high = around(numbers)
+    folder = common_folder(frame)
+    lines = "".join(_model_row(row, folder, low, high) for row in shown.to_dict("records"))
     return (
         "All models",
-        _styled(figure, "n-cut", "Z"),
-        "Low n-cuts and negative Z: clusterable, by itself and beside shuffled networks. Hover for "
-        "the model's name.",
+        tag("div", lines, class_="models"),
+        "Each model's n-cut as a dot, its shuffles' mean and one standard deviation as a bar, and "
+        "Z: most clusterable first."
+        + (
+            f" The first {MAX_MODELS} of {len(done)}; the table has all."
+            if len(done) > MAX_MODELS
+            else ""
+        ),
     )
 
 
-def _styled(figure: Any, x: str, y: str) -> Any:
-    """Axes without colours of their own: the page's style sheet has them, light and dark."""
-    figure.update_layout(
-        template="none", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 60, "r": 12, "t": 12, "b": 48}, height=380,
-        legend={"orientation": "h", "y": -0.25}, xaxis_title=x, yaxis_title=y,
-        showlegend=len(figure.data) > 1, hoverlabel={"align": "left"}, font={"family": FONT},
-    )  # fmt: skip
-    return figure
+def _model_row(row: dict[Any, Any], folder: str, low: float, high: float) -> str:
+    path = printable(str(row["path"]))
+    mean, std, z = row["shuffled_mean"], row["shuffled_std"], row["z_score"]
 
+    def at(value: float) -> float:
+        return (value - low) / (high - low)
 
-def _div(figure: Any) -> str:
-    text: str = figure.to_html(
-        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
+    known = mean == mean and std == std
+    bar = (
+        tag(
+            "i",
+            class_="range",
+            style=f"left:{percent(at(mean - std))};"
+            f"width:{percent(max(at(mean + std) - at(mean - std), 0.002))}",
+            data_tip=f"shuffles: {mean:.3f} ± {std:.3f}",
+        )
+        if known
+        else ""
     )
-    return text
+    dot = tag(
+        "i",
+        class_="point",
+        style=f"left:{percent(at(row['ncut']))}",
+        data_tip=f"{path}: n-cut {row['ncut']:.3f}",
+    )
+    return tag(
+        "div",
+        tag("span", escape(path.removeprefix(folder)), class_="name", title=path)
+        + tag("span", bar + dot, class_="track")
+        + tag("span", z_text(None if z != z else float(z)), class_="count"),
+        class_="row",
+    )

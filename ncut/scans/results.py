@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ncut.errors import InputError, import_extra
 from ncut.report import Report
 from ncut.scans.rows import DONE, FAILED
-from ncut.scans.sources import source_of
+from ncut.scans.sources import source_of, step_of
 from ncut.scans.store import read_rows, read_settings
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ class Scan:
     ----------
     folder : str or Path
         What `ncut.scan` wrote.
+    step_pattern : str, optional
+        A regular expression whose first group is the training step in a model's path, such as
+        `"it([0-9]+)"`. By default the number behind step, epoch, iter, checkpoint or ckpt, else
+        one at the end of the name.
 
     Attributes
     ----------
@@ -40,17 +44,19 @@ class Scan:
     Raises
     ------
     InputError
-        If the folder is not that of a scan.
+        If the folder is not that of a scan, or the pattern is none.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, step_pattern: str | None = None) -> None:
+        step_of("", step_pattern)
+        self.step_pattern = step_pattern
         self.folder = Path(folder)
         self.settings: dict[str, Any] = read_settings(self.folder)
 
     def to_frame(self) -> DataFrame:
         """A row for each model, in the order of groups (folders), steps and paths.
 
-        Columns: `key`, `path`, `group`, `step` (the last number in the name), `model`; `status`
+        Columns: `key`, `path`, `group`, `step` (see `step_pattern`), `model`; `status`
         ("done" or "failed"), `error`, `error_type`; `ncut`, `z_score`, `p_value`, the shuffles'
         mean, standard deviation, number and n-cuts; each statistic of `ncut.axes.STATISTICS`
         with `_z` and `_p`; the settings; sizes of the graph; `seconds` (of all tasks together),
@@ -71,9 +77,10 @@ class Scan:
                 f"{path}: damaged, and left out; scan again to measure its model anew",
                 stacklevel=2,
             )
-        order = [("group", "ascending"), ("step", "ascending"), ("path", "ascending")]
-        frame: DataFrame = table.sort_by(order).to_pandas()
-        return frame
+        frame: DataFrame = table.to_pandas()
+        steps = [step_of(path, self.step_pattern) for path in frame["path"]]
+        frame["step"] = import_extra("pandas", "scan").array(steps, dtype="float64")
+        return frame.sort_values(["group", "step", "path"], ignore_index=True)
 
     @property
     def failed(self) -> dict[str, str]:
@@ -117,8 +124,8 @@ class Scan:
 
         return draw_course(self.to_frame(), statistic, ax)
 
-    def to_html(self, path: str | Path) -> None:
-        """Write a page with the course of n-cut and Z, and the table of all models.
+    def to_html(self, path: str | Path, *, title: str | None = None) -> None:
+        """Write a page with the course of n-cut and Z over a run, and a table of all models.
 
         Raises
         ------
@@ -130,7 +137,7 @@ class Scan:
         from ncut.files import write_text
         from ncut.scans.page import html_page
 
-        page = html_page(self.folder.resolve().name, self.settings, self.to_frame())
+        page = html_page(self.folder.resolve().name, self.settings, self.to_frame(), title)
         write_text(path, page)
 
     def __repr__(self) -> str:

@@ -141,6 +141,8 @@ def scan(
         raise InputError("idle: has no effect without watch; leave it out")
     n_jobs = _count("jobs", jobs) or (cores if plan.device == "cpu" else 1)
     n_task_threads = _count("threads", threads)
+    if not watch:  # what is not there is refused before the folder is made
+        find_sources([paths] if isinstance(paths, str | Path) else [*paths])
     store = Store(Path(out), described)
     counts = Counts()
     with store.locked(), workers(backend, n_jobs, scheduler) as crew:

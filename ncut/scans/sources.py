@@ -28,6 +28,9 @@ CONFIG = "config.json"
 LIST = ".txt"
 """A file with this ending lists paths, one a line; `#`, first or after a space, is a comment."""
 
+STEP = re.compile(r"(?:step|epoch|iter|iteration|checkpoint|ckpt|batch)[-_=. ]?([0-9]+)", re.I)
+"""A number that is a training step."""
+
 NOT_MODELS = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*\.(pt|pth)")
 """Files that training programs keep beside a model's weights."""
 
@@ -52,7 +55,7 @@ class Source:
     modified : float
         When the newest was last written, in seconds since 1970.
     step : int or None
-        The last number in the path's last part, as in `checkpoint-500` or `epoch_07.pt`.
+        The training step that the path's last part names, see `step_of`.
     """
 
     path: str
@@ -150,7 +153,6 @@ def source_of(path: str | Path) -> Source:
     """A model with the state of its files now."""
     absolute = os.path.abspath(path)
     files = _stats(Path(absolute))
-    numbers = re.findall(r"[0-9]+", Path(path).name)
     return Source(
         path=str(path),
         key=hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16],
@@ -158,8 +160,45 @@ def source_of(path: str | Path) -> Source:
         state=_digest([(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in files]),
         n_bytes=sum(found.st_size for _, found in files),
         modified=max((found.st_mtime_ns for _, found in files), default=0) / 1e9,
-        step=int(numbers[-1]) if numbers and len(numbers[-1]) < 19 else None,
+        step=step_of(str(path)),
     )
+
+
+def step_of(path: str, pattern: str | None = None) -> int | None:
+    """The training step in a path's last part: 500 for `checkpoint-500`, 7 for `epoch_07.pt`.
+
+    The number behind step, epoch, iter, checkpoint or ckpt, else one at the end of the name; None
+    where there is neither, as in `mlp-seed-0-init.npz`. With a `pattern` the first group of this
+    regular expression in the path.
+
+    Raises
+    ------
+    InputError
+        If the pattern is no regular expression with a group of digits.
+    """
+    name = Path(path).name
+    if pattern is not None:
+        try:
+            compiled = re.compile(pattern)
+        except re.error as error:
+            raise InputError(
+                f"step_pattern: {pattern!r} is no regular expression: {error}"
+            ) from None
+        if not compiled.groups:
+            raise InputError(
+                f"step_pattern: {pattern!r} has no group; write it like 'step-([0-9]+)'"
+            )
+        found = compiled.search(path)
+        digits = found.group(1) if found else None
+        if digits is not None and not digits.isdecimal():
+            raise InputError(
+                f"step_pattern: {pattern!r} finds {digits!r} in {path!r}, which is no whole number"
+            )
+    else:
+        stem = re.sub(r"(\.[A-Za-z][A-Za-z0-9]*)+$", "", name)
+        numbers = STEP.findall(stem) or re.findall(r"(?:^|[-_=])([0-9]+)$", stem)
+        digits = numbers[-1] if numbers else None
+    return int(digits) if digits is not None and len(digits) < 19 else None
 
 
 def _digest(state: list[Any]) -> str:

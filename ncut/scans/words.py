@@ -26,6 +26,19 @@ def rows(frame: DataFrame) -> list[list[str]]:
     return [_cells(row) for row in frame[frame["status"] == DONE].to_dict("records")]
 
 
+def common_folder(frame: DataFrame) -> str:
+    """The folder that all models lie in, with the slash at its end; empty if there is none."""
+    paths = [printable(str(path)) for path in frame["path"]]
+    if not paths:
+        return ""
+    first, last = min(paths), max(paths)
+    same = next(
+        (at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]),
+        min(len(first), len(last)),
+    )
+    return first[: first.rfind("/", 0, same) + 1]
+
+
 def failures(frame: DataFrame) -> list[tuple[str, str]]:
     """Path and error of each model that failed."""
     failed = frame[frame["status"] == FAILED]

@@ -34,7 +34,7 @@ def runs(tmp_path):
 
 def test_scan_prints_a_row_for_each_model(ncut, runs, tmp_path):
     result = ncut("scan", "runs", "--out", "results", *SMALL)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "ncut: wrote results\n")
     for number in range(3):
         report = analyze(runs / f"step-{number}.npz", k=3, shuffles=6)
         assert Scan(tmp_path / "results").report(runs / f"step-{number}.npz") == report
@@ -59,7 +59,7 @@ def test_a_model_that_fails_is_told_and_is_the_exit_code(ncut, runs, tmp_path):
     assert "broken.npz" in result.stderr
     write_model(runs / "broken.npz", 9)
     mended = ncut("scan", "runs", "--out", "results", "--retry-failed", *SMALL)
-    assert (mended.returncode, mended.stderr) == (0, "")
+    assert (mended.returncode, mended.stderr) == (0, "ncut: wrote results\n")
 
 
 def test_options_reach_the_library(ncut, runs, tmp_path):
@@ -107,7 +107,8 @@ def test_a_report_of_a_scan(ncut, runs, tmp_path):
     result = ncut(
         "report", "results", "--html", "out.html", "--csv", "out.csv", "--plot", "out.png"
     )
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
+    assert result.stderr == "".join(f"ncut: wrote out.{kind}\n" for kind in ("html", "csv", "png"))
     assert result.stdout == scanned.stdout
     assert "step-2" in (tmp_path / "out.html").read_text(encoding="utf-8")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
@@ -121,7 +122,7 @@ def test_a_report_of_a_scan(ncut, runs, tmp_path):
 def test_a_report_of_one_model(ncut, runs, tmp_path):
     analyzed = ncut("analyze", "runs/step-0.npz", "--json", "one.json", *SMALL[:4])
     result = ncut("report", "one.json", "--html", "one.html", "--plot", "one.svg")
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "ncut: wrote one.html\nncut: wrote one.svg\n")
     assert result.stdout.splitlines()[0] == analyzed.stdout.splitlines()[0]
     report = Report.from_json(tmp_path / "one.json")
     assert f"{report.ncut:.3f}" in (tmp_path / "one.html").read_text(encoding="utf-8")

@@ -61,3 +61,22 @@ def test_architectures_by_name_need_weights() -> None:
     result = runner.invoke(app, ["info", "torchvision:resnet18"])
     assert result.exit_code == 1
     assert "weights: name the file with the weights of torchvision:resnet18" in result.output
+
+
+def test_repeats_of_a_block_are_one_row():
+    from ncut.report.console import folded
+
+    rows = [
+        [f"m.layers.{at}.{name}", f"m.layers.{at + 1}.in" if name == "out" else "stream", "8 x 8"]
+        for at in range(12)
+        for name in ("query", "out")
+    ]
+    rows.append(["head", "out", "8 x 4"])
+    assert folded(rows) == [
+        ["m.layers.{0..11}.query", "stream", "8 x 8"],
+        ["m.layers.{0..11}.out", "m.layers.{1..12}.in", "8 x 8"],
+        ["head", "out", "8 x 4"],
+    ]
+    assert folded(rows[:5]) == rows[:5]
+    odd = [*rows, ["m.layers.3.query", "stream", "8 x 9"]]
+    assert folded(odd)[-1] == ["m.layers.3.query", "stream", "8 x 9"]

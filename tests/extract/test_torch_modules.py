@@ -225,7 +225,7 @@ def test_of_norms_by_the_data_gamma_is_folded_and_the_spread_is_noted(make, kind
     assert_allclose(dense(graph, 1), reader, rtol=1e-6)
     (item,) = graph.left_out
     assert (item.name, item.shape) == (kind, ())
-    assert item.reason == "division by the data's own spread is not folded, gamma is"
+    assert item.reason == "gamma is folded in; normalization by the data is not"
 
 
 def test_norms_of_one_kind_are_noted_together():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +18,10 @@ from browser import DESKTOP, PHONE, downloaded, opened, overflow
 import ncut
 from ncut import networks
 from ncut.report import Profile, Report, html_page
-from ncut.report.edges import strongest_edges
 
-pytest.importorskip("plotly", reason="pip install 'ncut[plot]'")
+pytest.importorskip("jinja2", reason="pip install 'ncut[plot]'")
 
-PICTURES = {"null", "bars", "flow", "matrix", "eigenvalues", "scores", "gaps"}
+PICTURES = ["layers", "flow", "clusters", "pixels", "shuffles", "eigenvalues", "gaps", "scores"]
 EVIL = "</script><script>throw 1</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
 
 
@@ -57,119 +58,161 @@ def table(text):
     return list(csv.reader(io.StringIO(text)))
 
 
-def colour(page, selector):
-    return page.eval_on_selector(selector, "one => getComputedStyle(one).fill")
+def outside(page):
+    """Shapes and texts of pictures that stick out of their figures."""
+    return page.evaluate(
+        """[...document.querySelectorAll("figure")].flatMap(figure => {
+            const frame = figure.getBoundingClientRect();
+            return [...figure.querySelectorAll("span, path, rect, td, i")].filter(one => {
+                const box = one.getBoundingClientRect();
+                return box.width && (box.left < frame.left - 1 || box.right > frame.right + 1);
+            }).map(one => figure.dataset.figure + ": " + one.className + " " + one.textContent);
+        })"""
+    )
 
 
-def ink(page):
-    return page.evaluate("getComputedStyle(document.body).color")
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(PHONE, "dark"), (DESKTOP, "light")])
-def test_every_picture_is_drawn_and_nothing_overflows(chromium, path, width, scheme):
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(PHONE, "dark"), (1024, "light"), (1440, "light"), (1440, "dark")]
+)
+def test_every_picture_is_drawn_and_fits(chromium, path, width, scheme):
     with opened(chromium, path, width=width, scheme=scheme) as page:
         assert overflow(page) == 0
         boxes = page.eval_on_selector_all(
-            ".chart[data-figure]",
-            "all => all.map(one => [one.dataset.figure, one.querySelector('.main-svg')"
+            "figure", "all => all.map(one => [one.dataset.figure, one.querySelector('.chart')"
             ".getBoundingClientRect()]).map(([name, box]) => [name, box.width, box.height])",
-        )
-        assert {name for name, _, _ in boxes} == PICTURES
-        assert all(wide > 200 and high > 150 for _, wide, high in boxes)
-        assert colour(page, '[data-figure="bars"] .xtick text') == ink(page)
-        other = "dark" if scheme == "light" else "light"
-        before = ink(page)
-        page.emulate_media(color_scheme=other)
-        assert ink(page) != before
-        assert overflow(page) == 0
-        assert colour(page, '[data-figure="bars"] .xtick text') == ink(page)
-        page.set_viewport_size({"width": DESKTOP + PHONE - width, "height": 844})
-        page.wait_for_function(
-            "[...document.querySelectorAll('.chart')].every(one => one.querySelector('.main-svg')"
-            ".getBoundingClientRect().width < one.clientWidth + 2)"
-        )
-        assert overflow(page) == 0
+        )  # fmt: skip
+        assert [name for name, _, _ in boxes] == PICTURES
+        assert all(wide > 200 and high > 90 for _, wide, high in boxes)
+        assert outside(page) == []
+        ink = page.evaluate("getComputedStyle(document.body).color")
+        text = "getComputedStyle(document.querySelector('.bars .name')).color"
+        assert page.evaluate(text) == ink
+
+
+def test_the_first_screen_answers(chromium, path, measured):
+    with opened(chromium, path) as page:
+        seen = page.locator(".answer").bounding_box()
+        assert seen["y"] + page.locator(".tiles").bounding_box()["height"] < 844
+        assert page.locator(".tiles .value").count() == 2
+        lower = 100 * (1 - measured.report.ncut / measured.report.shuffled_mean)
+        assert page.locator(".tiles .value").first.inner_text() == f"{lower:.1f} %"
 
 
 def test_pictures_show_the_report(page, measured):
     report = measured.report
-    assert page.locator('[data-figure="bars"] .barlayer .trace').count() == report.k + 1
-    bars = page.locator('[data-figure="bars"] .barlayer .trace').first.locator(".point")
-    assert bars.count() == len(report.layers)
     sizes = report.cluster_sizes()
-    nodes = page.locator('[data-figure="flow"] .sankey-node').count()
+    assert page.locator('[data-figure="layers"] .row').count() == len(report.layers)
+    assert page.locator('[data-figure="layers"] [data-cluster]').count() == np.count_nonzero(sizes)
+    nodes = page.locator('[data-figure="flow"] .node').count()
     assert 2 * len(report.layers) < nodes <= np.count_nonzero(sizes)
-    assert page.locator('[data-figure="matrix"] .hm image').count() == 1
-    points = page.locator('[data-figure="eigenvalues"] .points path').count()
-    assert points == measured.profile.eigenvalues.size
+    assert page.locator('[data-figure="flow"] .column').count() == len(report.layers)
+    ratio = report.between.ratio(sizes)
+    cells = page.locator(".ratio td[data-cluster]").all_inner_texts()
+    assert cells == [f"{value:.1f}" for value in ratio.ravel() if not np.isnan(value)]
+    values = page.locator('[data-figure="eigenvalues"] .dot').count()
+    assert values == measured.profile.eigenvalues.size
+
+
+def test_inputs_that_are_an_image_are_drawn_as_one(page, measured):
+    pixels = page.locator(".pixels path")
+    labels = measured.report.labels[:64]
+    assert pixels.count() == np.unique(labels).size
+    for at, cluster in enumerate(np.unique(labels)):
+        cells = re.findall(r"M(\d+) (\d+)", pixels.nth(at).get_attribute("d"))
+        assert [8 * int(y) + int(x) for x, y in cells] == np.flatnonzero(labels == cluster).tolist()
 
 
 def test_pointing_at_a_cluster_tells_about_it(page, measured):
     report = measured.report
     panel = page.locator(".panel")
-    panel.wait_for()
     sizes = report.cluster_sizes()
     for cluster in (0, report.k - 1):
-        layer = int(sizes[:, cluster].argmax())
-        trace = page.locator('[data-figure="bars"] .barlayer .trace').nth(cluster)
-        trace.locator(".point").nth(layer).hover(force=True)
-        page.wait_for_function(
-            f"document.querySelector('.panel h4').textContent === 'Cluster {cluster}'"
-        )
-        text = panel.inner_text()
-        assert f"{sizes[:, cluster].sum()}\nneurons" in text
+        part = page.locator(f'[data-figure="layers"] [data-cluster="{cluster}"]').first
+        part.hover(force=True)
+        assert panel.locator("h4").inner_text() == f"Cluster {cluster}"
+        assert page.locator(".tip").inner_text().startswith(f"cluster {cluster}, ")
         counts = panel.locator(".counts .count").all_inner_texts()
         assert counts == [str(count) for count in sizes[:, cluster] if count]
-        best = strongest_edges(report.graph, report.labels, report.k, 10)[cluster]
+        edges = report.clusters[cluster].strongest_edges
         weights = panel.locator(".edges .count").all_inner_texts()
-        assert [float(w) for w in weights] == pytest.approx(
-            [edge.weight for edge in best], rel=0.005
+        assert [float(w) for w in weights] == pytest.approx([e.weight for e in edges], rel=0.005)
+        ends = panel.locator(".edges .ends").first.inner_text()
+        assert ends == " – ".join(f"{one.layer} {one.index}" for one in edges[0][:2])
+
+
+def test_a_chosen_cluster_stays_and_can_be_linked(chromium, path):
+    with opened(chromium, path) as page:
+        title, chips = page.locator(".panel h4"), page.locator(".chips button")
+        chips.nth(3).click()
+        assert title.inner_text() == "Cluster 3"
+        assert page.url.endswith("#cluster=3")
+        back = page.eval_on_selector_all(
+            '[data-figure="layers"] [data-cluster]:not(.back)',
+            "all => all.map(one => one.dataset.cluster)",
         )
+        assert set(back) == {"3"}
+        page.locator('[data-figure="layers"] [data-cluster="0"]').first.hover(force=True)
+        assert title.inner_text() == "Cluster 3"
+        linked = page.url
+        page.locator(".panel .close").click()
+        assert page.locator(".back").count() == 0
+        assert "#" not in page.url
+        page.goto("about:blank")
+        page.goto(linked)
+        assert title.inner_text() == "Cluster 3"
+        assert chips.nth(3).get_attribute("aria-pressed") == "true"
 
 
-def test_a_chosen_cluster_stays_until_it_is_left(page):
-    title = page.locator(".panel h4")
-    chips = page.locator(".chips button")
-    chips.nth(3).click()
-    assert title.inner_text() == "Cluster 3"
-    assert chips.nth(3).get_attribute("aria-pressed") == "true"
-    opacities = "document.querySelector('[data-figure=bars]').data.map(t => t.marker.opacity)"
-    assert [at for at, one in enumerate(page.evaluate(opacities)) if one == 1] == [3]
-    shapes = "document.querySelector('[data-figure=matrix]').layout.shapes.length"
-    n_shapes = page.evaluate(shapes)
-    # Another one that is pointed at does not take its place, until it is clicked.
-    bar = page.locator('[data-figure="bars"] .barlayer .trace').first.locator(".point").nth(2)
-    bar.hover(force=True)
-    page.wait_for_timeout(200)
-    assert title.inner_text() == "Cluster 3"
-    bar.click(force=True)
-    page.wait_for_function("document.querySelector('.panel h4').textContent === 'Cluster 0'")
-    assert chips.nth(3).get_attribute("aria-pressed") == "false"
-    page.locator(".panel .close").click()
-    assert chips.nth(0).get_attribute("aria-pressed") == "false"
-    assert set(page.evaluate(opacities)) == {1}
-    assert page.evaluate(shapes) == n_shapes - 1
+def test_neurons_are_found_listed_and_copied(chromium, path, measured):
+    report = measured.report
+    layer = report.layers[1]
+    index = int(np.flatnonzero(report.labels[layer.slice] >= 0)[-1])
+    with opened(chromium, path) as page:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.locator(".search input").fill(f"{layer.name} {index}")
+        found = page.locator(".found li")
+        assert found.count() == 1
+        cluster = int(report.labels[layer.start + index])
+        assert found.inner_text() == f"{layer.name} {index}: cluster {cluster}"
+        found.locator("button").click()
+        assert page.locator(".panel h4").inner_text() == f"Cluster {cluster}"
+        page.locator(".panel .copies button", has_text="indices").click()
+        copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+        assert copied == {
+            name: report.clusters[cluster].indices(name).tolist()
+            for name in report.clusters[cluster].layers
+        }
+        page.locator(".panel .copies button", has_text="mask").click()
+        space = {}
+        exec(page.evaluate("navigator.clipboard.readText()"), space)
+        for name, mask in space["mask"].items():
+            np.testing.assert_array_equal(mask, report.clusters[cluster].mask(name))
 
 
-def test_the_flow_and_the_matrix_answer_too(page):
-    node = page.locator('[data-figure="flow"] .sankey-node .node-rect').last
-    node.scroll_into_view_if_needed()
-    node.hover(force=True)
-    page.wait_for_function("document.querySelector('.panel h4').textContent !== 'Cluster '")
-    node.click(force=True)
-    page.wait_for_selector('.chips button[aria-pressed="true"]')
-    chosen = page.locator('.chips button[aria-pressed="true"]').inner_text()
-    assert page.locator(".panel h4").inner_text() == f"Cluster {chosen}"
-    page.locator(".panel .close").click()
-    matrix = page.locator('[data-figure="matrix"] .nsewdrag').first
-    matrix.scroll_into_view_if_needed()
-    box = matrix.bounding_box()
-    page.mouse.move(box["x"] + box["width"] - 4, box["y"] + 4)
-    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 2)
-    page.wait_for_function("document.querySelector('.readout').textContent.includes('mean')")
-    assert re.match(r"cluster 0, \S+ × cluster 5, \S+: mean \|w\| [\d.e-]+",
-                    page.locator(".readout").inner_text())  # fmt: skip
-    page.wait_for_function("document.querySelector('.panel h4').textContent === 'Cluster 0'")
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_pictures_are_saved_by_good_names(page, kind):
+    for name in PICTURES:
+        button = page.locator(f'[data-figure="{name}"] [data-save="{kind}"]')
+        with page.expect_download() as download:
+            button.click()
+        assert download.value.suggested_filename == f"digits-{name}.{kind}"
+        content = Path(download.value.path()).read_bytes()
+        if kind == "png":
+            assert content.startswith(b"\x89PNG")
+            assert len(content) > 3000
+        else:
+            assert b"var(" not in content
+            assert content.count(b"<path") + content.count(b"<rect") > 5
+
+
+def test_the_keyboard_passes_a_chart_in_two_stops(page):
+    page.keyboard.press("Tab")
+    for figure in page.locator("figure").all():
+        stops = figure.locator("button, a, select, input, [tabindex='0']").count()
+        assert stops <= 3
+    page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    assert page.locator("body > :first-child").get_attribute("class") == "skip"
+    assert page.locator('.chips button:not([tabindex="-1"])').count() == 1
 
 
 def test_on_a_phone_a_cluster_opens_the_panel(chromium, path):
@@ -181,18 +224,20 @@ def test_on_a_phone_a_cluster_opens_the_panel(chromium, path):
         assert overflow(page) == 0
         panel.locator(".close").tap()
         assert not panel.is_visible()
+        cells = page.locator(".statistics tbody td")
+        assert all(
+            box["x"] >= 0 and box["x"] + box["width"] <= PHONE
+            for box in (cell.bounding_box() for cell in cells.all())
+        )
 
 
 def test_another_statistic(page, measured):
     select = page.locator("select.statistic")
     assert select.input_value() == measured.report.headline
-    label = page.locator('[data-figure="null"] .xtitle')
-    before = label.text_content()
     select.select_option("lower_bound")
-    page.wait_for_function("document.querySelector('[data-figure=null] .xtitle').textContent"
-                           ".startsWith('lower bound')")  # fmt: skip
+    label = page.locator('[data-figure="shuffles"] .one-of:not([hidden]) .xlabel')
+    assert label.inner_text().startswith("lower bound")
     select.select_option(measured.report.headline)
-    assert label.text_content() == before
 
 
 def test_downloads_have_all_numbers(page, measured):
@@ -219,6 +264,7 @@ def test_downloads_have_all_numbers(page, measured):
     total = sum(float(row[-1]) for row in table(text)[1:])
     assert total == pytest.approx(report.degrees.sum() / 2)
 
+    page.locator("summary", has_text="In numbers").click()
     _, text = downloaded(page, page.locator('[data-csv="eigenvalues"]'))
     assert [float(row[1]) for row in table(text)[1:]] == list(profile.eigenvalues)
 
@@ -227,24 +273,27 @@ def test_downloads_have_all_numbers(page, measured):
     assert set(every) >= {"layers", "clusters", "edges", "shuffles", "profile", "settings"}
 
 
-def test_without_a_script_texts_and_tables_are_there(chromium, path, measured):
+def test_without_a_script_texts_pictures_and_tables_are_there(chromium, path, measured):
     with opened(chromium, path, script=False) as page:
         text = page.locator("body").inner_text()
         assert "need JavaScript" in text
         assert f"{measured.report.ncut:.3f}" in text
         assert not page.locator("button.csv").first.is_visible()
-        assert not page.locator(".chart").first.is_visible()
+        assert page.locator('[data-figure="flow"] .band').first.is_visible()
         assert page.locator("table.clusters").is_visible()
 
 
-def test_prints(chromium, path):
+def test_prints_with_its_colours(chromium, path):
     with opened(chromium, path, scheme="dark") as page:
         printed = page.pdf(format="A4")
-        assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 12
+        assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 14
         page.emulate_media(media="print")
         assert not page.locator("button.csv").first.is_visible()
-        # A panel that stays in view would lie over the pictures.
-        assert page.locator(".panel").evaluate("one => getComputedStyle(one).position") == "static"
+        assert not page.locator(".panel").is_visible()
+        exact = "getComputedStyle(document.querySelector('.summary i')).printColorAdjust"
+        assert page.evaluate(exact) == "exact"
+        page.set_viewport_size({"width": 700, "height": 900})
+        assert outside(page) == []
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
             "rgb(255, 255, 255)"
         )
@@ -259,6 +308,7 @@ def test_several_reports_keep_apart(chromium, measured, tmp_path):
         second.locator(".chips button").nth(2).click()
         assert page.locator('.chips [aria-pressed="true"]').count() == 1
         assert second.locator(".panel h4").inner_text() == "Cluster 2"
+        assert page.url.endswith("#network-2&cluster=2")
         name, text = downloaded(page, page.locator('[data-table="networks"]'))
         assert name == "networks.csv"
         assert [row[0] for row in table(text)] == ["network", "digits", "other"]
@@ -266,14 +316,14 @@ def test_several_reports_keep_apart(chromium, measured, tmp_path):
         assert name == "other-layers.csv"
 
 
-def test_a_report_without_its_graph(chromium, measured, tmp_path):
+def test_a_report_from_json_draws_everything(chromium, measured, tmp_path):
     path = tmp_path / "report.html"
-    Report.from_json(measured.report.to_json()).to_html(path)
+    Report.from_json(measured.report.to_json()).to_html(path, profile=measured.profile)
     with opened(chromium, path) as page:
-        drawn = page.eval_on_selector_all(".chart", "all => all.map(one => one.dataset.figure)")
-        assert set(drawn) == {"null", "bars", "eigenvalues"}
+        drawn = page.eval_on_selector_all("figure", "all => all.map(one => one.dataset.figure)")
+        assert drawn == PICTURES
         page.locator(".chips button").nth(1).click()
-        assert "Strongest" not in page.locator(".panel").inner_text()
+        assert page.locator(".panel .edges li").count() == 10
 
 
 def test_names_from_files_are_text_only(chromium, make, tmp_path):
@@ -287,19 +337,19 @@ def test_names_from_files_are_text_only(chromium, make, tmp_path):
         assert f"{EVIL} 0" in page.locator(".panel").inner_text()
         assert page.locator("img").count() == 0
         assert EVIL in page.locator("h1").inner_text()
-        assert any(EVIL[:10] in text for text in page.locator(".ytick").all_text_contents())
 
 
 def test_many_layers_and_clusters_stay_within_the_page(chromium, tmp_path):
     rng = np.random.default_rng(0)
     sizes = [30] * 70
     weights = [rng.random(pair) for pair in pairwise(sizes)]
-    report = ncut.analyze(weights, k=40, shuffles=0, n_init=1)
+    report = ncut.analyze(weights, k=45, shuffles=0, n_init=1)
     path = tmp_path / "large.html"
     report.to_html(path)
     with opened(chromium, path, width=PHONE) as page:
         assert overflow(page) == 0
         assert "largest clusters are told apart" in page.locator("body").inner_text()
-        assert page.locator('[data-figure="flow"] .sankey-link').count() <= 600
+        assert page.locator('[data-figure="flow"] .band').count() <= 600
+        assert outside(page) == []
         page.set_viewport_size({"width": DESKTOP, "height": 844})
         assert overflow(page) == 0

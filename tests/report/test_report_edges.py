@@ -12,7 +12,7 @@ from scipy import sparse
 import ncut
 from ncut.graphs import NeuronGraph
 from ncut.report import edges
-from ncut.report.edges import grouped_adjacency, layer_flows, strongest_edges
+from ncut.report.edges import layer_flows, strongest_edges
 from ncut.types import Block, Layer
 
 K = 4
@@ -85,15 +85,6 @@ def test_flows_are_the_sums_over_the_dense_matrix(graph):
                 assert flow[a, b] == pytest.approx(both.sum(), rel=1e-6)
     total = sum(float(flow.sum()) for flow in flows.values())
     assert total == pytest.approx(graph.degrees.sum() / 2)
-
-
-def test_grouped_adjacency_is_the_sum_over_the_dense_matrix(graph):
-    groups = np.random.default_rng(4).integers(-1, 6, graph.n_vertices)
-    dense = graph.adjacency.toarray().astype(np.float64)
-    member = (groups[:, None] == np.arange(6)).astype(float)
-    np.testing.assert_allclose(
-        grouped_adjacency(graph, groups, 6), member.T @ dense @ member, rtol=1e-6, atol=1e-12
-    )
 
 
 @pytest.mark.parametrize("count", [1, 5, 10_000])

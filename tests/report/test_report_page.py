@@ -13,8 +13,10 @@ from scipy import sparse
 import ncut
 from ncut.errors import InputError
 from ncut.report import Report, html_page, maps, page_data
+from ncut.report.between import Between
 from ncut.report.edges import layer_flows
-from ncut.report.maps import flow_of, matrix_of, shown_clusters, volumes
+from ncut.report.maps import shown_clusters, volumes
+from ncut.report.names import names_of
 from ncut.report.page_views import minus
 
 
@@ -35,6 +37,13 @@ def dense(report):
 
 def flows_of(report):
     return layer_flows(report.graph, report.labels, report.k)
+
+
+def flow_of(report, flows):
+    """The one flow of a network without a residual stream."""
+    found = maps.flows_of(report, flows, names_of(report))
+    assert len(found) <= 1
+    return found[0] if found else None
 
 
 class TestFlow:
@@ -102,43 +111,38 @@ class TestFlow:
         assert "All edges lie within one layer" in report.to_html()
 
 
-class TestMatrix:
-    def ordered(self, report):
-        """Vertices by cluster, then by layer."""
-        place = np.arange(report.n_vertices)
-        inside = place[report.labels >= 0]
-        return inside[np.lexsort((inside, report.labels[inside]))]
+class TestRatio:
+    def test_it_is_the_weight_over_that_of_shuffles_on_average(self, small):
+        ratio = small.between.ratio(small.cluster_sizes())
+        members = np.eye(small.k)[small.labels] * (small.labels >= 0)[:, None]
+        found = members.T @ dense(small) @ members
+        chance = np.zeros_like(found)
+        n = 400
+        for seed in range(n):
+            shuffled = ncut.shuffle(small.graph, "layer", seed=seed).adjacency.toarray()
+            chance += members.T @ shuffled @ members / n
+        np.testing.assert_allclose(ratio, found / chance, rtol=0.05)
+        np.testing.assert_array_equal(ratio, ratio.T)
 
-    def test_a_small_one_is_the_matrix_in_order(self, small):
-        matrix = matrix_of(small, small.graph)
-        order = self.ordered(small)
-        np.testing.assert_allclose(matrix.means, dense(small)[np.ix_(order, order)], rtol=1e-6)
-        assert matrix.neurons == 1
-        np.testing.assert_array_equal(matrix.cluster, small.labels[order])
-        sizes = small.cluster_sizes().sum(axis=0)
-        np.testing.assert_allclose(np.diff(matrix.starts), sizes)
-
-    @pytest.mark.parametrize("most", [1, 7, 40])
-    def test_a_cell_is_the_mean_over_its_neurons(self, small, monkeypatch, most):
-        monkeypatch.setattr(maps, "MAX_CELLS", most)
-        matrix = matrix_of(small, small.graph)
-        order = self.ordered(small)
-        cells = np.arange(order.size) * most // order.size
-        whole = dense(small)[np.ix_(order, order)]
-        for a in range(most):
-            for b in range(most):
-                mean = whole[np.ix_(cells == a, cells == b)].mean()
-                assert matrix.means[a, b] == pytest.approx(mean, rel=1e-6, abs=1e-15)
-        assert matrix.neurons == np.bincount(cells).max()
-        assert matrix.starts[-1] == most
-        for cell in range(most):
-            inside = order[cells == cell]
-            assert matrix.cluster[cell] in small.labels[inside]
+    def test_clusters_that_share_no_layers_have_none(self):
+        rng = np.random.default_rng(0)
+        blocks = [np.kron(np.eye(2), rng.random((6, 6))) for _ in range(2)]
+        report = ncut.analyze(blocks, k=2, shuffles=0)
+        ratio = report.between.ratio(report.cluster_sizes())
+        assert (np.diag(ratio) > 1.9).all()
+        assert ratio[0, 1] == 0
+        apart = {
+            (0, 1): np.diag([30.0, 0.0]),
+            (2, 3): np.diag([0.0, 40.0]),
+        }
+        sizes = np.array([[6, 0], [6, 0], [0, 6], [0, 6]])
+        ratio = Between(apart, []).ratio(sizes)
+        np.testing.assert_array_equal(ratio, [[1, np.nan], [np.nan, 1]])
 
 
 class TestData:
     def test_parts_add_up_to_the_n_cut(self, small):
-        rows = page_data.cluster_rows(small, flows_of(small))
+        rows = page_data.cluster_rows(small, small.between)
         assert sum(row["cut"] for row in rows) == pytest.approx(small.ncut)
         assert sum(row["volume"] for row in rows) == pytest.approx(small.degrees.sum())
         matrix = dense(small)
@@ -150,9 +154,11 @@ class TestData:
 
     def test_edges_name_their_ends(self, small):
         matrix = dense(small)
-        for cluster, edges in enumerate(page_data.edge_rows(small, small.graph)):
-            assert len(edges) == page_data.N_STRONGEST
-            for a, i, c, b, j, d, weight in edges:
+        names = names_of(small)
+        for cluster, edges in enumerate(page_data.edge_rows(small, names, small.between)):
+            assert len(edges) == 10
+            for a, i, c, first_name, b, j, d, _, weight in edges:
+                assert first_name == f"{small.layers[a].name} {i}"
                 first, second = small.layers[a].start + i, small.layers[b].start + j
                 assert matrix[first, second] == pytest.approx(weight, rel=1e-6)
                 assert [c, d] == small.labels[[first, second]].tolist()
@@ -173,7 +179,7 @@ class TestData:
         monkeypatch.setattr("ncut.report.page_views.MAX_NEURONS", 12)
         assert page_data.neurons(report) is None
         page = report.to_html()
-        assert "The table of neurons is left out: there are more than 12 of them" in page
+        assert "The lists of neurons are left out: there are more than 12 of them" in page
         assert 'data-csv="neurons"' not in page
 
     def test_tables_are_standard_json(self, make):
@@ -186,12 +192,12 @@ class TestData:
     def test_tables_have_a_row_for_each(self, small):
         profile = ncut.profile(small.graph, range(2, 6), shuffles=3)
         flows = flows_of(small)
-        found = page_data.tables(small, profile, flows, page_data.page_data(
-            small, profile, flows, None)["clusters"])  # fmt: skip
+        rows = page_data.page_data(small, names_of(small), profile)["clusters"]
+        found = page_data.tables(small, profile, flows, rows)
         assert len(found["profile"]["rows"]) == 4
         assert {len(row) for row in found["profile"]["rows"]} == {len(found["profile"]["names"])}
         assert len(found["shuffles"]["rows"]) == 5
-        assert len(found["edges"]["rows"]) == small.k * page_data.N_STRONGEST
+        assert len(found["edges"]["rows"]) == small.k * 10
         layers = np.array([row[1:] for row in found["layers"]["rows"]])
         np.testing.assert_array_equal(layers[:, 1:-1], small.cluster_sizes())
         np.testing.assert_array_equal(layers[:, 0], layers[:, 1:].sum(axis=1))

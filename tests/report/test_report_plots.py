@@ -100,16 +100,18 @@ def analysed():
     return ncut.analyze([rng.random(pair) for pair in pairwise([20, 16, 12])], k=3, shuffles=0)
 
 
-def test_matrix_is_drawn_in_order_of_the_clusters(analysed, ax):
+def test_matrix_is_the_weight_between_clusters_over_chance(analysed, ax):
     assert analysed.plot("matrix", ax) is ax
-    order = np.argsort(analysed.labels, kind="stable")
-    dense = analysed.graph.adjacency.toarray()[np.ix_(order, order)]
-    np.testing.assert_allclose(ax.images[0].get_array(), dense, rtol=1e-6)
-    n = analysed.n_vertices
-    assert (ax.get_xlim(), ax.get_ylim()) == ((0, n), (n, 0))
-    ends = np.cumsum(np.bincount(analysed.labels))[:-1]
-    assert sorted({line.get_xdata()[0] for line in vertical_lines(ax)}) == ends.tolist()
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "1", "2"]
+    ratio = analysed.between.ratio(analysed.cluster_sizes())
+    np.testing.assert_allclose(ax.images[0].get_array(), np.clip(ratio, 0.25, 4))
+    numbers = [text.get_text() for text in ax.texts]
+    assert numbers == [f"{value:.1f}" for value in ratio.ravel() if not np.isnan(value)]
+
+
+def test_a_report_from_a_file_draws_them_too(analysed, ax):
+    again = ncut.Report.from_json(analysed.to_json())
+    again.plot("matrix", ax)
+    again.plot("flow", Figure().add_subplot())
 
 
 def test_flow_has_bands_as_wide_as_the_weights(analysed, ax):
@@ -141,6 +143,18 @@ def test_flow_needs_edges_between_layers(ax):
         report.plot("flow", ax)
 
 
+def test_all_is_one_figure(analysed, make):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    try:
+        first = analysed.plot("all")
+        titles = [ax.get_title() for ax in first.figure.axes if ax.get_title()]
+        assert titles[:3] == ["clusters in each layer", "3 smallest eigenvalues",
+                              "weight between clusters"]  # fmt: skip
+        assert make().plot("all").get_xlabel() == "n-cut, k = 3"
+    finally:
+        pyplot.close("all")
+
+
 def test_default_kind(make, ax):
     make().plot(ax=ax)
     assert ax.get_xlabel() == "n-cut, k = 3"
@@ -153,8 +167,10 @@ def test_impossible_kinds(make, ax):
     with pytest.raises(InputError, match="kind: must be one of 'null', 'layers', 'eigenvalues'"):
         make().plot("pie", ax)
     for kind in ("matrix", "flow"):
-        with pytest.raises(InputError, match=f"kind: '{kind}' needs the graph"):
+        with pytest.raises(InputError, match="need the weight between clusters"):
             make().plot(kind, ax)
+    with pytest.raises(InputError, match="ax: 'all' makes a figure of its own"):
+        make().plot("all", ax)
     with pytest.raises(InputError, match="needs shuffles"):
         make(n_shuffles=0).plot("null", ax)
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ncut.errors import InputError
-from ncut.scans.sources import find_sources, source_of
+from ncut.scans.sources import find_sources, source_of, step_of
 
 
 @pytest.fixture
@@ -101,3 +101,29 @@ def test_the_key_is_of_the_path_and_the_fingerprint_of_the_files(tree):
     assert changed.key == folder.key
     assert changed.fingerprint != folder.fingerprint
     assert changed.n_bytes > folder.n_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("checkpoint-500", 500),
+        ("epoch_07.pt", 7),
+        ("step-3-seed-1.npz", 3),
+        ("epoch=4-loss=0.25.ckpt", 4),
+        ("model_000120.safetensors", 120),
+        ("12.npz", 12),
+        ("fashion-none-0-init.npz", None),
+        ("resnet50.pth", None),
+        ("llama-3.2", None),
+    ],
+)
+def test_steps_are_told_by_their_names(name, step):
+    assert step_of(f"runs-7/{name}") == step
+
+
+def test_a_step_pattern_is_checked():
+    assert step_of("runs/it12/w.npz", "it([0-9]+)") == 12
+    assert step_of("runs/w.npz", "it([0-9]+)") is None
+    for pattern, message in (("it(", "no regular"), ("it[0-9]+", "no group"), ("(i.)", "'it'")):
+        with pytest.raises(InputError, match=message):
+            step_of("runs/it12/w.npz", pattern)

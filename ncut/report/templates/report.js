@@ -1,6 +1,4 @@
-// Draws each network's pictures, and tells about the cluster that is pointed at or chosen.
-const FINE = matchMedia("(pointer: fine)").matches;
-const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+// Tells about the cluster that is pointed at or chosen; finds, lists and copies its neurons.
 const beside = () => innerWidth > 960;
 const short = (number) => (number === 0 ? "0" : Number(number.toPrecision(3)).toString());
 const percent = (share) => (100 * share).toFixed(1) + "%";
@@ -10,20 +8,31 @@ const element = (tag, attributes, ...children) => {
   made.append(...children);
   return made;
 };
+const button = (text, action, attributes = {}) => {
+  const made = element("button", { type: "button", class: "csv", ...attributes }, text);
+  made.addEventListener("click", () => action(made));
+  return made;
+};
 
 function decode(text, type) {
   const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
   return new type(bytes.buffer);
 }
 
+function neuronName(data, layer, index) {
+  const heads = data.heads[layer];
+  if (!heads) return `${data.short[layer]} ${index}`;
+  const size = data.sizes[layer] / heads, parts = data.short[layer].split("."), last = parts.pop();
+  return [...parts, `H${Math.floor(index / size)}`, `${last} ${index % size}`].join(".");
+}
+
 function neuronRows(data) {
-  const labels = decode(data.neurons.labels, { 8: Int8Array, 16: Int16Array, 32: Int32Array }[data.neurons.bits]);
   const degrees = decode(data.neurons.degrees, Float32Array);
   const rows = [["layer", "index", "cluster", "degree"]];
   let vertex = 0;
   data.sizes.forEach((size, layer) => {
     for (let index = 0; index < size; index++, vertex++)
-      rows.push([data.layers[layer], index, labels[vertex], Number(degrees[vertex].toPrecision(7))]);
+      rows.push([data.layers[layer], index, data.labels[vertex], Number(degrees[vertex].toPrecision(7))]);
   });
   return rows;
 }
@@ -32,134 +41,167 @@ function csvRows(data, name) {
   return name === "neurons" ? neuronRows(data) : [data.tables[name].names, ...data.tables[name].rows];
 }
 
+// Indices of a cluster's neurons in each layer.
+function indices(data, cluster) {
+  let start = 0;
+  return data.sizes.map((size) => {
+    const found = [];
+    for (let index = 0; index < size; index++) if (data.labels[start + index] === cluster) found.push(index);
+    start += size;
+    return found;
+  });
+}
+
+// "0-3, 7" for [0, 1, 2, 3, 7].
+function ranges(numbers) {
+  const parts = [];
+  for (let at = 0; at < numbers.length; at++) {
+    const first = numbers[at];
+    while (numbers[at + 1] === numbers[at] + 1) at++;
+    parts.push(first === numbers[at] ? `${first}` : `${first}-${numbers[at]}`);
+  }
+  return parts.join(", ");
+}
+
+function maskText(data, found) {
+  const lines = found.map((at, layer) => [at, layer]).filter(([at]) => at.length).map(([at, layer]) =>
+    `    ${JSON.stringify(data.layers[layer])}: np.isin(np.arange(${data.sizes[layer]}), ${JSON.stringify(at)}),`);
+  return ["import numpy as np", "", "mask = {", ...lines, "}", ""].join("\n");
+}
+
 // What the panel says of a cluster.
-function describe(data, cluster) {
+function describe(data, cluster, link) {
   const one = data.clusters[cluster];
   const total = data.clusters.reduce((sum, other) => sum + other.volume, 0) || 1;
-  const facts = [[one.neurons.toLocaleString("en"), one.neurons === 1 ? "neuron" : "neurons"], [percent(one.volume / total), "of the volume"]];
+  const facts = [[one.neurons.toLocaleString("en"), one.neurons === 1 ? "neuron" : "neurons"], [percent(one.volume / total), "of the weight"]];
   if (one.inside != null) facts.push([percent(one.inside), "of its weight inside"], [one.cut.toFixed(3), "of the n-cut"]);
   const parts = [
     element("h4", {}, element("i", { style: "background:" + data.colors[cluster] }), "Cluster " + cluster),
     element("dl", {}, ...facts.map(([value, what]) => element("div", {}, element("dd", {}, value), element("dt", {}, what)))),
   ];
   const most = Math.max(...one.layers, 1);
+  const lists = data.labels && indices(data, cluster);
   const shown = one.layers.map((count, layer) => [count, layer]).filter(([count]) => count > 0);
-  const largest = [...shown].sort((a, b) => b[0] - a[0]).slice(0, 12).sort((a, b) => a[1] - b[1]);
-  parts.push(element("h5", {}, "Neurons per layer"), element("ul", { class: "counts" }, ...largest.map(([count, layer]) =>
-    element("li", {}, element("span", { class: "name" }, data.layers[layer]),
-      element("span", { class: "bar" }, element("i", { style: `width:${(100 * count) / most}%;background:${data.colors[cluster]}` })),
-      element("span", { class: "count" }, count.toLocaleString("en"))))));
-  if (shown.length > largest.length) parts.push(element("p", { class: "quiet" }, `and ${shown.length - largest.length} more layers`));
-  if (one.edges.length) {
-    const end = (layer, index) => `${data.layers[layer]} ${index}`;
-    parts.push(element("h5", {}, "Strongest edges"), element("ol", { class: "edges" }, ...one.edges.map(([a, i, c, b, j, d, weight]) =>
-      element("li", {}, element("span", { class: "name" }, `${end(a, i)} – ${end(b, j)}`),
+  const row = ([count, layer]) => [element("span", { class: "name", title: data.layers[layer] }, data.short[layer]),
+    element("span", { class: "bar" }, element("i", { style: `width:${(100 * count) / most}%;background:${data.colors[cluster]}` })),
+    element("span", { class: "count" }, count.toLocaleString("en"))];
+  parts.push(element("h5", {}, "Neurons per layer"), element("ul", { class: "counts" }, ...shown.map((pair) => lists
+    ? element("li", {}, element("details", {}, element("summary", {}, ...row(pair)), element("p", { class: "indices" }, ranges(lists[pair[1]]))))
+    : element("li", { class: "plain" }, ...row(pair)))));
+  if (lists) {
+    const layers = Object.fromEntries(shown.map(([, layer]) => [data.layers[layer], lists[layer]]));
+    parts.push(element("p", { class: "copies" },
+      button("Copy indices", (made) => copyText(JSON.stringify(layers), made)),
+      button("Copy mask", (made) => copyText(maskText(data, lists), made)),
+      button("Copy link", (made) => copyText(link(cluster), made))));
+  }
+  if (one.edges.length)
+    parts.push(element("h5", {}, "Strongest edges"), element("ol", { class: "edges" }, ...one.edges.map(([a, i, c, first, b, j, d, second, weight]) =>
+      element("li", {}, element("span", { class: "ends" }, element("span", { class: "name", title: `${data.layers[a]} ${i}` }, first), " – ", element("span", { class: "name", title: `${data.layers[b]} ${j}` }, second)),
         element("span", { class: "where" }, c === d ? "inside" : "to " + (c === cluster ? d : c)),
         element("span", { class: "count" }, short(weight))))));
-  }
   return parts;
 }
 
-function draw(article) {
+function activate(article, only) {
   const data = JSON.parse(article.querySelector(".report-data").textContent);
-  const plots = {};
-  for (const box of article.querySelectorAll(".chart[data-figure]")) {
-    const name = box.dataset.figure;
-    const select = article.querySelector("select.statistic");
-    const figure = name === "null" ? data.figures.null[select.value] : data.figures[name];
-    if (FINE && name === "matrix") figure.layout.dragmode = "zoom";
-    Plotly.newPlot(box, figure.data, figure.layout, CONFIG);
-    plots[name] = box;
-    if (name === "null")
-      select.addEventListener("change", () => {
-        const next = data.figures.null[select.value];
-        Plotly.react(box, next.data, next.layout, CONFIG);
-      });
-  }
-
+  if (data.neurons) data.labels = decode(data.neurons.labels, { 8: Int8Array, 16: Int16Array, 32: Int32Array }[data.neurons.bits]);
   const panel = article.querySelector(".panel");
   const chips = [...article.querySelectorAll(".chips button")];
-  const links = plots.flow && [...plots.flow.data[0].link.color];
-  const lines = plots.matrix && (plots.matrix.layout.shapes || []).slice();
+  const marked = [...article.querySelectorAll(".maps [data-cluster]")];
+  const hash = (cluster) => (only ? "#" : `#${article.id}&`) + `cluster=${cluster}`;
+  const link = (cluster) => location.href.split("#")[0] + hash(cluster);
   let chosen = null;
 
   const show = (cluster) => {
     panel.hidden = cluster === null;
     if (cluster === null) return;
-    panel.replaceChildren(...describe(data, cluster));
+    panel.replaceChildren(...describe(data, cluster, link));
     if (cluster !== chosen) return;
-    const close = element("button", { type: "button", class: "close", "aria-label": "Close" }, "×");
-    close.addEventListener("click", () => choose(null));
-    panel.append(close);
+    panel.append(button("×", () => choose(null), { class: "close", "aria-label": "Close" }));
   };
-
-  // Everything but the chosen cluster steps back.
-  const mark = () => {
-    const is = (cluster) => chosen === null || cluster === chosen;
-    Plotly.restyle(plots.bars, { "marker.opacity": plots.bars.data.map((trace) => (is(trace.meta) ? 1 : 0.15)) });
-    if (plots.flow) {
-      const trace = plots.flow.data[0];
-      const from = Array.from(decodeIfCoded(trace.link.source)), to = Array.from(decodeIfCoded(trace.link.target));
-      const clusters = trace.meta.clusters;
-      Plotly.restyle(plots.flow, { "link.color": [links.map((color, at) =>
-        is(clusters[from[at]]) || is(clusters[to[at]]) ? color : "rgba(125,140,163,.08)")] });
-    }
-    if (plots.matrix) {
-      const shapes = lines.slice();
-      if (chosen !== null) {
-        const [low, high] = [data.matrix.starts[chosen] - 0.5, data.matrix.starts[chosen + 1] - 0.5];
-        shapes.push({ type: "rect", x0: low, x1: high, y0: low, y1: high, line: { width: 2.5, color: data.colors[chosen] } });
-      }
-      Plotly.relayout(plots.matrix, { shapes });
-    }
-  };
-
   const choose = (cluster) => {
     chosen = cluster === chosen ? null : cluster;
     chips.forEach((chip, at) => chip.setAttribute("aria-pressed", at === chosen));
     if (chosen !== null || !beside()) show(chosen);
     else panel.querySelector(".close")?.remove();
-    mark();
+    // Everything but the chosen cluster steps back.
+    for (const one of marked)
+      one.classList.toggle("back", chosen !== null && +one.dataset.cluster !== chosen && one.dataset.other !== String(chosen));
+    history.replaceState(null, "", chosen === null ? location.pathname + location.search : hash(chosen));
   };
-  chips.forEach((chip, at) => chip.addEventListener("click", () => choose(at)));
+  chips.forEach((chip, at) => {
+    chip.addEventListener("click", () => choose(at));
+    chip.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const next = chips[(at + step + chips.length) % chips.length];
+      chips.forEach((one) => one.setAttribute("tabindex", one === next ? 0 : -1));
+      next.focus();
+    });
+  });
+  const maps = article.querySelector(".maps");
+  const clusterAt = (event) => {
+    const found = event.target.closest?.("[data-cluster]");
+    return found ? +found.dataset.cluster : null;
+  };
+  maps.addEventListener("pointerover", (event) => {
+    const cluster = clusterAt(event);
+    if (cluster !== null && chosen === null && beside()) show(cluster);
+  });
+  maps.addEventListener("click", (event) => {
+    const cluster = clusterAt(event);
+    if (cluster !== null) choose(cluster);
+  });
 
-  const listen = (plot, clusterOf) => {
-    plot.on("plotly_hover", (event) => {
-      const cluster = clusterOf(event.points[0]);
-      if (cluster != null && chosen === null) show(cluster);
+  const field = article.querySelector(".search input"), list = article.querySelector(".found");
+  field?.addEventListener("input", () => {
+    const words = field.value.trim().toLowerCase().split(/\s+/).filter(Boolean), found = [];
+    let start = 0;
+    for (let layer = 0; words.length && layer < data.sizes.length && found.length < 20; layer++) {
+      for (let index = 0; index < data.sizes[layer] && found.length < 20; index++) {
+        const name = neuronName(data, layer, index), text = `${name} ${data.layers[layer]}`.toLowerCase();
+        const exact = String(index);
+        if (words.every((word) => (/^\d+$/.test(word) ? word === exact || name.toLowerCase().split(/\D+/).includes(word) : text.includes(word))))
+          found.push([name, data.labels[start + index]]);
+      }
+      start += data.sizes[layer];
+    }
+    list.hidden = !words.length;
+    list.replaceChildren(...(found.length ? found.map(([name, cluster]) => element("li", {}, cluster < 0 ? `${name}: not connected`
+      : button(`${name}: cluster ${cluster}`, () => { if (chosen !== cluster) choose(cluster); }))) : [element("li", {}, "no such neuron")]));
+  });
+
+  const select = article.querySelector("select.statistic");
+  select?.addEventListener("change", () => {
+    for (const one of article.querySelectorAll(".one-of")) one.hidden = one.dataset.statistic !== select.value;
+  });
+  for (const one of article.querySelectorAll("button.csv[data-csv]"))
+    one.addEventListener("click", () => saveCsv(`${data.file}-${one.dataset.csv}`, csvRows(data, one.dataset.csv)));
+  for (const one of article.querySelectorAll("button[data-save]"))
+    one.addEventListener("click", () => {
+      const figure = one.closest("figure");
+      saveChart(figure.querySelector(".chart"), `${data.file}-${figure.dataset.figure}`, one.dataset.save);
     });
-    plot.on("plotly_click", (event) => {
-      const cluster = clusterOf(event.points[0]);
-      if (cluster != null) choose(cluster);
-    });
-  };
-  listen(plots.bars, (point) => point.data.meta);
-  if (plots.flow)
-    listen(plots.flow, (point) => plots.flow.data[0].meta.clusters[(point.source ?? point).pointNumber]);
-  if (plots.matrix) {
-    listen(plots.matrix, (point) => data.matrix.cluster[point.y]);
-    const readout = article.querySelector(".readout");
-    plots.matrix.on("plotly_hover", ({ points: [{ x, y, z }] }) => {
-      const about = (at) => `cluster ${data.matrix.cluster[at]}, ${data.layers[data.matrix.layer[at]]}`;
-      const mean = data.matrix.largest * (z / 65535) ** 2;
-      readout.textContent = `${about(y)} × ${about(x)}: mean |w| ${short(mean)}`;
-    });
-  }
-  for (const button of article.querySelectorAll("button.csv[data-csv]"))
-    button.addEventListener("click", () => saveCsv(`${data.file}-${button.dataset.csv}`, csvRows(data, button.dataset.csv)));
+  for (const one of article.querySelectorAll("button[data-copy]"))
+    one.addEventListener("click", () => copyText(one.parentNode.querySelector("code").textContent, one));
+
   // Where the panel has a column of its own, it is never empty.
   const largest = data.clusters.reduce((best, one, at, all) => (one.volume > all[best].volume ? at : best), 0);
   if (beside()) show(largest);
-  return Object.values(plots);
+  const follow = () => {
+    const found = /^#(?:(network-\d+)&)?cluster=(\d+)$/.exec(location.hash);
+    if (!found || (found[1] ?? "network-1") !== article.id || +found[2] >= data.clusters.length || +found[2] === chosen) return;
+    choose(+found[2]);
+    article.querySelector(".map").scrollIntoView();
+  };
+  addEventListener("hashchange", follow);
+  follow();
 }
 
-// plotly keeps arrays that came coded in base 64 as they came.
-function decodeIfCoded(array) {
-  if (!array.bdata) return array;
-  const types = { i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i4: Int32Array, u4: Uint32Array };
-  return decode(array.bdata, types[array.dtype]);
-}
-
-const drawn = [...document.querySelectorAll("article")].flatMap(draw);
-addEventListener("beforeprint", () => drawn.forEach((plot) => Plotly.relayout(plot, { autosize: false, width: 640 })));
-addEventListener("afterprint", () => drawn.forEach((plot) => Plotly.relayout(plot, { autosize: true, width: null })));
+const articles = [...document.querySelectorAll("article")];
+articles.forEach((article) => activate(article, articles.length === 1));
+// On paper everything is open.
+addEventListener("beforeprint", () => document.querySelectorAll("article details:not([open])").forEach((one) => { one.open = true; one.dataset.closed = ""; }));
+addEventListener("afterprint", () => document.querySelectorAll("details[data-closed]").forEach((one) => { one.open = false; delete one.dataset.closed; }));

@@ -1,0 +1,65 @@
+"""`ncut compare`: models side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ncut.cli.options import Json, takes_settings, warnings_in_one_line
+from ncut.cli.told import check_page, wrote
+
+
+@takes_settings(
+    *("k", "shuffles", "null", "normalize", "preset", "seed", "refine", "solver", "n_init"),
+    *("threads", "device"),
+    whole=("shuffles",),
+)
+def compare(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Two or more models, or reports that `ncut analyze --json` wrote (.json).",
+            show_default=False,
+        ),
+    ],
+    settings: dict[str, Any],
+    options: dict[str, Any],
+    json: Json = None,
+    html: Annotated[Path | None, typer.Option(help="Write the comparison as an HTML page.")] = None,
+    name: Annotated[str | None, typer.Option(help="The page's title.")] = None,
+) -> None:
+    """Compare models: paired differences, and which neurons changed their cluster.
+
+    For example: ncut compare before.pt after.pt --html change.html
+    """
+    import ncut
+    from ncut.files import check_output
+    from ncut.report.console import progress_bar
+
+    if len(models) < 2:
+        raise typer.BadParameter("needs two or more models", param_hint="MODELS")
+    check_page(html)
+    for path in (json, html):
+        if path and path != Path("-"):
+            for model in models:
+                check_output(path, model)
+    if html:
+        from ncut.report.html import check_available
+
+        check_available()
+    reports = []
+    for model in models:
+        if model.suffix == ".json":
+            reports.append(ncut.Report.from_json(model))
+            continue
+        with warnings_in_one_line(), progress_bar(model.name) as progress:
+            reports.append(ncut.analyze(model, progress=progress, **settings, **options))
+    found = ncut.compare(*reports)
+    typer.echo(found.to_json() if json == Path("-") else str(found))
+    if json and json != Path("-"):
+        found.to_json(json)
+    if html:
+        found.to_html(html, title=name)
+    wrote(json, html)

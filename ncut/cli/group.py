@@ -1,0 +1,139 @@
+"""The command line as a whole: order of commands, quiet and verbose, one style of errors.
+
+Exit codes: 0 done, 1 an error that the user can mend, 2 wrong usage, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+import traceback
+from difflib import get_close_matches
+from typing import Any, cast
+
+import typer
+from typer.core import TyperGroup
+
+from ncut.cli.told import Level, level, one_line, set_level
+from ncut.errors import NcutError
+
+# typer brings a click of its own in some versions: its classes by way of one that is public.
+USAGE_ERROR: type[Exception] = cast(Any, typer.BadParameter.__mro__[1])
+CLICK_ERROR: type[Exception] = cast(Any, typer.BadParameter.__mro__[2])
+INTERRUPTED = 130
+WRONG_USAGE = 2
+FLAGS = {"-q": Level.QUIET, "--quiet": Level.QUIET, "-v": Level.VERBOSE, "--verbose": Level.VERBOSE}
+ORDER = (
+    "demo",
+    "info",
+    "analyze",
+    "compare",
+    "profile",
+    "scan",
+    "report",
+    "formats",
+    "paper",
+    "selftest",
+)
+EXAMPLES = """Start here: ncut demo
+
+ncut info model.safetensors
+
+ncut analyze model.pt --html report.html
+
+ncut compare before.pt after.pt
+
+ncut profile model.npz --k 2-20
+
+ncut scan runs/ --out results
+
+ncut report results --html scan.html
+
+Shell completion: ncut --install-completion. Any command: -q prints results only, -v tells more."""
+CHOICES = re.compile(r"must be (?:one of )?(.+?),? (?:but )?got '([^']*)'")
+
+
+class Commands(TyperGroup):
+    """Commands in the order of a first use; errors told in one line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of a first use."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+    def main(
+        self,
+        args: Any = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command and exit; what is wrong with its usage is told like any other error."""
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except (CLICK_ERROR, typer.Abort) as error:
+            code = 1
+            if isinstance(error, USAGE_ERROR):
+                code = WRONG_USAGE
+            if isinstance(error, CLICK_ERROR):
+                _tell(_message(error))
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take -q, --quiet, -v and --verbose from anywhere before a `--`."""
+        end = args.index("--") if "--" in args else len(args)
+        chosen = [FLAGS[arg] for arg in args[:end] if arg in FLAGS]
+        set_level(chosen[-1] if chosen else Level.NORMAL)
+        rest = [arg for arg in args[:end] if arg not in FLAGS] + args[end:]
+        return super().parse_args(ctx, rest)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; errors that ncut raises on purpose become one line and exit code 1."""
+        started = time.monotonic()
+        if level() is Level.QUIET:
+            from ncut.report import console
+
+            console.QUIET[0] = True
+        try:
+            found = super().invoke(ctx)
+            if level() is Level.VERBOSE:
+                typer.echo(f"ncut: done in {time.monotonic() - started:.1f} s", err=True)
+            return found
+        except NcutError as error:
+            _tell(one_line(error))
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            typer.echo("ncut: interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except MemoryError as error:
+            _tell("not enough memory")
+            raise typer.Exit(1) from error
+
+
+def _message(error: Any) -> str:
+    """What is wrong with the usage, and where to read on; the whole help where nothing was said."""
+    context = getattr(error, "ctx", None)
+    text = str(error.format_message())
+    return f"{text} (see {context.command_path} --help)" if context and text else text
+
+
+def _tell(message: str) -> None:
+    """Print an error with what was probably meant; with -v also where it comes from."""
+    if level() is Level.VERBOSE and sys.exc_info()[0] is not None:
+        typer.echo(traceback.format_exc().rstrip(), err=True)
+    typer.echo(f"ncut: error: {one_line(message)}{meant(message)}", err=True)
+
+
+def meant(message: str) -> str:
+    """For an error that lists the choices, the one that is close to what was given."""
+    found = CHOICES.search(" ".join(message.split()))
+    if not found or "did you mean" in message.lower():
+        return ""
+    choices = [one.strip("'\" ") for one in re.split(r",| or ", found[1])]
+    close = get_close_matches(found[2], [one for one in choices if one], n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close and close[0] != found[2] else ""

@@ -1,0 +1,205 @@
+"""What changed from one report to another: numbers with their uncertainty, and neurons."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from ncut.report import Report
+from ncut.spectral.agreement import adjusted_rand_index
+
+
+class Difference(NamedTuple):
+    """How a statistic changed.
+
+    Attributes
+    ----------
+    statistic : str
+    values : (float, float)
+        Of the first network and of the second.
+    change : float
+        The second minus the first.
+    excess : float or None
+        The change beyond that of the shuffles: (b - mean of b's shuffles) - (a - mean of a's).
+        None without shuffles.
+    error : float or None
+        Standard error of `excess`, from the number of shuffles and the noise of k-means. It says
+        how well these two networks are measured, not how much training runs differ.
+    paired : bool
+        Whether shuffle i of both networks is the same rearrangement, so that the error is that of
+        their differences.
+    """
+
+    statistic: str
+    values: tuple[float, float]
+    change: float
+    excess: float | None
+    error: float | None
+    paired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A neuron whose cluster in the second network is not the partner of its first.
+
+    Attributes
+    ----------
+    layer : str
+        The layer's name in the second network.
+    index : int
+    before, after : int
+        Its cluster in either.
+    """
+
+    layer: str
+    index: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two reports, one after the other.
+
+    Attributes
+    ----------
+    a, b : Report
+    """
+
+    a: Report
+    b: Report
+
+    @cached_property
+    def layers(self) -> list[tuple[int, int]]:
+        """Positions of the layers that both have: of one name and size, or of the same sizes.
+
+        Neurons are the same by their place. That means something where `b` was made from `a` by
+        training, pruning or editing; between networks trained apart it is chance.
+        """
+        sizes = [[layer.size for layer in report.layers] for report in (self.a, self.b)]
+        if sizes[0] == sizes[1]:
+            return [(at, at) for at in range(len(sizes[0]))]
+        named = {(layer.name, layer.size): at for at, layer in enumerate(self.a.layers)}
+        return [
+            (named[layer.name, layer.size], at)
+            for at, layer in enumerate(self.b.layers)
+            if (layer.name, layer.size) in named
+        ]
+
+    @cached_property
+    def _labels(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Clusters of all neurons of these layers in either network."""
+        none = np.zeros(0, dtype=np.int32)
+        return (
+            np.concatenate(
+                [none, *(self.a.labels[self.a.layers[i].slice] for i, _ in self.layers)]
+            ),
+            np.concatenate(
+                [none, *(self.b.labels[self.b.layers[j].slice] for _, j in self.layers)]
+            ),
+        )
+
+    @cached_property
+    def flow(self) -> NDArray[np.int64]:
+        """Neurons in each cluster of `a` and each of `b`, (k, k); isolated ones are left out."""
+        a, b = self._labels
+        inside = (a >= 0) & (b >= 0)
+        counts = np.bincount(
+            a[inside].astype(np.int64) * self.b.k + b[inside], minlength=self.a.k * self.b.k
+        )
+        return counts.reshape(self.a.k, self.b.k).astype(np.int64)
+
+    @property
+    def n_neurons(self) -> int:
+        """Neurons that both networks have and that are connected in both."""
+        return int(self.flow.sum())
+
+    @cached_property
+    def rand_index(self) -> float | None:
+        """Adjusted Rand index of the two partitions: 1 the same, 0 as by chance; None: no layer."""
+        a, b = self._labels
+        inside = (a >= 0) & (b >= 0)
+        return float(adjusted_rand_index(a[inside], b[inside])) if inside.any() else None
+
+    @cached_property
+    def partners(self) -> dict[int, int]:
+        """Each cluster of `a` with its partner in `b`: one to one, most neurons staying."""
+        rows, columns = linear_sum_assignment(-self.flow)
+        return {
+            int(row): int(column)
+            for row, column in zip(rows, columns, strict=True)
+            if self.flow[row, column]
+        }
+
+    @cached_property
+    def moved(self) -> list[Moved]:
+        """Neurons that left: in `b` they are not in the partner of their cluster in `a`."""
+        found = []
+        for i, j in self.layers:
+            before = self.a.labels[self.a.layers[i].slice]
+            after = self.b.labels[self.b.layers[j].slice]
+            target = np.array([self.partners.get(c, -2) for c in range(self.a.k)], dtype=np.int64)
+            left = (before >= 0) & (after >= 0) & (target[before] != after)
+            name = self.b.layers[j].name
+            found += [
+                Moved(name, int(at), int(before[at]), int(after[at])) for at in np.flatnonzero(left)
+            ]
+        return found
+
+    @cached_property
+    def differences(self) -> list[Difference]:
+        """The change of each statistic that both have."""
+        return [self._difference(name) for name in self.a.statistics if name in self.b.statistics]
+
+    @property
+    def headline(self) -> Difference:
+        """The change of the n-cut."""
+        return next(one for one in self.differences if one.statistic == self.a.headline)
+
+    def _difference(self, name: str) -> Difference:
+        one, two = self.a.statistics[name], self.b.statistics[name]
+        change = two.value - one.value
+        n, m = one.shuffled.size, two.shuffled.size
+        if min(n, m) < 2:
+            return Difference(name, (one.value, two.value), change, None, None, False)
+        paired = n == m and self._same_shuffles
+        excess = change - float(two.shuffled.mean() - one.shuffled.mean())
+        if paired:
+            variance = float((two.shuffled - one.shuffled).var(ddof=1)) / n
+        else:
+            variance = float(one.shuffled.var(ddof=1)) / n + float(two.shuffled.var(ddof=1)) / m
+        if name == self.a.headline:
+            variance += sum((report.kmeans_std or 0.0) ** 2 for report in (self.a, self.b))
+        return Difference(name, (one.value, two.value), change, excess, math.sqrt(variance), paired)
+
+    @property
+    def _same_shuffles(self) -> bool:
+        """Whether shuffle i rearranges the weights of both networks alike."""
+        sizes = [
+            [(layer.name, layer.size) for layer in report.layers] for report in (self.a, self.b)
+        ]
+        isolated = [report.labels < 0 for report in (self.a, self.b)]
+        return (
+            self.a.seed == self.b.seed
+            and sizes[0] == sizes[1]
+            and bool(np.array_equal(isolated[0], isolated[1]))
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "a": self.a.model,
+            "b": self.b.model,
+            "differences": [one._asdict() for one in self.differences],
+            "n_neurons": self.n_neurons,
+            "rand_index": self.rand_index,
+            "flow": self.flow.tolist(),
+            "partners": [[one, other] for one, other in self.partners.items()],
+            "moved": [asdict(one) for one in self.moved],
+        }
