@@ -293,8 +293,12 @@ def test_import_loads_next_to_nothing() -> None:
 
 
 TRAINING = {
+    "CutDropout",
     "EigenvalueRegularizer",
+    "PartitionAnnealing",
+    "PartitionRegularizer",
     "PolynomialPruning",
+    "SoftCutRegularizer",
     "clusterable_init_",
     "laplacian_eigenvalues",
     "normalize_",

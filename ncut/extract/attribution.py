@@ -109,13 +109,13 @@ def matrix_graph(
         If it is not a square matrix of finite numbers with entries off the diagonal, or the sizes
         of `layers` do not add up to n.
     """
-    given = matrix if sparse.issparse(matrix) else np.asarray(matrix)
+    given: Any = matrix if sparse.issparse(matrix) else np.asarray(matrix)
     if given.ndim != 2 or given.shape[0] != given.shape[1] or given.dtype.kind not in "fiub":
         raise InputError(
             f"model: attributions must be a square matrix of real numbers, got shape {given.shape} "
             f"of dtype {given.dtype}"
         )
-    own = sparse.csr_array(given, dtype=np.float64)
+    own: Any = sparse.csr_array(given).astype(np.float64)
     own.setdiag(0)
     own.eliminate_zeros()
     if layers is not None and sum(layers.values()) != own.shape[0]:
@@ -222,7 +222,7 @@ def _attributions(
                 )
             ends = [p for p in model.parameters() if p.requires_grad]
             before = [p.grad for p in ends]
-            value.backward()
+            torch.autograd.backward(value)
             for parameter, grad in zip(ends, before, strict=True):
                 parameter.grad = grad
     finally:

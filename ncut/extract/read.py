@@ -238,7 +238,10 @@ def _read_any(model: Any, options: Options, check: bool) -> NeuronGraph:
         options.refuse("a model of the Hub", "weights")
         path, called = fetched(str(model))
         with reading(path, str(model)):
-            return _read_path(path, options if name else replace(options, name=called))
+            found: NeuronGraph = _read_path(
+                path, options if name else replace(options, name=called)
+            )
+        return found
     if isinstance(model, str | Path) and is_named(model):
         module = load_named(str(model), weights, key)
         graph: NeuronGraph = _read_module(module, options, Path(str(model)).name)

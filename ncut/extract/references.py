@@ -358,9 +358,12 @@ def _reading(model: Any, example_inputs: Any) -> _Reading:
 
 
 def _of_list(model: Sequence[Any]) -> _Reading:
-    tensors = {n: as_array(values, f"model: weights {n}") for n, values in enumerate(model)}
+    tensors: dict[Key, NDArray[np.floating]] = {
+        n: np.asarray(as_array(values, f"model: weights {n}"), dtype=np.float64)
+        for n, values in enumerate(model)
+    }
     return _Reading(
-        {n: np.asarray(array, dtype=np.float64) for n, array in tensors.items()},
+        tensors,
         lambda arrays, _: chain_wiring(read_sequence([*arrays.values()])),
     )
 
@@ -368,7 +371,7 @@ def _of_list(model: Sequence[Any]) -> _Reading:
 def _of_mapping(model: Mapping[Any, Any]) -> _Reading:
     arrays = {key: values for key, values in model.items() if hasattr(values, "ndim")}
     # What a mask takes out is no entry.
-    tensors = {
+    tensors: dict[Key, NDArray[np.floating]] = {
         key: np.asarray(as_array(values, f"model: {key}"), dtype=np.float64)
         for key, values in arrays.items()
         if values.ndim >= 2 and not str(key).endswith("weight_mask")

@@ -187,4 +187,4 @@ class ClusterabilityCallback(TrainerCallback):
 
 def _state_path(args: TrainingArguments, state: TrainerState) -> Path:
     """Where the Trainer saves its checkpoint of this step, in the run's folder."""
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "ncut_regularizer.pt"
+    return Path(args.output_dir or "") / f"checkpoint-{state.global_step}" / "ncut_regularizer.pt"

@@ -28,6 +28,8 @@ class Partitioned(nn.Module, ABC):
     Parameters as those of `CutDropout` and `PartitionAnnealing`.
     """
 
+    labels: Tensor
+
     def __init__(
         self,
         model: nn.Module,
@@ -45,7 +47,7 @@ class Partitioned(nn.Module, ABC):
             raise InputError(
                 f"model: is in a {type(model).__name__} already; wrap this module in it instead"
             )
-        self.model = unwrapped(model)
+        self.model: nn.Module = unwrapped(model)
         self._options = {"scope": scope, "residual": residual, "example_inputs": example_inputs}
         self._places: References = references(self.model, **self._options)
         self._names = {key: _parameter_name(self.model, *key) for key in self._places.shapes}
@@ -62,7 +64,8 @@ class Partitioned(nn.Module, ABC):
         for number in range(len(self._names)):
             self.register_buffer(f"_between_{number}", None, persistent=False)
         self._mark()
-        self.register_load_state_dict_post_hook(lambda module, _: module._mark())
+        after_loading: Any = self.register_load_state_dict_post_hook
+        after_loading(lambda module, _: module._mark())
 
     @property
     def layers(self) -> dict[str, slice]:
@@ -508,5 +511,5 @@ def _joined(first: Any, last: Any, n_first: int, n_last: int) -> Any:
 
 def _is_state(value: Any) -> bool:
     """Whether an output is an object of its own, such as a cache of keys and values."""
-    plain = Tensor | Mapping | tuple | list | str | int | float | None
+    plain = (Tensor, Mapping, tuple, list, str, int, float, type(None))
     return not isinstance(value, plain)

@@ -56,7 +56,7 @@ class SoftCutRegularizer(Regularizer):
         seed: int = 0,
         **options: Any,
     ) -> None:
-        own = {"k": k, "learning_rate": learning_rate, "seed": seed}
+        own: dict[str, Any] = {"k": k, "learning_rate": learning_rate, "seed": seed}
         super().__init__(model, weight, **options, **own)
         self.k = _checked_k(k, self.graphs)
         seed = check_seed(seed)
