@@ -2,6 +2,7 @@
 
 #include "arrays.hpp"
 #include "module.hpp"
+#include "trade.hpp"
 
 namespace ncut::bindings {
 namespace {
@@ -74,9 +75,66 @@ void register_pattern(py::module_& m) {
       py::arg("triangle"), py::arg("seed"), py::arg("stream"), py::arg("substream"));
 }
 
+// Where the sums of lines have to stay: rows (2, n) of lower and of upper limits.
+void set_bins(Lines& lines, const Array<double>& bins, const char* name) {
+  check_ndim(bins, 2, name);
+  if (bins.shape(0) != 2 || bins.shape(1) != lines.count()) {
+    throw std::invalid_argument(std::string(name) + ": must have a lower and an upper limit each");
+  }
+  lines.low.assign(bins.data(), bins.data() + lines.count());
+  lines.high.assign(bins.data() + lines.count(), bins.data() + 2 * lines.count());
+}
+
+void register_trade(py::module_& m) {
+  m.def(
+      "trade",
+      [](const Array<std::int64_t>& indptr, const Array<std::int64_t>& indices, std::int64_t n_cols,
+         Array<double> values, const Array<double>& row_bins, const Array<double>& col_bins,
+         bool triangle, std::int64_t halves, std::uint64_t seed, std::uint32_t stream,
+         std::uint32_t substream) {
+        check_ndim(indptr, 1, "indptr");
+        check_ndim(indices, 1, "indices");
+        const std::int64_t n = indices.shape(0), n_rows = indptr.shape(0) - 1;
+        check_length(values, n, "values");
+        if (n_rows < 0 || n_cols < 0 || (triangle && n_cols != n_rows) || indptr.data()[0] != 0 ||
+            indptr.data()[n_rows] != n) {
+          throw std::invalid_argument("indptr, n_cols: not a matrix's shape");
+        }
+        for (std::int64_t row = 0; row < n_rows; ++row) {
+          const std::int64_t first = indptr.data()[row], end = indptr.data()[row + 1];
+          if (end < first || end > n) throw std::invalid_argument("indptr: must rise from zero");
+          for (std::int64_t at = first; at < end; ++at) {
+            const std::int64_t column = indices.data()[at];
+            const std::int64_t least =
+                at > first ? indices.data()[at - 1] + 1 : (triangle ? row + 1 : 0);
+            if (column < least || column >= n_cols) {
+              throw std::invalid_argument("indices: must ascend in each row, below n_cols");
+            }
+          }
+        }
+        Lines rows = triangle ? vertices_of(indptr.data(), indices.data(), n_rows)
+                              : rows_of(indptr.data(), indices.data(), n_rows);
+        set_bins(rows, row_bins, "row_bins");
+        Lines columns;
+        if (!triangle) {
+          columns = columns_of(indptr.data(), indices.data(), n_rows, n_cols);
+          set_bins(columns, col_bins, "col_bins");
+        }
+        double* all = values.mutable_data();
+        const py::gil_scoped_release release;
+        Philox random(seed, stream, substream);
+        trade(rows, triangle ? nullptr : &columns, all, halves, random);
+      },
+      py::arg("indptr").noconvert(), py::arg("indices").noconvert(), py::arg("n_cols"),
+      py::arg("values").noconvert(), py::arg("row_bins").noconvert(),
+      py::arg("col_bins").noconvert(), py::arg("triangle"), py::arg("halves"), py::arg("seed"),
+      py::arg("stream"), py::arg("substream"));
+}
+
 }  // namespace
 
 void register_shuffle(py::module_& m) {
+  register_trade(m);
   register_permute<float>(m);
   register_permute<double>(m);
   register_permute<std::uint16_t>(m);  // any 16-bit weights

@@ -42,6 +42,7 @@ __all__: list[str] = [
     "refine_bfloat16",
     "refine_half",
     "scan",
+    "trade",
     "unit_variance",
     "update_eigenvectors",
     "use_instruction_set",
@@ -1387,6 +1388,19 @@ def scan(values: numpy.typing.NDArray[numpy.float64]) -> tuple[int, int, int, in
 def scan(values: numpy.typing.NDArray[numpy.float16]) -> tuple[int, int, int, int]: ...
 @typing.overload
 def scan(values: numpy.typing.NDArray[numpy.uint16]) -> tuple[int, int, int, int]: ...
+def trade(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    values: numpy.typing.NDArray[numpy.float64],
+    row_bins: numpy.typing.NDArray[numpy.float64],
+    col_bins: numpy.typing.NDArray[numpy.float64],
+    triangle: bool,
+    halves: typing.SupportsInt | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    substream: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
 def unit_variance(
     points: numpy.typing.NDArray[numpy.float64], scaled: numpy.typing.NDArray[numpy.float32]
 ) -> None: ...

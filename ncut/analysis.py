@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Unpack
 
 from ncut.arguments import suggests_names
@@ -43,6 +44,7 @@ def analyze(
     level: float = 0.05,
     sequential: Sequential = "betting",
     device: str = "cpu",
+    tests: Sequence[str] | None = None,
     progress: Progress | None = None,
     **graph_options: Unpack[GraphOptions],
 ) -> Report:
@@ -66,7 +68,7 @@ def analyze(
         default, 50. "auto": as many as it takes, see `sequential`.
     null : str, optional
         How they are shuffled, see `ncut.shuffle`; the preset's by default, "layer".
-    normalize : {"none", "l2", "l1", "balanced"}, optional
+    normalize : {"none", "l2", "l1", "balanced", "residual"}, optional
         The convention for the scale of weights, which a ReLU network leaves open, see
         `NeuronGraph.normalized`; shuffles are brought to it after shuffling. The preset's by
         default, "none".
@@ -96,6 +98,12 @@ def analyze(
     device : {"cpu", "cuda", "cuda:N"}, default "cpu"
         Where to compute. On a GPU (extra `gpu`) the definitions are the same and numbers agree to
         rounding, but shuffles and starts of k-means are other random ones than on the CPU.
+    tests : sequence of {"alignment", "residual"}, optional
+        What the report's top answers besides: whether clusters run through the layers, and
+        whether there is more to them than the scales of neurons, by the lower bound against so
+        many networks of that null model as there are shuffles. By default "alignment" with 19
+        networks, where the graph allows it and fits the budget of a default analysis. They are
+        computed on the CPU.
     progress : True or callable, optional
         True shows a bar (extra `notebook`); a function is called as `progress(done, total)` after
         each shuffle, from the calling thread.
@@ -136,6 +144,7 @@ def analyze(
         level=level,
         sequential=sequential,
         device=device,
+        tests=tests,
     )
     check_progress(progress)
     graph = read_graph(model, **with_needed_options(graph_options, plan.null))

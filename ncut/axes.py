@@ -79,11 +79,18 @@ class NullModel:
         What stays as it is in the network.
     question : str
         What a comparison with such networks answers.
+    made_by : str
+        The class that makes them, as "module:name".
+    calibrated : bool
+        Whether p-values of untrained networks were measured to be uniform, so that a conclusion
+        may rest on it; see docs/p-values.md.
     """
 
     does: str
     keeps: str
     question: str
+    made_by: str
+    calibrated: bool = True
 
 
 NULL_MODELS: dict[str, NullModel] = {
@@ -91,39 +98,61 @@ NULL_MODELS: dict[str, NullModel] = {
         "the same weights at random places of each layer",
         "each layer's weights as a multiset, zeros included",
         "Is the network more clusterable than one with the same weights in random places?",
+        "ncut.nulls.permuted:Layer",
     ),
     "layer-nonzero": NullModel(
         "each layer's non-zero weights in random order, its zeros kept in place",
         "each layer's weights as a multiset, and which of them are zero",
         "Do the sizes of the weights add to the clusters that the places of the zeros make?",
+        "ncut.nulls.permuted:LayerNonzero",
     ),
     "layer-nonzero-kde": NullModel(
         "non-zero weights drawn anew from each layer's smoothed distribution, its zeros kept in "
         "place",
         "each layer's distribution of weights, and which of them are zero",
         "The same as layer-nonzero, and do a few particular weights matter?",
+        "ncut.nulls.density:LayerNonzeroKde",
     ),
     "layer-kde": NullModel(
         "non-zero weights drawn anew from each layer's smoothed distribution, at random places",
         "each layer's distribution of weights and its number of zeros",
         "The same as layer, and do a few particular weights matter?",
+        "ncut.nulls.density:LayerKde",
     ),
     "strength": NullModel(
-        "each layer's non-zero weights in random order, then scaled so that every neuron keeps "
-        "the sum of its incoming and of its outgoing weights",
-        "which weights are zero, and each neuron's sums of incoming and outgoing weights (not "
-        "the weights as a multiset)",
+        "each layer's weights exchanged between neurons, every neuron's sum of incoming and of "
+        "outgoing weights kept but for a weight's spread",
+        "each layer's weights as a multiset, which of them are zero, and each neuron's sums of "
+        "incoming and outgoing weights, up to a standard deviation of a weight",
         "Is there more to the clusters than that some neurons have larger weights than others?",
+        "ncut.nulls.strength:Strength",
+    ),
+    "residual": NullModel(
+        "each layer's weights, brought to the same scale in every row and column, exchanged "
+        "between neurons",
+        "which weights are zero, and of the weights brought to scale their sums for each neuron "
+        "and, but for scaling, their multiset",
+        "Is there more to the clusters than the scales of neurons, whatever these are?",
+        "ncut.nulls.residual:Residual",
+    ),
+    "alignment": NullModel(
+        "each hidden layer's outgoing weights given to other neurons of the layer (with similar "
+        "numbers of weights), all brought to the same scale in every row and column",
+        "each layer's matrix of weights but for the order of its rows",
+        "Do clusters run through the layers, whatever the scales of neurons?",
+        "ncut.nulls.alignment:Alignment",
     ),
     "tied": NullModel(
         "the same weights at random places of each layer, copies of a layer alike",
         "each layer's weights as a multiset, and that copies of a layer are copies",
         "The same as layer, for networks that use a layer's weights more than once.",
+        "ncut.nulls.tied:Tied",
     ),
     "init": NullModel(
         "weights drawn from each layer's own distribution at initialization",
         "the sizes of the layers, without their unconnected neurons",
         "Is the network more clusterable than an untrained one?",
+        "ncut.nulls.initial:Initial",
     ),
 }
 """Each null model, by the name to pass as `null`."""
@@ -134,6 +163,7 @@ NORMALIZATIONS: dict[str, str] = {
     "l1": "each hidden neuron's incoming weights scaled to a sum of 1",
     "balanced": "each hidden neuron scaled until its incoming and outgoing weights have the same "
     "Euclidean norm",
+    "residual": "each row and column of each layer's weights scaled to a mean of 1 over its edges",
 }
 """Each convention of scale, by the name to pass as `normalize`; outgoing weights are divided by
 the factor that multiplies the incoming ones, so that a ReLU network computes the same."""

@@ -263,6 +263,31 @@ def draw_kde(
     _core.draw_kde(sample, bandwidth, values, seed, stream, substream)
 
 
+def trade(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    n_cols: int,
+    values: NDArray[np.float64],
+    bins: tuple[NDArray[np.float64], NDArray[np.float64]],
+    *,
+    triangle: bool,
+    halves: int,
+    seed: int,
+    stream: int,
+    substream: int,
+) -> None:
+    """Exchange the values of a CSR matrix among its places, each row's and column's sum in its bin.
+
+    `values`, shape (n,), is changed in place; indices ascend in each row. bins: lower and upper
+    limits of the rows' sums, shape (2, n_rows), and of the columns', (2, n_cols). With `triangle`
+    the matrix is the strict upper triangle of a symmetric one, whose rows' bins alone count.
+    `halves`: rounds, in each of which rows or columns exchange in random pairs.
+    """
+    _core.trade(
+        *(indptr, indices, n_cols, values, *bins, triangle, halves, seed, stream, substream)
+    )
+
+
 def random_pattern(
     like: Any, triangle: bool, seed: int, stream: int, substream: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -7,10 +7,10 @@ by tests/test_plan.py.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from ncut.axes import NORMALIZATIONS, NULL_MODELS
 from ncut.errors import InputError
@@ -130,6 +130,22 @@ def _check_device(device: object) -> str:
     return check_device_name(device)
 
 
+SCALE_FREE = ("alignment", "residual")
+"""Null models on residuals, which a report may have as tests beside its own null model."""
+
+
+def _check_tests(tests: object) -> tuple[str, ...] | None:
+    if tests is None:
+        return None
+    names = [tests] if isinstance(tests, str) else tests
+    if not isinstance(names, Iterable):
+        raise InputError(f"tests: must be names of null models, got {tests!r}")
+    for name in (chosen := tuple(dict.fromkeys(names))):
+        if name not in SCALE_FREE:
+            raise InputError(f"tests: must be some of {', '.join(SCALE_FREE)}, got {name!r}")
+    return chosen
+
+
 def _as_given(value: T) -> T:
     """Values that are checked together, by `Plan.of`."""
     return value
@@ -200,6 +216,9 @@ class Plan:
         "cpu", _check_device, "Where to compute: 'cpu', 'cuda' or 'cuda:N' (extra 'gpu')."
     )
 
+    tests: tuple[str, ...] | None = None
+    """Tests of the report's top; None for the default ones. Of `analyze` alone."""
+
     @classmethod
     def of(cls, **arguments: Any) -> Plan:
         """The plan of these arguments; a preset, or the default, decides what is not given.
@@ -212,6 +231,14 @@ class Plan:
         preset = _check_preset(arguments.get("preset", SETTINGS["preset"].default))
         given = {name: arguments.get(name, one.default) for name, one in SETTINGS.items()}
         plan = cls(**{name: one.value(given[name], preset) for name, one in SETTINGS.items()})
+        from ncut.nulls import normalization_of
+
+        own = normalization_of(plan.null, arguments.get("normalize"), plan.normalize)
+        plan = replace(
+            plan,
+            normalize=cast("Normalization", own),
+            tests=_check_tests(arguments.get("tests")),
+        )
         if plan.shuffles == "auto":
             from ncut.nulls.sequential import check_sequential
 
@@ -238,7 +265,9 @@ class Plan:
         return values
 
 
-SETTINGS: dict[str, Setting] = {field.name: field.metadata["setting"] for field in fields(Plan)}
+SETTINGS: dict[str, Setting] = {
+    field.name: field.metadata["setting"] for field in fields(Plan) if field.metadata
+}
 """Each setting by the name of its argument."""
 
 

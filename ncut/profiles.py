@@ -16,7 +16,7 @@ from ncut.extract import GRAPH_OPTIONS, GraphOptions, read_graph
 from ncut.graphs.normalize import normalization_notes
 from ncut.graphs.validate import check_n_clusters
 from ncut.measure import Measured, Prepared, measure, measure_shuffles, prepare
-from ncut.nulls import compare, compare_all, null_notes, statistics_of
+from ncut.nulls import compare, compare_all, statistics_of
 from ncut.plan import Plan, with_needed_options
 from ncut.progress import Progress, check_progress, telling
 from ncut.randomness import NETWORK
@@ -157,7 +157,7 @@ def _profile(prepared: Prepared, found: Measured, shuffled: Sequence[_Swept]) ->
         layers=graph.layers,
         warnings=(
             *normalization_notes(graph, plan.normalize),
-            *null_notes(prepared.connected, plan.null),
+            *prepared.place.notes(),
         ),
         version=version("ncut"),
     )

@@ -22,6 +22,9 @@ HEADLINES = {False: "spectral_ncut", True: "refined_ncut"}
 MIN_REPEATS = 3
 """Fewest numbers measured twice that tell their noise."""
 
+REPRODUCIBLE = 0.8
+"""From this adjusted Rand index between repeats on, a partition counts as the same again."""
+
 # A gap must lie this many standard deviations above the shuffles', and the partition must come
 # out nearly the same again, for a k to be suggested.
 MIN_GAP_Z = 3.0
@@ -53,6 +56,11 @@ class NetworkFacts:
     version: str
     sums: str = ""
     device: str = "cpu"
+    tests: dict[str, Comparison] = field(default_factory=dict)
+    untested: dict[str, str] = field(default_factory=dict)
+    cut_share: float | None = None
+    chance_share: float | None = None
+    agreement: dict[int, float] = field(default_factory=dict)
     graph: NeuronGraph | None = field(default=None, repr=False)
 
     __hash__ = None  # type: ignore[assignment]  # there are arrays inside

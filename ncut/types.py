@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 # The closed sets of names that public arguments take.
 Null: TypeAlias = Literal[
-    "layer", "layer-nonzero", "layer-nonzero-kde", "layer-kde", "strength", "tied", "init"
-]
-Normalization: TypeAlias = Literal["none", "l2", "l1", "balanced"]
+    "layer", "layer-nonzero", "layer-nonzero-kde", "layer-kde", "strength", "residual",
+    "alignment", "tied", "init",
+]  # fmt: skip
+Normalization: TypeAlias = Literal["none", "l2", "l1", "balanced", "residual"]
 Solver: TypeAlias = Literal["auto", "krylov", "gram", "shift-invert", "dense", "arpack", "lobpcg"]
 Sequential: TypeAlias = Literal["betting", "besag-clifford"]
 PresetName: TypeAlias = Literal["filan2021", "hcai-torch"]
@@ -220,6 +221,9 @@ class Clustering:
         `ncut` for independent repeats of k-means on the same embedding, where asked for.
     repeated_labels : tuple of ndarray of int32, each of shape (n,)
         The partitions of these repeats, of the vertices with edges only.
+    cut_share, chance_share : float or None
+        Share of the edge weight that the refined partition cuts, and what it would be if edges
+        joined vertices in proportion to their degrees; None where shuffles were measured.
     """
 
     labels: NDArray[np.int32]
@@ -238,6 +242,8 @@ class Clustering:
     n_init: int
     repeated_ncuts: NDArray[np.float64]
     repeated_labels: tuple[NDArray[np.int32], ...] = ()
+    cut_share: float | None = None
+    chance_share: float | None = None
 
     def __repr__(self) -> str:
         return (

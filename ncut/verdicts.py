@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Unpack, cast
@@ -20,13 +20,15 @@ from ncut.graphs.normalize import (
     check_sigma,
     rescalable_layers,
 )
-from ncut.nulls import check_null, uses_weights_twice
+from ncut.nulls import check_null, check_null_fits, uses_weights_twice
 from ncut.nulls.sequential import check_level
-from ncut.plan import Plan, with_needed_options
+from ncut.plan import SCALE_FREE, Plan, with_needed_options
 from ncut.progress import Progress, Told, check_progress, telling
 from ncut.report import Report, Verdict
 from ncut.results import Measurement
 from ncut.types import Block, Normalization, Null, PresetName, Solver
+
+RESIDUAL: Normalization = "residual"
 
 
 @suggests_names(*GRAPH_OPTIONS)
@@ -53,8 +55,10 @@ def verdict(
 
     One n-cut and one p-value can mislead: whether a network counts as more clusterable than
     shuffled ones may depend on the statistic, on the scale of its neurons (which a ReLU network
-    leaves open), and on what the shuffles keep. The verdict has Z and p for each combination, and
-    a conclusion in words: clusterable, not, or what it depends on.
+    leaves open), and on what the shuffles keep. The conclusion rests on three tests, corrected for
+    their number (Holm): whether clusters run through the layers, and whether there is more to
+    them than the strength of neurons, both by the lower bound and whatever the scales of neurons;
+    and the paper's. Beside it stands a table with Z and p of each statistic for each combination.
 
     Parameters
     ----------
@@ -63,11 +67,12 @@ def verdict(
     k : int, optional
         Number of clusters; the preset's by default, 12.
     shuffles : int, default 20
-        Shuffled networks for each combination of convention and null model.
+        Shuffled networks for each combination of convention and null model; for the tests as many
+        as can give a corrected p-value of `level`, if these are more.
     null : str or sequence of str, optional
-        Null models. By default "layer"; "layer-nonzero" where the network has zeros; "strength"
-        where the sums can be restored;
-        "tied" where layers share weights; "init" where the model tells how it was initialized.
+        Null models of the table. By default "layer"; "layer-nonzero" where the network has zeros;
+        "strength"; "tied" where layers share weights; "init" where the model tells how it was
+        initialized. The tests are made in any case.
     normalize : str or sequence of str, optional
         Conventions; all by default, and "none" alone for a graph without hidden layers that can
         be rescaled.
@@ -102,7 +107,7 @@ def verdict(
     """
     base = Plan.of(
         k=k, shuffles=shuffles, preset=preset, seed=seed, n_init=n_init, solver=solver,
-        threads=threads, device=device,
+        threads=threads, device=device, tests=(),
     )  # fmt: skip
     if base.stopping_rule:
         raise InputError("shuffles: must be a number here; 'auto' decides on one p-value only")
@@ -116,40 +121,73 @@ def verdict(
     nulls = cast("tuple[Null, ...]", asked or _fitting_nulls(graph))
     combinations = [
         (graph, replace(base, normalize=convention, null=name))
-        for convention in cast("tuple[Normalization, ...]", conventions)
+        for convention in conventions
         for name in nulls
+        if name not in SCALE_FREE
+    ] + [
+        (graph, replace(base, normalize=RESIDUAL, null=name))
+        for name in nulls
+        if name in SCALE_FREE
     ]
     randomly = [
         (
             graph.rescaled((base.seed + number) % 2**64, sigma),
-            replace(base, normalize="none", null=nulls[0]),
+            replace(base, normalize="none", null=_first(nulls)),
         )
         for number in range(rescalings if rescalable_layers(graph) else 0)
     ]
     reports: list[Report] = []
     rescaled: list[Report] = []
+    tested: list[Report] = []
 
     def so_far() -> Verdict:
-        return Verdict(tuple(reports), tuple(rescaled), sigma=sigma, level=level)
+        return Verdict(
+            *(tuple(reports), tuple(rescaled)), sigma=sigma, level=level, tested=tuple(tested)
+        )
 
+    parts = [(tested, _tests(graph, base, level)), (reports, combinations), (rescaled, randomly)]
+    todo = [(done, measured, plan) for done, pairs in parts for measured, plan in pairs]
+    total = sum(plan.n_shuffles for _, _, plan in todo)
     with telling(progress, "shuffles") as told:
-        for number, (measured, plan) in enumerate([*combinations, *randomly]):
-            step = _step(told, number, len(combinations) + len(randomly))
-            done = reports if number < len(combinations) else rescaled
+        before = 0
+        for done, measured, plan in todo:
+            step = _step(told, before, total)
+            before += plan.n_shuffles
             try:
                 done.append(Report.of(analyze_graph(measured, plan, step), model))
-            except InputError as error:
-                # Sums of very sparse layers may not be restorable; nobody asked for it by name.
-                if asked or plan.null != "strength":
-                    raise
-                warnings.warn(f"left out of the verdict: {error}", stacklevel=2)
             except KeyboardInterrupt as stopped:
                 # Too few shuffles for the level would count as a finding of no difference.
                 found: Measurement | None = getattr(stopped, "finished", None)
                 if found is not None and _enough(found.n_shuffles, level):
                     done.append(Report.of(found, model))
-                raise Interrupted(so_far(), f"{len(reports)} analyses") from None
+                n_done = len(tested) + len(reports)
+                raise Interrupted(so_far(), f"{n_done} analyses") from None
     return so_far()
+
+
+def _tests(graph: NeuronGraph, base: Plan, level: float) -> list[tuple[NeuronGraph, Plan]]:
+    """The analyses that the conclusion rests on, those that make sense for the graph."""
+    connected, _ = graph.without_isolated()
+    fitting = []
+    for name in (*SCALE_FREE, "layer"):
+        try:
+            check_null_fits(connected, name)
+        except InputError:
+            continue
+        fitting.append(name)
+    shuffles = max(base.n_shuffles, math.ceil(len(fitting) / level) - 1)
+    return [
+        (
+            graph,
+            replace(
+                base,
+                null=name,
+                normalize=RESIDUAL if name in SCALE_FREE else "none",
+                shuffles=shuffles,
+            ),
+        )
+        for name in fitting
+    ]
 
 
 def _read(model: Any, asked: tuple[str, ...], options: GraphOptions) -> NeuronGraph:
@@ -216,8 +254,13 @@ def _check_counts(shuffles: int, rescalings: object, level: float) -> None:
         )
 
 
-def _step(progress: Told | None, number: int, total: int) -> Told | None:
+def _step(progress: Told | None, before: int, total: int) -> Told | None:
     """Progress over all analyses, from within one of them."""
     if progress is None:
         return None
-    return lambda done, each: progress(number * each + done, total * each)
+    return lambda done, _: progress(before + done, total)
+
+
+def _first(nulls: Sequence[str]) -> str:
+    """The null model that random rescalings are compared under: one that scales matter to."""
+    return next((name for name in nulls if name not in SCALE_FREE), "layer")

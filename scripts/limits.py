@@ -1,17 +1,14 @@
-"""What can mislead: the null model "strength" on untrained networks, and Z under conventions.
+"""What can mislead: Z under conventions of scale.
 
     python scripts/limits.py
 
-Writes docs/limits.json. First, untrained 60-50-40-30 networks with independent weights of three
-distributions against their strength shuffles: the share with p <= 0.05 should be 0.05. Second, one
-planted network before and after random rescalings that leave its function as it is, under each
-convention of scale: Z of the lower bound.
+Writes docs/limits.json: one planted network before and after random rescalings that leave its
+function as it is, under each convention of scale: the lower bound and its Z.
 """
 
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,31 +16,6 @@ import numpy as np
 import ncut
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-SIZES = (60, 50, 40, 30)
-N_NETWORKS = 40
-STATISTICS = ("spectral_ncut", "refined_ncut", "lower_bound")
-DRAWS = {
-    "uniform": lambda rng, shape: rng.uniform(-1, 1, shape),
-    "normal": lambda rng, shape: rng.standard_normal(shape),
-    "Student's t, 3 degrees of freedom": lambda rng, shape: rng.standard_t(3, shape),
-}
-
-
-def untrained(name: str) -> dict[str, dict[str, float]]:
-    rng = np.random.default_rng(20210304)
-    found: dict[str, list[ncut.Comparison]] = {statistic: [] for statistic in STATISTICS}
-    for seed in range(N_NETWORKS):
-        weights = [DRAWS[name](rng, shape) for shape in pairwise(SIZES)]
-        report = ncut.analyze(weights, k=4, shuffles=39, null="strength", seed=seed)
-        for statistic in STATISTICS:
-            found[statistic].append(report.statistics[statistic])
-    return {
-        statistic: {
-            "share_at_0.05": float(np.mean([c.p_value <= 0.05 for c in compared])),
-            "mean_z": round(float(np.mean([c.z_score for c in compared])), 2),
-        }
-        for statistic, compared in found.items()
-    }
 
 
 def planted(rng: np.random.Generator) -> list[np.ndarray]:
@@ -72,7 +44,6 @@ def rescalings() -> dict[str, dict[str, list[float]]]:
 def main() -> None:
     results = {
         "command": "python scripts/limits.py",
-        "strength_on_untrained_networks": {name: untrained(name) for name in DRAWS},
         "planted_as_it_is_and_rescaled_twice": rescalings(),
     }
     text = json.dumps(results, indent=1)

@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "threads",
     },
     "measure": {
+        "errors",
         *("plan", "results", "device", "nulls", "spectral", "graphs", "types", "randomness"),
         *("progress", "threads"),
     },

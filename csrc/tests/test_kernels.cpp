@@ -23,6 +23,7 @@
 #include "rng.hpp"
 #include "shuffle.hpp"
 #include "subspace.hpp"
+#include "trade.hpp"
 
 using namespace ncut;
 
@@ -114,6 +115,49 @@ void test_permute() {
     std::sort(out.begin(), out.end());
     CHECK(out == values);
   }
+}
+
+// Values stay as a multiset and sums in their bins, along rows, columns and vertices.
+void test_trade() {
+  const Csr csr(Matrix(40, 30, 0.4, 3));
+  const std::vector<std::int64_t> indptr(csr.indptr.begin(), csr.indptr.end());
+  const std::vector<std::int64_t> indices(csr.indices.begin(), csr.indices.end());
+  const std::vector<double> before(csr.values.begin(), csr.values.end());
+  const auto binned = [](Lines& lines, const std::vector<double>& values) {
+    lines.add_up(values.data());
+    for (const double sum : lines.sum) {
+      lines.low.push_back(sum - 0.2);
+      lines.high.push_back(sum + 0.2);
+    }
+  };
+  const auto check = [](Lines& lines, const std::vector<double>& values) {
+    lines.add_up(values.data());
+    for (std::size_t line = 0; line < lines.sum.size(); ++line) {
+      CHECK(lines.sum[line] > lines.low[line] - 1e-9 && lines.sum[line] < lines.high[line] + 1e-9);
+    }
+  };
+  std::vector<double> values = before;
+  Lines rows = rows_of(indptr.data(), indices.data(), 40);
+  Lines columns = columns_of(indptr.data(), indices.data(), 40, 30);
+  binned(rows, values);
+  binned(columns, values);
+  Philox random(5, 0, 0);
+  trade(rows, &columns, values.data(), 20, random);
+  check(rows, values);
+  check(columns, values);
+  std::size_t moved = 0;
+  for (std::size_t at = 0; at < values.size(); ++at) moved += values[at] != before[at];
+  CHECK(2 * moved > values.size());
+  std::vector<double> one = values, other = before;
+  std::sort(one.begin(), one.end());
+  std::sort(other.begin(), other.end());
+  CHECK(one == other);
+  // A path of three vertices, 0 - 1 - 2: no pair has two neighbours in common.
+  const std::int64_t path[] = {0, 1, 2, 2}, ends[] = {1, 2};
+  Lines vertices = vertices_of(path, ends, 3);
+  CHECK((vertices.start == std::vector<std::int64_t>{0, 1, 3, 4}));
+  CHECK((vertices.crossing == std::vector<std::int64_t>{1, 0, 2, 1}));
+  CHECK((vertices.place == std::vector<std::int64_t>{0, 0, 1, 1}));
 }
 
 void test_random_pattern() {
@@ -500,6 +544,7 @@ void test_vectorized() {
   test_bounded_draws();
   test_permute();
   test_random_pattern();
+  test_trade();
   test_product<float>();
   test_product<double>();
   test_orthonormalize();

@@ -11,7 +11,7 @@ from ncut.device.devices import Device
 from ncut.device.graph import VECTORS, DeviceGraph, bytes_on, upload
 from ncut.device.shuffle import ON_DEVICE, shuffle_on_device, working_bytes
 from ncut.graphs import NeuronGraph
-from ncut.nulls import at_once_and_inside, shuffle_connected
+from ncut.nulls import Null, at_once_and_inside, fitted
 
 
 class DeviceNetwork:
@@ -34,6 +34,7 @@ class DeviceNetwork:
         self._uploaded: DeviceGraph | None = None
         self._lock = threading.Lock()
         self._null, self._normalize = null, normalize
+        self._fitted: Null | None = None
         weights = sum(bytes_on(device, block.weights) for block in graph.blocks)
         one = weights + 4 * VECTORS * graph.n_vertices + 2 * device.tile_bytes
         with_shuffling = one + working_bytes(graph)
@@ -74,6 +75,12 @@ class DeviceNetwork:
                 connected, _ = found.host.without_isolated()
                 yield found if connected is found.host else upload(connected, self._share)
                 return
-            on_host = shuffle_connected(self._graph, self._null, seed, number)
-            connected, _ = on_host.normalized(self._normalize).without_isolated()
-            yield upload(connected, self._share)
+            on_host = self.on_host(seed).connected(number, self._normalize)
+            yield upload(on_host, self._share)
+
+    def on_host(self, seed: int) -> Null:
+        """What makes shuffles on the host, which may share work that they begin with."""
+        with self._lock:
+            if self._fitted is None or self._fitted.seed != seed:
+                self._fitted = fitted(self._graph, self._null, seed)
+            return self._fitted

@@ -11,7 +11,8 @@ import numpy as np
 from ncut.device.devices import Device, astype, concat
 from ncut.device.graph import DeviceGraph, downloaded
 from ncut.graphs import NeuronGraph
-from ncut.nulls.models import shuffled_block, substreams
+from ncut.nulls.base import BlockRandom, substreams
+from ncut.nulls.permuted import Layer, LayerNonzero
 from ncut.randomness import Purpose, stream
 
 ON_DEVICE = ("layer", "layer-nonzero")
@@ -45,6 +46,7 @@ def shuffle_on_device(graph: DeviceGraph, null: str, seed: int, number: int) -> 
     """
     device, host = graph.device, graph.host
     key = stream(Purpose.SHUFFLE, number + 1)
+    on_host = (Layer if null == "layer" else LayerNonzero)(host, seed)
     first = substreams(host)  # a layer's copies have one, and are shuffled alike
     which = 0 if null == "layer" else 1
     dense = [at for at, there in enumerate(graph.weights) if there is not None]
@@ -54,7 +56,7 @@ def shuffle_on_device(graph: DeviceGraph, null: str, seed: int, number: int) -> 
     weights, blocks = [], []
     for at, (block, there) in enumerate(zip(host.blocks, graph.weights, strict=True)):
         if there is None:
-            shuffled = shuffled_block(block, null, seed, key, first[at], host.exponent)
+            shuffled = on_host.shuffled(block, BlockRandom(seed, key, first[at]))
         else:
             there = _shuffled(device, there, null, block.source == block.target, keys.pop(at))
             shuffled = downloaded(device, there, block.weights.dtype)

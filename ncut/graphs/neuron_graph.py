@@ -186,10 +186,12 @@ class NeuronGraph:
 
         Parameters
         ----------
-        convention : {"none", "l2", "l1", "balanced"}
+        convention : {"none", "l2", "l1", "balanced", "residual"}
             "none": the graph itself. "l2", "l1": each hidden neuron's incoming weights get a
             Euclidean norm, or a sum, of 1. "balanced": each hidden neuron's incoming and outgoing
-            weights get the same Euclidean norm.
+            weights get the same Euclidean norm. "residual": every row and column of each block
+            gets a mean of 1 over its edges, which takes out all that scales of neurons can do;
+            neurons with weights on one side only are left out.
 
         Raises
         ------

@@ -20,6 +20,7 @@ from ncut import kernels
 from ncut.axes import NORMALIZATIONS
 from ncut.errors import InputError
 from ncut.graphs.balance import Balance
+from ncut.graphs.residual import residual_graph, without_dead_ends
 from ncut.graphs.row_sums import Powers, row_chunks, same_places, unit_of
 from ncut.graphs.scale import brought_into_range, in_own_unit
 from ncut.graphs.scratch import settled
@@ -57,10 +58,13 @@ def normalized(graph: NeuronGraph, convention: str) -> NeuronGraph:
     ----------
     graph : NeuronGraph
         Layers in the order in which the network computes them.
-    convention : {"none", "l2", "l1", "balanced"}
-        "none" returns the graph itself. "l2", "l1": layer after layer, a neuron's incoming
-        weights get a Euclidean norm, or a sum, of 1; those without incoming weights stay.
-        "balanced": incoming and outgoing weights of each neuron get the same Euclidean norm. There
+    convention : {"none", "l2", "l1", "balanced", "residual"}
+        "none" returns the graph itself. "residual" scales every row and column of each block to a
+        mean of 1 over its edges and leaves out hidden neurons with weights on one side only: see
+        `graphs.residual`; it needs no layer that can be rescaled. "l2", "l1": layer after layer,
+        a neuron's incoming weights get a Euclidean norm, or a sum, of 1; those without incoming
+        weights stay. "balanced": incoming and outgoing weights of each neuron get the same
+        Euclidean norm. There
         is exactly one such network, the one with the least sum of squares. Only weights on a path
         from the network's input to its output count; neurons on none get a norm of 1 on the side
         that a path reaches. Layers without outgoing blocks stay. What stays keeps its scale, on
@@ -87,6 +91,8 @@ def normalized(graph: NeuronGraph, convention: str) -> NeuronGraph:
     check_normalization(convention)
     if convention == "none":
         return graph
+    if convention == "residual":
+        return residual_graph(graph)
     graph = in_own_unit(graph)  # layers that stay keep their weights beside those of norm 1
     if any(block.source == block.target for block in graph.blocks):
         raise InputError(
@@ -169,8 +175,12 @@ def rescalable_layers(graph: NeuronGraph) -> list[int]:
 
 
 def applicable_conventions(graph: NeuronGraph) -> tuple[str, ...]:
-    """The conventions that `normalized` accepts for a graph."""
-    return tuple(name for name in NORMALIZATIONS if name == "none" or _layers_of(graph, name))
+    """The rescalings by a factor for each neuron that `normalized` accepts for a graph."""
+    return tuple(
+        name
+        for name in NORMALIZATIONS
+        if name == "none" or (name != "residual" and _layers_of(graph, name))
+    )
 
 
 def normalization_notes(graph: NeuronGraph, convention: str) -> list[str]:
@@ -178,6 +188,17 @@ def normalization_notes(graph: NeuronGraph, convention: str) -> list[str]:
     check_normalization(convention)
     if convention == "none":
         return []
+    if convention == "residual":
+        n_left = int(
+            np.count_nonzero(graph.degrees) - np.count_nonzero(without_dead_ends(graph).degrees)
+        )
+        if not n_left:
+            return []
+        neurons = "1 neuron has" if n_left == 1 else f"{n_left:,} neurons have"
+        return [
+            f"normalize='residual' left out what nothing depends on: {neurons} no incoming or no "
+            "outgoing weights"
+        ]
     written, read = _ends(graph)
     chosen = _layers_of(graph, convention)
     tied = {end for block in graph.blocks if block.tie for end in (block.source, block.target)}

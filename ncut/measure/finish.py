@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ncut.graphs import NeuronGraph
 from ncut.graphs.normalize import normalization_notes
 from ncut.measure.run import Measured, Prepared
-from ncut.nulls import compare_all, null_notes, statistics_of
+from ncut.measure.tests import tests_of
+from ncut.nulls import compare_all, statistics_of
 from ncut.nulls.sequential import anytime_p_value, stopping_point
 from ncut.nulls.statistics import noise_note, p_value
 from ncut.plan import Plan
@@ -27,6 +28,7 @@ def network_record(prepared: Prepared, measured: Measured) -> NetworkRecord:
     """Make the network's record from `measure(prepared, NETWORK)`."""
     plan, graph = prepared.plan, prepared.measured
     found = replace(measured.clusterings[0], labels=prepared.labels(measured.clusterings[0]))
+    tests, untested = tests_of(prepared)
     degrees, unit_notes = _degrees_in_own_unit(graph)
     return NetworkRecord(
         model=graph.name,
@@ -49,13 +51,18 @@ def network_record(prepared: Prepared, measured: Measured) -> NetworkRecord:
         left_out=graph.left_out,
         warnings=(
             *normalization_notes(prepared.graph, plan.normalize),
-            *null_notes(prepared.connected, plan.null),
+            *prepared.place.notes(),
             *clustering_warnings(graph, found),
             *unit_notes,
         ),
         version=version("ncut"),
         sums=graph.sums,
         device=prepared.place.name,
+        tests=tests,
+        untested=untested,
+        cut_share=found.cut_share,
+        chance_share=found.chance_share,
+        agreement=measured.agreement,
         graph=graph,
     )
 

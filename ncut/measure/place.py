@@ -10,7 +10,7 @@ from ncut.device.devices import check_device
 from ncut.device.network import DeviceNetwork
 from ncut.device.operator import operator_of
 from ncut.graphs import NeuronGraph
-from ncut.nulls import at_once_and_inside, shuffle_connected, substreams
+from ncut.nulls import at_once_and_inside, fitted, substreams
 from ncut.plan import Plan
 from ncut.randomness import NETWORK
 from ncut.spectral.compiled import CompiledShuffles
@@ -35,6 +35,10 @@ class Place(Protocol):
 
     def operator(self, number: int, threads: int) -> AbstractContextManager[NormalizedAdjacency]:
         """The normalized adjacency of a graph without isolated vertices, inside a `with` block."""
+        ...
+
+    def notes(self) -> list[str]:
+        """Sentences on what the null model cannot do for the network."""
         ...
 
     def compiled(self, number: int, repeats: int, threads: int) -> Clustering | None:
@@ -64,8 +68,9 @@ class HostPlace:
         plan: Plan,
         shuffles: CompiledShuffles | None,
     ) -> None:
-        self._network, self._connected, self._plan = network, connected, plan
+        self._network, self._plan = network, plan
         self.shuffles = shuffles
+        self._null = fitted(connected, plan.null, plan.seed)
         self.at_once, self.inside = at_once_and_inside(connected, plan.threads)
 
     @contextmanager
@@ -73,10 +78,12 @@ class HostPlace:
         """See `Place`."""
         graph = self._network
         if number != NETWORK:
-            plan = self._plan
-            shuffled = shuffle_connected(self._connected, plan.null, plan.seed, number - 1)
-            graph = shuffled.normalized(plan.normalize).without_isolated()[0]
+            graph = self._null.connected(number - 1, self._plan.normalize)
         yield operator_of(graph, threads)
+
+    def notes(self) -> list[str]:
+        """See `Place`."""
+        return self._null.notes()
 
     def compiled(self, number: int, repeats: int, threads: int) -> Clustering | None:
         """See `Place`."""
@@ -102,6 +109,10 @@ class DevicePlace:
             return
         with self._there.device.stream():
             yield operator_of(self._there.network(self._network), threads)
+
+    def notes(self) -> list[str]:
+        """See `Place`."""
+        return self._there.on_host(self._seed).notes()
 
     def compiled(self, number: int, repeats: int, threads: int) -> Clustering | None:
         """See `Place`."""

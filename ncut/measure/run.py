@@ -7,7 +7,8 @@ other processes or on other machines.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
@@ -20,8 +21,10 @@ from ncut.nulls import check_null_fits, side_by_side_in_order, statistics_of
 from ncut.plan import Plan
 from ncut.progress import Told
 from ncut.randomness import MAX_GRAPHS, NETWORK
+from ncut.results import REPRODUCIBLE
+from ncut.spectral.agreement import adjusted_rand_index
 from ncut.spectral.clustering import cluster_embedded
-from ncut.spectral.embedding import embed
+from ncut.spectral.embedding import Embedding, embed
 from ncut.spectral.kmeans import restarts
 from ncut.spectral.operator import NormalizedAdjacency
 from ncut.threads import single_threaded_blas
@@ -30,6 +33,11 @@ from ncut.types import Clustering, ShuffledNetwork
 # To see its noise, k-means is repeated as often as this on the network, and once on as many
 # shuffles; not more than for a fifth of the shuffles, so that it costs little beside them.
 MAX_REPEATS = 10
+
+FEWER = (10, 8, 6, 5, 4, 3, 2)
+"""Where repeats of k-means do not agree at k, these numbers of clusters are tried in turn."""
+
+AGREEMENT_REPEATS = 3
 
 T = TypeVar("T")
 
@@ -47,7 +55,7 @@ class Prepared:
     connected : NeuronGraph
         `graph` without isolated vertices: what is shuffled.
     kept : ndarray of intp, shape (n_connected,)
-        The vertices of `graph` that are in `connected`.
+        The vertices of `graph` that are measured.
     plan : Plan
     ks : tuple of int
         The numbers of clusters, ascending.
@@ -93,11 +101,15 @@ class Measured:
         The smallest of the normalized Laplacian, ascending.
     other_starts : tuple of tuple of Clustering
         The clusterings from other start vectors of the eigensolver.
+    agreement : dict of int to float
+        For the network how far repeats of k-means agree at k, and at smaller k down to the first
+        where they do.
     """
 
     clusterings: tuple[Clustering, ...]
     eigenvalues: NDArray[np.float64]
     other_starts: tuple[tuple[Clustering, ...], ...] = ()
+    agreement: dict[int, float] = field(default_factory=dict)
 
 
 def prepare(
@@ -132,7 +144,9 @@ def prepare(
     n_init = restarts(plan.n_init, n)
     with single_threaded_blas():
         measured = graph.normalized(plan.normalize)
-    network = connected if measured is graph else measured.without_isolated()[0]
+    network = connected
+    if measured is not graph:
+        network, kept = measured.without_isolated()
     usual = min(MAX_REPEATS, plan.n_shuffles // 5)
     return Prepared(
         graph=graph,
@@ -180,7 +194,7 @@ def measure(
 
         found = cut(number, repeats)
         others = [cut(MAX_GRAPHS - 1 - start, 0).clusterings for start in range(starts)]
-    return Measured(found.clusterings, found.eigenvalues, tuple(others))
+    return Measured(found.clusterings, found.eigenvalues, tuple(others), found.agreement)
 
 
 def _cut(
@@ -206,7 +220,37 @@ def _cut(
         )
         for k in prepared.ks
     )
-    return Measured(clusterings, embedding.eigenvalues)
+    agreement: dict[int, float] = {}
+    if start == NETWORK and not prepared.with_gap:
+        agreement = _agreement(prepared, operator, embedding, clusterings[0])
+    return Measured(clusterings, embedding.eigenvalues, agreement=agreement)
+
+
+def _agreement(
+    prepared: Prepared, operator: NormalizedAdjacency, embedding: Embedding, found: Clustering
+) -> dict[int, float]:
+    """How far repeats of k-means agree at k, and at smaller k down to the first where they do."""
+    plan, same = prepared.plan, {}
+    if len(found.repeated_labels) > 1:
+        same[found.k] = _agree((found.labels, *found.repeated_labels[:AGREEMENT_REPEATS]))
+    for k in (k for k in FEWER if k < found.k and same):
+        if max(same.values()) >= REPRODUCIBLE:
+            break
+        fewer = cluster_embedded(
+            operator,
+            embedding.first(k),
+            n_init=prepared.n_init,
+            refine=plan.refine,
+            seed=plan.seed,
+            graph_number=NETWORK,
+            repeats=AGREEMENT_REPEATS,
+        )
+        same[k] = _agree((fewer.labels, *fewer.repeated_labels))
+    return same
+
+
+def _agree(partitions: Sequence[NDArray[np.int32]]) -> float:
+    return float(np.mean([adjusted_rand_index(a, b) for a, b in combinations(partitions, 2)]))
 
 
 def measure_shuffles(

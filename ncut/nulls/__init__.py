@@ -1,6 +1,7 @@
 """Null models: shuffled networks, what is measured on them, and the comparison with ours."""
 
 from ncut.axes import NULL_MODELS
+from ncut.nulls.base import Null, substreams
 from ncut.nulls.distribution import (
     at_once_and_inside,
     over_shuffles,
@@ -9,22 +10,24 @@ from ncut.nulls.distribution import (
 from ncut.nulls.models import (
     check_null,
     check_null_fits,
-    null_notes,
+    fitted,
+    normalization_of,
     shuffle,
     shuffle_connected,
-    substreams,
-    uses_weights_twice,
 )
 from ncut.nulls.statistics import compare, compare_all, statistics_of
+from ncut.nulls.tied import uses_weights_twice
 
 __all__ = [
     "NULL_MODELS",
+    "Null",
     "at_once_and_inside",
     "check_null",
     "check_null_fits",
     "compare",
     "compare_all",
-    "null_notes",
+    "fitted",
+    "normalization_of",
     "over_shuffles",
     "shuffle",
     "shuffle_connected",

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ncut.errors import Interrupted
 from ncut.graphs import NeuronGraph
-from ncut.nulls.models import shuffle_connected
+from ncut.nulls.models import fitted
 
 LARGE_BYTES = 2**30
 """Weights that shuffled copies may take together, unless a single one takes more."""
@@ -60,11 +60,10 @@ def over_shuffles(
         `stop` up to the first that is missing).
     """
     side_by_side, inside = at_once_and_inside(graph, threads)
+    shuffles = fitted(graph, null, seed)
 
     def one(number: int) -> T:
-        shuffled = shuffle_connected(graph, null, seed, number).normalized(normalize)
-        connected, _ = shuffled.without_isolated()
-        return measure(connected, number + 1, inside)
+        return measure(shuffles.connected(number, normalize), number + 1, inside)
 
     return side_by_side_in_order(one, n_shuffles, side_by_side, progress=progress, stop=stop)
 

@@ -198,6 +198,12 @@ def styled_summary(report: Measurement) -> Text:
     """`str(report)` with a little colour."""
     name, *outcome = text.title_lines(report)
     styled = Text().append(name, style="bold").append("\n" + "\n".join(outcome) + "\n\n")
+    for line in text.top_lines(report):
+        head, colon, rest = line.partition(": ")
+        is_first = colon and not line.startswith(" ")
+        styled.append(head + colon if is_first else "", style="bold")
+        styled.append((rest if is_first else line) + "\n")
+    styled.append("\n")
     for line in text.headline_lines(report):
         head, value = line[: text.NAME_WIDTH], line[text.NAME_WIDTH :]
         styled.append(head, style="dim").append(value + "\n", style=_emphasis(head))
@@ -217,7 +223,7 @@ def _comparison(reports: Sequence[Measurement]) -> Table:
     table = _table("", *(words.name_of(report) for report in reports), right_from=1)
     cells = {
         "n-cut": [words.ncut_text(report.ncut) for report in reports],
-        "n-cut / k": [words.share_text(report) for report in reports],
+        "edge weight cut": [words.share_text(report.cut_share) for report in reports],
         "shuffles": [words.spread_text(report) for report in reports],
         "Z": [words.z_text(report.z_score) for report in reports],
         "p": [words.p_text(report.p_value) for report in reports],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ncut.report.colours import FAINT, cluster_colors
 from ncut.report.names import layer_names
 from ncut.report.text import headline
+from ncut.report.top import findings
 from ncut.report.words import name_of, printable, sentence, statistic_rows
 
 if TYPE_CHECKING:
@@ -17,8 +18,12 @@ MAX_LAYERS = 12
 
 
 def notebook_table(report: Measurement) -> str:
-    """The headline numbers, statistics and clusters as an HTML fragment, everything escaped."""
-    rows = "".join(_row(name, value) for name, value in headline(report))
+    """The findings, headline numbers, statistics and clusters as an HTML fragment, escaped."""
+    top = "".join(
+        _row(one.title, f"{one.answer}: {one.text}" if one.answer else one.text)
+        for one in findings(report)
+    )
+    rows = top + "".join(_row(name, value) for name, value in headline(report))
     warnings = "".join(
         f"<p style='margin:.3em 0'>⚠ {escape(printable(text))}</p>" for text in report.warnings
     )

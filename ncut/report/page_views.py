@@ -13,6 +13,7 @@ from ncut.report.cells import outcome
 from ncut.report.colours import cluster_colors
 from ncut.report.page_data import MAX_FLOW_ROWS, MAX_NEURONS
 from ncut.report.text import layer_sizes
+from ncut.report.top import findings
 
 if TYPE_CHECKING:
     from ncut.report.between import Flows
@@ -26,6 +27,7 @@ def views(report: Measurement, names: Names, profile: Profile | None) -> dict[st
     return {
         "name": words.name_of(report),
         "sentence": minus(words.sentence(report)),
+        "top": [(one.key, one.title, one.answer, minus(one.text)) for one in findings(report)],
         "cells": [minus(cell) for cell in _cells(report)],
         "question": "Do the neurons form groups, more than the same weights in random places?",
         "tiles": [tuple(minus(text) for text in tile) for tile in _tiles(report)],
@@ -172,24 +174,29 @@ def _cells(report: Measurement) -> list[str]:
 
 def _tiles(report: Measurement) -> list[tuple[str, str, str]]:
     """The two numbers of the answer: (name, value, remark)."""
-    mean = report.shuffled_mean
-    if mean is None or not mean:
-        share = words.share_text(report)
+    effect = findings(report)[0].numbers
+    if "gap" not in effect:
         return [
             (
                 "n-cut",
                 words.ncut_text(report.ncut),
-                f"about {share} of edge weight leaves a cluster",
+                f"of at most {report.k}; not compared with shuffles",
             )
         ]
-    lower = 100 * (1 - report.ncut / mean)
-    side = "below" if lower >= 0 else "above"
+    side = "below" if effect["gap"] < 0 else "above"
+    compared = report.statistics["refined_ncut"]
+    cut = ""
+    if "cut_share" in effect:
+        cut = (
+            f"; the best partition found cuts {effect['cut_share']:.0%} of the edge weight, "
+            f"chance {effect['chance_share']:.0%}"
+        )
     return [
         (
             "Size of the effect",
-            f"{abs(lower):.1f} %",
-            f"the n-cut, {words.ncut_text(report.ncut)}, is {side} the shuffles' mean, "
-            f"{words.spread_text(report)}",
+            f"{abs(effect['gap']):.1%}",
+            f"the refined n-cut, {words.ncut_text(compared.value)}, is {side} the shuffles', "
+            f"{words.spread(compared)}{cut}",
         ),
         (
             "How unusual",

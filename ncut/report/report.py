@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ncut.report.between import Between
     from ncut.report.clusters import ClusterList
     from ncut.report.profile import Profile
+    from ncut.report.top import Finding
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -89,6 +90,18 @@ class Report(Measurement):
         What residual sums are in the graph, "readers" or "stream"; empty where there are none.
     device : str
         Where it was computed: "cpu", or a GPU such as "cuda:0".
+    tests : dict of str to Comparison
+        The lower bound against null models besides the report's own, by their names: of the same
+        network under `normalize="residual"`, so that no scale of neurons plays a part.
+    untested : dict of str to str
+        Why such a test was not made.
+    cut_share, chance_share : float or None
+        Share of the edge weight that the best partition found (the refined one) cuts, and what a
+        partition into clusters of the same volumes would cut if edges joined vertices in
+        proportion to their degrees.
+    agreement : dict of int to float
+        For k, and smaller numbers of clusters where k's is low, the mean adjusted Rand index
+        between partitions from repeats of k-means.
     graph : NeuronGraph or None
         The graph that was measured, in the convention `normalize`. It is not part of `to_json`
         and of equality: save it with `report.graph.save(path)`.
@@ -108,6 +121,13 @@ class Report(Measurement):
     kept_heads: tuple[int, ...] = ()
 
     __hash__ = None  # type: ignore[assignment]  # equality looks into arrays
+
+    @property
+    def summary(self) -> tuple[Finding, ...]:
+        """The report's top: a few questions, each answered in a line, in the order to be shown."""
+        from ncut.report.top import findings
+
+        return findings(self)
 
     @classmethod
     def of(cls, measurement: Measurement, source: Any = None) -> Report:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ncut.errors import InputError
 from ncut.files import reading, regular_file
 from ncut.report import between
+from ncut.report.top import findings_to_list
 from ncut.results import Measurement, NetworkRecord
 from ncut.types import Comparison, Layer, LeftOut
 
@@ -33,6 +34,7 @@ def to_dict(report: Measurement, *, edges: bool = True) -> dict[str, Any]:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model": str(report.model),
+        "summary": findings_to_list(report),
         "k": int(report.k),
         "ncut": float(report.ncut),
         "shuffled_ncuts": report.shuffled_ncuts.tolist(),
@@ -112,7 +114,7 @@ def from_dict(data: object) -> Measurement:
             f"report: has format version {data.get('format_version')!r}, but this version of "
             f"ncut reads {FORMAT_VERSION}; read it with the version that wrote it"
         )
-    data = {"sums": "", "device": "cpu", **data}  # came later to the format than the rest
+    data = {**LATER, **data}
     report = Measurement(**{name: _entry(data, name, read) for name, (_, read) in FIELDS.items()})
     _check_consistent(report)
     _check_shuffles(report)
@@ -286,7 +288,35 @@ _TEXT = (str, _string)
 _COUNT = (int, _count)
 _FLOATS = (np.ndarray.tolist, _floats)
 
+
 # How each field of a report is written and read, in the order of the file.
+def _dict_of(read: Callable[[Any], T]) -> Callable[[Any], dict[str, T]]:
+    def reader(value: Any) -> dict[str, T]:
+        if not isinstance(value, dict):
+            raise TypeError(f"expected an object, got {_shown(value)}")
+        return {_string(name): read(item) for name, item in value.items()}
+
+    return reader
+
+
+def _agreement(value: Any) -> dict[int, float]:
+    return {int(k): number for k, number in _dict_of(_float)(value).items()}
+
+
+def _agreement_to_dict(agreement: Any) -> dict[str, float]:
+    return {str(k): float(value) for k, value in agreement.items()}
+
+
+def _tests_to_dict(tests: Any) -> dict[str, Any]:
+    return {name: comparison_to_dict(one) for name, one in tests.items()}
+
+
+LATER: dict[str, Any] = {
+    **{"sums": "", "device": "cpu", "tests": {}, "untested": {}, "agreement": {}},
+    **{"cut_share": None, "chance_share": None},
+}
+"""What came later to the format than the rest."""
+
 FIELDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "model": _TEXT,
     "k": _COUNT,
@@ -312,6 +342,11 @@ FIELDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "version": _TEXT,
     "sums": _TEXT,
     "device": _TEXT,
+    "tests": (_tests_to_dict, _dict_of(_comparison)),
+    "untested": (dict, _dict_of(_string)),
+    "cut_share": (_float_or_none, _finite_or_none),
+    "chance_share": (_float_or_none, _finite_or_none),
+    "agreement": (_agreement_to_dict, _agreement),
 }
 RECORD_FIELDS = {
     name: codec

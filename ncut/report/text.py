@@ -1,4 +1,4 @@
-"""A report as plain text: at most 80 columns, about 30 lines."""
+"""A report as plain text: at most 80 columns, about 40 lines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ncut.report.top import findings
 from ncut.report.words import (
     SUMS,
     convention_text,
@@ -15,7 +16,6 @@ from ncut.report.words import (
     p_text,
     printable,
     sentence,
-    share_text,
     spread_text,
     statistic_rows,
     z_text,
@@ -34,6 +34,7 @@ def summary(report: Measurement) -> str:
     """Name and outcome, headline numbers, other statistics, clusters per layer, warnings."""
     blocks = (
         title_lines(report),
+        top_lines(report),
         headline_lines(report),
         statistic_lines(report),
         cluster_lines(report),
@@ -47,6 +48,19 @@ def title_lines(report: Measurement) -> list[str]:
     return [shorten(name_of(report), WIDTH), *textwrap.wrap(sentence(report), WIDTH)]
 
 
+def top_lines(report: Measurement) -> list[str]:
+    """The questions of the report's top, each with its answer."""
+    lines = []
+    for finding in findings(report):
+        answer = f"{finding.answer}: " if finding.answer else ""
+        lines += textwrap.wrap(
+            f"{finding.title}: {answer}{finding.text}",
+            WIDTH,
+            subsequent_indent=" " * 4,
+        )
+    return lines
+
+
 def headline_lines(report: Measurement) -> list[str]:
     """The headline numbers in two columns."""
     return [f"{name:<{NAME_WIDTH}}{value}" for name, value in headline(report)]
@@ -57,8 +71,7 @@ def headline(report: Measurement) -> list[tuple[str, str]]:
     rows = [
         (
             "n-cut",
-            f"{ncut_text(report.ncut)} with k = {report.k} "
-            f"(about {share_text(report)} of edge weight leaves a cluster)",
+            f"{ncut_text(report.ncut)} with k = {report.k}",
         )
     ]
     if report.n_shuffles:

@@ -1,8 +1,8 @@
-"""Verdict: a network under every statistic, convention and null model, and what follows."""
+"""Verdict: a few tests with a conclusion, and every statistic, convention and null model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from ncut.errors import InputError, import_extra
 from ncut.report import verdict_words as words
 from ncut.report.cells import NCUTS, Cell, cells_of
 from ncut.report.report import Report
+from ncut.report.tests import Test, conclusion, tests_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -33,19 +34,24 @@ class Verdict:
         Standard deviation of the logarithm of these scales.
     level : float
         p-values at or below it count.
+    tested : tuple of Report
+        What the tests of the conclusion rest on: those under null="alignment" and "residual", and
+        under "layer" as the paper has it.
     """
 
     reports: tuple[Report, ...]
     rescaled: tuple[Report, ...]
     sigma: float
     level: float
+    tested: tuple[Report, ...] = ()
 
     __hash__ = None  # type: ignore[assignment]  # equality looks into arrays
 
     @property
     def model(self) -> str:
         """The model's name."""
-        return self.reports[0].model if self.reports else ""
+        measured = (*self.reports, *self.tested)
+        return measured[0].model if measured else ""
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -54,8 +60,13 @@ class Verdict:
 
     @cached_property
     def conclusion(self) -> str:
-        """The verdict in words: clusterable, not, or what it depends on."""
-        return words.conclusion([cell for cell in self.cells if cell.statistic in NCUTS])
+        """The verdict in a sentence; it rests on `tests` alone."""
+        return conclusion(self.tests)
+
+    @cached_property
+    def tests(self) -> tuple[Test, ...]:
+        """The tests of the conclusion: alignment, residual, and the paper's, Holm-corrected."""
+        return tests_of(self.tested, self.level)
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -63,11 +74,10 @@ class Verdict:
         ncuts = [cell for cell in self.cells if cell.statistic in NCUTS]
         others = [cell for cell in self.cells if cell.statistic not in NCUTS]
         found = [
-            *words.sign_warning(ncuts),
             *words.disagreement(ncuts, others),
             *words.artefact(self.rescaled, self.sigma, self.level),
         ]
-        return tuple(dict.fromkeys([*found, *words.from_reports(self.reports)]))
+        return tuple(dict.fromkeys([*found, *words.from_reports((*self.tested, *self.reports))]))
 
     def cell(self, statistic: str, normalize: str = "none", null: str = "layer") -> Cell:
         """The cell of one combination.
@@ -108,12 +118,14 @@ class Verdict:
             "format": FORMAT,
             "model": self.model,
             "conclusion": self.conclusion,
+            "tests": [asdict(test) for test in self.tests],
             "warnings": list(self.warnings),
             "level": self.level,
             "sigma": self.sigma,
             "cells": [_plain(cell) for cell in self.cells],
             "reports": [report.to_dict() for report in self.reports],
             "rescaled": [report.to_dict() for report in self.rescaled],
+            "tested": [report.to_dict() for report in self.tested],
         }
 
     def to_json(self, path: str | Path | None = None, *, indent: int | None = None) -> str:
@@ -154,12 +166,13 @@ class Verdict:
                 rescaled=tuple(Report.of(from_dict(one)) for one in data["rescaled"]),
                 sigma=float(data["sigma"]),
                 level=float(data["level"]),
+                tested=tuple(Report.of(from_dict(one)) for one in data.get("tested", ())),
             )
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"verdict: an entry is missing or malformed: {error}") from error
-        for report in (*verdict.reports, *verdict.rescaled):
+        for report in (*verdict.reports, *verdict.rescaled, *verdict.tested):
             if not report.statistics.keys() <= STATISTICS.keys():
                 raise InputError(f"verdict: unknown statistics: {', '.join(report.statistics)}")
         return verdict

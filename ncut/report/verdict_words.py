@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 from ncut.axes import NORMALIZATIONS, NULL_MODELS, STATISTICS
 from ncut.report.cells import Cell, Outcome, outcome
 from ncut.report.text import shorten
-from ncut.report.words import ncut_text, printable, z_text
+from ncut.report.words import ncut_text, p_text, printable, z_text
 
 if TYPE_CHECKING:
     from ncut.results import Measurement
 
-AXES = {
-    "normalize": ("the convention for the scale of weights", "scale"),
-    "null": ("the null model", "null model"),
-    "statistic": ("the statistic", "statistic"),
-}
-# An axis is named in the conclusion if its values' shares of "more" differ by this much.
-MATTERS = 0.25
 OUTCOMES: dict[Outcome, str] = {
     "more": "more clusterable",
     "less": "less clusterable",
@@ -34,8 +27,6 @@ MARKS: dict[Outcome, str] = {
 WIDTH = 80
 TITLE_WIDTH = 15
 CELL_WIDTH = 13
-# Beyond this a Z says more of how little the shuffles differ than of the network.
-ENOUGH_Z = 100.0
 
 
 class Judged(Protocol):
@@ -61,11 +52,28 @@ def verdict_lines(verdict: Judged) -> list[str]:
     """Name, conclusion, warnings, and a table for each null model, at most 80 columns."""
     lines = [shorten(printable(verdict.model) or "unnamed model", WIDTH)]
     lines += textwrap.wrap(verdict.conclusion, WIDTH)
+    lines += _test_lines(verdict)
     for text in verdict.warnings:
         lines += textwrap.wrap(f"warning: {printable(text)}", WIDTH, subsequent_indent="  ")
     for null in dict.fromkeys(cell.null for cell in verdict.cells):
         lines += ["", *_table(verdict, null)]
     return [*lines, "", *textwrap.wrap(_legend(verdict), WIDTH)]
+
+
+def _test_lines(verdict: Judged) -> list[str]:
+    """A line for each test: what it rejects or not, p after correction, size, agreement."""
+    lines = []
+    for test in verdict.tests:
+        outcome = "rejected" if test.rejects else "not rejected"
+        lines += textwrap.wrap(
+            f"{test.name}: {outcome} that {test.hypothesis} ({STATISTICS[test.statistic].title} "
+            f"{test.gap:+.1%} beside {test.n_shuffles} shuffles, p = {p_text(test.corrected)} "
+            f"corrected; {test.agreeing} of 3 measures of the n-cut lie below theirs)",
+            WIDTH,
+            initial_indent="  ",
+            subsequent_indent="    ",
+        )
+    return lines
 
 
 def _table(verdict: Judged, null: str) -> list[str]:
@@ -135,75 +143,10 @@ def _legend(verdict: Judged) -> str:
     return text
 
 
-def conclusion(cells: Sequence[Cell]) -> str:
-    if not cells:
-        return "Nothing was measured."
-    n = len(cells)
-    kinds = {cell.outcome for cell in cells}
-    where = f"all {n} combinations of n-cut, convention and null model" if n > 1 else "the one"
-    if kinds == {"more"}:
-        return f"Clusterable: more so than its shuffles in {where}."
-    if kinds == {"less"}:
-        return f"Not clusterable: less so than its shuffles in {where}."
-    n_more = sum(cell.outcome == "more" for cell in cells)
-    if not n_more:
-        return (
-            f"Not clusterable: in none of {n} combinations of n-cut, convention and null model "
-            "more so than its shuffles."
-        )
-    axes = _shares(cells)
-    named = [title for title, spread, _ in axes if spread >= MATTERS] or [axes[0][0]]
-    shares = "; ".join(f"{text}" for _, _, text in axes)
-    return (
-        f"Depends on {' and '.join(named)}: more clusterable than its shuffles in {n_more} of {n} "
-        f"combinations ({shares})."
-    )
-
-
-def _shares(cells: Sequence[Cell]) -> list[tuple[str, float, str]]:
-    """For each axis its title, how far the shares of "more" of its values differ, and these.
-
-    The axis on which most depends comes first.
-    """
-    found = []
-    for axis, (title, short) in AXES.items():
-        by_value: dict[str, list[bool]] = {}
-        for cell in cells:
-            by_value.setdefault(getattr(cell, axis), []).append(cell.outcome == "more")
-        shares = [sum(flags) / len(flags) for flags in by_value.values()]
-        texts = ", ".join(
-            f"{STATISTICS[name].title if axis == 'statistic' else name} {sum(flags)}/{len(flags)}"
-            for name, flags in by_value.items()
-        )
-        found.append((title, max(shares) - min(shares), f"by {short} {texts}"))
-    return sorted(found, key=lambda item: -item[1])
-
-
 def _mixed(kinds: set[Outcome]) -> str:
     if len(kinds) == 1:
         return OUTCOMES[next(iter(kinds))]
     return "some " + ", some ".join(OUTCOMES[kind] for kind in OUTCOMES if kind in kinds)
-
-
-def sign_warning(cells: Sequence[Cell]) -> list[str]:
-    """The loud one: more clusterable here, less clusterable there."""
-    more = [cell for cell in cells if cell.outcome == "more"]
-    less = [cell for cell in cells if cell.outcome == "less"]
-    if not more or not less:
-        return []
-    return [
-        f"THE SIGN DIFFERS: {_example(more)}, but {_example(less)}. No single one of these "
-        "numbers says whether the network is clusterable; say which was used, and why"
-    ]
-
-
-def _example(cells: Sequence[Cell]) -> str:
-    """A cell that is far from its shuffles, in words."""
-    cell = max(cells, key=lambda one: min(abs(one.z_score or 0.0), ENOUGH_Z))
-    return (
-        f"{OUTCOMES[cell.outcome]} than its shuffles by the {STATISTICS[cell.statistic].title} "
-        f"with scale {cell.normalize} and null model {cell.null} (Z = {z_text(cell.z_score)})"
-    )
 
 
 def disagreement(ncuts: Sequence[Cell], others: Sequence[Cell]) -> list[str]:
@@ -232,8 +175,8 @@ def artefact(rescaled: Sequence[Measurement], sigma: float, level: float) -> lis
     return [
         f"random rescalings that leave a ReLU network's function as it is (factors e^±{sigma:g}) "
         f"put the n-cut between {ncut_text(min(ncuts))} and {ncut_text(max(ncuts))} and its Z "
-        f"between {z_text(min(scores))} and {z_text(max(scores))} ({_mixed(kinds)}): "
-        "that much of them is an artefact of scale"
+        f"between {z_text(min(scores))} and {z_text(max(scores))} ({_mixed(kinds)}): shuffles of "
+        "weights as they are test the scales of neurons too; the tests on residuals do not"
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -91,9 +92,8 @@ def meanings(reports: Sequence[Measurement]) -> list[tuple[str, str]]:
         (
             "n-cut",
             "The normalized cut of the partition into k clusters that spectral clustering "
-            f"finds, between 0 and k (here {k}): low means clusterable. n-cut / k is roughly "
-            "the share of edge weight that leaves a cluster: the probability that a random "
-            "edge-end of a random cluster leaves it.",
+            f"finds, between 0 and k (here {k}): low means clusterable. n-cut / k is the share "
+            "of its weight that leaves a cluster, averaged over clusters large and small alike.",
         )
     ]
     shuffled = [report for report in reports if report.n_shuffles]
@@ -168,10 +168,18 @@ def spread(compared: Comparison) -> str:
     return f"{ncut_text(compared.mean)} ± {digits}"
 
 
-def z_text(value: float | None) -> str:
-    """A Z-score with a sign, or a dash."""
+def z_text(value: float | None, n_shuffles: int | None = None) -> str:
+    """A Z-score with a sign, or a dash; capped at what a number of shuffles can tell.
+
+    Of n + 1 numbers none lies farther than the root of n standard deviations from their mean.
+
+    Source: Samuelson (1968), How deviant can you be?
+    """
     if value is None:
         return "-"
+    if n_shuffles and abs(value) > math.sqrt(n_shuffles):
+        most = math.sqrt(n_shuffles)
+        return f"{'<' if value < 0 else '>'} {math.copysign(most, value):+.1f}"
     if abs(value) >= 10_000:
         return f"{value:+.0e}"
     return f"{value:+.1f}" if abs(value) >= 10 else f"{value:+.2f}"
@@ -191,9 +199,9 @@ def p_remark(report: Measurement) -> str:
     return f"smallest possible 1/{report.n_shuffles + 1}"
 
 
-def share_text(report: Measurement) -> str:
-    """Roughly how much of the edge weight leaves a cluster."""
-    return f"{report.ncut / report.k:.0%}"
+def share_text(share: float | None) -> str:
+    """A share of the edge weight, or a dash."""
+    return "-" if share is None else f"{share:.0%}"
 
 
 def name_of(report: Measurement | ProfileData) -> str:

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut import kernels
 from ncut.graphs import NeuronGraph
 from ncut.graphs.validate import check_n_clusters
 from ncut.randomness import NETWORK, Purpose, check_seed, stream
-from ncut.spectral.cut import as_graph, normalized_cut
+from ncut.spectral.cut import as_graph, ncut_of, normalized_cut
 from ncut.spectral.embedding import Embedding, embed, look_again
 from ncut.spectral.kmeans import partition, restarts
 from ncut.spectral.measures import measure
@@ -115,9 +116,10 @@ def cluster_embedded(
 
     for look in range(1, MAX_LOOKS + 2):
         spectral, refined = partitioned(stream(Purpose.KMEANS, graph_number))
-        labels, other = (refined, spectral) if refine else (spectral, refined)
+        labels = refined if refine else spectral
         measures = measure(graph, labels, k)
-        other_ncut = normalized_cut(graph, other)
+        volume, cut = kernels.volumes_and_cuts(graph.placed_blocks(), refined, k)
+        other_ncut = normalized_cut(graph, spectral) if refine else ncut_of(volume, cut)
         if embedding.allows(min(measures.ncut, other_ncut)):
             break
         last = look > MAX_LOOKS
@@ -147,4 +149,6 @@ def cluster_embedded(
         n_init=n_init,
         repeated_ncuts=np.array([normalized_cut(graph, again) for again in repeated]),
         repeated_labels=repeated,
+        cut_share=float(cut.sum() / volume.sum()),
+        chance_share=1.0 - float(np.square(volume / volume.sum()).sum()),
     )

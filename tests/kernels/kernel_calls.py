@@ -232,6 +232,22 @@ KERNELS: dict[str, tuple[Callable[[], Arguments], tuple[str, ...]]] = {
         ),
         ("indptr", "indices"),
     ),
+    "trade": (
+        lambda: (
+            {
+                "indptr": np.array([0, 2, 4], np.int64),
+                "indices": np.array([0, 1, 0, 1], np.int64),
+                "n_cols": 2,
+                "values": np.arange(1.0, 5),
+                "row_bins": np.array([[0.0, 0.0], [9.0, 9.0]]),
+                "col_bins": np.array([[0.0, 0.0], [9.0, 9.0]]),
+                "triangle": False,
+                "halves": 3,
+            }
+            | STREAM
+        ),
+        ("values",),
+    ),
     "kmeans": (_kmeans, ("labels",)),
     "unit_variance": (
         lambda: {"points": _weights(), "scaled": np.zeros((ROWS, COLS), np.float32)},

@@ -27,8 +27,8 @@ from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.nulls import NULL_MODELS, check_null, shuffle
 from ncut.spectral import normalized_cut
 
-# test_init.py is about the one that not every graph has.
-NULLS = sorted(set(NULL_MODELS) - {"init"})
+# test_init.py and test_residual.py are about those that not every graph has, or that change it.
+NULLS = sorted(set(NULL_MODELS) - {"init", "residual", "alignment"})
 KEEP_TOPOLOGY = ["layer-nonzero", "layer-nonzero-kde"]
 KEEP_VALUES = ["layer", "layer-nonzero"]
 PERMUTATIONS = [*KEEP_VALUES, "tied"]

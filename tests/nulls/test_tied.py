@@ -18,7 +18,7 @@ from samples import as_csr, chain_graph, random_chain
 from ncut import analyze, reference
 from ncut.extract import read_graph
 from ncut.graphs import NeuronGraph, build_graph
-from ncut.nulls import null_notes, shuffle
+from ncut.nulls import fitted, shuffle
 
 # In arrays of more bytes than this, entries of different sizes are dealt out differently.
 LARGE = (1100, 1000)
@@ -167,10 +167,10 @@ def test_without_ties_it_is_layer_and_says_so() -> None:
         dense(shuffle(graph, "tied", 3)), dense(shuffle(graph, "layer", 3)), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
-    (note,) = null_notes(graph, "tied")
+    (note,) = fitted(graph, "tied", 0).notes()
     assert "no layer's weights are used twice" in note
     assert "the same as 'layer'" in note
-    assert null_notes(graph, "layer") == []
+    assert fitted(graph, "layer", 0).notes() == []
 
 
 def test_copies_of_other_shapes_are_shuffled_apart_and_named() -> None:
@@ -179,7 +179,7 @@ def test_copies_of_other_shapes_are_shuffled_apart_and_named() -> None:
     smaller[2] = 0
     graph, _ = tied_graph(weights, smaller).without_isolated()
     assert [block.weights.shape for block in graph.blocks] == [(6, 5), (5, 5), (6, 5)]
-    (note,) = null_notes(graph, "tied")
+    (note,) = fitted(graph, "tied", 0).notes()
     assert "shuffles second apart" in note
     for ours, theirs in zip(
         dense(shuffle(graph, "tied", 3)), dense(shuffle(graph, "layer", 3)), strict=True
@@ -192,7 +192,7 @@ def test_copies_kept_in_another_way_are_shuffled_apart_and_named() -> None:
     more = weights.copy()
     more[5, 5:] = 1.0
     graph = tied_graph(weights, more)
-    (note,) = null_notes(graph, "tied")
+    (note,) = fitted(graph, "tied", 0).notes()
     assert "shuffles second apart" in note
     for block, original in zip(dense(shuffle(graph, "tied")), dense(graph), strict=True):
         check_same_multiset(block, original)
@@ -200,8 +200,8 @@ def test_copies_kept_in_another_way_are_shuffled_apart_and_named() -> None:
 
 def test_copies_that_stay_together_need_no_note() -> None:
     weights = weights_of((6, 5), 1.0, np.float64)
-    assert null_notes(tied_graph(weights, weights), "tied") == []
-    assert null_notes(tied_graph(weights, weights.astype(np.float32)), "tied") == []
+    assert fitted(tied_graph(weights, weights), "tied", 0).notes() == []
+    assert fitted(tied_graph(weights, weights.astype(np.float32)), "tied", 0).notes() == []
 
 
 # From models to shuffles.
@@ -217,7 +217,7 @@ def test_lists_with_copies(density: float, dtype: Any) -> None:
     np.testing.assert_array_equal(three, two.T)
     np.testing.assert_array_equal(four, one.T)
     connected, _ = autoencoder.without_isolated()
-    assert null_notes(connected, "tied") == []
+    assert fitted(connected, "tied", 0).notes() == []
     for ours, theirs in zip(shuffle(autoencoder, "tied", 3).blocks, connected.blocks, strict=True):
         check_same_multiset(reference.dense(ours.weights), reference.dense(theirs.weights))
         assert ours.weights.dtype == theirs.weights.dtype
@@ -244,7 +244,7 @@ def test_copies_that_lose_other_neurons_are_shuffled_apart() -> None:
     graph = read_graph([square, square])
     connected, _ = graph.without_isolated()
     assert [block.weights.shape for block in connected.blocks] == [(8, 9), (9, 9)]
-    (note,) = null_notes(connected, "tied")
+    (note,) = fitted(connected, "tied", 0).notes()
     assert "shuffles w1 apart" in note
     report = analyze(graph, k=2, shuffles=2, null="tied")
     assert note in report.warnings
@@ -289,7 +289,7 @@ def test_torch_modules_that_are_called_twice() -> None:
     before, after = dense(graph)[1], tied[1]
     order, moved = np.argsort(before, axis=None), np.argsort(after, axis=None)
     np.testing.assert_array_equal(tied[2].flat[moved], dense(graph)[2].flat[order])
-    assert null_notes(graph, "tied") == []
+    assert fitted(graph, "tied", 0).notes() == []
 
 
 def test_torch_convolutions_that_are_called_twice() -> None:

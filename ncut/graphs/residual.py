@@ -1,0 +1,232 @@
+"""What no rescaling of neurons can change of a network's weights: their Sinkhorn residuals.
+
+A block W = R S C with positive diagonal R and C has one such S whose every row and column has a
+mean of 1 over its edges, whatever the places of its zeros: these places themselves have such sums.
+Rescaling neurons, or any single row or column, changes R and C only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError
+from ncut.graphs.row_sums import same_places
+from ncut.graphs.scale import brought_into_range
+from ncut.graphs.scratch import settled
+
+if TYPE_CHECKING:
+    from ncut.graphs.neuron_graph import NeuronGraph
+    from ncut.types import Block, Weights
+
+    Vector = NDArray[np.float64]
+
+TOLERANCE = 1e-12
+"""Largest deviation of a row's or column's mean from 1 at which the scaling ends."""
+
+ACCEPTED = 1e-6
+"""Largest deviation that is accepted when nothing makes it smaller."""
+
+MAX_SWEEPS = 30
+"""Rows and columns are scaled in turn so often before Newton's method takes over."""
+
+MAX_STEPS, MAX_PRODUCTS = 100, 500
+
+
+def residual_graph(graph: NeuronGraph) -> NeuronGraph:
+    """The graph of the Sinkhorn residuals of its blocks, without what computes nothing.
+
+    Neurons of hidden layers that have no incoming or no outgoing weights lose those that they
+    have, as nothing depends on them.
+
+    Returns
+    -------
+    NeuronGraph
+        Weights with a mean of 1 along every row and every column of each block (along all edges
+        of a vertex in a block inside one layer), float64 where the block's are, else float32.
+
+    Raises
+    ------
+    InputError
+        If weights of a block differ so much that double precision cannot scale them.
+
+    Source: Sinkhorn and Knopp (1967), Concerning nonnegative matrices and doubly stochastic
+    matrices; Rothblum and Schneider (1989), Scalings of matrices which have prespecified row sums
+    and column sums, for existence and uniqueness.
+    """
+    graph = without_dead_ends(graph)
+    blocks = tuple(
+        replace(block, weights=settled(_residual_of(block), graph.scratch))
+        for block in graph.blocks
+    )
+    return brought_into_range(replace(graph, blocks=blocks, exponent=0))
+
+
+def without_dead_ends(graph: NeuronGraph) -> NeuronGraph:
+    """The graph without the weights of hidden neurons that have them on one side only."""
+    n_layers = len(graph.layers)
+    present = [np.asarray(block.weights != 0) if isinstance(block.weights, np.ndarray)
+               else block.weights != 0 for block in graph.blocks]  # fmt: skip
+    alive = [np.ones(layer.size, dtype=bool) for layer in graph.layers]
+    written = {b.target for b in graph.blocks if b.source != b.target}
+    read = {b.source for b in graph.blocks if b.source != b.target}
+    inside = {b.source for b in graph.blocks if b.source == b.target}
+    hidden = (written & read) - inside
+    while True:
+        into = [np.zeros(layer.size) for layer in graph.layers]
+        out_of = [np.zeros(layer.size) for layer in graph.layers]
+        for block, places in zip(graph.blocks, present, strict=True):
+            into[block.target] += alive[block.source].astype(np.float64) @ places
+            out_of[block.source] += places @ alive[block.target].astype(np.float64)
+        now = [
+            alive[at] & (into[at] > 0) & (out_of[at] > 0) if at in hidden else alive[at]
+            for at in range(n_layers)
+        ]
+        if all(np.array_equal(a, b) for a, b in zip(alive, now, strict=True)):
+            break
+        alive = now
+    if all(one.all() for one in alive):
+        return graph
+    blocks = tuple(
+        replace(block, weights=_only(block.weights, alive[block.source], alive[block.target]))
+        for block in graph.blocks
+    )
+    if not any((block.weights != 0).sum() for block in blocks):
+        raise InputError(
+            "normalize: 'residual' leaves out neurons without incoming or without outgoing "
+            "weights, and nothing of this network is left"
+        )
+    return replace(graph, blocks=blocks)
+
+
+def _only(weights: Any, rows: NDArray[np.bool_], columns: NDArray[np.bool_]) -> Weights:
+    """The weights of these rows and columns, nothing elsewhere."""
+    if rows.all() and columns.all():
+        kept: Weights = weights
+        return kept
+    if isinstance(weights, np.ndarray):
+        return weights * (rows[:, None] & columns).astype(weights.dtype)
+    entries = np.repeat(rows, np.diff(weights.indptr)) & columns[weights.indices]
+    only = same_places(weights, weights.data * entries)
+    only = only.copy()
+    only.eliminate_zeros()
+    made: Weights = only
+    return made
+
+
+def _residual_of(block: Block) -> Weights:
+    weights: Any = block.weights
+    narrow = np.float64 if weights.dtype == np.float64 else np.float32
+    if isinstance(weights, np.ndarray):
+        return residual(weights.astype(np.float64), block.source == block.target,
+                        block.name).astype(narrow)  # fmt: skip
+    scaled = residual(same_places(weights, weights.data.astype(np.float64)),
+                      block.source == block.target, block.name)  # fmt: skip
+    made: Weights = same_places(weights, scaled.data.astype(narrow))
+    return made
+
+
+def residual(matrix: Any, within_layer: bool = False, name: str = "") -> Any:
+    """The residual of a matrix (dense or CSR, float64, not negative), zeros in the same places.
+
+    within_layer: whether it is the upper triangle of a symmetric matrix.
+    """
+    largest = float(matrix.max()) if min(matrix.shape) else 0.0
+    if not largest > 0:
+        return matrix
+    matrix = matrix / largest
+    present = (matrix > 0).astype(np.float64)
+    rows, columns = (np.asarray(present.sum(axis=axis)).ravel() for axis in (1, 0))
+    n_rows = rows.size
+    if within_layer:
+        wanted = rows + columns
+
+        def apply(x: Vector) -> Vector:
+            return np.asarray(matrix @ x + x @ matrix)
+    else:
+        wanted = np.concatenate([rows, columns])
+
+        def apply(x: Vector) -> Vector:
+            return np.concatenate([matrix @ x[n_rows:], x[:n_rows] @ matrix])
+
+    x = np.ones_like(wanted)
+    for _ in range(MAX_SWEEPS):
+        if within_layer:
+            x = x * np.sqrt(_quotient(wanted, x * apply(x)))
+        else:
+            x[n_rows:] = _quotient(columns, x[:n_rows] @ matrix)
+            weighted = matrix @ x[n_rows:]
+            if _deviation(x[:n_rows] * weighted, rows) <= TOLERANCE:
+                break
+            x[:n_rows] = _quotient(rows, weighted)
+    x, deviation = _newton(apply, x, wanted)
+    if not deviation <= ACCEPTED:
+        raise InputError(
+            f"normalize: 'residual' cannot scale the weights of layer {name!r}, which differ by "
+            f"too many orders of magnitude (means of rows and columns are still off by "
+            f"{deviation:.1g})"
+        )
+    left, right = (x, x) if within_layer else (x[:n_rows], x[n_rows:])
+    if isinstance(matrix, np.ndarray):
+        return left[:, None] * matrix * right
+    data = matrix.data * right[matrix.indices] * np.repeat(left, np.diff(matrix.indptr))
+    return same_places(matrix, data)
+
+
+def _newton(apply: Any, x: Vector, wanted: Vector) -> tuple[Vector, float]:
+    """Factors x with x (A x) = wanted, from ones that are near, and the deviation left.
+
+    Minimizes x A x / 2 - wanted log x, which is convex in log x, by Newton's method with conjugate
+    gradients.
+    """
+    sums = x * apply(x)
+    deviation = _deviation(sums, wanted)
+    for _ in range(MAX_STEPS):
+        if deviation <= TOLERANCE:
+            break
+        step = _solved(lambda y, x=x, s=sums: s * y + x * apply(x * y), sums, wanted - sums)
+        size = float(np.abs(step).max(initial=0.0))
+        step *= min(1.0, 2.0 / size) if size > 0 else 1.0
+        better = False
+        for _ in range(20):
+            tried = x * np.exp(step)
+            tried_sums = tried * apply(tried)
+            if (found := _deviation(tried_sums, wanted)) < deviation:
+                x, sums, deviation, better = tried, tried_sums, found, True
+                break
+            step /= 2
+        if not better:
+            break
+    return x, deviation
+
+
+def _solved(apply: Any, diagonal: Vector, right: Vector) -> Vector:
+    """Conjugate gradients for a semidefinite system, preconditioned by its diagonal."""
+    solution, left = np.zeros_like(right), right.copy()
+    scaled = _quotient(left, diagonal, 0.0)
+    direction, rho = scaled.copy(), float(left @ scaled)
+    goal = 1e-20 * rho
+    for _ in range(MAX_PRODUCTS):
+        if rho <= goal or rho == 0:
+            break
+        image = apply(direction)
+        curvature = float(direction @ image)
+        if curvature <= 0:
+            break
+        solution += rho / curvature * direction
+        left -= rho / curvature * image
+        scaled = _quotient(left, diagonal, 0.0)
+        rho, before = float(left @ scaled), rho
+        direction = scaled + rho / before * direction
+    return solution
+
+
+def _quotient(above: Vector, below: Vector, otherwise: float = 1.0) -> Vector:
+    return np.divide(above, below, out=np.full_like(above, otherwise), where=below > 0)
+
+
+def _deviation(found: Vector, wanted: Vector) -> float:
+    return float(np.abs(_quotient(found, wanted) - 1).max(initial=0.0))

@@ -1,0 +1,117 @@
+"""What a null model is: a class that makes shuffled networks of one graph, number by number."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ncut.graphs import NeuronGraph
+from ncut.graphs.scratch import settled
+from ncut.randomness import Purpose, stream
+
+if TYPE_CHECKING:
+    from ncut.types import Block
+
+
+class Null(ABC):
+    """A null model of one graph without isolated vertices, for one seed.
+
+    A subclass in a file of its own and an entry in `ncut.axes.NULL_MODELS` make a null model.
+
+    Attributes
+    ----------
+    normalize : str
+        The convention of scale that its networks are made and measured in; empty for any.
+    """
+
+    normalize: ClassVar[str] = ""
+
+    def __init__(self, graph: NeuronGraph, seed: int) -> None:
+        self.graph, self.seed = graph, seed
+
+    @staticmethod
+    def check(graph: NeuronGraph) -> None:
+        """Refuse a graph that does not tell what the null model needs to know."""
+        del graph
+
+    def notes(self) -> list[str]:
+        """Sentences on what the null model cannot do for this graph."""
+        return []
+
+    @abstractmethod
+    def shuffle(self, number: int) -> NeuronGraph:
+        """Shuffled network `number`, from 0; the same whatever the order of calls and threads."""
+
+    def connected(self, number: int, normalize: str) -> NeuronGraph:
+        """The same under a convention of scale, or the null model's own, without isolated ones."""
+        shuffled = self.shuffle(number)
+        in_scale = shuffled if self.normalize else shuffled.normalized(normalize)
+        return in_scale.without_isolated()[0]
+
+
+class BlockRandom:
+    """The two substreams of one block: one for where its weights go, one for their values."""
+
+    def __init__(self, seed: int, key: int, substream: int) -> None:
+        self.places = (seed, key, substream)
+        self.values = (seed, key, substream + 1)
+
+
+class BlockwiseNull(Null):
+    """A null model that shuffles each block for itself.
+
+    What one layer's weights make of several blocks is shuffled alike, as the layer is.
+    """
+
+    @abstractmethod
+    def shuffled(self, block: Block, random: BlockRandom) -> Any:
+        """One block's weights, shuffled by random numbers of its own."""
+
+    def shuffle(self, number: int) -> NeuronGraph:
+        key = shuffle_key(number)
+        return with_weights(
+            self.graph,
+            [
+                self.shuffled(block, BlockRandom(self.seed, key, substream))
+                for block, substream in zip(self.graph.blocks, substreams(self.graph), strict=True)
+            ],
+        )
+
+
+def shuffle_key(number: int) -> int:
+    """The stream of random numbers of shuffle `number`."""
+    return stream(Purpose.SHUFFLE, number + 1)
+
+
+def with_weights(graph: NeuronGraph, weights: list[Any]) -> NeuronGraph:
+    """The graph with other weights in its blocks, in their order."""
+    blocks = zip(graph.blocks, weights, strict=True)
+    return replace(
+        graph,
+        blocks=tuple(replace(block, weights=settled(w, graph.scratch)) for block, w in blocks),
+    )
+
+
+def substreams(graph: NeuronGraph) -> list[int]:
+    """The first of the two substreams of random numbers of each block."""
+    return [2 * original for original in originals(graph, within_layer=True)]
+
+
+def originals(graph: NeuronGraph, *, within_layer: bool = False) -> list[int]:
+    """For each block the position of the one that it is a copy of, or its own.
+
+    `within_layer`: of another block of the same layer only, not of a layer that shares weights.
+    """
+    firsts: dict[Any, int] = {}
+    found = []
+    for position, block in enumerate(graph.blocks):
+        if not block.tie:
+            found.append(position)
+            continue
+        shape = block.weights.shape[::-1] if block.tie_transposed else block.weights.shape
+        # One permutation suits all copies with as many stored entries.
+        n_stored = getattr(block.weights, "nnz", None)
+        layer = block.name if within_layer else ""
+        found.append(firsts.setdefault((block.tie, layer, shape, n_stored), position))
+    return found

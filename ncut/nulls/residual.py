@@ -1,0 +1,70 @@
+"""The null model of weights that are exchangeable once the scales of neurons are taken out.
+
+Its networks have the Sinkhorn residuals of each block rearranged by trades. What the scales of rows
+and columns tell of an arrangement is least where the residuals' powers x^p are traded with their
+sums in bins, for the p that makes the sums efficient estimates of the scales: the minimum of
+CV(x^p)^2 / p^2 (2 for normal weights, small for heavy tails, large for uniform ones).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from ncut.graphs import NeuronGraph
+from ncut.graphs.residual import residual
+from ncut.nulls.trades import Bins, Places, TradingNull, Vector, places_of, with_values
+
+if TYPE_CHECKING:
+    from ncut.types import Block, Weights
+
+WIDTH = 0.5
+"""Width of a bin of sums, in standard deviations of a block's powers."""
+
+EXPONENTS = np.geomspace(0.1, 8.0, 45)
+
+
+class Residual(TradingNull):
+    """The residuals exchanged between neurons, sums of powers of them kept, and scaled anew."""
+
+    normalize = "residual"
+
+    def __init__(self, graph: NeuronGraph, seed: int) -> None:
+        super().__init__(graph.normalized("residual").without_isolated()[0], seed)
+        self._exponents: dict[int, float] = {}
+
+    def start(self, block: Block, substream: int) -> tuple[Places, Vector, Bins]:
+        places, values = places_of(block)
+        p = efficient_exponent(values)
+        self._exponents[id(block)] = p
+        powers = _scaled(places, values**p)
+        width = WIDTH * float(powers.std()) if powers.size else 0.0
+        rows, columns = (
+            np.stack([sums - width / 2, sums + width / 2]) for sums in places.sums(powers)
+        )
+        return places, powers, (rows, columns)
+
+    def made(self, block: Block, values: Vector) -> Weights:
+        places, _ = places_of(block)
+        # A power of scaled rows and columns is scaled rows and columns of the power.
+        return with_values(block, _scaled(places, values ** (1 / self._exponents[id(block)])))
+
+
+def efficient_exponent(values: Vector) -> float:
+    """The p at which sums of x^p say most of the scales of rows and columns; values positive."""
+    if values.size < 2:
+        return 1.0
+    logs = np.log(values)
+    powers = np.exp(EXPONENTS[:, None] * (logs - logs.max()))
+    spread = powers.std(axis=1) / powers.mean(axis=1) / EXPONENTS
+    return float(EXPONENTS[np.argmin(spread)])
+
+
+def _scaled(places: Places, values: Vector) -> Vector:
+    """The residual of values at their places."""
+    shape = (places.indptr.size - 1, places.n_cols)
+    matrix = sparse.csr_array((values, places.indices, places.indptr), shape=shape)
+    scaled: Vector = residual(matrix, places.triangle).data
+    return scaled
