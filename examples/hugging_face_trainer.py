@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from transformers import BertConfig, BertForMaskedLM, Trainer, TrainingArguments, set_seed
 
 import ncut
+from ncut.training import Monitor
 from ncut.training.hugging_face import ClusterabilityCallback
-from ncut.training.monitor import Monitor
 
 MASK = 128
 LENGTH = 32

@@ -19,8 +19,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import ncut
+from ncut.training import Monitor
 from ncut.training.lightning import ClusterabilityCallback
-from ncut.training.monitor import Monitor
 
 SHOWN = ("ncut/ncut", "ncut/shuffled_mean", "ncut/lambda_2")
 

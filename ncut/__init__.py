@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from ncut.spectral import normalized_cut, partition_measures
     from ncut.training.eigenvalues import laplacian_eigenvalues
     from ncut.training.initialize import clusterable_init_
+    from ncut.training.modular import CutDropout, PartitionAnnealing
     from ncut.training.normalize import normalize_
+    from ncut.training.partitions import PartitionRegularizer, SoftCutRegularizer
     from ncut.training.pruning import PolynomialPruning
     from ncut.training.regularizers import EigenvalueRegularizer
     from ncut.types import Block, Clustering, Comparison, Layer, LeftOut, Parameter
@@ -44,8 +46,12 @@ if TYPE_CHECKING:
 
 # Names of the training side, which load torch; without it they are not among the public names.
 _TRAINING = {
+    "CutDropout": "training.modular",
     "EigenvalueRegularizer": "training.regularizers",
+    "PartitionAnnealing": "training.modular",
+    "PartitionRegularizer": "training.partitions",
     "PolynomialPruning": "training.pruning",
+    "SoftCutRegularizer": "training.partitions",
     "clusterable_init_": "training.initialize",
     "laplacian_eigenvalues": "training.eigenvalues",
     "normalize_": "training.normalize",
@@ -121,8 +127,12 @@ __all__ = [
 ]
 if importlib.util.find_spec("torch") is not None:
     __all__ += [
+        "CutDropout",
         "EigenvalueRegularizer",
+        "PartitionAnnealing",
+        "PartitionRegularizer",
         "PolynomialPruning",
+        "SoftCutRegularizer",
         "clusterable_init_",
         "laplacian_eigenvalues",
         "normalize_",

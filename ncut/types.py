@@ -27,6 +27,7 @@ PresetName: TypeAlias = Literal["filan2021", "hcai-torch"]
 Scope: TypeAlias = Literal["paper", "all"]
 KernelNorm: TypeAlias = Literal["l1", "l2", "column-sum"]
 Unknown: TypeAlias = Literal["error", "elementwise"]
+EdgeKind: TypeAlias = Literal["weights", "attribution"]
 
 
 @dataclass(frozen=True, slots=True)

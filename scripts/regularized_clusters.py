@@ -20,7 +20,7 @@ from torch import nn
 
 import ncut
 from ncut.paper.training import evaluate
-from ncut.training.partitions import PartitionRegularizer, SoftCutRegularizer
+from ncut.training import PartitionRegularizer, SoftCutRegularizer
 
 K = 12
 PENALTIES = {

@@ -33,8 +33,8 @@ import ncut
 from ncut.paper import datasets, networks
 from ncut.paper.datasets import Data
 from ncut.paper.training import evaluate
+from ncut.training import PartitionRegularizer, SoftCutRegularizer
 from ncut.training.normalize import Normalization
-from ncut.training.partitions import PartitionRegularizer, SoftCutRegularizer
 
 INITIAL_SPARSITY, FINAL_SPARSITY, STEPS_BETWEEN_MASKS = 0.5, 0.9, 10
 K = 12

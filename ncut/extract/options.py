@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ncut.types import KernelNorm, Scope, Unknown
+from ncut.types import EdgeKind, KernelNorm, Scope, Unknown
 
 if TYPE_CHECKING:
     from ncut.extract.wiring import Residual
@@ -17,7 +17,7 @@ class FileOptions(TypedDict, total=False):
 
     scope: Scope
     norm: KernelNorm
-    layers: Sequence[str] | None
+    layers: Sequence[str] | Mapping[str, int] | None
     residual: Residual | None
     unknown: Unknown
     scratch: str | Path | None
@@ -31,6 +31,9 @@ class GraphOptions(FileOptions, total=False):
     example_inputs: Any
     weights: str | Path | None
     check: bool
+    edges: EdgeKind
+    data: Any
+    loss: Any
     key: str | None
 
 

@@ -27,7 +27,7 @@ from ncut.extract.state_dict import read_arrays
 from ncut.files import reading
 from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.graphs.scratch import check_scratch, in_scratch
-from ncut.types import KernelNorm, Scope, Unknown
+from ncut.types import EdgeKind, KernelNorm, Scope, Unknown
 
 if TYPE_CHECKING:
     from ncut.extract.program.record import Program
@@ -88,7 +88,7 @@ def read_graph(
     *,
     scope: Scope = "paper",
     norm: KernelNorm = "l1",
-    layers: Sequence[str] | None = None,
+    layers: Sequence[str] | Mapping[str, int] | None = None,
     name: str | None = None,
     initial: bool = False,
     residual: Residual | None = None,
@@ -97,6 +97,9 @@ def read_graph(
     weights: str | Path | None = None,
     scratch: str | Path | None = None,
     check: bool = False,
+    edges: EdgeKind = "weights",
+    data: Any = None,
+    loss: Any = None,
     key: str | None = None,
 ) -> NeuronGraph:
     """Turn a model into the weighted, undirected graph of its neurons.
@@ -138,7 +141,8 @@ def read_graph(
         of a column's magnitudes, which the paper's code takes for the first.
     layers : sequence of str, optional
         Names of the weight arrays of a mapping or file, in the order of the chain. By default
-        the order is inferred (see `ncut.extract.state_dict.read_arrays`).
+        the order is inferred (see `ncut.extract.state_dict.read_arrays`). Of a matrix of
+        attributions a mapping from the names of its layers to their sizes.
     name : str, optional
         The model's name for reports; by default its class or the file's name.
     initial : bool, default False
@@ -167,6 +171,17 @@ def read_graph(
         Also run a copy of a torch module with one neuron changed at a time, for a sample of 40,
         and compare which others change with the edges of its graph (with residual="readers" and
         scope="all"); `NeuronGraph.check` has the result, and a difference is a warning.
+    edges : {"weights", "attribution"}
+        `"attribution"`: an edge weighs the sum over the examples of `data` of |a_i w_ij dL/dz_j|,
+        how much the loss would change, to first order, with the weight; no rescaling of neurons
+        changes it, and no norm or scale is folded in. Of a square matrix of attributions or
+        co-activations that others computed, signed and directed or not, |a_ij| + |a_ji|;
+        `left_out` tells what was lost. See `ncut.extract.attribution`.
+    data : pair of tensors, optional
+        With `edges="attribution"` a batch of inputs and targets; with `loss` anything.
+    loss : callable, optional
+        Gets the model and `data`, returns the loss, a scalar tensor; by default the cross entropy
+        for targets of whole numbers, and the squared error for others.
     key : str, optional
         Which state dict of a checkpoint to read: its key, `"a/b"` for one inside another, or what
         the names of its entries begin with. By default that under "state_dict",
@@ -193,11 +208,27 @@ def read_graph(
     [4, 3, 2]
     """
     check_options(scope, norm, residual, unknown)
+    if edges != "weights" or data is not None or loss is not None:
+        from ncut.extract.attribution import read_attributions
+
+        return read_attributions(
+            model, edges, data, loss, layers,
+            scope=scope, residual=residual, example_inputs=example_inputs, name=name,
+        )  # fmt: skip
+    if isinstance(layers, Mapping):
+        raise InputError("layers: must be names; sizes of layers are for edges='attribution'")
     options = Options(
         *(scope, norm, layers, name, initial, residual, example_inputs, unknown, weights),
         check_scratch(scratch),
         key,
     )
+    return _read_any(model, options, check)
+
+
+def _read_any(model: Any, options: Options, check: bool) -> NeuronGraph:
+    """The graph of weights of a model of any kind."""
+    initial, weights, example_inputs = options.initial, options.weights, options.example_inputs
+    key, name = options.key, options.name
     if initial and not (is_module(model) or _has_initial(model)):
         raise InputError(
             "initial: only a torch module tells how its layers are initialized, got "
@@ -304,7 +335,7 @@ def _read(model: Any, options: Options) -> Any:
         wiring, parameters = read_sklearn(model)
         return options.assembled(wiring, type(model).__name__, parameters)
     else:
-        chain, left_out, default = _read_sequence(model), [], "weights"
+        chain, left_out, default = read_sequence(model), [], "weights"
         parameters = {}
     return _of_chain(chain, default if name is None else name, left_out, parameters, options)
 
@@ -378,7 +409,7 @@ def _name_of(path: Path) -> str:
     return printable(path.stem or path.name)
 
 
-def _read_sequence(model: Any) -> list[ChainLayer]:
+def read_sequence(model: Any) -> list[ChainLayer]:
     """The layers of a sequence of weight arrays."""
     if isinstance(model, np.ndarray) or is_tensor(model):
         raise InputError(_single_array(tuple(model.shape)))

@@ -1,8 +1,9 @@
-"""Whether clusters of neurons are functional modules: silencing them, and what fires together."""
+"""Clusters of neurons tried on the function: silenced, cut apart, correlated."""
 
 from ncut.functional.ablation import ablate
 from ncut.functional.activations import activation_graph, correlate
 from ncut.functional.results import Ablation, AblationPair, AblationRow, Agreement
+from ncut.functional.separate import Separation, SeparationRow, separate
 from ncut.functional.silence import silenced
 
 __all__ = [
@@ -10,8 +11,11 @@ __all__ = [
     "AblationPair",
     "AblationRow",
     "Agreement",
+    "Separation",
+    "SeparationRow",
     "ablate",
     "activation_graph",
     "correlate",
+    "separate",
     "silenced",
 ]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ncut.arguments import suggests_names
 from ncut.errors import InputError, Interrupted
 from ncut.extract.modules import is_module
-from ncut.functional.arguments import check_labels
+from ncut.functional.arguments import check_labels, check_number, check_random_sets
 from ncut.functional.modules import hooked
 from ncut.functional.results import Ablation, AblationPair, AblationRow
 from ncut.functional.silence import silenced
@@ -23,11 +21,11 @@ from ncut.progress import Progress, Told, telling
 from ncut.randomness import check_seed
 from ncut.types import Layer
 
-if TYPE_CHECKING:
-    pass
-
 Evaluate: TypeAlias = Callable[[Any], float]
 
+
+LOSS = "return the loss as one finite number, higher for a worse model"
+"""What `evaluate` must do."""
 
 # The second half of a Philox key. Streams of an analysis are numbered with 32 bits: none is this.
 RANDOM_SETS = 1 << 32
@@ -102,7 +100,7 @@ def ablate(
     hidden = _hidden(layers, checked, inputs)
     sets = _sets(hidden, per_layer)
     couples = list(itertools.combinations(range(len(sets)), 2)) if pairs else []
-    n_random = _check_random_sets(random_sets)
+    n_random = check_random_sets(random_sets)
     seed = check_seed(seed)
     total = 1 + len(sets) * (1 + n_random) + len(couples)
     rows: list[AblationRow] = []
@@ -184,7 +182,7 @@ class _Trial:
 
     def loss(self, vertices: NDArray[np.intp]) -> float:
         with silenced(self.model, self.layers, vertices) as model:
-            loss = _as_loss(self.evaluate(model))
+            loss = check_number(self.evaluate(model), "evaluate", LOSS)
         self.done += 1
         if self.progress is not None:
             self.progress(self.done, self.total)
@@ -253,22 +251,3 @@ def _row(
         p_value=(int((random_losses >= loss).sum()) + 1) / (n + 1) if n else None,
         p_low=(int((random_losses <= loss).sum()) + 1) / (n + 1) if n else None,
     )
-
-
-def _as_loss(value: Any) -> float:
-    """The number that `evaluate` returned, of a 0-dimensional array or tensor its entry."""
-    number = value.item() if getattr(value, "ndim", None) == 0 else value
-    if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
-        shown = f"a {type(value).__name__}" if not isinstance(number, Real) else repr(number)
-        raise InputError(
-            f"evaluate: must return the loss as one finite number, higher for a worse model; got "
-            f"{shown}"
-        )
-    return float(number)
-
-
-def _check_random_sets(random_sets: object) -> int:
-    whole = isinstance(random_sets, int | np.integer) and not isinstance(random_sets, bool)
-    if not whole or random_sets < 0:  # type: ignore[operator]
-        raise InputError(f"random_sets: must be a whole number of at least 0, got {random_sets!r}")
-    return int(random_sets)  # type: ignore[call-overload, no-any-return]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,3 +64,20 @@ def check_unshared(reader: str, layer: Layer, layers: Sequence[Layer]) -> None:
             f"model: {reader!r} reads the values of several layers ({names}), so those of "
             f"{layer.name!r} cannot be told apart; give each call a module of its own"
         )
+
+
+def check_number(value: Any, argument: str, what: str) -> float:
+    """A finite number, of a 0-dimensional array or tensor its entry, or what it must do."""
+    number = value.item() if getattr(value, "ndim", None) == 0 else value
+    if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
+        shown = f"a {type(value).__name__}" if not isinstance(number, Real) else repr(number)
+        raise InputError(f"{argument}: must {what}; got {shown}")
+    return float(number)
+
+
+def check_random_sets(random_sets: object) -> int:
+    """A number of random sets, or an error."""
+    whole = isinstance(random_sets, int | np.integer) and not isinstance(random_sets, bool)
+    if not whole or random_sets < 0:  # type: ignore[operator]
+        raise InputError(f"random_sets: must be a whole number of at least 0, got {random_sets!r}")
+    return int(random_sets)  # type: ignore[call-overload, no-any-return]

@@ -235,7 +235,7 @@ def ablation_text(ablation: Ablation) -> str:
 def agreement_text(agreement: Agreement) -> str:
     """Both n-cuts, the Rand index with its p, and those within layers."""
     within = ", ".join(
-        f"{_shorten(name, LAYER_WIDTH)} {_number(value, '.3f')}"
+        f"{shortened(name, LAYER_WIDTH)} {_number(value, '.3f')}"
         for name, value in zip(agreement.layers, agreement.within_layers, strict=True)
     )
     sentences = (
@@ -251,7 +251,7 @@ def agreement_text(agreement: Agreement) -> str:
 def _line(
     cluster: str, layer: str | None, size: str, importance: str, random: str, z: str, p: str
 ) -> str:
-    name = "" if layer is None else f"  {_shorten(layer, LAYER_WIDTH):<{LAYER_WIDTH}}"
+    name = "" if layer is None else f"  {shortened(layer, LAYER_WIDTH):<{LAYER_WIDTH}}"
     return f"{cluster:>7}{name}{size:>8}{importance:>12}{random:>20}{z:>10}{p:>7}"
 
 
@@ -299,7 +299,7 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _shorten(text: str, width: int) -> str:
+def shortened(text: str, width: int) -> str:
     """The name in printable characters, its middle left out where it is longer than `width`."""
     text = "".join(character if character.isprintable() else "?" for character in text)
     if len(text) <= width:

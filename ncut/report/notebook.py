@@ -18,7 +18,7 @@ MAX_LAYERS = 12
 
 
 def notebook_table(report: Measurement) -> str:
-    """The findings, headline numbers, statistics and clusters as an HTML fragment, escaped."""
+    """The findings, headline numbers, statistics and clusters as HTML, everything escaped."""
     top = "".join(
         _row(one.title, f"{one.answer}: {one.text}" if one.answer else one.text)
         for one in findings(report)

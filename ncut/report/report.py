@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.text import Text
 
-    from ncut.functional import Ablation, Agreement
+    from ncut.functional import Ablation, Agreement, Separation
     from ncut.nulls.tail import TailFit
     from ncut.report.between import Between
     from ncut.report.clusters import ClusterList
@@ -106,7 +106,8 @@ class Report(Measurement):
         The graph that was measured, in the convention `normalize`. It is not part of `to_json`
         and of equality: save it with `report.graph.save(path)`.
     source : object
-        What was analysed, for `ablate` and `correlate`. Not part of `to_json` and of equality.
+        What was analysed, for `ablate`, `separate` and `correlate`. Not part of `to_json` and of
+        equality.
     kept : Between or None
         What a report that was read from a file has of its graph's edges; see `between`.
     kept_heads : tuple of int
@@ -255,6 +256,64 @@ class Report(Measurement):
             random_sets=random_sets,
             pairs=pairs,
             inputs=inputs,
+            seed=self.seed,
+            progress=progress,
+        )
+
+    @suggests_names()
+    def separate(
+        self,
+        evaluate: Callable[[Any], float],
+        *,
+        model: Any = None,
+        chance: float | None = None,
+        keep: Iterable[Iterable[int]] | None = None,
+        random_sets: int = 20,
+        example_inputs: Any = None,
+        progress: bool | Callable[[int, int], None] | None = None,
+    ) -> Separation:
+        """Are the clusters modules? Remove all weights between them, and see what is left.
+
+        Parameters
+        ----------
+        evaluate : callable
+            Returns the score (higher is better: an accuracy, or the loss times -1) of the model
+            it is given: the analysed one without some weights, to be used at once and not kept.
+        model : optional
+            The model, where the report does not have it (it was read from a file).
+        chance : float, optional
+            The score that counts as nothing; by default that without any weight of the graph.
+        keep : iterable of iterables of int, optional
+            Sets of clusters to keep alone; by default each cluster.
+        random_sets : int, default 20
+            Random partitions, with the same sizes in each layer, to compare with; p is at least
+            1 / (random_sets + 1).
+        example_inputs : optional
+            As given to `ncut.analyze`.
+        progress : True or callable, optional
+            True shows a bar (extra `notebook`); a function is called as `progress(done, total)`
+            after each evaluation.
+
+        Returns
+        -------
+        Separation
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used, or there is no model to take weights out of.
+        """
+        from ncut.functional import separate
+
+        return separate(
+            self._model(model),
+            self.layers,
+            self.labels,
+            evaluate,
+            chance=chance,
+            keep=keep,
+            random_sets=random_sets,
+            example_inputs=example_inputs,
             seed=self.seed,
             progress=progress,
         )

@@ -1,1 +1,47 @@
 """The torch side: networks trained to be clusterable, begun clusterable, normalized, pruned."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ncut.training.eigenvalues import laplacian_eigenvalues
+    from ncut.training.initialize import clusterable_init_
+    from ncut.training.modular import CutDropout, PartitionAnnealing
+    from ncut.training.monitor import Monitor
+    from ncut.training.partitions import PartitionRegularizer, SoftCutRegularizer
+    from ncut.training.pruning import PolynomialPruning
+    from ncut.training.regularizers import EigenvalueRegularizer, Regularizer
+
+_HOMES = {
+    "CutDropout": "modular",
+    "EigenvalueRegularizer": "regularizers",
+    "Monitor": "monitor",
+    "PartitionAnnealing": "modular",
+    "PartitionRegularizer": "partitions",
+    "PolynomialPruning": "pruning",
+    "Regularizer": "regularizers",
+    "SoftCutRegularizer": "partitions",
+    "clusterable_init_": "initialize",
+    "laplacian_eigenvalues": "eigenvalues",
+}
+
+__all__ = [
+    "CutDropout",
+    "EigenvalueRegularizer",
+    "Monitor",
+    "PartitionAnnealing",
+    "PartitionRegularizer",
+    "PolynomialPruning",
+    "Regularizer",
+    "SoftCutRegularizer",
+    "clusterable_init_",
+    "laplacian_eigenvalues",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"ncut.training.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'ncut.training' has no attribute {name!r}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from ncut.errors import InputError, import_extra
@@ -99,6 +101,22 @@ class ClusterabilityCallback(TrainerCallback):
         if self.regularizer is not None and sharded:
             raise InputError("regularizer: cannot see weights that FSDP or DeepSpeed shards")
 
+        path = _state_path(args, state)
+        if state.global_step and path.exists():
+            self._penalty.load_state_dict(torch.load(path, weights_only=True))
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Save the regularizer's state in the folder of the checkpoint."""
+        path, saved = _state_path(args, state), self._penalty.state_dict()
+        if saved and state.is_world_process_zero and path.parent.is_dir():
+            torch.save(saved, path)
+
     def on_step_begin(
         self,
         args: TrainingArguments,
@@ -165,3 +183,8 @@ class ClusterabilityCallback(TrainerCallback):
 
     def _network(self, model: nn.Module) -> nn.Module:
         return model.get_submodule(self.submodule)
+
+
+def _state_path(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the Trainer saves its checkpoint of this step, in the run's folder."""
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "ncut_regularizer.pt"

@@ -114,6 +114,14 @@ class ClusterabilityCallback(Callback):
         """The regularizer in use; None before fitting, or if there is none."""
         return self._penalty.regularizer
 
+    def state_dict(self) -> dict[str, Any]:
+        """The regularizer's state, which Lightning saves with its checkpoints."""
+        return self._penalty.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._penalty.load_state_dict(state_dict)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the regularizer."""
         self._penalty.start(self._network(pl_module))

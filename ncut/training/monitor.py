@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Unpack
 from weakref import WeakSet
 
@@ -165,6 +165,23 @@ class Penalty:
         self._idle: WeakSet[torch.optim.Optimizer] = WeakSet()
         self.regularizer: Any = None
         self.value: Tensor | None = None
+        self._state: Mapping[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of the regularizer, if it has one."""
+        state = getattr(self.regularizer, "state_dict", None)
+        return {} if state is None else {"regularizer": state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`, now or when the regularizer is made."""
+        self._state = state.get("regularizer")
+        self._restore()
+
+    def _restore(self) -> None:
+        load = getattr(self.regularizer, "load_state_dict", None)
+        if self._state is not None and load is not None:
+            load(self._state)
+            self._state = None
 
     def start(self, model: nn.Module) -> None:
         """Make the regularizer, if a function that makes it was given."""
@@ -174,6 +191,7 @@ class Penalty:
         self.regularizer = given(model) if given is not None and _takes_model(given) else given
         if self._normalize and not callable(getattr(self.regularizer, "normalize_", None)):
             raise InputError("normalize: the regularizer has no method normalize_()")
+        self._restore()
 
     def normalize(self) -> None:
         """Normalize the network's weights, if that was asked for."""
@@ -214,7 +232,11 @@ class Penalty:
         if not value.requires_grad:  # a step that the regularizer leaves out
             return
         self.value = value.detach()
-        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        learned = list(getattr(self.regularizer, "learned", ()))
+        found = torch.autograd.grad(value, [*parameters, *learned], allow_unused=True)
+        gradients = found[: len(parameters)]
+        for tensor, own in zip(learned, found[len(parameters) :], strict=True):
+            tensor.grad = own
         if all(gradient is None for gradient in gradients):
             if is_only:
                 raise InputError(

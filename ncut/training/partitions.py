@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ncut.errors import InputError
+from ncut.training.arguments import Schedule
 from ncut.training.live import LiveGraph
 from ncut.training.placed import Placed
 from ncut.training.regularizers import Regularizer
@@ -31,7 +33,7 @@ class SoftCutRegularizer(Regularizer):
     model : torch.nn.Module
     k : int, default 12
         Number of clusters.
-    weight : float, default 0.1
+    weight : float or callable, default 0.1
         Weight of the penalty, which lies between 0 and 1.
     learning_rate : float, default 0.05
         Of the distributions.
@@ -48,13 +50,14 @@ class SoftCutRegularizer(Regularizer):
         self,
         model: nn.Module,
         k: int = 12,
-        weight: float = 0.1,
+        weight: Schedule = 0.1,
         *,
         learning_rate: float = 0.05,
         seed: int = 0,
         **options: Any,
     ) -> None:
-        super().__init__(model, weight, **options)
+        own = {"k": k, "learning_rate": learning_rate, "seed": seed}
+        super().__init__(model, weight, **options, **own)
         self.k = _checked_k(k, self.graphs)
         seed = check_seed(seed)
         if (
@@ -71,13 +74,40 @@ class SoftCutRegularizer(Regularizer):
         # The size of the gradients is that of `weight`, which is not to slow the learning down.
         self._optimizer = torch.optim.Adam(self._logits, lr=learning_rate, eps=1e-16)
 
-    def __call__(self) -> Tensor:
+    def __call__(self, model: nn.Module | None = None) -> Tensor:
+        """The term to add to the loss; see `Regularizer`."""
         gradients = [logits.grad for logits in self._logits if logits.grad is not None]
-        if gradients:
+        if gradients and torch.is_grad_enabled():
             if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
                 self._optimizer.step()
             self._optimizer.zero_grad()
-        return super().__call__()
+        return super().__call__(model)
+
+    @property
+    def learned(self) -> Sequence[Tensor]:
+        """The numbers whose softmax the distributions are, (n, k) for each part of the graph."""
+        return self._logits
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs beside the model: the soft partition and its optimizer."""
+        return super().state_dict() | {
+            "logits": [logits.detach().clone() for logits in self._logits],
+            "gradients": [None if x.grad is None else x.grad.clone() for x in self._logits],
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; see `Regularizer`."""
+        super().load_state_dict(state)
+        saved = [*zip(self._logits, state["logits"], state["gradients"], strict=False)]
+        shapes = [tuple(logits.shape) for logits in self._logits]
+        if [tuple(values.shape) for values in state["logits"]] != shapes:
+            raise InputError(f"state: is of other neurons; there are {shapes}")
+        for logits, values, gradient in saved:
+            with torch.no_grad():
+                logits.copy_(values)
+            logits.grad = None if gradient is None else gradient.to(logits)
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
     def _term(self, number: int, graph: LiveGraph, weight: float) -> Tensor:
         blocks = graph.placed()
@@ -98,7 +128,7 @@ class PartitionRegularizer(Regularizer):
     k : int, default 12
         Number of clusters: by default each layer is cut into k pieces of neighbours, as equal as
         can be.
-    weight : float, default 0.1
+    weight : float or callable, default 0.1
         Weight of the penalty, which lies between 0 and 1.
     labels : mapping from str to sequence of int, optional
         The cluster of each neuron of the layers named, 0 to k - 1.
@@ -113,12 +143,12 @@ class PartitionRegularizer(Regularizer):
         self,
         model: nn.Module,
         k: int = 12,
-        weight: float = 0.1,
+        weight: Schedule = 0.1,
         *,
         labels: Mapping[str, Sequence[int]] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(model, weight, **options)
+        super().__init__(model, weight, **options, k=k, labels=labels)
         self.k = _checked_k(k, self.graphs)
         known = {layer.name for graph in self.graphs for layer in graph.layers}
         for name in labels or {}:

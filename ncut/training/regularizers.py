@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
+from ncut.extract.modules import unwrapped
+from ncut.training.arguments import Schedule, scheduled, whole
 from ncut.training.eigenvalues import check_tolerance, checked_numbers, differentiable
 from ncut.training.live import LiveGraph, live_graphs
 from ncut.training.normalize import Normalization
@@ -41,7 +43,7 @@ class Regularizer(ABC):
     def __init__(
         self,
         model: nn.Module,
-        weight: float,
+        weight: Schedule,
         *,
         every: int = 1,
         normalize: bool = False,
@@ -50,28 +52,28 @@ class Regularizer(ABC):
         norm: str = "l1",
         residual: str | None = None,
         example_inputs: Any = None,
+        **own: Any,
     ) -> None:
-        number = isinstance(weight, int | float | np.integer | np.floating) and not isinstance(
-            weight, bool
-        )
-        if not number or not np.isfinite(weight) or weight < 0:
-            raise InputError(f"weight: must be a number of at least 0, got {weight!r}")
-        if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1:
-            raise InputError(f"every: must be a whole number of at least 1, got {every!r}")
+        scheduled("weight", weight, 0)
         self.model = model
         self.weight = weight
-        self.every = every
-        self.graphs = live_graphs(
-            model,
-            layers=layers,
-            scope=scope,
-            norm=norm,
-            residual=residual,
-            example_inputs=example_inputs,
-        )
+        self.every = whole("every", every, 1)
+        reading = {
+            "layers": layers,
+            "scope": scope,
+            "norm": norm,
+            "residual": residual,
+            "example_inputs": example_inputs,
+        }
+        self._arguments = {"every": self.every, "normalize": normalize, **reading, **own}
+        self.graphs = live_graphs(model, **reading)
         if not self.graphs:
             raise InputError("layers: chooses no layer; leave it out to choose all of them")
-        self.n_calls = 0
+        self.n_steps = 0
+        self._last: tuple[Tensor, int] = torch.zeros(()), 1
+        self._counts_calls = True
+        self._modules = dict(unwrapped(model).named_modules())
+        self._told_of: set[str] = set()
         self._example_inputs = example_inputs
         self._normalization: Normalization | None = None
         self._hook: Any = None
@@ -80,21 +82,95 @@ class Regularizer(ABC):
             assert self._normalization is not None
             self._hook = model.register_forward_pre_hook(_NormalizeFirst(self._normalization))
 
-    def __call__(self) -> Tensor:
+    def __call__(self, model: nn.Module | None = None) -> Tensor:
         """The term to add to the loss, a scalar; 0 in steps that are skipped.
 
-        One of `every` calls is computed and counts `every` times.
+        One of `every` steps is computed and counts `every` times. A call begins a step, unless
+        `step` does; without gradients (under `torch.no_grad()`) it is none, and gives what the
+        term is, whether the step is skipped or not.
+
+        Parameters
+        ----------
+        model : torch.nn.Module, optional
+            The model that is trained, to make sure that it is the regularizer's.
+
+        Raises
+        ------
+        InputError
+            If it is another one, such as a copy.
         """
+        self._check(model)
         if self._hook is not None and self.model.training:
             self.normalize_()  # here too: the forward pass may come after this
-        skipped = self.n_calls % self.every != 0
-        self.n_calls += 1
-        if skipped or self.weight == 0:
+        begins = self._counts_calls and torch.is_grad_enabled()
+        step = self.n_steps if self._counts_calls else max(self.n_steps - 1, 0)
+        self.n_steps += begins
+        weight = scheduled("weight", self.weight, step)
+        skipped = torch.is_grad_enabled() and step % self.every != 0
+        if skipped or weight == 0:
             return self._zero()
-        share = self.weight * self.every / len(self.graphs)
+        times = self.every if torch.is_grad_enabled() else 1
+        share = weight * times / len(self.graphs)
         with full_precision(self.graphs[0].device):
             terms = [self._term(number, graph, share) for number, graph in enumerate(self.graphs)]
-        return terms[0] if len(terms) == 1 else torch.stack(terms).sum()
+        term = terms[0] if len(terms) == 1 else torch.stack(terms).sum()
+        self._last = term.detach(), times
+        return term
+
+    def step(self) -> None:
+        """Begin the next training step; from now on calls are not counted as steps.
+
+        For more than one call in a step, as with several optimizers or batches that are
+        accumulated.
+        """
+        if self._counts_calls:
+            self._counts_calls, self.n_steps = False, 0
+        self.n_steps += 1
+
+    def log(self) -> dict[str, float]:
+        """How the last term that was computed came about, as numbers for a logger.
+
+        Returns
+        -------
+        dict of str to float
+            `"value"`, of the term as it counts in one step; `"weight"` in this step; `"step"`;
+            `"parts"`, parts of the graph that are penalized by themselves; and more, by the kind
+            of regularizer. Waits for a device.
+        """
+        value, times = self._last
+        step = max(self.n_steps - 1, 0)
+        return {
+            "value": float(value) / times,
+            "weight": scheduled("weight", self.weight, step),
+            "step": float(step),
+            "parts": float(len(self.graphs)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs beside the model, tensors and numbers."""
+        return {"n_steps": self.n_steps, "counts_calls": self._counts_calls}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`, of a regularizer made with the same arguments.
+
+        Raises
+        ------
+        InputError
+            If it is not a `state_dict` of this class.
+        """
+        own = self.state_dict()
+        if set(state) != set(own):
+            raise InputError(f"state: must have the keys {sorted(own)}, got {sorted(state)}")
+        self.n_steps = int(state["n_steps"])
+        self._counts_calls = bool(state["counts_calls"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy reads its model anew: what was read holds the model's own tensors.
+        made = (type(self), self.model, self.weight, self._arguments)
+        return _made_again, made, self.state_dict()
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.load_state_dict(state)
 
     def normalize_(self) -> None:
         """Give each hidden neuron incoming weights of norm sqrt(2); see `ncut.normalize_`."""
@@ -108,13 +184,40 @@ class Regularizer(ABC):
             self._hook.remove()
             self._hook = None
 
+    @property
+    def learned(self) -> Sequence[Tensor]:
+        """Tensors of the regularizer's own that its gradient is for, too."""
+        return ()
+
     @abstractmethod
     def _term(self, number: int, graph: LiveGraph, weight: float) -> Tensor:
         """The penalty of one part of the network's graph times a weight."""
 
+    def _check(self, model: nn.Module | None) -> None:
+        inner = unwrapped(self.model)
+        if model is not None and unwrapped(model) is not inner:
+            raise InputError(
+                "model: is not the one that the regularizer was made for; make one for it"
+            )
+        for path, module in inner.named_modules():
+            before = self._modules.get(path)
+            if before is not None and before is not module and path not in self._told_of:
+                self._told_of.add(path)
+                warnings.warn(
+                    f"{path!r} was replaced after the regularizer was made, which does not know "
+                    "the new module; make a new regularizer",
+                    stacklevel=3,
+                )
+
     def _zero(self) -> Tensor:
         parameter = next(self.model.parameters())
         return torch.zeros((), device=parameter.device)
+
+
+def _made_again(
+    kind: type[Any], model: nn.Module, weight: Schedule, arguments: Mapping[str, Any]
+) -> Any:
+    return kind(model, weight=weight, **arguments)
 
 
 class _NormalizeFirst:
@@ -149,11 +252,13 @@ class EigenvalueRegularizer(Regularizer):
         Numbers of the eigenvalues, the smallest being 1. `range(2, 13)` is the sum of the 12
         smallest (the first is 0), which is smooth wherever the 12th and the 13th differ, and
         bounds every 12-way normalized cut from below.
-    weight : float, default 0.1
-        Weight of their mean. The paper's experiments used a gradient of half the true size, so
-        that its 0.1 is 0.05 here.
+    weight : float or callable, default 0.1
+        Weight of their mean, or a function of the training step, counted from 0; it may be set
+        anew at any time. The paper's experiments used a gradient of half the true size, so that
+        its 0.1 is 0.05 here.
     every : int, default 1
-        Compute the term at every so many calls only, and count it as often.
+        Compute the term at every so many steps only, and count it as often. A step is a call
+        with gradients, or what `step()` begins.
     tolerance : float, default 1e-3
         Largest residual |M v - mu v| of the eigenvectors, which have length 1. Eigenvalues are
         accurate to about its square, gradients to about itself.
@@ -168,10 +273,10 @@ class EigenvalueRegularizer(Regularizer):
     seed : int, default 0
         Of the start vectors.
     disconnect : {"warn", "hold", "ignore"}
-        What to do when the network is about to fall apart: the second eigenvalue falls below
-        1e-3, or a neuron's degree below a millionth of the mean. `"warn"`: warn once for each.
-        `"hold"`: also leave the term out as long as it lasts, so that it does not cut inputs from
-        outputs.
+        What to do when the network is about to fall apart further than it was at the first call:
+        more eigenvalues fall below 1e-3, or a neuron's degree below a millionth of the mean.
+        `"warn"`: warn once for each. `"hold"`: also leave the term out as long as inputs are
+        parted from outputs, no part having a tenth of both.
 
     Attributes
     ----------
@@ -209,7 +314,7 @@ class EigenvalueRegularizer(Regularizer):
         self,
         model: nn.Module,
         eigenvalues: Sequence[int] = (2, 3, 4),
-        weight: float = 0.1,
+        weight: Schedule = 0.1,
         *,
         every: int = 1,
         tolerance: float = 1e-3,
@@ -237,6 +342,10 @@ class EigenvalueRegularizer(Regularizer):
             norm=norm,
             residual=residual,
             example_inputs=example_inputs,
+            eigenvalues=self.numbers,
+            tolerance=tolerance,
+            seed=seed,
+            disconnect=disconnect,
         )
         self.disconnect = disconnect
         n_wanted = max(*self.numbers, 2) - 1
@@ -252,6 +361,10 @@ class EigenvalueRegularizer(Regularizer):
         self._found: list[tuple[float, ...]] = [()] * len(self.graphs)
         self._fading: list[list[int]] = [[] for _ in self.graphs]
         self._told: set[tuple[int, str]] = set()
+        # Of each part: how many parts it had, and which neurons had next to no weights, at first.
+        self._parts_at_first: list[int | None] = [None] * len(self.graphs)
+        self._faded_at_first: list[list[int]] = [[] for _ in self.graphs]
+        self._held = False
 
     @property
     def eigenvalues(self) -> tuple[float, ...]:
@@ -269,43 +382,103 @@ class EigenvalueRegularizer(Regularizer):
         """How often eigenvectors were computed from random vectors."""
         return sum(tracker.n_restarts for tracker in self._trackers)
 
+    def log(self) -> dict[str, float]:
+        """As that of any regularizer, with the eigenvalues by their numbers (`"lambda_2"`).
+
+        `"products"` with the weights that the last call took, `"restarts"` from random vectors,
+        `"held_back"`: 1 while `disconnect="hold"` leaves the term out.
+        """
+        values = {
+            f"lambda_{number}": value
+            for number, value in zip(self.numbers, self.eigenvalues, strict=False)
+        }
+        return (
+            super().log()
+            | values
+            | {
+                "products": float(self.n_products),
+                "restarts": float(self.n_restarts),
+                "held_back": float(self._held),
+            }
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs beside the model: the eigenvectors, above all."""
+        return super().state_dict() | {
+            "trackers": [tracker.state_dict() for tracker in self._trackers],
+            "parts_at_first": list(self._parts_at_first),
+            "faded_at_first": [list(vertices) for vertices in self._faded_at_first],
+            "told": sorted(self._told),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; see `Regularizer`."""
+        super().load_state_dict(state)
+        if len(state["trackers"]) != len(self._trackers):
+            raise InputError(
+                f"state: is of {len(state['trackers'])} parts, the graph has {len(self._trackers)}"
+            )
+        for tracker, own in zip(self._trackers, state["trackers"], strict=True):
+            tracker.load_state_dict(own)
+        self._parts_at_first = list(state["parts_at_first"])
+        self._faded_at_first = [list(vertices) for vertices in state["faded_at_first"]]
+        self._told = {(int(number), str(kind)) for number, kind in state["told"]}
+
     def _term(self, number: int, graph: LiveGraph, weight: float) -> Tensor:
         tracker = self._trackers[number]
         term = differentiable(tracker, self.numbers, graph.placed(), weight)
         spectrum = tracker.last
         assert spectrum is not None
         self._found[number] = tuple(spectrum.eigenvalue(n) for n in self.numbers)
-        if self.disconnect != "ignore":
-            trouble = self._trouble(number, graph)
-            if trouble and self.disconnect == "hold":
-                return term.detach()
-        return term
+        self._held = False
+        if self.disconnect != "ignore" and self._trouble(number, graph):
+            self._held = self.disconnect == "hold"
+        return term.detach() if self._held else term
 
     def _trouble(self, number: int, graph: LiveGraph) -> bool:
-        """Whether the graph is about to fall apart; warns the first time."""
-        spectrum = self._trackers[number].last
+        """Whether inputs are parted from outputs; warns the first time that anything falls off."""
+        tracker = self._trackers[number]
+        spectrum = tracker.last
         assert spectrum is not None
         problems = {}
+        first = self._parts_at_first[number] is None
         second = spectrum.eigenvalue(2)
-        if second < DISCONNECTED:
-            where = _falling_apart(graph, spectrum)
+        n_parts = 1 if second >= DISCONNECTED else _parts(spectrum)
+        before = 1 if first else self._parts_at_first[number] or 1
+        if first:
+            self._parts_at_first[number] = n_parts
+        parted = n_parts > before and _parted(graph, spectrum, n_parts)
+        if n_parts > before:
+            told = (number, "parts") in self._told
+            where = "" if told else _falling_apart(graph, spectrum, parted)
             problems["parts"] = f"the second eigenvalue has fallen to {second:.1e}: {where}"
-        if self.n_calls % CHECK_DEGREES == 1:
-            self._fading[number] = [int(vertex) for vertex in _vanishing(spectrum)[:1]]
+        if tracker.n_calls % CHECK_DEGREES == 1:
+            found = [int(vertex) for vertex in _vanishing(spectrum)]
+            known = set(self._faded_at_first[number])
+            self._fading[number] = [vertex for vertex in found if vertex not in known][:1]
+            if first:
+                self._faded_at_first[number] = found
         for vertex in self._fading[number]:
             where = graph.layer_of(vertex)
             problems["degrees"] = f"a neuron of {where!r} has next to no weights left"
         for kind, text in problems.items():
             if (number, kind) not in self._told:
                 self._told.add((number, kind))
-                held = self.disconnect == "hold"
-                advice = "it is held back" if held else "disconnect='hold' would hold it back"
-                warnings.warn(
-                    f"the regularizer is cutting the network apart: {text}; {advice}. "
-                    "Lower its weight if that goes on",
-                    stacklevel=5,
-                )
-        return bool(problems)
+                warnings.warn(_advice(text, first, parted, self.disconnect), stacklevel=5)
+        return parted and not first
+
+
+def _advice(text: str, first: bool, parted: bool, disconnect: Disconnect) -> str:
+    """What to tell of a network that falls apart."""
+    if first:
+        return f"the network is in parts before the regularizer has changed it: {text}"
+    advice = "disconnect='hold' holds the term back where inputs are parted from outputs"
+    if disconnect == "hold":
+        advice = "the term is held back" if parted else "inputs still reach outputs"
+    return (
+        f"the regularizer is cutting the network apart: {text}; {advice}. Lower its weight if that "
+        "is not what it is for"
+    )
 
 
 def _vanishing(spectrum: Spectrum) -> NDArray[np.intp]:
@@ -314,7 +487,32 @@ def _vanishing(spectrum: Spectrum) -> NDArray[np.intp]:
     return np.flatnonzero((degrees < VANISHING * degrees.mean()) & (degrees > 0))
 
 
-def _falling_apart(graph: LiveGraph, spectrum: Spectrum) -> str:
+def _parts(spectrum: Spectrum) -> int:
+    """How many parts next to nothing connects; no more than there are eigenvectors."""
+    return 1 + int((1.0 - spectrum.values < DISCONNECTED).sum())
+
+
+def _parted(graph: LiveGraph, spectrum: Spectrum, n_parts: int) -> bool:
+    """Whether no part has a tenth of the weights of the inputs and of those of the outputs."""
+    # Over the root of the degrees, the eigenvectors are nearly constant on each part.
+    vectors = spectrum.vectors[:, : n_parts - 1].double().cpu().numpy()
+    degrees = spectrum.degrees
+    left = degrees > 0
+    shared = 0.0
+    ends = [graph.layers[0].slice, graph.layers[-1].slice]
+    volumes = [max(float(degrees[at].sum()), 1e-300) for at in ends]
+    scale = np.linalg.norm(vectors[left] - vectors[left].mean(0), axis=1).max(initial=0.0)
+    while left.any():
+        leader = np.flatnonzero(left)[np.argmax(degrees[left])]
+        near = left & (np.linalg.norm(vectors - vectors[leader], axis=1) <= 0.3 * scale)
+        left &= ~near
+        mine = np.where(near, degrees, 0.0)
+        shares = [mine[at].sum() / volume for at, volume in zip(ends, volumes, strict=True)]
+        shared += min(shares)
+    return bool(shared < 0.1)
+
+
+def _falling_apart(graph: LiveGraph, spectrum: Spectrum, parted: bool) -> str:
     """Which neurons the second eigenvector separates from the others."""
     # Its entries, over the root of the degrees, are nearly constant on either side.
     side = (spectrum.vectors[:, 0] > 0).cpu().numpy()
@@ -323,7 +521,5 @@ def _falling_apart(graph: LiveGraph, spectrum: Spectrum) -> str:
     small &= spectrum.degrees > 0
     shares = {layer.name: int(small[layer.slice].sum()) for layer in graph.layers}
     where = ", ".join(f"{n} of {name!r}" for name, n in shares.items() if n)
-    first, last = graph.layers[0].slice, graph.layers[-1].slice
-    ends = [np.average(side[at], weights=spectrum.degrees[at] + 1e-300) for at in (first, last)]
-    apart = "; inputs are on one side, outputs on the other" if abs(ends[0] - ends[1]) > 0.9 else ""
+    apart = "; inputs are on one side, outputs on the other" if parted else ""
     return f"a part of {int(small.sum())} neurons ({where}) is all but cut off{apart}"

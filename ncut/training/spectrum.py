@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -77,6 +77,19 @@ class Tracker:
         self.n_restarts = 0
         self.last: Spectrum | None = None
         self._basis: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the eigenvectors are, tensors and numbers."""
+        return {
+            "n_calls": self.n_calls,
+            "n_restarts": self.n_restarts,
+            "basis": None if self._basis is None else self._basis.clone(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.n_calls, self.n_restarts = int(state["n_calls"]), int(state["n_restarts"])
+        self._basis = None if state["basis"] is None else state["basis"].clone()
 
     def update(self, blocks: Sequence[Placed]) -> Spectrum:
         """The spectrum for the weights as they are now; it stays in `last`."""

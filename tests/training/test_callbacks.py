@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,27 @@ def test_a_gradient_is_added_once(make: Callable[[nn.Module], Any]) -> None:
         penalty.start(model)
         penalty.add_gradient(torch.optim.SGD(model.parameters(), RATE))
         check_gradient(model)
+
+
+def test_a_soft_partition_is_learned_and_kept() -> None:
+    model = stepped()
+    make = partial(ncut.SoftCutRegularizer, k=3, weight=0.5)
+    penalty = Penalty(make, normalize=False)
+    penalty.start(model)
+    before = penalty.regularizer.learned[0].detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), RATE)
+    for _ in range(5):
+        model.zero_grad()
+        stepped(model=model)
+        penalty.add_gradient(optimizer)
+        optimizer.step()
+    found = penalty.regularizer.learned[0].detach()
+    assert float((found - before).abs().min()) > 0
+    again = Penalty(make, normalize=False)
+    again.load_state_dict(penalty.state_dict())  # before there is a regularizer
+    again.start(model)
+    assert torch.equal(again.regularizer.learned[0].detach(), found)
+    assert again.regularizer.n_steps == 5
 
 
 def test_optimizers_get_the_gradients_of_their_own_parameters() -> None:
@@ -544,7 +566,12 @@ def transformers() -> Any:
 
 
 def trained(
-    transformers: Any, tmp_path: Path, n_batches: int, callback: dict[str, Any], **options: Any
+    transformers: Any,
+    tmp_path: Path,
+    n_batches: int,
+    callback: dict[str, Any],
+    resume: str | None = None,
+    **options: Any,
 ) -> Any:
     """A Trainer after one epoch with a callback of these arguments."""
     from ncut.training.hugging_face import ClusterabilityCallback
@@ -576,7 +603,7 @@ def trained(
         optimizers=(torch.optim.SGD(model.parameters(), RATE), None),
     )
     trainer.add_callback(ClusterabilityCallback(trainer, submodule="net", **callback))
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return trainer
 
 
@@ -591,6 +618,14 @@ class TestHuggingFace:
             gradient_accumulation_steps=accumulate,
         )
         check_same_parameters(trainer.model.net, by_hand(4, accumulate, normal=True))
+
+    def test_a_resumed_run_is_an_unbroken_one(self, transformers: Any, tmp_path: Path) -> None:
+        make = partial(ncut.SoftCutRegularizer, k=3, weight=0.5, every=3)
+        given = (transformers, tmp_path, 8, {"every": 0, "regularizer": make})
+        whole = trained(*given, save_strategy="steps", save_steps=4)
+        assert (tmp_path / "checkpoint-4" / "ncut_regularizer.pt").exists()
+        again = trained(*given, resume=str(tmp_path / "checkpoint-4"))
+        check_same_parameters(again.model.net, whole.model.net)
 
     def test_clipping_leaves_it_out(self, transformers: Any, tmp_path: Path) -> None:
         callback = {"every": 0, "regularizer": Ridge}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 import subprocess
 import sys
 import warnings
@@ -440,17 +441,44 @@ def test_inputs_cut_off_from_outputs_are_told() -> None:
         regularizer()
 
 
-def test_the_term_is_held_back_as_long_as_it_lasts() -> None:
-    model = mlp(60, 60, 60)
+def test_the_term_is_held_back_as_long_as_inputs_are_parted_from_outputs() -> None:
+    model = mlp(60, 40, 40, 60)
     before = copy.deepcopy(model.state_dict())
     regularizer = EigenvalueRegularizer(model, disconnect="hold")
     assert regularizer().requires_grad
-    cut_in_half(model, 1e-6)
-    with pytest.warns(UserWarning, match="held back"):
+    with torch.no_grad():
+        model[2].weight *= 1e-7
+    with pytest.warns(UserWarning, match="cutting the network apart.*the term is held back"):
         assert not regularizer().requires_grad
+    assert regularizer.log()["held_back"] == 1
     assert not regularizer().requires_grad
     model.load_state_dict(before)
     assert regularizer().requires_grad
+    assert regularizer.log()["held_back"] == 0
+
+
+def test_parts_side_by_side_are_what_the_term_is_for() -> None:
+    model = mlp(60, 60, 60)
+    regularizer = EigenvalueRegularizer(model, range(2, 5), disconnect="hold")
+    regularizer()
+    cut_in_half(model, 1e-6)
+    with pytest.warns(UserWarning, match="inputs still reach outputs"):
+        assert regularizer().requires_grad
+    assert regularizer().requires_grad
+
+
+@pytest.mark.parametrize("kind", ["in two parts", "one faded input"])
+def test_what_was_so_at_first_holds_nothing_back(kind: str) -> None:
+    model = mlp(60, 60, 60)
+    if kind == "in two parts":
+        cut_in_half(model, 0.0)
+    else:
+        with torch.no_grad():
+            model[0].weight[:, 0] *= 1e-9
+    regularizer = EigenvalueRegularizer(model, range(2, 13), disconnect="hold")
+    with pytest.warns(UserWarning, match="before the regularizer has changed it"):
+        assert regularizer().requires_grad
+    assert all(regularizer().requires_grad for _ in range(40))
 
 
 def test_disconnection_may_be_ignored() -> None:
@@ -645,3 +673,122 @@ def test_parametrized_weights_are_followed_and_the_model_left_alone(kind: str) -
     assert all(parameter.grad.any() for parameter in originals)
     values = dense_eigenvalues([model[0].weight.detach(), model[2].weight.detach()])[1:4]
     np.testing.assert_allclose(regularizer.eigenvalues, values.numpy(), atol=1e-4)
+
+
+# --- steps, logs, states ------------------------------------------------------------------------
+
+MAKES: dict[str, Callable[[nn.Module], Any]] = {
+    "eigenvalues": lambda model: EigenvalueRegularizer(model, weight=0.5),
+    "every": lambda model: EigenvalueRegularizer(model, weight=0.5, every=7),
+    "soft cut": lambda model: ncut.SoftCutRegularizer(model, 4, 0.5),
+    "partition": lambda model: ncut.PartitionRegularizer(model, 4, 0.5, every=3),
+}
+
+
+def steps_of(model: nn.Module, regularizer: Any, optimizer: Any, steps: range) -> None:
+    for number in steps:
+        x = torch.randn(16, 40, generator=torch.Generator().manual_seed(number))
+        optimizer.zero_grad()
+        ((model(x) - x[:, :20]).square().mean() + regularizer()).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", MAKES)
+def test_a_resumed_run_is_an_unbroken_one(name: str) -> None:
+    def made() -> tuple[nn.Module, Any, Any]:
+        model = mlp(40, 50, 45, 20)
+        return model, MAKES[name](model), torch.optim.Adam(model.parameters(), 1e-2)
+
+    model, regularizer, optimizer = made()
+    steps_of(model, regularizer, optimizer, range(20))
+    file = io.BytesIO()
+    torch.save([x.state_dict() for x in (model, regularizer, optimizer)], file)
+    steps_of(model, regularizer, optimizer, range(20, 40))
+    file.seek(0)
+    again = made()
+    for part, state in zip(again, torch.load(file, weights_only=True), strict=True):
+        part.load_state_dict(state)
+    steps_of(*again, range(20, 40))
+    for ours, theirs in zip(model.parameters(), again[0].parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert again[1].log() == regularizer.log()
+
+
+@pytest.mark.parametrize("name", MAKES)
+def test_pickled_copies_belong_to_the_model_pickled_with_them(name: str) -> None:
+    model = mlp(40, 50, 20)
+    regularizer = MAKES[name](model)
+    regularizer()
+    found, copied = pickle.loads(pickle.dumps((model, regularizer)))
+    assert copied.model is found
+    assert copied.n_steps == regularizer.n_steps == 1
+    with torch.no_grad():
+        assert float(copied()) == pytest.approx(float(regularizer()), rel=1e-5)
+
+
+def test_calls_without_gradients_are_no_steps() -> None:
+    model = mlp(40, 50, 20)
+    regularizer = EigenvalueRegularizer(model, weight=1.0, every=2)
+    with torch.no_grad():
+        value = float(regularizer())
+    terms = []
+    for _ in range(4):
+        terms.append(float(regularizer().detach()))
+        with torch.no_grad():
+            assert float(regularizer()) == pytest.approx(value, rel=1e-4)
+    np.testing.assert_allclose(terms, [2 * value, 0, 2 * value, 0], rtol=1e-4)
+    assert regularizer.log()["value"] == pytest.approx(value, rel=1e-4)
+
+
+def test_steps_may_be_begun_by_hand() -> None:
+    regularizer = EigenvalueRegularizer(mlp(40, 50, 20), weight=1.0, every=2)
+    there = []
+    for _ in range(4):
+        regularizer.step()
+        there.append([float(regularizer().detach()) > 0 for _ in range(3)])
+    assert there == [[True] * 3, [False] * 3] * 2
+    assert regularizer.n_steps == 4
+
+
+def test_a_schedule_of_the_weight() -> None:
+    model = mlp(40, 50, 20)
+    regularizer = EigenvalueRegularizer(model, weight=lambda step: 0.1 * step)
+    constant = EigenvalueRegularizer(model, weight=np.float32(1.0))
+    value = float(constant().detach())
+    found = [float(regularizer().detach()) for _ in range(3)]
+    np.testing.assert_allclose(found, [0, 0.1 * value, 0.2 * value], rtol=1e-3)
+    assert regularizer.log()["weight"] == pytest.approx(0.2)
+    constant.weight = torch.tensor(3.0)
+    assert float(constant().detach()) == pytest.approx(3 * value, rel=1e-3)
+    constant.weight = -1.0
+    with pytest.raises(InputError, match=r"^weight: must be a number of at least 0"):
+        constant()
+
+
+def test_what_is_logged() -> None:
+    regularizer = EigenvalueRegularizer(mlp(40, 50, 20), (2, 5), weight=0.3)
+    term = float(regularizer().detach())
+    log = regularizer.log()
+    assert log["value"] == pytest.approx(term)
+    assert log["value"] == pytest.approx(0.3 * (log["lambda_2"] + log["lambda_5"]) / 2, rel=1e-5)
+    assert (log["step"], log["parts"], log["weight"], log["restarts"]) == (0, 1, 0.3, 1)
+    assert log["products"] > 0
+
+
+def test_another_model_and_a_replaced_layer_are_told() -> None:
+    model = mlp(40, 50, 20)
+    regularizer = EigenvalueRegularizer(model)
+    assert regularizer(model).requires_grad
+    with pytest.raises(InputError, match="is not the one that the regularizer was made for"):
+        regularizer(copy.deepcopy(model))
+    model[2] = nn.Linear(50, 20)
+    with pytest.warns(UserWarning, match="'2' was replaced after the regularizer was made"):
+        regularizer()
+    regularizer()  # said once
+
+
+def test_a_state_of_another_kind_is_refused() -> None:
+    model = mlp(40, 50, 20)
+    state = ncut.PartitionRegularizer(model, 4).state_dict()
+    with pytest.raises(InputError, match=r"^state: must have the keys"):
+        EigenvalueRegularizer(model).load_state_dict(state)

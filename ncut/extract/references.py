@@ -1,0 +1,480 @@
+"""Which entries of a model's weight tensors make which edges of its graph.
+
+A model is read with numbers in place of its weights, so that each weight that the graph is made
+of tells which entry of which tensor it is, whatever was transposed, split or put together on the
+way. Read once more with its weights as they are, it shows whether that is so.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import InputError
+from ncut.extract.arrays import as_array
+from ncut.extract.assemble import Scope, plan
+from ncut.extract.chain import chain_wiring
+from ncut.extract.layout import Edges
+from ncut.extract.modules import is_module, unwrapped
+from ncut.extract.read import read_sequence
+from ncut.extract.signal import NOTHING
+from ncut.extract.state_dict import read_arrays
+from ncut.extract.wiring import Wiring
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ncut.types import Layer
+
+Key: TypeAlias = Any
+"""Of a module's tensor its path and its name; of arrays the number or the name."""
+
+EXACT = 2**22
+"""Numbers below this are exact in every type that weights are read in."""
+
+NO_CLUSTER, ALONE = -1, -2
+"""Labels of a vertex in no cluster, and of one in a cluster that is not kept."""
+
+
+class Marks(NamedTuple):
+    """What a set of clusters makes of one tensor's entries.
+
+    Attributes
+    ----------
+    between, inside : ndarray of bool, of the tensor's shape
+        Whether an entry makes an edge between two clusters, and one inside a cluster: one that
+        reads a sum of several layers may do both.
+    """
+
+    between: NDArray[np.bool_]
+    inside: NDArray[np.bool_]
+
+
+class Join(NamedTuple):
+    """Which vertices the weights of one operation join, and which entries of tensors they are.
+
+    entries: shape of the weights, numbers of entries; 0 for none.
+    inputs, outputs: the vertices of each input and output, `NOTHING` for none, (n, m).
+    """
+
+    name: str
+    module: str
+    source: int
+    target: int
+    groups: int | None
+    entries: NDArray[np.int64]
+    inputs: NDArray[np.int64]
+    outputs: NDArray[np.int64]
+
+    @property
+    def names(self) -> set[str]:
+        """Names that the operation goes by."""
+        return {self.name, self.module}
+
+    def block(self, values: NDArray[np.floating], n_source: int, n_target: int) -> Any:
+        """Numbers for the entries, shape of the weights -> sums between vertices, sparse."""
+        from scipy import sparse
+
+        n_in, n_out = len(self.inputs), len(self.outputs)
+        if self.groups is None:
+            matrix = sparse.csr_array(values)
+        else:
+            kernels = values.reshape(*values.shape[:2], -1).sum(2)
+            output, own = np.indices(kernels.shape)
+            row = output // (n_out // self.groups) * kernels.shape[1] + own
+            flat = (row.ravel(), output.ravel())
+            matrix = sparse.csr_array((kernels.ravel(), flat), shape=(n_in, n_out))
+        sides = []
+        for vertices, n in ((self.inputs, n_source), (self.outputs, n_target)):
+            at, way = np.nonzero(vertices >= 0)
+            place = (at, vertices[at, way])
+            sides.append(sparse.csr_array((np.ones(at.size), place), shape=(len(vertices), n)))
+        return sides[0].T @ matrix @ sides[1]
+
+    def marked(
+        self, labels: NDArray[np.integer], starts: NDArray[np.int64]
+    ) -> Iterator[NDArray[np.int64]]:
+        """Numbers of the entries between clusters, and of those inside of them."""
+        ends = []
+        for layer, vertices in ((self.source, self.inputs), (self.target, self.outputs)):
+            own = labels[starts[layer] : starts[layer + 1]]
+            ends.append(np.where(vertices >= 0, own[vertices], NO_CLUSTER))
+        axes = self.entries.shape[:2]
+        between, inside = np.zeros(axes, dtype=bool), np.zeros(axes, dtype=bool)
+        for sender in ends[0].T:
+            for receiver in ends[1].T:
+                a, b = self._sides(sender, receiver)
+                known = (a != NO_CLUSTER) & (b != NO_CLUSTER)
+                same = (a == b) & (a != ALONE)
+                between |= known & ~same
+                inside |= known & same
+        for found in (between, inside):
+            entries = self.entries[found]
+            yield entries[entries > 0]
+
+    def _sides(
+        self, sender: NDArray[np.integer], receiver: NDArray[np.integer]
+    ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """Labels of both ends, to broadcast to the first two axes of the weights."""
+        if self.groups is None:
+            return sender[:, None], receiver
+        by_group = sender.reshape(self.groups, -1)
+        return np.repeat(by_group, len(receiver) // self.groups, axis=0), receiver[:, None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class References:
+    """The weight tensors of a model's graph, and which edges their entries make.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of the graph's layers.
+    sizes : tuple of int
+        How many vertices each has.
+    shapes : dict
+        The shape of each weight tensor, by its key.
+    starts : dict
+        The number of each tensor's first entry.
+    joins : tuple of Join
+        What the entries join, by operation and pair of layers.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    shapes: dict[Key, tuple[int, ...]]
+    starts: dict[Key, int]
+    joins: tuple[Join, ...]
+
+    @property
+    def operations(self) -> set[str]:
+        """Names of the layers and modules whose weights they are."""
+        return set().union(*(join.names for join in self.joins))
+
+    def marks(
+        self,
+        labels: NDArray[np.integer],
+        keep: Sequence[int] | None = None,
+        free: Sequence[str] = (),
+    ) -> dict[Key, Marks]:
+        """What clusters make of each tensor.
+
+        Parameters
+        ----------
+        labels : ndarray of int, shape (n,)
+            The cluster of each vertex, negative for one in none, whose edges count as neither.
+        keep : sequence of int, optional
+            Clusters; edges inside of the others count as between clusters. By default all.
+        free : sequence of str
+            Names of operations whose edges count as neither.
+        """
+        starts = np.concatenate([[0], np.cumsum(self.sizes)])
+        last = max(self.starts[key] + math.prod(shape) for key, shape in self.shapes.items())
+        flags = np.zeros((2, last), dtype=bool)
+        labels = np.where(labels < 0, NO_CLUSTER, labels)
+        if keep is not None:
+            labels = np.where(np.isin(labels, [NO_CLUSTER, *keep]), labels, ALONE)
+        for join in self.joins:
+            if join.names.isdisjoint(free):
+                for kind, entries in zip(flags, join.marked(labels, starts), strict=True):
+                    kind[entries] = True
+        return {
+            key: Marks(
+                *(
+                    kind[self.starts[key] :][: math.prod(shape)].reshape(shape).copy()
+                    for kind in flags
+                )
+            )
+            for key, shape in self.shapes.items()
+        }
+
+
+def references(
+    model: Any,
+    layers: Sequence[Layer] | None = None,
+    *,
+    scope: str = "paper",
+    residual: str | None = None,
+    example_inputs: Any = None,
+) -> References:
+    """Find where the weights of a model's graph come from.
+
+    Parameters
+    ----------
+    model : torch.nn.Module, sequence or mapping of weight arrays
+        The model. A module is read from a copy, and left as it is.
+    layers : sequence of Layer, optional
+        Layers of a graph of the model; `scope` and `residual` are then those that give them.
+    scope, residual, example_inputs
+        How the model is read; see `ncut.graph`.
+
+    Raises
+    ------
+    InputError
+        If the model has other layers, or computes weights of its graph from others.
+    """
+    reading = _reading(model, example_inputs)
+    if layers is None:
+        return _found(reading, residual, scope)
+    wanted = [(layer.name, layer.size) for layer in layers]
+    failure: Exception | None = None
+    for convention in (None, "readers", "stream") if reading.has_sums else (None,):
+        wiring = reading.wiring(convention)
+        for choice in get_args(Scope):
+            try:
+                layout = plan(wiring, scope=choice)
+            except InputError as error:
+                failure = error
+                continue
+            if [(layer.name, layer.size) for layer in layout.layers] == wanted:
+                return _found(reading, convention, choice)
+    raise InputError(
+        "model: its graph does not have the layers of the report; pass the model that was "
+        "analysed, and example_inputs= as they were given then"
+    ) from failure
+
+
+@dataclass(slots=True, eq=False)
+class _Reading:
+    """A model whose weights can be replaced by numbers, and read.
+
+    Attributes
+    ----------
+    tensors : dict
+        The weight tensors by their keys, as arrays.
+    read : callable
+        Gets arrays in their place, and a convention of sums.
+    has_sums : bool
+        Whether conventions of sums can differ.
+    """
+
+    tensors: dict[Key, NDArray[np.floating]]
+    read: Callable[[dict[Key, NDArray[Any]], str | None], Wiring]
+    has_sums: bool = False
+
+    def wiring(self, residual: str | None) -> Wiring:
+        """The record of the model as it is."""
+        return self.read(self.tensors, residual)
+
+
+def _found(reading: _Reading, residual: str | None, scope: str) -> References:
+    starts, total = {}, 1  # 0 is what no entry is
+    for key, array in reading.tensors.items():
+        starts[key] = total
+        total += array.size
+    entries: dict[int, NDArray[np.int64]] = {}
+    # In two halves, which are exact in float32.
+    for unit in (1, EXACT) if total > EXACT else (1,):
+        part = {
+            key: ((start + np.arange(reading.tensors[key].size)) // unit % EXACT).reshape(
+                reading.tensors[key].shape
+            )
+            for key, start in starts.items()
+        }
+        for number, edges in enumerate(plan(reading.read(part, residual), scope=scope).edges):
+            half = np.rint(np.nan_to_num(_weight(edges))).astype(np.int64) * unit
+            entries[number] = half + entries.get(number, 0)
+    values = np.concatenate([np.zeros(1), *(a.ravel() for a in reading.tensors.values())])
+    layout = plan(reading.wiring(residual), scope=scope)
+    for number, edges in enumerate(layout.edges):
+        own = entries[number]
+        known = own.min(initial=0) >= 0 and own.max(initial=0) < total
+        if not known or not np.array_equal(_weight(edges), values[own], equal_nan=True):
+            raise InputError(
+                f"model: the weights of {edges.label!r} are computed from its parameters, so that "
+                "single ones cannot be taken out"
+            )
+    joins = tuple(_join(edges, entries[number]) for number, edges in enumerate(layout.edges))
+    places = np.array([*starts.values()])
+    used = {
+        [*starts][at]
+        for join in joins
+        for at in np.unique(np.searchsorted(places, join.entries[join.entries > 0], "right") - 1)
+    }
+    return References(
+        tuple(layer.name for layer in layout.layers),
+        tuple(layer.size for layer in layout.layers),
+        {key: array.shape for key, array in reading.tensors.items() if key in used},
+        starts,
+        joins,
+    )
+
+
+def _weight(edges: Edges) -> NDArray[np.floating]:
+    operation = edges.operation
+    weight = operation.within if edges.recurrent else operation.weight
+    assert weight is not None
+    return weight
+
+
+def _join(edges: Edges, entries: NDArray[np.int64]) -> Join:
+    operation = edges.operation
+    is_kernel = operation.kind == "conv" and not edges.recurrent
+    n_out = entries.shape[0 if is_kernel else 1]
+    outputs = _by_output(edges.units, n_out)
+    inputs = outputs if edges.recurrent else edges.places
+    return Join(
+        name=operation.name,
+        module=operation.module,
+        source=edges.source,
+        target=edges.target,
+        groups=operation.groups if is_kernel else None,
+        entries=entries,
+        inputs=np.arange(edges.n_source)[:, None] if inputs is None else inputs,
+        outputs=outputs,
+    )
+
+
+def _by_output(units: NDArray[np.int64], n_out: int) -> NDArray[np.int64]:
+    """The vertices of each output, (n_out, m), from the outputs of each vertex."""
+    vertices, columns = np.nonzero(units >= 0)
+    outputs = units[vertices, columns]
+    order = np.argsort(outputs, kind="stable")
+    outputs, vertices = outputs[order], vertices[order]
+    first = np.searchsorted(outputs, outputs)  # of the same output
+    rank = np.arange(outputs.size) - first
+    found = np.full((n_out, int(rank.max(initial=0)) + 1), NOTHING, dtype=np.int64)
+    found[outputs, rank] = vertices
+    return found
+
+
+def _reading(model: Any, example_inputs: Any) -> _Reading:
+    if is_module(model):
+        return _of_module(unwrapped(model), example_inputs)
+    if isinstance(model, Mapping):
+        return _of_mapping(model)
+    if isinstance(model, Sequence) and not isinstance(model, str):
+        return _of_list(model)
+    raise InputError(
+        f"model: weights of a {type(model).__name__} cannot be taken out; pass the model itself: a "
+        "torch.nn.Module, a list of weight arrays, or a mapping of names to weight arrays"
+    )
+
+
+def _of_list(model: Sequence[Any]) -> _Reading:
+    tensors = {n: as_array(values, f"model: weights {n}") for n, values in enumerate(model)}
+    return _Reading(
+        {n: np.asarray(array, dtype=np.float64) for n, array in tensors.items()},
+        lambda arrays, _: chain_wiring(read_sequence([*arrays.values()])),
+    )
+
+
+def _of_mapping(model: Mapping[Any, Any]) -> _Reading:
+    arrays = {key: values for key, values in model.items() if hasattr(values, "ndim")}
+    # What a mask takes out is no entry.
+    tensors = {
+        key: np.asarray(as_array(values, f"model: {key}"), dtype=np.float64)
+        for key, values in arrays.items()
+        if values.ndim >= 2 and not str(key).endswith("weight_mask")
+    }
+    if not tensors:
+        raise InputError("model: holds no weight arrays; of a checkpoint pass the state dict in it")
+    return _Reading(
+        tensors,
+        lambda made, _: chain_wiring(read_arrays({**model, **made}, where="the mapping")[0]),
+    )
+
+
+def _of_module(model: nn.Module, example_inputs: Any) -> _Reading:
+    import torch
+
+    from ncut.extract.traced.module import read_module
+
+    plain = plain_copy(model)
+    # A tensor that several modules share goes by the first of them.
+    places: dict[Key, Any] = {}
+    for full_name, parameter in plain.named_parameters():
+        if parameter.ndim >= 2 and parameter.is_floating_point():
+            path, _, name = full_name.rpartition(".")
+            places[path, name] = parameter
+    tensors = {key: p.detach().double().numpy().copy() for key, p in places.items()}
+
+    def read(arrays: dict[Key, NDArray[Any]], residual: str | None) -> Wiring:
+        with torch.no_grad():
+            for key, array in arrays.items():
+                places[key].copy_(torch.from_numpy(array))
+        # What is read lies in the memory of the copy, which the next reading overwrites.
+        return read_module(plain, residual=residual, example_inputs=example_inputs)
+
+    return _Reading(tensors, read, has_sums=True)
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, on the CPU, in float32 at least, whose weights are parameters.
+
+    Those that the model's modules compute (pruned ones, weight norm, parametrizations) are
+    parameters of the copy with the values that they have.
+    """
+    import torch
+    from torch import nn
+
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for space in (module._parameters, module._buffers, vars(module)):
+            for value in space.values():
+                if isinstance(value, torch.Tensor) and id(value) not in memo:
+                    made = value.detach().cpu().clone()
+                    half = made.is_floating_point() and made.dtype.itemsize < 4
+                    made = made.float() if half else made
+                    is_parameter = isinstance(value, nn.Parameter)
+                    memo[id(value)] = nn.Parameter(made, False) if is_parameter else made
+    try:
+        plain = copy.deepcopy(model, memo).eval()
+    except Exception as error:
+        raise InputError(
+            f"model: cannot be copied, which finding its weights needs: {error}"
+        ) from error
+    for module in plain.modules():
+        _make_plain(module)
+    return plain
+
+
+def computed(module: nn.Module) -> list[str]:
+    """Names of the weights that a module computes from others before it uses them."""
+    from torch.nn.utils import parametrize, prune
+    from torch.nn.utils.spectral_norm import SpectralNorm
+    from torch.nn.utils.weight_norm import WeightNorm
+
+    parts: Any = module.parametrizations if parametrize.is_parametrized(module) else ()
+    names = [*parts]
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, prune.BasePruningMethod):
+            names.append(hook._tensor_name)
+        elif isinstance(hook, SpectralNorm | WeightNorm):
+            names.append(hook.name)
+    return list(dict.fromkeys(names))
+
+
+def _make_plain(module: nn.Module) -> None:
+    """Replace what a module computes by parameters of the same name."""
+    import torch
+    from torch import nn
+    from torch.nn.utils import parametrize
+
+    names = computed(module)
+    if not names:
+        return
+    is_parametrized = parametrize.is_parametrized(module)
+    if not is_parametrized:
+        for hook in [*module._forward_pre_hooks.values()]:
+            if getattr(hook, "name", getattr(hook, "_tensor_name", None)) in names:
+                hook(module, ())
+    with torch.no_grad():
+        values = {name: getattr(module, name).detach().clone() for name in names}
+    if is_parametrized:
+        # The class was made for the one module, but copies share it.
+        module.__class__ = type(module).__bases__[0]
+        del module._modules["parametrizations"]
+    for key, hook in [*module._forward_pre_hooks.items()]:
+        if getattr(hook, "name", getattr(hook, "_tensor_name", None)) in names:
+            del module._forward_pre_hooks[key]
+    for name, value in values.items():
+        for space in (module._buffers, vars(module)):
+            space.pop(name, None)
+        module._parameters[name] = nn.Parameter(value, requires_grad=False)

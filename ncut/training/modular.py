@@ -1,0 +1,512 @@
+"""Training for modules: a network that learns to do without the weights between its clusters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import parametrize
+
+from ncut.errors import InputError
+from ncut.extract import read_graph
+from ncut.extract.modules import unwrapped
+from ncut.extract.references import References, computed, references
+from ncut.training.arguments import Schedule, scheduled, whole
+
+
+class Partitioned(nn.Module, ABC):
+    """A model with a partition of its neurons, which can run with weights between clusters scaled.
+
+    Parameters as those of `CutDropout` and `PartitionAnnealing`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        k: int,
+        labels: Mapping[str, ArrayLike] | ArrayLike | None,
+        free: Sequence[str],
+        scope: str,
+        residual: str | None,
+        example_inputs: Any,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise InputError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            raise InputError(
+                f"model: is in a {type(model).__name__} already; wrap this module in it instead"
+            )
+        self.model = unwrapped(model)
+        self._options = {"scope": scope, "residual": residual, "example_inputs": example_inputs}
+        self._places: References = references(self.model, **self._options)
+        self._names = {key: _parameter_name(self.model, *key) for key in self._places.shapes}
+        self._free = _free(self._places, free)
+        is_whole = isinstance(k, int | np.integer) and not isinstance(k, bool)
+        if not is_whole or not 2 <= k <= sum(self._places.sizes):
+            raise InputError(
+                f"k: must be a whole number from 2 to the number of neurons, got {k!r}"
+            )
+        self.k = int(k)
+        self.n_steps = 0
+        found = _labels(self._places, self.k, labels)
+        self.register_buffer("labels", torch.from_numpy(found))
+        for number in range(len(self._names)):
+            self.register_buffer(f"_between_{number}", None, persistent=False)
+        self._mark()
+        self.register_load_state_dict_post_hook(lambda module, _: module._mark())
+
+    @property
+    def layers(self) -> dict[str, slice]:
+        """Where the neurons of each layer of the graph are in `labels`, by its name."""
+        ends = np.cumsum(self._places.sizes).tolist()
+        starts = [0, *ends[:-1]]
+        return {
+            name: slice(start, end)
+            for name, start, end in zip(self._places.names, starts, ends, strict=True)
+        }
+
+    def step(self) -> None:
+        """Begin the next training step, before its forward pass; the first call is step 0."""
+        self.n_steps += 1
+
+    def apart(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model without the weights between clusters."""
+        return self._run(0.0, args, kwargs)
+
+    def between(self) -> Tensor:
+        """Share of squared weight that is between clusters, the mean over the weight tensors.
+
+        Differentiable by the weights; a scalar from 0 to 1.
+        """
+        parameters = dict(self.model.named_parameters())
+        shares = []
+        for name, flags in self._cuts().items():
+            squares = parameters[name].square()
+            total = squares.sum().clamp_min(torch.finfo(squares.dtype).tiny)
+            shares.append((squares * flags).sum() / total)
+        return torch.stack(shares).mean()
+
+    @torch.no_grad()
+    def cut_(self) -> nn.Module:
+        """Set the weights between clusters to zero in the model, and return the model."""
+        parameters = dict(self.model.named_parameters())
+        for name, flags in self._cuts().items():
+            parameters[name].masked_fill_(flags, 0)
+        return self.model
+
+    def relabel(self) -> int:
+        """Improve the partition for the weights as they are; the sizes of its clusters stay.
+
+        Layer after layer, the neurons are assigned to the clusters with which they share most
+        squared edge weight, by the best assignment that keeps the number of neurons of each
+        cluster in the layer.
+
+        Returns
+        -------
+        int
+            How many neurons have changed their cluster.
+        """
+        before = self.labels.cpu().numpy()
+        after = before.copy()
+        edges = read_graph(self.model, **self._options).adjacency.power(2)
+        for own in self.layers.values():
+            if (after[own] < 0).any():
+                continue
+            members = np.eye(self.k)[np.where(after < 0, 0, after)] * (after >= 0)[:, None]
+            links = edges[own] @ members
+            slots = np.sort(after[own])
+            rows, columns = linear_sum_assignment(links[:, slots], maximize=True)
+            after[own][rows] = slots[columns]
+        n_changed = int((before != after).sum())
+        self.labels.copy_(torch.from_numpy(after))
+        self._mark()
+        return n_changed
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What is no tensor: how far the training is."""
+        return {"n_steps": self.n_steps}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.n_steps = int(state["n_steps"])
+
+    def _cuts(self) -> dict[str, Tensor]:
+        """Which entries of which parameters are between clusters, those with none left out."""
+        buffers = [getattr(self, f"_between_{number}") for number in range(len(self._names))]
+        return {
+            name: flags
+            for name, flags in zip(self._names.values(), buffers, strict=True)
+            if flags is not None
+        }
+
+    def _mark(self) -> None:
+        device = self.labels.device
+        marks = self._places.marks(self.labels.cpu().numpy(), free=self._free)
+        for number, key in enumerate(self._names):
+            flags = marks[key].between
+            made = torch.from_numpy(flags).to(device) if flags.any() else None
+            setattr(self, f"_between_{number}", made)
+        if not self._cuts():
+            raise InputError("labels: no weight is between two clusters")
+
+    def _run(self, factor: float, args: Any, kwargs: Any) -> Any:
+        if factor == 1:
+            return self.model(*args, **kwargs)
+        parameters = dict(self.model.named_parameters())
+        scaled = {
+            name: torch.where(flags, parameters[name] * factor, parameters[name])
+            for name, flags in self._cuts().items()
+        }
+        return functional_call(self.model, scaled, args, kwargs)
+
+    @abstractmethod
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model."""
+
+
+class CutDropout(Partitioned):
+    """A model trained to work with and without the weights between its clusters.
+
+    In training mode a part of each batch runs through the model as it is, the rest through the
+    model without any weight between two clusters, and the outputs are put together again; in
+    evaluation mode the model runs as it is. The clusters of a balanced partition, which go
+    through all layers, so become modules that work alone. With `penalty()` added to the loss the
+    weights between them fade too, and the n-cut falls.
+
+    Train this module in place of the model, with `step()` before each step. It shares the model's
+    parameters; the model itself is not changed and runs whole wherever else it is called.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any that `ncut.graph` reads and whose weights are parameters (not computed from others).
+    k : int
+        Number of clusters.
+    labels : mapping from str to array_like of int, or array_like of int, shape (n,), optional
+        The cluster of each neuron of the layers named, or of each vertex of `ncut.graph(model)`,
+        0 to k - 1; negative for none. By default inputs are dealt out in turn, so that each
+        cluster sees all of an image, and other layers are cut into k pieces of neighbours: the
+        heads of an attention stay whole if k divides their number.
+    share : float or callable, default 0.5
+        Share of each batch without the weights, or a function of the step. What does not come out
+        whole is carried over to the next batch.
+    weight : float or callable, default 2.0
+        Weight of `penalty()`, or a function of the step.
+    relabel_every : int, default 0
+        Steps from one improvement of the partition to the next (`relabel`); 0: it stays.
+    free : sequence of str
+        Names or patterns of layers whose weights are left alone.
+    scope, residual, example_inputs
+        How the model is read; see `ncut.graph`.
+
+    Attributes
+    ----------
+    labels : Tensor of int64, shape (n,)
+        A buffer: it is in the `state_dict`, as are the model's parameters and the step.
+    n_steps : int
+        How many steps were begun.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used, the model cannot be read, or computes weights of its graph
+        from others.
+
+    Notes
+    -----
+    All tensors among the arguments whose first axis is as long as that of the first tensor are
+    split along it, and outputs are joined along it; outputs without axes (a loss) are averaged
+    over the examples, objects such as a cache of keys are left out of a mapping of outputs. Batch
+    norms see the two parts one after the other.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4))
+    >>> modules = CutDropout(model, k=2)
+    >>> modules.step()
+    >>> (modules(torch.randn(6, 8)).square().mean() + modules.penalty()).backward()
+    >>> modules.apart(torch.randn(6, 8)).shape
+    torch.Size([6, 4])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        k: int,
+        labels: Mapping[str, ArrayLike] | ArrayLike | None = None,
+        share: Schedule = 0.5,
+        *,
+        weight: Schedule = 2.0,
+        relabel_every: int = 0,
+        free: Sequence[str] = (),
+        scope: str = "paper",
+        residual: str | None = None,
+        example_inputs: Any = None,
+    ) -> None:
+        super().__init__(model, k, labels, free, scope, residual, example_inputs)
+        self.share = share
+        self.weight = weight
+        self.relabel_every = whole("relabel_every", relabel_every, 0)
+        self._carried = 0.0
+        scheduled("share", share, 0, most=1.0)
+        scheduled("weight", weight, 0)
+
+    def step(self) -> None:
+        """Begin the next training step, before its forward pass; the first call is step 0."""
+        super().step()
+        due = self.relabel_every and (self.n_steps - 1) % self.relabel_every == 0
+        if due and self.n_steps > 1:
+            self.relabel()
+
+    def penalty(self) -> Tensor:
+        """The term to add to the loss: weight times the share of squared weight between clusters.
+
+        A scalar; see `between`.
+        """
+        return scheduled("weight", self.weight, self._step) * self.between()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's output; in training mode a part of the batch runs without weights."""
+        share = scheduled("share", self.share, self._step, most=1.0) if self.training else 0.0
+        if share == 0:
+            return self._run(1.0, args, kwargs)
+        n = _batch_size([*args, *kwargs.values()])
+        wanted = share * n + self._carried
+        n_cut = min(int(wanted + 1e-9), n)
+        self._carried = wanted - n_cut
+        if n_cut == 0 or n_cut == n:
+            return self._run(float(n_cut == 0), args, kwargs)
+        found = [
+            self._run(factor, *_part((args, kwargs), n, part))
+            for factor, part in ((0.0, slice(0, n_cut)), (1.0, slice(n_cut, n)))
+        ]
+        return _joined(found[0], found[1], n_cut, n - n_cut)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What is no tensor: the step, and the share of an example that is carried over."""
+        return super().get_extra_state() | {"carried": self._carried}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().set_extra_state(state)
+        self._carried = float(state["carried"])
+
+    @property
+    def _step(self) -> int:
+        return max(self.n_steps - 1, 0)
+
+
+class PartitionAnnealing(Partitioned):
+    """A model whose weights between clusters are multiplied by a factor that falls to zero.
+
+    The factor is 1 up to `begin_step` and then falls in a straight line, to 0 at `end_step`;
+    what remains are k networks side by side, which share what is before the first cut layer. Run
+    and train this module in place of the model, with `step()` before each step, and call `cut_()`
+    at the end: it sets the weights to zero in the model.
+
+    Parameters
+    ----------
+    model, k, labels, scope, residual, example_inputs
+        As those of `CutDropout`.
+    end_step : int
+        The first step without weights between clusters.
+    begin_step : int, default 0
+        The last step with all of them.
+    free : sequence of str
+        Names or patterns of layers whose weights are left alone. A first layer left whole lets
+        every cluster see all inputs.
+
+    Raises
+    ------
+    InputError
+        As for `CutDropout`.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4))
+    >>> annealed = PartitionAnnealing(model, k=2, end_step=10, free=["0"])
+    >>> for _ in range(11):
+    ...     annealed.step()
+    >>> annealed.factor
+    0.0
+    >>> x = torch.randn(6, 8)
+    >>> torch.equal(annealed(x), annealed.cut_()(x))
+    True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        k: int,
+        end_step: int,
+        free: Sequence[str] = (),
+        *,
+        labels: Mapping[str, ArrayLike] | ArrayLike | None = None,
+        begin_step: int = 0,
+        scope: str = "paper",
+        residual: str | None = None,
+        example_inputs: Any = None,
+    ) -> None:
+        super().__init__(model, k, labels, free, scope, residual, example_inputs)
+        self.begin_step = whole("begin_step", begin_step, 0)
+        self.end_step = whole("end_step", end_step, self.begin_step + 1)
+
+    @property
+    def factor(self) -> float:
+        """The factor of the weights between clusters in the step that `step` began last."""
+        return self.factor_at(max(self.n_steps - 1, 0))
+
+    def factor_at(self, step: int) -> float:
+        """The factor in a step, counted from 0."""
+        share = (step - self.begin_step) / (self.end_step - self.begin_step)
+        return 1.0 - min(max(share, 0.0), 1.0)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The output of the model with the weights between clusters multiplied by the factor."""
+        return self._run(self.factor, args, kwargs)
+
+
+def balanced_labels(places: References, k: int) -> NDArray[np.int64]:
+    """Inputs dealt out in turn, other layers in k pieces of neighbours; shape (n,).
+
+    A layer that holds several outputs side by side, as queries and values that are made by one
+    matrix, is cut into pieces in each.
+    """
+    parts = []
+    for number, (name, size) in enumerate(zip(places.names, places.sizes, strict=True)):
+        if number == 0 and name == "input":
+            parts.append(np.arange(size) % k)
+            continue
+        runs = np.split(np.arange(size), _ends(places, number, k))
+        parts += [np.arange(run.size) * k // run.size for run in runs]
+    return np.concatenate(parts)
+
+
+def _ends(places: References, layer: int, k: int) -> NDArray[np.int64]:
+    """Where a layer's neurons are not neighbours in the weights that write them."""
+    for join in places.joins:
+        outputs, way = np.nonzero(join.outputs >= 0)
+        vertices, first = np.unique(join.outputs[outputs, way], return_index=True)
+        if join.target != layer or len(vertices) < places.sizes[layer]:
+            continue
+        ends = np.flatnonzero(np.diff(outputs[first]) != 1) + 1
+        runs = np.diff([0, *ends, places.sizes[layer]])
+        if runs.min() >= k:
+            return ends
+    return np.zeros(0, dtype=np.int64)
+
+
+def _labels(
+    places: References, k: int, given: Mapping[str, ArrayLike] | ArrayLike | None
+) -> NDArray[np.int64]:
+    labels = balanced_labels(places, k)
+    ends = np.cumsum(places.sizes)
+    slices = {
+        name: slice(end - size, end)
+        for name, size, end in zip(places.names, places.sizes, ends, strict=True)
+    }
+    if given is None:
+        return labels
+    if not isinstance(given, Mapping):
+        given, slices = {"labels": given}, {"labels": slice(0, len(labels))}
+    for name, values in given.items():
+        if name not in slices:
+            raise InputError(f"labels: no layer {name!r}; there are {[*slices]}")
+        array = np.asarray(values)
+        size = slices[name].stop - slices[name].start
+        if array.shape != (size,) or array.dtype.kind not in "iu":
+            raise InputError(
+                f"labels: {name!r} needs {size} whole numbers, got shape {array.shape} of dtype "
+                f"{array.dtype}"
+            )
+        if array.max() >= k:
+            raise InputError(f"labels: must be below k, which is {k}, got {array.max()}")
+        labels[slices[name]] = np.where(array < 0, -1, array)
+    return labels
+
+
+def _free(places: References, patterns: Sequence[str]) -> list[str]:
+    if isinstance(patterns, str):
+        raise InputError(f"free: must be a sequence of names, got the string {patterns!r}")
+    known = places.operations
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise InputError(f"free: {pattern!r} matches no layer; there are {sorted(known)}")
+    return [name for name in known if any(fnmatchcase(name, p) for p in patterns)]
+
+
+def _parameter_name(model: nn.Module, path: str, name: str) -> str:
+    """Full name of the parameter that a weight tensor is, that of a pruned one before its mask."""
+    module = model.get_submodule(path)
+    if name in computed(module):
+        if parametrize.is_parametrized(module) or f"{name}_mask" not in module._buffers:
+            raise InputError(
+                f"model: {path!r} computes its weight from other parameters, as weight norm and "
+                "spectral norm do; make that permanent first"
+            )
+        name = f"{name}_orig"
+    return f"{path}.{name}" if path else name
+
+
+def _batch_size(arguments: Sequence[Any]) -> int:
+    for value in arguments:
+        if isinstance(value, Tensor) and value.ndim:
+            return len(value)
+        inner = [*value.values()] if isinstance(value, Mapping) else value
+        if isinstance(inner, list | tuple):
+            found = _batch_size(inner)
+            if found:
+                return found
+    return 0
+
+
+def _part(value: Any, n: int, part: slice) -> Any:
+    """The part of a batch of n examples, inside of tuples, lists and mappings as well."""
+    if isinstance(value, Tensor):
+        return value[part] if value.ndim and len(value) == n else value
+    if isinstance(value, Mapping):
+        return {name: _part(item, n, part) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_part(item, n, part) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
+
+
+def _joined(first: Any, last: Any, n_first: int, n_last: int) -> Any:
+    """Outputs for two parts of a batch as those for all of it."""
+    if isinstance(first, Tensor):
+        if first.ndim and len(first) == n_first and len(last) == n_last:
+            return torch.cat([first, last])
+        if first.ndim == 0 and first.is_floating_point():
+            return (n_first * first + n_last * last) / (n_first + n_last)
+    if isinstance(first, Mapping):
+        items = {
+            name: _joined(first[name], last[name], n_first, n_last)
+            for name in first
+            if not _is_state(first[name])
+        }
+        return items if type(first) is dict else type(first)(**items)
+    if isinstance(first, tuple | list):
+        pairs = [_joined(a, b, n_first, n_last) for a, b in zip(first, last, strict=True)]
+        return type(first)(*pairs) if hasattr(first, "_fields") else type(first)(pairs)
+    if first is None or (not isinstance(first, Tensor) and first == last):
+        return first
+    raise InputError(
+        f"model: its output, a {type(first).__name__}, cannot be put together from those for two "
+        "parts of a batch; call `apart` and the model yourself, and add the losses"
+    )
+
+
+def _is_state(value: Any) -> bool:
+    """Whether an output is an object of its own, such as a cache of keys and values."""
+    plain = Tensor | Mapping | tuple | list | str | int | float | None
+    return not isinstance(value, plain)
