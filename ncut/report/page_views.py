@@ -174,20 +174,29 @@ def _cells(report: Measurement) -> list[str]:
 
 def _tiles(report: Measurement) -> list[tuple[str, str, str]]:
     """The two numbers of the answer: (name, value, remark)."""
-    mean = report.shuffled_mean
-    if mean is None or not mean:
-        share = words.share_text(report.cut_share)
+    effect = findings(report)[0].numbers
+    if "gap" not in effect:
         return [
-            ("n-cut", words.ncut_text(report.ncut), f"{share} of edge weight is cut"),
+            (
+                "n-cut",
+                words.ncut_text(report.ncut),
+                f"of at most {report.k}; not compared with shuffles",
+            )
         ]
-    lower = 100 * (1 - report.ncut / mean)
-    side = "below" if lower >= 0 else "above"
+    side = "below" if effect["gap"] < 0 else "above"
+    compared = report.statistics["refined_ncut"]
+    cut = ""
+    if "cut_share" in effect:
+        cut = (
+            f"; the best partition found cuts {effect['cut_share']:.0%} of the edge weight, "
+            f"chance {effect['chance_share']:.0%}"
+        )
     return [
         (
             "Size of the effect",
-            f"{abs(lower):.1f} %",
-            f"the n-cut, {words.ncut_text(report.ncut)}, is {side} the shuffles' mean, "
-            f"{words.spread_text(report)}",
+            f"{abs(effect['gap']):.1%}",
+            f"the refined n-cut, {words.ncut_text(compared.value)}, is {side} the shuffles', "
+            f"{words.spread(compared)}{cut}",
         ),
         (
             "How unusual",

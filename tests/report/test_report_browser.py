@@ -94,8 +94,13 @@ def test_the_first_screen_answers(chromium, path, measured):
         seen = page.locator(".answer").bounding_box()
         assert seen["y"] + page.locator(".tiles").bounding_box()["height"] < 844
         assert page.locator(".tiles .value").count() == 2
-        lower = 100 * (1 - measured.report.ncut / measured.report.shuffled_mean)
-        assert page.locator(".tiles .value").first.inner_text() == f"{lower:.1f} %"
+
+        gap = measured.report.summary[0].numbers["gap"]
+        assert page.locator(".tiles .value").first.inner_text() == f"{abs(gap):.1%}"
+        titles = page.locator(".findings dt").all_inner_texts()
+        assert len(titles) == len(measured.report.summary)
+        for one, title in zip(measured.report.summary, titles, strict=True):
+            assert title.split() == f"{one.title} {one.answer}".split()
 
 
 def test_pictures_show_the_report(page, measured):
