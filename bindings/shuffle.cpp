@@ -59,7 +59,7 @@ void register_pattern(py::module_& m) {
         check_ndim(indices, 1, "indices");
         const Positions positions{indptr.shape(0) - 1, n_cols, triangle};
         if (positions.n_rows < 0 || n_cols < 0 || (triangle && n_cols != positions.n_rows)) {
-          throw std::invalid_argument("indptr, n_cols: not a matrix's shape");
+          throw std::invalid_argument("indptr, n_cols: must be those of a matrix with all values");
         }
         const auto size = static_cast<std::uint64_t>(indices.shape(0));
         if (size > positions.count()) {
@@ -98,7 +98,7 @@ void register_trade(py::module_& m) {
         check_length(values, n, "values");
         if (n_rows < 0 || n_cols < 0 || (triangle && n_cols != n_rows) || indptr.data()[0] != 0 ||
             indptr.data()[n_rows] != n) {
-          throw std::invalid_argument("indptr, n_cols: not a matrix's shape");
+          throw std::invalid_argument("indptr, n_cols: must be those of a matrix with all values");
         }
         for (std::int64_t row = 0; row < n_rows; ++row) {
           const std::int64_t first = indptr.data()[row], end = indptr.data()[row + 1];

@@ -81,16 +81,12 @@ class NullModel:
         What a comparison with such networks answers.
     made_by : str
         The class that makes them, as "module:name".
-    calibrated : bool
-        Whether p-values of untrained networks were measured to be uniform, so that a conclusion
-        may rest on it; see docs/p-values.md.
     """
 
     does: str
     keeps: str
     question: str
     made_by: str
-    calibrated: bool = True
 
 
 NULL_MODELS: dict[str, NullModel] = {

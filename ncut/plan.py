@@ -130,7 +130,7 @@ def _check_device(device: object) -> str:
     return check_device_name(device)
 
 
-SCALE_FREE = ("alignment", "residual")
+SCALE_FREE: tuple[Null, ...] = ("alignment", "residual")
 """Null models on residuals, which a report may have as tests beside its own null model."""
 
 

@@ -117,7 +117,7 @@ def verdict(
     asked = _chosen("null", null, check_null)
     conventions = _chosen("normalize", normalize, check_normalization)
     graph = _read(model, asked, graph_options)
-    conventions = conventions or applicable_conventions(graph)
+    conventions = cast("tuple[Normalization, ...]", conventions or applicable_conventions(graph))
     nulls = cast("tuple[Null, ...]", asked or _fitting_nulls(graph))
     combinations = [
         (graph, replace(base, normalize=convention, null=name))
@@ -168,8 +168,9 @@ def verdict(
 def _tests(graph: NeuronGraph, base: Plan, level: float) -> list[tuple[NeuronGraph, Plan]]:
     """The analyses that the conclusion rests on, those that make sense for the graph."""
     connected, _ = graph.without_isolated()
-    fitting = []
-    for name in (*SCALE_FREE, "layer"):
+    fitting: list[Null] = []
+    names: tuple[Null, ...] = (*SCALE_FREE, "layer")
+    for name in names:
         try:
             check_null_fits(connected, name)
         except InputError:
@@ -261,6 +262,6 @@ def _step(progress: Told | None, before: int, total: int) -> Told | None:
     return lambda done, _: progress(before + done, total)
 
 
-def _first(nulls: Sequence[str]) -> str:
+def _first(nulls: Sequence[Null]) -> Null:
     """The null model that random rescalings are compared under: one that scales matter to."""
     return next((name for name in nulls if name not in SCALE_FREE), "layer")

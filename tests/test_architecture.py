@@ -74,7 +74,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "paper": {"training", "analysis", "extract", "report", "graphs", "errors", "files", "types"},
     "training": {
-        *("analysis", "plan", "extract", "report", "graphs", "kernels", "types", "arguments"),
+        *(
+            "analysis",
+            "plan",
+            "extract",
+            "files",
+            "report",
+            "graphs",
+            "kernels",
+            "types",
+            "arguments",
+        ),
         "errors",
     },
     "comparing": {"analysis", "report", "spectral", "axes", "errors", "files"},

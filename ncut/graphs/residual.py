@@ -68,8 +68,7 @@ def residual_graph(graph: NeuronGraph) -> NeuronGraph:
 def without_dead_ends(graph: NeuronGraph) -> NeuronGraph:
     """The graph without the weights of hidden neurons that have them on one side only."""
     n_layers = len(graph.layers)
-    present = [np.asarray(block.weights != 0) if isinstance(block.weights, np.ndarray)
-               else block.weights != 0 for block in graph.blocks]  # fmt: skip
+    present: list[Any] = [_places(block.weights) for block in graph.blocks]
     alive = [np.ones(layer.size, dtype=bool) for layer in graph.layers]
     written = {b.target for b in graph.blocks if b.source != b.target}
     read = {b.source for b in graph.blocks if b.source != b.target}
@@ -94,12 +93,17 @@ def without_dead_ends(graph: NeuronGraph) -> NeuronGraph:
         replace(block, weights=_only(block.weights, alive[block.source], alive[block.target]))
         for block in graph.blocks
     )
-    if not any((block.weights != 0).sum() for block in blocks):
+    if not any(_places(block.weights).sum() for block in blocks):
         raise InputError(
             "normalize: 'residual' leaves out neurons without incoming or without outgoing "
             "weights, and nothing of this network is left"
         )
     return replace(graph, blocks=blocks)
+
+
+def _places(weights: Any) -> Any:
+    """The places of the weights that are not zero, as they are stored."""
+    return weights != 0
 
 
 def _only(weights: Any, rows: NDArray[np.bool_], columns: NDArray[np.bool_]) -> Weights:
@@ -108,7 +112,8 @@ def _only(weights: Any, rows: NDArray[np.bool_], columns: NDArray[np.bool_]) -> 
         kept: Weights = weights
         return kept
     if isinstance(weights, np.ndarray):
-        return weights * (rows[:, None] & columns).astype(weights.dtype)
+        dense: Weights = weights * (rows[:, None] & columns).astype(weights.dtype)
+        return dense
     entries = np.repeat(rows, np.diff(weights.indptr)) & columns[weights.indices]
     only = same_places(weights, weights.data * entries)
     only = only.copy()
@@ -121,8 +126,9 @@ def _residual_of(block: Block) -> Weights:
     weights: Any = block.weights
     narrow = np.float64 if weights.dtype == np.float64 else np.float32
     if isinstance(weights, np.ndarray):
-        return residual(weights.astype(np.float64), block.source == block.target,
-                        block.name).astype(narrow)  # fmt: skip
+        inside = block.source == block.target
+        dense: Weights = residual(weights.astype(np.float64), inside, block.name).astype(narrow)
+        return dense
     scaled = residual(same_places(weights, weights.data.astype(np.float64)),
                       block.source == block.target, block.name)  # fmt: skip
     made: Weights = same_places(weights, scaled.data.astype(narrow))

@@ -114,7 +114,8 @@ def _counts(graph: NeuronGraph, layer: int) -> NDArray[np.int64]:
     counts = np.zeros(graph.layers[layer].size, dtype=np.int64)
     for block in graph.blocks:
         if block.source == layer:
-            counts += np.asarray((block.weights != 0).sum(axis=1)).ravel().astype(np.int64)
+            weights: Any = block.weights
+            counts += np.asarray((weights != 0).sum(axis=1)).ravel().astype(np.int64)
     return counts
 
 

@@ -60,8 +60,10 @@ class Places:
     def sums(self, values: Vector) -> tuple[Vector, Vector]:
         """Sums of the rows and of the columns; with `triangle` twice those of the vertices."""
         n_rows = self.indptr.size - 1
-        rows = np.bincount(self.rows, values, minlength=n_rows)
-        columns = np.bincount(self.indices, values, minlength=self.n_cols)
+        rows: Vector = np.bincount(self.rows, values, minlength=n_rows).astype(np.float64)
+        columns: Vector = np.bincount(self.indices, values, minlength=self.n_cols).astype(
+            np.float64
+        )
         return (rows + columns, rows + columns) if self.triangle else (rows, columns)
 
     @property

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ncut.errors import InputError
+from ncut.files import reading, regular_file
 from ncut.report.words import printable
 
 if TYPE_CHECKING:
@@ -122,8 +124,10 @@ def heads_of(source: Any, layers: Sequence[Layer]) -> tuple[int, ...]:
 def _config(source: Any) -> dict[str, Any]:
     if isinstance(source, str | Path):
         try:
-            read = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            path = regular_file(Path(source) / "config.json", InputError)
+            with reading(path, "a configuration", InputError):
+                read = json.loads(path.read_text(encoding="utf-8"))
+        except InputError:
             return {}
         return read if isinstance(read, dict) else {}
     found = getattr(source, "config", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ncut.axes import NORMALIZATIONS, NULL_MODELS, STATISTICS
 from ncut.report.cells import Cell, Outcome, outcome
@@ -36,6 +36,8 @@ class Judged(Protocol):
     def model(self) -> str: ...
     @property
     def cells(self) -> Sequence[Cell]: ...
+    @property
+    def tests(self) -> Sequence[Any]: ...
     @property
     def conclusion(self) -> str: ...
     @property

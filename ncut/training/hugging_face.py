@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ncut.errors import InputError, import_extra
+from ncut.files import reading, write_file
 from ncut.training.monitor import Monitor, Penalty, check_every
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ class ClusterabilityCallback(TrainerCallback):
 
         path = _state_path(args, state)
         if state.global_step and path.exists():
-            self._penalty.load_state_dict(torch.load(path, weights_only=True))
+            with reading(path, "a regularizer's state", InputError):
+                saved = torch.load(path, weights_only=True)
+            self._penalty.load_state_dict(saved)
 
     def on_save(
         self,
@@ -115,7 +118,7 @@ class ClusterabilityCallback(TrainerCallback):
         """Save the regularizer's state in the folder of the checkpoint."""
         path, saved = _state_path(args, state), self._penalty.state_dict()
         if saved and state.is_world_process_zero and path.parent.is_dir():
-            torch.save(saved, path)
+            write_file(path, lambda part: torch.save(saved, part))
 
     def on_step_begin(
         self,
