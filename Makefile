@@ -73,7 +73,7 @@ bench: bench-quick  ## time ncut and its peers; a quarter of an hour
 	build/bench/bench_kernels > benchmarks/results/kernels.json
 	cd benchmarks && ../$(BIN)/python run.py && ../$(BIN)/python tables.py
 
-docs: $(VENV)/installed-dev  ## the documentation's site, build/site/index.html
+docs: $(VENV)/installed-dev  ## the documentation's site, written to build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 docs-serve: $(VENV)/installed-dev  ## the same at localhost:8000 while its sources are edited

@@ -413,12 +413,19 @@ class Report(Measurement):
         InputError
             If the file cannot be read, or the text is not a complete report.
         """
-        from ncut.report.serialize import edges_from_dict, from_dict, json_of
+        from ncut.report.serialize import json_of
 
         with json_of(text_or_path) as data:
-            found = cls.of(from_dict(data))
-            kept, heads = edges_from_dict(data, found)
-            return replace(found, kept=kept, kept_heads=heads)
+            return cls._from_dict(data)
+
+    @classmethod
+    def _from_dict(cls, data: Any) -> Report:
+        """A report of what `to_dict` made, with what it keeps of the graph's edges."""
+        from ncut.report.serialize import edges_from_dict, from_dict
+
+        found = cls.of(from_dict(data))
+        kept, heads = edges_from_dict(data, found)
+        return replace(found, kept=kept, kept_heads=heads)
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON: `to_json(path)`.

@@ -156,17 +156,15 @@ class Verdict:
 
     @classmethod
     def _from_dict(cls, data: Any) -> Verdict:
-        from ncut.report.serialize import from_dict
-
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise InputError(f"verdict: not a verdict of ncut: 'format' must be {FORMAT!r}")
         try:
             verdict = cls(
-                reports=tuple(Report.of(from_dict(one)) for one in data["reports"]),
-                rescaled=tuple(Report.of(from_dict(one)) for one in data["rescaled"]),
+                reports=tuple(Report._from_dict(one) for one in data["reports"]),
+                rescaled=tuple(Report._from_dict(one) for one in data["rescaled"]),
                 sigma=float(data["sigma"]),
                 level=float(data["level"]),
-                tested=tuple(Report.of(from_dict(one)) for one in data.get("tested", ())),
+                tested=tuple(Report._from_dict(one) for one in data.get("tested", ())),
             )
         except InputError:
             raise
@@ -180,7 +178,10 @@ class Verdict:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Verdict):
             return NotImplemented
-        return self.to_dict() == other.to_dict()
+        return self._compared() == other._compared()
+
+    def _compared(self) -> tuple[Any, ...]:
+        return self.reports, self.rescaled, self.tested, self.sigma, self.level
 
     def __str__(self) -> str:
         return "\n".join(words.verdict_lines(self))

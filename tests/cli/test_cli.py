@@ -346,7 +346,7 @@ def test_demo(ncut, tmp_path):
     assert result.stderr == "ncut: wrote page.html\n"
     assert "digits-unpruned: More clusterable" in result.stdout
     assert "digits-pruned: More clusterable" in result.stdout
-    assert "page.html" in result.stdout
+    assert "wrote page.html" in result.stderr
     assert "\x1b" not in result.stdout
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert html.count('<article id="network-') == 2

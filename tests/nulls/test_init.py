@@ -138,8 +138,8 @@ def _same_weights_in_every_run() -> None:
 
 def drawn(layer: Any) -> Any:
     """Weights of a linear layer as it is initialized, None if it does not tell."""
-    draw = initial_weight(layer, 0, np.transpose)
-    return None if draw is None else draw()
+    draw = initial_weight(layer, np.transpose)
+    return None if draw is None else draw(0)
 
 
 def mlp(*sizes: int) -> Any:

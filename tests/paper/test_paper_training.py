@@ -352,6 +352,7 @@ def test_the_clusterability_regularizer_makes_eigenvalues_smaller(batch, tmp_pat
 )
 # Normalized by the pruning threshold, a network that has hardly been trained loses neurons.
 @pytest.mark.filterwarnings("ignore:the regularizer is cutting the network apart")
+@pytest.mark.filterwarnings("ignore:the network is in parts before the regularizer")
 def test_pruned_networks_have_the_share_of_the_last_masks(
     regularization, procedure, batch, tmp_path
 ):
