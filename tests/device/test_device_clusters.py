@@ -45,11 +45,10 @@ def test_clusterings_are_as_the_cpus(name: str) -> None:
 def used_for(monkeypatch: pytest.MonkeyPatch, name: str) -> str:
     """Make `device="cuda"` mean one of DEVICES."""
     if name != "cuda":
-        for room in ("steps", "profiles"):
-            monkeypatch.setattr(
-                f"ncut.{room}.check_device",
-                lambda asked: None if asked == "cpu" else device_named(name),
-            )
+        monkeypatch.setattr(
+            "ncut.measure.place.check_device",
+            lambda asked: None if asked == "cpu" else device_named(name),
+        )
     return "cuda"
 
 

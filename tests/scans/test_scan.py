@@ -301,7 +301,7 @@ def test_the_course_and_the_page(models, scan, tmp_path):
     assert "not an .npz file" in page
 
 
-def test_one_model_has_no_course(models, scan):
-    found = scan([models / "step-0.npz"])
-    with pytest.raises(ncut.InputError, match="no course to draw"):
-        found.plot()
+def test_one_model_is_a_point_and_no_course(models, scan):
+    ax = scan([models / "step-0.npz"]).plot()
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["step-0.npz"]
+    assert [len(line.get_xdata()) for line in ax.lines] == [1]
