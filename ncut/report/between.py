@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -127,6 +128,9 @@ def from_dict(data: Any, k: int, layers: Sequence[Layer]) -> Between | None:
     ends = [end for edges in strongest for edge in edges for end in edge[:2]]
     if len(strongest) != k or (ends and not 0 <= min(ends) <= max(ends) < n):
         raise ValueError("'strongest' does not fit the clusters and vertices")
+    weights = [edge.weight for edges in strongest for edge in edges]
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise ValueError("'strongest' has weights that are negative or not finite")
     return Between(flows, strongest)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -73,6 +74,11 @@ def test_a_report_from_json_keeps_the_weight_between_clusters(report):
     assert [edge[:2] for edge in again.between.strongest[0]] == [
         edge[:2] for edge in report.between.strongest[0]
     ]
+    for weight in (math.nan, math.inf, -1.0):
+        odd = report.to_dict()
+        odd["between"]["strongest"][0][0][2] = weight
+        with pytest.raises(InputError, match="'strongest' has weights"):
+            Report.from_json(json.dumps(odd))
     old = report.to_dict()
     del old["between"], old["heads"]
     assert Report.from_json(json.dumps(old)).between is None
