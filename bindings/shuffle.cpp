@@ -96,6 +96,9 @@ void register_trade(py::module_& m) {
         check_ndim(indices, 1, "indices");
         const std::int64_t n = indices.shape(0), n_rows = indptr.shape(0) - 1;
         check_length(values, n, "values");
+        if (!triangle && (col_bins.ndim() != 2 || col_bins.shape(1) != n_cols)) {
+          throw std::invalid_argument("col_bins: must have limits for n_cols columns");
+        }
         if (n_rows < 0 || n_cols < 0 || (triangle && n_cols != n_rows) || indptr.data()[0] != 0 ||
             indptr.data()[n_rows] != n) {
           throw std::invalid_argument("indptr, n_cols: must be those of a matrix with all values");

@@ -241,7 +241,7 @@ def numpy_as_cuda() -> Iterator[None]:
     def found(asked: str) -> Device | None:
         return None if asked == "cpu" else host_device()
 
-    rooms = [f"ncut.{room}" for room in ("clusters", "steps", "selftest.checks")]
+    rooms = [f"ncut.{room}" for room in ("clusters", "measure.place", "selftest.checks")]
     with ExitStack() as stack:
         for room in (__name__, *rooms):
             stack.enter_context(patch(f"{room}.check_device", found))

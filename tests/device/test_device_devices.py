@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import types
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,10 +115,9 @@ def test_arrays_come_and_go(name: str) -> None:
     assert device.tile_bytes == 250
 
 
-def test_a_scan_of_a_gpu_is_not_mixed_with_one_of_the_cpu(tmp_path: Path) -> None:
-    pytest.importorskip("joblib")
-    from ncut.scans.running import _settings
+def test_a_scan_of_a_gpu_is_not_mixed_with_one_of_the_cpu() -> None:
+    from ncut.plan import Plan
 
-    assert "device" not in _settings({})[2]  # folders from before there were devices
-    assert _settings({"device": "cuda:1"})[2]["device"] == "cuda"
-    assert _settings({"device": "cuda:1"})[0].device == "cuda:1"
+    assert "device" not in Plan.of().recorded()  # folders from before there were devices
+    assert Plan.of(device="cuda:1").recorded()["device"] == "cuda"
+    assert Plan.of(device="cuda:1").device == "cuda:1"

@@ -25,7 +25,7 @@ from scipy import optimize, sparse
 
 import ncut
 from ncut.errors import InputError
-from ncut.graphs import NeuronGraph, balance, build_graph, from_adjacency, powers
+from ncut.graphs import NeuronGraph, balance, build_graph, from_adjacency, row_sums
 from ncut.graphs.normalize import normalization_notes, rescalable_layers
 from ncut.graphs.scale import in_own_unit
 from ncut.types import Initial, LeftOut
@@ -254,8 +254,8 @@ def test_squares_of_large_blocks_are_not_kept(
 ) -> None:
     graph = chain_graph(random_chain(6, [9, 8, 7, 5]))
     expected = graph.normalized(convention)
-    monkeypatch.setattr(powers, "KEPT_ENTRIES", 0)
-    monkeypatch.setattr(powers, "CHUNK_ENTRIES", 20)
+    monkeypatch.setattr(row_sums, "KEPT_ENTRIES", 0)
+    monkeypatch.setattr(row_sums, "CHUNK_ENTRIES", 20)
     check_same_weights(graph.normalized(convention), expected, rtol=1e-9)
 
 
