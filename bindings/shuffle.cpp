@@ -96,6 +96,9 @@ void register_trade(py::module_& m) {
         check_ndim(indices, 1, "indices");
         const std::int64_t n = indices.shape(0), n_rows = indptr.shape(0) - 1;
         check_length(values, n, "values");
+        if (halves < 0 || halves > 100000) {
+          throw std::invalid_argument("halves: must be between 0 and 100,000");
+        }
         if (!triangle && (col_bins.ndim() != 2 || col_bins.shape(1) != n_cols)) {
           throw std::invalid_argument("col_bins: must have limits for n_cols columns");
         }
