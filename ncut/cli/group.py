@@ -116,7 +116,7 @@ class Commands(TyperGroup):
 
 
 def _message(error: Any) -> str:
-    """What is wrong with the usage, and where to read on; the whole help where nothing was said."""
+    """Say what is wrong with the usage and where to read on, or show the whole help."""
     context = getattr(error, "ctx", None)
     text = str(error.format_message())
     return f"{text} (see {context.command_path} --help)" if context and text else text

@@ -1,4 +1,4 @@
-"""What commands tell beside their results, on standard error: files, warnings, progress."""
+"""Messages of commands beside their results, on standard error: files, warnings, progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ncut.errors import InputError
 
 
 class Level(Enum):
-    """How much is told."""
+    """Amount of messages."""
 
     QUIET = "quiet"
     NORMAL = "normal"
@@ -22,7 +22,7 @@ _LEVEL = [Level.NORMAL]
 
 
 def level() -> Level:
-    """How much the user wants to be told."""
+    """Return the amount of messages that the user asked for."""
     return _LEVEL[0]
 
 

@@ -1,4 +1,4 @@
-"""What changed from one report to another: numbers with their uncertainty, and neurons."""
+"""Changes from one report to another: numbers with their uncertainty, and neurons."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ncut.spectral.agreement import adjusted_rand_index
 
 
 class Difference(NamedTuple):
-    """How a statistic changed.
+    """Change of a statistic.
 
     Attributes
     ----------
@@ -180,7 +180,7 @@ class Pair:
 
     @property
     def _same_shuffles(self) -> bool:
-        """Whether shuffle i rearranges the weights of both networks alike."""
+        """Tell whether shuffle i rearranges the weights of both networks alike."""
         sizes = [
             [(layer.name, layer.size) for layer in report.layers] for report in (self.a, self.b)
         ]

@@ -50,7 +50,7 @@ def summary(reports: Sequence[Report], pairs: Sequence[Pair]) -> str:
 
 
 def sentence(pair: Pair) -> str:
-    """Which of the two is more clusterable, beside its own shuffles."""
+    """Name the one that is more clusterable beside its own shuffles."""
     change = pair.headline
     if change.excess is None or change.error is None:
         return f"The n-cut changes by {change.change:+.3f}; no shuffles to hold it against."
