@@ -656,5 +656,6 @@ def test_characters_that_the_output_lacks_lose_no_result(
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.decode(encoding)
+    assert ("+/-" in result.stdout.decode(encoding)) == (encoding == "ascii")
+    assert (f"encoding ({encoding})" in result.stderr.decode()) == (encoding == "ascii")
     assert Report.from_json((tmp_path / "report.json").read_text(encoding="utf-8")).k == 3
