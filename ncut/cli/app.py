@@ -40,6 +40,7 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Measure whether a trained network's neurons form groups.",
     epilog=EXAMPLES,
 )

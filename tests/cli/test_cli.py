@@ -61,6 +61,7 @@ def test_help_loads_no_rooms(tmp_path):
 
 def test_help_begins_with_what_is_used_first(ncut):
     text = ncut("--help").stdout
+    assert ncut("-h").stdout == text
     places = [text.index(f" {name} ") for name in ("demo", "info", "analyze", "compare", "scan")]
     assert places == sorted(places)
     assert "Start here: ncut demo" in text
