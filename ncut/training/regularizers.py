@@ -250,7 +250,7 @@ def _groups(layers: Layers) -> list[tuple[str, Sequence[str] | None, Schedule]]:
         return [("", layers, 1.0)]
     if not layers:
         raise InputError("layers: has no groups; leave it out to choose all layers")
-    groups = []
+    groups: list[tuple[str, Sequence[str] | None, Schedule]] = []
     for key, factor in layers.items():
         patterns = (key,) if isinstance(key, str) else tuple(key)
         name = ", ".join(patterns)
