@@ -42,6 +42,9 @@ def whole_analyses(results: dict[str, Any]) -> str:
         rows.append([*row, f"{ours['ncut']:.3f}", f"{ours['shuffled_mean']:.3f}"])
         row = ["the same, refined", "", "", "", f"{ours['refined_ncut']:.3f}"]
         rows.append([*row, f"{ours['refined_shuffled_mean']:.3f}"])
+        if "seconds_with_tests" in ours:
+            seconds = f"{ours['seconds_with_tests']:.2f}"
+            rows.append(["the same, with the re-pairing test", seconds, "", "", "", ""])
         for label, peer in case["peers"].items():
             if "failed" in peer:
                 rows.append([label, "failed", "", "", "", ""])
@@ -125,35 +128,35 @@ def reading(results: dict[str, Any]) -> str:
     )
 
 
-def training(results: dict[str, Any]) -> str:
+def training(runs: list[dict[str, Any]]) -> str:
     """The eigenvalue regularizer alone, and what it adds to a step of training."""
-    alone = []
-    for row in results["alone"]:
-        ours = row["seconds"]["ncut, warm"]
-        for way, seconds in row["seconds"].items():
-            alone.append([row["network"], way, f"{1e3 * seconds:.2f}", f"{seconds / ours:.0f}x"])
-    steps = [
-        [
-            *(row["network"], row["optimizer"]),
-            *(
+    alone, steps = [], []
+    for run in runs:
+        kernels = run["instruction_set"]
+        for row in run["alone"]:
+            ours = row["seconds"]["ncut, warm"]
+            for way, seconds in row["seconds"].items():
+                time, ratio = f"{1e3 * seconds:.2f}", f"{seconds / ours:.0f}x"
+                alone.append([kernels, row["network"], way, time, ratio])
+        for row in run["steps"]:
+            times = (
                 f"{milliseconds:.2f} ({row['ratio'][way]:.2f}x)"
                 for way, milliseconds in row["milliseconds"].items()
-            ),
-        ]
-        for row in results["steps"]
-    ]
+            )
+            steps.append([kernels, row["network"], row["optimizer"], *times])
+    results = runs[0]
     errors = "; ".join(
         f"{row['network']}: "
         + ", ".join(f"{value:.0e} in {kind[6:]}" for kind, value in row["errors"].items())
         for row in results["alone"]
     )
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    header = ["ms a step", "optimizer", *results["steps"][0]["milliseconds"]]
+    header = ["ms a step", "network", "optimizer", *results["steps"][0]["milliseconds"]]
     return (
         "Eigenvalues 2 to 4 of the normalized Laplacian, forward and backward, between small "
         "changes of the weights (*warm*: from the last eigenvectors to a residual of 1e-3; *from "
         "scratch*: to 2e-6):\n\n"
-        f"{table(['network', '', 'ms', 'of ncut, warm'], alone)}\n\n"
+        f"{table(['kernels', 'network', '', 'ms', 'of ncut, warm'], alone)}\n\n"
         "A whole step of training, batches of 128 (CNN: 64), without and with it:\n\n"
         f"{table(header, steps)}\n\n"
         f"Errors of the gradient, relative to dense autograd in float64: {errors}. A call and its "
@@ -189,9 +192,13 @@ def main() -> None:
     def read(name: str) -> Any:
         return json.loads((RESULTS / f"{name}.json").read_text())
 
-    found = [read(path.stem) for path in sorted(RESULTS.glob("engine-*.json"))]
-    # The best instruction set first, which has all cases.
-    best, *others = sorted(found, key=lambda one: one["machine"]["instruction_set"], reverse=True)
+    def best_first(pattern: str) -> list[dict[str, Any]]:
+        """One file per instruction set."""
+        return [
+            read(stem) for stem in sorted((p.stem for p in RESULTS.glob(pattern)), reverse=True)
+        ]
+
+    best, *others = best_first("engine-*.json")  # the best has all cases
     sections = [
         "## Kernels\n\n" + kernels(read("kernels")),
         f"## Whole analyses\n\n{machine(best)}\n\n{whole_analyses(best)}",
@@ -206,7 +213,7 @@ def main() -> None:
             if key in best  # `run.py --cases` may have left some out
         ),
         "## Reading a model\n\n" + reading(read("reading")),
-        "## Training\n\n" + training(read("training")),
+        "## Training\n\n" + training(best_first("training-*.json")),
         "## Affinity matrices\n\n" + estimator(read("estimator")),
     ]
     text = "\n\n".join(sections)

@@ -1,9 +1,10 @@
 """Time of the eigenvalue regularizer: alone, beside others' ways, and in steps of training.
 
 cd benchmarks && python training.py [--runs 5] [--threads 2] [--code FOLDER]
-Writes results/training.json. FOLDER is a checkout of nn-clustering-pytorch (it needs pathos),
-whose gradient is then timed too. Peers are given what is best for them: the adjacency is
-assembled by torch operations on the weights, so that autograd leads back to them.
+Writes results/training-ISA.json; NCUT_ISA chooses a lower instruction set. FOLDER is a checkout of
+nn-clustering-pytorch (it needs pathos), whose gradient is then timed too. Peers are given what is
+best for them: the adjacency is assembled by torch operations on the weights, so that autograd
+leads back to them.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import ncut
+from ncut import kernels
 
-RESULTS = Path(__file__).parent / "results" / "training.json"
+RESULTS = Path(__file__).parent / "results" / f"training-{kernels.build()[1]}.json"
 NETWORKS = {
     "784-256x4-10": (784, 256, 256, 256, 256, 10),
     "49-64x3-10": (49, 64, 64, 64, 10),
@@ -254,6 +256,7 @@ def main() -> None:
         "python": platform.python_version(),
         "versions": {package: version(package) for package in ("torch", "numpy", "scipy")},
         "threads": args.threads,
+        "instruction_set": kernels.build()[1],
         "alone": [alone(name, args.runs, args.code) for name in NETWORKS],
         "steps": [
             steps(name, args.runs, fused)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import itertools
@@ -25,7 +26,7 @@ from ncut.cli.options import (
     takes_settings,
     warnings_in_one_line,
 )
-from ncut.cli.told import check_page, one_line, wrote
+from ncut.cli.told import SpelledInAscii, check_page, one_line, wrote
 from ncut.errors import InputError, MissingExtraError, NcutError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Measure whether a trained network's neurons form groups.",
     epilog=EXAMPLES,
 )
@@ -54,16 +56,19 @@ def main() -> None:
     """Run the command line; the entry point of the command `ncut`.
 
     Where standard output is full, or its reader has gone, the exit code is 1. Characters that its
-    encoding lacks become question marks: no result is lost for a sign.
+    encoding lacks are written in ASCII, with a note: no result is lost for a sign.
     """
+    spelled = SpelledInAscii()
+    codecs.register_error("ncut", spelled)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="ncut")
     try:
         try:
             app(prog_name="ncut")
         finally:
             sys.stdout.flush()
+            spelled.note()
     except OSError as error:
         # What is left in the buffer would be written, and fail again, when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

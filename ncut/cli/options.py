@@ -192,7 +192,7 @@ def count_or_auto(text: str) -> Any:
     if text == "auto":
         return text
     if not text.isdecimal():
-        raise typer.BadParameter(f"{text!r} is neither a number nor 'auto'")
+        raise typer.BadParameter(f"{text!r} is neither a whole number from 0 nor 'auto'")
     return int(text)
 
 

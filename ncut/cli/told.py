@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from pathlib import Path
+from typing import ClassVar
 
 import typer
 
@@ -50,3 +52,32 @@ def one_line(message: object) -> str:
     from ncut.errors import printable
 
     return printable(" ".join(str(message).split()))
+
+
+class SpelledInAscii:
+    """Error handler of an output's encoding: a spelling in ASCII for what the encoding lacks."""
+
+    SPELLINGS: ClassVar = str.maketrans(
+        {"±": "+/-", "–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "²": "^2"}
+        | {"↑": "^", "↓": "v", "→": "->", "▲": "^", "▼": "v", "·": "."}
+    )
+
+    def __init__(self) -> None:
+        self.used = False
+
+    def __call__(self, error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        self.used = True
+        lacking = error.object[error.start : error.end]
+        spelled = lacking.translate(self.SPELLINGS)
+        return "".join(sign if sign.isascii() else "?" for sign in spelled), error.end
+
+    def note(self) -> None:
+        """Say on standard error what happened, and how to avoid it, if it did."""
+        if self.used and level() is not Level.QUIET:
+            typer.echo(
+                f"ncut: the output's encoding ({sys.stdout.encoding}) lacks some characters, which "
+                "were spelled in ASCII; PYTHONIOENCODING=utf-8 keeps them",
+                err=True,
+            )

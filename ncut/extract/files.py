@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import re
 import warnings
 import zipfile
@@ -77,10 +76,10 @@ def read_torch(path: Path, key: str | None = None) -> Mapping[str, Any]:
         with warnings.catch_warnings(), path.open("rb") as file:  # a suffix would mean something
             warnings.simplefilter("ignore")
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise ModelError(f"{path}: {_why_not_loaded(str(error))}") from error
     except MemoryError as error:  # of a damaged length, as the sizes of all members were looked at
         raise ModelError(f"{path}: asks for more memory than there is; is it damaged?") from error
+    except Exception as error:  # a damaged pickle may raise anything
+        raise ModelError(f"{path}: {_why_not_loaded(str(error))}") from error
     if not isinstance(content, Mapping):
         raise ModelError(
             f"{path}: holds a {type(content).__name__}; expected a state dict, or a dict that has "

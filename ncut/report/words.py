@@ -29,6 +29,9 @@ CITATION = (
 # A p-value at or below this counts as unusual in `sentence`.
 UNUSUAL = 0.05
 
+# As many shuffles at least can show that a network is not unusual.
+FEW = 5
+
 # A standard deviation below this is rounding error.
 NO_SPREAD = 1e-12
 
@@ -71,6 +74,11 @@ def sentence(report: Measurement) -> str:
         are = "is" if as_low == 1 else "are"
         return (
             f"Not distinguishable from its shuffles: {as_low} of {n} {are} at least as "
+            f"clusterable{numbers}."
+        )
+    if n >= FEW and as_low >= n / 2:
+        return (
+            f"Not more clusterable than its shuffles: {as_low} of {n} are at least as "
             f"clusterable{numbers}."
         )
     networks = "network is" if n == 1 else "networks are"

@@ -61,6 +61,7 @@ def test_help_loads_no_rooms(tmp_path):
 
 def test_help_begins_with_what_is_used_first(ncut):
     text = ncut("--help").stdout
+    assert ncut("-h").stdout == text
     places = [text.index(f" {name} ") for name in ("demo", "info", "analyze", "compare", "scan")]
     assert places == sorted(places)
     assert "Start here: ncut demo" in text
@@ -666,5 +667,6 @@ def test_characters_that_the_output_lacks_lose_no_result(
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.decode(encoding)
+    assert ("+/-" in result.stdout.decode(encoding)) == (encoding == "ascii")
+    assert (f"encoding ({encoding})" in result.stderr.decode()) == (encoding == "ascii")
     assert Report.from_json((tmp_path / "report.json").read_text(encoding="utf-8")).k == 3

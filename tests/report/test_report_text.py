@@ -42,7 +42,10 @@ def at_rank(make, n_shuffles: int, n_lower: int, **changes):
         (19, 0, "More clusterable than all 19 shuffled networks (p = 0.050"),
         (19, 1, "Not distinguishable from its shuffles: 1 of 19 is at least as clusterable"),
         (18, 0, "18 shuffled networks are too few to say how unusual its n-cut is (p = 0.053"),
+        (10, 4, "10 shuffled networks are too few to say how unusual its n-cut is (p = 0.455"),
+        (10, 9, "Not more clusterable than its shuffles: 9 of 10 are at least as clusterable (p ="),
         (1, 0, "1 shuffled network is too few to say"),
+        (1, 1, "1 shuffled network is too few to say"),
     ],
 )
 def test_sentence(make, n_shuffles, n_lower, start):
