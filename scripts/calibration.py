@@ -40,6 +40,8 @@ NULLS = ("layer", "strength", "residual", "alignment")
 LEVELS = (0.05, 0.2, 0.5)
 K, SHUFFLES, SHUFFLES_OF_VERDICT = 4, 19, 59
 SAVE_SECONDS = 20.0
+SHOWN = 20
+"""As many networks at least make a line of the page's table; the file has all."""
 BEGIN, END = "<!-- table: scripts/calibration.py -->\n", "<!-- end of table -->"
 
 LAWS: dict[str, Callable[[np.random.Generator, Any], Any]] = {
@@ -317,6 +319,8 @@ def table() -> str:
     ]
     for (kind, null, statistic), numbers in sorted(empty.items()):
         n, shares = int(numbers[0]), numbers[1:] / max(numbers[0], 1)
+        if n < SHOWN:
+            continue
         low, high = stats.binom.ppf([0.005, 0.995], n, LEVELS[0]) / max(n, 1)
         outside = "" if low <= shares[0] <= high else " **"
         share = f"{outside.strip()}{shares[0]:.3f}{outside.strip()}"
@@ -325,6 +329,8 @@ def table() -> str:
             f"| {kind} | {null} | {title} | {n} | {share} | {low:.3f} to {high:.3f} "
             f"| {shares[1]:.3f} |"
         )
+    if not found:
+        return "\n".join(lines) + "\n"
     columns = [f"{null}{scales}" for scales in ("", ", scales") for null in NULLS]
     lines += [
         "",
@@ -345,7 +351,7 @@ def _kind(networks: Networks) -> tuple[str, ...]:
     if networks.kind != "mlp":
         return (networks.kind,)
     scales = "of different scales" if networks.effects else "exchangeable"
-    return (f"MLPs, {scales}{', pruned' if networks.kept < 1 else ''}, width {networks.width}",)
+    return (f"MLPs, {scales}{', pruned' if networks.kept < 1 else ''}",)
 
 
 def write_table() -> None:
