@@ -281,9 +281,10 @@ def test_corrupt_saved_graph(tmp_path):
 def test_a_file_that_is_no_checkpoint_is_called_that(tmp_path, content):
     pytest.importorskip("torch")
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(ModelError, match="a.pt: (not a file that torch.save|holds a dict|.*empty)"):
+    with pytest.raises(
+        ModelError, match=r"a.pt: (not a file that torch.save|holds a dict|.*empty)"
+    ):
         read_graph(tmp_path / "a.pt")
-
 
 
 def test_torch_that_is_not_installed_is_named(tmp_path, monkeypatch):
