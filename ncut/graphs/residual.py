@@ -19,7 +19,7 @@ from ncut.graphs.scale import brought_into_range
 from ncut.graphs.scratch import settled
 
 if TYPE_CHECKING:
-    from ncut.graphs.neuron_graph import NeuronGraph
+    from ncut.graphs.data import G
     from ncut.types import Block, Weights
 
     Vector = NDArray[np.float64]
@@ -36,7 +36,7 @@ MAX_SWEEPS = 30
 MAX_STEPS, MAX_PRODUCTS = 100, 500
 
 
-def residual_graph(graph: NeuronGraph) -> NeuronGraph:
+def residual_graph(graph: G) -> G:
     """The graph of the Sinkhorn residuals of its blocks, without what computes nothing.
 
     Neurons of hidden layers that have no incoming or no outgoing weights lose those that they
@@ -65,7 +65,7 @@ def residual_graph(graph: NeuronGraph) -> NeuronGraph:
     return brought_into_range(replace(graph, blocks=blocks, exponent=0))
 
 
-def without_dead_ends(graph: NeuronGraph) -> NeuronGraph:
+def without_dead_ends(graph: G) -> G:
     """The graph without the weights of hidden neurons that have them on one side only."""
     n_layers = len(graph.layers)
     present: list[Any] = [_places(block.weights) for block in graph.blocks]
