@@ -13,9 +13,11 @@ namespace {
 using Floats = Vector<float>;
 typedef std::int32_t Ints __attribute__((vector_size(NCUT_VECTOR_BYTES)));
 
-// Registers of points compared together, at most a tile's, and centres beside each other.
-constexpr int kPoints = std::min(kParts<float>, 2);
-constexpr int kCentres = std::min(kSums / kPoints, 12);
+// Registers of points compared together, at most a tile's, and centres beside each other. Narrow
+// registers take the whole tile: spreading a centre's coordinate over a register costs as much as
+// multiplying by it.
+constexpr int kPoints = std::min(kParts<float>, kVectorBytes > 16 ? 2 : 4);
+constexpr int kCentres = kSums == 8 ? 3 : std::min(kSums / kPoints, 12);
 
 // Compares kPoints registers of a tile with `kCount` centres, numbered from `first`. The score is
 // half the squared distance, less half the point's own square, which the comparison does not need.
@@ -36,9 +38,11 @@ NCUT_INLINE void compare(const float* tile, std::int64_t d, const float* centres
   }
   for (int g = 0; g < kCount; ++g) {
     for (int p = 0; p < kPoints; ++p) {
-      const Ints closer = scores[g][p] < best[p];
-      best[p] = closer ? scores[g][p] : best[p];
+      // Compared once more below, so that this becomes a single instruction.
+      const Floats least = scores[g][p] < best[p] ? scores[g][p] : best[p];
+      const Ints closer = least < best[p];
       nearest[p] = closer ? Ints{} + (first + g) : nearest[p];
+      best[p] = least;
     }
   }
 }
