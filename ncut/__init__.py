@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ncut.report import Profile, Report, Verdict
     from ncut.scans import Scan, scan
     from ncut.spectral import normalized_cut, partition_measures
+    from ncut.spectral.gradient import EigenvaluesAndGradient, eigenvalues_and_gradient
     from ncut.training.eigenvalues import laplacian_eigenvalues
     from ncut.training.initialize import clusterable_init_
     from ncut.training.modular import CutDropout, PartitionAnnealing
@@ -81,6 +82,8 @@ _HOMES = {
     "scan": "scans",
     "cluster": "clusters",
     "normalized_cut": "spectral",
+    "EigenvaluesAndGradient": "spectral.gradient",
+    "eigenvalues_and_gradient": "spectral.gradient",
     "partition_measures": "spectral",
     "Block": "types",
     "Clustering": "types",
@@ -96,6 +99,7 @@ __all__ = [
     "Block",
     "Clustering",
     "Comparison",
+    "EigenvaluesAndGradient",
     "InputError",
     "Interrupted",
     "Layer",
@@ -115,6 +119,7 @@ __all__ = [
     "analyze",
     "cluster",
     "compare",
+    "eigenvalues_and_gradient",
     "graph",
     "normalized_cut",
     "partition_measures",

@@ -1,12 +1,15 @@
 """Are the clusters modules? Networks trained in several ways, cut apart at the clusters ncut finds.
 
-    python scripts/modules.py docs/training/modules.csv --data digits [--mnist FOLDER] [--seeds 5]
+    python scripts/modules.py docs/training/modules.csv --data digits [--clusters 2] [--seeds 5]
+    python scripts/modules.py docs/training/modules.csv --data mnist --mnist FOLDER
 
 Each line of the CSV is one network: its accuracy on the test images, the n-cut of the partition
 that ncut finds (k clusters, refined) and the mean of its shuffles', the accuracy with all weights
 between these clusters removed, the share kept above chance, that at random partitions with the
-same sizes, and the effective number of clusters in the worst hidden layer. Lines that are there
-already are not made again, and no new one is begun once `--seconds` are over.
+same sizes, and the effective number of clusters in the worst hidden layer. Where the first layer is
+left free, all that is of the graph behind it, "tail" in the column `graph`: the inputs belong to no
+cluster. Lines that are there already are not made again, and no new one is begun once `--seconds`
+are over.
 """
 
 from __future__ import annotations
@@ -27,7 +30,17 @@ from torch.nn.functional import cross_entropy
 import ncut
 
 FIELDS = (
-    *("data", "training", "seed", "k", "accuracy", "ncut", "shuffled_ncut", "cut_accuracy"),
+    *(
+        "data",
+        "training",
+        "graph",
+        "seed",
+        "k",
+        "accuracy",
+        "ncut",
+        "shuffled_ncut",
+        "cut_accuracy",
+    ),
     *("kept", "random_kept", "p_value", "worst_layer"),
 )
 
@@ -97,8 +110,8 @@ def prepared(training: str, model: nn.Module, data: Data) -> tuple[nn.Module, An
         free = ["0"] if "first" in training else []
         annealed = ncut.PartitionAnnealing(model, k, data.steps * 7 // 10, free)
         return annealed, None, annealed
-    weight = float(training.split()[-1])
-    modules = ncut.CutDropout(model, k, weight=weight)
+    free = ["0"] if "first" in training else []
+    modules = ncut.CutDropout(model, k, weight=2.0, free=free)
     return modules, modules.penalty, modules
 
 
@@ -129,11 +142,20 @@ def accuracy_of(model: nn.Module, data: Data) -> float:
         return float((model(data.test_x).argmax(1) == data.test_y).double().mean())
 
 
-def measured(model: nn.Sequential, data: Data) -> dict[str, Any]:
-    """What the clusters that ncut finds are."""
+def graph_of(training: str) -> str:
+    """The part of the network whose clusters count."""
+    return "tail" if "first" in training else "whole"
 
-    report = ncut.analyze(model, k=data.k, shuffles=10, refine=True, threads=1)
-    found = report.separate(lambda network: accuracy_of(network, data), keep=[], chance=0.1)
+
+def measured(model: nn.Sequential, data: Data, graph: str) -> dict[str, Any]:
+    """What the clusters that ncut finds in the graph are."""
+    head, tail = (model[:2], model[2:]) if graph == "tail" else (nn.Identity(), model)
+
+    def accuracy(network: nn.Module) -> float:
+        return accuracy_of(nn.Sequential(head, network), data)
+
+    report = ncut.analyze(tail, k=data.k, shuffles=10, refine=True, threads=1)
+    found = report.separate(accuracy, keep=[], chance=0.1)
     return {
         "accuracy": found.score,
         "ncut": report.ncut,
@@ -186,6 +208,7 @@ TRAININGS = (
     "eigenvalues, 0.1",
     "partition penalty, 2",
     "cut-dropout, penalty 2",
+    "cut-dropout, first layer free",
     "annealing, first layer free",
 )
 
@@ -195,6 +218,7 @@ def main() -> None:
     parser.add_argument("table", type=Path)
     parser.add_argument("--data", choices=("digits", "mnist"), default="digits")
     parser.add_argument("--mnist", type=Path, help="folder of MNIST's IDX files")
+    parser.add_argument("--clusters", type=int, help="by default 4 of digits, 5 of MNIST")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--training", nargs="*", default=TRAININGS)
     parser.add_argument("--seconds", type=float, default=float("inf"))
@@ -208,21 +232,27 @@ def main() -> None:
     done = set()
     if given.table.exists():
         with given.table.open(newline="") as file:
-            done = {(row["data"], row["training"], row["seed"]) for row in csv.DictReader(file)}
+            rows = [*csv.DictReader(file)]
+            keys = ("data", "k", "training", "graph", "seed")
+            done = {tuple(row[key] for key in keys) for row in rows}
     else:
         given.table.write_text(",".join(FIELDS) + "\n")
     data = digits() if given.data == "digits" else mnist(given.mnist)
+    if given.clusters is not None:
+        data = data._replace(k=given.clusters)
     for seed in range(given.seeds):
         for training in given.training:
-            if (given.data, training, str(seed)) in done:
+            graph = graph_of(training)
+            if (given.data, str(data.k), training, graph, str(seed)) in done:
                 continue
             if time.monotonic() - started > given.seconds:
                 return
-            values = measured(trained(training, data, seed), data)
-            row = {"data": given.data, "training": training, "seed": seed, "k": data.k, **values}
+            values = measured(trained(training, data, seed), data, graph)
+            row = {"data": given.data, "training": training, "graph": graph, "seed": seed}
+            row |= {"k": data.k, **values}
             rounded = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()}
             with given.table.open("a", newline="") as file:
-                csv.DictWriter(file, FIELDS).writerow(rounded)
+                csv.DictWriter(file, FIELDS, lineterminator="\n").writerow(rounded)
             print(*rounded.values(), flush=True)
 
 

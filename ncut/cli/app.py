@@ -159,7 +159,7 @@ def info(
         bool,
         typer.Option(
             "--check",
-            help="Run a torch model with single neurons changed, and compare with the graph.",
+            help="Run a torch or ONNX model with single neurons changed: does the graph agree?",
         ),
     ] = False,
     program: Annotated[

@@ -27,7 +27,8 @@ class _Reading:
     position : int
         The layer's position.
     places : ndarray of int64, shape (n_in,)
-        The vertex of each input: inputs at which the same neurons arrive are one.
+        The vertex of each input: inputs at which the same neurons arrive are one; `NOTHING` for
+        those at which none do.
     first : ndarray of int64, shape (n,)
         The first input of each vertex.
     known : bool
@@ -87,7 +88,8 @@ def _reading(operation: Operation, position: int) -> _Reading:
     _, first, places = np.unique(columns, axis=0, return_index=True, return_inverse=True)
     # Number the vertices in the order in which the inputs come.
     order = np.argsort(first)
-    rank = np.empty_like(order)
+    order = order[(columns[first[order]] != NOTHING).any(axis=1)]
+    rank = np.full(first.size, NOTHING)
     rank[order] = np.arange(order.size)
     return _Reading(position, rank[places.ravel()], first[order])
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -20,15 +22,17 @@ from ncut.extract.signal import (
     compact,
     expanded,
     first_along,
+    indexed,
     is_in,
     joined,
-    reduced,
+    places_along,
     reshaped,
     several,
     split,
 )
 
 if TYPE_CHECKING:
+    from ncut.extract.program.weights import Expression
     from ncut.extract.wiring import Product, Wiring
 
 Array: TypeAlias = NDArray[Any]
@@ -64,13 +68,14 @@ def reduce(
     chosen = sorted({signal.axis(axis) for axis in axes})
     product = wiring.product_of(signal)
     if product is not None and kind in ("sum", "mean"):
-        made = _contracted(wiring, product, signal.shape, chosen, name)
+        made = _contracted(wiring, product, signal, chosen, name)
         if made is not None:
             return made if keepdim else _without(made, chosen)
     shape = [1 if axis in chosen else size for axis, size in enumerate(signal.shape)]
     signal = signal.pushed()
     terms: list[Term] = []
     ended: list[Term] = []
+    mixed: list[Term] = []
     for term in signal.terms:
         along = tuple(axis for axis in chosen if term.units.shape[axis] > 1)
         apart = any(n > 1 for at, n in enumerate(term.units.shape) if at not in along)
@@ -82,6 +87,8 @@ def reduce(
         elif term.group in wiring.inputs and not wiring.merging.has(term.group):
             # Which entries of the input lie in an entry now makes no difference.
             terms.append(first_along(term, chosen))
+        elif kind in ("sum", "mean"):
+            mixed.append(term)
         else:
             terms += split(term, along)
     if ended:
@@ -90,9 +97,92 @@ def reduce(
         tuple(shape), tuple(joined(terms)), activated=signal.activated,
         number="spread" if ended else signal.number,
     )  # fmt: skip
+    if mixed:
+        total = summed(wiring, replace(signal, terms=tuple(mixed)), chosen)
+        if kind == "mean":
+            n = math.prod(
+                signal.shape[axis] for axis in chosen if any(_where(t, [axis]) for t in mixed)
+            )
+            total = wiring.gain(total, 1 / n)
+        result = wiring.add(total, result) if terms else total
     if kind not in ("sum", "mean"):
         result = wiring.activation(result, homogeneous=kind in ("max", "min"))
     return result if keepdim else _without(result, chosen)
+
+
+def summed(wiring: Wiring, signal: Signal, axes: Iterable[int]) -> Signal:
+    """A sum along axes of the neurons at each place, of length 1 there: as sums of branches are.
+
+    What is the same at all places is there once.
+    """
+    for axis in axes:
+        along = [term for term in signal.terms if term.units.shape[axis] > 1]
+        if along:
+            same = [term for term in signal.terms if not is_in(term, along)]
+            places = places_along(along, axis)
+            parts = [
+                indexed(replace(signal, terms=tuple(along)), axis, slice(at, at + 1))
+                for at in places
+            ]
+            if same:
+                parts.append(replace(parts[0], terms=tuple(same)))
+            signal = wiring.add(*parts)
+        shape = [1 if at == axis else n for at, n in enumerate(signal.shape)]
+        signal = replace(signal, shape=tuple(shape))
+    return signal
+
+
+def linear(
+    wiring: Wiring,
+    signal: Signal,
+    weight: Array,
+    *,
+    axis: int = -1,
+    shape: Sequence[int] | None = None,
+    parameters: Sequence[str] = (),
+    expression: Expression | None = None,
+    **named: Any,
+) -> Signal:
+    """A matrix (n_in, n_out) applied along an axis.
+
+    Where each entry along the axis has the neurons of a branch of its own, it is no layer that
+    reads them, but a sum of the branches with these factors.
+    """
+    at = signal.axis(axis)
+    if not _has_branches(signal, at):
+        return wiring.linear(
+            signal, weight, axis=axis, shape=shape, parameters=parameters, expression=expression,
+            **named,
+        )  # fmt: skip
+    wiring.place(parameters, "factors of the branches of a sum")
+    places = places_along(signal.terms, at)
+    ndim, n_out = signal.ndim, weight.shape[1]
+    parts = []
+    for place in places:
+        row = None if expression is None else expression.map(partial(_row, place))
+        factors = wiring.factors(weight[place], row)
+        part = indexed(signal, at, slice(place, place + 1))
+        if n_out == 1:
+            parts.append(wiring.gain(part, factors.map(lambda array: array.reshape(()))))
+            continue
+        part = expanded(part, [n_out if axis == at else n for axis, n in enumerate(part.shape)])
+        sizes = [n_out if axis == at else 1 for axis in range(ndim)]
+        parts.append(wiring.scale(part, factors.map(lambda array, to=sizes: array.reshape(to))))
+    return wiring.add(*parts)
+
+
+def _row(place: int, weight: Any) -> Any:
+    return weight[place]
+
+
+def _has_branches(signal: Signal, axis: int) -> bool:
+    """Whether each entry along an axis has all neurons of others, that lie along other axes."""
+    return bool(signal.terms) and all(
+        term.units.shape[axis] > 1
+        and any(n > 1 for at, n in enumerate(term.units.shape) if at != axis)
+        and not several(term, (axis,))
+        for term in signal.terms
+    )
 
 
 def _end(
@@ -109,9 +199,10 @@ def _end(
 
 
 def _contracted(
-    wiring: Wiring, product: Product, shape: tuple[int, ...], axes: Sequence[int], name: str
+    wiring: Wiring, product: Product, made: Signal, axes: Sequence[int], name: str
 ) -> Signal | None:
     """A sum over axes of a product, of length 1 there; None where it is no other sum's kind."""
+    shape = made.shape
     if not isinstance(product.second, Signal):
         return _product_with_weights(wiring, product, product.second, shape, axes)
     sides = [s.pushed() for s in broadcast((product.first, product.second))]
@@ -136,20 +227,10 @@ def _contracted(
         passed = [t for s in sides for t in s.terms if not is_in(t, own_terms)]
         kept = tuple(joined(first_along(term, axes) for term in passed))
     else:
-        kept = tuple(joined(_mixed(sides, axes)))
+        return summed(wiring, made, axes)
     kept = tuple(replace(term, homogeneous=False) for term in kept)
     sizes = tuple(1 if at in axes else n for at, n in enumerate(shape))
     return compact(Signal(sizes, kept, activated=True))
-
-
-def _mixed(signals: Sequence[Signal], axes: Sequence[int]) -> list[Term]:
-    """Terms of products that are summed over axes: each entry has all that go into it."""
-    terms: list[Term] = []
-    for signal in signals:
-        for term in signal.terms:
-            where = _where(term, axes)
-            terms += split(term, where) if where else [first_along(term, axes)]
-    return terms
 
 
 def _product_with_weights(
@@ -173,8 +254,8 @@ def _product_with_weights(
     flat = reshaped(moved, (*kept, matrix.shape[0]))
     name = product.name or next(iter(product.parameters), "weights")
     wiring.take_back(product.parameters or ("a constant",))
-    made = wiring.linear(
-        flat, np.ascontiguousarray(matrix), name=name, parameters=product.parameters
+    made = linear(
+        wiring, flat, np.ascontiguousarray(matrix), name=name, parameters=product.parameters
     )
     split_up = reshaped(made, (*kept, *(shape[at] for at in new), *[1] * len(axes)))
     back = [order.index(at) for at in range(ndim)]
@@ -207,19 +288,17 @@ def matmul(wiring: Wiring, first: Signal, second: Signal, name: str = "heads") -
             first.map((*batch, rows, inner, 1), lambda a: a[..., None]),
             second.map((*batch, 1, inner, columns), lambda a: a[..., None, :, :]),
         )
-        terms = _mixed(broadcast(wide), [len(shape) - 2])
-        passed = [t.map(lambda a: a[..., 0, :]) for t in terms]
-        passed = [replace(term, homogeneous=False) for term in passed]
-        return compact(Signal((*batch, rows, columns), tuple(joined(passed)), activated=True))
+        total = summed(wiring, wiring.combine(*wide), [len(shape) - 2])
+        return _without(total, [len(shape) - 2])
     if ends and starts:
         left = [t.map(lambda a: a.take([0], axis=-2)[..., 0, :]) for t in ends]
         right = [t.map(lambda a: a.take([0], axis=-1)[..., 0]) for t in starts]
         _join(wiring, name, (*batch, inner), left, right)
     elif starts and not first.terms:
         # Neurons are mixed by shares that the data give them: each result has all of them.
-        starts, second = [], reduced(second, [-2], keepdim=True)
+        starts, second = [], summed(wiring, second, [second.ndim - 2])
     elif ends and not second.terms:
-        ends, first = [], reduced(first, [-1], keepdim=True)
+        ends, first = [], summed(wiring, first, [first.ndim - 1])
     passed = [t.map(lambda a: a.take([0], axis=-1)) for t in first.terms if not is_in(t, ends)]
     passed += [t.map(lambda a: a.take([0], axis=-2)) for t in second.terms if not is_in(t, starts)]
     return compact(Signal((*batch, rows, columns), tuple(joined(passed))))

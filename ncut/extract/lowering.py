@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from ncut.errors import InputError, ModelError
@@ -17,7 +16,6 @@ from ncut.extract.signal import (
     expanded,
     indexed,
     permuted,
-    reduced,
     reshaped,
     unsqueezed,
 )
@@ -46,7 +44,7 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
     "input": Wiring.input,
     "embed": Wiring.embedding,
     # weights
-    "linear": Wiring.linear,
+    "linear": contraction.linear,
     "matrices": operations.matrices,
     "convolution": Wiring.convolution,
     "recurrence": _recurrence,
@@ -74,9 +72,9 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
     "unsqueeze": _moved(unsqueezed),
     "squeeze": _moved(moves.squeezed),
     "index": _moved(indexed),
-    "gather": _moved(moves.gathered),
+    "gather": operations.gathered,
     "lookup": _moved(moves.looked_up),
-    "merge": _moved(partial(reduced, keepdim=False)),
+    "merge": _moved(moves.merged),
     "concatenate": lambda _, *signals, axis: concatenated(signals, axis),
     # several values
     "add": Wiring.add,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,23 +13,80 @@ from numpy.typing import NDArray
 from ncut.errors import ModelError
 from ncut.extract.program.values import MAX_LAID_OUT
 from ncut.extract.signal import (
+    NOTHING,
     Signal,
     Term,
+    all_activated,
     compact,
+    first_along,
+    joined,
     overwritten,
     placed,
+    split,
 )
 
 if TYPE_CHECKING:
     from ncut.extract.wiring import Wiring
 
-__all__ = ["gathered", "looked_up", "placed", "scattered", "squeezed", "unchanged", "written"]
+__all__ = [
+    "gathered",
+    "looked_up",
+    "masked",
+    "merged",
+    "overlaid",
+    "placed",
+    "scattered",
+    "squeezed",
+    "unchanged",
+    "written",
+]
 
 
 def squeezed(signal: Signal, axes: tuple[int, ...]) -> Signal:
     """The signal without axes of length 1."""
     kept = [n for at, n in enumerate(signal.shape) if at not in axes]
     return signal.map(kept, lambda array: array.squeeze(axes))
+
+
+def merged(signal: Signal, axes: tuple[int, ...]) -> Signal:
+    """Entries along axes as one, which carries the neurons of all; the axes go."""
+    terms: list[Term] = []
+    for term in signal.pushed().terms:
+        along = tuple(axis for axis in axes if term.units.shape[axis] > 1)
+        terms += split(term, along) if along else [first_along(term, axes)]
+    made = replace(signal.pushed(), terms=tuple(joined(terms)))
+    return squeezed(made, axes)
+
+
+def masked(wiring: Wiring, signal: Signal, mask: NDArray[np.bool_]) -> Signal:
+    """Entries that are constants where a known mask is False: neurons there are lost.
+
+    A neuron that is kept at any of its positions is kept.
+    """
+    kept = _of_neurons(mask, signal, signal.varies)
+    if kept.all() or not signal.terms:
+        return signal
+    return wiring.scale(signal, kept.astype(np.float64)) if kept.any() else Signal(signal.shape)
+
+
+def overlaid(first: Signal, second: Signal, mask: NDArray[np.bool_]) -> Signal:
+    """The first of two where a known mask is True, the second elsewhere."""
+    terms: list[Term] = []
+    for signal, here in ((first.pushed(), mask), (second.pushed(), ~mask)):
+        for term in signal.terms:
+            kept = _of_neurons(here, signal, lambda axis, units=term.units: units.shape[axis] > 1)
+            terms.append(replace(term, units=np.where(kept, term.units, NOTHING)))
+    activated = all_activated([first, second])
+    return compact(Signal(first.shape, tuple(joined(terms)), activated=activated))
+
+
+def _of_neurons(
+    mask: NDArray[np.bool_], signal: Signal, varies: Callable[[int], bool]
+) -> NDArray[np.bool_]:
+    """A mask of length 1 along axes that tell no neurons apart: whether any position is in it."""
+    wide = mask.reshape((1,) * (signal.ndim - mask.ndim) + mask.shape)
+    positions = tuple(axis for axis in range(signal.ndim) if not varies(axis))
+    return np.asarray(wide.any(axis=positions, keepdims=True))
 
 
 def gathered(
@@ -66,10 +124,20 @@ def looked_up(signal: Signal, indices: Sequence[Any], shape: tuple[int, ...]) ->
 
 
 def written(
-    _: Wiring, whole: Signal, old: Signal, new: Signal, *, places: Callable[[], Any]
+    wiring: Wiring, whole: Signal, old: Signal, new: Signal, *, places: Callable[[], Any]
 ) -> Signal:
     """A tensor after a part of it was replaced, which need not change its neurons."""
-    return whole if _stays(old, new) else overwritten(whole, new, places())
+    return whole if _stays(old, new) else _replaced(wiring, whole, new, places())
+
+
+def _replaced(wiring: Wiring, whole: Signal, new: Signal, places: NDArray[np.int64]) -> Signal:
+    """A tensor with entries at flat places of it replaced, by constants or by neurons."""
+    n = math.prod(whole.shape)
+    if new.terms or n > MAX_LAID_OUT:
+        return overwritten(whole, new, places)
+    kept = np.ones(n, dtype=np.bool_)
+    kept[places] = False
+    return masked(wiring, whole, kept.reshape(whole.shape))
 
 
 def unchanged(_: Wiring, old: Signal, new: Signal, *, why: str) -> None:
@@ -91,14 +159,30 @@ def _is_among(term: Term, signal: Signal) -> bool:
 
 
 def scattered(
-    wiring: Wiring, signal: Signal, source: Signal, *, axis: int | None, added: bool, why: str
+    wiring: Wiring,
+    signal: Signal,
+    source: Signal,
+    *,
+    axis: int | None,
+    added: bool,
+    why: str,
+    places: Callable[[], Any] | None,
 ) -> Signal:
-    """Values put or added at positions that an index tells; constants keep what is around them."""
-    if not source.terms:
+    """Values put or added at positions that an index tells, along `axis` or at flat places."""
+    along = axis is not None and (signal.varies(axis) or source.varies(axis))
+    if source.terms and axis is not None and not along:
+        source = wiring.positions(source, signal.shape)
+        if not signal.terms:
+            return source
+        return wiring.add(signal, source) if added else wiring.combine(signal, source)
+    if not source.terms and (added or places is None or not signal.terms):
         return wiring.activation(signal, homogeneous=False)
-    if axis is None or signal.varies(axis) or source.varies(axis):
+    if places is None or math.prod(signal.shape) > MAX_LAID_OUT:
         raise ModelError(why or "it moves neurons to places that an index tells")
-    source = wiring.positions(source, signal.shape)
-    if not signal.terms:
-        return source
-    return wiring.add(signal, source) if added else wiring.combine(signal, source)
+    flat = places()
+    if not added:
+        return _replaced(wiring, signal, source, flat.ravel())
+    if np.unique(flat).size < flat.size:
+        raise ModelError("it adds several entries at one place of a tensor")
+    put = placed(source, signal.shape, flat.ravel())
+    return wiring.add(signal, put) if signal.terms else put

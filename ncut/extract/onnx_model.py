@@ -25,6 +25,7 @@ from ncut.extract.onnx_graph.shapes import Declared, guesses
 from ncut.extract.program.record import Program
 from ncut.extract.wiring import Wiring
 from ncut.files import reading, regular_file
+from ncut.types import Check
 
 
 def read_onnx(
@@ -74,7 +75,7 @@ def read_onnx(
     with reading(path, "ONNX"):
         model = load(regular_file(path))
         examples = Examples.of(example_inputs, model)
-        found = _read(model, residual, unknown, examples)
+        wiring, _ = _with_inputs_that_fit(model, residual, unknown, examples)
         for name in examples.assumed:
             warnings.warn(
                 f"{path}: took {name} = {examples.values[name].item()}, which chooses a branch; "
@@ -82,7 +83,21 @@ def read_onnx(
                 stacklevel=2,
             )
         model.tensors.check_unchanged()
-        return found
+        return wiring, _parameters(model, wiring)
+
+
+def check_onnx(path: Path, *, unknown: str = "error", example_inputs: Any = None) -> Check:
+    """Run a file by onnxruntime with one neuron changed at a time; see `ncut.graph`.
+
+    Parameters and errors as those of `read_onnx`.
+    """
+    from ncut.extract.onnx_graph.running import checked
+
+    with reading(path, "ONNX"):
+        model = load(regular_file(path))
+        examples = Examples.of(example_inputs, model)
+        wiring, following = _with_inputs_that_fit(model, "readers", unknown, examples)
+        return checked(following, wiring)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,22 +184,19 @@ def _compared(model: Model) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _read(
-    model: Model, residual: str | None, unknown: str, examples: Examples
-) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
-    wiring = _with_inputs_that_fit(model, residual, unknown, examples)
+def _parameters(model: Model, wiring: Wiring) -> dict[str, tuple[int, ...]]:
     parameters = model.parameters
     for name in wiring.placed:
         if name not in parameters and name in model.used:
             parameters[name] = model.used[name]
         elif name not in parameters and name in model.graph.sources:
             parameters[name] = model.graph.sources[name].shape
-    return wiring, parameters
+    return parameters
 
 
 def _with_inputs_that_fit(
     model: Model, residual: str | None, unknown: str, examples: Examples
-) -> Wiring:
+) -> tuple[Wiring, Following]:
     """The record with the first guess of the inputs' shapes that all operators accept."""
     inputs = model.graph.inputs
     failure: ModelError | None = None
@@ -213,11 +225,12 @@ def _lowered(
     unknown: str,
     residual: str | None,
     values: Mapping[str, NDArray[Any]],
-) -> Wiring:
+) -> tuple[Wiring, Following]:
     program = Program()
-    Following(model, program, unknown).run(shapes, values)
+    following = Following(model, program, unknown)
+    following.run(shapes, values)
     try:
-        return lower(program, residual)
+        return lower(program, residual), following
     except ModelError as error:
         whole = str(error)
         raise error if str(model.path) in whole else ModelError(f"{model.path}: {whole}") from error

@@ -11,14 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract import moves
 from ncut.extract.signal import (
     Signal,
+    Term,
     compact,
     expanded,
+    first_along,
     indexed,
+    joined,
     padded,
     permuted,
     reshaped,
+    split,
 )
 from ncut.extract.wiring import Array, Wiring
 
@@ -145,11 +150,25 @@ def awaiting_scale(wiring: Wiring, signal: Signal, *, what: str) -> Signal:
 # --- choices ------------------------------------------------------------------------------------
 
 
-def choice(wiring: Wiring, *signals: Signal, shape: Sequence[int]) -> Signal:
-    """`where`: a choice between values by a condition: all reach whoever reads it."""
+def choice(
+    wiring: Wiring,
+    *signals: Signal,
+    shape: Sequence[int],
+    condition: NDArray[np.bool_] | None,
+    sides: Sequence[bool],
+) -> Signal:
+    """`where`: a choice between values by a condition: all reach whoever reads it.
+
+    Where the condition does not depend on the data, only what it chooses does.
+    """
     present = [signal for signal in signals if signal.terms]
     if not present:
         return Signal(tuple(shape))
+    if condition is not None:
+        wide = [expanded(signal, shape) for signal in signals]
+        if len(wide) == 2:
+            return moves.overlaid(*wide, condition)
+        return moves.masked(wiring, wide[0], condition if sides[0] else ~condition)
     if len(present) == 1:
         return wiring.activation(expanded(present[0], shape), homogeneous=False)
     return expanded(wiring.combine(*signals), shape)
@@ -159,9 +178,51 @@ def picked(wiring: Wiring, signal: Signal, *, axis: int, shape: Sequence[int], n
     """Entries that the data choose along an axis, at each place others."""
     if not signal.terms:
         return Signal(tuple(shape))
-    if signal.varies(axis):
-        return wiring.choose(signal, axis, shape, name)
-    return wiring.positions(signal, shape)
+    return wiring.positions(_any_of(wiring, signal, axis, name), shape)
+
+
+def gathered(
+    wiring: Wiring,
+    signal: Signal,
+    *,
+    axes: Sequence[int],
+    shape: tuple[int, ...],
+    at: int,
+    why: str,
+) -> Signal:
+    """Entries that the data choose along axes, of branches of which each has its own neurons."""
+    for axis in () if why else axes:
+        signal = _any_of(wiring, signal, axis, "")
+    return moves.gathered(signal, axes, shape, at, why)
+
+
+def _any_of(wiring: Wiring, signal: Signal, axis: int, name: str) -> Signal:
+    """What the data may choose along an axis, of length 1 there.
+
+    Where each choice has neurons along other axes, all of them may come out. Neurons that are
+    chosen among themselves, as a router's, are vertices that lead no further; without a name for
+    these it is an error.
+    """
+    if not signal.varies(axis):
+        return signal
+    signal = signal.pushed()
+    kept: list[Term] = []
+    alone: list[Term] = []
+    for term in signal.terms:
+        apart = any(n > 1 for at, n in enumerate(term.units.shape) if at != axis)
+        is_input = term.group in wiring.inputs and not wiring.merging.has(term.group)
+        if term.units.shape[axis] == 1 or is_input:
+            kept.append(first_along(term, [axis]))
+        elif apart:
+            kept += split(term, (axis,))
+        else:
+            alone.append(term)
+    if alone and not name:
+        raise ModelError("it chooses neurons by an index that depends on the data")
+    if alone:
+        wiring.choose(replace(signal, terms=tuple(alone)), axis, signal.shape, name)
+    shape = [1 if at == axis else n for at, n in enumerate(signal.shape)]
+    return replace(signal, shape=tuple(shape), terms=tuple(joined(kept)))
 
 
 # --- positions ----------------------------------------------------------------------------------
@@ -211,7 +272,7 @@ def ordered(
     """
     if signal.terms and signal.varies(signal.axis(axis)):
         if kind == "topk":
-            return wiring.choose(signal, axis, shape, name)
+            return picked(wiring, signal, axis=axis, shape=shape, name=name)
         raise ModelError("it mixes neurons along an axis in an order that depends on the data")
     result = wiring.activation(signal, homogeneous=kind == "cumsum")
     return wiring.positions(result, shape)

@@ -1,147 +1,44 @@
 """Do the edges of a graph say which neurons reach which in the network itself?
 
-With `residual="readers"` and `scope="all"` a vertex is an input channel of a module that holds
-weights. Here the network runs on random data, one such channel is changed before its module reads
-it, and every other module is noted for which of its input channels changed. As each module gets
-what it got in the unchanged run once its input is noted, changes pass a single layer of weights,
-and the channels that changed have to be the vertex's neighbours.
+With `residual="readers"` and `scope="all"` a vertex is an input channel of a module or node that
+holds weights. Here the network runs on random data, one such channel is changed before it is read,
+and every other reader is noted for which of its input channels changed. As each reader gets what
+it got in the unchanged run once its input is noted, changes pass a single layer of weights, and
+the channels that changed have to be the vertex's neighbours.
 
 Statistics by which all channels depend on all others (those of layer norms, the weights of an
 attention) are not in the graph, and are made constants here; activations are replaced by ones
-that no change can hide in.
+that no change can hide in. An edge is in question only if its end did not move by a change of
+either sign, nor where shares along a last axis are gates.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from numpy.typing import NDArray
 
-from ncut.errors import ModelError
-from ncut.extract.traced.inputs import Inputs, given, guesses
 from ncut.types import Check
 
-READERS = (
-    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
-    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
-)  # fmt: skip
+Read: TypeAlias = dict[tuple[str, int], NDArray[Any]]
+"""What each call of a reader gets."""
 
 # A product of the same matrices may come out differently in its last digits.
 TOLERANCE = 1e-12
+TOLERANCE_SINGLE = 1e-4
+
+LARGE = 1e6
+"""A change, in units of the largest value that a reader gets."""
 
 
-# --- operations that hide changes, or spread them to all channels ---------------------------------
-
-
-def _leaky(x: Any, *_: Any, **__: Any) -> Any:
-    return torch.where(x > 0, x, 0.5 * x)
-
-
-def _bounded(x: Any, *_: Any, **__: Any) -> Any:
-    """Like a gate, but for the fact that it never saturates."""
-    return 1 + 0.3 * torch.sin(x)
-
-
-def _ones(x: Any, *_: Any, **__: Any) -> Any:
-    return torch.ones_like(x)
-
-
-def _layer_norm(x: Any, shape: Any, weight: Any, bias: Any, eps: Any) -> Any:
-    x = x if weight is None else x * weight
-    x = x if bias is None else x + bias
-    return x, x.new_zeros(()), x.new_ones(())
-
-
-def _rms_norm(x: Any, shape: Any, weight: Any, eps: Any = None) -> Any:
-    return x if weight is None else x * weight, x.new_ones(())
-
-
-def _by_channel(x: Any, weight: Any, bias: Any) -> Any:
-    shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
-    x = x.clone() if weight is None else x * weight.reshape(shape)
-    return x if bias is None else x + bias.reshape(shape)
-
-
-def _group_norm(x: Any, weight: Any, bias: Any, *_: Any) -> Any:
-    return _by_channel(x, weight, bias), x.new_zeros(()), x.new_ones(())
-
-
-def _softmax(x: Any, dim: int, *_: Any) -> Any:
-    # Over any other axis than the last it weighs branches of a block, channel by channel.
-    return torch.full_like(x, 1 / x.shape[dim]) if dim in (-1, x.ndim - 1) else _bounded(x)
-
-
-def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
-    value = value.repeat_interleave(query.shape[-3] // value.shape[-3], dim=-3)
-    mean = value.mean(dim=-2, keepdim=True).expand(*query.shape[:-1], value.shape[-1])
-    return mean.contiguous(), mean.new_zeros(query.shape[:-1])
-
-
-REPLACED: dict[str, Any] = {
-    **dict.fromkeys(["relu", "gelu", "silu", "hardswish", "elu", "mish", "hardtanh"], _leaky),
-    **dict.fromkeys(["sigmoid", "tanh", "hardsigmoid"], _bounded),
-    **dict.fromkeys(["rsqrt", "linalg_vector_norm"], None),
-    "native_layer_norm": _layer_norm,
-    "_fused_rms_norm": _rms_norm,
-    "native_group_norm": _group_norm,
-    "_softmax": _softmax,
-    "_safe_softmax": _softmax,
-    "_scaled_dot_product_flash_attention_for_cpu": _attention,
-    "_scaled_dot_product_attention_math": _attention,
-}
-
-
-class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Replaces what spreads changes to all channels, and what hides them."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = func._schema.name.removeprefix("aten::")
-        if name == "native_batch_norm" and args[5]:
-            x = args[0]
-            return _by_channel(x, args[1], args[2]), x.new_zeros(()), x.new_ones(())
-        plain = name.removesuffix("_") if name.endswith("_") else name
-        if plain not in REPLACED:
-            return func(*args, **kwargs)
-        rule = REPLACED[plain]
-        result = torch.ones_like(func(*args, **kwargs)) if rule is None else rule(*args, **kwargs)
-        return args[0].copy_(result) if plain != name else result
-
-
-def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model in evaluation mode; what starts as a constant, and statistics, made random."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def noise(like: torch.Tensor) -> torch.Tensor:
-        return torch.rand(like.shape, generator=generator, dtype=torch.float32).to(like.dtype)
-
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.numel() and (parameter - parameter.reshape(-1)[0]).abs().max() == 0:
-                parameter.copy_(noise(parameter) + 0.5)
-        parts: Iterator[Any] = model.modules()
-        for part in parts:
-            if isinstance(getattr(part, "running_var", None), torch.Tensor):
-                part.running_var.copy_(noise(part.running_var) + 0.5)
-                part.running_mean.copy_(noise(part.running_mean) - 0.5)
-    return model.eval()
-
-
-# --- the check ----------------------------------------------------------------------------------
-
-
-@dataclass
+@dataclass(frozen=True)
 class Reader:
-    """A layer of vertices that a module reads.
+    """A layer of vertices that a module or node reads.
 
     Attributes
     ----------
@@ -150,15 +47,20 @@ class Reader:
     size : int
         Number of vertices.
     module : str
-        The module's name.
+        The module's or node's name.
     call : int
-        Which call of the module.
+        Which call of it.
     """
 
     layer: int
     size: int
     module: str
     call: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Which call of which module it is."""
+        return self.module, self.call
 
 
 @dataclass
@@ -171,6 +73,8 @@ class Outcome:
         Vertices that were changed.
     n_readers, n_layers : int
         Layers whose channels were watched, and all that have vertices.
+    n_edges : int
+        Edges that were looked at.
     missing : list of str
         Channels that changed and that the graph has no edge to.
     surplus : list of str
@@ -189,264 +93,174 @@ class Outcome:
         """Whether the changed channels were the neighbours, for all vertices."""
         return self.n_edges > 0 and not (self.missing or self.surplus)
 
-
-def check(
-    model: nn.Module,
-    graph: Any,
-    inputs: Any,
-    *,
-    n: int = 20,
-    seed: int = 0,
-    readers: tuple[type, ...] = READERS,
-) -> Outcome:
-    """Change `n` random vertices of a graph with residual="readers", scope="all".
-
-    `inputs` are the positional arguments (a tuple) or the keyword arguments (a mapping).
-    """
-    watch = _Watch(model, graph, inputs, readers)
-    rng = np.random.default_rng(seed)
-    outcome = Outcome(n_layers=len(graph.layers))
-    with watch.running(), torch.no_grad(), Inert():  # type: ignore[no-untyped-call]
-        baseline = watch.run()
-        found = watch.usable()
-        outcome.n_readers = len(found)
-        # A vertex of as many layers as there are, and more of them where there are few.
-        chosen = [found[at] for at in rng.permutation(len(found))]
-        chosen = (chosen * (n // max(len(chosen), 1) + 1))[:n]
-        for origin in chosen:
-            vertex = int(rng.integers(origin.size))
-            changed = watch.changed(origin, vertex, baseline, rng)
-            expected = _neighbours(graph, origin, vertex, {reader.layer for reader in found})
-            outcome.n_vertices += 1
-            for reader in found:
-                ours = expected[reader.layer]
-                theirs = changed[reader.layer]
-                outcome.n_edges += int(np.count_nonzero(ours))
-                layer = graph.layers[reader.layer].name
-                where = f"{origin.module}[{vertex}] -> {reader.module} ({layer})"
-                if reader is origin:
-                    continue
-                for wrong, kind in (
-                    (theirs & ~ours, outcome.missing),
-                    (ours & ~theirs, outcome.surplus),
-                ):
-                    if wrong.any():
-                        kind.append(f"{where}: {np.flatnonzero(wrong)[:8].tolist()}")
-    return outcome
-
-
-def grown(
-    model: nn.Module, graph: Any, inputs: Any, *, n: int = 10, seed: int = 0
-) -> list[tuple[float, float]]:
-    """How much convolutions' inputs change per unit of a change, and the weights of the edges.
-
-    The change is the same at all positions; what counts is where it came out largest.
-    """
-    watch = _Watch(model, graph, inputs, READERS)
-    rng = np.random.default_rng(seed)
-    starts = [layer.start for layer in graph.layers]
-    pairs: list[tuple[float, float]] = []
-    with watch.running(), torch.no_grad(), Inert():  # type: ignore[no-untyped-call]
-        baseline = watch.run()
-        found = [r for r in watch.usable() if hasattr(watch.modules[r.module], "kernel_size")]
-        for at in rng.permutation(len(found))[:n]:
-            origin = found[at]
-            vertex = int(rng.integers(origin.size))
-            read = watch.with_change(origin, vertex, baseline, lambda part: torch.ones_like(part))
-            row = graph.adjacency[[starts[origin.layer] + vertex]].toarray()[0]
-            for target in found:
-                if target.layer <= origin.layer:
-                    continue
-                key = (target.module, target.call)
-                axis, _ = watch.channels(target, read[key])
-                difference = (read[key] - baseline[key]).abs().movedim(axis, 0)
-                largest = difference.reshape(target.size, -1).amax(dim=1).numpy()
-                weights = row[starts[target.layer] : starts[target.layer] + target.size]
-                pairs += [(float(a), float(b)) for a, b in zip(largest, weights, strict=True) if b]
-    return pairs
-
-
-def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: int = 0) -> Check:
-    """Run a copy of a module with one neuron changed at a time, and compare with its graph.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model; it stays as it is.
-    example_inputs : tensor, tuple or mapping, optional
-        As those of `ncut.graph`; the values of floating-point tensors are drawn.
-    n : int
-        How many vertices are changed.
-    seed : int
-        Of what is drawn.
-
-    Raises
-    ------
-    ModelError
-        If the model cannot be copied, read or run.
-    """
-    from ncut.extract.read import read_graph
-
-    try:
-        own = randomized(copy.deepcopy(model).cpu().double(), seed)
-    except Exception as error:
-        raise ModelError(f"check: {type(model).__name__} cannot be copied: {error}") from error
-    candidates = guesses(own) if example_inputs is None else iter([given(example_inputs)])
-    generator = torch.Generator().manual_seed(seed)
-    failure: Exception | None = None
-    for inputs in candidates:
-        drawn = Inputs(
-            tuple(_drawn(value, generator) for value in inputs.args),
-            {key: _drawn(value, generator) for key, value in inputs.kwargs.items()},
-        )
-        try:
-            with torch.no_grad():
-                own(*drawn.args, **drawn.kwargs)
-        except Exception as error:
-            failure = failure or error
-            continue
-        example: Any = drawn.args if drawn.args else dict(drawn.kwargs)
-        graph = read_graph(own, residual="readers", scope="all", example_inputs=example)
-        outcome = check(own, graph, example, n=n, seed=seed)
+    @property
+    def summary(self) -> Check:
+        """The result as graphs carry it."""
         return Check(
-            outcome.n_vertices, outcome.n_readers, outcome.n_layers,
-            tuple(outcome.missing), tuple(outcome.surplus),
+            self.n_vertices, self.n_readers, self.n_layers,
+            tuple(self.missing), tuple(self.surplus),
         )  # fmt: skip
-    raise ModelError(
-        f"check: {type(model).__name__} could not be run on random inputs ({failure}); pass "
-        "example_inputs="
-    ) from failure
 
 
-def _drawn(value: Any, generator: torch.Generator) -> Any:
-    """Inputs of the same shapes with numbers in float64."""
-    if isinstance(value, Mapping):
-        return {key: _drawn(item, generator) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_drawn(item, generator) for item in value)
-    if isinstance(value, torch.Tensor) and value.is_floating_point():
-        return torch.randn(value.shape, generator=generator, dtype=torch.float64)
-    return value
+class Watch(ABC):
+    """A network that runs with some of its readers given other values.
 
+    Attributes
+    ----------
+    graph : NeuronGraph
+        With residual="readers", scope="all".
+    by_call : dict from (str, int) to Reader
+        What reads the graph's layers, in the order of its calls.
+    n_calls, calls : dict from str to int
+        How often each reader is called in the graph, and was in the last run.
+    exact : bool
+        Whether the network runs in double precision.
+    """
 
-class _Watch:
-    """Modules that read, what they read, and what they are given instead."""
+    exact = True
 
-    def __init__(self, model: nn.Module, graph: Any, inputs: Any, readers: Any) -> None:
-        self.model, self.graph, self.inputs, self.readers = model, graph, inputs, readers
-        self.modules = dict(model.named_modules())
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
         self.by_call: dict[tuple[str, int], Reader] = {}
-        n_layers: dict[str, int] = {}
-        for position, layer in enumerate(graph.layers):
-            for name in layer.read_by:
-                if isinstance(self.modules.get(name), readers):
-                    call = n_layers.get(name, 0)
-                    n_layers[name] = call + 1
-                    self.by_call[name, call] = Reader(position, layer.size, name, call)
-        self.n_layers = n_layers
+        self.n_calls: dict[str, int] = {}
         self.calls: dict[str, int] = {}
-        self.read: dict[tuple[str, int], torch.Tensor] = {}
-        self.given: dict[tuple[str, int], torch.Tensor] = {}
+
+    def add(self, layer: int, module: str) -> None:
+        """Watch one more call of a module or node."""
+        call = self.n_calls.get(module, 0)
+        self.n_calls[module] = call + 1
+        size = self.graph.layers[layer].size
+        self.by_call[module, call] = Reader(layer, size, module, call)
+
+    @abstractmethod
+    def run(self, instead: Read, *, shares: bool = False) -> Read:
+        """What all readers read, where some are given other values; see `compared`."""
+
+    @abstractmethod
+    def axis(self, reader: Reader, ndim: int) -> int:
+        """The axis of the channels of what a reader gets."""
 
     def usable(self) -> list[Reader]:
         """Readers that are called as often as the graph says."""
         return [
             reader for reader in self.by_call.values()
-            if self.calls.get(reader.module) == self.n_layers[reader.module]
+            if self.calls.get(reader.module) == self.n_calls[reader.module]
         ]  # fmt: skip
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        handles = [
-            self.modules[name].register_forward_pre_hook(self._hook(name), with_kwargs=True)
-            for name in self.n_layers
-        ]
-        fast_path = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast_path)
-            for handle in handles:
-                handle.remove()
+    def by_vertex(self, reader: Reader, values: NDArray[Any]) -> NDArray[Any]:
+        """The entries of each vertex, a view of shape (vertices, ...) where it can be one."""
+        first = np.moveaxis(values, self.axis(reader, values.ndim), 0)
+        per, rest = divmod(len(first), reader.size)
+        assert rest == 0, (reader, values.shape)
+        return first.reshape(reader.size, per, *first.shape[1:]).reshape(reader.size, -1)
 
-    def run(self) -> dict[tuple[str, int], torch.Tensor]:
-        self.calls, self.read = {}, {}
-        if isinstance(self.inputs, tuple):
-            self.model(*(_cloned(x) for x in self.inputs))
-        else:
-            self.model(**{key: _cloned(value) for key, value in self.inputs.items()})
-        return self.read
-
-    def changed(self, origin: Reader, vertex: int, baseline: Any, rng: Any) -> dict[int, Any]:
-        """Which vertices of each reader change as one of them does."""
-        size = 1e6 * float(baseline[origin.module, origin.call].abs().max() + 1)
-
-        def noise(part: torch.Tensor) -> torch.Tensor:
-            return torch.from_numpy(rng.uniform(0.5, 1.5, part.shape) * size).to(part.dtype)
-
-        read = self.with_change(origin, vertex, baseline, noise)
-        result = {}
-        for key, before in baseline.items():
-            reader = self.by_call.get(key)
-            if reader is None:
-                continue
-            axis, _per = self.channels(reader, before)
-            differs = (read[key] - before).abs() > TOLERANCE * before.abs().max()
-            by_vertex = differs.movedim(axis, 0).reshape(reader.size, -1)
-            result[reader.layer] = by_vertex.any(dim=1).numpy()
-        return result
-
-    def with_change(self, origin: Reader, vertex: int, baseline: Any, change: Any) -> Any:
+    def with_change(
+        self, origin: Reader, vertex: int, baseline: Read, change: Callable[[Any], Any],
+        *, shares: bool = False,
+    ) -> Read:  # fmt: skip
         """What all readers read where one vertex is changed, each given what it got before."""
-        self.given = {(r.module, r.call): baseline[r.module, r.call] for r in self.usable()}
-        x = baseline[origin.module, origin.call].clone()
-        axis, per = self.channels(origin, x)
-        part = x.narrow(axis, vertex * per, per)
-        part += change(part)
-        self.given[origin.module, origin.call] = x
-        read = self.run()
-        self.given = {}
-        return read
+        instead = {reader.key: baseline[reader.key] for reader in self.usable()}
+        for reader in self.usable():
+            if reader.layer == origin.layer:
+                values = instead[reader.key].copy()
+                first = np.moveaxis(values, self.axis(reader, values.ndim), 0)
+                per = len(first) // reader.size
+                part = first[vertex * per : (vertex + 1) * per]
+                part += change(part)
+                instead[reader.key] = values
+        return self.run(instead, shares=shares)
 
-    def channels(self, reader: Reader, x: torch.Tensor) -> tuple[int, int]:
-        """The axis of the channels, and how many entries of it are one vertex."""
-        module = self.modules[reader.module]
-        n_spatial = len(getattr(module, "kernel_size", ()))
-        axis = x.ndim - 1 - n_spatial
-        per, rest = divmod(x.shape[axis], reader.size)
-        assert rest == 0, (reader, x.shape)
-        return axis, per
+    def changed(
+        self, origin: Reader, vertex: int, baseline: Read, rng: np.random.Generator,
+        *, sign: int = 1, shares: bool = False,
+    ) -> dict[tuple[str, int], NDArray[np.bool_]]:  # fmt: skip
+        """Which vertices of each reader change as one of them does."""
+        size = sign * LARGE * float(np.abs(baseline[origin.key]).max() + 1)
 
-    def _hook(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            call = self.calls.get(name, 0)
-            self.calls[name] = call + 1
-            x = args[0] if args else next(iter(kwargs.values()))
-            self.read[name, call] = x.clone()
-            given = self.given.get((name, call))
-            if given is None:
-                return None
-            if args:
-                return (given.clone(), *args[1:]), kwargs
-            key = next(iter(kwargs))
-            return args, {**kwargs, key: given.clone()}
+        def noise(part: NDArray[Any]) -> NDArray[Any]:
+            return np.asarray(rng.uniform(0.5, 1.5, part.shape) * size, dtype=part.dtype)
 
-        return hook
+        read = self.with_change(origin, vertex, baseline, noise, shares=shares)
+        tolerance = TOLERANCE if self.exact else TOLERANCE_SINGLE
+        found = {}
+        for reader in self.usable():
+            before = baseline[reader.key]
+            with np.errstate(invalid="ignore"):
+                differs = ~(np.abs(read[reader.key] - before) <= tolerance * np.abs(before).max())
+            found[reader.key] = self.by_vertex(reader, differs).any(axis=1)
+        return found
 
 
-def _cloned(value: Any) -> Any:
-    return value.clone() if isinstance(value, torch.Tensor) else value
+def compared(watch: Watch, graph: Any, *, n: int, seed: int) -> Outcome:
+    """Change `n` vertices of a graph, and compare what moves with their neighbours."""
+    rng = np.random.default_rng(seed)
+    outcome = Outcome(n_layers=len(graph.layers))
+    baselines = {False: watch.run({})}
+    found = watch.usable()
+    outcome.n_readers = len(found)
+    reads = _reading(graph, found)
+    # A vertex of as many layers as there are, and more of them where there are few.
+    chosen = [found[at] for at in rng.permutation(len(found))]
+    for origin in (chosen * (n // max(len(chosen), 1) + 1))[:n]:
+        vertex = int(rng.integers(origin.size))
+        theirs = watch.changed(origin, vertex, baselines[False], rng)
+        expected = _neighbours(graph, origin, vertex, found)
+        ours = {reader.key: expected[reader.layer] for reader in found}
+        surplus = {key: ours[key] & ~theirs[key] & reads[key] for key in ours}
+        if any(mask.any() for mask in surplus.values()):
+            if True not in baselines:
+                baselines[True] = watch.run({}, shares=True)
+            again = watch.changed(origin, vertex, baselines[True], rng, sign=-1, shares=True)
+            surplus = {key: mask & ~again[key] for key, mask in surplus.items()}
+        outcome.n_vertices += 1
+        for reader in found:
+            outcome.n_edges += int(np.count_nonzero(ours[reader.key]))
+            if reader == origin:
+                continue
+            where = f"{origin.module}[{vertex}] -> {reader.module} "
+            where += f"({graph.layers[reader.layer].name})"
+            missing = theirs[reader.key] & ~ours[reader.key]
+            pairs = ((missing, outcome.missing), (surplus[reader.key], outcome.surplus))
+            for wrong, kind in pairs:
+                if wrong.any():
+                    kind.append(f"{where}: {np.flatnonzero(wrong)[:8].tolist()}")
+    return outcome
 
 
-def _neighbours(graph: Any, origin: Reader, vertex: int, watched: set[int]) -> list[Any]:
-    """Vertices that a change reaches, by layer; it goes on through layers that are not watched."""
+def _reading(graph: Any, readers: Sequence[Reader]) -> dict[tuple[str, int], NDArray[np.bool_]]:
+    """Vertices of each reader's layer that reach any other: constants put over some do not."""
+    found = {}
+    for reader in readers:
+        reaches = np.zeros(reader.size, dtype=bool)
+        for block in graph.blocks:
+            if block.source == reader.layer:
+                reaches |= _any_column(block.weights)
+        found[reader.key] = reaches if reaches.any() else ~reaches
+    return found
+
+
+def _neighbours(
+    graph: Any, origin: Reader, vertex: int, watched: Sequence[Reader]
+) -> list[NDArray[np.bool_]]:
+    """Vertices that a change reaches, by layer; it goes on by what is not watched."""
     reached = [np.zeros(layer.size, dtype=bool) for layer in graph.layers]
     start = np.zeros(origin.size, dtype=bool)
     start[vertex] = True
+    readers: dict[int, set[str]] = {}
+    for reader in watched:
+        readers.setdefault(reader.layer, set()).add(reader.module)
     for position in range(origin.layer, len(graph.layers)):
+        own = position == origin.layer
+        here = readers.get(position, set())
+        out = [b for b in graph.blocks if b.source == position != b.target]
+        named = {id(b): re.sub(r" \(call \d+\)$", "", b.name) in here for b in out}
+        if own:
+            out = [b for b in out if named[id(b)]] or out
+        elif here:
+            # What else reads these neurons gets them as they are now.
+            out = [b for b in out if not named[id(b)]] if any(named.values()) else []
         inside = [b for b in graph.blocks if b.source == b.target == position]
-        if position != origin.layer:
+        if not own:
             for block in inside:
                 both = block.weights + block.weights.T
                 for _ in range(graph.layers[position].size):
@@ -454,20 +268,23 @@ def _neighbours(graph: Any, origin: Reader, vertex: int, watched: set[int]) -> l
                     if (grown == reached[position]).all():
                         break
                     reached[position] = grown
-        mask = start if position == origin.layer else reached[position]
-        if (position in watched and position != origin.layer) or not mask.any():
-            continue
-        for block in graph.blocks:
-            if block.source == position != block.target:
-                reached[block.target] |= _any_row(block.weights, mask)
+        mask = start if own else reached[position]
+        for block in out if mask.any() else ():
+            reached[block.target] |= _any_row(block.weights, mask)
     return reached
 
 
-def _any_row(weights: Any, mask: Any) -> Any:
+def _any_row(weights: Any, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     rows = weights[np.flatnonzero(mask)]
     if not isinstance(rows, np.ndarray):
         rows = rows.toarray()
-    return (rows > 0).any(axis=0)
+    return np.asarray((rows > 0).any(axis=0))
+
+
+def _any_column(weights: Any) -> NDArray[np.bool_]:
+    if isinstance(weights, np.ndarray):
+        return np.asarray((weights > 0).any(axis=1))
+    return np.asarray(weights.sum(axis=1)).ravel() > 0
 
 
 def summary(outcome: Outcome, limit: int = 5) -> str:

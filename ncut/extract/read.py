@@ -33,7 +33,7 @@ from ncut.types import EdgeKind, KernelNorm, Scope, Unknown
 if TYPE_CHECKING:
     from ncut.extract.program.record import Program
     from ncut.extract.wiring import Residual, Wiring
-    from ncut.types import LeftOut
+    from ncut.types import Check, LeftOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +169,10 @@ def read_graph(
         a model larger than memory can be measured; it needs twice the room of the weights. Of
         folders and `.npy` files nothing of the model need fit into memory but its largest layer.
     check : bool, default False
-        Also run a copy of a torch module with one neuron changed at a time, for a sample of 40,
-        and compare which others change with the edges of its graph (with residual="readers" and
-        scope="all"); `NeuronGraph.check` has the result, and a difference is a warning.
+        Also run a copy of a torch module, or an ONNX file by onnxruntime, with one neuron changed
+        at a time, for a sample of 40, and compare which others change with the edges of its graph
+        (with residual="readers" and scope="all"); `NeuronGraph.check` has the result, and a
+        difference is a warning.
     edges : {"weights", "attribution"}
         `"attribution"`: an edge weighs the sum over the examples of `data` of |a_i w_ij dL/dz_j|,
         how much the loss would change, to first order, with the weight; no rescaling of neurons
@@ -247,14 +248,20 @@ def _read_any(model: Any, options: Options, check: bool) -> NeuronGraph:
         module = load_named(str(model), weights, key)
         graph: NeuronGraph = _read_module(module, options, Path(str(model)).name)
         return _with_check(graph, module, example_inputs) if check else graph
-    if check:
-        if not is_module(model):
-            raise InputError(
-                f"check: only a torch module can be run, got {type(model).__name__}; leave it out"
-            )
+    if check and is_module(model):
         return _with_check(_read_module(model, options), model, example_inputs)
-    read: NeuronGraph = _read(model, options)
-    return read
+    if check:
+        if not isinstance(model, str | Path) or format_of(Path(model)).name != "ONNX":
+            raise InputError(
+                "check: only a torch module or an ONNX file can be run, got "
+                f"{type(model).__name__}; leave it out"
+            )
+        from ncut.extract.onnx_model import check_onnx
+
+        read = _read(model, options)
+        result = check_onnx(Path(model), unknown=options.unknown, example_inputs=example_inputs)
+        return _checked(read, result)
+    return _read(model, options)  # type: ignore[no-any-return]
 
 
 @suggests_names(name="ncut.program")
@@ -378,11 +385,15 @@ def _read_module(model: Any, options: Options, name: str = "") -> Any:
 
 def _with_check(graph: NeuronGraph, model: Any, example_inputs: Any) -> NeuronGraph:
     from ncut.extract.modules import unwrapped
-    from ncut.extract.perturbation import checked
+    from ncut.extract.traced.running import checked
 
-    result = checked(unwrapped(model), example_inputs)
+    return _checked(graph, checked(unwrapped(model), example_inputs))
+
+
+def _checked(graph: NeuronGraph, result: Check) -> NeuronGraph:
+    """The graph with a check's result; a warning where they do not agree."""
     if not result.agrees:
-        warnings.warn(f"{graph.name}: {result}", stacklevel=3)
+        warnings.warn(f"{graph.name}: {result}", stacklevel=4)
     return replace(graph, check=result)
 
 

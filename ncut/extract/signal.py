@@ -251,45 +251,8 @@ def concatenated(signals: Sequence[Signal], axis: int) -> Signal:
             own = separate or tells_apart or all(size == 1 for size in term.units.shape)
             terms.append(_padded(term, axis, place, length) if own else term)
         start = stop
-    return compact(replace(Signal(tuple(shape)), terms=tuple(joined(terms))))
-
-
-def stacked(signals: Sequence[Signal], axis: int) -> Signal:
-    """`torch.stack(tensors, axis)`: along the new axis each has its own place.
-
-    So also where all of its neurons lie along others.
-    """
-    axis = axis % (signals[0].ndim + 1)
-    if len(signals) == 1:
-        return unsqueezed(signals[0], axis)
-    return concatenated([unsqueezed(signal, axis) for signal in signals], axis)
-
-
-def reduced(signal: Signal, axes: Iterable[int], *, keepdim: bool, divides: bool = False) -> Signal:
-    """A sum, mean or maximum over axes.
-
-    Over positions each neuron stays what it is. Neurons that are reduced over among themselves
-    leave a statistic of the layer, which carries none of them; where they are told apart along
-    other axes too, each entry carries all those that were reduced into it. Where the result may
-    be what a norm `divides` each head's or group's neurons by, it is such a statistic too.
-    """
-    chosen = sorted({signal.axis(axis) for axis in axes})
-    shape = [1 if axis in chosen else size for axis, size in enumerate(signal.shape)]
-    signal = signal.pushed()
-    terms: list[Term] = []
-    for term in signal.terms:
-        along = tuple(axis for axis in chosen if term.units.shape[axis] > 1)
-        if not along:
-            terms.append(first_along(term, chosen))
-            continue
-        others = [n for axis, n in enumerate(term.units.shape) if axis not in along and n > 1]
-        if others and not (divides and several(term, along)):
-            terms += split(term, along)
-    result = replace(signal, shape=tuple(shape), terms=tuple(joined(terms)))
-    if keepdim:
-        return result
-    kept = [size for axis, size in enumerate(signal.shape) if axis not in chosen]
-    return result.map(kept, lambda array: array.squeeze(tuple(chosen)))
+    made = Signal(tuple(shape), tuple(joined(terms)), activated=all_activated(signals))
+    return compact(made)
 
 
 def several(term: Term, axes: tuple[int, ...]) -> bool:
@@ -311,7 +274,7 @@ def overwritten(whole: Signal, part: Signal, places: NDArray[np.int64]) -> Signa
         if (units != NOTHING).any():
             terms.append(replace(term, units=units.reshape(whole.shape)))
     put = placed(part, whole.shape, places)
-    activated = whole.activated and put.activated
+    activated = all_activated([whole, put])
     made = Signal(whole.shape, tuple(joined([*terms, *put.terms])), activated=activated)
     return compact(made)
 
@@ -332,6 +295,12 @@ def placed(signal: Signal, shape: Sequence[int], places: NDArray[np.int64]) -> S
         scale = None if term.scale is None else term.scale.map(lambda array: put(array, 0))
         terms.append(replace(term, units=units, scale=scale))
     return compact(Signal(tuple(shape), tuple(terms), activated=signal.activated))
+
+
+def all_activated(signals: Sequence[Signal]) -> bool:
+    """Whether an activation came after the last layer of all of them."""
+    with_neurons = [signal.activated for signal in signals if signal.terms]
+    return bool(with_neurons) and all(with_neurons)
 
 
 def is_in(term: Term, terms: Sequence[Term]) -> bool:
@@ -403,6 +372,20 @@ def _padded(term: Term, axis: int, place: slice, length: int) -> Term:
     units: Units = np.asarray(pad(term.units, NOTHING), dtype=np.int64)
     scale = None if term.scale is None else term.scale.map(lambda array: pad(array, 0))
     return replace(term, units=units, scale=scale)
+
+
+def places_along(terms: Iterable[Term], axis: int) -> list[int]:
+    """Places along an axis at which any of the terms has neurons."""
+    there: set[int] = set()
+    for term in terms:
+        rest = tuple(at for at in range(term.units.ndim) if at != axis)
+        found = np.flatnonzero((term.units != NOTHING).any(axis=rest))
+        if len(found) > MAX_SPLIT:
+            raise ModelError(
+                f"it sums {len(found)} neurons of {term.group.name!r} into each of its values"
+            )
+        there.update(found.tolist())
+    return sorted(there)
 
 
 def split(term: Term, axes: tuple[int, ...]) -> list[Term]:

@@ -688,6 +688,9 @@ class Wiring:
         return None if gain is None else gain.map(lambda array: np.broadcast_to(array, shape))
 
     def _sum(self, first: Signal, second: Signal) -> Signal:
+        if bool(first.terms) != bool(second.terms):
+            # Numbers beside neurons are like a bias.
+            return first if first.terms else second
         if first.factors is not None and first.factors is second.factors:
             pass
         elif self.residual == "stream":
@@ -695,20 +698,16 @@ class Wiring:
         else:
             first, second = first.pushed(), second.pushed()
         terms = [*first.terms, *second.terms]
-        self.sums = self.sums or bool(first.terms and second.terms)
-        if self.residual == "stream" and first.terms and second.terms:
+        self.sums = self.sums or bool(terms)
+        if self.residual == "stream" and terms:
             if any(self.merging.rescales(term) for term in terms):
                 reason = "folded into what reads its values, not into the sum that they go on to"
                 self.leave_out("a factor of a sum", (), reason)
             terms = self.merging.merge(first.terms, second.terms)
             return Signal(first.shape, tuple(joined(terms)), activated=True)
-        only = first if not second.terms else second
-        activated = only.activated if not (first.terms and second.terms) else False
         number = "spread" if "spread" in (first.number, second.number) else first.number
         factors = first.factors if terms else None
-        return Signal(
-            first.shape, tuple(joined(terms)), factors, first.factors_name, activated, number
-        )
+        return Signal(first.shape, tuple(joined(terms)), factors, first.factors_name, number=number)
 
     def _without_factors(self, signal: Signal) -> Signal:
         """Factors of a sum's operand cannot be folded into what reads the sum."""

@@ -16,7 +16,7 @@ from ncut.extract.chain import ChainLayer, chain_wiring, with_depthwise_groups
 from ncut.training.live import LiveEdges, LiveGraph, live_graphs, numbered, of_one_type
 from ncut.training.placed import Placed
 from ncut.training.sources import Source, View, wide
-from ncut.training.spectrum import LARGEST, Eigenvalues, Tracker, check_seed, full_precision
+from ncut.training.spectrum import Eigenvalues, Tracker, check_seed, full_precision
 
 TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-10}
 """Residuals of eigenvectors that are found from scratch, by the type of the weights."""
@@ -53,8 +53,8 @@ def laplacian_eigenvalues(
           size of target), for any graph of layers;
         - a function that returns either.
     which : sequence of int, default (2, 3, 4)
-        Numbers of the eigenvalues, the smallest being 1; up to 15. The first is 0, and as many
-        more as the graph has further components.
+        Numbers of the eigenvalues, the smallest being 1. The first is 0, and as many more as the
+        graph has further components.
     tolerance : float, optional
         Largest residual |M v - mu v| of the eigenvectors; 2e-6, in float64 1e-10.
     seed : int, default 0
@@ -76,6 +76,7 @@ def laplacian_eigenvalues(
     InputError
         If an argument does not fit, all weights are zero or some are not finite, or a graph has
         fewer vertices than eigenvalues are asked for.
+        Or if it is called inside of a `torch.func` transform.
     NotImplementedError
         If second derivatives are asked for.
 
@@ -91,6 +92,7 @@ def laplacian_eigenvalues(
     torch.Size([4, 3])
     """
     numbers = checked_numbers(which, "which")
+    refuse_transforms()
     if isinstance(weights, nn.Module):
         (graph,) = live_graphs(weights, apart=False, **options)
         n, n_first, blocks = graph.n, graph.n_first, graph.placed()
@@ -126,10 +128,26 @@ def differentiable(
 
     With `factor`: the factor times their mean.
     """
+    refuse_transforms()
     weights = [block.weights for block in blocks]
     given = (tracker, numbers, blocks, factor, *weights)
     found: Tensor = Eigenvalues.apply(*given)  # type: ignore[no-untyped-call]
     return found
+
+
+def refuse_transforms() -> None:
+    """Refuse to be called inside of `torch.func.grad`, `vmap` and the like.
+
+    Raises
+    ------
+    InputError
+        If it is so.
+    """
+    if torch._C._are_functorch_transforms_active():
+        raise InputError(
+            "torch.func: its transforms (grad, vmap, jacrev ...) cannot follow the eigenvalues, "
+            "whose gradient is in closed form; use backward() or torch.autograd.grad()"
+        )
 
 
 def check_tolerance(tolerance: float) -> None:
@@ -171,8 +189,8 @@ def checked_numbers(which: Sequence[int], name: str) -> tuple[int, ...]:
         numbers = tuple(int(number) for number in which)
     except (TypeError, ValueError):
         numbers = ()
-    if not numbers or min(numbers) < 1 or max(numbers) > LARGEST or numbers != tuple(which):
-        raise InputError(f"{name}: must be whole numbers from 1 to {LARGEST}, got {which!r}")
+    if not numbers or min(numbers) < 1 or numbers != tuple(which):
+        raise InputError(f"{name}: must be whole numbers from 1, got {which!r}")
     return numbers
 
 

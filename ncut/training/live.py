@@ -230,7 +230,11 @@ class LiveGraph:
     """
 
     def __init__(
-        self, names: Sequence[str], sizes: Sequence[int], pairs: Sequence[tuple[int, int]]
+        self,
+        names: Sequence[str],
+        sizes: Sequence[int],
+        pairs: Sequence[tuple[int, int]],
+        copied: Copy | None = None,
     ) -> None:
         starts, n_first = numbered(sizes, pairs)
         self.layers = [
@@ -241,6 +245,7 @@ class LiveGraph:
         self.n_first = n_first
         self.edges: list[LiveEdges] = []
         self._ends: list[tuple[int, int]] = []
+        self._copied = copied
 
     def add(self, edges: LiveEdges, source: int, target: int) -> None:
         """Add edges between two of the layers."""
@@ -260,6 +265,8 @@ class LiveGraph:
 
     def placed(self) -> list[Placed]:
         """The edges as they are now, of one type."""
+        if self._copied is not None:
+            self._copied.check_ties()
         blocks = [
             edges.placed(self.layers[source].start, self.layers[target].start)
             for edges, (source, target) in zip(self.edges, self._ends, strict=True)
@@ -299,6 +306,13 @@ def live_graphs(
     planned = Planned(
         model, scope=scope, norm=norm, residual=residual, example_inputs=example_inputs
     )
+    return graphs_of(planned, layers, apart=apart)
+
+
+def graphs_of(
+    planned: Planned, layers: Sequence[str] | None = None, *, apart: bool = True
+) -> list[LiveGraph]:
+    """The graph of a model that was read: one for each part; see `live_graphs`."""
     layout = planned.layout
     chosen = _chosen(layout, layers)
     found = []
@@ -311,6 +325,7 @@ def live_graphs(
             [layout.layers[position].name for position in order],
             [layout.layers[position].size for position in order],
             [(at[layout.edges[n].source], at[layout.edges[n].target]) for n in part],
+            planned.copied,
         )
         for number in part:
             edges = layout.edges[number]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,6 +20,7 @@ from ncut.extract import read_graph
 from ncut.extract.modules import unwrapped
 from ncut.extract.references import References, computed, references
 from ncut.training.arguments import Schedule, scheduled, whole
+from ncut.training.sources import refuse_sharded, refuse_shards, wide
 
 
 class Partitioned(nn.Module, ABC):
@@ -48,9 +49,11 @@ class Partitioned(nn.Module, ABC):
                 f"model: is in a {type(model).__name__} already; wrap this module in it instead"
             )
         self.model: nn.Module = unwrapped(model)
+        refuse_sharded(self.model)
         self._options = {"scope": scope, "residual": residual, "example_inputs": example_inputs}
         self._places: References = references(self.model, **self._options)
-        self._names = {key: _parameter_name(self.model, *key) for key in self._places.shapes}
+        for key in self._places.shapes:
+            _parameter_name(self.model, *key)
         self._free = _free(self._places, free)
         is_whole = isinstance(k, int | np.integer) and not isinstance(k, bool)
         if not is_whole or not 2 <= k <= sum(self._places.sizes):
@@ -61,11 +64,11 @@ class Partitioned(nn.Module, ABC):
         self.n_steps = 0
         found = _labels(self._places, self.k, labels)
         self.register_buffer("labels", torch.from_numpy(found))
-        for number in range(len(self._names)):
+        for number in range(len(self._places.shapes)):
             self.register_buffer(f"_between_{number}", None, persistent=False)
         self._mark()
         after_loading: Any = self.register_load_state_dict_post_hook
-        after_loading(lambda module, _: module._mark())
+        after_loading(_mark_again)
 
     @property
     def layers(self) -> dict[str, slice]:
@@ -90,10 +93,9 @@ class Partitioned(nn.Module, ABC):
 
         Differentiable by the weights; a scalar from 0 to 1.
         """
-        parameters = dict(self.model.named_parameters())
         shares = []
-        for name, flags in self._cuts().items():
-            squares = parameters[name].square()
+        for _, weight, flags in self._cuts():
+            squares = wide(weight).square()
             total = squares.sum().clamp_min(torch.finfo(squares.dtype).tiny)
             shares.append((squares * flags).sum() / total)
         return torch.stack(shares).mean()
@@ -101,9 +103,8 @@ class Partitioned(nn.Module, ABC):
     @torch.no_grad()
     def cut_(self) -> nn.Module:
         """Set the weights between clusters to zero in the model, and return the model."""
-        parameters = dict(self.model.named_parameters())
-        for name, flags in self._cuts().items():
-            parameters[name].masked_fill_(flags, 0)
+        for _, weight, flags in self._cuts():
+            weight.masked_fill_(flags, 0)
         return self.model
 
     def relabel(self) -> int:
@@ -142,32 +143,40 @@ class Partitioned(nn.Module, ABC):
         """Go on from there."""
         self.n_steps = int(state["n_steps"])
 
-    def _cuts(self) -> dict[str, Tensor]:
-        """Which entries of which parameters are between clusters, those with none left out."""
-        buffers = [getattr(self, f"_between_{number}") for number in range(len(self._names))]
-        return {
-            name: flags
-            for name, flags in zip(self._names.values(), buffers, strict=True)
-            if flags is not None
-        }
+    def _cuts(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Name and tensor of each parameter cut, and which of its entries are between clusters."""
+        parameters = dict(self.model.named_parameters(remove_duplicate=False))
+        for number, key in enumerate(self._places.shapes):
+            flags = getattr(self, f"_between_{number}")
+            if flags is None:
+                continue
+            name = _parameter_name(self.model, *key)
+            weight = parameters.get(name)
+            if weight is None or weight.shape != flags.shape:
+                now = "missing" if weight is None else f"of shape {tuple(weight.shape)}"
+                raise InputError(
+                    f"model: {name!r} is {now}, and had shape {tuple(flags.shape)} when the model "
+                    f"was read; make a new {type(self).__name__}"
+                )
+            refuse_shards(name, weight)
+            yield name, weight, flags.to(weight.device)
 
     def _mark(self) -> None:
         device = self.labels.device
         marks = self._places.marks(self.labels.cpu().numpy(), free=self._free)
-        for number, key in enumerate(self._names):
+        for number, key in enumerate(self._places.shapes):
             flags = marks[key].between
             made = torch.from_numpy(flags).to(device) if flags.any() else None
             setattr(self, f"_between_{number}", made)
-        if not self._cuts():
+        if not any(True for _ in self._cuts()):
             raise InputError("labels: no weight is between two clusters")
 
     def _run(self, factor: float, args: Any, kwargs: Any) -> Any:
         if factor == 1:
             return self.model(*args, **kwargs)
-        parameters = dict(self.model.named_parameters())
         scaled = {
-            name: torch.where(flags, parameters[name] * factor, parameters[name])
-            for name, flags in self._cuts().items()
+            name: torch.where(flags, weight * factor, weight)
+            for name, weight, flags in self._cuts()
         }
         return functional_call(self.model, scaled, args, kwargs)
 
@@ -445,6 +454,11 @@ def _free(places: References, patterns: Sequence[str]) -> list[str]:
         if not any(fnmatchcase(name, pattern) for name in known):
             raise InputError(f"free: {pattern!r} matches no layer; there are {sorted(known)}")
     return [name for name in known if any(fnmatchcase(name, p) for p in patterns)]
+
+
+def _mark_again(module: Partitioned, _keys: Any) -> None:
+    """Mark the weights between clusters anew, after labels were loaded."""
+    module._mark()
 
 
 def _parameter_name(model: nn.Module, path: str, name: str) -> str:

@@ -39,6 +39,7 @@ class MonitorOptions(GraphOptions, total=False):
     level: float
     sequential: Sequential
     device: str
+    tests: Sequence[str] | None
 
 
 class Monitor:
@@ -69,7 +70,7 @@ class Monitor:
     """
 
     @suggests_names(
-        *(name for name in GRAPH_OPTIONS if name != "initial"), *SETTINGS, name="Monitor"
+        *(name for name in GRAPH_OPTIONS if name != "initial"), *SETTINGS, "tests", name="Monitor"
     )
     def __init__(
         self,
@@ -81,7 +82,8 @@ class Monitor:
         **options: Unpack[MonitorOptions],
     ) -> None:
         self._arguments: dict[str, Any] = {"k": k, "shuffles": shuffles, "seed": seed, **options}
-        settings = {name: self._arguments[name] for name in SETTINGS if name in self._arguments}
+        names = {*SETTINGS, "tests"} & self._arguments.keys()
+        settings = {name: self._arguments[name] for name in names}
         k = Plan.of(**settings).k
         if eigenvalues is None:
             eigenvalues = [number for number in DEFAULT_EIGENVALUES if number <= k]
@@ -108,10 +110,12 @@ class Monitor:
         Returns
         -------
         dict of str to float
-            "ncut/ncut", "ncut/lambda_2" and so on; with shuffles "ncut/shuffled_mean",
-            "ncut/z_score" and "ncut/p_value". Values that do not exist or are not finite are
-            left out. Empty if the analysis fails, so that no training dies of it: the first
-            failure is a warning with its reason.
+            "ncut/ncut", "ncut/lower_bound", "ncut/lambda_2" and so on; with shuffles
+            "ncut/shuffled_mean", "ncut/z_score" and "ncut/p_value", and for each of the report's
+            `tests` the bound against its null model: "ncut/alignment_shuffled_mean",
+            "ncut/alignment_z_score", "ncut/alignment_p_value". Values that do not exist or are
+            not finite are left out. Empty if the analysis fails, so that no training dies of it:
+            the first failure is a warning with its reason.
         """
         try:
             report = analyze(model, **self._arguments)
@@ -131,7 +135,12 @@ class Monitor:
             "ncut/shuffled_mean": report.shuffled_mean,
             "ncut/z_score": report.z_score,
             "ncut/p_value": report.p_value,
+            "ncut/lower_bound": report.lower_bound,
         }
+        for name, compared in report.tests.items():
+            values[f"ncut/{name}_shuffled_mean"] = compared.mean
+            values[f"ncut/{name}_z_score"] = compared.z_score
+            values[f"ncut/{name}_p_value"] = compared.p_value
         for number in self.eigenvalues:
             values[f"ncut/lambda_{number}"] = report.eigenvalues[number - 1]
         return {

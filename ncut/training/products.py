@@ -76,8 +76,11 @@ def gradient(
     return tuple(found)
 
 
-def dense_spectrum(blocks: Sequence[Placed], n: int) -> Spectrum:
-    """All eigenvalues, by LAPACK in float64: for graphs in which few vertices have edges."""
+def dense_spectrum(blocks: Sequence[Placed], n: int, width: int = WIDTH) -> Spectrum:
+    """The `width` smallest eigenvalues but the first, by LAPACK in float64.
+
+    For graphs in which few vertices have edges.
+    """
     sums = degrees(blocks, n)
     _check_edges(sums)
     used = torch.nonzero(sums > 0).ravel()
@@ -89,7 +92,7 @@ def dense_spectrum(blocks: Sequence[Placed], n: int) -> Spectrum:
     M = scale[:, None] * adjacency * scale
     values, vectors = torch.linalg.eigh(M)
     # Of the eigenvalue 1 any vector may go: one copy less of a repeated one has no gradient.
-    kept = values.flip(0)[1 : WIDTH + 1], vectors.flip(1)[:, 1 : WIDTH + 1]
+    kept = values.flip(0)[1 : width + 1], vectors.flip(1)[:, 1 : width + 1]
     full = torch.zeros((n, kept[1].shape[1]), dtype=torch.float64)
     full[used] = scale[:, None] * kept[1]
     return Spectrum(
@@ -106,9 +109,9 @@ def improved(
     tolerance: float,
     max_products: int,
 ) -> tuple[Tensor, Spectrum]:
-    """Start vectors (n, 16) closer to the leading eigenvectors, and the spectrum in their span.
+    """Start vectors (n, m) closer to the leading eigenvectors, and the spectrum in their span.
 
-    Subspace iteration with a Chebyshev filter on [-1, mu_16] and a Rayleigh-Ritz step for each,
+    Subspace iteration with a Chebyshev filter on [-1, mu_m] and a Rayleigh-Ritz step for each,
     until the residuals of the first `n_wanted` are below `tolerance`. `fresh`, shape (n,), takes
     the place of the last vector.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ncut.errors import InputError
 from ncut.extract.modules import unwrapped
 from ncut.training.arguments import Schedule, scheduled, whole
 from ncut.training.eigenvalues import check_tolerance, checked_numbers, differentiable
-from ncut.training.live import LiveGraph, live_graphs
+from ncut.training.live import LiveGraph, Planned, graphs_of
 from ncut.training.normalize import Normalization
 from ncut.training.placed import Spectrum
 from ncut.training.spectrum import Tracker, check_seed, full_precision
@@ -31,7 +31,16 @@ CHECK_DEGREES = 16
 VANISHING = 1e-6
 """Degrees below this share of their mean count as vanishing."""
 
+NEGLIGIBLE = 1e-3
+"""Parts with less than this share of all edge weight do not count as parts."""
+
 Disconnect = Literal["warn", "hold", "ignore"]
+
+Layers: TypeAlias = Sequence[str] | Mapping[Any, Schedule] | None
+"""Names or patterns of layers; or groups, a pattern or a tuple of them, with a factor each; or all.
+
+Keys are not typed, since a mapping from str is none from str or tuple of str.
+"""
 
 
 class Regularizer(ABC):
@@ -47,7 +56,7 @@ class Regularizer(ABC):
         *,
         every: int = 1,
         normalize: bool = False,
-        layers: Sequence[str] | None = None,
+        layers: Layers = None,
         scope: str = "paper",
         norm: str = "l1",
         residual: str | None = None,
@@ -59,16 +68,24 @@ class Regularizer(ABC):
         self.weight = weight
         self.every = whole("every", every, 1)
         reading = {
-            "layers": layers,
             "scope": scope,
             "norm": norm,
             "residual": residual,
             "example_inputs": example_inputs,
         }
-        self._arguments = {"every": self.every, "normalize": normalize, **reading, **own}
-        self.graphs = live_graphs(model, **reading)
-        if not self.graphs:
-            raise InputError("layers: chooses no layer; leave it out to choose all of them")
+        self._arguments = {"every": self.every, "normalize": normalize, "layers": layers}
+        self._arguments |= {**reading, **own}
+        planned = Planned(model, **reading)
+        self.graphs: list[LiveGraph] = []
+        # The name and the factor of the group that each of them is in, and the group's number.
+        self._groups: list[tuple[str, Schedule, int]] = []
+        for name, patterns, factor in _groups(layers):
+            found = graphs_of(planned, patterns)
+            if not found:
+                raise InputError("layers: chooses no layer; leave it out to choose all of them")
+            self.graphs += found
+            self._groups += [(name, factor, len(found))] * len(found)
+        self._terms: list[float | Tensor] = [0.0] * len(self.graphs)
         self.n_steps = 0
         self._last: tuple[Tensor, int] = torch.zeros(()), 1
         self._counts_calls = True
@@ -110,11 +127,18 @@ class Regularizer(ABC):
         if skipped or weight == 0:
             return self._zero()
         times = self.every if torch.is_grad_enabled() else 1
-        share = weight * times / len(self.graphs)
         with full_precision(self.graphs[0].device):
-            terms = [self._term(number, graph, share) for number, graph in enumerate(self.graphs)]
+            terms = [
+                self._term(
+                    number, graph, weight * times * scheduled(_label(name), factor, step) / n
+                )
+                for number, (graph, (name, factor, n)) in enumerate(
+                    zip(self.graphs, self._groups, strict=True)
+                )
+            ]
         term = terms[0] if len(terms) == 1 else torch.stack(terms).sum()
         self._last = term.detach(), times
+        self._terms = [own.detach() for own in terms]
         return term
 
     def step(self) -> None:
@@ -134,17 +158,23 @@ class Regularizer(ABC):
         -------
         dict of str to float
             `"value"`, of the term as it counts in one step; `"weight"` in this step; `"step"`;
-            `"parts"`, parts of the graph that are penalized by themselves; and more, by the kind
-            of regularizer. Waits for a device.
+            `"parts"`, parts of the graph that are penalized by themselves; `"value of encoder.*"`
+            of each group, where `layers` has groups; and more, by the kind of regularizer. Waits
+            for a device.
         """
         value, times = self._last
         step = max(self.n_steps - 1, 0)
-        return {
+        values = {
             "value": float(value) / times,
             "weight": scheduled("weight", self.weight, step),
             "step": float(step),
             "parts": float(len(self.graphs)),
         }
+        for (name, _, _), term in zip(self._groups, self._terms, strict=True):
+            if name:
+                key = f"value of {name}"
+                values[key] = values.get(key, 0.0) + float(term) / times
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside the model, tensors and numbers."""
@@ -214,6 +244,25 @@ class Regularizer(ABC):
         return torch.zeros((), device=parameter.device)
 
 
+def _groups(layers: Layers) -> list[tuple[str, Sequence[str] | None, Schedule]]:
+    """The name, the patterns and the factor of each group of layers."""
+    if not isinstance(layers, Mapping):
+        return [("", layers, 1.0)]
+    if not layers:
+        raise InputError("layers: has no groups; leave it out to choose all layers")
+    groups: list[tuple[str, Sequence[str] | None, Schedule]] = []
+    for key, factor in layers.items():
+        patterns = (key,) if isinstance(key, str) else tuple(key)
+        name = ", ".join(patterns)
+        scheduled(_label(name), factor, 0)
+        groups.append((name, patterns, factor))
+    return groups
+
+
+def _label(name: str) -> str:
+    return f"layers[{name!r}]"
+
+
 def _made_again(
     kind: type[Any], model: nn.Module, weight: Schedule, arguments: Mapping[str, Any]
 ) -> Any:
@@ -262,10 +311,12 @@ class EigenvalueRegularizer(Regularizer):
     tolerance : float, default 1e-3
         Largest residual |M v - mu v| of the eigenvectors, which have length 1. Eigenvalues are
         accurate to about its square, gradients to about itself.
-    layers : sequence of str, optional
+    layers : sequence of str, or mapping from str or tuple of str to float or callable, optional
         Names or patterns ("encoder.layer.*.mlp.*") of the modules whose weights count; by default
         all in the graph. Parts that share no neurons are graphs of their own, whose terms are
-        averaged.
+        averaged. A mapping makes groups, {"encoder.*": 1.0, ("head.0", "head.2"): 0.2}: each is
+        a graph of its own, and the terms are added up, times the group's factor (a number, or a
+        function of the step).
     normalize : bool, default False
         Normalize before each forward pass in training mode, as `normalize_()` does.
     scope, norm, residual, example_inputs
@@ -274,7 +325,8 @@ class EigenvalueRegularizer(Regularizer):
         Of the start vectors.
     disconnect : {"warn", "hold", "ignore"}
         What to do when the network is about to fall apart further than it was at the first call:
-        more eigenvalues fall below 1e-3, or a neuron's degree below a millionth of the mean.
+        into more parts (those with a thousandth of the edge weight or more; an eigenvalue below
+        1e-3 for each), or a neuron's degree falls below a millionth of the mean.
         `"warn"`: warn once for each. `"hold"`: also leave the term out as long as inputs are
         parted from outputs, no part having a tenth of both.
 
@@ -318,7 +370,7 @@ class EigenvalueRegularizer(Regularizer):
         *,
         every: int = 1,
         tolerance: float = 1e-3,
-        layers: Sequence[str] | None = None,
+        layers: Layers = None,
         normalize: bool = False,
         scope: str = "paper",
         norm: str = "l1",
@@ -359,7 +411,6 @@ class EigenvalueRegularizer(Regularizer):
             for number, graph in enumerate(self.graphs)
         ]
         self._found: list[tuple[float, ...]] = [()] * len(self.graphs)
-        self._fading: list[list[int]] = [[] for _ in self.graphs]
         self._told: set[tuple[int, str]] = set()
         # Of each part: how many parts it had, and which neurons had next to no weights, at first.
         self._parts_at_first: list[int | None] = [None] * len(self.graphs)
@@ -440,32 +491,29 @@ class EigenvalueRegularizer(Regularizer):
         tracker = self._trackers[number]
         spectrum = tracker.last
         assert spectrum is not None
-        problems = {}
-        first = self._parts_at_first[number] is None
-        second = spectrum.eigenvalue(2)
-        n_parts = 1 if second >= DISCONNECTED else _parts(spectrum)
-        before = 1 if first else self._parts_at_first[number] or 1
-        if first:
-            self._parts_at_first[number] = n_parts
-        parted = n_parts > before and _parted(graph, spectrum, n_parts)
-        if n_parts > before:
-            told = (number, "parts") in self._told
-            where = "" if told else _falling_apart(graph, spectrum, parted)
-            problems["parts"] = f"the second eigenvalue has fallen to {second:.1e}: {where}"
-        if tracker.n_calls % CHECK_DEGREES == 1:
+        parts = _parts(spectrum)
+        before = self._parts_at_first[number]
+        if before is None:
+            self._parts_at_first[number] = len(parts)
+        parted = len(parts) > (before or 1) and _parted(graph, spectrum, parts)
+        if len(parts) > (before or 1) and (number, "parts") not in self._told:
+            self._told.add((number, "parts"))
+            text = _falling_apart(graph, spectrum, parts, parted)
+            advice = _advice(text, before is None, parted, self.disconnect)
+            warnings.warn(advice, stacklevel=5)
+        if tracker.n_calls % CHECK_DEGREES == 1 and (number, "degrees") not in self._told:
             found = [int(vertex) for vertex in _vanishing(spectrum)]
-            known = set(self._faded_at_first[number])
-            self._fading[number] = [vertex for vertex in found if vertex not in known][:1]
-            if first:
+            if before is None:
                 self._faded_at_first[number] = found
-        for vertex in self._fading[number]:
-            where = graph.layer_of(vertex)
-            problems["degrees"] = f"a neuron of {where!r} has next to no weights left"
-        for kind, text in problems.items():
-            if (number, kind) not in self._told:
-                self._told.add((number, kind))
-                warnings.warn(_advice(text, first, parted, self.disconnect), stacklevel=5)
-        return parted and not first
+            fading = [vertex for vertex in found if vertex not in self._faded_at_first[number]]
+            if fading:
+                self._told.add((number, "degrees"))
+                warnings.warn(
+                    f"a neuron of {graph.layer_of(fading[0])!r} has next to no weights left: the "
+                    "regularizer or the task is cutting it off",
+                    stacklevel=5,
+                )
+        return parted and before is not None
 
 
 def _advice(text: str, first: bool, parted: bool, disconnect: Disconnect) -> str:
@@ -487,39 +535,52 @@ def _vanishing(spectrum: Spectrum) -> NDArray[np.intp]:
     return np.flatnonzero((degrees < VANISHING * degrees.mean()) & (degrees > 0))
 
 
-def _parts(spectrum: Spectrum) -> int:
-    """How many parts next to nothing connects; no more than there are eigenvectors."""
-    return 1 + int((1.0 - spectrum.values < DISCONNECTED).sum())
+def _parts(spectrum: Spectrum) -> list[NDArray[np.bool_]]:
+    """The vertices of each part that next to nothing connects with the others, heaviest first.
 
-
-def _parted(graph: LiveGraph, spectrum: Spectrum, n_parts: int) -> bool:
-    """Whether no part has a tenth of the weights of the inputs and of those of the outputs."""
-    # Over the root of the degrees, the eigenvectors are nearly constant on each part.
-    vectors = spectrum.vectors[:, : n_parts - 1].double().cpu().numpy()
+    Parts of negligible weight are left out, and there are no more than there are eigenvectors.
+    """
     degrees = spectrum.degrees
+    n_small = int((1.0 - spectrum.values < DISCONNECTED).sum())
     left = degrees > 0
-    shared = 0.0
+    if not n_small:
+        return [left]
+    # With the first eigenvector they span the parts' indicators: vertices of one part have
+    # parallel rows, those of two parts orthogonal ones, whatever the parts' sizes.
+    constant = np.full((len(degrees), 1), degrees.sum() ** -0.5)
+    rows = np.hstack([constant, spectrum.vectors[:, :n_small].double().cpu().numpy()])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    parts = []
+    while degrees[left].sum() >= NEGLIGIBLE * degrees.sum():
+        leader = int(np.argmax(np.where(left, degrees, -1.0)))
+        part = left & (rows @ rows[leader] > 0.5)
+        left = left & ~part
+        if degrees[part].sum() >= NEGLIGIBLE * degrees.sum():
+            parts.append(part)
+    return sorted(parts, key=lambda part: -degrees[part].sum())
+
+
+def _parted(graph: LiveGraph, spectrum: Spectrum, parts: list[NDArray[np.bool_]]) -> bool:
+    """Whether no part has a tenth of the weights of the inputs and of those of the outputs."""
     ends = [graph.layers[0].slice, graph.layers[-1].slice]
-    volumes = [max(float(degrees[at].sum()), 1e-300) for at in ends]
-    scale = np.linalg.norm(vectors[left] - vectors[left].mean(0), axis=1).max(initial=0.0)
-    while left.any():
-        leader = np.flatnonzero(left)[np.argmax(degrees[left])]
-        near = left & (np.linalg.norm(vectors - vectors[leader], axis=1) <= 0.3 * scale)
-        left &= ~near
-        mine = np.where(near, degrees, 0.0)
-        shares = [mine[at].sum() / volume for at, volume in zip(ends, volumes, strict=True)]
-        shared += min(shares)
-    return bool(shared < 0.1)
+    volumes = [max(float(spectrum.degrees[at].sum()), 1e-300) for at in ends]
+    weights = [np.where(part, spectrum.degrees, 0.0) for part in parts]
+    shared = [
+        min(own[at].sum() / volume for at, volume in zip(ends, volumes, strict=True))
+        for own in weights
+    ]
+    return bool(sum(shared) < 0.1)
 
 
-def _falling_apart(graph: LiveGraph, spectrum: Spectrum, parted: bool) -> str:
-    """Which neurons the second eigenvector separates from the others."""
-    # Its entries, over the root of the degrees, are nearly constant on either side.
-    side = (spectrum.vectors[:, 0] > 0).cpu().numpy()
-    volumes = [spectrum.degrees[side == half].sum() for half in (False, True)]
-    small = side == (volumes[1] < volumes[0])
-    small &= spectrum.degrees > 0
+def _falling_apart(
+    graph: LiveGraph, spectrum: Spectrum, parts: list[NDArray[np.bool_]], parted: bool
+) -> str:
+    """Which neurons are in the lightest part."""
+    small = parts[-1]
     shares = {layer.name: int(small[layer.slice].sum()) for layer in graph.layers}
     where = ", ".join(f"{n} of {name!r}" for name, n in shares.items() if n)
     apart = "; inputs are on one side, outputs on the other" if parted else ""
-    return f"a part of {int(small.sum())} neurons ({where}) is all but cut off{apart}"
+    return (
+        f"the second eigenvalue is {spectrum.eigenvalue(2):.1e}, a part of {int(small.sum())} "
+        f"neurons ({where}) is all but cut off{apart}"
+    )

@@ -29,13 +29,44 @@ from ncut.training.placed import constant
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """A tensor of a module, which may be replaced, pruned or parametrized meanwhile."""
+    """A tensor of a module, which may be replaced, pruned or parametrized meanwhile.
+
+    Attributes
+    ----------
+    module : nn.Module
+    name : str
+    shape : tuple of int, optional
+        Shape that the tensor has to keep; by default it is not checked.
+    path : str
+        Path of the module in its model, for messages.
+    """
 
     module: nn.Module
     name: str
+    shape: tuple[int, ...] | None = None
+    path: str = ""
 
     def tensor(self) -> Tensor:
-        """The tensor as the next forward pass will use it, differentiable."""
+        """The tensor as the next forward pass will use it, differentiable.
+
+        Raises
+        ------
+        InputError
+            If it has another shape than before, or is sharded.
+        """
+        found = self._tensor()
+        if self.shape is not None and tuple(found.shape) != self.shape:
+            raise InputError(
+                f"model: {self} has shape {tuple(found.shape)}, and had {self.shape} when the "
+                "model was read; make a new regularizer"
+            )
+        refuse_shards(str(self), found)
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.path}.{self.name}" if self.path else self.name
+
+    def _tensor(self) -> Tensor:
         module, name = self.module, self.name
         parameter = module._parameters.get(name)
         if parameter is not None:
@@ -47,8 +78,7 @@ class Source:
         for hook in _computing_hooks(module):
             if hook.name == name:
                 return _computed(hook, module)
-        value: Tensor = getattr(module, name)
-        return value
+        return _parametrized(module, name)
 
     def parameter(self) -> Tensor | None:
         """What to change in place to scale the tensor's rows and columns; None if nothing will."""
@@ -258,10 +288,14 @@ class Copy:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        refuse_sharded(model)
+        paths = [path for path, _ in model.named_modules()]
         self.model = _copied(model)
         self._pairs = [*zip(model.modules(), self.model.modules(), strict=True)]
         for _, made in self._pairs:
             _make_permanent(made)
+        self._paths = {id(own): path for (own, _), path in zip(self._pairs, paths, strict=True)}
+        self._ties: list[tuple[Source, Source]] = []
         self._places = [*self._memory()]
         self._sources = {id(tensor): (source, tensor) for source, tensor in self._all()}
 
@@ -306,20 +340,38 @@ class Copy:
 
     def _memory(self) -> Iterator[tuple[Source, Tensor]]:
         """The tensors that arrays may be parts of."""
-        seen = set()
+        seen: dict[int, Source] = {}
         for source, tensor in self._all():
             if tensor.layout != torch.strided or not tensor.numel():
                 continue
-            if tensor.data_ptr() not in seen:
-                seen.add(tensor.data_ptr())
+            first = seen.setdefault(tensor.data_ptr(), source)
+            if first is source:
                 yield source, tensor
+            elif source.parameter() is not None and first.parameter() is source.parameter():
+                self._ties.append((first, source))
+
+    def check_ties(self) -> None:
+        """Make sure that weights that were one tensor when the model was read still are.
+
+        Raises
+        ------
+        InputError
+            If two of them have become tensors of their own.
+        """
+        for first, second in self._ties:
+            if first.parameter() is not second.parameter():
+                raise InputError(
+                    f"model: {str(first)!r} and {str(second)!r} were one tensor when the model was "
+                    "read, and are two now (load_state_dict(assign=True) does that); tie them "
+                    "again or make a new regularizer"
+                )
 
     def _all(self) -> Iterator[tuple[Source, Tensor]]:
         for own, made in self._pairs:
             attributes = {k: v for k, v in vars(made).items() if isinstance(v, Tensor)}
             for name, tensor in {**made._parameters, **made._buffers, **attributes}.items():
                 if tensor is not None:
-                    yield Source(own, name), tensor
+                    yield Source(own, name, tuple(tensor.shape), self._paths[id(own)]), tensor
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -351,7 +403,7 @@ def _make_permanent(module: nn.Module) -> None:
     values: dict[str, Tensor] = {}
     if parametrize.is_parametrized(module):
         parametrizations: Any = module.parametrizations
-        values = {name: getattr(module, name).detach() for name in [*parametrizations]}
+        values = {name: _parametrized(module, name).detach() for name in [*parametrizations]}
         # The class was made for the one module, but copies share it.
         module.__class__ = type(module).__bases__[0]
         del module._modules["parametrizations"]
@@ -384,6 +436,59 @@ def _computed(hook: Any, module: nn.Module) -> Tensor:
         else hook.compute_weight(module, do_power_iteration=False)
     )
     return made
+
+
+def _parametrized(module: nn.Module, name: str) -> Tensor:
+    """A tensor of a module, computed by its parametrization as in evaluation mode.
+
+    In training mode spectral norm would take a step of its power iteration.
+    """
+    own: Any = module.parametrizations if parametrize.is_parametrized(module, name) else {}
+    modes = [(part, part.training) for part in own[name].modules()] if own else []
+    for part, _ in modes:
+        part.training = False
+    try:
+        with torch.random.fork_rng(devices=[], enabled=bool(modes)):
+            value: Tensor = getattr(module, name)
+    finally:
+        for part, mode in modes:
+            part.training = mode
+    return value
+
+
+def refuse_sharded(model: nn.Module) -> None:
+    """Refuse a model of whose weights each process holds a part.
+
+    Raises
+    ------
+    InputError
+        If it is wrapped by FSDP, or holds what `refuse_shards` refuses.
+    """
+    for path, module in model.named_modules():
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise InputError(_SHARDED.format(path or "the model", type(module).__name__))
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        refuse_shards(name, tensor)
+
+
+def refuse_shards(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor of which each process holds a part.
+
+    Raises
+    ------
+    InputError
+        If it is a DTensor (FSDP2, tensor parallelism) or was taken apart by ZeRO-3 of DeepSpeed.
+    """
+    zero = "parameter of DeepSpeed ZeRO-3" if hasattr(tensor, "ds_id") else ""
+    kind = zero or type(tensor).__name__
+    if zero or kind == "DTensor":
+        raise InputError(_SHARDED.format(name, kind))
+
+
+_SHARDED = (
+    "model: {!r} is a {}, of which this process holds a part; whole weights are needed, as "
+    "DistributedDataParallel leaves them"
+)
 
 
 def _strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:

@@ -17,8 +17,8 @@ from ncut.errors import InputError
 from ncut.training import products
 from ncut.training.placed import WIDTH, Placed, Spectrum
 
-LARGEST = WIDTH - 1
-"""Number of the largest eigenvalue that can be asked for."""
+SPARE = 2
+"""Eigenvectors that are kept beyond those wanted, at least."""
 
 COLD_PRODUCTS = 2000
 """Products after which a start from random vectors gives up."""
@@ -42,7 +42,8 @@ class Tracker:
     wanted one has to pass the others that are kept first, and one of the start vectors is random
     every time, so that crossings are not missed.
 
-    On a GPU the products and all vectors are torch's; the small eigenproblems are the host's.
+    On a GPU, and where more than 14 eigenvalues are wanted, the products and all vectors are
+    torch's; the small eigenproblems are the host's.
 
     Parameters
     ----------
@@ -68,7 +69,8 @@ class Tracker:
     ) -> None:
         self.n = n
         # A small side with few vertices has no room for the block of vectors, all vertices may.
-        few = n - n_first < 2 * WIDTH
+        self.width = WIDTH if n_wanted + SPARE <= WIDTH else n_wanted + max(n_wanted // 4, SPARE)
+        few = n - n_first < 2 * self.width
         self.n_first = 0 if few else n_first
         self.n_wanted = n_wanted
         self.tolerance = tolerance
@@ -101,9 +103,9 @@ class Tracker:
 
     def _update(self, blocks: Sequence[Placed]) -> Spectrum:
         first = blocks[0].weights
-        if self.n - self.n_first < 2 * WIDTH:
-            return products.dense_spectrum(blocks, self.n)
-        compiled = _compiled(blocks)
+        if self.n - self.n_first < 2 * self.width:
+            return products.dense_spectrum(blocks, self.n, self.width)
+        compiled = self.width == WIDTH and _compiled(blocks)
         step = self._compiled if compiled else self._general
         size = self.n - self.n_first if compiled else self.n
         warm = self._fits(first, size)
@@ -113,22 +115,22 @@ class Tracker:
         if warm and not converged:
             self._restart(first, size)
             spectrum, converged = step(blocks, COLD_PRODUCTS)
-        if np.count_nonzero(spectrum.degrees) < 2 * WIDTH:
+        if np.count_nonzero(spectrum.degrees) < 2 * self.width:
             # Neurons without weights have the eigenvalue 0 of M, which none of the others may.
-            return products.dense_spectrum(blocks, self.n)
+            return products.dense_spectrum(blocks, self.n, self.width)
         if not converged:
             self._complain(blocks, spectrum)
         return spectrum
 
     def _fits(self, like: Tensor, size: int) -> bool:
         basis = self._basis
-        kept = basis is not None and len(basis) == size
+        kept = basis is not None and tuple(basis.shape) == (size, self.width)
         return kept and basis.dtype == like.dtype and basis.device == like.device
 
     def _restart(self, like: Tensor, size: int) -> None:
         generator = torch.Generator().manual_seed(self.seed + self.n_restarts)
         self.n_restarts += 1
-        start = torch.randn((size, WIDTH), generator=generator, dtype=like.dtype)
+        start = torch.randn((size, self.width), generator=generator, dtype=like.dtype)
         self._basis = start.to(like.device)
 
     def _compiled(self, blocks: Sequence[Placed], budget: int) -> tuple[Spectrum, bool]:

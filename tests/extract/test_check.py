@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 import ncut
@@ -10,6 +12,7 @@ from ncut.extract.traced.operations import pointwise
 
 torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
+from torch.nn.utils.prune import l1_unstructured  # noqa: E402
 
 
 class Residual(nn.Module):
@@ -46,6 +49,124 @@ def test_a_wrong_graph_is_warned_of(monkeypatch):
     assert not graph.check.surplus
 
 
-def test_only_modules_are_checked():
-    with pytest.raises(InputError, match="check: only a torch module can be run, got list"):
+def test_only_what_can_be_run_is_checked():
+    with pytest.raises(InputError, match="check: only a torch module or an ONNX file can be run"):
         ncut.graph([[[1.0, 2.0]], [[1.0], [2.0]]], check=True)
+
+
+class Model(nn.Module):
+    """A forward pass given as a function of the module and its inputs."""
+
+    def __init__(self, run, **parts):
+        super().__init__()
+        self.run = run
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, *args):
+        return self.run(self, *args)
+
+
+def hidden(change, **parts):
+    return Model(
+        lambda m, x: m.o(change(m, torch.relu(m.a(x)))),
+        a=nn.Linear(6, 5),
+        o=nn.Linear(5, 2),
+        **parts,
+    )
+
+
+MASK = torch.tensor([1.0, 0, 1, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m, h: h * torch.softmax(h, -1),  # shares that are gates
+        lambda m, h: torch.softmax(h, -1),
+        lambda m, h: torch.maximum(h, m.b(h)),  # of which one hides the other
+        lambda m, h: h * (h > 0.5),
+        lambda m, h: h.sign(),
+        lambda m, h: h * MASK.to(h.dtype),
+        lambda m, h: torch.bernoulli(torch.sigmoid(m.b(h))) * h,
+        lambda m, h: torch.distributions.Normal(h, m.b(h).exp()).rsample(),
+        lambda m, h: torch.stack([m.b(h), m.c(h)], 1)[:, 1],  # which read the same neurons
+        lambda m, h: h @ torch.eye(5),  # runs in single precision alone
+    ],
+)
+def test_no_false_alarms(change, recwarn):
+    model = hidden(change, b=nn.Linear(5, 5), c=nn.Linear(5, 5))
+    assert ncut.graph(model, check=True, example_inputs=torch.zeros(3, 6)).check.agrees
+    assert not [w for w in recwarn if "differs from the model" in str(w.message)]
+
+
+def test_neurons_that_a_parameter_reads_beside_a_layer():
+    model = hidden(
+        lambda m, h: m.b(h) + h @ m.w, b=nn.Linear(5, 5), w=nn.Parameter(torch.rand(5, 5))
+    )
+    assert ncut.graph(model, check=True).check.agrees
+
+
+def test_weights_that_a_hook_has_computed_are_copied():
+    model = hidden(lambda m, h: m.b(h), b=l1_unstructured(nn.Linear(5, 5), "weight", 0.4))
+    model(torch.zeros(3, 6))
+    assert ncut.graph(model, check=True).check.agrees
+
+
+# --- ONNX files ---------------------------------------------------------------------------------
+
+
+def exported(tmp_path, model, example):
+    path = tmp_path / "net.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model.eval(), example, str(path), dynamo=False)
+    return path
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.o = nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+        self.q, self.k, self.v, self.p = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        h = self.a(x)
+        n = self.norm(h)
+        shares = torch.softmax(self.q(n) @ self.k(n).transpose(1, 2) / 8**0.5, -1)
+        h = h + self.p(shares @ self.v(n))
+        return self.o(torch.nn.functional.gelu(h))
+
+
+@pytest.mark.parametrize(
+    ("make", "example"),
+    [
+        (Residual, torch.zeros(3, 6)),
+        (Attending, torch.zeros(2, 5, 6)),
+        (
+            lambda: nn.Sequential(
+                nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=2),
+                nn.Sigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
+            ),
+            torch.zeros(2, 3, 9, 9),
+        ),
+    ],
+)  # fmt: skip
+def test_onnx_files_are_run(tmp_path, make, example):
+    pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
+    pytest.importorskip("onnxruntime", reason="pip install 'ncut[check]'")
+    torch.manual_seed(2)
+    graph = ncut.graph(exported(tmp_path, make(), example), check=True)
+    assert graph.check.agrees
+    assert graph.check.n_watched >= 3
+
+
+def test_a_wrong_graph_of_an_onnx_file_is_warned_of(tmp_path, monkeypatch):
+    pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
+    pytest.importorskip("onnxruntime", reason="pip install 'ncut[check]'")
+    from ncut.extract.onnx_graph.operators import RULES, keep
+
+    monkeypatch.setitem(RULES, "Add", keep)
+    path = exported(tmp_path, Residual(), torch.zeros(3, 6))
+    with pytest.warns(UserWarning, match="the graph differs from the model"):
+        assert ncut.graph(path, check=True, residual="readers").check.missing

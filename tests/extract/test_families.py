@@ -20,7 +20,8 @@ torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
-from ncut.extract import perturbation  # noqa: E402
+from ncut.extract.perturbation import summary  # noqa: E402
+from ncut.extract.traced import running as perturbation  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def agrees(model, inputs, *, n=25, extra=(), watched=0.8, of_one_token=(), **opt
     outcome.surplus = [
         line for line in outcome.surplus if not any(f"-> {one} (" in line for one in of_one_token)
     ]
-    assert outcome.agrees, perturbation.summary(outcome)
+    assert outcome.agrees, summary(outcome)
     assert outcome.n_readers >= watched * (outcome.n_layers - 1), (
         outcome.n_readers,
         [(layer.name, layer.read_by) for layer in graph.layers],

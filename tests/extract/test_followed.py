@@ -160,7 +160,11 @@ def test_weights_that_a_hook_makes_of_a_recurrent_layer_are_those_of_the_next_ru
         torch.randn_like, torch.rand_like, lambda s: torch.randn(s.shape),
         lambda s: torch.randn(s.shape[1]), lambda s: torch.empty(s.shape).normal_(),
         lambda s: s.new_empty(s.shape).uniform_(), lambda s: torch.normal(torch.zeros(3), 1.0),
-        lambda s: (torch.rand_like(s) > 0.5).float(),
+        lambda s: (torch.rand_like(s) > 0.5).float(), lambda s: torch.poisson(torch.ones(3)),
+        lambda s: torch.randint(1, 9, (3,)), lambda s: torch.randperm(3) + 1.0,
+        lambda s: torch.empty(3).geometric_(0.3), lambda s: torch.randint_like(s, 1, 9),
+        lambda s: torch.distributions.Gamma(torch.ones(3), 1.0).sample(),
+        lambda s: torch.binomial(torch.full((3,), 9.0), torch.full((3,), 0.5)),
     ],
 )  # fmt: skip
 def test_drawn_numbers_are_no_constants(draw):

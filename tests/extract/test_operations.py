@@ -424,9 +424,12 @@ def landing(operation, c, shape):
 
 
 def by_vertex(reaches):
-    """Inputs that carry the same channels, in the order in which they come: (vertices, inputs)."""
+    """Inputs that carry the same channels, in the order in which they come: (vertices, inputs).
+
+    Those that carry none are no vertices.
+    """
     columns = [tuple(column) for column in reaches.T]
-    kinds = list(dict.fromkeys(columns))
+    kinds = [kind for kind in dict.fromkeys(columns) if any(kind)]
     return np.array([[column == kind for column in columns] for kind in kinds], dtype=float)
 
 
@@ -505,6 +508,10 @@ MOVES = {
 }  # fmt: skip
 
 
+# What comes of a mean or an interpolation has factors; by the channel that goes in.
+SHARES = {"mean_of_groups": 1 / 3, "lerp": np.repeat([0.7, 0.3], 3)[:, None]}
+
+
 @pytest.mark.parametrize("name", MOVES)
 def test_channels_land_where_torch_puts_them(name):
     operation = MOVES[name]
@@ -521,7 +528,8 @@ def test_channels_land_where_torch_puts_them(name):
     groups = by_vertex(reaches)
     first = np.argmax(groups, axis=1)
     a, b = into(model.a.weight), into(model.b.weight)
-    expect(graph, [2, len(groups), 3], {(0, 1): a @ reaches[:, first], (1, 2): groups @ b})
+    shares = reaches[:, first] * SHARES.get(name, 1)
+    expect(graph, [2, len(groups), 3], {(0, 1): a @ shares, (1, 2): groups @ b})
 
 
 @pytest.mark.parametrize(
@@ -664,7 +672,6 @@ def test_dense_connections():
     [
         lambda x, y: x * y,
         lambda x, y: F.silu(x) * y,
-        lambda x, y: torch.addcmul(x, x, y),
         lambda x, y: x.sigmoid().mul_(y),
         lambda x, y: F.glu(torch.cat([x, y], -1)),
         lambda x, y: F.glu(torch.cat([x, y], 1), 1),
@@ -1359,6 +1366,7 @@ def added(x, y):
     [
         (assign, assigned), (fill_zeros, filled), (own_part, repeated),
         (added, lambda x, y: x + y),
+        (put, lambda x, y: torch.cat([y[:, :1], x[:, 1:2], y[:, 1:2], x[:, 3:]], 1)),
     ],
 )  # fmt: skip
 def test_writing_into_a_part_is_what_concatenation_is(write, same):
@@ -1384,9 +1392,14 @@ def test_a_view_that_was_taken_before_a_write_is_refused():
         read_graph(model, example_inputs=torch.zeros(2, 3))
 
 
-def test_writing_at_indices_is_refused():
+def test_writing_at_places_that_the_data_choose_is_refused():
+    def write(x, y):
+        x = x.clone()
+        x[:, y.mean(0).topk(2).indices] = y[:, :2]
+        return x
+
     model = Model(
-        lambda m, x: m.c(put(m.a(x), m.b(x))),
+        lambda m, x: m.c(write(m.a(x), m.b(x))),
         a=nn.Linear(3, 4), b=nn.Linear(3, 4), c=nn.Linear(4, 2),
     )  # fmt: skip
     with pytest.raises(ModelError, match=r"torch\.cat or torch\.stack"):

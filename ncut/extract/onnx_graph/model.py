@@ -261,6 +261,8 @@ class Following:
         What records it.
     unknown : str
         What to do with operators without a rule.
+    values : dict from str to Value or Constant
+        What the tensors of the main graph are.
     """
 
     def __init__(self, model: Model, program: Program, unknown: str) -> None:
@@ -268,7 +270,8 @@ class Following:
         self.program = program
         self.unknown = unknown
         self._now: Any = None
-        program.where = lambda: f"{model.path}: {_called(self._now)}" if self._now else ""
+        program.where = lambda: self.called(self._now) if self._now else ""
+        self.values: dict[str, Operand] = {}
         self._n_nodes = 0
         self._made_by: dict[str, Any] = {}
 
@@ -276,8 +279,7 @@ class Following:
         self, shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, Array] | None = None
     ) -> None:
         """Follow the main graph on inputs of these shapes, some of which have known values."""
-        graph = self.model.graph
-        values: dict[str, Operand] = {}
+        graph, values = self.model.graph, self.values
         n_data = len(graph.inputs)
         for value in graph.inputs:
             if known is not None and value.name in known:
@@ -295,6 +297,10 @@ class Following:
             found = self._value(name, values, graph.sources)
             if isinstance(found, Value) and 0 not in found.shape:
                 self.program.output(found, "output" if number == 0 else f"output {number}")
+
+    def called(self, proto: Any) -> str:
+        """What messages call a node."""
+        return f"{self.model.path}: {_called(proto)}"
 
     def _input_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         try:

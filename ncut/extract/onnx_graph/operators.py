@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -37,8 +38,10 @@ from ncut.extract.program.values import (
     gathered,
     indexed,
     permuted,
+    places_along,
     rearranged,
     reshaped,
+    taken_along,
     tiled,
     unsqueezed,
 )
@@ -132,8 +135,21 @@ def thresholded(node: Node) -> Value:
 
 
 def where(node: Node) -> Value:
-    """A choice between values by a condition: both reach whoever reads it."""
-    return node.program.choice(node.signals(), checked(_broadcast_shape(node)))
+    """A choice between values by a condition, which may be known."""
+    condition = node.value(0)
+    sides = [at == 1 for at in (1, 2) if isinstance(node.value(at), Value)]
+    known = unrepeated(condition.values) if isinstance(condition, Constant) else None
+    return node.program.choice(
+        node.signals(), checked(_broadcast_shape(node)), condition=known, sides=sides
+    )
+
+
+def triangle(node: Node) -> Operand:
+    """Trilu: what lies on the other side of a diagonal is 0."""
+    value, k = node.value(0), node.ints(1, "k") or [0]
+    if not isinstance(value, Value):
+        return value
+    return node.program.triangle(value, k[0], upper=bool(node.attributes.get("upper", 1)))
 
 
 def add(node: Node) -> Value:
@@ -332,12 +348,18 @@ def take_slice(node: Node) -> Value:
     return signal
 
 
+def _choices(node: Node) -> str:
+    return f"choices of {path_of(node.name, node.operator)}" if node.named else "choices"
+
+
 def gather_elements(node: Node) -> Value:
     """GatherElements: entries chosen along an axis, at each place others."""
     data, indices = node.signal(0), node.value(1)
     axis = data.axis(int(node.attributes.get("axis", 0)))
-    name = f"choices of {path_of(node.name, node.operator)}" if node.named else "choices"
-    return node.program.picked(data, axis, checked(indices.shape), name)
+    if isinstance(indices, Constant):
+        known = node.array(1, "indices").astype(np.int64)
+        return taken_along(data, axis, known % max(data.shape[axis], 1))
+    return node.program.picked(data, axis, checked(indices.shape), _choices(node))
 
 
 def gather_nd(node: Node) -> Value:
@@ -350,9 +372,24 @@ def gather_nd(node: Node) -> Value:
 
 
 def scatter(node: Node) -> Value:
-    """Entries replaced by others, as far as those carry no neurons."""
+    """Entries replaced by others, or added to, at places that may be known."""
+    value, indices, source = node.signal(0), node.value(1), node.signal(2)
+    places = None
+    if isinstance(indices, Constant):
+        known = node.array(1, "indices").astype(np.int64)
+        places = partial(_places_of, node, value.shape, known)
     why = "it writes values into a part of a tensor; build the tensor with Concat instead"
-    return node.program.scatter(node.signal(0), node.signal(2), why=why)
+    added = str(node.attributes.get("reduction", "none")) == "add"
+    return node.program.scatter(value, source, added=added, places=places, why=why)
+
+
+def _places_of(node: Node, shape: tuple[int, ...], indices: Array) -> Array:
+    """Flat places of what is written."""
+    if node.operator != "ScatterND":
+        axis = int(node.attributes.get("axis", 0)) % len(shape)
+        return places_along(shape, axis, indices % shape[axis])
+    found: Array = np.arange(math.prod(shape)).reshape(shape)[tuple(np.moveaxis(indices, -1, 0))]
+    return found
 
 
 def depth_to_space(node: Node) -> Value:
@@ -478,6 +515,7 @@ def chosen(node: Node) -> Value:
     """ArgMax and ArgMin: positions of something, numbers without neurons."""
     signal = node.signal(0)
     axis = signal.axis(int(node.attributes.get("axis", 0)))
+    node.program.chosen(signal, axis, _choices(node))
     sizes = list(signal.shape)
     sizes[axis] = 1
     if not node.attributes.get("keepdims", 1):
@@ -497,7 +535,7 @@ def along_axis(node: Node) -> list[Operand]:
         k = node.ints(1, "k") or [1]
         sizes[axis] = k[0]
     kind = node.operator.lower()
-    name = f"choices of {path_of(node.name, node.operator)}" if node.named else "choices"
+    name = _choices(node)
     made = node.program.ordered(kind, signal, axis, checked(sizes), name)
     return node.with_rest(made, made.shape)
 
@@ -606,11 +644,12 @@ RULES: dict[str, Rule] = {
         ("Max Min", extremum),
         ("ThresholdedRelu", thresholded),
         ("Where", where),
+        ("Trilu", triangle),
         ("Add Sub Sum Mean", add),
         ("Mul", multiply),
         ("Div", divide),
         (
-            "Identity Cast CastLike Neg QuantizeLinear Trilu ReverseSequence Imputer ZipMap",
+            "Identity Cast CastLike Neg QuantizeLinear ReverseSequence Imputer ZipMap",
             keep,
         ),
         ("DequantizeLinear", dequantize),

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
-from ncut.extract.program.values import Node, Value, broadcast_shape, expanded, indexed, permuted
+from ncut.extract.program.values import (
+    MAX_LAID_OUT,
+    Node,
+    Value,
+    broadcast_shape,
+    expanded,
+    indexed,
+    permuted,
+)
 from ncut.extract.program.weights import Expression, mapped, opened
 
 Array: TypeAlias = NDArray[Any]
@@ -278,9 +286,37 @@ class Program:
             return self.activation(expanded(values[0], shape), homogeneous=zeros)
         return expanded(self.combine(*values), shape)
 
-    def choice(self, values: Sequence[Value], shape: Sequence[int]) -> Value:
-        """`where`: a choice between values by a condition: all reach whoever reads it."""
-        return self.node("choose between", values, shape, shape=tuple(shape))
+    def choice(
+        self,
+        values: Sequence[Value],
+        shape: Sequence[int],
+        *,
+        condition: Array | None = None,
+        sides: Sequence[bool] = (),
+    ) -> Value:
+        """`where`: a choice between values by a condition.
+
+        Parameters
+        ----------
+        condition : ndarray of bool, optional
+            If it does not depend on the data; else all values reach whoever reads it.
+        sides : sequence of bool
+            Which of the values are those where it is True.
+        """
+        if condition is not None:
+            condition = np.asarray(condition, dtype=np.bool_)
+        return self.node(
+            "choose between", values, shape, shape=tuple(shape), condition=condition,
+            sides=tuple(sides),
+        )  # fmt: skip
+
+    def triangle(self, value: Value, diagonal: int, *, upper: bool) -> Value:
+        """`numpy.triu`, or `numpy.tril`: what lies on the other side of a diagonal is 0."""
+        if math.prod(value.shape[-2:]) > MAX_LAID_OUT:
+            raise ModelError(f"it takes a triangle of a tensor of shape {value.shape}")
+        keep = np.triu if upper else np.tril
+        mask = keep(np.ones(value.shape[-2:], dtype=np.bool_), diagonal)
+        return self.choice([value], value.shape, condition=mask, sides=[True])
 
     def gated_halves(self, value: Value, axis: int) -> Value:
         """A GLU: one half of the neurons, each times a gate from the other half."""
@@ -348,6 +384,12 @@ class Program:
         return self.node(
             "pick", [value], shape, axis=value.axis(axis), shape=tuple(shape), name=name
         )
+
+    def chosen(self, value: Value, axis: int, name: str) -> None:
+        """A choice along an axis of which only the number is used, as of an argmax."""
+        axis = value.axis(axis)
+        shape = tuple(1 if at == axis else n for at, n in enumerate(value.shape))
+        self.picked(value, axis, shape, name)
 
     # --- several values ---------------------------------------------------------------------
 
@@ -427,9 +469,15 @@ class Program:
         axis: int | None = None,
         added: bool = False,
         why: str = "",
+        places: Callable[[], Array] | None = None,
     ) -> Value:
-        """Entries replaced by a source's, at positions along `axis` that an index tells."""
-        return self.node("scatter", [value, source], value.shape, axis=axis, added=added, why=why)
+        """Entries replaced by a source's, at positions along `axis` that an index tells.
+
+        `places` gives the flat place of each entry of the source where the index is known.
+        """
+        return self.node(
+            "scatter", [value, source], value.shape, axis=axis, added=added, why=why, places=places
+        )
 
     # --- ends and notes ---------------------------------------------------------------------
 

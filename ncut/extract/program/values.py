@@ -142,10 +142,9 @@ def gathered(
 ) -> Value:
     """Entries that the data choose along axes, whose places new ones take from `at` on.
 
-    Neurons may not lie along the axes; `why` says what is wrong if they do.
+    With `why` neurons may not lie along the axes, and it says what is wrong if they do.
     """
     axes = tuple(value.axis(axis) for axis in axes)
-    why = why or "it chooses neurons by an index that depends on the data"
     at = axes[0] if at is None else at
     return made("gather", [value], shape, axes=axes, shape=tuple(shape), at=at, why=why)
 
@@ -153,6 +152,49 @@ def gathered(
 def looked_up(value: Value, indices: Sequence[NDArray[Any] | None], shape: Sequence[int]) -> Value:
     """`tensor[indices]`: known indices or masks, None for axes that are left as they are."""
     return made("lookup", [value], shape, indices=tuple(indices), shape=tuple(shape))
+
+
+def taken_along(value: Value, axis: int, index: NDArray[np.int64]) -> Value:
+    """`numpy.take_along_axis`, and where the index is shorter than the value its first entries."""
+    line = index[tuple(slice(None) if at == axis else 0 for at in range(index.ndim))]
+    alike = (index == line.reshape([-1 if at == axis else 1 for at in range(index.ndim)])).all()
+    if alike:
+        for at, n in enumerate(index.shape):
+            if at != axis and n != value.shape[at]:
+                value = indexed(value, at, slice(n))
+        return indexed(value, axis, line)
+    laid_out(value)
+    return moved(value, places_along(value.shape, axis, index))
+
+
+def places_along(shape: Sequence[int], axis: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Flat places of the entries that an index of each names along an axis."""
+    whole = np.arange(math.prod(shape)).reshape(tuple(shape))
+    first = tuple(slice(None) if at == axis else slice(n) for at, n in enumerate(index.shape))
+    return np.take_along_axis(whole[first], index, axis)
+
+
+def moved(value: Value, places: NDArray[np.int64]) -> Value:
+    """Entries from these places in its flat order; a negative one is a new entry, a constant."""
+    flat = reshaped(value, (laid_out(value),))
+    made = reshaped(indexed(flat, 0, np.maximum(places, 0).ravel()), places.shape)
+    if (places >= 0).all() or made.program is None:
+        return made
+    return made.program.choice([made], made.shape, condition=places >= 0, sides=[True])
+
+
+def laid_out(value: Value) -> int:
+    """Number of entries of a value of which each is moved by itself.
+
+    Raises
+    ------
+    ModelError
+        If there are too many.
+    """
+    n = math.prod(value.shape)
+    if n > MAX_LAID_OUT:
+        raise ModelError(f"it moves the {n} entries of a tensor one by one")
+    return n
 
 
 def merged(value: Value, axes: Sequence[int]) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,24 @@ def embedding_bag(call: Call) -> Any:
     return call.tracing.made(signal, table)
 
 
+def table_rows(take: Callable[..., Any], at: int) -> Callable[[Call], Any]:
+    """`table[indices]`, by indices that an input holds, is what an embedding does."""
+
+    def rule(call: Call) -> Any:
+        table, indices = call.args[0], call.arg(at, "index")
+        tensors = torch.is_tensor(table) and torch.is_tensor(indices)
+        provenance = call.tracing.provenance
+        if (
+            tensors and not is_traced(table) and not is_traced(indices) and table.ndim == 2
+            and provenance.leaves(table) and provenance.inputs(indices)
+            and call.args[1:at] in ((), (0,))
+        ):  # fmt: skip
+            return embedding(replace(call, args=(indices, table), kwargs={}))
+        return take(*call.args, **call.kwargs)
+
+    return rule
+
+
 def attention(call: Call) -> Any:
     """`F.scaled_dot_product_attention(query, key, value)`."""
     query, key, value = (call.arg(at, n) for at, n in enumerate(("query", "key", "value")))
@@ -157,6 +176,9 @@ FUNCTIONS: dict[Any, Function] = {
     F.one_hot: Function(one_hot, always=True),
     F.embedding: Function(embedding, always=True),
     F.embedding_bag: Function(embedding_bag, always=True),
+    torch.Tensor.__getitem__: Function(table_rows(torch.Tensor.__getitem__, 1), always=True),
+    torch.Tensor.index_select: Function(table_rows(torch.index_select, 2), always=True),
+    torch.index_select: Function(table_rows(torch.index_select, 2), always=True),
     F.scaled_dot_product_attention: Function(attention),
     F.lp_pool1d: Function(lp_pool(F.avg_pool1d)),
     F.lp_pool2d: Function(lp_pool(F.avg_pool2d)),

@@ -174,6 +174,8 @@ def _read(
         kwargs = {k: _as_input(v, named[k], tracing, values) for k, v in inputs.kwargs.items()}
         with tracing.active():
             result = tracing.provenance.known(module(*args, **kwargs))
+    if not isinstance(result, Mapping) and _holds_tensors(result):
+        result = vars(result)  # a distribution, a namespace or another object of results
     for number, value in enumerate(filter(is_traced, tensors_in(result))):
         program.output(value.value, "output" if number == 0 else f"output {number}")
     program.ignore(
@@ -195,13 +197,26 @@ def _as_input(value: Any, name: str, tracing: Tracing, values: frozenset[str]) -
             return type(value)(*listed)
         return tuple(listed) if isinstance(value, tuple) else listed
     if not isinstance(value, torch.Tensor):
-        return value
+        if not _holds_tensors(value):
+            return value
+        copied = copy.copy(value)
+        for key, item in vars(value).items():
+            object.__setattr__(copied, key, _as_input(item, f"{name}.{key}", tracing, values))
+        return copied
     if not value.is_floating_point() and name not in values:
         moved = value.to(tracing.device)
         tracing.provenance.numbers(name, moved)
         return moved
     meta = torch.empty(value.shape, dtype=value.dtype, device="meta")
     return tracing.wrap(meta, tracing.program.input(name, tuple(value.shape)))
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether a value is an object with tensors in it, as instances of dataclasses are."""
+    known = type | ModuleType | nn.Module | torch.Tensor
+    if isinstance(value, known) or not hasattr(value, "__dict__"):
+        return False
+    return any(True for _ in tensors_in(vars(value)))
 
 
 def _like(value: Mapping[Any, Any], made: dict[Any, Any]) -> Any:
@@ -219,7 +234,7 @@ def tensors_in(result: Any) -> Iterator[Any]:
     elif isinstance(result, Mapping):
         for value in result.values():
             yield from tensors_in(value)
-    elif isinstance(result, list | tuple):
+    elif isinstance(result, list | tuple | set):
         for value in result:
             yield from tensors_in(value)
     elif dataclasses.is_dataclass(result):

@@ -20,9 +20,11 @@ from ncut.extract.traced.tensor import flat, is_traced
 
 RANDOM = frozenset(
     ["rand", "randn", "rand_like", "randn_like", "normal", "bernoulli", "normal_", "uniform_",
-     "bernoulli_", "exponential_", "log_normal_", "cauchy_"]
+     "bernoulli_", "exponential_", "log_normal_", "cauchy_", "geometric_", "random_", "poisson",
+     "binomial", "_standard_gamma", "_sample_dirichlet", "native_dropout", "randint",
+     "randint_like", "randperm", "multinomial"]
 )  # fmt: skip
-"""Operations that draw numbers; whole numbers are left alone, as they number things."""
+"""Operations that draw numbers."""
 
 READS = frozenset(["linear", "mm", "addmm", "bmm", "baddbmm", "matmul", "convolution"])
 """Operations by which weights read values."""
@@ -136,6 +138,7 @@ class Provenance(TorchDispatchMode):
         self._noise = noise
         self._leaves: dict[int, tuple[str, ...]] = {}
         self._numbers: dict[int, tuple[torch.Tensor, frozenset[str]]] = {}
+        self._whole: dict[int, torch.Tensor] = {}
         self._stand_ins: dict[int, tuple[torch.Tensor, Any]] = {}
 
     def __torch_dispatch__(
@@ -149,15 +152,34 @@ class Provenance(TorchDispatchMode):
         if any(map(is_traced, values)):
             return func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
-        if name in RANDOM and not func._schema.is_mutable:
-            with torch.random.fork_rng(devices=[]):
-                return self._noise(func(*args, **kwargs))
-        if name in RANDOM and args[0].is_floating_point():
-            return self.stand_in(args[0], self._noise(args[0]))
+        if name in RANDOM:
+            return self._drawn_by(func, args, kwargs)
         self._check_reads(name, values)
         results = func(*args, **kwargs)
+        if self._whole and any(id(value) in self._whole for value in values):
+            if torch.is_tensor(results) and results.is_floating_point():
+                return self._noise(results)
+            self._note_whole(results)
         self._note(func, args, kwargs, values, results)
         return results
+
+    def _drawn_by(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Numbers that are drawn; whole ones are known, as they number things."""
+        with torch.random.fork_rng(devices=[]):
+            results = func(*args, **kwargs)
+        first = results[0] if isinstance(results, tuple) else results
+        if not first.is_floating_point():
+            self._note_whole(results)
+            return results
+        if func._schema.is_mutable:
+            return self.stand_in(args[0], self._noise(args[0]))
+        return tree_map(self._noise, results)
+
+    def _note_whole(self, results: Any) -> None:
+        """Note whole numbers that were drawn, which are no constants as values."""
+        for result in flat([results]):
+            if torch.is_tensor(result):
+                self._whole[id(result)] = result
 
     def known(self, values: Any) -> Any:
         """Values with what stands for tensors that were written into in their place."""
@@ -208,6 +230,14 @@ class Provenance(TorchDispatchMode):
         """What a tensor was before an operation changed it in place."""
         found = self.made.get(id(tensor))
         return tensor if found is None else found[1]
+
+    def check_beside_values(self, parts: Sequence[Any]) -> None:
+        """Whole numbers of an input that become features beside others are values as they are."""
+        read = frozenset[str]().union(
+            *(self.inputs(x) for x in parts if not is_traced(x) and x.is_floating_point())
+        )
+        if read:
+            raise ReadsNumbersError(read)
 
     def _check_reads(self, name: str, values: list[Any]) -> None:
         if not self._numbers or name not in READS:

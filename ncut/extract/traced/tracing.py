@@ -215,6 +215,8 @@ class Tracing:
         if early is not None:
             return early(Call(self, name, args, kwargs))
         self.writes.check(args, [*kwargs.values()])
+        if name in ("cat", "stack"):
+            self.provenance.check_beside_values(args[0])
         meta = self._on_meta(operation, name, args, kwargs)
         results = list(meta) if isinstance(meta, list | tuple) else [meta]
         shapes = [tuple(m.shape) for m in results if isinstance(m, torch.Tensor)]

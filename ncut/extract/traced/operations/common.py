@@ -11,6 +11,7 @@ import torch
 from ncut.extract.arrays import as_array
 from ncut.extract.program.values import Value
 from ncut.extract.traced.provenance import itself
+from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
 
@@ -28,6 +29,16 @@ def scaled_by(call: Call, signal: Value, other: Any, *, invert: bool) -> Value:
     )  # fmt: skip
 
 
+def times_number(call: Call, signal: Value, number: Any) -> Value:
+    """The signal times a number, perhaps 1."""
+    return signal if number == 1 else call.program.scaled(signal, np.asarray(float(number)))
+
+
+def is_known(call: Call, tensor: Any) -> bool:
+    """Whether a tensor of indices or a mask depends on no input of the model."""
+    return not is_traced(tensor) and not call.tracing.provenance.inputs(tensor)
+
+
 def note_bias(call: Call, bias: Any) -> None:
     """Record a bias, if it is a parameter."""
     name = call.tracing.parameter(bias)
@@ -37,10 +48,13 @@ def note_bias(call: Call, bias: Any) -> None:
 
 def chosen(call: Call, signal: Value, axis: int) -> Value:
     """Entries along an axis that are chosen by the data, as neurons of a router are."""
+    return call.program.picked(signal, axis, call.shape, choices(call))
+
+
+def choices(call: Call) -> str:
+    """What neurons are called that the data choose among."""
     path = call.tracing.path
-    return call.program.picked(
-        signal, axis, call.shape, f"choices of {path}" if path else "choices"
-    )
+    return f"choices of {path}" if path else "choices"
 
 
 def rest(call: Call) -> list[Value]:

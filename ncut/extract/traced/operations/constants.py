@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ncut.extract.program.values import expanded, permuted, reshaped, unsqueezed
-from ncut.extract.traced.operations.common import table
+from ncut.extract.traced.operations.common import is_known, table
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call, DependsOnDataError
 
@@ -23,7 +23,7 @@ def _like(call: Call) -> Any:
     else:
         shape, fill = tuple(source.shape), call.args[1:2]
     kind = call.function.removeprefix("new_").removesuffix("_like").removesuffix("_strided")
-    if kind in ("rand", "randn"):
+    if kind in ("rand", "randn", "randint"):
         meta = torch.empty(tuple(shape), dtype=kwargs["dtype"], device="meta")
         return call.tracing.noise(meta)
     if kind == "empty":
@@ -31,6 +31,14 @@ def _like(call: Call) -> Any:
     if kind == "full":
         return torch.full(tuple(shape), fill[0], device=device, **kwargs)
     return getattr(torch, kind)(tuple(shape), device=device, **kwargs)
+
+
+def _masked_select(call: Call) -> Any:
+    """`masked_select(x, mask)` with a known mask."""
+    if not is_known(call, call.args[1]):
+        _control_flow(call)
+    value, mask = torch.broadcast_tensors(*call.args)
+    return value[mask]
 
 
 def _control_flow(call: Call) -> Any:
@@ -84,14 +92,15 @@ def _no_result(call: Call) -> Any:
 
 EARLY = table(
     (
-        "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones "
-        "new_full new_empty new_empty_strided",
+        "zeros_like ones_like full_like empty_like rand_like randn_like randint_like new_zeros "
+        "new_ones new_full new_empty new_empty_strided",
         _like,
     ),
     (
         "_local_scalar_dense item is_nonzero equal allclose nonzero unique_dim _unique2",
         _control_flow,
     ),
+    ("masked_select", _masked_select),
     ("_pack_padded_sequence", _packed),
     ("_pad_packed_sequence", _unpacked),
     ("_fused_sdp_choice", _math_attention),

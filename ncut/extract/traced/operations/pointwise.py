@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from ncut.extract.program.values import Value, expanded
-from ncut.extract.traced.operations.common import rest, scaled_by, table
+from ncut.extract.program.values import MAX_LAID_OUT, Value, expanded
+from ncut.extract.traced.operations.common import is_known, rest, scaled_by, table, times_number
+from ncut.extract.traced.rules import Rule
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
@@ -77,19 +80,62 @@ def _saturating(call: Call) -> Value:
 
 
 def _where(call: Call) -> Value:
-    """A choice between values by a condition: both reach whoever reads it."""
-    return call.program.choice(call.signals(), call.shape)
+    """A choice between values by a condition, which may be known."""
+    return _choice(call, call.arg(0, "condition"), [call.arg(1, "self"), call.arg(2, "other")])
+
+
+def _masked_fill(call: Call) -> Value:
+    mask = call.arg(1, "mask")
+    known = is_known(call, mask)
+    sides = [call.arg(0, "self"), call.arg(2, "value")]
+    return _choice(call, mask.logical_not() if known else mask, sides)
+
+
+def _choice(call: Call, condition: Any, sides: Sequence[Any]) -> Value:
+    known = is_known(call, condition) and condition.numel() <= MAX_LAID_OUT
+    return call.program.choice(
+        [side.value for side in (*sides, *(() if known else (condition,))) if is_traced(side)],
+        call.shape, condition=condition.cpu().numpy() if known else None,
+        sides=[first for first, side in zip((True, False), sides, strict=True) if is_traced(side)],
+    )  # fmt: skip
 
 
 def _add(call: Call) -> Value:
     first, second = call.arg(0, "self"), call.arg(1, "other")
+    alpha = call.kwargs.get("alpha", call.arg(2, "alpha", 1))
     if is_traced(first) and is_traced(second):
-        return call.program.add(first.value, second.value)
+        both = [first.value, second.value]
+        # The second one's factor; of `rsub` the first one's.
+        at = 0 if call.function == "rsub" else 1
+        both[at] = times_number(call, both[at], alpha)
+        return call.program.add(*both)
     traced, other = (first, second) if is_traced(first) else (second, first)
     name = call.tracing.parameter(other)
     if name:
         call.program.ignore([name], "added as a constant, like a bias")
-    return expanded(traced.value, call.shape)
+    scaled = is_traced(second) if call.function != "rsub" else is_traced(first)
+    value = times_number(call, traced.value, alpha) if scaled else traced.value
+    return expanded(value, call.shape)
+
+
+def _combination(compute: Callable[..., Any]) -> Rule:
+    """An operation that is a combination of others."""
+
+    def rule(call: Call) -> Value:
+        made = compute(*call.args, **call.kwargs)
+        return call.tracing.signal_of(made)
+
+    return rule
+
+
+def _lerp(start: Any, end: Any, weight: Any) -> Any:
+    return start * (1 - weight) + end * weight
+
+
+def _triangle(call: Call) -> Value:
+    """`tril` and `triu`."""
+    diagonal, upper = call.arg(1, "diagonal", 0), call.function.startswith("triu")
+    return call.program.triangle(call.signal(0, "self"), diagonal, upper=upper)
 
 
 def _multiply(call: Call) -> Value:
@@ -118,19 +164,24 @@ RULES = table(
     ("hardtanh hardtanh_ relu6 hardswish hardswish_", _saturating),
     ("log_sigmoid_forward", _with_buffer),
     ("glu", _gated_halves),
-    ("complex polar normal bernoulli", entrywise),
+    ("complex polar normal bernoulli poisson", entrywise),
     ("clamp clamp_ clamp_min clamp_min_ clamp_max clamp_max_", _clamp),
     ("maximum minimum", _extremum),
     ("threshold threshold_", _threshold),
-    ("where masked_fill masked_fill_", _where),
+    ("where", _where),
+    ("masked_fill masked_fill_", _masked_fill),
     ("add add_ sub sub_ rsub", _add),
     ("mul mul_", _multiply),
     ("div div_ true_divide", _divide),
     (
         "clone detach detach_ alias contiguous _to_copy to lift_fresh lift dropout native_dropout "
         "feature_dropout alpha_dropout _conj conj neg neg_ positive real view_copy "
-        "lift_fresh_copy tril tril_ triu triu_",
+        "lift_fresh_copy",
         _keep,
     ),
+    ("tril tril_ triu triu_", _triangle),
+    ("addcmul addcmul_", _combination(lambda x, a, b, *, value=1: x + a * b * value)),
+    ("addcdiv addcdiv_", _combination(lambda x, a, b, *, value=1: x + a / b * value)),
+    ("lerp lerp_", _combination(_lerp)),
     ("_softmax _log_softmax softmax log_softmax _safe_softmax", _softmax),
 )  # fmt: skip

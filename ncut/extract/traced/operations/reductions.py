@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ncut.extract.program.values import Value, unsqueezed
-from ncut.extract.traced.operations.common import listed, rest, table
+from ncut.extract.traced.operations.common import choices, listed, rest, table
 from ncut.extract.traced.tracing import Call
 
 KINDS = {
@@ -38,7 +38,10 @@ def _distances(call: Call) -> Value:
 
 
 def _chosen_index(call: Call) -> Value:
-    """Positions of something along an axis: numbers without neurons."""
+    """Positions of something along an axis: numbers without neurons, of a choice among them."""
+    signal, axis = call.signal(0, "self"), call.arg(1, "dim")
+    if axis is not None and call.function != "count_nonzero" and signal.ndim:
+        call.program.chosen(signal, axis, choices(call))
     return Value(call.shape)
 
 
@@ -48,9 +51,7 @@ def _along_axis(call: Call) -> Value | list[Value]:
     axis = call.arg(2 if call.function == "topk" else 1, "dim", -1)
     if isinstance(axis, bool):
         axis = call.arg(2, "dim", -1)
-    path = call.tracing.path
-    name = f"choices of {path}" if path else "choices"
-    made = call.program.ordered(call.function, signal, axis, call.shape, name)
+    made = call.program.ordered(call.function, signal, axis, call.shape, choices(call))
     return [made, *rest(call)] if len(call.shapes) > 1 else made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,19 @@ from ncut.extract.program.values import (
     flipped,
     gathered,
     indexed,
+    laid_out,
     looked_up,
     merged,
+    moved,
     permuted,
     rearranged,
     reshaped,
     stacked,
+    taken_along,
     tiled,
     unsqueezed,
 )
-from ncut.extract.traced.operations.common import chosen, listed, table
+from ncut.extract.traced.operations.common import chosen, is_known, listed, table
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
@@ -68,7 +72,7 @@ def _index_select(call: Call) -> Value:
 
 
 def _taken(call: Call, signal: Value, axis: int, index: Any) -> Value:
-    if is_traced(index):
+    if not is_known(call, index):
         shape = (*signal.shape[:axis], *index.shape, *signal.shape[axis + 1 :])
         return gathered(signal, [axis], shape)
     if index.dtype == torch.bool:
@@ -80,21 +84,40 @@ def _index(call: Call) -> Value:
     """`tensor[indices]`, with None for axes that are left as they are."""
     signal, indices = call.signal(0, "self"), call.arg(1, "indices")
     used = [axis for axis, index in enumerate(indices) if index is not None]
-    if not any(is_traced(indices[axis]) for axis in used):
+    chosen_by = [indices[axis] for axis in used]
+    masks = any(index.dtype == torch.bool for index in chosen_by)
+    traced = any(map(is_traced, chosen_by))
+    if all(is_known(call, index) for index in chosen_by) or (masks and not traced):
         known = [None if index is None else index.detach().cpu().numpy() for index in indices]
         return looked_up(signal, known, call.shape)
+    if masks:
+        raise ModelError("it chooses entries by a mask")
     if len(used) == 1:
-        if indices[used[0]].dtype == torch.bool:
-            raise ModelError("it chooses entries by a mask")
-        return _taken(call, signal, used[0], indices[used[0]])
-    # Positions alone are chosen: the axes that are left keep their neurons.
+        return _taken(call, signal, used[0], chosen_by[0])
     adjacent = used == list(range(used[0], used[-1] + 1))
-    why = "it chooses neurons by several indices at once, which depend on the data"
-    return gathered(signal, used, call.shape, at=used[0] if adjacent else 0, why=why)
+    return gathered(signal, used, call.shape, at=used[0] if adjacent else 0)
 
 
 def _gather(call: Call) -> Value:
-    return chosen(call, call.signal(0, "self"), call.arg(1, "dim"))
+    signal, index = call.signal(0, "self"), call.arg(2, "index")
+    axis = signal.axis(call.arg(1, "dim"))
+    if not is_known(call, index):
+        return chosen(call, signal, axis)
+    return taken_along(signal, axis, index.cpu().numpy())
+
+
+def _by_places(signal: Value, move: Callable[[torch.Tensor], torch.Tensor]) -> Value:
+    """What moves entries, as it moves their flat numbers; these begin with 1, as new ones are 0."""
+    numbers = torch.arange(1, laid_out(signal) + 1).reshape(signal.shape)
+    return moved(signal, move(numbers).numpy() - 1)
+
+
+def _moved(call: Call) -> Value:
+    """`diag_embed`, `diagonal`, `take`, `rot90` and the like, of known places."""
+    if not all(is_known(call, value) for value in call.args[1:] if torch.is_tensor(value)):
+        raise ModelError("it chooses entries by an index that depends on the data")
+    move: Any = getattr(torch.ops.aten, call.function.removesuffix("_copy"))
+    return _by_places(call.signal(0, "self"), lambda x: move(x, *call.args[1:], **call.kwargs))
 
 
 def _concatenate(call: Call) -> Value:
@@ -129,7 +152,7 @@ def _flip(call: Call) -> Value:
 def _roll(call: Call) -> Value:
     signal, shifts, axes = call.signal(0, "self"), call.arg(1, "shifts"), call.arg(2, "dims", [])
     if not axes:
-        raise ModelError("it rolls a tensor over all of its axes at once")
+        return _by_places(signal, lambda whole: whole.roll(shifts))
     for shift, axis in zip(listed(shifts), listed(axes), strict=True):
         n = signal.shape[signal.axis(axis)]
         signal = indexed(signal, axis, np.roll(np.arange(n), shift))
@@ -213,6 +236,7 @@ RULES = table(
     ("index_select", _index_select),
     ("index _unsafe_index", _index),
     ("gather", _gather),
+    ("diag_embed diagonal diagonal_copy take rot90", _moved),
     ("cat concatenate", _concatenate),
     ("stack", _stack),
     ("split split_with_sizes chunk tensor_split", _split),

@@ -9,7 +9,7 @@ from ncut.extract.arrays import untransposed
 from ncut.extract.program.values import Value
 from ncut.extract.program.weights import mapped
 from ncut.extract.traced.initial import initial_weight
-from ncut.extract.traced.operations.common import note_bias, rest, table
+from ncut.extract.traced.operations.common import note_bias, rest, table, times_number
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
@@ -43,8 +43,10 @@ def _mm(call: Call) -> Value:
 def _addmm(call: Call) -> Value:
     note_bias(call, call.args[0])
     product = _product(call, call.args[1], call.args[2])
+    product = times_number(call, product, call.kwargs.get("alpha", 1))
     if is_traced(call.args[0]):
-        return call.program.add(call.args[0].value, product)
+        total = times_number(call, call.args[0].value, call.kwargs.get("beta", 1))
+        return call.program.add(total, product)
     return product
 
 

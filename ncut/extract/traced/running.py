@@ -1,0 +1,342 @@
+"""Torch modules run with one neuron changed at a time; see `ncut.extract.perturbation`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ncut.errors import ModelError
+from ncut.extract.perturbation import Outcome, Read, Reader, Watch, compared
+from ncut.extract.traced.inputs import given, guesses
+from ncut.types import Check
+
+READERS = (
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
+    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
+
+# --- operations that hide changes, or spread them to all channels ---------------------------------
+
+
+def _leaky(x: Any, *_: Any, **__: Any) -> Any:
+    return torch.where(x > 0, x, 0.5 * x)
+
+
+def _bounded(x: Any, *_: Any, **__: Any) -> Any:
+    """Like a gate, but for the fact that it never saturates."""
+    return 1 + 0.3 * torch.sin(x)
+
+
+def _ones(x: Any, *_: Any, **__: Any) -> Any:
+    return torch.ones_like(x)
+
+
+def _layer_norm(x: Any, shape: Any, weight: Any, bias: Any, eps: Any) -> Any:
+    x = x if weight is None else x * weight
+    x = x if bias is None else x + bias
+    return x, x.new_zeros(()), x.new_ones(())
+
+
+def _rms_norm(x: Any, shape: Any, weight: Any, eps: Any = None) -> Any:
+    return x if weight is None else x * weight, x.new_ones(())
+
+
+def _by_channel(x: Any, weight: Any, bias: Any) -> Any:
+    shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
+    x = x.clone() if weight is None else x * weight.reshape(shape)
+    return x if bias is None else x + bias.reshape(shape)
+
+
+def _group_norm(x: Any, weight: Any, bias: Any, *_: Any) -> Any:
+    return _by_channel(x, weight, bias), x.new_zeros(()), x.new_ones(())
+
+
+def _same(x: Any, *_: Any, **__: Any) -> Any:
+    return x
+
+
+def _softmax(x: Any, dim: int, *_: Any) -> Any:
+    # Over any other axis than the last it weighs branches of a block, channel by channel.
+    return torch.full_like(x, 1 / x.shape[dim]) if dim in (-1, x.ndim - 1) else _bounded(x)
+
+
+def _shares(x: Any, *_: Any) -> Any:
+    return _bounded(x)
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
+    value = value.repeat_interleave(query.shape[-3] // value.shape[-3], dim=-3)
+    mean = value.mean(dim=-2, keepdim=True).expand(*query.shape[:-1], value.shape[-1])
+    return mean.contiguous(), mean.new_zeros(query.shape[:-1])
+
+
+REPLACED: dict[str, Any] = {
+    **dict.fromkeys(["relu", "gelu", "silu", "hardswish", "elu", "mish", "hardtanh"], _leaky),
+    **dict.fromkeys(["sigmoid", "tanh", "hardsigmoid"], _bounded),
+    **dict.fromkeys(["rsqrt", "linalg_vector_norm"], None),
+    "bernoulli": _same,
+    "native_layer_norm": _layer_norm,
+    "_fused_rms_norm": _rms_norm,
+    "native_group_norm": _group_norm,
+    "_softmax": _softmax,
+    "_safe_softmax": _softmax,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_scaled_dot_product_attention_math": _attention,
+}
+
+
+SHARES = ("_softmax", "_safe_softmax")
+
+
+class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Replaces what spreads changes to all channels, and what hides them.
+
+    Parameters
+    ----------
+    shares : bool
+        Whether shares along the last axis are functions of their entries, as gates are, and not
+        constants, as what weighs positions.
+    """
+
+    def __init__(self, shares: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.replaced = {**REPLACED, **(dict.fromkeys(SHARES, _shares) if shares else {})}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.removeprefix("aten::")
+        if name == "native_batch_norm" and args[5]:
+            x = args[0]
+            return _by_channel(x, args[1], args[2]), x.new_zeros(()), x.new_ones(())
+        plain = name.removesuffix("_") if name.endswith("_") else name
+        if plain not in self.replaced:
+            return func(*args, **kwargs)
+        rule = self.replaced[plain]
+        result = torch.ones_like(func(*args, **kwargs)) if rule is None else rule(*args, **kwargs)
+        return args[0].copy_(result) if plain != name else result
+
+
+def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The model in evaluation mode; what starts as a constant, and statistics, made random."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(like: torch.Tensor) -> torch.Tensor:
+        return torch.rand(like.shape, generator=generator, dtype=torch.float32).to(like.dtype)
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() and (parameter - parameter.reshape(-1)[0]).abs().max() == 0:
+                parameter.copy_(noise(parameter) + 0.5)
+        parts: Iterator[Any] = model.modules()
+        for part in parts:
+            if isinstance(getattr(part, "running_var", None), torch.Tensor):
+                part.running_var.copy_(noise(part.running_var) + 0.5)
+                part.running_mean.copy_(noise(part.running_mean) - 0.5)
+    return model.eval()
+
+
+# --- the check ----------------------------------------------------------------------------------
+
+
+def check(
+    model: nn.Module,
+    graph: Any,
+    inputs: Any,
+    *,
+    n: int = 20,
+    seed: int = 0,
+    readers: tuple[type, ...] = READERS,
+) -> Outcome:
+    """Change `n` random vertices of a graph with residual="readers", scope="all".
+
+    `inputs` are the positional arguments (a tuple) or the keyword arguments (a mapping).
+    """
+    watch = TorchWatch(model, graph, inputs, readers)
+    with watch.watching():
+        return compared(watch, graph, n=n, seed=seed)
+
+
+def grown(
+    model: nn.Module, graph: Any, inputs: Any, *, n: int = 10, seed: int = 0
+) -> list[tuple[float, float]]:
+    """How much convolutions' inputs change per unit of a change, and the weights of the edges.
+
+    The change is the same at all positions; what counts is where it came out largest.
+    """
+    watch = TorchWatch(model, graph, inputs, READERS)
+    rng = np.random.default_rng(seed)
+    starts = [layer.start for layer in graph.layers]
+    pairs: list[tuple[float, float]] = []
+    with watch.watching():
+        baseline = watch.run({})
+        found = [r for r in watch.usable() if hasattr(watch.modules[r.module], "kernel_size")]
+        for at in rng.permutation(len(found))[:n]:
+            origin = found[at]
+            vertex = int(rng.integers(origin.size))
+            read = watch.with_change(origin, vertex, baseline, np.ones_like)
+            row = graph.adjacency[[starts[origin.layer] + vertex]].toarray()[0]
+            for target in found:
+                if target.layer <= origin.layer:
+                    continue
+                difference = np.abs(read[target.key] - baseline[target.key])
+                largest = watch.by_vertex(target, difference).max(axis=1)
+                weights = row[starts[target.layer] : starts[target.layer] + target.size]
+                pairs += [(float(a), float(b)) for a, b in zip(largest, weights, strict=True) if b]
+    return pairs
+
+
+def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: int = 0) -> Check:
+    """Run a copy of a module with one neuron changed at a time, and compare with its graph.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model; it stays as it is.
+    example_inputs : tensor, tuple or mapping, optional
+        As those of `ncut.graph`; the values of floating-point tensors are drawn.
+    n : int
+        How many vertices are changed.
+    seed : int
+        Of what is drawn.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be copied, read or run.
+    """
+    from ncut.extract.read import read_graph
+
+    candidates = [*guesses(model)] if example_inputs is None else [given(example_inputs)]
+    failure: Exception | None = None
+    # A model with numbers of one type in its forward pass runs with that type alone.
+    for dtype in (torch.float64, torch.float32):
+        own = randomized(_copied(model).to(dtype), seed)
+        for inputs in candidates:
+            generator = torch.Generator().manual_seed(seed)
+            args, kwargs = (_drawn(x, generator, dtype) for x in (inputs.args, dict(inputs.kwargs)))
+            try:
+                with torch.no_grad():
+                    own(*args, **kwargs)
+            except Exception as error:
+                failure = failure or error
+                continue
+            example: Any = args or kwargs
+            graph = read_graph(own, residual="readers", scope="all", example_inputs=example)
+            try:
+                return check(own, graph, example, n=n, seed=seed).summary
+            except Exception as error:
+                raise ModelError(
+                    f"check: {type(model).__name__} fails with a neuron changed: {error}"
+                ) from error
+    raise ModelError(
+        f"check: {type(model).__name__} could not be run on random inputs ({failure}); pass "
+        "example_inputs="
+    ) from failure
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy on the host, also of weights that a hook has computed."""
+    made = {
+        id(value): value.detach().clone()
+        for part in model.modules()
+        for value in vars(part).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
+    try:
+        return copy.deepcopy(model, made).cpu()
+    except Exception as error:
+        raise ModelError(f"check: {type(model).__name__} cannot be copied: {error}") from error
+
+
+def _drawn(value: Any, generator: torch.Generator, dtype: torch.dtype) -> Any:
+    """Inputs of the same shapes with other numbers."""
+    if isinstance(value, Mapping):
+        return {key: _drawn(item, generator, dtype) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_drawn(item, generator, dtype) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        return torch.randn(value.shape, generator=generator, dtype=torch.float64).to(dtype)
+    return value
+
+
+class TorchWatch(Watch):
+    """Modules that read, what they read, and what they are given instead."""
+
+    def __init__(self, model: nn.Module, graph: Any, inputs: Any, readers: Any) -> None:
+        super().__init__(graph)
+        self.model, self.inputs = model, inputs
+        self.modules = dict(model.named_modules())
+        for position, layer in enumerate(graph.layers):
+            for name in layer.read_by:
+                if isinstance(self.modules.get(name), readers):
+                    self.add(position, name)
+        first = next(model.parameters(), None)
+        self.exact = first is None or first.dtype == torch.float64
+        self._given: Read = {}
+        self._read: Read = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Hooks on all readers, and nothing that checks or differentiates."""
+        handles = [
+            self.modules[name].register_forward_pre_hook(self._hook(name), with_kwargs=True)
+            for name in self.n_calls
+        ]
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+        validates = torch.distributions.Distribution._validate_args
+        torch.backends.mha.set_fastpath_enabled(False)
+        torch.distributions.Distribution.set_default_validate_args(False)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            torch.distributions.Distribution.set_default_validate_args(validates)
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+            for handle in handles:
+                handle.remove()
+
+    def run(self, instead: Read, *, shares: bool = False) -> Read:
+        """What all readers read where they are given other values."""
+        self.calls, self._read, self._given = {}, {}, instead
+        with Inert(shares), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            if isinstance(self.inputs, tuple):
+                self.model(*(_cloned(x) for x in self.inputs))
+            else:
+                self.model(**{key: _cloned(value) for key, value in self.inputs.items()})
+        return self._read
+
+    def axis(self, reader: Reader, ndim: int) -> int:
+        """The axis of the channels."""
+        return ndim - 1 - len(getattr(self.modules[reader.module], "kernel_size", ()))
+
+    def _hook(self, name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            call = self.calls.get(name, 0)
+            self.calls[name] = call + 1
+            x = args[0] if args else next(iter(kwargs.values()))
+            self._read[name, call] = x.detach().cpu().numpy().copy()
+            instead = self._given.get((name, call))
+            if instead is None:
+                return None
+            value = torch.from_numpy(instead.copy()).to(x.dtype)
+            if args:
+                return (value, *args[1:]), kwargs
+            key = next(iter(kwargs))
+            return args, {**kwargs, key: value}
+
+        return hook
+
+
+def _cloned(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value

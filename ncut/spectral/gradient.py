@@ -1,0 +1,292 @@
+"""eigenvalues_and_gradient(): eigenvalues of L_norm and their gradient, from arrays to arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ncut.arguments import suggests_names
+from ncut.errors import InputError
+from ncut.graphs import NeuronGraph, build_graph
+from ncut.randomness import check_seed
+from ncut.spectral.embedding import component_vectors, embed
+from ncut.spectral.operator import WIDTH, NormalizedAdjacency
+from ncut.threads import n_threads, single_threaded_blas
+
+SPARE = 4
+"""Eigenvectors that are computed beyond those asked for, at least."""
+
+DENSE = 1024
+"""Up to so many vertices the whole matrix goes to LAPACK."""
+
+RESIDUAL = 1e-10
+"""Residuals |M v - mu v| of the unit eigenvectors v that are asked for."""
+
+EQUAL = 1e-9
+"""Eigenvalues that are closer count as one repeated eigenvalue."""
+
+DEGREE, MAX_ROUNDS = 12, 200
+"""Degree of the Chebyshev filter, and how often it is applied at most."""
+
+
+class EigenvaluesAndGradient(NamedTuple):
+    """Eigenvalues of a graph's Laplacian, and the gradient of their weighted sum.
+
+    Attributes
+    ----------
+    eigenvalues : ndarray of float64, shape (m,)
+        In the order in which they were asked for.
+    gradient : list of ndarray
+        For each array of weights one of its shape and dtype.
+    """
+
+    eigenvalues: NDArray[np.float64]
+    gradient: list[NDArray[np.floating]]
+
+
+@suggests_names()
+def eigenvalues_and_gradient(
+    blocks: Iterable[Any],
+    which: Sequence[int] = (2, 3, 4),
+    *,
+    slopes: ArrayLike | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> EigenvaluesAndGradient:
+    """Eigenvalues of L_norm = I - D^-1 A and the gradient of a sum of them, in closed form.
+
+    For libraries other than torch: everything is a NumPy array, or is made one by `np.asarray`.
+    A weight counts by its magnitude. For a unit eigenvector v of L_sym and u = D^-1/2 v,
+
+        d lambda / d w_ij = sign(w_ij) ((1 - lambda) (u_i^2 + u_j^2) - 2 u_i u_j).
+
+    Parameters
+    ----------
+    blocks : sequence of array_like, or of (source, target, array_like)
+        Matrices (fan_in, fan_out) of a chain of layers; or triples of numbers of two different
+        layers and a matrix (size of source, size of target), for any graph of layers. float32 or
+        float64.
+    which : sequence of int, default (2, 3, 4)
+        Numbers of the eigenvalues, the smallest, 0, being 1; up to the number of vertices with
+        edges.
+    slopes : array_like of float, shape (len(which),), optional
+        Factors of the eigenvalues in the sum whose gradient is given, such as the cotangents of
+        a backward pass; by default that of their mean, 1 / len(which) each.
+    seed : int, default 0
+        Of the start vectors, where there are more than 1,024 vertices.
+    threads : int, optional
+        By default all cores.
+
+    Returns
+    -------
+    EigenvaluesAndGradient
+        `eigenvalues`, float64 of shape (len(which),), to about 1e-10; `gradient`, a list with an
+        array of the shape and dtype of each matrix. Vertices without edges have gradient 0;
+        copies of a repeated eigenvalue share the mean of their slopes, since each of them by
+        itself has no gradient.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used, weights are not finite or all of them zero, or the
+        eigenvectors do not converge.
+
+    Source: Filan et al. (2021), Clusterability in Neural Networks, appendix A.9; repeated
+    eigenvalues: Lewis (1996), Derivatives of spectral functions.
+
+    Examples
+    --------
+    >>> weights = [np.ones((4, 3)), np.ones((3, 2))]
+    >>> values, gradient = eigenvalues_and_gradient(weights, which=(2, 3))
+    >>> values.round(6).tolist()
+    [1.0, 1.0]
+    >>> [array.shape for array in gradient]
+    [(4, 3), (3, 2)]
+    """
+    numbers = _numbers(which)
+    factors = _slopes(slopes, len(numbers))
+    seed = check_seed(seed)
+    weights, ends, sizes = _read(blocks)
+    graph = build_graph(
+        [(f"layer {layer}", size) for layer, size in sizes.items()],
+        [
+            (*pair, np.abs(w), f"blocks[{at}]")
+            for at, (w, pair) in enumerate(zip(weights, ends, strict=True))
+        ],
+    )
+    with single_threaded_blas():
+        values, vectors = _eigenpairs(graph, max(numbers), seed, n_threads(threads))
+    by_vector = np.zeros(len(values))
+    np.add.at(by_vector, np.array(numbers) - 1, factors)
+    by_vector = _shared(by_vector, values)
+    starts = [layer.start for layer in graph.layers]
+    vectors *= _inverse_roots(weights, ends, starts, graph.n_vertices)[:, None]
+    gradient = [
+        _gradient(matrix, values, vectors, by_vector, starts[source], starts[target])
+        for matrix, (source, target) in zip(weights, ends, strict=True)
+    ]
+    return EigenvaluesAndGradient(values[np.array(numbers) - 1], gradient)
+
+
+def _eigenpairs(
+    graph: NeuronGraph, n_wanted: int, seed: int, threads: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The smallest eigenvalues, some more than wanted, and unit eigenvectors (n, m) of L_sym."""
+    connected, kept = graph.without_isolated()
+    n = connected.n_vertices
+    if n_wanted > n:
+        raise InputError(f"which: eigenvalue {n_wanted} of a graph with {n} connected vertices")
+    operator = NormalizedAdjacency(connected, threads)
+    m = min(n_wanted + max(n_wanted // 4, SPARE), n)
+    if n <= DENSE or 4 * m > n:
+        found, basis = np.linalg.eigh(operator.matrix().toarray())
+        mu, own = found[::-1][:m], basis[:, ::-1][:, :m]
+    else:
+        embedding = embed(operator, m, solver="auto", seed=seed, graph_number=0)
+        start = np.empty((n, m))
+        start[operator.place] = embedding.points
+        mu, placed = _improved(operator, start * operator.root_degrees[:, None], n_wanted)
+        own = placed[operator.place]
+    vectors = np.zeros((graph.n_vertices, m))
+    vectors[kept] = own
+    return np.maximum(1.0 - mu, 0.0), vectors
+
+
+def _inverse_roots(
+    weights: list[NDArray[np.floating]],
+    ends: list[tuple[int, int]],
+    starts: list[int],
+    n_vertices: int,
+) -> NDArray[np.float64]:
+    """D^-1/2 in the unit of the weights, which that of the graph need not be; (n,)."""
+    degrees = np.zeros(n_vertices)
+    for matrix, (source, target) in zip(weights, ends, strict=True):
+        magnitudes = np.abs(matrix)
+        rows, columns = (
+            slice(starts[at], starts[at] + n)
+            for at, n in zip((source, target), matrix.shape, strict=False)
+        )
+        degrees[rows] += magnitudes.sum(1, dtype=np.float64)
+        degrees[columns] += magnitudes.sum(0, dtype=np.float64)
+    return np.divide(1.0, np.sqrt(degrees), out=np.zeros(n_vertices), where=degrees > 0)
+
+
+def _improved(
+    operator: NormalizedAdjacency, vectors: NDArray[np.float64], n_wanted: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenpairs of M, the first `n_wanted` to a residual of RESIDUAL: subspace iteration.
+
+    With a Chebyshev filter on [-1, mu_m]; the eigenvectors of the components are exact already.
+    """
+    n, m = vectors.shape
+    known = component_vectors(operator, m)
+    n_known = known.shape[1]
+
+    def apply(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        block = np.zeros((n, -(-x.shape[1] // WIDTH) * WIDTH))
+        block[:, : x.shape[1]] = x
+        return operator.apply(block)[:, : x.shape[1]]
+
+    basis = vectors
+    for _ in range(MAX_ROUNDS):
+        basis = np.linalg.qr(np.hstack([known, basis[:, n_known:]]))[0]
+        product = apply(basis)
+        projected = basis.T @ product
+        values, mixture = np.linalg.eigh((projected + projected.T) / 2)
+        values, mixture = values[::-1], mixture[:, ::-1]
+        basis, product = basis @ mixture, product @ mixture
+        residuals = np.linalg.norm(product - basis * values, axis=0)
+        if not residuals[:n_wanted].max(initial=0.0) > RESIDUAL:
+            return values, basis
+        high = max(float(values[-1]), -1.0 + 1e-3)
+        centre, half = (high - 1.0) / 2, (high + 1.0) / 2
+        before, basis = basis, (product - centre * basis) / half
+        for _ in range(DEGREE - 1):
+            before, basis = basis, 2 * (apply(basis) - centre * basis) / half - before
+        basis /= np.linalg.norm(basis, axis=0)
+    raise InputError(
+        f"blocks: eigenvectors were found to a residual of {residuals[:n_wanted].max():.1e} only, "
+        f"not {RESIDUAL:.0e}; ask for fewer eigenvalues"
+    )
+
+
+def _gradient(
+    weights: NDArray[np.floating],
+    values: NDArray[np.float64],
+    vectors: NDArray[np.float64],
+    slopes: NDArray[np.float64],
+    first_row: int,
+    first_column: int,
+) -> NDArray[np.floating]:
+    """The gradient of sum(slopes * values) for a block of weights."""
+    rows = vectors[first_row : first_row + weights.shape[0]]
+    columns = vectors[first_column : first_column + weights.shape[1]]
+    factors = slopes * (1.0 - values)
+    found = -2 * (rows * slopes) @ columns.T
+    found += ((rows * rows) @ factors)[:, None]
+    found += (columns * columns) @ factors
+    found *= np.sign(weights)
+    return found.astype(weights.dtype, copy=False)
+
+
+def _shared(slopes: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slopes with those of a repeated eigenvalue replaced by their mean over all its copies."""
+    ends = np.flatnonzero(np.diff(values) > EQUAL) + 1
+    groups = np.split(slopes, ends)
+    return np.concatenate([np.full(group.size, group.mean()) for group in groups])
+
+
+def _numbers(which: Sequence[int]) -> list[int]:
+    given = list(which) if isinstance(which, Iterable) and not isinstance(which, str) else []
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in given)
+    if not given or not whole or min(given) < 1:
+        raise InputError(f"which: must be whole numbers from 1, got {which!r}")
+    return [int(number) for number in given]
+
+
+def _slopes(slopes: ArrayLike | None, n: int) -> NDArray[np.float64]:
+    if slopes is None:
+        return np.full(n, 1.0 / n)
+    given = np.asarray(slopes)
+    if given.shape != (n,) or given.dtype.kind not in "fiu" or not np.isfinite(given).all():
+        raise InputError(
+            f"slopes: must be {n} finite numbers, one for each eigenvalue, got {slopes!r}"
+        )
+    return given.astype(np.float64)
+
+
+def _read(
+    blocks: Iterable[Any],
+) -> tuple[list[NDArray[np.floating]], list[tuple[int, int]], dict[Any, int]]:
+    """The matrices, the positions of the layers that each joins, and the sizes of the layers."""
+    items = list(blocks) if isinstance(blocks, Iterable) and not isinstance(blocks, str) else []
+    triples = [item for item in items if isinstance(item, tuple) and len(item) == 3]
+    if not items or (triples and len(triples) < len(items)):
+        raise InputError(
+            "blocks: must be a sequence of matrices, or of triples (source, target, matrix)"
+        )
+    ends = [(a, b) for a, b, _ in triples] or [(at, at + 1) for at in range(len(items))]
+    weights = []
+    for at, item in enumerate(items):
+        matrix = np.asarray(item[2] if triples else item)
+        if matrix.ndim != 2 or matrix.dtype not in (np.float32, np.float64):
+            raise InputError(
+                f"blocks: number {at} must be a matrix of float32 or float64, got shape "
+                f"{matrix.shape} of dtype {matrix.dtype}"
+            )
+        weights.append(matrix)
+    sizes: dict[Any, int] = {}
+    for at, (matrix, pair) in enumerate(zip(weights, ends, strict=True)):
+        if pair[0] == pair[1]:
+            raise InputError(f"blocks: number {at} joins layer {pair[0]} with itself")
+        for layer, size in zip(pair, matrix.shape, strict=True):
+            if sizes.setdefault(layer, size) != size:
+                raise InputError(
+                    f"blocks: layer {layer} has {sizes[layer]} vertices in one matrix, {size} in "
+                    f"number {at}"
+                )
+    place = {layer: number for number, layer in enumerate(sizes)}
+    return weights, [(place[a], place[b]) for a, b in ends], sizes

@@ -1,0 +1,193 @@
+"""Callbacks that log clusterability during training: TensorBoard, W&B, MLflow, a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ncut.errors import InputError
+from ncut.training.monitor import Monitor, check_every
+
+
+class LoggingCallback(ABC):
+    """Measures a network every so many steps and passes the numbers on.
+
+    Call it with the model and the step, in each step or at the end of each epoch. Values are those
+    of `Monitor.measure` ("ncut/ncut", "ncut/lower_bound", "ncut/alignment_p_value" ...), and with a
+    regularizer those of its `log()`, as "ncut/regularizer/value" and so on. In distributed
+    training call it in one process.
+
+    Parameters
+    ----------
+    monitor : Monitor, optional
+        What is measured; `Monitor()` by default.
+    every : int, default 100
+        Steps between measurements: one is made where the step is a multiple. 0: none.
+    regularizer : ncut.training.Regularizer, optional
+        Whose `log()` is logged too.
+    """
+
+    def __init__(
+        self, monitor: Monitor | None = None, *, every: int = 100, regularizer: Any = None
+    ) -> None:
+        self.monitor = Monitor() if monitor is None else monitor
+        self.every = check_every(every)
+        if regularizer is not None and not callable(getattr(regularizer, "log", None)):
+            raise InputError(
+                f"regularizer: must have a method log(), got {type(regularizer).__name__}"
+            )
+        self.regularizer = regularizer
+
+    def __call__(self, model: Any, step: int) -> dict[str, float]:
+        """Measure and log, if `step` is a multiple of `every`.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+        step : int
+            Number of the training step or epoch.
+
+        Returns
+        -------
+        dict of str to float
+            What was logged; empty in other steps, and if the measurement fails (a warning).
+        """
+        if not self.every or step % self.every:
+            return {}
+        values = self.monitor.measure(model)
+        if self.regularizer is not None:
+            values |= {f"ncut/regularizer/{k}": v for k, v in self.regularizer.log().items()}
+        if values:
+            self._write(values, int(step))
+        return values
+
+    @abstractmethod
+    def _write(self, values: dict[str, float], step: int) -> None:
+        """Pass the values on."""
+
+
+class TensorBoardCallback(LoggingCallback):
+    """Logs clusterability to TensorBoard.
+
+    Parameters
+    ----------
+    writer : torch.utils.tensorboard.SummaryWriter
+        Or anything with its `add_scalar(tag, value, step)`.
+    monitor, every, regularizer
+        As those of `LoggingCallback`.
+    """
+
+    def __init__(self, writer: Any, monitor: Monitor | None = None, **options: Any) -> None:
+        super().__init__(monitor, **options)
+        self._add = _method(writer, "writer", "add_scalar")
+
+    def _write(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._add(name, value, step)
+
+
+class WandbCallback(LoggingCallback):
+    """Logs clusterability to Weights & Biases.
+
+    Parameters
+    ----------
+    run : wandb.Run
+        What `wandb.init()` returns, or anything with its `log(values, step=...)`. W&B drops
+        values for a step below the last that was logged.
+    monitor, every, regularizer
+        As those of `LoggingCallback`.
+    """
+
+    def __init__(self, run: Any, monitor: Monitor | None = None, **options: Any) -> None:
+        super().__init__(monitor, **options)
+        self._log = _method(run, "run", "log")
+
+    def _write(self, values: dict[str, float], step: int) -> None:
+        self._log(values, step=step)
+
+
+class MLflowCallback(LoggingCallback):
+    """Logs clusterability to MLflow's active run.
+
+    Parameters
+    ----------
+    mlflow : module
+        The module `mlflow`, or anything with its `log_metrics(values, step=...)`. Characters that
+        MLflow refuses in names become "_".
+    monitor, every, regularizer
+        As those of `LoggingCallback`.
+    """
+
+    def __init__(self, mlflow: Any, monitor: Monitor | None = None, **options: Any) -> None:
+        super().__init__(monitor, **options)
+        self._log = _method(mlflow, "mlflow", "log_metrics")
+
+    def _write(self, values: dict[str, float], step: int) -> None:
+        named = {re.sub(r"[^\w\-. /]", "_", name): value for name, value in values.items()}
+        self._log(named, step=step)
+
+
+class CSVCallback(LoggingCallback):
+    """Logs clusterability to a CSV file, a line for each measurement with the step in front.
+
+    A file that is there is gone on with: a resumed run appends to it. Columns are those of its
+    first line; a value that is missing is an empty field.
+
+    Parameters
+    ----------
+    path : str or path
+    monitor, every, regularizer
+        As those of `LoggingCallback`.
+
+    Raises
+    ------
+    InputError
+        If the file is there and does not begin with a column "step", or a measurement has values
+        that it has no columns for.
+    """
+
+    def __init__(
+        self, path: str | PathLike[str], monitor: Monitor | None = None, **options: Any
+    ) -> None:
+        super().__init__(monitor, **options)
+        self.path = Path(path)
+        self._columns()
+
+    def _columns(self) -> list[str]:
+        """Columns of the file; none if there is nothing in it."""
+        if not self.path.exists() or not self.path.stat().st_size:
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            columns = next(csv.reader(file), [])
+        if columns[:1] != ["step"]:
+            raise InputError(
+                f"path: {str(self.path)!r} must begin with a column 'step', got {columns[:1]}"
+            )
+        return columns
+
+    def _write(self, values: dict[str, float], step: int) -> None:
+        found = self._columns()
+        columns = found or ["step", *values]
+        unknown = [name for name in values if name not in columns]
+        if unknown:
+            raise InputError(
+                f"path: {str(self.path)!r} has no column for {unknown[0]!r}; log to a new file"
+            )
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            if not found:
+                writer.writeheader()
+            writer.writerow({"step": step, **values})
+
+
+def _method(owner: Any, argument: str, name: str) -> Callable[..., Any]:
+    found = getattr(owner, name, None)
+    if not callable(found):
+        raise InputError(f"{argument}: must have a method {name}(), got {type(owner).__name__}")
+    method: Callable[..., Any] = found
+    return method
