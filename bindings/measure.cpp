@@ -37,6 +37,18 @@ std::vector<T> copied(const Array<T>& array) {
   return {array.data(), array.data() + array.size()};
 }
 
+// Throws unless it is empty or has each number below n once.
+void check_order(const std::vector<std::int64_t>& order, std::int64_t n) {
+  std::vector<bool> seen(order.size());
+  for (const std::int64_t one : order) {
+    if (one < 0 || one >= n || seen[static_cast<std::size_t>(one)] ||
+        static_cast<std::int64_t>(order.size()) != n) {
+      throw std::invalid_argument("orders: must have each neuron of the layer once, or none");
+    }
+    seen[static_cast<std::size_t>(one)] = true;
+  }
+}
+
 // The network that shuffles are made from, copied.
 struct Source {
   Network network;
@@ -147,6 +159,36 @@ struct Source {
         as_array(found.squares, {static_cast<py::ssize_t>(found.squares.size()) / 2, 2});
     return result;
   }
+
+  py::object embed(const std::vector<std::vector<std::int64_t>>& orders, const Array<float>& start,
+                   std::int64_t k, double residual, int max_products, const py::object& dsyevd,
+                   int n_threads) const {
+    if (orders.size() != network.sizes.size()) {
+      throw std::invalid_argument("orders: one for each layer");
+    }
+    for (std::size_t layer = 0; layer < orders.size(); ++layer) {
+      check_order(orders[layer], network.sizes[layer]);
+    }
+    if (k < 2) throw std::invalid_argument("k: too small");
+    const LanczosOptions options{solver_from(dsyevd), residual, max_products};
+    Spectrum spectrum;
+    std::int64_t n = 0;
+    const float* numbers = start.data();
+    const std::int64_t n_start = start.size();
+    bool done;
+    {
+      const py::gil_scoped_release release;
+      done = embed_reordered(network, orders, k, numbers, n_start, options, n_threads, n, spectrum);
+    }
+    if (!done) return py::none();
+    py::dict result;
+    result["values"] = as_array(spectrum.values, {k});
+    result["residuals"] = as_array(spectrum.residuals, {k, k});
+    result["n_known"] = spectrum.n_known;
+    result["following"] = spectrum.following;
+    result["n_vertices"] = n;
+    return result;
+  }
 };
 
 }  // namespace
@@ -178,7 +220,9 @@ void register_measure(py::module_& m) {
            py::arg("start").noconvert(), py::arg("k"), py::arg("n_init"), py::arg("max_iterations"),
            py::arg("tolerance"), py::arg("max_passes"), py::arg("seed"), py::arg("kmeans_streams"),
            py::arg("refine"), py::arg("residual"), py::arg("max_products"), py::arg("dsyevd"),
-           py::arg("n_threads"));
+           py::arg("n_threads"))
+      .def("embed", &Source::embed, py::arg("orders"), py::arg("start").noconvert(), py::arg("k"),
+           py::arg("residual"), py::arg("max_products"), py::arg("dsyevd"), py::arg("n_threads"));
 }
 
 }  // namespace ncut::bindings

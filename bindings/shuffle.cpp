@@ -2,6 +2,7 @@
 
 #include "arrays.hpp"
 #include "module.hpp"
+#include "sinkhorn.hpp"
 #include "trade.hpp"
 
 namespace ncut::bindings {
@@ -137,9 +138,51 @@ void register_trade(py::module_& m) {
       py::arg("stream"), py::arg("substream"));
 }
 
+template <class Block>
+double sinkhorn_block(const Block& block, bool triangle, double tolerance, std::int64_t max_sweeps,
+                      Array<double>& factors) {
+  if (triangle && block.n_rows != block.n_cols) {
+    throw std::invalid_argument("triangle: the matrix is not square");
+  }
+  check_length(factors, block.n_rows + (triangle ? 0 : block.n_cols), "factors");
+  if (max_sweeps < 0) throw std::invalid_argument("max_sweeps: must not be negative");
+  double* found = factors.mutable_data();
+  const py::gil_scoped_release release;
+  return sinkhorn(block, triangle, {tolerance, max_sweeps, 100, 500}, found);
+}
+
+template <class I>
+void register_sinkhorn_sparse(py::module_& m) {
+  m.def(
+      "sinkhorn_sparse",
+      [](const Array<I>& indptr, const Array<I>& indices, const Array<double>& values,
+         std::int64_t n_cols, bool triangle, double tolerance, std::int64_t max_sweeps,
+         Array<double> factors) {
+        return sinkhorn_block(sparse_block(indptr, indices, values, n_cols), triangle, tolerance,
+                              max_sweeps, factors);
+      },
+      py::arg("indptr").noconvert(), py::arg("indices").noconvert(), py::arg("values").noconvert(),
+      py::arg("n_cols"), py::arg("triangle"), py::arg("tolerance"), py::arg("max_sweeps"),
+      py::arg("factors").noconvert());
+}
+
+void register_sinkhorn_dense(py::module_& m) {
+  m.def(
+      "sinkhorn_dense",
+      [](const Array<double>& weights, bool triangle, double tolerance, std::int64_t max_sweeps,
+         Array<double> factors) {
+        return sinkhorn_block(dense_block(weights), triangle, tolerance, max_sweeps, factors);
+      },
+      py::arg("weights").noconvert(), py::arg("triangle"), py::arg("tolerance"),
+      py::arg("max_sweeps"), py::arg("factors").noconvert());
+}
+
 }  // namespace
 
 void register_shuffle(py::module_& m) {
+  register_sinkhorn_dense(m);
+  register_sinkhorn_sparse<std::int32_t>(m);
+  register_sinkhorn_sparse<std::int64_t>(m);
   register_trade(m);
   register_permute<float>(m);
   register_permute<double>(m);

@@ -86,7 +86,35 @@ std::vector<std::int32_t> refined(const Network& network, const PlacedNetwork& p
   return result;
 }
 
+// The network without isolated vertices, and the sums of its weights.
+Network connected(Network network, std::vector<double>& degrees) {
+  degrees = network.degrees();
+  if (*std::min_element(degrees.begin(), degrees.end()) > 0) return network;
+  std::vector<std::int64_t> kept;
+  network = network.without_isolated(degrees, kept);
+  degrees = network.degrees();
+  return network;
+}
+
+bool embed_placed(const Network& network, const PlacedNetwork& placed, std::int64_t k,
+                  const float* start, std::int64_t n_start, const LanczosOptions& options,
+                  int n_threads, Spectrum& spectrum) {
+  return placed.n_side() * kLanes <= n_start && k < placed.n &&
+         embed(placed, components(network, placed), k, start, options, n_threads, spectrum);
+}
+
 }  // namespace
+
+bool embed_reordered(const Network& network, const std::vector<std::vector<std::int64_t>>& orders,
+                     std::int64_t k, const float* start, std::int64_t n_start,
+                     const LanczosOptions& options, int n_threads, std::int64_t& n,
+                     Spectrum& spectrum) {
+  std::vector<double> degrees;
+  const Network ordered = connected(network.reordered(orders), degrees);
+  const PlacedNetwork placed(ordered, degrees);
+  n = placed.n;
+  return embed_placed(ordered, placed, k, start, n_start, options, n_threads, spectrum);
+}
 
 void unit_variance(const double* points, std::int64_t n, std::int64_t d, float* scaled) {
   std::vector<double> mean(static_cast<std::size_t>(d), 0.0);
@@ -109,17 +137,10 @@ void unit_variance(const double* points, std::int64_t n, std::int64_t d, float* 
 
 bool measure_shuffle(const Network& network, Null null, std::uint32_t stream, const float* start,
                      std::int64_t n_start, const MeasureOptions& options, Measured& result) {
-  Network shuffled = network.shuffled(null, options.seed, stream);
-  result.degrees = shuffled.degrees();
-  if (*std::min_element(result.degrees.begin(), result.degrees.end()) <= 0) {
-    std::vector<std::int64_t> kept;
-    shuffled = shuffled.without_isolated(result.degrees, kept);
-    result.degrees = shuffled.degrees();
-  }
+  const Network shuffled = connected(network.shuffled(null, options.seed, stream), result.degrees);
   const PlacedNetwork placed(shuffled, result.degrees);
-  if (placed.n_side() * kLanes > n_start || options.k >= placed.n) return false;
-  if (!embed(placed, components(shuffled, placed), options.k, start, options.lanczos,
-             options.n_threads, result.spectrum)) {
+  if (!embed_placed(shuffled, placed, options.k, start, n_start, options.lanczos, options.n_threads,
+                    result.spectrum)) {
     return false;
   }
   const std::int64_t n = placed.n, k = options.k;

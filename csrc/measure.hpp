@@ -40,6 +40,14 @@ struct Measured {
 bool measure_shuffle(const Network& network, Null null, std::uint32_t stream, const float* start,
                      std::int64_t n_start, const MeasureOptions& options, Measured& result);
 
+// Embeds the network as it is, but for the rows of the blocks of each source layer, which are put
+// in the order given where it is not empty: row i of a block becomes row order[i] of that before.
+// `start` and what it returns as in `measure_shuffle`; n is the number of vertices with edges.
+bool embed_reordered(const Network& network, const std::vector<std::vector<std::int64_t>>& orders,
+                     std::int64_t k, const float* start, std::int64_t n_start,
+                     const LanczosOptions& options, int n_threads, std::int64_t& n,
+                     Spectrum& spectrum);
+
 // Points (n x d) in single precision, scaled so that their coordinates have a variance of 1 on
 // average, where they differ at all.
 void unit_variance(const double* points, std::int64_t n, std::int64_t d, float* scaled);

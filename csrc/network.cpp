@@ -44,6 +44,27 @@ void shuffle(Edges& block, Null null, std::uint64_t seed, std::uint32_t stream) 
   block.values = permuted_values(block.values, seed, stream, values);
 }
 
+Edges reorder(const Edges& block, const std::vector<std::int64_t>& order) {
+  Edges result{block.source, block.target, block.substream, block.n_rows, block.n_cols, {}, {}, {}};
+  result.values.reserve(block.values.size());
+  if (block.is_sparse()) {
+    result.indices.reserve(block.indices.size());
+    result.indptr.push_back(0);
+  }
+  for (const std::int64_t row : order) {
+    const auto at = static_cast<std::size_t>(row);
+    const std::int64_t from = block.is_sparse() ? block.indptr[at] : row * block.n_cols;
+    const std::int64_t end = block.is_sparse() ? block.indptr[at + 1] : from + block.n_cols;
+    result.values.insert(result.values.end(), block.values.begin() + from,
+                         block.values.begin() + end);
+    if (!block.is_sparse()) continue;
+    result.indices.insert(result.indices.end(), block.indices.begin() + from,
+                          block.indices.begin() + end);
+    result.indptr.push_back(static_cast<std::int32_t>(result.values.size()));
+  }
+  return result;
+}
+
 // The rows and columns of a block that are kept: new number of each, or -1.
 Edges select(const Edges& block, const std::int64_t* rows, const std::int64_t* cols,
              std::int64_t n_rows, std::int64_t n_cols) {
@@ -101,6 +122,15 @@ Network Network::shuffled(Null null, std::uint64_t seed, std::uint32_t stream) c
   Network copy = *this;
   for (Edges& block : copy.blocks) shuffle(block, null, seed, stream);
   return copy;
+}
+
+Network Network::reordered(const std::vector<std::vector<std::int64_t>>& orders) const {
+  Network result{sizes, colours, {}};
+  for (const Edges& block : blocks) {
+    const std::vector<std::int64_t>& order = orders[static_cast<std::size_t>(block.source)];
+    result.blocks.push_back(order.empty() ? block : reorder(block, order));
+  }
+  return result;
 }
 
 Network Network::without_isolated(const std::vector<double>& degrees,

@@ -38,6 +38,9 @@ struct Network {
   std::vector<double> degrees() const;
   // With the weights of each block arranged anew: see the null models in ncut/nulls/models.py.
   Network shuffled(Null null, std::uint64_t seed, std::uint32_t stream) const;
+  // With the rows of the blocks of each source layer in the order given for it, where that is not
+  // empty: row i becomes row order[i] of before.
+  Network reordered(const std::vector<std::vector<std::int64_t>>& orders) const;
   // Without the vertices of degree zero; `kept` gets the numbers of the others.
   Network without_isolated(const std::vector<double>& degrees,
                            std::vector<std::int64_t>& kept) const;

@@ -42,6 +42,8 @@ __all__: list[str] = [
     "refine_bfloat16",
     "refine_half",
     "scan",
+    "sinkhorn_dense",
+    "sinkhorn_sparse",
     "trade",
     "unit_variance",
     "update_eigenvectors",
@@ -74,6 +76,18 @@ class Source:
         values: numpy.typing.NDArray[numpy.float32],
         n_cols: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
+    def embed(
+        self,
+        orders: collections.abc.Sequence[
+            collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
+        ],
+        start: numpy.typing.NDArray[numpy.float32],
+        k: typing.SupportsInt | typing.SupportsIndex,
+        residual: typing.SupportsFloat | typing.SupportsIndex,
+        max_products: typing.SupportsInt | typing.SupportsIndex,
+        dsyevd: typing.Any,
+        n_threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> typing.Any: ...
     def measure(
         self,
         null: str,
@@ -1388,6 +1402,35 @@ def scan(values: numpy.typing.NDArray[numpy.float64]) -> tuple[int, int, int, in
 def scan(values: numpy.typing.NDArray[numpy.float16]) -> tuple[int, int, int, int]: ...
 @typing.overload
 def scan(values: numpy.typing.NDArray[numpy.uint16]) -> tuple[int, int, int, int]: ...
+def sinkhorn_dense(
+    weights: numpy.typing.NDArray[numpy.float64],
+    triangle: bool,
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+    max_sweeps: typing.SupportsInt | typing.SupportsIndex,
+    factors: numpy.typing.NDArray[numpy.float64],
+) -> float: ...
+@typing.overload
+def sinkhorn_sparse(
+    indptr: numpy.typing.NDArray[numpy.int32],
+    indices: numpy.typing.NDArray[numpy.int32],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    triangle: bool,
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+    max_sweeps: typing.SupportsInt | typing.SupportsIndex,
+    factors: numpy.typing.NDArray[numpy.float64],
+) -> float: ...
+@typing.overload
+def sinkhorn_sparse(
+    indptr: numpy.typing.NDArray[numpy.int64],
+    indices: numpy.typing.NDArray[numpy.int64],
+    values: numpy.typing.NDArray[numpy.float64],
+    n_cols: typing.SupportsInt | typing.SupportsIndex,
+    triangle: bool,
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+    max_sweeps: typing.SupportsInt | typing.SupportsIndex,
+    factors: numpy.typing.NDArray[numpy.float64],
+) -> float: ...
 def trade(
     indptr: numpy.typing.NDArray[numpy.int64],
     indices: numpy.typing.NDArray[numpy.int64],

@@ -99,7 +99,7 @@ def analyze(
     device : {"cpu", "cuda", "cuda:N"}, default "cpu"
         Where to compute. On a GPU (extra `gpu`) the definitions are the same and numbers agree to
         rounding, but shuffles and starts of k-means are other random ones than on the CPU.
-    tests : sequence of {"alignment", "residual"}, optional
+    tests : sequence of {"alignment", "residual"} or "none", optional
         What the report's top answers besides: whether clusters run through the layers, and
         whether there is more to them than the scales of neurons, by the lower bound against so
         many networks of that null model as there are shuffles. By default "alignment" with 19

@@ -288,6 +288,21 @@ def trade(
     )
 
 
+def sinkhorn(
+    matrix: Weights, *, triangle: bool, tolerance: float, max_sweeps: int
+) -> tuple[NDArray[np.float64], float]:
+    """Factors of rows and columns that give each a mean of 1, and the largest deviation left.
+
+    matrix: float64, not negative, of ordinary size; the factors have shape (n_rows + n_cols,), or
+    (n_rows,) with `triangle`, where it is the strict upper triangle of a symmetric matrix.
+    """
+    rows, columns = matrix.shape
+    factors = np.empty(rows if triangle else rows + columns)
+    family, view = _view(matrix)
+    left = getattr(_core, f"sinkhorn_{family}")(*view, triangle, tolerance, max_sweeps, factors)
+    return factors, float(left)
+
+
 def random_pattern(
     like: Any, triangle: bool, seed: int, stream: int, substream: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -408,4 +423,9 @@ class Source:
     def measure(self, **options: Any) -> dict[str, Any] | None:
         """The sums of one shuffled network; None where the reference has to take over."""
         found: dict[str, Any] | None = self._source.measure(**options)
+        return found
+
+    def embed(self, **options: Any) -> dict[str, Any] | None:
+        """The spectrum with rows in another order; None where the reference has to take over."""
+        found: dict[str, Any] | None = self._source.embed(**options)
         return found

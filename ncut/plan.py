@@ -7,7 +7,7 @@ by tests/test_plan.py.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -137,12 +137,15 @@ SCALE_FREE: tuple[Null, ...] = ("alignment", "residual")
 def _check_tests(tests: object) -> tuple[str, ...] | None:
     if tests is None:
         return None
-    names = [tests] if isinstance(tests, str) else tests
+    if tests == "none":
+        return ()
+    names = [one.strip() for one in tests.split(",")] if isinstance(tests, str) else tests
     if not isinstance(names, Iterable):
         raise InputError(f"tests: must be names of null models, got {tests!r}")
     for name in (chosen := tuple(dict.fromkeys(names))):
         if name not in SCALE_FREE:
-            raise InputError(f"tests: must be some of {', '.join(SCALE_FREE)}, got {name!r}")
+            some = f"some of {', '.join(SCALE_FREE)}, or 'none'"
+            raise InputError(f"tests: must be {some}, got {name!r}")
     return chosen
 
 
@@ -216,8 +219,11 @@ class Plan:
         "cpu", _check_device, "Where to compute: 'cpu', 'cuda' or 'cuda:N' (extra 'gpu')."
     )
 
-    tests: tuple[str, ...] | None = None
-    """Tests of the report's top; None for the default ones. Of `analyze` alone."""
+    tests: Sequence[str] | None = _setting(
+        None,
+        _check_tests,
+        f"Tests at the report's top: {', '.join(SCALE_FREE)}, separated by commas, or 'none'.",
+    )
 
     @classmethod
     def of(cls, **arguments: Any) -> Plan:
@@ -234,11 +240,9 @@ class Plan:
         from ncut.nulls import normalization_of
 
         own = normalization_of(plan.null, arguments.get("normalize"), plan.normalize)
-        plan = replace(
-            plan,
-            normalize=cast("Normalization", own),
-            tests=_check_tests(arguments.get("tests")),
-        )
+        plan = replace(plan, normalize=cast("Normalization", own))
+        if plan.tests and not plan.n_shuffles:
+            raise InputError("tests: compare with shuffles, and shuffles=0; leave one of them out")
         if plan.shuffles == "auto":
             from ncut.nulls.sequential import check_sequential
 
@@ -262,6 +266,8 @@ class Plan:
         del values[""]
         if self.device != "cpu":  # other random numbers; those of one GPU are those of any other
             values["device"] = self.device.partition(":")[0]
+        if self.tests is not None:
+            values["tests"] = list(self.tests)
         return values
 
 

@@ -2,10 +2,12 @@
 
     python scripts/calibration.py [--networks 1000] [--seconds 900] [--table]
 
-Measures networks in turn, a few of each cell at a time, appends a row for each to
-docs/calibration.csv, and skips those that are there: stop it whenever you like and start it again.
---table prints, from that file, the share of networks with p <= 0.05 in each cell beside the range
-that holds 99 % of such shares if p is exact.
+Measures networks in turn and counts, for each kind of network and each test, how many there were
+and how many had a p-value of at most 0.05, 0.2 and 0.5. The counts are docs/calibration.csv, which
+is written anew every few seconds: stop it whenever you like and start it again, it goes on with the
+networks that come next. Rows that take longer get fewer networks, all of them in proportion to
+--networks. --table writes shares beside the range that holds 99 % of them if p is exact into
+docs/p-values.md.
 """
 
 from __future__ import annotations
@@ -13,75 +15,158 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import os
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 from scipy.linalg import eigh
 
 import ncut
-from ncut.nulls import fitted
+from ncut.axes import STATISTICS
+from ncut.graphs import NeuronGraph
+from ncut.graphs.colouring import two_colours
+from ncut.nulls import check_null_fits, compare, fitted
+from ncut.report.tests import holm
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "calibration.csv"
-CELL = ("kind", "law", "width", "effects", "kept", "planted", "null")
-FIELDS = (*CELL, "network", "p")
 NULLS = ("layer", "strength", "residual", "alignment")
-K, SHUFFLES, LEVEL = 4, 19, 0.05
+LEVELS = (0.05, 0.2, 0.5)
+K, SHUFFLES, SHUFFLES_OF_VERDICT = 4, 19, 59
+SAVE_SECONDS = 20.0
+SHOWN = 20
+"""As many networks at least make a line of the page's table; the file has all."""
+BEGIN, END = "<!-- table: scripts/calibration.py -->\n", "<!-- end of table -->"
 
-LAWS: dict[str, Any] = {
+LAWS: dict[str, Callable[[np.random.Generator, Any], Any]] = {
     "normal": lambda rng, shape: np.abs(rng.standard_normal(shape)),
     "uniform": lambda rng, shape: rng.random(shape),
     "t(3)": lambda rng, shape: np.abs(rng.standard_t(3, shape)),
 }
+STRENGTHS = (1.1, 1.2, 1.4, 1.7, 2.0)
+"""Factors of the weights inside planted blocks."""
 
 
-def cells() -> list[dict[str, Any]]:
-    """Every kind of network under every null model that says something about it."""
+@dataclass(frozen=True)
+class Networks:
+    """A kind of networks.
+
+    Attributes
+    ----------
+    kind : {"mlp", "cnn", "transformer"}
+    law : str
+        Of the weights, of `LAWS`.
+    width : int
+        Neurons of each of four layers of an MLP; its output is a sixth as wide.
+    effects : float
+        Standard deviation of the logarithms of the scales of rows and columns.
+    kept : float
+        Share of the weights of each layer that pruning kept, the largest.
+    planted : float
+        Factor of the weights inside K blocks that run through all layers.
+    """
+
+    kind: str
+    law: str = "uniform"
+    width: int = 0
+    effects: float = 0.0
+    kept: float = 1.0
+    planted: float = 1.0
+
+    def made(self, number: int) -> NeuronGraph:
+        """Network `number`, the same for all tests."""
+        if self.kind != "mlp":
+            return _module(self.kind, number)
+        settings = (self.width, 100 * self.effects, 100 * self.kept, 100 * self.planted)
+        law = sorted(LAWS).index(self.law)
+        rng = np.random.default_rng([*(round(one) for one in settings), law, number])
+        sizes = [self.width] * 4 + [max(4, self.width // 6)]
+        chain = []
+        for rows, columns in itertools.pairwise(sizes):
+            weights = LAWS[self.law](rng, (rows, columns))
+            same = (np.arange(rows) % K)[:, None] == np.arange(columns) % K
+            weights *= np.where(same, self.planted, 1.0)
+            weights *= np.exp(self.effects * rng.standard_normal(rows))[:, None]
+            weights *= np.exp(self.effects * rng.standard_normal(columns))
+            if self.kept < 1:
+                weights *= weights > np.quantile(weights, 1 - self.kept)
+            chain.append(weights.astype(np.float32))
+        return ncut.graph(chain)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A test of a kind of networks, and how often it is made.
+
+    Attributes
+    ----------
+    null : str
+        A null model; or "verdict", whose p-value is the smallest of the verdict's tests after
+        Holm's correction (of the scale-free ones where neurons have different scales).
+    statistic : str
+        Empty for all but the lower bound in one go, which makes a row of each.
+    share : float
+        Networks, as a share of --networks.
+    """
+
+    networks: Networks
+    null: str
+    statistic: str = "lower_bound"
+    share: float = field(default=1.0, compare=False)
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Those of the rows that it makes."""
+        others = tuple(name for name in STATISTICS if name != "lower_bound")
+        return (self.statistic,) if self.statistic else others
+
+    def p_values(self, number: int) -> dict[str, float]:
+        """Those of network `number`."""
+        graph = self.networks.made(number).without_isolated()[0]
+        if self.null == "verdict":
+            return {"verdict": p_of_verdict(graph, number, scaled=self.networks.effects > 0)}
+        if self.statistic:
+            return {self.statistic: p_of_bound(graph, self.null, number, SHUFFLES)}
+        report = ncut.analyze(
+            graph, k=K, shuffles=SHUFFLES, null=self.null, seed=number, threads=1, tests=()
+        )
+        return {name: _given(report.statistics[name].p_value) for name in self.statistics}
+
+
+def rows() -> list[Row]:
+    """All that is measured."""
     found = []
-    for width, law, effects, kept in itertools.product((16, 64, 256), LAWS, (0.0, 0.7), (1.0, 0.2)):
-        for null in NULLS:
-            if effects and null == "layer":
-                continue  # the scales of neurons are an arrangement that it does not know
-            found.append(_cell("mlp", law, width, effects, kept, 1.0, null))
-    for kind, null in itertools.product(("cnn", "transformer"), NULLS):
-        found.append(_cell(kind, "uniform", 0, 0.0, 1.0, 1.0, null))
-    for law, planted in (("normal", 1.6), ("t(3)", 2.0)):
-        for effects, null in itertools.product((0.0, 0.7), NULLS):
-            found.append(_cell("mlp", law, 64, effects, 1.0, planted, null))
+    shares = {16: 1.0, 64: 0.15, 256: 0.006}
+    for width, law, effects, kept in itertools.product(shares, LAWS, (0.0, 0.7), (1.0, 0.2)):
+        networks = Networks("mlp", law, width, effects, kept)
+        # The scales of neurons are an arrangement that `layer` does not know.
+        found += [Row(networks, null, share=shares[width]) for null in NULLS[bool(effects) :]]
+        if width < 256:
+            share = {16: 0.1, 64: 0.01}[width]
+            found.append(Row(networks, "verdict", "verdict", share))
+    found += [
+        Row(Networks(kind), null, share=0.1)
+        for kind, null in itertools.product(("cnn", "transformer"), NULLS)
+    ]
+    for null, kept in itertools.product(NULLS, (1.0, 0.2)):
+        found.append(Row(Networks("mlp", "normal", 16, 0.0, kept), null, "", 0.1))
+    for null in ("layer-nonzero", "layer-nonzero-kde", "layer-kde"):
+        found.append(Row(Networks("mlp", "t(3)", 16, 0.0, 0.2), null, share=0.5))
+    found.append(Row(Networks("mlp", "normal", 64, 0.7), "layer", share=0.05))
+    for law, effects, planted, null in itertools.product(
+        ("normal", "t(3)"), (0.0, 0.7), STRENGTHS, NULLS
+    ):
+        found.append(Row(Networks("mlp", law, 64, effects, 1.0, planted), null, share=0.02))
     return found
 
 
-def _cell(
-    kind: str, law: str, width: int, effects: float, kept: float, planted: float, null: str
-) -> dict[str, Any]:
-    return {"kind": kind, "law": law, "width": width, "effects": effects, "kept": kept,
-            "planted": planted, "null": null}  # fmt: skip
-
-
-def network(cell: dict[str, Any], number: int) -> Any:
-    """An untrained network of a cell, the same for all null models."""
-    if cell["kind"] != "mlp":
-        return _module(cell["kind"], number)
-    settings = [int(100 * cell[name]) for name in ("width", "effects", "kept", "planted")]
-    rng = np.random.default_rng([*settings, sorted(LAWS).index(cell["law"]), number])
-    sizes = [cell["width"]] * 4 + [max(4, cell["width"] // 6)]
-    chain = []
-    for rows, columns in itertools.pairwise(sizes):
-        weights = LAWS[cell["law"]](rng, (rows, columns))
-        same = (np.arange(rows) % K)[:, None] == np.arange(columns) % K
-        weights *= np.where(same, cell["planted"], 1.0)
-        weights *= np.exp(cell["effects"] * rng.standard_normal(rows))[:, None]
-        weights *= np.exp(cell["effects"] * rng.standard_normal(columns))
-        if cell["kept"] < 1:
-            weights *= weights > np.quantile(weights, 1 - cell["kept"])
-        chain.append(weights)
-    return chain
-
-
-def _module(kind: str, number: int) -> Any:
+def _module(kind: str, number: int) -> NeuronGraph:
     import torch
     from torch import nn
 
@@ -93,97 +178,196 @@ def _module(kind: str, number: int) -> Any:
         ), example_inputs=torch.zeros(1, 3, 16, 16))  # fmt: skip
     block = nn.TransformerEncoderLayer(24, 2, 48, dropout=0.0, batch_first=True).eval()
     torch.nn.init.xavier_uniform_(block.self_attn.in_proj_weight)
-    return ncut.graph(block, example_inputs=torch.zeros(1, 4, 24))
+    return ncut.graph(block, example_inputs=torch.zeros(1, 4, 24), residual="readers")
 
 
-def key(row: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in CELL)
-
-
-def p_value(model: Any, null: str, seed: int) -> float:
-    """That of the lower bound, the statistic of a verdict's tests, among SHUFFLES networks."""
-    graph, _ = ncut.graph(model).without_isolated()
+def p_of_bound(graph: NeuronGraph, null: str, seed: int, n_shuffles: int) -> float:
+    """The p-value of the lower bound among so many networks of a null model."""
+    check_null_fits(graph, null)
     shuffles = fitted(graph, null, seed)
-    ours = shuffles.graph if shuffles.normalize else graph
-    others = (shuffles.connected(number, "none") for number in range(SHUFFLES))
-    bounds = [bound(one) for one in (ours, *others)]
-    return (1 + sum(one <= bounds[0] for one in bounds[1:])) / (SHUFFLES + 1)
+    ours = bound(shuffles.graph if shuffles.normalize else graph)
+    others = [bound(shuffles.connected(number, "none")) for number in range(n_shuffles)]
+    return _given(compare(ours, np.array(others)).p_value)
 
 
-def bound(graph: Any) -> float:
+def p_of_verdict(graph: NeuronGraph, seed: int, *, scaled: bool) -> float:
+    """The smallest corrected p-value of a verdict's tests, `scaled` without the paper's own."""
+    tests = ("alignment", "residual")
+    p = [p_of_bound(graph, null, seed, SHUFFLES_OF_VERDICT) for null in tests]
+    report = ncut.analyze(graph, k=K, shuffles=SHUFFLES_OF_VERDICT, seed=seed, threads=1, tests=())
+    corrected = holm([*p, _given(report.p_value)])
+    return min(corrected[:2] if scaled else corrected)
+
+
+def _given(p: float | None) -> float:
+    assert p is not None  # there were shuffles
+    return p
+
+
+def bound(graph: NeuronGraph) -> float:
     """The sum of the K smallest eigenvalues of the normalized Laplacian, by LAPACK."""
-    adjacency = graph.adjacency.toarray().astype(np.float64)
-    root = np.sqrt(adjacency.sum(axis=0))
-    most = [root.size - K, root.size - 1]
-    values = eigh(adjacency / root / root[:, None], eigvals_only=True, subset_by_index=most)
-    return float(K - values.sum())
+    colours = two_colours(graph)
+    if colours is None:
+        matrix = graph.adjacency.toarray().astype(np.float64)
+        root = np.sqrt(matrix.sum(axis=0))
+        return float(K - _largest(matrix / root / root[:, None]).sum())
+    firsts, sizes = {}, [0, 0]
+    for number, (layer, colour) in enumerate(zip(graph.layers, colours, strict=True)):
+        firsts[number] = sizes[colour]
+        sizes[colour] += layer.size
+    matrix = np.zeros(sizes)
+    for block in graph.blocks:
+        weights: Any = block.weights
+        dense = weights if isinstance(weights, np.ndarray) else weights.toarray()
+        source, target = block.source, block.target
+        if colours[source]:
+            source, target, dense = target, source, dense.T
+        rows, columns = firsts[source], firsts[target]
+        matrix[rows : rows + dense.shape[0], columns : columns + dense.shape[1]] += dense
+    root_rows, root_columns = np.sqrt(matrix.sum(axis=1)), np.sqrt(matrix.sum(axis=0))
+    matrix /= root_rows[:, None]
+    matrix /= root_columns
+    gram = matrix @ matrix.T if sizes[0] < sizes[1] else matrix.T @ matrix
+    return float(K - np.sqrt(np.maximum(_largest(gram), 0.0)).sum())
+
+
+def _largest(matrix: Any) -> Any:
+    """The K largest eigenvalues of a symmetric matrix."""
+    n = len(matrix)
+    return eigh(matrix, eigvals_only=True, subset_by_index=[n - K, n - 1], check_finite=False)
+
+
+Counts = dict[Row, list[int]]
+"""Of each row with a statistic of its own: networks, and those at or below each level."""
+
+
+def read() -> Counts:
+    """The counts that are there."""
+    counts: Counts = defaultdict(lambda: [0] * (1 + len(LEVELS)))
+    if not PATH.exists():
+        return counts
+    with PATH.open(newline="") as file:
+        for one in csv.DictReader(file):
+            networks = Networks(
+                one["kind"], one["law"], int(one["width"]),
+                *(float(one[name]) for name in ("effects", "kept", "planted")),
+            )  # fmt: skip
+            numbers = [int(one[name]) for name in _counted()]
+            counts[Row(networks, one["null"], one["statistic"])] = numbers
+    return counts
+
+
+def write(counts: Counts) -> None:
+    """Put the counts in the place of those that are there."""
+    part = PATH.with_suffix(".part")
+    with part.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*(one.name for one in fields(Networks)), "null", "statistic", *_counted()])
+        for row, numbers in counts.items():
+            if numbers[0]:
+                writer.writerow([*astuple(row.networks), row.null, row.statistic, *numbers])
+    os.replace(part, PATH)
+
+
+def _counted() -> list[str]:
+    return ["networks", *(f"p<={level:g}" for level in LEVELS)]
 
 
 def measure(n_networks: int, seconds: float) -> None:
-    """Append rows until there are enough, or the time is over."""
-    there: dict[tuple[str, ...], int] = defaultdict(int)
-    if PATH.exists():
-        with PATH.open(newline="") as file:
-            for row in csv.DictReader(file):
-                there[key(row)] = max(there[key(row)], int(row["network"]) + 1)
-    end = time.monotonic() + seconds
-    with PATH.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if not there:
-            writer.writeheader()
-        while True:
-            open_cells = [cell for cell in cells() if there[key(cell)] < n_networks]
-            # The cells with the fewest networks first, large networks a fraction as often.
-            weight = {16: 1, 64: 4, 256: 60, 0: 20}
-            open_cells.sort(key=lambda c: there[key(c)] * weight[c["width"]])
-            if not open_cells or time.monotonic() > end:
-                return
-            cell = open_cells[0]
-            number = there[key(cell)]
-            p = p_value(network(cell, number), cell["null"], number)
-            writer.writerow({**cell, "network": number, "p": p})
-            file.flush()
-            there[key(cell)] += 1
+    """Add networks until there are enough, or the processor time is over."""
+    counts, todo = read(), rows()
+
+    def done(row: Row) -> int:
+        return counts[Row(row.networks, row.null, row.statistics[0])][0]
+
+    saved = time.monotonic()
+    while time.process_time() < seconds:
+        # Statistics of one bound are counted apart from those of all: each row has its own.
+        row = min(todo, key=lambda one: (done(one) + 1) / one.share)
+        if done(row) >= n_networks * row.share:
+            break
+        for statistic, p in row.p_values(done(row)).items():
+            numbers = counts[Row(row.networks, row.null, statistic)]
+            numbers[0] += 1
+            for at, level in enumerate(LEVELS, 1):
+                numbers[at] += p <= level + 1e-12
+        if time.monotonic() > saved + SAVE_SECONDS:
+            write(counts)
+            saved = time.monotonic()
+    write(counts)
 
 
-def table() -> None:
-    """Print the share of networks at p <= LEVEL as Markdown, of kinds of networks and of each."""
-    found: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    with PATH.open(newline="") as file:
-        for row in csv.DictReader(file):
-            found[("", row["null"], *_kind(row))].append(float(row["p"]))
-            found[(_name(row), row["null"], *_kind(row))].append(float(row["p"]))
-    print("| networks | null model | n | p <= 0.05 | exact: 99 % | p <= 0.2 |")
-    print("|---|---|---:|---:|---:|---:|")
-    for (name, null, kind), values in sorted(found.items()):
-        n, p = len(values), np.array(values) - 1e-12
-        low, high = stats.binom.ppf([0.005, 0.995], n, LEVEL) / n
-        between = "" if kind.startswith("planted") else f"{low:.3f} to {high:.3f}"
-        print(f"| {name or 'all ' + kind} | {null} | {n} | {(p <= LEVEL).mean():.3f} | {between} "
-              f"| {(p <= 0.2).mean():.3f} |")  # fmt: skip
+def table() -> str:
+    """Shares of p <= 0.05 of the kinds of networks without clusters, and the power on planted ones.
+
+    A row of the first table for each kind, of the second for each strength of planted blocks.
+    """
+    counts = {row: numbers for row, numbers in read().items() if numbers[0]}
+    empty: dict[tuple[str, str, str], NDArray[np.int64]] = {}
+    found: dict[tuple[str, ...], dict[str, NDArray[np.int64]]] = defaultdict(dict)
+    for row, numbers in counts.items():
+        key = _kind(row.networks)
+        if row.networks.planted > 1:
+            column = f"{row.null}{', scales' if row.networks.effects else ''}"
+            found[key][column] = np.array(numbers)
+        else:
+            one = (key[0], row.null, row.statistic)
+            empty[one] = empty.get(one, 0) + np.array(numbers)
+    lines = [
+        "| networks | null model | statistic | n | p <= 0.05 | 99 % if exact | p <= 0.2 |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    for (kind, null, statistic), numbers in sorted(empty.items()):
+        n, shares = int(numbers[0]), numbers[1:] / max(numbers[0], 1)
+        if n < SHOWN:
+            continue
+        low, high = stats.binom.ppf([0.005, 0.995], n, LEVELS[0]) / max(n, 1)
+        outside = "" if low <= shares[0] <= high else " **"
+        share = f"{outside.strip()}{shares[0]:.3f}{outside.strip()}"
+        title = STATISTICS[statistic].title if statistic in STATISTICS else "smallest p"
+        lines.append(
+            f"| {kind} | {null} | {title} | {n} | {share} | {low:.3f} to {high:.3f} "
+            f"| {shares[1]:.3f} |"
+        )
+    if not found:
+        return "\n".join(lines) + "\n"
+    columns = [f"{null}{scales}" for scales in ("", ", scales") for null in NULLS]
+    lines += [
+        "",
+        f"| weights, factor in blocks | {' | '.join(columns)} |",
+        f"|---|{'---:|' * len(columns)}",
+    ]
+    for key, by_column in sorted(found.items()):
+        shares = [by_column[one] for one in columns if one in by_column]
+        text = [f"{share[1] / max(share[0], 1):.2f}" for share in shares]
+        lines.append(f"| {key[0]}, {key[1]} | {' | '.join(text)} |")
+    return "\n".join(lines) + "\n"
 
 
-def _kind(row: dict[str, str]) -> tuple[str]:
-    kind = "MLPs" if row["kind"] == "mlp" else row["kind"]
-    if float(row["planted"]) > 1:
-        kind = f"planted, effects {row['effects']}"
-    elif row["kind"] == "mlp":
-        kind += ", neurons of different scales" if float(row["effects"]) else ", exchangeable"
-        kind += ", pruned" if float(row["kept"]) < 1 else ""
-    return (kind,)
+def _kind(networks: Networks) -> tuple[str, ...]:
+    """The kind in words; of planted blocks the law of the weights and the factor."""
+    if networks.planted > 1:
+        return networks.law, f"{networks.planted:g}"
+    if networks.kind != "mlp":
+        return (networks.kind,)
+    scales = "of different scales" if networks.effects else "exchangeable"
+    return (f"MLPs, {scales}{', pruned' if networks.kept < 1 else ''}",)
 
 
-def _name(row: dict[str, str]) -> str:
-    return f"{_kind(row)[0]}, {row['law']}, width {row['width']}"
+def write_table() -> None:
+    """Put the tables between the marks in docs/p-values.md."""
+    page = PATH.parent / "p-values.md"
+    head, rest = page.read_text().split(BEGIN)
+    page.write_text(f"{head}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=900)
+    parser.add_argument("--seconds", type=float, default=900, help="of processor time")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
-        table()
+        write_table()
     else:
         measure(arguments.networks, arguments.seconds)

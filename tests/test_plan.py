@@ -26,9 +26,10 @@ from ncut.spectral.solvers import SOLVERS
 
 # Parameters that are other ones than the plan's on purpose: (annotation, default).
 COUNT = ("int | None", None)
+TESTS = {"tests": ("Sequence[str] | None", None)}
 OTHERS: dict[str, dict[str, tuple[str, Any]]] = {
-    "analyze": {},
-    "scan": {},
+    "analyze": TESTS,
+    "scan": TESTS,
     "profile": {
         "k": ("Iterable[int]", range(2, 21)),
         "shuffles": COUNT,
@@ -101,6 +102,20 @@ def test_presets_settle_what_is_not_given() -> None:
     assert all(
         set(one.presets) in ({}, set(PRESETS)) or not one.presets for one in SETTINGS.values()
     )
+
+
+def test_tests_are_names_or_none() -> None:
+    assert Plan.of().tests is None
+    for given in ("alignment, residual", ["alignment", "residual"]):
+        assert Plan.of(tests=given).tests == ("alignment", "residual")
+    assert Plan.of(tests="none").tests == Plan.of(tests=[]).tests == ()
+    assert Plan.of(tests="residual").recorded()["tests"] == ["residual"]
+    assert "tests" not in Plan.of().recorded()
+    for wrong in ("layer", "alignment,", 3):
+        with pytest.raises(ncut.InputError, match=r"^tests: must be"):
+            Plan.of(tests=wrong)
+    with pytest.raises(ncut.InputError, match=r"^tests: .* shuffles=0"):
+        Plan.of(tests="alignment", shuffles=0)
 
 
 def commands() -> dict[str, Any]:

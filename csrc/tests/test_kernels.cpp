@@ -22,6 +22,7 @@
 #include "rescale.hpp"
 #include "rng.hpp"
 #include "shuffle.hpp"
+#include "sinkhorn.hpp"
 #include "subspace.hpp"
 #include "trade.hpp"
 
@@ -538,6 +539,40 @@ void test_parallel_errors() {
   CHECK(caught);
 }
 
+// Dense and sparse, by sweeps alone and by Newton's method alone: sums of scaled rows and columns
+// are their numbers of entries.
+void test_sinkhorn() {
+  const Matrix matrix(40, 30, 0.2, 3);
+  const Csr csr(matrix);
+  const std::vector<double> wide(matrix.values.begin(), matrix.values.end());
+  const std::vector<double> values(csr.values.begin(), csr.values.end());
+  const DenseBlock<double> dense{wide.data(), 40, 30};
+  const SparseBlock<double, std::int32_t> sparse{csr.indptr.data(), csr.indices.data(),
+                                                 values.data(), 40, 30};
+  for (const SinkhornLimits& limits :
+       {SinkhornLimits{1e-10, 5000, 0, 0}, SinkhornLimits{1e-10, 0, 100, 500}}) {
+    std::vector<double> factors(70), same(70);
+    CHECK(sinkhorn(dense, false, limits, factors.data()) <= limits.tolerance);
+    CHECK(sinkhorn(sparse, false, limits, same.data()) <= limits.tolerance);
+    std::vector<double> sums(70, 0.0), entries(70, 0.0);
+    for (std::size_t row = 0; row < 40; ++row) {
+      for (std::size_t column = 0; column < 30; ++column) {
+        const double weight = wide[row * 30 + column];
+        if (weight == 0) continue;
+        const double scaled = weight * factors[row] * factors[40 + column];
+        CHECK(std::abs(scaled / (weight * same[row] * same[40 + column]) - 1) < 1e-6);
+        for (const std::size_t line : {row, 40 + column}) {
+          sums[line] += scaled;
+          entries[line] += 1;
+        }
+      }
+    }
+    for (std::size_t line = 0; line < 70; ++line) {
+      CHECK(std::abs(sums[line] - entries[line]) <= 1e-9 * entries[line]);
+    }
+  }
+}
+
 // Everything that runs vectorized kernels.
 void test_vectorized() {
   test_philox_known_answers();
@@ -545,6 +580,7 @@ void test_vectorized() {
   test_permute();
   test_random_pattern();
   test_trade();
+  test_sinkhorn();
   test_product<float>();
   test_product<double>();
   test_orthonormalize();

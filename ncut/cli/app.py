@@ -200,8 +200,9 @@ def info(
 @app.command()
 @takes_settings(
     *("k", "shuffles", "null", "normalize", "preset", "seed", "solver", "n_init", "refine"),
-    *("max_shuffles", "level", "sequential", "threads", "device"),
+    *("max_shuffles", "level", "sequential", "threads", "device", "tests"),
     shuffles="50, with --verdict 20 for each combination",
+    tests="alignment, with 19 shuffles, where the graph allows it",
 )
 def analyze(
     model: Model,
@@ -240,7 +241,8 @@ def analyze(
     _existing(model)
     if verdict:
         refused = {"html": html, "no_profile": no_profile or None, "plot": plot}
-        refused |= {name: settings.get(name) for name in ("refine", "max_shuffles", "sequential")}
+        ignored = ("refine", "max_shuffles", "sequential", "tests")
+        refused |= {name: settings.get(name) for name in ignored}
         for name, value in refused.items():
             if value is not None:
                 flag = f"--{name.replace('_', '-')}"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @takes_settings(
     *("k", "shuffles", "null", "normalize", "preset", "seed", "solver", "n_init", "refine"),
-    *("max_shuffles", "level", "sequential", "device"),
+    *("max_shuffles", "level", "sequential", "device", "tests"),
+    tests="alignment, with 19 shuffles, where the graph allows it",
     graph=("scope", "norm", "residual", "layers", "unknown"),
 )
 def scan(

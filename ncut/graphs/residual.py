@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut import kernels
 from ncut.errors import InputError
 from ncut.graphs.row_sums import same_places
 from ncut.graphs.scale import brought_into_range
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from ncut.graphs.data import G
     from ncut.types import Block, Weights
 
-    Vector = NDArray[np.float64]
-
 TOLERANCE = 1e-12
 """Largest deviation of a row's or column's mean from 1 at which the scaling ends."""
 
@@ -32,8 +31,6 @@ ACCEPTED = 1e-6
 
 MAX_SWEEPS = 30
 """Rows and columns are scaled in turn so often before Newton's method takes over."""
-
-MAX_STEPS, MAX_PRODUCTS = 100, 500
 
 
 def residual_graph(graph: G) -> G:
@@ -144,31 +141,10 @@ def residual(matrix: Any, within_layer: bool = False, name: str = "") -> Any:
     if not largest > 0:
         return matrix
     matrix = matrix / largest
-    present = (matrix > 0).astype(np.float64)
-    rows, columns = (np.asarray(present.sum(axis=axis)).ravel() for axis in (1, 0))
-    n_rows = rows.size
-    if within_layer:
-        wanted = rows + columns
-
-        def apply(x: Vector) -> Vector:
-            return np.asarray(matrix @ x + x @ matrix)
-    else:
-        wanted = np.concatenate([rows, columns])
-
-        def apply(x: Vector) -> Vector:
-            return np.concatenate([matrix @ x[n_rows:], x[:n_rows] @ matrix])
-
-    x = np.ones_like(wanted)
-    for _ in range(MAX_SWEEPS):
-        if within_layer:
-            x = x * np.sqrt(_quotient(wanted, x * apply(x)))
-        else:
-            x[n_rows:] = _quotient(columns, x[:n_rows] @ matrix)
-            weighted = matrix @ x[n_rows:]
-            if _deviation(x[:n_rows] * weighted, rows) <= TOLERANCE:
-                break
-            x[:n_rows] = _quotient(rows, weighted)
-    x, deviation = _newton(apply, x, wanted)
+    n_rows = matrix.shape[0]
+    x, deviation = kernels.sinkhorn(
+        matrix, triangle=within_layer, tolerance=TOLERANCE, max_sweeps=MAX_SWEEPS
+    )
     if not deviation <= ACCEPTED:
         raise InputError(
             f"normalize: 'residual' cannot scale the weights of layer {name!r}, which differ by "
@@ -180,59 +156,3 @@ def residual(matrix: Any, within_layer: bool = False, name: str = "") -> Any:
         return left[:, None] * matrix * right
     data = matrix.data * right[matrix.indices] * np.repeat(left, np.diff(matrix.indptr))
     return same_places(matrix, data)
-
-
-def _newton(apply: Any, x: Vector, wanted: Vector) -> tuple[Vector, float]:
-    """Factors x with x (A x) = wanted, from ones that are near, and the deviation left.
-
-    Minimizes x A x / 2 - wanted log x, which is convex in log x, by Newton's method with conjugate
-    gradients.
-    """
-    sums = x * apply(x)
-    deviation = _deviation(sums, wanted)
-    for _ in range(MAX_STEPS):
-        if deviation <= TOLERANCE:
-            break
-        step = _solved(lambda y, x=x, s=sums: s * y + x * apply(x * y), sums, wanted - sums)
-        size = float(np.abs(step).max(initial=0.0))
-        step *= min(1.0, 2.0 / size) if size > 0 else 1.0
-        better = False
-        for _ in range(20):
-            tried = x * np.exp(step)
-            tried_sums = tried * apply(tried)
-            if (found := _deviation(tried_sums, wanted)) < deviation:
-                x, sums, deviation, better = tried, tried_sums, found, True
-                break
-            step /= 2
-        if not better:
-            break
-    return x, deviation
-
-
-def _solved(apply: Any, diagonal: Vector, right: Vector) -> Vector:
-    """Conjugate gradients for a semidefinite system, preconditioned by its diagonal."""
-    solution, left = np.zeros_like(right), right.copy()
-    scaled = _quotient(left, diagonal, 0.0)
-    direction, rho = scaled.copy(), float(left @ scaled)
-    goal = 1e-20 * rho
-    for _ in range(MAX_PRODUCTS):
-        if rho <= goal or rho == 0:
-            break
-        image = apply(direction)
-        curvature = float(direction @ image)
-        if curvature <= 0:
-            break
-        solution += rho / curvature * direction
-        left -= rho / curvature * image
-        scaled = _quotient(left, diagonal, 0.0)
-        rho, before = float(left @ scaled), rho
-        direction = scaled + rho / before * direction
-    return solution
-
-
-def _quotient(above: Vector, below: Vector, otherwise: float = 1.0) -> Vector:
-    return np.divide(above, below, out=np.full_like(above, otherwise), where=below > 0)
-
-
-def _deviation(found: Vector, wanted: Vector) -> float:
-    return float(np.abs(_quotient(found, wanted) - 1).max(initial=0.0))

@@ -28,7 +28,7 @@ def network_record(prepared: Prepared, measured: Measured) -> NetworkRecord:
     """Make the network's record from `measure(prepared, NETWORK)`."""
     plan, graph = prepared.plan, prepared.measured
     found = replace(measured.clusterings[0], labels=prepared.labels(measured.clusterings[0]))
-    tests, untested = tests_of(prepared)
+    tests = tests_of(prepared)
     degrees, unit_notes = _degrees_in_own_unit(graph)
     return NetworkRecord(
         model=graph.name,
@@ -52,14 +52,15 @@ def network_record(prepared: Prepared, measured: Measured) -> NetworkRecord:
         warnings=(
             *normalization_notes(prepared.graph, plan.normalize),
             *prepared.place.notes(),
+            *tests.notes,
             *clustering_warnings(graph, found),
             *unit_notes,
         ),
         version=version("ncut"),
         sums=graph.sums,
         device=prepared.place.name,
-        tests=tests,
-        untested=untested,
+        tests=tests.made,
+        untested=tests.why_not,
         cut_share=found.cut_share,
         chance_share=found.chance_share,
         agreement=measured.agreement,

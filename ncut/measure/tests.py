@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from ncut.errors import InputError
-from ncut.graphs import NeuronGraph
 from ncut.graphs.validate import check_n_clusters
 from ncut.measure.run import Prepared
-from ncut.nulls import at_once_and_inside, check_null_fits, compare, fitted, side_by_side_in_order
+from ncut.nulls import (
+    Null,
+    at_once_and_inside,
+    check_null_fits,
+    compare,
+    fitted,
+    side_by_side_in_order,
+)
+from ncut.nulls.alignment import Alignment
+from ncut.plan import Plan
 from ncut.randomness import NETWORK
+from ncut.spectral.compiled import CompiledNetwork
 from ncut.spectral.embedding import embed
 from ncut.spectral.operator import NormalizedAdjacency
 from ncut.threads import single_threaded_blas
@@ -22,16 +33,34 @@ DEFAULT_BYTES = 2**26
 """What is tested where nothing is asked for: cheap beside the shuffles of the null model."""
 
 
-def tests_of(prepared: Prepared) -> tuple[dict[str, Comparison], dict[str, str]]:
-    """The tests of the report's top, and why others were not made."""
+@dataclass(frozen=True, slots=True)
+class Tests:
+    """The tests of a report's top.
+
+    Attributes
+    ----------
+    made : dict of str to Comparison
+    why_not : dict of str to str
+        Reasons why others were not made.
+    notes : list of str
+        What the null models cannot do for the network.
+    """
+
+    made: dict[str, Comparison] = field(default_factory=dict)
+    why_not: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def tests_of(prepared: Prepared) -> Tests:
+    """The tests of the report's top that the plan asks for, or by default those that fit."""
     plan, graph = prepared.plan, prepared.connected
+    found = Tests()
     if not plan.n_shuffles:
-        return {}, {}
+        return found
     asked = plan.tests
     if asked is None and (prepared.place.name != "cpu" or graph.n_bytes > DEFAULT_BYTES):
-        return {}, {"alignment": "the network is large, ask with tests=['alignment']"}
-    done: dict[str, Comparison] = {}
-    why: dict[str, str] = {}
+        found.why_not["alignment"] = "the network is large, ask with tests=['alignment']"
+        return found
     for name in DEFAULT_TESTS if asked is None else asked:
         if name == plan.null:
             continue
@@ -39,22 +68,33 @@ def tests_of(prepared: Prepared) -> tuple[dict[str, Comparison], dict[str, str]]
         try:
             check_null_fits(graph, name)
             with single_threaded_blas():
-                done[name] = _compared(prepared, name, n)
+                null = fitted(graph, name, plan.seed)
+                found.made[name] = _compared(null, plan, n)
+                found.notes.extend(null.notes())
         except InputError as error:
             if asked:
                 raise
-            why[name] = str(error).removeprefix("null: ")
-    return done, why
+            found.why_not[name] = str(error).removeprefix("null: ")
+    return found
 
 
-def _compared(prepared: Prepared, name: str, n: int) -> Comparison:
+def _compared(null: Null, plan: Plan, n: int) -> Comparison:
     """The lower bound of the network against that of n networks of a null model."""
-    plan = prepared.plan
-    null = fitted(prepared.connected, name, plan.seed)
+    at_once, inside = at_once_and_inside(null.graph, plan.threads)
+    copied = None
+    if isinstance(null, Alignment) and CompiledNetwork.suits(null.graph, plan.k):
+        copied = CompiledNetwork(null.graph, k=plan.k, seed=plan.seed)
 
-    def bound(graph: NeuronGraph, number: int, inside: int) -> float:
+    def bound(number: int, threads: int = inside) -> float:
+        if copied is not None and isinstance(null, Alignment):
+            orders = {} if number == NETWORK else null.orders(number - 1)
+            found = copied.embedding(number, orders, threads)
+            if found is not None:
+                return found.bound_by_residuals()
+        of_network = number == NETWORK
+        graph = null.graph if of_network else null.connected(number - 1, null.normalize)
         embedding = embed(
-            NormalizedAdjacency(graph, inside),
+            NormalizedAdjacency(graph, threads),
             check_n_clusters(plan.k, graph.n_vertices),
             solver="auto",
             seed=plan.seed,
@@ -62,11 +102,8 @@ def _compared(prepared: Prepared, name: str, n: int) -> Comparison:
         )
         return embedding.bound_by_residuals()
 
-    ours = bound(null.graph, NETWORK, plan.threads)
-    at_once, inside = at_once_and_inside(null.graph, plan.threads)
-    shuffled = side_by_side_in_order(
-        lambda number: bound(null.connected(number, "residual"), number + 1, inside), n, at_once
-    )
+    ours = bound(NETWORK, plan.threads)
+    shuffled = side_by_side_in_order(lambda number: bound(number + 1), n, at_once)
     # Residual graphs of the same layers have eigenvalues of depth in common. Where k reaches no
     # farther, all bounds are equal but for rounding, and equal ones count as as clusterable.
     found = np.array(shuffled)

@@ -68,12 +68,15 @@ class Alignment(Null):
                     "'residual'"
                 )
 
-    def shuffle(self, number: int) -> NeuronGraph:
-        graph, blocks = self.graph, []
-        orders = {
+    def orders(self, number: int) -> dict[int, NDArray[np.intp]]:
+        """The order of the outgoing rows of each hidden layer in shuffled network `number`."""
+        return {
             at: _within(groups, numpy_generator(self.seed, Purpose.SHUFFLE, number + 1, at))
             for at, groups in self._strata.items()
         }
+
+    def shuffle(self, number: int) -> NeuronGraph:
+        graph, blocks, orders = self.graph, [], self.orders(number)
         for block in graph.blocks:
             order = orders.get(block.source)
             if order is not None:

@@ -46,8 +46,7 @@ class Residual(TradingNull):
         )
         return places, powers, (rows, columns)
 
-    def made(self, block: Block, values: Vector) -> Weights:
-        places, _ = places_of(block)
+    def made(self, block: Block, places: Places, values: Vector) -> Weights:
         # A power of scaled rows and columns is scaled rows and columns of the power.
         return with_values(block, _scaled(places, values ** (1 / self._exponents[id(block)])))
 

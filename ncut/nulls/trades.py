@@ -161,8 +161,9 @@ class TradingNull(Null):
         """What is traded of a block, and the bins of its sums."""
         raise NotImplementedError
 
-    def made(self, block: Block, values: Vector) -> Weights:
-        """A block's weights from traded values."""
+    def made(self, block: Block, places: Places, values: Vector) -> Weights:
+        """A block's weights from traded values at their places."""
+        del places
         return with_values(block, values)
 
     def shuffle(self, number: int) -> NeuronGraph:
@@ -170,7 +171,7 @@ class TradingNull(Null):
         return with_weights(
             self.graph,
             [
-                self.made(block, places.traded(hub, bins, self.seed, key, substream))
+                self.made(block, places, places.traded(hub, bins, self.seed, key, substream))
                 for block, substream, (places, hub, bins) in zip(
                     self.graph.blocks, substreams(self.graph), self._at_hub(), strict=True
                 )

@@ -64,6 +64,7 @@ def scan(
     level: float = 0.05,
     sequential: Sequential = "betting",
     device: str = "cpu",
+    tests: Sequence[str] | None = None,
     **graph_options: Unpack[FileOptions],
 ) -> Scan:
     """Measure many models; each gets a report and a row in a Parquet dataset.
@@ -103,7 +104,7 @@ def scan(
         `failed`, `shuffles`, `shuffles_done` and `current`.
     k, shuffles, null, normalize, preset, refine, seed, n_init, solver
         See `ncut.analyze`.
-    max_shuffles, level, sequential, device
+    max_shuffles, level, sequential, device, tests
         See `ncut.analyze`.
     **graph_options
         Those of `ncut.graph` that mean something for files: `scope`, `norm`, `layers`,
@@ -128,7 +129,7 @@ def scan(
     plan = Plan.of(
         k=k, shuffles=shuffles, null=null, normalize=normalize, preset=preset, refine=refine,
         seed=seed, n_init=n_init, solver=solver, max_shuffles=max_shuffles, level=level,
-        sequential=sequential, device=device,
+        sequential=sequential, device=device, tests=tests,
     )  # fmt: skip
     options = _checked_options(cast(dict[str, Any], graph_options))
     described = {**plan.recorded(), **_recorded(options)}

@@ -7,10 +7,12 @@ vectors is wide), and where a shuffle turns out to need more care than it takes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ncut import kernels
 from ncut.graphs import NeuronGraph
@@ -28,8 +30,95 @@ from ncut.types import Block, Clustering
 
 NULLS = ("layer", "layer-nonzero")
 
+NOT_MOVED = np.empty(0, dtype=np.intp)
+
 LARGEST_BYTES = 2**28
 """Weights of a network that is copied for the compiled path."""
+
+
+class CompiledNetwork:
+    """A network copied to where compiled code embeds it, and networks made of it.
+
+    Parameters
+    ----------
+    graph : NeuronGraph
+        Without isolated vertices; see `suits`.
+    k, seed
+        As `ncut.cluster` takes them.
+    substreams : sequence of int, optional
+        Of each block, the first of its two substreams of random numbers, where it is shuffled.
+    """
+
+    def __init__(
+        self, graph: NeuronGraph, *, k: int, seed: int, substreams: Sequence[int] | None = None
+    ) -> None:
+        colours = two_colours(graph)
+        self.colours = None if colours is None else [int(c) for c in colours]
+        sizes = [layer.size for layer in graph.layers]
+        self.source = kernels.Source(sizes, self.colours or [])
+        for at, block in enumerate(graph.blocks):
+            self.source.add(block, substreams[at] if substreams else 0)
+        self._n_start = graph.n_vertices
+        if self.colours is not None:
+            first = sum(size for size, c in zip(sizes, self.colours, strict=True) if c == 0)
+            self._n_start = min(first, graph.n_vertices - first)
+        self._n_layers, self._k, self._seed = len(sizes), k, seed
+
+    @staticmethod
+    def suits(graph: NeuronGraph, k: int) -> bool:
+        """Tell whether a graph without isolated vertices can be embedded this way."""
+        if k > WIDTH:
+            return False
+        if graph.scratch is not None or graph.n_bytes > LARGEST_BYTES:
+            return False
+        if not all(_is_plain(block) for block in graph.blocks):
+            return False
+        places = [
+            (b.source, b.target) for b in graph.blocks if not isinstance(b.weights, np.ndarray)
+        ]
+        if len(set(places)) < len(places):
+            return False
+        return choose_solver(NormalizedAdjacency(graph, 1), 1, k - 1) == "krylov"
+
+    def solving(self, number: int, threads: int) -> dict[str, Any]:
+        """Arguments of the eigensolver for graph `number`."""
+        rng = numpy_generator(self._seed, Purpose.START_VECTORS, number)
+        return {
+            "start": rng.standard_normal((self._n_start, WIDTH), dtype=np.float32),
+            "k": self._k,
+            "residual": LARGEST_GOAL,
+            "max_products": MAX_PRODUCTS,
+            "dsyevd": _dsyevd(),
+            "n_threads": threads,
+        }
+
+    def embedding(
+        self, number: int, orders: Mapping[int, NDArray[np.intp]], threads: int
+    ) -> Embedding | None:
+        """The spectrum of graph `number`; None if the reference has to find it.
+
+        orders: for some layers another order of the rows of the blocks that they are sources of.
+        """
+        rows = [orders.get(layer, NOT_MOVED) for layer in range(self._n_layers)]
+        found = self.source.embed(orders=rows, **self.solving(number, threads))
+        if found is None:
+            return None
+        embedding = self.checked(found, found["n_vertices"])
+        return embedding if embedding is not None and embedding.converged else None
+
+    def checked(self, found: dict[str, Any], n_vertices: int) -> Embedding | None:
+        """The spectrum without points; None where it is not known well enough."""
+        embedding = Embedding(
+            points=np.empty((n_vertices, self._k)),
+            eigenvalues=np.maximum(1.0 - found["values"], 0.0),
+            solver="krylov",
+            residuals=found["residuals"],
+            following=1.0 - found["following"],
+        )
+        # Smaller eigenvalues and gaps call for smaller residuals than were aimed at.
+        looked_for = embedding.eigenvalues[found["n_known"] :]
+        careful = goals(looked_for, embedding.following).min() < LARGEST_GOAL
+        return None if careful else embedding
 
 
 class CompiledShuffles:
@@ -57,50 +146,28 @@ class CompiledShuffles:
         refine: bool,
         seed: int,
     ) -> None:
-        colours = two_colours(graph)
-        self._colours = None if colours is None else [int(c) for c in colours]
-        sizes = [layer.size for layer in graph.layers]
-        self._source = kernels.Source(sizes, self._colours or [])
-        for block, substream in zip(graph.blocks, substreams, strict=True):
-            self._source.add(block, substream)
-        self._n_start = graph.n_vertices
-        if self._colours is not None:
-            first = sum(size for size, c in zip(sizes, self._colours, strict=True) if c == 0)
-            self._n_start = min(first, graph.n_vertices - first)
+        self._network = CompiledNetwork(graph, k=k, seed=seed, substreams=substreams)
         self._null, self._k, self._seed = null, k, seed
         self._n_init, self._refine = n_init, refine
 
     @staticmethod
     def suits(graph: NeuronGraph, null: str, solver: str, k: int) -> bool:
         """Tell whether shuffles of a graph without isolated vertices can be measured this way."""
-        if null not in NULLS or solver not in ("auto", "krylov") or k > WIDTH:
-            return False
-        if graph.scratch is not None or graph.n_bytes > LARGEST_BYTES:
-            return False
-        if not all(_is_plain(block) for block in graph.blocks):
-            return False
-        places = [
-            (b.source, b.target) for b in graph.blocks if not isinstance(b.weights, np.ndarray)
-        ]
-        if len(set(places)) < len(places):
-            return False
-        return choose_solver(NormalizedAdjacency(graph, 1), 1, k - 1) == "krylov"
+        known = null in NULLS and solver in ("auto", "krylov")
+        return known and CompiledNetwork.suits(graph, k)
 
     def measure(self, number: int, *, repeats: int, threads: int) -> Clustering | None:
         """The clustering of shuffle `number`, counted from 1; None if the reference has to do it.
 
         `repeats`: how often k-means is repeated, to see how much of the n-cut is its noise.
         """
-        rng = numpy_generator(self._seed, Purpose.START_VECTORS, number)
         streams = [
             stream(Purpose.KMEANS, number),
             *(stream(Purpose.KMEANS_REPEATS, again) for again in range(repeats)),
         ]
-        found = self._source.measure(
+        found = self._network.source.measure(
             null=self._null,
             stream=stream(Purpose.SHUFFLE, number),
-            start=rng.standard_normal((self._n_start, WIDTH), dtype=np.float32),
-            k=self._k,
             n_init=self._n_init,
             max_iterations=MAX_ITERATIONS,
             tolerance=RELATIVE_TOLERANCE,
@@ -108,37 +175,29 @@ class CompiledShuffles:
             seed=self._seed,
             kmeans_streams=streams,
             refine=self._refine,
-            residual=LARGEST_GOAL,
-            max_products=MAX_PRODUCTS,
-            dsyevd=_dsyevd(),
-            n_threads=threads,
+            **self._network.solving(number, threads),
         )
         return None if found is None else self._clustering(found)
 
     def _clustering(self, found: dict[str, Any]) -> Clustering | None:
         degrees = found["degrees"]
-        embedding = Embedding(
-            points=np.empty((degrees.size, self._k)),  # not needed any more
-            eigenvalues=np.maximum(1.0 - found["values"], 0.0),
-            solver="krylov",
-            residuals=found["residuals"],
-            following=1.0 - found["following"],
-        )
-        # Smaller eigenvalues and gaps call for smaller residuals than were aimed at.
-        looked_for = embedding.eigenvalues[found["n_known"] :]
-        careful = goals(looked_for, embedding.following).min() < LARGEST_GOAL
+        embedding = self._network.checked(found, degrees.size)
+        if embedding is None:
+            return None
         ncuts = {
             kind: [ncut_of(volume, cut) for _, volume, cut in found[kind]]
             for kind in ("spectral", "refined")
         }
         spectral_ncut, refined_ncut = ncuts["spectral"][0], ncuts["refined"][0]
         allowed = embedding.allows(min(spectral_ncut, refined_ncut))
-        if careful or not embedding.converged or not allowed:
+        if not embedding.converged or not allowed:
             return None
         own = "refined" if self._refine else "spectral"
         labels, volume, cut = found[own][0]
         shares = tuple(inside / total if total else 0.0 for inside, total in found["squares"])
-        measures = measures_of(self._colours, found["sizes"], degrees, labels, volume, cut, shares)
+        measures = measures_of(
+            self._network.colours, found["sizes"], degrees, labels, volume, cut, shares
+        )
         return Clustering(
             labels=labels,
             ncut=measures.ncut,

@@ -593,6 +593,16 @@ def test_normalize_and_preset_reach_the_library(ncut, model):
     assert "\nscale " in text
 
 
+def test_tests_are_chosen(ncut, model):
+    both = ncut("analyze", model, *SMALL, "--tests", "alignment,residual", "--json", "-")
+    assert list(json.loads(both.stdout)["tests"]) == ["alignment", "residual"]
+    assert json.loads(both.stdout)["tests"]["residual"]["p_value"] is not None
+    none = ncut("analyze", model, *SMALL, "--tests", "none", "--json", "-")
+    assert json.loads(none.stdout)["tests"] == {}
+    assert_one_line_error(ncut("analyze", model, "--tests", "layer"), "tests", "alignment")
+    assert_one_line_error(ncut("analyze", model, "--tests", "residual", "--verdict"), "--tests")
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [

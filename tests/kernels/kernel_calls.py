@@ -145,6 +145,15 @@ def _orthonormalize() -> Arguments:
     }
 
 
+def _sinkhorn(n: int = ROWS + COLS) -> Arguments:
+    return {
+        "triangle": False,
+        "tolerance": 1e-12,
+        "max_sweeps": 30,
+        "factors": np.zeros(n),
+    }
+
+
 def _kmeans() -> Arguments:
     return {
         "points": np.random.default_rng(12).random((9, 2)).astype(np.float32),
@@ -247,6 +256,22 @@ KERNELS: dict[str, tuple[Callable[[], Arguments], tuple[str, ...]]] = {
             | STREAM
         ),
         ("values",),
+    ),
+    "sinkhorn_dense": (
+        lambda: {"weights": _weights().astype(np.float64)} | _sinkhorn(),
+        ("factors",),
+    ),
+    "sinkhorn_sparse": (
+        lambda: (
+            {
+                "indptr": np.array([0, 2, 4], np.int64),
+                "indices": np.array([0, 1, 0, 1], np.int64),
+                "values": np.arange(1.0, 5),
+                "n_cols": 2,
+            }
+            | _sinkhorn(4)
+        ),
+        ("factors",),
     ),
     "kmeans": (_kmeans, ("labels",)),
     "unit_variance": (

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from samples import chain_graph, random_chain, skip_graph
+from scipy.sparse import csr_array
 
 import ncut
 from ncut import reference
@@ -50,6 +51,29 @@ def test_scales_of_rows_and_columns_do_not_matter() -> None:
     scaled = np.exp(3 * rng.standard_normal(30))[:, None] * weights
     scaled = scaled * np.exp(3 * rng.standard_normal(20))
     assert_allclose(residual(scaled), residual(weights), rtol=1e-8)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.1, 0.03])
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("triangle", [False, True])
+def test_residuals_are_those_of_scaling_rows_and_columns_in_turn(
+    share: float, sparse: bool, triangle: bool
+) -> None:
+    """Against plain sweeps, those of Sinkhorn and Knopp."""
+    rng = np.random.default_rng(8)
+    weights = rng.lognormal(size=(60, 60)) * (rng.random((60, 60)) < share)
+    if triangle:
+        weights = np.triu(weights, 1)
+    scaled = weights + weights.T if triangle else weights.copy()
+    present = scaled > 0
+    for _ in range(5_000):
+        for axis in (1, 0):
+            sums, counts = scaled.sum(axis=axis), present.sum(axis=axis)
+            factor = np.divide(counts, sums, out=np.ones(60), where=counts > 0)
+            scaled *= np.expand_dims(factor, axis)
+    found = residual(csr_array(weights) if sparse else weights, triangle)
+    expected = np.triu(scaled) if triangle else scaled
+    assert_allclose(found.toarray() if sparse else found, expected, rtol=1e-7, atol=1e-12)
 
 
 @pytest.mark.parametrize("null", NULLS)

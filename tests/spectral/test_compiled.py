@@ -12,8 +12,11 @@ from scipy import sparse
 import ncut
 from ncut.measure import Prepared, measure, prepare, shuffle_record
 from ncut.measure.place import HostPlace
+from ncut.nulls.alignment import Alignment
 from ncut.plan import Plan
-from ncut.spectral.compiled import CompiledShuffles
+from ncut.spectral.compiled import CompiledNetwork, CompiledShuffles
+from ncut.spectral.embedding import embed
+from ncut.spectral.operator import NormalizedAdjacency
 from ncut.threads import single_threaded_blas
 
 
@@ -90,6 +93,32 @@ def test_eigenvalues_of_a_shuffle_against_lapack() -> None:
         exact = np.linalg.eigvalsh(shuffled.laplacian("sym").toarray())[:6]
         np.testing.assert_allclose(found.eigenvalues, exact, atol=1e-7)
         assert found.lower_bound <= exact.sum() <= found.refined_ncut
+
+
+@pytest.mark.parametrize("kind", ["dense", "pruned", "dense and pruned"])
+def test_pairing_anew_gives_the_spectra_of_the_null_model(kind: str) -> None:
+    graph = GRAPHS[kind]().without_isolated()[0]
+    null = Alignment(graph, seed=3)
+    assert CompiledNetwork.suits(null.graph, 6)
+    copied = CompiledNetwork(null.graph, k=6, seed=3)
+    for number in range(3):
+        orders = null.orders(number - 1) if number else {}
+        found = copied.embedding(number, orders, 1)
+        assert found is not None
+        made = null.connected(number - 1, "residual") if number else null.graph
+        operator = NormalizedAdjacency(made, 1)
+        reference = embed(operator, 6, solver="krylov", seed=3, graph_number=number)
+        np.testing.assert_allclose(found.eigenvalues, reference.eigenvalues, atol=1e-9)
+        assert found.bound_by_residuals() == pytest.approx(reference.bound_by_residuals(), abs=1e-6)
+        exact = np.linalg.eigvalsh(made.laplacian("sym").toarray())[:6].sum()
+        assert exact - 1e-3 < found.bound_by_residuals() <= exact
+
+
+def test_orders_are_permutations_of_a_layer() -> None:
+    copied = CompiledNetwork(GRAPHS["dense"](), k=3, seed=0)
+    for order in ([0] * 200, [*range(199), 200], [0, 1], [*range(199), -1]):
+        with pytest.raises(ValueError, match="each neuron of the layer once"):
+            copied.embedding(1, {1: np.array(order)}, 1)
 
 
 def test_threads_change_nothing() -> None:
