@@ -3,28 +3,37 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Builds use all cores; `make -j` runs several targets beside each other.
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
+# Builds of the same files share their objects where ccache is installed.
+export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
+export CCACHE_BASEDIR ?= $(CURDIR)
+# Tests start hundreds of processes: none need compile the package's modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+# The newest CPython there is, for `make newest`.
+NEWEST ?= python3.14
 CXX_SOURCES := $(wildcard csrc/*.* csrc/vector/*.* csrc/tests/*.* bindings/*.*)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 
-.PHONY: demo test sanitize fuzz fuzz-long fuzz-core endurance bench bench-quick arm64 lint format stubs docs docs-serve clean
+.PHONY: demo test sanitize fuzz fuzz-long fuzz-core endurance bench bench-quick arm64 newest lint format stubs docs docs-serve clean
 
 demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 	$(BIN)/ncut demo
 
 test: $(VENV)/installed-dev  ## the whole test suite, slow tests included
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 25
 
 sanitize: $(VENV)/installed-dev  ## the kernels' own tests under address, undefined-behaviour and thread checks
 	$(BIN)/cmake -S . -B build/sanitize -DNCUT_TESTS=ON -DNCUT_SANITIZE=ON -DNCUT_STRICT=ON
-	$(BIN)/cmake --build build/sanitize
+	$(BIN)/cmake --build build/sanitize --target test_kernels
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
 	$(BIN)/cmake -S . -B build/sanitize-threads -DNCUT_TESTS=ON -DNCUT_SANITIZE_THREADS=ON -DNCUT_STRICT=ON
-	$(BIN)/cmake --build build/sanitize-threads
+	$(BIN)/cmake --build build/sanitize-threads --target test_kernels
 	$(BIN)/ctest --test-dir build/sanitize-threads --output-on-failure
 
-fuzz: $(VENV)/installed-dev  ## 20,000 damaged files of all formats and 5,000 wrong calls of the core; three minutes
-	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --inputs 20000 --jobs 2
-	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/core.py --calls 5000
+fuzz: $(VENV)/installed-dev  ## 20,000 damaged files of all formats and 5,000 wrong calls of the core, others than the suite's; two minutes
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --first 600 --inputs 20000 --jobs 2
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/core.py --first 1500 --calls 5000
 
 fuzz-long: $(VENV)/installed-dev  ## a million damaged files, hours; figures in build/fuzz.json, goes on when called again
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --inputs 1000000 --jobs 2 --json build/fuzz.json --keep build/findings
@@ -63,9 +72,17 @@ arm64: $(VENV)/installed-dev  ## the kernels' own tests built for 64-bit ARM, ru
 	$(BIN)/cmake --build build/arm64 --target test_kernels
 	$(BIN)/ctest --test-dir build/arm64 --output-on-failure
 
+newest:  ## the engine's tests on another CPython, NEWEST=python3.14, without torch; a minute
+	$(NEWEST) -m venv --clear build/newest
+	build/newest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  --config-settings=cmake.define.NCUT_NATIVE=ON --config-settings=build-dir=build/newest-objects \
+	  . pytest hypothesis scikit-learn networkx
+	OMP_NUM_THREADS=1 build/newest/bin/pytest -q -m 'not slow' -p no:cacheprovider \
+	  tests/graphs tests/spectral tests/nulls tests/test_planted.py tests/test_reference.py
+
 bench-quick: $(VENV)/installed-dev  ## no kernel of any instruction set below a third of what a core can do; none leaves its file
 	$(BIN)/cmake -S . -B build/bench -DNCUT_TESTS=ON -DNCUT_STRICT=ON
-	$(BIN)/cmake --build build/bench
+	$(BIN)/cmake --build build/bench --target bench_kernels
 	$(BIN)/python scripts/kernel_objects.py build/bench
 	build/bench/bench_kernels 0.33
 

@@ -234,7 +234,7 @@ def peak_bytes() -> int:
 
 def certificate(graph: ncut.NeuronGraph, n_init: int, shuffles: int, threads: int) -> Any:
     """Seconds of the n-cuts alone, of an analysis with all its statistics, and of a profile."""
-    from ncut.nulls import over_shuffles
+    from ncut.nulls import at_once_and_inside, fitted, side_by_side_in_order
     from ncut.spectral.embedding import embed
     from ncut.spectral.kmeans import partition
     from ncut.spectral.operator import NormalizedAdjacency
@@ -251,20 +251,15 @@ def certificate(graph: ncut.NeuronGraph, n_init: int, shuffles: int, threads: in
         return ncut.normalized_cut(one, labels)
 
     def all_plain() -> list[float]:
+        shuffled = fitted(connected, "layer", 1)
+        at_once, inside = at_once_and_inside(connected, threads)
+
+        def one(number: int) -> float:
+            return plain(shuffled.connected(number, "none"), number + 1, inside)
+
         with single_threaded_blas():
             first = plain(connected, 0, threads)
-            return [
-                first,
-                *over_shuffles(
-                    connected,
-                    shuffles,
-                    plain,
-                    null="layer",
-                    normalize="none",
-                    seed=1,
-                    threads=threads,
-                ),
-            ]
+            return [first, *side_by_side_in_order(one, shuffles, at_once)]
 
     options: dict[str, Any] = {"shuffles": shuffles, "seed": 1, "threads": threads}
     contenders: dict[str, Callable[[], Any]] = {

@@ -23,6 +23,7 @@ from ncut.progress import Progress, Told, check_progress, telling
 from ncut.randomness import NETWORK
 from ncut.report import Report
 from ncut.results import Measurement
+from ncut.threads import single_threaded_blas
 from ncut.types import Normalization, Null, PresetName, Sequential, Solver
 
 
@@ -156,6 +157,7 @@ def analyze(
         raise Interrupted(report, f"{report.n_shuffles} shuffles") from None
 
 
+@single_threaded_blas()  # once: finding the libraries takes milliseconds
 def analyze_graph(graph: NeuronGraph, plan: Plan, progress: Told | None = None) -> Measurement:
     """`analyze` for a graph, arguments checked by the caller."""
     prepared = prepare(graph, plan)

@@ -70,7 +70,7 @@ if os.environ.get("NCUT_ISA"):
     use_instruction_set(os.environ["NCUT_ISA"])
 
 
-class Scan(NamedTuple):
+class WeightScan(NamedTuple):
     """How many values of an array are NaN, infinite, negative, or not zero."""
 
     n_nan: int
@@ -86,9 +86,9 @@ class Squares(NamedTuple):
     total: float
 
 
-def scan(values: NDArray[np.floating]) -> Scan:
+def scan(values: NDArray[np.floating]) -> WeightScan:
     """Count the values of a contiguous array that cannot be edge weights, and the edges."""
-    return Scan(*_core.scan(_bits(values)))
+    return WeightScan(*_core.scan(_bits(values)))
 
 
 def count_edges(weights: Weights) -> int:

@@ -59,7 +59,7 @@ def digits_course(folder: Path) -> None:
 def paper_networks(folder: Path) -> None:
     """Networks of polynomial regression, trained by the paper's suite."""
     command = [sys.executable, "-m", "ncut", "paper", "run", "A.19", "--runs", "1"]
-    options = ["--epochs-scale", "0.05", "--images", "500", "--shuffles", "2"]
+    options = ["--epochs-scale", "0.001", "--images", "64", "--shuffles", "2"]
     subprocess.run([*command, *options, "--out", folder], check=True, capture_output=True)
 
 

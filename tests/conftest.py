@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from browser import running_chromium
+from forking import Commands
 from hypothesis import settings
 from samples import MODEL_NAMES
 
@@ -31,6 +32,14 @@ def models_folder() -> Path:
     missing = [name for name in MODEL_NAMES if not (Path(folder) / f"{name}.npz").is_file()]
     assert not missing, f"NCUT_TEST_MODELS lacks {missing}"
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs `python -m ncut`, each time in a process of its own."""
+    running = Commands(tmp_path_factory.mktemp("commands"))
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="module")

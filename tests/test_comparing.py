@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -121,21 +119,15 @@ def test_text_json_and_page(reports, tmp_path):
     assert repr(found) == "ModelComparison('unpruned', 'pruned', 'again')"
 
 
-def test_the_command(tmp_path, reports):
+def test_the_command(commands, tmp_path, reports):
     reports[0].to_json(tmp_path / "a.json")
     reports[1].to_json(tmp_path / "b.json")
-    run = subprocess.run(
-        [sys.executable, "-m", "ncut", "compare", "a.json", "b.json", "--html", "c.html"],
-        cwd=tmp_path, capture_output=True, encoding="utf-8", check=False,
-    )  # fmt: skip
+    run = commands.run("compare", "a.json", "b.json", "--html", "c.html", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stdout == f"{ncut.compare(*reports)}\n"
     assert run.stderr == "ncut: wrote c.html\n"
     for wrong, code in ((["a.json"], 2), (["a.json", "b.json", "--html", "c.txt"], 1)):
-        run = subprocess.run(
-            [sys.executable, "-m", "ncut", "compare", *wrong],
-            cwd=tmp_path, capture_output=True, encoding="utf-8", check=False,
-        )  # fmt: skip
+        run = commands.run("compare", *wrong, cwd=tmp_path)
         assert run.returncode == code
         assert run.stderr.startswith("ncut: error: ")
         assert run.stderr.count("\n") == 1

@@ -23,7 +23,9 @@ NOT_HERE = "cuda:99"
 """No machine has so many."""
 
 
-def test_the_command_reports_and_passes() -> None:
+def test_the_command_reports_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timings, "CASES", dict.fromkeys(timings.CASES, cases.mlp))
+    monkeypatch.setattr(timings, "STEPS", 2)
     done = CliRunner().invoke(app, ["selftest"])
     assert done.exit_code == 0, done.output
     assert "CPython" in done.output
@@ -54,7 +56,7 @@ def test_the_report_on_standard_output_is_json_alone() -> None:
 def test_a_failed_check_is_reported_and_the_exit_code_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "_ncut", lambda *_: checks.Check("n-cut", False, "wrong"))
+    monkeypatch.setattr(checks, "_ncut", lambda *_: checks.CheckResult("n-cut", False, "wrong"))
     file = tmp_path / "report.json"
     done = CliRunner().invoke(app, ["selftest", "--no-timings", "--json", str(file)])
     assert done.exit_code == 1

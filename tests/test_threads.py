@@ -29,7 +29,7 @@ def test_the_default_is_what_the_process_may_use() -> None:
     assert 1 <= n_threads(None) <= (os.cpu_count() or 1)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux: run there")
 def test_the_default_respects_the_affinity() -> None:
     allowed = os.sched_getaffinity(0)
     try:
@@ -66,7 +66,7 @@ def two_blas_threads() -> Iterator[None]:
     """BLAS with two threads, whatever this machine and the environment have."""
     with threadpool_limits(2, "blas"):
         if set(blas_threads()) != {2}:
-            pytest.skip("this BLAS has one thread only")
+            pytest.skip("this BLAS has one thread only: run with a NumPy from PyPI")
         yield
 
 
@@ -143,7 +143,7 @@ def test_an_error_takes_the_limit_back(two_blas_threads: None) -> None:
     assert set(blas_threads()) == {2}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on Linux or macOS")
 def test_a_forked_process_is_not_left_at_one_thread(two_blas_threads: None) -> None:
     # A process of its own, as pytest's has threads that a fork would lose.
     code = (

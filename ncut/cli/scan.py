@@ -173,7 +173,7 @@ def _report_scan(
     import ncut
     from ncut.files import write_text
     from ncut.report.plots import save_axes
-    from ncut.scans.words import csv_text
+    from ncut.scans.wording import csv_text
 
     try:
         found = ncut.Scan(folder, step_pattern=step_pattern)
@@ -191,7 +191,7 @@ def _report_scan(
 def _tell(found: Scan) -> None:
     """Print a row for each model, and the errors of those that failed."""
     from ncut.report.console import print_rows
-    from ncut.scans.words import NAMES, failures, rows
+    from ncut.scans.wording import NAMES, failures, rows
 
     frame = found.to_frame()
     if measured := rows(frame):

@@ -12,7 +12,7 @@ from ncut.cli.options import Json
 from ncut.plan import SETTINGS
 
 if TYPE_CHECKING:
-    from ncut.selftest.checks import Check
+    from ncut.selftest.checks import CheckResult
     from ncut.selftest.timings import Timing
 
 
@@ -70,7 +70,7 @@ def selftest(
         raise typer.Exit(1)
 
 
-def _line_of_check(check: Check) -> str:
+def _line_of_check(check: CheckResult) -> str:
     word = {True: "passed", False: "FAILED", None: "not made"}[check.passed]
     return f"{word:8} {check.name}: {check.found}"
 

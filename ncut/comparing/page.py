@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ncut.comparing.text import clear, excess_text, moved_sentence, sentence, title_of
-from ncut.report import words
+from ncut.report import wording
 from ncut.report.colours import cluster_colors
 from ncut.report.html import markup, render
 from ncut.report.maps import Flow, LayerGroup, Shown, flow_of
@@ -25,26 +25,28 @@ MAX_MOVED = 500
 
 def html_page(reports: Sequence[Report], pairs: Sequence[Pair], title: str | None = None) -> str:
     """Render the page; raises MissingExtraError if jinja2 is not installed."""
-    names = [words.name_of(report) for report in reports]
+    names = [wording.name_of(report) for report in reports]
     return render(
         "compare.html.j2",
         ("save.js", "scan.js"),
-        title=words.printable(title) if title else " and ".join([", ".join(names[:-1]), names[-1]]),
+        title=wording.printable(title)
+        if title
+        else " and ".join([", ".join(names[:-1]), names[-1]]),
         file=file_name("-".join(names)),
         networks=[
             (
                 name,
-                words.ncut_text(report.ncut),
-                minus(words.spread_text(report)),
-                minus(words.z_text(report.z_score)),
-                minus(words.p_text(report.p_value)),
+                wording.ncut_text(report.ncut),
+                minus(wording.spread_text(report)),
+                minus(wording.z_text(report.z_score)),
+                minus(wording.p_text(report.p_value)),
             )
             for name, report in zip(names, reports, strict=True)
         ],
         flow=_flow(pairs, names),
         pairs=[
             {
-                "name": f"{words.name_of(pair.a)} → {words.name_of(pair.b)}",
+                "name": f"{wording.name_of(pair.a)} → {wording.name_of(pair.b)}",
                 "sentence": minus(sentence(pair)),
                 "moved_sentence": moved_sentence(pair),
                 "rows": [
@@ -57,14 +59,14 @@ def html_page(reports: Sequence[Report], pairs: Sequence[Pair], title: str | Non
                     for one in pair.differences
                 ],
                 "moved": [
-                    (words.printable(one.layer), one.index, one.before, one.after)
+                    (wording.printable(one.layer), one.index, one.before, one.after)
                     for one in pair.moved[:MAX_MOVED]
                 ],
                 "n_moved": len(pair.moved),
             }
             for pair in pairs
         ],
-        citation=words.CITATION,
+        citation=wording.CITATION,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ncut.axes import STATISTICS
 from ncut.report.text import WIDTH, shorten
-from ncut.report.words import name_of, ncut_text, p_text, printable, spread_text, z_text
+from ncut.report.wording import name_of, ncut_text, p_text, printable, spread_text, z_text
 
 if TYPE_CHECKING:
     from ncut.comparing.pairs import Difference, Pair

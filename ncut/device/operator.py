@@ -30,7 +30,7 @@ def operator_of(graph: NeuronGraph | DeviceGraph, threads: int) -> NormalizedAdj
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class MatrixPart:
     """A rectangle of A, on the device or streamed from the host.
 
     Attributes
@@ -156,7 +156,7 @@ class DeviceOperator(NormalizedAdjacency):
             self._columns[key] = self.device.asarray(scale[:, None])
         return self._columns[key][rows, :]
 
-    def _dense_parts(self, graph: DeviceGraph) -> list[Part]:
+    def _dense_parts(self, graph: DeviceGraph) -> list[MatrixPart]:
         parts = []
         for block, there in zip(graph.host.blocks, graph.weights, strict=True):
             if not isinstance(block.weights, np.ndarray):
@@ -166,10 +166,10 @@ class DeviceOperator(NormalizedAdjacency):
                 for layer in (block.source, block.target)
             )
             weights = block.weights if there is None else there
-            parts.append(Part(row, column, weights, there is not None, two_way=True))
+            parts.append(MatrixPart(row, column, weights, there is not None, two_way=True))
         return parts
 
-    def _sparse_parts(self, budget: int) -> list[Part]:
+    def _sparse_parts(self, budget: int) -> list[MatrixPart]:
         """All sparse blocks together, by the rows of each colour; on the device if they fit."""
         from scipy import sparse
 
@@ -184,11 +184,11 @@ class DeviceOperator(NormalizedAdjacency):
         fits = self.device.has_extras and data.size < 2**31
         fits &= data.size * (4 + data.itemsize) + 4 * (self.n_vertices + 2) <= budget
         return [
-            Part(row, column, _uploaded(self.device, part) if fits else part, fits)
+            MatrixPart(row, column, _uploaded(self.device, part) if fits else part, fits)
             for row, column, part in parts
         ]
 
-    def _packed(self, budget: int) -> list[Part]:
+    def _packed(self, budget: int) -> list[MatrixPart]:
         """The graph as one dense matrix, if that is small for so many parts; else its parts.
 
         A GPU computes the product of a small block sooner than the host can ask for the next.
@@ -212,7 +212,7 @@ class DeviceOperator(NormalizedAdjacency):
                 if part.two_way and (part.column < first or not self.bipartite):
                     there = matrix[part.columns, _moved(some, first)]
                     there += dense.T
-        return [Part(0, first, matrix, on_device=True, two_way=self.bipartite)]
+        return [MatrixPart(0, first, matrix, on_device=True, two_way=self.bipartite)]
 
 
 def _inside(part: slice, whole: slice) -> bool:

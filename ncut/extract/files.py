@@ -45,7 +45,7 @@ def read_npz(path: Path) -> NeuronGraph | dict[str, NDArray[Any]]:
     check_npz(path)
     with np.load(path, allow_pickle=False) as content:
         if is_graph_file(content):
-            return load_graph(path)
+            return load_graph(path, NeuronGraph)
         return {name: _npz_array(path, content, name) for name in content}
 
 

@@ -26,7 +26,8 @@ from ncut.extract.sklearn_model import is_sklearn_mlp
 from ncut.extract.state_dict import read_arrays
 from ncut.files import reading
 from ncut.graphs import NeuronGraph, from_adjacency
-from ncut.graphs.scratch import check_scratch, in_scratch
+from ncut.graphs.data import in_scratch
+from ncut.graphs.scratch import check_scratch
 from ncut.types import EdgeKind, KernelNorm, Scope, Unknown
 
 if TYPE_CHECKING:

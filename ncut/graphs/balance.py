@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ncut.graphs.row_sums import Powers, unit_of
 
 if TYPE_CHECKING:
-    from ncut.graphs.neuron_graph import NeuronGraph
+    from ncut.graphs.data import GraphData
 
     Vector = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class Balance:
     lowers the sum.
     """
 
-    def __init__(self, graph: NeuronGraph, layers: Collection[int]) -> None:
+    def __init__(self, graph: GraphData, layers: Collection[int]) -> None:
         unit = unit_of(graph)
         self._graph, self._unit = graph, unit
         self._slices = {at: graph.layers[at].slice for at in layers}

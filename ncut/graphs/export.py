@@ -11,10 +11,10 @@ from ncut.graphs.scale import in_own_unit
 if TYPE_CHECKING:
     import networkx
 
-    from ncut.graphs.neuron_graph import NeuronGraph
+    from ncut.graphs.data import GraphData
 
 
-def neurons_to_networkx(graph: NeuronGraph) -> networkx.Graph:
+def neurons_to_networkx(graph: GraphData) -> networkx.Graph:
     """A node per vertex, an edge per pair of connected vertices."""
     nx = import_extra("networkx", "all")
     made = nx.from_scipy_sparse_array(in_own_unit(graph).adjacency)
@@ -25,7 +25,7 @@ def neurons_to_networkx(graph: NeuronGraph) -> networkx.Graph:
     return made
 
 
-def layers_to_networkx(graph: NeuronGraph) -> networkx.MultiDiGraph:
+def layers_to_networkx(graph: GraphData) -> networkx.MultiDiGraph:
     """A node per layer, an edge per block."""
     nx = import_extra("networkx", "all")
     made = nx.MultiDiGraph(name=graph.name)
@@ -39,7 +39,7 @@ def layers_to_networkx(graph: NeuronGraph) -> networkx.MultiDiGraph:
     return made
 
 
-def to_dot(graph: NeuronGraph) -> str:
+def to_dot(graph: GraphData) -> str:
     """Layers as boxes, blocks as arrows."""
     lines = [f"digraph {_quoted(graph.name)} {{", "  node [shape=box];"]
     for number, layer in enumerate(graph.layers):

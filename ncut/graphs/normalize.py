@@ -28,7 +28,7 @@ from ncut.randomness import check_seed
 from ncut.threads import single_threaded_blas
 
 if TYPE_CHECKING:
-    from ncut.graphs.neuron_graph import NeuronGraph
+    from ncut.graphs.data import G, GraphData
     from ncut.types import Block, Layer, Weights
 
     Vector = NDArray[np.float64]
@@ -48,7 +48,7 @@ def check_normalization(convention: object) -> str:
     return convention
 
 
-def normalized(graph: NeuronGraph, convention: str) -> NeuronGraph:
+def normalized(graph: G, convention: str) -> G:
     """The graph with the weights that the network has under a convention of scale.
 
     Each neuron v of a layer that can be rescaled (see `rescalable_layers`) gets a factor c_v > 0,
@@ -113,7 +113,7 @@ def normalized(graph: NeuronGraph, convention: str) -> NeuronGraph:
     return _with_factors(graph, factors, "normalize")
 
 
-def rescaled(graph: NeuronGraph, seed: int, sigma: float) -> NeuronGraph:
+def rescaled(graph: G, seed: int, sigma: float) -> G:
     """A network that computes the same with other weights: neurons rescaled at random.
 
     Parameters
@@ -156,7 +156,7 @@ def rescaled(graph: NeuronGraph, seed: int, sigma: float) -> NeuronGraph:
     return _with_factors(graph, factors, "sigma")
 
 
-def rescalable_layers(graph: NeuronGraph) -> list[int]:
+def rescalable_layers(graph: GraphData) -> list[int]:
     """Positions of the layers whose neurons get a factor.
 
     Layers marked rescalable that have incoming blocks, and layers of unknown activation that
@@ -174,7 +174,7 @@ def rescalable_layers(graph: NeuronGraph) -> list[int]:
     ]
 
 
-def applicable_conventions(graph: NeuronGraph) -> tuple[str, ...]:
+def applicable_conventions(graph: GraphData) -> tuple[str, ...]:
     """The rescalings by a factor for each neuron that `normalized` accepts for a graph."""
     return tuple(
         name
@@ -183,7 +183,7 @@ def applicable_conventions(graph: NeuronGraph) -> tuple[str, ...]:
     )
 
 
-def normalization_notes(graph: NeuronGraph, convention: str) -> list[str]:
+def normalization_notes(graph: GraphData, convention: str) -> list[str]:
     """Sentences on what a convention of scale took for granted or left as it is."""
     check_normalization(convention)
     if convention == "none":
@@ -243,19 +243,19 @@ def check_sigma(sigma: object) -> float:
     return value
 
 
-def _ends(graph: NeuronGraph) -> tuple[set[int], set[int]]:
+def _ends(graph: GraphData) -> tuple[set[int], set[int]]:
     """Positions of the layers with incoming blocks, and of those with outgoing ones."""
     return {block.target for block in graph.blocks}, {block.source for block in graph.blocks}
 
 
-def _layers_of(graph: NeuronGraph, convention: str) -> list[int]:
+def _layers_of(graph: GraphData, convention: str) -> list[int]:
     """The layers that a convention rescales: balancing needs weights on both sides."""
     layers = rescalable_layers(graph)
     read = _ends(graph)[1]
     return [at for at in layers if convention != "balanced" or at in read]
 
 
-def _why_no_layer(graph: NeuronGraph) -> str:
+def _why_no_layer(graph: GraphData) -> str:
     written, read = _ends(graph)
     if not written & read:
         return (
@@ -268,7 +268,7 @@ def _why_no_layer(graph: NeuronGraph) -> str:
     )
 
 
-def _unit_factors(graph: NeuronGraph, layers: Collection[int], exponent: int) -> Vector:
+def _unit_factors(graph: GraphData, layers: Collection[int], exponent: int) -> Vector:
     """The factors that give every neuron of these layers an incoming norm of 1."""
     factors, unit = np.ones(graph.n_vertices), unit_of(graph)
     with single_threaded_blas():
@@ -284,14 +284,14 @@ def _unit_factors(graph: NeuronGraph, layers: Collection[int], exponent: int) ->
     return factors
 
 
-def _balancing_factors(graph: NeuronGraph, layers: Collection[int]) -> Vector:
+def _balancing_factors(graph: GraphData, layers: Collection[int]) -> Vector:
     """The factors that make each neuron's incoming and outgoing norms equal."""
     with single_threaded_blas():
         balance = Balance(graph, layers)
         return np.sqrt(balance.with_dead_neurons(balance.solve()))
 
 
-def _with_factors(graph: NeuronGraph, factors: Vector, argument: str) -> NeuronGraph:
+def _with_factors(graph: G, factors: Vector, argument: str) -> G:
     """The graph with weights w_ij c_j / c_i."""
     blocks = tuple(
         replace(

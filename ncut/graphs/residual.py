@@ -20,7 +20,7 @@ from ncut.graphs.scale import brought_into_range
 from ncut.graphs.scratch import settled
 
 if TYPE_CHECKING:
-    from ncut.graphs.neuron_graph import NeuronGraph
+    from ncut.graphs.data import G
     from ncut.types import Block, Weights
 
 TOLERANCE = 1e-12
@@ -33,7 +33,7 @@ MAX_SWEEPS = 30
 """Rows and columns are scaled in turn so often before Newton's method takes over."""
 
 
-def residual_graph(graph: NeuronGraph) -> NeuronGraph:
+def residual_graph(graph: G) -> G:
     """The graph of the Sinkhorn residuals of its blocks, without what computes nothing.
 
     Neurons of hidden layers that have no incoming or no outgoing weights lose those that they
@@ -62,7 +62,7 @@ def residual_graph(graph: NeuronGraph) -> NeuronGraph:
     return brought_into_range(replace(graph, blocks=blocks, exponent=0))
 
 
-def without_dead_ends(graph: NeuronGraph) -> NeuronGraph:
+def without_dead_ends(graph: G) -> G:
     """The graph without the weights of hidden neurons that have them on one side only."""
     n_layers = len(graph.layers)
     present: list[Any] = [_places(block.weights) for block in graph.blocks]

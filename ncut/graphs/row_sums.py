@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ncut import kernels
 
 if TYPE_CHECKING:
-    from ncut.graphs.neuron_graph import NeuronGraph
+    from ncut.graphs.data import GraphData
     from ncut.types import Weights
 
     Vector = NDArray[np.float64]
@@ -72,7 +72,7 @@ class Powers:
         return np.square(powers, out=powers) if self._exponent == 2 else powers
 
 
-def unit_of(graph: NeuronGraph) -> float:
+def unit_of(graph: GraphData) -> float:
     """1 if all squares of weights lie in the range of float64, else the largest weight."""
     if kernels.wide_type(graph.blocks) == np.float32:
         return 1.0

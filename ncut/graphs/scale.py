@@ -20,7 +20,7 @@ from ncut.graphs.scratch import settled
 from ncut.types import Block
 
 if TYPE_CHECKING:
-    from ncut.graphs.neuron_graph import NeuronGraph
+    from ncut.graphs.data import G
     from ncut.types import Weights
 
 FAR = 60
@@ -57,7 +57,7 @@ def in_range(blocks: Sequence[Block], scratch: Path | None) -> tuple[tuple[Block
     return tuple(replace(block, weights=made[id(block.weights)]) for block in blocks), exponent
 
 
-def brought_into_range(graph: NeuronGraph) -> NeuronGraph:
+def brought_into_range(graph: G) -> G:
     """The graph in a unit that computations can take; itself if it is in one."""
     blocks, exponent = in_range(graph.blocks, graph.scratch)
     if not exponent:
@@ -65,7 +65,7 @@ def brought_into_range(graph: NeuronGraph) -> NeuronGraph:
     return replace(graph, blocks=blocks, exponent=graph.exponent + exponent)
 
 
-def in_own_unit(graph: NeuronGraph) -> NeuronGraph:
+def in_own_unit(graph: G) -> G:
     """The graph with the weights that it was made of; itself if it has these."""
     if not graph.exponent:
         return graph

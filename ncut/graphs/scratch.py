@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ import numpy as np
 from ncut.errors import InputError
 
 if TYPE_CHECKING:
-    from ncut.graphs.neuron_graph import NeuronGraph
     from ncut.types import Weights
 
 SMALLEST = 2**20
@@ -50,11 +48,3 @@ def settled(weights: Weights, scratch: Path | None) -> Weights:
         ) from error
     found: Weights = mapped.view(weights.dtype).reshape(weights.shape)
     return found
-
-
-def in_scratch(graph: NeuronGraph, scratch: Path | None) -> NeuronGraph:
-    """The graph with its large blocks moved; the graph itself if there is no folder."""
-    if scratch is None:
-        return graph
-    blocks = tuple(replace(b, weights=settled(b.weights, scratch)) for b in graph.blocks)
-    return replace(graph, blocks=blocks, scratch=scratch)

@@ -13,19 +13,19 @@ import numpy as np
 
 from ncut.errors import InputError, ModelError
 from ncut.files import Budget, reading, regular_file, write_file
-from ncut.graphs.neuron_graph import NeuronGraph
 from ncut.graphs.scale import brought_into_range
 from ncut.graphs.validate import WEIGHT_TYPES, bfloat16, canonical_csr, check_block
 from ncut.types import Block, Layer, LeftOut, Parameter
 
 if TYPE_CHECKING:
+    from ncut.graphs.data import G, GraphData
     from ncut.types import Weights
 
 FORMAT = "ncut-graph-1"
 HEADER = "ncut_graph"
 
 
-def save_graph(graph: NeuronGraph, path: str | Path) -> None:
+def save_graph(graph: GraphData, path: str | Path) -> None:
     """Write a JSON header (layers, blocks, what was left out) and one array set per block."""
     header = {
         "format": FORMAT,
@@ -61,15 +61,21 @@ def is_graph_file(arrays: Any) -> bool:
     return HEADER in arrays
 
 
-def load_graph(path: str | Path) -> NeuronGraph:
-    """Read what `save_graph` wrote; raise ModelError if the file holds something else."""
+def load_graph(path: str | Path, kind: type[G]) -> G:
+    """Read what `save_graph` wrote as a graph of a class.
+
+    Raises
+    ------
+    ModelError
+        If the file holds something else.
+    """
     with reading(path, "a saved graph"):
         check_npz(regular_file(path))
         # np.load does not close a file that it fails to read.
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if not is_graph_file(arrays):
                 raise ModelError(f"{path}: not a graph saved by ncut; use ncut.graph(path)")
-            return _from_arrays(arrays, Budget(Path(path), os.stat(path).st_size))
+            return _from_arrays(arrays, kind, Budget(Path(path), os.stat(path).st_size))
 
 
 def check_npz(path: Path) -> None:
@@ -131,7 +137,7 @@ def _check_saved_block(weights: Any, source: Layer, target: Layer, name: str) ->
         raise ModelError(str(error)) from error
 
 
-def _from_arrays(arrays: Any, budget: Budget) -> NeuronGraph:
+def _from_arrays(arrays: Any, kind: type[G], budget: Budget) -> G:
     from scipy import sparse
 
     header = json.loads(str(arrays[HEADER]))
@@ -185,7 +191,7 @@ def _from_arrays(arrays: Any, budget: Budget) -> NeuronGraph:
     if not blocks:
         raise ModelError("saved graph: has no blocks of weights")
     return brought_into_range(
-        NeuronGraph(
+        kind(
             layers=tuple(layers),
             blocks=tuple(blocks),
             left_out=tuple(

@@ -2,11 +2,7 @@
 
 from ncut.axes import NULL_MODELS
 from ncut.nulls.base import Null, substreams
-from ncut.nulls.distribution import (
-    at_once_and_inside,
-    over_shuffles,
-    side_by_side_in_order,
-)
+from ncut.nulls.distribution import at_once_and_inside, side_by_side_in_order
 from ncut.nulls.models import (
     check_null,
     check_null_fits,
@@ -28,7 +24,6 @@ __all__ = [
     "compare_all",
     "fitted",
     "normalization_of",
-    "over_shuffles",
     "shuffle",
     "shuffle_connected",
     "side_by_side_in_order",

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from ncut.errors import Interrupted
 from ncut.graphs import NeuronGraph
-from ncut.nulls.models import fitted
 
 LARGE_BYTES = 2**30
 """Weights that shuffled copies may take together, unless a single one takes more."""
@@ -20,52 +19,14 @@ Progress = Callable[[int, int], None]
 
 T = TypeVar("T")
 
-Measure = Callable[[NeuronGraph, int, int], T]
-"""What to measure: (graph without isolated vertices, its number, threads) -> result."""
-
 
 def at_once_and_inside(graph: NeuronGraph, threads: int) -> tuple[int, int]:
-    """How many shuffles of a graph are measured side by side, and with how many threads each."""
-    return (threads, 1) if threads * graph.n_bytes <= LARGE_BYTES else (1, threads)
+    """How many shuffles of a graph are measured side by side, and with how many threads each.
 
-
-def over_shuffles(
-    graph: NeuronGraph,
-    n_shuffles: int,
-    measure: Measure[T],
-    *,
-    null: str,
-    normalize: str,
-    seed: int,
-    threads: int,
-    progress: Progress | None = None,
-    stop: Callable[[Sequence[T]], bool] | None = None,
-) -> list[T]:
-    """Shuffle a graph without isolated vertices `n_shuffles` times, and measure each shuffle.
-
-    Returns the results in the order of the shuffles' numbers; they depend on the seed alone.
-    Weights are shuffled first and brought to the convention `normalize` after that, as the
-    network's own are. Small graphs are measured side by side, one to a thread; large ones (over
-    LARGE_BYTES of weights in all copies) one at a time, with all threads inside it. So memory is
-    bounded by LARGE_BYTES, or two copies. `progress(done, n_shuffles)` is called from this
-    thread.
-
-    `stop` is asked after each result, with all results up to the first one that is missing; when
-    it says so, later ones are dropped, so that where it ends depends on the results alone.
-
-    Raises
-    ------
-    Interrupted
-        On Ctrl-C, after the shuffles under way have ended; it carries what is finished (with
-        `stop` up to the first that is missing).
+    Small graphs one to a thread; those whose copies would take more than LARGE_BYTES one at a
+    time, with all threads inside it. So memory is bounded by LARGE_BYTES, or two copies.
     """
-    side_by_side, inside = at_once_and_inside(graph, threads)
-    shuffles = fitted(graph, null, seed)
-
-    def one(number: int) -> T:
-        return measure(shuffles.connected(number, normalize), number + 1, inside)
-
-    return side_by_side_in_order(one, n_shuffles, side_by_side, progress=progress, stop=stop)
+    return (threads, 1) if threads * graph.n_bytes <= LARGE_BYTES else (1, threads)
 
 
 def side_by_side_in_order(
@@ -76,9 +37,19 @@ def side_by_side_in_order(
     progress: Progress | None = None,
     stop: Callable[[Sequence[T]], bool] | None = None,
 ) -> list[T]:
-    """The results of `one(number)` for all shuffles, `at_once` of them at a time.
+    """Results of `one(number)` for all shuffles in the order of their numbers, counted from 0.
 
-    What `over_shuffles` does, for shuffles that are made and measured in any way.
+    `at_once` of them run at a time, each in a thread of its own. `progress(done, n_shuffles)` is
+    called from the calling thread.
+
+    `stop` is asked after each result, with all results up to the first one that is missing; when
+    it says so, later ones are dropped, so that where it ends depends on the results alone.
+
+    Raises
+    ------
+    Interrupted
+        On Ctrl-C, after the shuffles under way have ended; it carries what is finished (with
+        `stop` up to the first that is missing).
     """
     finished: dict[int, T] = {}
     results: list[T] = []

@@ -30,7 +30,7 @@ N_CLASSES = 10
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A published data set: names of its folder, where it is from, and what its files hold.
 
     `checksums` are MD5 sums of the files' contents, unpacked, by the files' names.
@@ -43,7 +43,7 @@ class Source:
 
 
 SOURCES = {
-    "mnist": Source(
+    "mnist": DataSource(
         "MNIST",
         ("mnist", "MNIST", "MNIST/raw"),
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -54,7 +54,7 @@ SOURCES = {
             "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
         },
     ),
-    "fashion": Source(
+    "fashion": DataSource(
         "Fashion-MNIST",
         ("fashion-mnist", "fashion", "fashion_mnist", "FashionMNIST", "FashionMNIST/raw"),
         "https://github.com/zalandoresearch/fashion-mnist, or Debian's package "
@@ -66,7 +66,7 @@ SOURCES = {
             "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
         },
     ),
-    "cifar10": Source(
+    "cifar10": DataSource(
         "CIFAR-10, binary version",
         ("cifar-10-batches-bin", "cifar10", "cifar-10"),
         "https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -112,7 +112,7 @@ def read(name: str, folder: Path) -> Images:
     return _read_cifar(source, home) if name == "cifar10" else _read_idx_set(name, home)
 
 
-def _home(source: Source, folder: Path) -> Path:
+def _home(source: DataSource, folder: Path) -> Path:
     """The folder with the data set's files: `folder` or one in it."""
     if not folder.is_dir():
         raise InputError(f"data: {folder} is no folder; {_where(source)}")
@@ -127,7 +127,7 @@ def _home(source: Source, folder: Path) -> Path:
     )
 
 
-def _where(source: Source) -> str:
+def _where(source: DataSource) -> str:
     return f"{source.title} is the files {', '.join(source.checksums)} from {source.origin}"
 
 
@@ -138,7 +138,7 @@ def _path(folder: Path, name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _content(source: Source, folder: Path, name: str) -> tuple[Path, bytes]:
+def _content(source: DataSource, folder: Path, name: str) -> tuple[Path, bytes]:
     path = _path(folder, name)
     if path is None:
         raise InputError(f"data: {folder / name} is missing; {_where(source)}")
@@ -155,7 +155,7 @@ def _content(source: Source, folder: Path, name: str) -> tuple[Path, bytes]:
     return path, content
 
 
-def _expected(source: Source, name: str) -> str:
+def _expected(source: DataSource, name: str) -> str:
     checksum = source.checksums[name]
     known = f"its MD5 sum, unpacked, is {checksum}; " if checksum else ""
     return f"{known}{source.title} is at {source.origin}"
@@ -191,7 +191,7 @@ def _refuse_other(name: str, path: Path, checksum: str) -> None:
             )
 
 
-def _parse_idx(source: Source, path: Path, name: str, content: bytes, axes: int) -> Bytes:
+def _parse_idx(source: DataSource, path: Path, name: str, content: bytes, axes: int) -> Bytes:
     """The array of an IDX file of bytes: a header of big-endian sizes, then the entries."""
     start = 4 + 4 * axes
     if len(content) < start or content[:4] != bytes((0, 0, IDX_BYTES, axes)):
@@ -220,7 +220,7 @@ def _check_labels(path: Path, labels: Bytes) -> None:
         raise InputError(f"data: {path} has label {labels.max()}; classes are 0 to {N_CLASSES - 1}")
 
 
-def _read_cifar(source: Source, folder: Path) -> Images:
+def _read_cifar(source: DataSource, folder: Path) -> Images:
     names = [name for name in source.checksums if name != "test_batch.bin" and _path(folder, name)]
     if not names:
         raise InputError(f"data: {folder / 'data_batch_1.bin'} is missing; {_where(source)}")
@@ -231,7 +231,7 @@ def _read_cifar(source: Source, folder: Path) -> Images:
     return Images(train, labels, test, test_labels, (len(train), len(test)) == (50_000, 10_000))
 
 
-def _parse_cifar(source: Source, folder: Path, name: str) -> tuple[Bytes, Bytes]:
+def _parse_cifar(source: DataSource, folder: Path, name: str) -> tuple[Bytes, Bytes]:
     """A batch: for each image a byte with its label, then its red, green and blue pixels."""
     path, content = _content(source, folder, name)
     size = 1 + math.prod(CIFAR_SHAPE)

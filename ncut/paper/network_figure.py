@@ -11,7 +11,7 @@ from scipy import sparse
 from ncut.errors import InputError, import_extra
 from ncut.report.colours import MUTED, cluster_colors
 from ncut.report.text import shorten
-from ncut.report.words import name_of, ncut_text, printable
+from ncut.report.wording import name_of, ncut_text, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -141,7 +141,7 @@ def _vgg(channels: int, dropout: bool) -> Iterator[nn.Module]:
         if dropout and rate is not None:
             yield Dropout(rate)
         channels = width
-    yield from (nn.Flatten(), nn.Linear(512, 512), nn.ReLU())
+    yield from (nn.Flatten(), nn.Linear(channels, 512), nn.ReLU())
     yield nn.BatchNorm1d(512, eps=1e-3, momentum=0.01)
     if dropout:
         yield Dropout(DENSE_DROPOUT)

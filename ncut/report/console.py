@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from ncut.report import text, words
+from ncut.report import text, wording
 
 if TYPE_CHECKING:
     from ncut.graphs import NeuronGraph
@@ -59,17 +59,17 @@ def print_comparison(reports: Sequence[Measurement]) -> None:
     console.print(_comparison(reports))
     console.print()
     for report in reports:
-        console.print(f"{words.name_of(report)}: {words.sentence(report)}")
+        console.print(f"{wording.name_of(report)}: {wording.sentence(report)}")
     console.print()
     console.print(_explanation(reports))
-    console.print(f"\nMethod: {words.CITATION}", style="dim")
+    console.print(f"\nMethod: {wording.CITATION}", style="dim")
 
 
 def print_graph(graph: NeuronGraph) -> None:
     """Print a graph's size, layers, blocks, and what was left out."""
     console = _console()
     n_isolated = int(np.count_nonzero(graph.degrees == 0))
-    console.print(words.printable(graph.name) or "unnamed model", style="bold")
+    console.print(wording.printable(graph.name) or "unnamed model", style="bold")
     console.print(
         f"{graph.n_vertices:,} vertices, {n_isolated:,} of them isolated; {graph.n_edges:,} edges"
     )
@@ -78,7 +78,7 @@ def print_graph(graph: NeuronGraph) -> None:
             f"{graph.placed_share:.1%} of the numbers in its weight matrices and kernels are edges"
         )
     if graph.sums:
-        console.print(f"residual sums: {words.SUMS.get(graph.sums, graph.sums)}")
+        console.print(f"residual sums: {wording.SUMS.get(graph.sums, graph.sums)}")
     others = any(not parameter.placed for parameter in graph.parameters)
     nothing = f"Nothing {'else ' if others else ''}was left out."
     left_out = _left_out(graph.left_out) if graph.left_out else nothing
@@ -170,7 +170,7 @@ def scan_bars() -> Iterator[Callable[[ScanCounts], None]]:
             failed = f"{counts.failed} failed" if counts.failed else ""
             ended = counts.done + counts.failed
             bars.update(models, completed=ended, total=counts.models, note=failed)
-            current = text.shorten(words.printable(counts.current), 40)
+            current = text.shorten(wording.printable(counts.current), 40)
             bars.update(
                 shuffles, completed=counts.shuffles_done, total=counts.shuffles, note=current
             )
@@ -220,13 +220,13 @@ def styled_summary(report: Measurement) -> Text:
 
 def _comparison(reports: Sequence[Measurement]) -> Table:
     """The headline numbers of several reports side by side."""
-    table = _table("", *(words.name_of(report) for report in reports), right_from=1)
+    table = _table("", *(wording.name_of(report) for report in reports), right_from=1)
     cells = {
-        "n-cut": [words.ncut_text(report.ncut) for report in reports],
-        "edge weight cut": [words.share_text(report.cut_share) for report in reports],
-        "shuffles": [words.spread_text(report) for report in reports],
-        "Z": [words.z_text(report.z_score) for report in reports],
-        "p": [words.p_text(report.p_value) for report in reports],
+        "n-cut": [wording.ncut_text(report.ncut) for report in reports],
+        "edge weight cut": [wording.share_text(report.cut_share) for report in reports],
+        "shuffles": [wording.spread_text(report) for report in reports],
+        "Z": [wording.z_text(report.z_score) for report in reports],
+        "p": [wording.p_text(report.p_value) for report in reports],
         "vertices": [f"{report.n_vertices - report.n_isolated:,}" for report in reports],
         "isolated": [f"{report.n_isolated:,}" for report in reports],
         "edges": [f"{report.n_edges:,}" for report in reports],
@@ -242,7 +242,7 @@ def _explanation(reports: Sequence[Measurement]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(max_width=text.WIDTH - 10)
-    for term, meaning in words.meanings(reports):
+    for term, meaning in wording.meanings(reports):
         table.add_row(Text(term, style="bold"), Text(meaning))
     return table
 
@@ -360,7 +360,7 @@ def _table(*names: str, right_from: int | None = None) -> Table:
 
 def _cells(values: Iterable[str]) -> list[Text]:
     """Cells that are shown as they are: no markup, no control characters."""
-    return [Text(words.printable(value)) for value in values]
+    return [Text(wording.printable(value)) for value in values]
 
 
 def _emphasis(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
-from ncut.report import page_views, pictures, words
+from ncut.report import page_views, pictures, wording
 from ncut.report.between import Between, of_report
 from ncut.report.colours import cluster_colors
 from ncut.report.maps import flows_of, shown_clusters
@@ -65,11 +65,11 @@ def html_page(
     return render(
         "report.html.j2",
         SCRIPTS,
-        title=words.printable(title) if title else _title(reports),
+        title=wording.printable(title) if title else _title(reports),
         reports=[_view(*pair) for pair in zip(reports, profiles, strict=True)],
-        meanings=[(term, page_views.minus(text)) for term, text in words.meanings(reports)],
-        not_meant=words.NOT_MEANT,
-        citation=words.CITATION,
+        meanings=[(term, page_views.minus(text)) for term, text in wording.meanings(reports)],
+        not_meant=wording.NOT_MEANT,
+        citation=wording.CITATION,
     )
 
 
@@ -109,7 +109,7 @@ def render(template: str, scripts: Sequence[str], **values: Any) -> str:
 
 def _title(reports: Sequence[Measurement]) -> str:
     if len(reports) == 1:
-        return f"Clusterability of {words.name_of(reports[0])}"
+        return f"Clusterability of {wording.name_of(reports[0])}"
     return f"Clusterability of {len(reports)} networks"
 
 
@@ -143,7 +143,7 @@ def _view(report: Measurement, profile: Profile | None) -> dict[str, Any]:
         "notes": page_views.notes(report, flows, data),
         "downloads": page_views.downloads(data),
         "statistics_names": [
-            (name, STATISTICS[name].title if name in STATISTICS else words.printable(name))
+            (name, STATISTICS[name].title if name in STATISTICS else wording.printable(name))
             for name in (report.statistics if report.n_shuffles else ())
         ],
         "headline": report.headline,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ncut.errors import InputError
 from ncut.files import reading, regular_file
-from ncut.report.words import printable
+from ncut.report.wording import printable
 
 if TYPE_CHECKING:
     from ncut.results import Measurement

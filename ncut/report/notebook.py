@@ -9,7 +9,7 @@ from ncut.report.colours import FAINT, cluster_colors
 from ncut.report.names import layer_names
 from ncut.report.text import headline
 from ncut.report.top import findings
-from ncut.report.words import name_of, printable, sentence, statistic_rows
+from ncut.report.wording import name_of, printable, sentence, statistic_rows
 
 if TYPE_CHECKING:
     from ncut.results import Measurement

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ncut.report.between import Between, Flows, of_report
 from ncut.report.maps import volumes
 from ncut.report.names import Names
-from ncut.report.words import name_of, printable
+from ncut.report.wording import name_of, printable
 
 if TYPE_CHECKING:
     from ncut.report.profile import Profile

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ncut.axes import STATISTICS
-from ncut.report import words
+from ncut.report import wording
 from ncut.report.cells import outcome
 from ncut.report.colours import cluster_colors
 from ncut.report.page_data import MAX_FLOW_ROWS, MAX_NEURONS
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 def views(report: Measurement, names: Names, profile: Profile | None) -> dict[str, Any]:
     """What the page says of a report besides its clusters."""
     return {
-        "name": words.name_of(report),
-        "sentence": minus(words.sentence(report)),
+        "name": wording.name_of(report),
+        "sentence": minus(wording.sentence(report)),
         "top": [(one.key, one.title, one.answer, minus(one.text)) for one in findings(report)],
         "cells": [minus(cell) for cell in _cells(report)],
         "question": "Do the neurons form groups, more than the same weights in random places?",
         "tiles": [tuple(minus(text) for text in tile) for tile in _tiles(report)],
         "statistics": statistics(report),
         "eigenvalues": [f"{value:.6f}" for value in report.eigenvalues],
-        "warnings": [words.printable(text) for text in report.warnings],
+        "warnings": [wording.printable(text) for text in report.warnings],
         "left_out": [
-            (words.printable(item.name), _shape(item.shape), words.printable(item.reason))
+            (wording.printable(item.name), _shape(item.shape), wording.printable(item.reason))
             for item in report.left_out
         ],
-        "facts": [(name, words.printable(value)) for name, value in _facts(report)],
-        "made": [(name, words.printable(value)) for name, value in _made(report)],
-        "command": words.printable(command(report)),
+        "facts": [(name, wording.printable(value)) for name, value in _facts(report)],
+        "made": [(name, wording.printable(value)) for name, value in _made(report)],
+        "command": wording.printable(command(report)),
         "profile": None if profile is None else _profile(profile),
     }
 
@@ -91,13 +91,13 @@ def statistics(report: Measurement) -> list[tuple[str, str, str, str, str, str]]
     for name, compared in report.statistics.items():
         found.append(
             (
-                STATISTICS[name].title if name in STATISTICS else words.printable(name),
-                words.ncut_text(compared.value),
-                minus(words.spread(compared)),
-                minus(words.z_text(compared.z_score)),
-                minus(words.p_text(compared.p_value)),
+                STATISTICS[name].title if name in STATISTICS else wording.printable(name),
+                wording.ncut_text(compared.value),
+                minus(wording.spread(compared)),
+                minus(wording.z_text(compared.z_score)),
+                minus(wording.p_text(compared.p_value)),
                 says[
-                    outcome(compared, words.UNUSUAL, low=STATISTICS[name].low_is_clusterable)
+                    outcome(compared, wording.UNUSUAL, low=STATISTICS[name].low_is_clusterable)
                     if compared.shuffled.size and name in STATISTICS
                     else ""
                 ],
@@ -165,10 +165,10 @@ def minus(text: str) -> str:
 def _cells(report: Measurement) -> list[str]:
     """The network's row in the comparison."""
     return [
-        words.ncut_text(report.ncut),
-        words.spread_text(report),
-        words.z_text(report.z_score),
-        words.p_text(report.p_value),
+        wording.ncut_text(report.ncut),
+        wording.spread_text(report),
+        wording.z_text(report.z_score),
+        wording.p_text(report.p_value),
     ]
 
 
@@ -179,7 +179,7 @@ def _tiles(report: Measurement) -> list[tuple[str, str, str]]:
         return [
             (
                 "n-cut",
-                words.ncut_text(report.ncut),
+                wording.ncut_text(report.ncut),
                 f"of at most {report.k}; not compared with shuffles",
             )
         ]
@@ -195,13 +195,13 @@ def _tiles(report: Measurement) -> list[tuple[str, str, str]]:
         (
             "Size of the effect",
             f"{abs(effect['gap']):.1%}",
-            f"the refined n-cut, {words.ncut_text(compared.value)}, is {side} the shuffles', "
-            f"{words.spread(compared)}{cut}",
+            f"the refined n-cut, {wording.ncut_text(compared.value)}, is {side} the shuffles', "
+            f"{wording.spread(compared)}{cut}",
         ),
         (
             "How unusual",
-            f"p = {words.p_text(report.p_value)}",
-            f"{words.p_remark(report)}; Z = {words.z_text(report.z_score)}",
+            f"p = {wording.p_text(report.p_value)}",
+            f"{wording.p_remark(report)}; Z = {wording.z_text(report.z_score)}",
         ),
     ]
 
@@ -215,12 +215,12 @@ def _profile(profile: Profile) -> dict[str, Any]:
         "rows": [
             (
                 str(k),
-                words.ncut_text(row["lower_bound"].value),
-                words.ncut_text(row["refined_ncut"].value),
-                minus(words.z_text(row["refined_ncut"].z_score)),
-                minus(words.p_text(row["refined_ncut"].p_value)),
+                wording.ncut_text(row["lower_bound"].value),
+                wording.ncut_text(row["refined_ncut"].value),
+                minus(wording.z_text(row["refined_ncut"].z_score)),
+                minus(wording.p_text(row["refined_ncut"].p_value)),
                 f"{gap.value:.4f}",
-                minus(words.z_text(gap.z_score)),
+                minus(wording.z_text(gap.z_score)),
                 f"{same:.2f}",
             )
             for k, row, gap, same in zip(

@@ -16,7 +16,7 @@ from ncut.report.colours import FAINT, MUTED, cluster_colors
 from ncut.report.maps import Flow, Shown, band_ends, layer_groups
 from ncut.report.names import Names
 from ncut.report.text import shorten
-from ncut.report.words import ncut_text, p_text, printable, z_text
+from ncut.report.wording import ncut_text, p_text, printable, z_text
 
 if TYPE_CHECKING:
     from ncut.report.profile import Profile

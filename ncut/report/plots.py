@@ -15,7 +15,7 @@ from ncut.report import plot_maps
 from ncut.report.between import of_report
 from ncut.report.colours import ACCENT, FAINT, MUTED, cluster_colors
 from ncut.report.text import shorten
-from ncut.report.words import name_of, ncut_text, p_text, printable, z_text
+from ncut.report.wording import name_of, ncut_text, p_text, printable, z_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ncut.errors import InputError, import_extra
 from ncut.report.text import WIDTH, shorten
-from ncut.report.words import name_of, ncut_text, p_text, printable, z_text
+from ncut.report.wording import name_of, ncut_text, p_text, printable, z_text
 from ncut.results import MIN_GAP_Z, MIN_STABILITY, ProfileData
 
 if TYPE_CHECKING:

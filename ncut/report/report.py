@@ -552,7 +552,7 @@ class Report(Measurement):
         return summary(self)
 
     def __repr__(self) -> str:
-        from ncut.report.words import one_line
+        from ncut.report.wording import one_line
 
         return f"Report({one_line(self)})"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ncut.report.top import findings
-from ncut.report.words import (
+from ncut.report.wording import (
     SUMS,
     convention_text,
     name_of,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ncut.report.words import (
+from ncut.report.wording import (
     UNUSUAL,
     ncut_text,
     null_text,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
-from ncut.report import verdict_words as words
+from ncut.report import verdict_wording as wording
 from ncut.report.cells import NCUTS, Cell, cells_of
 from ncut.report.report import Report
 from ncut.report.tests import Test, conclusion, tests_of
@@ -74,10 +74,10 @@ class Verdict:
         ncuts = [cell for cell in self.cells if cell.statistic in NCUTS]
         others = [cell for cell in self.cells if cell.statistic not in NCUTS]
         found = [
-            *words.disagreement(ncuts, others),
-            *words.artefact(self.rescaled, self.sigma, self.level),
+            *wording.disagreement(ncuts, others),
+            *wording.artefact(self.rescaled, self.sigma, self.level),
         ]
-        return tuple(dict.fromkeys([*found, *words.from_reports((*self.tested, *self.reports))]))
+        return tuple(dict.fromkeys([*found, *wording.from_reports((*self.tested, *self.reports))]))
 
     def cell(self, statistic: str, normalize: str = "none", null: str = "layer") -> Cell:
         """The cell of one combination.
@@ -184,7 +184,7 @@ class Verdict:
         return self.reports, self.rescaled, self.tested, self.sigma, self.level
 
     def __str__(self) -> str:
-        return "\n".join(words.verdict_lines(self))
+        return "\n".join(wording.verdict_lines(self))
 
     def __repr__(self) -> str:
         return f"Verdict({self.model!r}, {self.conclusion!r})"

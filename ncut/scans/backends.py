@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from ncut.errors import InputError, import_extra
-from ncut.scans.tasks import Outcome, Task, measure
+from ncut.scans.tasks import Task, TaskResult, measure
 
 BACKENDS = ("loky", "threading", "dask", "ray")
 
@@ -45,7 +45,7 @@ class Workers:
         self.backend = backend
         self.n_jobs = n_jobs
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
         """The outcomes; `tasks` is read while earlier ones run, a few ahead of them.
 
         Raises
@@ -66,7 +66,7 @@ class Workers:
             yield from parallel(part)
 
 
-def _without_dead(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+def _without_dead(outcomes: Iterator[TaskResult]) -> Iterator[TaskResult]:
     from concurrent.futures.process import BrokenProcessPool
 
     try:

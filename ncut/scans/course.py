@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ncut.errors import InputError, import_extra
-from ncut.report.words import printable
+from ncut.report.wording import printable
 from ncut.scans.rows import DONE
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ncut.report.charts import Plane, around, percent, tag
 from ncut.report.html import markup, render
-from ncut.report.words import CITATION, printable, z_text
+from ncut.report.wording import CITATION, printable, z_text
 from ncut.scans.course import Course, courses
 from ncut.scans.rows import DONE
-from ncut.scans.words import NAMES, common_folder, failures, rows
+from ncut.scans.wording import NAMES, common_folder, failures, rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame

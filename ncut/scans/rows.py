@@ -11,7 +11,7 @@ from typing import Any
 from ncut.axes import STATISTICS
 from ncut.errors import import_extra
 from ncut.results import Measurement
-from ncut.scans.sources import Source
+from ncut.scans.sources import ModelSource
 
 DONE, FAILED = "done", "failed"
 
@@ -58,7 +58,7 @@ def _statistic_columns() -> list[str]:
     return [name + part for name in STATISTICS for part in ("", "_z", "_p")]
 
 
-def done_row(source: Source, report: Measurement, seconds: float) -> dict[str, Any]:
+def done_row(source: ModelSource, report: Measurement, seconds: float) -> dict[str, Any]:
     """Row of a measured model."""
     row = {**_common(source, seconds), "status": DONE}
     row |= {name: getattr(report, name) for name in _OF_REPORT}
@@ -75,7 +75,7 @@ def done_row(source: Source, report: Measurement, seconds: float) -> dict[str, A
 
 
 def failed_row(
-    source: Source, error: str, error_type: str, settings: Mapping[str, Any], seconds: float
+    source: ModelSource, error: str, error_type: str, settings: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
     """Row of a model that could not be measured."""
     return {
@@ -89,7 +89,7 @@ def failed_row(
     }
 
 
-def _common(source: Source, seconds: float) -> dict[str, Any]:
+def _common(source: ModelSource, seconds: float) -> dict[str, Any]:
     return {
         "key": source.key,
         "path": source.shown,

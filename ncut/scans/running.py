@@ -20,8 +20,8 @@ from ncut.plan import Plan
 from ncut.scans.backends import WorkerDiedError, Workers, check_backend, workers
 from ncut.scans.results import Scan
 from ncut.scans.rows import FAILED
-from ncut.scans.schedule import Counts, Model, Schedule
-from ncut.scans.sources import Source, find_sources
+from ncut.scans.schedule import Counts, ModelState, Schedule
+from ncut.scans.sources import ModelSource, find_sources
 from ncut.scans.store import Store
 from ncut.scans.tasks import forget_graph
 from ncut.threads import n_threads
@@ -148,7 +148,7 @@ def scan(
     counts = Counts()
     with store.locked(), workers(backend, n_jobs, scheduler) as crew:
 
-        def run(sources: Sequence[Source], n_jobs: int) -> None:
+        def run(sources: Sequence[ModelSource], n_jobs: int) -> None:
             crew.n_jobs = n_jobs
             schedule = Schedule(sources, store, plan, options, described, counts)
             each = n_task_threads or (max(1, cores // n_jobs) if local else 1)
@@ -198,7 +198,7 @@ def _rounds(
     retry_failed: bool,
     watch: bool,
     idle: float | None,
-) -> Iterator[list[Source]]:
+) -> Iterator[list[ModelSource]]:
     """The models to measure: once, or again and again as they appear."""
     given = [paths] if isinstance(paths, str | Path) else [*paths]
     if not watch:
@@ -221,9 +221,9 @@ def _rounds(
         time.sleep(POLL_SECONDS)
 
 
-def _present(paths: Sequence[str | Path]) -> list[Source]:
+def _present(paths: Sequence[str | Path]) -> list[ModelSource]:
     """The models there are by now; a folder that is watched may be empty at first."""
-    found: dict[str, Source] = {}
+    found: dict[str, ModelSource] = {}
     for path in paths:
         try:
             for source in find_sources([path]):
@@ -233,11 +233,11 @@ def _present(paths: Sequence[str | Path]) -> list[Source]:
     return list(found.values())
 
 
-def _to_do(sources: Sequence[Source], store: Store, retry_failed: bool) -> list[Source]:
+def _to_do(sources: Sequence[ModelSource], store: Store, retry_failed: bool) -> list[ModelSource]:
     """Sources without a row, and those whose files changed since their row was written."""
     states = store.states()
 
-    def needed(source: Source) -> bool:
+    def needed(source: ModelSource) -> bool:
         status, fingerprint = states.get(source.key, ("", ""))
         if fingerprint != source.fingerprint or not status:
             return True
@@ -246,11 +246,11 @@ def _to_do(sources: Sequence[Source], store: Store, retry_failed: bool) -> list[
     return [source for source in sources if needed(source)]
 
 
-def _as_given(source: Source, n_jobs: int) -> int:
+def _as_given(source: ModelSource, n_jobs: int) -> int:
     return n_jobs
 
 
-def _fitting(source: Source, n_jobs: int) -> int:
+def _fitting(source: ModelSource, n_jobs: int) -> int:
     """Number of tasks of a model that fit into memory, at least one."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     fits = int(MEMORY_SHARE * memory / max(1, COPIES * source.n_bytes))
@@ -265,7 +265,7 @@ def _work(schedule: Schedule, crew: Workers, threads: int, progress: Progress | 
             progress(schedule.counts)
 
     told()
-    suspects: list[Model] = []
+    suspects: list[ModelState] = []
     attempts = 3  # at going on where a worker died of nothing that is known
     while True:
         alone = suspects.pop() if suspects else None

@@ -12,17 +12,17 @@ from ncut.plan import Plan
 from ncut.randomness import NETWORK
 from ncut.results import Measurement, NetworkRecord
 from ncut.scans.rows import done_row, failed_row
-from ncut.scans.sources import Source
+from ncut.scans.sources import ModelSource
 from ncut.scans.store import Store
-from ncut.scans.tasks import ChangedError, Outcome, Task
+from ncut.scans.tasks import ChangedError, Task, TaskResult
 from ncut.types import ShuffledNetwork
 
 
 @dataclass
-class Model:
+class ModelState:
     """A model that is being measured."""
 
-    source: Source
+    source: ModelSource
     plan: Plan
     network: NetworkRecord | None = None
     shuffles: dict[int, ShuffledNetwork] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Schedule:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[ModelSource],
         store: Store,
         plan: Plan,
         options: Mapping[str, Any],
@@ -95,7 +95,7 @@ class Schedule:
         self.options = tuple(sorted(options.items()))
         self.described = described
         self.counts = counts
-        self.models = {source.key: Model(source, plan) for source in sources}
+        self.models = {source.key: ModelState(source, plan) for source in sources}
         self.under_way: set[tuple[str, int]] = set()
         for model in self.models.values():
             model.network, model.shuffles, model.seconds = store.begin(model.source)
@@ -104,7 +104,7 @@ class Schedule:
             counts.shuffles_done += len(model.shuffles)
             self._finish_if_complete(model)
 
-    def tasks(self, threads: int, alone: Model | None = None) -> Iterator[Task]:
+    def tasks(self, threads: int, alone: ModelState | None = None) -> Iterator[Task]:
         """Yield pending tasks, model by model, in the light of the results so far.
 
         `alone`: of this model only.
@@ -123,7 +123,7 @@ class Schedule:
                     threads=threads,
                 )
 
-    def take(self, outcome: Outcome) -> None:
+    def take(self, outcome: TaskResult) -> None:
         """Keep a result; finish its model if it was the last, or went wrong."""
         self.under_way.discard((outcome.key, outcome.number))
         model = self.models[outcome.key]
@@ -142,7 +142,7 @@ class Schedule:
             model.network = outcome.result
         self._finish_if_complete(model)
 
-    def fail(self, model: Model, error: str, error_type: str) -> None:
+    def fail(self, model: ModelState, error: str, error_type: str) -> None:
         """Record that a model cannot be measured."""
         model.ended = True
         self.counts.failed += 1
@@ -156,13 +156,13 @@ class Schedule:
         measured = model.network is not None or bool(model.shuffles)
         self.store.finish(model.source, row, None, keep_journal=measured and not changed)
 
-    def lost(self) -> list[Model]:
+    def lost(self) -> list[ModelState]:
         """The models of which tasks were under way when a worker died; those are to be redone."""
         keys = {key for key, _ in self.under_way}
         self.under_way.clear()
         return [model for key, model in self.models.items() if key in keys and not model.ended]
 
-    def _finish_if_complete(self, model: Model) -> None:
+    def _finish_if_complete(self, model: ModelState) -> None:
         report = model.report()
         if report is None:
             return

@@ -36,7 +36,7 @@ NOT_MODELS = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """A model of a scan.
 
     Attributes
@@ -77,7 +77,7 @@ class Source:
         return str(Path(self.shown).parent)
 
 
-def find_sources(paths: Sequence[str | Path]) -> list[Source]:
+def find_sources(paths: Sequence[str | Path]) -> list[ModelSource]:
     """The models at these paths, each once, in the order of the paths and of their numbers.
 
     Raises
@@ -88,7 +88,7 @@ def find_sources(paths: Sequence[str | Path]) -> list[Source]:
     """
     if isinstance(paths, str | Path):
         paths = [paths]
-    found: dict[str, Source] = {}
+    found: dict[str, ModelSource] = {}
     for path in paths:
         for one in _expanded(str(path)):
             source = source_of(one)
@@ -149,11 +149,11 @@ def _walk(
                 waiting += [entry for entry in reversed(folders) if not entry.is_symlink()]
 
 
-def source_of(path: str | Path) -> Source:
+def source_of(path: str | Path) -> ModelSource:
     """A model with the state of its files now."""
     absolute = os.path.abspath(path)
     files = _stats(Path(absolute))
-    return Source(
+    return ModelSource(
         path=str(path),
         key=hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16],
         fingerprint=_digest([(name, s.st_size, s.st_mtime_ns) for name, s in files]),

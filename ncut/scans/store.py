@@ -39,8 +39,8 @@ from ncut.randomness import NETWORK
 from ncut.report.serialize import record_from_dict, record_to_dict, to_dict
 from ncut.results import Measurement, NetworkRecord
 from ncut.scans.rows import DONE, FAILED, schema
-from ncut.scans.sources import Source
-from ncut.scans.tasks import Outcome
+from ncut.scans.sources import ModelSource
+from ncut.scans.tasks import TaskResult
 from ncut.types import ShuffledNetwork
 
 FORMAT = "ncut-scan"
@@ -119,7 +119,11 @@ class Store:
         return {row["key"]: (row["status"], row["fingerprint"] or "") for row in columns}
 
     def finish(
-        self, source: Source, row: Mapping[str, Any], report: Measurement | None, keep_journal: bool
+        self,
+        source: ModelSource,
+        row: Mapping[str, Any],
+        report: Measurement | None,
+        keep_journal: bool,
     ) -> None:
         """Write what came of a model; from then on it is done."""
         path = self.folder / "reports" / f"{source.key}.json"
@@ -135,7 +139,7 @@ class Store:
             remove_file(self._journal(source))
 
     def begin(
-        self, source: Source
+        self, source: ModelSource
     ) -> tuple[NetworkRecord | None, dict[int, ShuffledNetwork], float]:
         """Resume a model from its journal: network, shuffles, seconds.
 
@@ -167,7 +171,7 @@ class Store:
             self._append(source, head)
         return begun.network, begun.fitting(), begun.seconds
 
-    def add(self, source: Source, outcome: Outcome) -> None:
+    def add(self, source: ModelSource, outcome: TaskResult) -> None:
         """Append to a model's journal."""
         found = outcome.result
         assert found is not None
@@ -175,10 +179,10 @@ class Store:
         line = {"number": outcome.number, "seconds": outcome.seconds, "result": plain}
         self._append(source, line)
 
-    def _append(self, source: Source, line: Mapping[str, Any]) -> None:
+    def _append(self, source: ModelSource, line: Mapping[str, Any]) -> None:
         append_line(self._journal(source), json.dumps(line).encode())
 
-    def _journal(self, source: Source) -> Path:
+    def _journal(self, source: ModelSource) -> Path:
         return self.folder / "journal" / f"{source.key}.jsonl"
 
 

@@ -29,7 +29,7 @@ class Task:
     Attributes
     ----------
     key, fingerprint, state : str
-        Of the model's `Source`.
+        Of the model's `ModelSource`.
     path : str
         The model's absolute path.
     options : tuple of (str, value)
@@ -51,8 +51,8 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Outcome of a task: the network, a shuffle, or an error.
+class TaskResult:
+    """Result of a task: the network, a shuffle, or an error.
 
     Attributes
     ----------
@@ -75,16 +75,16 @@ class Outcome:
     seconds: float = 0.0
 
 
-def measure(task: Task) -> Outcome:
+def measure(task: Task) -> TaskResult:
     """Do a task; what goes wrong with the model is an outcome too."""
     started = time.perf_counter()
     try:
         result = _measured(task)
     except Exception as error:  # whatever a reader stumbles over must not end the scan
-        return Outcome(
+        return TaskResult(
             task.key, task.number, None, _one_line(error), type(error).__name__, _since(started)
         )
-    return Outcome(task.key, task.number, result, seconds=_since(started))
+    return TaskResult(task.key, task.number, result, seconds=_since(started))
 
 
 def _measured(task: Task) -> NetworkRecord | ShuffledNetwork:

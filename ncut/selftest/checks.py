@@ -20,7 +20,7 @@ SHUFFLES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class CheckResult:
     """What one check found.
 
     Attributes
@@ -37,13 +37,13 @@ class Check:
     found: str
 
 
-def checks(device: str) -> Iterator[Check]:
+def checks(device: str) -> Iterator[CheckResult]:
     """Check after check; one that breaks has failed, and the others go on."""
     graph, dense = (
         read_graph(load(name)).without_isolated()[0]
         for name in ("digits-pruned", "digits-unpruned")
     )
-    tasks: dict[str, Callable[[], Check | None]] = {
+    tasks: dict[str, Callable[[], CheckResult | None]] = {
         "eigenvalues": lambda: _eigenvalues(graph, device),
         "n-cut": lambda: _ncut(graph, device),
         "shuffles keep the weights": lambda: _same_weights(dense, device),
@@ -55,7 +55,7 @@ def checks(device: str) -> Iterator[Check]:
         try:
             done = task()
         except Exception as error:  # whatever it is, it belongs into the report
-            done = Check(name, False, f"{type(error).__name__}: {error}")
+            done = CheckResult(name, False, f"{type(error).__name__}: {error}")
         if done is not None:
             yield done
 
@@ -64,7 +64,7 @@ def _dense(graph: NeuronGraph) -> NDArray[np.float64]:
     return np.asarray(graph.adjacency.toarray(), dtype=np.float64)
 
 
-def _eigenvalues(graph: NeuronGraph, device: str) -> Check:
+def _eigenvalues(graph: NeuronGraph, device: str) -> CheckResult:
     from scipy.linalg import eigh
 
     A = _dense(graph)
@@ -72,12 +72,12 @@ def _eigenvalues(graph: NeuronGraph, device: str) -> Check:
     wanted = eigh(np.eye(len(A)) - A / np.outer(root, root), eigvals_only=True)[1:K]
     found = cluster(graph, K, solver="krylov", device=device).eigenvalues[1:]
     error = float((np.abs(found - wanted) / wanted).max())
-    return Check(
+    return CheckResult(
         "eigenvalues", error <= 1e-4, f"{error:.1e} from LAPACK's, relative (at most 1e-4)"
     )
 
 
-def _ncut(graph: NeuronGraph, device: str) -> Check:
+def _ncut(graph: NeuronGraph, device: str) -> CheckResult:
     found = cluster(graph, K, device=device)
     members = np.eye(K)[found.labels]
     A = _dense(graph)
@@ -90,7 +90,7 @@ def _ncut(graph: NeuronGraph, device: str) -> Check:
         apart = abs(found.ncut / cluster(graph, K).ncut - 1)
         passed &= apart <= 0.02
         words += f", {apart:.1e} from the CPU's partition (at most 2e-2)"
-    return Check("n-cut", passed, words)
+    return CheckResult("n-cut", passed, words)
 
 
 def _shuffled(graph: NeuronGraph, device: str, number: int) -> list[NDArray[np.floating]]:
@@ -113,17 +113,17 @@ def _array(weights: object) -> NDArray[np.floating]:
     return np.asarray(dense)
 
 
-def _same_weights(graph: NeuronGraph, device: str) -> Check:
+def _same_weights(graph: NeuronGraph, device: str) -> CheckResult:
     kept = moved = True
     for block, shuffled in zip(graph.blocks, _shuffled(graph, device, 0), strict=True):
         before = _array(block.weights)
         kept &= bool(np.array_equal(np.sort(before, axis=None), np.sort(shuffled, axis=None)))
         moved &= not np.array_equal(before, shuffled)
     words = "each layer's, in other places" if kept and moved else "not the same weights"
-    return Check("shuffles keep the weights", kept and moved, words)
+    return CheckResult("shuffles keep the weights", kept and moved, words)
 
 
-def _distribution(graph: NeuronGraph, device: str) -> Check | None:
+def _distribution(graph: NeuronGraph, device: str) -> CheckResult | None:
     if device == "cpu":
         return None  # nothing to compare with
     from scipy.stats import ks_2samp
@@ -135,10 +135,10 @@ def _distribution(graph: NeuronGraph, device: str) -> Check | None:
 
     p = float(ks_2samp(bounds(device, 0), bounds("cpu", SHUFFLES)).pvalue)
     words = f"lower bounds beside the CPU's: p = {p:.2f} (above 1e-3)"
-    return Check("shuffles' distribution", p > 1e-3, words)
+    return CheckResult("shuffles' distribution", p > 1e-3, words)
 
 
-def _streamed(graph: NeuronGraph, device: str) -> Check | None:
+def _streamed(graph: NeuronGraph, device: str) -> CheckResult | None:
     """As on a GPU that is too small for the graph: no block stays there."""
     on = check_device(device)
     if on is None:
@@ -155,18 +155,18 @@ def _streamed(graph: NeuronGraph, device: str) -> Check | None:
             found.append((placed.resident_bytes, embedding.eigenvalues))
     (here, wanted), (there, values) = found
     error = float((np.abs(values - wanted)[1:] / wanted[1:]).max())
-    return Check(
+    return CheckResult(
         "blocks from the host",
         here > 0 == there and error <= 1e-4,
         f"eigenvalues {error:.1e} from those of blocks on the device, relative (at most 1e-4)",
     )
 
 
-def _gradients(device: str) -> Check:
+def _gradients(device: str) -> CheckResult:
     try:
         import torch
     except ImportError:
-        return Check("gradients", None, "torch is not installed")
+        return CheckResult("gradients", None, "torch is not installed")
     from ncut.training.eigenvalues import laplacian_eigenvalues
 
     torch.manual_seed(0)
@@ -194,4 +194,4 @@ def _gradients(device: str) -> Check:
         apart = max(float((a - b).norm() / b.norm()) for a, b in pairs)
         error = max(error, apart)
         words += f", {apart:.1e} from the CPU's (at most 1e-4)"
-    return Check("gradients", error <= 1e-4, words)
+    return CheckResult("gradients", error <= 1e-4, words)

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+from forking import Commands
 
 
 @pytest.fixture
-def ncut(tmp_path):
+def ncut(commands: Commands, tmp_path: Path) -> Callable[..., CompletedProcess[str]]:
     """Run `python -m ncut` in an empty folder; its output is in `stdout` and `stderr`."""
-
-    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ncut", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-
-    return run
+    return partial(commands.run, cwd=tmp_path)

@@ -119,7 +119,7 @@ def test_convolutions_entry_by_entry() -> None:
 
 
 def test_a_transformer_in_which_sums_are_layers() -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="pip install transformers")
     torch.manual_seed(0)
     config = transformers.GPT2Config(
         n_layer=1, n_embd=12, n_head=2, vocab_size=15, n_positions=8, tie_word_embeddings=False

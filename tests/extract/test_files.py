@@ -279,10 +279,10 @@ def test_corrupt_saved_graph(tmp_path):
 
 @pytest.mark.parametrize("content", [b"junk\n", b"\x80\x02}.", b"(lp0\n.", bytes(300)])
 def test_a_file_that_is_no_checkpoint_is_called_that(tmp_path, content):
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="pip install torch")
     (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(
-        ModelError, match=r"a.pt: (not a file that torch.save|holds a dict|.*empty)"
+        ModelError, match=r"a\.pt: (not a file that torch.save|holds a dict|.*empty)"
     ):
         read_graph(tmp_path / "a.pt")
 

@@ -27,8 +27,8 @@ from ncut.extract.program.record import Program
 from ncut.graphs import NeuronGraph
 from ncut.types import Block
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+torch = pytest.importorskip("torch", reason="pip install torch")
+transformers = pytest.importorskip("transformers", reason="pip install transformers")
 
 SMALL = {
     "vocab_size": 23, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2,

@@ -14,7 +14,7 @@ import ncut
 from ncut.errors import InputError, ModelError
 from ncut.extract.formats import FORMATS, REFUSED, format_of
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="pip install torch")
 
 RNG = np.random.default_rng(0)
 
@@ -193,7 +193,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small Llama."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="pip install transformers")
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL))
     folder = tmp_path_factory.mktemp("llama")
@@ -416,7 +416,7 @@ def permute(weight: np.ndarray[Any, Any], n_heads: int) -> np.ndarray[Any, Any]:
 
 def folder_of(kind: str, to: Path) -> tuple[Path, dict[str, Any], Any]:
     """Write a small random model; its folder, its tensors, and its configuration."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="pip install transformers")
     from safetensors.torch import load_file
 
     name, more = ARCHITECTURES[kind]
@@ -436,7 +436,7 @@ def folder_of(kind: str, to: Path) -> tuple[Path, dict[str, Any], Any]:
 
 def write_gguf(path: Path, kind: str, tensors: dict[str, Any], config: Any, quantize: str) -> None:
     """Write tensors as llama.cpp's converter does, with the package's own table of names."""
-    gguf = pytest.importorskip("gguf")
+    gguf = pytest.importorskip("gguf", reason="pip install gguf")
     architecture = "llama" if kind in ("mistral", "mixtral") else kind
     arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == architecture)
     names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
@@ -497,7 +497,7 @@ def test_gguf_files_have_the_graph_of_their_folder(kind: str, tmp_path: Path) ->
 
 
 def test_a_folder_of_experts_has_the_edges_of_its_module(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="pip install transformers")
     folder, _, _ = folder_of("mixtral", tmp_path)
     module = transformers.MixtralForCausalLM.from_pretrained(folder, dtype=torch.float32)
     one, two = (ncut.graph(model).adjacency for model in (folder, module))
@@ -517,7 +517,7 @@ def test_quantized_gguf_files(quantize: str, rtol: float, tmp_path: Path) -> Non
 
 
 def test_gguf_tensors_are_what_the_library_reads(tmp_path: Path) -> None:
-    gguf = pytest.importorskip("gguf")
+    gguf = pytest.importorskip("gguf", reason="pip install gguf")
     from ncut.extract.gguf_file import header, lazy_tensor
 
     writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
@@ -540,7 +540,7 @@ def test_gguf_tensors_are_what_the_library_reads(tmp_path: Path) -> None:
 
 
 def test_gguf_files_that_are_refused(tmp_path: Path) -> None:
-    gguf = pytest.importorskip("gguf")
+    gguf = pytest.importorskip("gguf", reason="pip install gguf")
     path = tmp_path / "a.gguf"
 
     def write(architecture: str, **settings: int) -> None:
@@ -578,7 +578,7 @@ def test_gguf_files_that_are_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def branching(tmp_path: Path) -> Path:
     """A model whose scalar input chooses one of two layers, on a sequence of open length."""
-    onnx = pytest.importorskip("onnx")
+    onnx = pytest.importorskip("onnx", reason="pip install onnx")
     from onnx import TensorProto, helper, numpy_helper
 
     def weight(name: str, *shape: int) -> Any:

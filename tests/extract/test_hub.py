@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from forking import Commands
 
 import ncut
 from ncut.errors import InputError, ModelError
 
-pytest.importorskip("huggingface_hub")
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("huggingface_hub", reason="pip install huggingface_hub")
+torch = pytest.importorskip("torch", reason="pip install torch")
+transformers = pytest.importorskip("transformers", reason="pip install transformers")
 
 SHA = "a" * 40
 
@@ -85,27 +84,25 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, l
     server.server_close()
 
 
-def run(model: str, home: Path, address: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """`ncut info MODEL` with the Hub at an address and its cache in a folder."""
-    places = {"HF_ENDPOINT": address, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
-    return subprocess.run(
-        [sys.executable, "-m", "ncut", "info", model], capture_output=True, text=True, check=False,
-        env={**os.environ, **places, "HF_HUB_DISABLE_XET": "1", **more},
-    )  # fmt: skip
+def test_a_model_of_the_hub_is_fetched_and_kept(
+    hub: Any, commands: Commands, tmp_path: Path
+) -> None:
+    def run(model: str, address: str, **more: str) -> CompletedProcess[str]:
+        places = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+        places["HF_HUB_DISABLE_XET"] = "1"
+        return commands.run("info", model, cwd=tmp_path, **places, **more)
 
-
-def test_a_model_of_the_hub_is_fetched_and_kept(hub: Any, tmp_path: Path) -> None:
     address, folder, asked = hub
-    done = run("hf:org/tiny", tmp_path, address)
+    done = run("hf:org/tiny", address)
     assert done.returncode == 0, done.stderr
     assert f"{ncut.graph(folder).n_edges:,}" in done.stdout
     fetched = {path.split("/")[-1] for path in asked if "/resolve/" in path}
     assert fetched == {"config.json", "model.safetensors"}
     asked.clear()
-    again = run("hf:org/tiny", tmp_path, "http://127.0.0.1:1", HF_HUB_OFFLINE="1")
+    again = run("hf:org/tiny", "http://127.0.0.1:1", HF_HUB_OFFLINE="1")
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
-    missing = run("hf:org/other", tmp_path, address)
+    missing = run("hf:org/other", address)
     assert missing.returncode == 1
     assert "hf:org/other cannot be had from the Hub" in missing.stderr
 

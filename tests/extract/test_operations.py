@@ -1158,7 +1158,7 @@ needs_quantization = pytest.mark.skipif(
 @pytest.mark.filterwarnings("ignore")
 def test_dynamically_quantized():
     quantization = pytest.importorskip(
-        "torch.ao.quantization", reason="needs a torch that still has torch.ao.quantization"
+        "torch.ao.quantization", reason="install a torch that still has torch.ao.quantization"
     )
     model = chain(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4)).float().eval()
     quantized = quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
@@ -1171,7 +1171,7 @@ def test_dynamically_quantized():
 @pytest.mark.filterwarnings("ignore")
 def test_statically_quantized():
     quantization = pytest.importorskip(
-        "torch.ao.quantization", reason="needs a torch that still has torch.ao.quantization"
+        "torch.ao.quantization", reason="install a torch that still has torch.ao.quantization"
     )
     model = chain(
         quantization.QuantStub(), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1),

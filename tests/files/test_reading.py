@@ -458,7 +458,7 @@ def test_tracebacks_carry_none_either(tmp_path):
     assert "?[2J" in lines
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells of open files on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc: run on Linux")
 def test_damaged_files_are_closed(tmp_path):
     def n_open():
         return len(os.listdir("/proc/self/fd"))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import warnings
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,8 @@ def convolutions(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def write_seeds(folder: Path) -> dict[str, list[Path]]:
-    """Write the files; those of each format by its name. Formats without their package are left."""
-    rng = np.random.default_rng(20)
+def write_seeds(folder: Path, kinds: Collection[str]) -> dict[str, list[Path]]:
+    """Write the files of some formats; those of each by its name."""
     found: dict[str, list[Path]] = {}
 
     def place(kind: str, name: str) -> Path:
@@ -46,7 +46,28 @@ def write_seeds(folder: Path) -> dict[str, list[Path]]:
         found.setdefault(kind, []).append(path)
         return path
 
-    models = {"dense": dense(rng), "conv": convolutions(rng)}
+    def rng() -> np.random.Generator:  # one for each format: a file depends on no other format
+        return np.random.default_rng(20)
+
+    models = {"dense": dense(rng()), "conv": convolutions(rng())}
+    writers: dict[tuple[str, ...], Callable[[], None]] = {
+        ("npz", "npy", "graph", "report", "list"): lambda: _own_files(place, rng(), models),
+        ("pt",): lambda: _torch_files(place, models),
+        ("safetensors",): lambda: _safetensors_files(place, models),
+        ("onnx",): lambda: _onnx_files(place, rng()),
+        ("keras", "hdf5"): lambda: _keras_files(place),
+        ("folder",): lambda: _folders(place),
+        ("gguf",): lambda: _gguf_files(place, rng()),
+        ("jit",): lambda: _torchscript_files(place),
+        ("scan",): lambda: _scan(folder, place, models),
+    }
+    for written, write in writers.items():
+        if not set(kinds).isdisjoint(written):
+            write()
+    return found
+
+
+def _own_files(place: Any, rng: np.random.Generator, models: dict[str, Any]) -> None:
     for name, arrays in models.items():
         np.savez(place("npz", f"{name}.npz"), **arrays)
         np.savez_compressed(place("npz", f"{name}-z.npz"), **arrays)
@@ -58,15 +79,6 @@ def write_seeds(folder: Path) -> dict[str, list[Path]]:
     report = ncut.analyze([rng.normal(size=(9, 8)), rng.normal(size=(8, 7))], k=3, shuffles=3)
     report.to_json(place("report", "r.json"))
     place("list", "l.txt").write_text("a.npz\n# b\n../npz\nc/*.pt\n\n")
-    _torch_files(place, models)
-    _safetensors_files(place, models)
-    _onnx_files(place, rng)
-    _keras_files(place)
-    _folders(place)
-    _gguf_files(place, rng)
-    _torchscript_files(place, models)
-    _scan(folder, place, models)
-    return found
 
 
 def _torch_files(place: Any, models: dict[str, Any]) -> None:
@@ -195,7 +207,7 @@ def _gguf_files(place: Any, rng: np.random.Generator) -> None:
         writer.close()
 
 
-def _torchscript_files(place: Any, models: dict[str, Any]) -> None:
+def _torchscript_files(place: Any) -> None:
     import torch
 
     dense = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4))

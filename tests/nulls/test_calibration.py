@@ -1,4 +1,8 @@
-"""On networks that are shuffles themselves, p-values are uniform."""
+"""On networks that are shuffles themselves, p-values are uniform.
+
+Some twenty seconds for each null model: a small excess of small p-values shows in hundreds of
+networks only.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from scipy import stats
 import ncut
 
 N_NETWORKS = 300
-N_SHUFFLES = 19
+N_SHUFFLES = 9
 STATISTICS = ("spectral_ncut", "refined_ncut", "lower_bound", "modularity", "clusterability")
 
 
@@ -32,6 +36,7 @@ def reports(null: str) -> list[ncut.Report]:
             null=null,
             n_init=2,
             seed=number,
+            tests=[],  # those of the report's top are other shuffles, and not asked here
         )
         for number in range(N_NETWORKS)
     ]
@@ -56,7 +61,7 @@ def test_no_more_than_p_of_them_have_a_p_value_as_small(
     reports: list[ncut.Report], statistic: str
 ) -> None:
     found = values(reports, statistic)
-    for p in (0.05, 0.1, 0.25, 0.5):
+    for p in (0.1, 0.2, 0.3, 0.5):
         n_small = int(np.count_nonzero(found <= p + 1e-12))
         assert stats.binomtest(n_small, N_NETWORKS, p, alternative="greater").pvalue > 1e-3
 

@@ -11,7 +11,13 @@ from samples import chain_graph, random_chain
 
 from ncut.errors import Interrupted
 from ncut.graphs import NeuronGraph
-from ncut.nulls import distribution, over_shuffles, shuffle
+from ncut.nulls import (
+    at_once_and_inside,
+    distribution,
+    fitted,
+    shuffle,
+    side_by_side_in_order,
+)
 from ncut.spectral import cluster, normalized_cut
 from ncut.spectral.clustering import cluster_connected
 from ncut.spectral.operator import NormalizedAdjacency
@@ -22,22 +28,33 @@ def sample() -> NeuronGraph:
     return chain_graph(random_chain(3, (20, 25, 15), 0.5)).without_isolated()[0]
 
 
-def run(graph: NeuronGraph, n_shuffles: int, k: int = 4, **options: Any) -> list[Clustering]:
-    settings: dict[str, Any] = {"null": "layer", "normalize": "none", "seed": 5, "threads": 2}
-    refine = options.pop("refine", False)
+def run(
+    graph: NeuronGraph,
+    n_shuffles: int,
+    k: int = 4,
+    *,
+    null: str = "layer",
+    normalize: str = "none",
+    seed: int = 5,
+    threads: int = 2,
+    refine: bool = False,
+    **options: Any,
+) -> list[Clustering]:
+    shuffles = fitted(graph, null, seed)
+    at_once, inside = at_once_and_inside(graph, threads)
 
-    def clustered(shuffled: NeuronGraph, number: int, threads: int) -> Clustering:
+    def clustered(number: int) -> Clustering:
         return cluster_connected(
-            NormalizedAdjacency(shuffled, threads),
+            NormalizedAdjacency(shuffles.connected(number, normalize), inside),
             k,
             n_init=3,
             solver="auto",
             refine=refine,
             seed=5,
-            graph_number=number,
+            graph_number=number + 1,
         )
 
-    return over_shuffles(graph, n_shuffles, clustered, **(settings | options))
+    return side_by_side_in_order(clustered, n_shuffles, at_once, **options)
 
 
 @pytest.mark.parametrize("null", ["layer", "layer-nonzero", "layer-nonzero-kde", "layer-kde"])

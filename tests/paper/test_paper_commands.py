@@ -23,14 +23,8 @@ from ncut.paper.tables import published, rows_of
 
 TINY = Options(epochs_scale=0.001, shuffles=2, images=64)
 ARGUMENTS = ("--runs", "1", "--epochs-scale", "0.001", "--shuffles", "2", "--images", "64")
-VGG_TABLES = ("A.10", "A.15", "figure A.3")
-"""Whose networks take seconds a step."""
 
-TABLES = [
-    pytest.param(table, marks=[pytest.mark.slow] if table in VGG_TABLES else [])
-    for table in TITLES
-    if table != "A.11"
-]
+TABLES = [table for table in TITLES if table != "A.11"]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +50,7 @@ def invoke(*arguments: object) -> str:
 # Regularized networks that have hardly been trained lose neurons as pruning begins.
 @pytest.mark.filterwarnings("ignore:the regularizer is cutting the network apart")
 @pytest.mark.filterwarnings("ignore:the network is in parts before the regularizer")
+@pytest.mark.usefixtures("narrow_vgg")
 @pytest.mark.parametrize("table", TABLES)
 def test_miniature_of_every_table(table: str, data: Path, out: Path) -> None:
     result = run_table(table, data=data, out=out, runs=1, options=TINY, jobs=1)
@@ -112,11 +107,12 @@ def test_several_networks_side_by_side_give_the_same_numbers(data: Path, tmp_pat
 
 def test_killed_in_the_middle_and_resumed(data: Path, tmp_path: Path) -> None:
     """The table is the same to the last digit as one that was never killed."""
-    command = [sys.executable, "-m", "ncut", "paper", "run", "A.7", *ARGUMENTS, "--no-figures"]
-    command += ["--data", str(data), "--jobs", "1", "--out"]
+    command = ["run", "A.7", *ARGUMENTS, "--no-figures", "--data", str(data), "--jobs", "1"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(
-        [*command, str(killed)], stdout=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-m", "ncut", "paper", *command, "--out", str(killed)],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not list(killed.glob("networks/*/*/pruned.json")) and time.monotonic() < deadline:
@@ -128,7 +124,7 @@ def test_killed_in_the_middle_and_resumed(data: Path, tmp_path: Path) -> None:
     assert finished
     assert not (killed / "tables" / "A.7.csv").exists()
     for out in (killed, whole):
-        subprocess.run([*command, str(out)], check=True, stdout=subprocess.DEVNULL)
+        assert invoke(*command, "--out", out).startswith("0: ")
     assert all(path.read_bytes() == content for path, content in finished.items())
     assert (killed / "tables" / "A.7.csv").read_text() == (whole / "tables" / "A.7.csv").read_text()
     assert not list(killed.rglob("*.part"))

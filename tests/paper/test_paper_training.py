@@ -627,7 +627,7 @@ def test_a_resumed_cnn_is_the_one_of_a_training_without_a_break(
     check_resumed(recipe, data_for(recipe, 12, 4), tmp_path, monkeypatch)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("narrow_vgg")
 def test_a_resumed_vgg_is_the_one_of_a_training_without_a_break(batch, tmp_path, monkeypatch):
     batch(4)
     recipe = recipe_of("vgg", "dropout+l2", 2, 2)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ncut.errors import InputError
-from ncut.report import Report, html_page, sentence, words
+from ncut.report import Report, html_page, sentence, wording
 from ncut.types import Layer, LeftOut
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -101,7 +101,7 @@ class TestNotebook:
         for part in ("mlp.npz", sentence(report), "1.500 with k = 3", "-13.2", "6-4-3"):
             assert part in page.words
         assert page.tags["table"] == 2
-        for row in words.statistic_rows(report):
+        for row in wording.statistic_rows(report):
             assert " ".join(row) in page.words
         for name, counts in zip(("fc0", "fc1"), report.cluster_sizes(), strict=False):
             assert f"{name} {' '.join(str(n) for n in counts if n)}" in page.words

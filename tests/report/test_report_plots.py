@@ -144,7 +144,7 @@ def test_flow_needs_edges_between_layers(ax):
 
 
 def test_all_is_one_figure(analysed, make):
-    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="pip install matplotlib")
     try:
         first = analysed.plot("all")
         titles = [ax.get_title() for ax in first.figure.axes if ax.get_title()]

@@ -10,7 +10,7 @@ import rich.console
 
 from ncut.report import sentence
 from ncut.report.text import shorten
-from ncut.report.words import meanings, p_text, spread_text, z_text
+from ncut.report.wording import meanings, p_text, spread_text, z_text
 from ncut.types import Layer
 
 

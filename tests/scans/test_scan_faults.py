@@ -372,7 +372,7 @@ def test_a_full_disk_loses_nothing(limit, models, scan, tmp_path):
 
 
 def test_text_is_no_formula_in_csv(models, scan):
-    from ncut.scans.words import csv_text
+    from ncut.scans.wording import csv_text
 
     write_model(models / "a.npz", 0)
     frame = scan(models / "a.npz").to_frame()

@@ -12,7 +12,10 @@ import torch
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no torch.distributed")
+@pytest.mark.skipif(
+    not torch.distributed.is_available(),
+    reason="torch has no torch.distributed: install one that has",
+)
 def test_two_processes_train_what_one_does_and_shards_are_refused(tmp_path: Path) -> None:
     runs = [
         (rank, world, tmp_path / f"rank-{rank}-of-{world}.pt")

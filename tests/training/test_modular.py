@@ -199,7 +199,7 @@ def test_a_better_partition_of_the_same_sizes_is_found() -> None:
 
 def test_modules_are_learned_and_found() -> None:
     """Cut-dropout gives clusters that ncut finds by itself and that work alone."""
-    data = pytest.importorskip("sklearn.datasets").load_digits()
+    data = pytest.importorskip("sklearn.datasets", reason="pip install scikit-learn").load_digits()
     x = torch.tensor(data.data / 16, dtype=torch.float32)
     target = torch.tensor(data.target)
     torch.manual_seed(0)
@@ -244,7 +244,7 @@ def test_outputs_are_put_together() -> None:
 
 
 def test_a_transformer_with_heads() -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="pip install transformers")
     config = transformers.GPT2Config(n_layer=1, n_embd=16, n_head=4, vocab_size=20, n_positions=8)
     model = transformers.GPT2LMHeadModel(config)
     modules = ncut.CutDropout(model, 2, free=["*wte*", "*wpe*", "lm_head"])

@@ -154,7 +154,7 @@ def test_more_eigenvalues_than_connected_neurons_are_no_index_error() -> None:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Tensor, Tensor]:
-    datasets = pytest.importorskip("sklearn.datasets")
+    datasets = pytest.importorskip("sklearn.datasets", reason="pip install scikit-learn")
     data = datasets.load_digits()
     return torch.tensor(data.data / 16, dtype=torch.float32), torch.tensor(data.target)
 
@@ -282,7 +282,7 @@ def test_parts_are_averaged() -> None:
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
 def test_layers_of_a_transformer(kind: str) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="pip install transformers")
     torch.manual_seed(0)
     model: nn.Module
     if kind == "gpt2":

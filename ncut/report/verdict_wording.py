@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ncut.axes import NORMALIZATIONS, NULL_MODELS, STATISTICS
 from ncut.report.cells import Cell, Outcome, outcome
 from ncut.report.text import shorten
-from ncut.report.words import ncut_text, p_text, printable, z_text
+from ncut.report.wording import ncut_text, p_text, printable, z_text
 
 if TYPE_CHECKING:
     from ncut.results import Measurement

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ncut.report.words import ncut_text, p_text, printable, z_text
+from ncut.report.wording import ncut_text, p_text, printable, z_text
 from ncut.scans.rows import DONE, FAILED
 
 if TYPE_CHECKING:
