@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,20 +25,18 @@ from hard_graphs import clustered, judged, task  # noqa: E402
 from ncut.errors import InputError  # noqa: E402
 
 EACH = 1000
-SEVERE = ("largest_share_of_error", "largest_looseness", "largest_seconds")
+SEVERE = ("largest_share_of_error", "largest_looseness")
 
 
 def measured(seed: int, largest: int, solver: str) -> dict[str, Any]:
     """One case: what it was, and what came out."""
     one = task(seed, largest)
     row: dict[str, Any] = {"family": one.hard.family, "solver": "refused", "converged": None}
-    start = time.perf_counter()
     try:
         found = clustered(one, solver)
     except InputError as error:
         faults = [] if solver != "auto" else [str(error)]
-        return row | {"faults": faults, "share": 0.0, "looseness": 0.0, "seconds": 0.0}
-    seconds = time.perf_counter() - start
+        return row | {"faults": faults, "share": 0.0, "looseness": 0.0}
     outcome = judged(one, found, must_converge=solver == "auto")
     return row | {
         "solver": outcome.solver,
@@ -47,7 +44,6 @@ def measured(seed: int, largest: int, solver: str) -> dict[str, Any]:
         "faults": list(outcome.faults),
         "share": outcome.share if outcome.converged else 0.0,
         "looseness": outcome.looseness if outcome.converged else 0.0,
-        "seconds": seconds,
     }
 
 
@@ -58,7 +54,7 @@ def added(total: dict[str, Any], row: dict[str, Any], seed: int) -> None:
     for what in ("families", "solvers"):
         name = row["family" if what == "families" else "solver"]
         total[what][name] = total[what].get(name, 0) + 1
-    for name, value in zip(SEVERE, (row["share"], row["looseness"], row["seconds"]), strict=True):
+    for name, value in zip(SEVERE, (row["share"], row["looseness"]), strict=True):
         if value > total[name]["value"]:
             total[name] = {"value": value, "seed": seed, "family": row["family"]}
     total["faults"] += [{"seed": seed, "what": fault} for fault in row["faults"]]

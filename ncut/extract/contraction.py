@@ -167,12 +167,16 @@ def linear(
             continue
         part = expanded(part, [n_out if axis == at else n for axis, n in enumerate(part.shape)])
         sizes = [n_out if axis == at else 1 for axis in range(ndim)]
-        parts.append(wiring.scale(part, factors.map(lambda array, to=sizes: array.reshape(to))))
+        parts.append(wiring.scale(part, factors.map(partial(_reshaped, sizes))))
     return wiring.add(*parts)
 
 
 def _row(place: int, weight: Any) -> Any:
     return weight[place]
+
+
+def _reshaped(sizes: list[int], array: Any) -> Any:
+    return array.reshape(sizes)
 
 
 def _has_branches(signal: Signal, axis: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,10 +75,14 @@ def overlaid(first: Signal, second: Signal, mask: NDArray[np.bool_]) -> Signal:
     terms: list[Term] = []
     for signal, here in ((first.pushed(), mask), (second.pushed(), ~mask)):
         for term in signal.terms:
-            kept = _of_neurons(here, signal, lambda axis, units=term.units: units.shape[axis] > 1)
+            kept = _of_neurons(here, signal, partial(_varies, term.units))
             terms.append(replace(term, units=np.where(kept, term.units, NOTHING)))
     activated = all_activated([first, second])
     return compact(Signal(first.shape, tuple(joined(terms)), activated=activated))
+
+
+def _varies(units: NDArray[np.generic], axis: int) -> bool:
+    return units.shape[axis] > 1
 
 
 def _of_neurons(

@@ -167,7 +167,7 @@ def choice(
     if condition is not None:
         wide = [expanded(signal, shape) for signal in signals]
         if len(wide) == 2:
-            return moves.overlaid(*wide, condition)
+            return moves.overlaid(wide[0], wide[1], condition)
         return moves.masked(wiring, wide[0], condition if sides[0] else ~condition)
     if len(present) == 1:
         return wiring.activation(expanded(present[0], shape), homogeneous=False)

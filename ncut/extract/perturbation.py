@@ -187,7 +187,7 @@ class Watch(ABC):
             before = baseline[reader.key]
             with np.errstate(invalid="ignore"):
                 differs = ~(np.abs(read[reader.key] - before) <= tolerance * np.abs(before).max())
-            found[reader.key] = self.by_vertex(reader, differs).any(axis=1)
+            found[reader.key] = np.asarray(self.by_vertex(reader, differs).any(axis=1))
         return found
 
 

@@ -7,6 +7,7 @@ file, and what the reader gets an input of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -225,7 +226,7 @@ def _drawn(following: Following, proto: Any, seed: int) -> Mapping[str, Any]:
         1: lambda shape: rng.standard_normal(shape).astype(np.float32),
         9: lambda shape: np.ones(shape, dtype=np.bool_),
         **{
-            kind: lambda shape, dtype=dtype: np.zeros(shape, dtype=dtype)
+            kind: partial(np.zeros, dtype=dtype)
             for kind, dtype in ((2, "u1"), (3, "i1"), (5, "i2"), (6, "i4"), (7, "i8"))
         },
     }

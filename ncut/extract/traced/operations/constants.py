@@ -37,7 +37,8 @@ def _masked_select(call: Call) -> Any:
     """`masked_select(x, mask)` with a known mask."""
     if not is_known(call, call.args[1]):
         _control_flow(call)
-    value, mask = torch.broadcast_tensors(*call.args)
+    broadcast: Any = torch.broadcast_tensors
+    value, mask = broadcast(*call.args)
     return value[mask]
 
 
