@@ -82,7 +82,7 @@ def overlaid(first: Signal, second: Signal, mask: NDArray[np.bool_]) -> Signal:
 
 
 def _varies(units: NDArray[np.generic], axis: int) -> bool:
-    return units.shape[axis] > 1
+    return bool(units.shape[axis] > 1)
 
 
 def _of_neurons(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ncut.errors import InputError
+from ncut.files import append_line, reading
 from ncut.training.monitor import Monitor, check_every
 
 
@@ -63,11 +65,11 @@ class LoggingCallback(ABC):
         if self.regularizer is not None:
             values |= {f"ncut/regularizer/{k}": v for k, v in self.regularizer.log().items()}
         if values:
-            self._write(values, int(step))
+            self._pass_on(values, int(step))
         return values
 
     @abstractmethod
-    def _write(self, values: dict[str, float], step: int) -> None:
+    def _pass_on(self, values: dict[str, float], step: int) -> None:
         """Pass the values on."""
 
 
@@ -82,11 +84,18 @@ class TensorBoardCallback(LoggingCallback):
         As those of `LoggingCallback`.
     """
 
-    def __init__(self, writer: Any, monitor: Monitor | None = None, **options: Any) -> None:
-        super().__init__(monitor, **options)
+    def __init__(
+        self,
+        writer: Any,
+        monitor: Monitor | None = None,
+        *,
+        every: int = 100,
+        regularizer: Any = None,
+    ) -> None:
+        super().__init__(monitor, every=every, regularizer=regularizer)
         self._add = _method(writer, "writer", "add_scalar")
 
-    def _write(self, values: dict[str, float], step: int) -> None:
+    def _pass_on(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():
             self._add(name, value, step)
 
@@ -103,11 +112,13 @@ class WandbCallback(LoggingCallback):
         As those of `LoggingCallback`.
     """
 
-    def __init__(self, run: Any, monitor: Monitor | None = None, **options: Any) -> None:
-        super().__init__(monitor, **options)
+    def __init__(
+        self, run: Any, monitor: Monitor | None = None, *, every: int = 100, regularizer: Any = None
+    ) -> None:
+        super().__init__(monitor, every=every, regularizer=regularizer)
         self._log = _method(run, "run", "log")
 
-    def _write(self, values: dict[str, float], step: int) -> None:
+    def _pass_on(self, values: dict[str, float], step: int) -> None:
         self._log(values, step=step)
 
 
@@ -123,11 +134,18 @@ class MLflowCallback(LoggingCallback):
         As those of `LoggingCallback`.
     """
 
-    def __init__(self, mlflow: Any, monitor: Monitor | None = None, **options: Any) -> None:
-        super().__init__(monitor, **options)
+    def __init__(
+        self,
+        mlflow: Any,
+        monitor: Monitor | None = None,
+        *,
+        every: int = 100,
+        regularizer: Any = None,
+    ) -> None:
+        super().__init__(monitor, every=every, regularizer=regularizer)
         self._log = _method(mlflow, "mlflow", "log_metrics")
 
-    def _write(self, values: dict[str, float], step: int) -> None:
+    def _pass_on(self, values: dict[str, float], step: int) -> None:
         named = {re.sub(r"[^\w\-. /]", "_", name): value for name, value in values.items()}
         self._log(named, step=step)
 
@@ -152,37 +170,46 @@ class CSVCallback(LoggingCallback):
     """
 
     def __init__(
-        self, path: str | PathLike[str], monitor: Monitor | None = None, **options: Any
+        self,
+        path: str | PathLike[str],
+        monitor: Monitor | None = None,
+        *,
+        every: int = 100,
+        regularizer: Any = None,
     ) -> None:
-        super().__init__(monitor, **options)
+        super().__init__(monitor, every=every, regularizer=regularizer)
         self.path = Path(path)
-        self._columns()
+        self._found()
 
-    def _columns(self) -> list[str]:
-        """Columns of the file; none if there is nothing in it."""
-        if not self.path.exists() or not self.path.stat().st_size:
-            return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            columns = next(csv.reader(file), [])
-        if columns[:1] != ["step"]:
+    def _found(self) -> tuple[str, list[str]]:
+        """Text of the file and its columns; empty if there is nothing in it."""
+        if not self.path.exists():
+            return "", []
+        with reading(self.path, "a CSV file"):
+            text = self.path.read_text(encoding="utf-8")
+        columns = next(csv.reader(io.StringIO(text)), [])
+        if text and columns[:1] != ["step"]:
             raise InputError(
                 f"path: {str(self.path)!r} must begin with a column 'step', got {columns[:1]}"
             )
-        return columns
+        return text, columns
 
-    def _write(self, values: dict[str, float], step: int) -> None:
-        found = self._columns()
+    def _pass_on(self, values: dict[str, float], step: int) -> None:
+        text, found = self._found()
         columns = found or ["step", *values]
         unknown = [name for name in values if name not in columns]
         if unknown:
             raise InputError(
                 f"path: {str(self.path)!r} has no column for {unknown[0]!r}; log to a new file"
             )
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            if not found:
-                writer.writeheader()
-            writer.writerow({"step": step, **values})
+        lines = io.StringIO()
+        # A last line that was cut short is a line of its own.
+        lines.write("\n" if text and not text.endswith("\n") else "")
+        writer = csv.DictWriter(lines, columns, lineterminator="\n")
+        if not found:
+            writer.writeheader()
+        writer.writerow({"step": step, **values})
+        append_line(self.path, lines.getvalue().removesuffix("\n").encode())
 
 
 def _method(owner: Any, argument: str, name: str) -> Callable[..., Any]:

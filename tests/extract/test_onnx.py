@@ -971,7 +971,7 @@ def test_scikit_learn_perceptron(tmp_path):
     label = net("ArrayFeatureExtractor", [3, 5], best, domain="ai.onnx.ml")
     table = net("ZipMap", shares, domain="ai.onnx.ml", classlabels_int64s=[3, 5])
     graph = graph_of(net.proto(label, table), tmp_path)
-    assert layers_of(graph) == [("input", 3), ("MatMul", 4), ("MatMul1", 2)]
+    assert layers_of(graph) == [("input", 3), ("MatMul", 4), ("choices", 2)]
     chain_of(graph, first / scale[:, None], second)
     assert roles_of(graph)["coefficient"].placed
 

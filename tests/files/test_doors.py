@@ -37,6 +37,7 @@ DOORS = {
     "report/names.py": "report/names.py",
     "report/serialize.py": "report/serialize.py",
     "training/hugging_face.py": "training/hugging_face.py",
+    "training/loggers.py": "training/loggers.py",
     "scans/sources.py": "scans/sources.py",
     "scans/store.py": "scans/store.py",
     "paper/files.py": "paper/files.py",

@@ -116,6 +116,11 @@ class Model:
         return {source.name: source.shape for source in sources if source.floating}
 
 
+def with_tensors(path: Path) -> Any:
+    """The file's content as onnx has it, with the tensors that lie in files beside it."""
+    return import_extra("onnx", "onnx").load_model(str(path))
+
+
 def load(path: Path) -> Model:
     """Read and check a model's file; none of its weights are decoded yet.
 

@@ -26,6 +26,12 @@ RANDOM = frozenset(
 )  # fmt: skip
 """Operations that draw numbers."""
 
+ARITHMETIC = frozenset(
+    ["add", "addcdiv", "addcmul", "div", "fmod", "lerp", "maximum", "minimum", "mul", "pow",
+     "remainder", "rsub", "sub"]
+)  # fmt: skip
+"""Operations to which a whole number is a value, and no index."""
+
 READS = frozenset(["linear", "mm", "addmm", "bmm", "baddbmm", "matmul", "convolution"])
 """Operations by which weights read values."""
 
@@ -149,9 +155,11 @@ class Provenance(TorchDispatchMode):
         if self._stand_ins:
             args, kwargs = self.known(args), self.known(kwargs)
         values = flat(args, kwargs)
-        if any(map(is_traced, values)):
-            return func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
+        if any(map(is_traced, values)):
+            if self._whole and name.removesuffix("_") in ARITHMETIC:
+                args, kwargs = tree_map(self._as_value, args), tree_map(self._as_value, kwargs)
+            return func(*args, **kwargs)
         if name in RANDOM:
             return self._drawn_by(func, args, kwargs)
         self._check_reads(name, values)
@@ -180,6 +188,12 @@ class Provenance(TorchDispatchMode):
         for result in flat([results]):
             if torch.is_tensor(result):
                 self._whole[id(result)] = result
+
+    def _as_value(self, value: Any) -> Any:
+        """Noise in place of whole numbers that were drawn."""
+        if id(value) not in self._whole:
+            return value
+        return self._noise(torch.empty_like(value, dtype=torch.get_default_dtype()))
 
     def known(self, values: Any) -> Any:
         """Values with what stands for tensors that were written into in their place."""
