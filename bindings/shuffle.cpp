@@ -145,7 +145,9 @@ double sinkhorn_block(const Block& block, bool triangle, double tolerance, std::
     throw std::invalid_argument("triangle: the matrix is not square");
   }
   check_length(factors, block.n_rows + (triangle ? 0 : block.n_cols), "factors");
-  if (max_sweeps < 0) throw std::invalid_argument("max_sweeps: must not be negative");
+  if (max_sweeps < 0 || max_sweeps > 10000) {
+    throw std::invalid_argument("max_sweeps: must be from 0 to 10000");
+  }
   double* found = factors.mutable_data();
   const py::gil_scoped_release release;
   return sinkhorn(block, triangle, {tolerance, max_sweeps, 100, 500}, found);

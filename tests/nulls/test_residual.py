@@ -12,7 +12,7 @@ from samples import chain_graph, random_chain, skip_graph
 from scipy.sparse import csr_array
 
 import ncut
-from ncut import reference
+from ncut import kernels, reference
 from ncut.errors import InputError
 from ncut.graphs import from_adjacency
 from ncut.graphs.residual import residual
@@ -225,3 +225,9 @@ def test_eigenvalues_of_depth_are_no_clusters() -> None:
     """With k = 2 the bounds of all re-pairings are equal, and no rounding error decides."""
     report = ncut.analyze(planted(5, 1.0), k=2, shuffles=19, threads=1)
     assert report.tests["alignment"].p_value == 1
+
+
+@pytest.mark.parametrize("sweeps", [-1, 2**40])
+def test_sweeps_without_an_end_are_refused(sweeps: int) -> None:
+    with pytest.raises(ValueError, match="max_sweeps"):
+        kernels.sinkhorn(np.ones((3, 2)), triangle=False, tolerance=1e-9, max_sweeps=sweeps)
