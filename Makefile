@@ -10,12 +10,10 @@ export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
 export CCACHE_BASEDIR ?= $(CURDIR)
 # Tests start hundreds of processes: none need compile the package's modules anew.
 unexport PYTHONDONTWRITEBYTECODE
-# The newest CPython there is, for `make newest`.
-NEWEST ?= python3.14
 CXX_SOURCES := $(wildcard csrc/*.* csrc/vector/*.* csrc/tests/*.* bindings/*.*)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 
-.PHONY: demo test sanitize fuzz fuzz-long fuzz-core endurance bench bench-quick arm64 newest lint format stubs docs docs-serve clean
+.PHONY: demo test sanitize fuzz fuzz-long fuzz-core endurance bench bench-quick arm64 lint format stubs docs docs-serve clean
 
 demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 	$(BIN)/ncut demo
@@ -71,14 +69,6 @@ arm64: $(VENV)/installed-dev  ## the kernels' own tests built for 64-bit ARM, ru
 	  -DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64
 	$(BIN)/cmake --build build/arm64 --target test_kernels
 	$(BIN)/ctest --test-dir build/arm64 --output-on-failure
-
-newest:  ## the engine's tests on another CPython, NEWEST=python3.14, without torch; a minute
-	$(NEWEST) -m venv --clear build/newest
-	build/newest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --config-settings=cmake.define.NCUT_NATIVE=ON --config-settings=build-dir=build/newest-objects \
-	  . pytest hypothesis scikit-learn networkx
-	OMP_NUM_THREADS=1 build/newest/bin/pytest -q -m 'not slow' -p no:cacheprovider \
-	  tests/graphs tests/spectral tests/nulls tests/test_planted.py tests/test_reference.py
 
 bench-quick: $(VENV)/installed-dev  ## no kernel of any instruction set below a third of what a core can do; none leaves its file
 	$(BIN)/cmake -S . -B build/bench -DNCUT_TESTS=ON -DNCUT_STRICT=ON

@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ncut.errors import InputError
+from ncut.errors import InputError, printable
 from ncut.files import reading
 
 SUFFIXES = (
@@ -94,7 +94,8 @@ def find_sources(paths: Sequence[str | Path]) -> list[ModelSource]:
             source = source_of(one)
             found.setdefault(source.key, source)
     if not found:
-        raise InputError("paths: no models given")
+        named = ", ".join(printable(str(path)) for path in paths)
+        raise InputError(f"paths: no models {f'listed in {named}' if named else 'given'}")
     return list(found.values())
 
 

@@ -81,6 +81,12 @@ def test_no_paths_are_an_error():
         find_sources([])
 
 
+def test_a_list_of_nothing_is_named(tree):
+    (tree / "models.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"models\.txt"):
+        find_sources([tree / "models.txt"])
+
+
 @pytest.mark.parametrize(
     ("name", "step"),
     [("epoch-07.pt", 7), ("checkpoint-500", 500), ("model.pt", None), ("v2-step_30.npz", 30)],
