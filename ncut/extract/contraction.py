@@ -180,7 +180,7 @@ def _reshaped(sizes: list[int], array: Any) -> Any:
 
 
 def _has_branches(signal: Signal, axis: int) -> bool:
-    """Whether each entry along an axis has all neurons of others, that lie along other axes."""
+    """Tell if each entry along an axis has neurons of its own, which lie along other axes."""
     return bool(signal.terms) and all(
         term.units.shape[axis] > 1
         and any(n > 1 for at, n in enumerate(term.units.shape) if at != axis)

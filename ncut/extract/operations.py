@@ -197,7 +197,7 @@ def gathered(
 
 
 def _any_of(wiring: Wiring, signal: Signal, axis: int, name: str) -> Signal:
-    """What the data may choose along an axis, of length 1 there.
+    """Anything that the data may choose along an axis, of length 1 there.
 
     Where each choice has neurons along other axes, all of them may come out. Neurons that are
     chosen among themselves, as a router's, are vertices that lead no further; without a name for

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ncut.types import Check
 
 Read: TypeAlias = dict[tuple[str, int], NDArray[Any]]
-"""What each call of a reader gets."""
+"""Values that each call of a reader gets."""
 
 # A product of the same matrices may come out differently in its last digits.
 TOLERANCE = 1e-12
@@ -59,7 +59,7 @@ class Reader:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Which call of which module it is."""
+        """The module and the number of its call."""
         return self.module, self.call
 
 
@@ -134,7 +134,7 @@ class Watch(ABC):
 
     @abstractmethod
     def run(self, instead: Read, *, shares: bool = False) -> Read:
-        """What all readers read, where some are given other values; see `compared`."""
+        """Return what all readers read, some being given other values; see `compared`."""
 
     @abstractmethod
     def axis(self, reader: Reader, ndim: int) -> int:
@@ -158,7 +158,7 @@ class Watch(ABC):
         self, origin: Reader, vertex: int, baseline: Read, change: Callable[[Any], Any],
         *, shares: bool = False,
     ) -> Read:  # fmt: skip
-        """What all readers read where one vertex is changed, each given what it got before."""
+        """Return what all readers read with one vertex changed, each given what it got before."""
         instead = {reader.key: baseline[reader.key] for reader in self.usable()}
         for reader in self.usable():
             if reader.layer == origin.layer:

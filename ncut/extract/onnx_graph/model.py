@@ -304,7 +304,7 @@ class Following:
                 self.program.output(found, "output" if number == 0 else f"output {number}")
 
     def called(self, proto: Any) -> str:
-        """What messages call a node."""
+        """Name of a node in messages."""
         return f"{self.model.path}: {_called(proto)}"
 
     def _input_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -306,7 +306,7 @@ class TorchWatch(Watch):
                 handle.remove()
 
     def run(self, instead: Read, *, shares: bool = False) -> Read:
-        """What all readers read where they are given other values."""
+        """Return what all readers read, some being given other values."""
         self.calls, self._read, self._given = {}, {}, instead
         with Inert(shares), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
