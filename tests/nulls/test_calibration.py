@@ -1,6 +1,6 @@
 """On networks that are shuffles themselves, p-values are uniform.
 
-Some twenty seconds for each null model: a small excess of small p-values shows in hundreds of
+Up to a minute for each null model: a small excess of small p-values shows in hundreds of
 networks only.
 """
 
@@ -15,7 +15,7 @@ from scipy import stats
 import ncut
 
 N_NETWORKS = 300
-N_SHUFFLES = 9
+N_SHUFFLES = 19
 STATISTICS = ("spectral_ncut", "refined_ncut", "lower_bound", "modularity", "clusterability")
 
 
@@ -61,7 +61,7 @@ def test_no_more_than_p_of_them_have_a_p_value_as_small(
     reports: list[ncut.Report], statistic: str
 ) -> None:
     found = values(reports, statistic)
-    for p in (0.1, 0.2, 0.3, 0.5):
+    for p in (0.05, 0.1, 0.25, 0.5):
         n_small = int(np.count_nonzero(found <= p + 1e-12))
         assert stats.binomtest(n_small, N_NETWORKS, p, alternative="greater").pvalue > 1e-3
 
