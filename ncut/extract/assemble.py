@@ -16,6 +16,7 @@ from ncut.extract.by_reader import by_reader
 from ncut.extract.by_stream import by_stream
 from ncut.extract.layout import Edges, Layout, blocks, grouped
 from ncut.extract.magnitudes import Norm, of_weight
+from ncut.extract.program.weights import Expression, Place
 from ncut.extract.wiring import Operation, Residual, Wiring
 from ncut.graphs import NeuronGraph, build_graph
 from ncut.types import Block, Initial, Parameter
@@ -207,7 +208,7 @@ def _with_weights(layout: Layout, wiring: Wiring) -> Iterator[Edges]:
         if operation not in empty:
             weight = operation.weight
             assert weight is not None
-            empty[operation] = not (weight[:1, :8].any() or weight.any())
+            empty[operation] = not (weight.values[:1, :8].any() or weight.values.any())
             if empty[operation]:
                 wiring.leave_out(operation.name, weight.shape, "all its weights are zero")
                 layout.placed.add(operation)
@@ -341,20 +342,24 @@ def _ties(operations: Sequence[Operation]) -> list[tuple[str, bool] | None]:
     """For each operation that has the weights of others, the first's name, and if transposed."""
     ties: list[tuple[str, bool] | None] = [None] * len(operations)
     alike: dict[tuple[Any, ...], list[int]] = {}
+    weights = [operation.weight for operation in operations]
+    places = [None if weight is None else weight.place() for weight in weights]
     for at, operation in enumerate(operations):
-        weight = operation.weight
+        weight = weights[at]
         assert weight is not None
         # Weights that are the same, or each other's transposes, begin with the same number.
-        begins = (tuple(sorted(weight.shape)), float(weight[(0,) * weight.ndim]))
+        begins = (tuple(sorted(weight.shape)), float(weight.values[(0,) * weight.ndim]))
         earlier = alike.setdefault(begins, [])
         for before in earlier:
-            first = operations[before]
+            first, known = operations[before], weights[before]
             if ties[before] is not None and ties[before] != (first.name, False):
                 continue  # a copy itself: its original has been compared
-            assert first.weight is not None
+            assert known is not None
             matrices = "conv" not in (operation.kind, first.kind)
-            transposed = not _equal(weight, first.weight)
-            if transposed and not (matrices and _equal(weight.T, first.weight)):
+            transposed = not _one(weight, known, places[at], places[before])
+            if transposed and not (
+                matrices and _one(weight.T, known, _turned(places[at]), places[before])
+            ):
                 continue
             ties[before], ties[at] = (first.name, False), (first.name, transposed)
             break
@@ -362,13 +367,29 @@ def _ties(operations: Sequence[Operation]) -> list[tuple[str, bool] | None]:
     return ties
 
 
+def _turned(place: Place | None) -> Place | None:
+    return None if place is None else place.T
+
+
+def _one(first: Expression, second: Expression, place: Place | None, other: Place | None) -> bool:
+    """Whether two arrays of weights are one.
+
+    They are where they lie at one place of a module's tensor. Numbers are compared where those of
+    one parameter were computed twice, and where the names of parameters do not tell: lists of
+    arrays have none, state dicts hold what is tied under several, and exporters of ONNX write
+    transposed copies. Weights that were trained apart are never equal.
+    """
+    if place is not None and other is not None:
+        return place == other
+    return first.leaves == second.leaves and _equal(first.values, second.values)
+
+
 def _equal(first: NDArray[np.floating], second: NDArray[np.floating]) -> bool:
-    """Whether two arrays of weights are the same; weights trained apart never are."""
-    if first.shape != second.shape or not np.array_equal(first[:1, :8], second[:1, :8]):
-        return False
-    places = [array.__array_interface__["data"][0] for array in (first, second)]
-    same_memory = places[0] == places[1] and first.strides == second.strides
-    return (same_memory and first.dtype == second.dtype) or np.array_equal(first, second)
+    return (
+        first.shape == second.shape
+        and np.array_equal(first[:1, :8], second[:1, :8])
+        and np.array_equal(first, second)
+    )
 
 
 def _left_out(wiring: Wiring, parameters: Mapping[str, tuple[int, ...]]) -> tuple[Any, ...]:

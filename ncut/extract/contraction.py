@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract.program.weights import Expression, Weights, expression_of
 from ncut.extract.signal import (
     NOTHING,
     Part,
@@ -32,7 +33,6 @@ from ncut.extract.signal import (
 )
 
 if TYPE_CHECKING:
-    from ncut.extract.program.weights import Expression
     from ncut.extract.wiring import Product, Wiring
 
 Array: TypeAlias = NDArray[Any]
@@ -135,12 +135,11 @@ def summed(wiring: Wiring, signal: Signal, axes: Iterable[int]) -> Signal:
 def linear(
     wiring: Wiring,
     signal: Signal,
-    weight: Array,
+    weight: Expression,
     *,
     axis: int = -1,
     shape: Sequence[int] | None = None,
     parameters: Sequence[str] = (),
-    expression: Expression | None = None,
     **named: Any,
 ) -> Signal:
     """A matrix (n_in, n_out) applied along an axis.
@@ -150,17 +149,13 @@ def linear(
     """
     at = signal.axis(axis)
     if not _has_branches(signal, at):
-        return wiring.linear(
-            signal, weight, axis=axis, shape=shape, parameters=parameters, expression=expression,
-            **named,
-        )  # fmt: skip
+        return wiring.linear(signal, weight, axis=axis, shape=shape, parameters=parameters, **named)
     wiring.place(parameters, "factors of the branches of a sum")
     places = places_along(signal.terms, at)
     ndim, n_out = signal.ndim, weight.shape[1]
     parts = []
     for place in places:
-        row = None if expression is None else expression.map(partial(_row, place))
-        factors = wiring.factors(weight[place], row)
+        factors = wiring.factors(weight[place])
         part = indexed(signal, at, slice(place, place + 1))
         if n_out == 1:
             parts.append(wiring.gain(part, factors.map(lambda array: array.reshape(()))))
@@ -169,10 +164,6 @@ def linear(
         sizes = [n_out if axis == at else 1 for axis in range(ndim)]
         parts.append(wiring.scale(part, factors.map(partial(_reshaped, sizes))))
     return wiring.add(*parts)
-
-
-def _row(place: int, weight: Any) -> Any:
-    return weight[place]
 
 
 def _reshaped(sizes: list[int], array: Any) -> Any:
@@ -238,19 +229,19 @@ def _contracted(
 
 
 def _product_with_weights(
-    wiring: Wiring, product: Product, weights: Array, shape: tuple[int, ...], axes: Sequence[int]
+    wiring: Wiring, product: Product, given: Weights, shape: tuple[int, ...], axes: Sequence[int]
 ) -> Signal | None:
     """A layer written as a sum of products with its weights."""
     ndim = len(shape)
     base = expanded(product.first, (1,) * (ndim - product.first.ndim) + product.first.shape)
-    weights = weights.reshape((1,) * (ndim - weights.ndim) + weights.shape)
+    weights = expression_of(given).reshape((1,) * (ndim - given.ndim) + given.shape)
     new = [at for at in range(ndim) if weights.shape[at] > 1 and base.shape[at] == 1]
     rest = [at for at in range(ndim) if at not in axes and at not in new]
     fits = any(base.varies(at) for at in axes) and not set(new) & set(axes)
     if not fits or any(weights.shape[at] > 1 for at in rest):
         return None
     whole = [shape[at] if at in (*axes, *new) else 1 for at in range(ndim)]
-    matrix = np.broadcast_to(weights, whole).transpose([*rest, *axes, *new])
+    matrix = weights.broadcast(whole).transpose([*rest, *axes, *new])
     matrix = matrix.reshape(int(np.prod([shape[at] for at in axes])), -1)
     order = [*rest, *new, *axes]
     moved = base.map([base.shape[at] for at in order], lambda a: a.transpose(order))
@@ -258,9 +249,7 @@ def _product_with_weights(
     flat = reshaped(moved, (*kept, matrix.shape[0]))
     name = product.name or next(iter(product.parameters), "weights")
     wiring.take_back(product.parameters or ("a constant",))
-    made = linear(
-        wiring, flat, np.ascontiguousarray(matrix), name=name, parameters=product.parameters
-    )
+    made = linear(wiring, flat, matrix, name=name, parameters=product.parameters)
     split_up = reshaped(made, (*kept, *(shape[at] for at in new), *[1] * len(axes)))
     back = [order.index(at) for at in range(ndim)]
     return split_up.map([split_up.shape[at] for at in back], lambda array: array.transpose(back))

@@ -87,7 +87,7 @@ def _read_model(content: Content, residual: str | None, guess: bool) -> tuple[Wi
 
 
 def _followed(model: Model, layout: Layout, guess: bool, open_size: int) -> tuple[Program, Shapes]:
-    program = Program()
+    program = Program(named=True)
     following = Following(program, layout, guess=guess, open_size=open_size)
     for number, value in enumerate(following.whole(model)):
         program.output(value, "output" if number == 0 else f"output {number}")

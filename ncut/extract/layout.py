@@ -191,7 +191,9 @@ def _rows(edges: Edges, norm: str) -> Weights:
     """Magnitudes of the weights, (source size, n_out), factors of the inputs folded."""
     operation = edges.operation
     assert operation.weight is not None
-    matrix = of_weight(operation.weight, operation.kind, operation.groups, norm, operation.name)
+    matrix = of_weight(
+        operation.weight.values, operation.kind, operation.groups, norm, operation.name
+    )
     for factors in (operation.factors, edges.row_scale):
         if factors is not None:
             matrix = with_rows_scaled(matrix, np.asarray(factors))
@@ -217,7 +219,7 @@ def _within(edges: Edges, norm: str) -> Weights:
     """Edges between the neurons of one layer, both directions together, above the diagonal."""
     within = edges.operation.within
     assert within is not None
-    taken = columns_taken(np.ascontiguousarray(within), edges.units, norm)
+    taken = columns_taken(np.ascontiguousarray(within.values), edges.units, norm)
     if edges.scale is not None:
         taken = with_columns_scaled(taken, np.asarray(edges.scale).mean(axis=1))
     return both_ways(columns_taken(transposed(taken), edges.units, norm))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import ModelError
 from ncut.extract import moves
+from ncut.extract.program.weights import Expression, Weights
 from ncut.extract.signal import (
     Signal,
     Term,
@@ -33,26 +34,25 @@ from ncut.extract.wiring import Array, Wiring
 def scaled(
     wiring: Wiring,
     signal: Signal,
-    factors: Array,
+    factors: Weights,
     *,
     parameters: Sequence[str] = (),
-    trained: bool = False,
     invert: bool = False,
     name: str = "",
-    source: Any = None,
 ) -> Signal:
     """The signal times (or over) an array that does not depend on the data."""
     numbers = np.asarray(factors)
+    trained = isinstance(factors, Expression) and factors.known
     shape = np.broadcast_shapes(signal.shape, numbers.shape)
     wide = expanded(signal, shape)
     if not invert and wiring.unscaled and wiring.dequantize(wide, numbers):
         wiring.place(parameters, "the scale of quantized weights")
         return wide
     if numbers.size == 1:
-        return _times_number(wiring, wide, numbers, parameters, trained, invert, source)
+        return _times_number(wiring, wide, factors, parameters, invert)
     if not trained and not numbers.any() and signal.terms:
         return Signal(shape)
-    known = wiring.factors(numbers, source if trained else None)
+    known = wiring.factors(factors)
     known = known.map(lambda array: array.reshape((1,) * (len(shape) - array.ndim) + array.shape))
     narrow = compact(Signal(shape, (), known)).factors
     assert narrow is not None
@@ -63,7 +63,7 @@ def scaled(
             wiring.leave_out(parameter, np.shape(factors), reason)
         made = replace(wide)
         if not invert:
-            wiring.note_product(made, signal, np.asarray(factors), parameters, name)
+            wiring.note_product(made, signal, factors, parameters, name)
         return made
     wiring.place(parameters, "a factor of a layer's neurons")
     narrow = narrow.inverse() if invert else narrow
@@ -73,19 +73,18 @@ def scaled(
 def _times_number(
     wiring: Wiring,
     signal: Signal,
-    number: Array,
+    number: Weights,
     parameters: Sequence[str],
-    trained: bool,
     invert: bool,
-    source: Any,
 ) -> Signal:
     wiring.place(parameters, "a factor of all neurons of a layer")
-    value = float(number.ravel()[0])
+    value = float(np.asarray(number).ravel()[0])
+    trained = isinstance(number, Expression) and number.known
     if value == 0 and not trained and not invert:
         return Signal(signal.shape)  # a state that is nothing at first
     if not math.isfinite(value) or (invert and value == 0):
         return signal
-    factor = wiring.factors(number.reshape(()), source if trained else None)
+    factor = wiring.factors(number).map(lambda array: array.reshape(()))
     factor = factor.inverse() if invert else factor
     if signal.terms:
         return wiring.gain(signal, factor)
@@ -95,15 +94,13 @@ def _times_number(
 def along(
     wiring: Wiring,
     signal: Signal,
-    factors: Array,
+    factors: Weights,
     axis: int,
     *,
     parameters: Sequence[str] = (),
     name: str = "",
-    source: Any = None,
 ) -> Signal:
     """Factors along one axis, as a norm's."""
-    factors = np.ravel(factors)
     axis = signal.axis(axis)
     n = signal.shape[axis]
     if signal.terms and n > 1 and not signal.varies(axis):
@@ -114,7 +111,7 @@ def along(
     if not signal.terms:
         return signal
     shape = [n if at == axis else 1 for at in range(signal.ndim)]
-    known = wiring.factors(factors, source).map(lambda array: array.reshape(shape))
+    known = wiring.factors(factors).map(lambda array: array.reshape(shape))
     return wiring.scale(signal, known, next(iter(parameters), name))
 
 
@@ -285,22 +282,22 @@ def matrices(
     wiring: Wiring,
     signal: Signal,
     *,
-    weights: Array,
+    weight: Expression,
     axis: int,
     shape: Sequence[int],
     quiet: bool,
     **named: Any,
 ) -> Signal:
     """Matrices (..., n_in, n_out), one for each entry of the axes before."""
-    batch = weights.shape[:-2]
+    batch = weight.shape[:-2]
     if quiet and not signal.terms:
         return Signal(tuple(shape))
-    flat = weights.reshape(-1, *weights.shape[-2:])
-    if all(np.array_equal(matrix, flat[0]) for matrix in flat[1:]):
+    flat = weight.reshape(-1, *weight.shape[-2:])
+    if all(np.array_equal(matrix, flat.values[0]) for matrix in flat.values[1:]):
         return expanded(wiring.linear(signal, flat[0], axis=axis, **named), shape)
     which = [at for at, size in enumerate(batch) if size > 1]
     if len(which) > 1:
-        raise ModelError(f"its weights have several axes of matrices, {weights.shape}")
+        raise ModelError(f"its weights have several axes of matrices, {weight.shape}")
     back = len(batch) - which[0] + 2  # the axis of the groups, from the end
     if signal.ndim < back:
         signal = expanded(signal, (1,) * (back - signal.ndim) + signal.shape)
@@ -309,7 +306,7 @@ def matrices(
 
 
 def _grouped_linear(
-    wiring: Wiring, signal: Signal, matrices: Any, group_axis: int, axis: int, **named: Any
+    wiring: Wiring, signal: Signal, matrices: Expression, group_axis: int, axis: int, **named: Any
 ) -> Signal:
     """A matrix (n_groups, n_in, n_out) of its own for each entry of an axis, as experts have.
 
@@ -324,11 +321,11 @@ def _grouped_linear(
         raise ModelError(f"it applies weights of shape {matrices.shape} to {signal.shape}")
     if not moved.varies(-2) and moved.varies(-1):
         # All groups read the same neurons: one matrix with all their outputs.
-        flat = np.ascontiguousarray(matrices.transpose(1, 0, 2)).reshape(n_in, -1)
+        flat = matrices.transpose((1, 0, 2)).reshape(n_in, -1)
         made = wiring.linear(indexed(moved, -2, 0), flat, **named)
     else:
         wide = reshaped(expanded(moved, (*sizes, n_groups, n_in)), (*sizes, n_groups * n_in))
-        kernel = np.ascontiguousarray(matrices.transpose(0, 2, 1)).reshape(n_groups * n_out, n_in)
+        kernel = matrices.transpose((0, 2, 1)).reshape(n_groups * n_out, n_in)
         made = wiring.convolution(
             wide, kernel[:, :, None], (*sizes, n_groups * n_out), axis=-1, groups=n_groups,
             on_positions=False, **named,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ncut.extract.program.weights import Expression, combined, joined
 from ncut.extract.signal import Signal, concatenated, expanded
 from ncut.extract.wiring import Wiring
 
@@ -14,9 +12,9 @@ from ncut.extract.wiring import Wiring
 def recurrent_layer(
     wiring: Wiring,
     signal: Signal,
-    weight_input: NDArray[np.floating],
-    weight_hidden: NDArray[np.floating],
-    weight_projection: NDArray[np.floating] | None = None,
+    weight_input: Expression,
+    weight_hidden: Expression,
+    weight_projection: Expression | None = None,
     *,
     n_hidden: int,
     name: str,
@@ -41,13 +39,15 @@ def recurrent_layer(
     if state is not None and state.terms:
         wide = expanded(state, (*signal.shape[:-1], state.shape[-1]))
         signal = concatenated([signal, wide], -1)
-        weight_input = np.concatenate([weight_input, weight_hidden], axis=1)
+        weight_input = joined(weight_input, weight_hidden, 1)
         passes = state if kind == "GRU" else cell
-    kernel = np.ascontiguousarray(weight_input).reshape(gates, n_hidden, -1).transpose(1, 2, 0)
-    within = np.abs(weight_hidden.reshape(gates, n_hidden, -1)).sum(axis=0).T
+    kernel = weight_input.reshape(gates, n_hidden, -1).transpose((1, 2, 0))
+    within = combined(
+        lambda hidden: abs(hidden.reshape(gates, n_hidden, -1)).sum(0).T, weight_hidden
+    )
     if weight_projection is not None:
         # What comes back to a unit came from all units by way of the projection.
-        within = np.abs(weight_projection).T @ within
+        within = combined(lambda back, own: abs(back).T @ own, weight_projection, within)
     output = wiring.convolution(
         signal, kernel, (*signal.shape[:-1], n_hidden), axis=-1, name=name, module=module,
         parameters=parameters, within=within,

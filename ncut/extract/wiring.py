@@ -18,7 +18,7 @@ from ncut.errors import ModelError
 from ncut.extract.factors import Factors, Ledger
 from ncut.extract.merging import Merging
 from ncut.extract.program.record import Initial, Program
-from ncut.extract.program.weights import Expression
+from ncut.extract.program.weights import Expression, Weights
 from ncut.extract.signal import (
     NOTHING,
     Group,
@@ -59,7 +59,7 @@ class Operation:
         Inputs: features or channels.
     parts : tuple of Part
         The neurons that reach them.
-    weight : ndarray, optional
+    weight : Expression, optional
         (n_in, n_out), for a convolution (out, in / groups, positions...).
     groups : int
         Groups of the convolution.
@@ -67,7 +67,7 @@ class Operation:
         Factors of the inputs that come after an activation.
     writes : Group, optional
         The neurons that it writes.
-    within : ndarray of shape (n_out, n_out), optional
+    within : Expression of shape (n_out, n_out), optional
         Magnitudes of the weights by which its neurons read each other (recurrent layers).
     on_positions : bool
         Whether it acts at each of several positions, as a convolution does.
@@ -77,24 +77,21 @@ class Operation:
         Returns weights as the layer is initialized, of the shape of `weight`, or None.
     parameters : tuple of str
         Names of the parameters that the weights come from.
-    expression : Expression, optional
-        How those make the weights.
     """
 
     name: str
     kind: Kind
     n_in: int
     parts: tuple[Part, ...]
-    weight: NDArray[np.floating] | None = None
+    weight: Expression | None = None
     groups: int = 1
     factors: Scale | None = None
     writes: Group | None = None
-    within: NDArray[np.floating] | None = None
+    within: Expression | None = None
     on_positions: bool = False
     module: str = ""
     initial: Callable[[], NDArray[np.floating] | None] | None = None
     parameters: tuple[str, ...] = ()
-    expression: Expression | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,14 +100,14 @@ class Product:
 
     Attributes
     ----------
-    first, second : Signal, and Signal or ndarray
+    first, second : Signal, and Signal or weights
         The factors, before they were broadcast.
     parameters, name
         Where an array comes from, and what a layer with it is called.
     """
 
     first: Signal
-    second: Signal | Array
+    second: Signal | Weights
     parameters: tuple[str, ...] = ()
     name: str = ""
 
@@ -187,14 +184,13 @@ class Wiring:
 
     def embedding(
         self,
-        weight: NDArray[np.floating],
+        weight: Expression,
         shape: Sequence[int],
         *,
         name: str,
         parameters: Sequence[str] = (),
         module: str = "",
         initial: Initial | None = None,
-        expression: Expression | None = None,
     ) -> Signal:
         """Rows of a table, shape (..., width): each row is an input of its own."""
         name = self.call(name)
@@ -205,7 +201,7 @@ class Wiring:
             Operation(
                 *(name, "embedding", n_rows, (), weight),
                 writes=group, on_positions=True, module=module, initial=self._seeded(initial),
-                parameters=tuple(parameters), expression=expression,
+                parameters=tuple(parameters),
             )
         )  # fmt: skip
         return self._written(group, tuple(shape), len(shape) - 1)
@@ -215,7 +211,7 @@ class Wiring:
     def linear(
         self,
         signal: Signal,
-        weight: NDArray[np.floating],
+        weight: Expression,
         *,
         name: str,
         axis: int = -1,
@@ -243,7 +239,7 @@ class Wiring:
     def convolution(
         self,
         signal: Signal,
-        weight: NDArray[np.floating],
+        weight: Expression,
         shape: Sequence[int],
         *,
         name: str,
@@ -325,11 +321,11 @@ class Wiring:
         terms = tuple(_flagged(term, homogeneous) for term in signal.terms)
         return replace(signal, terms=terms, activated=True)
 
-    def factors(self, values: Array, source: Any = None) -> Factors:
-        """An array of numbers as factors: constants, or what a source makes again later."""
-        if source is None:
-            return self.ledger.constant(np.abs(values))
-        return self.ledger.entries(values, source)
+    def factors(self, values: Weights) -> Factors:
+        """An array as factors: constants, but for an expression that can be computed again."""
+        if isinstance(values, Expression) and values.known:
+            return self.ledger.entries(values.values, values)
+        return self.ledger.constant(np.abs(np.asarray(values)))
 
     def scale(self, signal: Signal, factors: Array | Factors, name: str = "") -> Signal:
         """Factors that do not depend on the data, an array that broadcasts to the shape.
@@ -369,9 +365,11 @@ class Wiring:
             assert operation.weight is not None
             outputs = 0 if operation.kind == "conv" else 1
             shape = [-1 if axis == outputs else 1 for axis in range(operation.weight.ndim)]
-            weight = operation.weight.astype(np.float32) - shifts.astype(np.float32).reshape(shape)
+            weight = operation.weight.values.astype(np.float32)
+            weight = weight - shifts.astype(np.float32).reshape(shape)
             weight = weight * factors.astype(np.float32).reshape(shape)
-            self.operations[at] = replace(operation, weight=weight, expression=None)
+            made = Expression(weight, leaves=operation.weight.leaves)
+            self.operations[at] = replace(operation, weight=made)
         if zero is None or np.any(sides[0] != 1):
             for group in groups:
                 self.unscaled.pop(group, None)
@@ -502,7 +500,7 @@ class Wiring:
         self,
         made: Signal,
         first: Signal,
-        second: Signal | Array,
+        second: Signal | Weights,
         parameters: Sequence[str] = (),
         name: str = "",
     ) -> None:
@@ -589,7 +587,7 @@ class Wiring:
     def _weighted(
         self,
         signal: Signal,
-        weight: NDArray[np.floating],
+        weight: Expression,
         axis: int,
         shape: Sequence[int],
         *,
@@ -599,9 +597,8 @@ class Wiring:
         on_positions: bool,
         module: str = "",
         groups: int = 1,
-        within: NDArray[np.floating] | None = None,
+        within: Expression | None = None,
         initial: Initial | None = None,
-        expression: Expression | None = None,
     ) -> Signal:
         name = self.call(name)
         self.place(parameters, f"edges into {name!r}")
@@ -612,7 +609,6 @@ class Wiring:
             Operation(
                 *(name, kind, n_in, parts, weight, groups, factors, group, within),
                 *(on_positions, module or name, self._seeded(initial), tuple(parameters)),
-                expression,
             )
         )
         return self._written(group, tuple(shape), axis)

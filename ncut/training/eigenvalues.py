@@ -221,7 +221,7 @@ def _chain(tensors: list[Tensor], scope: str, norm: str) -> LiveGraph:
         name = f"w{number}"
         setattr(holder, name, tensor)
         array = wide(tensor.detach()).cpu().contiguous().numpy()
-        views[name] = View(Source(holder, name), tuple(tensor.shape), "whole")
+        views[name] = View(Source(holder, name), tuple(tensor.shape))
         layers.append(ChainLayer(name, array, "linear" if tensor.ndim == 2 else "conv"))
     layout = plan(chain_wiring(with_depthwise_groups(layers)), scope=scope, norm=norm)
     graph = LiveGraph(

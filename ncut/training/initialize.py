@@ -80,7 +80,7 @@ def clusterable_init_(
     for number, edges in enumerate(planned.layout.edges):
         if edges.source not in given:
             continue
-        view = planned.weight(number)
+        view = planned.view(number)
         weight = None if view is None else view.writable()
         if view is None or weight is None:
             raise InputError(

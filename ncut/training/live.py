@@ -80,6 +80,8 @@ class LiveEdges:
         """The edges, of vertices numbered from `source` and from `target`."""
         edges = self.edges
         operation = edges.operation
+        if edges.recurrent:
+            return Placed(self._within(), source, target)
         if operation.kind == "conv" and operation.groups > 1 and not self._few_groups():
             return self._entries(source, target)
         if self._straight and isinstance(self.weight, View):
@@ -121,6 +123,24 @@ class LiveEdges:
         made: Tensor = torch.block_diag(*per_group)  # type: ignore[no-untyped-call]
         return made
 
+    def _within(self) -> Tensor:
+        """Edges within a layer, both directions of a pair together, above the diagonal."""
+        taken = self._picked(self.weight.tensor())
+        if self.columns is not None:
+            scale = self.columns.tensor(taken).reshape(self.edges.units.shape)
+            taken = taken * scale.mean(1)
+        both = self._picked(taken.T)
+        return torch.triu(both + both.T, diagonal=1)
+
+    def _picked(self, matrix: Tensor) -> Tensor:
+        """Columns of outputs that are one vertex summed."""
+        units = self.edges.units
+        if _in_order(units, matrix.shape[1]):
+            return matrix
+        index = constant(units, matrix.device)
+        taken = matrix.abs()[:, index.clamp_min(0)].masked_fill(index < 0, 0.0)
+        return taken[..., 0] if units.shape[1] == 1 else self._added(taken, lambda x: x.sum(2))
+
     def _few_groups(self) -> bool:
         n_out, n_in = self.weight.shape[0], self.edges.operation.n_in
         return self.edges.operation.groups <= 4 or n_out * n_in <= DENSE
@@ -146,19 +166,14 @@ class LiveEdges:
     def _taken(self, matrix: Tensor) -> Tensor:
         """Columns of outputs that are one vertex summed, with their factors."""
         units = self.edges.units
+        if self.columns is None:
+            return self._picked(matrix)
         if _in_order(units, matrix.shape[1]):
-            return matrix if self.columns is None else matrix * self.columns.tensor(matrix)
+            return matrix * self.columns.tensor(matrix)
         index = constant(units, matrix.device)
-        taken = matrix.abs()[:, index.clamp_min(0)]  # (rows, n_target, m)
-        taken = taken.masked_fill(index < 0, 0.0)
-        if self.columns is not None:
-            taken = taken * self.columns.tensor(matrix).reshape(units.shape)
-        if units.shape[1] == 1:
-            return taken[..., 0]
+        taken = matrix.abs()[:, index.clamp_min(0)].masked_fill(index < 0, 0.0)
         # Several neurons with factors of their own are added up whatever the norm.
-        if self.columns is not None:
-            return taken.sum(2)
-        return self._added(taken, lambda x: x.sum(2))
+        return (taken * self.columns.tensor(matrix).reshape(units.shape)).sum(2)
 
     def _added(self, values: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
         if self.norm != "l2":
@@ -366,11 +381,17 @@ class Planned:
         wiring = read_module(self.copied.model, residual=residual, example_inputs=example_inputs)
         self.layout: Layout = plan(wiring, scope=scope, norm=norm, name=type(self.model).__name__)
 
-    def weight(self, number: int) -> View | None:
-        """Where the weights of edges come from; None if they are computed."""
+    def array(self, number: int) -> View | Computed:
+        """The weights of edges as an array of the model's tensors."""
         edges = self.layout.edges[number]
-        weight = edges.operation.weight
-        return None if edges.recurrent or weight is None else self.copied.view(weight)
+        weight = edges.operation.within if edges.recurrent else edges.operation.weight
+        assert weight is not None
+        return self.copied.array(weight, edges.operation.name)
+
+    def view(self, number: int) -> View | None:
+        """The tensor that the weights of edges are a part of; None if they are computed."""
+        found = self.array(number)
+        return None if isinstance(found, Computed) or self.layout.edges[number].recurrent else found
 
     def columns(self, number: int) -> Factors | None:
         """Factors of the outputs at each vertex, (vertices * m,)."""
@@ -386,16 +407,8 @@ class Planned:
     def live(self, number: int) -> LiveEdges:
         """Edges as a function of the model's tensors."""
         edges = self.layout.edges[number]
-        weight: View | Computed | None = self.weight(number)
-        expression = edges.operation.expression
-        if weight is None and expression is not None and not edges.recurrent:
-            weight = Computed(expression, self.copied)
-        if weight is None:
-            raise InputError(
-                f"model: the weights of {edges.operation.name!r} are computed from its parameters "
-                "in a way that training cannot follow; choose other layers with layers="
-            )
-        return LiveEdges(edges, weight, self.rows(number), self.columns(number), self._norm)
+        rows = self.rows(number)
+        return LiveEdges(edges, self.array(number), rows, self.columns(number), self._norm)
 
 
 def _chosen(layout: Layout, layers: Sequence[str] | None) -> list[int]:

@@ -168,7 +168,7 @@ def vector_of(module: nn.Module, name: str) -> View | None:
     source = Source(module, name)
     if not source.exists:
         return None
-    return View(source, tuple(source.tensor().shape), "whole")
+    return View(source, tuple(source.tensor().shape))
 
 
 def original_of(view: View) -> Tensor:

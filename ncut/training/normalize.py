@@ -122,7 +122,7 @@ def _one_operation(edges: Sequence[Edges], numbers: Sequence[int]) -> bool:
 def _hidden(planned: Planned, written: int, read: int, name: str) -> HiddenLayer | None:
     """A layer, if it is written and read by modules whose biases are known."""
     edges, reading = planned.layout.edges[written], planned.layout.edges[read]
-    writer, reader = planned.weight(written), planned.weight(read)
+    writer, reader = planned.view(written), planned.view(read)
     if writer is None or reader is None:
         return None
     module = writer.source.module

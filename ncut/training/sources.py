@@ -1,7 +1,7 @@
 """Where the arrays that a graph is made of come from: which tensors of a model, looked up anew.
 
-A model is read once, from a copy that shares its memory. Weights are known again by where they
-lie in memory; factors (a batch norm's scale, say) are computed again from what they are made of.
+A model is read once, from a copy that shares its memory. Weights and factors are expressions of
+the copy's tensors, which are computed again of the tensors that the model has then.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """How an array lies in the memory of a source's tensor.
+    """An array that is a view of a source's tensor.
 
     Attributes
     ----------
@@ -104,18 +104,18 @@ class View:
     shape : tuple of int
         Of the array.
     kind : {"whole", "transpose", "part"}
-        Whether it is the tensor, its transpose, or some part of its entries.
-    strides : tuple of int
-        Of a part, in entries of the contiguous tensor.
+        Whether it is the tensor, its transpose, or another part or order of its entries.
     offset : int
-        Of a part's first entry.
+        Of its first entry.
+    expression : Expression, optional
+        What makes it of the tensor; None if it is the tensor itself.
     """
 
     source: Source
     shape: tuple[int, ...]
-    kind: Literal["whole", "transpose", "part"]
-    strides: tuple[int, ...] = ()
+    kind: Literal["whole", "transpose", "part"] = "whole"
     offset: int = 0
+    expression: Expression | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -129,11 +129,10 @@ class View:
 
     def of(self, tensor: Tensor) -> Tensor:
         """The same part of another tensor of the source's shape; a view of it if it can be."""
-        if self.kind == "whole":
+        if self.expression is None or self.kind == "whole":
             return tensor
-        if self.kind == "transpose":
-            return tensor.T
-        return tensor.contiguous().as_strided(self.shape, self.strides, self.offset)
+        made: Tensor = self.expression.tensor(lambda _: tensor)
+        return made
 
     @property
     def device(self) -> torch.device:
@@ -147,9 +146,11 @@ class View:
     def writable(self) -> Tensor | None:
         """The array as a view of a parameter, to be changed in place; None if there is none."""
         parameter = self.source.parameter()
-        if parameter is None or (self.kind == "part" and not parameter.is_contiguous()):
+        made = None if parameter is None else self.of(parameter)
+        if made is None or parameter is None:
             return None
-        return self.of(parameter)
+        shared = made.untyped_storage()._cdata == parameter.untyped_storage()._cdata
+        return made if shared else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,8 +206,9 @@ class Factors:
 
     def batch_norm(self) -> _BatchNorm | None:
         """The batch norm that makes all of them, in the order of its channels."""
-        source = self._root.only_source()
-        if source is None or not source.is_batch_norm:
+        expression = self._root.only_source()
+        source = None if expression is None else expression.source
+        if source is None or not getattr(source, "is_batch_norm", False):
             return None
         variance = source.tensors[0]
         found = self._copied.source(source.originals.get(id(variance), variance))
@@ -296,8 +298,12 @@ class Copy:
             _make_permanent(made)
         self._paths = {id(own): path for (own, _), path in zip(self._pairs, paths, strict=True)}
         self._ties: list[tuple[Source, Source]] = []
-        self._places = [*self._memory()]
-        self._sources = {id(tensor): (source, tensor) for source, tensor in self._all()}
+        self._sources: dict[int, tuple[Source, Tensor]] = {}
+        for source, tensor in self._all():
+            first, _ = self._sources.setdefault(id(tensor), (source, tensor))
+            if first is not source and first.parameter() is source.parameter() is not None:
+                self._ties.append((first, source))
+        self._memory = {_storage(tensor) for _, tensor in self._sources.values()}
 
     @property
     def modules(self) -> dict[int, nn.Module]:
@@ -317,38 +323,49 @@ class Copy:
         source = self.source(tensor)
         return wide(tensor.to(like.device) if source is None else source.tensor())
 
-    def view(self, array: NDArray[Any]) -> View | None:
-        """Where an array that was read from the copy comes from; None if it was computed."""
-        if not array.size:
-            return None
-        address = int(array.__array_interface__["data"][0])
-        strides = _strides(array.shape, [s // array.itemsize for s in array.strides])
-        for source, tensor in self._places:
-            start = tensor.data_ptr()
-            if not start <= address < start + tensor.numel() * tensor.element_size():
-                continue
-            shape, ours = tuple(tensor.shape), _strides(tensor.shape, tensor.stride())
-            if address == start and (array.shape, strides) == (shape, ours):
-                return View(source, array.shape, "whole")
-            turned = address == start and len(shape) == 2
-            if turned and (array.shape, strides) == (shape[::-1], ours[::-1]):
-                return View(source, array.shape, "transpose")
-            if tensor.is_contiguous():
-                offset = (address - start) // array.itemsize
-                return View(source, array.shape, "part", strides, offset)
-        return None
+    def array(self, expression: Expression, name: str) -> View | Computed:
+        """The live array of an expression of the copy.
 
-    def _memory(self) -> Iterator[tuple[Source, Tensor]]:
-        """The tensors that arrays may be parts of."""
-        seen: dict[int, Source] = {}
-        for source, tensor in self._all():
-            if tensor.layout != torch.strided or not tensor.numel():
-                continue
-            first = seen.setdefault(tensor.data_ptr(), source)
-            if first is source:
-                yield source, tensor
-            elif source.parameter() is not None and first.parameter() is source.parameter():
-                self._ties.append((first, source))
+        Raises
+        ------
+        InputError
+            If it is made of numbers that are no tensors of the model.
+        """
+        if not expression.known or not self._follows(expression):
+            raise InputError(
+                f"model: the weights of {name!r} are computed from its parameters in a way that "
+                "training cannot follow; choose other layers with layers="
+            )
+        found = expression.part()
+        source = None if found is None else self.source(found[0])
+        if found is None or source is None:
+            return Computed(expression, self)
+        tensor, made = found
+        shape, strides = tuple(made.shape), _strides(made.shape, made.stride())
+        ours = tuple(tensor.shape), _strides(tensor.shape, tensor.stride())
+        offset = int(made.storage_offset())
+        kind: Literal["whole", "transpose", "part"] = "part"
+        if offset == 0 and (shape, strides) == ours:
+            kind = "whole"
+        elif offset == 0 and len(shape) == 2 and (shape[::-1], strides[::-1]) == ours:
+            kind = "transpose"
+        return View(source, shape, kind, offset, expression)
+
+    def _follows(self, expression: Expression) -> bool:
+        """Tell if an expression is one of tensors that modules hold.
+
+        A view of a parameter that lies in a list would stay what it was when the model was read.
+        """
+        leaves: list[Tensor] = []
+
+        def leaf(tensor: Tensor) -> Tensor:
+            leaves.append(tensor)
+            return tensor
+
+        with torch.no_grad():
+            expression.tensor(leaf)
+        others = [tensor for tensor in leaves if self.source(tensor) is None]
+        return len(others) < len(leaves) and not any(_storage(t) in self._memory for t in others)
 
     def check_ties(self) -> None:
         """Make sure that weights that were one tensor when the model was read still are.
@@ -489,6 +506,14 @@ _SHARDED = (
     "model: {!r} is a {}, of which this process holds a part; whole weights are needed, as "
     "DistributedDataParallel leaves them"
 )
+
+
+def _storage(tensor: Tensor) -> int:
+    """The memory of a tensor, which its views share."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # no strided array
+        return -id(tensor)
 
 
 def _strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:

@@ -99,7 +99,7 @@ def follow(
             f"{config.where}: model_type {kind!r} is not known; known are "
             f"{', '.join(sorted(FAMILIES))}. For others {PASS_THE_MODEL}"
         )
-    program = Program()
+    program = Program(named=True)
     network = Network(program, tensors, config, where)
     try:
         FAMILIES[kind](network)

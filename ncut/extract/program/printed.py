@@ -10,10 +10,9 @@ import numpy as np
 
 from ncut.extract.program.record import Program
 from ncut.extract.program.values import Node, Value
+from ncut.extract.program.weights import Expression
 
-HIDDEN = frozenset(
-    ["shape", "source", "expression", "initial", "places", "why", "module", "parameters"]
-)
+HIDDEN = frozenset(["shape", "initial", "places", "why", "module", "parameters"])
 """Attributes that a line does not show."""
 
 
@@ -50,9 +49,10 @@ def _named(value: Value, numbers: dict[int, int]) -> str:
 def _settings(node: Node) -> Iterator[str]:
     parameters = node.attributes.get("parameters", ())
     for key, value in node.attributes.items():
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | Expression):
             origin = " of " + ", ".join(parameters) if parameters else ""
-            yield f"{key}={_shape(value.shape)}{origin}" if value.size > 1 else f"{key}={value}"
+            array = np.asarray(value)
+            yield f"{key}={_shape(array.shape)}{origin}" if array.size > 1 else f"{key}={array}"
         elif not (key in HIDDEN or value is None or value is False or value in ("", ())):
             yield f"{key}={_setting(value)}"
 

@@ -19,11 +19,10 @@ from ncut.extract.program.values import (
     indexed,
     permuted,
 )
-from ncut.extract.program.weights import Expression, mapped, opened
+from ncut.extract.program.weights import Expression, Weights, expression_of
 
 Array: TypeAlias = NDArray[Any]
 Initial: TypeAlias = Callable[[int], NDArray[np.floating] | None]
-Weights: TypeAlias = Array | Expression
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -48,9 +47,13 @@ class Program:
         Returns where in the model the reader is, for the messages of nodes.
     awaits : set of str
         Kinds of integer weights whose scale has not come: "product", "table".
+    named : bool
+        Whether arrays of parameters with other names are never one; files that hold copies of a
+        tensor under several names do not tell.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, named: bool = False) -> None:
+        self.named = named
         self.nodes: list[Node] = []
         self.where: Callable[[], str] = str
         self.awaits: set[str] = set()
@@ -83,7 +86,7 @@ class Program:
 
     def embedding(self, weight: Weights, shape: Sequence[int], **named: Any) -> Value:
         """Rows of a table (rows, width), by numbers; the result has shape (..., width)."""
-        return self.node("embed", [], shape, shape=tuple(shape), **_named(named, weight))
+        return self.node("embed", [], shape, shape=tuple(shape), **self._named(named, weight))
 
     def linear(
         self,
@@ -100,11 +103,11 @@ class Program:
         if shape is None:
             shape = [*value.shape[:axis], weight.shape[1], *value.shape[axis + 1 :]]
         return self.node(
-            "linear", [value], shape, axis=axis, shape=tuple(shape), **_named(named, weight)
+            "linear", [value], shape, axis=axis, shape=tuple(shape), **self._named(named, weight)
         )
 
     def matrices(
-        self, value: Value, weights: Array, *, axis: int = -1, quiet: bool = False, **named: Any
+        self, value: Value, weights: Weights, *, axis: int = -1, quiet: bool = False, **named: Any
     ) -> Value:
         """Matrices (..., n_in, n_out), one for each entry of the axes before, as `numpy.matmul`.
 
@@ -117,8 +120,8 @@ class Program:
         shape[axis] = n_out
         shape = [*np.broadcast_shapes(tuple(shape[:-2]), weights.shape[:-2]), *shape[-2:]]
         return self.node(
-            "matrices", [value], shape, weights=weights, axis=axis, shape=tuple(shape),
-            quiet=quiet, **_named(named),
+            "matrices", [value], shape, axis=axis, shape=tuple(shape), quiet=quiet,
+            **self._named(named, weights),
         )  # fmt: skip
 
     def product(
@@ -133,16 +136,16 @@ class Program:
         """`value @ weights`, or, if `left`, `weights @ value`, as NumPy has it."""
         axis = -2 if left and value.ndim > 1 else -1
         if weights.ndim == 1:
-            column = mapped(weights, lambda array: array[:, None])
-            return indexed(self.linear(value, column, axis=axis, **named), axis, 0)
+            return indexed(self.linear(value, weights[:, None], axis=axis, **named), axis, 0)
         if left:
-            weights = mapped(weights, lambda array: array.swapaxes(-1, -2))
+            order = [*range(weights.ndim - 2), weights.ndim - 1, weights.ndim - 2]
+            weights = weights.transpose(order)
         if math.prod(weights.shape[:-2]) > 1:
-            return self.matrices(value, opened(weights)[0], axis=axis, quiet=quiet, **named)
+            return self.matrices(value, weights, axis=axis, quiet=quiet, **named)
         more = (1,) * (weights.ndim - value.ndim) if value.ndim > 1 else ()
         wide = expanded(value, more + value.shape) if more else value
         size = weights.shape[-2:]
-        return self.linear(wide, mapped(weights, lambda a: a.reshape(size)), axis=axis, **named)
+        return self.linear(wide, weights.reshape(size), axis=axis, **named)
 
     def convolution(
         self,
@@ -152,27 +155,25 @@ class Program:
         *,
         groups: int = 1,
         axis: int = 1,
-        within: Array | None = None,
         on_positions: bool = True,
         **named: Any,
     ) -> Value:
         """A kernel (out, in / groups, positions...) applied to channels along `axis`.
 
-        `within` are weights between its outputs, of a recurrent layer; `on_positions` is false
-        for matrices in groups, which make no network convolutional.
+        `on_positions` is false for matrices in groups, which make no network convolutional.
         """
         _check(weight, weight.shape[1] * groups, value.shape[value.axis(axis)], "channels")
         return self.node(
             "convolution", [value], shape, shape=tuple(shape), groups=groups, axis=axis,
-            within=within, on_positions=on_positions, **_named(named, weight),
+            on_positions=on_positions, **self._named(named, weight),
         )  # fmt: skip
 
     def recurrence(
         self,
         value: Value,
-        weight_input: Array,
-        weight_hidden: Array,
-        weight_projection: Array | None = None,
+        weight_input: Weights,
+        weight_hidden: Weights,
+        weight_projection: Weights | None = None,
         *,
         n_hidden: int,
         kind: str = "",
@@ -202,36 +203,38 @@ class Program:
         return self.node(
             "recurrence", [value, *(s for s in states if s is not None)],
             (*value.shape[:-1], n_out),
-            weight_input=weight_input, weight_hidden=weight_hidden,
-            weight_projection=weight_projection, n_hidden=n_hidden, kind=kind,
-            states=tuple(s is not None for s in states), **_named(named),
+            weight_input=self._weights(weight_input, named),
+            weight_hidden=self._weights(weight_hidden, named),
+            weight_projection=(
+                None if weight_projection is None else self._weights(weight_projection, named)
+            ),
+            n_hidden=n_hidden, kind=kind, states=tuple(s is not None for s in states),
+            **self._named(named),
         )  # fmt: skip
 
     # --- constants --------------------------------------------------------------------------
 
-    def scaled(self, value: Value, factors: Array, **named: Any) -> Value:
+    def scaled(self, value: Value, factors: Weights, **named: Any) -> Value:
         """The value times (or over) an array that does not depend on the data.
 
         Parameters
         ----------
-        factors : ndarray that broadcasts with the value
-            Numbers or booleans.
+        factors : ndarray or Expression that broadcasts with the value
+            Numbers or booleans. Zeros that training cannot change take the neurons away.
         **named
-            `parameters` that they come from; `trained`, whether training may change them (zeros
-            of others take the neurons away); `invert` to divide; `name` of the layer of weights
-            that such a product is if a sum comes next; `source`, what makes the array later.
+            `parameters` that they come from; `invert` to divide; `name` of the layer of weights
+            that such a product is if a sum comes next.
         """
-        factors = np.asarray(factors)
         shape = np.broadcast_shapes(value.shape, factors.shape)
-        return self.node("scale", [value], shape, factors=factors, **_named(named))
+        return self.node("scale", [value], shape, factors=factors, **self._named(named))
 
-    def along(self, value: Value, factors: Array, axis: int, **named: Any) -> Value:
+    def along(self, value: Value, factors: Weights, axis: int, **named: Any) -> Value:
         """Factors along one axis, as a norm's; `named` as for `scaled`."""
         axis = value.axis(axis)
-        if value.shape[axis] != np.size(factors):
-            raise ModelError(f"it scales {np.size(factors)} values, but gets {value.shape[axis]}")
+        if value.shape[axis] != factors.size:
+            raise ModelError(f"it scales {factors.size} values, but gets {value.shape[axis]}")
         return self.node(
-            "scale along", [value], value.shape, factors=factors, axis=axis, **_named(named)
+            "scale along", [value], value.shape, factors=factors, axis=axis, **self._named(named)
         )
 
     def scale(self, value: Value, factors: Array, name: str = "") -> Value:
@@ -329,7 +332,7 @@ class Program:
         return self.node("normalize", [value], value.shape, kind=kind)
 
     def normalized(
-        self, value: Value, kind: str, gamma: Array | None = None, axis: int = -1, **named: Any
+        self, value: Value, kind: str, gamma: Weights | None = None, axis: int = -1, **named: Any
     ) -> Value:
         """Division by a spread that depends on the data, times gamma along an axis."""
         value = self.normalization(value, kind)
@@ -501,6 +504,13 @@ class Program:
         if attributes.get("parameters", True):
             self.nodes.append(Node("note", (), None, {"what": what, **attributes}, ""))
 
+    def _named(self, named: dict[str, Any], weight: Weights | None = None) -> dict[str, Any]:
+        own = {} if weight is None else {"weight": self._weights(weight, named)}
+        return {**own, **named, "parameters": tuple(named.get("parameters", ()))}
+
+    def _weights(self, weight: Weights, named: dict[str, Any]) -> Expression:
+        return expression_of(weight, named.get("parameters", ()) if self.named else ())
+
     def wrote(self, value: Value) -> list[str]:
         """Names of the nearest nodes that write neurons, on the ways that lead to a value."""
         node = next((node for node in self.nodes if node.output is value), None)
@@ -509,14 +519,6 @@ class Program:
         if node.kind in WRITES:
             return [str(node.attributes["name"])]
         return [*dict.fromkeys(name for source in node.inputs for name in self.wrote(source))]
-
-
-def _named(named: dict[str, Any], weight: Weights | None = None) -> dict[str, Any]:
-    made = {**named, "parameters": tuple(named.get("parameters", ()))}
-    if weight is None:
-        return made
-    values, expression = opened(weight)
-    return {"weight": values, **made, "expression": expression}
 
 
 def _check(weight: Weights, n_in: int, n: int, what: str) -> None:

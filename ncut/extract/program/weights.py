@@ -1,39 +1,66 @@
-"""Weights as expressions: their numbers, and how parameters make them again later."""
+"""Weights as expressions: their numbers now, and how parameters make them again later."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
+Leaf: TypeAlias = Callable[[Any], Any]
+"""Gives a tensor for a parameter or a constant of the module that was read."""
+
+
+class Place(NamedTuple):
+    """Where the entries of an array lie in one tensor: equal for equal parts of it.
+
+    memory: the tensor's storage. offset, shape, strides: in entries of the storage.
+    """
+
+    memory: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def T(self) -> Place:  # noqa: N802
+        """That of the transpose."""
+        return self._replace(shape=self.shape[::-1], strides=self.strides[::-1])
 
 
 class Expression:
-    """An array of weights that is a function of parameters of a model.
+    """An array that is a function of parameters of a model.
 
-    Evaluated once with NumPy it is the graph's numbers; with the tensors of a live module it is
-    what training differentiates.
+    `numpy.asarray` gives its numbers, which the graph is made of; `tensor` computes it again of
+    the tensors that a live module has then, differentiable by autograd. What changes its axes
+    makes other expressions, written as for arrays.
 
     Parameters
     ----------
     values : ndarray
         The numbers.
-    source : object
-        Has a method `tensor(leaf)` that computes what `steps` are applied to.
-    steps : tuple of callable
-        Changes of shape, which work on arrays and on tensors alike.
+    source : object, optional
+        Has a method `tensor(leaf)` that computes the array; by default nothing does.
+    leaves : tuple of str
+        Names of the parameters, where these tell whether two arrays are one.
     """
 
-    __slots__ = ("_source", "_steps", "values")
+    __slots__ = ("leaves", "source", "values")
 
-    def __init__(
-        self, values: Array, source: Any, steps: tuple[Callable[[Any], Any], ...] = ()
-    ) -> None:
-        self.values = values
-        self._source, self._steps = source, steps
+    def __init__(self, values: Array, source: Any = None, leaves: tuple[str, ...] = ()) -> None:
+        self.values, self.source, self.leaves = values, source, leaves
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The numbers."""
+        return np.asarray(self.values, dtype=dtype)
+
+    @property
+    def known(self) -> bool:
+        """Whether it can be computed again."""
+        return self.source is not None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,23 +72,123 @@ class Expression:
         """Number of axes."""
         return self.values.ndim
 
-    def map(self, change: Callable[[Any], Any]) -> Expression:
-        """The weights reshaped, permuted or sliced."""
-        return Expression(np.asarray(change(self.values)), self._source, (*self._steps, change))
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self.values.size
 
-    def tensor(self, leaf: Callable[[Any], Any]) -> Any:
-        """The weights as `leaf` gives the parameters and constants that they are made of."""
-        made = self._source.tensor(leaf)
-        for change in self._steps:
-            made = change(made)
-        return made
+    @property
+    def T(self) -> Expression:  # noqa: N802
+        """The transpose of a matrix."""
+        return combined(lambda array: array.T, self)
+
+    def __getitem__(self, index: Any) -> Expression:
+        """Entries, by an index that arrays and tensors take alike."""
+        return combined(lambda array: array[index], self)
+
+    def reshape(self, *shape: Any) -> Expression:
+        """The array with other axes."""
+        return combined(lambda array: array.reshape(*shape), self)
+
+    def transpose(self, order: Sequence[int]) -> Expression:
+        """The array with its axes in another order."""
+        return combined(lambda array: _permuted(array, order), self)
+
+    def broadcast(self, shape: Sequence[int]) -> Expression:
+        """The array with axes of length 1 made longer."""
+        wide = tuple(shape)
+
+        def change(array: Any) -> Any:
+            is_array = isinstance(array, np.ndarray)
+            return np.broadcast_to(array, wide) if is_array else array.expand(wide)
+
+        return combined(change, self)
+
+    def tensor(self, leaf: Leaf) -> Any:
+        """The array as `leaf` gives the parameters and constants that it is made of."""
+        return self.source.tensor(leaf)
+
+    def part(self) -> tuple[Any, Any] | None:
+        """The one tensor of which it is a view, and that view of a tensor without data.
+
+        None where it is computed, or what makes it is not known.
+        """
+        if not self.known:
+            return None
+        import torch
+
+        found: dict[int, tuple[Any, Any]] = {}
+
+        def leaf(tensor: Any) -> Any:
+            bare = torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"
+            )
+            found[bare.untyped_storage()._cdata] = (tensor, bare)
+            return bare
+
+        try:
+            with torch.no_grad():
+                made = self.tensor(leaf)
+        except (RuntimeError, NotImplementedError):  # it needs data, or the tensor is no array
+            return None
+        tensor = found.get(made.untyped_storage()._cdata, (None, None))[0]
+        return None if tensor is None else (tensor, made)
+
+    def place(self) -> Place | None:
+        """Where it lies in a tensor of the model; None as of `part`."""
+        found = self.part()
+        if found is None:
+            return None
+        tensor, made = found
+        strides = [1 if n == 1 else s for n, s in zip(made.shape, made.stride(), strict=True)]
+        offset = int(tensor.storage_offset() + made.storage_offset())
+        memory = int(tensor.untyped_storage()._cdata)
+        return Place(memory, offset, tuple(made.shape), tuple(strides))
 
 
-def mapped(weight: Any, change: Callable[[Any], Any]) -> Any:
-    """An array or an expression with its axes changed."""
-    return weight.map(change) if isinstance(weight, Expression) else change(weight)
+Weights: TypeAlias = Array | Expression
 
 
-def opened(weight: Any) -> tuple[Array, Expression | None]:
-    """The numbers of weights, and the expression if they are one."""
-    return (weight.values, weight) if isinstance(weight, Expression) else (weight, None)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """A function of other expressions."""
+
+    change: Callable[..., Any]
+    parts: tuple[Expression, ...]
+
+    def tensor(self, leaf: Leaf) -> Any:
+        """What it makes of the tensors that they are."""
+        return self.change(*(part.tensor(leaf) for part in self.parts))
+
+
+def combined(change: Callable[..., Any], *parts: Expression) -> Expression:
+    """A function of expressions, which works on arrays and on tensors alike."""
+    values = np.asarray(change(*(part.values for part in parts)))
+    leaves = tuple(dict.fromkeys(name for part in parts for name in part.leaves))
+    known = all(part.known for part in parts)
+    return Expression(values, _Step(change, parts) if known else None, leaves)
+
+
+def joined(first: Expression, second: Expression, axis: int) -> Expression:
+    """Two arrays side by side along an axis."""
+
+    def change(*arrays: Any) -> Any:
+        if isinstance(arrays[0], np.ndarray):
+            return np.concatenate(arrays, axis)
+        import torch
+
+        return torch.cat(arrays, axis)
+
+    return combined(change, first, second)
+
+
+def expression_of(weights: Weights, names: Sequence[str] = ()) -> Expression:
+    """Weights as an expression: of arrays, the numbers alone, and the names of their parameters."""
+    if isinstance(weights, Expression):
+        return weights
+    return Expression(np.asarray(weights), leaves=tuple(names))
+
+
+def _permuted(array: Any, order: Sequence[int]) -> Any:
+    is_array = isinstance(array, np.ndarray)
+    return array.transpose(order) if is_array else array.permute(tuple(order))

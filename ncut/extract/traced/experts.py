@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from ncut.extract.arrays import as_array
 from ncut.extract.program.values import Value
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
@@ -35,14 +34,11 @@ def experts(call: Call) -> Any:
             call.program.ignore([f"{path}.{bias}"], "bias")
 
     def linear(value: Any, part: str, number: int) -> Any:
-        weight = as_array(getattr(module, part)[number], part)
+        weight = call.tracing.weight(getattr(module, part)[number], part)
         made = call.program.linear(
-            value.value,
-            weight if transposed else weight.T,
-            name=f"{path}.{number}.{part}",
-            module=path,
-            parameters=[f"{path}.{part}"],
-        )
+            value.value, weight.values if transposed else weight.values.T,
+            name=f"{path}.{number}.{part}", module=path, parameters=weight.parameters,
+        )  # fmt: skip
         return call.tracing.made(made, value)
 
     written: list[Value] = []

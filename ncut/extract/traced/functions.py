@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from ncut.extract.program.values import Value, expanded, repeated_heads
-from ncut.extract.program.weights import mapped
+from ncut.extract.program.weights import combined
 from ncut.extract.traced.initial import initial_weight
 from ncut.extract.traced.operations.norms import norm_of_last_axes
 from ncut.extract.traced.tensor import flat, is_traced
@@ -40,7 +40,7 @@ def linear(call: Call) -> Value:
     weight = call.tracing.weight(tensor)
     _note_bias(call, call.arg(2, "bias"))
     return call.program.linear(
-        call.signal(), mapped(weight.expression, lambda array: array.T),
+        call.signal(), weight.values.T,
         name=weight.name, module=weight.module, parameters=weight.parameters,
         initial=initial_weight(weight.holder, np.transpose),
     )  # fmt: skip
@@ -51,10 +51,10 @@ def bilinear(call: Call) -> Value:
     first, second, tensor = (call.arg(at, f"input{at + 1}") for at in range(3))
     weight = call.tracing.weight(call.arg(2, "weight") if tensor is None else tensor)
     _note_bias(call, call.arg(3, "bias"))
-    sizes = np.abs(weight.values)
     signals = [
         call.program.linear(
-            call.tracing.signal_of(value), sizes.sum(axis=axis).T,
+            call.tracing.signal_of(value),
+            combined(lambda kernel, axis=axis: abs(kernel).sum(axis).T, weight.values),
             name=weight.name, module=weight.module, parameters=weight.parameters,
         )
         for value, axis in ((first, 2), (second, 1))

@@ -12,8 +12,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ncut.extract.arrays import as_array
 from ncut.extract.program.values import Value, concatenated, expanded, indexed, unsqueezed
+from ncut.extract.program.weights import Expression
 from ncut.extract.traced.experts import are_experts, experts
-from ncut.extract.traced.operations.norms import source_of, with_running_statistics
+from ncut.extract.traced.operations.norms import normalized, with_running_statistics
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
@@ -67,25 +68,36 @@ def _first_states(call: Call, signal: Value, time: int | None) -> list[Value]:
 
 
 def _direction(call: Call, signal: Value, suffix: str, states: Sequence[Value]) -> Value:
-    names = [f"weight_ih{suffix}", f"weight_hh{suffix}", f"weight_hr{suffix}"]
-    weights = [
-        as_array(getattr(call.module, name), name) if hasattr(call.module, name) else None
-        for name in names
-    ]
     path = call.tracing.path
-    prefix = f"{path}." if path else ""
-    call.program.ignore([f"{prefix}bias_ih{suffix}", f"{prefix}bias_hh{suffix}"], "bias")
-    used: list[str] = []
-    for name, weight in zip(names, weights, strict=True):
-        if weight is not None:
-            used += call.tracing.weight(getattr(call.module, name), name).parameters
     first = suffix == "_l0"
+    name = path if first and path else f"{path}." * bool(path) + suffix[1:]
+    return _layer(call, signal, suffix, states, name, path if first else "", call.module.mode)
+
+
+def _layer(
+    call: Call,
+    signal: Value,
+    suffix: str,
+    states: Sequence[Value | None],
+    name: str,
+    module: str,
+    kind: str,
+) -> Value:
+    """One direction of a layer, whose weights are attributes that end in `suffix`."""
+    weights: list[Expression | None] = []
+    used: list[str] = []
+    for part in ("weight_ih", "weight_hh", "weight_hr"):
+        tensor = getattr(call.module, part + suffix, None)
+        weight = None if tensor is None else call.tracing.weight(tensor, part + suffix)
+        weights.append(None if weight is None else weight.values)
+        used += () if weight is None else weight.parameters
+    prefix = f"{call.tracing.path}." if call.tracing.path else ""
+    call.program.ignore([f"{prefix}bias_ih{suffix}", f"{prefix}bias_hh{suffix}"], "bias")
     assert weights[0] is not None
     assert weights[1] is not None
     return call.program.recurrence(
         signal, weights[0], weights[1], weights[2],
-        n_hidden=call.module.hidden_size, name=path if first and path else f"{prefix}{suffix[1:]}",
-        module=path if first else "", parameters=used, kind=call.module.mode,
+        n_hidden=call.module.hidden_size, name=name, module=module, parameters=used, kind=kind,
         state=states[0] if states else None, cell=states[1] if len(states) > 1 else None,
     )  # fmt: skip
 
@@ -98,22 +110,10 @@ def _state(call: Call, output: Value, time: int, batch: tuple[int, ...], like: A
 
 def _cell(call: Call) -> Any:
     """`nn.RNNCell`, `nn.LSTMCell`, `nn.GRUCell`: one step, the state coming from outside."""
-    cell = call.module
-    signal = call.signal()
-    path = call.tracing.path
-    prefix = f"{path}." if path else ""
-    call.program.ignore([f"{prefix}bias_ih", f"{prefix}bias_hh"], "bias")
-    given = call.arg(1, "hx")
-    used: list[str] = []
-    for name in ("weight_ih", "weight_hh"):
-        used += call.tracing.weight(getattr(cell, name), name).parameters
-    output = call.program.recurrence(
-        signal, as_array(cell.weight_ih, "weight_ih"),
-        as_array(cell.weight_hh, "weight_hh"), None,
-        n_hidden=cell.hidden_size, name=path or "cell", module=path, parameters=used,
-        kind="GRU" if isinstance(cell, nn.GRUCell) else "",
-        state=_traced_state(call, given, 0), cell=_traced_state(call, given, 1),
-    )  # fmt: skip
+    cell, given, path = call.module, call.arg(1, "hx"), call.tracing.path
+    kind = "GRU" if isinstance(cell, nn.GRUCell) else ""
+    states = [_traced_state(call, given, number) for number in (0, 1)]
+    output = _layer(call, call.signal(), "", states, path or "cell", path, kind)
     made = call.tracing.made(output, call.arg(0, "input"))
     return (made, made) if isinstance(cell, nn.LSTMCell) else made
 
@@ -131,19 +131,14 @@ def _instance_norm(call: Call) -> Value:
     axis = (
         1 if signal.ndim > {nn.InstanceNorm1d: 2, nn.InstanceNorm2d: 3}.get(type(layer), 4) else 0
     )
-    gamma = None if layer.weight is None else as_array(layer.weight, "its weight")
     path = call.tracing.path
     if layer.bias is not None:
         call.program.ignore([f"{path}.bias" if path else "bias"], "bias")
-    name = [n for n in [call.tracing.parameter(layer.weight)] if n]
     if layer.running_var is not None:
         return with_running_statistics(
             call, signal, layer.weight, layer.running_var, layer.eps, axis
         )
-    source = source_of(call, layer.weight)
-    return call.program.normalized(
-        signal, "instance norm", gamma, axis, parameters=name, source=source
-    )
+    return normalized(call, signal, "instance norm", layer.weight, axis)
 
 
 def _quantized_linear(call: Call) -> Value:

@@ -108,7 +108,7 @@ def _followed(module: nn.Module, inputs: Inputs, rules: Rules, residual: str | N
     """The record of a forward pass; whole numbers that weights read are values like any other."""
     values: frozenset[str] = frozenset()
     while True:
-        program = Program()
+        program = Program(named=True)
         try:
             _read(program, module, inputs, rules, values)
         except ReadsNumbersError as error:

@@ -16,6 +16,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from ncut.extract.arrays import as_array
+from ncut.extract.chain import normalization_scale
+from ncut.extract.program.weights import Expression, Weights
 from ncut.extract.traced.tensor import flat, is_traced
 
 RANDOM = frozenset(
@@ -78,15 +81,15 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FactorSource:
-    """Factors as a function of tensors of a module, to be computed again later.
+class Source:
+    """An array as a function of tensors of a module, to be computed again later.
 
     Attributes
     ----------
     tensors : tuple of Tensor
-        What they are computed from.
+        What it is computed from.
     compute : callable
-        Gets them and returns the factors.
+        Gets them and returns the array.
     made : mapping
         What of the tensors was itself made of others; see `Provenance`.
     originals : mapping
@@ -102,7 +105,7 @@ class FactorSource:
     is_batch_norm: bool = False
 
     def tensor(self, leaf: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """The factors, with parameters and constants as `leaf` gives them."""
+        """The array, with parameters and constants as `leaf` gives them."""
 
         def compute(tensor: torch.Tensor) -> torch.Tensor:
             found = self.made.get(id(tensor))
@@ -113,9 +116,13 @@ class FactorSource:
         return self.compute(*map(compute, self.tensors))
 
 
-def itself(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, as what factors or weights are."""
+def _itself(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
+
+
+def _over_spread(eps: float, variance: torch.Tensor, weight: Any = None) -> torch.Tensor:
+    scale = torch.rsqrt(variance + eps)
+    return scale if weight is None else weight * scale
 
 
 def _elsewhere(operation: Any, first: Any, *args: Any, **kwargs: Any) -> Any:
@@ -226,17 +233,25 @@ class Provenance(TorchDispatchMode):
         """Names of the inputs of whole numbers that a tensor is made of."""
         return self._numbers.get(id(tensor), (None, frozenset[str]()))[1]
 
-    def source(
-        self,
-        tensors: Sequence[torch.Tensor],
-        compute: Callable[..., torch.Tensor],
-        *,
-        is_batch_norm: bool = False,
-    ) -> FactorSource | None:
-        """Factors that are computed from tensors; None where no parameter has a part in them."""
-        if not is_batch_norm and not any(self.leaves(tensor) for tensor in tensors):
-            return None
-        return FactorSource(tuple(tensors), compute, self.made, self.originals, is_batch_norm)
+    def weights(self, tensor: torch.Tensor, what: str) -> Expression:
+        """A tensor as an expression of parameters; `what` it is called in messages."""
+        source = Source((tensor,), _itself, self.made, self.originals)
+        return Expression(as_array(tensor, what), source, self.leaves(tensor))
+
+    def factors(self, tensor: torch.Tensor, what: str) -> Weights:
+        """Factors that a tensor holds: numbers alone where no parameter has a part in it."""
+        return self.weights(tensor, what) if self.leaves(tensor) else as_array(tensor, what)
+
+    def batch_norm(
+        self, weight: torch.Tensor | None, variance: torch.Tensor, eps: float
+    ) -> Expression:
+        """A batch norm's factors: its weight over the square root of the running variance."""
+        gamma = None if weight is None else as_array(weight, "its weight")
+        factors = normalization_scale(gamma, as_array(variance, "its variance"), eps)
+        tensors = (variance,) if weight is None else (variance, weight)
+        compute = partial(_over_spread, eps)
+        source = Source(tensors, compute, self.made, self.originals, is_batch_norm=True)
+        return Expression(factors, source, self.leaves(weight))
 
     # --- inside -----------------------------------------------------------------------------
 
@@ -278,7 +293,9 @@ class Provenance(TorchDispatchMode):
             if not isinstance(result, torch.Tensor):
                 continue
             if leaves:
-                operation, before = func, args
+                # Training changes a parameter whatever part of it is detached here.
+                detached = func._schema.name == "aten::detach"
+                operation, before = (_itself if detached else func), args
                 if func._schema.is_mutable and args and result is args[0]:
                     operation = partial(_elsewhere, func)
                     before = (self._before(result), *args[1:])

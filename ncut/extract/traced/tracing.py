@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils import prune
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -20,12 +18,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from ncut.errors import InputError, ModelError
-from ncut.extract.arrays import as_array
 from ncut.extract.program.record import Program
 from ncut.extract.program.values import MAX_LAID_OUT, Value
 from ncut.extract.program.weights import Expression
 from ncut.extract.traced.memory import Writes, memory_of
-from ncut.extract.traced.provenance import FactorSource, Provenance, itself
+from ncut.extract.traced.provenance import Provenance
 from ncut.extract.traced.tensor import Traced, flat, is_traced
 
 if TYPE_CHECKING:
@@ -51,8 +48,8 @@ class Weight:
 
     Attributes
     ----------
-    values : ndarray
-        The weights.
+    values : Expression
+        The weights, and how parameters make them.
     name : str
         Name of the layer for the graph.
     module : str
@@ -61,21 +58,13 @@ class Weight:
         The parameters that the values come from.
     holder : torch.nn.Module or None
         The module called, where the weight is its `weight`.
-    source : FactorSource or None
-        How parameters make the values.
     """
 
-    values: NDArray[np.floating]
+    values: Expression
     name: str
     module: str
     parameters: tuple[str, ...]
     holder: nn.Module | None
-    source: FactorSource | None = None
-
-    @property
-    def expression(self) -> Expression | NDArray[np.floating]:
-        """The values, and how parameters make them where they do."""
-        return self.values if self.source is None else Expression(self.values, self.source)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -313,16 +302,14 @@ class Tracing:
             name = named.rpartition(".")[0] if is_weight and "." in named else named
             module = path if direct and path else parameter.rpartition(".")[0]
             return Weight(
-                as_array(tensor, "its weight"), name, module, (parameter,),
+                self.provenance.weights(tensor, "its weight"), name, module, (parameter,),
                 holder if is_weight and direct and _is_whole(holder, attribute, tensor) else None,
-                self.provenance.source([tensor], itself),
             )  # fmt: skip
         sources = self.provenance.leaves(tensor)
         name = path or "weight"
         if not _is_whole(holder, attribute, tensor):
             holder = None  # standardized weights and the like are not drawn as the layer's are
-        source = self.provenance.source([tensor], itself)
-        return Weight(as_array(tensor, "its weight"), name, path, sources, holder, source)
+        return Weight(self.provenance.weights(tensor, "its weight"), name, path, sources, holder)
 
     def parameter(self, tensor: Any) -> str:
         """Name of the parameter that a tensor is, or is a view of; empty for anything else."""

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ncut.extract.arrays import as_array
 from ncut.extract.program.values import Value
-from ncut.extract.traced.provenance import itself
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
@@ -21,10 +19,10 @@ def scaled_by(call: Call, signal: Value, other: Any, *, invert: bool) -> Value:
         return call.program.scaled(signal, np.asarray(other), invert=invert)
     if not other.is_floating_point():
         other = other.abs() if other.is_complex() else other.to(torch.float32)
-    leaves = call.tracing.provenance.leaves(other)
-    return call.program.scaled(signal, as_array(other, "its factors"), parameters=leaves,
-        trained=bool(leaves), invert=invert,
-        source=call.tracing.provenance.source([other], itself),
+    provenance = call.tracing.provenance
+    leaves = provenance.leaves(other)
+    return call.program.scaled(
+        signal, provenance.factors(other, "its factors"), parameters=leaves, invert=invert,
         name=call.tracing.weight(other).name if leaves else call.tracing.path,
     )  # fmt: skip
 

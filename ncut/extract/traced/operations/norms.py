@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import torch
-
-from ncut.extract.arrays import as_array
-from ncut.extract.chain import normalization_scale
-from ncut.extract.program.values import (
-    Value,
-)
+from ncut.extract.program.values import Value
 from ncut.extract.traced.operations.common import (
     note_bias,
     rest,
     scaled_by,
     table,
 )
-from ncut.extract.traced.provenance import itself
 from ncut.extract.traced.tracing import Call
 
 
@@ -28,39 +20,27 @@ def _batch_norm(call: Call) -> list[Value]:
     training = not call.function.endswith("no_training") and call.arg(5, "training")
     mean, variance = call.arg(3, "running_mean"), call.arg(4, "running_var")
     eps = call.args[-1] if isinstance(call.args[-1], float) else call.arg(7, "eps")
-    gamma = None if weight is None else as_array(weight, "its weight")
-    name = [n for n in [call.tracing.parameter(weight)] if n]
     if training or variance is None or mean is None:
-        kind = "data-dependent batch norm"
-        made = call.program.normalized(
-            signal, kind, gamma, 1, parameters=name, source=source_of(call, weight)
-        )
-        return [made, *rest(call)]
+        return [normalized(call, signal, "data-dependent batch norm", weight, 1), *rest(call)]
     return [with_running_statistics(call, signal, weight, variance, float(eps), 1), *rest(call)]
 
 
 def with_running_statistics(
     call: Call, signal: Value, weight: Any, variance: Any, eps: float, axis: int
 ) -> Value:
-    """A batch norm's factors: its weight over the square root of the running variance."""
-    gamma = None if weight is None else as_array(weight, "its weight")
-    factors = normalization_scale(gamma, as_array(variance, "its variance"), eps)
-    tensors = [variance] if weight is None else [variance, weight]
-    source = call.tracing.provenance.source(tensors, partial(_over_spread, eps), is_batch_norm=True)
-    name = [n for n in [call.tracing.parameter(weight)] if n]
+    """A batch norm by its running statistics."""
+    factors = call.tracing.provenance.batch_norm(weight, variance, eps)
     return call.program.along(
-        signal, factors, axis, parameters=name, name=call.tracing.path, source=source
+        signal, factors, axis, parameters=factors.leaves, name=call.tracing.path
     )
 
 
-def _over_spread(eps: float, variance: Any, weight: Any = None) -> Any:
-    scale = torch.rsqrt(variance + eps)
-    return scale if weight is None else weight * scale
-
-
-def source_of(call: Call, weight: Any) -> Any:
-    """What makes the factors of a norm that has a weight."""
-    return None if weight is None else call.tracing.provenance.source([weight], itself)
+def normalized(call: Call, signal: Value, kind: str, weight: Any, axis: int) -> Value:
+    """Division by a spread that depends on the data, times a weight along an axis."""
+    provenance = call.tracing.provenance
+    gamma = None if weight is None else provenance.factors(weight, "its weight")
+    names = provenance.leaves(weight)
+    return call.program.normalized(signal, kind, gamma, axis, parameters=names)
 
 
 def _layer_norm(call: Call) -> list[Value]:
@@ -82,13 +62,7 @@ def norm_of_last_axes(call: Call, weight: Any, kind: str) -> Value:
 def _group_norm(call: Call) -> list[Value]:
     weight = call.arg(1, "weight")
     note_bias(call, call.arg(2, "bias"))
-    gamma = None if weight is None else as_array(weight, "its weight")
-    name = [n for n in [call.tracing.parameter(weight)] if n]
-    made = call.program.normalized(
-        call.signal(), "group norm", gamma, 1, parameters=name,
-        source=source_of(call, weight),
-    )  # fmt: skip
-    return [made, *rest(call)]
+    return [normalized(call, call.signal(), "group norm", weight, 1), *rest(call)]
 
 
 RULES = table(

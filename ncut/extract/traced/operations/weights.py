@@ -7,7 +7,7 @@ from typing import Any
 from ncut.errors import ModelError
 from ncut.extract.arrays import untransposed
 from ncut.extract.program.values import Value
-from ncut.extract.program.weights import mapped
+from ncut.extract.program.weights import combined
 from ncut.extract.traced.initial import initial_weight
 from ncut.extract.traced.operations.common import note_bias, rest, table, times_number
 from ncut.extract.traced.tensor import is_traced
@@ -29,7 +29,7 @@ def _convolution(call: Call) -> Value:
     signal = call.signal()
     unbatched = signal.ndim < tensor.ndim
     return call.program.convolution(
-        signal, mapped(weight.expression, convert) if transposed else weight.expression, call.shape,
+        signal, combined(convert, weight.values), call.shape,
         name=weight.name, groups=groups, axis=0 if unbatched else 1,
         parameters=weight.parameters, module=weight.module,
         initial=initial_weight(weight.holder, convert),
@@ -65,7 +65,7 @@ def _product(call: Call, first: Any, second: Any) -> Value:
     traced, tensor = (first, second) if is_traced(first) else (second, first)
     weight = call.tracing.weight(tensor)
     return call.program.product(
-        traced.value, weight.expression, left=traced is second,
+        traced.value, weight.values, left=traced is second,
         name=weight.name, module=weight.module, parameters=weight.parameters,
     )  # fmt: skip
 
