@@ -63,7 +63,7 @@ class Recorder:
     def __init__(self) -> None:
         self.found: dict[str, list[dict[str, str]]] = {}
         self.test = ""
-        for name in ("assemble", "chain", "read"):
+        for name in ("assemble", "chain", "options"):
             module = importlib.import_module(f"ncut.extract.{name}")
             module.assemble = self._noting(module.assemble)  # type: ignore[attr-defined]
 

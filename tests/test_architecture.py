@@ -191,10 +191,6 @@ def test_the_order_has_no_cycles() -> None:
         waiting = {room: needs for room, needs in waiting.items() if room not in ready}
 
 
-# Rooms whose files still import each other; none may be added.
-WITH_CIRCLES = {"extract"}
-
-
 def module_imports(path: Path) -> set[str]:
     """The modules of ncut that a file imports anywhere, for annotations too."""
     found = set()
@@ -232,7 +228,7 @@ def test_no_files_of_a_room_import_each_other() -> None:
         room: {name: needs & files.keys() for name, needs in files.items()}
         for room, files in rooms.items()
     }
-    found = {room: circles(files) for room, files in within.items() if room not in WITH_CIRCLES}
+    found = {room: circles(files) for room, files in within.items()}
     assert {room: files for room, files in found.items() if files} == {}
 
 

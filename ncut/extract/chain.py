@@ -6,13 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
-from ncut.extract.assemble import assemble, check_options
+from ncut.extract.arrays import as_array, is_tensor
+from ncut.extract.assemble import SINGLE_MATRIX_HINT, assemble, check_options
+from ncut.extract.files import read_npy
 from ncut.extract.lowering import lower
 from ncut.extract.program.record import Program
 from ncut.extract.program.values import Value, expanded, reshaped, unsqueezed
@@ -197,3 +199,43 @@ def normalization_scale(
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = 1.0 / np.sqrt(variance.astype(np.float64) + eps)
     return scale if gamma is None else scale * gamma
+
+
+def read_sequence(model: Any) -> list[ChainLayer]:
+    """The layers of a sequence of weight arrays."""
+    if isinstance(model, np.ndarray) or is_tensor(model):
+        raise InputError(_single_array(tuple(model.shape)))
+    if not isinstance(model, Sequence):
+        raise InputError(
+            f"model: cannot read a {type(model).__name__}; pass a torch.nn.Module (not its class), "
+            "a path, a list of (fan_in, fan_out) weight matrices, a dict of named weights, a "
+            "fitted MLP of scikit-learn, a scipy sparse adjacency matrix, a networkx graph or a "
+            "NeuronGraph"
+        )
+    chain: list[ChainLayer] = []
+    for number, values in enumerate(model):
+        what = f"model: weights {number}"
+        if isinstance(values, str | Path):
+            what += f" ({values})"
+            values = read_npy(Path(values))
+        weight = as_array(values, what)
+        if not 2 <= weight.ndim <= 5:
+            raise InputError(
+                f"{what} have shape {weight.shape}; expected a (fan_in, fan_out) "
+                "matrix, or a convolution (out, in, positions...). Leave biases out"
+            )
+        chain.append(ChainLayer(f"w{number}", weight, "linear" if weight.ndim == 2 else "conv"))
+    return with_depthwise_groups(chain)
+
+
+def _single_array(shape: tuple[int, ...]) -> str:
+    if len(shape) == 2 and shape[0] == shape[1]:
+        return (
+            f"model: a dense square array {shape} may be weights or an adjacency matrix; pass "
+            "scipy.sparse.csr_array(adjacency) if it is an adjacency matrix, or the list of all "
+            "the weight matrices of the chain"
+        )
+    return (
+        f"model: a single array of shape {shape}; pass the weight matrices of the chain as a "
+        f"list, [w0, w1, ...]; {SINGLE_MATRIX_HINT}"
+    )

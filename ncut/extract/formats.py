@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ncut.errors import ModelError
 from ncut.extract import files
 from ncut.extract.checkpoint import state_dict_of
+from ncut.extract.options import Options
 from ncut.files import reading, regular_file
 from ncut.graphs import NeuronGraph
 
 if TYPE_CHECKING:
-    from ncut.extract.read import Options
     from ncut.extract.wiring import Wiring
 
 HEAD = 64
@@ -354,8 +354,6 @@ def read_named(path: Path, key: str | None = None) -> NeuronGraph | Mapping[str,
         If the file is missing, of another kind, damaged, would grow in memory as no weights do,
         or holds objects that only running code could restore.
     """
-    from ncut.extract.read import Options
-
     with reading(path, path.suffix.lower() or "weights"):
         found = format_of(path)
         content = found.read(path, Options(key=key))

@@ -1,15 +1,20 @@
-"""The arguments of `ncut.graph`, for functions that pass them on."""
+"""The arguments of `ncut.graph`, for functions that pass them on and for readers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from ncut.errors import InputError
+from ncut.extract.assemble import assemble
+from ncut.graphs import NeuronGraph
+from ncut.graphs.data import in_scratch
 from ncut.types import EdgeKind, KernelNorm, Scope, Unknown
 
 if TYPE_CHECKING:
-    from ncut.extract.wiring import Residual
+    from ncut.extract.wiring import Residual, Wiring
 
 
 class FileOptions(TypedDict, total=False):
@@ -42,3 +47,50 @@ FILE_OPTIONS = tuple(FileOptions.__annotations__)
 
 GRAPH_OPTIONS = (*FILE_OPTIONS, *(n for n in GraphOptions.__annotations__ if n not in FILE_OPTIONS))
 """Names of the arguments of `ncut.graph`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to read a model; each of them only means something for some kinds."""
+
+    scope: str = "paper"
+    norm: str = "l1"
+    layers: Sequence[str] | None = None
+    name: str | None = None
+    initial: bool = False
+    residual: str | None = None
+    example_inputs: Any = None
+    unknown: str = "error"
+    weights: str | Path | None = None
+    scratch: Path | None = None
+    key: str | None = None
+    only_program: bool = False
+
+    def refuse(self, what: str, *names: str) -> None:
+        """Refuse options that have no effect on a kind of model."""
+        for field in fields(self):
+            if field.name in names and getattr(self, field.name) != field.default:
+                raise InputError(f"{field.name}: has no effect on {what}; leave it out")
+
+    def assembled(
+        self, wiring: Wiring, name: str, parameters: Mapping[str, tuple[int, ...]]
+    ) -> Any:
+        """The graph of a forward pass that was followed, or its program."""
+        if self.only_program:
+            return wiring.program
+        return assemble(
+            wiring,
+            scope=self.scope,
+            norm=self.norm,
+            name=name if self.name is None else self.name,
+            parameters=parameters,
+            initial=self.initial,
+            scratch=self.scratch,
+        )
+
+    def finished(self, graph: NeuronGraph) -> NeuronGraph:
+        """A graph that was one already, under the name and in the folder that were asked for."""
+        if self.only_program:
+            raise InputError("model: a graph has no program; pass the model that it was made of")
+        named = graph if self.name is None else replace(graph, name=self.name)
+        return in_scratch(named, self.scratch)

@@ -5,82 +5,31 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ncut.arguments import suggests_names
 from ncut.errors import InputError, printable
-from ncut.extract.arrays import as_array, is_tensor
-from ncut.extract.assemble import SINGLE_MATRIX_HINT, assemble, check_options
-from ncut.extract.chain import ChainLayer, chain_wiring, with_depthwise_groups
-from ncut.extract.files import read_npy
+from ncut.extract.assemble import check_options
+from ncut.extract.chain import ChainLayer, chain_wiring, read_sequence
 from ncut.extract.formats import FILE_OPTIONS, Followed, format_of
 from ncut.extract.hub import fetched, is_on_hub
 from ncut.extract.modules import is_module
 from ncut.extract.named import is_named, load_named
 from ncut.extract.networkx_graph import is_networkx, read_networkx
+from ncut.extract.options import Options
 from ncut.extract.sklearn_model import is_sklearn_mlp
 from ncut.extract.state_dict import read_arrays
 from ncut.files import reading
 from ncut.graphs import NeuronGraph, from_adjacency
-from ncut.graphs.data import in_scratch
 from ncut.graphs.scratch import check_scratch
 from ncut.types import EdgeKind, KernelNorm, Scope, Unknown
 
 if TYPE_CHECKING:
     from ncut.extract.program.record import Program
-    from ncut.extract.wiring import Residual, Wiring
+    from ncut.extract.wiring import Residual
     from ncut.types import Check, LeftOut
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to read a model; each of them only means something for some kinds."""
-
-    scope: str = "paper"
-    norm: str = "l1"
-    layers: Sequence[str] | None = None
-    name: str | None = None
-    initial: bool = False
-    residual: str | None = None
-    example_inputs: Any = None
-    unknown: str = "error"
-    weights: str | Path | None = None
-    scratch: Path | None = None
-    key: str | None = None
-    only_program: bool = False
-
-    def refuse(self, what: str, *names: str) -> None:
-        """Refuse options that have no effect on a kind of model."""
-        for field in fields(self):
-            if field.name in names and getattr(self, field.name) != field.default:
-                raise InputError(f"{field.name}: has no effect on {what}; leave it out")
-
-    def assembled(
-        self, wiring: Wiring, name: str, parameters: Mapping[str, tuple[int, ...]]
-    ) -> Any:
-        """The graph of a forward pass that was followed, or its program."""
-        if self.only_program:
-            return wiring.program
-        return assemble(
-            wiring,
-            scope=self.scope,
-            norm=self.norm,
-            name=name if self.name is None else self.name,
-            parameters=parameters,
-            initial=self.initial,
-            scratch=self.scratch,
-        )
-
-    def finished(self, graph: NeuronGraph) -> NeuronGraph:
-        """A graph that was one already, under the name and in the folder that were asked for."""
-        if self.only_program:
-            raise InputError("model: a graph has no program; pass the model that it was made of")
-        named = graph if self.name is None else replace(graph, name=self.name)
-        return in_scratch(named, self.scratch)
 
 
 @suggests_names(name="ncut.graph")
@@ -422,46 +371,6 @@ def _read_path(path: Path, options: Options) -> Any:
 def _name_of(path: Path) -> str:
     """The model's name; bytes of a file's name that are no text are replaced."""
     return printable(path.stem or path.name)
-
-
-def read_sequence(model: Any) -> list[ChainLayer]:
-    """The layers of a sequence of weight arrays."""
-    if isinstance(model, np.ndarray) or is_tensor(model):
-        raise InputError(_single_array(tuple(model.shape)))
-    if not isinstance(model, Sequence):
-        raise InputError(
-            f"model: cannot read a {type(model).__name__}; pass a torch.nn.Module (not its class), "
-            "a path, a list of (fan_in, fan_out) weight matrices, a dict of named weights, a "
-            "fitted MLP of scikit-learn, a scipy sparse adjacency matrix, a networkx graph or a "
-            "NeuronGraph"
-        )
-    chain: list[ChainLayer] = []
-    for number, values in enumerate(model):
-        what = f"model: weights {number}"
-        if isinstance(values, str | Path):
-            what += f" ({values})"
-            values = read_npy(Path(values))
-        weight = as_array(values, what)
-        if not 2 <= weight.ndim <= 5:
-            raise InputError(
-                f"{what} have shape {weight.shape}; expected a (fan_in, fan_out) "
-                "matrix, or a convolution (out, in, positions...). Leave biases out"
-            )
-        chain.append(ChainLayer(f"w{number}", weight, "linear" if weight.ndim == 2 else "conv"))
-    return with_depthwise_groups(chain)
-
-
-def _single_array(shape: tuple[int, ...]) -> str:
-    if len(shape) == 2 and shape[0] == shape[1]:
-        return (
-            f"model: a dense square array {shape} may be weights or an adjacency matrix; pass "
-            "scipy.sparse.csr_array(adjacency) if it is an adjacency matrix, or the list of all "
-            "the weight matrices of the chain"
-        )
-    return (
-        f"model: a single array of shape {shape}; pass the weight matrices of the chain as a "
-        f"list, [w0, w1, ...]; {SINGLE_MATRIX_HINT}"
-    )
 
 
 def _as_graph(model: Any) -> NeuronGraph:

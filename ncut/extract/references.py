@@ -1,15 +1,15 @@
 """Which entries of a model's weight tensors make which edges of its graph.
 
-A model is read with numbers in place of its weights, so that each weight that the graph is made
-of tells which entry of which tensor it is, whatever was transposed, split or put together on the
-way. Read once more with its weights as they are, it shows whether that is so.
+Computed of numbers in place of parameters, each weight that the graph is made of tells which entry
+of which tensor it is, whatever was transposed, split or put together on the way; a chain of arrays
+is read with numbers in their place. The weights themselves show whether that is so.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from ncut.errors import InputError
 from ncut.extract.arrays import as_array
 from ncut.extract.assemble import Scope, plan
-from ncut.extract.chain import chain_wiring
+from ncut.extract.chain import ChainLayer, chain_wiring, read_sequence
 from ncut.extract.layout import Edges
 from ncut.extract.modules import is_module, unwrapped
-from ncut.extract.read import read_sequence
+from ncut.extract.program.weights import Expression
 from ncut.extract.signal import NOTHING
 from ncut.extract.state_dict import read_arrays
 from ncut.extract.wiring import Wiring
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 Key: TypeAlias = Any
 """Of a module's tensor its path and its name; of arrays the number or the name."""
 
-EXACT = 2**22
-"""Numbers below this are exact in every type that weights are read in."""
+Numbers: TypeAlias = dict[Key, NDArray[np.int64]]
+"""A number for each entry of each tensor."""
 
 NO_CLUSTER, ALONE = -1, -2
 """Labels of a vertex in no cluster, and of one in a cluster that is not kept."""
@@ -240,57 +240,43 @@ def references(
     ) from failure
 
 
-@dataclass(slots=True, eq=False)
-class _Reading:
-    """A model whose weights can be replaced by numbers, and read.
+class _Reading(NamedTuple):
+    """A model, and how to find which entries of its tensors its weights are.
 
-    Attributes
-    ----------
-    tensors : dict
-        The weight tensors by their keys, as arrays.
-    read : callable
-        Gets arrays in their place, and a convention of sums.
-    has_sums : bool
-        Whether conventions of sums can differ.
+    tensors: the weight tensors by their keys, as float64 arrays. wiring: gets a convention of
+    sums, returns the record. entries: gets planned edges, arrays of numbers in place of the
+    tensors, and a scope, and returns the numbers that lie in each weight, None where it is
+    computed. has_sums: whether conventions of sums can differ.
     """
 
     tensors: dict[Key, NDArray[np.floating]]
-    read: Callable[[dict[Key, NDArray[Any]], str | None], Wiring]
+    wiring: Callable[[str | None], Wiring]
+    entries: Callable[[Sequence[Edges], Numbers, str], Iterator[NDArray[np.int64] | None]]
     has_sums: bool = False
-
-    def wiring(self, residual: str | None) -> Wiring:
-        """The record of the model as it is."""
-        return self.read(self.tensors, residual)
 
 
 def _found(reading: _Reading, residual: str | None, scope: str) -> References:
     starts, total = {}, 1  # 0 is what no entry is
+    numbers: Numbers = {}
     for key, array in reading.tensors.items():
         starts[key] = total
+        numbers[key] = np.arange(total, total + array.size).reshape(array.shape)
         total += array.size
-    entries: dict[int, NDArray[np.int64]] = {}
-    # In two halves, which are exact in float32.
-    for unit in (1, EXACT) if total > EXACT else (1,):
-        part = {
-            key: ((start + np.arange(reading.tensors[key].size)) // unit % EXACT).reshape(
-                reading.tensors[key].shape
-            )
-            for key, start in starts.items()
-        }
-        for number, edges in enumerate(plan(reading.read(part, residual), scope=scope).edges):
-            half = np.rint(np.nan_to_num(_weight(edges))).astype(np.int64) * unit
-            entries[number] = half + entries.get(number, 0)
     values = np.concatenate([np.zeros(1), *(a.ravel() for a in reading.tensors.values())])
     layout = plan(reading.wiring(residual), scope=scope)
-    for number, edges in enumerate(layout.edges):
-        own = entries[number]
-        known = own.min(initial=0) >= 0 and own.max(initial=0) < total
-        if not known or not np.array_equal(_weight(edges), values[own], equal_nan=True):
+    joins = []
+    for edges, own in zip(layout.edges, reading.entries(layout.edges, numbers, scope), strict=True):
+        known = own is not None and own.min(initial=0) >= 0 and own.max(initial=0) < total
+        if (
+            own is None
+            or not known
+            or not np.array_equal(_weight(edges).values, values[own], equal_nan=True)
+        ):
             raise InputError(
                 f"model: the weights of {edges.label!r} are computed from its parameters, so that "
                 "single ones cannot be taken out"
             )
-    joins = tuple(_join(edges, entries[number]) for number, edges in enumerate(layout.edges))
+        joins.append(_join(edges, own))
     places = np.array([*starts.values()])
     used = {
         [*starts][at]
@@ -302,11 +288,11 @@ def _found(reading: _Reading, residual: str | None, scope: str) -> References:
         tuple(layer.size for layer in layout.layers),
         {key: array.shape for key, array in reading.tensors.items() if key in used},
         starts,
-        joins,
+        tuple(joins),
     )
 
 
-def _weight(edges: Edges) -> NDArray[np.floating]:
+def _weight(edges: Edges) -> Expression:
     operation = edges.operation
     weight = operation.within if edges.recurrent else operation.weight
     assert weight is not None
@@ -362,10 +348,7 @@ def _of_list(model: Sequence[Any]) -> _Reading:
         n: np.asarray(as_array(values, f"model: weights {n}"), dtype=np.float64)
         for n, values in enumerate(model)
     }
-    return _Reading(
-        tensors,
-        lambda arrays, _: chain_wiring(read_sequence([*arrays.values()])),
-    )
+    return _of_arrays(tensors, lambda arrays: read_sequence([*arrays.values()]))
 
 
 def _of_mapping(model: Mapping[Any, Any]) -> _Reading:
@@ -378,106 +361,54 @@ def _of_mapping(model: Mapping[Any, Any]) -> _Reading:
     }
     if not tensors:
         raise InputError("model: holds no weight arrays; of a checkpoint pass the state dict in it")
-    return _Reading(
-        tensors,
-        lambda made, _: chain_wiring(read_arrays({**model, **made}, where="the mapping")[0]),
-    )
+    return _of_arrays(tensors, lambda made: read_arrays({**model, **made}, where="the mapping")[0])
+
+
+def _of_arrays(
+    tensors: dict[Key, NDArray[np.floating]],
+    read: Callable[[dict[Key, NDArray[np.floating]]], list[ChainLayer]],
+) -> _Reading:
+    """A chain of arrays, which is read with numbers in their place."""
+
+    def entries(
+        _: Sequence[Edges], numbers: Numbers, scope: str
+    ) -> Iterator[NDArray[np.int64] | None]:
+        given = {key: array.astype(np.float64) for key, array in numbers.items()}
+        for edges in plan(chain_wiring(read(given)), scope=scope).edges:
+            yield np.rint(np.nan_to_num(_weight(edges).values)).astype(np.int64)
+
+    return _Reading(tensors, lambda _: chain_wiring(read(tensors)), entries)
 
 
 def _of_module(model: nn.Module, example_inputs: Any) -> _Reading:
+    """A module, whose weights are expressions of its parameters."""
     import torch
 
     from ncut.extract.traced.module import read_module
+    from ncut.extract.traced.plain import plain_copy
 
-    plain = plain_copy(model)
+    plain = plain_copy(model, "finding its weights", hooks=True)
     # A tensor that several modules share goes by the first of them.
     places: dict[Key, Any] = {}
     for full_name, parameter in plain.named_parameters():
         if parameter.ndim >= 2 and parameter.is_floating_point():
             path, _, name = full_name.rpartition(".")
             places[path, name] = parameter
-    tensors = {key: p.detach().double().numpy().copy() for key, p in places.items()}
+    tensors = {key: p.detach().double().numpy() for key, p in places.items()}
 
-    def read(arrays: dict[Key, NDArray[Any]], residual: str | None) -> Wiring:
-        with torch.no_grad():
-            for key, array in arrays.items():
-                places[key].copy_(torch.from_numpy(array))
-        # What is read lies in the memory of the copy, which the next reading overwrites.
+    def entries(
+        planned: Sequence[Edges], numbers: Numbers, scope: str
+    ) -> Iterator[NDArray[np.int64] | None]:
+        numbered = {id(places[key]): torch.from_numpy(array) for key, array in numbers.items()}
+        for edges in planned:
+            weight, made = _weight(edges), None
+            if weight.known:
+                with suppress(RuntimeError), torch.no_grad():  # no operation of whole numbers
+                    made = weight.tensor(lambda tensor: numbered.get(id(tensor), tensor))
+            whole = made is not None and made.dtype == torch.int64
+            yield made.numpy() if made is not None and whole else None
+
+    def wiring(residual: str | None) -> Wiring:
         return read_module(plain, residual=residual, example_inputs=example_inputs)
 
-    return _Reading(tensors, read, has_sums=True)
-
-
-def plain_copy(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, on the CPU, in float32 at least, whose weights are parameters.
-
-    Those that the model's modules compute (pruned ones, weight norm, parametrizations) are
-    parameters of the copy with the values that they have.
-    """
-    import torch
-    from torch import nn
-
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for space in (module._parameters, module._buffers, vars(module)):
-            for value in space.values():
-                if isinstance(value, torch.Tensor) and id(value) not in memo:
-                    made = value.detach().cpu().clone()
-                    half = made.is_floating_point() and made.dtype.itemsize < 4
-                    made = made.float() if half else made
-                    is_parameter = isinstance(value, nn.Parameter)
-                    memo[id(value)] = nn.Parameter(made, False) if is_parameter else made
-    try:
-        plain = copy.deepcopy(model, memo).eval()
-    except Exception as error:
-        raise InputError(
-            f"model: cannot be copied, which finding its weights needs: {error}"
-        ) from error
-    for module in plain.modules():
-        _make_plain(module)
-    return plain
-
-
-def computed(module: nn.Module) -> list[str]:
-    """Names of the weights that a module computes from others before it uses them."""
-    from torch.nn.utils import parametrize, prune
-    from torch.nn.utils.spectral_norm import SpectralNorm
-    from torch.nn.utils.weight_norm import WeightNorm
-
-    parts: Any = module.parametrizations if parametrize.is_parametrized(module) else ()
-    names = [*parts]
-    for hook in module._forward_pre_hooks.values():
-        if isinstance(hook, prune.BasePruningMethod):
-            names.append(hook._tensor_name)
-        elif isinstance(hook, SpectralNorm | WeightNorm):
-            names.append(hook.name)
-    return list(dict.fromkeys(names))
-
-
-def _make_plain(module: nn.Module) -> None:
-    """Replace what a module computes by parameters of the same name."""
-    import torch
-    from torch import nn
-    from torch.nn.utils import parametrize
-
-    names = computed(module)
-    if not names:
-        return
-    is_parametrized = parametrize.is_parametrized(module)
-    if not is_parametrized:
-        for hook in [*module._forward_pre_hooks.values()]:
-            if getattr(hook, "name", getattr(hook, "_tensor_name", None)) in names:
-                hook(module, ())
-    with torch.no_grad():
-        values = {name: getattr(module, name).detach().clone() for name in names}
-    if is_parametrized:
-        # The class was made for the one module, but copies share it.
-        module.__class__ = type(module).__bases__[0]
-        del module._modules["parametrizations"]
-    for key, hook in [*module._forward_pre_hooks.items()]:
-        if getattr(hook, "name", getattr(hook, "_tensor_name", None)) in names:
-            del module._forward_pre_hooks[key]
-    for name, value in values.items():
-        for space in (module._buffers, vars(module)):
-            space.pop(name, None)
-        module._parameters[name] = nn.Parameter(value, requires_grad=False)
+    return _Reading(tensors, wiring, entries, has_sums=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.extract.modules import is_module, unwrapped
-from ncut.extract.references import Key, computed
+from ncut.extract.references import Key
 from ncut.functional.modules import uncompiled
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def watched(model: Any, keys: Sequence[Key]) -> Iterator[list[bool]]:
 @contextmanager
 def _zero(module: nn.Module, name: str, flags: NDArray[np.bool_]) -> Iterator[None]:
     import torch
+
+    from ncut.extract.traced.plain import computed
 
     if name in computed(module):
         with _zero_computed(module, name, flags):

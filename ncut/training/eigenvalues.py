@@ -13,9 +13,10 @@ from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract.assemble import plan
 from ncut.extract.chain import ChainLayer, chain_wiring, with_depthwise_groups
+from ncut.extract.traced.plain import wide
 from ncut.training.live import LiveEdges, LiveGraph, live_graphs, numbered, of_one_type
 from ncut.training.placed import Placed
-from ncut.training.sources import Source, View, wide
+from ncut.training.sources import Source, View
 from ncut.training.spectrum import Eigenvalues, Tracker, check_seed, full_precision
 
 TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-10}

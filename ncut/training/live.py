@@ -19,9 +19,10 @@ from ncut.extract.layout import Edges, Layout
 from ncut.extract.modules import unwrapped
 from ncut.extract.signal import times
 from ncut.extract.traced.module import read_module
+from ncut.extract.traced.plain import wide
 from ncut.graphs.colouring import coloured
 from ncut.training.placed import Placed, constant
-from ncut.training.sources import Computed, Copy, Factors, View, wide
+from ncut.training.sources import Computed, Copy, Factors, View
 
 DENSE = 2**16
 """Grouped convolutions with up to so many pairs of channels are dense matrices."""

@@ -18,9 +18,10 @@ from torch.nn.utils import parametrize
 from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.extract.modules import unwrapped
-from ncut.extract.references import References, computed, references
+from ncut.extract.references import References, references
+from ncut.extract.traced.plain import computed, wide
 from ncut.training.arguments import Schedule, scheduled, whole
-from ncut.training.sources import refuse_sharded, refuse_shards, wide
+from ncut.training.sources import refuse_sharded, refuse_shards
 
 
 class Partitioned(nn.Module, ABC):

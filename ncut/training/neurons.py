@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ncut import kernels
-from ncut.training.sources import Source, View, wide
+from ncut.extract.traced.plain import wide
+from ncut.training.sources import Source, View
 
 NORM = math.sqrt(2.0)
 """That of the weights of a neuron at He's initialization, roughly."""

@@ -6,7 +6,6 @@ the copy's tensors, which are computed again of the tensors that the model has t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import parametrize, prune
+from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -24,6 +23,7 @@ from ncut.errors import InputError
 from ncut.extract.factors import Factors as Noted
 from ncut.extract.factors import Ledger
 from ncut.extract.program.weights import Expression
+from ncut.extract.traced.plain import plain_copy, wide
 from ncut.training.placed import constant
 
 
@@ -274,11 +274,6 @@ class _Node:
         return parts[0].abs().reshape(-1, segment.parts[0].shape[1]).mean(1)
 
 
-def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32 at least."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
 class Copy:
     """A copy of a model that shares its weights, to be read.
 
@@ -291,12 +286,11 @@ class Copy:
 
     def __init__(self, model: nn.Module) -> None:
         refuse_sharded(model)
-        paths = [path for path, _ in model.named_modules()]
-        self.model = _copied(model)
-        self._pairs = [*zip(model.modules(), self.model.modules(), strict=True)]
-        for _, made in self._pairs:
-            _make_permanent(made)
-        self._paths = {id(own): path for (own, _), path in zip(self._pairs, paths, strict=True)}
+        self.model = plain_copy(model, "reading it for training")
+        made = dict(self.model.named_modules())
+        self._pairs = [
+            (path, own, made[path]) for path, own in model.named_modules() if path in made
+        ]
         self._ties: list[tuple[Source, Source]] = []
         self._sources: dict[int, tuple[Source, Tensor]] = {}
         for source, tensor in self._all():
@@ -308,7 +302,7 @@ class Copy:
     @property
     def modules(self) -> dict[int, nn.Module]:
         """The copy of each module, by the id of the module."""
-        return {id(own): made for own, made in self._pairs}
+        return {id(own): made for _, own, made in self._pairs}
 
     def parameter(self) -> Tensor:
         """A tensor of the model, where its others are."""
@@ -384,57 +378,11 @@ class Copy:
                 )
 
     def _all(self) -> Iterator[tuple[Source, Tensor]]:
-        for own, made in self._pairs:
+        for path, own, made in self._pairs:
             attributes = {k: v for k, v in vars(made).items() if isinstance(v, Tensor)}
             for name, tensor in {**made._parameters, **made._buffers, **attributes}.items():
                 if tensor is not None:
-                    yield Source(own, name, tuple(tensor.shape), self._paths[id(own)]), tensor
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for space in (module._parameters, module._buffers, vars(module)):
-            for value in space.values():
-                if isinstance(value, Tensor) and id(value) not in memo:
-                    memo[id(value)] = _shared(value)
-    try:
-        return copy.deepcopy(model, memo)
-    except Exception as error:
-        raise InputError(
-            f"model: cannot be copied, which reading it for training needs: {error}"
-        ) from error
-
-
-def _shared(tensor: Tensor) -> Tensor:
-    """The tensor on the CPU in float32 at least, in the same memory where it is that already."""
-    made = tensor.detach().cpu()
-    made = wide(made) if made.is_floating_point() else made
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(made, requires_grad=False)
-    return made
-
-
-def _make_permanent(module: nn.Module) -> None:
-    """Replace what a hook or a parametrization computes by a parameter of the same name."""
-    values: dict[str, Tensor] = {}
-    if parametrize.is_parametrized(module):
-        parametrizations: Any = module.parametrizations
-        values = {name: _parametrized(module, name).detach() for name in [*parametrizations]}
-        # The class was made for the one module, but copies share it.
-        module.__class__ = type(module).__bases__[0]
-        del module._modules["parametrizations"]
-    for hook in [*module._forward_pre_hooks.values()]:
-        if isinstance(hook, prune.BasePruningMethod):
-            prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
-        elif isinstance(hook, WeightNorm | SpectralNorm):
-            values[hook.name] = _computed(hook, module).detach()
-    module._forward_pre_hooks.clear()
-    module._forward_hooks.clear()
-    for name, value in values.items():
-        for space in (module._buffers, vars(module)):
-            space.pop(name, None)
-        module._parameters[name] = nn.Parameter(value, requires_grad=False)
+                    yield Source(own, name, tuple(tensor.shape), path), tensor
 
 
 def _computing_hooks(module: nn.Module) -> list[Any]:

@@ -13,9 +13,10 @@ from torch.func import functional_call
 from ncut.errors import InputError
 from ncut.extract.traced.inputs import Inputs, given, guesses
 from ncut.extract.traced.module import tensors_in
+from ncut.extract.traced.plain import wide
 from ncut.training.live import Planned
 from ncut.training.neurons import HiddenLayer
-from ncut.training.sources import Source, View, wide
+from ncut.training.sources import Source, View
 
 SAME = 1e-3
 """Largest difference of outputs, relative to the largest output, that counts as rounding."""

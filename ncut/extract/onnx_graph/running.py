@@ -96,9 +96,9 @@ class OnnxWatch(Watch):
         self.by_call = {key: r for key, r in self.by_call.items() if key in self._cuts}
         self._inputs = _drawn(following, self._proto, seed)
 
-    def run(self, instead: Read, *, shares: bool = False) -> Read:
+    def run(self, instead: Read, *, variant: int = 0) -> Read:
         """What all readers read where they are given other values."""
-        which = (bool(instead), shares)
+        which = (bool(instead), variant > 0)
         if which not in self._sessions:
             options = self._runtime.SessionOptions()
             options.graph_optimization_level = self._runtime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from ncut.extract.program.record import Program
 from ncut.extract.program.values import Node, Value
 from ncut.extract.program.weights import Expression
 
@@ -16,18 +15,18 @@ HIDDEN = frozenset(["shape", "initial", "places", "why", "module", "parameters"]
 """Attributes that a line does not show."""
 
 
-def printed(program: Program) -> str:
-    """One line a node, below the place in the model where it stands.
+def printed(nodes: Sequence[Node]) -> str:
+    """One line a node of a program, below the place in the model where it stands.
 
     A value is `%` and a number, numbers that no neuron has a part in are `#`; weights and
     constants are shown by the parameters that they come from, and by their shapes.
     """
     numbers: dict[int, int] = {}
     lines: list[str] = []
-    shown = [node for node in program.nodes if node.kind != "note"]
-    for place, nodes in groupby(shown, key=lambda node: node.place):
+    shown = [node for node in nodes if node.kind != "note"]
+    for place, those in groupby(shown, key=lambda node: node.place):
         lines += [f"# {place}"] if place else []
-        for node in nodes:
+        for node in those:
             lines.append("  " * bool(place) + _line(node, numbers))
     return "\n".join(lines)
 

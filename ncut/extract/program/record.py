@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract.program.printed import printed
 from ncut.extract.program.values import (
     MAX_LAID_OUT,
     Node,
@@ -60,9 +61,7 @@ class Program:
 
     def __str__(self) -> str:
         """One line a node."""
-        from ncut.extract.program.printed import printed
-
-        return printed(self)
+        return printed(self.nodes)
 
     def node(
         self,

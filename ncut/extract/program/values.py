@@ -9,18 +9,39 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
 
-if TYPE_CHECKING:
-    from ncut.extract.program.record import Program
-
 MAX_LAID_OUT = 2**25
 """Entries of the largest tensor that is laid out entry by entry."""
+
+
+class Nodes(Protocol):
+    """What values need of the program that their nodes are in."""
+
+    def node(
+        self,
+        kind: str,
+        inputs: Sequence[Value],
+        shape: Sequence[int] | None,
+        /,
+        **attributes: Any,
+    ) -> Value:
+        """Add a node; the value that it makes."""
+
+    def choice(
+        self,
+        values: Sequence[Value],
+        shape: Sequence[int],
+        *,
+        condition: NDArray[Any] | None = None,
+        sides: Sequence[bool] = (),
+    ) -> Value:
+        """Choose between values by a condition."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +60,7 @@ class Value:
 
     shape: tuple[int, ...]
     number: Literal["", "drawn"] = ""
-    program: Program | None = field(default=None, repr=False)
+    program: Nodes | None = field(default=None, repr=False)
 
     @property
     def ndim(self) -> int:

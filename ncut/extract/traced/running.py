@@ -13,8 +13,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ncut.errors import ModelError
+from ncut.extract.assemble import assemble
 from ncut.extract.perturbation import Outcome, Read, Reader, Watch, compared
 from ncut.extract.traced.inputs import given, guesses
+from ncut.extract.traced.module import read_module
+from ncut.extract.traced.provenance import RANDOM
 from ncut.types import Check
 
 READERS = (
@@ -58,8 +61,13 @@ def _group_norm(x: Any, weight: Any, bias: Any, *_: Any) -> Any:
     return _by_channel(x, weight, bias), x.new_zeros(()), x.new_ones(())
 
 
-def _same(x: Any, *_: Any, **__: Any) -> Any:
-    return x
+def _draws(x: Any, *p: Any, **__: Any) -> Any:
+    # With a share that is a number it is a mask, which must not hide what it drops.
+    return torch.ones_like(x) if p and isinstance(p[0], float) else x
+
+
+def _dropout(x: Any, *_: Any) -> Any:
+    return x.clone(), torch.ones_like(x, dtype=torch.bool)
 
 
 def _softmax(x: Any, dim: int, *_: Any) -> Any:
@@ -81,7 +89,8 @@ REPLACED: dict[str, Any] = {
     **dict.fromkeys(["relu", "gelu", "silu", "hardswish", "elu", "mish", "hardtanh"], _leaky),
     **dict.fromkeys(["sigmoid", "tanh", "hardsigmoid"], _bounded),
     **dict.fromkeys(["rsqrt", "linalg_vector_norm"], None),
-    "bernoulli": _same,
+    "bernoulli": _draws,
+    "native_dropout": _dropout,
     "native_layer_norm": _layer_norm,
     "_fused_rms_norm": _rms_norm,
     "native_group_norm": _group_norm,
@@ -107,6 +116,7 @@ class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, shares: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.draws = False
         self.replaced = {**REPLACED, **(dict.fromkeys(SHARES, _shares) if shares else {})}
 
     def __torch_dispatch__(
@@ -117,6 +127,7 @@ class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "native_batch_norm" and args[5]:
             x = args[0]
             return _by_channel(x, args[1], args[2]), x.new_zeros(()), x.new_ones(())
+        self.draws = self.draws or name in RANDOM
         plain = name.removesuffix("_") if name.endswith("_") else name
         if plain not in self.replaced:
             return func(*args, **kwargs)
@@ -213,8 +224,6 @@ def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: 
     ModelError
         If the model cannot be copied, read or run.
     """
-    from ncut.extract.read import read_graph
-
     candidates = [*guesses(model)] if example_inputs is None else [given(example_inputs)]
     failure: Exception | None = None
     # A model with numbers of one type in its forward pass runs with that type alone.
@@ -230,7 +239,8 @@ def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: 
                 failure = failure or error
                 continue
             example: Any = args or kwargs
-            graph = read_graph(own, residual="readers", scope="all", example_inputs=example)
+            wiring = read_module(own, residual="readers", example_inputs=example)
+            graph = assemble(wiring, scope="all", name=type(own).__name__)
             try:
                 return check(own, graph, example, n=n, seed=seed).summary
             except Exception as error:
@@ -305,15 +315,16 @@ class TorchWatch(Watch):
             for handle in handles:
                 handle.remove()
 
-    def run(self, instead: Read, *, shares: bool = False) -> Read:
+    def run(self, instead: Read, *, variant: int = 0) -> Read:
         """Return what all readers read, some being given other values."""
         self.calls, self._read, self._given = {}, {}, instead
-        with Inert(shares), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with Inert(variant > 0) as inert, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(variant)
             if isinstance(self.inputs, tuple):
                 self.model(*(_cloned(x) for x in self.inputs))
             else:
                 self.model(**{key: _cloned(value) for key, value in self.inputs.items()})
+        self.draws = self.draws or inert.draws
         return self._read
 
     def axis(self, reader: Reader, ndim: int) -> int:
