@@ -92,6 +92,14 @@ MASK = torch.tensor([1.0, 0, 1, 1, 0])
         lambda m, h: torch.distributions.Normal(h, m.b(h).exp()).rsample(),
         lambda m, h: torch.stack([m.b(h), m.c(h)], 1)[:, 1],  # which read the same neurons
         lambda m, h: h @ torch.eye(5),  # runs in single precision alone
+        lambda m, h: torch.nn.functional.dropout(h, 0.5, training=True),
+        lambda m, h: m.b(torch.nn.functional.dropout(m.c(h), 0.8, training=True)),
+        lambda m, h: h * torch.bernoulli(torch.full_like(h, 0.5)),
+        lambda m, h: h * torch.empty_like(h).bernoulli_(0.3) / 0.3,
+        lambda m, h: h * (torch.rand_like(h) > 0.6),
+        lambda m, h: h * torch.rand(5, dtype=h.dtype).lt(0.5) + 0.1 * torch.randn_like(h),
+        lambda m, h: h * torch.distributions.Bernoulli(0.4).sample(h.shape).to(h),
+        lambda m, h: h + torch.randint(0, 3, h.shape).to(h) * h,
     ],
 )
 def test_no_false_alarms(change, recwarn):
