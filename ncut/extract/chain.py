@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.extract.arrays import as_array, is_tensor
-from ncut.extract.assemble import SINGLE_MATRIX_HINT, assemble, check_options
+from ncut.extract.assemble import SINGLE_MATRIX_HINT
 from ncut.extract.files import read_npy
 from ncut.extract.lowering import lower
 from ncut.extract.program.record import Program
 from ncut.extract.program.values import Value, expanded, reshaped, unsqueezed
 from ncut.extract.wiring import Wiring
-from ncut.graphs import NeuronGraph
 from ncut.types import LeftOut
 
 
@@ -72,51 +71,19 @@ class ChainLayer:
         return int(self.weight.shape[1 if self.kind == "linear" else 0])
 
 
-def chain_to_graph(
-    layers: Sequence[ChainLayer],
-    *,
-    scope: str = "paper",
-    norm: str = "l1",
-    name: str = "",
-    left_out: Iterable[LeftOut] = (),
-    parameters: dict[str, tuple[int, ...]] | None = None,
-    scratch: Path | None = None,
-) -> NeuronGraph:
-    """Connect the neurons of a chain by the magnitudes of its weights.
+def chain_wiring(
+    layers: Sequence[ChainLayer], *, name: str = "", left_out: Iterable[LeftOut] = ()
+) -> Wiring:
+    """The record of a chain's forward pass.
 
-    The edge between input i and output j of a linear layer weighs |w_ij|, that between two
-    channels the norm of the slice of the kernel that maps one to the other. Between a channel
-    and a fully connected neuron it is the norm over the channel's positions (flattened channel
-    by channel). The scales of a layer multiply its weights before the norm is taken.
-
-    Parameters
-    ----------
-    layers : sequence of ChainLayer
-        The layers in order; each reads the outputs of the one before.
-    scope, norm, name, parameters, scratch
-        See `ncut.extract.assemble.assemble`.
-    left_out : iterable of LeftOut
-        What was left out before, for the graph's list.
+    The scales of a layer multiply its weights before any norm is taken. Between a channel and a
+    fully connected neuron lie the channel's positions (flattened channel by channel).
 
     Raises
     ------
     InputError
-        If scope or norm is unknown, fewer than two layers remain, two successive layers do not
-        fit, or a layer's weights are not finite or all zero.
-
-    Source: Filan et al. (2021), Clusterability in Neural Networks, section 2.
+        If there are no layers, or two successive ones do not fit.
     """
-    check_options(scope, norm)
-    wiring = chain_wiring(layers, name=name, left_out=left_out)
-    return assemble(
-        wiring, scope=scope, norm=norm, name=name, parameters=parameters, scratch=scratch
-    )
-
-
-def chain_wiring(
-    layers: Sequence[ChainLayer], *, name: str = "", left_out: Iterable[LeftOut] = ()
-) -> Wiring:
-    """The record of a chain's forward pass."""
     prefix = f"{name}: " if name else ""
     if not layers:
         raise InputError(f"{prefix}no weights found")
@@ -126,22 +93,31 @@ def chain_wiring(
     program = Program()
     for item in left_out:
         program.leave_out(item.name, item.shape, item.reason)
-    signal = program.input("input", (1, layers[0].n_in))
-    for layer in layers:
-        signal = _follow(program, signal, layer)
-    program.output(signal)
+    write_chain(program, layers)
     return lower(program, "readers")
 
 
-def _follow(program: Program, signal: Value, layer: ChainLayer) -> Value:
+def write_chain(
+    program: Program, layers: Sequence[ChainLayer], *, channels_last: bool = False
+) -> None:
+    """Write a chain's forward pass, whose flattened images may have their channels last."""
+    signal = program.input("input", (1, layers[0].n_in))
+    for layer in layers:
+        signal = _follow(program, signal, layer, channels_last)
+    program.output(signal)
+
+
+def _follow(program: Program, signal: Value, layer: ChainLayer, channels_last: bool) -> Value:
     """What a layer makes of the signal before it, as (1, channels or features)."""
     n_before = signal.shape[1]
     if layer.kind == "linear" and layer.n_in != n_before:
-        channels = expanded(unsqueezed(signal, 2), (1, n_before, layer.n_in // n_before))
+        sizes = (n_before, layer.n_in // n_before)
+        wide = unsqueezed(signal, 1 if channels_last else 2)
+        channels = expanded(wide, (1, *(sizes[::-1] if channels_last else sizes)))
         signal = reshaped(channels, (1, layer.n_in))
     if layer.input_scale is not None:
         repeats = layer.n_in // layer.input_scale.size
-        signal = program.scale(signal, np.repeat(layer.input_scale, repeats))
+        signal = program.scaled(signal, np.repeat(layer.input_scale, repeats))
     name, parameters = layer.name, layer.parameters
     if layer.kind == "conv":
         signal = program.convolution(
@@ -151,7 +127,7 @@ def _follow(program: Program, signal: Value, layer: ChainLayer) -> Value:
     else:
         signal = program.linear(signal, layer.weight, name=name, parameters=parameters, module=name)
     if layer.output_scale is not None:
-        signal = program.scale(signal, layer.output_scale)
+        signal = program.scaled(signal, layer.output_scale)
     return program.activation(signal, homogeneous=layer.rescalable)
 
 

@@ -16,8 +16,8 @@ from ncut.extract.signal import (
     expanded,
     indexed,
     permuted,
+    placed,
     reshaped,
-    unsqueezed,
 )
 from ncut.extract.wiring import Residual, Wiring
 
@@ -44,15 +44,12 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
     "input": Wiring.input,
     "embed": Wiring.embedding,
     # weights
-    "linear": contraction.linear,
-    "matrices": operations.matrices,
+    "linear": operations.linear,
     "convolution": Wiring.convolution,
     "recurrence": _recurrence,
     # constants
     "scale": operations.scaled,
     "scale along": operations.along,
-    "factors": Wiring.scale,
-    "gain": Wiring.gain,
     "dequantize": operations.dequantized,
     "await scale": operations.awaiting_scale,
     # functions of entries
@@ -69,8 +66,6 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
     "permute": _moved(permuted),
     "reshape": _moved(reshaped),
     "expand": _moved(expanded),
-    "unsqueeze": _moved(unsqueezed),
-    "squeeze": _moved(moves.squeezed),
     "index": _moved(indexed),
     "gather": operations.gathered,
     "lookup": _moved(moves.looked_up),
@@ -83,11 +78,10 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
     "divide": Wiring.divide,
     "reduce": contraction.reduce,
     "matmul": contraction.matmul,
-    "forget": lambda _, signal: Signal(signal.shape),
     # writing in place
     "write": moves.written,
     "unchanged": moves.unchanged,
-    "put": _moved(moves.placed),
+    "put": _moved(placed),
     "scatter": moves.scattered,
     # ends and notes
     "output": Wiring.output,

@@ -29,25 +29,6 @@ from ncut.extract.signal import (
 if TYPE_CHECKING:
     from ncut.extract.wiring import Wiring
 
-__all__ = [
-    "gathered",
-    "looked_up",
-    "masked",
-    "merged",
-    "overlaid",
-    "placed",
-    "scattered",
-    "squeezed",
-    "unchanged",
-    "written",
-]
-
-
-def squeezed(signal: Signal, axes: tuple[int, ...]) -> Signal:
-    """The signal without axes of length 1."""
-    kept = [n for at, n in enumerate(signal.shape) if at not in axes]
-    return signal.map(kept, lambda array: array.squeeze(axes))
-
 
 def merged(signal: Signal, axes: tuple[int, ...]) -> Signal:
     """Entries along axes as one, which carries the neurons of all; the axes go."""
@@ -56,7 +37,8 @@ def merged(signal: Signal, axes: tuple[int, ...]) -> Signal:
         along = tuple(axis for axis in axes if term.units.shape[axis] > 1)
         terms += split(term, along) if along else [first_along(term, axes)]
     made = replace(signal.pushed(), terms=tuple(joined(terms)))
-    return squeezed(made, axes)
+    kept = [n for at, n in enumerate(signal.shape) if at not in axes]
+    return made.map(kept, lambda array: array.squeeze(axes))
 
 
 def masked(wiring: Wiring, signal: Signal, mask: NDArray[np.bool_]) -> Signal:

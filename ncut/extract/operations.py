@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
-from ncut.extract import moves
+from ncut.extract import contraction, moves
 from ncut.extract.program.weights import Expression, Weights
 from ncut.extract.signal import (
     Signal,
@@ -278,17 +278,19 @@ def ordered(
 # --- products of matrices -----------------------------------------------------------------------
 
 
-def matrices(
+def linear(
     wiring: Wiring,
     signal: Signal,
     *,
     weight: Expression,
     axis: int,
     shape: Sequence[int],
-    quiet: bool,
+    quiet: bool = False,
     **named: Any,
 ) -> Signal:
-    """Matrices (..., n_in, n_out), one for each entry of the axes before."""
+    """A matrix, or matrices (..., n_in, n_out), one for each entry of the axes before."""
+    if weight.ndim == 2:
+        return contraction.linear(wiring, signal, weight, axis=axis, shape=shape, **named)
     batch = weight.shape[:-2]
     if quiet and not signal.terms:
         return Signal(tuple(shape))

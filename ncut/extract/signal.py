@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -193,6 +194,8 @@ def reshaped(signal: Signal, shape: Sequence[int]) -> Signal:
     shape = tuple(int(size) for size in shape)
     if shape == signal.shape:
         return signal
+    if [n for n in shape if n != 1] == [n for n in signal.shape if n != 1]:
+        return signal.map(shape, partial(_with_axes_of_one, signal.shape, shape))
     pairs = _matching_axes(signal.shape, shape)
     return signal.map(shape, lambda array: _reshaped(array, signal.shape, shape, pairs))
 
@@ -422,12 +425,6 @@ def first_along(term: Term, axes: Sequence[int]) -> Term:
     return term.map(change)
 
 
-def unsqueezed(signal: Signal, axis: int) -> Signal:
-    """The signal with a new axis of length 1."""
-    shape = (*signal.shape[:axis], 1, *signal.shape[axis:])
-    return signal.map(shape, lambda array: np.expand_dims(array, axis))
-
-
 def padded(signal: Signal, axis: int, index: NDArray[np.int64]) -> Signal:
     """Entries of an axis at positions, of which those outside of it carry nothing."""
     n = signal.shape[axis]
@@ -447,6 +444,14 @@ def _compact(array: NDArray[np.generic]) -> NDArray[np.generic]:
             if (array == first).all():
                 array = first
     return array
+
+
+def _with_axes_of_one(
+    old: tuple[int, ...], new: tuple[int, ...], array: NDArray[np.generic]
+) -> NDArray[np.generic]:
+    """The array where only axes of length 1 come or go."""
+    sizes = (size for size, n in zip(array.shape, old, strict=True) if n != 1)
+    return array.reshape([1 if n == 1 else next(sizes) for n in new])
 
 
 def _matching_axes(

@@ -694,6 +694,9 @@ class Wiring:
         else:
             first, second = first.pushed(), second.pushed()
         terms = [*first.terms, *second.terms]
+        if any(self._differ(ours, theirs) for ours in first.terms for theirs in second.terms):
+            reason = "a neuron enters it twice, with constant factors that differ and are not summed"
+            self.leave_out("factors of a sum", (), reason)
         self.sums = self.sums or bool(terms)
         if self.residual == "stream" and terms:
             if any(self.merging.rescales(term) for term in terms):
@@ -704,6 +707,22 @@ class Wiring:
         number = "spread" if "spread" in (first.number, second.number) else first.number
         factors = first.factors if terms else None
         return Signal(first.shape, tuple(joined(terms)), factors, first.factors_name, number=number)
+
+    def _differ(self, first: Term, second: Term) -> bool:
+        """Whether a neuron comes twice, with constant factors that differ, as in x - x * mask.
+
+        Their signs are not known, so that neither is the factor of the sum.
+        """
+        if first.group is not second.group or not (first.homogeneous and second.homogeneous):
+            return False
+        codes = []
+        for term in (first, second):
+            factor = times(term.scale, term.gain)
+            codes.append(np.zeros(1, dtype=np.int64) if factor is None else factor.codes)
+        if codes[0] is codes[1] or not all(map(self.ledger.constants, codes)):
+            return False
+        same = (first.units == second.units) & (first.units != NOTHING)
+        return bool((same & (codes[0] != codes[1])).any())
 
     def _without_factors(self, signal: Signal) -> Signal:
         """Factors of a sum's operand cannot be folded into what reads the sum."""

@@ -211,22 +211,14 @@ class LiveEdges:
         inputs = (group[:, None] * per_group + np.arange(per_group)).ravel()
         places = np.arange(edges.n_source)[:, None] if edges.places is None else edges.places
         vertex, column = np.nonzero(edges.units >= 0)
-        rows, columns, entries, outputs = [], [], [], []
-        for t, m in zip(vertex, column, strict=True):
-            unit = edges.units[t, m]
-            mine = np.arange(unit * per_group, (unit + 1) * per_group)
-            for way in range(places.shape[1]):
-                ends = places[inputs[mine], way]
-                here = ends >= 0
-                if edges.source == edges.target:
-                    here &= ends != t
-                rows.append(ends[here])
-                columns.append(np.full(int(here.sum()), t))
-                entries.append(mine[here])
-                outputs.append(np.full(int(here.sum()), t * edges.units.shape[1] + m))
-        return _Ends(
-            inputs, *(np.concatenate(found) for found in (entries, outputs, rows, columns))
-        )
+        mine = edges.units[vertex, column][:, None] * per_group + np.arange(per_group)
+        ends = places[inputs[mine]]  # (outputs at vertices, in / groups, ways)
+        here = ends >= 0
+        if edges.source == edges.target:
+            here &= ends != vertex[:, None, None]
+        k, entry, way = np.nonzero(here)
+        factor = vertex * edges.units.shape[1] + column
+        return _Ends(inputs, mine[k, entry], factor[k], ends[k, entry, way], vertex[k])
 
 
 class LiveGraph:

@@ -15,7 +15,8 @@ from scipy import sparse
 from ncut import networks
 from ncut.errors import InputError, ModelError
 from ncut.extract import read_graph
-from ncut.extract.chain import ChainLayer, chain_to_graph
+from ncut.extract.assemble import assemble
+from ncut.extract.chain import ChainLayer, chain_wiring
 
 
 def dense(graph, number):
@@ -138,7 +139,7 @@ def test_grouped_convolution_is_block_diagonal():
     # 2 groups of 2 -> 3 channels; entry = 10 * output + input within the group
     weight = (10.0 * np.arange(6)[:, None] + np.arange(2)[None, :] + 1)[:, :, None]
     grouped = ChainLayer("grouped", -weight, "conv", groups=2)
-    graph = chain_to_graph([first, grouped])
+    graph = assemble(chain_wiring([first, grouped]))
     assert_array_equal(
         dense(graph, 0),
         [
@@ -159,7 +160,7 @@ def test_depthwise_is_inferred_from_one_input_channel():
 def test_scales_multiply_before_the_norm():
     first = ChainLayer("a", np.array([[1.0, 2.0]]), "linear", output_scale=np.array([-3.0, 10.0]))
     second = ChainLayer("b", np.array([[1.0], [-1.0]]), "linear", input_scale=np.array([2.0, -5.0]))
-    graph = chain_to_graph([first, second])
+    graph = assemble(chain_wiring([first, second]))
     assert_array_equal(dense(graph, 0), [[3, 20]])
     assert_array_equal(dense(graph, 1), [[2], [5]])
 
@@ -171,7 +172,7 @@ def test_scale_per_channel_or_per_position_before_a_flattened_layer():
         ([1.0, 2.0, 3.0, 4.0], [[5, 0], [20, 25]]),
     ):
         linear = ChainLayer("fc", DENSE, "linear", input_scale=np.array(scale))
-        graph = chain_to_graph([conv, linear], scope="all")
+        graph = assemble(chain_wiring([conv, linear]), scope="all")
         assert_array_equal(dense(graph, 1), expected)
 
 
@@ -282,7 +283,7 @@ def test_infinite_kernel_is_an_error_and_no_warning():
     weight[0, 1, 0, 0] = np.inf
     layer = ChainLayer("c", weight, "conv", output_scale=np.array([0.0, 1.0]))
     with pytest.raises(InputError, match="'c': 1 NaN and 0 infinite"):
-        chain_to_graph([ChainLayer("a", CONV1, "conv"), layer], norm="l2")
+        assemble(chain_wiring([ChainLayer("a", CONV1, "conv"), layer]), norm="l2")
 
 
 def test_column_sums_are_the_induced_one_norm() -> None:

@@ -478,3 +478,30 @@ def test_what_hooks_write_into_stays_wherever_it_is():
     assert not handed
     model(torch.zeros(1, 4))
     assert len(SEEN_BY_HOOKS) == len(own) == len(handed) == 1
+
+
+# --- neurons that a sum has twice ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "is_listed"),
+    [
+        (lambda m, h: h - h * m.mask, True),
+        (lambda m, h: h + h * m.mask, True),
+        (lambda m, h: 2.0 * h - 0.5 * h, True),
+        (lambda m, h: h * m.mask, False),
+        (lambda m, h: h + m.inner(h), False),
+        (lambda m, h: h + h, False),
+        (lambda m, h: h + functional.layer_norm(h, (5,), m.gamma), False),
+        (lambda m, h: 0.5 * h * (1 + torch.tanh(0.8 * (h + 0.04 * h**3))), False),  # a GELU
+    ],
+)
+@pytest.mark.parametrize("residual", ["readers", "stream"])
+def test_constant_factors_of_a_neuron_that_a_sum_has_twice_are_listed(change, is_listed, residual):
+    model = Model(
+        lambda m, x: m.last(change(m, torch.relu(m.first(x)))),
+        first=nn.Linear(6, 5), inner=nn.Linear(5, 5), last=nn.Linear(5, 2),
+        gamma=nn.Parameter(torch.rand(5)), mask=torch.tensor([1.0, 0, 1, 1, 0]),
+    )  # fmt: skip
+    graph = read_graph(model, residual=residual, example_inputs=torch.zeros(3, 6))
+    assert ("factors of a sum" in [item.name for item in graph.left_out]) is is_listed

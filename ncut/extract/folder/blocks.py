@@ -172,7 +172,7 @@ class Network:
             weight = np.float32(1) + weight.astype(np.float32)
         if weight.size == 1:
             return self.gain(signal, float(weight[0]))
-        return self.program.scale(signal, weight.astype(np.float64), name)
+        return self.program.scaled(signal, weight.astype(np.float64), name=name)
 
     def gain(self, signal: Value, factor: float) -> Value:
         """One factor for all neurons."""

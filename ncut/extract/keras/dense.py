@@ -168,7 +168,7 @@ def _layer_norm(call: Call) -> Value:
     shape = [n if at in axes else 1 for at, n in enumerate(signal.shape)]
     if math.prod(shape) != gamma.size:
         raise ModelError(f"it scales {gamma.size} values, but gets {math.prod(shape)}")
-    return call.program.scale(signal, gamma.reshape(shape), call.parameter("gamma"))
+    return call.program.scaled(signal, gamma.reshape(shape), name=call.parameter("gamma"))
 
 
 def _rms_norm(call: Call) -> Value:

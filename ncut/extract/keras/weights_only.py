@@ -12,12 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError, ModelError
-from ncut.extract.chain import ChainLayer, first_gap, normalization_scale, with_depthwise_groups
+from ncut.extract.chain import (
+    ChainLayer,
+    first_gap,
+    normalization_scale,
+    with_depthwise_groups,
+    write_chain,
+)
 from ncut.extract.keras.storage import Content, Tree
 from ncut.extract.keras.weights import Named, Variable, layout_of, leaf
 from ncut.extract.lowering import lower
 from ncut.extract.program.record import Program
-from ncut.extract.program.values import expanded, reshaped, unsqueezed
 from ncut.extract.wiring import Wiring
 
 EPSILON = 1e-3
@@ -115,7 +120,8 @@ def read_weights(
         if "norm" in entry.path and entry not in norms:
             program.leave_out(entry.path, (), "a norm whose factors are not folded")
         program.ignore(vectors, "bias" if entry.weight() else "a vector")
-    _follow(program, chain)
+    # Channels come last, so that a flattened one goes channel by channel inside.
+    write_chain(program, chain, channels_last=True)
     return lower(program, "readers"), shapes
 
 
@@ -282,24 +288,3 @@ def _scales(
 
 def _length(norm: _Entry) -> int:
     return next(iter(norm.variables.values())).shape[0]
-
-
-def _follow(program: Program, chain: Sequence[ChainLayer]) -> None:
-    """The chain: channels come last, so that a flattened one goes channel by channel inside."""
-    signal = program.input("input", (1, chain[0].n_in))
-    for layer in chain:
-        n_before = signal.shape[1]
-        if layer.kind == "linear" and layer.n_in != n_before:
-            n = layer.n_in // n_before
-            signal = reshaped(expanded(unsqueezed(signal, 1), (1, n, n_before)), (1, layer.n_in))
-        names: dict[str, Any] = {"name": layer.name, "parameters": layer.parameters}
-        if layer.kind == "conv":
-            signal = program.convolution(
-                signal, layer.weight, (1, layer.n_out), groups=layer.groups, **names
-            )
-        else:
-            signal = program.linear(signal, layer.weight, **names)
-        if layer.output_scale is not None:
-            signal = program.scale(signal, layer.output_scale)
-        signal = program.activation(signal, homogeneous=None)
-    program.output(signal)

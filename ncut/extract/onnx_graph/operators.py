@@ -594,7 +594,7 @@ def feature_scaler(node: Node) -> Value:
         raise ModelError(f"it scales {factors.size} values, but gets {signal.shape[-1]}")
     if factors.size == 1:
         return node.program.gain(signal, abs(float(factors[0])) or 1.0)
-    return node.program.scale(signal, factors)
+    return node.program.scaled(signal, factors)
 
 
 def feature_extractor(node: Node) -> Value:

@@ -125,6 +125,8 @@ class OnnxWatch(Watch):
             name = node.attributes.get("module", "")
             if node.kind not in READERS or name not in self.n_calls:
                 continue
+            if node.kind == "linear" and node.attributes["weight"].ndim > 2:
+                continue  # matrices, whose neurons lie along several axes
             call = self.calls.get(name, 0)
             self.calls[name] = call + 1
             at = at_place.get(node.place)

@@ -27,7 +27,7 @@ Initial: TypeAlias = Callable[[int], NDArray[np.floating] | None]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
-WRITES = ("input", "embed", "linear", "matrices", "convolution", "recurrence")
+WRITES = ("input", "embed", "linear", "convolution", "recurrence")
 """Kinds of nodes that write neurons of their own."""
 
 
@@ -105,24 +105,6 @@ class Program:
             "linear", [value], shape, axis=axis, shape=tuple(shape), **self._named(named, weight)
         )
 
-    def matrices(
-        self, value: Value, weights: Weights, *, axis: int = -1, quiet: bool = False, **named: Any
-    ) -> Value:
-        """Matrices (..., n_in, n_out), one for each entry of the axes before, as `numpy.matmul`.
-
-        They are applied along `axis`, -1 or -2; if `quiet`, nothing is listed where the values
-        carry no neurons.
-        """
-        n_in, n_out = weights.shape[-2:]
-        _check(weights, n_in, value.shape[axis] if value.ndim >= -axis else 0, "values")
-        shape = [*value.shape]
-        shape[axis] = n_out
-        shape = [*np.broadcast_shapes(tuple(shape[:-2]), weights.shape[:-2]), *shape[-2:]]
-        return self.node(
-            "matrices", [value], shape, axis=axis, shape=tuple(shape), quiet=quiet,
-            **self._named(named, weights),
-        )  # fmt: skip
-
     def product(
         self,
         value: Value,
@@ -140,11 +122,28 @@ class Program:
             order = [*range(weights.ndim - 2), weights.ndim - 1, weights.ndim - 2]
             weights = weights.transpose(order)
         if math.prod(weights.shape[:-2]) > 1:
-            return self.matrices(value, weights, axis=axis, quiet=quiet, **named)
+            return self._matrices(value, weights, axis, quiet, named)
         more = (1,) * (weights.ndim - value.ndim) if value.ndim > 1 else ()
         wide = expanded(value, more + value.shape) if more else value
         size = weights.shape[-2:]
         return self.linear(wide, weights.reshape(size), axis=axis, **named)
+
+    def _matrices(
+        self, value: Value, weights: Weights, axis: int, quiet: bool, named: dict[str, Any]
+    ) -> Value:
+        """Matrices (..., n_in, n_out), one for each entry of the axes before.
+
+        If `quiet`, nothing is listed where the values carry no neurons.
+        """
+        n_in, n_out = weights.shape[-2:]
+        _check(weights, n_in, value.shape[axis] if value.ndim >= -axis else 0, "values")
+        shape = [*value.shape]
+        shape[axis] = n_out
+        shape = [*np.broadcast_shapes(tuple(shape[:-2]), weights.shape[:-2]), *shape[-2:]]
+        return self.node(
+            "linear", [value], shape, axis=axis, shape=tuple(shape), quiet=quiet,
+            **self._named(named, weights),
+        )  # fmt: skip
 
     def convolution(
         self,
@@ -236,13 +235,9 @@ class Program:
             "scale along", [value], value.shape, factors=factors, axis=axis, **self._named(named)
         )
 
-    def scale(self, value: Value, factors: Array, name: str = "") -> Value:
-        """Constant factors, an array that broadcasts to the shape."""
-        return self.node("factors", [value], value.shape, factors=np.asarray(factors), name=name)
-
     def gain(self, value: Value, factor: float) -> Value:
         """One constant factor for all entries."""
-        return self.node("gain", [value], value.shape, factor=float(factor))
+        return self.scaled(value, np.asarray(float(factor)))
 
     def dequantize(
         self,
@@ -444,7 +439,7 @@ class Program:
         """Scaled dot-product attention of (..., time, dims): the value's neurons."""
         turned = permuted(key, [*range(key.ndim - 2), key.ndim - 1, key.ndim - 2])
         scores = self.matmul(query, turned, name)
-        return self.matmul(self.node("forget", [scores], scores.shape), value, name)
+        return self.matmul(Value(scores.shape), value, name)
 
     # --- writing in place -------------------------------------------------------------------
 

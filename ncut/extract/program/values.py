@@ -141,13 +141,12 @@ def expanded(value: Value, shape: Sequence[int]) -> Value:
 def unsqueezed(value: Value, axis: int) -> Value:
     """The tensor with a new axis of length 1."""
     shape = (*value.shape[:axis], 1, *value.shape[axis:])
-    return made("unsqueeze", [value], shape, axis=axis)
+    return reshaped(value, shape)
 
 
 def squeezed(value: Value, axes: Sequence[int]) -> Value:
     """The tensor without axes of length 1."""
-    shape = [size for axis, size in enumerate(value.shape) if axis not in axes]
-    return made("squeeze", [value], shape, axes=tuple(axes))
+    return reshaped(value, [n for axis, n in enumerate(value.shape) if axis not in axes])
 
 
 def indexed(value: Value, axis: int, index: NDArray[np.int64] | slice | int) -> Value:

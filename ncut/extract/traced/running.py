@@ -17,6 +17,7 @@ from ncut.extract.assemble import assemble
 from ncut.extract.perturbation import Outcome, Read, Reader, Watch, compared
 from ncut.extract.traced.inputs import given, guesses
 from ncut.extract.traced.module import read_module
+from ncut.extract.traced.plain import plain_copy
 from ncut.extract.traced.provenance import RANDOM
 from ncut.types import Check
 
@@ -35,10 +36,6 @@ def _leaky(x: Any, *_: Any, **__: Any) -> Any:
 def _bounded(x: Any, *_: Any, **__: Any) -> Any:
     """Like a gate, but for the fact that it never saturates."""
     return 1 + 0.3 * torch.sin(x)
-
-
-def _ones(x: Any, *_: Any, **__: Any) -> Any:
-    return torch.ones_like(x)
 
 
 def _layer_norm(x: Any, shape: Any, weight: Any, bias: Any, eps: Any) -> Any:
@@ -221,14 +218,15 @@ def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: 
 
     Raises
     ------
-    ModelError
+    InputError, ModelError
         If the model cannot be copied, read or run.
     """
     candidates = [*guesses(model)] if example_inputs is None else [given(example_inputs)]
     failure: Exception | None = None
     # A model with numbers of one type in its forward pass runs with that type alone.
     for dtype in (torch.float64, torch.float32):
-        own = randomized(_copied(model).to(dtype), seed)
+        plain = plain_copy(model, "check", hooks=True)
+        own = randomized(copy.deepcopy(plain).to(dtype), seed)
         for inputs in candidates:
             generator = torch.Generator().manual_seed(seed)
             args, kwargs = (_drawn(x, generator, dtype) for x in (inputs.args, dict(inputs.kwargs)))
@@ -251,20 +249,6 @@ def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: 
         f"check: {type(model).__name__} could not be run on random inputs ({failure}); pass "
         "example_inputs="
     ) from failure
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    """A copy on the host, also of weights that a hook has computed."""
-    made = {
-        id(value): value.detach().clone()
-        for part in model.modules()
-        for value in vars(part).values()
-        if isinstance(value, torch.Tensor) and not value.is_leaf
-    }
-    try:
-        return copy.deepcopy(model, made).cpu()
-    except Exception as error:
-        raise ModelError(f"check: {type(model).__name__} cannot be copied: {error}") from error
 
 
 def _drawn(value: Any, generator: torch.Generator, dtype: torch.dtype) -> Any:
