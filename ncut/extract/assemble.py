@@ -368,7 +368,7 @@ def _ties(operations: Sequence[Operation]) -> list[tuple[str, bool] | None]:
 
 
 def _turned(place: Place | None) -> Place | None:
-    return None if place is None else place.T
+    return None if place is None else (*place[:2], place[2][::-1])
 
 
 def _one(first: Expression, second: Expression, place: Place | None, other: Place | None) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ncut.errors import ModelError
 from ncut.extract.arrays import as_array
+from ncut.extract.chain import ChainLayer, first_gap, write_chain
 from ncut.extract.lowering import lower
 from ncut.extract.program.record import Program
 from ncut.extract.wiring import Wiring
@@ -63,24 +64,22 @@ def read_sklearn(model: Any) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
             f"{kind}: activation {perceptron.activation!r} is not known; "
             f"expected one of {', '.join(map(repr, _HOMOGENEOUS))}"
         )
-    parameters: dict[str, tuple[int, ...]] = {}
-    weights = {f"coefs_[{at}]": w for at, w in enumerate(perceptron.coefs_)}
-    signal = program.input("input", (1, perceptron.coefs_[0].shape[0]))
-    for at, (name, values) in enumerate(weights.items()):
-        weight = as_array(values, f"{kind}: {name}")
-        parameters[name] = weight.shape
-        if at:
-            homogeneous = _HOMOGENEOUS[perceptron.activation]
-            signal = program.activation(signal, homogeneous=homogeneous)
-        try:
-            signal = program.linear(signal, weight, name=name, module=name, parameters=[name])
-        except ModelError as error:
-            raise ModelError(f"{kind}: {name}: {error}") from error
-    for at, bias in enumerate(perceptron.intercepts_):
-        parameters[f"intercepts_[{at}]"] = bias.shape
-    program.ignore([name for name in parameters if name.startswith("intercepts_")], "bias")
-    program.output(signal)
-    return lower(program, "readers"), parameters
+    rescalable = _HOMOGENEOUS[perceptron.activation]
+    chain = [
+        ChainLayer(
+            name, as_array(values, f"{kind}: {name}"), "linear",
+            parameters=(name,), rescalable=rescalable,
+        )
+        for name, values in ((f"coefs_[{at}]", w) for at, w in enumerate(perceptron.coefs_))
+    ]  # fmt: skip
+    gap = first_gap(chain)
+    if gap:
+        raise ModelError(f"{kind}: {gap}")
+    biases = {f"intercepts_[{at}]": b.shape for at, b in enumerate(perceptron.intercepts_)}
+    program.ignore(biases, "bias")
+    write_chain(program, chain)
+    weights = {layer.name: layer.weight.shape for layer in chain}
+    return lower(program, "readers"), weights | biases
 
 
 def _is_pipeline(model: Any) -> bool:

@@ -695,7 +695,7 @@ class Wiring:
             first, second = first.pushed(), second.pushed()
         terms = [*first.terms, *second.terms]
         if any(self._differ(ours, theirs) for ours in first.terms for theirs in second.terms):
-            reason = "a neuron enters it twice, with constant factors that differ and are not summed"
+            reason = "a neuron enters it twice, by constant factors that differ and are not summed"
             self.leave_out("factors of a sum", (), reason)
         self.sums = self.sums or bool(terms)
         if self.residual == "stream" and terms:

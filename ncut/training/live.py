@@ -101,7 +101,7 @@ class LiveEdges:
         """Whether the block is a parameter (out, in) itself, as that of `nn.Linear`."""
         edges = self.edges
         return (
-            self.weight.is_transpose
+            self.weight.kind == "transpose"
             and edges.operation.kind != "conv"
             and edges.source != edges.target
             and self.rows is None

@@ -137,7 +137,7 @@ class HiddenLayer:
     def _normalized_by_kernel(self) -> bool:
         """The same in one compiled call, for parameters that lie in memory as it needs them."""
         writer, reader = self.writer, self.reader
-        straight = writer.is_transpose if self.matrix else writer.is_whole
+        straight = writer.kind == ("transpose" if self.matrix else "whole")
         if self.batch_norm is not None or not straight or reader.width == 0:
             return False
         incoming = writer.source.module._parameters.get(writer.source.name)

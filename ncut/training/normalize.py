@@ -144,9 +144,10 @@ def _hidden(planned: Planned, written: int, read: int, name: str) -> HiddenLayer
         repeats = len(places) // n if in_order(reading.places[:, 0], n) else 0
     groups = reading.operation.groups if reading.operation.kind == "conv" else 0
     if groups == 0:
-        width = repeats if reader.is_transpose else 0
+        width = repeats if reader.kind == "transpose" else 0
     else:
-        width = repeats * math.prod(reader.shape[2:]) if groups == 1 and reader.is_whole else 0
+        straight = groups == 1 and reader.kind == "whole"
+        width = repeats * math.prod(reader.shape[2:]) if straight else 0
     read_by = Reader(reader, groups, places, width)
     return HiddenLayer(name, n, writer, edges.operation.kind != "conv", batch_norm, read_by)
 

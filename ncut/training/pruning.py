@@ -20,6 +20,7 @@ from torch.nn.utils import prune
 
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
+from ncut.training.arguments import whole
 
 KINDS = (nn.Linear, _ConvNd)
 """Modules whose weights are pruned; transposed convolutions are of the second kind too."""
@@ -128,9 +129,9 @@ class PolynomialPruning:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise InputError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
-        self.begin_step = _whole("begin_step", begin_step, 0)
-        self.end_step = _whole("end_step", end_step, self.begin_step)
-        self.every = _whole("every", every, 1)
+        self.begin_step = whole("begin_step", begin_step, 0)
+        self.end_step = whole("end_step", end_step, self.begin_step)
+        self.every = whole("every", every, 1)
         self.initial_sparsity = _share("initial_sparsity", initial_sparsity)
         self.final_sparsity = _share("final_sparsity", final_sparsity)
         if self.initial_sparsity > self.final_sparsity:
@@ -204,7 +205,7 @@ class PolynomialPruning:
         """
         if set(state) != {"n_steps"}:
             raise InputError(f"state: must have the key 'n_steps' alone, got {sorted(state)}")
-        self._n_steps = _whole("state['n_steps']", state["n_steps"], 0)
+        self._n_steps = whole("state['n_steps']", state["n_steps"], 0)
 
     def _is_due(self, step: int) -> bool:
         """Whether masks are renewed in a step."""
@@ -338,12 +339,6 @@ def _pruned_share(module: nn.Module) -> float:
 
 
 # --- arguments ----------------------------------------------------------------------------------
-
-
-def _whole(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name}: must be a whole number of at least {least}, got {value!r}")
-    return int(value)
 
 
 def _share(name: str, value: float) -> float:

@@ -24,6 +24,7 @@ from ncut.extract.factors import Factors as Noted
 from ncut.extract.factors import Ledger
 from ncut.extract.program.weights import Expression
 from ncut.extract.traced.plain import plain_copy, wide
+from ncut.extract.traced.tensor import storage_of
 from ncut.training.placed import constant
 
 
@@ -117,16 +118,6 @@ class View:
     offset: int = 0
     expression: Expression | None = None
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the array is the tensor."""
-        return self.kind == "whole"
-
-    @property
-    def is_transpose(self) -> bool:
-        """Whether the array is the tensor's transpose, a matrix."""
-        return self.kind == "transpose"
-
     def of(self, tensor: Tensor) -> Tensor:
         """The same part of another tensor of the source's shape; a view of it if it can be."""
         if self.expression is None or self.kind == "whole":
@@ -149,7 +140,7 @@ class View:
         made = None if parameter is None else self.of(parameter)
         if made is None or parameter is None:
             return None
-        shared = made.untyped_storage()._cdata == parameter.untyped_storage()._cdata
+        shared = made.untypedstorage_of()._cdata == parameter.untypedstorage_of()._cdata
         return made if shared else None
 
 
@@ -167,7 +158,7 @@ class Computed:
 
     expression: Expression
     copied: Copy
-    is_transpose: ClassVar[bool] = False
+    kind: ClassVar[str] = "computed"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -297,7 +288,7 @@ class Copy:
             first, _ = self._sources.setdefault(id(tensor), (source, tensor))
             if first is not source and first.parameter() is source.parameter() is not None:
                 self._ties.append((first, source))
-        self._memory = {_storage(tensor) for _, tensor in self._sources.values()}
+        self._memory = {storage_of(tensor) for _, tensor in self._sources.values()}
 
     @property
     def modules(self) -> dict[int, nn.Module]:
@@ -359,7 +350,7 @@ class Copy:
         with torch.no_grad():
             expression.tensor(leaf)
         others = [tensor for tensor in leaves if self.source(tensor) is None]
-        return len(others) < len(leaves) and not any(_storage(t) in self._memory for t in others)
+        return len(others) < len(leaves) and not any(storage_of(t) in self._memory for t in others)
 
     def check_ties(self) -> None:
         """Make sure that weights that were one tensor when the model was read still are.
@@ -454,14 +445,6 @@ _SHARDED = (
     "model: {!r} is a {}, of which this process holds a part; whole weights are needed, as "
     "DistributedDataParallel leaves them"
 )
-
-
-def _storage(tensor: Tensor) -> int:
-    """The memory of a tensor, which its views share."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):  # no strided array
-        return -id(tensor)
 
 
 def _strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:

@@ -72,7 +72,7 @@ class Program:
         **attributes: Any,
     ) -> Value:
         """Add a node of a kind of `ncut.extract.lowering.KINDS`; the value, if it has a shape."""
-        made = Value(() if shape is None else tuple(shape), program=self)
+        made = Value(() if shape is None else tuple(shape), program=self.node)
         output = None if shape is None else made
         self.nodes.append(Node(kind, tuple(inputs), output, attributes, self.where()))
         return made

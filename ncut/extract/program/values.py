@@ -7,9 +7,9 @@ program is lowered.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,30 +18,6 @@ from ncut.errors import ModelError
 
 MAX_LAID_OUT = 2**25
 """Entries of the largest tensor that is laid out entry by entry."""
-
-
-class Nodes(Protocol):
-    """What values need of the program that their nodes are in."""
-
-    def node(
-        self,
-        kind: str,
-        inputs: Sequence[Value],
-        shape: Sequence[int] | None,
-        /,
-        **attributes: Any,
-    ) -> Value:
-        """Add a node; the value that it makes."""
-
-    def choice(
-        self,
-        values: Sequence[Value],
-        shape: Sequence[int],
-        *,
-        condition: NDArray[Any] | None = None,
-        sides: Sequence[bool] = (),
-    ) -> Value:
-        """Choose between values by a condition."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,13 +30,14 @@ class Value:
         The tensor's shape.
     number : {"", "drawn"}
         Of numbers that no node makes: whether they are drawn, as noise is.
-    program : Program, optional
-        Where a node makes it; None for numbers that no neuron has a part in.
+    program : callable, optional
+        Adds a node to the program of the one that makes it; None for numbers that no neuron has a
+        part in.
     """
 
     shape: tuple[int, ...]
     number: Literal["", "drawn"] = ""
-    program: Nodes | None = field(default=None, repr=False)
+    program: Callable[..., Value] | None = field(default=None, repr=False)
 
     @property
     def ndim(self) -> int:
@@ -105,7 +82,7 @@ def made(kind: str, inputs: Sequence[Value], shape: Sequence[int], /, **attribut
     shape = tuple(int(size) for size in shape)
     if program is None:
         return Value(shape, inputs[0].number if len(inputs) == 1 else "")
-    return program.node(kind, inputs, shape, **attributes)
+    return program(kind, inputs, shape, **attributes)
 
 
 def broadcast_shape(values: Sequence[Value]) -> tuple[int, ...]:
@@ -197,10 +174,12 @@ def places_along(shape: Sequence[int], axis: int, index: NDArray[np.int64]) -> N
 def moved(value: Value, places: NDArray[np.int64]) -> Value:
     """Entries from these places in its flat order; a negative one is a new entry, a constant."""
     flat = reshaped(value, (laid_out(value),))
-    made = reshaped(indexed(flat, 0, np.maximum(places, 0).ravel()), places.shape)
-    if (places >= 0).all() or made.program is None:
-        return made
-    return made.program.choice([made], made.shape, condition=places >= 0, sides=[True])
+    taken = reshaped(indexed(flat, 0, np.maximum(places, 0).ravel()), places.shape)
+    kept = places >= 0
+    if kept.all():
+        return taken
+    settings = {"shape": taken.shape, "condition": kept, "sides": (True,)}
+    return made("choose between", [taken], taken.shape, **settings)
 
 
 def laid_out(value: Value) -> int:

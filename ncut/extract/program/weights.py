@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +14,8 @@ Leaf: TypeAlias = Callable[[Any], Any]
 """Gives a tensor for a parameter or a constant of the module that was read."""
 
 
-class Place(NamedTuple):
-    """Where the entries of an array lie in one tensor: equal for equal parts of it.
-
-    memory: the tensor's storage. offset, shape, strides: in entries of the storage.
-    """
-
-    memory: int
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @property
-    def T(self) -> Place:  # noqa: N802
-        """That of the transpose."""
-        return self._replace(shape=self.shape[::-1], strides=self.strides[::-1])
+Place: TypeAlias = tuple[int, int, tuple[tuple[int, int], ...]]
+"""Where an array's entries lie: the memory, the first one, lengths and strides of the axes."""
 
 
 class Expression:
@@ -135,15 +122,14 @@ class Expression:
         return None if tensor is None else (tensor, made)
 
     def place(self) -> Place | None:
-        """Where it lies in a tensor of the model; None as of `part`."""
+        """Equal for equal parts of one tensor of the model; None as of `part`."""
         found = self.part()
         if found is None:
             return None
         tensor, made = found
-        strides = [1 if n == 1 else s for n, s in zip(made.shape, made.stride(), strict=True)]
+        axes = ((n, 1 if n == 1 else s) for n, s in zip(made.shape, made.stride(), strict=True))
         offset = int(tensor.storage_offset() + made.storage_offset())
-        memory = int(tensor.untyped_storage()._cdata)
-        return Place(memory, offset, tuple(made.shape), tuple(strides))
+        return int(tensor.untyped_storage()._cdata), offset, tuple(axes)
 
 
 Weights: TypeAlias = Array | Expression

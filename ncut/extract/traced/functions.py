@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from ncut.extract.program.values import Value, expanded, repeated_heads
 from ncut.extract.program.weights import combined
 from ncut.extract.traced.initial import initial_weight
+from ncut.extract.traced.operations.common import note_bias
 from ncut.extract.traced.operations.norms import norm_of_last_axes
 from ncut.extract.traced.tensor import flat, is_traced
 from ncut.extract.traced.tracing import Call
@@ -38,7 +39,7 @@ def linear(call: Call) -> Value:
     """`F.linear(input, weight, bias)`."""
     tensor = call.arg(1, "weight")
     weight = call.tracing.weight(tensor)
-    _note_bias(call, call.arg(2, "bias"))
+    note_bias(call, call.arg(2, "bias"))
     return call.program.linear(
         call.signal(), weight.values.T,
         name=weight.name, module=weight.module, parameters=weight.parameters,
@@ -50,7 +51,7 @@ def bilinear(call: Call) -> Value:
     """`F.bilinear(input1, input2, weight, bias)`: each input is read, summed over the other's."""
     first, second, tensor = (call.arg(at, f"input{at + 1}") for at in range(3))
     weight = call.tracing.weight(call.arg(2, "weight") if tensor is None else tensor)
-    _note_bias(call, call.arg(3, "bias"))
+    note_bias(call, call.arg(3, "bias"))
     signals = [
         call.program.linear(
             call.tracing.signal_of(value),
@@ -162,12 +163,6 @@ def one_hot(call: Call) -> Any:
     n = n if n > 0 else int(numbers.max()) + 1
     classes = call.program.input(f"classes of {', '.join(sorted(names))}", (1, n))
     return call.tracing.made(expanded(classes, (*numbers.shape, n)), numbers)
-
-
-def _note_bias(call: Call, bias: Any) -> None:
-    name = call.tracing.parameter(bias)
-    if name:
-        call.program.ignore([name], "bias")
 
 
 FUNCTIONS: dict[Any, Function] = {

@@ -65,3 +65,11 @@ def flat(args: Any, kwargs: Any = None) -> list[Any]:
         else:
             found.append(value)
     return found
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """The memory of a tensor, which its views share."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # no strided array
+        return -id(tensor)

@@ -23,7 +23,7 @@ from ncut.extract.program.values import MAX_LAID_OUT, Value
 from ncut.extract.program.weights import Expression
 from ncut.extract.traced.memory import Writes, memory_of
 from ncut.extract.traced.provenance import Provenance
-from ncut.extract.traced.tensor import Traced, flat, is_traced
+from ncut.extract.traced.tensor import Traced, flat, is_traced, storage_of
 
 if TYPE_CHECKING:
     from ncut.extract.traced.rules import Rules
@@ -165,7 +165,7 @@ class Tracing:
         for name, value in model.named_parameters():
             start = int(value.storage_offset())
             span = (start, start + value.numel(), name)
-            self._parameters.setdefault(_storage(value), []).append(span)
+            self._parameters.setdefault(storage_of(value), []).append(span)
         self._stack: list[tuple[str, nn.Module]] = []
         self._operation = ""
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -315,7 +315,7 @@ class Tracing:
         """Name of the parameter that a tensor is, or is a view of; empty for anything else."""
         if not isinstance(tensor, torch.Tensor) or is_traced(tensor):
             return ""
-        for start, stop, name in self._parameters.get(_storage(tensor), ()):
+        for start, stop, name in self._parameters.get(storage_of(tensor), ()):
             if start <= tensor.storage_offset() < stop:
                 return name
         return ""
@@ -527,10 +527,3 @@ def _without_masks(indices: Any) -> list[Any]:
         known = is_mask and not is_traced(index)
         found += [*index.nonzero().unbind(1)] if known else [index]
     return found
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):
-        return -id(tensor)
