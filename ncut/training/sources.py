@@ -288,6 +288,7 @@ class Copy:
             first, _ = self._sources.setdefault(id(tensor), (source, tensor))
             if first is not source and first.parameter() is source.parameter() is not None:
                 self._ties.append((first, source))
+        self._arrays: dict[int, tuple[Expression, View | Computed]] = {}
         self._memory = {storage_of(tensor) for _, tensor in self._sources.values()}
 
     @property
@@ -316,6 +317,11 @@ class Copy:
         InputError
             If it is made of numbers that are no tensors of the model.
         """
+        if id(expression) not in self._arrays:
+            self._arrays[id(expression)] = (expression, self._array(expression, name))
+        return self._arrays[id(expression)][1]
+
+    def _array(self, expression: Expression, name: str) -> View | Computed:
         if not expression.known or not self._follows(expression):
             raise InputError(
                 f"model: the weights of {name!r} are computed from its parameters in a way that "
