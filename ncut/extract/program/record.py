@@ -153,16 +153,19 @@ class Program:
         *,
         groups: int = 1,
         axis: int = 1,
+        within: Weights | None = None,
         on_positions: bool = True,
         **named: Any,
     ) -> Value:
         """A kernel (out, in / groups, positions...) applied to channels along `axis`.
 
-        `on_positions` is false for matrices in groups, which make no network convolutional.
+        `within` are weights between its outputs, of a recurrent layer; `on_positions` is false
+        for matrices in groups, which make no network convolutional.
         """
         _check(weight, weight.shape[1] * groups, value.shape[value.axis(axis)], "channels")
         return self.node(
             "convolution", [value], shape, shape=tuple(shape), groups=groups, axis=axis,
+            within=within if within is None else self._weights(within, named),
             on_positions=on_positions, **self._named(named, weight),
         )  # fmt: skip
 
