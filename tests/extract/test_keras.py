@@ -68,8 +68,8 @@ def reach(wiring: Wiring) -> dict[str, list[str]]:
             own = found[operation.writes]
             if operation.within is not None:
                 for _ in range(len(own)):
-                    own |= operation.within @ own > 0
-            rows = _pairs(operation.weight, operation.kind, operation.groups) @ own
+                    own |= operation.within.values @ own > 0
+            rows = _pairs(operation.weight.values, operation.kind, operation.groups) @ own
         for part in operation.parts:
             for column in part.units.T:
                 there = column >= 0

@@ -411,7 +411,7 @@ def predicted(wiring, layers):
     result = {}
     for reader, _, _ in layers:
         operation = operations[reader]
-        matrix = of_weight(operation.weight, operation.kind, operation.groups, "l1", reader)
+        matrix = of_weight(operation.weight.values, operation.kind, operation.groups, "l1", reader)
         matrix = (matrix if isinstance(matrix, np.ndarray) else matrix.toarray()) > 0
         for writer, _, _ in layers:
             group = operations[writer].writes
@@ -1590,7 +1590,7 @@ def test_large_weights_beside_the_model_are_mapped(tmp_path, monkeypatch):
     monkeypatch.setattr("ncut.files.guard.READ_WHOLE", 0)
     proto, values = beside(tmp_path)
     wiring, parameters = read_onnx(saved(proto, tmp_path))
-    weight = wiring.operations[0].weight
+    weight = wiring.operations[0].weight.values
     while weight.base is not None and not isinstance(weight, np.memmap):
         weight = weight.base
     assert isinstance(weight, np.memmap)
