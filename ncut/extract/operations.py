@@ -295,7 +295,10 @@ def linear(
     if quiet and not signal.terms:
         return Signal(tuple(shape))
     flat = weight.reshape(-1, *weight.shape[-2:])
-    if all(np.array_equal(matrix, flat.values[0]) for matrix in flat.values[1:]):
+    alike = all(np.array_equal(matrix, flat.values[0]) for matrix in flat.values[1:])
+    # Experts may begin as copies of one; a matrix that was repeated lies at one place.
+    places = {flat[at].place() for at in range(flat.shape[0])} if alike else set()
+    if alike and (None in places or len(places) == 1):
         return expanded(wiring.linear(signal, flat[0], axis=axis, **named), shape)
     which = [at for at, size in enumerate(batch) if size > 1]
     if len(which) > 1:

@@ -235,6 +235,23 @@ def test_slices_of_one_parameter_are_no_tie() -> None:
     assert _ties(model, **ROWS) == []
 
 
+def test_experts_that_begin_as_copies_of_one_are_several() -> None:
+    model = StackedExperts()
+    expected = [layer.size for layer in ncut.graph(model, **ROWS).layers]
+    with torch.no_grad():
+        model.up[1], model.down[1] = model.up[0], model.down[0]
+    assert [layer.size for layer in ncut.graph(model, **ROWS).layers] == expected
+
+
+def test_a_matrix_that_is_repeated_is_one() -> None:
+    def middle(m: Any, h: Tensor) -> Tensor:
+        return torch.bmm(h[:, None], m.w.expand(len(h), *m.w.shape))[:, 0]
+
+    model = Around(middle, 5, {"w": (WIDTH, 5)})
+    assert_same(live_graph(model, **ROWS), model, **ROWS)
+    assert [layer.size for layer in ncut.graph(model, **ROWS).layers] == [6, 6, 5, 4]
+
+
 def test_weights_computed_twice_of_one_parameter_are_a_tie() -> None:
     layer = parametrizations.weight_norm(nn.Linear(5, 5))
     model = nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(5, 3))
