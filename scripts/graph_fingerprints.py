@@ -63,9 +63,8 @@ class Recorder:
     def __init__(self) -> None:
         self.found: dict[str, list[dict[str, str]]] = {}
         self.test = ""
-        for name in ("assemble", "chain", "options"):
-            module = importlib.import_module(f"ncut.extract.{name}")
-            module.assemble = self._noting(module.assemble)  # type: ignore[attr-defined]
+        module = importlib.import_module("ncut.extract.options")
+        module.assemble = self._noting(module.assemble)  # type: ignore[attr-defined]
 
     def _noting(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def assemble(*args: Any, **kwargs: Any) -> Any:
@@ -74,7 +73,7 @@ class Recorder:
                 self.found.setdefault(self.test, []).append(digest(graph))
             return graph
 
-        return original if original.__name__ != "assemble" else assemble
+        return assemble
 
     def pytest_runtest_setup(self, item: Any) -> None:
         """Which test runs now; weights that it draws are those of any other run."""
