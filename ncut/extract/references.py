@@ -373,7 +373,9 @@ def _of_arrays(
     def entries(
         _: Sequence[Edges], numbers: Numbers, scope: str
     ) -> Iterator[NDArray[np.int64] | None]:
-        given = {key: array.astype(np.float64) for key, array in numbers.items()}
+        given: dict[Key, NDArray[np.floating]] = {
+            key: array.astype(np.float64) for key, array in numbers.items()
+        }
         for edges in plan(chain_wiring(read(given)), scope=scope).edges:
             yield np.rint(np.nan_to_num(_weight(edges).values)).astype(np.int64)
 

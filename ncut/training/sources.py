@@ -140,8 +140,7 @@ class View:
         made = None if parameter is None else self.of(parameter)
         if made is None or parameter is None:
             return None
-        shared = made.untypedstorage_of()._cdata == parameter.untypedstorage_of()._cdata
-        return made if shared else None
+        return made if storage_of(made) == storage_of(parameter) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
