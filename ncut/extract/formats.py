@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ncut.errors import ModelError
+from ncut.errors import ModelError, import_extra
 from ncut.extract import files
 from ncut.extract.checkpoint import state_dict_of
 from ncut.files import reading, regular_file
@@ -60,6 +60,8 @@ class Format:
         `read(path, options)` returns the content.
     ordered : bool
         Whether the order of its arrays means anything.
+    keyed : bool
+        Whether the reader itself takes the arrays under the key.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Format:
     takes: tuple[str, ...]
     read: Callable[[Path, Options], Content]
     ordered: bool = True
+    keyed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,25 @@ def _gguf(path: Path, options: Options) -> Content:
     return Followed(*read_gguf(path, residual=options.residual))
 
 
+def _exported(path: Path, options: Options) -> Content:
+    import_extra("torch", "torch")
+    from ncut.extract.exported import read_exported
+
+    return Followed(*read_exported(path, residual=options.residual, unknown=options.unknown))
+
+
+def _tfjs(path: Path, options: Options) -> Content:
+    from ncut.extract.tfjs import read_tfjs
+
+    return Followed(*read_tfjs(path, residual=options.residual, unknown=options.unknown))
+
+
+def _flax(path: Path, options: Options) -> Content:
+    from ncut.extract.flax_file import read_flax
+
+    return read_flax(path, options.key)
+
+
 def _torchscript(path: Path, options: Options) -> Content:
     from ncut.extract.torchscript import read_torchscript
 
@@ -145,15 +167,16 @@ def _torchscript(path: Path, options: Options) -> Content:
 
 _CHAIN = ("layers", "key")
 _ARRAYS = "a file of named arrays"
+_A_FOLDER = "a folder, whose config.json tells how its layers are connected"
 
 FOLDER = Format(
     "a folder of a Hugging Face transformer", (), "",
     "config.json and .safetensors or pytorch_model.bin of a kind that is known",
-    "a folder, whose config.json tells how its layers are connected", ("residual",), _folder,
+    _A_FOLDER, ("residual",), _folder,
 )  # fmt: skip
 ADAPTER = Format(
     "a LoRA adapter of PEFT", (), "", "adapter_config.json with its base, a folder beside it",
-    "a folder, whose config.json tells how its layers are connected", ("residual",), _adapter,
+    _A_FOLDER, ("residual",), _adapter,
 )  # fmt: skip
 ONNX = Format(
     "ONNX", (".onnx",), "onnx", "float, half, int8, int4",
@@ -173,11 +196,30 @@ GGUF = Format(
 TORCH = Format(
     "PyTorch", (".pt", ".pth", ".ckpt", ".bin"), "torch",
     "a state dict or a checkpoint that has one, as a chain of layers", _ARRAYS, _CHAIN,
-    lambda path, options: files.read_torch(path, options.key),
+    lambda path, options: files.read_torch(path, options.key), keyed=True,
 )  # fmt: skip
 TORCHSCRIPT = Format(
     "TorchScript", (".jit", ".torchscript", ".ts"), "",
     "its weights, as a chain of layers; its program is never run", _ARRAYS, _CHAIN, _torchscript,
+)  # fmt: skip
+EXPORTED = Format(
+    "a program of torch.export", (".pt2",), "torch",
+    "its graph of ATen operations; nothing is unpickled or compiled",
+    "a program of torch.export, which tells how its layers are connected",
+    ("residual", "unknown"), _exported,
+)  # fmt: skip
+TFJS = Format(
+    "a layers-model of TensorFlow.js", ("model.json",), "",
+    "model.json and the files beside it: sequential and functional models of Keras",
+    "a model of TensorFlow.js", ("residual", "unknown"), _tfjs,
+)  # fmt: skip
+FLAX = Format(
+    "Flax", (".msgpack",), "flax", "parameters and statistics of norms, as a chain of layers",
+    _ARRAYS, _CHAIN, _flax, ordered=False, keyed=True,
+)  # fmt: skip
+CIRCUITS = Format(
+    "a weight-sparse GPT of openai/circuit_sparsity", (), "torch",
+    "a folder with beeg_config.json and final_model.pt", _A_FOLDER, ("residual",), _folder,
 )  # fmt: skip
 SAFETENSORS = Format(
     "safetensors", (".safetensors",), "", "named tensors, as a chain of layers", _ARRAYS, _CHAIN,
@@ -188,7 +230,10 @@ NPZ = Format(
     _ARRAYS, _CHAIN, lambda path, options: files.read_npz(path),
 )  # fmt: skip
 
-FORMATS = (NPZ, TORCH, TORCHSCRIPT, SAFETENSORS, ONNX, KERAS, GGUF, FOLDER, ADAPTER)
+FORMATS = (
+    *(NPZ, TORCH, TORCHSCRIPT, EXPORTED, SAFETENSORS, ONNX, KERAS, TFJS, FLAX, GGUF),
+    *(FOLDER, ADAPTER, CIRCUITS),
+)
 """All formats that are read."""
 
 _OF_BEFORE = "pass the model that it was converted from"
@@ -201,10 +246,6 @@ REFUSED = (
     ),
     Refused("TensorFlow Lite", (".tflite",),
             "convert it to ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"),
-    Refused("a program of torch.export", (".pt2",),
-            "pass torch.export.load(FILE).module() in Python if you trust the file"),
-    Refused("Flax", (".msgpack",),
-            "load it with flax.serialization.msgpack_restore and pass the arrays in Python"),
     Refused(
         "a TensorFlow SavedModel", (".pb", "saved_model.pb"),
         "convert it to ONNX: python -m tf2onnx.convert --saved-model FOLDER --output model.onnx",
@@ -212,11 +253,6 @@ REFUSED = (
     Refused(
         "a TensorFlow checkpoint", (".index", ".meta"),
         "load it into the Keras model and save that: model.save('model.keras')",
-    ),
-    Refused(
-        "TensorFlow.js", ("model.json",),
-        "convert it to Keras: tensorflowjs_converter --input_format tfjs_layers_model "
-        "--output_format keras model.json model.h5",
     ),
     Refused("a diffusers pipeline", ("model_index.json",),
             "load one of its parts, such as UNet2DConditionModel, and pass the module in Python"),
@@ -292,6 +328,10 @@ def existing(path: Path) -> None:
 def _of_folder(path: Path) -> Format:
     if os.path.isfile(path / "adapter_config.json"):
         return ADAPTER
+    if os.path.isfile(path / "beeg_config.json"):
+        return CIRCUITS
+    if os.path.isfile(path / "model.json") and not os.path.isfile(path / "config.json"):
+        return TFJS
     if not os.path.isfile(path / "config.json"):
         for refused in REFUSED:
             marks = [mark for mark in refused.marks if not mark.startswith(".")]
@@ -301,11 +341,10 @@ def _of_folder(path: Path) -> Format:
 
 
 def _by_suffix(path: Path) -> Format | Refused | None:
-    suffix = path.suffix.lower()
+    marks = {path.suffix.lower(), path.name}
     for found in FORMATS:
-        if suffix in found.suffixes:
+        if marks.intersection(found.suffixes):
             return found
-    marks = {suffix, path.name}
     return next((refused for refused in REFUSED if marks.intersection(refused.marks)), None)
 
 
@@ -337,7 +376,7 @@ def _by_members(path: Path) -> Format | Refused | None:
         return None
     inside = {name.partition("/")[2] for name in names} | set(names)
     if "archive_format" in inside or "serialized_exported_program.json" in inside:
-        return _by_suffix(Path("x.pt2"))
+        return EXPORTED
     if "data.pkl" in inside:
         return TORCHSCRIPT if "constants.pkl" in inside else TORCH
     if "config.json" in names and "model.weights.h5" in names:
@@ -361,6 +400,6 @@ def read_named(path: Path, key: str | None = None) -> NeuronGraph | Mapping[str,
         content = found.read(path, Options(key=key))
         if isinstance(content, Followed):
             raise ModelError(f"{path}: holds a whole model; expected named arrays")
-        if isinstance(content, NeuronGraph) or found is TORCH:
+        if isinstance(content, NeuronGraph) or found.keyed:
             return content
         return state_dict_of(content, path, key)

@@ -83,10 +83,6 @@ def test_contents_of_formats_that_are_not_read(tmp_path: Path) -> None:
         path.write_bytes(head + bytes(100))
         with pytest.raises(ModelError, match=rf"{name}.* is not read; "):
             ncut.graph(path)
-    program = torch.export.export(perceptron(4, 5, 3), (torch.zeros(2, 4),))
-    torch.export.save(program, tmp_path / "a.pt2")
-    with pytest.raises(ModelError, match=r"torch\.export is not read; pass torch\.export\.load"):
-        ncut.graph((tmp_path / "a.pt2").rename(tmp_path / "a.pt"))
 
 
 # --- PyTorch ------------------------------------------------------------------------------------
