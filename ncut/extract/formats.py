@@ -147,6 +147,12 @@ def _exported(path: Path, options: Options) -> Content:
     return Followed(*read_exported(path, residual=options.residual, unknown=options.unknown))
 
 
+def _tflite(path: Path, options: Options) -> Content:
+    from ncut.extract.tflite_file import read_tflite
+
+    return Followed(*read_tflite(path, residual=options.residual, unknown=options.unknown))
+
+
 def _tfjs(path: Path, options: Options) -> Content:
     from ncut.extract.tfjs import read_tfjs
 
@@ -217,6 +223,11 @@ FLAX = Format(
     "Flax", (".msgpack",), "flax", "parameters and statistics of norms, as a chain of layers",
     _ARRAYS, _CHAIN, _flax, ordered=False, keyed=True,
 )  # fmt: skip
+TFLITE = Format(
+    "TensorFlow Lite", (".tflite",), "tflite", "float32, float16, int8 and int4 with their scales",
+    "a model of TensorFlow Lite, which tells how its layers are connected",
+    ("residual", "unknown"), _tflite,
+)  # fmt: skip
 CIRCUITS = Format(
     "a weight-sparse GPT of openai/circuit_sparsity", (), "torch",
     "a folder with beeg_config.json and final_model.pt", _A_FOLDER, ("residual",), _folder,
@@ -231,7 +242,7 @@ NPZ = Format(
 )  # fmt: skip
 
 FORMATS = (
-    *(NPZ, TORCH, TORCHSCRIPT, EXPORTED, SAFETENSORS, ONNX, KERAS, TFJS, FLAX, GGUF),
+    *(NPZ, TORCH, TORCHSCRIPT, EXPORTED, SAFETENSORS, ONNX, KERAS, TFLITE, TFJS, FLAX, GGUF),
     *(FOLDER, ADAPTER, CIRCUITS),
 )
 """All formats that are read."""
@@ -244,8 +255,6 @@ REFUSED = (
         "a pickle of Python objects", (".pkl", ".pickle", ".joblib"),
         "load it yourself if you trust it, and pass the model or its arrays in Python",
     ),
-    Refused("TensorFlow Lite", (".tflite",),
-            "convert it to ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"),
     Refused(
         "a TensorFlow SavedModel", (".pb", "saved_model.pb"),
         "convert it to ONNX: python -m tf2onnx.convert --saved-model FOLDER --output model.onnx",
@@ -360,9 +369,10 @@ def _by_content(path: Path) -> Format | Refused | None:
         return GGUF
     if head.startswith(_LEGACY_TORCH):
         return TORCH
-    named = {b"TFL3": ".tflite", b"ORTM": ".ort"}.get(head[4:8])
-    if named or head.startswith(b"\x93NUMPY"):
-        return _by_suffix(Path(f"x{named or '.npy'}"))
+    if head[4:8] == b"TFL3":
+        return TFLITE
+    if head[4:8] == b"ORTM" or head.startswith(b"\x93NUMPY"):
+        return _by_suffix(Path("x.ort" if head[4:8] == b"ORTM" else "x.npy"))
     if head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
         return SAFETENSORS
     return None

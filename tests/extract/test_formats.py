@@ -79,10 +79,9 @@ def test_what_is_not_read_says_the_way_in(refused: Any, tmp_path: Path) -> None:
 
 def test_contents_of_formats_that_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "model"
-    for head, name in ((b"\x1c\0\0\0TFL3", "TensorFlow Lite"), (b"\x1c\0\0\0ORTM", "ONNX Runtime")):
-        path.write_bytes(head + bytes(100))
-        with pytest.raises(ModelError, match=rf"{name}.* is not read; "):
-            ncut.graph(path)
+    path.write_bytes(b"\x1c\0\0\0ORTM" + bytes(100))
+    with pytest.raises(ModelError, match=r"ONNX Runtime.* is not read; "):
+        ncut.graph(path)
 
 
 # --- PyTorch ------------------------------------------------------------------------------------
