@@ -561,6 +561,16 @@ def _extremum(step: _Step) -> Value:
     return expanded(step.program.extremum(step.data(), constants), step.shape)
 
 
+def _selected(step: _Step) -> Value:
+    """A choice between values by a condition, which may be known."""
+    condition = step.inputs[0]
+    sides = [at == 1 for at in (1, 2) if isinstance(step.inputs[at], Value)]
+    if isinstance(condition, Unread):
+        raise ModelError("chooses by numbers that are not worked out")
+    known = condition if isinstance(condition, np.ndarray) else None
+    return step.program.choice(step.data(), step.shape, condition=known, sides=sides)
+
+
 def _combined(step: _Step) -> Value:
     data = step.data()
     made = step.program.combine(*data) if len(data) > 1 else data[0]
@@ -701,9 +711,11 @@ def _reduced(step: _Step) -> Value:
 
 def _padded(step: _Step) -> Value:
     value = step.value()
-    channels = value.ndim - 1 if value.ndim > 2 else None
     mirrored = step.operator.kind == "MIRROR_PAD"
-    for axis, (before, after) in enumerate(step.numbers(1).reshape(-1, 2).tolist()):
+    pairs = step.numbers(1).reshape(-1, 2).tolist()
+    of_image = value.ndim > 3 and not any(pairs[-1])
+    channels = value.ndim - 1 if of_image else None
+    for axis, (before, after) in enumerate(pairs):
         n = value.shape[axis]
         if not (before or after):
             continue
@@ -769,7 +781,12 @@ RULES: Mapping[str, Rule] = {
     "BATCH_MATMUL": _products, "GATHER": _gathered, "EMBEDDING_LOOKUP": _lookup,
     **dict.fromkeys(("ADD", "SUB", "ADD_N"), _sum), "MUL": _product, "DIV": _quotient,
     **dict.fromkeys(("MAXIMUM", "MINIMUM"), _extremum),
-    **dict.fromkeys(("SQUARED_DIFFERENCE", "POW", "FLOOR_DIV", "FLOOR_MOD", "ATAN2"), _combined),
+    **dict.fromkeys(
+        ("SQUARED_DIFFERENCE", "POW", "FLOOR_DIV", "FLOOR_MOD", "ATAN2", "EQUAL", "NOT_EQUAL",
+         "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "LOGICAL_AND", "LOGICAL_OR",
+         "LOGICAL_NOT"),
+        _combined,
+    ),
     **dict.fromkeys(("RELU", "LEAKY_RELU", "PRELU", "ABS"), _pointwise(True)),
     **dict.fromkeys(
         ("RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "EXP",
@@ -790,6 +807,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), _padded),
     **dict.fromkeys(("SPACE_TO_DEPTH", "DEPTH_TO_SPACE"), _blocks),
     **dict.fromkeys(("SOFTMAX", "LOG_SOFTMAX"), _softmax), "L2_NORMALIZATION": _normalized,
+    **dict.fromkeys(("SELECT", "SELECT_V2"), _selected),
     "TILE": _tiled, "BROADCAST_TO": _broadcast, "SHAPE": _shape,
     **dict.fromkeys(("ARG_MAX", "ARG_MIN"), _largest),
 }  # fmt: skip
