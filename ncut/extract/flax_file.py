@@ -98,8 +98,8 @@ def _trees(content: Mapping[Any, Any], key: str | None, path: Path) -> list[Mapp
         found: Any = content
         for step in key.split("/"):
             if not isinstance(found, Mapping) or step not in found:
-                there = ", ".join(repr(str(name)) for name in [*content][:12])
-                raise InputError(f"key: no {key!r} in {path}; it has {there}")
+                names = ", ".join(repr(str(name)) for name in [*content][:12])
+                raise InputError(f"key: no {key!r} in {path}; it has {names}")
             found = found[step]
         if isinstance(found, Mapping) and not isinstance(found.get("params"), Mapping):
             return [found]

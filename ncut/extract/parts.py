@@ -44,13 +44,15 @@ def part_of(layout: Layout, wiring: Wiring, part: str) -> Layout:
     """
     weighted = [operation for operation in wiring.operations if operation.weight is not None]
     named = {operation: _names(operation) for operation in weighted}
+    program = wiring.program
+    assert program is not None
     steps = _steps(part)
     wanted = {o for o, names in named.items() if steps and any(_has(n, steps) for n in names)}
     if steps and steps[-1] in ROLES and (len(steps) == 1 or not wanted):
         inside = {o for o in weighted if any(_has(name, steps[:-1]) for name in named[o])}
-        wanted = inside & _of_role(wiring.program, steps[-1], weighted) or wanted
+        wanted = inside & _of_role(program, steps[-1], weighted) or wanted
     if not wanted:
-        raise InputError(f"part: {_missing(part, wiring.program, weighted)}")
+        raise InputError(f"part: {_missing(part, program, weighted)}")
     edges = [each for each in layout.edges if each.operation in wanted]
     if not edges:
         name = next(operation.name for operation in weighted if operation in wanted)

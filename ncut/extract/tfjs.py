@@ -97,7 +97,7 @@ class Arrays(Tree):
 
     def is_integer(self, at: str) -> bool:
         """Whether an array holds whole numbers that are no quantized ones."""
-        return self._found(at)[1]["dtype"] == "int32"
+        return bool(self._found(at)[1]["dtype"] == "int32")
 
     def array(self, at: str) -> NDArray[np.floating]:
         """The values of an array."""

@@ -306,9 +306,9 @@ class _Following:
                 self.known[number] = value
         self._place = ""
         for at, number in enumerate(self.graph.outputs):
-            value = self.known.get(number)
-            if isinstance(value, Value):
-                self.program.output(value, "output" if at == 0 else f"output {at}")
+            end = self.known.get(number)
+            if isinstance(end, Value):
+                self.program.output(end, "output" if at == 0 else f"output {at}")
 
     def _made(self, operator: _Operator) -> Sequence[Known]:
         inputs = [None if n < 0 else self._at(n) for n in operator.inputs]

@@ -331,6 +331,38 @@ def test_quantized_folders_have_the_graph_of_their_numbers(
     assert graph.placed_share == expected.placed_share
 
 
+@pytest.mark.parametrize(("bits", "group"), [(4, 32), (4, 64), (8, 32), (8, 64), (2, 32)])
+def test_folders_as_mlx_lm_writes_them(bits: int, group: int, llama: Path, tmp_path: Path) -> None:
+    """`mx.quantize`: w = scale q + bias by groups of a row, q the lowest bits first in uint32."""
+    from safetensors.numpy import load_file, save_file
+
+    plain, stored = {}, {}
+    for name, weight in load_file(llama / "model.safetensors").items():
+        if weight.ndim < 2 or weight.shape[1] % group:
+            plain[name] = stored[name] = weight
+            continue
+        groups = weight.reshape(len(weight), -1, group)
+        low, high = groups.min(-1), groups.max(-1)
+        scale = ((high - low) / (2**bits - 1)).astype(np.float16)
+        low = low.astype(np.float16)
+        q = np.round((groups - low[..., None]) / scale[..., None]).clip(0, 2**bits - 1)
+        layer = name.removesuffix(".weight")
+        words = packed(q.reshape(weight.shape), bits, 1).view(np.uint32)
+        stored |= {f"{layer}.weight": words, f"{layer}.scales": scale, f"{layer}.biases": low}
+        values = q * scale[..., None].astype("f4") + low[..., None].astype("f4")
+        plain[name] = values.reshape(weight.shape).astype("f4")
+    assert len(stored) > len(plain)
+    config = json.loads((llama / "config.json").read_text())
+    said = {"group_size": group, "bits": bits, "mode": "affine"}
+    for where, content, more in (
+        ("plain", plain, {}), ("mlx", stored, {"quantization": said, "quantization_config": said}),
+    ):  # fmt: skip
+        (tmp_path / where).mkdir()
+        save_file(content, tmp_path / where / "model.safetensors")
+        (tmp_path / where / "config.json").write_text(json.dumps(config | more))
+    same(ncut.graph(tmp_path / "mlx"), ncut.graph(tmp_path / "plain"), 1e-5)
+
+
 def test_quantizations_that_are_not_known_are_refused_by_name(llama: Path, tmp_path: Path) -> None:
     rewritten(llama, tmp_path, gptq, {"quant_method": "aqlm"})
     with pytest.raises(ModelError, match="quantized by 'aqlm' are not read; known are gptq, awq"):
