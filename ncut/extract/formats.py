@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ncut.errors import ModelError, import_extra
 from ncut.extract import files
 from ncut.extract.checkpoint import state_dict_of
+from ncut.extract.folder.config import read_json
 from ncut.files import reading, regular_file
 from ncut.graphs import NeuronGraph
 
@@ -147,6 +148,12 @@ def _exported(path: Path, options: Options) -> Content:
     return Followed(*read_exported(path, residual=options.residual, unknown=options.unknown))
 
 
+def _diffusers(path: Path, options: Options) -> Content:
+    from ncut.extract.diffusers_folder import read_part
+
+    return Followed(*read_part(path, residual=options.residual, unknown=options.unknown))
+
+
 def _tflite(path: Path, options: Options) -> Content:
     from ncut.extract.tflite_file import read_tflite
 
@@ -223,6 +230,11 @@ FLAX = Format(
     "Flax", (".msgpack",), "flax", "parameters and statistics of norms, as a chain of layers",
     _ARRAYS, _CHAIN, _flax, ordered=False, keyed=True,
 )  # fmt: skip
+DIFFUSERS = Format(
+    "a part of a diffusers pipeline", (), "diffusers",
+    "UNet2DConditionModel, UNet2DModel, AutoencoderKL, DiTTransformer2DModel, each in its folder",
+    _A_FOLDER, ("residual", "unknown"), _diffusers,
+)  # fmt: skip
 TFLITE = Format(
     "TensorFlow Lite", (".tflite",), "tflite", "float32, float16, int8 and int4 with their scales",
     "a model of TensorFlow Lite, which tells how its layers are connected",
@@ -243,7 +255,7 @@ NPZ = Format(
 
 FORMATS = (
     *(NPZ, TORCH, TORCHSCRIPT, EXPORTED, SAFETENSORS, ONNX, KERAS, TFLITE, TFJS, FLAX, GGUF),
-    *(FOLDER, ADAPTER, CIRCUITS),
+    *(FOLDER, ADAPTER, CIRCUITS, DIFFUSERS),
 )
 """All formats that are read."""
 
@@ -264,7 +276,7 @@ REFUSED = (
         "load it into the Keras model and save that: model.save('model.keras')",
     ),
     Refused("a diffusers pipeline", ("model_index.json",),
-            "load one of its parts, such as UNet2DConditionModel, and pass the module in Python"),
+            "name the folder of one of its parts, such as FOLDER/unet or FOLDER/text_encoder"),
     Refused("Core ML", (".mlmodel", ".mlpackage", ".mlmodelc"), _OF_BEFORE),
     Refused("OpenVINO", (".xml", "openvino_model.xml"), _OF_BEFORE),
     Refused("CTranslate2", ("shared_vocabulary.json", "shared_vocabulary.txt"), _OF_BEFORE),
@@ -346,7 +358,8 @@ def _of_folder(path: Path) -> Format:
             marks = [mark for mark in refused.marks if not mark.startswith(".")]
             if any(os.path.lexists(path / mark) for mark in marks):
                 raise refused.error(path)
-    return FOLDER
+        return FOLDER
+    return DIFFUSERS if "_class_name" in read_json(path / "config.json") else FOLDER
 
 
 def _by_suffix(path: Path) -> Format | Refused | None:
