@@ -187,3 +187,12 @@ def test_broken_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "beeg_config.json").write_text("[]")
     with pytest.raises(ModelError, match=r"beeg_config\.json"):
         ncut.graph(tmp_path)
+
+
+def test_a_scan_takes_the_folder_for_one_model(tmp_path: Path) -> None:
+    from ncut.scans.sources import models_in
+
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    written(tmp_path / "a" / "b", {})
+    (tmp_path / "c.tflite").write_bytes(b"")
+    assert sorted(models_in(tmp_path)) == [tmp_path / "a" / "b", tmp_path / "c.tflite"]
