@@ -247,7 +247,16 @@ def _call(node: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any] | None:
     target, given = node["target"], node["inputs"]
     if target in _NUMBERS:
         function = _NUMBERS[target]
-        return lambda values: function(*(_value(entry["arg"], values) for entry in given))
+
+        def compute(values: Mapping[str, Any]) -> Any:
+            numbers = [_value(entry["arg"], values) for entry in given]
+            if function is not operator.getitem and not all(
+                isinstance(number, int | float) for number in numbers
+            ):
+                raise ModelError(f"{target} computes with what is no number")
+            return function(*numbers)
+
+        return compute
     found = _OPERATION.fullmatch(target)
     if found is None:
         raise ModelError(

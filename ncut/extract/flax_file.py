@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,26 @@ def read_flax(path: Path, key: str | None = None) -> dict[str, NDArray[Any]]:
     for tree in trees:
         for steps, values in _leaves(tree, ()):
             *before, last = steps
+            _refuse_other_layers(path, before, values)
             found[".".join((*before, _NAMES.get(last, last)))] = (
                 _turned(values) if last == "kernel" else values
             )
     if not found:
         raise ModelError(f"{path}: a file of Flax without arrays")
     return found
+
+
+def _refuse_other_layers(path: Path, steps: Sequence[str], values: NDArray[Any]) -> None:
+    """Refuse layers whose kernels look like those of a chain, and are none."""
+    name = ".".join(steps)
+    recurrent = bool(steps) and re.fullmatch(r"[ih][ifgornz]", steps[-1]) is not None
+    several = values.ndim > 2 and re.search(r"DenseGeneral|Attention", name) is not None
+    if recurrent or several:
+        what = "a recurrent cell" if recurrent else "a layer over several axes"
+        raise ModelError(
+            f"{path}: {name!r} is {what}: the network is no chain of layers. Export it to ONNX, or "
+            "pass the arrays of a chain in Python"
+        )
 
 
 def _array(said: Any, budget: Budget) -> NDArray[Any]:

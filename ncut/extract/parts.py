@@ -42,6 +42,8 @@ def part_of(layout: Layout, wiring: Wiring, part: str) -> Layout:
     InputError
         If nothing of that name is in the model, or none of it is in the graph.
     """
+    if not isinstance(part, str):
+        raise InputError(f"part: must be a name, got {part!r}")
     weighted = [operation for operation in wiring.operations if operation.weight is not None]
     named = {operation: _names(operation) for operation in weighted}
     program = wiring.program

@@ -125,6 +125,7 @@ class _Graph:
         for n in (self._main.TensorsLength(), self._main.OperatorsLength()):
             if n > min(MAX_TENSORS, content.size):
                 raise ModelError(f"says to have {n} tensors or operators")
+        self._called: set[str] = set()
         self.tensors = [self._tensor(n) for n in range(self._main.TensorsLength())]
         self.inputs, self.outputs = (
             self._ends(self._main.InputsAsNumpy()),
@@ -164,7 +165,8 @@ class _Graph:
         if len(shape) > 8 or min(shape, default=0) < -1 or math.prod(shape) > MAX_NUMBERS:
             raise ModelError(f"tensor {name!r} has the shape {shape}")
         shape = tuple(abs(size) for size in shape)
-        name = name or f"tensor {number}"
+        name = f"{name} {number}".strip() if not name or name in self._called else name
+        self._called.add(name)
         at = stored.Buffer()
         if not 0 <= at < min(self._model.BuffersLength(), self._content.size):
             raise ModelError(f"tensor {name!r} has no buffer")
@@ -580,7 +582,7 @@ def _combined(step: _Step) -> Value:
 def _pointwise(homogeneous: bool) -> Rule:
     def rule(step: _Step) -> Value:
         for at in range(1, len(step.inputs)):
-            step.biased(at)
+            step.program.ignore([step.tensor(at).name], "slopes of an activation")
         return step.program.activation(step.value(), homogeneous=homogeneous)
 
     return rule

@@ -128,10 +128,16 @@ def test_broken_files_of_flax_are_refused(tmp_path: Path) -> None:
     msgpack = pytest.importorskip("msgpack", reason="pip install msgpack")
     path = tmp_path / "a.msgpack"
     content = to_msgpack(trees()[0])
+    square = {"kernel": np.ones((4, 4), np.float32)}
+    cell = to_msgpack({"params": {"LSTMCell_0": dict.fromkeys(("ii", "hi", "if", "hf"), square)}})
+    heads = {"kernel": np.ones((4, 2, 2), np.float32)}
+    attention = to_msgpack({"params": {"SelfAttention_0": {"q": heads}, "Dense_0": square}})
     wrong = msgpack.packb(((4, 4), "float32", b"1234"))
     objects = msgpack.packb(((1,), "object", b"12345678"))
     for data, message in (
         (content[:100], "not a file of Flax, or a damaged one"),
+        (cell, r"'LSTMCell_0\.ii' is a recurrent cell: the network is no chain"),
+        (attention, r"'SelfAttention_0\.q' is a layer over several axes: the network is no chain"),
         (msgpack.packb([1, 2]), "holds a list; expected named arrays"),
         (msgpack.packb({"a": 1}), "without arrays"),
         (msgpack.packb({"a": msgpack.ExtType(1, wrong)}), r"shape \(4, 4\) and 4 bytes"),

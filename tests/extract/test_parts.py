@@ -123,6 +123,8 @@ def test_parts_that_are_none_are_named(net: Net) -> None:
         ncut.graph(net, example_inputs=IDS, part="layr.1")
     with pytest.raises(InputError, match=r"no weights of 'attention'. There are 'mlp'"):
         ncut.graph([np.ones((4, 3)), np.ones((3, 2))], part="attention")
+    with pytest.raises(InputError, match="part: must be a name, got 3"):
+        ncut.graph(net, example_inputs=IDS, part=3)
     with pytest.raises(InputError, match="no weights of ''"):
         ncut.graph(net, example_inputs=IDS, part="")
     images = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 5, 3))
