@@ -129,7 +129,7 @@ def read(packages: Path, graphs: Path) -> None:
 
 COLUMNS = ("network", "field", "package", "licence", "file", "options", "share_placed",
            "seconds_to_read", "vertices", "edges", "layers", "ncut", "shuffled_mean", "z_score",
-           "p_value", "effect", "through_layers", "whole_layers", "reproducible")  # fmt: skip
+           "p_value", "share_cut", "chance_share", "whole_layers", "reproducible")  # fmt: skip
 
 
 def page(graphs: Path, scanned: Path) -> None:
@@ -153,7 +153,8 @@ def page(graphs: Path, scanned: Path) -> None:
             "shuffled_mean": round(float(report.shuffled_mean), 4),
             "z_score": report.z_score and round(float(report.z_score), 2),
             "p_value": round(float(report.p_value), 4),
-            "effect": top["effect"].text, "through_layers": top["alignment"].answer,
+            "share_cut": round(float(report.cut_share), 4),
+            "chance_share": round(float(report.chance_share), 4),
             "whole_layers": top["stages"].answer, "reproducible": top["reproducible"].answer,
         }  # fmt: skip
         rows.append(row)
@@ -167,12 +168,12 @@ def page(graphs: Path, scanned: Path) -> None:
 HEAD = """# A gallery of networks
 
 {n} networks, or parts of them, that ordinary packages carry, as they lie in the package's file.
-Clusters k = 12; the effect is the n-cut against 10 networks with each layer's weights shuffled, so
-that p is 0.09 at least and these numbers rank networks, they prove nothing about one. "Through
-layers" is the test of re-paired neighbouring layers ([Which null model?](which-null.md)), "whole
-layers" says whether clusters are layers and no more. All columns, with the options and files, are
-in [gallery.csv](gallery.csv); `scripts/gallery.py` makes both, and says with which commands.
-
+Clusters k = 12; each n-cut is measured against 10 networks with every layer's weights shuffled, so
+that p is 0.09 at least: the table ranks networks, it proves nothing about one. "Cut" is the share
+of edge weight between clusters, and what it would be by chance; clusters that are whole layers say
+nothing about modules. Seconds are the processor's, for reading. All columns, with options and
+files, are in [gallery.csv](gallery.csv); `scripts/gallery.py` makes both, and says how: one
+`ncut scan`.
 """
 
 
@@ -181,8 +182,8 @@ def _text(rows: list[dict[str, Any]]) -> str:
     for name in dict.fromkeys(row["field"] for row in rows):
         lines.append(f"## {name.capitalize()}\n")
         lines.append("| network | package, licence | placed | read, s | vertices | edges | n-cut | "
-                     "shuffled | effect | through layers | whole layers |")  # fmt: skip
-        lines.append("|---|---|---:|---:|---:|---:|---:|---:|---|---|---|")
+                     "shuffled | cut (chance) | what is to be seen |")  # fmt: skip
+        lines.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---|")
         lines += [_line(row) for row in rows if row["field"] == name]
         lines.append("")
     return "\n".join(lines)
@@ -192,9 +193,19 @@ def _line(row: Mapping[str, Any]) -> str:
     return (
         f"| {row['network']} | {row['package']}, {row['licence']} | {row['share_placed']:.0%} | "
         f"{row['seconds_to_read']:.1f} | {row['vertices']:,} | {row['edges']:,} | "
-        f"{row['ncut']:.2f} | {row['shuffled_mean']:.2f} | {row['effect']} | "
-        f"{row['through_layers']} | {row['whole_layers']} |"
+        f"{row['ncut']:.2f} | {row['shuffled_mean']:.2f} | {row['share_cut']:.0%} "
+        f"({row['chance_share']:.0%}) | {_seen(row)} |"
     )
+
+
+def _seen(row: Mapping[str, Any]) -> str:
+    """What a row's numbers say, in words."""
+    z = row["z_score"] or 0.0
+    side = "more" if z < 0 else "less"
+    said = ["within its shuffles' spread" if abs(z) < 2 else f"{side} clusterable than shuffled"]
+    said += ["clusters are whole layers"] if row["whole_layers"] == "yes" else []
+    said += ["another partition each time"] if row["reproducible"] == "no" else []
+    return "; ".join(said)
 
 
 def main() -> None:

@@ -295,7 +295,8 @@ REFUSED = (
     Refused("TorchServe", (".mar",), "unpack it (unzip FILE) and pass the .pt file inside"),
     Refused(
         "an Orbax checkpoint", ("_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA"),
-        "restore it with orbax.checkpoint and pass the arrays in Python",
+        "save it as a file of Flax: flax.serialization.msgpack_serialize("
+        "orbax.checkpoint.PyTreeCheckpointer().restore(FOLDER))",
     ),
 )  # fmt: skip
 """Formats that are not read, and the way in."""

@@ -150,3 +150,17 @@ def test_tensors_too_large_to_be_a_network_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="too large"):
         ncut.graph(rewritten(tmp_path / "a.pt2", change))
+
+
+def test_archives_of_before_torch_2_8(tmp_path: Path) -> None:
+    """Their program, state dict and constants lie in three members of other names."""
+    module, example = exported("residual", tmp_path / "a.pt2")
+    with zipfile.ZipFile(tmp_path / "a.pt2") as new, zipfile.ZipFile(
+        tmp_path / "b.pt2", "w"
+    ) as old:  # fmt: skip
+        program = next(name for name in new.namelist() if name.endswith("models/model.json"))
+        old.writestr("serialized_exported_program.json", new.read(program))
+        for member, content in (("state_dict", module.state_dict()), ("constants", {})):
+            torch.save(content, tmp_path / member)
+            old.writestr(f"serialized_{member}.pt", (tmp_path / member).read_bytes())
+    same(ncut.graph(tmp_path / "b.pt2"), ncut.graph(module, example_inputs=example))

@@ -170,6 +170,29 @@ def test_parts_of_folders_are_those_of_modules(
     assert len(found) == 2 * len(mlp)
 
 
+def test_parts_of_onnx_files_by_the_names_of_nodes(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="pip install onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, arrays, before = [], [], "x"
+    for number in range(3):
+        arrays.append(numpy_helper.from_array(np.ones((4, 4), np.float32), f"onnx::{number}"))
+        for kind, reads in (("MatMul", [before, f"onnx::{number}"]), ("Relu", [f"m{number}"])):
+            made = f"m{number}" if kind == "MatMul" else f"r{number}"
+            name = f"/encoder/layer.{number}/dense/{kind}"
+            nodes.append(helper.make_node(kind, reads, [made], name=name))
+        before = f"r{number}"
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    nodes.append(helper.make_node("Identity", [before], ["y"]))
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], arrays)
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "a.onnx")
+    graph = ncut.graph(tmp_path / "a.onnx", part="encoder.layer.1")
+    assert [layer.size for layer in graph.layers] == [4, 4]
+    assert ncut.graph(tmp_path / "a.onnx", part="layer.[12].dense").n_edges == 32
+    assert ncut.graph(tmp_path / "a.onnx", part="mlp").n_edges == 48
+
+
 def test_parts_on_the_command_line(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 

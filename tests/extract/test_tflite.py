@@ -344,3 +344,29 @@ def test_files_that_are_refused(model: Images, tmp_path: Path) -> None:
     out = f.add("UNIDIRECTIONAL_SEQUENCE_LSTM", [x], (1, 4))
     with pytest.raises(ModelError, match=r"LSTM' is not known; .*tf2onnx\.convert --tflite"):
         ncut.graph(f.write(path, [x], [out]))
+
+
+def test_a_network_of_bytes_has_the_graph_of_its_numbers(tmp_path: Path) -> None:
+    """Data, weights and factors are bytes, each with a scale and a zero point."""
+    f = Writer()
+    stored = [RNG.integers(-127, 128, shape).astype(np.int8) for shape in ((6, 4), (3, 6), (6,))]
+    scales = [RNG.uniform(0.01, 0.1, n).astype(np.float32) for n in (1, 3, 1)]
+    zero = np.array([5])
+    x = f.tensor("x", (1, 4))
+    first = f.constant("first", stored[0], scale=scales[0], zero=zero)
+    second = f.constant("second", stored[1], scale=scales[1], zero=np.zeros(3, np.int64))
+    factors = f.constant("factors", stored[2], scale=scales[2], zero=zero)
+    bias = f.constant("bias", np.arange(6, dtype=np.int32))
+    q = f.add("QUANTIZE", [x], (1, 4))
+    q = f.add("FULLY_CONNECTED", [q, first, bias], (1, 6), "FullyConnectedOptions",
+              FusedActivationFunction=1)  # fmt: skip
+    q = f.add("MUL", [q, factors], (1, 6), "MulOptions")
+    q = f.add("FULLY_CONNECTED", [q, second], (1, 3), "FullyConnectedOptions")
+    y = f.add("DEQUANTIZE", [q], (1, 3))
+    for tensor in f.tensors:
+        if "fully" in tensor["name"] or "mul" in tensor["name"] or "quant" in tensor["name"]:
+            tensor |= {"kind": "int8", "scale": [0.5], "zero": [3]}
+    path = f.write(tmp_path / "a.tflite", [x], [y])
+    first_numbers = (stored[0].astype(float) - 5) * scales[0]
+    second_numbers = stored[1] * scales[1][:, None] * (stored[2].astype(float) - 5) * scales[2]
+    same(ncut.graph(path), ncut.graph([first_numbers.T, second_numbers.T]))
