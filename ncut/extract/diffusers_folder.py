@@ -38,7 +38,7 @@ def read_part(
         If the package diffusers is not installed.
     """
     with reading(path, "a part of a diffusers pipeline"):
-        name = read_json(path / "config.json").get("_class_name")
+        name = str(read_json(path / "config.json").get("_class_name"))
         if name not in EXAMPLES:
             raise ModelError(
                 f"{path}: the class {name!r} of diffusers is not known; known are "
