@@ -26,6 +26,7 @@ class FileOptions(TypedDict, total=False):
     residual: Residual | None
     unknown: Unknown
     scratch: str | Path | None
+    part: str | None
 
 
 class GraphOptions(FileOptions, total=False):
@@ -64,6 +65,7 @@ class Options:
     weights: str | Path | None = None
     scratch: Path | None = None
     key: str | None = None
+    part: str | None = None
     only_program: bool = False
 
     def refuse(self, what: str, *names: str) -> None:
@@ -82,11 +84,15 @@ class Options:
             wiring,
             scope=self.scope,
             norm=self.norm,
-            name=name if self.name is None else self.name,
+            name=self._called(name) if self.name is None else self.name,
             parameters=parameters,
             initial=self.initial,
             scratch=self.scratch,
+            part=self.part,
         )
+
+    def _called(self, name: str) -> str:
+        return name if self.part is None else f"{name}, {self.part}"
 
     def finished(self, graph: NeuronGraph) -> NeuronGraph:
         """A graph that was one already, under the name and in the folder that were asked for."""

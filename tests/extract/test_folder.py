@@ -563,7 +563,7 @@ def test_factors_of_joined_neurons_go_to_what_writes_them() -> None:
     program = Program()
     value = program.input("x", (1, 2, 3))
     query = program.linear(value, np.ones((3, 4)), name="q")
-    key = program.scale(program.linear(value, np.ones((3, 4)), name="k"), np.array([1, 2, 3, 4]))
+    key = program.scaled(program.linear(value, np.ones((3, 4)), name="k"), np.array([1, 2, 3, 4]))
     program.attention(query, key, key)
     merging: Merging = lower(program, "stream").merging
     assert [group.name for group in merging.scales] == ["k"]
