@@ -78,6 +78,7 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
     "divide": Wiring.divide,
     "reduce": contraction.reduce,
     "matmul": contraction.matmul,
+    "forget": lambda _, signal: Signal(signal.shape),
     # writing in place
     "write": moves.written,
     "unchanged": moves.unchanged,

@@ -19,7 +19,7 @@ MAX_LISTED = 12
 """Parts that a message lists."""
 
 _CALL = re.compile(r" \(call \d+\)$")
-_MOVES = ("reshape", "permute", "expand", "unsqueeze", "squeeze", "index", "concatenate")
+_MOVES = ("reshape", "permute", "expand", "index", "concatenate")
 _SUMS = ("add", "combine")
 
 
@@ -218,7 +218,7 @@ def _mlp(program: Program) -> list[Node]:
 def _is_dense(node: Node) -> bool:
     if node.kind == "convolution":
         return set(node.attributes["weight"].shape[2:]) <= {1}
-    return node.kind in ("linear", "matrices")
+    return node.kind == "linear"
 
 
 ROLES: Mapping[str, Callable[[Program], list[Node]]] = {"mlp": _mlp, "attention": _attention}
@@ -229,7 +229,7 @@ def _of_role(program: Program, role: str, weighted: Sequence[Operation]) -> set[
     names, several = set(), set()
     for node in ROLES[role](program):
         names.add(node.attributes.get("name"))
-        if node.kind == "matrices":
+        if node.kind == "linear" and node.attributes["weight"].ndim > 2:
             several |= {*node.attributes.get("parameters", ())}
     return {
         operation

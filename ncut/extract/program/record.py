@@ -442,7 +442,7 @@ class Program:
         """Scaled dot-product attention of (..., time, dims): the value's neurons."""
         turned = permuted(key, [*range(key.ndim - 2), key.ndim - 1, key.ndim - 2])
         scores = self.matmul(query, turned, name)
-        return self.matmul(Value(scores.shape), value, name)
+        return self.matmul(self.node("forget", [scores], scores.shape), value, name)
 
     # --- writing in place -------------------------------------------------------------------
 
