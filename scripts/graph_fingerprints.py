@@ -63,8 +63,9 @@ class Recorder:
     def __init__(self) -> None:
         self.found: dict[str, list[dict[str, str]]] = {}
         self.test = ""
-        module = importlib.import_module("ncut.extract.options")
-        module.assemble = self._noting(module.assemble)  # type: ignore[attr-defined]
+        for name in ("assemble", "options"):
+            module = importlib.import_module(f"ncut.extract.{name}")
+            module.assemble = self._noting(module.assemble)  # type: ignore[attr-defined]
 
     def _noting(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def assemble(*args: Any, **kwargs: Any) -> Any:
