@@ -11,6 +11,7 @@ import posixpath
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ MARKDOWN = re.compile(
 )
 # The same in a page that was made from a notebook.
 HTML = re.compile(r'<a href="(?P<to>[^"]+)"[^>]*>(?P<text>.*?)</a>', re.DOTALL)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Show on each page which version it describes."""
+    config.copyright = f"ncut {version('ncut')}"
+    return config
 
 
 @event_priority(100)  # before the plugin that looks for notebooks

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ncut.cli import compare, paper, scan, selftest
-from ncut.cli.group import EXAMPLES, Commands
+from ncut.cli.group import EXAMPLES, Command, Commands
 from ncut.cli.options import (
     Json,
     Model,
@@ -46,10 +46,10 @@ app = typer.Typer(
 )
 
 app.add_typer(paper.commands, name="paper")
-app.command("scan")(scan.scan)
-app.command("report")(scan.report)
-app.command("compare")(compare.compare)
-app.command("selftest")(selftest.selftest)
+app.command("scan", cls=Command)(scan.scan)
+app.command("report", cls=Command)(scan.report)
+app.command("compare", cls=Command)(compare.compare)
+app.command("selftest", cls=Command)(selftest.selftest)
 
 
 def main() -> None:
@@ -94,7 +94,7 @@ def _options(
     """Measure whether a trained network's neurons form groups."""
 
 
-@app.command()
+@app.command(cls=Command)
 @takes_settings("shuffles", "threads", graph=(), whole=("shuffles",))
 def demo(
     settings: dict[str, Any],
@@ -132,7 +132,7 @@ def demo(
     wrote(out)
 
 
-@app.command()
+@app.command(cls=Command)
 def formats() -> None:
     """List the formats that are read, with what each needs, and the ways in for the others."""
     from ncut.extract.formats import FORMATS, REFUSED
@@ -146,7 +146,7 @@ def formats() -> None:
         typer.echo(f"{refused.name}: {' '.join(refused.marks)}\n    {refused.way}")
 
 
-@app.command()
+@app.command(cls=Command)
 @takes_settings()
 def info(
     model: Model,
@@ -197,7 +197,7 @@ def info(
     print_cost(cost.seconds, cost.peak_bytes, what)
 
 
-@app.command()
+@app.command(cls=Command)
 @takes_settings(
     *("k", "shuffles", "null", "normalize", "preset", "seed", "solver", "n_init", "refine"),
     *("max_shuffles", "level", "sequential", "threads", "device", "tests"),
@@ -255,7 +255,7 @@ def analyze(
     _analyze(model, (json, html, plot), settings | options, for_profile, name)
 
 
-@app.command()
+@app.command(cls=Command)
 @takes_settings(
     *("shuffles", "null", "normalize", "preset", "seed", "solver", "threads", "device"),
     whole=("shuffles",),

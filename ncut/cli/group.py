@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ncut.cli.told import Level, level, one_line, set_level
 from ncut.errors import NcutError
@@ -54,7 +54,22 @@ Shell completion: ncut --install-completion. Any command: -q prints results only
 CHOICES = re.compile(r"must be (?:one of )?(.+?),? (?:but )?got '([^']*)'")
 
 
-class Commands(TyperGroup):
+class _FlagsWithoutType:
+    """Help that shows a flag by its name, not as an option with a value of type bool."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for one in found:
+            if getattr(one, "is_bool_flag", False) and one.metavar is None:
+                one.metavar = ""
+        return found
+
+
+class Command(_FlagsWithoutType, TyperCommand):
+    """A command of the group below."""
+
+
+class Commands(_FlagsWithoutType, TyperGroup):
     """Commands in the order of a first use; errors told in one line."""
 
     def list_commands(self, ctx: Any) -> list[str]:

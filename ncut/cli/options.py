@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import pkgutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -29,20 +30,21 @@ Json = Annotated[
 ]
 Plot = Annotated[Path | None, typer.Option(help="Write a picture, such as a .png, .svg or .pdf.")]
 
-# Each option of `ncut.graph`: its type, its help and the default to show.
+# Each option of `ncut.graph`: its type, or the place of the names that it takes, its help, and the
+# default to show.
 GRAPH: dict[str, tuple[Any, str, str]] = {
     "scope": (
-        str,
+        "ncut.types:Scope",
         "Which layers are in the graph of a convolutional network: 'paper' or 'all'.",
         "paper",
     ),
     "norm": (
-        str,
+        "ncut.types:KernelNorm",
         "How a convolution kernel becomes one edge weight: 'l1', 'l2' or 'column-sum'.",
         "l1",
     ),
     "residual": (
-        str,
+        "ncut.extract.wiring:Residual",
         "What a residual sum is: 'readers' (inputs of each reader are vertices) or 'stream' (its "
         "channels are vertices once).",
         "stream with attention, else readers",
@@ -53,7 +55,7 @@ GRAPH: dict[str, tuple[Any, str, str]] = {
         "inferred",
     ),
     "unknown": (
-        str,
+        "ncut.types:Unknown",
         "Unknown operations of a model: 'error', or 'elementwise' to take them as functions of "
         "each entry.",
         "error",
@@ -73,6 +75,8 @@ GRAPH: dict[str, tuple[Any, str, str]] = {
 
 LEAST = {"k": 2, "threads": 1, "max_shuffles": 1}
 """Smallest values, refused by the command line already."""
+MACHINE = ("threads", "device", "solver")
+"""Settings of how to compute, apart from what is computed."""
 
 TYPES: dict[str, str] = dict(Plan.__annotations__)
 """The type of each setting, as the plan writes it."""
@@ -131,23 +135,43 @@ def takes_settings(
 def _setting_option(name: str, whole: bool, shown: str | None) -> inspect.Parameter:
     setting = SETTINGS[name]
     kind = TYPES[name]
-    if kind == "bool":
-        return _option(name, bool, setting.help, "")
     default = setting.presets.get(PRESETS[0], setting.default)
     shown = shown or ("all cores" if default is None else str(default))
-    types: dict[str, Any] = {"int": int, "float": float}
-    return _option(name, int if whole else types.get(kind, str), setting.help, shown)
+    types: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool}
+    if "|" in kind:  # such as a number or 'auto'
+        types[kind] = int if whole else str
+    panel = "Computing" if name in MACHINE else "Measurement"
+    return _option(name, types.get(kind, f"ncut.types:{kind}"), setting.help, shown, panel)
 
 
-def _option(name: str, kind: Any, help: str, shown: str) -> inspect.Parameter:
+def _option(
+    name: str, kind: Any, help: str, shown: str, panel: str = "Reading the model"
+) -> inspect.Parameter:
     flag = f"--{name.replace('_', '-')}"
     flags = {"k": [flag, "-k"], "example_inputs": ["--input"]}.get(name, [flag])
     if kind is bool:
-        option = typer.Option(*flags, help=help)
+        option = typer.Option(*flags, help=help, rich_help_panel=panel)
         return _parameter(name, Annotated[bool, option], False)
-    least = LEAST.get(name, 0) if kind is int and name != "seed" else None
-    option = typer.Option(*flags, help=help, min=least, show_default=shown or False)
+    more: dict[str, Any] = {}
+    if isinstance(kind, str):
+        more = {"metavar": "NAME", "autocompletion": _names_at(kind)}
+        kind = str
+    elif kind is int and name != "seed":
+        more = {"min": LEAST.get(name, 0)}
+    option = typer.Option(
+        *flags, help=help, show_default=shown or False, rich_help_panel=panel, **more
+    )
     return _parameter(name, Annotated[kind | None, option], None)
+
+
+def _names_at(place: str) -> Callable[[str], list[str]]:
+    """The names that an option takes, for a shell to complete; the library checks what is given."""
+
+    def completed(incomplete: str) -> list[str]:
+        names = get_args(pkgutil.resolve_name(place))
+        return [name for name in names if name.startswith(incomplete)]
+
+    return completed
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ncut.report import text, wording
+from ncut.report.top import findings
 
 if TYPE_CHECKING:
     from ncut.graphs import NeuronGraph
@@ -35,6 +36,12 @@ PIPE_WIDTH = 160
 MANY = 24
 # The number of a block: a part of a dotted name.
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+EXPLANATION = """\
+n-cut  share of a cluster's edge weight that leaves it, summed over the k clusters
+Z      distance from the shuffles' mean in their standard deviations
+p      share of networks at least as clusterable, this one counted among them"""
 
 
 class ScanCounts(Protocol):
@@ -54,15 +61,13 @@ def print_summary(report: Measurement) -> None:
 
 
 def print_comparison(reports: Sequence[Measurement]) -> None:
-    """Print several reports side by side, and what the numbers mean."""
+    """Print several reports side by side: conclusions, then numbers, then what these are."""
     console = _console()
-    console.print(_comparison(reports))
-    console.print()
     for report in reports:
         console.print(f"{wording.name_of(report)}: {wording.sentence(report)}")
     console.print()
-    console.print(_explanation(reports))
-    console.print(f"\nMethod: {wording.CITATION}", style="dim")
+    console.print(_comparison(reports))
+    console.print(f"\n{EXPLANATION}\n\nMethod: {wording.CITATION}", style="dim")
 
 
 def print_graph(graph: NeuronGraph) -> None:
@@ -221,7 +226,13 @@ def styled_summary(report: Measurement) -> Text:
 def _comparison(reports: Sequence[Measurement]) -> Table:
     """The headline numbers of several reports side by side."""
     table = _table("", *(wording.name_of(report) for report in reports), right_from=1)
-    cells = {
+    tops = [findings(report) for report in reports]
+    answers = {
+        lines[0].title.lower(): [one.answer for one in lines]
+        for lines in zip(*tops, strict=True)
+        if any(one.answer in ("yes", "no") for one in lines)
+    }
+    cells = answers | {
         "n-cut": [wording.ncut_text(report.ncut) for report in reports],
         "edge weight cut": [wording.share_text(report.cut_share) for report in reports],
         "shuffles": [wording.spread_text(report) for report in reports],
@@ -234,16 +245,6 @@ def _comparison(reports: Sequence[Measurement]) -> Table:
     }
     for name, values in cells.items():
         table.add_row(Text(name, style="dim"), *(Text(v, style=_emphasis(name)) for v in values))
-    return table
-
-
-def _explanation(reports: Sequence[Measurement]) -> Table:
-    """What the headline numbers mean, as a two-column list."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(max_width=text.WIDTH - 10)
-    for term, meaning in wording.meanings(reports):
-        table.add_row(Text(term, style="bold"), Text(meaning))
     return table
 
 
