@@ -165,11 +165,16 @@ class Check:
 
     @property
     def agrees(self) -> bool:
-        """Whether the neurons that changed were the neighbours, for all that were changed."""
-        return not (self.missing or self.surplus)
+        """Whether neurons were changed, and for each the neurons that changed were neighbours."""
+        return self.n_vertices > 0 and not (self.missing or self.surplus)
 
     def __str__(self) -> str:
         """The result in one line, with the first differences if there are any."""
+        if not self.n_vertices:
+            return (
+                f"nothing was checked: the neurons of none of {self.n_layers} layers are read by a "
+                "layer or a parameter that can be watched"
+            )
         what = (
             f"{self.n_vertices} neurons changed one at a time, in {self.n_watched} of "
             f"{self.n_layers} layers"
