@@ -120,9 +120,9 @@ def entries_of_table(take: Callable[..., Any]) -> Callable[[Call], Any]:
         if take is torch.take_along_dim:
             indices = call.arg(1, "indices")
         provenance = call.tracing.provenance
-        if torch.is_tensor(indices) and not is_traced(table) and table.is_floating_point():
-            if provenance.leaves(table) and provenance.inputs(indices):
-                raise ModelError("it looks entries of a parameter up; look up rows: table[indices]")
+        known = is_traced(table) or not torch.is_tensor(indices) or not table.is_floating_point()
+        if not known and provenance.leaves(table) and provenance.inputs(indices):
+            raise ModelError("it looks entries of a parameter up; look up rows: table[indices]")
         return take(*call.args, **call.kwargs)
 
     return rule
