@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -233,6 +234,14 @@ def analyze(
         ),
     ] = False,
     plot: Plot = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Measure all of the default number of shuffles, however long they take. Without "
+            "it or --shuffles the command ends after a minute, and says how long the rest takes.",
+        ),
+    ] = False,
 ) -> None:
     """Measure how clusterable a network is, by itself and against shuffled networks.
 
@@ -240,7 +249,12 @@ def analyze(
     """
     _existing(model)
     if verdict:
-        refused = {"html": html, "no_profile": no_profile or None, "plot": plot}
+        refused = {
+            "html": html,
+            "no_profile": no_profile or None,
+            "plot": plot,
+            "full": full or None,
+        }
         ignored = ("refine", "max_shuffles", "sequential", "tests")
         refused |= {name: settings.get(name) for name in ignored}
         for name, value in refused.items():
@@ -252,7 +266,8 @@ def analyze(
         return
     _check_outputs(model, json, html, plot)
     for_profile = None if no_profile else _of(settings, *OF_PROFILES) | options
-    _analyze(model, (json, html, plot), settings | options, for_profile, name)
+    minute = None if full or "shuffles" in settings else Minute()
+    _analyze(model, (json, html, plot), settings | options, for_profile, name, minute)
 
 
 @app.command(cls=Command)
@@ -301,12 +316,36 @@ def _of(settings: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: settings[name] for name in names if name in settings}
 
 
+class Minute:
+    """Ends the shuffles of a large model after a minute, as Ctrl-C does."""
+
+    SECONDS = 60.0
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._first: float | None = None
+        self.rest = ""
+        """How many shuffles are missing and how long they take, in words; empty if none are."""
+
+    def passed(self, done: int, total: int) -> None:
+        """Raise KeyboardInterrupt where the time is over and shuffles are missing."""
+        now = time.monotonic()
+        self._first = self._first or now
+        if done < total and now - self._started > self.SECONDS:
+            each = (now - self._started) / done if done < 3 else (now - self._first) / (done - 1)
+            left = each * (total - done)
+            time_left = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+            self.rest = f"{done} of {total} shuffles in a minute; the others take about {time_left}"
+            raise KeyboardInterrupt
+
+
 def _analyze(
     model: Path,
     outputs: tuple[Path | None, Path | None, Path | None],
     settings: dict[str, Any],
     for_profile: dict[str, Any] | None,
     name: str | None,
+    minute: Minute | None,
 ) -> None:
     import ncut
     from ncut.report.console import progress_bar
@@ -315,10 +354,17 @@ def _analyze(
     interrupted = False
     state = source_of(model).state
     with warnings_in_one_line(), progress_bar() as progress:
+
+        def told(done: int, total: int) -> None:
+            progress(done, total)
+            if minute:
+                minute.passed(done, total)
+
         try:
-            report = ncut.analyze(model, progress=progress, **settings)
+            report = ncut.analyze(model, progress=told, **settings)
         except ncut.Interrupted as stopped:
             report, interrupted = stopped.finished, True
+    rest = minute.rest if minute else ""
     json, html, plot = outputs
     _deliver(report, json, plot)
     if html:
@@ -329,7 +375,9 @@ def _analyze(
             found = None
         report.to_html(html, title=name, profile=found)
     wrote(json, html, plot)
-    if interrupted:
+    if rest:
+        typer.echo(f"ncut: {rest}: add --full", err=True)
+    elif interrupted:
         raise KeyboardInterrupt
 
 

@@ -92,6 +92,22 @@ def test_a_shell_completes_the_names_that_an_option_takes(option, begun, names):
     assert CliRunner().invoke(app, [], env=asked, prog_name="ncut").stdout.split() == names
 
 
+def test_a_minute_is_enough_for_a_first_answer(monkeypatch, model, tmp_path):
+    monkeypatch.setattr(sys.modules["ncut.cli.app"].Minute, "SECONDS", 0.0)
+    monkeypatch.chdir(tmp_path)
+    command = ["analyze", str(model), "--k", "3", "--json", "a.json", "--html", "a.html"]
+    result = CliRunner().invoke(app, [*command, "--threads", "1"])
+    assert result.exit_code == 0
+    assert Report.from_json(tmp_path / "a.json").n_shuffles == 1
+    rest = r"ncut: 1 of 50 shuffles in a minute; the others take about \d+ s: add --full\n"
+    assert re.search(rest, result.stderr)
+    assert (tmp_path / "a.html").exists()
+    for more in ("--full", "--shuffles=50"):
+        result = CliRunner().invoke(app, [*command[:-2], more])
+        assert Report.from_json(tmp_path / "a.json").n_shuffles == 50
+        assert "--full" not in result.stderr
+
+
 def test_quiet_and_verbose_anywhere(ncut, model):
     options = ("--k", "11", "--shuffles", "0", "--json", "a.json")
     assert ncut("analyze", model, *options, "-q").stderr == ""
