@@ -168,34 +168,34 @@ class Plan:
     shuffles: int | Literal["auto"] = _setting(
         None,
         _check_shuffles,
-        "Shuffled networks to compare with, or 'auto': as many as it takes.",
+        "Number of shuffled networks, or 'auto': as many as the test needs.",
         presets=(50, 100),
         recorded="n_shuffles",
     )
     null: Null = _setting(
         None,
         _check_null,
-        f"How weights are shuffled: {', '.join(NULL_MODELS)}.",
+        f"Null model that shuffles the weights: {', '.join(NULL_MODELS)}.",
         presets=("layer", "layer"),
         recorded="null",
     )
     normalize: Normalization = _setting(
         None,
         _check_normalization,
-        f"The convention for the scale of weights: {', '.join(NORMALIZATIONS)}.",
+        f"Convention for the scale of weights: {', '.join(NORMALIZATIONS)}.",
         presets=("none", "l2"),
         recorded="normalize",
     )
     preset: PresetName = _setting(
         "filan2021",
         _check_preset,
-        f"Whose choices to follow: {' or '.join(PRESETS)}.",
+        f"Implementation whose choices are the defaults: {' or '.join(PRESETS)}.",
         recorded="preset",
     )
     refine: bool = _setting(
-        False, bool, "Report the n-cut after moving single neurons.", recorded="refine"
+        False, bool, "Report the n-cut after refinement by single moves.", recorded="refine"
     )
-    seed: int = _setting(0, check_seed, "The same seed gives the same numbers.", recorded="seed")
+    seed: int = _setting(0, check_seed, "Random seed; it fixes all numbers.", recorded="seed")
     n_init: int | Literal["auto"] = _setting(
         None,
         _check_n_init,
@@ -205,24 +205,26 @@ class Plan:
     )
     solver: Solver = _setting("auto", _check_solver, "The eigensolver.", recorded="solver")
     threads: int = _setting(None, _check_threads, "Threads to use.")
-    max_shuffles: int = _setting(1000, _as_given, "With --shuffles auto, how many at most.")
+    max_shuffles: int = _setting(
+        1000, _as_given, "With --shuffles auto, the largest number of shuffles."
+    )
     level: float = _setting(
-        0.05, _as_given, "Level of --shuffles auto and of --verdict.", recorded="level"
+        0.05, _as_given, "Significance level of --shuffles auto and --verdict.", recorded="level"
     )
     sequential: Sequential = _setting(
         "betting",
         _as_given,
-        "With --shuffles auto: 'betting' or 'besag-clifford'.",
+        "Stopping rule of --shuffles auto: 'betting' or 'besag-clifford'.",
         recorded="sequential",
     )
     device: str = _setting(
-        "cpu", _check_device, "Where to compute: 'cpu', 'cuda' or 'cuda:N' (extra 'gpu')."
+        "cpu", _check_device, "Device for the computation: 'cpu', 'cuda' or 'cuda:N' (extra 'gpu')."
     )
 
     tests: Sequence[str] | None = _setting(
         None,
         _check_tests,
-        f"Tests at the report's top: {', '.join(SCALE_FREE)}, separated by commas, or 'none'.",
+        f"Tests in the report's summary: {', '.join(SCALE_FREE)}, separated by commas, or 'none'.",
     )
 
     @classmethod
@@ -242,7 +244,9 @@ class Plan:
         own = normalization_of(plan.null, arguments.get("normalize"), plan.normalize)
         plan = replace(plan, normalize=cast("Normalization", own))
         if plan.tests and not plan.n_shuffles:
-            raise InputError("tests: compare with shuffles, and shuffles=0; leave one of them out")
+            raise InputError(
+                "tests: need shuffles to compare with, got shuffles=0; leave one of them out"
+            )
         if plan.shuffles == "auto":
             from ncut.nulls.sequential import check_sequential
 

@@ -129,8 +129,8 @@ def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
     # The gap behind k needs one eigenvalue more.
     if ks[-1] + 1 >= n_vertices:
         raise InputError(
-            f"k: {ks[-1]} clusters, and the gap behind them, asked of a graph with {n_vertices} "
-            "vertices that have edges; choose a smaller k"
+            f"k: {ks[-1]} clusters and the following gap requested, but only {n_vertices} vertices "
+            "have edges; choose a smaller k"
         )
     return ks
 

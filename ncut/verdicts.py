@@ -110,7 +110,7 @@ def verdict(
         threads=threads, device=device, tests=(),
     )  # fmt: skip
     if base.stopping_rule:
-        raise InputError("shuffles: must be a number here; 'auto' decides on one p-value only")
+        raise InputError("shuffles: must be a number here; 'auto' decides only one p-value")
     level, sigma = check_level(level), check_sigma(sigma)
     _check_counts(base.n_shuffles, rescalings, level)
     check_progress(progress)

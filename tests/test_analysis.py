@@ -504,7 +504,10 @@ def test_refinement_shrinks_the_noise_of_k_means() -> None:
     assert plain.kmeans_std is not None
     assert refined.kmeans_std < plain.kmeans_std
     (note,) = [text for text in plain.warnings if "k-means noise" in text]
-    assert f"moves them by ± {plain.shuffled_kmeans_std:.3f}, of ± {plain.shuffled_std:.3f}" in note
+    assert (
+        f"moves them by ± {plain.shuffled_kmeans_std:.3f}, out of ± {plain.shuffled_std:.3f}"
+        in note
+    )
     assert note in " ".join(run(weights, k=6, shuffles=50, n_init=1, seed=0).warnings)
     good, _ = planted_chain(5, 3, 10, 4, 0.05)
     assert not any("noise" in text for text in run(good, k=3, shuffles=50).warnings)

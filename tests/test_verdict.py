@@ -332,13 +332,13 @@ def test_the_artefact_of_scale_has_a_size() -> None:
 
 
 def test_what_reports_warn_of_is_told_once() -> None:
-    notes = ("normalize={!r} left layers as they are, because of tanh: fc1", "k = 4 is close to 8")
+    notes = ("normalize={!r} left layers unchanged because of tanh: fc1", "k = 4 is close to 8")
     reports = [
         made("layer", normalize, {"warnings": tuple(text.format(normalize) for text in notes)})
         for normalize in ("l2", "l1")
     ]
     assert judged(*reports).warnings == (
-        "the convention of scale left layers as they are, because of tanh: fc1",
+        "the convention of scale left layers unchanged because of tanh: fc1",
     )
 
 

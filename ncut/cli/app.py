@@ -103,7 +103,7 @@ def demo(
 ) -> None:
     """Analyze two small networks that come with ncut, before and after pruning.
 
-    For example: ncut demo
+    Example: ncut demo
     """
     from ncut import networks
     from ncut.files import check_output, write_text
@@ -153,23 +153,23 @@ def info(
     settings: dict[str, Any],
     options: dict[str, Any],
     dot: Annotated[
-        Path | None, typer.Option(help="Write its layers and blocks for Graphviz.")
+        Path | None, typer.Option(help="Write the graph's layers and blocks for Graphviz.")
     ] = None,
     check: Annotated[
         bool,
         typer.Option(
             "--check",
-            help="Run a torch or ONNX model with single neurons changed: does the graph agree?",
+            help="Check the graph by running a torch or ONNX model with single neurons changed.",
         ),
     ] = False,
     program: Annotated[
         bool,
-        typer.Option("--program", help="Print what its forward pass does, node by node, instead."),
+        typer.Option("--program", help="Print the model's forward pass node by node instead."),
     ] = False,
 ) -> None:
-    """Show the graph of a model without clustering it: layers, blocks, what became of each weight.
+    """Show the graph of a model without clustering it: layers, blocks, the use of each weight.
 
-    And what `ncut analyze` would cost, in time and memory. For example: ncut info model.safetensors
+    Also predict the time and memory of `ncut analyze`. Example: ncut info model.safetensors
     """
     import ncut
     from ncut.estimate import estimate
@@ -216,8 +216,8 @@ def analyze(
     html: Annotated[
         Path | None,
         typer.Option(
-            help="Write the report as an HTML page that makes no request, with a profile over 2 "
-            "to 20 clusters."
+            help="Write the report as a self-contained HTML page, with a profile over 2 to 20 "
+            "clusters."
         ),
     ] = None,
     name: Annotated[
@@ -227,16 +227,16 @@ def analyze(
         bool,
         typer.Option(
             "--no-profile",
-            help="Leave that profile out of the page. It reads the model again, and takes 20 "
-            "shuffles of its own: with dense layers of thousands of neurons two to three times as "
-            "long as the 50 shuffles of the analysis.",
+            help="Leave the profile out of the HTML page. The profile reads the model again and "
+            "measures 20 more shuffles; with dense layers of thousands of neurons it takes two to "
+            "three times as long as the 50 shuffles of the analysis.",
         ),
     ] = False,
     plot: Plot = None,
 ) -> None:
     """Measure how clusterable a network is, by itself and against shuffled networks.
 
-    For example: ncut analyze model.pt --html report.html
+    Example: ncut analyze model.pt --html report.html
     """
     _existing(model)
     if verdict:
@@ -272,7 +272,7 @@ def profile(
 ) -> None:
     """Measure a network for many numbers of clusters, and say which stands out.
 
-    For example: ncut profile model.npz --k 2-20
+    Example: ncut profile model.npz --k 2-20
     """
     import ncut
     from ncut.report.console import progress_bar

@@ -20,7 +20,7 @@ def compare(
     models: Annotated[
         list[Path],
         typer.Argument(
-            help="Two or more models, or reports that `ncut analyze --json` wrote (.json).",
+            help="Two or more models, or reports written by `ncut analyze --json` (.json).",
             show_default=False,
         ),
     ],
@@ -32,7 +32,7 @@ def compare(
 ) -> None:
     """Compare models: paired differences, and which neurons changed their cluster.
 
-    For example: ncut compare before.pt after.pt --html change.html
+    Example: ncut compare before.pt after.pt --html change.html
     """
     import ncut
     from ncut.files import check_output

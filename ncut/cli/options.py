@@ -18,61 +18,63 @@ from ncut.plan import PRESETS, SETTINGS, Plan
 Model = Annotated[
     Path,
     typer.Argument(
-        help="A model's file or folder, of a format that `ncut formats` lists; hf:ORG/NAME of the "
+        help="A model file or folder in a format that `ncut formats` lists; hf:ORG/NAME on the "
         "Hugging Face Hub; or an architecture such as torchvision:resnet50 with --weights.",
         show_default=False,
     ),
 ]
 Json = Annotated[
     Path | None,
-    typer.Option(help="Write the result as JSON; '-' prints it instead of the summary."),
+    typer.Option(help="Write the result as JSON to a file; '-' prints it instead of the summary."),
 ]
-Plot = Annotated[Path | None, typer.Option(help="Write a picture, such as a .png, .svg or .pdf.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="Write a picture, for example a .png, .svg or .pdf file.")
+]
 
 # Each option of `ncut.graph`: its type, its help and the default to show.
 GRAPH: dict[str, tuple[Any, str, str]] = {
     "scope": (
         str,
-        "Which layers are in the graph of a convolutional network: 'paper' or 'all'.",
+        "Layers in the graph of a convolutional network: 'paper' or 'all'.",
         "paper",
     ),
     "norm": (
         str,
-        "How a convolution kernel becomes one edge weight: 'l1', 'l2' or 'column-sum'.",
+        "Norm that reduces a convolution kernel to one edge weight: 'l1', 'l2' or 'column-sum'.",
         "l1",
     ),
     "residual": (
         str,
-        "What a residual sum is: 'readers' (inputs of each reader are vertices) or 'stream' (its "
-        "channels are vertices once).",
+        "Treatment of residual sums: 'readers' (the inputs of each reader are vertices) or "
+        "'stream' (each channel of the sum is one vertex).",
         "stream with attention, else readers",
     ),
     "layers": (
         str,
-        "Names of the weight arrays of a chain in order, separated by commas.",
+        "Names of a chain's weight arrays in order, separated by commas.",
         "inferred",
     ),
     "unknown": (
         str,
-        "Unknown operations of a model: 'error', or 'elementwise' to take them as functions of "
-        "each entry.",
+        "Treatment of a model's unknown operations: 'error', or 'elementwise' to assume that they "
+        "act on each entry separately.",
         "error",
     ),
-    "weights": (Path, "The weights of an architecture that is given by name.", ""),
+    "weights": (Path, "Weight file for an architecture given by name.", ""),
     "key": (
         str,
-        "Which state dict of a checkpoint: its key, or what its names begin with.",
+        "State dict to read from a checkpoint: its key, or the prefix of its names.",
         "the only one",
     ),
     "example_inputs": (
         list[str],
-        "Sizes of an ONNX model's input, as NAME=1x512, or its value, as NAME:=16000.",
+        "Shape of an ONNX model's input, as NAME=1x512, or its value, as NAME:=16000.",
         "guessed",
     ),
 }
 
 LEAST = {"k": 2, "threads": 1, "max_shuffles": 1}
-"""Smallest values, refused by the command line already."""
+"""Smallest values, enforced by the command line."""
 
 TYPES: dict[str, str] = dict(Plan.__annotations__)
 """The type of each setting, as the plan writes it."""

@@ -74,10 +74,10 @@ class SpelledInAscii:
         return "".join(sign if sign.isascii() else "?" for sign in spelled), error.end
 
     def note(self) -> None:
-        """Say on standard error what happened, and how to avoid it, if it did."""
+        """Report the replaced characters, if any, and the remedy on standard error."""
         if self.used and level() is not Level.QUIET:
             typer.echo(
-                f"ncut: the output's encoding ({sys.stdout.encoding}) lacks some characters, which "
+                f"ncut: the output's encoding ({sys.stdout.encoding}) lacks some characters; they "
                 "were spelled in ASCII; PYTHONIOENCODING=utf-8 keeps them",
                 err=True,
             )

@@ -50,33 +50,33 @@ def summary(reports: Sequence[Report], pairs: Sequence[Pair]) -> str:
 
 
 def sentence(pair: Pair) -> str:
-    """Name the one that is more clusterable beside its own shuffles."""
+    """Name the network that is more clusterable relative to its shuffles."""
     change = pair.headline
     if change.excess is None or change.error is None:
-        return f"The n-cut changes by {change.change:+.3f}; no shuffles to hold it against."
+        return f"The n-cut changes by {change.change:+.3f}; there are no shuffles to compare with."
     how = f"{change.excess:+.3f} ± {change.error:.3f}"
     if abs(change.excess) <= CLEAR * change.error:
         return (
-            f"No clear change: beyond that of the shuffles the n-cut changes by {how}, less than "
+            f"No clear change: relative to its shuffles the n-cut changes by {how}, less than "
             f"{CLEAR:g} standard errors."
         )
     more = "more" if change.excess < 0 else "less"
     return (
-        f"{name_of(pair.b)} is {more} clusterable than {name_of(pair.a)}: beyond that of the "
-        f"shuffles the n-cut changes by {how}."
+        f"{name_of(pair.b)} is {more} clusterable than {name_of(pair.a)}: relative to its shuffles "
+        f"the n-cut changes by {how}."
     )
 
 
 def moved_sentence(pair: Pair) -> str:
     """How far the two partitions agree."""
     if pair.rand_index is None:
-        return "No layer is in both networks, so their clusters do not compare."
+        return "The networks have no layer in common, so their clusters cannot be compared."
     text = (
-        f"{len(pair.moved):,} of {pair.n_neurons:,} neurons left their cluster's partner; "
-        f"adjusted Rand index {pair.rand_index:.2f} (1: the same partition, 0: as by chance)."
+        f"{len(pair.moved):,} of {pair.n_neurons:,} neurons moved away from their matched cluster; "
+        f"adjusted Rand index {pair.rand_index:.2f} (1: the same partition, 0: chance)."
     )
     if len(pair.layers) < max(len(pair.a.layers), len(pair.b.layers)):
-        text += f" Compared are the {len(pair.layers)} layers of the same name and size."
+        text += f" Only the {len(pair.layers)} layers of the same name and size are compared."
     return text
 
 
@@ -88,7 +88,7 @@ def excess_text(one: Difference) -> str:
 
 
 def clear(one: Difference) -> str:
-    """What a statistic's change says."""
+    """The meaning of a statistic's change."""
     if one.excess is None or one.error is None or one.statistic not in STATISTICS:
         return ""
     if abs(one.excess) <= CLEAR * one.error or not np.isfinite(one.excess):

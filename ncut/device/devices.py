@@ -150,7 +150,7 @@ def check_device(device: str) -> Device | None:
     index = int(device.partition(":")[2] or 0)
     if index >= n_devices:
         raise InputError(
-            f"device: {device!r} asked for, and this machine has {n_devices} CUDA "
+            f"device: {device!r} requested, but this machine has {n_devices} CUDA "
             f"GPU{'' if n_devices == 1 else 's'}; 'cuda:0' is the first"
         )
     with cupy.cuda.Device(index):

@@ -132,12 +132,12 @@ class Budget:
         self._left = MAX_GROWTH * stored + SMALL
 
     def take(self, what: str, n_bytes: int) -> None:
-        """Count something that is to be laid out; raise ModelError if all of it is too much."""
+        """Count bytes about to be allocated; raise ModelError if the total is too large."""
         self._left -= n_bytes
         if self._left < 0:
             raise ModelError(
-                f"{self._path}: {what} would take {n_bytes:,} bytes, and the file stores "
-                f"{self._stored:,}; no model's weights grow so much"
+                f"{self._path}: {what} would take {n_bytes:,} bytes, but the file stores "
+                f"{self._stored:,}; weights do not expand so much"
             )
 
 

@@ -118,7 +118,7 @@ def write_json(data: Any, path: str | Path | None, indent: int | None, what: str
         text = json.dumps(data, indent=indent, allow_nan=False)
     except ValueError as error:
         raise InputError(
-            f"{what}: holds a NaN or infinite number, which JSON cannot carry"
+            f"{what}: contains a NaN or infinite number, which JSON cannot represent"
         ) from error
     if path is not None:
         write_text(path, text + "\n")
@@ -137,9 +137,9 @@ def check_output(path: Path, source: Path | None = None) -> None:
     """
     with _told(path):
         if source is not None and _overwrites(path, source):
-            raise InputError(f"{path}: is part of the model that is read; choose another name")
+            raise InputError(f"{path}: is part of the model being read; choose another name")
         if path.is_dir():
-            raise InputError(f"{path}: is a folder; give the name of a file")
+            raise InputError(f"{path}: is a folder; give a file name")
         if _is_special(path):
             return
         target = _target(path)

@@ -95,7 +95,7 @@ def ablate(
     Clusterability in Neural Networks.
     """
     if pairs and per_layer:
-        raise InputError("pairs: pairs are of whole clusters; leave out per_layer=True")
+        raise InputError("pairs: consist of whole clusters; leave out per_layer=True")
     checked = check_labels(labels, layers)
     hidden = _hidden(layers, checked, inputs)
     sets = _sets(hidden, per_layer)
@@ -198,8 +198,8 @@ class _Trial:
             loss = self.loss(nothing)
         if not ran:
             raise InputError(
-                "evaluate: did not run the model that it is given, so silencing has no effect; "
-                "call its argument, evaluate=lambda model: loss(model(x), y)"
+                "evaluate: did not run the model passed to it, so silencing has no effect; call "
+                "its argument, as in evaluate=lambda model: loss(model(x), y)"
             )
         return loss
 
@@ -213,7 +213,7 @@ def _hidden(layers: Sequence[Layer], labels: NDArray[np.intp], inputs: bool) -> 
         connected = layer.start + np.flatnonzero(labels[layer.slice] >= 0)
         hidden.append(_Hidden(number, layer, connected, labels[connected]))
     if not any(part.connected.size for part in hidden):
-        raise InputError("model: no hidden neurons with edges to silence")
+        raise InputError("model: has no hidden neurons with edges to silence")
     return hidden
 
 

@@ -177,7 +177,9 @@ def _activation_graph(
     if kept is not None:
         varying &= kept
     if np.count_nonzero(varying) < 2:
-        raise InputError("activations: no two neurons vary over the examples; pass other examples")
+        raise InputError(
+            "activations: fewer than two neurons vary over the examples; pass other examples"
+        )
     whole = np.concatenate([layer_values.astype(np.float64) for layer_values in values], axis=1)
     graph = from_adjacency(_correlations(whole, varying), name="activations")
     return graph, whole.shape[0]
@@ -198,8 +200,8 @@ def _checked(activations: Sequence[ArrayLike], layers: Sequence[Layer]) -> list[
         )
     if min(n_examples) < MIN_EXAMPLES:
         raise InputError(
-            f"{min(n_examples)} examples are too few for correlations, which need "
-            f"{MIN_EXAMPLES} or better hundreds"
+            f"{min(n_examples)} examples are too few for correlations, which need at least "
+            f"{MIN_EXAMPLES}, better hundreds"
         )
     return arrays
 

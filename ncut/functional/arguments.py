@@ -61,8 +61,8 @@ def check_unshared(reader: str, layer: Layer, layers: Sequence[Layer]) -> None:
     if len(read) > 1 or called_again:
         names = ", ".join(map(repr, read)) if len(read) > 1 else f"{layer.name!r} and others"
         raise InputError(
-            f"model: {reader!r} reads the values of several layers ({names}), so those of "
-            f"{layer.name!r} cannot be told apart; give each call a module of its own"
+            f"model: {reader!r} reads the values of several layers ({names}), so the values of "
+            f"{layer.name!r} cannot be identified; use a separate module for each call"
         )
 
 

@@ -70,8 +70,8 @@ def reading(module: nn.Module, name: str, size: int) -> Reading:
             "model that the layers were read from"
         )
     raise InputError(
-        f"model: {name!r} is a {type(module).__name__}; where neurons lie in what it reads is "
-        "known for linear layers and convolutions only"
+        f"model: {name!r} is a {type(module).__name__}; the position of neurons in its input is "
+        "known only for linear layers and convolutions"
     )
 
 

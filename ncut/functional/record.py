@@ -120,8 +120,8 @@ def _output_neurons(module: nn.Module, layer: Layer) -> Callable[[Tensor], Tenso
     if isinstance(writer, nn.modules.conv._ConvNd):
         return lambda value: _over_positions(value, len(writer.kernel_size))
     raise InputError(
-        f"model: {layer.name!r} is a {type(writer).__name__}; where neurons lie in what it gives "
-        "is known for linear layers and convolutions only"
+        f"model: {layer.name!r} is a {type(writer).__name__}; the position of neurons in its "
+        "output is known only for linear layers and convolutions"
     )
 
 

@@ -277,11 +277,11 @@ def _outcome(ablation: Ablation) -> str:
         return f"{n} {what}, compared with no random sets"
     text = (
         f"{len(ablation.important)} of {n} {what} are more important than {ablation.random_sets} "
-        f"random sets of as many neurons of each layer (p <= 0.05; not corrected for the number "
+        f"random sets with as many neurons in each layer (p <= 0.05; not corrected for the number "
         f"of {what})"
     )
     if ablation.smallest_p > 0.05:
-        text += f"; that takes 19 random sets or more, of {ablation.random_sets} no p is below 0.05"
+        text += f"; with {ablation.random_sets} random sets p cannot reach 0.05, use at least 19"
     return text
 
 

@@ -290,8 +290,8 @@ def _intact(model: Any, places: References, scored: Any) -> float:
         score = float(scored())
     if not ran:
         raise InputError(
-            "evaluate: did not run the model that it is given, so that removing weights has no "
-            "effect; call its argument, evaluate=lambda model: accuracy(model(x), y)"
+            "evaluate: did not run the model passed to it, so removing weights has no effect; call "
+            "its argument, as in evaluate=lambda model: accuracy(model(x), y)"
         )
     return score
 
@@ -330,7 +330,7 @@ def separation_text(separation: Separation) -> str:
     found = separation
     cut = f"cut apart {found.cut_score:.4g}"
     if found.kept is not None:
-        cut += f": {found.kept:.0%} of what is above chance ({found.chance:.3g}) is kept"
+        cut += f": {found.kept:.0%} of the score above chance ({found.chance:.3g}) is kept"
     sentences = [f"score {found.score:.4g} intact, {cut}"]
     if found.p_value is not None:
         kept = "" if found.random_kept is None else f" {found.random_kept:.0%} is kept"
@@ -348,8 +348,8 @@ def separation_text(separation: Separation) -> str:
         )
     if found.shared:
         sentences.append(
-            f"{found.shared:.0%} of the weights inside of clusters are also between clusters and "
-            "were removed with them"
+            f"{found.shared:.0%} of the weights inside clusters also lie between clusters and were "
+            "removed with them"
         )
     lines = [line for sentence in sentences for line in textwrap.wrap(sentence, WIDTH)]
     if found.rows:

@@ -126,7 +126,7 @@ def _mask(model: nn.Module, silence: _Silence) -> Read:
 
 def _silenced_list(model: Sequence[Any], silences: Sequence[_Silence]) -> list[Any]:
     if any(isinstance(values, str | Path) for values in model):
-        raise InputError("model: paths cannot be silenced; pass the arrays that they hold")
+        raise InputError("model: paths cannot be silenced; pass the arrays in the files")
     weights = list(model)
     for silence in silences:
         named = re.fullmatch(r"w([0-9]+)", silence.reader)
@@ -164,7 +164,7 @@ def _find_weight(model: Mapping[Any, Any], name: str) -> tuple[str, int]:
         return name, 0
     raise InputError(
         f"model: the mapping has no weights of {name!r}; pass the mapping that the layers were "
-        "read from, of a checkpoint the state dict in it"
+        "read from (for a checkpoint, its state dict)"
     )
 
 

@@ -96,8 +96,8 @@ def normalized(graph: G, convention: str) -> G:
     graph = in_own_unit(graph)  # layers that stay keep their weights beside those of norm 1
     if any(block.source == block.target for block in graph.blocks):
         raise InputError(
-            "normalize: the edges inside one layer (of an adjacency matrix) have no direction, so "
-            "nothing says which are incoming; pass the layers of a network, or normalize='none'"
+            "normalize: edges inside one layer (of an adjacency matrix) have no direction, so "
+            "incoming edges are undefined; pass the layers of a network, or normalize='none'"
         )
     layers = _layers_of(graph, convention)
     if not layers:
@@ -196,7 +196,7 @@ def normalization_notes(graph: GraphData, convention: str) -> list[str]:
             return []
         neurons = "1 neuron has" if n_left == 1 else f"{n_left:,} neurons have"
         return [
-            f"normalize='residual' left out what nothing depends on: {neurons} no incoming or no "
+            f"normalize='residual' left out neurons without effect: {neurons} no incoming or no "
             "outgoing weights"
         ]
     written, read = _ends(graph)
@@ -217,15 +217,15 @@ def normalization_notes(graph: GraphData, convention: str) -> list[str]:
         ),
     ]
     notes = [
-        f"normalize={convention!r} left layers as they are, because {reason}: "
+        f"normalize={convention!r} left layers unchanged because {reason}: "
         f"{_listed([graph.layers[at] for at in positions])}"
         for reason, positions in left
         if positions
     ]
     if any(graph.layers[at].rescalable is None for at in chosen):
         notes.append(
-            f"the activations are not known; normalize={convention!r} took them for positively "
-            "homogeneous, as ReLU is"
+            f"the activations are unknown; normalize={convention!r} assumed that they are "
+            "positively homogeneous, like ReLU"
         )
     return notes
 

@@ -92,8 +92,8 @@ def without_dead_ends(graph: G) -> G:
     )
     if not any(_places(block.weights).sum() for block in blocks):
         raise InputError(
-            "normalize: 'residual' leaves out neurons without incoming or without outgoing "
-            "weights, and nothing of this network is left"
+            "normalize: 'residual' leaves out neurons without incoming or outgoing weights, which "
+            "removes all of this network"
         )
     return replace(graph, blocks=blocks)
 

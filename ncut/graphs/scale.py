@@ -51,7 +51,7 @@ def in_range(blocks: Sequence[Block], scratch: Path | None) -> tuple[tuple[Block
             if moved is None:
                 raise InputError(
                     f"layer {block.name!r}: weights as small as {_smallest(block.weights):.3g} "
-                    f"beside others of {largest:.3g}: no unit has room for both"
+                    f"next to weights of {largest:.3g} exceed the range of float64"
                 )
             made[id(block.weights)] = settled(moved, scratch)
     return tuple(replace(block, weights=made[id(block.weights)]) for block in blocks), exponent

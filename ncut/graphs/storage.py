@@ -98,8 +98,8 @@ def check_npz(path: Path) -> None:
             n_bytes = math.prod(shape) * dtype.itemsize
             if n_bytes > member.file_size:
                 raise ModelError(
-                    f"{path}: array {name!r} says to have shape {shape}, but the file holds "
-                    f"{member.file_size} bytes of it"
+                    f"{path}: array {name!r} declares the shape {shape}, but the file has "
+                    f"{member.file_size} bytes for it"
                 )
 
 
@@ -210,11 +210,11 @@ def _from_arrays(arrays: Any, kind: type[G], budget: Budget) -> G:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ModelError(f"saved graph: {value!r} stands where a text should")
+        raise ModelError(f"saved graph: expected a string, got {value!r}")
     return value
 
 
 def _shape(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list) or any(type(size) is not int or size < 0 for size in value):
-        raise ModelError(f"saved graph: {value!r} stands where a shape should")
+        raise ModelError(f"saved graph: expected a shape, got {value!r}")
     return tuple(value)

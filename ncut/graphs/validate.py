@@ -47,7 +47,7 @@ def check_block(values: NDArray[np.floating], what: str) -> int:
         raise InputError(f"{what}: {found.n_negative} negative edge weights; take |w| first")
     if not found.n_nonzero:
         raise InputError(
-            f"{what}: all {values.size} weights are zero, so the graph falls apart there; "
+            f"{what}: all {values.size} weights are zero, so the graph is disconnected there; "
             "leave the layer out or check that the weights were loaded"
         )
     return found.n_nonzero
@@ -149,7 +149,7 @@ def check_n_clusters(k: object, n_vertices: int, argument: str = "k", least: int
         raise InputError(f"{argument}: must be at least {least}, got {k}")
     if k >= n_vertices:
         raise InputError(
-            f"{argument}: {k} clusters asked of a graph with {n_vertices} vertices that have "
-            f"edges; choose a smaller {argument}"
+            f"{argument}: {k} clusters requested, but only {n_vertices} vertices have edges; "
+            f"choose a smaller {argument}"
         )
     return int(k)

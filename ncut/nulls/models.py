@@ -105,7 +105,7 @@ def normalization_of(null: str, normalize: str | None, otherwise: str) -> str:
     own = class_of(null).normalize
     if own and normalize not in (None, own):
         raise InputError(
-            f"normalize: null={null!r} compares networks under normalize={own!r} only, got "
+            f"normalize: null={null!r} compares networks only under normalize={own!r}, got "
             f"{normalize!r}; leave it out"
         )
     return own or (otherwise if normalize is None else normalize)

@@ -83,7 +83,7 @@ def noise_note(compared: Comparison, again: NDArray[np.float64]) -> str | None:
     if noise is None or not compared.std or noise**2 <= compared.std**2 / 2:
         return None
     return (
-        f"k-means noise makes most of the spread of the shuffles' n-cuts: k-means alone, repeated "
-        f"on the same shuffle, moves them by ± {noise:.3f}, of ± {compared.std:.3f} in all; so Z "
-        "understates, see the refined n-cut and the lower bound"
+        f"k-means noise makes most of the spread of the shuffles' n-cuts: repeating k-means on the "
+        f"same shuffle moves them by ± {noise:.3f}, out of ± {compared.std:.3f} in total; Z "
+        "understates the difference, see the refined n-cut and the lower bound"
     )

@@ -83,7 +83,7 @@ class TailFit:
         text += " by a fitted tail, "
         text += "extrapolated, not exact" if self.extrapolation else "not exact"
         if not self.trustworthy:
-            text += ", and not to be trusted"
+            text += ", not trustworthy"
         return f"{text}: {self.note}" if self.note else text
 
 
@@ -240,7 +240,7 @@ def _doubts(n: int, fit_p: float, extrapolation: float, bounds: tuple[float, flo
     doubts = {
         f"only {n} shuffles": n < FEW_SHUFFLES,
         f"the tail fits badly (p = {fit_p:.2g})": fit_p < BAD_FIT,
-        f"the value lies {extrapolation:.1f} scales of the tail beyond every shuffle": (
+        f"the value lies {extrapolation:.1f} tail scales beyond every shuffle": (
             extrapolation > FAR
         ),
         f"the interval spans {decades:.0f} decades": decades > WIDE_DECADES,

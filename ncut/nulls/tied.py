@@ -19,7 +19,7 @@ class Tied(Null):
 
     def notes(self) -> list[str]:
         if not uses_weights_twice(self.graph):
-            return ["no layer's weights are used twice, so that null='tied' is the same as 'layer'"]
+            return ["no layer's weights are used twice, so null='tied' is the same as 'layer'"]
         seen: set[str] = set()
         alone = []
         for position, (block, original) in enumerate(
@@ -32,8 +32,8 @@ class Tied(Null):
         if not alone:
             return []
         return [
-            f"null='tied' shuffles {', '.join(alone)} apart from what they are copies of: without "
-            "isolated neurons they have other shapes or other numbers of zeros"
+            f"null='tied' shuffles {', '.join(alone)} independently of the weights that they copy: "
+            "without isolated neurons their shapes or numbers of zeros differ"
         ]
 
     def shuffle(self, number: int) -> NeuronGraph:

@@ -75,7 +75,7 @@ def print_graph(graph: NeuronGraph) -> None:
     )
     if graph.placed_share is not None:
         console.print(
-            f"{graph.placed_share:.1%} of the numbers in its weight matrices and kernels are edges"
+            f"{graph.placed_share:.1%} of the numbers in weight matrices and kernels are edges"
         )
     if graph.sums:
         console.print(f"residual sums: {wording.SUMS.get(graph.sums, graph.sums)}")
@@ -91,7 +91,7 @@ def print_graph(graph: NeuronGraph) -> None:
 
 
 def print_cost(seconds: float, peak_bytes: int, what: str) -> None:
-    """Print what an analysis is expected to cost."""
+    """Print the predicted cost of an analysis."""
     time = f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     _console().print(f"\n{what}: about {time} and {peak_bytes / 2**20:,.0f} MiB")
 
@@ -322,8 +322,8 @@ def _storage(block: Block) -> tuple[int, str]:
 
 
 def _parameters(parameters: Sequence[Parameter]) -> Table:
-    """What became of the model's parameters: a row per matrix, one for all vectors of a role."""
-    table = _table("parameter", "shape", "", "what it is here")
+    """Roles of the model's parameters: a row per matrix, one row for all vectors of a role."""
+    table = _table("parameter", "shape", "", "role in the graph")
     vectors: dict[tuple[bool, str], list[Parameter]] = {}
     matrices = []
     for parameter in parameters:

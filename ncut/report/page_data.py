@@ -204,7 +204,7 @@ def _compared(one: Comparison) -> list[float | None]:
 
 def profile_table(profile: Profile) -> Table:
     """A row for each k."""
-    names = [*profile.statistics[0], "gap behind k"]
+    names = [*profile.statistics[0], "gap after k"]
     return Table(
         names=[
             "k",

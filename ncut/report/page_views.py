@@ -123,21 +123,21 @@ def notes(report: Measurement, flows: Flows | None, data: dict[str, Any]) -> lis
     found = []
     if flows is None:
         found.append(
-            "This report was read from a file without the weight between clusters: the flow "
-            "between layers, the table of what exceeds chance and the strongest edges are left "
-            "out. They are there when the model itself is analysed."
+            "This report was read from a file without the weight between clusters, so the flow "
+            "between layers, the table of weight beyond chance and the strongest edges are left "
+            "out. To get them, analyse the model itself."
         )
     elif all(a == b for a, b in flows):
         found.append("All edges lie within one layer, so there is no flow between layers.")
     if data["neurons"] is None:
         found.append(
-            f"The lists of neurons are left out: there are more than {MAX_NEURONS:,} of them. "
-            "In Python, report.clusters and report.to_frame() have them."
+            f"The lists of neurons are left out, since there are more than {MAX_NEURONS:,} "
+            "neurons. In Python, report.clusters and report.to_frame() have them."
         )
     if flows is not None and "flow" not in data["tables"]:
         found.append(
-            f"The table of weights between clusters is left out: it has over {MAX_FLOW_ROWS:,} "
-            "rows."
+            f"The table of weights between clusters is left out, since it has over "
+            f"{MAX_FLOW_ROWS:,} rows."
         )
     return found
 

@@ -209,7 +209,7 @@ def draw_profile(profile: ProfileData, statistic: str, ax: Axes | None = None) -
     assert ax is not None  # for the type checker: subplots() is untyped here
     lines = {
         STATISTICS[statistic].title: ([row[statistic] for row in profile.statistics], ACCENT),
-        "gap behind k": (list(profile.gaps), MUTED),
+        "gap after k": (list(profile.gaps), MUTED),
     }
     for label, (compared, color) in lines.items():
         scores = [np.nan if one.z_score is None else one.z_score for one in compared]

@@ -54,7 +54,7 @@ class Profile(ProfileData):
     def reason(self) -> str:
         """Why this k, in a sentence."""
         if not self.n_shuffles:
-            return "without shuffles there is nothing to hold the gaps against"
+            return "without shuffles the gaps cannot be compared"
         if not self.unusual:
             return (
                 "at no k is the gap in the eigenvalues larger than that of every shuffle and "
@@ -69,8 +69,8 @@ class Profile(ProfileData):
             )
         gap = self.gaps[self.best]
         return (
-            f"of the stable ones it has the gap in the eigenvalues that exceeds the shuffles' "
-            f"most: {gap.value:.3f} against {gap.mean:.3f} ± {gap.std:.3f} "
+            f"among the stable k its eigenvalue gap exceeds the shuffles' gap the most: "
+            f"{gap.value:.3f} against {gap.mean:.3f} ± {gap.std:.3f} "
             f"(Z = {z_text(gap.z_score)}), with an adjusted Rand index of "
             f"{self.stability[self.best]:.2f} between repeats"
         )
@@ -208,7 +208,7 @@ def profile_lines(profile: Profile) -> list[str]:
         lines += textwrap.wrap(f"warning: {printable(text)}", 80, subsequent_indent="  ")
     lines += [
         "",
-        f"{'':>3}{'lower':>9}{'refined n-cut':>28}{'gap behind k':>23}{'stability':>15}",
+        f"{'':>3}{'lower':>9}{'refined n-cut':>28}{'gap after k':>23}{'stability':>15}",
         f"{'k':>3}{'bound':>9}{'value':>9}{'Z':>10}{'p':>9}{'value':>13}{'Z':>10}{'ARI':>15}",
     ]
     for at, k in enumerate(profile.ks):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SUMS = {
     "readers": "readers: the inputs of each layer that reads a sum are vertices",
-    "stream": "stream: the channels of a residual sum are vertices once",
+    "stream": "stream: each channel of a residual sum is one vertex",
 }
 """Meaning of the two conventions of residual sums."""
 
@@ -36,15 +36,15 @@ FEW = 5
 NO_SPREAD = 1e-12
 
 NOT_MEANT = (
-    "A low n-cut says that the weights fall into groups. It does not say that the groups do "
-    "different things: that takes a test of its own.",
-    "It is a property of the weights, not of the function that the network computes. Making a "
-    "ReLU neuron's incoming weights larger and its outgoing weights smaller by the same factor "
-    "changes the n-cut and leaves the function as it is.",
-    "n-cuts of networks of different shapes, or with different k, do not compare. Z and p "
-    "compare a network with its own shuffles only.",
-    "Z counts standard deviations of the shuffles. Where these hardly differ from each other, a "
-    "small gap gives a large Z: look at the gap between the n-cuts too.",
+    "A low n-cut means that the weights fall into groups. It does not mean that the groups do "
+    "different things; that takes a separate test.",
+    "The n-cut is a property of the weights, not of the function that the network computes. "
+    "Multiplying a ReLU neuron's incoming weights by a factor and dividing its outgoing weights by "
+    "it changes the n-cut but not the function.",
+    "n-cuts of networks of different shapes, or with different k, are not comparable. Z and p "
+    "compare a network only with its own shuffles.",
+    "Z counts standard deviations of the shuffles. If the shuffles hardly differ from each other, "
+    "a small gap gives a large Z: look at the gap between the n-cuts too.",
     "p cannot be smaller than 1 / (shuffles + 1), so a small p-value needs many shuffles.",
 )
 
@@ -100,8 +100,8 @@ def meanings(reports: Sequence[Measurement]) -> list[tuple[str, str]]:
         (
             "n-cut",
             "The normalized cut of the partition into k clusters that spectral clustering "
-            f"finds, between 0 and k (here {k}): low means clusterable. n-cut / k is the share "
-            "of its weight that leaves a cluster, averaged over clusters large and small alike.",
+            f"finds, between 0 and k (here {k}); low means clusterable. n-cut / k is the mean over "
+            "clusters, large and small alike, of the share of a cluster's weight that leaves it.",
         )
     ]
     shuffled = [report for report in reports if report.n_shuffles]
@@ -122,7 +122,7 @@ def meanings(reports: Sequence[Measurement]) -> list[tuple[str, str]]:
         (
             "Z",
             "(n-cut - mean of the shuffles) / their standard deviation. Negative: more "
-            "clusterable than networks with the same weights in random places.",
+            "clusterable than networks with the same weights in random positions.",
         ),
         (
             "p",

@@ -79,7 +79,7 @@ def _without_dead(outcomes: Iterator[TaskResult]) -> Iterator[TaskResult]:
     except Exception as error:
         if type(error).__name__ != "KilledWorker":  # Dask's, without importing Dask
             raise
-        raise WorkerDiedError("Dask gave up after some attempts") from error
+        raise WorkerDiedError("Dask gave up after several attempts") from error
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def draw_course(frame: DataFrame, statistic: str, ax: Axes | None = None) -> Axe
     found = [*courses(frame)]
     done = frame[frame["status"] == DONE]
     if done.empty:
-        raise InputError("there is nothing to draw: no model was measured")
+        raise InputError("scan: has no measured model to draw")
     if ax is None:
         pyplot = import_extra("matplotlib.pyplot", "plot")
         _, ax = pyplot.subplots(figsize=(5.4, 3.2), layout="constrained")

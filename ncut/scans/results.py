@@ -74,7 +74,7 @@ class Scan:
         table, damaged = read_rows(self.folder)
         for path in damaged:
             warnings.warn(
-                f"{path}: damaged, and left out; scan again to measure its model anew",
+                f"{path}: damaged and left out; scan again to measure its model again",
                 stacklevel=2,
             )
         frame: DataFrame = table.to_pandas()

@@ -137,7 +137,7 @@ def scan(
     cores = n_threads(None)
     local = backend in ("loky", "threading")
     if jobs is not None and not local:
-        raise InputError(f"jobs: the workers of backend={backend!r} decide; leave it out")
+        raise InputError(f"jobs: is decided by the workers of backend={backend!r}; leave it out")
     if idle is not None and not watch:
         raise InputError("idle: has no effect without watch; leave it out")
     n_jobs = _count("jobs", jobs) or (cores if plan.device == "cpu" else 1)

@@ -175,7 +175,7 @@ def step_of(path: str, pattern: str | None = None) -> int | None:
     Raises
     ------
     InputError
-        If the pattern is no regular expression with a group of digits.
+        If the pattern is not a regular expression with a group of digits.
     """
     name = Path(path).name
     if pattern is not None:
@@ -183,7 +183,7 @@ def step_of(path: str, pattern: str | None = None) -> int | None:
             compiled = re.compile(pattern)
         except re.error as error:
             raise InputError(
-                f"step_pattern: {pattern!r} is no regular expression: {error}"
+                f"step_pattern: {pattern!r} is not a regular expression: {error}"
             ) from None
         if not compiled.groups:
             raise InputError(
@@ -193,7 +193,7 @@ def step_of(path: str, pattern: str | None = None) -> int | None:
         digits = found.group(1) if found else None
         if digits is not None and not digits.isdecimal():
             raise InputError(
-                f"step_pattern: {pattern!r} finds {digits!r} in {path!r}, which is no whole number"
+                f"step_pattern: {pattern!r} finds {digits!r} in {path!r}, not a whole number"
             )
     else:
         stem = re.sub(r"(\.[A-Za-z][A-Za-z0-9]*)+$", "", name)
@@ -224,12 +224,12 @@ def _expanded(path: str) -> Iterable[Path]:
         try:
             matches = sorted(_globbed(path), key=_by_numbers)
         except (OSError, ValueError) as error:
-            raise InputError(f"paths: {path}: no pattern of paths: {error}") from error
+            raise InputError(f"paths: {path}: not a pattern of paths: {error}") from error
         found = [model for match in matches for model in _matched(Path(match))]
         if not found:
             raise InputError(f"paths: no model matches {path!r}")
         return found
-    raise InputError(f"paths: {path}: no such file or folder, or no permission to see it")
+    raise InputError(f"paths: {path}: no such file or folder, or no permission to read it")
 
 
 def _globbed(pattern: str) -> Iterable[str]:

@@ -83,8 +83,8 @@ class Store:
         ]
         if changed:
             raise InputError(
-                f"out: {self.folder} holds results of other settings ({'; '.join(changed)}); give "
-                "the same settings, or another folder"
+                f"out: {self.folder} holds results of other settings ({'; '.join(changed)}); use "
+                "the same settings or another folder"
             )
 
     @contextmanager
@@ -285,7 +285,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         )
     settings = content.get("settings")
     if not isinstance(settings, dict):
-        raise InputError(f"out: {path} holds no settings; give another folder, or mend the file")
+        raise InputError(f"out: {path} holds no settings; use another folder or repair the file")
     return settings
 
 

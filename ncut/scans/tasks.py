@@ -121,7 +121,7 @@ def _check_state(task: Task) -> None:
     """Refuse a model that is another one than the tasks before this one measured."""
     if source_of(task.path).state != task.state:
         raise ChangedError(
-            f"{task.path}: changed while it was measured; scan again, it is then begun anew"
+            f"{task.path}: changed while it was measured; scan again to start it over"
         )
 
 

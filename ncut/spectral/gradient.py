@@ -208,8 +208,8 @@ def _improved(
             before, basis = basis, 2 * (apply(basis) - centre * basis) / half - before
         basis /= np.linalg.norm(basis, axis=0)
     raise InputError(
-        f"blocks: eigenvectors were found to a residual of {residuals[:n_wanted].max():.1e} only, "
-        f"not {RESIDUAL:.0e}; ask for fewer eigenvalues"
+        f"blocks: eigenvectors reached a residual of only {residuals[:n_wanted].max():.1e}, not "
+        f"{RESIDUAL:.0e}; ask for fewer eigenvalues"
     )
 
 

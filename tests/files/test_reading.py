@@ -166,7 +166,7 @@ def test_a_name_that_is_no_text_is_read_and_shown(tmp_path):
 def test_the_budget_is_a_hundred_times_the_file_and_sixteen_mebibytes(tmp_path):
     budget = Budget(tmp_path / "a.pt", 10)
     budget.take("all", MAX_GROWTH * 10 + SMALL)
-    with pytest.raises(ModelError, match=r"a\.pt: one more would take 1 bytes, and the file st"):
+    with pytest.raises(ModelError, match=r"a\.pt: one more would take 1 bytes, but the file st"):
         budget.take("one more", 1)
 
 
