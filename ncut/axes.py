@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """A number that says how clusterable a graph is.
+    """A measure of how clusterable a graph is.
 
     Attributes
     ----------
     title : str
-        What tables call it.
+        Its name in tables.
     meaning : str
         Its definition in a sentence.
     low_is_clusterable : bool
@@ -69,16 +69,16 @@ STATISTICS: dict[str, Statistic] = {
 
 @dataclass(frozen=True, slots=True)
 class NullModel:
-    """A way to make networks that have no arrangement of their own.
+    """A distribution of random networks without the structure under test.
 
     Attributes
     ----------
     does : str
-        What happens to the weights, as a noun phrase.
+        The treatment of the weights, as a noun phrase.
     keeps : str
-        What stays as it is in the network.
+        The properties of the network that it preserves.
     question : str
-        What a comparison with such networks answers.
+        The question that a comparison with such networks answers.
     made_by : str
         The class that makes them, as "module:name".
     """
@@ -162,4 +162,4 @@ NORMALIZATIONS: dict[str, str] = {
     "residual": "each row and column of each layer's weights scaled to a mean of 1 over its edges",
 }
 """Each convention of scale, by the name to pass as `normalize`; outgoing weights are divided by
-the factor that multiplies the incoming ones, so that a ReLU network computes the same."""
+the factor that multiplies the incoming ones, so that a ReLU network's function does not change."""
