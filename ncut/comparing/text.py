@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from ncut.comparing.pairs import Difference, Pair
     from ncut.report import Report
 
-# A change of so many standard errors counts as one.
+# Number of standard errors from which a change is clear.
 CLEAR = 2.0
 MAX_MOVED = 8
 
 
 def summary(reports: Sequence[Report], pairs: Sequence[Pair]) -> str:
-    """A table of the models, and of each pair what changed."""
+    """A table of the models, and the changes of each pair."""
     width = max(len(shorten(name_of(one), 30)) for one in reports)
     width = max(width, len("network"))
     lines = [f"{'network':<{width}}{'n-cut':>9}{'shuffles':>18}{'Z':>9}{'p':>9}"]
@@ -68,7 +68,7 @@ def sentence(pair: Pair) -> str:
 
 
 def moved_sentence(pair: Pair) -> str:
-    """How far the two partitions agree."""
+    """The agreement of the two partitions."""
     if pair.rand_index is None:
         return "The networks have no layer in common, so their clusters cannot be compared."
     text = (
@@ -102,5 +102,5 @@ def _title(one: Difference) -> str:
 
 
 def title_of(statistic: str) -> str:
-    """A statistic's name for people."""
+    """A statistic's display name."""
     return STATISTICS[statistic].title if statistic in STATISTICS else printable(statistic)
