@@ -63,9 +63,9 @@ def uses_weights_twice(graph: NeuronGraph) -> bool:
 
 
 def _permuted_as(block: Block, dtype: np.dtype[Any], random: BlockRandom) -> Any:
-    """All entries permuted as those of the block's original are, where this type holds both."""
+    """All entries permuted like those of the block's original, if this type holds both."""
     weights, within_layer = block.weights, block.source == block.target
-    # How large arrays are dealt out depends on the size of an entry.
+    # The distribution of large arrays to pieces depends on the size of an entry.
     if weights.dtype.itemsize < dtype.itemsize:
         weights = weights.astype(dtype)
     if block.tie_transposed:
@@ -76,7 +76,7 @@ def _permuted_as(block: Block, dtype: np.dtype[Any], random: BlockRandom) -> Any
 
 
 def _transposed(matrix: Any) -> Any:
-    """The transpose in the form that blocks have: C-contiguous, or CSR in order."""
+    """The transpose as a block stores it: C-contiguous, or CSR in order."""
     if isinstance(matrix, np.ndarray):
         return np.ascontiguousarray(matrix.T)
     converted = matrix.T.tocsr()
