@@ -194,7 +194,7 @@ def test_headers_that_say_more_than_their_file_holds(where, tmp_path):
         archive.writestr(where, header_of("<f8", (10**6, 10**6)) + bytes(80))
     name = where.removesuffix(".npy")
     for read in (ncut.graph, ncut.NeuronGraph.load):
-        with pytest.raises(ModelError, match=rf"array '{name}' says to have shape"):
+        with pytest.raises(ModelError, match=rf"array '{name}' declares the shape"):
             read(path)
 
 
