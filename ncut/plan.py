@@ -1,7 +1,7 @@
-"""Plan: every setting of a measurement, with its type, defaults, check and sentence of help.
+"""Plan: every setting of a measurement, with its type, defaults, check and help text.
 
-The public functions, the options of the command line and the files of a scan follow from it, held
-by tests/test_plan.py.
+The public functions, the command line's options and a scan's files follow from it, as
+tests/test_plan.py checks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ncut.types import Normalization, Null, PresetName, Sequential, Solver
 
 PRESETS = ("filan2021", "hcai-torch")
-"""Names of the public codes whose choices can be followed; docs/presets.md has the details."""
+"""Names of the public implementations with presets; docs/presets.md has the details."""
 
 T = TypeVar("T")
 
@@ -32,16 +32,15 @@ class Setting:
     Attributes
     ----------
     default : object
-        The default in signatures; None where the preset or the machine decides.
+        The default in signatures; None if the preset or the machine decides.
     check : callable
-        Returns the value as the plan holds it, or raises InputError.
+        Returns the value in the plan's form, or raises InputError.
     help : str
-        A sentence for people.
+        The help text.
     presets : mapping of str to object
-        The default under each preset, where presets differ from each other or may.
+        The default under each preset, if presets may differ.
     recorded : str
-        The setting's name among those that a scan's folder keeps, since they change its numbers;
-        empty for the others.
+        The setting's name in a scan's folder, for settings that change its numbers; else empty.
     """
 
     default: Any
@@ -51,7 +50,7 @@ class Setting:
     recorded: str
 
     def value(self, given: Any, preset: str) -> Any:
-        """The checked value of an argument, the preset's where it is None."""
+        """The checked value of an argument, or the preset's value if it is None."""
         return self.check(self.presets.get(preset) if given is None else given)
 
 
@@ -67,8 +66,8 @@ def _setting(
     return field(metadata={"setting": Setting(default, check, help, by_preset, recorded)})
 
 
-# The rooms that know what can be used are imported when something is checked, so that the command
-# line, which is made from this module, starts at once.
+# The modules that define valid values are imported on the first check, so that the command line,
+# which is built from this module, starts fast.
 
 
 def _check_k(k: object) -> int:
@@ -131,7 +130,7 @@ def _check_device(device: object) -> str:
 
 
 SCALE_FREE: tuple[Null, ...] = ("alignment", "residual")
-"""Null models on residuals, which a report may have as tests beside its own null model."""
+"""Null models on residuals, which a report may run as tests in addition to its null model."""
 
 
 def _check_tests(tests: object) -> tuple[str, ...] | None:
@@ -150,7 +149,7 @@ def _check_tests(tests: object) -> tuple[str, ...] | None:
 
 
 def _as_given(value: T) -> T:
-    """Values that are checked together, by `Plan.of`."""
+    """Values that `Plan.of` checks together."""
     return value
 
 
@@ -229,7 +228,7 @@ class Plan:
 
     @classmethod
     def of(cls, **arguments: Any) -> Plan:
-        """The plan of these arguments; a preset, or the default, decides what is not given.
+        """The plan for these arguments; a preset or the default supplies the others.
 
         Raises
         ------
@@ -255,12 +254,12 @@ class Plan:
 
     @property
     def n_shuffles(self) -> int:
-        """Shuffles to measure at most."""
+        """Largest number of shuffles."""
         return self.max_shuffles if self.shuffles == "auto" else self.shuffles
 
     @property
     def stopping_rule(self) -> Sequential | None:
-        """The rule that ends the shuffles; None where their number was given."""
+        """The stopping rule; None if the number of shuffles is fixed."""
         return self.sequential if self.shuffles == "auto" else None
 
     def recorded(self) -> dict[str, Any]:
@@ -268,7 +267,7 @@ class Plan:
         values = {one.recorded: getattr(self, name) for name, one in SETTINGS.items()}
         values |= {"n_shuffles": self.n_shuffles, "sequential": self.stopping_rule}
         del values[""]
-        if self.device != "cpu":  # other random numbers; those of one GPU are those of any other
+        if self.device != "cpu":  # other random numbers, which are the same on every GPU
             values["device"] = self.device.partition(":")[0]
         if self.tests is not None:
             values["tests"] = list(self.tests)
@@ -282,5 +281,5 @@ SETTINGS: dict[str, Setting] = {
 
 
 def with_needed_options(options: Mapping[str, object], null: str) -> dict[str, Any]:
-    """Options of `ncut.graph`, completed with what a null model needs."""
+    """Options of `ncut.graph`, completed with those that a null model needs."""
     return {**options, "initial": True} if null == "init" else {**options}

@@ -1,6 +1,6 @@
 """The commands on single models: arguments -> analysis -> report, and exit codes.
 
-0: done. 1: an error that the user can mend, told in one line. 2: wrong usage. 130: Ctrl-C.
+0: done. 1: an error that the user can fix, shown in one line. 2: wrong usage. 130: Ctrl-C.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ncut.errors import InputError, MissingExtraError, NcutError
 if TYPE_CHECKING:
     from ncut.report import Profile, Report, Verdict
 
-# Settings of an analysis that the profile of its page shares.
+# Settings that an analysis shares with the profile on its page.
 OF_PROFILES = ("null", "normalize", "preset", "seed", "solver", "threads", "device")
 
 
@@ -55,8 +55,8 @@ app.command("selftest")(selftest.selftest)
 def main() -> None:
     """Run the command line; the entry point of the command `ncut`.
 
-    Where standard output is full, or its reader has gone, the exit code is 1. Characters that its
-    encoding lacks are written in ASCII, with a note: no result is lost for a sign.
+    If standard output is full or closed, the exit code is 1. Characters that its encoding lacks are
+    written in ASCII, with a note, so that no result is lost.
     """
     spelled = SpelledInAscii()
     codecs.register_error("ncut", spelled)
@@ -70,7 +70,7 @@ def main() -> None:
             sys.stdout.flush()
             spelled.note()
     except OSError as error:
-        # What is left in the buffer would be written, and fail again, when the interpreter ends.
+        # The rest of the buffer would be written, and fail again, when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno != errno.EPIPE:
             typer.echo(f"ncut: error: {one_line(error)}", err=True)
@@ -134,7 +134,7 @@ def demo(
 
 @app.command()
 def formats() -> None:
-    """List the formats that are read, with what each needs, and the ways in for the others."""
+    """List the supported formats with their requirements, and conversions for others."""
     from ncut.extract.formats import FORMATS, REFUSED
 
     for known in FORMATS:
@@ -270,7 +270,7 @@ def profile(
     json: Json = None,
     plot: Plot = None,
 ) -> None:
-    """Measure a network for many numbers of clusters, and say which stands out.
+    """Measure a network for many numbers of clusters, and suggest one.
 
     Example: ncut profile model.npz --k 2-20
     """
@@ -297,7 +297,7 @@ def profile(
 
 
 def _of(settings: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The settings of these names, as far as they were given."""
+    """The settings of these names that were given."""
     return {name: settings[name] for name in names if name in settings}
 
 
@@ -334,7 +334,7 @@ def _analyze(
 
 
 def _page_profile(model: Any, report: Report, settings: dict[str, Any]) -> Profile | None:
-    """The profile of a report's page; one cut short by Ctrl-C will do, and none by an error."""
+    """The profile of a report's page; partial after Ctrl-C, None after an error."""
     import ncut
     from ncut.report.console import progress_bar
 
@@ -371,7 +371,7 @@ def _verdict(model: Path, json: Path | None, settings: dict[str, Any]) -> None:
 
 
 def _tell(found: Verdict | Profile, json: Path | None) -> None:
-    """Print the summary or the JSON, then write the file that was asked for."""
+    """Print the summary or the JSON, then write the requested file."""
     if json == Path("-"):
         typer.echo(found.to_json())
         return
@@ -395,7 +395,7 @@ def _numbers(text: str) -> Iterator[int]:
 
 
 def _deliver(report: Report, json: Path | None, plot: Path | None) -> None:
-    """Print the summary or the JSON, then write the files that were asked for."""
+    """Print the summary or the JSON, then write the requested files."""
     if json == Path("-"):
         for warning in report.warnings:
             typer.echo(f"ncut: warning: {one_line(warning)}", err=True)
@@ -413,7 +413,7 @@ def _deliver(report: Report, json: Path | None, plot: Path | None) -> None:
 
 
 def _check_outputs(model: Path, json: Path | None, html: Path | None, plot: Path | None) -> None:
-    """Raise before the long work what would go wrong after it."""
+    """Check the outputs before the long work."""
     from ncut.files import check_output
     from ncut.report.html import check_available
     from ncut.report.plots import check_format

@@ -1,4 +1,4 @@
-"""`ncut compare`: models side by side."""
+"""`ncut compare`: comparison of models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def compare(
     html: Annotated[Path | None, typer.Option(help="Write the comparison as an HTML page.")] = None,
     name: Annotated[str | None, typer.Option(help="The page's title.")] = None,
 ) -> None:
-    """Compare models: paired differences, and which neurons changed their cluster.
+    """Compare models: paired differences, and neurons that changed cluster.
 
     Example: ncut compare before.pt after.pt --html change.html
     """

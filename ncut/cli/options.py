@@ -1,4 +1,4 @@
-"""Options that several commands share; those of settings are made from the plan's fields."""
+"""Options shared by several commands; options for settings are made from the plan's fields."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def takes_settings(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command with options for settings and for reading the model.
 
-    In the place of the command's parameters `settings` and `options` come the options; these
-    parameters get what was given of them by name, so that defaults are the library's.
+    The options replace the command's parameters `settings` and `options`, which receive the given
+    values by name, so that the library supplies defaults.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def takes_settings(
     whole : tuple of str
         Settings that must be whole numbers here, never "auto".
     **shown : str
-        For single settings another default to show than the plan's.
+        Displayed defaults of single settings that differ from the plan's.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -158,7 +158,7 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _parsed(name: str, value: Any) -> Any:
-    """Convert the text of a setting's option; None where none was given."""
+    """Convert the text of a setting's option; None if it was not given."""
     if value is False:
         return None
     counted = "auto" in TYPES[name] and isinstance(value, str)
@@ -166,7 +166,7 @@ def _parsed(name: str, value: Any) -> Any:
 
 
 def _example(text: str) -> tuple[str, Any]:
-    """An input of NAME=1x512 as its sizes, of NAME:=16000 or NAME:=1,2 as its value."""
+    """An input: NAME=1x512 as its shape, NAME:=16000 or NAME:=1,2 as its value."""
     import numpy as np
 
     name, sign, value = text.rpartition(":=")
@@ -186,7 +186,7 @@ def _example(text: str) -> tuple[str, Any]:
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that were given; the others keep the library's defaults."""
+    """The given options; the others keep the library's defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -200,7 +200,7 @@ def count_or_auto(text: str) -> Any:
 
 @contextmanager
 def warnings_in_one_line() -> Iterator[None]:
-    """Tell Python's warnings on standard error in a line each, not in two with source code."""
+    """Show Python's warnings on standard error in one line each, without source code."""
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         yield

@@ -1,4 +1,4 @@
-"""`ncut paper`: the tables of the paper that the measure comes from, reproduced."""
+"""`ncut paper`: reproduction of the tables of the paper behind the measure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALL = "all"
 
 @commands.command("list")
 def list_tables() -> None:
-    """List the tables, with what they need."""
+    """List the tables with their requirements."""
     from ncut.paper.listing import listed
     from ncut.report.console import print_rows
 

@@ -1,4 +1,4 @@
-"""The commands on many models: `ncut scan`, and `ncut report` on what it or `--json` wrote."""
+"""The commands on many models: `ncut scan`, and `ncut report` on its output or on `--json`."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _report_scan(
 
 
 def _tell(found: Scan) -> None:
-    """Print a row for each model, and the errors of those that failed."""
+    """Print a row for each model, and the errors of failed models."""
     from ncut.report.console import print_rows
     from ncut.scans.wording import NAMES, failures, rows
 

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 
 PIPE_WIDTH = 160
-# With more rows than this, repeats of a block are one row.
+# Number of rows above which repeats of a block are one row.
 MANY = 24
 # The number of a block: a part of a dotted name.
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 class ScanCounts(Protocol):
-    """How far a scan is: models of this run, and their shuffles."""
+    """Progress of a scan: models of this run, and their shuffles."""
 
     models: int
     done: int
@@ -54,7 +54,7 @@ def print_summary(report: Measurement) -> None:
 
 
 def print_comparison(reports: Sequence[Measurement]) -> None:
-    """Print several reports side by side, and what the numbers mean."""
+    """Print several reports side by side, and an explanation of the numbers."""
     console = _console()
     console.print(_comparison(reports))
     console.print()
@@ -66,7 +66,7 @@ def print_comparison(reports: Sequence[Measurement]) -> None:
 
 
 def print_graph(graph: NeuronGraph) -> None:
-    """Print a graph's size, layers, blocks, and what was left out."""
+    """Print a graph's size, layers, blocks, and left-out parts."""
     console = _console()
     n_isolated = int(np.count_nonzero(graph.degrees == 0))
     console.print(wording.printable(graph.name) or "unnamed model", style="bold")
@@ -100,7 +100,7 @@ def print_cost(seconds: float, peak_bytes: int, what: str) -> None:
 def progress_bar(name: str = "") -> Iterator[Callable[[int, int], None]]:
     """A function (done, total) that moves a bar on standard error, if that is a terminal.
 
-    From the first second it says what is done and for how long; then the time left.
+    It shows the activity and its duration from the first second, and then the time left.
     """
     console = _console(stderr=True)
     columns = (
@@ -121,7 +121,7 @@ def progress_bar(name: str = "") -> Iterator[Callable[[int, int], None]]:
 
 
 QUIET = [False]
-"""Whether progress is not to be shown at all."""
+"""Whether progress is suppressed."""
 
 
 def shows_progress(console: Console) -> bool:
@@ -131,13 +131,13 @@ def shows_progress(console: Console) -> bool:
 
 @contextmanager
 def work_bar(name: str) -> Iterator[Callable[[float, float], None]]:
-    """A function (done, total) for long work in any unit: a share, and the time left."""
+    """A function (done, total) for long work in any unit; shows a share and the time left."""
     console = _console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        # An epoch may take minutes: the speed is that of the last half hour.
+        # An epoch may take minutes, so the speed is averaged over the last half hour.
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     bar = Progress(
@@ -150,7 +150,7 @@ def work_bar(name: str) -> Iterator[Callable[[float, float], None]]:
 
 @contextmanager
 def scan_bars() -> Iterator[Callable[[ScanCounts], None]]:
-    """A function of a scan's counts that moves two bars on standard error: models and shuffles."""
+    """A function of a scan's counts that moves two bars, models and shuffles, on standard error."""
     console = _console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -187,7 +187,7 @@ def print_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _console(stderr: bool = False) -> Console:
-    """A console that adds nothing of its own; wide in a pipe, where nothing should be cut."""
+    """A console without additions of rich; wide in a pipe, so that nothing is cut."""
     console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
@@ -238,7 +238,7 @@ def _comparison(reports: Sequence[Measurement]) -> Table:
 
 
 def _explanation(reports: Sequence[Measurement]) -> Table:
-    """What the headline numbers mean, as a two-column list."""
+    """An explanation of the headline numbers, as a two-column list."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(max_width=text.WIDTH - 10)
@@ -259,10 +259,10 @@ def _layers(graph: NeuronGraph) -> Table:
 
 
 def folded(rows: list[list[str]], most: int = MANY) -> list[list[str]]:
-    """A table with one row for all repeats of a block, where it has more than `most` rows.
+    """A table with one row for all repeats of a block, if it has more than `most` rows.
 
-    Rows are repeats if they differ only in the block's number, as `layer.0.query` and
-    `layer.1.query` do; the row is then that of `layer.{0..1}.query`.
+    Rows are repeats if they differ only in the block's number, like `layer.0.query` and
+    `layer.1.query`; they become the row `layer.{0..1}.query`.
     """
     if len(rows) <= most:
         return rows
@@ -315,7 +315,7 @@ def _blocks(graph: NeuronGraph) -> Table:
 
 
 def _storage(block: Block) -> tuple[int, str]:
-    """Number of non-zero weights, and how they are kept."""
+    """Number of non-zero weights, and their storage format."""
     if isinstance(block.weights, np.ndarray):
         return int(np.count_nonzero(block.weights)), "dense"
     return int(np.count_nonzero(block.weights.data)), "CSR"
@@ -359,7 +359,7 @@ def _table(*names: str, right_from: int | None = None) -> Table:
 
 
 def _cells(values: Iterable[str]) -> list[Text]:
-    """Cells that are shown as they are: no markup, no control characters."""
+    """Cells of literal text: no markup, no control characters."""
     return [Text(wording.printable(value)) for value in values]
 
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 MAX_BARS = 60
 MAX_RATIOS = 40
-# From this strength of a cell's colour on its number is white.
+# Strength of a cell's colour from which its number is white.
 DARK = 0.6
-# A layer of inputs with so many neurons, a square of them or three, is drawn as an image.
+# A layer of inputs with this many neurons, one or three squares, is drawn as an image.
 MIN_PIXELS = 49
 
 
@@ -38,13 +38,13 @@ class Picture:
     Attributes
     ----------
     name : str
-        What its file is called after the model's name.
+        Its part of the file name, after the model's name.
     title : str
     markup : str
         HTML, escaped.
     caption : str
     finding : str
-        What it shows, for those who do not see it.
+        The content in words, for screen readers.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Picture:
 
 
 def null_picture(report: Measurement) -> Picture:
-    """The shuffled networks, and this network as a line, by each statistic."""
+    """The shuffled networks, and this network as a line, for each statistic."""
     charts = "".join(
         tag(
             "div",
@@ -190,7 +190,7 @@ def flow_picture(report: Measurement, flows: Sequence[Flow], shown: Shown) -> Pi
 def flow_chart(
     flow: Flow, shown: Shown, colors: Sequence[str], height: int, unit: str = "weight"
 ) -> str:
-    """Bands between nodes that are stacked in columns."""
+    """Bands between nodes stacked in columns."""
     n_columns = len(flow.columns)
     step = 1 / max(1, n_columns - 1)
     half = min(0.012, 0.08 * step)
@@ -292,7 +292,7 @@ def flow_chart(
 
 
 def node_sums(flow: Flow) -> NDArray[np.float64]:
-    """What goes through each node."""
+    """The weight through each node."""
     n = len(flow.nodes)
     return np.asarray(
         np.maximum(
@@ -303,7 +303,7 @@ def node_sums(flow: Flow) -> NDArray[np.float64]:
 
 
 def ratio_picture(ratio: NDArray[np.float64], colors: Sequence[str]) -> Picture:
-    """The weight between each two clusters, as a multiple of what chance gives."""
+    """The weight between each pair of clusters, as a multiple of chance."""
     k = len(ratio)
     if k <= MAX_RATIOS:
         head = tag("tr", tag("td") + "".join(_head(c, colors[c], "col") for c in range(k)))
@@ -364,7 +364,7 @@ def _side(value: float) -> str:
 
 
 def _depth(value: float) -> float:
-    """How strong a colour is: full at four times or a quarter of chance."""
+    """Strength of a colour: full at four times or a quarter of chance."""
     if value <= 0:
         return 1.0
     return float(min(1.0, abs(np.log2(value)) / 2))
@@ -529,7 +529,7 @@ def _over_k(profile: Profile, k: int, values: Sequence[float], title: str) -> Pl
 def pixel_shape(layers: Sequence[Layer], inputs: set[int]) -> tuple[int, int, int, int] | None:
     """Layer, channels, height and width of an input that is probably an image; else None.
 
-    A first layer that nothing writes, of a square number of neurons or three times that.
+    It is a first layer without writers whose size is a square number or three times one.
     """
     if not layers or 0 not in inputs or layers[0].name.startswith(("rows of", "stream of")):
         return None

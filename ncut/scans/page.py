@@ -1,4 +1,4 @@
-"""A scan as one HTML page that makes no request: courses over training, and every model."""
+"""A scan as one self-contained HTML page: statistics over training, and every model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_MODELS = 80
 def html_page(
     name: str, settings: Mapping[str, Any], frame: DataFrame, title: str | None = None
 ) -> str:
-    """Render the page of a scan's folder of this name, from its settings and its rows.
+    """Render the page of a scan from the folder's name, settings and rows.
 
     Raises
     ------
