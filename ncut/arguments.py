@@ -1,4 +1,4 @@
-"""Misspelt arguments: an error of ours that names the nearest argument there is."""
+"""Misspelt arguments: an error that names the nearest known argument."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from ncut.cli.told import Level, level, one_line, set_level
 from ncut.errors import NcutError
 
-# typer brings a click of its own in some versions: its classes by way of one that is public.
+# Some versions of typer bundle click; its classes are reached through a public one.
 USAGE_ERROR: type[Exception] = cast(Any, typer.BadParameter.__mro__[1])
 CLICK_ERROR: type[Exception] = cast(Any, typer.BadParameter.__mro__[2])
 INTERRUPTED = 130

@@ -86,8 +86,8 @@ class _Note:
         def read(value: Tensor) -> None:
             if self.values:
                 raise InputError(
-                    f"model: what reads or makes the values of layer {self.layer!r} is called "
-                    "more than once; give each call a module of its own"
+                    f"model: the module at the values of layer {self.layer!r} is called more than "
+                    "once; use a separate module for each call"
                 )
             found = neurons(value.detach().double()).cpu().numpy()
             # The values' type determines their precision.

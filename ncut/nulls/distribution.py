@@ -39,7 +39,7 @@ def side_by_side_in_order(
 ) -> list[T]:
     """Results of `one(number)` for all shuffles in the order of their numbers, counted from 0.
 
-    `at_once` of them run at a time, each in a thread of its own. `progress(done, n_shuffles)` is
+    `at_once` of them run at a time, each in a separate thread. `progress(done, n_shuffles)` is
     called from the calling thread.
 
     `stop` is called after each result, with all results before the first missing one; if it returns

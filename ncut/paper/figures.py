@@ -49,7 +49,7 @@ NEAR = 0.3
 """Rows whose distance from the diagonal is below this share of the largest are drawn again ..."""
 
 CROWDED = 0.35
-"""... in a panel of their own, if they take less than this share of the panel's width or height."""
+"""... in a separate panel, if they take less than this share of the panel's width or height."""
 
 MARGIN = 0.09
 """Margin around a panel's content, as a share of its width and height."""

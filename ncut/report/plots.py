@@ -42,7 +42,7 @@ def plot(report: Measurement, kind: PlotKind | None = None, ax: Axes | None = No
     }
     if kind == "all":
         if ax is not None:
-            raise InputError("ax: 'all' makes a figure of its own; leave it out")
+            raise InputError("ax: must be left out with kind 'all', which makes a new figure")
         return _plot_all(report)
     if kind not in painters:
         names = ", ".join(map(repr, [*painters, "all"]))
