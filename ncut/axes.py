@@ -41,8 +41,8 @@ STATISTICS: dict[str, Statistic] = {
     ),
     "lower_bound": Statistic(
         "lower bound",
-        "The sum of the k smallest eigenvalues of the normalized Laplacian, minus the solver's error "
-        "bound: no partition into k clusters has a smaller n-cut.",
+        "The sum of the k smallest eigenvalues of the normalized Laplacian, minus the solver's "
+        "error bound: no partition into k clusters has a smaller n-cut.",
         low_is_clusterable=True,
     ),
     "modularity": Statistic(
