@@ -216,8 +216,8 @@ def test_a_module_tells_how_it_was_initialized() -> None:
     assert len(found.rescaled) == 1
     assert all(report.source is model for report in (*found.reports, *found.rescaled))
     # Its activation is known: nothing was taken for granted.
-    assert not any("not known" in text for text in found.warnings)
-    assert any("the convention of scale took them" in text for text in run(rescalings=0).warnings)
+    assert not any("unknown" in text for text in found.warnings)
+    assert any("the convention of scale assumed" in text for text in run(rescalings=0).warnings)
 
 
 def test_a_network_that_is_not_homogeneous_has_one_scale() -> None:
