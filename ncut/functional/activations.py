@@ -176,9 +176,7 @@ def _activation_graph(
     if kept is not None:
         varying &= kept
     if np.count_nonzero(varying) < 2:
-        raise InputError(
-            "activations: no two neurons vary over the examples; pass other examples"
-        )
+        raise InputError("activations: no two neurons vary over the examples; pass other examples")
     whole = np.concatenate([layer_values.astype(np.float64) for layer_values in values], axis=1)
     graph = from_adjacency(_correlations(whole, varying), name="activations")
     return graph, whole.shape[0]
