@@ -1,6 +1,6 @@
 """The commands on single models: arguments -> analysis -> report, and exit codes.
 
-0: done. 1: an error that the user can mend, told in one line. 2: wrong usage. 130: Ctrl-C.
+0: done. 1: an error that the user can fix, shown in one line. 2: wrong usage. 130: Ctrl-C.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ncut.errors import InputError, MissingExtraError, NcutError
 if TYPE_CHECKING:
     from ncut.report import Profile, Report, Verdict
 
-# Settings of an analysis that the profile of its page shares.
+# Settings that an analysis shares with the profile on its page.
 OF_PROFILES = ("null", "normalize", "preset", "seed", "solver", "threads", "device")
 
 
@@ -56,8 +56,8 @@ app.command("selftest", cls=Command)(selftest.selftest)
 def main() -> None:
     """Run the command line; the entry point of the command `ncut`.
 
-    Where standard output is full, or its reader has gone, the exit code is 1. Characters that its
-    encoding lacks are written in ASCII, with a note: no result is lost for a sign.
+    If standard output is full or closed, the exit code is 1. Characters that its encoding lacks are
+    written in ASCII, with a note, so that no result is lost.
     """
     spelled = SpelledInAscii()
     codecs.register_error("ncut", spelled)
@@ -71,7 +71,7 @@ def main() -> None:
             sys.stdout.flush()
             spelled.note()
     except OSError as error:
-        # What is left in the buffer would be written, and fail again, when the interpreter ends.
+        # The rest of the buffer would be written, and fail again, when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno != errno.EPIPE:
             typer.echo(f"ncut: error: {one_line(error)}", err=True)
@@ -104,7 +104,7 @@ def demo(
 ) -> None:
     """Analyze two small networks that come with ncut, before and after pruning.
 
-    For example: ncut demo
+    Example: ncut demo
     """
     from ncut import networks
     from ncut.files import check_output, write_text
@@ -135,7 +135,7 @@ def demo(
 
 @app.command(cls=Command)
 def formats() -> None:
-    """List the formats that are read, with what each needs, and the ways in for the others."""
+    """List the supported formats with their requirements, and conversions for others."""
     from ncut.extract.formats import FORMATS, REFUSED
 
     for known in FORMATS:
@@ -154,23 +154,23 @@ def info(
     settings: dict[str, Any],
     options: dict[str, Any],
     dot: Annotated[
-        Path | None, typer.Option(help="Write its layers and blocks for Graphviz.")
+        Path | None, typer.Option(help="Write the graph's layers and blocks for Graphviz.")
     ] = None,
     check: Annotated[
         bool,
         typer.Option(
             "--check",
-            help="Run a torch or ONNX model with single neurons changed: does the graph agree?",
+            help="Check the graph by running a torch or ONNX model with single neurons changed.",
         ),
     ] = False,
     program: Annotated[
         bool,
-        typer.Option("--program", help="Print what its forward pass does, node by node, instead."),
+        typer.Option("--program", help="Print the model's forward pass node by node instead."),
     ] = False,
 ) -> None:
-    """Show the graph of a model without clustering it: layers, blocks, what became of each weight.
+    """Show the graph of a model without clustering it: layers, blocks, the use of each weight.
 
-    And what `ncut analyze` would cost, in time and memory. For example: ncut info model.safetensors
+    Also predict the time and memory of `ncut analyze`. Example: ncut info model.safetensors
     """
     import ncut
     from ncut.estimate import estimate
@@ -217,8 +217,8 @@ def analyze(
     html: Annotated[
         Path | None,
         typer.Option(
-            help="Write the report as an HTML page that makes no request, with a profile over 2 "
-            "to 20 clusters."
+            help="Write the report as a self-contained HTML page, with a profile over 2 to 20 "
+            "clusters."
         ),
     ] = None,
     name: Annotated[
@@ -228,9 +228,9 @@ def analyze(
         bool,
         typer.Option(
             "--no-profile",
-            help="Leave that profile out of the page. It reads the model again, and takes 20 "
-            "shuffles of its own: with dense layers of thousands of neurons two to three times as "
-            "long as the 50 shuffles of the analysis.",
+            help="Leave the profile out of the HTML page. The profile reads the model again and "
+            "measures 20 more shuffles; with dense layers of thousands of neurons it takes two to "
+            "three times as long as the 50 shuffles of the analysis.",
         ),
     ] = False,
     plot: Plot = None,
@@ -245,7 +245,7 @@ def analyze(
 ) -> None:
     """Measure how clusterable a network is, by itself and against shuffled networks.
 
-    For example: ncut analyze model.pt --html report.html
+    Example: ncut analyze model.pt --html report.html
     """
     _existing(model)
     if verdict:
@@ -285,9 +285,9 @@ def profile(
     json: Json = None,
     plot: Plot = None,
 ) -> None:
-    """Measure a network for many numbers of clusters, and say which stands out.
+    """Measure a network for many numbers of clusters, and suggest one.
 
-    For example: ncut profile model.npz --k 2-20
+    Example: ncut profile model.npz --k 2-20
     """
     import ncut
     from ncut.report.console import progress_bar
@@ -312,7 +312,7 @@ def profile(
 
 
 def _of(settings: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The settings of these names, as far as they were given."""
+    """The settings of these names that were given."""
     return {name: settings[name] for name in names if name in settings}
 
 
@@ -382,7 +382,7 @@ def _analyze(
 
 
 def _page_profile(model: Any, report: Report, settings: dict[str, Any]) -> Profile | None:
-    """The profile of a report's page; one cut short by Ctrl-C will do, and none by an error."""
+    """The profile of a report's page; partial after Ctrl-C, None after an error."""
     import ncut
     from ncut.report.console import progress_bar
 
@@ -419,7 +419,7 @@ def _verdict(model: Path, json: Path | None, settings: dict[str, Any]) -> None:
 
 
 def _tell(found: Verdict | Profile, json: Path | None) -> None:
-    """Print the summary or the JSON, then write the file that was asked for."""
+    """Print the summary or the JSON, then write the requested file."""
     if json == Path("-"):
         typer.echo(found.to_json())
         return
@@ -443,7 +443,7 @@ def _numbers(text: str) -> Iterator[int]:
 
 
 def _deliver(report: Report, json: Path | None, plot: Path | None) -> None:
-    """Print the summary or the JSON, then write the files that were asked for."""
+    """Print the summary or the JSON, then write the requested files."""
     if json == Path("-"):
         for warning in report.warnings:
             typer.echo(f"ncut: warning: {one_line(warning)}", err=True)
@@ -461,7 +461,7 @@ def _deliver(report: Report, json: Path | None, plot: Path | None) -> None:
 
 
 def _check_outputs(model: Path, json: Path | None, html: Path | None, plot: Path | None) -> None:
-    """Raise before the long work what would go wrong after it."""
+    """Check the outputs before the long work."""
     from ncut.files import check_output
     from ncut.report.html import check_available
     from ncut.report.plots import check_format

@@ -1,4 +1,4 @@
-"""Options that several commands share; those of settings are made from the plan's fields."""
+"""Options shared by several commands; options for settings are made from the plan's fields."""
 
 from __future__ import annotations
 
@@ -19,51 +19,53 @@ from ncut.plan import PRESETS, SETTINGS, Plan
 Model = Annotated[
     Path,
     typer.Argument(
-        help="A model's file or folder, of a format that `ncut formats` lists; hf:ORG/NAME of the "
+        help="A model file or folder in a format that `ncut formats` lists; hf:ORG/NAME on the "
         "Hugging Face Hub; or an architecture such as torchvision:resnet50 with --weights.",
         show_default=False,
     ),
 ]
 Json = Annotated[
     Path | None,
-    typer.Option(help="Write the result as JSON; '-' prints it instead of the summary."),
+    typer.Option(help="Write the result as JSON to a file; '-' prints it instead of the summary."),
 ]
-Plot = Annotated[Path | None, typer.Option(help="Write a picture, such as a .png, .svg or .pdf.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="Write a picture, for example a .png, .svg or .pdf file.")
+]
 
 # Each option of `ncut.graph`: its type, or the place of the names that it takes, its help, and the
 # default to show.
 GRAPH: dict[str, tuple[Any, str, str]] = {
     "scope": (
         "ncut.types:Scope",
-        "Which layers are in the graph of a convolutional network: 'paper' or 'all'.",
+        "Layers in the graph of a convolutional network: 'paper' or 'all'.",
         "paper",
     ),
     "norm": (
         "ncut.types:KernelNorm",
-        "How a convolution kernel becomes one edge weight: 'l1', 'l2' or 'column-sum'.",
+        "Norm that reduces a convolution kernel to one edge weight: 'l1', 'l2' or 'column-sum'.",
         "l1",
     ),
     "residual": (
         "ncut.extract.wiring:Residual",
-        "What a residual sum is: 'readers' (inputs of each reader are vertices) or 'stream' (its "
-        "channels are vertices once).",
+        "Treatment of residual sums: 'readers' (the inputs of each reader are vertices) or "
+        "'stream' (each channel of the sum is one vertex).",
         "stream with attention, else readers",
     ),
     "layers": (
         str,
-        "Names of the weight arrays of a chain in order, separated by commas.",
+        "Names of a chain's weight arrays in order, separated by commas.",
         "inferred",
     ),
     "unknown": (
         "ncut.types:Unknown",
-        "Unknown operations of a model: 'error', or 'elementwise' to take them as functions of "
-        "each entry.",
+        "Treatment of a model's unknown operations: 'error', or 'elementwise' to assume that they "
+        "act on each entry separately.",
         "error",
     ),
-    "weights": (Path, "The weights of an architecture that is given by name.", ""),
+    "weights": (Path, "Weight file for an architecture given by name.", ""),
     "key": (
         str,
-        "Which state dict of a checkpoint: its key, or what its names begin with.",
+        "State dict to read from a checkpoint: its key, or the prefix of its names.",
         "the only one",
     ),
     "part": (
@@ -74,15 +76,15 @@ GRAPH: dict[str, tuple[Any, str, str]] = {
     ),
     "example_inputs": (
         list[str],
-        "Sizes of an ONNX model's input, as NAME=1x512, or its value, as NAME:=16000.",
+        "Shape of an ONNX model's input, as NAME=1x512, or its value, as NAME:=16000.",
         "guessed",
     ),
 }
 
 LEAST = {"k": 2, "threads": 1, "max_shuffles": 1}
-"""Smallest values, refused by the command line already."""
+"""Smallest values, enforced by the command line."""
 MACHINE = ("threads", "device", "solver")
-"""Settings of how to compute, apart from what is computed."""
+"""Settings of the computation, apart from what is measured."""
 
 TYPES: dict[str, str] = dict(Plan.__annotations__)
 """The type of each setting, as the plan writes it."""
@@ -93,8 +95,8 @@ def takes_settings(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command with options for settings and for reading the model.
 
-    In the place of the command's parameters `settings` and `options` come the options; these
-    parameters get what was given of them by name, so that defaults are the library's.
+    The options replace the command's parameters `settings` and `options`, which receive the given
+    values by name, so that the library supplies defaults.
 
     Parameters
     ----------
@@ -105,7 +107,7 @@ def takes_settings(
     whole : tuple of str
         Settings that must be whole numbers here, never "auto".
     **shown : str
-        For single settings another default to show than the plan's.
+        Displayed defaults of single settings that differ from the plan's.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -186,7 +188,7 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _parsed(name: str, value: Any) -> Any:
-    """Convert the text of a setting's option; None where none was given."""
+    """Convert the text of a setting's option; None if it was not given."""
     if value is False:
         return None
     counted = "auto" in TYPES[name] and isinstance(value, str)
@@ -194,7 +196,7 @@ def _parsed(name: str, value: Any) -> Any:
 
 
 def _example(text: str) -> tuple[str, Any]:
-    """An input of NAME=1x512 as its sizes, of NAME:=16000 or NAME:=1,2 as its value."""
+    """An input: NAME=1x512 as its shape, NAME:=16000 or NAME:=1,2 as its value."""
     import numpy as np
 
     name, sign, value = text.rpartition(":=")
@@ -214,7 +216,7 @@ def _example(text: str) -> tuple[str, Any]:
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that were given; the others keep the library's defaults."""
+    """The given options; the others keep the library's defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -228,7 +230,7 @@ def count_or_auto(text: str) -> Any:
 
 @contextmanager
 def warnings_in_one_line() -> Iterator[None]:
-    """Tell Python's warnings on standard error in a line each, not in two with source code."""
+    """Show Python's warnings on standard error in one line each, without source code."""
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         yield

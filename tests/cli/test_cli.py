@@ -456,7 +456,7 @@ def test_profile(ncut, model):
     result = ncut("profile", model, "--k", "2-4,6", "--shuffles", "5", "--json", "-")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["ks"] == [2, 3, 4, 6]
-    assert "gap behind k" in ncut("profile", model, "--k", "2-4", "--shuffles", "5").stdout
+    assert "gap after k" in ncut("profile", model, "--k", "2-4", "--shuffles", "5").stdout
     assert ncut("profile", model, "--k", "two").returncode == 2
 
 
