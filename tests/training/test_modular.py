@@ -45,8 +45,28 @@ def test_the_default_partition() -> None:
     assert modules.layers == {
         "input": slice(0, 9), "0": slice(9, 21), "2": slice(21, 33), "4": slice(33, 39)
     }  # fmt: skip
-    assert modules.labels[:9].tolist() == [0, 1, 2] * 3
+    assert np.bincount(modules.labels[:9]).tolist() == [3] * 3
     assert modules.labels[9:21].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
+@pytest.mark.parametrize("width", [8, 14, 28, 32])
+def test_each_cluster_sees_all_of_an_image(width: int, k: int) -> None:
+    modules = ncut.CutDropout(mlp(width * width, 2 * k, 5), k)
+    image = modules.labels[: width * width].reshape(width, width).numpy()
+    counts = np.bincount(image.ravel())
+    assert counts.max() - counts.min() <= 1
+    half = width // 2
+    for part in (
+        image[:half, :half],
+        image[half:, :half],
+        image[:half, half:],
+        image[half:, half:],
+    ):
+        share = np.bincount(part.ravel(), minlength=k) / part.size
+        assert share.min() > 0.6 / k
+    for lines in (image, image.T):
+        assert min(len(np.unique(lines[at : at + 2])) for at in range(width - 1)) == k
 
 
 def test_a_part_of_each_batch_runs_apart() -> None:
