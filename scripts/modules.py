@@ -44,7 +44,7 @@ class Task(NamedTuple):
     """Data to train on and to test with, and a network for it.
 
     `parts` are the slices of the network that are graphs, by their names; `free` are the layers
-    that no training cuts; `sample` is one example.
+    that no training cuts. `rate` is Adam's, or with `cycle` its highest, from which it falls to 0.
     """
 
     x: Tensor
@@ -56,6 +56,7 @@ class Task(NamedTuple):
     steps: int
     batch: int = 128
     rate: float = 1e-3
+    cycle: bool = False
     parts: dict[str, slice] = {"whole": slice(None), "tail": slice(2, None)}  # noqa: RUF012
     free: tuple[str, ...] = ()
     chance: float = 0.1
@@ -104,7 +105,8 @@ def mnist(given: argparse.Namespace) -> Task:
 
     x, test_x = (read(f"{part}-images-idx3-ubyte").flatten(1) / 255 for part in ("train", "t10k"))
     y, test_y = (read(f"{part}-labels-idx1-ubyte").long() for part in ("train", "t10k"))
-    return Task(x, y, test_x, test_y, partial(mlp, 784, 128, 128, 128, 10), 5, 1400)
+    make = partial(mlp, 784, 128, 128, 128, 10)
+    return Task(x, y, test_x, test_y, make, 5, 1400, rate=3e-3, cycle=True)
 
 
 def mnist_cnn(given: argparse.Namespace) -> Task:
@@ -138,7 +140,7 @@ def text(_: argparse.Namespace) -> Task:
     x, y = windows(transformer.TRAINING, 16)
     test_x, test_y = (part[:200] for part in windows(transformer.HELD_OUT, 257))
     chance = float((test_y == y[::7].flatten().mode().values).double().mean())
-    return Task(x, y, test_x, test_y, gpt, 4, 400, 16, 3e-3, parts, ("0.*", "3.*"), chance)
+    return Task(x, y, test_x, test_y, gpt, 4, 400, 16, 3e-3, True, parts, ("0.*", "3.*"), chance)
 
 
 DATA = {
@@ -208,7 +210,7 @@ def prepared(training: str, model: nn.Module, task: Task) -> tuple[nn.Module, An
     if training == "none":
         return model, None, None
     if training.startswith("annealing"):
-        annealed = ncut.PartitionAnnealing(model, k, task.steps * 7 // 10, free, **given)
+        annealed = ncut.PartitionAnnealing(model, k, task.steps // 2, free, **given)
         return annealed, None, annealed
     modules = ncut.CutDropout(model, k, weight=2.0, free=free, **given)
     if training.startswith("cut-dropout"):
@@ -231,6 +233,11 @@ def trained(training: str, task: Task, seed: int) -> nn.Sequential:
     model = task.make()
     run, term, stepped = prepared(training, model, task)
     optimizer = torch.optim.Adam(model.parameters(), task.rate)
+    cycle: Any = None
+    if task.cycle:
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, task.rate, task.steps, pct_start=0.1, cycle_momentum=False
+        )
     for _ in range(task.steps):
         if stepped is not None:
             stepped.step()
@@ -241,6 +248,8 @@ def trained(training: str, task: Task, seed: int) -> nn.Sequential:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if cycle is not None:
+            cycle.step()
     if isinstance(stepped, ncut.PartitionAnnealing):
         stepped.cut_()
     return model.eval()
@@ -284,37 +293,49 @@ def measured(model: nn.Sequential, task: Task, graph: str) -> dict[str, Any]:
 
 
 def figure(path: Path) -> None:
-    """Draw two networks on digits, trained plainly and for modules, whole and cut apart.
+    """Draw two networks on digits, trained as usual and for modules, whole and cut apart.
 
-    The weights between the hidden layers, neurons sorted by the clusters that ncut finds.
+    On the left the weights between the first two hidden layers, neurons sorted by the clusters that
+    ncut finds behind the first layer; on the right the accuracy of what is left of the network.
     """
-    import matplotlib.pyplot as plt
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
 
     task = digits(argparse.Namespace())
-    shown, axes = plt.subplots(2, 2, figsize=(7.2, 7.6), layout="constrained")
-    names = {"none": "trained as usual", "cut-dropout, penalty 2": "trained with cut-dropout"}
-    for row, (training, name) in zip(axes, names.items(), strict=True):
+    shown, axes = plt.subplots(2, 2, figsize=(8, 6.4), width_ratios=(1, 1.5), layout="constrained")
+    names = {
+        "none": "trained as usual",
+        "cut-dropout, first layer free": "trained with cut-dropout",
+    }
+    for (left, right), (training, name) in zip(axes, names.items(), strict=True):
         model = trained(training, task, 0)
-        report = ncut.analyze(model, k=task.k, shuffles=0, refine=True, threads=1)
-        found = report.separate(lambda network: accuracy_of(network, task), keep=[], chance=0.1)
-        weight = model[2].weight.detach().abs().numpy()
-        ends = [report.labels[layer.slice] for layer in report.layers[1:3]]
-        orders = [np.argsort(labels, kind="stable") for labels in ends]
-        between = ends[1][:, None] != ends[0]
-        for axis, matrix, score, what in (
-            (row[0], weight, found.score, "whole"),
-            (row[1], np.where(between, 0, weight), found.cut_score, "cut apart"),
-        ):
-            axis.imshow(matrix[np.ix_(orders[1], orders[0])], cmap="Greys", vmax=weight.max() / 2)
-            for labels, line in ((ends[0], axis.axvline), (ends[1], axis.axhline)):
-                for at in np.cumsum(np.bincount(labels[labels >= 0], minlength=task.k))[:-1]:
-                    line(at - 0.5, color="tab:red", linewidth=0.8)
-            axis.set_title(f"{name}, {what}: accuracy {score:.2f}", fontsize=10)
-            axis.set_xticks([])
-            axis.set_yticks([])
-        row[0].set_ylabel("second hidden layer")
-    for axis in axes[1]:
-        axis.set_xlabel("first hidden layer")
+        head, tail = model[:2], model[2:]
+
+        def accuracy(network: nn.Module, head: nn.Module = head) -> float:
+            return accuracy_of(nn.Sequential(head, network), task)
+
+        report = ncut.analyze(tail, k=task.k, shuffles=0, refine=True, threads=1)
+        found = report.separate(accuracy, chance=task.chance)
+        ends = [report.labels[layer.slice] for layer in report.layers[:2]]
+        rows, columns = (np.argsort(labels, kind="stable") for labels in reversed(ends))
+        left.imshow(tail[0].weight.detach().abs().numpy()[np.ix_(rows, columns)], cmap="Greys")
+        for labels, line in zip(ends, (left.axvline, left.axhline), strict=True):
+            for at in np.cumsum(np.bincount(labels[labels >= 0], minlength=task.k))[:-1]:
+                line(at - 0.5, color="tab:red", linewidth=0.8)
+        left.set(title=name, xlabel="first hidden layer", ylabel="second hidden layer")
+        left.set(xticks=[], yticks=[])
+        alone = {f"cluster {row.clusters[0]}\nalone": row.score for row in found.rows}
+        bars = {"whole": found.score, "cut\napart": found.cut_score, **alone}
+        colours = ["black", "tab:red", *["tab:blue"] * len(alone), "lightgrey"]
+        drawn = right.bar(
+            [*bars, "cut at\nrandom"], [*bars.values(), found.random_scores.mean()], color=colours
+        )
+        right.bar_label(drawn, fmt="%.2f", fontsize=9)
+        right.axhline(task.chance, color="grey", linewidth=0.8, linestyle=":")
+        right.set(title="accuracy on test images", ylim=(0, 1.1))
+        right.tick_params(axis="x", labelsize=8)
     shown.savefig(path, dpi=110)
 
 
@@ -341,11 +362,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--training", nargs="*", help="by default all")
     parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--figure", type=Path, help="draw two networks cut apart, and no table")
     given = parser.parse_args()
-    if given.figure is not None:
-        figure(given.figure)
-        return
     started = time.monotonic()
     torch.set_num_threads(1)
     done = set()
