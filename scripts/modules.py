@@ -113,7 +113,10 @@ def mnist_cnn(given: argparse.Namespace) -> Task:
     """MNIST at 14 x 14 for a small convolutional network; 2,000 images to test with."""
     task = mnist(given)
     x, test_x = (avg_pool2d(x.reshape(-1, 1, 28, 28), 2) for x in (task.x, task.test_x[:2000]))
-    return Task(x, task.y, test_x, task.test_y[:2000], cnn, 4, 500, parts={"channels": slice(None)})
+    parts = {"channels": slice(None)}
+    return task._replace(
+        x=x, test_x=test_x, test_y=task.test_y[:2000], make=cnn, k=4, steps=500, parts=parts
+    )
 
 
 def cifar(given: argparse.Namespace) -> Task:
@@ -212,7 +215,8 @@ def prepared(training: str, model: nn.Module, task: Task) -> tuple[nn.Module, An
     if training.startswith("annealing"):
         annealed = ncut.PartitionAnnealing(model, k, task.steps // 2, free, **given)
         return annealed, None, annealed
-    modules = ncut.CutDropout(model, k, weight=2.0, free=free, **given)
+    share = 0.25 if "share 0.25" in training else 0.5
+    modules = ncut.CutDropout(model, k, share=share, weight=2.0, free=free, **given)
     if training.startswith("cut-dropout"):
         return modules, modules.penalty, modules
     layers = ["1.*", "2.*"] if task.free else None
@@ -346,9 +350,10 @@ TRAININGS = {
         "partition penalty, 2",
         "cut-dropout",
         "cut-dropout, first layer free",
+        "cut-dropout, share 0.25, first layer free",
         "annealing, first layer free",
     ),
-    "other": ("none", "eigenvalues, 0.1", "partition penalty, 2", "cut-dropout", "annealing"),
+    "other": ("none", "cut-dropout", "cut-dropout, share 0.25", "annealing"),
 }
 
 

@@ -86,7 +86,7 @@ def _lines(data: str, networks: Networks) -> Iterator[str]:
             "" if training == "none" else with_interval(lost, 1),
             *(f"{mean['ncut']:.2f}", f"{mean['shuffled_ncut']:.2f}", f"{mean['cut_accuracy']:.3f}"),
             with_interval(kept, 2),
-            *(f"{mean['random_kept']:.2f}", f"{mean['worst_layer']:.1f}"),
+            *(with_interval([mean["random_kept"]], 2), f"{mean['worst_layer']:.1f}"),
             "" if training == "none" else missed or "nothing",
         ]
         yield _line([training.replace("eigenvalues", "eigenvalues to λk"), *numbers])
@@ -98,7 +98,7 @@ def _kind(training: str) -> str:
 
 def with_interval(values: list[float], digits: int) -> str:
     """Mean and half-width of its confidence interval; of one value, the value."""
-    shown = f"{fmean(values):.{digits}f}"
+    shown = f"{round(fmean(values), digits) + 0.0:.{digits}f}"  # never -0.0
     if len(values) < 2:
         return shown
     width = t.ppf((1 + LEVEL) / 2, len(values) - 1) * stdev(values) / len(values) ** 0.5
