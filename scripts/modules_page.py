@@ -3,9 +3,9 @@
     python scripts/modules_page.py            # the tables between the marks of both pages
     python scripts/modules_page.py --figure   # docs/training/apart.png too; trains two networks
 
-Each row is one way to train, its numbers means over the seeds with the half-widths of 95 %
-confidence intervals of the mean (Student's t). The points lost are the accuracy of the networks
-trained as usual minus that of these, seed by seed.
+Each row is one way to train, its numbers means over the seeds, from three seeds on with half-widths
+of 95 % confidence intervals of the mean (Student's t). The points lost are the accuracy of the
+networks trained as usual minus that of these, seed by seed.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def _kind(training: str) -> str:
 
 
 def with_interval(values: list[float], digits: int) -> str:
-    """Mean and half-width of its confidence interval; of one value, the value."""
+    """Mean and half-width of its confidence interval; of fewer than three values the mean alone."""
     shown = f"{round(fmean(values), digits) + 0.0:.{digits}f}"  # never -0.0
-    if len(values) < 2:
+    if len(values) < 3:
         return shown
     width = t.ppf((1 + LEVEL) / 2, len(values) - 1) * stdev(values) / len(values) ** 0.5
     return f"{shown} ± {width:.{digits}f}"
