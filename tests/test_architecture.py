@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors"},
     "types": set(),
     "axes": set(),
+    "chebyshev": set(),
     "_core": set(),
     "results": {"types"},
     "reference": {"types"},
@@ -33,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "graphs": {"kernels", "types", "axes", "errors", "files", "randomness", "threads"},
     "spectral": {
         *("graphs", "kernels", "types", "axes", "arguments", "errors", "randomness", "threads"),
+        "chebyshev",
     },
     "nulls": {
         *("spectral", "graphs", "kernels", "results", "types", "axes", "arguments", "errors"),
@@ -85,7 +87,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "types",
             "arguments",
         ),
-        "errors",
+        *("chebyshev", "errors"),
     },
     "comparing": {"analysis", "report", "spectral", "axes", "errors", "files"},
     "verdicts": {
