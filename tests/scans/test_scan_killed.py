@@ -139,8 +139,10 @@ def test_a_model_that_kills_its_workers_fails_alone(deadly, tmp_path, fresh_work
 
 
 @pytest.fixture
-def cluster(tmp_path):
+def cluster(tmp_path, monkeypatch):
     """Dask's scheduler as a process on this machine: its address, and how to start a worker."""
+    # Workers that take the place of dead ones are forked from a process that has imported Dask.
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD", "forkserver")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

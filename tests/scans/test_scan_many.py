@@ -18,7 +18,7 @@ def test_models_of_many_kinds(tmp_path):
     more = os.environ.get("NCUT_TEST_MODELS")
     options = ["--models", more] if more else []
     result = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path, "--shuffles", "5", *options],
+        [sys.executable, SCRIPT, tmp_path, "--shuffles", "2", *options],
         capture_output=True,
         text=True,
         check=False,
