@@ -33,6 +33,7 @@ def figures(script: str, *arguments: str) -> dict:
 
 
 def test_damaged_files_give_graphs_or_errors_of_ours() -> None:
+    """Twenty seconds: 600 files of 14 formats, and the packages that write the first of each."""
     found = figures("fuzz.py", "--inputs", "600")
     assert found["findings"] == {}
     assert set(found["outcomes"]) == {"read", "refused"}

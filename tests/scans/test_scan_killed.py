@@ -204,6 +204,7 @@ def test_a_killed_worker_of_a_cluster_changes_no_number(three, tmp_path, cluster
 
 @pytest.mark.slow
 def test_a_model_that_kills_a_clusters_workers_fails_alone(deadly, tmp_path, cluster):
+    """Twenty seconds: Dask gives a model up when the fourth worker has died of it."""
     address, start_worker = cluster
     start_worker("--nworkers", "2")
     wait_for_workers(address, 2)
