@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,8 +124,10 @@ def _guarded_lines(tree: ast.AST) -> set[int]:
     }
 
 
-def imports(source: str) -> Iterator[Import]:
+@functools.cache
+def imports(source: str) -> list[Import]:
     """The rooms of ncut that a file imports, at its top or inside functions."""
+    found = []
     tree = ast.parse(source)
     guarded = _guarded_lines(tree)
     for node in ast.walk(tree):
@@ -141,7 +143,9 @@ def imports(source: str) -> Iterator[Import]:
         for module in modules:
             first, _, rest = module.partition(".")
             if first == "ncut":
-                yield Import(rest.split(".")[0] or "__init__", node.lineno, node.lineno in guarded)
+                room = rest.split(".")[0] or "__init__"
+                found.append(Import(room, node.lineno, node.lineno in guarded))
+    return found
 
 
 def forbidden(room: str, source: str) -> list[str]:
