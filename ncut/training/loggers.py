@@ -205,7 +205,7 @@ class CSVCallback(LoggingCallback):
             writer.writerows([*row, *[""] * (n - len(row))] for row in rows)
         elif not text.endswith("\n"):
             lines.write("\n")  # a last line that was cut short is a line of its own
-        known = {"step": step, **values}
+        known: dict[str, Any] = {"step": step, **values}
         writer.writerow([known.get(name, "") for name in columns + new])
         if new:
             write_text(self.path, lines.getvalue())
