@@ -148,7 +148,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("ncut")
+        return globals().setdefault(name, version("ncut"))
     if name == "graph":
         from ncut.extract import read_graph
 

@@ -83,12 +83,23 @@ def checkout() -> set[str]:
 
 
 def sdist_problems(sdist: Path) -> list[str]:
-    """Missing and superfluous files of the sdist."""
-    files = files_of(sdist)
-    lacks = sorted((checkout() | set(NEEDED)) - files)
+    """Files that the sdist lacks, should not have, or has with other content than the checkout."""
+    files, expected = files_of(sdist), checkout() | set(NEEDED)
+    lacks = sorted(expected - files)
     unwanted = sorted(name for name in files if UNWANTED.search(name))
-    return [f"the sdist lacks {name}" for name in lacks] + [
-        f"the sdist has {name}" for name in unwanted
+    with tarfile.open(sdist) as archive:
+        content = {
+            member.name.split("/", 1)[1]: archive.extractfile(member).read()
+            for member in archive
+            if member.isfile()
+        }
+    changed = sorted(
+        name for name in files & expected if content[name] != (ROOT / name).read_bytes()
+    )
+    return [
+        *(f"the sdist lacks {name}" for name in lacks),
+        *(f"the sdist has {name}" for name in unwanted),
+        *(f"the sdist's {name} is another" for name in changed),
     ]
 
 

@@ -17,7 +17,6 @@ from ncut.nulls import (
     fitted,
     side_by_side_in_order,
 )
-from ncut.nulls.alignment import Alignment
 from ncut.plan import Plan
 from ncut.randomness import NETWORK
 from ncut.spectral.compiled import CompiledNetwork
@@ -82,12 +81,12 @@ def _compared(null: Null, plan: Plan, n: int) -> Comparison:
     """The lower bound of the network against that of n networks of a null model."""
     at_once, inside = at_once_and_inside(null.graph, plan.threads)
     copied = None
-    if isinstance(null, Alignment) and CompiledNetwork.suits(null.graph, plan.k):
+    if null.orders(0) is not None and CompiledNetwork.suits(null.graph, plan.k):
         copied = CompiledNetwork(null.graph, k=plan.k, seed=plan.seed)
 
     def bound(number: int, threads: int = inside) -> float:
-        if copied is not None and isinstance(null, Alignment):
-            orders = {} if number == NETWORK else null.orders(number - 1)
+        orders = {} if number == NETWORK else null.orders(number - 1)
+        if copied is not None and orders is not None:
             found = copied.embedding(number, orders, threads)
             if found is not None:
                 return found.bound_by_residuals()

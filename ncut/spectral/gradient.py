@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ncut.arguments import suggests_names
+from ncut.chebyshev import Unwanted, filtered
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph, build_graph
 from ncut.randomness import check_seed
@@ -202,11 +203,7 @@ def _improved(
         residuals = np.linalg.norm(product - basis * values, axis=0)
         if not residuals[:n_wanted].max(initial=0.0) > RESIDUAL:
             return values, basis
-        high = max(float(values[-1]), -1.0 + 1e-3)
-        centre, half = (high - 1.0) / 2, (high + 1.0) / 2
-        before, basis = basis, (product - centre * basis) / half
-        for _ in range(DEGREE - 1):
-            before, basis = basis, 2 * (apply(basis) - centre * basis) / half - before
+        basis = filtered(apply, basis, product, Unwanted.below(float(values[-1])), DEGREE)
         basis /= np.linalg.norm(basis, axis=0)
     raise InputError(
         f"blocks: eigenvectors reached a residual of only {residuals[:n_wanted].max():.1e}, not "
