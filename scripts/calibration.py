@@ -191,7 +191,10 @@ def _module(kind: str, number: int) -> NeuronGraph:
         ), example_inputs=torch.zeros(1, 3, 16, 16))  # fmt: skip
     block = nn.TransformerEncoderLayer(24, 2, 48, dropout=0.0, batch_first=True).eval()
     torch.nn.init.xavier_uniform_(block.self_attn.in_proj_weight)
-    return ncut.graph(block, example_inputs=torch.zeros(1, 4, 24), residual="readers")
+    # The layer that reads the block makes channels of its output: without one, each position's
+    # values are outputs of their own, with copies of the same weights.
+    model = nn.Sequential(block, nn.Linear(24, 12))
+    return ncut.graph(model, example_inputs=torch.zeros(1, 4, 24), residual="readers")
 
 
 def p_of_statistics(graph: NeuronGraph, null: str, seed: int) -> list[float]:
