@@ -54,12 +54,11 @@ def print_summary(report: Measurement) -> None:
 
 
 def print_comparison(reports: Sequence[Measurement]) -> None:
-    """Print several reports side by side, and what the numbers mean."""
+    """Print the tops of several reports, then their numbers side by side and what these mean."""
     console = _console()
-    console.print(_comparison(reports))
-    console.print()
     for report in reports:
-        console.print(f"{wording.name_of(report)}: {wording.sentence(report)}")
+        console.print(_top(report))
+    console.print(_comparison(reports))
     console.print()
     console.print(_explanation(reports))
     console.print(f"\nMethod: {wording.CITATION}", style="dim")
@@ -196,14 +195,7 @@ def _console(stderr: bool = False) -> Console:
 
 def styled_summary(report: Measurement) -> Text:
     """`str(report)` with a little colour."""
-    name, *outcome = text.title_lines(report)
-    styled = Text().append(name, style="bold").append("\n" + "\n".join(outcome) + "\n\n")
-    for line in text.top_lines(report):
-        head, colon, rest = line.partition(": ")
-        is_first = colon and not line.startswith(" ")
-        styled.append(head + colon if is_first else "", style="bold")
-        styled.append((rest if is_first else line) + "\n")
-    styled.append("\n")
+    styled = _top(report).append("\n")
     for line in text.headline_lines(report):
         head, value = line[: text.NAME_WIDTH], line[text.NAME_WIDTH :]
         styled.append(head, style="dim").append(value + "\n", style=_emphasis(head))
@@ -218,6 +210,18 @@ def styled_summary(report: Measurement) -> Text:
     return styled
 
 
+def _top(report: Measurement) -> Text:
+    """Name, outcome and the questions of a report's top."""
+    name, *outcome = text.title_lines(report)
+    styled = Text().append(name, style="bold").append("\n" + "\n".join(outcome) + "\n\n")
+    for line in text.top_lines(report):
+        head, colon, rest = line.partition(": ")
+        is_first = colon and not line.startswith(" ")
+        styled.append(head + colon if is_first else "", style="bold")
+        styled.append((rest if is_first else line) + "\n")
+    return styled
+
+
 def _comparison(reports: Sequence[Measurement]) -> Table:
     """The headline numbers of several reports side by side."""
     table = _table("", *(wording.name_of(report) for report in reports), right_from=1)
@@ -225,7 +229,7 @@ def _comparison(reports: Sequence[Measurement]) -> Table:
         "n-cut": [wording.ncut_text(report.ncut) for report in reports],
         "edge weight cut": [wording.share_text(report.cut_share) for report in reports],
         "shuffles": [wording.spread_text(report) for report in reports],
-        "Z": [wording.z_text(report.z_score) for report in reports],
+        "Z": [wording.z_text(report.z_score, report.n_shuffles) for report in reports],
         "p": [wording.p_text(report.p_value) for report in reports],
         "vertices": [f"{report.n_vertices - report.n_isolated:,}" for report in reports],
         "isolated": [f"{report.n_isolated:,}" for report in reports],
