@@ -388,7 +388,7 @@ def test_demo_without_the_extra_says_which_and_goes_on(missing, tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert "digits-pruned: More clusterable" in result.stdout
+    assert "digits-pruned\nMore clusterable" in result.stdout
     assert missing in result.stderr
     assert "ncut[plot]" in result.stderr
     assert not list(tmp_path.iterdir())
