@@ -16,9 +16,10 @@ import argparse
 import csv
 import itertools
 import os
+import re
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ K, SHUFFLES, SHUFFLES_OF_VERDICT = 4, 19, 59
 SAVE_SECONDS = 20.0
 SMALL = 64
 """Up to this order all eigenvalues of a matrix cost less than asking for some of them."""
-SHOWN = 20
-"""As many networks at least make a line of the page's table; the file has all."""
+SHOWN = 5
+"""As many networks at least make a line of the page's tables; the file has all."""
 BEGIN, END = "<!-- table: scripts/calibration.py -->\n", "<!-- end of table -->"
 
 LAWS: dict[str, Callable[[np.random.Generator, Any], Any]] = {
@@ -336,60 +337,96 @@ def measure(n_networks: int, seconds: float) -> None:
 
 
 def table() -> str:
-    """Shares of p <= 0.05 of the kinds of networks without clusters, and the power on planted ones.
+    """The tables of the page, of all rows with enough networks: shares of p <= 0.05."""
+    counts = {row: np.array(numbers) for row, numbers in read().items() if numbers[0] >= SHOWN}
+    empty = [row for row in counts if row.networks.planted == 1]
+    bounds_of = [row for row in empty if row.null in NULLS and row.statistic == "lower_bound"]
+    statistics = [row for row in empty if row.null in NULLS and row.statistic != "lower_bound"]
+    others = [row for row in empty if row.null not in NULLS]
+    planted = [row for row in counts if row.networks.planted > 1]
+    return "\n".join([
+        *_side_by_side(counts, bounds_of, "networks, lower bound", _kind),
+        *_side_by_side(
+            counts,
+            statistics,
+            "MLPs of width 16, normal",
+            lambda row: f"{STATISTICS[row.statistic].title}{_pruned(row.networks)}",
+        ),
+        *_side_by_side(
+            counts,
+            others,
+            "other tests",
+            lambda row: f"{_kind(row)}: {row.null}",
+            ("share",),
+            column=lambda row: "share",
+        ),
+        *_side_by_side(
+            counts,
+            planted,
+            "power, factor in blocks",
+            lambda row: (
+                f"{row.networks.law}{', scales' if row.networks.effects else ''}: "
+                f"{row.networks.planted:g}"
+            ),
+            exact=False,
+        ),
+    ])  # fmt: skip
 
-    A row of the first table for each kind, of the second for each strength of planted blocks.
-    """
-    counts = {row: numbers for row, numbers in read().items() if numbers[0]}
-    empty: dict[tuple[str, str, str], NDArray[np.int64]] = {}
-    found: dict[tuple[str, ...], dict[str, NDArray[np.int64]]] = defaultdict(dict)
-    for row, numbers in counts.items():
-        key = _kind(row.networks)
-        if row.networks.planted > 1:
-            column = f"{row.null}{', scales' if row.networks.effects else ''}"
-            found[key][column] = np.array(numbers)
-        else:
-            one = (key[0], row.null, row.statistic)
-            empty[one] = empty.get(one, 0) + np.array(numbers)
+
+def _side_by_side(
+    counts: Counts,
+    rows: list[Row],
+    title: str,
+    name: Callable[[Row], str],
+    columns: Sequence[str] = NULLS,
+    *,
+    column: Callable[[Row], str] = lambda row: row.null,
+    exact: bool = True,
+) -> list[str]:
+    """A line for each name, a column for each null model; bold where no exact test would be."""
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for row in rows:
+        line = found[name(row)]
+        line[column(row)] = line.get(column(row), 0) + np.array(counts[row])
+    between = " 99 % if exact |" if exact else ""
     lines = [
-        "| networks | null model | statistic | n | p <= 0.05 | 99 % if exact | p <= 0.2 |",
-        "|---|---|---|---:|---:|---:|---:|",
+        f"| {title} | n | {' | '.join(columns)} |{between}",
+        f"|---|---:|{'---:|' * (len(columns) + exact)}",
     ]
-    for (kind, null, statistic), numbers in sorted(empty.items()):
-        n, shares = int(numbers[0]), numbers[1:] / max(numbers[0], 1)
-        if n < SHOWN:
-            continue
-        low, high = stats.binom.ppf([0.005, 0.995], n, LEVELS[0]) / max(n, 1)
-        outside = "" if low <= shares[0] <= high else " **"
-        share = f"{outside.strip()}{shares[0]:.3f}{outside.strip()}"
-        title = STATISTICS[statistic].title if statistic in STATISTICS else "smallest p"
-        lines.append(
-            f"| {kind} | {null} | {title} | {n} | {share} | {low:.3f} to {high:.3f} "
-            f"| {shares[1]:.3f} |"
-        )
-    if not found:
-        return "\n".join(lines) + "\n"
-    columns = [f"{null}{scales}" for scales in ("", ", scales") for null in NULLS]
-    lines += [
-        "",
-        f"| weights, factor in blocks | {' | '.join(columns)} |",
-        f"|---|{'---:|' * len(columns)}",
-    ]
-    for key, by_column in sorted(found.items()):
-        shares = [by_column[one] for one in columns if one in by_column]
-        text = [f"{share[1] / max(share[0], 1):.2f}" for share in shares]
-        lines.append(f"| {key[0]}, {key[1]} | {' | '.join(text)} |")
-    return "\n".join(lines) + "\n"
+    for key, shares in sorted(found.items(), key=lambda item: _in_order(item[0])):
+        n = max(int(numbers[0]) for numbers in shares.values())
+        low, high = stats.binom.ppf([0.005, 0.995], n, LEVELS[0]) / n
+        cells = []
+        for one in columns:
+            if one not in shares:
+                cells.append("")
+                continue
+            share = shares[one][1] / shares[one][0]
+            text = f"{share:.3f}"
+            cells.append(f"**{text}**" if exact and not low <= share <= high else text)
+        limits = f" {low:.3f} to {high:.3f} |" if exact else ""
+        lines.append(f"| {key} | {n} | {' | '.join(cells)} |{limits}")
+    return [*lines, ""] if found else []
 
 
-def _kind(networks: Networks) -> tuple[str, ...]:
-    """The kind in words; of planted blocks the law of the weights and the factor."""
-    if networks.planted > 1:
-        return networks.law, f"{networks.planted:g}"
+def _in_order(key: str) -> list[Any]:
+    """Numbers in a name by their size."""
+    return [
+        float(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+\.?\d*)", key))
+    ]
+
+
+def _kind(row: Row) -> str:
+    """The kind of networks in words."""
+    networks = row.networks
     if networks.kind != "mlp":
-        return (networks.kind,)
-    scales = "of different scales" if networks.effects else "exchangeable"
-    return (f"MLPs, {scales}{', pruned' if networks.kept < 1 else ''}",)
+        return networks.kind
+    scales = ", scales" if networks.effects else ""
+    return f"MLPs of {networks.width}{scales}{_pruned(networks)}"
+
+
+def _pruned(networks: Networks) -> str:
+    return ", pruned" if networks.kept < 1 else ""
 
 
 def write_table() -> None:
