@@ -30,7 +30,7 @@ sanitize: $(VENV)/installed-dev  ## the kernels' own tests under address, undefi
 	$(BIN)/ctest --test-dir build/sanitize-threads --output-on-failure
 
 fuzz: $(VENV)/installed-dev  ## 20,000 damaged files of all formats and 5,000 wrong calls of the core, others than the suite's; two minutes
-	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --first 600 --inputs 20000 --jobs 2
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --first 720 --inputs 20000 --jobs 2
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/core.py --first 1500 --calls 5000
 
 fuzz-long: $(VENV)/installed-dev  ## a million damaged files, hours; figures in build/fuzz.json, goes on when called again

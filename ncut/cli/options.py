@@ -64,6 +64,12 @@ GRAPH: dict[str, tuple[Any, str, str]] = {
         "Which state dict of a checkpoint: its key, or what its names begin with.",
         "the only one",
     ),
+    "part": (
+        str,
+        "The part of the model to keep: 'mlp', 'attention', or the name of a module, such as "
+        "encoder.layer.3.",
+        "all of it",
+    ),
     "example_inputs": (
         list[str],
         "Sizes of an ONNX model's input, as NAME=1x512, or its value, as NAME:=16000.",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     *("k", "shuffles", "null", "normalize", "preset", "seed", "solver", "n_init", "refine"),
     *("max_shuffles", "level", "sequential", "device", "tests"),
     tests="alignment, with 19 shuffles, where the graph allows it",
-    graph=("scope", "norm", "residual", "layers", "unknown"),
+    graph=("scope", "norm", "residual", "layers", "unknown", "part"),
 )
 def scan(
     paths: Annotated[

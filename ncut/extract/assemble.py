@@ -16,6 +16,7 @@ from ncut.extract.by_reader import by_reader
 from ncut.extract.by_stream import by_stream
 from ncut.extract.layout import Edges, Layout, blocks, grouped
 from ncut.extract.magnitudes import Norm, of_weight
+from ncut.extract.parts import part_of
 from ncut.extract.wiring import Operation, Residual, Wiring
 from ncut.graphs import NeuronGraph, build_graph
 from ncut.types import Block, Initial, Parameter
@@ -62,6 +63,7 @@ def assemble(
     parameters: Mapping[str, tuple[int, ...]] | None = None,
     initial: bool = False,
     scratch: Path | None = None,
+    part: str | None = None,
 ) -> NeuronGraph:
     """Connect the neurons of a model by the magnitudes of its weights.
 
@@ -84,16 +86,21 @@ def assemble(
         Whether to add a sample of each layer's weights as it is initialized.
     scratch : Path, optional
         A folder to keep large blocks in, instead of memory.
+    part : str, optional
+        The part of the model to keep, see `ncut.extract.parts.part_of`; no weights of the rest
+        are looked at.
 
     Raises
     ------
     InputError
-        If there are fewer than two weight layers, or a layer's weights are not finite or all
-        zero.
+        If there are fewer than two weight layers, no such part, or a layer's weights are not
+        finite or all zero.
 
     Source: Filan et al. (2021), Clusterability in Neural Networks, section 2.
     """
     layout = plan(wiring, scope=scope, norm=norm, name=name)
+    if part is not None:
+        layout = part_of(layout, wiring, part)
     layout.edges = [*_with_weights(layout, wiring)] if _branches(wiring) else layout.edges
     joining: list[Edges] = []
     graph = build_graph(
@@ -105,7 +112,7 @@ def assemble(
     layout.edges = joining
     wiring.finish()
     for operation in _weighted(wiring):
-        _note_left_out(wiring, operation, layout)
+        _note_left_out(wiring, operation, layout, part)
     graph = _with_roles(graph, layout, wiring, norm, initial)
     return replace(
         graph,
@@ -243,10 +250,12 @@ def _joining_blocks(
             wiring.leave_out(label, shape, why)
 
 
-def _note_left_out(wiring: Wiring, operation: Operation, layout: Layout) -> None:
+def _note_left_out(wiring: Wiring, operation: Operation, layout: Layout, part: str | None) -> None:
     assert operation.weight is not None
     shape = operation.weight.shape
-    if operation not in layout.kept and operation not in layout.unread:
+    if operation in layout.outside:
+        wiring.leave_out(operation.name, shape, f"not in the part {part!r}")
+    elif operation not in layout.kept and operation not in layout.unread:
         wiring.leave_out(operation.name, shape, "fully connected layer (scope='paper')")
     elif operation not in layout.placed:
         from_image = layout.convolutional and all(
@@ -390,7 +399,8 @@ def _parameters(
     edges: dict[str, set[str]] = {}
     for operation in _weighted(wiring):
         # A layer is placed under its own name, but its weights have others.
-        lost = "" if operation in layout.placed else reasons.get(operation.name, "")
+        kept = operation in layout.placed and operation not in layout.outside
+        lost = "" if kept else reasons.get(operation.name, "")
         for name in operation.parameters:
             edges.setdefault(name, set()).add(lost)
     found = []

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ncut.errors import ModelError
+from ncut.errors import ModelError, import_extra
 from ncut.extract import files
 from ncut.extract.checkpoint import state_dict_of
+from ncut.extract.folder.config import read_json
 from ncut.files import reading, regular_file
 from ncut.graphs import NeuronGraph
 
@@ -60,6 +61,8 @@ class Format:
         `read(path, options)` returns the content.
     ordered : bool
         Whether the order of its arrays means anything.
+    keyed : bool
+        Whether the reader itself takes the arrays under the key.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Format:
     takes: tuple[str, ...]
     read: Callable[[Path, Options], Content]
     ordered: bool = True
+    keyed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,37 @@ def _gguf(path: Path, options: Options) -> Content:
     return Followed(*read_gguf(path, residual=options.residual))
 
 
+def _exported(path: Path, options: Options) -> Content:
+    import_extra("torch", "torch")
+    from ncut.extract.exported import read_exported
+
+    return Followed(*read_exported(path, residual=options.residual, unknown=options.unknown))
+
+
+def _diffusers(path: Path, options: Options) -> Content:
+    from ncut.extract.diffusers_folder import read_part
+
+    return Followed(*read_part(path, residual=options.residual, unknown=options.unknown))
+
+
+def _tflite(path: Path, options: Options) -> Content:
+    from ncut.extract.tflite_file import read_tflite
+
+    return Followed(*read_tflite(path, residual=options.residual, unknown=options.unknown))
+
+
+def _tfjs(path: Path, options: Options) -> Content:
+    from ncut.extract.tfjs import read_tfjs
+
+    return Followed(*read_tfjs(path, residual=options.residual, unknown=options.unknown))
+
+
+def _flax(path: Path, options: Options) -> Content:
+    from ncut.extract.flax_file import read_flax
+
+    return read_flax(path, options.key)
+
+
 def _torchscript(path: Path, options: Options) -> Content:
     from ncut.extract.torchscript import read_torchscript
 
@@ -145,15 +180,16 @@ def _torchscript(path: Path, options: Options) -> Content:
 
 _CHAIN = ("layers", "key")
 _ARRAYS = "a file of named arrays"
+_A_FOLDER = "a folder, whose config.json tells how its layers are connected"
 
 FOLDER = Format(
     "a folder of a Hugging Face transformer", (), "",
-    "config.json and .safetensors or pytorch_model.bin of a kind that is known",
-    "a folder, whose config.json tells how its layers are connected", ("residual",), _folder,
+    "config.json and .safetensors, pytorch_model.bin or flax_model.msgpack of a known kind",
+    _A_FOLDER, ("residual",), _folder,
 )  # fmt: skip
 ADAPTER = Format(
     "a LoRA adapter of PEFT", (), "", "adapter_config.json with its base, a folder beside it",
-    "a folder, whose config.json tells how its layers are connected", ("residual",), _adapter,
+    _A_FOLDER, ("residual",), _adapter,
 )  # fmt: skip
 ONNX = Format(
     "ONNX", (".onnx",), "onnx", "float, half, int8, int4",
@@ -173,11 +209,40 @@ GGUF = Format(
 TORCH = Format(
     "PyTorch", (".pt", ".pth", ".ckpt", ".bin"), "torch",
     "a state dict or a checkpoint that has one, as a chain of layers", _ARRAYS, _CHAIN,
-    lambda path, options: files.read_torch(path, options.key),
+    lambda path, options: files.read_torch(path, options.key), keyed=True,
 )  # fmt: skip
 TORCHSCRIPT = Format(
     "TorchScript", (".jit", ".torchscript", ".ts"), "",
     "its weights, as a chain of layers; its program is never run", _ARRAYS, _CHAIN, _torchscript,
+)  # fmt: skip
+EXPORTED = Format(
+    "a program of torch.export", (".pt2",), "torch",
+    "its graph of ATen operations; nothing is unpickled or compiled",
+    "a program of torch.export, which tells how its layers are connected",
+    ("residual", "unknown"), _exported,
+)  # fmt: skip
+TFJS = Format(
+    "a layers-model of TensorFlow.js", ("model.json",), "",
+    "model.json and the files beside it: sequential and functional models of Keras",
+    "a model of TensorFlow.js", ("residual", "unknown"), _tfjs,
+)  # fmt: skip
+FLAX = Format(
+    "Flax", (".msgpack",), "flax", "parameters and statistics of norms, as a chain of layers",
+    _ARRAYS, _CHAIN, _flax, ordered=False, keyed=True,
+)  # fmt: skip
+DIFFUSERS = Format(
+    "a part of a diffusers pipeline", (), "diffusers",
+    "UNet2DConditionModel, UNet2DModel, AutoencoderKL, DiTTransformer2DModel, each in its folder",
+    _A_FOLDER, ("residual", "unknown"), _diffusers,
+)  # fmt: skip
+TFLITE = Format(
+    "TensorFlow Lite", (".tflite",), "tflite", "float32, float16, int8 and int4 with their scales",
+    "a model of TensorFlow Lite, which tells how its layers are connected",
+    ("residual", "unknown"), _tflite,
+)  # fmt: skip
+CIRCUITS = Format(
+    "a weight-sparse GPT of openai/circuit_sparsity", (), "torch",
+    "a folder with beeg_config.json and final_model.pt", _A_FOLDER, ("residual",), _folder,
 )  # fmt: skip
 SAFETENSORS = Format(
     "safetensors", (".safetensors",), "", "named tensors, as a chain of layers", _ARRAYS, _CHAIN,
@@ -188,7 +253,10 @@ NPZ = Format(
     _ARRAYS, _CHAIN, lambda path, options: files.read_npz(path),
 )  # fmt: skip
 
-FORMATS = (NPZ, TORCH, TORCHSCRIPT, SAFETENSORS, ONNX, KERAS, GGUF, FOLDER, ADAPTER)
+FORMATS = (
+    *(NPZ, TORCH, TORCHSCRIPT, EXPORTED, SAFETENSORS, ONNX, KERAS, TFLITE, TFJS, FLAX, GGUF),
+    *(FOLDER, ADAPTER, CIRCUITS, DIFFUSERS),
+)
 """All formats that are read."""
 
 _OF_BEFORE = "pass the model that it was converted from"
@@ -199,12 +267,6 @@ REFUSED = (
         "a pickle of Python objects", (".pkl", ".pickle", ".joblib"),
         "load it yourself if you trust it, and pass the model or its arrays in Python",
     ),
-    Refused("TensorFlow Lite", (".tflite",),
-            "convert it to ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"),
-    Refused("a program of torch.export", (".pt2",),
-            "pass torch.export.load(FILE).module() in Python if you trust the file"),
-    Refused("Flax", (".msgpack",),
-            "load it with flax.serialization.msgpack_restore and pass the arrays in Python"),
     Refused(
         "a TensorFlow SavedModel", (".pb", "saved_model.pb"),
         "convert it to ONNX: python -m tf2onnx.convert --saved-model FOLDER --output model.onnx",
@@ -213,13 +275,8 @@ REFUSED = (
         "a TensorFlow checkpoint", (".index", ".meta"),
         "load it into the Keras model and save that: model.save('model.keras')",
     ),
-    Refused(
-        "TensorFlow.js", ("model.json",),
-        "convert it to Keras: tensorflowjs_converter --input_format tfjs_layers_model "
-        "--output_format keras model.json model.h5",
-    ),
     Refused("a diffusers pipeline", ("model_index.json",),
-            "load one of its parts, such as UNet2DConditionModel, and pass the module in Python"),
+            "name the folder of one of its parts, such as FOLDER/unet or FOLDER/text_encoder"),
     Refused("Core ML", (".mlmodel", ".mlpackage", ".mlmodelc"), _OF_BEFORE),
     Refused("OpenVINO", (".xml", "openvino_model.xml"), _OF_BEFORE),
     Refused("CTranslate2", ("shared_vocabulary.json", "shared_vocabulary.txt"), _OF_BEFORE),
@@ -238,7 +295,8 @@ REFUSED = (
     Refused("TorchServe", (".mar",), "unpack it (unzip FILE) and pass the .pt file inside"),
     Refused(
         "an Orbax checkpoint", ("_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA"),
-        "restore it with orbax.checkpoint and pass the arrays in Python",
+        "save it as a file of Flax: flax.serialization.msgpack_serialize("
+        "orbax.checkpoint.PyTreeCheckpointer().restore(FOLDER))",
     ),
 )  # fmt: skip
 """Formats that are not read, and the way in."""
@@ -292,20 +350,24 @@ def existing(path: Path) -> None:
 def _of_folder(path: Path) -> Format:
     if os.path.isfile(path / "adapter_config.json"):
         return ADAPTER
+    if os.path.isfile(path / "beeg_config.json"):
+        return CIRCUITS
+    if os.path.isfile(path / "model.json") and not os.path.isfile(path / "config.json"):
+        return TFJS
     if not os.path.isfile(path / "config.json"):
         for refused in REFUSED:
             marks = [mark for mark in refused.marks if not mark.startswith(".")]
             if any(os.path.lexists(path / mark) for mark in marks):
                 raise refused.error(path)
-    return FOLDER
+        return FOLDER
+    return DIFFUSERS if "_class_name" in read_json(path / "config.json") else FOLDER
 
 
 def _by_suffix(path: Path) -> Format | Refused | None:
-    suffix = path.suffix.lower()
+    marks = {path.suffix.lower(), path.name}
     for found in FORMATS:
-        if suffix in found.suffixes:
+        if marks.intersection(found.suffixes):
             return found
-    marks = {suffix, path.name}
     return next((refused for refused in REFUSED if marks.intersection(refused.marks)), None)
 
 
@@ -321,9 +383,10 @@ def _by_content(path: Path) -> Format | Refused | None:
         return GGUF
     if head.startswith(_LEGACY_TORCH):
         return TORCH
-    named = {b"TFL3": ".tflite", b"ORTM": ".ort"}.get(head[4:8])
-    if named or head.startswith(b"\x93NUMPY"):
-        return _by_suffix(Path(f"x{named or '.npy'}"))
+    if head[4:8] == b"TFL3":
+        return TFLITE
+    if head[4:8] == b"ORTM" or head.startswith(b"\x93NUMPY"):
+        return _by_suffix(Path("x.ort" if head[4:8] == b"ORTM" else "x.npy"))
     if head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
         return SAFETENSORS
     return None
@@ -337,7 +400,7 @@ def _by_members(path: Path) -> Format | Refused | None:
         return None
     inside = {name.partition("/")[2] for name in names} | set(names)
     if "archive_format" in inside or "serialized_exported_program.json" in inside:
-        return _by_suffix(Path("x.pt2"))
+        return EXPORTED
     if "data.pkl" in inside:
         return TORCHSCRIPT if "constants.pkl" in inside else TORCH
     if "config.json" in names and "model.weights.h5" in names:
@@ -361,6 +424,6 @@ def read_named(path: Path, key: str | None = None) -> NeuronGraph | Mapping[str,
         content = found.read(path, Options(key=key))
         if isinstance(content, Followed):
             raise ModelError(f"{path}: holds a whole model; expected named arrays")
-        if isinstance(content, NeuronGraph) or found is TORCH:
+        if isinstance(content, NeuronGraph) or found.keyed:
             return content
         return state_dict_of(content, path, key)

@@ -64,14 +64,18 @@ def read_keras(
     with reading(path, "a Keras model (HDF5 or zip)"), opened(path) as content:
         if content.config is None or layers is not None:
             return read_weights(content, layers)
-        return _read_model(content, residual, unknown == "elementwise")
+        layout = layout_of(content.tree)
+        if layout is None:
+            raise ModelError("holds no weights")
+        return read_model(content, layout, residual, unknown)
 
 
-def _read_model(content: Content, residual: str | None, guess: bool) -> tuple[Wiring, Shapes]:
+def read_model(
+    content: Content, layout: Layout, residual: str | None, unknown: str
+) -> tuple[Wiring, Shapes]:
+    """Follow the forward pass of a configuration, whose arrays lie as a layout says."""
     model = parsed(content.config)
-    layout = layout_of(content.tree)
-    if layout is None:
-        raise ModelError("holds no weights")
+    guess = unknown == "elementwise"
     failure: ModelError | None = None
     for open_size in OPEN_SIZES:
         try:

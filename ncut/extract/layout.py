@@ -119,6 +119,8 @@ class Layout:
         Those that may have edges, and those whose neurons reach nothing.
     convolutional : bool
         Whether only channels are vertices.
+    outside : set of Operation
+        Those that are not in the part of the model that was asked for.
     """
 
     layers: list[PlannedLayer] = field(default_factory=list)
@@ -127,6 +129,7 @@ class Layout:
     kept: set[Operation] = field(default_factory=set)
     unread: set[Operation] = field(default_factory=set)
     convolutional: bool = False
+    outside: set[Operation] = field(default_factory=set)
 
 
 def blocks(edges: Sequence[Edges], norm: str) -> Iterator[tuple[Edges, Weights]]:

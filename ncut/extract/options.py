@@ -21,6 +21,7 @@ class FileOptions(TypedDict, total=False):
     residual: Residual | None
     unknown: Unknown
     scratch: str | Path | None
+    part: str | None
 
 
 class GraphOptions(FileOptions, total=False):

@@ -51,6 +51,7 @@ class Options:
     weights: str | Path | None = None
     scratch: Path | None = None
     key: str | None = None
+    part: str | None = None
     only_program: bool = False
 
     def refuse(self, what: str, *names: str) -> None:
@@ -69,11 +70,15 @@ class Options:
             wiring,
             scope=self.scope,
             norm=self.norm,
-            name=name if self.name is None else self.name,
+            name=self._called(name) if self.name is None else self.name,
             parameters=parameters,
             initial=self.initial,
             scratch=self.scratch,
+            part=self.part,
         )
+
+    def _called(self, name: str) -> str:
+        return name if self.part is None else f"{name}, {self.part}"
 
     def finished(self, graph: NeuronGraph) -> NeuronGraph:
         """A graph that was one already, under the name and in the folder that were asked for."""
@@ -102,6 +107,7 @@ def read_graph(
     data: Any = None,
     loss: Any = None,
     key: str | None = None,
+    part: str | None = None,
 ) -> NeuronGraph:
     """Turn a model into the weighted, undirected graph of its neurons.
 
@@ -188,6 +194,11 @@ def read_graph(
         Which state dict of a checkpoint to read: its key, `"a/b"` for one inside another, or what
         the names of its entries begin with. By default that under "state_dict",
         "model_state_dict" or "model", or the only one.
+    part : str, optional
+        The part of the model to keep: `"mlp"`, `"attention"`, or the name of a module, such as
+        `"encoder.layer.3"`, of which some components in a row will do, with patterns
+        (`"layer.[0-3].mlp"`). What is left out is in `left_out`, and `placed_share` tells how
+        much was kept. By default all of it.
 
     Raises
     ------
@@ -211,6 +222,8 @@ def read_graph(
     """
     check_options(scope, norm, residual, unknown)
     if edges != "weights" or data is not None or loss is not None:
+        if part is not None:
+            raise InputError("part: has no effect on attributions; leave it out")
         from ncut.extract.attribution import read_attributions
 
         return read_attributions(
@@ -223,6 +236,7 @@ def read_graph(
         *(scope, norm, layers, name, initial, residual, example_inputs, unknown, weights),
         check_scratch(scratch),
         key,
+        part,
     )
     return _read_any(model, options, check)
 
@@ -321,7 +335,7 @@ def read_program(
 
 def _read(model: Any, options: Options) -> Any:
     """What is asked for of a model that is not given by name."""
-    layers, name, key = options.layers, options.name, options.key
+    layers, key = options.layers, options.key
     options.refuse("a model that is not given by name, as in 'torchvision:resnet50'", "weights")
     if isinstance(model, str | Path):
         with reading(model, Path(model).suffix.lower() or "a model"):
@@ -329,7 +343,7 @@ def _read(model: Any, options: Options) -> Any:
     if is_module(model):
         return _read_module(model, options)
     if isinstance(model, NeuronGraph) or is_networkx(model) or _is_sparse(model):
-        options.refuse("a graph", "scope", "norm", *FILE_OPTIONS)
+        options.refuse("a graph", "scope", "norm", "part", *FILE_OPTIONS)
         return options.finished(_as_graph(model))
     options.refuse(f"a {type(model).__name__}", "residual", "example_inputs", "unknown")
     if isinstance(model, Mapping):
@@ -348,7 +362,7 @@ def _read(model: Any, options: Options) -> Any:
     else:
         chain, left_out, default = read_sequence(model), [], "weights"
         parameters = {}
-    return _of_chain(chain, default if name is None else name, left_out, parameters, options)
+    return _of_chain(chain, default, left_out, parameters, options)
 
 
 def _of_chain(
@@ -358,7 +372,9 @@ def _of_chain(
     parameters: dict[str, tuple[int, ...]],
     options: Options,
 ) -> Any:
-    wiring = chain_wiring(chain, name=name, left_out=left_out)
+    wiring = chain_wiring(
+        chain, name=name if options.name is None else options.name, left_out=left_out
+    )
     return options.assembled(wiring, name, parameters)
 
 
@@ -403,7 +419,7 @@ def _read_path(path: Path, options: Options) -> Any:
     content = found.read(path, options)
     if isinstance(content, NeuronGraph):
         what = f"{path}, a saved graph"
-        options.refuse(what, "scope", "norm", *FILE_OPTIONS)
+        options.refuse(what, "scope", "norm", "part", *FILE_OPTIONS)
         return options.finished(content)
     options.refuse(found.what, *(set(FILE_OPTIONS) - set(found.takes)))
     if isinstance(content, Followed):
@@ -413,10 +429,9 @@ def _read_path(path: Path, options: Options) -> Any:
         where=str(path),
         layers=options.layers,
         ordered=found.ordered,
-        key=None if found.name == "PyTorch" else options.key,
+        key=None if found.keyed else options.key,
     )
-    name = _name_of(path) if options.name is None else options.name
-    return _of_chain(chain, name, left_out, parameters, options)
+    return _of_chain(chain, _name_of(path), left_out, parameters, options)
 
 
 def _name_of(path: Path) -> str:

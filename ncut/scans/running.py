@@ -108,7 +108,7 @@ def scan(
         See `ncut.analyze`.
     **graph_options
         Those of `ncut.graph` that mean something for files: `scope`, `norm`, `layers`,
-        `residual`, `unknown`, `scratch`.
+        `residual`, `unknown`, `scratch`, `part`.
 
     Returns
     -------

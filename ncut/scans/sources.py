@@ -19,11 +19,13 @@ from ncut.files import reading
 
 SUFFIXES = (
     *(".onnx", ".keras", ".h5", ".hdf5", ".npz", ".pt", ".pth", ".safetensors", ".gguf", ".jit"),
+    *(".pt2", ".tflite", ".msgpack"),
 )
 """Files that are taken for models in a folder; any file may be named itself."""
 
 CONFIG = "config.json"
-"""A folder with this file is one model, not a folder of models."""
+CONFIGS = (CONFIG, "beeg_config.json")
+"""A folder with one of these files is one model, not a folder of models."""
 
 LIST = ".txt"
 """A file with this ending lists paths, one a line; `#`, first or after a space, is a comment."""
@@ -104,14 +106,18 @@ def models_in(folder: Path) -> Iterator[Path]:
 
     A folder that may not be read is given itself, as a model that will fail.
     """
-    for here, entries in _walk(folder, lambda here: not os.path.isfile(here / CONFIG)):
-        if entries is None or os.path.isfile(here / CONFIG):
+    for here, entries in _walk(folder, lambda here: not _is_model(here)):
+        if entries is None or _is_model(here):
             yield here
             continue
         for entry in entries:
             is_model = entry.suffix.lower() in SUFFIXES and not NOT_MODELS.fullmatch(entry.name)
             if is_model and not os.path.isdir(entry):
                 yield entry
+
+
+def _is_model(folder: Path) -> bool:
+    return any(os.path.isfile(folder / name) for name in CONFIGS)
 
 
 def _walk(
@@ -209,7 +215,7 @@ def _digest(state: list[Any]) -> str:
 def _expanded(path: str) -> Iterable[Path]:
     if os.path.isdir(path):
         models = [*models_in(Path(path))]
-        if models == [Path(path)] and not os.path.isfile(Path(path, CONFIG)):
+        if models == [Path(path)] and not _is_model(Path(path)):
             raise InputError(f"paths: the folder {path} cannot be read: no permission")
         if not models:
             raise InputError(

@@ -364,6 +364,7 @@ BY_SUFFIX: dict[str, Mutation] = {
     ".npz": zipped(_in_npz),
     ".npy": in_npy,
     ".pt": _in_pt,
+    ".pt2": zipped(_in_keras),
     ".jit": _in_pt,
     ".safetensors": in_safetensors,
     ".onnx": in_onnx,

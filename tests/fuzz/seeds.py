@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -59,6 +60,10 @@ def write_seeds(folder: Path, kinds: Collection[str]) -> dict[str, list[Path]]:
         ("folder",): lambda: _folders(place),
         ("gguf",): lambda: _gguf_files(place, rng()),
         ("jit",): lambda: _torchscript_files(place),
+        ("pt2",): lambda: _exported_files(place),
+        ("msgpack",): lambda: _flax_files(place, models),
+        ("tflite",): lambda: _tflite_files(place, rng()),
+        ("tfjs",): lambda: _tfjs_folders(place),
         ("scan",): lambda: _scan(folder, place, models),
     }
     for written, write in writers.items():
@@ -165,7 +170,18 @@ def _folders(place: Any) -> None:
             warnings.simplefilter("ignore")
             model.save_pretrained(place("folder", f"{kind}/config.json").parent)
         place("folder", f"{kind}/model.safetensors")
+    import torch
     from safetensors.numpy import load_file, save_file
+
+    small = {"vocab_size": 9, "n_layer": 1, "n_head": 2, "d_model": 4, "d_mlp": 6, "d_pos_emb": 2}
+    shapes = {"transformer.wte.weight": (9, 4), "transformer.wpe.weight": (8, 2),
+              "transformer.ln_f.weight": (4,), "lm_head.weight": (9, 4)}  # fmt: skip
+    layer = {"ln_1": (4,), "ln_2": (4,), "ln_p1": (2,), "ln_p2": (2,), "attn.c_attn": (12, 6),
+             "attn.c_proj": (4, 4), "mlp.c_fc": (6, 6), "mlp.c_proj": (4, 6)}  # fmt: skip
+    shapes |= {f"transformer.h.0.{name}.weight": shape for name, shape in layer.items()}
+    place("folder", "circuits/beeg_config.json").write_text(json.dumps(small))
+    state = {name: torch.rand(shape) for name, shape in shapes.items()}
+    torch.save(state, place("folder", "circuits/final_model.pt"))
 
     first = place("folder", "Bert/model.safetensors")
     tensors = load_file(first)
@@ -173,6 +189,64 @@ def _folders(place: Any) -> None:
     shutil.copy(first.parent / "config.json", index.parent)
     save_file(tensors, index.parent / "one.safetensors")
     index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "one.safetensors")}))
+
+
+def _exported_files(place: Any) -> None:
+    import torch
+
+    class Small(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.Conv2d(4, 4, 1)
+            self.norm, self.c = torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 3)
+
+        def forward(self, x: Any) -> Any:
+            x = torch.relu(self.norm(self.a(x)))
+            return self.c((x + self.b(x)).mean((2, 3)))
+
+    dense = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, module, shape in (("dense", dense, (2, 5)), ("conv", Small(), (1, 2, 4, 4))):
+            program = torch.export.export(module.eval(), (torch.zeros(shape),))
+            torch.export.save(program, place("pt2", f"{name}.pt2"))
+
+
+def _flax_files(place: Any, models: dict[str, Any]) -> None:
+    import msgpack
+
+    def extension(values: Any) -> Any:
+        data = msgpack.packb((values.shape, values.dtype.name, values.tobytes()))
+        return msgpack.ExtType(1, data)
+
+    for name, arrays in models.items():
+        params: dict[str, Any] = {}
+        for key, values in arrays.items():
+            layer, part = key.rsplit(".", 1)
+            if part == "weight":
+                params[layer] = {"kernel": values.transpose(*range(2, values.ndim), 1, 0)
+                                 if values.ndim > 1 else values}  # fmt: skip
+        tree = {"params": params, "batch_stats": {"c.1": {"var": np.ones(4, "f4")}}, "step": 3}
+        path = place("msgpack", f"{name}.msgpack")
+        path.write_bytes(msgpack.packb(tree, default=extension, strict_types=True))
+
+
+def _tflite_files(place: Any, rng: np.random.Generator) -> None:
+    sys.path.insert(0, str(KERAS_FILES.parent))
+    from test_tflite import Images, images, plain, quantized_weights
+
+    for name, constant in (("plain", plain), ("bytes", quantized_weights)):
+        images(Images(), place("tflite", f"{name}.tflite"), constant)
+
+
+def _tfjs_folders(place: Any) -> None:
+    sys.path.insert(0, str(KERAS_FILES.parent))
+    from test_other_frameworks import to_tfjs
+
+    for name, quantize in (("perceptron.h5", ""), ("convolutional-2.h5", "uint8")):
+        path = place("tfjs", f"{Path(name).stem}/model.json")
+        to_tfjs(KERAS_FILES / name, path.parent, quantize)
+        place("tfjs", f"{Path(name).stem}/group1-shard1of2.bin")
 
 
 def _gguf_files(place: Any, rng: np.random.Generator) -> None:

@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="limits processes as Linux can; run there"),
     pytest.mark.slow,
 ]
-for package in ("torch", "onnx", "h5py", "transformers", "pyarrow"):
+for package in ("torch", "onnx", "h5py", "transformers", "pyarrow", "msgpack", "tflite"):
     pytest.importorskip(package, reason="make test installs it, or pip install '.[dev]'")
 
 
@@ -33,7 +33,7 @@ def figures(script: str, *arguments: str) -> dict:
 
 
 def test_damaged_files_give_graphs_or_errors_of_ours() -> None:
-    found = figures("fuzz.py", "--inputs", "600")
+    found = figures("fuzz.py", "--inputs", "720")
     assert found["findings"] == {}
     assert set(found["outcomes"]) == {"read", "refused"}
     assert found["outcomes"]["read"] > 50

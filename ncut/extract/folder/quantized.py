@@ -49,10 +49,10 @@ def dequantized(tensors: Mapping[str, Any], config: Config) -> Mapping[str, Any]
     """
     settings = config.part("quantization_config")
     method = settings.word("quant_method")
-    if "quantization_config" not in config:
-        if "quantization" not in config:
-            return tensors
+    if "quantization" in config and not method:  # MLX writes its settings under both names
         settings, method = config.part("quantization"), "mlx"
+    if not method and "quantization_config" not in config:
+        return tensors
     if method not in _METHODS:
         raise ModelError(
             f"{config.where}: weights quantized by {method!r} are not read; known are "

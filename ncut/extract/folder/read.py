@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from ncut.errors import ModelError
 from ncut.extract.arrays import as_array, is_tensor
 from ncut.extract.assemble import check_options
 from ncut.extract.files import read_safetensors, read_torch
+from ncut.extract.flax_file import read_flax
 from ncut.extract.folder.blocks import Network
 from ncut.extract.folder.config import Config, read_json
 from ncut.extract.folder.families import FAMILIES
+from ncut.extract.folder.families.circuits import KIND as CIRCUIT_KIND
 from ncut.extract.folder.quantized import dequantized
 from ncut.extract.lowering import lower
 from ncut.extract.program.record import Program
@@ -24,6 +27,9 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TORCH = "pytorch_model.bin"
 TORCH_INDEX = "pytorch_model.bin.index.json"
+FLAX = "flax_model.msgpack"
+CIRCUITS = "beeg_config.json"
+CIRCUITS_WEIGHTS = "final_model.pt"
 
 PASS_THE_MODEL = (
     "load the model with the package transformers and pass the model object: "
@@ -47,7 +53,8 @@ def read_folder(
     ----------
     path : Path
         A folder with `config.json` and `model.safetensors` (or `pytorch_model.bin`, which needs
-        torch), or the shards that `model.safetensors.index.json` names.
+        torch), or the shards that `model.safetensors.index.json` names; or with
+        `beeg_config.json` and `final_model.pt`, as openai/circuit_sparsity has them.
     residual : {"readers", "stream"}, optional
         What sums are, by default streams.
     change : callable, optional
@@ -72,6 +79,10 @@ def read_folder(
     check_options(residual=residual)
     if not path.is_dir():
         raise ModelError(f"{path}: no such folder")
+    if not (path / CONFIG).is_file() and (path / CIRCUITS).is_file():
+        settings = {**read_json(path / CIRCUITS), "model_type": CIRCUIT_KIND}
+        tensors: Mapping[str, Any] = _as_arrays(path / CIRCUITS_WEIGHTS)
+        return follow(Config(settings, str(path / CIRCUITS)), tensors, str(path), residual)
     if not (path / CONFIG).is_file():
         raise ModelError(
             f"{path}: is a folder without {CONFIG}; pass a file of weights, or a folder that "
@@ -122,6 +133,8 @@ def _tensors(path: Path) -> Mapping[str, Any]:
         return _as_arrays(path / TORCH)
     if (path / TORCH_INDEX).is_file():
         return dict(_of_shards(path, TORCH_INDEX, _as_arrays))
+    if (path / FLAX).is_file():
+        return _of_flax(path / FLAX)
     raise ModelError(f"{path}: has neither {WEIGHTS} nor {INDEX} nor {TORCH}; {PASS_THE_MODEL}")
 
 
@@ -130,6 +143,13 @@ def _as_arrays(path: Path) -> dict[str, Any]:
     with reading(path, ".bin"):
         found = read_torch(regular_file(path)).items()
         return {str(name): as_array(value, str(name)) for name, value in found if is_tensor(value)}
+
+
+def _of_flax(path: Path) -> dict[str, Any]:
+    """The arrays of a Flax model under the names that its PyTorch twin has."""
+    with reading(path, ".msgpack"):
+        found = read_flax(regular_file(path)).items()
+        return {re.sub(r"(^|\.)embedding$", r"\1weight", name): value for name, value in found}
 
 
 def _of_shards(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ncut.extract.folder.blocks import Network
-from ncut.extract.folder.families import decoders, encoder_decoders, encoders, images
+from ncut.extract.folder.families import circuits, decoders, encoder_decoders, encoders, images
 
 FAMILIES: dict[str, Callable[[Network], None]] = {
     **encoders.FAMILIES,
     **decoders.FAMILIES,
     **encoder_decoders.FAMILIES,
     **images.FAMILIES,
+    **circuits.FAMILIES,
 }

@@ -1,0 +1,816 @@
+"""TensorFlow Lite's flatbuffers -> the record of the forward pass that their operators make."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.errors import ModelError, NcutError, import_extra
+from ncut.extract.arrays import as_array
+from ncut.extract.lazy import Lazy
+from ncut.extract.lowering import lower
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import (
+    Value,
+    concatenated,
+    expanded,
+    gathered,
+    indexed,
+    permuted,
+    rearranged,
+    reshaped,
+    stacked,
+    tiled,
+)
+from ncut.extract.wiring import Wiring
+from ncut.files import content_of, reading
+
+MAX_TENSORS = 2**18
+"""Tensors, operators or buffers of a file."""
+
+MAX_NUMBERS = 2**31
+"""Entries of a tensor."""
+
+WAY = "convert it to ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"
+
+_DTYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 6: "?", 7: "<i2", 9: "i1", 10: "<f8",
+           15: "<u4", 16: "<u2"}  # fmt: skip
+_ACTIVATIONS = {1: True, 2: False, 3: False, 4: False, 5: False}
+"""Functions fused to an operator, and whether they commute with positive factors."""
+
+Array: TypeAlias = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor of a file.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    shape : tuple of int
+        Its sizes; open ones are 1.
+    values : Lazy or None
+        Its numbers, scales and zero points applied; None if operators make it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    values: Lazy | None = None
+
+
+def read_tflite(
+    path: Path, *, residual: str | None = None, unknown: str = "error"
+) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+    """Follow the operators of a model of TensorFlow Lite.
+
+    Weights of 8 and 16 bits are taken times their scales, per tensor or per channel. Sizes are
+    those that the file gives its tensors.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    residual : {"readers", "stream"}, optional
+        What sums are; by default streams in a model with attention.
+    unknown : {"error", "elementwise"}
+        What to do with an operator that has no rule.
+
+    Raises
+    ------
+    ModelError
+        If the file is damaged, has an operator that is not known, sparse tensors or control flow.
+    MissingExtraError
+        If the package tflite is not installed.
+
+    Source: the format's schema, tensorflow/lite/schema/schema.fbs.
+    """
+    with reading(path, "TensorFlow Lite"):
+        schema = import_extra("tflite", "tflite")
+        content = content_of(path)
+        try:
+            graph = _Graph(schema, content)
+            following = _Following(graph, unknown == "elementwise")
+            following.run()
+        except NcutError:
+            raise
+        except Exception as error:  # flatbuffers checks nothing, and NumPy finds other faults
+            raise ModelError(f"its tables are damaged, or of a newer schema: {error!r}") from error
+        wiring = lower(following.program, residual)
+        return wiring, graph.parameters()
+
+
+class _Graph:
+    """The tables of a file: tensors, operators, and their options."""
+
+    def __init__(self, schema: Any, content: NDArray[np.uint8]) -> None:
+        self._content = content
+        self._model = schema.Model.GetRootAs(content, 0)
+        self._names = {
+            number: name
+            for name, number in vars(schema.BuiltinOperator).items()
+            if not name.startswith("_")
+        }
+        if self._model.SubgraphsLength() < 1 or self._model.SubgraphsLength() > MAX_TENSORS:
+            raise ModelError(f"has {self._model.SubgraphsLength()} graphs")
+        self._main = self._model.Subgraphs(0)
+        for n in (self._main.TensorsLength(), self._main.OperatorsLength()):
+            if n > min(MAX_TENSORS, content.size):
+                raise ModelError(f"says to have {n} tensors or operators")
+        self._called: set[str] = set()
+        self.tensors = [self._tensor(n) for n in range(self._main.TensorsLength())]
+        self.inputs, self.outputs = (
+            self._ends(self._main.InputsAsNumpy()),
+            self._ends(self._main.OutputsAsNumpy()),
+        )
+
+    def _ends(self, numbers: Any) -> list[int]:
+        return [] if isinstance(numbers, int) else [int(number) for number in numbers]
+
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all constants that may be weights."""
+        return {t.name: t.shape for t in self.tensors
+                if t.values is not None and t.values.dtype.kind == "f" and t.shape}  # fmt: skip
+
+    def operators(self) -> Iterator[_Operator]:
+        """The operators in their order."""
+        for number in range(self._main.OperatorsLength()):
+            stored = self._main.Operators(number)
+            code = self._model.OperatorCodes(stored.OpcodeIndex())
+            builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            kind = self._names.get(builtin, f"operator {builtin}")
+            if kind == "CUSTOM":
+                kind = f"custom operator {(code.CustomCode() or b'').decode('utf-8', 'replace')!r}"
+            inputs, outputs = (
+                self._ends(stored.InputsAsNumpy()),
+                self._ends(stored.OutputsAsNumpy()),
+            )
+            if any(not -1 <= n < len(self.tensors) for n in (*inputs, *outputs)):
+                raise ModelError(f"{kind} {number} reads or writes a tensor that is not there")
+            yield _Operator(kind, number, inputs, outputs, stored.BuiltinOptions())
+
+    def _tensor(self, number: int) -> Tensor:
+        stored = self._main.Tensors(number)
+        name = (stored.Name() or b"").decode("utf-8", "replace").split(";")[0]
+        sizes = stored.ShapeAsNumpy()
+        shape = () if isinstance(sizes, int) else tuple(int(size) for size in sizes)
+        if len(shape) > 8 or min(shape, default=0) < -1 or math.prod(shape) > MAX_NUMBERS:
+            raise ModelError(f"tensor {name!r} has the shape {shape}")
+        shape = tuple(abs(size) for size in shape)
+        name = f"{name} {number}".strip() if not name or name in self._called else name
+        self._called.add(name)
+        at = stored.Buffer()
+        if not 0 <= at < min(self._model.BuffersLength(), self._content.size):
+            raise ModelError(f"tensor {name!r} has no buffer")
+        data = self._data(self._model.Buffers(at), name)
+        if data is None:
+            return Tensor(name, shape)
+        if stored.Sparsity() is not None:
+            raise ModelError(f"tensor {name!r} is sparse, which is not read; {WAY}")
+        return Tensor(name, shape, _numbers(name, shape, data, stored))
+
+    def _data(self, buffer: Any, name: str) -> NDArray[np.uint8] | None:
+        offset, size = buffer.Offset(), buffer.Size()
+        if offset > 1:
+            if offset + size > self._content.size:
+                raise ModelError(f"tensor {name!r} does not lie in the file: it is truncated")
+            return self._content[offset : offset + size]
+        found = buffer.DataAsNumpy()
+        return None if isinstance(found, int) or not found.size else found
+
+
+def _numbers(name: str, shape: tuple[int, ...], data: Array, stored: Any) -> Lazy:
+    """The numbers that a tensor's bytes stand for."""
+    kind = stored.Type()
+    if kind not in _DTYPES and kind != 17:
+        return Lazy(shape, np.dtype("V1"), lambda: data)  # texts and the like: not used
+    packed = kind == 17  # two of 4 bits in a byte
+    dtype = np.dtype("i1" if packed else _DTYPES[kind])
+    n_bytes = -(-math.prod(shape) // 2) if packed else math.prod(shape) * dtype.itemsize
+    if n_bytes != data.size:
+        raise ModelError(f"tensor {name!r} of shape {shape} has {data.size} bytes")
+    scales, zeros, axis = _quantization(stored.Quantization(), shape, name)
+
+    def plain() -> Array:
+        if not packed:
+            return data.view(dtype).reshape(shape)
+        nibbles = np.stack([data << 4, data], axis=-1).view(np.int8) >> 4
+        return nibbles.ravel()[: math.prod(shape)].reshape(shape)
+
+    if scales is None or dtype.kind == "f":
+        return Lazy(shape, dtype, plain)
+
+    def values() -> Array:
+        wide = [1] * len(shape)
+        if scales.size > 1:
+            wide[axis] = scales.size
+        number = plain().astype(np.float64) - zeros.reshape(wide if zeros.size > 1 else [])
+        made: Array = (number * scales.reshape(wide if scales.size > 1 else [])).astype(np.float32)
+        return made
+
+    return Lazy(shape, np.dtype("<f4"), values)
+
+
+def _quantization(said: Any, shape: tuple[int, ...], name: str) -> tuple[Array | None, Array, int]:
+    """Scales, zero points, and the axis along which they lie."""
+    none = np.zeros(1)
+    if said is None or isinstance(said.ScaleAsNumpy(), int) or not said.ScaleAsNumpy().size:
+        return None, none, 0
+    scales = said.ScaleAsNumpy().astype(np.float64)
+    stored = said.ZeroPointAsNumpy()
+    zeros = none if isinstance(stored, int) or not stored.size else stored.astype(np.float64)
+    axis = said.QuantizedDimension()
+    for numbers in (scales, zeros):
+        if numbers.size > 1 and not (0 <= axis < len(shape) and shape[axis] == numbers.size):
+            raise ModelError(f"tensor {name!r} of shape {shape} has {numbers.size} scales")
+    if zeros.size > 1 and scales.size == 1:
+        scales = np.repeat(scales, zeros.size)
+    return scales, zeros, axis
+
+
+@dataclass(frozen=True, slots=True)
+class _Operator:
+    """An operator: its kind, the tensors it reads and writes, and its options."""
+
+    kind: str
+    number: int
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    table: Any
+
+    def option(self, table: str, name: str, default: Any = 0) -> Any:
+        """An option of a kind of table; the schema's default where the file does not say."""
+        if self.table is None:
+            return default
+        options = getattr(importlib.import_module(f"tflite.{table}"), table)()
+        options.Init(self.table.Bytes, self.table.Pos)
+        return getattr(options, name)()
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Numbers that operators make of constants alone, as sizes are: not worked out."""
+
+    shape: tuple[int, ...]
+
+
+Known: TypeAlias = Value | Array | Unread
+"""What a tensor is as operators are followed: data, or numbers that do not depend on it."""
+
+
+@dataclass(slots=True)
+class _Following:
+    """Operators as they are followed.
+
+    Attributes
+    ----------
+    graph : _Graph
+        The file.
+    guess : bool
+        Whether operators without a rule are functions of each entry.
+    program : Program
+        What they do.
+    known : dict from int to Value or ndarray
+        Tensors that have been made, by number.
+    sources : dict from int to int
+        The constants that tensors are copies of, in another type or shape.
+    """
+
+    graph: _Graph
+    guess: bool
+    program: Program = field(default_factory=Program)
+    known: dict[int, Known] = field(default_factory=dict)
+    sources: dict[int, int] = field(default_factory=dict)
+    _names: set[str] = field(default_factory=set)
+    _place: str = ""
+
+    def run(self) -> None:
+        """Follow all operators."""
+        self.program.where = lambda: self._place
+        for number in self.graph.inputs:
+            tensor = self.graph.tensors[number]
+            self.known[number] = self.program.input(tensor.name, tensor.shape or (1,))
+        for operator in self.graph.operators():
+            self._place = f"{operator.kind} {operator.number}"
+            made = self._made(operator)
+            for number, value in zip(operator.outputs, made, strict=True):
+                shape = self.graph.tensors[number].shape
+                if isinstance(value, Value) and value.shape != shape:
+                    value = reshaped(value, shape)
+                self.known[number] = value
+        self._place = ""
+        for at, number in enumerate(self.graph.outputs):
+            end = self.known.get(number)
+            if isinstance(end, Value):
+                self.program.output(end, "output" if at == 0 else f"output {at}")
+
+    def _made(self, operator: _Operator) -> Sequence[Known]:
+        inputs = [None if n < 0 else self._at(n) for n in operator.inputs]
+        step = _Step(self, operator, inputs)
+        if inputs and not step.data():
+            if operator.kind not in COPIES or not isinstance(inputs[0], np.ndarray):
+                return [Unread(self.graph.tensors[n].shape) for n in operator.outputs]
+            source = operator.inputs[0]
+            self.sources[operator.outputs[0]] = self.sources.get(source, source)
+        rule = RULES.get(operator.kind)
+        if rule is None:
+            shapes = {self.graph.tensors[n].shape for n in operator.outputs}
+            data = step.data()
+            if not self.guess or any(value.shape not in shapes for value in data):
+                raise ModelError(
+                    f"{operator.kind!r} is not known; unknown='elementwise' takes it as a function "
+                    f"of each entry, or {WAY}"
+                )
+            name = f"{operator.kind} {operator.number}"
+            self.program.leave_out(name, (), "taken as a function of each entry")
+            whole = data[0] if len(data) == 1 else self.program.combine(*data)
+            return [self.program.activation(whole, homogeneous=False)] * len(operator.outputs)
+        made = rule(step)
+        return made if isinstance(made, list) else [made]
+
+    def _at(self, number: int) -> Known:
+        """A tensor: made before, or a constant."""
+        if number not in self.known:
+            tensor = self.graph.tensors[number]
+            if tensor.values is None:
+                raise ModelError(f"reads {tensor.name!r} before it is made")
+            self.known[number] = np.asarray(tensor.values)
+        return self.known[number]
+
+    def called(self, operator: _Operator, weight: int) -> dict[str, Any]:
+        """What a layer and its weights are called."""
+        name = self.graph.tensors[operator.outputs[0]].name
+        while name in self._names:
+            name = f"{name} {operator.number}"
+        self._names.add(name)
+        source = self.graph.tensors[self.sources.get(weight, weight)]
+        return {"name": name, "module": name, "parameters": [source.name]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """An operator with what it reads."""
+
+    following: _Following
+    operator: _Operator
+    inputs: Sequence[Known | None]
+
+    @property
+    def program(self) -> Program:
+        """What is written."""
+        return self.following.program
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the first result, as the file has it."""
+        return self.following.graph.tensors[self.operator.outputs[0]].shape
+
+    def tensor(self, at: int) -> Tensor:
+        """An input as the file has it: the constant that it is a copy of."""
+        number = self.operator.inputs[at]
+        return self.following.graph.tensors[self.following.sources.get(number, number)]
+
+    def data(self) -> list[Value]:
+        """The inputs that depend on the data."""
+        return [value for value in self.inputs if isinstance(value, Value)]
+
+    def value(self, at: int = 0) -> Value:
+        """An input that has to depend on the data."""
+        value = self.inputs[at] if at < len(self.inputs) else None
+        if not isinstance(value, Value):
+            raise ModelError(f"its input {at} is a constant, or is not there")
+        return value
+
+    def numbers(self, at: int) -> Array:
+        """An input that must not depend on the data."""
+        value = self.inputs[at] if at < len(self.inputs) else None
+        if not isinstance(value, np.ndarray):
+            raise ModelError(f"its input {at} depends on the data, or on what is not worked out")
+        return value
+
+    def weight(self, at: int) -> NDArray[np.floating]:
+        """Weights; whole numbers need a scale."""
+        tensor = self.tensor(at)
+        values = self.numbers(at)
+        if values.dtype.kind != "f":
+            raise ModelError(f"weights {tensor.name!r} are whole numbers without a scale")
+        return as_array(values, tensor.name)
+
+    def named(self, at: int) -> dict[str, Any]:
+        """What the layer with such weights is called."""
+        return self.following.called(self.operator, self.operator.inputs[at])
+
+    def option(self, table: str, name: str, default: Any = 0) -> Any:
+        """An option."""
+        return self.operator.option(table, name, default)
+
+    def biased(self, at: int) -> None:
+        """Note a bias, or what is added like one."""
+        if at < len(self.inputs) and self.operator.inputs[at] >= 0:
+            tensor = self.tensor(at)
+            if tensor.values is not None:
+                self.program.ignore([tensor.name], "added as a constant, like a bias")
+
+    def activated(self, value: Value, table: str) -> Value:
+        """The value after the function that is fused to the operator."""
+        kind = self.option(table, "FusedActivationFunction")
+        if kind not in _ACTIVATIONS:
+            return value
+        return self.program.activation(value, homogeneous=_ACTIVATIONS[kind])
+
+
+# --- rules --------------------------------------------------------------------------------------
+
+Rule: TypeAlias = Callable[[_Step], Any]
+
+
+def _convolution(step: _Step) -> Value:
+    kernel = step.weight(1)
+    step.biased(2)
+    n_axes = step.value().ndim - 2
+    if step.operator.kind == "CONV_3D":  # (positions..., in, out)
+        kernel = np.moveaxis(kernel, (-1, -2), (0, 1))
+    else:  # (out, positions..., in)
+        kernel = np.moveaxis(kernel, -1, 1)
+    if kernel.ndim != n_axes + 2 or step.value().shape[-1] % kernel.shape[1]:
+        raise ModelError(f"kernel of shape {kernel.shape} on values of {step.value().shape}")
+    made = step.program.convolution(
+        step.value(), kernel, step.shape, groups=step.value().shape[-1] // kernel.shape[1],
+        axis=step.value().ndim - 1, **step.named(1),
+    )  # fmt: skip
+    table = "Conv3DOptions" if step.operator.kind == "CONV_3D" else "Conv2DOptions"
+    return step.activated(made, table)
+
+
+def _depthwise(step: _Step) -> Value:
+    kernel = step.weight(1)  # (1, positions..., channels times multiplier)
+    step.biased(2)
+    n = step.value().shape[-1]
+    if kernel.ndim != 4 or kernel.shape[0] != 1 or kernel.shape[3] % n:
+        raise ModelError(f"depthwise kernel of shape {kernel.shape} on {n} channels")
+    made = step.program.convolution(
+        step.value(), kernel.transpose(3, 0, 1, 2), step.shape, groups=n, axis=3, **step.named(1)
+    )
+    return step.activated(made, "DepthwiseConv2DOptions")
+
+
+def _transposed(step: _Step) -> Value:
+    value, kernel = step.value(2), step.weight(1)  # (out, positions..., in)
+    step.biased(3)
+    made = step.program.convolution(
+        value, np.moveaxis(kernel, -1, 1), step.shape, axis=value.ndim - 1, **step.named(1)
+    )
+    return step.activated(made, "TransposeConvOptions")
+
+
+def _dense(step: _Step) -> Value:
+    value = step.value()
+    step.biased(2)
+    if isinstance(step.inputs[1], Value):
+        other = step.value(1)
+        rows = reshaped(value, (-(-math.prod(value.shape) // other.shape[1]), other.shape[1]))
+        made = step.program.matmul(rows, permuted(other, [1, 0]))
+    else:
+        weight = step.weight(1)
+        if weight.ndim != 2 or not weight.shape[1]:
+            raise ModelError(f"weights of shape {weight.shape}")
+        if value.shape[-1:] != weight.shape[1:]:
+            value = reshaped(value, (math.prod(value.shape) // weight.shape[1], weight.shape[1]))
+        made = step.program.linear(value, weight.T, **step.named(1))
+    return step.activated(reshaped(made, step.shape), "FullyConnectedOptions")
+
+
+def _products(step: _Step) -> Value:
+    """BATCH_MATMUL of two values, or of a value and weights."""
+    turn = [step.option("BatchMatMulOptions", f"Adj{side}", False) for side in "XY"]
+    sides: list[Value | Array] = []
+    for side, turned in zip(step.inputs[:2], turn, strict=True):
+        if side is None or isinstance(side, Unread):
+            raise ModelError("one of its matrices is not there")
+        if not turned:
+            sides.append(side)
+        elif isinstance(side, Value):
+            sides.append(permuted(side, [*range(side.ndim - 2), side.ndim - 1, side.ndim - 2]))
+        else:
+            sides.append(side.swapaxes(-1, -2))
+    first, second = sides
+    if isinstance(first, Value) and isinstance(second, Value):
+        return step.program.matmul(first, second)
+    at = 0 if isinstance(second, Value) else 1
+    step.weight(at)
+    value, weights = (second, first) if at == 0 else (first, second)
+    assert isinstance(value, Value)
+    assert not isinstance(weights, Value)
+    return step.program.product(value, weights, left=at == 0, **step.named(at))
+
+
+def _sum(step: _Step) -> Value:
+    table = "SubOptions" if step.operator.kind == "SUB" else "AddOptions"
+    data = step.data()
+    for at in range(len(step.inputs)):
+        step.biased(at)
+    made = data[0] if len(data) == 1 else step.program.add(*data)
+    return _fused(step, expanded(made, step.shape), table)
+
+
+def _fused(step: _Step, made: Value, table: str) -> Value:
+    return (
+        step.activated(made, table) if step.operator.kind in ("ADD", "SUB", "MUL", "DIV") else made
+    )
+
+
+def _product(step: _Step) -> Value:
+    data = step.data()
+    if len(data) == 2:
+        made = step.program.multiply(*data)
+    else:
+        at = 0 if isinstance(step.inputs[1], Value) else 1
+        made = _scaled(step, data[0], at, invert=False)
+    return _fused(step, expanded(made, step.shape), "MulOptions")
+
+
+def _quotient(step: _Step) -> Value:
+    data = step.data()
+    if len(data) == 2:
+        made = step.program.divide(*data)
+    elif isinstance(step.inputs[0], Value):
+        made = _scaled(step, data[0], 1, invert=True)
+    else:
+        made = step.program.activation(data[0], homogeneous=False)
+    return _fused(step, expanded(made, step.shape), "DivOptions")
+
+
+def _scaled(step: _Step, value: Value, at: int, *, invert: bool) -> Value:
+    tensor = step.tensor(at)
+    factors = step.numbers(at)
+    named = [tensor.name] if tensor.values is not None and factors.dtype.kind == "f" else []
+    return step.program.scaled(
+        value, factors.astype(np.float64), parameters=named, invert=invert, trained=False,
+        name=tensor.name,
+    )  # fmt: skip
+
+
+def _extremum(step: _Step) -> Value:
+    constants = [value for value in step.inputs if isinstance(value, np.ndarray)]
+    return expanded(step.program.extremum(step.data(), constants), step.shape)
+
+
+def _selected(step: _Step) -> Value:
+    """A choice between values by a condition, which may be known."""
+    condition = step.inputs[0]
+    sides = [at == 1 for at in (1, 2) if isinstance(step.inputs[at], Value)]
+    if isinstance(condition, Unread):
+        raise ModelError("chooses by numbers that are not worked out")
+    known = condition if isinstance(condition, np.ndarray) else None
+    return step.program.choice(step.data(), step.shape, condition=known, sides=sides)
+
+
+def _combined(step: _Step) -> Value:
+    data = step.data()
+    made = step.program.combine(*data) if len(data) > 1 else data[0]
+    return step.program.activation(expanded(made, step.shape), homogeneous=False)
+
+
+def _pointwise(homogeneous: bool) -> Rule:
+    def rule(step: _Step) -> Value:
+        for at in range(1, len(step.inputs)):
+            step.program.ignore([step.tensor(at).name], "slopes of an activation")
+        return step.program.activation(step.value(), homogeneous=homogeneous)
+
+    return rule
+
+
+def _same(step: _Step) -> Known:
+    value = step.inputs[0]
+    if value is None:
+        raise ModelError("reads nothing")
+    return value
+
+
+def _cast(step: _Step) -> Known:
+    value = _same(step)
+    return value if not isinstance(value, np.ndarray) else value.astype(np.float64)
+
+
+def _reshaped(step: _Step) -> Known:
+    value = _same(step)
+    if isinstance(value, np.ndarray):
+        return value.reshape(step.shape)
+    return reshaped(step.value(), step.shape)
+
+
+def _permuted(step: _Step) -> Known:
+    value, order = _same(step), step.numbers(1).ravel().tolist()
+    return (
+        value.transpose(order) if isinstance(value, np.ndarray) else permuted(step.value(), order)
+    )
+
+
+def _joined(step: _Step) -> Value:
+    pack = step.operator.kind == "PACK"
+    axis = step.option("PackOptions" if pack else "ConcatenationOptions", "Axis")
+    rank = len(step.shape)
+    others = []
+    for value in step.inputs:
+        if value is None:
+            continue
+        others.append(value if isinstance(value, Value) else Value(value.shape))
+    made = (stacked if pack else concatenated)(others, axis % rank)
+    return made if pack else step.activated(made, "ConcatenationOptions")
+
+
+def _unpacked(step: _Step) -> list[Value]:
+    value = step.value()
+    axis = value.axis(step.option("UnpackOptions", "Axis"))
+    return [indexed(value, axis, at) for at in range(len(step.operator.outputs))]
+
+
+def _split(step: _Step) -> list[Value]:
+    """SPLIT (axis, value) and SPLIT_V (value, sizes, axis)."""
+    sized = step.operator.kind == "SPLIT_V"
+    value = step.value(0 if sized else 1)
+    axis = value.axis(int(step.numbers(2 if sized else 0).ravel()[0]))
+    tensors = step.following.graph.tensors
+    parts, start = [], 0
+    for number in step.operator.outputs:
+        size = tensors[number].shape[axis]
+        parts.append(indexed(value, axis, slice(start, start + size)))
+        start += size
+    return parts
+
+
+def _slice(step: _Step) -> Value:
+    value = step.value()
+    for axis, (begin, size) in enumerate(zip(step.numbers(1), step.shape, strict=True)):
+        value = indexed(value, axis, slice(int(begin), int(begin) + size))
+    return value
+
+
+def _strided(step: _Step) -> Value:
+    masks = {name: step.option("StridedSliceOptions", f"{name}Mask")
+             for name in ("Begin", "End", "Ellipsis", "NewAxis", "ShrinkAxis")}  # fmt: skip
+    if masks["Ellipsis"] or masks["NewAxis"]:
+        raise ModelError("slices with an ellipsis or a new axis are not read")
+    value = step.value()
+    ends = [step.numbers(at).ravel().tolist() for at in (1, 2, 3)]
+    axis = 0
+    for number, (begin, end, stride) in enumerate(zip(*ends, strict=True)):
+        bit = 1 << number
+        if masks["ShrinkAxis"] & bit:
+            value = indexed(value, axis, int(begin))
+            continue
+        low = None if masks["Begin"] & bit else int(begin)
+        high = None if masks["End"] & bit else int(end)
+        value = indexed(value, axis, slice(low, high, int(stride)))
+        axis += 1
+    return value
+
+
+def _gathered(step: _Step) -> Value:
+    """Rows of a table by number, or entries of a value."""
+    table, index = step.inputs[0], step.inputs[1]
+    if isinstance(index, Value) and not isinstance(table, Value):
+        if step.numbers(0).ndim != 2:
+            raise ModelError(f"a table of shape {step.numbers(0).shape}")
+        return step.program.embedding(step.weight(0), step.shape, **step.named(0))
+    value = step.value()
+    axis = value.axis(step.option("GatherOptions", "Axis"))
+    if step.option("GatherOptions", "BatchDims"):
+        raise ModelError("a gather of batches is not read")
+    if isinstance(index, Value):
+        return gathered(value, [axis], step.shape)
+    return indexed(value, axis, step.numbers(1).astype(np.int64))
+
+
+def _lookup(step: _Step) -> Value:
+    """EMBEDDING_LOOKUP (numbers, table)."""
+    return step.program.embedding(step.weight(1), step.shape, **step.named(1))
+
+
+def _pool(step: _Step) -> Value:
+    made = step.program.positions(step.value(), step.shape, axis=step.value().ndim - 1)
+    pools = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D")
+    return step.activated(made, "Pool2DOptions") if step.operator.kind in pools else made
+
+
+def _reduced(step: _Step) -> Value:
+    value = step.value()
+    axes = [int(axis) for axis in step.numbers(1).ravel()]
+    kinds = {"MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min",
+             "REDUCE_PROD": "prod"}  # fmt: skip
+    keep = bool(step.option("ReducerOptions", "KeepDims", False))
+    name = step.following.graph.tensors[step.operator.outputs[0]].name
+    return step.program.reduce(value, axes, keepdim=keep, kind=kinds[step.operator.kind], name=name)
+
+
+def _padded(step: _Step) -> Value:
+    value = step.value()
+    mirrored = step.operator.kind == "MIRROR_PAD"
+    pairs = step.numbers(1).reshape(-1, 2).tolist()
+    of_image = value.ndim > 3 and not any(pairs[-1])
+    channels = value.ndim - 1 if of_image else None
+    for axis, (before, after) in enumerate(pairs):
+        n = value.shape[axis]
+        if not (before or after):
+            continue
+        if min(before, after) < 0 or n + before + after != step.shape[axis]:
+            raise ModelError(f"pads an axis of {n} by {before} and {after}")
+        index = None
+        if mirrored:
+            kind = step.option("MirrorPadOptions", "Mode")
+            index = np.pad(np.arange(n), (before, after), mode="symmetric" if kind else "reflect")
+        value = step.program.pad(value, axis, before, after, index=index, channels=channels)
+    return value
+
+
+def _blocks(step: _Step) -> Value:
+    """SPACE_TO_DEPTH, DEPTH_TO_SPACE: blocks of positions as channels, and back."""
+    batch, height, width, n = step.value().shape
+    if step.operator.kind == "SPACE_TO_DEPTH":
+        b = step.option("SpaceToDepthOptions", "BlockSize")
+        split = (batch, height // b, b, width // b, b, n)
+    else:
+        b = step.option("DepthToSpaceOptions", "BlockSize")
+        split = (batch, height, width, b, b, n // (b * b))
+    return rearranged(step.value(), split, [0, 1, 3, 2, 4, 5], step.shape)
+
+
+def _softmax(step: _Step) -> Value:
+    return step.program.softmax(step.value(), -1)
+
+
+def _normalized(step: _Step) -> Value:
+    return step.program.normalization(step.value())
+
+
+def _tiled(step: _Step) -> Value:
+    return tiled(step.value(), [int(n) for n in step.numbers(1).ravel()])
+
+
+def _broadcast(step: _Step) -> Value:
+    return expanded(step.value(), step.shape)
+
+
+def _negative(step: _Step) -> Value:
+    return step.program.scaled(step.value(), np.array(-1.0))
+
+
+def _shape(step: _Step) -> Array:
+    return np.array(step.value().shape, dtype=np.int64)
+
+
+def _largest(step: _Step) -> Value:
+    axis = int(step.numbers(1).ravel()[0])
+    name = step.following.graph.tensors[step.operator.outputs[0]].name
+    step.program.chosen(step.value(), axis, name)
+    return Value(step.shape)
+
+
+COPIES = {"QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE"}
+"""Operators that are known on constants."""
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(("CONV_2D", "CONV_3D"), _convolution),
+    "DEPTHWISE_CONV_2D": _depthwise, "TRANSPOSE_CONV": _transposed, "FULLY_CONNECTED": _dense,
+    "BATCH_MATMUL": _products, "GATHER": _gathered, "EMBEDDING_LOOKUP": _lookup,
+    **dict.fromkeys(("ADD", "SUB", "ADD_N"), _sum), "MUL": _product, "DIV": _quotient,
+    **dict.fromkeys(("MAXIMUM", "MINIMUM"), _extremum),
+    **dict.fromkeys(
+        ("SQUARED_DIFFERENCE", "POW", "FLOOR_DIV", "FLOOR_MOD", "ATAN2", "EQUAL", "NOT_EQUAL",
+         "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "LOGICAL_AND", "LOGICAL_OR",
+         "LOGICAL_NOT"),
+        _combined,
+    ),
+    **dict.fromkeys(("RELU", "LEAKY_RELU", "PRELU", "ABS"), _pointwise(True)),
+    **dict.fromkeys(
+        ("RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "EXP",
+         "LOG", "SQRT", "RSQRT", "SQUARE", "SIN", "COS", "FLOOR", "CEIL", "ROUND", "SIGN", "GELU"),
+        _pointwise(False),
+    ),
+    **dict.fromkeys(("QUANTIZE", "DEQUANTIZE"), _same), "CAST": _cast, "NEG": _negative,
+    **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), _reshaped),
+    "TRANSPOSE": _permuted, **dict.fromkeys(("CONCATENATION", "PACK"), _joined),
+    "UNPACK": _unpacked, **dict.fromkeys(("SPLIT", "SPLIT_V"), _split),
+    "SLICE": _slice, "STRIDED_SLICE": _strided,
+    **dict.fromkeys(
+        ("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D", "RESIZE_BILINEAR",
+         "RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"),
+        _pool,
+    ),
+    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"), _reduced),
+    **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), _padded),
+    **dict.fromkeys(("SPACE_TO_DEPTH", "DEPTH_TO_SPACE"), _blocks),
+    **dict.fromkeys(("SOFTMAX", "LOG_SOFTMAX"), _softmax), "L2_NORMALIZATION": _normalized,
+    **dict.fromkeys(("SELECT", "SELECT_V2"), _selected),
+    "TILE": _tiled, "BROADCAST_TO": _broadcast, "SHAPE": _shape,
+    **dict.fromkeys(("ARG_MAX", "ARG_MIN"), _largest),
+}  # fmt: skip
+"""What each operator does."""

