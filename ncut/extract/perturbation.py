@@ -9,7 +9,7 @@ the channels that changed have to be the vertex's neighbours.
 Statistics by which all channels depend on all others (those of layer norms, the weights of an
 attention) are not in the graph, and are made constants here; activations are replaced by ones
 that no change can hide in. An edge is in question only if its end did not move by a change of
-either sign, nor where shares along a last axis are gates.
+either sign, nor where shares along a last axis are gates, nor with all comparisons true.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,13 @@ Read: TypeAlias = dict[tuple[str, int], NDArray[Any]]
 # A product of the same matrices may come out differently in its last digits.
 TOLERANCE = 1e-12
 TOLERANCE_SINGLE = 1e-4
+
+Mode: TypeAlias = Literal["plain", "gates", "open"]
+"""How the network runs: with shares along a last axis as constants, as in attention; as functions
+of their entries, as in gates; or with comparisons and chosen places all true."""
+
+AGAIN: tuple[tuple[int, Mode], ...] = ((-1, "gates"), (1, "open"))
+"""Sign of the change and mode of further runs, which show what the first one may have hidden."""
 
 LARGE = 1e6
 """A change, in units of the largest value that a reader gets."""
@@ -133,7 +140,7 @@ class Watch(ABC):
         self.by_call[module, call] = Reader(layer, size, module, call)
 
     @abstractmethod
-    def run(self, instead: Read, *, shares: bool = False) -> Read:
+    def run(self, instead: Read, mode: Mode = "plain") -> Read:
         """Return what all readers read, some being given other values; see `compared`."""
 
     @abstractmethod
@@ -156,7 +163,7 @@ class Watch(ABC):
 
     def with_change(
         self, origin: Reader, vertex: int, baseline: Read, change: Callable[[Any], Any],
-        *, shares: bool = False,
+        mode: Mode = "plain",
     ) -> Read:  # fmt: skip
         """Return what all readers read with one vertex changed, each given what it got before."""
         instead = {reader.key: baseline[reader.key] for reader in self.usable()}
@@ -168,11 +175,11 @@ class Watch(ABC):
                 part = first[vertex * per : (vertex + 1) * per]
                 part += change(part)
                 instead[reader.key] = values
-        return self.run(instead, shares=shares)
+        return self.run(instead, mode)
 
     def changed(
         self, origin: Reader, vertex: int, baseline: Read, rng: np.random.Generator,
-        *, sign: int = 1, shares: bool = False,
+        sign: int = 1, mode: Mode = "plain",
     ) -> dict[tuple[str, int], NDArray[np.bool_]]:  # fmt: skip
         """Which vertices of each reader change as one of them does."""
         size = sign * LARGE * float(np.abs(baseline[origin.key]).max() + 1)
@@ -180,7 +187,7 @@ class Watch(ABC):
         def noise(part: NDArray[Any]) -> NDArray[Any]:
             return np.asarray(rng.uniform(0.5, 1.5, part.shape) * size, dtype=part.dtype)
 
-        read = self.with_change(origin, vertex, baseline, noise, shares=shares)
+        read = self.with_change(origin, vertex, baseline, noise, mode)
         tolerance = TOLERANCE if self.exact else TOLERANCE_SINGLE
         found = {}
         for reader in self.usable():
@@ -195,7 +202,7 @@ def compared(watch: Watch, graph: Any, *, n: int, seed: int) -> Outcome:
     """Change `n` vertices of a graph, and compare what moves with their neighbours."""
     rng = np.random.default_rng(seed)
     outcome = Outcome(n_layers=len(graph.layers))
-    baselines = {False: watch.run({})}
+    baselines: dict[Mode, Read] = {"plain": watch.run({})}
     found = watch.usable()
     outcome.n_readers = len(found)
     reads = _reading(graph, found)
@@ -203,14 +210,16 @@ def compared(watch: Watch, graph: Any, *, n: int, seed: int) -> Outcome:
     chosen = [found[at] for at in rng.permutation(len(found))]
     for origin in (chosen * (n // max(len(chosen), 1) + 1))[:n]:
         vertex = int(rng.integers(origin.size))
-        theirs = watch.changed(origin, vertex, baselines[False], rng)
+        theirs = watch.changed(origin, vertex, baselines["plain"], rng)
         expected = _neighbours(graph, origin, vertex, found)
         ours = {reader.key: expected[reader.layer] for reader in found}
         surplus = {key: ours[key] & ~theirs[key] & reads[key] for key in ours}
-        if any(mask.any() for mask in surplus.values()):
-            if True not in baselines:
-                baselines[True] = watch.run({}, shares=True)
-            again = watch.changed(origin, vertex, baselines[True], rng, sign=-1, shares=True)
+        for sign, mode in AGAIN:
+            if not any(mask.any() for mask in surplus.values()):
+                break
+            if mode not in baselines:
+                baselines[mode] = watch.run({}, mode)
+            again = watch.changed(origin, vertex, baselines[mode], rng, sign, mode)
             surplus = {key: mask & ~again[key] for key, mask in surplus.items()}
         outcome.n_vertices += 1
         for reader in found:

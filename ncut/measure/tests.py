@@ -59,7 +59,7 @@ def tests_of(prepared: Prepared) -> Tests:
         return found
     asked = plan.tests
     if asked is None and (prepared.place.name != "cpu" or graph.n_bytes > DEFAULT_BYTES):
-        found.why_not["alignment"] = "the network is large, ask with tests=['alignment']"
+        found.why_not["alignment"] = "the network is large; request it with tests=['alignment']"
         return found
     for name in DEFAULT_TESTS if asked is None else asked:
         if name == plan.null:

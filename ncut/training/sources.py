@@ -55,12 +55,12 @@ class Source:
             If it has another shape than before, or is sharded.
         """
         found = self._tensor()
+        refuse_shards(str(self), found)
         if self.shape is not None and tuple(found.shape) != self.shape:
             raise InputError(
                 f"model: {self} has shape {tuple(found.shape)}, and had {self.shape} when the "
                 "model was read; make a new regularizer"
             )
-        refuse_shards(str(self), found)
         return found
 
     def __str__(self) -> str:
@@ -285,6 +285,8 @@ class Copy:
     model : nn.Module
         The copy: on the CPU, in float32 at least, without hooks, pruning and parametrizations
         made permanent.
+    used : set of nn.Module
+        The model's own modules whose tensors were looked up by `live`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -295,6 +297,7 @@ class Copy:
         for _, made in self._pairs:
             _make_permanent(made)
         self._paths = {id(own): path for (own, _), path in zip(self._pairs, paths, strict=True)}
+        self.used: set[nn.Module] = set()
         self._ties: list[tuple[Source, Source]] = []
         self._places = [*self._memory()]
         self._sources = {id(tensor): (source, tensor) for source, tensor in self._all()}
@@ -315,7 +318,10 @@ class Copy:
     def live(self, tensor: Tensor, like: Tensor) -> Tensor:
         """A tensor of the copy as the model has it now; constants as they are."""
         source = self.source(tensor)
-        return wide(tensor.to(like.device) if source is None else source.tensor())
+        if source is None:
+            return wide(tensor.to(like.device))
+        self.used.add(source.module)
+        return wide(source.tensor())
 
     def view(self, array: NDArray[Any]) -> View | None:
         """Where an array that was read from the copy comes from; None if it was computed."""
@@ -477,12 +483,17 @@ def refuse_shards(name: str, tensor: Tensor) -> None:
     Raises
     ------
     InputError
-        If it is a DTensor (FSDP2, tensor parallelism) or was taken apart by ZeRO-3 of DeepSpeed.
+        If it is a DTensor (FSDP2, tensor parallelism), was taken apart by ZeRO-3 of DeepSpeed, or
+        is an empty vector, which these and FSDP leave for a weight between two uses.
     """
-    zero = "parameter of DeepSpeed ZeRO-3" if hasattr(tensor, "ds_id") else ""
-    kind = zero or type(tensor).__name__
-    if zero or kind == "DTensor":
-        raise InputError(_SHARDED.format(name, kind))
+    kind = type(tensor).__name__
+    if hasattr(tensor, "ds_id"):
+        kind = "parameter of DeepSpeed ZeRO-3"
+    elif kind == "Parameter" and tensor.shape == (0,):
+        kind = "parameter without entries"
+    elif kind != "DTensor":
+        return
+    raise InputError(_SHARDED.format(name, kind))
 
 
 _SHARDED = (
