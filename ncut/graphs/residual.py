@@ -137,10 +137,12 @@ def residual(matrix: Any, within_layer: bool = False, name: str = "") -> Any:
 
     within_layer: whether it is the upper triangle of a symmetric matrix.
     """
-    largest = float(matrix.max()) if min(matrix.shape) else 0.0
+    values = matrix if isinstance(matrix, np.ndarray) else matrix.data
+    largest = float(values.max()) if values.size else 0.0
     if not largest > 0:
         return matrix
-    matrix = matrix / largest
+    values = values / largest
+    matrix = values if isinstance(matrix, np.ndarray) else same_places(matrix, values)
     n_rows = matrix.shape[0]
     x, deviation = kernels.sinkhorn(
         matrix, triangle=within_layer, tolerance=TOLERANCE, max_sweeps=MAX_SWEEPS

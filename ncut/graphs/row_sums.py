@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,6 +89,6 @@ def row_chunks(shape: tuple[int, ...]) -> Iterator[slice]:
 
 def same_places(weights: Any, data: NDArray[np.floating]) -> Any:
     """A CSR matrix with other values at the same positions, sharing the index arrays."""
-    matrix = type(weights)((data, weights.indices, weights.indptr), shape=weights.shape)
-    matrix.indices, matrix.indptr = weights.indices, weights.indptr
+    matrix = copy(weights)  # without SciPy's checks, which cost more than a small matrix
+    matrix.data = data
     return matrix

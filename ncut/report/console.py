@@ -61,11 +61,10 @@ def print_summary(report: Measurement) -> None:
 
 
 def print_comparison(reports: Sequence[Measurement]) -> None:
-    """Print several reports side by side, and an explanation of the numbers."""
+    """Print the tops of several reports, their numbers side by side, and an explanation."""
     console = _console()
     for report in reports:
-        console.print(f"{wording.name_of(report)}: {wording.sentence(report)}")
-    console.print()
+        console.print(_top(report))
     console.print(_comparison(reports))
     console.print(f"\n{EXPLANATION}\n\nMethod: {wording.CITATION}", style="dim")
 
@@ -201,14 +200,7 @@ def _console(stderr: bool = False) -> Console:
 
 def styled_summary(report: Measurement) -> Text:
     """`str(report)` with a little colour."""
-    name, *outcome = text.title_lines(report)
-    styled = Text().append(name, style="bold").append("\n" + "\n".join(outcome) + "\n\n")
-    for line in text.top_lines(report):
-        head, colon, rest = line.partition(": ")
-        is_first = colon and not line.startswith(" ")
-        styled.append(head + colon if is_first else "", style="bold")
-        styled.append((rest if is_first else line) + "\n")
-    styled.append("\n")
+    styled = _top(report).append("\n")
     for line in text.headline_lines(report):
         head, value = line[: text.NAME_WIDTH], line[text.NAME_WIDTH :]
         styled.append(head, style="dim").append(value + "\n", style=_emphasis(head))
@@ -220,6 +212,18 @@ def styled_summary(report: Measurement) -> Text:
     styled.append("\n" + header, style="dim").append("\n" + "\n".join(rows))
     if report.warnings:
         styled.append("\n\n" + "\n".join(text.warning_lines(report)), style="yellow")
+    return styled
+
+
+def _top(report: Measurement) -> Text:
+    """Name, outcome and the questions of a report's top."""
+    name, *outcome = text.title_lines(report)
+    styled = Text().append(name, style="bold").append("\n" + "\n".join(outcome) + "\n\n")
+    for line in text.top_lines(report):
+        head, colon, rest = line.partition(": ")
+        is_first = colon and not line.startswith(" ")
+        styled.append(head + colon if is_first else "", style="bold")
+        styled.append((rest if is_first else line) + "\n")
     return styled
 
 
@@ -236,7 +240,7 @@ def _comparison(reports: Sequence[Measurement]) -> Table:
         "n-cut": [wording.ncut_text(report.ncut) for report in reports],
         "edge weight cut": [wording.share_text(report.cut_share) for report in reports],
         "shuffles": [wording.spread_text(report) for report in reports],
-        "Z": [wording.z_text(report.z_score) for report in reports],
+        "Z": [wording.z_text(report.z_score, report.n_shuffles) for report in reports],
         "p": [wording.p_text(report.p_value) for report in reports],
         "vertices": [f"{report.n_vertices - report.n_isolated:,}" for report in reports],
         "isolated": [f"{report.n_isolated:,}" for report in reports],

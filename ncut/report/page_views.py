@@ -201,7 +201,7 @@ def _tiles(report: Measurement) -> list[tuple[str, str, str]]:
         (
             "How unusual",
             f"p = {wording.p_text(report.p_value)}",
-            f"{wording.p_remark(report)}; Z = {wording.z_text(report.z_score)}",
+            f"{wording.p_remark(report)}; {wording.z_equation(report)}",
         ),
     ]
 

@@ -192,6 +192,12 @@ def z_text(value: float | None, n_shuffles: int | None = None) -> str:
     return f"{value:+.1f}" if abs(value) >= 10 else f"{value:+.2f}"
 
 
+def z_equation(report: Measurement) -> str:
+    """Z of the n-cut as "Z = -1.23", or "Z < -4.4" where the shuffles cannot tell more."""
+    text = z_text(report.z_score, report.n_shuffles)
+    return f"Z {text}" if text.startswith(("<", ">")) else f"Z = {text}"
+
+
 def p_text(value: float | None) -> str:
     """A p-value with three decimals, more if it is small, or a dash."""
     if value is None:
@@ -221,7 +227,7 @@ def _p_and_z(report: Measurement) -> str:
     if report.p_value is not None:
         parts.append(f"p = {p_text(report.p_value)}")
     if report.z_score is not None:
-        parts.append(f"Z = {z_text(report.z_score)}")
+        parts.append(z_equation(report))
     return f" ({', '.join(parts)})" if parts else ""
 
 

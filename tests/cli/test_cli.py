@@ -380,14 +380,28 @@ def test_ctrl_c_keeps_what_was_computed(model, tmp_path):
     assert any("stopped after" in warning for warning in report.warnings)
 
 
+TOP = (
+    "Size of the effect",
+    "Modules through layers",
+    "Beyond neuron strength",
+    "As the paper measures it",
+    "Same partition again",
+    "Clusters are whole layers",
+    "Clusters do different things",
+)
+
+
 def test_demo(ncut, tmp_path):
     pytest.importorskip("matplotlib", reason="pip install 'ncut[plot]'")
     pytest.importorskip("jinja2", reason="pip install 'ncut[plot]'")
     result = ncut("demo", "--shuffles", "20", "--out", "page.html")
     assert result.returncode == 0, result.stderr
     assert result.stderr == "ncut: wrote page.html\n"
-    assert "digits-unpruned: More clusterable" in result.stdout
-    assert "digits-pruned: More clusterable" in result.stdout
+    for name in ("digits-unpruned", "digits-pruned"):
+        top = result.stdout.split(f"{name}\nMore clusterable than all 20 shuffled networks")[1]
+        places = [top.index(title) for title in TOP]
+        assert places == sorted(places)
+    assert result.stdout.index("Size of the effect") < result.stdout.index("Z  ")
     assert "wrote page.html" in result.stderr
     assert "\x1b" not in result.stdout
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -415,7 +429,7 @@ def test_demo_without_the_extra_says_which_and_goes_on(missing, tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert "digits-pruned: More clusterable" in result.stdout
+    assert "digits-pruned\nMore clusterable" in result.stdout
     assert missing in result.stderr
     assert "ncut[plot]" in result.stderr
     assert not list(tmp_path.iterdir())
