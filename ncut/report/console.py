@@ -23,7 +23,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ncut.report import text, wording
-from ncut.report.top import findings
 
 if TYPE_CHECKING:
     from ncut.graphs import NeuronGraph
@@ -230,13 +229,7 @@ def _top(report: Measurement) -> Text:
 def _comparison(reports: Sequence[Measurement]) -> Table:
     """The headline numbers of several reports side by side."""
     table = _table("", *(wording.name_of(report) for report in reports), right_from=1)
-    tops = [findings(report) for report in reports]
-    answers = {
-        lines[0].title.lower(): [one.answer for one in lines]
-        for lines in zip(*tops, strict=True)
-        if any(one.answer in ("yes", "no") for one in lines)
-    }
-    cells = answers | {
+    cells = {
         "n-cut": [wording.ncut_text(report.ncut) for report in reports],
         "edge weight cut": [wording.share_text(report.cut_share) for report in reports],
         "shuffles": [wording.spread_text(report) for report in reports],
