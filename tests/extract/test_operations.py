@@ -1380,6 +1380,28 @@ def test_writing_into_a_part_is_what_concatenation_is(write, same):
     assert (ours.adjacency != theirs.adjacency).nnz == 0
 
 
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, x: (lambda h: h + m.b(torch.relu(m.a(h))))(x + m.c(x)),
+        lambda m, x: m.n(x + m.c(x) + m.b(torch.relu(m.a(x)))),
+        lambda m, x: (x.mT + m.b(torch.relu(m.a(x))).mT).mT,
+    ],
+)
+def test_a_result_with_the_input_in_its_sum_has_a_neuron_for_each_channel(run):
+    """Not one for each position and channel."""
+    model = Model(run, a=nn.Linear(6, 8), b=nn.Linear(8, 6), c=nn.Linear(6, 6), n=nn.LayerNorm(6))
+    graph = read_graph(model, example_inputs=torch.zeros(2, 4, 6), residual="readers")
+    assert graph.layers[-1].name == "output"
+    assert graph.layers[-1].size == 6
+
+
+def test_an_encoder_layer_alone_ends_in_its_width():
+    layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True).eval()
+    graph = read_graph(layer, example_inputs=torch.zeros(1, 4, 6), residual="readers")
+    assert [(graph.layers[-1].name, graph.layers[-1].size)] == [("output", 6)]
+
+
 def largest(h):
     values, places = h.topk(2, -1)
     return torch.zeros_like(h).scatter_(-1, places, torch.relu(values))
