@@ -10,10 +10,12 @@ export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
 export CCACHE_BASEDIR ?= $(CURDIR)
 # Tests start hundreds of processes: none need compile the package's modules anew.
 unexport PYTHONDONTWRITEBYTECODE
+# The CPython of `make newest`.
+NEWEST ?= python3.14
 CXX_SOURCES := $(wildcard csrc/*.* csrc/vector/*.* csrc/tests/*.* bindings/*.*)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 
-.PHONY: demo test sanitize fuzz fuzz-long fuzz-core endurance bench bench-quick arm64 lint format stubs docs docs-serve clean
+.PHONY: demo test sanitize fuzz fuzz-long fuzz-core endurance bench bench-quick arm64 newest lint format stubs docs docs-serve clean
 
 demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 	$(BIN)/ncut demo
@@ -21,7 +23,7 @@ demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 test: $(VENV)/installed-dev  ## the whole test suite, slow tests included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 25
 
-sanitize: $(VENV)/installed-dev  ## the kernels' own tests under address, undefined-behaviour and thread checks
+sanitize: | $(BIN)/cmake  ## the kernels' own tests under address, undefined-behaviour and thread checks
 	$(BIN)/cmake -S . -B build/sanitize -DNCUT_TESTS=ON -DNCUT_SANITIZE=ON -DNCUT_STRICT=ON
 	$(BIN)/cmake --build build/sanitize --target test_kernels
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
@@ -63,20 +65,30 @@ format: $(VENV)/installed-dev  ## rewrite the sources in the project's style
 stubs: $(VENV)/installed-dev  ## write ncut/_core.pyi anew from the compiled module
 	$(BIN)/python scripts/stubs.py
 
-arm64: $(VENV)/installed-dev  ## the kernels' own tests built for 64-bit ARM, run by qemu-user
+arm64: | $(BIN)/cmake  ## the kernels' own tests built for 64-bit ARM, run by qemu-user
 	$(BIN)/cmake -S . -B build/arm64 -DNCUT_TESTS=ON -DNCUT_STRICT=ON -DCMAKE_SYSTEM_NAME=Linux \
 	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static \
 	  -DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64
 	$(BIN)/cmake --build build/arm64 --target test_kernels
 	$(BIN)/ctest --test-dir build/arm64 --output-on-failure
 
-bench-quick: $(VENV)/installed-dev  ## no kernel of any instruction set below a third of what a core can do; none leaves its file
+# From a folder without the sources, so that the processes that tests start find what is installed.
+newest:  ## the engine's own tests on another CPython: make newest NEWEST=python3.14
+	$(NEWEST) -m venv --clear build/newest
+	build/newest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  --config-settings=cmake.define.NCUT_STRICT=ON --config-settings=build-dir=build/newest-objects \
+	  . pytest hypothesis scikit-learn networkx array-api-strict jinja2
+	rm -rf build/newest-tests && cp -r tests build/newest-tests
+	cd build/newest-tests && OMP_NUM_THREADS=1 ../newest/bin/python -m pytest -q -m 'not slow' -p no:cacheprovider \
+	  graphs/test_scale.py kernels/test_boundary.py nulls/test_models.py test_planted.py test_reference.py
+
+bench-quick: | $(BIN)/cmake  ## no kernel of any instruction set below a third of what a core can do; none leaves its file
 	$(BIN)/cmake -S . -B build/bench -DNCUT_TESTS=ON -DNCUT_STRICT=ON
 	$(BIN)/cmake --build build/bench --target bench_kernels
 	$(BIN)/python scripts/kernel_objects.py build/bench
 	build/bench/bench_kernels 0.33
 
-bench: bench-quick  ## time ncut and its peers; a quarter of an hour
+bench: bench-quick $(VENV)/installed-dev  ## time ncut and its peers; a quarter of an hour
 	build/bench/bench_kernels > benchmarks/results/kernels.json
 	cd benchmarks && ../$(BIN)/python run.py && ../$(BIN)/python tables.py
 
@@ -96,7 +108,13 @@ $(VENV)/installed: $(SOURCES) | $(BIN)/python
 	$(PIP) --editable '.[plot]'
 	touch $@
 
-# Compiler warnings are errors here, and not for users, whose compilers we do not know.
-$(VENV)/installed-dev: $(SOURCES) | $(BIN)/python
-	$(PIP) --editable '.[torch,plot,dev]' --config-settings=cmake.define.NCUT_STRICT=ON
+# What compiles; the rest of an environment takes minutes to install.
+$(BIN)/cmake: | $(BIN)/python
+	$(PIP) scikit-build-core pybind11 cmake ninja
+
+# Compiler warnings are errors here, and not for users, whose compilers we do not know. Built with
+# the environment's own tools, so that the tests' wheel finds everything compiled.
+$(VENV)/installed-dev: $(SOURCES) | $(BIN)/cmake
+	$(PIP) --no-build-isolation --editable '.[torch,plot,dev]' \
+	  --config-settings=cmake.define.NCUT_STRICT=ON
 	touch $@ $(VENV)/installed

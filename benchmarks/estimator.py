@@ -1,4 +1,4 @@
-"""Time NormalizedCutClustering beside scikit-learn's SpectralClustering, on the same affinities.
+"""Time NormalizedCutClustering and scikit-learn's SpectralClustering on the same affinities.
 
 cd benchmarks && python estimator.py [--runs 5] [--threads 2] [--small]
 Writes results/estimator.json. Both get a precomputed affinity matrix, as many restarts of k-means
@@ -38,7 +38,7 @@ ONCE_ABOVE = 20.0
 
 
 def points(n: int) -> np.ndarray[Any, Any]:
-    """Blobs in ten dimensions that touch each other."""
+    """Touching blobs in ten dimensions."""
     found, _ = make_blobs(n, n_features=10, centers=N_CLUSTERS, cluster_std=4.0, random_state=1)
     return np.asarray(found)
 
@@ -58,7 +58,7 @@ def curve(n: int) -> sparse.csr_array:
 
 
 def grid(rows: int, columns: int) -> sparse.csr_array:
-    """Each cell of a rectangle joined with the four around it."""
+    """Each cell of a rectangle joined with its four neighbours."""
     one, other = (
         sparse.diags_array([np.ones(m - 1)] * 2, offsets=[1, -1]) for m in (rows, columns)
     )
@@ -67,7 +67,7 @@ def grid(rows: int, columns: int) -> sparse.csr_array:
 
 
 def roads(side: int) -> sparse.csr_array:
-    """What hangs together of a grid that lost a quarter of its edges, of uneven weights."""
+    """The largest component of a grid with a quarter of its edges removed and uneven weights."""
     random = np.random.default_rng(1)
     upper = sparse.coo_array(sparse.triu(grid(side, side)))
     kept = random.random(upper.nnz) < 0.75
@@ -121,7 +121,7 @@ def contenders(threads: int) -> dict[str, Callable[[], Any]]:
 def labelled(estimator: Any, affinity: Any) -> tuple[float, Any]:
     """Seconds of one fit, and its labels."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # graphs in several pieces, solvers that stop early
+        warnings.simplefilter("ignore")  # disconnected graphs, solvers that stop early
         start = time.perf_counter()
         labels = estimator.fit_predict(affinity)
         return time.perf_counter() - start, labels

@@ -1,4 +1,4 @@
-"""The networks that are measured: trained ones where a folder of them is given, else random.
+"""The measured networks: trained ones if a folder of them is given, else random ones.
 
 NCUT_TEST_MODELS names a folder with fashion-none-0-unpruned.npz and -pruned.npz (arrays w0 to w4,
 (fan_in, fan_out), of a 784-256-256-256-256-10 MLP). Without it, random weights of the same shapes
@@ -49,5 +49,5 @@ def random_chain(n_edges: int, n_layers: int = 9) -> Iterator[Matrix]:
 
 
 def random_positive(sizes: tuple[int, ...]) -> Iterator[Matrix]:
-    """A small chain to warm up with."""
+    """A small chain for warming up."""
     yield from map(abs, random_layers(sizes))

@@ -1,10 +1,10 @@
-"""What others do, on the same graphs: assembly, shuffle, embedding, k-means, n-cut.
+"""The peers' steps on the same graphs: assembly, shuffle, embedding, k-means, n-cut.
 
-"shift" is the method as the paper ran it: what scikit-learn's SpectralClustering with ARPACK did up
-to version 1.9.0, eigenvectors of -L near 1, for which ARPACK factorizes a matrix, and KMeans.
-"sklearn" is SpectralClustering of the version installed, with any of its eigensolvers. "scipy" is
-the best that these parts allow: eigenvectors of the normalized adjacency matrix by ARPACK from the
-large end, where no matrix is factorized, and KMeans.
+"shift" is the paper's method: that of scikit-learn's SpectralClustering with ARPACK up to version
+1.9.0, with eigenvectors of -L near 1, for which ARPACK factorizes a matrix, and KMeans. "sklearn"
+is SpectralClustering of the installed version, with any of its eigensolvers. "scipy" is the best
+combination of these parts: eigenvectors for the largest eigenvalues of the normalized adjacency
+matrix by ARPACK, without a factorization, and KMeans.
 """
 
 from __future__ import annotations

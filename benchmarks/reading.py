@@ -1,4 +1,4 @@
-"""Time to read a model's graph, beside what others need to trace the same model.
+"""Time to read a model's graph, compared with the peers' time to trace the same model.
 
 Needs an environment with torchvision and torch-pruning:
 cd benchmarks && python reading.py [--runs 5] [--threads 2]
@@ -32,7 +32,7 @@ SIZE = {"inception_v3": 299}
 
 
 def ways(model: Any, size: int) -> dict[str, Callable[[], Any]]:
-    """What is timed, by name; each is called with the model loaded."""
+    """The timed functions, by name; each is called with the loaded model."""
     inputs = torch.zeros(2, 3, size, size)
 
     def pruning() -> Any:
@@ -68,7 +68,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {}
         timed = ways(model, SIZE.get(name, 224))
         for _ in range(args.runs):
-            for way, run in timed.items():  # in turns, so that all see the same machine
+            for way, run in timed.items():  # in turns, so that all share the machine's slow phases
                 start = time.perf_counter()
                 try:
                     run()

@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def median_seconds(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    """Median time of a few runs, after one to warm up, and the last result."""
+    """Median time of a few runs after a warm-up, and the last result."""
     result = work() if repeats > 1 else None
     times = []
     for _ in range(repeats):
@@ -79,7 +79,7 @@ def compare_case(
     threads: int,
     slow_peers: bool = True,
 ) -> dict[str, Any]:
-    """Ours and the peers on one network."""
+    """Times of ncut and the peers on one network."""
     contenders: dict[str, Callable[[Any], Any]] = {
         "ARPACK with shift, as the paper": lambda a: peers.shift_labels(a, K, n_init),
         "scikit-learn, ARPACK": lambda a: peers.sklearn_labels(a, K, n_init),
@@ -150,7 +150,7 @@ def compare_case(
 
 
 def phases(graph: ncut.NeuronGraph, n_init: int, threads: int) -> dict[str, Any]:
-    """Seconds of each phase on one graph, ours and the peers'."""
+    """Seconds of each phase on one graph, for ncut and the peers."""
     from ncut.nulls.models import shuffle_connected
     from ncut.spectral.embedding import embed
     from ncut.spectral.kmeans import partition
@@ -191,7 +191,7 @@ def phases(graph: ncut.NeuronGraph, n_init: int, threads: int) -> dict[str, Any]
 
 
 def scaling(n_edges: int, threads: int) -> dict[str, Any]:
-    """One random chain clustered once, in a process of its own for its peak memory."""
+    """One random chain clustered once, in a separate process to measure its peak memory."""
     command = [sys.executable, __file__, "--chain", str(n_edges), "--threads", str(threads)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -227,7 +227,7 @@ def one_chain(n_edges: int, threads: int) -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had at a time."""
+    """The peak memory of this process."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
 
@@ -361,7 +361,7 @@ def main() -> None:
         results["scaling"] = [scaling(n, args.threads) for n in sizes]
         save()
     if "resnet" in cases:
-        # Each peer takes minutes for one graph, so one graph it is.
+        # Each peer takes minutes for one graph, so only one graph is timed.
         common["repeats"] = 2
         measured["resnet50"] = compare_case(
             "resnet50",

@@ -1,4 +1,4 @@
-"""Write the tables of BENCHMARKS.md anew from the files in results/."""
+"""Rewrite the tables of BENCHMARKS.md from the files in results/."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def whole_analyses(results: dict[str, Any]) -> str:
 
 
 def kernels(results: dict[str, Any]) -> str:
-    """Shares of what one core can do, for each instruction set."""
+    """Shares of one core's peak rates, for each instruction set."""
     names = list(results)
     rows = [
         [row, *(f"{results[name][row]:.1f}" if row.endswith("/s") else f"{results[name][row]:.0%}"
@@ -109,7 +109,7 @@ def certificate(results: dict[str, Any]) -> str:
 
 
 def reading(results: dict[str, Any]) -> str:
-    """Milliseconds from a loaded model to its graph, and what others take to trace it."""
+    """Milliseconds from a loaded model to its graph, and for the peers to trace it."""
     ways = list(results["rows"][0]["seconds"])
     header = ["ms", "vertices", "edges", *ways]
     rows = [
@@ -129,7 +129,7 @@ def reading(results: dict[str, Any]) -> str:
 
 
 def training(runs: list[dict[str, Any]]) -> str:
-    """The eigenvalue regularizer alone, and what it adds to a step of training."""
+    """The eigenvalue regularizer alone, and its share of a training step."""
     alone, steps = [], []
     for run in runs:
         kernels = run["instruction_set"]
@@ -167,7 +167,7 @@ def training(runs: list[dict[str, Any]]) -> str:
 
 
 def estimator(results: dict[str, Any]) -> str:
-    """NormalizedCutClustering beside SpectralClustering on the same affinity matrices."""
+    """NormalizedCutClustering and SpectralClustering on the same affinity matrices."""
     rows = []
     for row in results["rows"]:
         title = f"**{row['case']}**: {row['entries']:,} entries"

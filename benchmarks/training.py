@@ -1,4 +1,4 @@
-"""Time of the eigenvalue regularizer: alone, beside others' ways, and in steps of training.
+"""Time of the eigenvalue regularizer: alone, compared with alternatives, and in training steps.
 
 cd benchmarks && python training.py [--runs 5] [--threads 2] [--code FOLDER]
 Writes results/training-ISA.json; NCUT_ISA chooses a lower instruction set. FOLDER is a checkout of
@@ -105,7 +105,7 @@ def timed(run: Callable[[], object], before: Callable[[], object], n: int) -> li
 
 
 def moving(model: nn.Sequential) -> Callable[[], None]:
-    """Changes the weights a little, as a step of training would, and drops gradients."""
+    """Changes the weights slightly, like a training step, and drops gradients."""
     generator = torch.Generator().manual_seed(0)
 
     @torch.no_grad()
@@ -156,7 +156,7 @@ def published(code: Path, model: nn.Sequential) -> Callable[[], object]:
 
 
 def errors(model: nn.Sequential) -> dict[str, float]:
-    """Of gradients in float32 and float64, relative to dense autograd in float64."""
+    """Errors of gradients in float32 and float64, relative to dense autograd in float64."""
     found = {}
     wide = network([matrices(model)[0].shape[1], *(len(w) for w in matrices(model))]).double()
     wide.load_state_dict(model.state_dict())
@@ -171,7 +171,7 @@ def errors(model: nn.Sequential) -> dict[str, float]:
 
 
 def steps(name: str, runs: int, fused: bool) -> dict[str, Any]:
-    """Milliseconds of a step of training without the regularizer and with it."""
+    """Milliseconds of a training step without and with the regularizer."""
     makers = {**{n: lambda n=n: network(NETWORKS[n]) for n in NETWORKS}, "small CNN": small_cnn}
     batch = 64 if name == "small CNN" else BATCH
     shape = (1, 28, 28) if name == "small CNN" else (NETWORKS[name][0],)

@@ -41,7 +41,7 @@ namespace ncut::bindings {
 
 namespace py = pybind11;
 
-// An array that is taken only as it is: its type exact, C-contiguous, and its numbers aligned.
+// An array that is accepted without conversion: exact type, C-contiguous, aligned.
 template <class T>
 class Array : public py::array_t<T, py::array::c_style> {
  public:
@@ -54,7 +54,7 @@ class Array : public py::array_t<T, py::array::c_style> {
   }
 };
 
-// What cannot be cast inside a list, as places of blocks, is of the wrong type too.
+// List elements that cannot be cast, such as positions of blocks, have the wrong type too.
 inline const bool kCastErrorsAreTypeErrors = [] {
   py::register_local_exception_translator([](std::exception_ptr thrown) {
     try {
@@ -88,7 +88,7 @@ DenseBlock<W> dense_block(const Array<W>& weights) {
   return {weights.data(), weights.shape(0), weights.shape(1)};
 }
 
-// Index values are trusted: the graph room checks matrices from outside once.
+// Index values are trusted: ncut.graphs checks external matrices once.
 template <class W, class I>
 SparseBlock<W, I> sparse_block(const Array<I>& indptr, const Array<I>& indices,
                                const Array<W>& values, std::int64_t n_cols) {

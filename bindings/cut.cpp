@@ -86,7 +86,7 @@ void squares_block(const Block& block, const Labels& row_labels, const Labels& c
 }
 
 template <class W>
-void register_dense(py::module_& m) {
+void register_cut_of_dense(py::module_& m) {
   m.def(
       "add_links_dense",
       [](const Array<W>& weights, const Labels& row_labels, const Labels& col_labels,
@@ -112,7 +112,7 @@ void register_dense(py::module_& m) {
 }
 
 template <class W, class I>
-void register_sparse(py::module_& m) {
+void register_cut_of_sparse(py::module_& m) {
   m.def(
       "add_links_sparse",
       [](const Array<I>& indptr, const Array<I>& indices, const Array<W>& values,
@@ -149,14 +149,14 @@ void register_sparse(py::module_& m) {
 }  // namespace
 
 void register_cut(py::module_& m) {
-  register_dense<float>(m);
-  register_dense<double>(m);
-  register_dense<Half>(m);
-  register_dense<BFloat16>(m);
-  register_sparse<float, std::int32_t>(m);
-  register_sparse<float, std::int64_t>(m);
-  register_sparse<double, std::int32_t>(m);
-  register_sparse<double, std::int64_t>(m);
+  register_cut_of_dense<float>(m);
+  register_cut_of_dense<double>(m);
+  register_cut_of_dense<Half>(m);
+  register_cut_of_dense<BFloat16>(m);
+  register_cut_of_sparse<float, std::int32_t>(m);
+  register_cut_of_sparse<float, std::int64_t>(m);
+  register_cut_of_sparse<double, std::int32_t>(m);
+  register_cut_of_sparse<double, std::int64_t>(m);
 }
 
 }  // namespace ncut::bindings

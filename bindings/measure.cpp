@@ -15,7 +15,7 @@ namespace {
 // A LAPACK function that SciPy exports, by the capsule in scipy.linalg.cython_lapack.__pyx_capi__.
 SymmetricSolver solver_from(const py::object& capsule) {
   const auto checked = py::cast<py::capsule>(capsule);
-  // Cython names a capsule by the function's type, in which its own name for double is longer.
+  // Cython names a capsule by the function's type, with its own, longer name for double.
   static const std::regex signature(
       R"(void \(char \*, char \*, int \*, (\w*_d|double) \*, int \*, (\w*_d|double) \*, )"
       R"((\w*_d|double) \*, int \*, int \*, int \*, int \*\))");

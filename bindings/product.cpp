@@ -148,7 +148,7 @@ void register_orthonormalize(py::module_& m) {
       py::arg("inside").noconvert(), py::arg("out").noconvert(), py::arg("factor").noconvert());
 }
 
-// Overloads cannot tell 16-bit blocks, which hide in a list: their kernels have names of their own.
+// Overloads cannot distinguish 16-bit blocks inside a list, so their kernels have separate names.
 template <class W>
 void register_kernels(py::module_& m, const std::string& suffix) {
   register_multiply<W, std::int32_t, float>(m, "multiply" + suffix);

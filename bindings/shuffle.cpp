@@ -76,7 +76,7 @@ void register_pattern(py::module_& m) {
       py::arg("triangle"), py::arg("seed"), py::arg("stream"), py::arg("substream"));
 }
 
-// Where the sums of lines have to stay: rows (2, n) of lower and of upper limits.
+// Bins for the sums of lines: rows (2, n) of lower and upper limits.
 void set_bins(Lines& lines, const Array<double>& bins, const char* name) {
   check_ndim(bins, 2, name);
   if (bins.shape(0) != 2 || bins.shape(1) != lines.count()) {

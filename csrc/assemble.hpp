@@ -23,7 +23,7 @@ void count_nonzero(const Block& block, std::int64_t* row_counts, std::int64_t* c
 }
 
 // Writes each non-zero entry of a block and its mirror image into a CSR matrix of n_entries.
-// `cursor[v]` is where the next entry of vertex v goes; blocks must come sorted by (source,
+// `cursor[v]` is the position of the next entry of vertex v; blocks must come sorted by (source,
 // target) so that the columns of each row end up ascending. O(entries).
 template <class Block, class W, class I>
 void fill_symmetric(const Block& block, std::int64_t first_row, std::int64_t first_col,

@@ -1,5 +1,5 @@
-// Views of a block of edge weights between two layers, dense row-major or CSR, with the same
-// three members, so that a kernel is written once for both.
+// Views of a block of edge weights between two layers, dense row-major or CSR, with the same three
+// members, so that one kernel serves both.
 #pragma once
 
 #include <cstdint>

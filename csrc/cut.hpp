@@ -9,8 +9,8 @@
 
 namespace ncut {
 
-// Calls add(i, copy) for all i below n, where successive i have different copies of kCopies: sums
-// kept in copies of their own do not wait for each other.
+// Calls add(i, copy) for all i below n, where successive i use different ones of kCopies copies:
+// sums in separate copies do not depend on each other.
 template <std::int64_t kCopies, class Add>
 NCUT_INLINE void in_turns(std::int64_t n, const Add& add) {
   std::int64_t i = 0;
@@ -21,9 +21,9 @@ NCUT_INLINE void in_turns(std::int64_t n, const Add& add) {
 }
 
 // Adds a block's share to volume[c] (sum of the degrees in cluster c) and cut[c] (weight of the
-// edges that leave c). Labels are in [0, k), or -1 for a vertex that is in no cluster: such a
-// vertex must have no edges. An edge inside a cluster adds nothing to cut, so that the cut of
-// disconnected clusters is exactly zero. O(entries + n_rows * k).
+// edges that leave c). Labels are in [0, k), or -1 for a vertex in no cluster, which must have no
+// edges. An edge inside a cluster adds nothing to cut, so the cut of disconnected clusters is
+// exactly zero. O(entries + n_rows * k).
 template <class Block>
 void add_cut(const Block& block, const std::int32_t* row_labels, const std::int32_t* col_labels,
              std::int64_t k, double* volume, double* cut) {
@@ -63,7 +63,7 @@ void add_links(const Block& block, const std::int32_t* row_labels, const std::in
                std::int64_t k, std::int64_t width, double* row_links, double* col_links) {
   constexpr std::int64_t kCopies = 4;
   std::vector<double> sums(static_cast<std::size_t>(kCopies * k));
-  // Those of the columns cluster by cluster, so that a row adds to successive numbers.
+  // The columns' links are stored cluster by cluster, so that a row adds to successive numbers.
   std::vector<double> by_cluster(static_cast<std::size_t>(k * block.n_cols));
   for (std::int64_t row = 0; row < block.n_rows; ++row) {
     double* columns = by_cluster.data() + row_labels[row] * block.n_cols;

@@ -1,4 +1,4 @@
-// Weights of 16 bits, widened when they are used.
+// 16-bit weights, widened on use.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ struct Half {
     const std::uint32_t magnitude = static_cast<std::uint32_t>(bits & 0x7fffU) << 13;
     const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000U) << 16;
     const std::uint32_t special = (bits & 0x7c00U) == 0x7c00U ? 0x7f800000U : 0U;
-    // The factor moves the exponent's bias, and normalizes what was subnormal.
+    // The factor shifts the exponent's bias, and normalizes subnormal numbers.
     const float value = float_from_bits(magnitude) * 0x1p112F;
     std::uint32_t widened;
     std::memcpy(&widened, &value, sizeof(widened));

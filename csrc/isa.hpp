@@ -1,6 +1,6 @@
-// What an instruction set is to a kernel: how wide a vector register is, and how many of them an
-// inner loop fills with sums: as many as leave room for what is multiplied (without fused
-// multiply-adds for the products, too).
+// An instruction set's parameters for kernels: the width of a vector register, and the number of
+// registers that an inner loop uses for sums, which leaves room for the operands (and, without
+// fused multiply-adds, for the products).
 //
 // Only the files of csrc/vector/ include this. CMakeLists.txt compiles csrc/vector/kernels.cpp
 // once for each instruction set, with the set's flags and NCUT_ISA naming its namespace.

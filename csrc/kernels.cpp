@@ -18,7 +18,7 @@ namespace {
 #if defined(__x86_64__)
 bool runs_x86_64() { return true; }
 
-// What the files of these sets are compiled for, as CMakeLists.txt has it.
+// The targets of the files of these sets, as in CMakeLists.txt.
 bool runs_x86_64_v3() {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&

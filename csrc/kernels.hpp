@@ -76,15 +76,14 @@ const VectorKernels<T>& vector_kernels() {
   return std::get<VectorKernels<T>>(kernels().vectors);
 }
 
-// Names of the instruction sets that this build has kernels for and this machine can run, the best
-// first.
+// Names of the instruction sets with kernels in this build that this machine can run, best first.
 std::vector<std::string> instruction_sets();
 
-// The one in use.
+// The instruction set in use.
 std::string instruction_set();
 
-// Uses another from now on, in all threads. Kernels that are running finish with the one that they
-// started with. Throws std::invalid_argument if this build or this machine does not have it.
+// Switches to another instruction set, in all threads. Running kernels finish with their current
+// set. Throws std::invalid_argument if this build or this machine does not have it.
 void use_instruction_set(const std::string& name);
 
 }  // namespace ncut

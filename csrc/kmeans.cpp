@@ -126,8 +126,8 @@ class Restart {
     return point;
   }
 
-  // Gives every point to its nearest centre; keeps the sums and counts of the clusters up to
-  // date with the points that changed. Returns whether any did.
+  // Assigns every point to its nearest centre; updates the sums and counts of the clusters for the
+  // points that changed. Returns whether any did.
   bool reassign() {
     const std::int64_t d = points_.d;
     for (std::int64_t c = 0; c < k_; ++c) {

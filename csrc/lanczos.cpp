@@ -32,7 +32,7 @@ class Operator {
         there_(static_cast<std::size_t>(network.n * kLanes)),
         back_(there_.size()) {}
 
-  // D^-power/2 times 2^exponent, where single precision can hold it.
+  // D^-power/2 times 2^exponent, if single precision can represent it.
   template <class T>
   static std::vector<T> scales(const PlacedNetwork& network, int power, int exponent) {
     std::vector<T> scale;
@@ -64,7 +64,7 @@ class Operator {
   std::vector<float> scale_, scale_here_, square_, there_, back_;
 };
 
-// When to look at convergence: see `_Checks` in ncut/spectral/krylov.py.
+// Schedule of convergence checks: see `_Checks` in ncut/spectral/krylov.py.
 class Looks {
  public:
   bool due(std::int64_t n_products) const { return n_products >= next_; }
@@ -109,9 +109,9 @@ void mixed(const float* basis, std::int64_t n, std::int64_t m, std::int64_t basi
   vector_kernels<float>().mix(basis, n, m, basis_stride, small.data(), width, out.data());
 }
 
-// The k largest eigenvectors of the operator orthogonal to n_known locked columns (n x n_known),
-// as the first columns of `found` (n x kLanes); the Ritz value that follows. False where
-// the reference has to take over.
+// The k largest eigenvectors of the operator orthogonal to n_known locked columns (n x n_known), as
+// the first columns of `found` (n x kLanes); the next Ritz value. False if the reference must take
+// over.
 bool block_lanczos(Operator& op, std::int64_t n, const std::vector<float>& locked,
                    std::int64_t n_known, std::int64_t k, const float* start, bool squared,
                    const LanczosOptions& options, std::vector<float>& found, double& following) {
@@ -210,7 +210,7 @@ bool block_lanczos(Operator& op, std::int64_t n, const std::vector<float>& locke
 }
 
 // The eigenvectors of eigenvalue 1, one for each component, at most k, the largest volumes first,
-// as the first columns of `block` (n x kLanes); how many they are.
+// as the first columns of `block` (n x kLanes); returns their number.
 std::int64_t component_vectors(const PlacedNetwork& network,
                                const std::vector<std::int64_t>& component, std::int64_t k,
                                std::vector<double>& block) {
@@ -251,7 +251,7 @@ bool rayleigh_ritz(const PlacedNetwork& network, std::int64_t k, const LanczosOp
   Square gram, projected;
   use.gram(block.data(), block.data(), n, &gram[0][0]);
   use.gram(block.data(), product.data(), n, &projected[0][0]);
-  // gram = L L'; the eigenvectors of L^-1 projected L'^-1, turned back, are the mixture.
+  // gram = L L'; the eigenvectors of L^-1 projected L'^-1, transformed back, are the mixture.
   Square lower = {};
   for (std::int64_t a = 0; a < k; ++a) {
     for (std::int64_t c = 0; c <= a; ++c) {
@@ -337,7 +337,7 @@ bool embed(const PlacedNetwork& network, const std::vector<std::int64_t>& compon
     return false;
   }
   spectrum.following = bipartite ? std::sqrt(std::max(following, 0.0)) : following;
-  // Of the vectors on both sides, [C v / sigma, v] / sqrt(2); where sigma is zero, [0, v].
+  // The vectors on both sides, [C v / sigma, v] / sqrt(2); [0, v] if sigma is zero.
   const double half = bipartite ? std::sqrt(2.0) : 1.0;
   std::vector<double> large(static_cast<std::size_t>(n * kLanes), 0.0);
   const std::vector<double> scale = Operator::scales<double>(network, 1, 0);

@@ -24,12 +24,12 @@ struct Spectrum {
   double following;               // an estimate from below of the next eigenvalue
 };
 
-// Whether the embedding was found. The known eigenvectors, one for each connected component, are
-// not looked for; `start` gives the numbers of the start block (at least n_side * 16).
+// Returns whether the embedding was found. The known eigenvectors, one per connected component, are
+// locked; `start` has the numbers of the start block (at least n_side * 16).
 //
 // The same steps as `spectral.embedding.embed` with block Lanczos in float32, which is the
-// reference and takes over where this returns false: no component to speak of, vertices with next
-// to no weight, a block that lost its rank.
+// reference and takes over if this returns false: no component of notable volume, vertices with
+// almost no weight, a rank-deficient block.
 bool embed(const PlacedNetwork& network, const std::vector<std::int64_t>& component, std::int64_t k,
            const float* start, const LanczosOptions& options, int n_threads, Spectrum& spectrum);
 

@@ -1,4 +1,4 @@
-// The eigenproblem of a small dense matrix, by a LAPACK that is already in the process.
+// The eigenproblem of a small dense matrix, by the LAPACK already loaded in the process.
 #pragma once
 
 #include <vector>

@@ -1,4 +1,4 @@
-// Signed weights, read as the edge weights that they are.
+// Signed weights, read as edge weights (their magnitudes).
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// One shuffled network from its random numbers to what the statistics are made of.
+// One shuffled network, from its random numbers to the inputs of the statistics.
 #pragma once
 
 #include <cstdint>
@@ -35,21 +35,21 @@ struct Measured {
       squares;  // of each block: sums of squared weights inside clusters, and of all
 };
 
-// Shuffles, leaves out isolated vertices, embeds, partitions, refines and measures. `start` as in
-// `embed`. Returns false where the Python path has to take over.
+// Shuffles, removes isolated vertices, embeds, partitions, refines and measures. `start` as in
+// `embed`. Returns false if the Python path must take over.
 bool measure_shuffle(const Network& network, Null null, std::uint32_t stream, const float* start,
                      std::int64_t n_start, const MeasureOptions& options, Measured& result);
 
-// Embeds the network as it is, but for the rows of the blocks of each source layer, which are put
-// in the order given where it is not empty: row i of a block becomes row order[i] of that before.
-// `start` and what it returns as in `measure_shuffle`; n is the number of vertices with edges.
+// Embeds the network with the rows of each source layer's blocks permuted by the given order, if
+// not empty: row i of a block becomes the former row order[i]. `start` and what it returns as in
+// `measure_shuffle`; n is the number of vertices with edges.
 bool embed_reordered(const Network& network, const std::vector<std::vector<std::int64_t>>& orders,
                      std::int64_t k, const float* start, std::int64_t n_start,
                      const LanczosOptions& options, int n_threads, std::int64_t& n,
                      Spectrum& spectrum);
 
-// Points (n x d) in single precision, scaled so that their coordinates have a variance of 1 on
-// average, where they differ at all.
+// Points (n x d) in single precision, scaled to an average variance of 1 over their coordinates,
+// unless all points are equal.
 void unit_variance(const double* points, std::int64_t n, std::int64_t d, float* scaled);
 
 }  // namespace ncut

@@ -65,7 +65,7 @@ Edges reorder(const Edges& block, const std::vector<std::int64_t>& order) {
   return result;
 }
 
-// The rows and columns of a block that are kept: new number of each, or -1.
+// The kept rows and columns of a block: the new number of each, or -1.
 Edges select(const Edges& block, const std::int64_t* rows, const std::int64_t* cols,
              std::int64_t n_rows, std::int64_t n_cols) {
   Edges small{block.source, block.target, block.substream, n_rows, n_cols, {}, {}, {}};

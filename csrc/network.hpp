@@ -1,4 +1,4 @@
-// A layered graph of float32 weights that owns them: shuffled, made smaller, and as an operator.
+// A layered graph that owns its float32 weights: shuffles, reductions, and products.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace ncut {
 
-// All edges between two layers: dense where `indptr` is empty, else CSR.
+// All edges between two layers: dense if `indptr` is empty, else CSR.
 struct Edges {
   std::int64_t source, target;  // layers
   std::uint32_t substream;      // of the random numbers that shuffle it
@@ -36,12 +36,12 @@ struct Network {
   std::vector<std::int64_t> starts() const;
   // Sums of weights, in double precision.
   std::vector<double> degrees() const;
-  // With the weights of each block arranged anew: see the null models in ncut/nulls/models.py.
+  // With the weights of each block rearranged; see the null models in ncut/nulls/models.py.
   Network shuffled(Null null, std::uint64_t seed, std::uint32_t stream) const;
-  // With the rows of the blocks of each source layer in the order given for it, where that is not
-  // empty: row i becomes row order[i] of before.
+  // With the rows of each source layer's blocks in the given order, if not empty: row i becomes the
+  // former row order[i].
   Network reordered(const std::vector<std::vector<std::int64_t>>& orders) const;
-  // Without the vertices of degree zero; `kept` gets the numbers of the others.
+  // Without vertices of degree zero; `kept` gets the numbers of the others.
   Network without_isolated(const std::vector<double>& degrees,
                            std::vector<std::int64_t>& kept) const;
 };

@@ -11,8 +11,8 @@ namespace ncut {
 // (m x kLanes) is against' block, and is overwritten. All row-major.
 //
 // Projects and normalizes by Cholesky of the Gram matrix (in double precision) until a pass
-// changes little, at least twice. Returns false, with `out` undefined, when the block has lost its
-// rank so that Cholesky cannot be trusted. O(n m) a pass.
+// changes little, at least twice. Returns false, with `out` undefined, if the block is
+// rank-deficient, so that Cholesky is unreliable. O(n m) a pass.
 template <class T>
 bool orthonormalize(const T* block, const T* against, std::int64_t n, std::int64_t m,
                     std::int64_t stride, T* inside, T* out, double* factor);

@@ -1,4 +1,4 @@
-// What differs between compilers.
+// Differences between compilers.
 #pragma once
 
 #define NCUT_INLINE inline __attribute__((always_inline))

@@ -10,19 +10,19 @@
 
 namespace ncut {
 
-// Vertices whose products are made together, by one thread.
+// Vertices whose products one thread computes together.
 constexpr std::int64_t kPanel = 256;
 
-// Where a dense block lies: its first row and column in the numbering of the vectors.
+// Position of a dense block: its first row and column in the numbering of the vectors.
 template <class W>
 struct PlacedBlock {
   DenseBlock<W> block;
   std::int64_t first_row, first_col;
 };
 
-// A symmetric matrix: dense blocks, each standing for itself and its mirror image, plus a CSR
-// matrix that holds both halves (all its pointers may be null). Beside dense blocks of 16
-// bits there may be wide ones; a matrix of wide ones has all of them in `dense`.
+// A symmetric matrix: dense blocks, each representing itself and its mirror image, plus a CSR
+// matrix with both halves (all its pointers may be null). Wide dense blocks may accompany 16-bit
+// ones; a matrix of wide blocks only has all of them in `dense`.
 template <class W, class I>
 struct SymmetricMatrix {
   std::vector<PlacedBlock<W>> dense;

@@ -8,7 +8,7 @@ namespace {
 // A move must lower the n-cut by more than this, so that rounding errors cannot make it cycle.
 constexpr double kLeastGain = 1e-12;
 
-// The clusters' totals: what the normalized cut is made of.
+// The clusters' totals, the terms of the normalized cut.
 struct Clusters {
   double* inside;             // weight inside, both directions
   double* volume;             // sum of degrees
@@ -26,8 +26,8 @@ struct Clusters {
   void update_share(std::int64_t c) { share[c] = volume[c] > 0 ? inside[c] / volume[c] : 0.0; }
 };
 
-// The cluster to which vertex v should move, or its own. The n-cut is k less the sum of
-// inside / volume, so a move pays by what it adds to the two terms it changes.
+// The cluster to which vertex v should move, or its current cluster. The n-cut is k minus the sum
+// of inside / volume, so the gain of a move is the change of the two terms involved.
 std::int32_t best_cluster(const Clusters& clusters, const double* links, double degree,
                           std::int32_t own, std::int64_t k) {
   if (clusters.size[own] < 2) return own;
@@ -48,7 +48,7 @@ std::int32_t best_cluster(const Clusters& clusters, const double* links, double 
   return best;
 }
 
-// Calls visit(u, weight) for every neighbour u that v has in a dense block.
+// Calls visit(u, weight) for every neighbour u of v in a dense block.
 template <class W, class Visit>
 void for_each_in_block(const PlacedBlock<W>& placed, std::int64_t v, Visit visit) {
   const DenseBlock<W>& block = placed.block;

@@ -12,11 +12,12 @@ namespace ncut {
 // emptied. Changes labels (n, in [0, k)), links (n, width >= k), where links[v][c] must hold the
 // weight of the edges between v and cluster c, and totals (3, k), which must hold the clusters'
 // inner weight (both directions), volumes and numbers of vertices; returns the number of moves.
-// The n vertices may be part of a larger graph, the others of which stay where they are: the
-// matrix has the edges among the n, links and totals are of the whole.
+// The n vertices may be part of a larger graph whose other vertices stay in their clusters: the
+// matrix has the edges among the n vertices; links and totals refer to the whole graph.
 //
-// With links at hand, the gain of a move is a few operations, and a move costs the degree of its
-// vertex. This is the incremental form of weighted kernel k-means, which has the same objective.
+// With the links, computing the gain of a move takes a few operations, and a move costs the degree
+// of its vertex. This is the incremental form of weighted kernel k-means, which has the same
+// objective.
 // Cost: O(n k) a pass, O(edges of v) a move of v.
 // Source: Dhillon, Guan, Kulis (2004), Kernel k-means, spectral clustering and normalized cuts.
 template <class W, class I>

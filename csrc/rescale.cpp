@@ -9,7 +9,7 @@
 namespace ncut {
 namespace {
 
-// Neurons whose norm is right to rounding stay as they are, bit for bit.
+// Neurons whose norm is right up to rounding stay unchanged, bit for bit.
 constexpr double kNear = 1e-6;
 
 }  // namespace

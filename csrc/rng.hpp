@@ -10,7 +10,7 @@
 
 namespace ncut {
 
-// How many counters are turned into numbers at a time, side by side in vector registers.
+// Number of counters that are converted at a time, in parallel in vector registers.
 constexpr int kPhiloxCounters = 64;
 
 class Philox {

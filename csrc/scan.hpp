@@ -1,4 +1,4 @@
-// What a block of weights looks like before it is trusted.
+// Checks of a block of weights before it is trusted.
 #pragma once
 
 #include <cmath>

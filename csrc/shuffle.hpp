@@ -25,14 +25,14 @@ void permute(T* values, std::int64_t n, Philox& random) {
   }
 }
 
-// More bytes than this are shuffled in pieces, so that random access stays in the cache.
+// Larger arrays (in bytes) are shuffled in pieces, so that random access stays in the cache.
 constexpr std::int64_t kCacheBytes = std::int64_t{1} << 21;
 constexpr int kMaxPieceBits = 12;
 
 // Fills `to` with the n values of `from` in random order, every order equally likely. O(n).
 //
-// Large arrays are first dealt out to pieces at random, each value independently; the pieces,
-// each permuted and laid end to end, are again a uniformly random order. The draws of the deal are
+// Large arrays are first distributed to pieces at random, each value independently; the pieces,
+// each permuted and concatenated, form a uniformly random order. The draws of the distribution are
 // made twice, once to count and once to write, which the counter-based generator allows.
 // Source: Rao (1961) and Sandelius (1962), described in Bacher, Bodini, Hollender, Lumbroso
 // (2015), MergeShuffle.
@@ -82,15 +82,15 @@ struct Positions {
 };
 
 // `size` different numbers below `count`, ascending, every subset equally likely. Marks bits, or
-// sorts draws where the bits would be too many for the draws. O(size + count / 64), or
-// O(size log size).
+// sorts the draws if there are too few for the number of bits. O(size + count / 64), or O(size log
+// size).
 inline std::vector<std::uint64_t> random_subset(std::uint64_t count, std::uint64_t size,
                                                 Philox& random) {
   std::vector<std::uint64_t> chosen;
   chosen.reserve(size);
   if (size == 0) return chosen;
   if (count / 64 > size) {
-    // The first `size` distinct draws of a uniform sequence, whatever the batches.
+    // The first `size` distinct draws of a uniform sequence, for any batch size.
     while (chosen.size() < size) {
       for (std::uint64_t missing = size - chosen.size(); missing > 0; --missing) {
         chosen.push_back(random.below64(count));

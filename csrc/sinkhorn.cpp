@@ -14,7 +14,7 @@ double dot(const Vector& a, const Vector& b) {
   return sum;
 }
 
-// The largest relative difference of sums from those wanted, where these are not zero.
+// The largest relative difference from the wanted sums, where these are non-zero.
 double deviation(const Vector& sums, const Vector& wanted) {
   double worst = 0;
   for (std::size_t i = 0; i < sums.size(); ++i) {
@@ -25,7 +25,7 @@ double deviation(const Vector& sums, const Vector& wanted) {
   return worst;
 }
 
-// The symmetric matrix A = [0 M; M' 0], or M + M', whose scaling x A x is looked for.
+// The symmetric matrix A = [0 M; M' 0], or M + M', to be scaled as x A x.
 template <class Block>
 class System {
  public:
@@ -48,7 +48,7 @@ class System {
     return out;
   }
 
-  // Factors of the columns from those of the rows, then of the rows, unless these are right.
+  // Factors of the columns from those of the rows, then of the rows, unless they are right.
   bool sweep(const SinkhornLimits& limits, Vector& x) const {
     Vector sums(x.size(), 0.0);
     add_to_columns(x, sums);
@@ -124,7 +124,9 @@ Vector solved(const System<Block>& system, const Vector& x, const Vector& diagon
   Vector solution(x.size(), 0.0), scaled = preconditioned(right), direction = scaled;
   Vector product(x.size());
   double rho = dot(right, scaled);
-  const double goal = 1e-20 * rho;
+  // Near the end rounding leaves `right` a part that no solution has, which conjugate gradients
+  // would magnify in search of more digits; and the next step of Newton's method finds those.
+  const double goal = 1e-6 * rho;
   for (std::int64_t n = 0; n < max_products && rho > goal && rho != 0; ++n) {
     for (std::size_t i = 0; i < x.size(); ++i) product[i] = x[i] * direction[i];
     Vector image = system.apply(product);

@@ -15,10 +15,10 @@ struct SinkhornLimits {
   std::int64_t max_products;  // of conjugate gradients in one step
 };
 
-// Sets `factors` of the rows and then of the columns (n_rows + n_cols) of a matrix that is not
-// negative; with `triangle` those of the vertices (n_rows) of a symmetric one, of which the matrix
-// is the strict upper triangle. Zeros are no entries. Rows and columns without entries get 1.
-// Returns the largest deviation of a mean from 1 that is left.
+// Sets `factors` of the rows and then of the columns (n_rows + n_cols) of a non-negative matrix;
+// with `triangle`, of the vertices (n_rows) of a symmetric matrix given by its strict upper
+// triangle. Zeros are not entries. Rows and columns without entries get 1. Returns the largest
+// remaining deviation of a mean from 1.
 //
 // Newton's method minimizes x A x / 2 - wanted log x, which is convex in log x. O(entries) each
 // sweep and product.

@@ -13,14 +13,14 @@ namespace ncut {
 namespace {
 
 constexpr int kMaxDegree = 8;
-// A filter that magnifies the largest eigenvalue more than this leaves vectors of lengths too
-// different to be orthonormalized together.
+// A filter that magnifies the largest eigenvalue more than this leaves vectors whose lengths are
+// too different for a joint orthonormalization.
 constexpr double kMaxGrowth = 1e3;
-// Below this rounding cannot tell an eigenvalue of C'C from zero.
+// Eigenvalues of C'C below this cannot be distinguished from zero.
 template <class T>
 constexpr double kRounding = sizeof(T) == 4 ? 1e-7 : 1e-15;
 constexpr int kSweeps = 30;
-// Entries of a projected matrix below this, relative to the largest, are as good as zero.
+// Entries of a projected matrix below this, relative to the largest, count as zero.
 template <class T>
 constexpr double kNegligible = sizeof(T) == 4 ? 1e-9 : 1e-16;
 
@@ -42,7 +42,7 @@ void add_sums(const PlacedBlock<Magnitude<T>>& placed, double* degrees, std::vec
 }
 
 // Cyclic Jacobi: eigenvalues of a symmetric matrix (destroyed), descending, and its eigenvectors
-// as columns of `mixture`. Warm started the matrix is nearly diagonal, and two sweeps do.
+// as columns of `mixture`. With a warm start the matrix is nearly diagonal, and two sweeps suffice.
 void eigenpairs(Row* matrix, double negligible, double* values, Row* mixture) {
   Row turned[kLanes];  // eigenvectors as rows, so that a rotation runs along lanes
   for (int a = 0; a < kLanes; ++a) {
@@ -110,7 +110,7 @@ struct Interval {
   double mapped(double value) const { return (value - centre) / half; }
 };
 
-// The largest degree, at most `wanted`, that keeps the growth of the largest eigenvalue bearable.
+// The largest degree, at most `wanted`, with a tolerable growth of the largest eigenvalue.
 int bearable_degree(const Interval& damped, double largest, int wanted) {
   const double x = std::max(damped.mapped(largest), 1.0);
   const double degree = std::log(2 * kMaxGrowth) / std::max(std::acosh(x), 1e-3);
@@ -162,7 +162,8 @@ class Operator {
   std::vector<T> scale_, square_, scaled_, product_;
 };
 
-// Scales the columns to unit length, those of a strong filter differ too much, and orthonormalizes.
+// Scales the columns to unit length, since a strong filter makes them differ too much, and
+// orthonormalizes.
 template <class T>
 bool orthonormal(T* block, const std::vector<T>& known, std::int64_t n, T* out) {
   double lengths[kLanes];
@@ -257,7 +258,7 @@ Progress update_eigenvectors(const WeightedGraph<T>& graph, const Accuracy& accu
         }
       }
     }
-    // The filter is free of products in its first degree: it improves the start of the next call.
+    // A filter of degree 1 needs no further product; it improves the start of the next call.
     const double low = graph.bipartite() ? 0.0 : -1.0;
     const double least = std::max(graph.bipartite() ? 1e-6 * squares[0] : 1e-3, kRounding<T>);
     const double high = std::max(squares[kLanes - 2], low + least);

@@ -1,5 +1,5 @@
-// The leading eigenvectors of a network's normalized adjacency matrix, kept up to date while its
-// weights move.
+// The leading eigenvectors of a network's normalized adjacency matrix, updated while its weights
+// change.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 
 namespace ncut {
 
-// A graph of signed weights, n vertices. Where the layers have two colours, the n_first vertices
-// of one come first, and every block joins the two; else n_first is 0.
+// A graph of signed weights, n vertices. If the layers have two colours, the n_first vertices of
+// one colour come first, and every block joins the two colours; else n_first is 0.
 template <class T>
 struct WeightedGraph {
   std::vector<PlacedBlock<Magnitude<T>>> blocks;
@@ -41,10 +41,10 @@ struct Progress {
 // residuals (16 each, descending), and D^-1/2 v for the unit eigenvectors v as rows of `vectors`
 // (n x 16). Vertices without edges have zero rows.
 //
-// Subspace iteration with a Chebyshev filter and a Rayleigh-Ritz step for each, on C'C where
+// Subspace iteration with a Chebyshev filter and a Rayleigh-Ritz step in each iteration, on C'C if
 // M = [[0, C], [C', 0]]. The first eigenvector, D^1/2 1, is known and projected out. The last start
-// vector is drawn anew, so that no direction stays unseen. Between two steps of training a filter
-// of degree 1 does: one product with the weights in all, or two.
+// vector is redrawn, so that no direction stays unseen. Between two training steps a filter of
+// degree 1 suffices: one or two products with the weights in total.
 // Cost: 64 flops per weight and product, O(n) else.
 // Source: Zhou, Saad, Tiago, Chelikowsky (2006), Self-consistent-field calculations using
 // Chebyshev-filtered subspace iteration.

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kAtOnce = 6;  // as many as there are bits in the number of a set among 64
 
-// The places of the two values that a pair of lines may exchange.
+// The positions of the two values that a pair of lines may exchange.
 struct Exchange {
   std::int64_t one, other;
 };
@@ -117,7 +117,7 @@ Lines vertices_of(const std::int64_t* indptr, const std::int64_t* indices, std::
   Lines lines;
   lines.start.push_back(0);
   for (std::size_t vertex = 0; vertex < static_cast<std::size_t>(n); ++vertex) {
-    // Neighbours before the vertex, whose entries stand in its column, then those after it.
+    // Neighbours before the vertex, with entries in its column, then neighbours after it.
     for (const Lines* part : {&below, &above}) {
       const std::int64_t from = part->start[vertex], to = part->start[vertex + 1];
       lines.crossing.insert(lines.crossing.end(), part->crossing.begin() + from,

@@ -8,8 +8,8 @@
 
 namespace ncut {
 
-// The entries of a matrix along its rows, its columns, or, where it is the strict upper triangle
-// of a symmetric one, along its vertices.
+// The entries of a matrix along its rows, along its columns, or, for the strict upper triangle of a
+// symmetric matrix, along its vertices.
 struct Lines {
   std::vector<std::int64_t> start;     // of each line's entries, and their number
   std::vector<std::int64_t> crossing;  // the line of the other kind, ascending in each line
@@ -27,20 +27,20 @@ Lines columns_of(const std::int64_t* indptr, const std::int64_t* indices, std::i
                  std::int64_t n_cols);
 Lines vertices_of(const std::int64_t* indptr, const std::int64_t* indices, std::int64_t n);
 
-// Pairs the lines at random and lets each pair exchange values where both have one.
+// Pairs the lines at random and lets each pair exchange values at common positions.
 //
-// Six at a time of the lines that cross both, in random order, are looked at: of all 64 ways to
-// exchange the two values on some of them, one is chosen of those that leave both sums in their
-// bins, each with the same probability. From wherever one chooses, the ways that are allowed lead
-// to the same arrangements, so that all arrangements of the values that keep every sum in its bin
-// are equally likely in the long run. The sums of the crossing lines do not change. O(entries).
+// The lines that cross both are processed six at a time, in random order: of the 64 ways to
+// exchange the two values on some of the six, one that leaves both sums in their bins is chosen
+// uniformly. The set of reachable arrangements is the same from each of them, so in the long run
+// all arrangements that keep every sum in its bin are equally likely. The sums of the crossing
+// lines do not change. O(entries).
 //
 // Source: Strona, Nappo, Boccacci, Fattorini, San-Miguel-Ayanz (2014), A fast and unbiased
 // procedure to randomize ecological binary matrices with fixed row and column totals, for trades.
 void trade(Lines& lines, double* values, Philox& random);
 
-// `halves` such rounds, each along the first or the second kind of lines by a fair coin; along the
-// first always where there is no second.
+// `halves` such rounds, each along the first or the second kind of lines by a fair coin; always
+// along the first if there is no second.
 void trade(Lines& first, Lines* second, double* values, std::int64_t halves, Philox& random);
 
 }  // namespace ncut

@@ -1,7 +1,9 @@
 """Train a small JAX network on scikit-learn's digits with ncut's eigenvalue penalty.
 
-The eigenvalues and their gradient are NumPy's, made on the host; `jax.custom_vjp` hands the
-gradient to JAX, inside of `jax.jit` too. Needs `pip install jax`:  python examples/jax_penalty.py
+The eigenvalues and their gradient are computed by NumPy on the host; `jax.custom_vjp` hands the
+gradient to JAX, inside of `jax.jit` too. Needs `pip install jax scikit-learn`:
+
+    python examples/jax_penalty.py [--steps 500]
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ RATE = 0.1
 def on_host(weights: Any) -> Any:
     """The mean of the eigenvalues, and its gradient for each matrix (fan_in, fan_out)."""
     values, gradient = ncut.eigenvalues_and_gradient(weights, EIGENVALUES)
-    return np.asarray(values.mean(), dtype=np.float32), tuple(gradient)
+    return values.mean().astype(gradient[0].dtype), tuple(gradient)
 
 
 def both(weights: Any) -> Any:
     shapes = tuple(jax.ShapeDtypeStruct(w.shape, w.dtype) for w in weights)
-    return jax.pure_callback(on_host, (jax.ShapeDtypeStruct((), jnp.float32), shapes), weights)
+    value = jax.ShapeDtypeStruct((), weights[0].dtype)
+    return jax.pure_callback(on_host, (value, shapes), weights)
 
 
 @jax.custom_vjp

@@ -2,7 +2,7 @@
 
 `ncut.analyze(model)` turns a network's weights into a graph of neurons, finds the best partition
 into k groups by spectral clustering, and compares its normalized cut with those of networks whose
-weights were shuffled. Names are imported when they are first used, so that `import ncut` is quick.
+weights were shuffled. Names are imported on first use, so that `import ncut` is fast.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ncut.types import Block, Clustering, Comparison, Layer, LeftOut, Parameter
     from ncut.verdicts import verdict
 
-# Names of the training side, which load torch; without it they are not among the public names.
+# Names of the training side, which load torch; without torch they are not public names.
 _TRAINING = {
     "CutDropout": "training.modular",
     "EigenvalueRegularizer": "training.regularizers",
@@ -148,7 +148,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("ncut")
+        return globals().setdefault(name, version("ncut"))
     if name == "graph":
         from ncut.extract import read_graph
 

@@ -51,37 +51,37 @@ def analyze(
 ) -> Report:
     """Measure how clusterable a network is, by itself and against shuffled networks.
 
-    The network's weights become a graph of neurons, which is cut into k clusters by spectral
-    clustering; the report has the normalized cut (low: clusterable) and says how unusual it is
-    among networks with the same weights in random places. The defaults are the paper's. Beside
-    the n-cut the report holds its certificate (a lower bound and a refined n-cut) and other
-    measures of the same partition, each against the same shuffles.
+    The network's weights become a graph of neurons, which spectral clustering partitions into k
+    clusters; the report compares the normalized cut (low: clusterable) with those of networks that
+    have the same weights in random positions. The defaults are the paper's. The report also holds a
+    certificate of the n-cut (a lower bound and a refined n-cut) and other measures of the same
+    partition, each compared with the same shuffles.
 
     Parameters
     ----------
     model
-        Whatever `ncut.graph` reads: a torch module, a list of (fan_in, fan_out) weight matrices,
-        a scipy sparse symmetric adjacency, a path, a NeuronGraph.
+        Any input of `ncut.graph`: a torch module, a list of (fan_in, fan_out) weight matrices, a
+        symmetric scipy sparse adjacency matrix, a path, a NeuronGraph.
     k : int, optional
         Number of clusters; the preset's by default, 12.
     shuffles : int or "auto", optional
-        Number of shuffled networks; 0 for none, then there are no statistics. The preset's by
-        default, 50. "auto": as many as it takes, see `sequential`.
+        Number of shuffled networks; 0 for none, which leaves out p and Z. The preset's by default,
+        50. "auto": as many as the test needs, see `sequential`.
     null : str, optional
-        How they are shuffled, see `ncut.shuffle`; the preset's by default, "layer".
+        The null model, see `ncut.shuffle`; the preset's by default, "layer".
     normalize : {"none", "l2", "l1", "balanced", "residual"}, optional
-        The convention for the scale of weights, which a ReLU network leaves open, see
-        `NeuronGraph.normalized`; shuffles are brought to it after shuffling. The preset's by
+        The convention for the scale of weights, which is arbitrary in a ReLU network, see
+        `NeuronGraph.normalized`; it is applied to shuffles after shuffling. The preset's by
         default, "none".
     preset : {"filan2021", "hcai-torch"}, default "filan2021"
-        Whose choices to follow where an argument is not given: the paper's, or those of its
-        successor in PyTorch.
+        The defaults of the other arguments: those of the paper, or of its PyTorch successor.
     refine : bool, default False
-        Make the refined n-cut the report's `ncut`, and the refined partition its `labels`: lower
-        by some percent, as moving single vertices removes most of k-means' noise, so that the
-        spread of the shuffles shrinks and |Z| grows. Both n-cuts are measured in any case.
+        Make the refined n-cut the report's `ncut`, and the refined partition its `labels`. The
+        refined n-cut is lower by a few percent; since moving single vertices removes most of the
+        noise of k-means, the spread of the shuffles shrinks and |Z| grows. Both n-cuts are always
+        measured.
     seed : int, default 0
-        The same seed gives the same report, whatever the number of threads.
+        The same seed gives the same report on any number of threads.
     n_init : int or "auto", optional
         Restarts of k-means, see `ncut.cluster`; the preset's by default.
     solver
@@ -89,22 +89,22 @@ def analyze(
     threads : int, optional
         Threads to use; all cores by default.
     max_shuffles : int, default 1000
-        With shuffles="auto", how many at most.
+        With shuffles="auto", the largest number of shuffles.
     level : float, default 0.05
         With shuffles="auto", the level at which to decide.
     sequential : {"betting", "besag-clifford"}, default "betting"
-        With shuffles="auto", when to stop. "betting": as soon as a bet against "the network is
-        one of its shuffles" has won 1 / level, or has no hope left; the p-value is valid at any
-        time. "besag-clifford": when ten shuffles are as clusterable.
+        With shuffles="auto", the stopping rule. "betting": stop as soon as a bet against "the
+        network is one of its shuffles" has won 1 / level or is futile; the p-value is valid at any
+        time. "besag-clifford": stop when ten shuffles are as clusterable as the network.
     device : {"cpu", "cuda", "cuda:N"}, default "cpu"
-        Where to compute. On a GPU (extra `gpu`) the definitions are the same and numbers agree to
-        rounding, but shuffles and starts of k-means are other random ones than on the CPU.
+        The device. On a GPU (extra `gpu`) the definitions are the same and numbers agree to
+        rounding, but shuffles and starts of k-means use other random numbers than on the CPU.
     tests : sequence of {"alignment", "residual"} or "none", optional
-        What the report's top answers besides: whether clusters run through the layers, and
-        whether there is more to them than the scales of neurons, by the lower bound against so
-        many networks of that null model as there are shuffles. By default "alignment" with 19
-        networks, where the graph allows it and fits the budget of a default analysis. They are
-        computed on the CPU.
+        Additional tests in the report's summary: whether clusters run through the layers
+        ("alignment"), and whether they go beyond the scales of neurons ("residual"). Each compares
+        the lower bound with that of as many networks of its null model as there are shuffles. By
+        default "alignment" with 19 networks, if the graph allows it and fits the budget of a
+        default analysis. The tests run on the CPU.
     progress : True or callable, optional
         True shows a bar (extra `notebook`); a function is called as `progress(done, total)` after
         each shuffle, from the calling thread.
@@ -120,7 +120,7 @@ def analyze(
     InputError
         If an argument cannot be used, or there is no such GPU; the message names it.
     MissingExtraError
-        If a GPU is asked for and CuPy is not installed.
+        If a GPU is requested and CuPy is not installed.
     ModelError
         If the model cannot be read.
     Interrupted
@@ -159,7 +159,7 @@ def analyze(
 
 @single_threaded_blas()  # once: finding the libraries takes milliseconds
 def analyze_graph(graph: NeuronGraph, plan: Plan, progress: Told | None = None) -> Measurement:
-    """`analyze` for a graph, arguments checked by the caller."""
+    """Analyze a graph; the caller has checked the arguments."""
     prepared = prepare(graph, plan)
     network = network_record(prepared, measure(prepared, NETWORK))
     try:

@@ -1,4 +1,4 @@
-"""Misspelt arguments: an error of ours that names the nearest argument there is."""
+"""Misspelt arguments: an error that names the nearest known argument."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 def refuse_unknown(names: Iterable[str], known: Iterable[str], function: str) -> None:
     """Raise UnknownArgumentError for the first of `names` that is not among the `known`.
 
-    `function`: whose arguments these are, for the message.
+    `function`: the function's name, for the message.
     """
     known = sorted(known)
     for name in names:
@@ -31,8 +31,7 @@ def suggests_names(
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Decorate a public function so that a misspelt keyword raises UnknownArgumentError.
 
-    `more`: the names that its `**` parameter takes; `name`: what users call it by, where that is
-    not its own name.
+    `more`: the names that its `**` parameter accepts; `name`: its public name, if different.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:

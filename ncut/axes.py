@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """A number that says how clusterable a graph is.
+    """A measure of how clusterable a graph is.
 
     Attributes
     ----------
     title : str
-        What tables call it.
+        Its name in tables.
     meaning : str
         Its definition in a sentence.
     low_is_clusterable : bool
@@ -35,20 +35,20 @@ STATISTICS: dict[str, Statistic] = {
     ),
     "refined_ncut": Statistic(
         "refined n-cut",
-        "The normalized cut after moving single vertices as long as that lowers it, which removes "
-        "most of the noise of k-means.",
+        "The normalized cut after moving single vertices while that lowers it, which removes most "
+        "of the noise of k-means.",
         low_is_clusterable=True,
     ),
     "lower_bound": Statistic(
         "lower bound",
-        "The sum of the k smallest eigenvalues of the normalized Laplacian, less what the "
-        "eigensolver may be wrong by: no partition into k clusters has a smaller n-cut.",
+        "The sum of the k smallest eigenvalues of the normalized Laplacian, minus the solver's "
+        "error bound: no partition into k clusters has a smaller n-cut.",
         low_is_clusterable=True,
     ),
     "modularity": Statistic(
         "modularity Q",
-        "Newman's modularity of the partition: the share of edge weight inside clusters, less what "
-        "it would be if edges joined vertices in proportion to their degrees.",
+        "Newman's modularity of the partition: the share of edge weight inside clusters, minus its "
+        "expectation if edges joined vertices in proportion to their degrees.",
         low_is_clusterable=False,
     ),
     "bipartite_modularity": Statistic(
@@ -69,16 +69,16 @@ STATISTICS: dict[str, Statistic] = {
 
 @dataclass(frozen=True, slots=True)
 class NullModel:
-    """A way to make networks that have no arrangement of their own.
+    """A distribution of random networks without the structure under test.
 
     Attributes
     ----------
     does : str
-        What happens to the weights, as a noun phrase.
+        The treatment of the weights, as a noun phrase.
     keeps : str
-        What stays as it is in the network.
+        The properties of the network that it preserves.
     question : str
-        What a comparison with such networks answers.
+        The question that a comparison with such networks answers.
     made_by : str
         The class that makes them, as "module:name".
     """
@@ -93,24 +93,23 @@ NULL_MODELS: dict[str, NullModel] = {
     "layer": NullModel(
         "the same weights at random places of each layer",
         "each layer's weights as a multiset, zeros included",
-        "Is the network more clusterable than one with the same weights in random places?",
+        "Is the network more clusterable than one with the same weights in random positions?",
         "ncut.nulls.permuted:Layer",
     ),
     "layer-nonzero": NullModel(
         "each layer's non-zero weights in random order, its zeros kept in place",
         "each layer's weights as a multiset, and which of them are zero",
-        "Do the sizes of the weights add to the clusters that the places of the zeros make?",
+        "Do the weights' sizes contribute to the clusters, beyond the positions of the zeros?",
         "ncut.nulls.permuted:LayerNonzero",
     ),
     "layer-nonzero-kde": NullModel(
-        "non-zero weights drawn anew from each layer's smoothed distribution, its zeros kept in "
-        "place",
+        "non-zero weights redrawn from each layer's smoothed distribution, its zeros kept in place",
         "each layer's distribution of weights, and which of them are zero",
         "The same as layer-nonzero, and do a few particular weights matter?",
         "ncut.nulls.density:LayerNonzeroKde",
     ),
     "layer-kde": NullModel(
-        "non-zero weights drawn anew from each layer's smoothed distribution, at random places",
+        "non-zero weights redrawn from each layer's smoothed distribution, at random places",
         "each layer's distribution of weights and its number of zeros",
         "The same as layer, and do a few particular weights matter?",
         "ncut.nulls.density:LayerKde",
@@ -120,7 +119,7 @@ NULL_MODELS: dict[str, NullModel] = {
         "outgoing weights kept but for a weight's spread",
         "each layer's weights as a multiset, which of them are zero, and each neuron's sums of "
         "incoming and outgoing weights, up to a standard deviation of a weight",
-        "Is there more to the clusters than that some neurons have larger weights than others?",
+        "Do the clusters go beyond some neurons having larger weights than others?",
         "ncut.nulls.strength:Strength",
     ),
     "residual": NullModel(
@@ -140,7 +139,7 @@ NULL_MODELS: dict[str, NullModel] = {
     ),
     "tied": NullModel(
         "the same weights at random places of each layer, copies of a layer alike",
-        "each layer's weights as a multiset, and that copies of a layer are copies",
+        "each layer's weights as a multiset, and the equality of copies of a layer",
         "The same as layer, for networks that use a layer's weights more than once.",
         "ncut.nulls.tied:Tied",
     ),
@@ -162,4 +161,4 @@ NORMALIZATIONS: dict[str, str] = {
     "residual": "each row and column of each layer's weights scaled to a mean of 1 over its edges",
 }
 """Each convention of scale, by the name to pass as `normalize`; outgoing weights are divided by
-the factor that multiplies the incoming ones, so that a ReLU network computes the same."""
+the factor that multiplies the incoming ones, so that a ReLU network's function does not change."""

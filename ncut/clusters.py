@@ -39,41 +39,42 @@ def cluster(
     k : int, default 12
         Number of clusters, at least 2 and less than the number of vertices with edges.
     n_init : int or "auto"
-        Restarts of k-means, the best by inertia is kept; "auto" is 25, and 100 above 2,000
+        Restarts of k-means; the result of least inertia is kept. "auto" is 25, and 100 above 2,000
         vertices.
     solver : {"auto", "krylov", "gram", "shift-invert", "dense", "arpack", "lobpcg"}
-        Eigensolver; "auto" chooses by size and structure, tries others where that does not
-        converge, and the result says which it was. "krylov": block Lanczos in float32 on the
-        blocks of weights (in float64, and called "krylov-float64", where float32 is not accurate
-        enough). "gram": LAPACK on the smaller side of a layered graph. "shift-invert": block
-        Lanczos on the inverse of L_sym, by a sparse factorization that also counts eigenvalues;
-        for long thin graphs such as paths, grids, roads and neighbour graphs of curves and
-        surfaces. "dense": LAPACK on the whole matrix. "arpack", "lobpcg": SciPy's, on the
-        assembled matrix in float64. Whichever it is: a partition with an n-cut below the lower
-        bound proves that an eigenvalue is missing, and "krylov-float64" or "dense" look for it.
+        Eigensolver; "auto" chooses by size and structure and tries others if the first does not
+        converge; the result names the solver used. "krylov": block Lanczos in float32 on the blocks
+        of weights (in float64, as "krylov-float64", if float32 is not accurate enough).
+        "gram": LAPACK on the smaller side of a layered graph. "shift-invert": block Lanczos on the
+        inverse of L_sym, by a sparse factorization that also counts eigenvalues; for long thin
+        graphs such as paths, grids, roads and neighbour graphs of curves and surfaces. "dense":
+        LAPACK on the whole matrix. "arpack", "lobpcg": SciPy's, on the assembled matrix in float64.
+        With every solver, a partition with an n-cut below the lower bound proves that an eigenvalue
+        is missing; "krylov-float64" or "dense" then searches for it.
     refine : bool, default False
-        Whether `labels` and `ncut` are those after moving single vertices between clusters as
-        long as that lowers the normalized cut. Not part of the paper's method.
+        Whether `labels` and `ncut` describe the partition after refinement, which moves single
+        vertices between clusters while that lowers the normalized cut. Not part of the paper's
+        method.
     seed : int, default 0
-        The same seed gives the same result, whatever the number of threads.
+        The same seed gives the same result on any number of threads.
     threads : int, optional
         Threads to use; all cores by default.
     device : {"cpu", "cuda", "cuda:N"}, default "cpu"
-        Where the products of "krylov" are made, and its vectors orthogonalized; all else is the
-        CPU's. A GPU needs the extra `gpu`.
+        The device for the products and the orthogonalization of "krylov"; the CPU does everything
+        else. A GPU needs the extra `gpu`.
 
     Returns
     -------
     Clustering
-        Labels, normalized cut, eigenvalues, and how well the eigensolver did.
+        Labels, normalized cut, eigenvalues, and the accuracy of the eigensolver.
 
     Raises
     ------
     InputError
-        If an argument cannot be used, there is no such GPU, or weights differ by a factor that
-        float64 has no room for; the message names the argument or the layer.
+        If an argument cannot be used, the GPU does not exist, or the ratio of weights exceeds the
+        range of float64; the message names the argument or the layer.
     MissingExtraError
-        If a GPU is asked for and CuPy is not installed.
+        If a GPU is requested and CuPy is not installed.
 
     Source: Shi and Malik (2000); von Luxburg (2007), section 4; Filan et al. (2021),
     algorithm 1.

@@ -1,4 +1,4 @@
-"""Exceptions: an error a user can cause is an `NcutError` whose message says what to do."""
+"""Exceptions. An error that a user can cause is an `NcutError` whose message says what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MAX_MESSAGE = 1500
-"""Longest message, in characters; of a longer one the middle is left out."""
+"""Longest message, in characters; longer messages lose their middle."""
 
 
 class NcutError(Exception):
@@ -28,7 +28,7 @@ class InputError(NcutError, ValueError):
 
 
 class UnknownArgumentError(InputError, TypeError):
-    """A function has no argument of this name; the message suggests the nearest that it has."""
+    """A function has no argument of this name; the message suggests the closest one."""
 
 
 class Interrupted(KeyboardInterrupt, Generic[T]):
@@ -37,8 +37,8 @@ class Interrupted(KeyboardInterrupt, Generic[T]):
     Attributes
     ----------
     finished : object
-        The result as far as it was computed: a report with fewer shuffles, a profile, a verdict
-        of fewer analyses, an ablation of fewer clusters.
+        The partial result: a report with fewer shuffles, a profile, a verdict of fewer analyses, an
+        ablation of fewer clusters.
     """
 
     def __init__(self, finished: T, how_far: str) -> None:
@@ -55,12 +55,12 @@ class MissingExtraError(NcutError, ImportError):
 
 
 def printable(text: str) -> str:
-    """The text with everything that a terminal might act on replaced by a question mark."""
+    """The text with control characters replaced by question marks."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _tidy(message: str) -> str:
-    """A message whose lines are printable and few enough to be read."""
+    """The message with printable lines and a limited length."""
     if len(message) > MAX_MESSAGE:
         half = (MAX_MESSAGE - 5) // 2
         message = f"{message[:half]} ... {message[-half:]}"
@@ -68,7 +68,7 @@ def _tidy(message: str) -> str:
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
-    """Import an optional dependency, or say which extra of ncut brings it.
+    """Import an optional dependency, or name the extra of ncut that installs it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What an analysis will cost, from the size of its graph and a short measurement of the machine."""
+"""Predicted cost of an analysis, from the graph's size and a short measurement of the machine."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PRODUCTS = 15
 # Bytes that a clustering holds for a vertex: the Lanczos basis, blocks of vectors in single and
 # double precision, the embedding.
 BYTES_PER_VERTEX = 7 * WIDTH * 4 + 6 * WIDTH * 8
-# Of a graph of any size: some hundreds of calls of NumPy.
+# For a graph of any size: some hundreds of calls of NumPy.
 SECONDS_PER_GRAPH = 5e-3
-# What refinement, bounds, other measures and repeats of k-means add: a third in the benchmarks.
+# Share added by refinement, bounds, other measures and repeats of k-means, by the benchmarks.
 CERTIFICATE = 4 / 3
 PROBE_ENTRIES = 512
 PROBE_POINTS = 2048
@@ -41,7 +41,7 @@ class Estimate:
     seconds : float
         Time, good to a factor of two or three.
     peak_bytes : int
-        Memory for the graph and all that is made of it, without Python and its libraries.
+        Memory for the graph and everything derived from it, without Python and its libraries.
     """
 
     seconds: float
@@ -84,7 +84,7 @@ def estimate(
 
 
 def _entries(weights: Weights) -> int:
-    """Entries of a block, those of a sparse one counted fourfold: its products gather."""
+    """Entries of a block; sparse entries count fourfold, since their products gather."""
     return weights.size if isinstance(weights, np.ndarray) else 4 * int(weights.nnz)
 
 

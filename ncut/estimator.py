@@ -19,25 +19,25 @@ from ncut.spectral import cluster
 
 
 class NormalizedCutClustering(ClusterMixin, BaseEstimator):
-    """Spectral clustering of any affinity matrix, with its normalized cut and a lower bound of it.
+    """Spectral clustering of any affinity matrix, with the normalized cut and its lower bound.
 
     A drop-in for scikit-learn's `SpectralClustering(affinity="precomputed",
-    assign_labels="kmeans")`, which embeds in the same eigenvectors.
+    assign_labels="kmeans")`, with an embedding by the same eigenvectors.
 
     Parameters
     ----------
     n_clusters : int, default 8
-        Less than the number of samples with an affinity to another one.
+        Number of clusters, less than the number of samples with an affinity to another sample.
     affinity : {"precomputed"}, default "precomputed"
-        `fit` gets the affinities themselves.
+        `fit` expects the affinities themselves.
     n_init : int or "auto", default 10
         Restarts of k-means, see `ncut.cluster`.
     refine : bool, default False
-        Move single samples between clusters as long as that lowers the normalized cut.
+        Move single samples between clusters while that lowers the normalized cut.
     solver : str, default "auto"
         The eigensolver, see `ncut.cluster`.
     random_state : int, RandomState or None, default None
-        An int gives the same result in every call, whatever `n_jobs`.
+        An int gives the same result in every call, for any `n_jobs`.
     n_jobs : int or None, default None
         Threads; None or -1: all cores, -2: all but one, and so on.
 
@@ -48,11 +48,11 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
     ncut_ : float
         Normalized cut of the clusters, between 0 and n_clusters.
     lower_bound_ : float
-        No partition into as many clusters has a lower one.
+        No partition into n_clusters clusters has a lower normalized cut.
     eigenvalues_ : ndarray of float64, shape (n_clusters,)
-        The smallest of the normalized Laplacian, ascending.
+        The smallest eigenvalues of the normalized Laplacian, ascending.
     converged_ : bool
-        Whether the eigenvectors are accurate enough to cluster by; if not, `fit` warns.
+        Whether the eigenvectors are accurate enough for clustering; if not, `fit` warns.
     n_features_in_ : int
         Columns of the affinity matrix.
 
@@ -90,15 +90,15 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
         Parameters
         ----------
         X : array or scipy sparse matrix, shape (n_samples, n_samples)
-            Finite non-negative affinities. The diagonal is left out, masked entries of numpy.ma
-            are 0.
+            Finite non-negative affinities. The diagonal is ignored; masked entries of numpy.ma are
+            0.
         y
             Ignored.
 
         Raises
         ------
         InputError
-            A ValueError: if X or a parameter cannot be used; the message names it.
+            If X or a parameter cannot be used; the message names it. It is a ValueError.
 
         Warns
         -----
@@ -163,7 +163,7 @@ class NormalizedCutClustering(ClusterMixin, BaseEstimator):
 
 
 def _threads(n_jobs: object) -> int | None:
-    """The number of threads that scikit-learn's `n_jobs` means; None: all cores."""
+    """The number of threads for scikit-learn's `n_jobs`; None: all cores."""
     if n_jobs is None:
         return None
     if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or n_jobs == 0:

@@ -1,4 +1,4 @@
-"""The only door to the compiled core: chooses the kernel, allocates the outputs, calls."""
+"""The only importer of the compiled core: chooses the kernel, allocates outputs, calls."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 def _bits(weights: NDArray[Any]) -> NDArray[Any]:
-    """bfloat16 weights as the bits that the compiled core reads them from."""
+    """bfloat16 weights as the bits that the compiled core reads."""
     is_bfloat16 = weights.itemsize == 2 and weights.dtype != np.float16
     return weights.view(np.uint16) if is_bfloat16 else weights
 
 
 def _view(weights: Weights) -> tuple[str, tuple[Any, ...]]:
-    """Which family of kernels reads these weights, and the arguments that describe them."""
+    """The family of kernels for these weights, and the arguments that describe them."""
     if isinstance(weights, np.ndarray):
         return "dense", (_bits(weights),)
     return "sparse", (weights.indptr, weights.indices, weights.data, weights.shape[1])
@@ -51,12 +51,12 @@ def build() -> tuple[str, str]:
 
 
 def instruction_sets() -> list[str]:
-    """Instruction sets that the core has kernels for and this machine can run, the best first."""
+    """Instruction sets with kernels that this machine can run, best first."""
     return _core.instruction_sets()
 
 
 def use_instruction_set(name: str) -> None:
-    """Run the kernels of another instruction set from now on, in all threads."""
+    """Switch to the kernels of another instruction set, in all threads."""
     try:
         _core.use_instruction_set(name)
     except ValueError as error:
@@ -71,7 +71,7 @@ if os.environ.get("NCUT_ISA"):
 
 
 class WeightScan(NamedTuple):
-    """How many values of an array are NaN, infinite, negative, or not zero."""
+    """Numbers of NaN, infinite, negative, and non-zero values of an array."""
 
     n_nan: int
     n_infinite: int
@@ -80,14 +80,14 @@ class WeightScan(NamedTuple):
 
 
 class Squares(NamedTuple):
-    """Sums of squared weights: of those inside clusters, and of all."""
+    """Sums of squared weights: inside clusters, and in total."""
 
     inside: float
     total: float
 
 
 def scan(values: NDArray[np.floating]) -> WeightScan:
-    """Count the values of a contiguous array that cannot be edge weights, and the edges."""
+    """Count the invalid edge weights of a contiguous array, and the edges."""
     return WeightScan(*_core.scan(_bits(values)))
 
 
@@ -140,7 +140,7 @@ def multiply(
 def _of_width(
     blocks: list[tuple[NDArray[np.floating], int, int]], name: str
 ) -> tuple[Any, list[tuple[NDArray[Any], int, int]]]:
-    """The kernel for the blocks' type of 16 bits, if one has it, and the blocks as it reads."""
+    """The kernel for the blocks' 16-bit type, if any has one, and the blocks in its form."""
     names = {"float16": f"{name}_half", "bfloat16": f"{name}_bfloat16"}
     kinds = {weights.dtype.name for weights, *_ in blocks if weights.itemsize == 2}
     views = [(_bits(weights), row, column) for weights, row, column in blocks]
@@ -161,8 +161,8 @@ def refine(
 
     links, shape (n, at least k): weight between each vertex and each cluster, kept up to date.
     totals, shape (3, k), kept up to date: inner weight (both directions), degrees and number of
-    vertices of each cluster. Needed where these are some vertices of a larger graph: then links
-    are to all of it, and the blocks the edges among these.
+    vertices of each cluster. Needed if these are some vertices of a larger graph; links then refer
+    to the whole graph, and blocks hold the edges among these vertices.
     """
     if totals is None:
         inner = links[np.arange(labels.size), labels]
@@ -240,7 +240,7 @@ def inner_squares(block: Block, rows: NDArray[np.int32], cols: NDArray[np.int32]
 def permuted(
     values: NDArray[np.floating], seed: int, stream: int, substream: int
 ) -> NDArray[np.floating]:
-    """A copy of a contiguous array of any shape, permuted, every order equally likely."""
+    """A permuted copy of a contiguous array of any shape, every order equally likely."""
     if not values.flags.c_contiguous:
         raise ValueError("values: must be C-contiguous")
     out = np.empty_like(values, subok=False)
@@ -276,12 +276,12 @@ def trade(
     stream: int,
     substream: int,
 ) -> None:
-    """Exchange the values of a CSR matrix among its places, each row's and column's sum in its bin.
+    """Exchange the values of a CSR matrix, keeping each row's and column's sum in its bin.
 
     `values`, shape (n,), is changed in place; indices ascend in each row. bins: lower and upper
     limits of the rows' sums, shape (2, n_rows), and of the columns', (2, n_cols). With `triangle`
-    the matrix is the strict upper triangle of a symmetric one, whose rows' bins alone count.
-    `halves`: rounds, in each of which rows or columns exchange in random pairs.
+    the matrix is the strict upper triangle of a symmetric matrix, and only the rows' bins count.
+    `halves`: number of rounds, in each of which rows or columns exchange in random pairs.
     """
     _core.trade(
         *(indptr, indices, n_cols, values, *bins, triangle, halves, seed, stream, substream)
@@ -291,10 +291,10 @@ def trade(
 def sinkhorn(
     matrix: Weights, *, triangle: bool, tolerance: float, max_sweeps: int
 ) -> tuple[NDArray[np.float64], float]:
-    """Factors of rows and columns that give each a mean of 1, and the largest deviation left.
+    """Factors that scale each row and column to a mean of 1, and the largest remaining deviation.
 
-    matrix: float64, not negative, of ordinary size; the factors have shape (n_rows + n_cols,), or
-    (n_rows,) with `triangle`, where it is the strict upper triangle of a symmetric matrix.
+    matrix: float64, non-negative, of ordinary size; the factors have shape (n_rows + n_cols,), or
+    (n_rows,) with `triangle`, for the strict upper triangle of a symmetric matrix.
     """
     rows, columns = matrix.shape
     factors = np.empty(rows if triangle else rows + columns)
@@ -306,9 +306,9 @@ def sinkhorn(
 def random_pattern(
     like: Any, triangle: bool, seed: int, stream: int, substream: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """`indptr` and `indices` for as many entries as `like` has, at random positions.
+    """`indptr` and `indices` with as many entries as `like`, at random positions.
 
-    All positions of the matrix, or with `triangle` those above the diagonal.
+    Positions are anywhere in the matrix, or with `triangle` above the diagonal.
     """
     indptr, indices = np.empty_like(like.indptr), np.empty_like(like.indices)
     _core.random_pattern(indptr, indices, like.shape[1], triangle, seed, stream, substream)
@@ -342,7 +342,7 @@ def kmeans(
 
 
 class Progress(NamedTuple):
-    """How an update of eigenvectors went."""
+    """Outcome of an update of eigenvectors."""
 
     n_products: int
     converged: bool
@@ -367,9 +367,9 @@ def update_eigenvectors(
 ) -> Progress:
     """Move `basis` (n - n_first, 16) closer to the leading eigenvectors of D^-1/2 |A| D^-1/2.
 
-    Blocks: (signed weights, first row, first column) each; vertices before `n_first` and
-    after it are of two colours, or n_first is 0. Fills `degrees` (n,), the largest eigenvalues
-    but the first (16,), their residuals (16,), and D^-1/2 v of the eigenvectors (n, 16).
+    Blocks: (signed weights, first row, first column) each; vertices before `n_first` and from it on
+    have two colours, or n_first is 0. Fills `degrees` (n,), the largest eigenvalues except the
+    first (16,), their residuals (16,), and D^-1/2 v of the eigenvectors (n, 16).
     """
     return Progress(
         *_core.update_eigenvectors(
@@ -397,10 +397,10 @@ def eigenvalue_gradient(
 def normalize_neurons(
     incoming: NDArray[Any], bias: NDArray[Any] | None, outgoing: NDArray[Any], norm: float
 ) -> bool:
-    """Rescale neurons in place, without a change of what they compute; whether any was changed.
+    """Rescale neurons in place, preserving the function; returns whether any was changed.
 
-    incoming (n, n_in) and bias (n,) are multiplied so that each row has the norm given, the
-    columns of outgoing (rows, n * m), m side by side for each neuron, divided by the same factor.
+    incoming (n, n_in) and bias (n,) are multiplied so that each row has the given norm; the columns
+    of outgoing (rows, n * m), m consecutive ones per neuron, are divided by the same factor.
     """
     return _core.normalize_neurons(incoming, bias, outgoing, norm)
 
@@ -408,7 +408,7 @@ def normalize_neurons(
 class Source:
     """A network of float32 weights whose shuffles are measured; see `spectral.compiled`.
 
-    sizes: of the layers. colours: 0 or 1 of each layer, or none where two colours do not do.
+    sizes: of the layers. colours: 0 or 1 for each layer, or none if two colours do not suffice.
     """
 
     def __init__(self, sizes: list[int], colours: list[int]) -> None:
@@ -421,11 +421,11 @@ class Source:
         add(block.source, block.target, substream, *view)
 
     def measure(self, **options: Any) -> dict[str, Any] | None:
-        """The sums of one shuffled network; None where the reference has to take over."""
+        """The sums of one shuffled network; None if left to the reference."""
         found: dict[str, Any] | None = self._source.measure(**options)
         return found
 
     def embed(self, **options: Any) -> dict[str, Any] | None:
-        """The spectrum with rows in another order; None where the reference has to take over."""
+        """The spectrum with rows in another order; None if left to the reference."""
         found: dict[str, Any] | None = self._source.embed(**options)
         return found

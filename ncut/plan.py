@@ -1,7 +1,7 @@
-"""Plan: every setting of a measurement, with its type, defaults, check and sentence of help.
+"""Plan: every setting of a measurement, with its type, defaults, check and help text.
 
-The public functions, the options of the command line and the files of a scan follow from it, held
-by tests/test_plan.py.
+The public functions, the command line's options and a scan's files follow from it, as
+tests/test_plan.py checks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ncut.types import Normalization, Null, PresetName, Sequential, Solver
 
 PRESETS = ("filan2021", "hcai-torch")
-"""Names of the public codes whose choices can be followed; docs/presets.md has the details."""
+"""Names of the public implementations with presets; docs/presets.md has the details."""
 
 T = TypeVar("T")
 
@@ -32,16 +32,15 @@ class Setting:
     Attributes
     ----------
     default : object
-        The default in signatures; None where the preset or the machine decides.
+        The default in signatures; None if the preset or the machine decides.
     check : callable
-        Returns the value as the plan holds it, or raises InputError.
+        Returns the value in the plan's form, or raises InputError.
     help : str
-        A sentence for people.
+        The help text.
     presets : mapping of str to object
-        The default under each preset, where presets differ from each other or may.
+        The default under each preset, if presets may differ.
     recorded : str
-        The setting's name among those that a scan's folder keeps, since they change its numbers;
-        empty for the others.
+        The setting's name in a scan's folder, for settings that change its numbers; else empty.
     """
 
     default: Any
@@ -51,7 +50,7 @@ class Setting:
     recorded: str
 
     def value(self, given: Any, preset: str) -> Any:
-        """The checked value of an argument, the preset's where it is None."""
+        """The checked value of an argument, or the preset's value if it is None."""
         return self.check(self.presets.get(preset) if given is None else given)
 
 
@@ -67,8 +66,8 @@ def _setting(
     return field(metadata={"setting": Setting(default, check, help, by_preset, recorded)})
 
 
-# The rooms that know what can be used are imported when something is checked, so that the command
-# line, which is made from this module, starts at once.
+# The modules that define valid values are imported on the first check, so that the command line,
+# which is built from this module, starts fast.
 
 
 def _check_k(k: object) -> int:
@@ -131,7 +130,7 @@ def _check_device(device: object) -> str:
 
 
 SCALE_FREE: tuple[Null, ...] = ("alignment", "residual")
-"""Null models on residuals, which a report may have as tests beside its own null model."""
+"""Null models on residuals, which a report may run as tests in addition to its null model."""
 
 
 def _check_tests(tests: object) -> tuple[str, ...] | None:
@@ -150,7 +149,7 @@ def _check_tests(tests: object) -> tuple[str, ...] | None:
 
 
 def _as_given(value: T) -> T:
-    """Values that are checked together, by `Plan.of`."""
+    """Values that `Plan.of` checks together."""
     return value
 
 
@@ -168,34 +167,34 @@ class Plan:
     shuffles: int | Literal["auto"] = _setting(
         None,
         _check_shuffles,
-        "Shuffled networks to compare with, or 'auto': as many as it takes.",
+        "Number of shuffled networks, or 'auto': as many as the test needs.",
         presets=(50, 100),
         recorded="n_shuffles",
     )
     null: Null = _setting(
         None,
         _check_null,
-        f"How weights are shuffled: {', '.join(NULL_MODELS)}.",
+        f"Null model that shuffles the weights: {', '.join(NULL_MODELS)}.",
         presets=("layer", "layer"),
         recorded="null",
     )
     normalize: Normalization = _setting(
         None,
         _check_normalization,
-        f"The convention for the scale of weights: {', '.join(NORMALIZATIONS)}.",
+        f"Convention for the scale of weights: {', '.join(NORMALIZATIONS)}.",
         presets=("none", "l2"),
         recorded="normalize",
     )
     preset: PresetName = _setting(
         "filan2021",
         _check_preset,
-        f"Whose choices to follow: {' or '.join(PRESETS)}.",
+        f"Implementation whose choices are the defaults: {' or '.join(PRESETS)}.",
         recorded="preset",
     )
     refine: bool = _setting(
-        False, bool, "Report the n-cut after moving single neurons.", recorded="refine"
+        False, bool, "Report the n-cut after refinement by single moves.", recorded="refine"
     )
-    seed: int = _setting(0, check_seed, "The same seed gives the same numbers.", recorded="seed")
+    seed: int = _setting(0, check_seed, "Random seed; it fixes all numbers.", recorded="seed")
     n_init: int | Literal["auto"] = _setting(
         None,
         _check_n_init,
@@ -205,29 +204,31 @@ class Plan:
     )
     solver: Solver = _setting("auto", _check_solver, "The eigensolver.", recorded="solver")
     threads: int = _setting(None, _check_threads, "Threads to use.")
-    max_shuffles: int = _setting(1000, _as_given, "With --shuffles auto, how many at most.")
+    max_shuffles: int = _setting(
+        1000, _as_given, "With --shuffles auto, the largest number of shuffles."
+    )
     level: float = _setting(
-        0.05, _as_given, "Level of --shuffles auto and of --verdict.", recorded="level"
+        0.05, _as_given, "Significance level of --shuffles auto and --verdict.", recorded="level"
     )
     sequential: Sequential = _setting(
         "betting",
         _as_given,
-        "With --shuffles auto: 'betting' or 'besag-clifford'.",
+        "Stopping rule of --shuffles auto: 'betting' or 'besag-clifford'.",
         recorded="sequential",
     )
     device: str = _setting(
-        "cpu", _check_device, "Where to compute: 'cpu', 'cuda' or 'cuda:N' (extra 'gpu')."
+        "cpu", _check_device, "Device for the computation: 'cpu', 'cuda' or 'cuda:N' (extra 'gpu')."
     )
 
     tests: Sequence[str] | None = _setting(
         None,
         _check_tests,
-        f"Tests at the report's top: {', '.join(SCALE_FREE)}, separated by commas, or 'none'.",
+        f"Tests in the report's summary: {', '.join(SCALE_FREE)}, separated by commas, or 'none'.",
     )
 
     @classmethod
     def of(cls, **arguments: Any) -> Plan:
-        """The plan of these arguments; a preset, or the default, decides what is not given.
+        """The plan for these arguments; a preset or the default supplies the others.
 
         Raises
         ------
@@ -242,7 +243,9 @@ class Plan:
         own = normalization_of(plan.null, arguments.get("normalize"), plan.normalize)
         plan = replace(plan, normalize=cast("Normalization", own))
         if plan.tests and not plan.n_shuffles:
-            raise InputError("tests: compare with shuffles, and shuffles=0; leave one of them out")
+            raise InputError(
+                "tests: need shuffles to compare with, got shuffles=0; leave one of them out"
+            )
         if plan.shuffles == "auto":
             from ncut.nulls.sequential import check_sequential
 
@@ -251,12 +254,12 @@ class Plan:
 
     @property
     def n_shuffles(self) -> int:
-        """Shuffles to measure at most."""
+        """Largest number of shuffles."""
         return self.max_shuffles if self.shuffles == "auto" else self.shuffles
 
     @property
     def stopping_rule(self) -> Sequential | None:
-        """The rule that ends the shuffles; None where their number was given."""
+        """The stopping rule; None if the number of shuffles is fixed."""
         return self.sequential if self.shuffles == "auto" else None
 
     def recorded(self) -> dict[str, Any]:
@@ -264,7 +267,7 @@ class Plan:
         values = {one.recorded: getattr(self, name) for name, one in SETTINGS.items()}
         values |= {"n_shuffles": self.n_shuffles, "sequential": self.stopping_rule}
         del values[""]
-        if self.device != "cpu":  # other random numbers; those of one GPU are those of any other
+        if self.device != "cpu":  # other random numbers, which are the same on every GPU
             values["device"] = self.device.partition(":")[0]
         if self.tests is not None:
             values["tests"] = list(self.tests)
@@ -278,5 +281,5 @@ SETTINGS: dict[str, Setting] = {
 
 
 def with_needed_options(options: Mapping[str, object], null: str) -> dict[str, Any]:
-    """Options of `ncut.graph`, completed with what a null model needs."""
+    """Options of `ncut.graph`, completed with those that a null model needs."""
     return {**options, "initial": True} if null == "init" else {**options}

@@ -24,9 +24,9 @@ from ncut.report import Profile
 from ncut.spectral.agreement import adjusted_rand_index
 from ncut.types import Comparison, Normalization, Null, PresetName, Solver
 
-# Refinement makes up for restarts of k-means, which would cost most of the time.
+# Refinement compensates for few restarts of k-means, which would take most of the time.
 RESTARTS = 2
-# Repeats of k-means, and of the eigensolver from other start vectors, that stability is seen in.
+# Repeats of k-means, and of the eigensolver from other start vectors, to measure stability.
 N_SEEDS = 4
 N_STARTS = 2
 
@@ -50,21 +50,21 @@ def profile(
 ) -> Profile:
     """Measure a network for many numbers of clusters, from one embedding of each graph.
 
-    The n-cut itself cannot choose k: it grows with k for every graph. The profile sets beside it
-    what can: how far it lies from the shuffles' at each k, the gap in the eigenvalues behind k
-    against the shuffles' gaps, and whether the partition comes out the same again.
+    The n-cut itself cannot choose k, since it grows with k for every graph. The profile adds
+    criteria that can: the distance of the n-cut from the shuffles at each k, the gap between
+    eigenvalues k and k + 1 compared with the shuffles' gaps, and the stability of the partition.
 
     Parameters
     ----------
     model
-        Whatever `ncut.graph` reads.
+        Any input of `ncut.graph`.
     k : iterable of int, default range(2, 21)
         Numbers of clusters.
     shuffles, null, normalize, preset, seed, solver, threads, device
         See `ncut.analyze`.
     n_init : int, default 2
-        Restarts of k-means for each k: few, because partitions are refined after it. The plain
-        n-cuts are noisier for it than those of `ncut.analyze`; the refined ones are not.
+        Restarts of k-means for each k; few suffice because partitions are refined afterwards. The
+        plain n-cuts are therefore noisier than those of `ncut.analyze`; the refined n-cuts are not.
     progress : True or callable, optional
         True shows a bar (extra `notebook`); a function is called as `progress(done, total)` after
         each shuffle.
@@ -80,7 +80,7 @@ def profile(
     InputError
         If an argument cannot be used, or there is no such GPU; the message names it.
     MissingExtraError
-        If a GPU is asked for and CuPy is not installed.
+        If a GPU is requested and CuPy is not installed.
     ModelError
         If the model cannot be read.
     Interrupted
@@ -122,15 +122,15 @@ def _swept(measured: Measured) -> _Swept:
 def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
     if not isinstance(k, Iterable):
         raise InputError(f"k: must be several whole numbers, such as range(2, 21), got {k!r}")
-    # Checked one by one, so that a range of billions ends at its first that is too large.
+    # Checked one by one, so that a range of billions ends at the first k that is too large.
     ks = sorted({check_n_clusters(one, n_vertices) for one in k})
     if not ks:
         raise InputError("k: no number of clusters given")
-    # The gap behind k needs one eigenvalue more.
+    # The gap after k needs one more eigenvalue.
     if ks[-1] + 1 >= n_vertices:
         raise InputError(
-            f"k: {ks[-1]} clusters, and the gap behind them, asked of a graph with {n_vertices} "
-            "vertices that have edges; choose a smaller k"
+            f"k: {ks[-1]} clusters and the following gap requested, but only {n_vertices} vertices "
+            "have edges; choose a smaller k"
         )
     return ks
 

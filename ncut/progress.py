@@ -1,4 +1,4 @@
-"""Progress of long work: a bar, a function of one's own, or nothing."""
+"""Progress of long work: a bar, a callback, or nothing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Progress: TypeAlias = bool | Told
 
 
 def check_progress(progress: object) -> None:
-    """Raise what `telling` would, before the long work.
+    """Raise the errors of `telling` before the long work.
 
     Raises
     ------
     InputError
         If `progress` is neither a bool, nor a function, nor None.
     MissingExtraError
-        If a bar is asked for and tqdm is not installed.
+        If a bar is requested and tqdm is not installed.
     """
     if progress is True:
         import_extra("tqdm.auto", "notebook")
@@ -33,16 +33,16 @@ def check_progress(progress: object) -> None:
 
 @contextmanager
 def telling(progress: Progress | None, name: str) -> Iterator[Told | None]:
-    """A function (done, total) that tells of progress, inside a `with` block.
+    """A function (done, total) that reports progress, inside a `with` block.
 
     Parameters
     ----------
     progress : bool, callable or None
-        As `check_progress` lets pass. True: a bar of tqdm, in notebooks and terminals, which is
-        closed at the end of the block however that ends. A callable is handed through. None and
-        False: nothing.
+        A value that `check_progress` accepts. True: a tqdm bar, in notebooks and terminals, closed
+        at the end of the block in any case. A callable is returned unchanged. None and False:
+        nothing.
     name : str
-        What stands before the bar.
+        The label before the bar.
     """
     check_progress(progress)
     if progress is not True:
@@ -58,6 +58,6 @@ def telling(progress: Progress | None, name: str) -> Iterator[Told | None]:
             bar.update(done - bar.n)
 
         yield show
-        # Work that may end early, as shuffles="auto" does, is complete all the same.
+        # Work that ends early, as with shuffles="auto", is still complete.
         bar.total = bar.n
         bar.refresh()

@@ -1,6 +1,6 @@
 """Streams of random numbers: a seed, and a stream for each purpose and shuffle.
 
-The counter-based generator makes the numbers of one stream independent of all others, so that
+The generator is counter-based, so the numbers of a stream do not depend on other streams, and
 shuffle i of seed s is the same in every thread and process.
 """
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_GRAPHS = 2**30
-"""More graphs than this would run out of streams, which are numbered with 32 bits."""
+"""Largest number of graphs; streams are numbered with 32 bits."""
 
 NETWORK = 0
 """Number of the measured network among the graphs of an analysis; shuffle i is graph i + 1."""
@@ -36,7 +36,7 @@ def stream(purpose: Purpose, graph_number: int) -> int:
 
 
 def check_seed(seed: object) -> int:
-    """Return the seed as an int, or say what is wrong with it."""
+    """Return the seed as an int; refuse invalid seeds."""
     import numpy as np
 
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):

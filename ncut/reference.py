@@ -1,4 +1,4 @@
-"""Slow, obvious NumPy twins of the fast code, for tests and benchmarks to compare against."""
+"""Slow, obvious NumPy references of the fast code, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def normalized_cut(A: Floats, labels: NDArray[np.integer]) -> float:
 def inner_squares(
     weights: Floats, rows: NDArray[np.integer], cols: NDArray[np.integer]
 ) -> tuple[float, float]:
-    """Sums of the squared weights between equal labels, and of all."""
+    """Sums of the squared weights between equal labels, and in total."""
     squares = weights**2
     return float(squares[rows[:, None] == cols[None, :]].sum()), float(squares.sum())
 
@@ -122,7 +122,7 @@ def lloyd(
 def shuffle(
     weights: Floats, null: Literal["layer", "layer-nonzero"], random: np.random.Generator
 ) -> Floats:
-    """A block's weights permuted everywhere ("layer") or among their places ("layer-nonzero")."""
+    """A block's weights permuted freely ("layer") or among their positions ("layer-nonzero")."""
     shuffled = np.array(weights, dtype=np.float64)
     if null == "layer":
         return random.permutation(shuffled.ravel()).reshape(shuffled.shape)

@@ -20,13 +20,13 @@ HEADLINES = {False: "spectral_ncut", True: "refined_ncut"}
 """The statistic that a report's `ncut` is, by its `refine`."""
 
 MIN_REPEATS = 3
-"""Fewest numbers measured twice that tell their noise."""
+"""Smallest number of repeated measurements for an estimate of their noise."""
 
 REPRODUCIBLE = 0.8
-"""From this adjusted Rand index between repeats on, a partition counts as the same again."""
+"""Adjusted Rand index between repeats from which a partition counts as reproducible."""
 
-# A gap must lie this many standard deviations above the shuffles', and the partition must come
-# out nearly the same again, for a k to be suggested.
+# For a k to be suggested, its gap must lie this many standard deviations above the shuffles' gaps,
+# and the partition must be reproducible.
 MIN_GAP_Z = 3.0
 MIN_STABILITY = 0.8
 
@@ -97,7 +97,7 @@ class NetworkFacts:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class NetworkRecord(NetworkFacts):
-    """A network that was clustered and whose shuffles are to be measured yet.
+    """A clustered network whose shuffles are yet to be measured.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ class Measurement(NetworkFacts):
     def z_score(self) -> float | None:
         """(ncut - shuffled_mean) / shuffled_std; negative: more clusterable than the shuffles.
 
-        None without shuffles and where they do not differ from each other.
+        None without shuffles, or if they do not differ from each other.
         """
         return self.statistics[self.headline].z_score
 
@@ -164,7 +164,7 @@ class Measurement(NetworkFacts):
 
     @property
     def refined_ncut(self) -> float:
-        """Normalized cut after single vertices were moved as long as that lowers it."""
+        """Normalized cut after refinement by moves of single vertices."""
         return self.statistics["refined_ncut"].value
 
     @property
@@ -174,7 +174,7 @@ class Measurement(NetworkFacts):
 
     @property
     def kmeans_std(self) -> float | None:
-        """Noise of k-means: standard deviation of `repeated_ncuts`; None where there are none."""
+        """Noise of k-means: standard deviation of `repeated_ncuts`; None if there are none."""
         return float(self.repeated_ncuts.std()) if self.repeated_ncuts.size else None
 
     @property
@@ -189,7 +189,7 @@ class Measurement(NetworkFacts):
 
 
 def repeat_std(ncuts: NDArray[np.float64], again: NDArray[np.float64]) -> float | None:
-    """Standard deviation of the noise in numbers of which the first m were measured twice.
+    """Standard deviation of the noise, from m numbers that were measured twice.
 
     ncuts of shape (n,), again of shape (m,), m <= n; None with fewer than MIN_REPEATS.
     """
@@ -242,7 +242,7 @@ class ProfileData:
 
     @cached_property
     def best(self) -> int | None:
-        """Position of the k that is suggested: the stable one whose gap stands out most."""
+        """Position of the suggested k: the stable one whose gap stands out most."""
         stable = [at for at in self.unusual if self.stability[at] >= MIN_STABILITY]
         if not stable:
             return None

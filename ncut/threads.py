@@ -26,12 +26,12 @@ def n_threads(threads: int | None) -> int:
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Keep BLAS to one thread: ours already fill the cores, and the sums must not depend on them.
+    """Limit BLAS to one thread: ncut's threads fill the cores, and sums must not depend on BLAS's.
 
-    The number of threads changes the order of BLAS's sums, hence the last digits. BLAS knows one
-    limit for the whole process, so all calls share it: the first to come in sets it, the last to
-    go out takes it back, and none does while another is at work. Products of the caller's own
-    threads run in one thread each meanwhile; a limit that the caller sets meanwhile stays.
+    The number of threads changes the order of BLAS's sums, and hence the last digits. BLAS has one
+    limit for the whole process, so all calls share it: the first call sets it and the last to end
+    restores it. Meanwhile, BLAS calls from the caller's other threads also run in one thread each;
+    a limit that the caller sets meanwhile is kept.
     """
     _LIMIT.enter()
     try:
@@ -41,7 +41,7 @@ def single_threaded_blas() -> Iterator[None]:
 
 
 class _Limit:
-    """A limit of one thread for all BLAS libraries that is there as long as somebody needs it."""
+    """A limit of one thread for all BLAS libraries, in force while any call needs it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -72,7 +72,7 @@ class _Limit:
                     self._restore()
 
     def after_fork(self) -> None:
-        """Forget the threads that a forked process does not have."""
+        """Forget the threads that a forked process lacks."""
         self._lock = threading.Lock()
         others = self._n_holders - bool(self._depth())
         self._n_holders -= others
@@ -91,7 +91,7 @@ class _Limit:
 
 def _set_num_threads(library: Any, n: int) -> None:
     # From version 3.8 on, threadpoolctl lets one thread of the process set limits and ignores all
-    # others; whoever limits next is to be heard as well.
+    # others; the next thread that sets a limit must be heard as well.
     clear = getattr(library, "clear_controlling_thread", None)
     if clear is not None:
         clear(force=True)
@@ -101,7 +101,7 @@ def _set_num_threads(library: Any, n: int) -> None:
 
 
 def _blas_libraries() -> list[Any]:
-    # SciPy brings a BLAS of its own, which must be loaded to be limited.
+    # SciPy has a separate BLAS, which must be loaded to be limited.
     import scipy.linalg  # noqa: F401
     import threadpoolctl
 

@@ -32,20 +32,20 @@ EdgeKind: TypeAlias = Literal["weights", "attribution"]
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A group of vertices that lie side by side in the graph's numbering.
+    """A group of consecutively numbered vertices.
 
     Attributes
     ----------
     name : str
-        The layer's name in the model, or one made from its position.
+        The layer's name in the model, or a name made from its position.
     start : int
-        Number of its first vertex.
+        Number of the first vertex.
     size : int
-        How many vertices it has.
+        Number of vertices.
     rescalable : bool or None
-        Whether multiplying a vertex's incoming weights by a positive factor and dividing the
-        outgoing ones by it leaves what the network computes as it is: so with a positively
-        homogeneous activation such as ReLU. None: the activation is not known.
+        Whether multiplying a vertex's incoming weights by a positive factor and dividing its
+        outgoing weights by it preserves the network's function, as with a positively homogeneous
+        activation such as ReLU. None: the activation is unknown.
     read_by : tuple of str
         Names of the parts of the model (modules, or weight arrays) that read the layer's values.
     """
@@ -58,7 +58,7 @@ class Layer:
 
     @property
     def slice(self) -> slice:
-        """The layer's vertices, to index any array with an entry per vertex."""
+        """The layer's vertices as a slice, for any array with an entry per vertex."""
         return slice(self.start, self.start + self.size)
 
 
@@ -77,11 +77,11 @@ class Block:
     name : str
         The parameter the weights come from.
     tie : str
-        Name of the first block with the same weights; empty where no other block has them.
+        Name of the first block with the same weights; empty if no other block has them.
     tie_transposed : bool
-        Whether the weights are those of the first such block transposed.
+        Whether the weights are the transpose of those of that block.
     initial : Initial or None
-        What the weights were like before training, where that was asked for and can be told.
+        The weights' distribution before training, if requested and known.
     """
 
     source: int
@@ -112,7 +112,7 @@ class Initial:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A parameter (or a group of neurons) of the model that is not in the graph, and why."""
+    """A parameter (or group of neurons) of the model that is not in the graph, with the reason."""
 
     name: str
     shape: tuple[int, ...]
@@ -121,7 +121,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter tensor of the model, and what became of it.
+    """A parameter tensor of the model and its role in the graph.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ class Parameter:
     placed : bool
         Whether it is in the graph, as edges or as a factor of edges.
     role : str
-        As what it is in the graph, or why it is not.
+        Its role in the graph, or why it is left out.
     """
 
     name: str
@@ -165,11 +165,16 @@ class Check:
 
     @property
     def agrees(self) -> bool:
-        """Whether the neurons that changed were the neighbours, for all that were changed."""
-        return not (self.missing or self.surplus)
+        """Whether neurons were changed, and for each the neurons that changed were neighbours."""
+        return self.n_vertices > 0 and not (self.missing or self.surplus)
 
     def __str__(self) -> str:
         """The result in one line, with the first differences if there are any."""
+        if not self.n_vertices:
+            return (
+                f"nothing was checked: the neurons of none of {self.n_layers} layers are read by a "
+                "layer or a parameter that can be watched"
+            )
         what = (
             f"{self.n_vertices} neurons changed one at a time, in {self.n_watched} of "
             f"{self.n_layers} layers"
@@ -192,12 +197,12 @@ class Clustering:
     ncut : float
         Normalized cut of the partition, between 0 and k.
     spectral_ncut, refined_ncut : float
-        The normalized cut of the partition that spectral clustering finds, and the same after
-        moving single vertices as long as that lowers it; `ncut` is one of the two.
+        The normalized cut of the partition that spectral clustering finds, and the normalized cut
+        after refinement by moves of single vertices; `ncut` is one of the two.
     lower_bound : float
         Every partition into k clusters has a normalized cut of at least this, unless the
-        eigensolver missed an eigenvalue that no partition known shows; 0 where one is known to
-        be missing.
+        eigensolver missed an eigenvalue without any known partition revealing it; 0 if an
+        eigenvalue is known to be missing.
     modularity : float
         Newman's modularity of the partition.
     bipartite_modularity : float or None
@@ -207,24 +212,24 @@ class Clustering:
     eigenvalues : ndarray of float64, shape (k,)
         The k smallest eigenvalues of the normalized Laplacian, ascending.
     k : int
-        Number of clusters asked for.
+        Number of clusters requested.
     solver : str
         The eigensolver used (what `"auto"` chose).
     residual : float
         Largest norm of M u - mu u over the unit eigenvectors u of M = D^-1/2 A D^-1/2.
     converged : bool
-        Whether the eigenvectors are accurate enough to cluster by: each residual is small against
-        its eigenvalue or against the gap behind the k-th (see `ncut.spectral.accuracy`), and no
+        Whether the eigenvectors are accurate enough for clustering: each residual is small relative
+        to its eigenvalue or to the gap after the k-th (see `ncut.spectral.accuracy`), and no
         eigenvalue is known to be missing.
     n_init : int
         Restarts of k-means.
     repeated_ncuts : ndarray of float64, shape (n_repeats,)
-        `ncut` for independent repeats of k-means on the same embedding, where asked for.
+        `ncut` for independent repeats of k-means on the same embedding, if requested.
     repeated_labels : tuple of ndarray of int32, each of shape (n,)
-        The partitions of these repeats, of the vertices with edges only.
+        The partitions of these repeats, restricted to the vertices with edges.
     cut_share, chance_share : float or None
-        Share of the edge weight that the refined partition cuts, and what it would be if edges
-        joined vertices in proportion to their degrees; None where shuffles were measured.
+        Share of the edge weight that the refined partition cuts, and its expectation if edges
+        joined vertices in proportion to their degrees; None for shuffles.
     """
 
     labels: NDArray[np.int32]
@@ -255,14 +260,14 @@ class Clustering:
 
 @dataclass(frozen=True, slots=True)
 class ShuffledNetwork:
-    """What is kept of the clustering of a shuffled network.
+    """The stored results of clustering a shuffled network.
 
     Attributes
     ----------
     statistics : dict of str to float
-        By their names in `ncut.axes.STATISTICS`, as far as the graph has them.
+        By their names in `ncut.axes.STATISTICS`; only those defined for the graph.
     repeated_ncut : float or None
-        The n-cut with k-means repeated on the same embedding, where that was asked for.
+        The n-cut with k-means repeated on the same embedding, if requested.
     converged : bool
         Whether the eigensolver reached its tolerance.
     """
@@ -274,22 +279,22 @@ class ShuffledNetwork:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """A statistic of a network against the same of its shuffles.
+    """A statistic of a network compared with its shuffles.
 
     Attributes
     ----------
     value : float
-        The network's.
+        The network's value.
     shuffled : ndarray of float64, shape (n_shuffles,)
-        The shuffles', in the order of their numbers.
+        The shuffles' values, in the order of their numbers.
     mean, std : float or None
         Mean and population standard deviation of the shuffles; None without shuffles.
     p_value : float or None
         One-sided, in the direction of "more clusterable": (r + 1) / (n + 1), where r of n
-        shuffles are at least as clusterable; valid at any time where the number of shuffles was
-        left open. None without shuffles.
+        shuffles are at least as clusterable; valid at any time with shuffles="auto". None without
+        shuffles.
     z_score : float or None
-        (value - mean) / std; None without shuffles and where they do not differ.
+        (value - mean) / std; None without shuffles, or if they do not differ.
     """
 
     value: float

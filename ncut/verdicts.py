@@ -51,38 +51,37 @@ def verdict(
     progress: Progress | None = None,
     **graph_options: Unpack[GraphOptions],
 ) -> Verdict:
-    """Measure a network under every statistic, convention and null model, and say what follows.
+    """Measure a network under every statistic, convention and null model, and draw a conclusion.
 
     One n-cut and one p-value can mislead: whether a network counts as more clusterable than
-    shuffled ones may depend on the statistic, on the scale of its neurons (which a ReLU network
-    leaves open), and on what the shuffles keep. The conclusion rests on three tests, corrected for
-    their number (Holm): whether clusters run through the layers, and whether there is more to
-    them than the strength of neurons, both by the lower bound and whatever the scales of neurons;
-    and the paper's. Beside it stands a table with Z and p of each statistic for each combination.
+    shuffled networks may depend on the statistic, on the scale of its neurons (arbitrary in a ReLU
+    network), and on what the shuffles preserve. The conclusion rests on three tests with Holm's
+    correction: whether clusters run through the layers and whether they go beyond the strength of
+    neurons, both by the lower bound and independent of the scales of neurons; and the paper's test.
+    A table adds Z and p of each statistic for each combination.
 
     Parameters
     ----------
     model
-        Whatever `ncut.graph` reads.
+        Any input of `ncut.graph`.
     k : int, optional
         Number of clusters; the preset's by default, 12.
     shuffles : int, default 20
-        Shuffled networks for each combination of convention and null model; for the tests as many
-        as can give a corrected p-value of `level`, if these are more.
+        Shuffled networks for each combination of convention and null model; the tests use more if a
+        corrected p-value of `level` requires it.
     null : str or sequence of str, optional
-        Null models of the table. By default "layer"; "layer-nonzero" where the network has zeros;
-        "strength"; "tied" where layers share weights; "init" where the model tells how it was
-        initialized. The tests are made in any case.
+        Null models of the table. By default "layer"; "layer-nonzero" if the network has zeros;
+        "strength"; "tied" if layers share weights; "init" if the model's initialization is known.
+        The tests are always run.
     normalize : str or sequence of str, optional
-        Conventions; all by default, and "none" alone for a graph without hidden layers that can
-        be rescaled.
+        Conventions; all by default, and only "none" for a graph without rescalable hidden layers.
     rescalings : int, default 4
-        Networks that compute the same with the scales of their neurons drawn at random: the range
-        of their Z is the part of it that the function does not determine.
+        Number of networks with the same function and randomly rescaled neurons; the range of their
+        Z shows how much of Z the function does not determine.
     sigma : float, default 1
         Standard deviation of the logarithm of these scales.
     level : float, default 0.05
-        p-values at or below it count.
+        Significance level: p-values at or below it are significant.
     preset, seed, n_init, solver, threads, device
         See `ncut.analyze`.
     progress : True or callable, optional
@@ -102,15 +101,15 @@ def verdict(
     ModelError
         If the model cannot be read.
     Interrupted
-        On Ctrl-C, a KeyboardInterrupt whose `finished` is the verdict of the analyses until then;
-        the last of them may have fewer shuffles, if not too few for the level.
+        On Ctrl-C, a KeyboardInterrupt whose `finished` is the verdict of the analyses so far; the
+        last analysis may have fewer shuffles, unless they are too few for the level.
     """
     base = Plan.of(
         k=k, shuffles=shuffles, preset=preset, seed=seed, n_init=n_init, solver=solver,
         threads=threads, device=device, tests=(),
     )  # fmt: skip
     if base.stopping_rule:
-        raise InputError("shuffles: must be a number here; 'auto' decides on one p-value only")
+        raise InputError("shuffles: must be a number here; 'auto' decides only one p-value")
     level, sigma = check_level(level), check_sigma(sigma)
     _check_counts(base.n_shuffles, rescalings, level)
     check_progress(progress)
@@ -156,7 +155,7 @@ def verdict(
             try:
                 done.append(Report.of(analyze_graph(measured, plan, step), model))
             except KeyboardInterrupt as stopped:
-                # Too few shuffles for the level would count as a finding of no difference.
+                # With too few shuffles for the level, the result would read as no difference.
                 found: Measurement | None = getattr(stopped, "finished", None)
                 if found is not None and _enough(found.n_shuffles, level):
                     done.append(Report.of(found, model))
@@ -166,7 +165,7 @@ def verdict(
 
 
 def _tests(graph: NeuronGraph, base: Plan, level: float) -> list[tuple[NeuronGraph, Plan]]:
-    """The analyses that the conclusion rests on, those that make sense for the graph."""
+    """The analyses for the conclusion that apply to the graph."""
     connected, _ = graph.without_isolated()
     fitting: list[Null] = []
     names: tuple[Null, ...] = (*SCALE_FREE, "layer")
@@ -192,7 +191,7 @@ def _tests(graph: NeuronGraph, base: Plan, level: float) -> list[tuple[NeuronGra
 
 
 def _read(model: Any, asked: tuple[str, ...], options: GraphOptions) -> NeuronGraph:
-    """The graph, with how its layers were initialized where that can be told and may be used."""
+    """The graph, with the initialization of its layers if it is known and may be needed."""
     if asked and "init" not in asked:
         return read_graph(model, **options)
     try:
@@ -204,7 +203,7 @@ def _read(model: Any, asked: tuple[str, ...], options: GraphOptions) -> NeuronGr
 
 
 def _fitting_nulls(graph: NeuronGraph) -> tuple[str, ...]:
-    """The null models that say something of their own about this network."""
+    """The null models that add information about this network."""
     connected, _ = graph.without_isolated()
     has_zeros = connected.n_edges < sum(map(_places, connected.blocks))
     fits = {
@@ -226,7 +225,7 @@ def _places(block: Block) -> int:
 def _chosen(
     argument: str, names: str | Sequence[str] | None, check: Callable[[Any], str]
 ) -> tuple[str, ...]:
-    """The names that were asked for, each once and in order; empty if that is left open."""
+    """The requested names, without duplicates and in order; empty by default."""
     if names is None:
         return ()
     if not isinstance(names, Iterable):
@@ -263,5 +262,5 @@ def _step(progress: Told | None, before: int, total: int) -> Told | None:
 
 
 def _first(nulls: Sequence[Null]) -> Null:
-    """The null model that random rescalings are compared under: one that scales matter to."""
+    """The null model for random rescalings: one that depends on scales."""
     return next((name for name in nulls if name not in SCALE_FREE), "layer")

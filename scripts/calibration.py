@@ -16,10 +16,11 @@ import argparse
 import csv
 import itertools
 import os
+import re
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import astuple, dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,10 @@ NULLS = ("layer", "strength", "residual", "alignment")
 LEVELS = (0.05, 0.2, 0.5)
 K, SHUFFLES, SHUFFLES_OF_VERDICT = 4, 19, 59
 SAVE_SECONDS = 20.0
-SHOWN = 20
-"""As many networks at least make a line of the page's table; the file has all."""
+SMALL = 64
+"""Up to this order all eigenvalues of a matrix cost less than asking for some of them."""
+SHOWN = 5
+"""As many networks at least make a line of the page's tables; the file has all."""
 BEGIN, END = "<!-- table: scripts/calibration.py -->\n", "<!-- end of table -->"
 
 LAWS: dict[str, Callable[[np.random.Generator, Any], Any]] = {
@@ -49,8 +52,8 @@ LAWS: dict[str, Callable[[np.random.Generator, Any], Any]] = {
     "uniform": lambda rng, shape: rng.random(shape),
     "t(3)": lambda rng, shape: np.abs(rng.standard_t(3, shape)),
 }
-STRENGTHS = (1.1, 1.2, 1.4, 1.7, 2.0)
-"""Factors of the weights inside planted blocks."""
+FACTORS = (1.2, 1.4, 1.6, 2.0, 2.5)
+"""Of the weights inside planted blocks."""
 
 
 @dataclass(frozen=True)
@@ -102,67 +105,78 @@ class Networks:
 
 @dataclass(frozen=True)
 class Row:
-    """A test of a kind of networks, and how often it is made.
+    """A test of a kind of networks.
 
     Attributes
     ----------
     null : str
         A null model; or "verdict", whose p-value is the smallest of the verdict's tests after
         Holm's correction (of the scale-free ones where neurons have different scales).
-    statistic : str
-        Empty for all but the lower bound in one go, which makes a row of each.
-    share : float
-        Networks, as a share of --networks.
     """
 
     networks: Networks
     null: str
     statistic: str = "lower_bound"
-    share: float = field(default=1.0, compare=False)
 
-    @property
-    def statistics(self) -> tuple[str, ...]:
-        """Those of the rows that it makes."""
-        others = tuple(name for name in STATISTICS if name != "lower_bound")
-        return (self.statistic,) if self.statistic else others
 
-    def p_values(self, number: int) -> dict[str, float]:
-        """Those of network `number`."""
+@dataclass(frozen=True)
+class Task:
+    """Tests that are made of the same networks.
+
+    Attributes
+    ----------
+    nulls : tuple of str
+        Of whose tests each makes a row, or one for each statistic but the lower bound.
+    share : float
+        Networks, as a share of --networks.
+    """
+
+    networks: Networks
+    nulls: tuple[str, ...]
+    share: float
+    all_statistics: bool = False
+
+    def rows(self) -> list[Row]:
+        """The rows of its counts."""
+        names = [n for n in STATISTICS if (n != "lower_bound") == self.all_statistics]
+        return [
+            Row(self.networks, null, "verdict" if null == "verdict" else name)
+            for null in self.nulls
+            for name in names
+        ]
+
+    def p_values(self, number: int) -> list[float]:
+        """Those of network `number`, in the order of the rows."""
         graph = self.networks.made(number).without_isolated()[0]
-        if self.null == "verdict":
-            return {"verdict": p_of_verdict(graph, number, scaled=self.networks.effects > 0)}
-        if self.statistic:
-            return {self.statistic: p_of_bound(graph, self.null, number, SHUFFLES)}
-        report = ncut.analyze(
-            graph, k=K, shuffles=SHUFFLES, null=self.null, seed=number, threads=1, tests=()
-        )
-        return {name: _given(report.statistics[name].p_value) for name in self.statistics}
+        if self.all_statistics:
+            return [p for null in self.nulls for p in p_of_statistics(graph, null, number)]
+        scaled = self.networks.effects > 0
+        return [
+            p_of_verdict(graph, number, scaled=scaled)
+            if null == "verdict"
+            else p_of_bound(graph, null, number, SHUFFLES)
+            for null in self.nulls
+        ]
 
 
-def rows() -> list[Row]:
+def tasks() -> list[Task]:
     """All that is measured."""
     found = []
-    shares = {16: 1.0, 64: 0.15, 256: 0.006}
+    shares, verdicts = {16: 1.0, 64: 0.1, 256: 0.003}, {16: 0.03, 64: 0.003}
     for width, law, effects, kept in itertools.product(shares, LAWS, (0.0, 0.7), (1.0, 0.2)):
         networks = Networks("mlp", law, width, effects, kept)
         # The scales of neurons are an arrangement that `layer` does not know.
-        found += [Row(networks, null, share=shares[width]) for null in NULLS[bool(effects) :]]
-        if width < 256:
-            share = {16: 0.1, 64: 0.01}[width]
-            found.append(Row(networks, "verdict", "verdict", share))
-    found += [
-        Row(Networks(kind), null, share=0.1)
-        for kind, null in itertools.product(("cnn", "transformer"), NULLS)
-    ]
-    for null, kept in itertools.product(NULLS, (1.0, 0.2)):
-        found.append(Row(Networks("mlp", "normal", 16, 0.0, kept), null, "", 0.1))
-    for null in ("layer-nonzero", "layer-nonzero-kde", "layer-kde"):
-        found.append(Row(Networks("mlp", "t(3)", 16, 0.0, 0.2), null, share=0.5))
-    found.append(Row(Networks("mlp", "normal", 64, 0.7), "layer", share=0.05))
-    for law, effects, planted, null in itertools.product(
-        ("normal", "t(3)"), (0.0, 0.7), STRENGTHS, NULLS
-    ):
-        found.append(Row(Networks("mlp", law, 64, effects, 1.0, planted), null, share=0.02))
+        found.append(Task(networks, NULLS[bool(effects) :], shares[width]))
+        if width in verdicts:
+            found.append(Task(networks, ("verdict",), verdicts[width]))
+    found += [Task(Networks(kind), NULLS, 0.1) for kind in ("cnn", "transformer")]
+    for kept in (1.0, 0.2):
+        found.append(Task(Networks("mlp", "normal", 16, 0.0, kept), NULLS, 0.1, True))
+    smoothed = ("layer-nonzero", "layer-nonzero-kde", "layer-kde")
+    found.append(Task(Networks("mlp", "t(3)", 16, 0.0, 0.2), smoothed, 0.5))
+    found.append(Task(Networks("mlp", "normal", 16, 0.7), ("layer",), 0.5))
+    for law, effects, planted in itertools.product(("normal", "t(3)"), (0.0, 0.7), FACTORS):
+        found.append(Task(Networks("mlp", law, 32, effects, 1.0, planted), NULLS, 0.1))
     return found
 
 
@@ -178,16 +192,35 @@ def _module(kind: str, number: int) -> NeuronGraph:
         ), example_inputs=torch.zeros(1, 3, 16, 16))  # fmt: skip
     block = nn.TransformerEncoderLayer(24, 2, 48, dropout=0.0, batch_first=True).eval()
     torch.nn.init.xavier_uniform_(block.self_attn.in_proj_weight)
-    return ncut.graph(block, example_inputs=torch.zeros(1, 4, 24), residual="readers")
+    # The layer that reads the block makes channels of its output: without one, each position's
+    # values are outputs of their own, with copies of the same weights.
+    model = nn.Sequential(block, nn.Linear(24, 12))
+    return ncut.graph(model, example_inputs=torch.zeros(1, 4, 24), residual="readers")
+
+
+def p_of_statistics(graph: NeuronGraph, null: str, seed: int) -> list[float]:
+    """The p-values of all statistics but the lower bound."""
+    report = ncut.analyze(graph, k=K, shuffles=SHUFFLES, null=null, seed=seed, threads=1, tests=())
+    return [_given(report.statistics[name].p_value) for name in STATISTICS if name != "lower_bound"]
 
 
 def p_of_bound(graph: NeuronGraph, null: str, seed: int, n_shuffles: int) -> float:
     """The p-value of the lower bound among so many networks of a null model."""
     check_null_fits(graph, null)
-    shuffles = fitted(graph, null, seed)
-    ours = bound(shuffles.graph if shuffles.normalize else graph)
-    others = [bound(shuffles.connected(number, "none")) for number in range(n_shuffles)]
-    return _given(compare(ours, np.array(others)).p_value)
+    shuffles = fitted(dense(graph), null, seed)
+    # What a null model with a scale of its own shuffles is in this scale.
+    found = bounds([shuffles.graph, *map(shuffles.shuffle, range(n_shuffles))])
+    return _given(compare(float(found[0]), found[1:]).p_value)
+
+
+def dense(graph: NeuronGraph) -> NeuronGraph:
+    """The same with arrays as blocks, which small graphs are quicker with."""
+    blocks = []
+    for block in graph.blocks:
+        weights: Any = block.weights
+        is_dense = isinstance(weights, np.ndarray)
+        blocks.append(block if is_dense else replace(block, weights=weights.toarray()))
+    return replace(graph, blocks=tuple(blocks))
 
 
 def p_of_verdict(graph: NeuronGraph, seed: int, *, scaled: bool) -> float:
@@ -204,37 +237,46 @@ def _given(p: float | None) -> float:
     return p
 
 
-def bound(graph: NeuronGraph) -> float:
-    """The sum of the K smallest eigenvalues of the normalized Laplacian, by LAPACK."""
-    colours = two_colours(graph)
-    if colours is None:
-        matrix = graph.adjacency.toarray().astype(np.float64)
-        root = np.sqrt(matrix.sum(axis=0))
-        return float(K - _largest(matrix / root / root[:, None]).sum())
-    firsts, sizes = {}, [0, 0]
-    for number, (layer, colour) in enumerate(zip(graph.layers, colours, strict=True)):
-        firsts[number] = sizes[colour]
+def bounds(graphs: list[NeuronGraph]) -> NDArray[np.float64]:
+    """The sums of the K smallest eigenvalues of the normalized Laplacians, by LAPACK.
+
+    Of graphs with the same layers; a vertex without edges counts for nothing.
+    """
+    first = graphs[0]
+    colours = two_colours(first)
+    one_sided = colours is None
+    colours = colours or [0] * len(first.layers)
+    starts, sizes = [], [0, 0]
+    for layer, colour in zip(first.layers, colours, strict=True):
+        starts.append(sizes[colour])
         sizes[colour] += layer.size
-    matrix = np.zeros(sizes)
-    for block in graph.blocks:
-        weights: Any = block.weights
-        dense = weights if isinstance(weights, np.ndarray) else weights.toarray()
-        source, target = block.source, block.target
-        if colours[source]:
-            source, target, dense = target, source, dense.T
-        rows, columns = firsts[source], firsts[target]
-        matrix[rows : rows + dense.shape[0], columns : columns + dense.shape[1]] += dense
-    root_rows, root_columns = np.sqrt(matrix.sum(axis=1)), np.sqrt(matrix.sum(axis=0))
-    matrix /= root_rows[:, None]
-    matrix /= root_columns
-    gram = matrix @ matrix.T if sizes[0] < sizes[1] else matrix.T @ matrix
-    return float(K - np.sqrt(np.maximum(_largest(gram), 0.0)).sum())
+    matrices = np.zeros((len(graphs), sizes[0], sizes[not one_sided]))
+    for matrix, graph in zip(matrices, graphs, strict=True):
+        for block in graph.blocks:
+            source, target, weights = block.source, block.target, np.asarray(block.weights)
+            if colours[source] > colours[target]:
+                source, target, weights = target, source, weights.T
+            rows, columns = starts[source], starts[target]
+            matrix[rows : rows + weights.shape[0], columns : columns + weights.shape[1]] += weights
+    if one_sided:
+        matrices += matrices.transpose(0, 2, 1).copy()
+    roots = [np.sqrt(matrices.sum(axis=axis, keepdims=True)) for axis in (1, 2)]
+    for root in roots:
+        matrices /= np.where(root > 0, root, 1.0)
+    if one_sided:
+        return np.asarray(K - _largest(matrices).sum(axis=1))
+    transposed = matrices.transpose(0, 2, 1)
+    grams = matrices @ transposed if sizes[0] < sizes[1] else transposed @ matrices
+    return np.asarray(K - np.sqrt(np.maximum(_largest(grams), 0.0)).sum(axis=1))
 
 
-def _largest(matrix: Any) -> Any:
-    """The K largest eigenvalues of a symmetric matrix."""
-    n = len(matrix)
-    return eigh(matrix, eigvals_only=True, subset_by_index=[n - K, n - 1], check_finite=False)
+def _largest(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The K largest eigenvalues of each of n symmetric matrices, shape (n, K)."""
+    m = matrices.shape[1]
+    if m <= SMALL:
+        return np.linalg.eigvalsh(matrices)[:, m - K :]
+    chosen = {"subset_by_index": [m - K, m - 1], "check_finite": False}
+    return np.stack([eigh(one, eigvals_only=True, **chosen) for one in matrices])
 
 
 Counts = dict[Row, list[int]]
@@ -275,19 +317,16 @@ def _counted() -> list[str]:
 
 def measure(n_networks: int, seconds: float) -> None:
     """Add networks until there are enough, or the processor time is over."""
-    counts, todo = read(), rows()
-
-    def done(row: Row) -> int:
-        return counts[Row(row.networks, row.null, row.statistics[0])][0]
-
+    counts, todo = read(), [(task, task.rows()) for task in tasks()]
     saved = time.monotonic()
     while time.process_time() < seconds:
-        # Statistics of one bound are counted apart from those of all: each row has its own.
-        row = min(todo, key=lambda one: (done(one) + 1) / one.share)
-        if done(row) >= n_networks * row.share:
+        # All in proportion to their shares.
+        task, rows = min(todo, key=lambda one: (counts[one[1][0]][0] + 1) / one[0].share)
+        number = counts[rows[0]][0]
+        if number >= n_networks * task.share:
             break
-        for statistic, p in row.p_values(done(row)).items():
-            numbers = counts[Row(row.networks, row.null, statistic)]
+        for row, p in zip(rows, task.p_values(number), strict=True):
+            numbers = counts[row]
             numbers[0] += 1
             for at, level in enumerate(LEVELS, 1):
                 numbers[at] += p <= level + 1e-12
@@ -298,60 +337,96 @@ def measure(n_networks: int, seconds: float) -> None:
 
 
 def table() -> str:
-    """Shares of p <= 0.05 of the kinds of networks without clusters, and the power on planted ones.
+    """The tables of the page, of all rows with enough networks: shares of p <= 0.05."""
+    counts = {row: np.array(numbers) for row, numbers in read().items() if numbers[0] >= SHOWN}
+    empty = [row for row in counts if row.networks.planted == 1]
+    bounds_of = [row for row in empty if row.null in NULLS and row.statistic == "lower_bound"]
+    statistics = [row for row in empty if row.null in NULLS and row.statistic != "lower_bound"]
+    others = [row for row in empty if row.null not in NULLS]
+    planted = [row for row in counts if row.networks.planted > 1]
+    return "\n".join([
+        *_side_by_side(counts, bounds_of, "networks, lower bound", _kind),
+        *_side_by_side(
+            counts,
+            statistics,
+            "MLPs of width 16, normal",
+            lambda row: f"{STATISTICS[row.statistic].title}{_pruned(row.networks)}",
+        ),
+        *_side_by_side(
+            counts,
+            others,
+            "other tests",
+            lambda row: f"{_kind(row)}: {row.null}",
+            ("share",),
+            column=lambda row: "share",
+        ),
+        *_side_by_side(
+            counts,
+            planted,
+            "power, factor in blocks",
+            lambda row: (
+                f"{row.networks.law}{', scales' if row.networks.effects else ''}: "
+                f"{row.networks.planted:g}"
+            ),
+            exact=False,
+        ),
+    ])  # fmt: skip
 
-    A row of the first table for each kind, of the second for each strength of planted blocks.
-    """
-    counts = {row: numbers for row, numbers in read().items() if numbers[0]}
-    empty: dict[tuple[str, str, str], NDArray[np.int64]] = {}
-    found: dict[tuple[str, ...], dict[str, NDArray[np.int64]]] = defaultdict(dict)
-    for row, numbers in counts.items():
-        key = _kind(row.networks)
-        if row.networks.planted > 1:
-            column = f"{row.null}{', scales' if row.networks.effects else ''}"
-            found[key][column] = np.array(numbers)
-        else:
-            one = (key[0], row.null, row.statistic)
-            empty[one] = empty.get(one, 0) + np.array(numbers)
+
+def _side_by_side(
+    counts: Counts,
+    rows: list[Row],
+    title: str,
+    name: Callable[[Row], str],
+    columns: Sequence[str] = NULLS,
+    *,
+    column: Callable[[Row], str] = lambda row: row.null,
+    exact: bool = True,
+) -> list[str]:
+    """A line for each name, a column for each null model; bold where no exact test would be."""
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for row in rows:
+        line = found[name(row)]
+        line[column(row)] = line.get(column(row), 0) + np.array(counts[row])
+    between = " 99 % if exact |" if exact else ""
     lines = [
-        "| networks | null model | statistic | n | p <= 0.05 | 99 % if exact | p <= 0.2 |",
-        "|---|---|---|---:|---:|---:|---:|",
+        f"| {title} | n | {' | '.join(columns)} |{between}",
+        f"|---|---:|{'---:|' * (len(columns) + exact)}",
     ]
-    for (kind, null, statistic), numbers in sorted(empty.items()):
-        n, shares = int(numbers[0]), numbers[1:] / max(numbers[0], 1)
-        if n < SHOWN:
-            continue
-        low, high = stats.binom.ppf([0.005, 0.995], n, LEVELS[0]) / max(n, 1)
-        outside = "" if low <= shares[0] <= high else " **"
-        share = f"{outside.strip()}{shares[0]:.3f}{outside.strip()}"
-        title = STATISTICS[statistic].title if statistic in STATISTICS else "smallest p"
-        lines.append(
-            f"| {kind} | {null} | {title} | {n} | {share} | {low:.3f} to {high:.3f} "
-            f"| {shares[1]:.3f} |"
-        )
-    if not found:
-        return "\n".join(lines) + "\n"
-    columns = [f"{null}{scales}" for scales in ("", ", scales") for null in NULLS]
-    lines += [
-        "",
-        f"| weights, factor in blocks | {' | '.join(columns)} |",
-        f"|---|{'---:|' * len(columns)}",
-    ]
-    for key, by_column in sorted(found.items()):
-        shares = [by_column[one] for one in columns if one in by_column]
-        text = [f"{share[1] / max(share[0], 1):.2f}" for share in shares]
-        lines.append(f"| {key[0]}, {key[1]} | {' | '.join(text)} |")
-    return "\n".join(lines) + "\n"
+    for key, shares in sorted(found.items(), key=lambda item: _in_order(item[0])):
+        n = max(int(numbers[0]) for numbers in shares.values())
+        low, high = stats.binom.ppf([0.005, 0.995], n, LEVELS[0]) / n
+        cells = []
+        for one in columns:
+            if one not in shares:
+                cells.append("")
+                continue
+            share = shares[one][1] / shares[one][0]
+            text = f"{share:.3f}"
+            cells.append(f"**{text}**" if exact and not low <= share <= high else text)
+        limits = f" {low:.3f} to {high:.3f} |" if exact else ""
+        lines.append(f"| {key} | {n} | {' | '.join(cells)} |{limits}")
+    return [*lines, ""] if found else []
 
 
-def _kind(networks: Networks) -> tuple[str, ...]:
-    """The kind in words; of planted blocks the law of the weights and the factor."""
-    if networks.planted > 1:
-        return networks.law, f"{networks.planted:g}"
+def _in_order(key: str) -> list[Any]:
+    """Numbers in a name by their size."""
+    return [
+        float(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+\.?\d*)", key))
+    ]
+
+
+def _kind(row: Row) -> str:
+    """The kind of networks in words."""
+    networks = row.networks
     if networks.kind != "mlp":
-        return (networks.kind,)
-    scales = "of different scales" if networks.effects else "exchangeable"
-    return (f"MLPs, {scales}{', pruned' if networks.kept < 1 else ''}",)
+        return networks.kind
+    scales = ", scales" if networks.effects else ""
+    return f"MLPs of {networks.width}{scales}{_pruned(networks)}"
+
+
+def _pruned(networks: Networks) -> str:
+    return ", pruned" if networks.kept < 1 else ""
 
 
 def write_table() -> None:

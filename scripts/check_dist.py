@@ -1,10 +1,10 @@
-"""Check what a release would publish, as its users get it.
+"""Check the distributions of a release, as users get them.
 
     python scripts/check_dist.py [--dist FOLDER] [--pinned] [TESTS ...]
 
-Builds the sdist and from it a wheel; looks inside both; installs each in a fresh environment, away
-from the checkout; and runs the tests of the sdist against the installed wheel. Some minutes, and
-the network for the packages of the environments. It needs the package `build`.
+Builds the sdist and a wheel from it; inspects both; installs each in a fresh environment outside
+the checkout; and runs the sdist's tests against the installed wheel. It takes some minutes, and
+needs network access for the environments' packages and the package `build`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WHOLE = ("bindings", "csrc", "docs", "examples", "ncut", "scripts", "tests")
-"""Folders that the sdist has without exception."""
+"""Folders that the sdist contains completely."""
 NEEDED = ("CMakeLists.txt", "LICENSE", "Makefile", "README.md", "constraints.txt", "pyproject.toml")
 UNWANTED = re.compile(
     r"(^|/)(\.ci|\.git|\.github|\.venv[^/]*|build|dist|results|__pycache__|\.[a-z]+_cache)(/|$)"
@@ -38,7 +38,7 @@ TESTS = [
     *("test_estimator.py", "test_planted.py", "test_profile.py", "test_randomness.py"),
     *("test_reference.py", "test_threads.py", "test_verdict.py"),
 ]
-"""What runs without torch; the rest is about training, the paper and the checkout itself."""
+"""Tests that run without torch; the others concern training, the paper and the checkout."""
 TOOLS = ("pytest", "hypothesis", "networkx", "pytest-benchmark", "twine")
 SMALL = """
 import pathlib, sys, ncut
@@ -51,7 +51,7 @@ print(f"ncut {ncut.__version__}: n-cut {report.ncut:.4f}, Z {report.z_score:.2f}
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> None:
-    """Run a command, shown, and stop at its failure."""
+    """Print and run a command; exit if it fails."""
     print("$", *command, flush=True)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count()))
@@ -59,7 +59,7 @@ def run(*command: str | Path, cwd: Path | None = None) -> None:
 
 
 def build(dist: Path, *options: str) -> tuple[Path, Path]:
-    """The sdist, and the wheel that is built from it, in an empty folder."""
+    """The sdist, and the wheel built from it, in an empty folder."""
     run(sys.executable, "-m", "build", "--outdir", dist, *options, ROOT)
     (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
     return sdist, wheel
@@ -76,24 +76,35 @@ def files_of(archive: Path) -> set[str]:
 
 
 def checkout() -> set[str]:
-    """The files of the checkout that belong to the project, by git; nothing without git."""
+    """The project's files in the checkout, by git; empty without git."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *WHOLE]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return {name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()}
 
 
 def sdist_problems(sdist: Path) -> list[str]:
-    """What the sdist lacks, or has and should not."""
-    files = files_of(sdist)
-    lacks = sorted((checkout() | set(NEEDED)) - files)
+    """Files that the sdist lacks, should not have, or has with other content than the checkout."""
+    files, expected = files_of(sdist), checkout() | set(NEEDED)
+    lacks = sorted(expected - files)
     unwanted = sorted(name for name in files if UNWANTED.search(name))
-    return [f"the sdist lacks {name}" for name in lacks] + [
-        f"the sdist has {name}" for name in unwanted
+    with tarfile.open(sdist) as archive:
+        content = {
+            member.name.split("/", 1)[1]: archive.extractfile(member).read()
+            for member in archive
+            if member.isfile()
+        }
+    changed = sorted(
+        name for name in files & expected if content[name] != (ROOT / name).read_bytes()
+    )
+    return [
+        *(f"the sdist lacks {name}" for name in lacks),
+        *(f"the sdist has {name}" for name in unwanted),
+        *(f"the sdist's {name} is another" for name in changed),
     ]
 
 
 def wheel_problems(wheel: Path, sdist: Path) -> list[str]:
-    """What the wheel has besides the package, the compiled module and its metadata, or lacks."""
+    """Missing and superfluous files of the wheel."""
     files = files_of(wheel)
     information = {name for name in files if name.split("/")[0].endswith(".dist-info")}
     compiled = {name for name in files if re.fullmatch(r"ncut/_core\.[^/]+\.(so|pyd)", name)}
@@ -105,7 +116,7 @@ def wheel_problems(wheel: Path, sdist: Path) -> list[str]:
 
 
 def metadata_problems(wheel: Path) -> list[str]:
-    """Where the wheel's metadata differ from pyproject.toml."""
+    """Differences of the wheel's metadata from pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))

@@ -1,13 +1,13 @@
-"""The graphs of vision models against what the models do: torchvision and timm.
+"""Compare the graphs of vision models of torchvision and timm with the running models.
 
     python scripts/check_vision.py [MODEL ...]
 
-Writes docs/models/vision.json; with names, the rows of these models alone are new. For each
-model, with random weights: the graph's size, the share of its weights that are in it, the seconds
-it took, and whether the neighbours of a few vertices are what changes as they do
+Writes docs/models/vision.json; with names, only the rows of these models are renewed. For each
+model, with random weights, a row has the graph's size, the share of weights in the graph, the
+seconds taken, and whether changing a few vertices changes exactly their neighbours
 (ncut/extract/perturbation.py). A surplus is a neighbour that did not change: positions are not
-told apart, so that what reads a class token has edges from what writes the patches, and weights
-that depend on the data are made constants there. Needs torchvision and timm.
+distinguished, so readers of a class token have edges from writers of the patches, and
+data-dependent weights are treated as constants. Needs torchvision and timm.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ TIMM = [
     "hiera_tiny_224",
 ]
 
-# What the description of an architecture says: see tests/extract/test_families.py.
+# The expected graph of an architecture: see tests/extract/test_families.py.
 VERTICES = {
     "vgg16": 4224, "vgg19": 5504, "vgg16_bn": 4224, "resnet50": 24576, "inception_v3": 42272,
     "densenet121": 41760, "mobilenet_v2": 17056,
@@ -143,7 +143,7 @@ def made(library: str, name: str) -> tuple[torch.nn.Module, tuple[int, int]]:
 
 
 def read(library: str, name: str) -> dict[str, Any]:
-    """A row of the table; what went wrong stands in the row."""
+    """A row of the table; errors are recorded in the row."""
     row: dict[str, Any] = {"model": name, "library": library}
     try:
         torch.manual_seed(0)
@@ -177,7 +177,7 @@ def read(library: str, name: str) -> dict[str, Any]:
 
 
 def checked(model: torch.nn.Module, graph: ncut.NeuronGraph, size: tuple[int, int]) -> Any:
-    """The check on a small image, where the model takes any size."""
+    """The check on a small image, if the model accepts any size."""
     for side in (SMALL, None):
         sides = size if side is None else (side, side)
         inputs = (torch.randn(1, 3, *sides, dtype=torch.float64),)

@@ -1,6 +1,6 @@
-"""Docstrings as the site shows them: their `Source:` lines set apart, public names as links.
+"""Docstrings for the site, with `Source:` lines as sections and public names as links.
 
-An extension of griffe, which mkdocstrings reads the sources with; `mkdocs.yml` names it.
+This is an extension of griffe, the source reader of mkdocstrings; `mkdocs.yml` names it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import griffe
 
-# The last paragraph of a docstring, which numpydoc would take for one more entry of its section.
+# The last paragraph of a docstring, which numpydoc would read as an entry of its section.
 SOURCE = re.compile(r"\n\nSource: (.*)\Z", re.DOTALL)
 PUBLIC_NAME = re.compile(r"(?<!\[)`(ncut\.(\w+))`")
 

@@ -1,8 +1,8 @@
-"""Pages of the site that lie elsewhere in the repository, and links between its files.
+"""Pages of the site from elsewhere in the repository, and links between files.
 
-A hook of mkdocs, named in `mkdocs.yml`. All texts are written for the repository: their links are
-paths from one file to another. On the site a link to a file that is a page there leads to the page,
-one to any other file of the repository to `repo_url`, and where there is none, it is no link.
+This is a mkdocs hook, named in `mkdocs.yml`. All texts are written for the repository, with links
+as paths between files. On the site, a link to a file with a page leads to the page, a link to
+another file of the repository leads to `repo_url`, and without `repo_url` the link is removed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import posixpath
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Where a file is on the site, by where it is in the repository.
+# Locations of files on the site, by their locations in the repository.
 ELSEWHERE = {
     "README.md": "index.md",
     "BENCHMARKS.md": "benchmarks.md",
@@ -42,13 +43,19 @@ ELSEWHERE = {
 IN_REPOSITORY = {on_site: path for path, on_site in ELSEWHERE.items()}
 COMMAND_LINE = "reference/command-line.md"
 
-# A Markdown link or picture, or a piece of code, in which nothing is one.
+# A Markdown link or picture, or a piece of code, which contains no links.
 CODE = r"```.*?```|`[^`\n]+`"
 MARKDOWN = re.compile(
     CODE + r"|\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<to>[^)\s]+)\)", re.DOTALL
 )
-# The same in a page that was made from a notebook.
+# The same in a page made from a notebook.
 HTML = re.compile(r'<a href="(?P<to>[^"]+)"[^>]*>(?P<text>.*?)</a>', re.DOTALL)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Show on each page which version it describes."""
+    config.copyright = f"ncut {version('ncut')}"
+    return config
 
 
 @event_priority(100)  # before the plugin that looks for notebooks
@@ -66,12 +73,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def command_line() -> str:
-    """What the commands' own help says, as Markdown."""
+    """The commands' help as Markdown."""
     command = ["typer", "ncut.cli.app", "utils", "docs", "--name", "ncut", "--title"]
     text = subprocess.run(
         [sys.executable, "-m", *command, "Command line"], check=True, capture_output=True, text=True
     ).stdout
-    # Lists of commands break their sentences off; the sections have them whole.
+    # Lists of commands truncate their sentences; the sections have the full text.
     sections = re.findall(r"^#+ `(ncut (?:\S+ )*(\S+))`\n\n(.+)$", text, re.MULTILINE)
     for whole, name, sentence in sections:
         entry = f"* [`{name}`](#{whole.replace(' ', '-')}): {sentence}"
@@ -80,7 +87,7 @@ def command_line() -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links for the site in place of those for the repository."""
+    """Replace links for the repository by links for the site."""
 
     def replaced(match: re.Match[str]) -> str:
         if match["to"] is None:
@@ -97,7 +104,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def titles(nav: Any) -> dict[str, str]:
-    """What the navigation calls the pages, by their sources."""
+    """The pages' titles in the navigation, by their sources."""
     found: dict[str, str] = {}
     for entry in nav:
         for title, inside in entry.items() if isinstance(entry, dict) else ():
@@ -125,7 +132,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def link(to: str, file: File, config: MkDocsConfig, files: Files) -> str | None:
-    """Where a link of a file leads on the site, as mkdocs wants it: from source to source."""
+    """The target of a file's link on the site, in mkdocs' form: from source to source."""
     path, hash_sign, anchor = to.partition("#")
     if not path or "://" in path or path.startswith("mailto:"):
         return to

@@ -1,15 +1,15 @@
-"""Check and time what docs/gpu.md says of GPUs, in one session of at most nine minutes; JSON.
+"""Check and time the claims of docs/gpu.md in one session of at most nine minutes; writes JSON.
 
     python scripts/gpu_session.py session.json               # on a machine with a GPU
     python scripts/gpu_session.py session.json --device numpy  # dry run: the same code on NumPy
 
-Runs, in this order, as long as there is time: the checks of `ncut selftest`; clusterings, shuffles
-and analyses on the device beside the CPU, with their n-cuts, lower bounds and eigenvalues; the
-bytes that a clustering and a shuffle copy to the device and back, and the products between; then
-steps of training with and without the regularizer, and its gradients beside the CPU's in float64.
-Then the tests of devices, compiled for real. The file is written after each part, so that a
-session that is cut short leaves what it found. Exit code 1 if something is wrong. Times of a dry
-run mean nothing; its counts are exact.
+Runs in this order while time remains: the checks of `ncut selftest`; clusterings, shuffles and
+analyses on the device and on the CPU, with their n-cuts, lower bounds and eigenvalues; the bytes
+that a clustering and a shuffle copy to the device and back, and the number of products; training
+steps with and without the regularizer, and its gradients compared with the CPU's in float64; the
+tests of devices on the GPU. The file is written after each part, so that an interrupted session
+keeps its results. The exit code is 1 if a check fails. Times of a dry run are meaningless; its
+counts are exact.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from ncut.spectral.embedding import embed
 K = 12
 TOLERANCE = 1e-5
 MANY_EDGES = 1e8
-"""Edges from which on an analysis has fewer shuffles."""
+"""Number of edges from which an analysis has fewer shuffles."""
 
 SECONDS = 540.0
 
 VALUES, NCUTS, GRADIENTS = 1e-4, 2e-2, 5e-3
-"""Relative differences from the CPU that are allowed."""
+"""Tolerated relative differences from the CPU."""
 
 CASES: dict[str, Callable[[], NeuronGraph]] = {
     "MLP 784-256x4-10": cases.mlp,
@@ -63,7 +63,7 @@ CASES: dict[str, Callable[[], NeuronGraph]] = {
 
 
 class Counting(Device):
-    """A device that counts the bytes that are copied to it and back."""
+    """A device that counts the bytes copied to it and back."""
 
     counts: dict[str, int] = {}  # noqa: RUF012
 
@@ -85,7 +85,7 @@ def counting(device: Device) -> Counting:
 
 
 def transfers(graph: NeuronGraph, device: Device) -> dict[str, Any]:
-    """Bytes copied by the embedding of a graph and by a shuffle, and what panels would add."""
+    """Bytes copied by an embedding and by a shuffle, and those that panels would add."""
     device, found = counting(device), {}
     shapes: list[tuple[int, int]] = []
 
@@ -115,7 +115,7 @@ def transfers(graph: NeuronGraph, device: Device) -> dict[str, Any]:
 
 
 def seconds(run: Callable[[], Any], runs: int) -> tuple[float, Any]:
-    """Median after a first run that is not counted, and the last result."""
+    """Median after an uncounted first run, and the last result."""
     taken, result = [], run()
     for _ in range(runs):
         started = time.perf_counter()
@@ -125,7 +125,7 @@ def seconds(run: Callable[[], Any], runs: int) -> tuple[float, Any]:
 
 
 def clustering(graph: NeuronGraph, device: str, runs: int) -> dict[str, Any]:
-    """A clustering and an analysis, on the device and on the CPU."""
+    """Times of a clustering and an analysis, on the device and on the CPU."""
     n_shuffles = 20 if graph.n_edges < MANY_EDGES else 3
     row: dict[str, Any] = {"vertices": graph.n_vertices, "edges": graph.n_edges}
     found = {}
@@ -155,7 +155,7 @@ def clustering(graph: NeuronGraph, device: str, runs: int) -> dict[str, Any]:
 
 
 def shuffling(graph: NeuronGraph, device: Device) -> dict[str, Any]:
-    """A shuffle on the device with its way back, and one on the CPU."""
+    """Times of a shuffle on the device, including the copy back, and of a shuffle on the CPU."""
     with device.stream():
         placed = upload(graph, device)
         there, found = seconds(partial(shuffle_on_device, placed, "layer", 0, 0), 3)
@@ -166,7 +166,7 @@ def shuffling(graph: NeuronGraph, device: Device) -> dict[str, Any]:
 
 
 def gradients(device: str) -> dict[str, Any]:
-    """The regularizer's value and gradients for the MLP, beside the CPU's in float64."""
+    """The regularizer's value and gradients for the MLP, compared with the CPU's in float64."""
     import torch
     from torch import nn
 
@@ -194,7 +194,7 @@ def gradients(device: str) -> dict[str, Any]:
 
 
 def training(device: str) -> dict[str, Any]:
-    """Gradients, and milliseconds of steps of training with and without the regularizer."""
+    """Gradients, and milliseconds of training steps with and without the regularizer."""
     found = gradients(device)
     for name, regularized in (("plain", False), ("regularized", True)):
         for where in dict.fromkeys(("cpu", device)):
@@ -209,7 +209,7 @@ def selftest(device: str, left_out: str) -> dict[str, Any]:
 
 
 def tests() -> dict[str, Any]:
-    """The tests that use a GPU where there is one."""
+    """The tests that use a GPU if available."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "tests/device"]
     command += ["tests/training/test_device_training.py", "-p", "no:cacheprovider"]
     with_cuda = os.environ | {"NCUT_TEST_CUDA": "1"}
@@ -218,7 +218,7 @@ def tests() -> dict[str, Any]:
 
 
 def parts(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What the session does, one after the other."""
+    """The parts of the session, in order."""
     dry = args.device == "numpy"  # then torch computes on the CPU
     device = "cuda" if dry else args.device
     on = check_device(device)
@@ -236,7 +236,7 @@ def parts(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 @contextmanager
 def numpy_as_cuda() -> Iterator[None]:
-    """Make "cuda" mean NumPy's arrays on the host, as the tests do."""
+    """Map "cuda" to NumPy arrays on the host, as in the tests."""
 
     def found(asked: str) -> Device | None:
         return None if asked == "cpu" else host_device()
@@ -249,7 +249,7 @@ def numpy_as_cuda() -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the session; 1 if something is wrong."""
+    """Run the session; returns 1 if a check fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", default="cuda")
@@ -264,7 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def session(args: argparse.Namespace) -> int:
-    """All parts that there is time for."""
+    """Run all parts that fit in the time."""
     started = time.monotonic()
     about = machine.environment("cpu" if args.device == "numpy" else args.device)
     found: dict[str, Any] = {"device": args.device, "machine": about, "parts": {}}

@@ -1,11 +1,11 @@
-"""Fingerprints of all graphs that the tests of the readers make, and what has changed in them.
+"""Fingerprints of all graphs in the tests of the readers, and their changes.
 
     python scripts/graph_fingerprints.py          # compare with tests/conformance/fingerprints.json
     python scripts/graph_fingerprints.py --write  # after a change that was meant
 
-A fingerprint has the layers, the blocks with their numbers of edges and sums of weights, what was
-left out and which parameters are placed, of each graph that a test reads, in order. A
-refactoring leaves them all equal; a mend changes some, and the commit says which and why.
+A fingerprint covers the layers, the blocks with their numbers of edges and sums of weights, the
+left-out parts and the placed parameters of each graph that a test reads, in order. A refactoring
+leaves all of them equal; a fix changes some, and its commit says which and why.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILE = ROOT / "tests" / "conformance" / "fingerprints.json"
 
 
 def facts(graph: Any) -> dict[str, Any]:
-    """What a fingerprint is taken of; sums with the digits that every machine agrees on."""
+    """The content of a fingerprint; sums with the digits common to all machines."""
     return {
         "layers": [(x.name, x.size, x.rescalable, list(x.read_by)) for x in graph.layers],
         "blocks": [
@@ -58,7 +58,7 @@ def _sums(block: Any) -> str:
 
 
 class Recorder:
-    """A plugin of pytest that takes the fingerprint of each graph that a test makes."""
+    """A pytest plugin that takes the fingerprint of each graph made by a test."""
 
     def __init__(self) -> None:
         self.found: dict[str, list[dict[str, str]]] = {}
@@ -77,7 +77,7 @@ class Recorder:
         return assemble
 
     def pytest_runtest_setup(self, item: Any) -> None:
-        """Which test runs now; weights that it draws are those of any other run."""
+        """Set the current test, and the seeds for reproducible weights."""
         import torch
 
         self.test = item.nodeid
@@ -105,7 +105,7 @@ def main() -> int:
 
 
 def _print_changes(known: dict[str, Any], found: dict[str, Any]) -> int:
-    """Tests whose graphs have changed, and in what."""
+    """Tests whose graphs have changed, with the changes."""
     changed = 0
     for test, digests in found.items():
         before = known.get(test)

@@ -1,11 +1,11 @@
-"""Cluster many graphs that eigensolvers get wrong, and compare with exact eigenvalues.
+"""Cluster many graphs that are hard for eigensolvers, and compare with exact eigenvalues.
 
     python scripts/hard_graphs.py [--cases 100000] [--largest 2000] [--first 1000000]
         [--solver auto] [--out docs/hard_graphs.json]
 
-Graphs, numbers of clusters and scales are those of tests/hard_graphs.py, other seeds. Writes how
-many there were of each family and solver, the largest errors, and every fault with its seed. The
-file is written anew after each thousand cases, and a run goes on where the file ends.
+Graphs, numbers of clusters and scales are as in tests/hard_graphs.py, with other seeds. Writes the
+numbers of cases by family and solver, the largest errors, and every fault with its seed. The file
+is rewritten after each thousand cases, and a run resumes where the file ends.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEVERE = ("largest_share_of_error", "largest_looseness")
 
 
 def measured(seed: int, largest: int, solver: str) -> dict[str, Any]:
-    """One case: what it was, and what came out."""
+    """One case and its outcome."""
     one = task(seed, largest)
     row: dict[str, Any] = {"family": one.hard.family, "solver": "refused", "converged": None}
     try:
@@ -48,7 +48,7 @@ def measured(seed: int, largest: int, solver: str) -> dict[str, Any]:
 
 
 def added(total: dict[str, Any], row: dict[str, Any], seed: int) -> None:
-    """Count a case in."""
+    """Add a case to the counts."""
     total["cases"] += 1
     total["converged"] += bool(row["converged"])
     for what in ("families", "solvers"):

@@ -1,13 +1,13 @@
-"""Small models as Keras itself saves them, and what each of their neurons reaches.
+"""Small models saved by Keras, and the outputs that depend on each of their neurons.
 
     KERAS_BACKEND=jax python scripts/keras_files.py [--legacy] [--all] [--out FOLDER]
 
 Needs Keras 3 with any backend (or, with --legacy, tf_keras, which is Keras 2); none of them is a
 dependency of ncut. Writes the files and `expected.json` (or `expected-2.json`) to
 tests/extract/keras_files: for each layer and each of its outputs, which of the model's outputs
-change when the weights of that output do. Weights are sparse, so that a wrong axis, order or
-layer shows. Archives of more than 30 kB are compressed. With --all, all models are written in all
-formats, also those that are not kept.
+change when the weights of that output do. Weights are sparse, so that a wrong axis, order or layer
+is detected. Archives of more than 30 kB are compressed. With --all, all models are written in all
+formats, including those that are not stored.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def wrapped(keras: Any) -> Any:
 
 @model()
 def alike(keras: Any) -> Any:
-    """Counters of classes past 9, in an order of their own."""
+    """Class counters beyond 9, in a non-alphabetical order."""
     L = keras.layers
     x = keras.Input((4,))
     y = x

@@ -1,7 +1,7 @@
 """Check the kernels' object files, one for each instruction set: kernel_objects.py BUILD_FOLDER.
 
-They must not define functions that the linker could take for those of another file (a processor
-without AVX-512 would run a standard function that was compiled for it), must run nothing when the
+They must not define functions that the linker could merge with those of another file (a processor
+without AVX-512 might then run a standard function compiled for AVX-512), must run nothing when the
 module is loaded, and must work on whole registers of their instruction set.
 """
 
@@ -25,7 +25,7 @@ LEAST = 8  # of them in each
 
 
 def faults(path: Path) -> list[str]:
-    """What is wrong with the object file of one instruction set."""
+    """The faults of one instruction set's object file."""
     isa = path.parents[2].name.removeprefix("ncut_").removesuffix(".dir")
     found = []
     symbols = subprocess.run(

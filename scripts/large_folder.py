@@ -1,10 +1,9 @@
-"""Write a folder of a decoder with random weights, as large as wanted, to measure how it is read.
+"""Write a folder of a decoder of any size with random weights, to measure its reading.
 
     python scripts/large_folder.py FOLDER [--layers 22 --hidden 2048 ...] [--read]
 
-The defaults are those of a model of 1.1 billion parameters (2.2 GB in bfloat16). With `--read`
-the folder is read in a process of its own, which says how long it took and how much memory it
-had at most.
+The defaults give a model of 1.1 billion parameters (2.2 GB in bfloat16). With `--read` a separate
+process reads the folder and reports its time and peak memory.
 """
 
 from __future__ import annotations
@@ -146,7 +145,7 @@ def write_folder(folder: Path, args: argparse.Namespace) -> int:
 
 
 def main() -> None:
-    """Write the folder, and read it if asked."""
+    """Write the folder, and read it if requested."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int, default=22)

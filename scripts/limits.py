@@ -1,9 +1,9 @@
-"""What can mislead: Z under conventions of scale.
+"""Misleading Z under conventions of scale.
 
     python scripts/limits.py
 
-Writes docs/limits.json: one planted network before and after random rescalings that leave its
-function as it is, under each convention of scale: the lower bound and its Z.
+Writes docs/limits.json: the lower bound and its Z of one planted network before and after random
+rescalings that preserve its function, under each convention of scale.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 """Are the clusters modules? Networks trained in several ways, cut apart at the clusters ncut finds.
 
     python scripts/modules.py docs/training/modules.csv --data digits [--clusters 2] [--seeds 5]
-    python scripts/modules.py docs/training/modules.csv --data mnist --mnist FOLDER
+    python scripts/modules.py docs/training/modules.csv --data mnist mnist-cnn --mnist FOLDER
+    python scripts/modules.py docs/training/modules.csv --data cifar-8x8 --cifar FOLDER
+    python scripts/modules.py docs/training/modules.csv --data text
 
-Each line of the CSV is one network: its accuracy on the test images, the n-cut of the partition
-that ncut finds (k clusters, refined) and the mean of its shuffles', the accuracy with all weights
+Each line of the CSV is one network: its accuracy on held-out data, the n-cut of the partition that
+ncut finds (k clusters, refined) and the mean of its shuffles', the accuracy with all weights
 between these clusters removed, the share kept above chance, that at random partitions with the
-same sizes, and the effective number of clusters in the worst hidden layer. Where the first layer is
-left free, all that is of the graph behind it, "tail" in the column `graph`: the inputs belong to no
-cluster. Lines that are there already are not made again, and no new one is begun once `--seconds`
-are over.
+same sizes, and the effective number of clusters in the worst hidden layer. `graph` says what these
+are of: "whole"; "tail", what is behind a first layer that is left free, since its inputs belong to
+no cluster; "channels" of convolutions; "blocks" of a transformer. Lines that are there already are
+not made again, and no new one is begun once `--seconds` are over.
 """
 
 from __future__ import annotations
@@ -17,47 +19,55 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import sys
 import time
-from itertools import pairwise
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import avg_pool2d, cross_entropy
 
 import ncut
 
 FIELDS = (
-    *(
-        "data",
-        "training",
-        "graph",
-        "seed",
-        "k",
-        "accuracy",
-        "ncut",
-        "shuffled_ncut",
-        "cut_accuracy",
-    ),
-    *("kept", "random_kept", "p_value", "worst_layer"),
+    *("data", "training", "graph", "seed", "k", "accuracy", "ncut", "shuffled_ncut"),
+    *("cut_accuracy", "kept", "random_kept", "p_value", "worst_layer"),
 )
 
 
-class Data(NamedTuple):
-    """Images and labels to train on and to test with, the widths of the network, k, the steps."""
+class Task(NamedTuple):
+    """Data to train on and to test with, and a network for it.
+
+    `parts` are the slices of the network that are graphs, by their names; `free` are the layers
+    that no training cuts. `rate` is Adam's, or with `cycle` its highest, from which it falls to 0.
+    """
 
     x: Tensor
     y: Tensor
     test_x: Tensor
     test_y: Tensor
-    widths: tuple[int, ...]
+    make: Callable[[], nn.Sequential]
     k: int
     steps: int
+    batch: int = 128
+    rate: float = 1e-3
+    cycle: bool = False
+    parts: dict[str, slice] = {"whole": slice(None), "tail": slice(2, None)}  # noqa: RUF012
+    free: tuple[str, ...] = ()
+    chance: float = 0.1
+
+    @property
+    def sample(self) -> Tensor:
+        """One example."""
+        return self.test_x[:1]
 
 
-def digits() -> Data:
+def digits(_: argparse.Namespace) -> Task:
     """The 8 x 8 digits of scikit-learn, four fifths to train on."""
     from sklearn.datasets import load_digits
 
@@ -66,27 +76,87 @@ def digits() -> Data:
     x = torch.tensor(found.data[order] / 16, dtype=torch.float32)
     y = torch.tensor(found.target[order])
     n = len(y) * 4 // 5
-    return Data(x[:n], y[:n], x[n:], y[n:], (64, 64, 64, 64, 10), 4, 1500)
+    return Task(x[:n], y[:n], x[n:], y[n:], partial(mlp, 64, 64, 64, 64, 10), 4, 1500)
 
 
-def mnist(folder: Path) -> Data:
+def synthetic(_: argparse.Namespace) -> Task:
+    """Gaussian clusters in 40 features, all of them of use, in 8 classes."""
+    from sklearn.datasets import make_classification
+
+    found, target = make_classification(
+        n_samples=8000, n_features=40, n_informative=30, n_redundant=10, n_classes=8,
+        class_sep=2.0, random_state=0,
+    )  # fmt: skip
+    x = torch.tensor((found - found.mean(0)) / found.std(0), dtype=torch.float32)
+    y = torch.tensor(target)
+    make = partial(mlp, 40, 64, 64, 64, 8)
+    return Task(x[:6000], y[:6000], x[6000:], y[6000:], make, 4, 1500, chance=1 / 8)
+
+
+def mnist(given: argparse.Namespace) -> Task:
     """MNIST in IDX files."""
 
     def read(name: str) -> Tensor:
-        content = gzip.decompress((folder / f"{name}.gz").read_bytes())
+        content = gzip.decompress((given.mnist / f"{name}.gz").read_bytes())
         n_axes = content[3]
         shape = np.frombuffer(content, ">i4", n_axes, 4)
         values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
         return torch.tensor(values)
 
-    images = [read(f"{part}-images-idx3-ubyte").flatten(1) / 255.0 for part in ("train", "t10k")]
-    labels = [read(f"{part}-labels-idx1-ubyte").long() for part in ("train", "t10k")]
-    return Data(
-        *images[:1], *labels[:1], *images[1:], *labels[1:], (784, 128, 128, 128, 10), 5, 1400
+    x, test_x = (read(f"{part}-images-idx3-ubyte").flatten(1) / 255 for part in ("train", "t10k"))
+    y, test_y = (read(f"{part}-labels-idx1-ubyte").long() for part in ("train", "t10k"))
+    make = partial(mlp, 784, 128, 128, 128, 10)
+    return Task(x, y, test_x, test_y, make, 5, 1400, rate=3e-3, cycle=True)
+
+
+def mnist_cnn(given: argparse.Namespace) -> Task:
+    """MNIST at 14 x 14 for a small convolutional network; 2,000 images to test with."""
+    task = mnist(given)
+    x, test_x = (avg_pool2d(x.reshape(-1, 1, 28, 28), 2) for x in (task.x, task.test_x[:2000]))
+    parts = {"channels": slice(None)}
+    return task._replace(
+        x=x, test_x=test_x, test_y=task.test_y[:2000], make=cnn, k=4, steps=500, parts=parts
     )
 
 
-def network(widths: tuple[int, ...]) -> nn.Sequential:
+def cifar(given: argparse.Namespace) -> Task:
+    """A fifth of CIFAR-10 at 8 x 8 pixels, of which none is dead."""
+
+    def read(name: str) -> tuple[Tensor, Tensor]:
+        rows = np.fromfile(given.cifar / name, np.uint8).reshape(-1, 3073)
+        images = torch.tensor(rows[:, 1:]).reshape(-1, 3, 32, 32) / 255
+        return avg_pool2d(images, 4).flatten(1) - 0.5, torch.tensor(rows[:, 0]).long()
+
+    train, test = read("data_batch_1.bin"), read("test_batch.bin")
+    return Task(*train, *test, partial(mlp, 192, 128, 128, 128, 10), 4, 1500)
+
+
+def text(_: argparse.Namespace) -> Task:
+    """Characters of the standard library's sources for a tiny transformer, cut in its blocks."""
+    parts = {"blocks": slice(1, -1)}
+    transformer = _transformer()
+
+    def windows(modules: str, stride: int) -> tuple[Tensor, Tensor]:
+        found = transformer.text(modules).unfold(0, transformer.CONTEXT + 1, stride)
+        return found[:, :-1], found[:, 1:]
+
+    x, y = windows(transformer.TRAINING, 16)
+    test_x, test_y = (part[:200] for part in windows(transformer.HELD_OUT, 257))
+    chance = float((test_y == y[::7].flatten().mode().values).double().mean())
+    return Task(x, y, test_x, test_y, gpt, 4, 400, 16, 3e-3, True, parts, ("0.*", "3.*"), chance)
+
+
+DATA = {
+    "digits": digits,
+    "synthetic": synthetic,
+    "mnist": mnist,
+    "mnist-cnn": mnist_cnn,
+    "cifar-8x8": cifar,
+    "text": text,
+}
+
+
+def mlp(*widths: int) -> nn.Sequential:
     """Linear layers with ReLUs between them."""
     parts: list[nn.Module] = []
     for n_in, n_out in pairwise(widths):
@@ -94,68 +164,126 @@ def network(widths: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(*parts[:-1])
 
 
-def prepared(training: str, model: nn.Module, data: Data) -> tuple[nn.Module, Any, Any]:
+def cnn() -> nn.Sequential:
+    """Three convolutions with 32 channels each and two linear layers, for images of 14 x 14."""
+    parts: list[nn.Module] = []
+    for n_in, pool in ((1, 2), (32, 2), (32, 1)):
+        parts += [nn.Conv2d(n_in, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(pool)]
+    return nn.Sequential(*parts, nn.Flatten(), nn.Linear(288, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+class Embedded(nn.Module):
+    """Characters and their positions as vectors."""
+
+    def __init__(self, n_characters: int, width: int, context: int) -> None:
+        super().__init__()
+        self.characters = nn.Embedding(n_characters, width)
+        self.positions = nn.Parameter(torch.zeros(context, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self.characters(tokens) + self.positions[: tokens.shape[1]]
+        return found
+
+
+def gpt() -> nn.Sequential:
+    """Two blocks of attention by four heads and an MLP, 64 wide, from characters to the next."""
+    source = _transformer()
+    n, width = len(source.CHARACTERS), source.WIDTH
+    end = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, n, bias=False))
+    return nn.Sequential(
+        Embedded(n, width, source.CONTEXT), *(source.Block() for _ in range(2)), end
+    )
+
+
+def _transformer() -> Any:
+    """The transformer of `benchmarks/paper`, 64 wide."""
+    folder = str(Path(__file__).parents[1] / "benchmarks" / "paper")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    import transformer
+
+    transformer.WIDTH = 64
+    return transformer
+
+
+def prepared(training: str, model: nn.Module, task: Task) -> tuple[nn.Module, Any, Any]:
     """What is run, the term of the loss or None, and what is stepped or None."""
-    k = data.k
+    k, given = task.k, {"example_inputs": task.sample}
+    free = [*task.free, *(["0"] if "first" in training else [])]
     if training == "none":
         return model, None, None
+    if training.startswith("annealing"):
+        annealed = ncut.PartitionAnnealing(model, k, task.steps // 2, free, **given)
+        return annealed, None, annealed
+    share = 0.25 if "share 0.25" in training else 0.5
+    modules = ncut.CutDropout(model, k, share=share, weight=2.0, free=free, **given)
+    if training.startswith("cut-dropout"):
+        return modules, modules.penalty, modules
+    layers = ["1.*", "2.*"] if task.free else None
     if training.startswith("eigenvalues"):
         numbers = range(2, k + 1)
-        return model, ncut.EigenvalueRegularizer(model, numbers, 0.1, disconnect="ignore"), None
-    if training.startswith("partition penalty"):
-        balanced = ncut.CutDropout(model, k)
-        labels = {name: balanced.labels[at].numpy() for name, at in balanced.layers.items()}
-        return model, ncut.PartitionRegularizer(model, k, 2.0, labels=labels), None
-    if training.startswith("annealing"):
-        free = ["0"] if "first" in training else []
-        annealed = ncut.PartitionAnnealing(model, k, data.steps * 7 // 10, free)
-        return annealed, None, annealed
-    free = ["0"] if "first" in training else []
-    modules = ncut.CutDropout(model, k, weight=2.0, free=free)
-    return modules, modules.penalty, modules
+        term: Any = ncut.EigenvalueRegularizer(
+            model, numbers, 0.1, layers=layers, disconnect="ignore", **given
+        )
+    else:
+        labels = {name: modules.labels[at].numpy() for name, at in modules.layers.items()}
+        term = ncut.PartitionRegularizer(model, k, 2.0, labels=labels, layers=layers, **given)
+    return model, term, None
 
 
-def trained(training: str, data: Data, seed: int) -> nn.Sequential:
+def trained(training: str, task: Task, seed: int) -> nn.Sequential:
     """A network after its training."""
     torch.manual_seed(seed)
-    model = network(data.widths)
-    run, term, stepped = prepared(training, model, data)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    for _ in range(data.steps):
+    model = task.make()
+    run, term, stepped = prepared(training, model, task)
+    optimizer = torch.optim.Adam(model.parameters(), task.rate)
+    cycle: Any = None
+    if task.cycle:
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, task.rate, task.steps, pct_start=0.1, cycle_momentum=False
+        )
+    for _ in range(task.steps):
         if stepped is not None:
             stepped.step()
-        rows = torch.randint(0, len(data.y), (128,))
-        loss = cross_entropy(run(data.x[rows]), data.y[rows])
+        rows = torch.randint(0, len(task.y), (task.batch,))
+        loss = cross_entropy(run(task.x[rows]).flatten(0, -2), task.y[rows].flatten())
         if term is not None:
             loss = loss + term()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if cycle is not None:
+            cycle.step()
     if isinstance(stepped, ncut.PartitionAnnealing):
         stepped.cut_()
     return model.eval()
 
 
-def accuracy_of(model: nn.Module, data: Data) -> float:
-    """Share of the test images whose label is right."""
+def accuracy_of(model: nn.Module, task: Task) -> float:
+    """Share of the test labels that are found."""
     with torch.no_grad():
-        return float((model(data.test_x).argmax(1) == data.test_y).double().mean())
+        return float((model(task.test_x).argmax(-1) == task.test_y).double().mean())
 
 
-def graph_of(training: str) -> str:
+def graph_of(training: str, task: Task) -> str:
     """The part of the network whose clusters count."""
-    return "tail" if "first" in training else "whole"
+    return "tail" if "first" in training else next(iter(task.parts))
 
 
-def measured(model: nn.Sequential, data: Data, graph: str) -> dict[str, Any]:
+def measured(model: nn.Sequential, task: Task, graph: str) -> dict[str, Any]:
     """What the clusters that ncut finds in the graph are."""
-    head, tail = (model[:2], model[2:]) if graph == "tail" else (nn.Identity(), model)
+    start, stop, _ = task.parts[graph].indices(len(model))
+    head, part, end = model[:start], model[start:stop], model[stop:]
 
     def accuracy(network: nn.Module) -> float:
-        return accuracy_of(nn.Sequential(head, network), data)
+        return accuracy_of(nn.Sequential(head, network, end), task)
 
-    report = ncut.analyze(tail, k=data.k, shuffles=10, refine=True, threads=1)
-    found = report.separate(accuracy, keep=[], chance=0.1)
+    with torch.no_grad():
+        example = head(task.sample)
+    report = ncut.analyze(
+        part, k=task.k, shuffles=10, refine=True, threads=1, example_inputs=example
+    )
+    found = report.separate(accuracy, keep=[], chance=task.chance)
     return {
         "accuracy": found.score,
         "ncut": report.ncut,
@@ -169,64 +297,77 @@ def measured(model: nn.Sequential, data: Data, graph: str) -> dict[str, Any]:
 
 
 def figure(path: Path) -> None:
-    """Draw two networks on digits, trained plainly and for modules, whole and cut apart.
+    """Draw two networks on digits, trained as usual and for modules, whole and cut apart.
 
-    The weights between the hidden layers, neurons sorted by the clusters that ncut finds.
+    On the left the weights between the first two hidden layers, neurons sorted by the clusters that
+    ncut finds behind the first layer; on the right the accuracy of what is left of the network.
     """
-    import matplotlib.pyplot as plt
+    import matplotlib as mpl
 
-    data = digits()
-    shown, axes = plt.subplots(2, 2, figsize=(7.2, 7.6), layout="constrained")
-    names = {"none": "trained as usual", "cut-dropout, penalty 2": "trained with cut-dropout"}
-    for row, (training, name) in zip(axes, names.items(), strict=True):
-        model = trained(training, data, 0)
-        report = ncut.analyze(model, k=data.k, shuffles=0, refine=True, threads=1)
-        found = report.separate(lambda network: accuracy_of(network, data), keep=[], chance=0.1)
-        weight = model[2].weight.detach().abs().numpy()
-        ends = [report.labels[layer.slice] for layer in report.layers[1:3]]
-        orders = [np.argsort(labels, kind="stable") for labels in ends]
-        between = ends[1][:, None] != ends[0]
-        for axis, matrix, score, what in (
-            (row[0], weight, found.score, "whole"),
-            (row[1], np.where(between, 0, weight), found.cut_score, "cut apart"),
-        ):
-            axis.imshow(matrix[np.ix_(orders[1], orders[0])], cmap="Greys", vmax=weight.max() / 2)
-            for labels, line in ((ends[0], axis.axvline), (ends[1], axis.axhline)):
-                for at in np.cumsum(np.bincount(labels[labels >= 0], minlength=data.k))[:-1]:
-                    line(at - 0.5, color="tab:red", linewidth=0.8)
-            axis.set_title(f"{name}, {what}: accuracy {score:.2f}", fontsize=10)
-            axis.set_xticks([])
-            axis.set_yticks([])
-        row[0].set_ylabel("second hidden layer")
-    for axis in axes[1]:
-        axis.set_xlabel("first hidden layer")
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    task = digits(argparse.Namespace())
+    shown, axes = plt.subplots(2, 2, figsize=(8, 6.4), width_ratios=(1, 1.5), layout="constrained")
+    names = {
+        "none": "trained as usual",
+        "cut-dropout, first layer free": "trained with cut-dropout",
+    }
+    for (left, right), (training, name) in zip(axes, names.items(), strict=True):
+        model = trained(training, task, 0)
+        head, tail = model[:2], model[2:]
+
+        def accuracy(network: nn.Module, head: nn.Module = head) -> float:
+            return accuracy_of(nn.Sequential(head, network), task)
+
+        report = ncut.analyze(tail, k=task.k, shuffles=0, refine=True, threads=1)
+        found = report.separate(accuracy, chance=task.chance)
+        ends = [report.labels[layer.slice] for layer in report.layers[:2]]
+        rows, columns = (np.argsort(labels, kind="stable") for labels in reversed(ends))
+        left.imshow(tail[0].weight.detach().abs().numpy()[np.ix_(rows, columns)], cmap="Greys")
+        for labels, line in zip(ends, (left.axvline, left.axhline), strict=True):
+            for at in np.cumsum(np.bincount(labels[labels >= 0], minlength=task.k))[:-1]:
+                line(at - 0.5, color="tab:red", linewidth=0.8)
+        left.set(title=name, xlabel="first hidden layer", ylabel="second hidden layer")
+        left.set(xticks=[], yticks=[])
+        alone = {f"cluster {row.clusters[0]}\nalone": row.score for row in found.rows}
+        bars = {"whole": found.score, "cut\napart": found.cut_score, **alone}
+        colours = ["black", "tab:red", *["tab:blue"] * len(alone), "lightgrey"]
+        drawn = right.bar(
+            [*bars, "cut at\nrandom"], [*bars.values(), found.random_scores.mean()], color=colours
+        )
+        right.bar_label(drawn, fmt="%.2f", fontsize=9)
+        right.axhline(task.chance, color="grey", linewidth=0.8, linestyle=":")
+        right.set(title="accuracy on test images", ylim=(0, 1.1))
+        right.tick_params(axis="x", labelsize=8)
     shown.savefig(path, dpi=110)
 
 
-TRAININGS = (
-    "none",
-    "eigenvalues, 0.1",
-    "partition penalty, 2",
-    "cut-dropout, penalty 2",
-    "cut-dropout, first layer free",
-    "annealing, first layer free",
-)
+TRAININGS = {
+    "mlp": (
+        "none",
+        "eigenvalues, 0.1",
+        "partition penalty, 2",
+        "cut-dropout",
+        "cut-dropout, first layer free",
+        "cut-dropout, share 0.25, first layer free",
+        "annealing, first layer free",
+    ),
+    "other": ("none", "cut-dropout", "cut-dropout, share 0.25", "annealing"),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("table", type=Path)
-    parser.add_argument("--data", choices=("digits", "mnist"), default="digits")
+    parser.add_argument("--data", nargs="+", choices=tuple(DATA), default=["digits"])
     parser.add_argument("--mnist", type=Path, help="folder of MNIST's IDX files")
-    parser.add_argument("--clusters", type=int, help="by default 4 of digits, 5 of MNIST")
+    parser.add_argument("--cifar", type=Path, help="folder of CIFAR-10's binary files")
+    parser.add_argument("--clusters", type=int, help="by default 4, and 5 of MNIST")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--training", nargs="*", default=TRAININGS)
+    parser.add_argument("--training", nargs="*", help="by default all")
     parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--figure", type=Path, help="draw two networks cut apart, and no table")
     given = parser.parse_args()
-    if given.figure is not None:
-        figure(given.figure)
-        return
     started = time.monotonic()
     torch.set_num_threads(1)
     done = set()
@@ -237,23 +378,23 @@ def main() -> None:
             done = {tuple(row[key] for key in keys) for row in rows}
     else:
         given.table.write_text(",".join(FIELDS) + "\n")
-    data = digits() if given.data == "digits" else mnist(given.mnist)
-    if given.clusters is not None:
-        data = data._replace(k=given.clusters)
-    for seed in range(given.seeds):
-        for training in given.training:
-            graph = graph_of(training)
-            if (given.data, str(data.k), training, graph, str(seed)) in done:
+    tasks = {data: DATA[data](given) for data in given.data}
+    for seed, (data, task) in product(range(given.seeds), tasks.items()):
+        if given.clusters is not None:
+            task = task._replace(k=given.clusters)
+        for training in given.training or TRAININGS["mlp" if "tail" in task.parts else "other"]:
+            graph = graph_of(training, task)
+            if (data, str(task.k), training, graph, str(seed)) in done:
                 continue
             if time.monotonic() - started > given.seconds:
                 return
-            values = measured(trained(training, data, seed), data, graph)
-            row = {"data": given.data, "training": training, "graph": graph, "seed": seed}
-            row |= {"k": data.k, **values}
+            values = measured(trained(training, task, seed), task, graph)
+            row = {"data": data, "training": training, "graph": graph, "seed": seed}
+            row |= {"k": task.k, **values}
             rounded = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()}
             with given.table.open("a", newline="") as file:
                 csv.DictWriter(file, FIELDS, lineterminator="\n").writerow(rounded)
-            print(*rounded.values(), flush=True)
+            print(*rounded.values(), f"{time.process_time():.0f} s", flush=True)
 
 
 if __name__ == "__main__":

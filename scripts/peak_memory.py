@@ -1,10 +1,10 @@
-"""Run a command and say how long it took and how much memory it and its children had at most.
+"""Run a command and report its duration and the peak memory of the process tree.
 
     python scripts/peak_memory.py [--data-limit GIB] -- ncut scan FOLDER --out results
 
-Anonymous memory is what only these processes can hold; mapped files may be dropped by the system
-and are read again when needed. `--data-limit` makes the system refuse a process more anonymous
-memory than that (RLIMIT_DATA), so that finishing is a proof. Linux only.
+Anonymous memory exists only in these processes; the system may evict mapped files and read them
+again. `--data-limit` makes the system refuse a process more anonymous memory (RLIMIT_DATA), so that
+finishing is a proof. Linux only.
 """
 
 from __future__ import annotations

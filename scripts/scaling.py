@@ -1,4 +1,4 @@
-"""Where the time of a large model goes: one clustering and one shuffle, stage by stage, as JSON.
+"""Time of a large model by stage: one clustering and one shuffle, as JSON.
 
     python scripts/scaling.py FOLDER --scratch SCRATCH [--threads 2]
 
@@ -23,7 +23,7 @@ from ncut.spectral.operator import NormalizedAdjacency
 
 
 class Clock:
-    """Seconds spent inside of functions that it has been put around."""
+    """Seconds spent inside wrapped functions."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

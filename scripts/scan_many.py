@@ -1,11 +1,11 @@
-"""Make some forty models of many kinds, some of them broken, scan them, read the results back.
+"""Make about forty models of many kinds, some broken, scan them, and read the results.
 
     python scripts/scan_many.py FOLDER [--models MORE ...] [--shuffles 10]
 
-What the folder gets: the checkpoints of an MLP that learns scikit-learn's digits, networks that
-`ncut paper run A.19` trains (shortened), small transformers, ONNX models, weights in several
-formats, and files that cannot be read. `--models` adds files or folders. Afterwards pandas, polars
-and DuckDB read the rows, and a second scan must find nothing to do.
+The folder gets checkpoints of an MLP trained on scikit-learn's digits, networks of a shortened
+`ncut paper run A.19`, small transformers, ONNX models, weights in several formats, and unreadable
+files. `--models` adds files or folders. Afterwards pandas, polars and DuckDB read the rows, and a
+second scan must find nothing to do.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def digits_course(folder: Path) -> None:
                 nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
                 optimizer.step()
         torch.save(model.state_dict(), folder / f"epoch-{epoch}.pt")
-    torch.save(optimizer.state_dict(), folder / "optimizer.pt")  # no model, and passed over
+    torch.save(optimizer.state_dict(), folder / "optimizer.pt")  # not a model, and skipped
 
 
 def paper_networks(folder: Path) -> None:
@@ -139,7 +139,7 @@ def other_formats(folder: Path) -> None:
 
 
 def broken_files(folder: Path) -> None:
-    """Files that end too soon, hold something else, or are not there."""
+    """Files that are truncated, hold something else, or are missing."""
     folder.mkdir(parents=True)
     torch.save({"w": torch.ones(64, 64)}, folder / "truncated.pt")
     content = (folder / "truncated.pt").read_bytes()

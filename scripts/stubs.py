@@ -1,4 +1,4 @@
-"""Write ncut/_core.pyi from the compiled module, or check that it still tells the truth."""
+"""Write ncut/_core.pyi from the compiled module, or check that it is up to date."""
 
 from __future__ import annotations
 

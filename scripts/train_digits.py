@@ -96,7 +96,7 @@ class Pruning:
 
 
 def smallest_removed(weight: torch.Tensor, sparsity: float) -> torch.Tensor:
-    """A mask that is 0 at the given share of the weights, those of the smallest magnitude."""
+    """A mask that is 0 at the given share of the weights, those of smallest magnitude."""
     mask = torch.ones(weight.numel())
     mask[weight.abs().flatten().argsort()[: round(sparsity * weight.numel())]] = 0
     return mask.view_as(weight)

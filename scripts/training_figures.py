@@ -1,4 +1,4 @@
-"""Draw what scripts/regularized_training.py measured, for docs/training.md.
+"""Draw the results of scripts/regularized_training.py, for docs/training.md.
 
     python scripts/training_figures.py [FOLDER]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,12 @@ from ncut.spectral.solvers import SOLVERS
 # The same examples in every run, and no failure because a machine is busy.
 settings.register_profile("ncut", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("ncut")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of every garbage collection of the tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,15 @@
 """`python -m ncut` in processes of their own, forked from one that has imported what takes long.
 
-A command runs as it would from a shell: `ncut` itself is imported, the folder, the environment and
-the standard streams are its own, and the interpreter ends as it always does. Environment variables
-that the interpreter reads as it starts have no effect; a test of those starts its own.
+A command runs as it would from a shell: the folder, the environment and the standard streams are
+its own, and the interpreter ends as it always does. Environment variables that the interpreter or
+a library reads as it starts have no effect; a test of those starts its own process, and so do those
+of what a command imports.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -17,7 +19,9 @@ import sys
 from pathlib import Path
 
 IMPORTED = ("scipy.sparse.linalg", "scipy.stats", "typer", "pandas", "jinja2", "matplotlib.figure",
-            "joblib", "pyarrow.parquet")  # fmt: skip
+            "joblib", "pyarrow.parquet", "ncut.cli.app", "ncut.analysis", "ncut.profiles",
+            "ncut.verdicts", "ncut.extract.files", "ncut.report.html", "ncut.report.console",
+            "ncut.report.plots", "ncut.scans")  # fmt: skip
 
 
 class Commands:
@@ -61,6 +65,8 @@ def serve() -> list[str] | None:
     for name in IMPORTED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    # A forked process need not collect, and copy the pages of, what was imported before.
+    gc.freeze()
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors"},
     "types": set(),
     "axes": set(),
+    "chebyshev": set(),
     "_core": set(),
     "results": {"types"},
     "reference": {"types"},
@@ -33,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "graphs": {"kernels", "types", "axes", "errors", "files", "randomness", "threads"},
     "spectral": {
         *("graphs", "kernels", "types", "axes", "arguments", "errors", "randomness", "threads"),
+        "chebyshev",
     },
     "nulls": {
         *("spectral", "graphs", "kernels", "results", "types", "axes", "arguments", "errors"),
@@ -85,7 +87,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "types",
             "arguments",
         ),
-        "errors",
+        *("chebyshev", "errors"),
     },
     "comparing": {"analysis", "report", "spectral", "axes", "errors", "files"},
     "verdicts": {
@@ -122,8 +124,10 @@ def _guarded_lines(tree: ast.AST) -> set[int]:
     }
 
 
-def imports(source: str) -> Iterator[Import]:
+@functools.cache
+def imports(source: str) -> list[Import]:
     """The rooms of ncut that a file imports, at its top or inside functions."""
+    found = []
     tree = ast.parse(source)
     guarded = _guarded_lines(tree)
     for node in ast.walk(tree):
@@ -139,7 +143,9 @@ def imports(source: str) -> Iterator[Import]:
         for module in modules:
             first, _, rest = module.partition(".")
             if first == "ncut":
-                yield Import(rest.split(".")[0] or "__init__", node.lineno, node.lineno in guarded)
+                room = rest.split(".")[0] or "__init__"
+                found.append(Import(room, node.lineno, node.lineno in guarded))
+    return found
 
 
 def forbidden(room: str, source: str) -> list[str]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -237,6 +238,7 @@ def test_every_page_is_on_the_site(site: Path) -> None:
     found = {path.parent.relative_to(site) for path in site.rglob("index.html")}
     assert {path if path.name != "index" else path.parent for path in expected} <= found
     home = Links(site / "index.html")
+    assert f"ncut {version('ncut')}" in (site / "index.html").read_text()
     linked = {urlsplit(link).path.rstrip("/") for link in home.links}
     assert {path.as_posix() for path in expected if path.name != "index"} <= linked
 

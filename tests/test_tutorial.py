@@ -20,7 +20,10 @@ def notebook() -> Any:
 
 @pytest.fixture(scope="module")
 def printed(notebook: Any, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """What each cell of code prints or shows as text, by the cell's name."""
+    """What each cell of code prints or shows as text, by the cell's name.
+
+    Twenty seconds, as the notebook trains networks and measures each for itself.
+    """
     nbclient = pytest.importorskip("nbclient", reason=f"nbclient {HOW}")
     pytest.importorskip("ipykernel", reason=f"ipykernel {HOW}")
     folder = tmp_path_factory.mktemp("tutorial")

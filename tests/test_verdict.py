@@ -216,8 +216,8 @@ def test_a_module_tells_how_it_was_initialized() -> None:
     assert len(found.rescaled) == 1
     assert all(report.source is model for report in (*found.reports, *found.rescaled))
     # Its activation is known: nothing was taken for granted.
-    assert not any("not known" in text for text in found.warnings)
-    assert any("the convention of scale took them" in text for text in run(rescalings=0).warnings)
+    assert not any("unknown" in text for text in found.warnings)
+    assert any("the convention of scale assumed" in text for text in run(rescalings=0).warnings)
 
 
 def test_a_network_that_is_not_homogeneous_has_one_scale() -> None:
@@ -332,13 +332,13 @@ def test_the_artefact_of_scale_has_a_size() -> None:
 
 
 def test_what_reports_warn_of_is_told_once() -> None:
-    notes = ("normalize={!r} left layers as they are, because of tanh: fc1", "k = 4 is close to 8")
+    notes = ("normalize={!r} left layers unchanged because of tanh: fc1", "k = 4 is close to 8")
     reports = [
         made("layer", normalize, {"warnings": tuple(text.format(normalize) for text in notes)})
         for normalize in ("l2", "l1")
     ]
     assert judged(*reports).warnings == (
-        "the convention of scale left layers as they are, because of tanh: fc1",
+        "the convention of scale left layers unchanged because of tanh: fc1",
     )
 
 

@@ -4,9 +4,9 @@
     python benchmarks/paper/beyond.py RECORDS results/beyond.csv [--runs 1] [--tables A.5 A.6 ...]
     python benchmarks/paper/beyond.py RECORDS results/beyond.csv --summary
 
-Each trained network of these tables, before and after pruning, goes through `ncut.verdict`; its
-cells are appended to the CSV file, where networks that are in it are not measured again. The
-summary says for each of the paper's conclusions under which combinations it stands.
+Each trained network of these tables, before and after pruning, is measured by `ncut.verdict`; its
+cells are appended to the CSV file, and networks in the file are not measured again. The summary
+shows for each of the paper's conclusions the combinations under which it holds.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/paper/summary.py [--results benchmarks/paper/results]
 
-One line for each CSV file of a table that `ncut paper run` wrote: how many networks, what was
-scaled down, how far our n-cuts are from the published ones, and whether the conclusions agree.
+One line for each table's CSV file from `ncut paper run`: the number of networks, what was scaled
+down, the differences of our n-cuts from the published ones, and the agreement of conclusions.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _range(rows: list[Row], column: str) -> str:
 
 
 def scaled_down(table: str, rows: list[Row]) -> str:
-    """What differs from the paper: rows left out, epochs, examples, precision."""
+    """Deviations from the paper: rows left out, epochs, examples, precision."""
     if table == IMAGENET:
         return "one network; HED's fine-tuned copy of it"
     whole = {row.published.row: row.recipe for row in rows_of(table, AS_PUBLISHED)}

@@ -1,4 +1,4 @@
-"""Is a small transformer trained on text clusterable, and in which parts?
+"""Clusterability of a small transformer trained on text, as a whole and in parts.
 
     python benchmarks/paper/transformer.py [--out FILE.csv] [--steps 1400] [--runs 2]
 
@@ -9,8 +9,8 @@ initialized, trained and pruned, whole and in parts. The CSV gets a row per run,
 residual convention and convention of scale; a JSON file beside it the losses, ncut's warnings and
 the layers of clusters. `--weights FOLDER` keeps the weights for later calls.
 
-Its MLPs have ReLU and not GELU: so a hidden neuron's scale is free, as in the paper's networks, and
-conventions of scale apply.
+Its MLPs use ReLU instead of GELU, so that a hidden neuron's scale is free, as in the paper's
+networks, and conventions of scale apply.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """From tokens, (batch, length), to the next one's logits, (batch, length, characters)."""
+    """From tokens, (batch, length), to the next token's logits, (batch, length, characters)."""
 
     def __init__(self) -> None:
         super().__init__()

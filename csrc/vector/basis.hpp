@@ -8,7 +8,7 @@
 namespace ncut::NCUT_ISA {
 namespace {
 
-// Rows that are copied or widened together.
+// Rows copied or widened together.
 constexpr std::int64_t kChunk = 64;
 
 // inside = against' block, (m x kLanes), for the first m columns of `against` (n x stride).

@@ -1,4 +1,4 @@
-// What the processor can do at most, to judge kernels by.
+// The processor's peak rates, the reference for kernels.
 #pragma once
 
 #include "simd.hpp"
@@ -6,14 +6,14 @@
 namespace ncut::NCUT_ISA {
 namespace {
 
-// Multiply-adds in registers alone, `rounds` times; how many floating-point operations that were.
-// As in the kernels, products are added to as many sums as an inner loop has.
+// Multiply-adds in registers alone, `rounds` times; returns the number of floating-point
+// operations. As in the kernels, products are added to as many sums as an inner loop has.
 double multiply_adds(std::int64_t rounds) {
   Vector<float> sums[kSums] = {};
   Vector<float> x = all_lanes(0.5F), y = all_lanes(1e-9F);
   for (std::int64_t i = 0; i < rounds; ++i) {
     for (Vector<float>& sum : sums) {
-      // For all the compiler knows, a factor is another one each time.
+      // Makes the compiler assume that the factor changes each time.
 #if defined(__x86_64__)
       asm volatile("" : "+x"(x));
 #elif defined(__aarch64__)
@@ -29,7 +29,7 @@ double multiply_adds(std::int64_t rounds) {
   return 2.0 * kSums * kWidth<float> * static_cast<double>(rounds);
 }
 
-// The sum of n numbers, a multiple of 4 * kLanes: reads them as fast as memory gives them.
+// The sum of n numbers, a multiple of 4 * kLanes, limited by memory bandwidth.
 float read_all(const float* values, std::int64_t n) {
   Vector<float> sums[4] = {};
   for (std::int64_t i = 0; i < n; i += 4 * kWidth<float>) {

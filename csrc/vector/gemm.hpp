@@ -8,19 +8,19 @@
 namespace ncut::NCUT_ISA {
 namespace {
 
-// What happens to what the result held before.
+// Treatment of the result's previous content.
 enum class Into { kSet, kAdd, kSubtract };
 
-// Sums over more entries than this are made in pieces, which keeps rounding errors small.
+// Sums over more entries than this are computed in pieces, which keeps rounding errors small.
 constexpr std::int64_t kPiece = 256;
 
-// Registers of one row that are summed together, and rows beside each other.
+// Registers of one row that are summed together, and rows processed together.
 template <class T>
 constexpr int kTogether = std::min(kParts<T>, 4);
 template <class T>
 constexpr int kRows = std::min(kSums / kTogether<T>, 12);
 
-// A matrix read by rows, or by columns: entry (r, j) of what is multiplied.
+// A matrix read by rows, or by columns: entry (r, j) of the factor.
 template <bool kTransposed, class W>
 struct Operand {
   const W* values;

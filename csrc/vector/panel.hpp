@@ -1,4 +1,4 @@
-// What the blocks of a graph add to a panel of vertices: y = scale * A x.
+// Contributions of a graph's blocks to a panel of vertices: y = scale * A x.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace {
 // Entries of a block in one direction that are multiplied together: their vectors stay in the
 // first-level cache.
 constexpr std::int64_t kDepth = 128;
-// The same for weights that are widened into a buffer first.
+// The same for weights that are first widened into a buffer.
 constexpr std::int64_t kBuffered = 16;
 
 // y[0:n_out] += B x[0:n_in], B the block's entries from `weights` (n_out x n_in), or with
@@ -57,7 +57,7 @@ NCUT_INLINE void add_sparse(const SparseBlock<W, I>& block, std::int64_t begin, 
   constexpr std::int64_t kStep = kP * kWidth<T>;
   for (std::int64_t lane = 0; lane < width; lane += kStep) {
     for (std::int64_t row = begin; row < end; ++row) {
-      // Every other entry has sums of its own, so that they do not wait for each other.
+      // Alternate entries have separate sums, which removes the dependency between them.
       Vector<T> sums[2][kP] = {};
       I at = block.indptr[row];
       const I last = block.indptr[row + 1];
@@ -81,8 +81,8 @@ NCUT_INLINE void add_sparse(const SparseBlock<W, I>& block, std::int64_t begin, 
   }
 }
 
-// What a block and its mirror image add to the vertices [begin, end). Compiled once for all types
-// of indices, hence not part of its callers.
+// Contributions of a block and its mirror image to the vertices [begin, end). Compiled once for all
+// index types, hence not part of its callers.
 template <class W, class T>
 __attribute__((noinline)) void add_placed(const PlacedBlock<W>& placed, const T* x,
                                           std::int64_t width, std::int64_t begin, std::int64_t end,

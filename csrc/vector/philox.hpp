@@ -1,4 +1,4 @@
-// Philox4x32-10 for many counters side by side.
+// Philox4x32-10 for many counters in parallel.
 #pragma once
 
 #include "isa.hpp"

@@ -1,4 +1,4 @@
-"""The command `ncut`: arguments -> library -> what is printed and written, and exit codes."""
+"""The command `ncut`: arguments -> library -> output, and exit codes."""
 
 from ncut.cli.app import app, main
 

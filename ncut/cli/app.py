@@ -1,6 +1,6 @@
 """The commands on single models: arguments -> analysis -> report, and exit codes.
 
-0: done. 1: an error that the user can mend, told in one line. 2: wrong usage. 130: Ctrl-C.
+0: done. 1: an error that the user can fix, shown in one line. 2: wrong usage. 130: Ctrl-C.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ncut.cli import compare, paper, scan, selftest
-from ncut.cli.group import EXAMPLES, Commands
+from ncut.cli.group import EXAMPLES, Command, Commands
 from ncut.cli.options import (
     Json,
     Model,
@@ -32,7 +33,7 @@ from ncut.errors import InputError, MissingExtraError, NcutError
 if TYPE_CHECKING:
     from ncut.report import Profile, Report, Verdict
 
-# Settings of an analysis that the profile of its page shares.
+# Settings that an analysis shares with the profile on its page.
 OF_PROFILES = ("null", "normalize", "preset", "seed", "solver", "threads", "device")
 
 
@@ -46,17 +47,17 @@ app = typer.Typer(
 )
 
 app.add_typer(paper.commands, name="paper")
-app.command("scan")(scan.scan)
-app.command("report")(scan.report)
-app.command("compare")(compare.compare)
-app.command("selftest")(selftest.selftest)
+app.command("scan", cls=Command)(scan.scan)
+app.command("report", cls=Command)(scan.report)
+app.command("compare", cls=Command)(compare.compare)
+app.command("selftest", cls=Command)(selftest.selftest)
 
 
 def main() -> None:
     """Run the command line; the entry point of the command `ncut`.
 
-    Where standard output is full, or its reader has gone, the exit code is 1. Characters that its
-    encoding lacks are written in ASCII, with a note: no result is lost for a sign.
+    If standard output is full or closed, the exit code is 1. Characters that its encoding lacks are
+    written in ASCII, with a note, so that no result is lost.
     """
     spelled = SpelledInAscii()
     codecs.register_error("ncut", spelled)
@@ -70,7 +71,7 @@ def main() -> None:
             sys.stdout.flush()
             spelled.note()
     except OSError as error:
-        # What is left in the buffer would be written, and fail again, when the interpreter ends.
+        # The rest of the buffer would be written, and fail again, when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno != errno.EPIPE:
             typer.echo(f"ncut: error: {one_line(error)}", err=True)
@@ -94,7 +95,7 @@ def _options(
     """Measure whether a trained network's neurons form groups."""
 
 
-@app.command()
+@app.command(cls=Command)
 @takes_settings("shuffles", "threads", graph=(), whole=("shuffles",))
 def demo(
     settings: dict[str, Any],
@@ -103,7 +104,7 @@ def demo(
 ) -> None:
     """Analyze two small networks that come with ncut, before and after pruning.
 
-    For example: ncut demo
+    Example: ncut demo
     """
     from ncut import networks
     from ncut.files import check_output, write_text
@@ -132,9 +133,9 @@ def demo(
     wrote(out)
 
 
-@app.command()
+@app.command(cls=Command)
 def formats() -> None:
-    """List the formats that are read, with what each needs, and the ways in for the others."""
+    """List the supported formats with their requirements, and conversions for others."""
     from ncut.extract.formats import FORMATS, REFUSED
 
     for known in FORMATS:
@@ -146,30 +147,30 @@ def formats() -> None:
         typer.echo(f"{refused.name}: {' '.join(refused.marks)}\n    {refused.way}")
 
 
-@app.command()
+@app.command(cls=Command)
 @takes_settings()
 def info(
     model: Model,
     settings: dict[str, Any],
     options: dict[str, Any],
     dot: Annotated[
-        Path | None, typer.Option(help="Write its layers and blocks for Graphviz.")
+        Path | None, typer.Option(help="Write the graph's layers and blocks for Graphviz.")
     ] = None,
     check: Annotated[
         bool,
         typer.Option(
             "--check",
-            help="Run a torch or ONNX model with single neurons changed: does the graph agree?",
+            help="Check the graph by running a torch or ONNX model with single neurons changed.",
         ),
     ] = False,
     program: Annotated[
         bool,
-        typer.Option("--program", help="Print what its forward pass does, node by node, instead."),
+        typer.Option("--program", help="Print the model's forward pass node by node instead."),
     ] = False,
 ) -> None:
-    """Show the graph of a model without clustering it: layers, blocks, what became of each weight.
+    """Show the graph of a model without clustering it: layers, blocks, the use of each weight.
 
-    And what `ncut analyze` would cost, in time and memory. For example: ncut info model.safetensors
+    Also predict the time and memory of `ncut analyze`. Example: ncut info model.safetensors
     """
     import ncut
     from ncut.estimate import estimate
@@ -197,7 +198,7 @@ def info(
     print_cost(cost.seconds, cost.peak_bytes, what)
 
 
-@app.command()
+@app.command(cls=Command)
 @takes_settings(
     *("k", "shuffles", "null", "normalize", "preset", "seed", "solver", "n_init", "refine"),
     *("max_shuffles", "level", "sequential", "threads", "device", "tests"),
@@ -216,8 +217,8 @@ def analyze(
     html: Annotated[
         Path | None,
         typer.Option(
-            help="Write the report as an HTML page that makes no request, with a profile over 2 "
-            "to 20 clusters."
+            help="Write the report as a self-contained HTML page, with a profile over 2 to 20 "
+            "clusters."
         ),
     ] = None,
     name: Annotated[
@@ -227,20 +228,33 @@ def analyze(
         bool,
         typer.Option(
             "--no-profile",
-            help="Leave that profile out of the page. It reads the model again, and takes 20 "
-            "shuffles of its own: with dense layers of thousands of neurons two to three times as "
-            "long as the 50 shuffles of the analysis.",
+            help="Leave the profile out of the HTML page. The profile reads the model again and "
+            "measures 20 more shuffles; with dense layers of thousands of neurons it takes two to "
+            "three times as long as the 50 shuffles of the analysis.",
         ),
     ] = False,
     plot: Plot = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Measure all of the default number of shuffles, however long they take. Without "
+            "it or --shuffles the command ends after a minute, and says how long the rest takes.",
+        ),
+    ] = False,
 ) -> None:
     """Measure how clusterable a network is, by itself and against shuffled networks.
 
-    For example: ncut analyze model.pt --html report.html
+    Example: ncut analyze model.pt --html report.html
     """
     _existing(model)
     if verdict:
-        refused = {"html": html, "no_profile": no_profile or None, "plot": plot}
+        refused = {
+            "html": html,
+            "no_profile": no_profile or None,
+            "plot": plot,
+            "full": full or None,
+        }
         ignored = ("refine", "max_shuffles", "sequential", "tests")
         refused |= {name: settings.get(name) for name in ignored}
         for name, value in refused.items():
@@ -252,10 +266,11 @@ def analyze(
         return
     _check_outputs(model, json, html, plot)
     for_profile = None if no_profile else _of(settings, *OF_PROFILES) | options
-    _analyze(model, (json, html, plot), settings | options, for_profile, name)
+    minute = None if full or "shuffles" in settings else Minute()
+    _analyze(model, (json, html, plot), settings | options, for_profile, name, minute)
 
 
-@app.command()
+@app.command(cls=Command)
 @takes_settings(
     *("shuffles", "null", "normalize", "preset", "seed", "solver", "threads", "device"),
     whole=("shuffles",),
@@ -270,9 +285,9 @@ def profile(
     json: Json = None,
     plot: Plot = None,
 ) -> None:
-    """Measure a network for many numbers of clusters, and say which stands out.
+    """Measure a network for many numbers of clusters, and suggest one.
 
-    For example: ncut profile model.npz --k 2-20
+    Example: ncut profile model.npz --k 2-20
     """
     import ncut
     from ncut.report.console import progress_bar
@@ -297,8 +312,31 @@ def profile(
 
 
 def _of(settings: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The settings of these names, as far as they were given."""
+    """The settings of these names that were given."""
     return {name: settings[name] for name in names if name in settings}
+
+
+class Minute:
+    """Ends the shuffles of a large model after a minute, as Ctrl-C does."""
+
+    SECONDS = 60.0
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._first: float | None = None
+        self.rest = ""
+        """How many shuffles are missing and how long they take, in words; empty if none are."""
+
+    def passed(self, done: int, total: int) -> None:
+        """Raise KeyboardInterrupt where the time is over and shuffles are missing."""
+        now = time.monotonic()
+        self._first = self._first or now
+        if done < total and now - self._started > self.SECONDS:
+            each = (now - self._started) / done if done < 3 else (now - self._first) / (done - 1)
+            left = each * (total - done)
+            time_left = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+            self.rest = f"{done} of {total} shuffles in a minute; the others take about {time_left}"
+            raise KeyboardInterrupt
 
 
 def _analyze(
@@ -307,6 +345,7 @@ def _analyze(
     settings: dict[str, Any],
     for_profile: dict[str, Any] | None,
     name: str | None,
+    minute: Minute | None,
 ) -> None:
     import ncut
     from ncut.report.console import progress_bar
@@ -315,10 +354,17 @@ def _analyze(
     interrupted = False
     state = source_of(model).state
     with warnings_in_one_line(), progress_bar() as progress:
+
+        def told(done: int, total: int) -> None:
+            progress(done, total)
+            if minute:
+                minute.passed(done, total)
+
         try:
-            report = ncut.analyze(model, progress=progress, **settings)
+            report = ncut.analyze(model, progress=told, **settings)
         except ncut.Interrupted as stopped:
             report, interrupted = stopped.finished, True
+    rest = minute.rest if minute else ""
     json, html, plot = outputs
     _deliver(report, json, plot)
     if html:
@@ -329,12 +375,14 @@ def _analyze(
             found = None
         report.to_html(html, title=name, profile=found)
     wrote(json, html, plot)
-    if interrupted:
+    if rest:
+        typer.echo(f"ncut: {rest}: add --full", err=True)
+    elif interrupted:
         raise KeyboardInterrupt
 
 
 def _page_profile(model: Any, report: Report, settings: dict[str, Any]) -> Profile | None:
-    """The profile of a report's page; one cut short by Ctrl-C will do, and none by an error."""
+    """The profile of a report's page; partial after Ctrl-C, None after an error."""
     import ncut
     from ncut.report.console import progress_bar
 
@@ -371,7 +419,7 @@ def _verdict(model: Path, json: Path | None, settings: dict[str, Any]) -> None:
 
 
 def _tell(found: Verdict | Profile, json: Path | None) -> None:
-    """Print the summary or the JSON, then write the file that was asked for."""
+    """Print the summary or the JSON, then write the requested file."""
     if json == Path("-"):
         typer.echo(found.to_json())
         return
@@ -395,7 +443,7 @@ def _numbers(text: str) -> Iterator[int]:
 
 
 def _deliver(report: Report, json: Path | None, plot: Path | None) -> None:
-    """Print the summary or the JSON, then write the files that were asked for."""
+    """Print the summary or the JSON, then write the requested files."""
     if json == Path("-"):
         for warning in report.warnings:
             typer.echo(f"ncut: warning: {one_line(warning)}", err=True)
@@ -413,7 +461,7 @@ def _deliver(report: Report, json: Path | None, plot: Path | None) -> None:
 
 
 def _check_outputs(model: Path, json: Path | None, html: Path | None, plot: Path | None) -> None:
-    """Raise before the long work what would go wrong after it."""
+    """Check the outputs before the long work."""
     from ncut.files import check_output
     from ncut.report.html import check_available
     from ncut.report.plots import check_format

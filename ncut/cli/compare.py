@@ -1,4 +1,4 @@
-"""`ncut compare`: models side by side."""
+"""`ncut compare`: comparison of models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def compare(
     models: Annotated[
         list[Path],
         typer.Argument(
-            help="Two or more models, or reports that `ncut analyze --json` wrote (.json).",
+            help="Two or more models, or reports written by `ncut analyze --json` (.json).",
             show_default=False,
         ),
     ],
@@ -30,9 +30,9 @@ def compare(
     html: Annotated[Path | None, typer.Option(help="Write the comparison as an HTML page.")] = None,
     name: Annotated[str | None, typer.Option(help="The page's title.")] = None,
 ) -> None:
-    """Compare models: paired differences, and which neurons changed their cluster.
+    """Compare models: paired differences, and neurons that changed cluster.
 
-    For example: ncut compare before.pt after.pt --html change.html
+    Example: ncut compare before.pt after.pt --html change.html
     """
     import ncut
     from ncut.files import check_output

@@ -1,6 +1,6 @@
 """The command line as a whole: order of commands, quiet and verbose, one style of errors.
 
-Exit codes: 0 done, 1 an error that the user can mend, 2 wrong usage, 130 Ctrl-C.
+Exit codes: 0 done, 1 an error that the user can fix, 2 wrong usage, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from difflib import get_close_matches
 from typing import Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ncut.cli.told import Level, level, one_line, set_level
 from ncut.errors import NcutError
 
-# typer brings a click of its own in some versions: its classes by way of one that is public.
+# Some versions of typer bundle click; its classes are reached through a public one.
 USAGE_ERROR: type[Exception] = cast(Any, typer.BadParameter.__mro__[1])
 CLICK_ERROR: type[Exception] = cast(Any, typer.BadParameter.__mro__[2])
 INTERRUPTED = 130
@@ -54,8 +54,23 @@ Shell completion: ncut --install-completion. Any command: -q prints results only
 CHOICES = re.compile(r"must be (?:one of )?(.+?),? (?:but )?got '([^']*)'")
 
 
-class Commands(TyperGroup):
-    """Commands in the order of a first use; errors told in one line."""
+class _FlagsWithoutType:
+    """Help that shows flags without the type `bool`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for one in found:
+            if getattr(one, "is_bool_flag", False) and one.metavar is None:
+                one.metavar = ""
+        return found
+
+
+class Command(_FlagsWithoutType, TyperCommand):
+    """A command of the group `Commands`."""
+
+
+class Commands(_FlagsWithoutType, TyperGroup):
+    """Commands in the order of a first use; errors in one line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names, in the order of a first use."""
@@ -71,7 +86,7 @@ class Commands(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a command and exit; what is wrong with its usage is told like any other error."""
+        """Run a command and exit; usage errors are shown like any other error."""
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except (CLICK_ERROR, typer.Abort) as error:
@@ -85,7 +100,7 @@ class Commands(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take -q, --quiet, -v and --verbose from anywhere before a `--`."""
+        """Extract -q, --quiet, -v and --verbose from anywhere before a `--`."""
         end = args.index("--") if "--" in args else len(args)
         chosen = [FLAGS[arg] for arg in args[:end] if arg in FLAGS]
         set_level(chosen[-1] if chosen else Level.NORMAL)
@@ -116,21 +131,21 @@ class Commands(TyperGroup):
 
 
 def _message(error: Any) -> str:
-    """Say what is wrong with the usage and where to read on, or show the whole help."""
+    """Show a usage error and a pointer to the help, or the whole help."""
     context = getattr(error, "ctx", None)
     text = str(error.format_message())
     return f"{text} (see {context.command_path} --help)" if context and text else text
 
 
 def _tell(message: str) -> None:
-    """Print an error with what was probably meant; with -v also where it comes from."""
+    """Print an error with a suggestion; with -v also a traceback."""
     if level() is Level.VERBOSE and sys.exc_info()[0] is not None:
         typer.echo(traceback.format_exc().rstrip(), err=True)
     typer.echo(f"ncut: error: {one_line(message)}{meant(message)}", err=True)
 
 
 def meant(message: str) -> str:
-    """For an error that lists the choices, the one that is close to what was given."""
+    """The choice closest to the given one, for an error that lists choices."""
     found = CHOICES.search(" ".join(message.split()))
     if not found or "did you mean" in message.lower():
         return ""

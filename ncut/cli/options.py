@@ -1,14 +1,15 @@
-"""Options that several commands share; those of settings are made from the plan's fields."""
+"""Options shared by several commands; options for settings are made from the plan's fields."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import pkgutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -18,50 +19,53 @@ from ncut.plan import PRESETS, SETTINGS, Plan
 Model = Annotated[
     Path,
     typer.Argument(
-        help="A model's file or folder, of a format that `ncut formats` lists; hf:ORG/NAME of the "
+        help="A model file or folder in a format that `ncut formats` lists; hf:ORG/NAME on the "
         "Hugging Face Hub; or an architecture such as torchvision:resnet50 with --weights.",
         show_default=False,
     ),
 ]
 Json = Annotated[
     Path | None,
-    typer.Option(help="Write the result as JSON; '-' prints it instead of the summary."),
+    typer.Option(help="Write the result as JSON to a file; '-' prints it instead of the summary."),
 ]
-Plot = Annotated[Path | None, typer.Option(help="Write a picture, such as a .png, .svg or .pdf.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="Write a picture, for example a .png, .svg or .pdf file.")
+]
 
-# Each option of `ncut.graph`: its type, its help and the default to show.
+# Each option of `ncut.graph`: its type, or the place of the names that it takes, its help, and the
+# default to show.
 GRAPH: dict[str, tuple[Any, str, str]] = {
     "scope": (
-        str,
-        "Which layers are in the graph of a convolutional network: 'paper' or 'all'.",
+        "ncut.types:Scope",
+        "Layers in the graph of a convolutional network: 'paper' or 'all'.",
         "paper",
     ),
     "norm": (
-        str,
-        "How a convolution kernel becomes one edge weight: 'l1', 'l2' or 'column-sum'.",
+        "ncut.types:KernelNorm",
+        "Norm that reduces a convolution kernel to one edge weight: 'l1', 'l2' or 'column-sum'.",
         "l1",
     ),
     "residual": (
-        str,
-        "What a residual sum is: 'readers' (inputs of each reader are vertices) or 'stream' (its "
-        "channels are vertices once).",
+        "ncut.extract.wiring:Residual",
+        "Treatment of residual sums: 'readers' (the inputs of each reader are vertices) or "
+        "'stream' (each channel of the sum is one vertex).",
         "stream with attention, else readers",
     ),
     "layers": (
         str,
-        "Names of the weight arrays of a chain in order, separated by commas.",
+        "Names of a chain's weight arrays in order, separated by commas.",
         "inferred",
     ),
     "unknown": (
-        str,
-        "Unknown operations of a model: 'error', or 'elementwise' to take them as functions of "
-        "each entry.",
+        "ncut.types:Unknown",
+        "Treatment of a model's unknown operations: 'error', or 'elementwise' to assume that they "
+        "act on each entry separately.",
         "error",
     ),
-    "weights": (Path, "The weights of an architecture that is given by name.", ""),
+    "weights": (Path, "Weight file for an architecture given by name.", ""),
     "key": (
         str,
-        "Which state dict of a checkpoint: its key, or what its names begin with.",
+        "State dict to read from a checkpoint: its key, or the prefix of its names.",
         "the only one",
     ),
     "part": (
@@ -72,13 +76,15 @@ GRAPH: dict[str, tuple[Any, str, str]] = {
     ),
     "example_inputs": (
         list[str],
-        "Sizes of an ONNX model's input, as NAME=1x512, or its value, as NAME:=16000.",
+        "Shape of an ONNX model's input, as NAME=1x512, or its value, as NAME:=16000.",
         "guessed",
     ),
 }
 
 LEAST = {"k": 2, "threads": 1, "max_shuffles": 1}
-"""Smallest values, refused by the command line already."""
+"""Smallest values, enforced by the command line."""
+MACHINE = ("threads", "device", "solver")
+"""Settings of the computation, apart from what is measured."""
 
 TYPES: dict[str, str] = dict(Plan.__annotations__)
 """The type of each setting, as the plan writes it."""
@@ -89,8 +95,8 @@ def takes_settings(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command with options for settings and for reading the model.
 
-    In the place of the command's parameters `settings` and `options` come the options; these
-    parameters get what was given of them by name, so that defaults are the library's.
+    The options replace the command's parameters `settings` and `options`, which receive the given
+    values by name, so that the library supplies defaults.
 
     Parameters
     ----------
@@ -101,7 +107,7 @@ def takes_settings(
     whole : tuple of str
         Settings that must be whole numbers here, never "auto".
     **shown : str
-        For single settings another default to show than the plan's.
+        Displayed defaults of single settings that differ from the plan's.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -137,23 +143,43 @@ def takes_settings(
 def _setting_option(name: str, whole: bool, shown: str | None) -> inspect.Parameter:
     setting = SETTINGS[name]
     kind = TYPES[name]
-    if kind == "bool":
-        return _option(name, bool, setting.help, "")
     default = setting.presets.get(PRESETS[0], setting.default)
     shown = shown or ("all cores" if default is None else str(default))
-    types: dict[str, Any] = {"int": int, "float": float}
-    return _option(name, int if whole else types.get(kind, str), setting.help, shown)
+    types: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool}
+    if "|" in kind:  # such as a number or 'auto'
+        types[kind] = int if whole else str
+    panel = "Computing" if name in MACHINE else "Measurement"
+    return _option(name, types.get(kind, f"ncut.types:{kind}"), setting.help, shown, panel)
 
 
-def _option(name: str, kind: Any, help: str, shown: str) -> inspect.Parameter:
+def _option(
+    name: str, kind: Any, help: str, shown: str, panel: str = "Reading the model"
+) -> inspect.Parameter:
     flag = f"--{name.replace('_', '-')}"
     flags = {"k": [flag, "-k"], "example_inputs": ["--input"]}.get(name, [flag])
     if kind is bool:
-        option = typer.Option(*flags, help=help)
+        option = typer.Option(*flags, help=help, rich_help_panel=panel)
         return _parameter(name, Annotated[bool, option], False)
-    least = LEAST.get(name, 0) if kind is int and name != "seed" else None
-    option = typer.Option(*flags, help=help, min=least, show_default=shown or False)
+    more: dict[str, Any] = {}
+    if isinstance(kind, str):
+        more = {"metavar": "NAME", "autocompletion": _names_at(kind)}
+        kind = str
+    elif kind is int and name != "seed":
+        more = {"min": LEAST.get(name, 0)}
+    option = typer.Option(
+        *flags, help=help, show_default=shown or False, rich_help_panel=panel, **more
+    )
     return _parameter(name, Annotated[kind | None, option], None)
+
+
+def _names_at(place: str) -> Callable[[str], list[str]]:
+    """The names that an option takes, for a shell to complete; the library checks what is given."""
+
+    def completed(incomplete: str) -> list[str]:
+        names = get_args(pkgutil.resolve_name(place))
+        return [name for name in names if name.startswith(incomplete)]
+
+    return completed
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -162,7 +188,7 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _parsed(name: str, value: Any) -> Any:
-    """Convert the text of a setting's option; None where none was given."""
+    """Convert the text of a setting's option; None if it was not given."""
     if value is False:
         return None
     counted = "auto" in TYPES[name] and isinstance(value, str)
@@ -170,7 +196,7 @@ def _parsed(name: str, value: Any) -> Any:
 
 
 def _example(text: str) -> tuple[str, Any]:
-    """An input of NAME=1x512 as its sizes, of NAME:=16000 or NAME:=1,2 as its value."""
+    """An input: NAME=1x512 as its shape, NAME:=16000 or NAME:=1,2 as its value."""
     import numpy as np
 
     name, sign, value = text.rpartition(":=")
@@ -190,7 +216,7 @@ def _example(text: str) -> tuple[str, Any]:
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that were given; the others keep the library's defaults."""
+    """The given options; the others keep the library's defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -204,7 +230,7 @@ def count_or_auto(text: str) -> Any:
 
 @contextmanager
 def warnings_in_one_line() -> Iterator[None]:
-    """Tell Python's warnings on standard error in a line each, not in two with source code."""
+    """Show Python's warnings on standard error in one line each, without source code."""
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         yield

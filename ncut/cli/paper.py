@@ -1,4 +1,4 @@
-"""`ncut paper`: the tables of the paper that the measure comes from, reproduced."""
+"""`ncut paper`: reproduction of the tables of the paper behind the measure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALL = "all"
 
 @commands.command("list")
 def list_tables() -> None:
-    """List the tables, with what they need."""
+    """List the tables with their requirements."""
     from ncut.paper.listing import listed
     from ncut.report.console import print_rows
 
@@ -29,53 +29,57 @@ def list_tables() -> None:
 @commands.command()
 def run(
     tables: Annotated[
-        list[str], typer.Argument(help=f"Tables, as 1, A.6, 'figure A.1', or '{ALL}'.")
+        list[str], typer.Argument(help=f"Tables, for example 1, A.6, 'figure A.1', or '{ALL}'.")
     ],
     data: Annotated[
         Path,
         typer.Option(
-            help="The folder with the data sets: mnist, fashion-mnist, cifar-10-batches-bin in "
-            "it, or the files of the one that is needed."
+            help="Folder with the data sets mnist, fashion-mnist and cifar-10-batches-bin, or with "
+            "the files of the only data set needed."
         ),
     ] = Path("data"),
     out: Annotated[
-        Path, typer.Option(help="Gets a record of each network, tables and figures.")
+        Path, typer.Option(help="Folder for records of networks, tables and figures.")
     ] = Path("paper"),
     runs: Annotated[
         int | None, typer.Option(min=1, help="Networks per row.", show_default="the paper's")
     ] = None,
     epochs_scale: Annotated[
-        float, typer.Option(help="A factor on the numbers of epochs, at least 1 of each.")
+        float, typer.Option(help="Factor for all numbers of epochs, each at least 1.")
     ] = 1.0,
     shuffles: Annotated[
         int | None,
-        typer.Option(min=1, help="Shuffled networks to compare with.", show_default="the table's"),
+        typer.Option(min=1, help="Shuffled networks per network.", show_default="the table's"),
     ] = None,
     images: Annotated[
         int | None,
-        typer.Option(min=1, help="Training examples, the first ones.", show_default="all"),
+        typer.Option(
+            min=1, help="Number of training examples, taken from the start.", show_default="all"
+        ),
     ] = None,
     procedure: Annotated[
         str,
-        typer.Option(help="'authors': as their code; 'text': as the paper; see docs/paper.md."),
+        typer.Option(help="'authors' follows their code, 'text' the paper; see docs/paper.md."),
     ] = "authors",
     precision: Annotated[
-        str, typer.Option(help="'float32', or 'bfloat16' for products while training.")
+        str, typer.Option(help="'float32', or 'bfloat16' for products in training.")
     ] = "float32",
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Networks side by side, a thread each.", show_default="all cores"),
+        typer.Option(
+            min=1, help="Networks in parallel, one thread each.", show_default="all cores"
+        ),
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="For table A.11: a network's file, as VGG-16=vgg16.pth; repeatable."),
+        typer.Option(help="For table A.11: a weight file, as VGG-16=vgg16.pth; repeatable."),
     ] = None,
     figures: Annotated[bool, typer.Option(help="Draw the tables' figures too.")] = True,
 ) -> None:
-    """Train and measure the networks of tables, and set our numbers beside the published ones.
+    """Train and measure the networks of tables, and compare the results with the published ones.
 
-    Networks that are finished in --out are kept: the same command goes on where it was stopped,
-    and --runs 5 after --runs 2 adds three.
+    Finished networks in --out are kept: the same command resumes where it was stopped, and
+    --runs 5 after --runs 2 adds three.
     """
     from ncut.paper import Options, run_table
     from ncut.paper.tables import IMAGENET, TITLES, check_table

@@ -1,4 +1,4 @@
-"""The commands on many models: `ncut scan`, and `ncut report` on what it or `--json` wrote."""
+"""The commands on many models: `ncut scan`, and `ncut report` on its output or on `--json`."""
 
 from __future__ import annotations
 
@@ -25,52 +25,52 @@ def scan(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Models, folders of models (searched through), patterns in quotes such as "
-            "'runs/**/*.pt', and .txt files with a path on each line.",
+            help="Models, folders of models (searched recursively), quoted patterns such as "
+            "'runs/**/*.pt', and .txt files with one path per line.",
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The folder for results; a later scan goes on there.")],
+    out: Annotated[Path, typer.Option(help="Results folder; a later scan resumes there.")],
     settings: dict[str, Any],
     options: dict[str, Any],
     jobs: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Tasks at a time: a shuffle of a model is a task.",
-            show_default="all cores, fewer for models that the memory holds fewer of; on a GPU 1",
+            help="Number of concurrent tasks; a task is one shuffle of a model.",
+            show_default="all cores, fewer if memory is short; on a GPU 1",
         ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads of a task.", show_default="cores / jobs, on a cluster 1"),
+        typer.Option(min=1, help="Threads per task.", show_default="cores / jobs, on a cluster 1"),
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="Where tasks run: loky, threading, dask or ray.")
+        str, typer.Option(help="Backend that runs the tasks: loky, threading, dask or ray.")
     ] = "loky",
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of Dask's scheduler, or of a Ray cluster.")
+        str | None, typer.Option(help="Address of a Dask scheduler or a Ray cluster.")
     ] = None,
     scratch: Annotated[
         Path | None,
-        typer.Option(help="A folder for graphs of more than a GiB, which then need no memory."),
+        typer.Option(help="Folder for graphs larger than 1 GiB, which are then kept on disk."),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try models again that failed before.")
+        bool, typer.Option("--retry-failed", help="Retry models that failed before.")
     ] = False,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Go on with new and changed models as they appear."),
+        typer.Option("--watch", help="Keep measuring new and changed models as they appear."),
     ] = False,
     idle: Annotated[
         float | None,
-        typer.Option(min=0, help="With --watch, end after so many seconds with nothing new."),
+        typer.Option(min=0, help="With --watch, stop after this many seconds without new models."),
     ] = None,
 ) -> None:
-    """Measure many models in parallel, into one folder; go on where an earlier scan ended.
+    """Measure many models in parallel into one folder; resume where an earlier scan ended.
 
-    For example: ncut scan runs/ --out results. Exit code 1 if a model failed; its error is in the
-    results and shown at the end.
+    Example: ncut scan runs/ --out results. The exit code is 1 if a model failed; its error is in
+    the results and is shown at the end.
     """
     import ncut
     from ncut.report.console import scan_bars
@@ -102,7 +102,7 @@ def report(
     results: Annotated[
         Path,
         typer.Argument(
-            help="A folder that `ncut scan` wrote, or a report that `ncut analyze --json` wrote.",
+            help="A folder written by `ncut scan`, or a report written by `ncut analyze --json`.",
             show_default=False,
         ),
     ],
@@ -111,19 +111,20 @@ def report(
     step_pattern: Annotated[
         str | None,
         typer.Option(
-            help="A regular expression whose group is the training step in a model's path, such "
-            "as 'it([0-9]+)'.",
-            show_default="the number behind step, epoch, checkpoint ..., or at the end",
+            help="A regular expression whose group matches the training step in a model's path, "
+            "for example 'it([0-9]+)'.",
+            show_default="the number after step, epoch, checkpoint ..., or at the end",
         ),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scan's rows as CSV.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Write a picture: the course of a scan, a report's n-cut.")
+        Path | None,
+        typer.Option(help="Write a picture: a scan's n-cut over training, or a report's n-cut."),
     ] = None,
 ) -> None:
-    """Show saved results: the models of a scan and their course, or one network's report.
+    """Show saved results: a scan's models and their development, or one network's report.
 
-    For example: ncut report results --html scan.html
+    Example: ncut report results --html scan.html
     """
     from ncut.files import check_output
 
@@ -148,9 +149,9 @@ def report(
     from ncut.report.console import print_summary
 
     if csv:
-        raise InputError("--csv: is for the folder of a scan; leave it out")
+        raise InputError("--csv: applies only to the folder of a scan; leave it out")
     if step_pattern:
-        raise InputError("--step-pattern: is for the folder of a scan; leave it out")
+        raise InputError("--step-pattern: applies only to the folder of a scan; leave it out")
     one = ncut.Report.from_json(results)
     print_summary(one)
     if html:
@@ -189,7 +190,7 @@ def _report_scan(
 
 
 def _tell(found: Scan) -> None:
-    """Print a row for each model, and the errors of those that failed."""
+    """Print a row for each model, and the errors of failed models."""
     from ncut.report.console import print_rows
     from ncut.scans.wording import NAMES, failures, rows
 

@@ -1,4 +1,4 @@
-"""`ncut selftest`: does it give the right numbers here, and how fast?"""
+"""`ncut selftest`: correctness and speed on this machine."""
 
 from __future__ import annotations
 

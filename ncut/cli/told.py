@@ -1,4 +1,4 @@
-"""Messages of commands beside their results, on standard error: files, warnings, progress."""
+"""Messages of commands on standard error: files, warnings, progress."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _LEVEL = [Level.NORMAL]
 
 
 def level() -> Level:
-    """Return the amount of messages that the user asked for."""
+    """Return the amount of messages that the user requested."""
     return _LEVEL[0]
 
 
 def set_level(value: Level) -> None:
-    """Set that, for the rest of the command."""
+    """Set the amount of messages for the rest of the command."""
     _LEVEL[0] = value
 
 
 def wrote(*paths: Path | None) -> None:
-    """Say which files were written; those that are None or standard output were not."""
+    """Name the written files, without None and standard output."""
     if level() is not Level.QUIET:
         for path in paths:
             if path and path != Path("-"):
@@ -74,10 +74,10 @@ class SpelledInAscii:
         return "".join(sign if sign.isascii() else "?" for sign in spelled), error.end
 
     def note(self) -> None:
-        """Say on standard error what happened, and how to avoid it, if it did."""
+        """Report the replaced characters, if any, and the remedy on standard error."""
         if self.used and level() is not Level.QUIET:
             typer.echo(
-                f"ncut: the output's encoding ({sys.stdout.encoding}) lacks some characters, which "
+                f"ncut: the output's encoding ({sys.stdout.encoding}) lacks some characters; they "
                 "were spelled in ASCII; PYTHONIOENCODING=utf-8 keeps them",
                 err=True,
             )

@@ -1,4 +1,4 @@
-"""Models side by side: paired differences, and where neurons moved between two partitions."""
+"""Comparison of models: paired differences, and neurons that moved between partitions."""
 
 from ncut.comparing.comparison import ModelComparison
 from ncut.comparing.entry import compare

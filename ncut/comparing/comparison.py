@@ -1,4 +1,4 @@
-"""Models side by side, and the ways to look at what changed."""
+"""A comparison of models, and its views."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ncut.report import Report
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ModelComparison:
-    """Models side by side. `print` shows a summary, `to_html` writes a page.
+    """A comparison of models. `print` shows a summary, `to_html` writes a page.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class ModelComparison:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Each report with the one before it."""
+        """Each report with its predecessor."""
         return [Pair(a, b) for a, b in pairwise(self.reports)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class ModelComparison:
         }
 
     def to_json(self, path: str | Path | None = None, *, indent: int | None = None) -> str:
-        """The comparison as JSON, written to `path` too if that is given.
+        """The comparison as JSON, also written to `path` if given.
 
         Raises
         ------
@@ -68,7 +68,7 @@ class ModelComparison:
         return write_json(self.to_dict(), path, indent, "comparison")
 
     def to_html(self, path: str | Path | None = None, *, title: str | None = None) -> str:
-        """The comparison as a page that makes no request.
+        """The comparison as a self-contained HTML page.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""compare(): measure models with the same settings, or take their reports, and pair them."""
+"""compare(): measure models with the same settings, or use their reports, and pair them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from ncut.report import Report
 
 
 def compare(a: Any, b: Any, *more: Any, **settings: Any) -> ModelComparison:
-    """Compare two or more models: each with the one before it.
+    """Compare two or more models, each with its predecessor.
 
     Parameters
     ----------
     a, b, *more
-        Whatever `ncut.analyze` takes, a `Report`, or the path of a report that `Report.to_json`
-        wrote (it ends in `.json`).
+        Any input of `ncut.analyze`, a `Report`, or the path of a report written by `Report.to_json`
+        (ending in `.json`).
     **settings
-        Arguments of `ncut.analyze` for models that are not reports yet. With one seed the shuffles
-        of networks of one shape are the same rearrangements of either's weights, so that their
-        differences are paired.
+        Arguments of `ncut.analyze` for models that are not reports yet. With one seed, networks of
+        the same shape are shuffled by the same permutations, so that their differences are paired.
 
     Returns
     -------
@@ -31,8 +30,8 @@ def compare(a: Any, b: Any, *more: Any, **settings: Any) -> ModelComparison:
     Raises
     ------
     InputError
-        If the reports differ in k, null model, convention of scale, preset or headline: their
-        numbers do not compare.
+        If the reports differ in k, null model, convention of scale, preset or headline, so that
+        their numbers are not comparable.
     ModelError
         If a model cannot be read.
     """

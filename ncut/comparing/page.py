@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that makes no request."""
+"""A comparison as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def html_page(reports: Sequence[Report], pairs: Sequence[Pair], title: str | Non
 
 
 def _flow(pairs: Sequence[Pair], names: list[str]) -> object:
-    """The neurons' way through the partitions; None where no layer is in all of them."""
+    """The flow of neurons through the partitions; None if they have no layer in common."""
     flows = {(at, at + 1): pair.flow.astype(np.float64) for at, pair in enumerate(pairs)}
     k = pairs[0].a.k
     shown = Shown(list(range(k)), np.arange(k))

@@ -22,18 +22,18 @@ class Difference(NamedTuple):
     ----------
     statistic : str
     values : (float, float)
-        Of the first network and of the second.
+        The values of the first and of the second network.
     change : float
         The second minus the first.
     excess : float or None
-        The change beyond that of the shuffles: (b - mean of b's shuffles) - (a - mean of a's).
-        None without shuffles.
+        The change relative to the shuffles: (b - mean of b's shuffles) - (a - mean of a's
+        shuffles). None without shuffles.
     error : float or None
-        Standard error of `excess`, from the number of shuffles and the noise of k-means. It says
-        how well these two networks are measured, not how much training runs differ.
+        Standard error of `excess`, from the number of shuffles and the noise of k-means. It
+        reflects the measurement of these two networks, not the variation between training runs.
     paired : bool
-        Whether shuffle i of both networks is the same rearrangement, so that the error is that of
-        their differences.
+        Whether shuffle i of both networks is the same permutation, so that the error is the error
+        of their differences.
     """
 
     statistic: str
@@ -46,7 +46,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A neuron whose cluster in the second network is not the partner of its first.
+    """A neuron whose second cluster is not the partner of its first cluster.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Moved:
         The layer's name in the second network.
     index : int
     before, after : int
-        Its cluster in either.
+        Its cluster in the first and in the second network.
     """
 
     layer: str
@@ -65,7 +65,7 @@ class Moved:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two reports, one after the other.
+    """A report and its successor.
 
     Attributes
     ----------
@@ -77,10 +77,10 @@ class Pair:
 
     @cached_property
     def layers(self) -> list[tuple[int, int]]:
-        """Positions of the layers that both have: of one name and size, or of the same sizes.
+        """Positions of the layers in common: of the same name and size, or of the same sizes.
 
-        Neurons are the same by their place. That means something where `b` was made from `a` by
-        training, pruning or editing; between networks trained apart it is chance.
+        Neurons are matched by position. The match is meaningful if `b` was made from `a` by
+        training, pruning or editing; between independently trained networks it is arbitrary.
         """
         sizes = [[layer.size for layer in report.layers] for report in (self.a, self.b)]
         if sizes[0] == sizes[1]:
@@ -94,7 +94,7 @@ class Pair:
 
     @cached_property
     def _labels(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Clusters of all neurons of these layers in either network."""
+        """Clusters of all neurons of these layers in both networks."""
         none = np.zeros(0, dtype=np.int32)
         return (
             np.concatenate(
@@ -117,19 +117,19 @@ class Pair:
 
     @property
     def n_neurons(self) -> int:
-        """Neurons that both networks have and that are connected in both."""
+        """Number of neurons that exist and are connected in both networks."""
         return int(self.flow.sum())
 
     @cached_property
     def rand_index(self) -> float | None:
-        """Adjusted Rand index of the two partitions: 1 the same, 0 as by chance; None: no layer."""
+        """Adjusted Rand index of the partitions: 1 equal, 0 chance; None without common layers."""
         a, b = self._labels
         inside = (a >= 0) & (b >= 0)
         return float(adjusted_rand_index(a[inside], b[inside])) if inside.any() else None
 
     @cached_property
     def partners(self) -> dict[int, int]:
-        """Each cluster of `a` with its partner in `b`: one to one, most neurons staying."""
+        """Each cluster of `a` with its partner in `b`, a matching that keeps the most neurons."""
         rows, columns = linear_sum_assignment(-self.flow)
         return {
             int(row): int(column)
@@ -139,7 +139,7 @@ class Pair:
 
     @cached_property
     def moved(self) -> list[Moved]:
-        """Neurons that left: in `b` they are not in the partner of their cluster in `a`."""
+        """Neurons that moved: in `b` they are not in the partner of their cluster in `a`."""
         found = []
         for i, j in self.layers:
             before = self.a.labels[self.a.layers[i].slice]
@@ -154,7 +154,7 @@ class Pair:
 
     @cached_property
     def differences(self) -> list[Difference]:
-        """The change of each statistic that both have."""
+        """The change of each statistic that both reports have."""
         return [self._difference(name) for name in self.a.statistics if name in self.b.statistics]
 
     @property
@@ -180,7 +180,7 @@ class Pair:
 
     @property
     def _same_shuffles(self) -> bool:
-        """Tell whether shuffle i rearranges the weights of both networks alike."""
+        """Whether shuffle i permutes the weights of both networks alike."""
         sizes = [
             [(layer.name, layer.size) for layer in report.layers] for report in (self.a, self.b)
         ]

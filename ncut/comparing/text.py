@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from ncut.comparing.pairs import Difference, Pair
     from ncut.report import Report
 
-# A change of so many standard errors counts as one.
+# Number of standard errors from which a change is clear.
 CLEAR = 2.0
 MAX_MOVED = 8
 
 
 def summary(reports: Sequence[Report], pairs: Sequence[Pair]) -> str:
-    """A table of the models, and of each pair what changed."""
+    """A table of the models, and the changes of each pair."""
     width = max(len(shorten(name_of(one), 30)) for one in reports)
     width = max(width, len("network"))
     lines = [f"{'network':<{width}}{'n-cut':>9}{'shuffles':>18}{'Z':>9}{'p':>9}"]
@@ -50,33 +50,33 @@ def summary(reports: Sequence[Report], pairs: Sequence[Pair]) -> str:
 
 
 def sentence(pair: Pair) -> str:
-    """Name the one that is more clusterable beside its own shuffles."""
+    """Name the network that is more clusterable relative to its shuffles."""
     change = pair.headline
     if change.excess is None or change.error is None:
-        return f"The n-cut changes by {change.change:+.3f}; no shuffles to hold it against."
+        return f"The n-cut changes by {change.change:+.3f}; there are no shuffles to compare with."
     how = f"{change.excess:+.3f} ± {change.error:.3f}"
     if abs(change.excess) <= CLEAR * change.error:
         return (
-            f"No clear change: beyond that of the shuffles the n-cut changes by {how}, less than "
+            f"No clear change: relative to its shuffles the n-cut changes by {how}, less than "
             f"{CLEAR:g} standard errors."
         )
     more = "more" if change.excess < 0 else "less"
     return (
-        f"{name_of(pair.b)} is {more} clusterable than {name_of(pair.a)}: beyond that of the "
-        f"shuffles the n-cut changes by {how}."
+        f"{name_of(pair.b)} is {more} clusterable than {name_of(pair.a)}: relative to its shuffles "
+        f"the n-cut changes by {how}."
     )
 
 
 def moved_sentence(pair: Pair) -> str:
-    """How far the two partitions agree."""
+    """The agreement of the two partitions."""
     if pair.rand_index is None:
-        return "No layer is in both networks, so their clusters do not compare."
+        return "The networks have no layer in common, so their clusters cannot be compared."
     text = (
-        f"{len(pair.moved):,} of {pair.n_neurons:,} neurons left their cluster's partner; "
-        f"adjusted Rand index {pair.rand_index:.2f} (1: the same partition, 0: as by chance)."
+        f"{len(pair.moved):,} of {pair.n_neurons:,} neurons moved away from their matched cluster; "
+        f"adjusted Rand index {pair.rand_index:.2f} (1: the same partition, 0: chance)."
     )
     if len(pair.layers) < max(len(pair.a.layers), len(pair.b.layers)):
-        text += f" Compared are the {len(pair.layers)} layers of the same name and size."
+        text += f" Only the {len(pair.layers)} layers of the same name and size are compared."
     return text
 
 
@@ -88,7 +88,7 @@ def excess_text(one: Difference) -> str:
 
 
 def clear(one: Difference) -> str:
-    """What a statistic's change says."""
+    """The meaning of a statistic's change."""
     if one.excess is None or one.error is None or one.statistic not in STATISTICS:
         return ""
     if abs(one.excess) <= CLEAR * one.error or not np.isfinite(one.excess):
@@ -102,5 +102,5 @@ def _title(one: Difference) -> str:
 
 
 def title_of(statistic: str) -> str:
-    """A statistic's name for people."""
+    """A statistic's display name."""
     return STATISTICS[statistic].title if statistic in STATISTICS else printable(statistic)

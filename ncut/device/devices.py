@@ -1,7 +1,7 @@
-"""Where arrays live: a CUDA device through CuPy, or any array namespace on the host for tests.
+"""Devices for arrays: CUDA through CuPy, or any array namespace on the host for tests.
 
-Code of this room uses the functions that NumPy (1.26 or later), CuPy (13 or later) and the array
-API standard have in common; the few differences are settled here.
+This package uses the functions common to NumPy (1.26 or later), CuPy (13 or later) and the array
+API standard; the few differences are handled here.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ __all__ = [
 ]
 
 SHARE_OF_FREE_MEMORY = 0.8
-"""What a device's budget is, unless told: the rest is for libraries and for others."""
+"""Default budget of a device; the rest is for libraries and other processes."""
 
 LARGEST_TILE = 2**28
-"""Bytes of a block that are converted, or copied from the host, at a time."""
+"""Bytes of a block converted, or copied from the host, at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,13 +42,13 @@ class Device:
     Attributes
     ----------
     name : str
-        "cuda:0", "cuda:1" and so on; the namespace's name for one on the host.
+        "cuda:0", "cuda:1" and so on; on the host, the namespace's name.
     xp : module
         Its array namespace.
     budget : int
         Bytes that arrays may take together; blocks beyond it stay on the host.
     index : int
-        Which of the CUDA devices it is; -1 for one on the host.
+        Number of the CUDA device; -1 on the host.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Device:
 
     @property
     def has_extras(self) -> bool:
-        """Whether there are sparse matrices and 16-bit numbers for the namespace's arrays."""
+        """Whether the namespace has sparse matrices and 16-bit numbers."""
         return self.is_cuda or self.xp is np
 
     @property
@@ -72,17 +72,17 @@ class Device:
         return min(self.budget // 16, LARGEST_TILE)
 
     def asarray(self, host: Any) -> Any:
-        """A NumPy array's copy on the device (on the host perhaps the array itself)."""
+        """A copy of a NumPy array on the device (on the host possibly the array itself)."""
         return self.xp.asarray(host)
 
     def to_host(self, array: Any) -> NDArray[Any]:
-        """A device array as a NumPy array; waits for what computes it."""
+        """A device array as a NumPy array; waits for its computation."""
         host: NDArray[Any] = array.get() if self.is_cuda else np.asarray(array)
         return host
 
     @contextmanager
     def stream(self) -> Generator[None, None, None]:
-        """Compute on a CUDA stream that no other thread has; waits for it at the end."""
+        """Compute on a CUDA stream exclusive to this thread; waits for it at the end."""
         if not self.is_cuda:
             yield
             return
@@ -97,7 +97,7 @@ class Device:
 
 
 _IDLE_STREAMS: dict[int, list[Any]] = {}
-"""By CUDA device. Used again and again, because CuPy keeps freed memory for its stream."""
+"""By CUDA device. Streams are reused because CuPy keeps freed memory for its stream."""
 
 
 def _idle_stream(device: Device) -> Any:
@@ -116,12 +116,12 @@ def dtype_name(dtype: Any) -> str:
 
 
 def host_device(xp: Any = np, budget: int = 2**40) -> Device:
-    """A namespace's arrays on the host: what a GPU does, without one."""
+    """A namespace's arrays on the host, which replace a GPU in tests."""
     return Device(name=xp.__name__.removeprefix("array_api_"), xp=xp, budget=budget)
 
 
 def check_device_name(device: object) -> str:
-    """Return a device's name, or refuse what cannot be one; looks at no hardware."""
+    """Return a device's name; refuse invalid names without access to the hardware."""
     if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise InputError(f"device: must be 'cpu', 'cuda' or 'cuda:N', got {device!r}")
     return device
@@ -133,7 +133,7 @@ def check_device(device: str) -> Device | None:
     Raises
     ------
     InputError
-        If there is no such name, or no such GPU in this machine.
+        If the name is invalid, or this machine has no such GPU.
     MissingExtraError
         If CuPy is not installed.
     """
@@ -150,11 +150,11 @@ def check_device(device: str) -> Device | None:
     index = int(device.partition(":")[2] or 0)
     if index >= n_devices:
         raise InputError(
-            f"device: {device!r} asked for, and this machine has {n_devices} CUDA "
+            f"device: {device!r} requested, but this machine has {n_devices} CUDA "
             f"GPU{'' if n_devices == 1 else 's'}; 'cuda:0' is the first"
         )
     with cupy.cuda.Device(index):
         free, _ = cupy.cuda.runtime.memGetInfo()
-        # What CuPy holds for arrays to come is free as well.
+        # CuPy's memory pool counts as free as well.
         free += cupy.get_default_memory_pool().free_bytes()
     return Device(f"cuda:{index}", cupy, int(SHARE_OF_FREE_MEMORY * free), index)

@@ -12,7 +12,7 @@ from ncut.device.devices import Device, dtype_name
 from ncut.graphs import NeuronGraph
 
 VECTORS = 200
-"""Single-precision numbers per vertex that block Lanczos needs beside the weights."""
+"""Single-precision numbers per vertex that block Lanczos needs in addition to the weights."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +25,7 @@ class DeviceGraph:
     host : NeuronGraph
     weights : tuple of device arrays or None
         For each block of `host` its weights: float32, float64, float16, or uint16 with the bits
-        of bfloat16. None where they are sparse or did not fit.
+        of bfloat16. None if they are sparse or did not fit.
     """
 
     device: Device
@@ -34,12 +34,12 @@ class DeviceGraph:
 
     @property
     def n_vertices(self) -> int:
-        """Number of vertices, those without edges included."""
+        """Number of vertices, including isolated vertices."""
         return self.host.n_vertices
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that the copies take on the device."""
+        """Memory of the copies on the device."""
         return sum(
             int(one.shape[0] * one.shape[1]) * np.dtype(dtype_name(one.dtype)).itemsize
             for one in self.weights
@@ -48,10 +48,10 @@ class DeviceGraph:
 
 
 def upload(graph: NeuronGraph, device: Device) -> DeviceGraph:
-    """Copy a graph's dense blocks to a device; those beyond its budget stay on the host.
+    """Copy a graph's dense blocks to a device; blocks beyond its budget stay on the host.
 
-    The budget is for the blocks, the vectors of block Lanczos, and the tiles in which weights
-    on the host are copied for each product.
+    The budget covers the blocks, the vectors of block Lanczos, and the tiles in which weights on
+    the host are copied for each product.
     """
     left = device.budget - 4 * VECTORS * graph.n_vertices - 2 * device.tile_bytes
     weights: list[Any] = []
@@ -65,7 +65,7 @@ def upload(graph: NeuronGraph, device: Device) -> DeviceGraph:
 
 
 def copied(device: Device, weights: NDArray[Any]) -> Any:
-    """Dense weights of the host on the device; bfloat16 as bits."""
+    """Dense weights from the host on the device; bfloat16 as bits."""
     if weights.dtype.itemsize == 2:
         if not device.has_extras:
             return device.asarray(weights.astype(np.float32))
@@ -75,15 +75,15 @@ def copied(device: Device, weights: NDArray[Any]) -> Any:
 
 
 def downloaded(device: Device, weights: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """What `copied` made of weights of this type, back on the host."""
+    """The inverse of `copied` for weights of this type."""
     on_host = np.ascontiguousarray(device.to_host(weights))
     return on_host.view(dtype) if on_host.dtype == np.uint16 else on_host.astype(dtype, copy=False)
 
 
 def bytes_on(device: Device, weights: Any) -> int:
-    """Memory that a block of the host takes on a device.
+    """Memory on a device for a block from the host.
 
-    Sparse weights lie there by rows and by columns, with indices of 32 bits.
+    Sparse weights are stored by rows and by columns, with 32-bit indices.
     """
     if isinstance(weights, np.ndarray):
         itemsize = weights.dtype.itemsize if device.has_extras else max(4, weights.dtype.itemsize)

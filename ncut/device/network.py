@@ -53,7 +53,7 @@ class DeviceNetwork:
         self._share = replace(device, budget=max(0, left) // self.at_once)
 
     def _base(self) -> DeviceGraph:
-        """The network on the device, complete there whatever stream it is used on."""
+        """The network on the device, complete before any stream uses it."""
         with self._lock:
             if self._uploaded is None:
                 with self.device.stream():
@@ -61,13 +61,13 @@ class DeviceNetwork:
             return self._uploaded
 
     def network(self, measured: NeuronGraph) -> DeviceGraph:
-        """The network itself on the device, in whatever convention of scale."""
+        """The network itself on the device, in its convention of scale."""
         here = measured is self._graph and self._shuffles_here
         return self._base() if here else upload(measured, self.device)
 
     @contextmanager
     def shuffled(self, seed: int, number: int) -> Generator[DeviceGraph, None, None]:
-        """Shuffle `number`, without isolated vertices, on a stream of this thread's own."""
+        """Shuffle `number`, without isolated vertices, on this thread's stream."""
         with self.device.stream():
             if self._shuffles_here:
                 base = replace(self._base(), device=self._share)
@@ -79,7 +79,7 @@ class DeviceNetwork:
             yield upload(on_host, self._share)
 
     def on_host(self, seed: int) -> Null:
-        """What makes shuffles on the host, which may share work that they begin with."""
+        """The null model's object for shuffles on the host, which may share initial work."""
         with self._lock:
             if self._fitted is None or self._fitted.seed != seed:
                 self._fitted = fitted(self._graph, self._null, seed)

@@ -1,4 +1,4 @@
-"""M = D^-1/2 A D^-1/2 with its weights on a device, where products are made."""
+"""M = D^-1/2 A D^-1/2 with its weights on a device, which computes the products."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ncut.graphs import NeuronGraph
 from ncut.spectral.operator import Float, NormalizedAdjacency
 
 BYTES_PER_PART = 2**28
-"""Bytes of the graph as one dense matrix, for each of its parts, at most: an H100 reads about as
-much in the time in which the host starts the four operations of a part."""
+"""Largest number of bytes per part for which the graph becomes one dense matrix; an H100 reads
+about as much while the host launches the four operations of a part."""
 
 FEW_PARTS = 2
-"""Parts up to which a graph is not made one matrix."""
+"""Largest number of parts that are not combined into one matrix."""
 
 
 def operator_of(graph: NeuronGraph | DeviceGraph, threads: int) -> NormalizedAdjacency:
-    """The normalized adjacency of a graph without isolated vertices, where the graph is."""
+    """The normalized adjacency of a graph without isolated vertices, on the graph's device."""
     if isinstance(graph, DeviceGraph):
         return DeviceOperator(graph, threads)
     return NormalizedAdjacency(graph, threads)
@@ -40,7 +40,7 @@ class MatrixPart:
     weights : device array, sparse matrix of the device, ndarray or csr_array
     on_device : bool
     two_way : bool
-        Whether it stands for its mirror image too.
+        Whether it also represents its mirror image.
     """
 
     row: int
@@ -60,9 +60,9 @@ class MatrixPart:
         return slice(self.column, self.column + self.weights.shape[1])
 
     def tiles(self, device: Device, dtype: Any) -> Iterator[tuple[int, int, Any]]:
-        """Its rows as matrices of this type on the device: first row, last, matrix.
+        """Its rows as matrices of this type on the device: first row, last row, matrix.
 
-        What is on the device in this type is one tile; the rest is converted, or copied from the
+        Weights on the device in this type are one tile; others are converted, or copied from the
         host, `device.tile_bytes` at a time.
         """
         n_rows = self.weights.shape[0]
@@ -79,7 +79,7 @@ class MatrixPart:
             start = stop
 
     def _end_of_tile(self, device: Device, start: int, itemsize: int) -> int:
-        """The row behind a tile that starts here."""
+        """The row after a tile that starts here."""
         n_rows, n_columns = self.weights.shape
         if hasattr(self.weights, "indptr") and device.has_extras:
             indptr = self.weights.indptr
@@ -93,8 +93,8 @@ class MatrixPart:
 class DeviceOperator(NormalizedAdjacency):
     """The normalized adjacency of a graph on a device, for vectors there and on the host.
 
-    `apply` and `apply_gram` take and give arrays of the device, so that block Lanczos has no
-    others; all else takes the host's, which `multiply` copies there and back.
+    `apply` and `apply_gram` take and return device arrays, so that block Lanczos uses no others;
+    everything else takes host arrays, which `multiply` copies both ways.
     """
 
     def __init__(self, graph: DeviceGraph, threads: int) -> None:
@@ -121,13 +121,13 @@ class DeviceOperator(NormalizedAdjacency):
         return self._product(there, 0, small) * self._column(x.dtype, 1, small, after=True)
 
     def multiply(self, x: NDArray[Float], out: NDArray[Float], rows: slice, power: int = 1) -> None:
-        """As on the host, for its arrays; the product is made on the device."""
+        """The host operator's `multiply` for host arrays; the device computes the product."""
         product = self._product(self.device.asarray(x), 0, rows)
         scaled = product * self._column(product.dtype, power, rows, after=True)
         out[rows] = self.device.to_host(scaled)
 
     def _product(self, x: Any, first: int, rows: slice) -> Any:
-        """(A x)[rows], for x with the rows of vertices from `first` on, zero for the others."""
+        """(A x)[rows], for x with the rows of vertices from `first` on, zero for other vertices."""
         given = slice(first, first + x.shape[0])
         out = self.device.xp.zeros((rows.stop - rows.start, x.shape[1]), dtype=x.dtype)
         for part in self._parts:
@@ -138,7 +138,7 @@ class DeviceOperator(NormalizedAdjacency):
             columns = part.columns
             for start, stop, tile in part.tiles(self.device, x.dtype):
                 some = slice(part.row + start, part.row + stop)
-                # Slices are views in all namespaces: `out[...] +=` would write everything twice.
+                # Slices are views in all namespaces; `out[...] +=` would write everything twice.
                 if forth:
                     there = out[_moved(some, rows.start), :]
                     there += tile @ x[_moved(columns, first), :]
@@ -189,9 +189,9 @@ class DeviceOperator(NormalizedAdjacency):
         ]
 
     def _packed(self, budget: int) -> list[MatrixPart]:
-        """The graph as one dense matrix, if that is small for so many parts; else its parts.
+        """The graph as one dense matrix, if that is small for the number of parts; else its parts.
 
-        A GPU computes the product of a small block sooner than the host can ask for the next.
+        A GPU computes the product of a small block faster than the host can launch the next.
         """
         xp, n = self.device.xp, self.n_vertices
         rows, columns = (self.n_first, n - self.n_first) if self.bipartite else (n, n)
@@ -224,14 +224,14 @@ def _moved(rows: slice, first: int) -> slice:
 
 
 def _converted(device: Device, rows: Any, dtype: Any, on_device: bool) -> Any:
-    """Some rows as a matrix of the device in float32 or float64; uint16 is bits of bfloat16."""
+    """Some rows as a device matrix in float32 or float64; uint16 holds bits of bfloat16."""
     if hasattr(rows, "indptr"):
         there = _uploaded(device, rows) if device.has_extras else device.asarray(rows.toarray())
         return there.astype(dtype) if device.has_extras else astype(there, dtype, device.xp)
     there = rows if on_device else copied(device, rows)
     if there.dtype != device.xp.uint16:
         return astype(there, dtype, device.xp)
-    bits = there.astype(np.uint32) << 16  # only where there are 16 bits: NumPy and CuPy
+    bits = there.astype(np.uint32) << 16  # only with 16-bit types: NumPy and CuPy
     return bits.view(np.float32).astype(dtype, copy=False)
 
 

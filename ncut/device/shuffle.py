@@ -1,4 +1,4 @@
-"""Shuffled networks: dense blocks on a device, by random keys that are sorted."""
+"""Shuffled networks: dense blocks on a device, by sorting random keys."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ncut.nulls.permuted import Layer, LayerNonzero
 from ncut.randomness import Purpose, stream
 
 ON_DEVICE = ("layer", "layer-nonzero")
-"""Null models that a device shuffles itself."""
+"""Null models whose shuffles a device makes."""
 
 BYTES_PER_KEY = 100
-"""Memory that drawing and sorting takes for each entry, beside the entries and their copy."""
+"""Memory per entry for drawing and sorting, in addition to the entries and their copy."""
 
 LOW = 0xFFFFFFFF
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
@@ -28,12 +28,12 @@ ROUNDS = 10
 
 
 def shuffle_on_device(graph: DeviceGraph, null: str, seed: int, number: int) -> DeviceGraph:
-    """`ncut.shuffle` for a graph without isolated vertices, and the result on both sides.
+    """Shuffle a graph without isolated vertices, with the result on device and host.
 
-    Each entry of a dense block gets a random number of 64 bits, its key, and the entries are put
-    in the order of their keys: every order is equally likely, but for equal keys, which one in
-    10^19 pairs has. The weights come back to the host, where partitions are refined and measured.
-    Sparse blocks are shuffled there, as on the CPU.
+    Each entry of a dense block gets a random 64-bit key, and the entries are sorted by their keys:
+    every order is equally likely, except for equal keys, which one in 10^19 pairs has. The weights
+    are copied back to the host, which refines and measures partitions. Sparse blocks are shuffled
+    on the host, as on the CPU.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def shuffle_on_device(graph: DeviceGraph, null: str, seed: int, number: int) -> 
         All its dense blocks on the device.
     null : {"layer", "layer-nonzero"}
     seed, number : int
-        See `ncut.shuffle`. A seed's dense shuffles are the same on every device, and differ from
+        See `ncut.shuffle`. A seed gives the same dense shuffles on every device; they differ from
         the CPU's.
     """
     device, host = graph.device, graph.host
@@ -66,7 +66,7 @@ def shuffle_on_device(graph: DeviceGraph, null: str, seed: int, number: int) -> 
 
 
 def working_bytes(graph: NeuronGraph) -> int:
-    """Memory that a shuffle takes on a device beside the weights and their copy, at most."""
+    """Largest memory of a shuffle on a device, in addition to the weights and their copy."""
     dense = (block.weights for block in graph.blocks if isinstance(block.weights, np.ndarray))
     return BYTES_PER_KEY * sum(int(weights.size) for weights in dense)
 
@@ -85,13 +85,13 @@ def _shuffled(device: Device, weights: Any, null: str, within_layer: bool, keys:
 
 
 def _permuted_among(values: Any, places: Any, keys: Any, xp: Any) -> Any:
-    """The values at some places in random order, zero at the others; shape (n,)."""
+    """The values at the chosen positions in random order, zero at the others; shape (n,)."""
     chosen = xp.nonzero(places)[0]
     if chosen.shape[0] == 0:
         return values
     order = xp.argsort(keys[: chosen.shape[0]])
     shuffled = xp.take(values, xp.take(chosen, order, axis=0), axis=0)
-    # The i-th place gets the i-th value: a device writes to many places only through such ranks.
+    # The i-th position gets the i-th value; a device can scatter only through such ranks.
     running = getattr(xp, "cumulative_sum", None) or xp.cumsum  # NumPy before 2.1
     rank = running(astype(places, xp.int64, xp)) - 1
     there = xp.take(shuffled, xp.where(places, rank, xp.zeros_like(rank)), axis=0)
@@ -101,10 +101,10 @@ def _permuted_among(values: Any, places: Any, keys: Any, xp: Any) -> Any:
 def random_keys(
     device: Device, sizes: Sequence[int], substreams: Sequence[int], *, seed: int, stream: int
 ) -> list[Any]:
-    """For each substream so many independent numbers of 64 bits, device arrays of uint64.
+    """The given number of independent 64-bit numbers per substream, device arrays of uint64.
 
-    They depend on the three keys and their place alone, so they are the same on every device.
-    All are drawn at once: it is starting operations that takes a device's time.
+    They depend only on the three keys and their position, so they are the same on every device. All
+    are drawn at once, since launching operations dominates a device's time.
 
     Source: Salmon, Moraes, Dror, Shaw (2011), Parallel random numbers: as easy as 1, 2, 3
     (Philox4x32-10).

@@ -9,8 +9,7 @@ the channels that changed have to be the vertex's neighbours.
 Statistics by which all channels depend on all others (those of layer norms, the weights of an
 attention) are not in the graph, and are made constants here; activations are replaced by ones
 that no change can hide in. An edge is in question only if its end did not move by a change of
-either sign, nor where shares along a last axis are gates; nor, in a network that draws numbers,
-where others are drawn.
+either sign, nor where shares along a last axis are gates, nor with all comparisons true.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +32,15 @@ Read: TypeAlias = dict[tuple[str, int], NDArray[Any]]
 TOLERANCE = 1e-12
 TOLERANCE_SINGLE = 1e-4
 
+Mode: TypeAlias = Literal["plain", "gates", "open"]
+"""How the network runs: with shares along a last axis as constants, as in attention; as functions
+of their entries, as in gates; or with comparisons and chosen places all true."""
+
+AGAIN: tuple[tuple[int, Mode], ...] = ((-1, "gates"), (1, "open"))
+"""Sign of the change and mode of further runs, which show what the first one may have hidden."""
+
 LARGE = 1e6
 """A change, in units of the largest value that a reader gets."""
-
-DRAWS = 12
-"""How often numbers are drawn before a neuron that never moved counts as one that nothing moves."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,9 @@ class Watch(ABC):
         How often each reader is called in the graph, and was in the last run.
     exact : bool
         Whether the network runs in double precision.
-    draws : bool
-        Whether it draws numbers, as dropout by hand does.
     """
 
     exact = True
-    draws = False
 
     def __init__(self, graph: Any) -> None:
         self.graph = graph
@@ -140,11 +140,8 @@ class Watch(ABC):
         self.by_call[module, call] = Reader(layer, size, module, call)
 
     @abstractmethod
-    def run(self, instead: Read, *, variant: int = 0) -> Read:
-        """Return what all readers read, some being given other values.
-
-        In any `variant` but 0 shares along a last axis are gates; each draws numbers of its own.
-        """
+    def run(self, instead: Read, mode: Mode = "plain") -> Read:
+        """Return what all readers read, some being given other values; see `compared`."""
 
     @abstractmethod
     def axis(self, reader: Reader, ndim: int) -> int:
@@ -166,7 +163,7 @@ class Watch(ABC):
 
     def with_change(
         self, origin: Reader, vertex: int, baseline: Read, change: Callable[[Any], Any],
-        *, variant: int = 0,
+        mode: Mode = "plain",
     ) -> Read:  # fmt: skip
         """Return what all readers read with one vertex changed, each given what it got before."""
         instead = {reader.key: baseline[reader.key] for reader in self.usable()}
@@ -178,11 +175,11 @@ class Watch(ABC):
                 part = first[vertex * per : (vertex + 1) * per]
                 part += change(part)
                 instead[reader.key] = values
-        return self.run(instead, variant=variant)
+        return self.run(instead, mode)
 
     def changed(
         self, origin: Reader, vertex: int, baseline: Read, rng: np.random.Generator,
-        *, sign: int = 1, variant: int = 0,
+        sign: int = 1, mode: Mode = "plain",
     ) -> dict[tuple[str, int], NDArray[np.bool_]]:  # fmt: skip
         """Which vertices of each reader change as one of them does."""
         size = sign * LARGE * float(np.abs(baseline[origin.key]).max() + 1)
@@ -190,7 +187,7 @@ class Watch(ABC):
         def noise(part: NDArray[Any]) -> NDArray[Any]:
             return np.asarray(rng.uniform(0.5, 1.5, part.shape) * size, dtype=part.dtype)
 
-        read = self.with_change(origin, vertex, baseline, noise, variant=variant)
+        read = self.with_change(origin, vertex, baseline, noise, mode)
         tolerance = TOLERANCE if self.exact else TOLERANCE_SINGLE
         found = {}
         for reader in self.usable():
@@ -205,7 +202,7 @@ def compared(watch: Watch, graph: Any, *, n: int, seed: int) -> Outcome:
     """Change `n` vertices of a graph, and compare what moves with their neighbours."""
     rng = np.random.default_rng(seed)
     outcome = Outcome(n_layers=len(graph.layers))
-    baselines = {0: watch.run({})}
+    baselines: dict[Mode, Read] = {"plain": watch.run({})}
     found = watch.usable()
     outcome.n_readers = len(found)
     reads = _reading(graph, found)
@@ -213,17 +210,16 @@ def compared(watch: Watch, graph: Any, *, n: int, seed: int) -> Outcome:
     chosen = [found[at] for at in rng.permutation(len(found))]
     for origin in (chosen * (n // max(len(chosen), 1) + 1))[:n]:
         vertex = int(rng.integers(origin.size))
-        theirs = watch.changed(origin, vertex, baselines[0], rng)
+        theirs = watch.changed(origin, vertex, baselines["plain"], rng)
         expected = _neighbours(graph, origin, vertex, found)
         ours = {reader.key: expected[reader.layer] for reader in found}
         surplus = {key: ours[key] & ~theirs[key] & reads[key] for key in ours}
-        for variant in range(1, 1 + (DRAWS if watch.draws else 1)):
+        for sign, mode in AGAIN:
             if not any(mask.any() for mask in surplus.values()):
                 break
-            if variant not in baselines:
-                baselines[variant] = watch.run({}, variant=variant)
-            before = baselines[variant]
-            again = watch.changed(origin, vertex, before, rng, sign=-1, variant=variant)
+            if mode not in baselines:
+                baselines[mode] = watch.run({}, mode)
+            again = watch.changed(origin, vertex, baselines[mode], rng, sign, mode)
             surplus = {key: mask & ~again[key] for key, mask in surplus.items()}
         outcome.n_vertices += 1
         for reader in found:

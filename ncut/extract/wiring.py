@@ -301,7 +301,10 @@ class Wiring:
         """The end of the model's forward pass: a value that it returns."""
         if not signal.terms or not signal.ndim:
             return
-        axes = [axis for axis in range(signal.ndim) if signal.varies(axis)]
+        # Entries of an input are told apart along all axes until one is read.
+        own = tuple(term for term in signal.terms if term.group not in self.inputs)
+        apart = replace(signal, terms=own) if own else signal
+        axes = [axis for axis in range(signal.ndim) if apart.varies(axis)]
         axis = axes[0] if axes else signal.ndim - 1
         if len(axes) > 1:
             signal, axis = _side_by_side(signal, axes), 0

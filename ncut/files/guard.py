@@ -1,4 +1,4 @@
-"""The guard behind which files are read, and the budget of what they may be laid out as."""
+"""The guard for reading files, and the budget for their size in memory."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ MAX_GROWTH = 100
 """Largest ratio of a file's size in memory to its size on disk, beyond `SMALL`."""
 
 SMALL = 2**24
-"""Bytes that may be laid out whatever the file's size."""
+"""Bytes that any file may take in memory, regardless of its size."""
 
 READ_WHOLE = 2**26
-"""Files of up to so many bytes are read; larger ones are mapped, and must not be cut short."""
+"""Files up to this size are read; larger files are mapped, and must not be truncated."""
 
 MAX_TRACEBACK = 50_000
-"""Characters of a traceback that are shown with an error."""
+"""Number of traceback characters shown with an error."""
 
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 @contextmanager
 def reading(path: str | Path, kind: str, error: type[NcutError] = ModelError) -> Iterator[None]:
-    """Read a file or folder inside this context: what goes wrong becomes an error that names it.
+    """Read a file or folder inside this context, which names it in every error.
 
     Parameters
     ----------
     path : str or Path
         The file or folder.
     kind : str
-        What it should be, for messages.
+        Its expected kind, for messages.
     error : type
         The class of the errors.
 
     Raises
     ------
     error
-        For any exception of a reader but `MemoryError`, warnings and errors of ncut, with the
-        place in ncut's code that met it; and if the file changed while it was read.
+        For any exception of a reader except `MemoryError`, warnings and errors of ncut, with its
+        place in ncut's code; and if the file changed while it was read.
     NcutError
-        Those of the readers, with the file's name in front where they do not have it.
+        Errors of the readers, prefixed with the file's name if they lack it.
     """
     before = _state(path)
     changed = f"{path}: changed while it was read; read it again when it is written"
@@ -72,7 +72,7 @@ def reading(path: str | Path, kind: str, error: type[NcutError] = ModelError) ->
 
 
 def describe(error: BaseException) -> str:
-    """An unforeseen error in one line: its words, its class, and the place in ncut's code."""
+    """An unexpected error in one line: its message, its class, and the place in ncut's code."""
     words = str(error).strip().split("\n")[0]
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if frame.filename.startswith(_PACKAGE)]
@@ -81,12 +81,12 @@ def describe(error: BaseException) -> str:
 
 
 def regular_file(path: str | Path, error: type[NcutError] = ModelError) -> Path:
-    """The path, if a regular file lies there: a pipe would never end, nor would some devices.
+    """The path, if it is a regular file; pipes and some devices would never end.
 
     Raises
     ------
     error
-        If nothing lies there, or something else does, or the system does not tell.
+        If it does not exist, is not a regular file, or cannot be examined.
     """
     try:
         mode = os.stat(path).st_mode
@@ -103,7 +103,7 @@ def regular_file(path: str | Path, error: type[NcutError] = ModelError) -> Path:
 
 
 def content_of(path: Path) -> NDArray[np.uint8]:
-    """The bytes of a file, read-only, shape (size,): read if they are few, else mapped."""
+    """The bytes of a file, read-only, shape (size,): read if small, else mapped."""
     with regular_file(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         content: NDArray[np.uint8]
@@ -132,17 +132,17 @@ class Budget:
         self._left = MAX_GROWTH * stored + SMALL
 
     def take(self, what: str, n_bytes: int) -> None:
-        """Count something that is to be laid out; raise ModelError if all of it is too much."""
+        """Count bytes about to be allocated; raise ModelError if the total is too large."""
         self._left -= n_bytes
         if self._left < 0:
             raise ModelError(
-                f"{self._path}: {what} would take {n_bytes:,} bytes, and the file stores "
-                f"{self._stored:,}; no model's weights grow so much"
+                f"{self._path}: {what} would take {n_bytes:,} bytes, but the file stores "
+                f"{self._stored:,}; weights do not expand so much"
             )
 
 
 def _shown_cause(cause: BaseException | None) -> BaseException | None:
-    """The cause, unless a traceback would print control characters or pages with it."""
+    """The cause, unless a traceback would print control characters or pages of text."""
     if cause is None:
         return None
     text = "".join(traceback.format_exception(cause))
@@ -150,7 +150,7 @@ def _shown_cause(cause: BaseException | None) -> BaseException | None:
 
 
 def _state(path: str | Path) -> object:
-    """Fingerprint that changes when a file, or one in a folder, is written."""
+    """Fingerprint that changes when a file, or a file in a folder, is written."""
     try:
         with_names = [(entry.name, entry.stat()) for entry in os.scandir(path) if entry.is_file()]
     except (OSError, ValueError):
@@ -162,5 +162,5 @@ def _state(path: str | Path) -> object:
     return sorted(
         (name, found.st_ino, found.st_size, found.st_mtime_ns)
         for name, found in with_names
-        if name or not stat.S_ISDIR(found.st_mode)  # a folder's own time is not its files'
+        if name or not stat.S_ISDIR(found.st_mode)  # a folder's time differs from its files' times
     )

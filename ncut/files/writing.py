@@ -1,4 +1,4 @@
-"""The one way in which files are written: whole, or not at all."""
+"""Atomic writing of files: completely, or not at all."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ from ncut.errors import InputError, NcutError
 from ncut.files.guard import describe
 
 FORGOTTEN_SECONDS = 3600
-"""Age at which the half file of a killed process is taken for one that nobody writes any more."""
+"""Age from which a partial file counts as left over from a killed process."""
 
 
 def write_file(
     path: str | Path, write: Callable[[Path], object], *, into_pipes: bool = True
 ) -> None:
-    """Write a file under another name, then give it its own.
+    """Write a file under a temporary name, then rename it.
 
-    Killed at any moment, or with a full disk, what was there before is there still. The other
-    name lies in the same folder, cannot be guessed, and is made anew, so that no link of that
-    name is followed. File and folder are on disk when this returns. A link at `path` that this
-    user made is followed.
+    The old file survives a kill at any moment and a full disk. The temporary file is created in the
+    same folder under an unguessable name, so that no link of that name is followed. File and folder
+    are on disk when this returns. A link at `path` made by this user is followed.
 
     Parameters
     ----------
     path : str or Path
         The file.
     write : callable
-        Is called with the path to write to.
+        Called with the path to write to.
     into_pipes : bool
-        Whether a pipe or device at `path` is written to as it is, and not replaced.
+        Whether a pipe or device at `path` is written to directly instead of being replaced.
 
     Raises
     ------
@@ -57,7 +56,7 @@ def write_file(
             if target.exists():
                 part.chmod(stat.S_IMODE(target.stat().st_mode))
             os.replace(part, target)
-            with contextlib.suppress(OSError):  # not every file system does that for folders
+            with contextlib.suppress(OSError):  # not every file system supports this for folders
                 _to_disk(target.parent)
         finally:
             part.unlink(missing_ok=True)
@@ -87,24 +86,24 @@ def remove_file(path: Path) -> None:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Make a folder where there is none; raise InputError if that is not possible."""
+    """Create a folder if it does not exist; raise InputError if that is not possible."""
     with _told(path):
         Path(path).mkdir(parents=True, exist_ok=True)
     return Path(path)
 
 
 def remove_parts(folder: Path, older_than: float = FORGOTTEN_SECONDS) -> None:
-    """Remove the half files that killed processes left in a folder.
+    """Remove the partial files that killed processes left in a folder.
 
     Parameters
     ----------
     folder : Path
-        The folder; it need not be there.
+        The folder; it need not exist.
     older_than : float
-        Seconds since they were last written.
+        Minimum seconds since they were last written.
     """
     for part in folder.glob(".*.part"):
-        with contextlib.suppress(OSError):  # of another process, or gone meanwhile
+        with contextlib.suppress(OSError):  # belongs to another process, or already gone
             if part.lstat().st_mtime <= time.time() - older_than:
                 part.unlink()
 
@@ -118,7 +117,7 @@ def write_json(data: Any, path: str | Path | None, indent: int | None, what: str
         text = json.dumps(data, indent=indent, allow_nan=False)
     except ValueError as error:
         raise InputError(
-            f"{what}: holds a NaN or infinite number, which JSON cannot carry"
+            f"{what}: contains a NaN or infinite number, which JSON cannot represent"
         ) from error
     if path is not None:
         write_text(path, text + "\n")
@@ -126,20 +125,20 @@ def write_json(data: Any, path: str | Path | None, indent: int | None, what: str
 
 
 def check_output(path: Path, source: Path | None = None) -> None:
-    """Raise InputError if a file could not be written later, or would overwrite an input.
+    """Raise InputError if a later write would fail, or would overwrite an input.
 
     Parameters
     ----------
     path : Path
         The file to write.
     source : Path, optional
-        The file or folder that is read.
+        The input file or folder.
     """
     with _told(path):
         if source is not None and _overwrites(path, source):
-            raise InputError(f"{path}: is part of the model that is read; choose another name")
+            raise InputError(f"{path}: is part of the model being read; choose another name")
         if path.is_dir():
-            raise InputError(f"{path}: is a folder; give the name of a file")
+            raise InputError(f"{path}: is a folder; give a file name")
         if _is_special(path):
             return
         target = _target(path)
@@ -157,7 +156,7 @@ def reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _told(path: str | Path) -> Iterator[None]:
-    """Errors of the system, and of libraries that write, as an InputError that names the file."""
+    """Errors of the system, and of writing libraries, as an InputError that names the file."""
     try:
         yield
     except (NcutError, MemoryError, Warning):
@@ -168,7 +167,7 @@ def _told(path: str | Path) -> Iterator[None]:
 
 
 def _is_special(path: str | Path) -> bool:
-    """Tell whether a pipe or device lies there."""
+    """Whether the path is a pipe or a device."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -177,7 +176,7 @@ def _is_special(path: str | Path) -> bool:
 
 
 def _target(path: Path) -> Path:
-    """Where a link leads that this user or root made; the path itself else."""
+    """The target of a link made by this user or root; otherwise the path itself."""
     if not path.is_symlink():
         return path
     mine = not hasattr(os, "geteuid") or path.lstat().st_uid in (0, os.geteuid())

@@ -1,4 +1,4 @@
-"""Clusters of neurons tried on the function: silenced, cut apart, correlated."""
+"""Functional tests of clusters: silencing, separation, correlation."""
 
 from ncut.functional.ablation import ablate
 from ncut.functional.activations import activation_graph, correlate

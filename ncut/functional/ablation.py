@@ -1,4 +1,4 @@
-"""ablate(): what is lost when a cluster of neurons is silenced, and when random neurons are."""
+"""ablate(): the loss with a cluster of neurons silenced, and with random neurons silenced."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Evaluate: TypeAlias = Callable[[Any], float]
 
 
 LOSS = "return the loss as one finite number, higher for a worse model"
-"""What `evaluate` must do."""
+"""The contract of `evaluate`."""
 
 # The second half of a Philox key. Streams of an analysis are numbered with 32 bits: none is this.
 RANDOM_SETS = 1 << 32
@@ -45,33 +45,33 @@ def ablate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Ablation:
-    """Silence each cluster of neurons in turn, and random neurons to compare with.
+    """Silence each cluster of neurons in turn, and random neurons for comparison.
 
     A random set has as many neurons in each layer as the cluster, drawn without replacement
-    from all of the layer's neurons that have edges, so that a cluster is not important merely
-    because it is large or lies in a layer that matters.
+    from all of the layer's neurons with edges, so that a cluster does not count as important merely
+    because it is large or lies in an important layer.
 
     Parameters
     ----------
     model : torch.nn.Module, sequence or mapping of weight arrays
         What the layers were read from.
     layers : sequence of Layer
-        The layers of the model's graph, n vertices in all. Those that something reads are
-        silenced: all but the network's outputs.
+        The layers of the model's graph, n vertices in total. All layers with readers are silenced,
+        that is, all but the network's outputs.
     labels : array_like of int, shape (n,)
         Cluster of each vertex; negative for a vertex without edges.
     evaluate : callable
-        Gets the model (of arrays: a list or dict like it) and returns its loss, a number that
-        is higher for a worse model. It must run the model that it is given, and give the same
-        number for the same model: a module in evaluation mode, on the same data.
+        Takes the model (for arrays, a list or dict like it) and returns its loss, a number that is
+        higher for a worse model. It must run its argument and be deterministic: a module in
+        evaluation mode, on the same data.
     per_layer : bool, default False
-        One set for each cluster and layer in place of one for each cluster.
+        Silence one set per cluster and layer instead of one per cluster.
     random_sets : int, default 20
         Random sets for each set; p can be no lower than 1 / (random_sets + 1).
     pairs : bool, default False
-        Whether to silence each pair of clusters as well, and tell how they interact.
+        Whether to silence each pair of clusters as well, to measure their interaction.
     inputs : bool, default False
-        Whether the network's inputs (a first layer named "input") are silenced as well.
+        Whether to silence the network's inputs (a first layer named "input") as well.
     seed : int, default 0
         The same seed gives the same random sets.
     progress : True or callable, optional
@@ -95,7 +95,7 @@ def ablate(
     Clusterability in Neural Networks.
     """
     if pairs and per_layer:
-        raise InputError("pairs: pairs are of whole clusters; leave out per_layer=True")
+        raise InputError("pairs: consist of whole clusters; leave out per_layer=True")
     checked = check_labels(labels, layers)
     hidden = _hidden(layers, checked, inputs)
     sets = _sets(hidden, per_layer)
@@ -189,7 +189,7 @@ class _Trial:
         return loss
 
     def baseline(self, readers: Sequence[str]) -> float:
-        """The intact model's loss; a module must have been run for it."""
+        """The intact model's loss; raises if a module was not run for it."""
         nothing = np.zeros(0, dtype=np.intp)
         if not is_module(self.model):
             return self.loss(nothing)
@@ -198,8 +198,8 @@ class _Trial:
             loss = self.loss(nothing)
         if not ran:
             raise InputError(
-                "evaluate: did not run the model that it is given, so silencing has no effect; "
-                "call its argument, evaluate=lambda model: loss(model(x), y)"
+                "evaluate: did not run the model passed to it, so silencing has no effect; call "
+                "its argument, as in evaluate=lambda model: loss(model(x), y)"
             )
         return loss
 
@@ -213,7 +213,7 @@ def _hidden(layers: Sequence[Layer], labels: NDArray[np.intp], inputs: bool) -> 
         connected = layer.start + np.flatnonzero(labels[layer.slice] >= 0)
         hidden.append(_Hidden(number, layer, connected, labels[connected]))
     if not any(part.connected.size for part in hidden):
-        raise InputError("model: no hidden neurons with edges to silence")
+        raise InputError("model: has no hidden neurons with edges to silence")
     return hidden
 
 
@@ -235,7 +235,7 @@ def _row(
 ) -> AblationRow:
     n = random_losses.size
     mean = float(random_losses.mean()) if n else None
-    # Of equal numbers the computed deviation may be off 0 in its last digits.
+    # The computed deviation of equal numbers may differ from 0 in its last digits.
     differ = n > 0 and bool((random_losses != random_losses[0]).any())
     std = (float(random_losses.std()) if differ else 0.0) if n else None
     return AblationRow(

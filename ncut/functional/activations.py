@@ -1,4 +1,4 @@
-"""correlate(): whether the clusters of the weights are of neurons that fire together."""
+"""correlate(): the agreement of weight clusters with clusters of correlated activations."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ def activation_graph(
     inputs: Any = None,
     activations: Sequence[ArrayLike] | None = None,
 ) -> NeuronGraph:
-    """The graph of how strongly neurons' activations are correlated.
+    """The graph of the correlations between neurons' activations.
 
     The weight of an edge is the absolute Pearson correlation of two neurons over the examples.
-    A neuron that does not vary has no edges. A neuron's activation is what the next layer reads
-    from it (after activation function, batch norm, dropout in evaluation), of the network's
-    outputs what their layer gives; a channel's is the mean over its positions.
+    A neuron that does not vary has no edges. A neuron's activation is the value that the next layer
+    reads (after activation function, batch norm, dropout in evaluation), or, for the network's
+    outputs, the output of their layer; a channel's activation is the mean over its positions.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The model that the layers were read from; anything where `activations` are given.
+        The model that the layers were read from; ignored if `activations` are given.
     layers : sequence of Layer
-        The layers of the model's graph, n vertices in all.
+        The layers of the model's graph, n vertices in total.
     inputs : Tensor or tuple of Tensor, optional
         The argument, or the arguments, of one forward pass over a batch of examples. It runs in
         evaluation mode without gradients; the module's mode is restored.
     activations : sequence of array_like, each of shape (n_examples, size), optional
-        The activations of each layer, in place of `inputs`, for what is not a torch module.
+        The activations of each layer, instead of `inputs`, for models other than torch modules.
 
     Returns
     -------
     NeuronGraph
-        Of one layer with n vertices, numbered like those of `layers`.
+        A graph of one layer with n vertices, numbered like those of `layers`.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def activation_graph(
 
     Notes
     -----
-    Holds several (n, n) matrices of float64.
+    Memory: several (n, n) matrices of float64.
     """
     graph, _ = _activation_graph(model, layers, inputs, activations)
     return graph
@@ -90,9 +90,8 @@ def correlate(
 ) -> Agreement:
     """Cluster neurons by their activations, and compare with the clusters of the weights.
 
-    Vertices that have no edges in the graph of the weights are left out of that of the
-    activations. Both graphs may follow the layers, so that some agreement says little:
-    `p_value` and `within_layers` do not count it.
+    Vertices without edges in the weight graph are left out of the activation graph. Both graphs may
+    follow the layers, so some agreement is expected; `p_value` and `within_layers` discount it.
 
     Parameters
     ----------
@@ -198,8 +197,8 @@ def _checked(activations: Sequence[ArrayLike], layers: Sequence[Layer]) -> list[
         )
     if min(n_examples) < MIN_EXAMPLES:
         raise InputError(
-            f"{min(n_examples)} examples are too few for correlations, which need "
-            f"{MIN_EXAMPLES} or better hundreds"
+            f"{min(n_examples)} examples are too few for correlations, which need at least "
+            f"{MIN_EXAMPLES}, better hundreds"
         )
     return arrays
 

@@ -1,4 +1,4 @@
-"""Checks of arguments that silencing and correlating share."""
+"""Argument checks shared by silencing and correlation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def n_vertices(layers: Sequence[Layer]) -> int:
 
 
 def check_labels(labels: ArrayLike, layers: Sequence[Layer]) -> NDArray[np.intp]:
-    """The cluster of each vertex, -1 for one in no cluster; refuse what are no labels."""
+    """The cluster of each vertex, -1 for a vertex in no cluster; refuse invalid labels."""
     array = np.asarray(labels)
     n = n_vertices(layers)
     if array.shape != (n,) or array.dtype.kind not in "iu":
@@ -55,19 +55,19 @@ def check_vertices(vertices: ArrayLike, layers: Sequence[Layer]) -> NDArray[np.i
 
 
 def check_unshared(reader: str, layer: Layer, layers: Sequence[Layer]) -> None:
-    """Refuse a part of the model that reads more than one layer: it cannot tell them apart."""
+    """Refuse a part of the model that reads more than one layer, as its inputs are ambiguous."""
     read = [other.name for other in layers if reader in other.read_by]
     called_again = any(other.name.startswith(f"{reader} (call ") for other in layers)
     if len(read) > 1 or called_again:
         names = ", ".join(map(repr, read)) if len(read) > 1 else f"{layer.name!r} and others"
         raise InputError(
-            f"model: {reader!r} reads the values of several layers ({names}), so those of "
-            f"{layer.name!r} cannot be told apart; give each call a module of its own"
+            f"model: {reader!r} reads the values of several layers ({names}), so the values of "
+            f"{layer.name!r} cannot be identified; use a separate module for each call"
         )
 
 
 def check_number(value: Any, argument: str, what: str) -> float:
-    """A finite number, of a 0-dimensional array or tensor its entry, or what it must do."""
+    """A finite number, or the entry of a 0-dimensional array or tensor; refuse anything else."""
     number = value.item() if getattr(value, "ndim", None) == 0 else value
     if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
         shown = f"a {type(value).__name__}" if not isinstance(number, Real) else repr(number)
@@ -76,7 +76,7 @@ def check_number(value: Any, argument: str, what: str) -> float:
 
 
 def check_random_sets(random_sets: object) -> int:
-    """A number of random sets, or an error."""
+    """The number of random sets; refuse invalid numbers."""
     whole = isinstance(random_sets, int | np.integer) and not isinstance(random_sets, bool)
     if not whole or random_sets < 0:  # type: ignore[operator]
         raise InputError(f"random_sets: must be a whole number of at least 0, got {random_sets!r}")

@@ -25,9 +25,9 @@ def without(model: Any, removed: Mapping[Key, NDArray[np.bool_]]) -> Iterator[An
     Parameters
     ----------
     model : torch.nn.Module, sequence or mapping of weight arrays
-        A module is given back itself: its weights are zero in place until the block ends, also
-        by an exception, and then what they were; compiled code runs uncompiled meanwhile. Of
-        arrays a list or a dict in which those concerned are copies.
+        A module is returned itself: its weights are zero in place until the block ends, also by an
+        exception, and are then restored; compiled code runs uncompiled meanwhile. For arrays, a
+        list or dict in which the affected arrays are copies.
     removed : mapping from key to ndarray of bool
         Which entries of which tensors, by the keys of `ncut.extract.references`.
 
@@ -52,7 +52,7 @@ def without(model: Any, removed: Mapping[Key, NDArray[np.bool_]]) -> Iterator[An
 
 @contextmanager
 def watched(model: Any, keys: Sequence[Key]) -> Iterator[list[bool]]:
-    """A list that is no longer empty once a module that holds one of the tensors has run."""
+    """A list that becomes non-empty when a module that holds one of the tensors runs."""
     ran: list[bool] = []
     inner = unwrapped(model)
     handles = [
@@ -91,7 +91,7 @@ def _zero(module: nn.Module, name: str, flags: NDArray[np.bool_]) -> Iterator[No
 
 @contextmanager
 def _zero_computed(module: nn.Module, name: str, flags: NDArray[np.bool_]) -> Iterator[None]:
-    """A weight that is computed before each use: the result is changed."""
+    """A weight that is computed before each use; its result is changed."""
     import torch
     from torch.nn.utils import parametrize
 

@@ -1,4 +1,4 @@
-"""Looking at, and changing, what the parts of a torch module read while it runs."""
+"""Inspection and modification of the inputs of a torch module's parts while it runs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Read: TypeAlias = Callable[[Tensor], Tensor | None]
-    """Gets what a module reads; or writes; what it returns, unless None, takes its place."""
+    """Takes a module's input or output; its result, unless None, replaces that value."""
 
 
 class Reading(NamedTuple):
-    """Where a layer's neurons lie in what a module reads.
+    """The position of a layer's neurons in a module's input.
 
     Attributes
     ----------
     axis : int
         The axis of the neurons, counted from the last.
     positions : int
-        How many entries each neuron has there, side by side.
+        Number of consecutive entries of each neuron.
     """
 
     axis: int
@@ -33,7 +33,7 @@ class Reading(NamedTuple):
 
 
 def part(model: nn.Module, name: str) -> nn.Module:
-    """The part of a module with this qualified name.
+    """The submodule with this qualified name.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def part(model: nn.Module, name: str) -> nn.Module:
 
 
 def reading(module: nn.Module, name: str, size: int) -> Reading:
-    """Where the `size` neurons of a layer lie in what a module of this name reads.
+    """The position of a layer's `size` neurons in the input of a module of this name.
 
     Raises
     ------
@@ -70,8 +70,8 @@ def reading(module: nn.Module, name: str, size: int) -> Reading:
             "model that the layers were read from"
         )
     raise InputError(
-        f"model: {name!r} is a {type(module).__name__}; where neurons lie in what it reads is "
-        "known for linear layers and convolutions only"
+        f"model: {name!r} is a {type(module).__name__}; the position of neurons in its input is "
+        "known only for linear layers and convolutions"
     )
 
 
@@ -79,9 +79,9 @@ def reading(module: nn.Module, name: str, size: int) -> Reading:
 def hooked(
     model: nn.Module, reads: Mapping[str, Read], writes: Mapping[str, Read] | None = None
 ) -> Iterator[None]:
-    """Call a function with what each named part of a module reads, or writes, whenever it runs.
+    """Call a function with the input, or output, of each named submodule whenever it runs.
 
-    The hooks are gone afterwards, also after an exception. Compiled code, which may ignore
+    The hooks are removed afterwards, also after an exception. Compiled code, which may ignore
     hooks, runs uncompiled meanwhile.
     """
     handles = []
@@ -99,7 +99,7 @@ def hooked(
 
 
 def uncompiled() -> AbstractContextManager[Any]:
-    """Run everything that torch compiled as it was before."""
+    """Run code compiled by torch in its uncompiled form."""
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
     import torch

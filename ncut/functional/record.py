@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def record(model: Any, layers: Sequence[Layer], inputs: Any) -> list[NDArray[np.floating]]:
-    """Run a torch module once, in evaluation mode, and note the activations of its neurons.
+    """Run a torch module once, in evaluation mode, and record its neurons' activations.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Left as it was, its mode included.
+        The module; it is not changed, and its mode is restored.
     layers : sequence of Layer
         The layers of the model's graph.
     inputs : Tensor or tuple of Tensor
@@ -36,15 +36,15 @@ def record(model: Any, layers: Sequence[Layer], inputs: Any) -> list[NDArray[np.
     Returns
     -------
     list of ndarray, each of shape (n_examples, size)
-        What each layer's first reader reads; the output of a layer that nothing reads. Channels
-        are averaged over their positions, further axes of a linear layer's input are examples.
-        float64 for values of 64 bits, else float32.
+        The input of each layer's first reader, or the output of a layer without readers. Channels
+        are averaged over their positions; further axes of a linear layer's input are examples.
+        float64 for 64-bit values, else float32.
 
     Raises
     ------
     InputError
-        If the model is no torch module, the inputs are neither a tensor nor a tuple, or a module
-        is called more or less than once.
+        If the model is not a torch module, the inputs are neither a tensor nor a tuple, or a module
+        is not called exactly once.
     """
     if not is_module(model):
         raise InputError(
@@ -74,23 +74,23 @@ def record(model: Any, layers: Sequence[Layer], inputs: Any) -> list[NDArray[np.
 
 
 class _Note:
-    """The activations of one layer, noted once."""
+    """The activations of one layer, recorded once."""
 
     def __init__(self, layer: str) -> None:
         self.layer = layer
         self.values: list[NDArray[np.floating]] = []
 
     def taking(self, neurons: Callable[[Tensor], Tensor]) -> Read:
-        """Note what `neurons` finds in a value of the model, and leave the value as it is."""
+        """Record the result of `neurons` for a value of the model, without changing the value."""
 
         def read(value: Tensor) -> None:
             if self.values:
                 raise InputError(
-                    f"model: what reads or makes the values of layer {self.layer!r} is called "
-                    "more than once; give each call a module of its own"
+                    f"model: the module at the values of layer {self.layer!r} is called more than "
+                    "once; use a separate module for each call"
                 )
             found = neurons(value.detach().double()).cpu().numpy()
-            # The type of the values says how exact they are.
+            # The values' type determines their precision.
             self.values.append(found if value.dtype.itemsize == 8 else found.astype(np.float32))
 
         return read
@@ -102,7 +102,7 @@ class _Note:
 
 
 def _input_neurons(module: nn.Module, layer: Layer) -> Callable[[Tensor], Tensor]:
-    """Finds a layer's neurons, (n_examples, size), in what its first reader reads."""
+    """Finds a layer's neurons, (n_examples, size), in the input of its first reader."""
     name = layer.read_by[0]
     where = reading(part(module, name), name, layer.size)
     if where.axis < -1:
@@ -120,8 +120,8 @@ def _output_neurons(module: nn.Module, layer: Layer) -> Callable[[Tensor], Tenso
     if isinstance(writer, nn.modules.conv._ConvNd):
         return lambda value: _over_positions(value, len(writer.kernel_size))
     raise InputError(
-        f"model: {layer.name!r} is a {type(writer).__name__}; where neurons lie in what it gives "
-        "is known for linear layers and convolutions only"
+        f"model: {layer.name!r} is a {type(writer).__name__}; the position of neurons in its "
+        "output is known only for linear layers and convolutions"
     )
 
 
@@ -133,7 +133,7 @@ def _over_positions(value: Tensor, n_axes: int) -> Tensor:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards the mode that each part had."""
+    """Evaluation mode; each submodule's mode is restored afterwards."""
     modes = [(one, one.training) for one in module.modules()]
     try:
         module.eval()

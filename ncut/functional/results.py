@@ -18,7 +18,7 @@ WIDTH = 80
 LAYER_WIDTH = 14
 
 LEVEL = 0.05
-"""A set of neurons counts as more important than random sets at a p of at most this."""
+"""Largest p at which a set of neurons counts as more important than random sets."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,26 +28,26 @@ class AblationRow:
     Attributes
     ----------
     cluster : int
-        The cluster that the neurons are in.
+        The neurons' cluster.
     layer : str or None
-        The layer that they are in; None for those of all hidden layers.
+        The neurons' layer; None for neurons of all hidden layers.
     n_neurons : int
-        How many they are.
+        Number of neurons.
     loss : float
-        The model's loss with them silenced.
+        The model's loss with the neurons silenced.
     importance : float
-        `loss` less that of the intact model; positive: the model is worse without them.
+        `loss` minus the intact model's loss; positive: the model is worse without the neurons.
     random_losses : ndarray of float64, shape (random_sets,)
-        The loss with as many random neurons of each layer silenced instead.
+        The loss with the same number of random neurons in each layer silenced instead.
     random_mean, random_std : float or None
         Their mean and population standard deviation; None without random sets.
     z_score : float or None
-        (loss - random_mean) / random_std; None without random sets and where they do not differ.
+        (loss - random_mean) / random_std; None without random sets, or if they do not differ.
     p_value : float or None
-        (r + 1) / (random_sets + 1), where r random sets have at least this loss: low where the
-        neurons are more important than random ones. None without random sets.
+        (r + 1) / (random_sets + 1), where r random sets have at least this loss; low if the neurons
+        are more important than random neurons. None without random sets.
     p_low : float or None
-        The same for the other direction, r random sets with at most this loss.
+        The p-value of the other direction, where r random sets have at most this loss.
     """
 
     cluster: int
@@ -74,8 +74,8 @@ class AblationPair:
     loss : float
         The model's loss with both silenced.
     interaction : float
-        `loss` less what it were if the importances of the two added up: 0 where neither matters
-        to what the other does.
+        `loss` minus its value if the importances of the two clusters added up; 0 if the clusters
+        act independently.
     """
 
     first: int
@@ -88,20 +88,20 @@ class AblationPair:
 class Ablation:
     """Importance of clusters of neurons to a network's loss.
 
-    `print(ablation)` shows a table, `ablation.to_frame()` is one.
+    `print(ablation)` shows a table, `ablation.to_frame()` returns a data frame.
 
     Attributes
     ----------
     baseline : float
         The intact model's loss.
     rows : tuple of AblationRow
-        One per set of neurons that was silenced, by cluster, then by layer.
+        One row per silenced set of neurons, by cluster, then by layer.
     pairs : tuple of AblationPair
-        One per pair of clusters, if asked for.
+        One entry per pair of clusters, if requested.
     k : int
         Number of clusters, those without hidden neurons included.
     random_sets : int
-        How many random sets each set is compared with.
+        Number of random sets for each set.
     seed : int
         The seed of the random sets.
 
@@ -118,15 +118,15 @@ class Ablation:
 
     @property
     def important(self) -> tuple[AblationRow, ...]:
-        """The sets that are more important than random ones, with a p of at most 0.05.
+        """The sets that are more important than random sets, with a p of at most 0.05.
 
-        The p are not corrected for the number of sets.
+        The p-values are not corrected for the number of sets.
         """
         return tuple(row for row in self.rows if row.p_value is not None and row.p_value <= LEVEL)
 
     @property
     def smallest_p(self) -> float:
-        """No p can be below this: 1 / (random_sets + 1)."""
+        """The smallest possible p: 1 / (random_sets + 1)."""
         return 1 / (self.random_sets + 1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,15 +175,15 @@ class Agreement:
     ncut : float
         Normalized cut of that graph's own partition.
     weight_partition_ncut : float
-        Normalized cut that the weights' partition has in it.
+        Normalized cut of the weights' partition in that graph.
     labels : ndarray of int32, shape (n,)
-        Cluster of each vertex in the partition of the activations; -1 where it has no edges.
+        Cluster of each vertex in the activations' partition; -1 for a vertex without edges.
     adjusted_rand_index : float
         Agreement of the two partitions on the vertices that have edges in both graphs: 1 if they
         are the same, 0 on average by chance.
     p_value : float
         (r + 1) / (n_permutations + 1), where r permutations of the weights' labels within each
-        layer agree as well: low where the agreement is more than that of layer with layer.
+        layer agree at least as well; low if the agreement goes beyond that of the layers.
     permuted : ndarray of float64, shape (n_permutations,)
         The adjusted Rand index of the permutations.
     layers : tuple of str
@@ -193,13 +193,13 @@ class Agreement:
     n_compared : int
         Number of vertices that have edges in both graphs.
     n_examples : int
-        Number of examples that the correlations are over.
+        Number of examples behind the correlations.
     seed : int
         The seed of the clustering and the permutations.
 
     Source: Hubert and Arabie (1985), Comparing partitions; Hod, Filan, Casper, Critch and
     Russell (2021), Quantifying Local Specialization in Deep Neural Networks, arXiv:2110.08058,
-    for clusters of weights beside clusters of correlations.
+    for comparing clusters of weights with clusters of correlations.
     """
 
     k: int
@@ -220,7 +220,7 @@ class Agreement:
 
 
 def ablation_text(ablation: Ablation) -> str:
-    """The intact loss, a line per set of neurons, and what to make of them."""
+    """The intact loss, a line per set of neurons, and an interpretation."""
     by_layer = any(row.layer is not None for row in ablation.rows)
     lines = [f"loss {ablation.baseline:.4g} intact; importance: how much silencing adds to it"]
     layer = "layer" if by_layer else None
@@ -233,7 +233,7 @@ def ablation_text(ablation: Ablation) -> str:
 
 
 def agreement_text(agreement: Agreement) -> str:
-    """Both n-cuts, the Rand index with its p, and those within layers."""
+    """Both n-cuts, the Rand index with its p, and the Rand indices within layers."""
     within = ", ".join(
         f"{shortened(name, LAYER_WIDTH)} {_number(value, '.3f')}"
         for name, value in zip(agreement.layers, agreement.within_layers, strict=True)
@@ -277,11 +277,11 @@ def _outcome(ablation: Ablation) -> str:
         return f"{n} {what}, compared with no random sets"
     text = (
         f"{len(ablation.important)} of {n} {what} are more important than {ablation.random_sets} "
-        f"random sets of as many neurons of each layer (p <= 0.05; not corrected for the number "
+        f"random sets with as many neurons in each layer (p <= 0.05; not corrected for the number "
         f"of {what})"
     )
     if ablation.smallest_p > 0.05:
-        text += f"; that takes 19 random sets or more, of {ablation.random_sets} no p is below 0.05"
+        text += f"; with {ablation.random_sets} random sets p cannot reach 0.05, use at least 19"
     return text
 
 
@@ -300,7 +300,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """The name in printable characters, its middle left out where it is longer than `width`."""
+    """The name in printable characters, without its middle if it is longer than `width`."""
     text = "".join(character if character.isprintable() else "?" for character in text)
     if len(text) <= width:
         return text

@@ -1,4 +1,4 @@
-"""separate(): what a network can still do when the weights between its clusters are gone."""
+"""separate(): a network's performance without the weights between its clusters."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ RANDOM_PARTITIONS = (1 << 32) + 2
 
 @dataclass(frozen=True, slots=True)
 class SeparationRow:
-    """What is left of a network when only the weights inside some clusters are.
+    """The performance of a network that keeps only the weights inside some clusters.
 
     Attributes
     ----------
     clusters : tuple of int
         The clusters whose weights are kept.
     n_neurons : int
-        How many neurons they have.
+        Number of neurons in these clusters.
     score : float
-        The model's score with these weights alone.
+        The model's score with only these weights.
     kept : float or None
-        The share of the intact model's score above chance that this is; None where the intact
-        model does not score above chance.
+        The score above chance, as a share of the intact model's score above chance; None if the
+        intact model does not score above chance.
     """
 
     clusters: tuple[int, ...]
@@ -54,38 +54,38 @@ class SeparationRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Separation:
-    """What a network can still do when its clusters are cut apart.
+    """The performance of a network whose clusters are cut apart.
 
-    `print(separation)` shows a table, `separation.to_frame()` is one.
+    `print(separation)` shows a table, `separation.to_frame()` returns a data frame.
 
     Attributes
     ----------
     score : float
         The intact model's score.
     chance : float
-        What counts as nothing: as given, or the score without any weight of the graph.
+        The score of a useless model: as given, or the score without any weight of the graph.
     cut_score : float
         The score with all weights between clusters removed.
     kept : float or None
-        (cut_score - chance) / (score - chance): 1 for modules that need none of those weights.
-        None where the intact model does not score above chance.
+        (cut_score - chance) / (score - chance): 1 for modules that need no weights between them.
+        None if the intact model does not score above chance.
     random_scores : ndarray of float64, shape (random_sets,)
-        The score cut at random partitions with the same sizes in each layer.
+        The score when cut at random partitions with the same sizes in each layer.
     random_kept : float or None
-        The mean share that those keep; None without random partitions.
+        The mean share kept by random partitions; None without them.
     p_value : float or None
         (r + 1) / (random_sets + 1), where r random partitions leave at least this score; None
-        without any.
+        without random partitions.
     rows : tuple of SeparationRow
-        With some of the clusters kept alone.
+        The results with some of the clusters kept alone.
     layers : tuple of str
         Names of the hidden layers of the graph.
     effective_clusters : tuple of float
-        Effective number of clusters in each: the exponential of the entropy of their shares of
-        the layer's neurons. 1 where a layer lies in one cluster.
+        Effective number of clusters in each layer: the exponential of the entropy of their shares
+        of the layer's neurons; 1 if the layer lies in one cluster.
     shared : float
-        The share of the weights inside of clusters that went with those between clusters, as
-        they are the same entries (a sum of several layers is read, or a weight used twice).
+        The share of the weights inside clusters that were removed because the same entries also lie
+        between clusters (a reader of a sum of several layers, or a weight used twice).
     k : int
         Number of clusters.
     seed : int
@@ -108,9 +108,9 @@ class Separation:
 
     @property
     def worst_layer(self) -> float | None:
-        """Effective number of clusters in the hidden layer that has the fewest; None if none is.
+        """Smallest effective number of clusters in a hidden layer; None without hidden layers.
 
-        Near 1, clusters are stages that follow each other; near k, modules side by side.
+        Near 1, clusters are successive stages; near k, parallel modules.
         """
         return min(self.effective_clusters, default=None)
 
@@ -126,7 +126,7 @@ class Separation:
         }
 
     def to_frame(self) -> DataFrame:
-        """One row per set of clusters that was kept alone, with the fields of `SeparationRow`.
+        """One row per set of clusters kept alone, with the fields of `SeparationRow`.
 
         Raises
         ------
@@ -157,30 +157,30 @@ def separate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Separation:
-    """Remove all weights between clusters, and see what the network can still do.
+    """Remove all weights between clusters, and measure the network's performance.
 
-    Exactly the weights that make an edge between two clusters are zero; biases, normalizations
-    and what is not in the graph stay. Where one entry makes several edges (a sum of residual
-    branches is read, or a weight is tied), it goes if any of them joins two clusters.
+    Exactly the weights of edges between two clusters are set to zero; biases, normalizations and
+    parameters outside the graph stay. An entry behind several edges (a reader of a residual sum, or
+    a tied weight) is removed if any of its edges joins two clusters.
 
     Parameters
     ----------
     model : torch.nn.Module, sequence or mapping of weight arrays
         What the layers were read from.
     layers : sequence of Layer
-        The layers of the model's graph, n vertices in all.
+        The layers of the model's graph, n vertices in total.
     labels : array_like of int, shape (n,)
         Cluster of each vertex; negative for a vertex without edges.
     evaluate : callable
-        Gets the model (of arrays: a list or dict like it) and returns a score that is higher for
-        a better model, such as its accuracy, or its loss times -1. It must run the model that it
-        is given, and give the same number for the same model.
+        Takes the model (for arrays, a list or dict like it) and returns a score that is higher for
+        a better model, such as its accuracy, or its loss times -1. It must run its argument and be
+        deterministic.
     chance : float, optional
-        The score that counts as nothing; by default that without any weight of the graph.
+        The score of a useless model; by default the score without any weight of the graph.
     keep : iterable of iterables of int, optional
         Sets of clusters to keep alone; by default each cluster.
     random_sets : int, default 20
-        Random partitions to compare with; p can be no lower than 1 / (random_sets + 1).
+        Number of random partitions for comparison; p is at least 1 / (random_sets + 1).
     example_inputs : optional
         As given to `ncut.graph`.
     seed : int, default 0
@@ -197,7 +197,7 @@ def separate(
     ------
     InputError
         If an argument cannot be used, `evaluate` does not return a finite number or does not run
-        the model, or single weights of the model cannot be taken out.
+        the model, or single weights of the model cannot be removed.
     """
     checked = check_labels(labels, layers)
     n_random = check_random_sets(random_sets)
@@ -252,7 +252,7 @@ def separate(
 def effective_number(labels: NDArray[np.integer]) -> float:
     """Effective number of clusters of some neurons: exp of the entropy of their shares.
 
-    Negative labels are in no cluster. 0 where no neuron is in any.
+    Negative labels are in no cluster. 0 if no neuron is in a cluster.
     """
     counts = np.bincount(labels[labels >= 0])
     shares = counts[counts > 0] / max(counts.sum(), 1)
@@ -283,15 +283,15 @@ def _scored(evaluate: Evaluate, model: Any) -> float:
 
 
 def _intact(model: Any, places: References, scored: Any) -> float:
-    """The intact model's score; a module must have been run for it."""
+    """The intact model's score; raises if a module was not run for it."""
     if not is_module(model):
         return float(scored())
     with watched(model, [*places.shapes]) as ran:
         score = float(scored())
     if not ran:
         raise InputError(
-            "evaluate: did not run the model that it is given, so that removing weights has no "
-            "effect; call its argument, evaluate=lambda model: accuracy(model(x), y)"
+            "evaluate: did not run the model passed to it, so removing weights has no effect; call "
+            "its argument, as in evaluate=lambda model: accuracy(model(x), y)"
         )
     return score
 
@@ -303,7 +303,7 @@ def _share(value: float, score: float, chance: float) -> float | None:
 def _permuted(
     labels: NDArray[np.intp], layers: Sequence[Layer], seed: int, number: int
 ) -> NDArray[np.intp]:
-    """The labels of each layer's neurons in random order; those in no cluster stay so."""
+    """The labels permuted within each layer; neurons in no cluster keep their label."""
     permuted = labels.copy()
     for position, layer in enumerate(layers):
         key = np.array([seed, RANDOM_PARTITIONS], dtype=np.uint64)
@@ -326,11 +326,11 @@ def _shared(places: References, labels: NDArray[np.intp]) -> float:
 
 
 def separation_text(separation: Separation) -> str:
-    """Scores intact and cut apart, random partitions, a line per cluster kept alone."""
+    """Intact and cut scores, random partitions, a line per cluster kept alone."""
     found = separation
     cut = f"cut apart {found.cut_score:.4g}"
     if found.kept is not None:
-        cut += f": {found.kept:.0%} of what is above chance ({found.chance:.3g}) is kept"
+        cut += f": {found.kept:.0%} of the score above chance ({found.chance:.3g}) is kept"
     sentences = [f"score {found.score:.4g} intact, {cut}"]
     if found.p_value is not None:
         kept = "" if found.random_kept is None else f" {found.random_kept:.0%} is kept"
@@ -348,8 +348,8 @@ def separation_text(separation: Separation) -> str:
         )
     if found.shared:
         sentences.append(
-            f"{found.shared:.0%} of the weights inside of clusters are also between clusters and "
-            "were removed with them"
+            f"{found.shared:.0%} of the weights inside clusters also lie between clusters and were "
+            "removed with them"
         )
     lines = [line for sentence in sentences for line in textwrap.wrap(sentence, WIDTH)]
     if found.rows:

@@ -1,4 +1,4 @@
-"""silenced(): a model in which some neurons have no say."""
+"""silenced(): a model in which some neurons have no effect."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class _Silence(NamedTuple):
     neurons: NDArray[np.intp]
 
     def entries(self, positions: int) -> NDArray[np.intp]:
-        """Where the neurons lie if each has this many entries, side by side."""
+        """Positions of the neurons if each has this many consecutive entries."""
         return np.asarray(self.neurons[:, None] * positions + np.arange(positions)).ravel()
 
 
 @contextmanager
 def silenced(model: Any, layers: Sequence[Layer], vertices: ArrayLike) -> Iterator[Any]:
-    """The model with some neurons silenced: zero is read in their place.
+    """The model with some neurons silenced: their readers read zero instead.
 
     Exactly their outgoing weights lose their effect; biases and the neurons' own inputs stay.
     A vertex without edges may be silenced like any other.
@@ -51,11 +51,10 @@ def silenced(model: Any, layers: Sequence[Layer], vertices: ArrayLike) -> Iterat
     Parameters
     ----------
     model : torch.nn.Module, sequence or mapping of weight arrays
-        The model that the layers were read from. A module is the one that is given back, with
-        hooks on the modules that read the neurons until the block ends, also by an exception;
-        everything else about it stays as it is, and compiled code runs uncompiled meanwhile.
-        Of arrays the same with some entries zero: a list or a dict in which the arrays of
-        those readers are copies.
+        The model that the layers were read from. A module is returned itself, with hooks on the
+        modules that read the neurons until the block ends, also by an exception; it is not changed
+        otherwise, and compiled code runs uncompiled meanwhile. For arrays, a list or dict in which
+        the readers' arrays are copies with some entries zero.
     layers : sequence of Layer
         The layers of the model's graph, `graph.layers`.
     vertices : array_like of int, shape (m,)
@@ -68,9 +67,9 @@ def silenced(model: Any, layers: Sequence[Layer], vertices: ArrayLike) -> Iterat
     Raises
     ------
     InputError
-        If the model is a graph, a path or something else without weights of its own; if nothing
-        reads a vertex (the network's outputs), or what reads it also reads another layer, is
-        not in the model or not a linear layer or convolution.
+        If the model is a graph, a path or another object without weights; if a vertex has no reader
+        (the network's outputs), or its reader also reads another layer, is not in the model, or is
+        not a linear layer or convolution.
 
     Examples
     --------
@@ -112,7 +111,7 @@ def _silences(layers: Sequence[Layer], vertices: ArrayLike) -> list[_Silence]:
 
 
 def _mask(model: nn.Module, silence: _Silence) -> Read:
-    """Fill the entries of the neurons with zeros, whatever is there."""
+    """Set the neurons' entries to zero."""
     import torch
 
     where = reading(part(model, silence.reader), silence.reader, silence.size)
@@ -126,7 +125,7 @@ def _mask(model: nn.Module, silence: _Silence) -> Read:
 
 def _silenced_list(model: Sequence[Any], silences: Sequence[_Silence]) -> list[Any]:
     if any(isinstance(values, str | Path) for values in model):
-        raise InputError("model: paths cannot be silenced; pass the arrays that they hold")
+        raise InputError("model: paths cannot be silenced; pass the arrays in the files")
     weights = list(model)
     for silence in silences:
         named = re.fullmatch(r"w([0-9]+)", silence.reader)
@@ -151,7 +150,7 @@ def _silenced_mapping(model: Mapping[Any, Any], silences: Sequence[_Silence]) ->
 def _find_weight(model: Mapping[Any, Any], name: str) -> tuple[str, int]:
     """The key of a layer's weight, and the axis of the inputs if it is a matrix.
 
-    As in reading a mapping: PyTorch's names mean PyTorch's layout, (fan_out, fan_in).
+    As for mappings in general, PyTorch's names imply PyTorch's layout, (fan_out, fan_in).
     """
     prefix = "" if name == "weight" else f"{name}."
     # A pruned weight is the product of these two.
@@ -164,12 +163,12 @@ def _find_weight(model: Mapping[Any, Any], name: str) -> tuple[str, int]:
         return name, 0
     raise InputError(
         f"model: the mapping has no weights of {name!r}; pass the mapping that the layers were "
-        "read from, of a checkpoint the state dict in it"
+        "read from (for a checkpoint, its state dict)"
     )
 
 
 def _without(values: Any, silence: _Silence, input_axis: int) -> Any:
-    """A copy of a weight array with the weights from the neurons set to zero."""
+    """A copy of a weight array with the neurons' outgoing weights set to zero."""
     weight = _copy(values)
     fits = _zero_matrix if weight.ndim == 2 else _zero_convolution
     if not fits(weight, silence, input_axis):
@@ -191,7 +190,7 @@ def _zero_matrix(weight: Any, silence: _Silence, input_axis: int) -> bool:
 
 
 def _zero_convolution(weight: Any, silence: _Silence, input_axis: int) -> bool:
-    """Weights of shape (out, in / groups, positions...); the layer's size tells the groups."""
+    """Weights of shape (out, in / groups, positions...); the layer's size determines the groups."""
     if weight.ndim < 3 or silence.size % weight.shape[1]:
         return False
     groups = silence.size // weight.shape[1]

@@ -28,27 +28,27 @@ def from_adjacency(
     layers: Sequence[tuple[str, int]] | None = None,
     argument: str = "adjacency",
 ) -> NeuronGraph:
-    """Make a graph from a symmetric sparse adjacency matrix, of one layer unless told otherwise.
+    """Make a graph from a symmetric adjacency matrix, with one layer by default.
 
     Parameters
     ----------
     adjacency : scipy sparse matrix or array, or ndarray, shape (n, n)
         Finite non-negative edge weights, symmetric: mirrored entries may differ by a millionth of
-        the largest weight of either vertex. The diagonal (self-loops) is left out, masked
-        entries of numpy.ma are no edges.
+        the largest weight of either vertex. The diagonal (self-loops) is left out; masked entries
+        of numpy.ma are not edges.
     name : str
         The graph's name, for reports.
     layers : sequence of (name, size), optional
         The layers, in the order of the vertices; the sizes add up to n. Each pair of layers
         with edges gets a block.
     argument : str
-        What messages call the matrix.
+        The matrix's name in messages.
 
     Raises
     ------
     InputError
-        If the matrix is empty, not square, symmetric, finite, non-negative, of real numbers, or
-        has no edges.
+        If the matrix is empty, not square, not symmetric, not finite, negative anywhere, not of
+        real numbers, or without edges.
     """
     from scipy import sparse
 
@@ -92,12 +92,12 @@ def from_adjacency(
 
 
 def _canonical(adjacency: Any, dtype: np.dtype[Any], argument: str) -> sparse.csr_array:
-    """A copy of a sparse matrix whose structure is sound, without entries that are there twice."""
+    """A copy of a sparse matrix with a valid structure and without duplicate entries."""
     from scipy import sparse
 
     if hasattr(adjacency, "check_format"):
         try:
-            adjacency.check_format(full_check=True)  # compiled code trusts what it says
+            adjacency.check_format(full_check=True)  # compiled code trusts its structure
         except ValueError as error:
             raise InputError(f"{argument}: a damaged sparse matrix: {error}") from error
     matrix: sparse.csr_array[Any, tuple[int, int]] = sparse.csr_array(
@@ -115,7 +115,7 @@ def _above_diagonal(matrix: NDArray[np.floating] | sparse.csr_array) -> sparse.c
         upper = sparse.csr_array(sparse.triu(matrix, k=1))
         upper.eliminate_zeros()
         return canonical_csr(upper)
-    # scipy's way from a dense matrix lists rows and columns as int64 first.
+    # scipy's conversion of a dense matrix first lists rows and columns as int64.
     triangle = np.triu(matrix, 1)
     there = triangle != 0
     indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(there, axis=1))])
@@ -130,7 +130,7 @@ def _above_diagonal(matrix: NDArray[np.floating] | sparse.csr_array) -> sparse.c
 def _between(
     layers: Sequence[tuple[str, int]], upper: sparse.csr_array
 ) -> Iterator[tuple[int, int, Weights, str]]:
-    """The blocks of `build_graph` in the entries of an adjacency matrix above its diagonal."""
+    """The blocks for `build_graph` from the entries of an adjacency matrix above its diagonal."""
     ends = np.cumsum([size for _, size in layers])
     for source, (name, size) in enumerate(layers):
         rows = upper[ends[source] - size : ends[source]]

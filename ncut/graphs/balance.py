@@ -1,4 +1,4 @@
-"""The one rescaling of a network at which each neuron's incoming and outgoing norms are equal."""
+"""The unique rescaling of a network that equalizes each neuron's incoming and outgoing norms."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ TOLERANCE = 1e-9
 """Largest |log(incoming / outgoing norm)| of a balanced neuron, in double precision."""
 
 MAX_SWEEPS = 1000
-"""Balancing ends after so many sweeps, whatever it has reached; it needs about ten."""
+"""Largest number of sweeps; balancing needs about ten."""
 
 MAX_STEP = 2.0
-"""Largest change of log c^2 in one Newton step, and the imbalance from which they are tried."""
+"""Largest change of log c^2 in one Newton step, and the imbalance below which steps are tried."""
 
 MAX_PRODUCTS = 200
-"""Most products with the Hessian in one Newton step."""
+"""Largest number of products with the Hessian in one Newton step."""
 
 ROUNDING = 1e-12
-"""A sum of squares that is larger by this share counts as no larger."""
+"""A sum of squares that is larger by only this share counts as not larger."""
 
 
 class _Sums(NamedTuple):
-    """Squares of the weights into and out of each vertex, and of all edges, at some scale."""
+    """Squared weights into and out of each vertex, and of all edges, at some scale."""
 
     into: Vector
     out_of: Vector
@@ -42,15 +42,15 @@ class _Sums(NamedTuple):
 class Balance:
     """Minimizes the sum of squares S_ij g_j / g_i of a graph's weights over g = c^2.
 
-    The sum is over the edges that lie on a path from a vertex whose g is fixed to another, that
-    is, over those that matter to what the network computes. It is convex in log g, and where it
-    is least each vertex has in = out; by the paths it is attained, at one point only. There
-    the squares are a flow that enters and leaves at fixed vertices, so that the Hessian is that
-    of a random walk which ends after as many steps as there are layers, and well conditioned.
+    The sum is over the edges on paths between vertices with fixed g, that is, the edges that affect
+    the network's function. It is convex in log g, and at its minimum each vertex has in = out;
+    because of the paths, the minimum exists and is unique. There the squares form a flow that
+    enters and leaves at fixed vertices, so the Hessian is that of a random walk that ends after as
+    many steps as there are layers, and is well conditioned.
 
     Block descent (the layers in turn, each solved exactly: g = sqrt(out / in)) always converges,
-    though slowly for deep networks. A Newton step after each sweep makes it fast, kept if it
-    lowers the sum.
+    though slowly for deep networks. A Newton step after each sweep, kept if it lowers the sum,
+    makes it fast.
     """
 
     def __init__(self, graph: GraphData, layers: Collection[int]) -> None:
@@ -88,7 +88,7 @@ class Balance:
                 self._free[graph.layers[position].slice] = False
 
     def _reached(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Mark the vertices joined by a path to one whose g is fixed, backwards and forwards."""
+        """Mark the vertices with a path to a vertex of fixed g, backwards and forwards."""
         layers = self._graph.layers
         fed = np.ones(self._graph.n_vertices, dtype=np.bool_)
         heard = fed.copy()
@@ -105,11 +105,11 @@ class Balance:
         return fed, heard
 
     def with_dead_neurons(self, g: Vector) -> Vector:
-        """g with that of the neurons that no path joins to the network's input, or its output.
+        """g, completed for the neurons without a path to the network's input or to its output.
 
-        What the network computes does not depend on them. They get a norm of 1, that of the
-        outgoing weights if they hear nothing, that of the incoming ones if nothing hears them;
-        those that have neither stay as they are.
+        The network's function does not depend on these neurons. Without inputs, their outgoing
+        weights get a norm of 1; without readers, their incoming weights do; neurons with neither
+        stay unchanged.
         """
         layers, unit = self._graph.layers, self._unit
         settled = np.ones(g.size)
@@ -138,7 +138,7 @@ class Balance:
         return g
 
     def solve(self) -> Vector:
-        """g, to an imbalance of TOLERANCE or as near as MAX_SWEEPS come."""
+        """g, to an imbalance of TOLERANCE or the best within MAX_SWEEPS."""
         g = np.ones(self._free.size)
         for _ in range(MAX_SWEEPS):
             self._sweep(g)
@@ -210,7 +210,7 @@ class Balance:
             residual -= length * image
             scaled = residual / diagonal
             before, size = size, _dot(residual, scaled)
-            # Exact enough for the error to square, as that of an exact step does.
+            # Accurate enough for quadratic convergence, as with an exact step.
             if not size > first * min(0.1, imbalance) ** 2:
                 break
             direction = scaled + (size / before) * direction

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SPARSE_BELOW = 0.25
 
 TILE = 128
-"""Rows and columns that are turned around at a time."""
+"""Rows and columns that are transposed at a time."""
 
 WIDE = {np.dtype(np.float32), np.dtype(np.float64)}
 
@@ -46,24 +46,23 @@ def build_graph(
     Parameters
     ----------
     layers : sequence of (name, size)
-        The layers, in the order in which their vertices are numbered.
+        The layers, in the order of their vertices' numbers.
     blocks : iterable of (source, target, weights, name)
         Positions of two layers, the edge weights between them, an array or CSR matrix of shape
         (source size, target size) of finite non-negative numbers, and the parameter's name
-        for messages. Several blocks may lie between the same two layers: their weights add up.
-        Within one layer, only the entries above the diagonal count, each for one undirected
-        edge.
+        for messages. If several blocks lie between the same two layers, their weights add up.
+        Within one layer, only the entries above the diagonal count, each for one undirected edge.
     left_out : iterable of LeftOut
-        What of the model is not in the graph.
+        The parts of the model that are not in the graph.
     name : str
         The model's name, for reports.
     scratch : Path, optional
-        A folder to keep large blocks in, instead of memory.
+        A folder for large blocks, which are then not kept in memory.
 
     Raises
     ------
     InputError
-        If there are no blocks, or one has the wrong shape, negative, NaN or infinite entries,
+        If there are no blocks, or a block has the wrong shape, negative, NaN or infinite entries,
         or only zeros.
     """
     starts = np.concatenate([[0], np.cumsum([size for _, size in layers])])
@@ -80,7 +79,7 @@ def build_graph(
         if stored is not None and values.shape == expected:
             found.append(Block(min(source, target), max(source, target), stored, label))
             continue
-        # A matrix that lies in memory as its transpose does is not copied to be turned around.
+        # A matrix stored as its transpose is transposed without a copy.
         turned = source > target
         weights = _as_edge_weights(values, f"layer {label!r}", turned=turned)
         if turned:
@@ -98,7 +97,7 @@ def build_graph(
         stored = settled(_compressed(weights, n_nonzero, within_layer=source == target), scratch)
         found.append(Block(source, target, stored, label))
         last = _Last(values, turned, source == target, stored)
-        # Nothing but the stored block is to be alive while the next one is made.
+        # Only the stored block may be alive while the next one is made.
         del values, weights, entries
     if not found:
         raise InputError("model: no weights found that connect two layers of neurons")
@@ -122,7 +121,7 @@ def _check_ends(source: int, target: int, n_layers: int, label: str) -> None:
 
 
 class _Last:
-    """The block that was stored last: the same weights are not stored twice in a row."""
+    """The last stored block, so that the same weights are not stored twice in a row."""
 
     def __init__(
         self,
@@ -137,14 +136,14 @@ class _Last:
         self._stored = stored
 
     def stored(self, values: Any, source: int, target: int) -> Weights | None:
-        """The stored block of the same array in the same direction, None if it was another."""
+        """The stored block if it is of the same array in the same direction, else None."""
         same = self._values is not None and self._values() is values
         alike = source != target and self._turned == (source > target)
         return self._stored if same and alike else None
 
 
 def _as_edge_weights(values: Any, what: str, *, turned: bool = False) -> Weights:
-    """The weights, or their transpose, in a type and an order that kernels take."""
+    """The weights, or their transpose, in a type and an order that kernels accept."""
     if not isinstance(values, np.ndarray) and hasattr(values, "tocsr"):
         matrix: Weights = values.T.tocsr() if turned else values.tocsr()
         wide = matrix.dtype in WIDE
@@ -179,9 +178,9 @@ def _in_order(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _compressed(weights: Weights, n_nonzero: int, *, within_layer: bool) -> Weights:
-    """Store a block the way that is fast for its density; CSR in float32 at least.
+    """Store a block in the faster form for its density; CSR in float32 or wider.
 
-    Blocks within one layer are always CSR, as half of their entries mean nothing.
+    Blocks within one layer are always CSR, since half of their entries are unused.
     """
     dense = isinstance(weights, np.ndarray)
     n_entries = weights.size if dense else weights.shape[0] * weights.shape[1]

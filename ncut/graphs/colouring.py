@@ -1,4 +1,4 @@
-"""Two-colouring of a graph's layers, as a chain has one."""
+"""Two-colouring of a graph's layers, as in a chain."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def two_colours(graph: NeuronGraph) -> list[int] | None:
 
 
 def coloured(n: int, pairs: Iterable[tuple[int, int]]) -> list[int] | None:
-    """A colour, 0 or 1, for each of n layers such that every pair joins different ones.
+    """A colour, 0 or 1, for each of n layers such that every pair joins different colours.
 
-    None if there are no such colours. A layer that no path joins to layer 0 has the colour that
-    its own first layer got, which is 0.
+    None if there is no such colouring. In a component without layer 0, the first layer has colour
+    0.
     """
     neighbours: list[set[int]] = [set() for _ in range(n)]
     for source, target in pairs:
@@ -42,10 +42,10 @@ def coloured(n: int, pairs: Iterable[tuple[int, int]]) -> list[int] | None:
 
 
 def independent_layers(graph: NeuronGraph) -> list[list[int]]:
-    """The layers in groups within which no block joins two of them, as few as are easily found.
+    """The layers in few groups such that no block joins two layers of a group.
 
-    One or two groups if two colours suffice, that of more vertices first. Else every layer goes
-    into the first group without a neighbour of it. A block may join a layer to itself.
+    One or two groups if two colours suffice, the group with more vertices first. Else every layer
+    goes into the first group without a neighbour of it. A block may join a layer to itself.
     """
     pairs = {(b.source, b.target) for b in graph.blocks if b.source != b.target}
     colours = coloured(len(graph.layers), pairs)

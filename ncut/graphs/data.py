@@ -24,7 +24,7 @@ LaplacianKind = Literal["unnormalized", "sym", "norm"]
 
 @dataclass(frozen=True, eq=False)
 class GraphData:
-    """The fields of a `NeuronGraph`, which says what they are, and what follows from them."""
+    """The fields of a `NeuronGraph`, documented there, and quantities derived from them."""
 
     layers: tuple[Layer, ...]
     blocks: tuple[Block, ...]
@@ -38,20 +38,20 @@ class GraphData:
 
     @property
     def n_vertices(self) -> int:
-        """Number of vertices, those without edges included."""
+        """Number of vertices, including isolated vertices."""
         return self.layers[-1].start + self.layers[-1].size
 
     @cached_property
     def n_edges(self) -> int:
         """Number of undirected edges: the non-zero weights of all blocks.
 
-        Two neurons that several blocks join have as many edges.
+        Two neurons joined by several blocks have one edge for each.
         """
         return sum(kernels.count_edges(block.weights) for block in self.blocks)
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the weights take."""
+        """Memory of the weights, in bytes."""
         return sum(
             block.weights.nbytes
             if isinstance(block.weights, np.ndarray)
@@ -70,8 +70,8 @@ class GraphData:
     def adjacency(self) -> sparse.csr_array:
         """Symmetric adjacency matrix A, shape (n_vertices, n_vertices), zero diagonal.
 
-        Indices are int32 where the matrix allows it and int64 where not; the data have the
-        blocks' type (float64 if any block has it).
+        Indices are int32 if the matrix allows it, else int64; the data have the blocks' type
+        (float64 if any block has it).
         """
         from scipy import sparse
 
@@ -117,7 +117,7 @@ class GraphData:
         return sparse.csr_array(identity - root @ adjacency @ root)
 
     def without_isolated(self) -> tuple[Self, NDArray[np.intp]]:
-        """The graph without the vertices that have no edges, and the numbers of those kept.
+        """The graph without isolated vertices, and the numbers of the vertices kept.
 
         Each layer's matrices shrink accordingly. Returns the graph itself if nothing is
         isolated.
@@ -154,7 +154,7 @@ class GraphData:
     def placed_share(self) -> float | None:
         """Share of the numbers in the model's weight matrices and kernels that are edges.
 
-        None where the model's parameters are not known (lists of arrays, adjacency matrices).
+        None if the model's parameters are unknown (lists of arrays, adjacency matrices).
         """
         matrices = [p for p in self.parameters if len(p.shape) > 1 and p.role != "bias"]
         total = sum(math.prod(parameter.shape) for parameter in matrices)
@@ -163,7 +163,7 @@ class GraphData:
 
 
 G = TypeVar("G", bound=GraphData)
-"""A class of graphs that a function gives back as it got it."""
+"""A class of graphs that a function returns unchanged."""
 
 
 def _select(

@@ -1,4 +1,4 @@
-"""A graph for other programs: networkx, Graphviz."""
+"""Export of graphs to other programs: networkx, Graphviz."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ def to_dot(graph: GraphData) -> str:
 
 
 def _quoted(*parts: str) -> str:
-    """A string of the DOT language, its parts on lines of their own."""
+    """A string of the DOT language, with each part on a separate line."""
     escaped = (part.replace("\\", "\\\\").replace('"', '\\"') for part in parts)
     return '"' + "\\n".join(escaped) + '"'

@@ -21,60 +21,60 @@ class NeuronGraph(GraphData):
     """A weighted, undirected graph whose vertices are the neurons of a network.
 
     Use `ncut.graph(model)` to make one. The vertices of a layer are numbered consecutively,
-    layer after layer; the weights are kept once, as blocks between layers, and `adjacency`
-    is assembled from them when it is first asked for.
+    layer after layer; the weights are stored once, as blocks between layers, and `adjacency` is
+    assembled from them on first use.
 
     Attributes
     ----------
     layers : tuple of Layer
         Name, first vertex and size of each layer.
     blocks : tuple of Block
-        The edges between two layers, sorted by (source, target). Several may join the same two
-        layers (a residual stream and a hidden layer that reads it and writes to it): their
-        weights add up.
+        The edges between two layers, sorted by (source, target). If several join the same two
+        layers (a residual stream and a hidden layer that reads it and writes to it), their weights
+        add up.
     left_out : tuple of LeftOut
         Parameters and neurons of the model that are not in the graph, and why.
     name : str
         The model's name.
     parameters : tuple of Parameter
-        All parameter tensors of the model and what became of them, where the model tells.
+        All parameter tensors of the model and their roles, if known.
     sums : str
-        What residual sums (and heads of attention) are: "readers" or "stream", see `ncut.graph`;
-        empty where there are none, so that both are the same.
+        Treatment of residual sums (and attention heads): "readers" or "stream", see `ncut.graph`;
+        empty if there are none, so that both are the same.
     exponent : int
-        The weights of the blocks, and what is computed of them (degrees, adjacency), are in units
-        of 2^exponent: 0, unless the model's own are above 1e18 or all below 1e-18, so that their
-        squares could leave the range of numbers. No statistic depends on it.
+        The weights of the blocks, and quantities computed from them (degrees, adjacency), are in
+        units of 2^exponent. It is 0 unless the model's weights are above 1e18 or all below 1e-18,
+        so that their squares could overflow or underflow. No statistic depends on it.
     scratch : Path or None
-        The folder in whose files the weights lie, and those of the graphs that are made of this
-        one; None where they are in memory.
+        The folder whose files hold the weights of this graph and of graphs derived from it; None if
+        they are in memory.
     check : Check or None
-        What came of changing single neurons of the model, where `ncut.graph` was asked to.
+        Result of changing single neurons of the model, if `ncut.graph` was asked to check.
     """
 
     def normalized(self, convention: str) -> NeuronGraph:
-        """The graph with the weights that the network has under a convention of scale.
+        """The graph with the network's weights under a convention of scale.
 
-        Multiplying a ReLU neuron's incoming weights by a positive factor and dividing its
-        outgoing ones by it changes the weights, not what the network computes. A convention
-        chooses one of all these networks, so that its n-cut (not its shuffles') is free of scale
-        (but for neurons that a convention cannot rescale, such as dead ones).
+        Multiplying a ReLU neuron's incoming weights by a positive factor and dividing its outgoing
+        weights by it changes the weights, but not the network's function. A convention selects one
+        of these equivalent networks, so that its n-cut (but not its shuffles') does not depend on
+        scale, except for neurons that a convention cannot rescale, such as dead neurons.
 
         Parameters
         ----------
         convention : {"none", "l2", "l1", "balanced", "residual"}
             "none": the graph itself. "l2", "l1": each hidden neuron's incoming weights get a
             Euclidean norm, or a sum, of 1. "balanced": each hidden neuron's incoming and outgoing
-            weights get the same Euclidean norm. "residual": every row and column of each block
-            gets a mean of 1 over its edges, which takes out all that scales of neurons can do;
-            neurons with weights on one side only are left out.
+            weights get the same Euclidean norm. "residual": every row and column of each block gets
+            a mean of 1 over its edges, which removes every effect of the scales of neurons; neurons
+            with weights on one side only are left out.
 
         Raises
         ------
         InputError
-            If there is no such convention, or no layer that can be rescaled: all activations are
-            known not to be positively homogeneous, or there are no hidden layers, or the graph
-            comes from an adjacency matrix.
+            If the convention is unknown, or no layer can be rescaled: all activations are known not
+            to be positively homogeneous, there are no hidden layers, or the graph comes from an
+            adjacency matrix.
 
         Source: Stock, Graham, Gribonval and Jégou (2019), Equi-normalization of neural networks
         ("balanced").
@@ -82,19 +82,20 @@ class NeuronGraph(GraphData):
         return normalized(self, convention)
 
     def rescaled(self, seed: int = 0, sigma: float = 1.0) -> NeuronGraph:
-        """A network that computes the same with other weights: neurons rescaled at random.
+        """A network with the same function and randomly rescaled neurons.
 
         Parameters
         ----------
         seed : int, default 0
-            The same seed gives the same factors; those of a layer depend on no other layer.
+            The same seed gives the same factors; the factors of a layer do not depend on other
+            layers.
         sigma : float, default 1.0
             Standard deviation of the logarithm of each hidden neuron's factor.
 
         Raises
         ------
         InputError
-            If sigma is negative or not finite, or there is no layer that can be rescaled.
+            If sigma is negative or not finite, or no layer can be rescaled.
 
         Source: Neyshabur, Salakhutdinov and Srebro (2015), Path-SGD, section 2.
         """
@@ -114,7 +115,7 @@ class NeuronGraph(GraphData):
         Raises
         ------
         InputError
-            If there is no such level.
+            If the level is unknown.
         MissingExtraError
             If networkx is not installed.
         """
@@ -123,7 +124,7 @@ class NeuronGraph(GraphData):
         return neurons_to_networkx(self) if level == "neurons" else layers_to_networkx(self)
 
     def to_dot(self) -> str:
-        """The layers and blocks in the DOT language, to draw with Graphviz.
+        """The layers and blocks in the DOT language, for Graphviz.
 
         Examples
         --------
@@ -151,7 +152,7 @@ class NeuronGraph(GraphData):
         Raises
         ------
         ModelError
-            If the file cannot be read or holds something else.
+            If the file cannot be read or does not contain a saved graph.
         """
         return load_graph(path, NeuronGraph)
 

@@ -1,9 +1,9 @@
-"""Conventions of scale: weights after a rescaling that leaves what a ReLU network computes.
+"""Conventions of scale: weights after a rescaling that preserves a ReLU network's function.
 
-A positively homogeneous neuron computes the same after its incoming weights are multiplied by a
-positive factor and its outgoing ones divided by it (Neyshabur, Salakhutdinov and Srebro, 2015,
-Path-SGD, section 2), so that the scale of single neurons says nothing about the network. Each
-convention here is one choice among all these networks.
+Multiplying a positively homogeneous neuron's incoming weights by a positive factor and dividing its
+outgoing weights by it does not change its function (Neyshabur, Salakhutdinov and Srebro, 2015,
+Path-SGD, section 2), so the scale of single neurons is arbitrary. Each convention here selects one
+of the equivalent networks.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 NAMED = 4
-"""Warnings name so many layers and count the rest."""
+"""Number of layers that warnings name; the rest are counted."""
 
 FIRST_STREAM = 2**32
 """Random factors of layer l come from this stream + l; those of `Purpose` have 32 bits."""
 
 
 def check_normalization(convention: object) -> str:
-    """Return the convention of scale, or refuse one that does not exist."""
+    """Return the convention of scale; refuse an unknown one."""
     if not isinstance(convention, str) or convention not in NORMALIZATIONS:
         names = ", ".join(NORMALIZATIONS)
         raise InputError(f"normalize: must be one of {names}, got {convention!r}")
@@ -49,7 +49,7 @@ def check_normalization(convention: object) -> str:
 
 
 def normalized(graph: G, convention: str) -> G:
-    """The graph with the weights that the network has under a convention of scale.
+    """The graph with the network's weights under a convention of scale.
 
     Each neuron v of a layer that can be rescaled (see `rescalable_layers`) gets a factor c_v > 0,
     which multiplies its incoming weights and divides its outgoing ones: w_ij c_j / c_i.
@@ -61,14 +61,13 @@ def normalized(graph: G, convention: str) -> G:
     convention : {"none", "l2", "l1", "balanced", "residual"}
         "none" returns the graph itself. "residual" scales every row and column of each block to a
         mean of 1 over its edges and leaves out hidden neurons with weights on one side only: see
-        `graphs.residual`; it needs no layer that can be rescaled. "l2", "l1": layer after layer,
-        a neuron's incoming weights get a Euclidean norm, or a sum, of 1; those without incoming
-        weights stay. "balanced": incoming and outgoing weights of each neuron get the same
-        Euclidean norm. There
-        is exactly one such network, the one with the least sum of squares. Only weights on a path
-        from the network's input to its output count; neurons on none get a norm of 1 on the side
-        that a path reaches. Layers without outgoing blocks stay. What stays keeps its scale, on
-        which the result then depends.
+        `graphs.residual`; it needs no rescalable layer. "l2", "l1": layer after layer, a neuron's
+        incoming weights get a Euclidean norm, or a sum, of 1; neurons without incoming weights stay
+        unchanged. "balanced": incoming and outgoing weights of each neuron get the same Euclidean
+        norm. There is exactly one such network, the one with the least sum of squares. Only weights
+        on a path from the network's input to its output count; neurons on no such path get a norm
+        of 1 on the side that a path reaches. Layers without outgoing blocks stay unchanged; the
+        result then depends on their scale.
 
     Returns
     -------
@@ -82,8 +81,8 @@ def normalized(graph: G, convention: str) -> G:
     Raises
     ------
     InputError
-        If there is no such convention, no layer can be rescaled, a block joins a layer with
-        itself (an adjacency matrix has no direction), or a result exceeds the range of float64.
+        If the convention is unknown, no layer can be rescaled, a block joins a layer with itself
+        (an adjacency matrix has no direction), or a result exceeds the range of float64.
 
     Source: Stock, Graham, Gribonval and Jégou (2019), Equi-normalization of neural networks
     ("balanced"); the rescaling is that of Neyshabur et al. (2015).
@@ -93,11 +92,11 @@ def normalized(graph: G, convention: str) -> G:
         return graph
     if convention == "residual":
         return residual_graph(graph)
-    graph = in_own_unit(graph)  # layers that stay keep their weights beside those of norm 1
+    graph = in_own_unit(graph)  # unchanged layers keep their weights beside layers of norm 1
     if any(block.source == block.target for block in graph.blocks):
         raise InputError(
-            "normalize: the edges inside one layer (of an adjacency matrix) have no direction, so "
-            "nothing says which are incoming; pass the layers of a network, or normalize='none'"
+            "normalize: edges inside one layer (of an adjacency matrix) have no direction, so "
+            "incoming edges are undefined; pass the layers of a network, or normalize='none'"
         )
     layers = _layers_of(graph, convention)
     if not layers:
@@ -105,7 +104,7 @@ def normalized(graph: G, convention: str) -> G:
             f"normalize: {_why_no_layer(graph)}; pass normalize='none' to take the weights as "
             "they are"
         )
-    with np.errstate(all="ignore"):  # what goes out of range is found at the end
+    with np.errstate(all="ignore"):  # overflow is detected at the end
         if convention == "balanced":
             factors = _balancing_factors(graph, layers)
         else:
@@ -114,18 +113,18 @@ def normalized(graph: G, convention: str) -> G:
 
 
 def rescaled(graph: G, seed: int, sigma: float) -> G:
-    """A network that computes the same with other weights: neurons rescaled at random.
+    """A network with the same function and randomly rescaled neurons.
 
     Parameters
     ----------
     graph : NeuronGraph
         Layers in the order in which the network computes them.
     seed : int
-        The factors of a layer depend on it and on the layer's position alone.
+        The factors of a layer depend only on the seed and on the layer's position.
     sigma : float
-        Standard deviation of the logarithm of the factors, which are independent. Layers known
-        to be rescalable get them also where their incoming or outgoing weights lie outside of
-        the graph; layers of unknown activation need both.
+        Standard deviation of the logarithm of the factors, which are independent. Layers known to
+        be rescalable get factors even if their incoming or outgoing weights lie outside the graph;
+        layers of unknown activation need both in the graph.
 
     Raises
     ------
@@ -159,9 +158,9 @@ def rescaled(graph: G, seed: int, sigma: float) -> G:
 def rescalable_layers(graph: GraphData) -> list[int]:
     """Positions of the layers whose neurons get a factor.
 
-    Layers marked rescalable that have incoming blocks, and layers of unknown activation that
-    have both incoming and outgoing ones, so that they are hidden. None if a block joins a layer
-    with itself.
+    These are rescalable layers with incoming blocks, and layers of unknown activation with both
+    incoming and outgoing blocks, which are therefore hidden. None if a block joins a layer with
+    itself.
     """
     if any(block.source == block.target for block in graph.blocks):
         return []
@@ -175,7 +174,7 @@ def rescalable_layers(graph: GraphData) -> list[int]:
 
 
 def applicable_conventions(graph: GraphData) -> tuple[str, ...]:
-    """The rescalings by a factor for each neuron that `normalized` accepts for a graph."""
+    """The conventions with a factor for each neuron that `normalized` accepts for a graph."""
     return tuple(
         name
         for name in NORMALIZATIONS
@@ -184,7 +183,7 @@ def applicable_conventions(graph: GraphData) -> tuple[str, ...]:
 
 
 def normalization_notes(graph: GraphData, convention: str) -> list[str]:
-    """Sentences on what a convention of scale took for granted or left as it is."""
+    """Notes on the assumptions of a convention of scale and on unchanged layers."""
     check_normalization(convention)
     if convention == "none":
         return []
@@ -196,7 +195,7 @@ def normalization_notes(graph: GraphData, convention: str) -> list[str]:
             return []
         neurons = "1 neuron has" if n_left == 1 else f"{n_left:,} neurons have"
         return [
-            f"normalize='residual' left out what nothing depends on: {neurons} no incoming or no "
+            f"normalize='residual' left out neurons without effect: {neurons} no incoming or no "
             "outgoing weights"
         ]
     written, read = _ends(graph)
@@ -217,15 +216,15 @@ def normalization_notes(graph: GraphData, convention: str) -> list[str]:
         ),
     ]
     notes = [
-        f"normalize={convention!r} left layers as they are, because {reason}: "
+        f"normalize={convention!r} left layers unchanged because {reason}: "
         f"{_listed([graph.layers[at] for at in positions])}"
         for reason, positions in left
         if positions
     ]
     if any(graph.layers[at].rescalable is None for at in chosen):
         notes.append(
-            f"the activations are not known; normalize={convention!r} took them for positively "
-            "homogeneous, as ReLU is"
+            f"the activations are unknown; normalize={convention!r} assumed that they are "
+            "positively homogeneous, like ReLU"
         )
     return notes
 
@@ -236,7 +235,7 @@ def _listed(layers: list[Layer]) -> str:
 
 
 def check_sigma(sigma: object) -> float:
-    """Return the standard deviation of a logarithm as a float, or say what is wrong with it."""
+    """Return the standard deviation of a logarithm as a float; refuse invalid values."""
     real = isinstance(sigma, int | float | np.integer | np.floating) and not isinstance(sigma, bool)
     if not real or not math.isfinite(value := float(sigma)) or value < 0:  # type: ignore[arg-type]
         raise InputError(f"sigma: must be a finite number of at least 0, got {sigma!r}")
@@ -244,7 +243,7 @@ def check_sigma(sigma: object) -> float:
 
 
 def _ends(graph: GraphData) -> tuple[set[int], set[int]]:
-    """Positions of the layers with incoming blocks, and of those with outgoing ones."""
+    """Positions of the layers with incoming blocks, and of the layers with outgoing blocks."""
     return {block.target for block in graph.blocks}, {block.source for block in graph.blocks}
 
 

@@ -1,8 +1,8 @@
-"""What no rescaling of neurons can change of a network's weights: their Sinkhorn residuals.
+"""Sinkhorn residuals: the part of a network's weights that no rescaling of neurons changes.
 
-A block W = R S C with positive diagonal R and C has one such S whose every row and column has a
-mean of 1 over its edges, whatever the places of its zeros: these places themselves have such sums.
-Rescaling neurons, or any single row or column, changes R and C only.
+A block W = R S C with positive diagonal R and C has exactly one such S whose every row and column
+has a mean of 1 over its edges, for any positions of its zeros, since the pattern itself has such
+sums. Rescaling neurons, or any single row or column, changes only R and C.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ TOLERANCE = 1e-12
 """Largest deviation of a row's or column's mean from 1 at which the scaling ends."""
 
 ACCEPTED = 1e-6
-"""Largest deviation that is accepted when nothing makes it smaller."""
+"""Largest accepted deviation if it cannot be reduced further."""
 
 MAX_SWEEPS = 30
-"""Rows and columns are scaled in turn so often before Newton's method takes over."""
+"""Number of alternating scalings of rows and columns before Newton's method takes over."""
 
 
 def residual_graph(graph: G) -> G:
-    """The graph of the Sinkhorn residuals of its blocks, without what computes nothing.
+    """The graph of the Sinkhorn residuals of its blocks, without ineffective neurons.
 
-    Neurons of hidden layers that have no incoming or no outgoing weights lose those that they
-    have, as nothing depends on them.
+    Neurons of hidden layers without incoming or without outgoing weights lose their other weights,
+    since the output does not depend on them.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def residual_graph(graph: G) -> G:
     Raises
     ------
     InputError
-        If weights of a block differ so much that double precision cannot scale them.
+        If the weights of a block differ too much to be scaled in double precision.
 
     Source: Sinkhorn and Knopp (1967), Concerning nonnegative matrices and doubly stochastic
     matrices; Rothblum and Schneider (1989), Scalings of matrices which have prespecified row sums
@@ -63,7 +63,7 @@ def residual_graph(graph: G) -> G:
 
 
 def without_dead_ends(graph: G) -> G:
-    """The graph without the weights of hidden neurons that have them on one side only."""
+    """The graph without the weights of hidden neurons with weights on one side only."""
     n_layers = len(graph.layers)
     present: list[Any] = [_places(block.weights) for block in graph.blocks]
     alive = [np.ones(layer.size, dtype=bool) for layer in graph.layers]
@@ -92,19 +92,19 @@ def without_dead_ends(graph: G) -> G:
     )
     if not any(_places(block.weights).sum() for block in blocks):
         raise InputError(
-            "normalize: 'residual' leaves out neurons without incoming or without outgoing "
-            "weights, and nothing of this network is left"
+            "normalize: 'residual' leaves out neurons without incoming or outgoing weights, which "
+            "removes all of this network"
         )
     return replace(graph, blocks=blocks)
 
 
 def _places(weights: Any) -> Any:
-    """The places of the weights that are not zero, as they are stored."""
+    """The positions of the non-zero weights, in storage order."""
     return weights != 0
 
 
 def _only(weights: Any, rows: NDArray[np.bool_], columns: NDArray[np.bool_]) -> Weights:
-    """The weights of these rows and columns, nothing elsewhere."""
+    """The weights of these rows and columns, zero elsewhere."""
     if rows.all() and columns.all():
         kept: Weights = weights
         return kept
@@ -137,10 +137,12 @@ def residual(matrix: Any, within_layer: bool = False, name: str = "") -> Any:
 
     within_layer: whether it is the upper triangle of a symmetric matrix.
     """
-    largest = float(matrix.max()) if min(matrix.shape) else 0.0
+    values = matrix if isinstance(matrix, np.ndarray) else matrix.data
+    largest = float(values.max()) if values.size else 0.0
     if not largest > 0:
         return matrix
-    matrix = matrix / largest
+    values = values / largest
+    matrix = values if isinstance(matrix, np.ndarray) else same_places(matrix, values)
     n_rows = matrix.shape[0]
     x, deviation = kernels.sinkhorn(
         matrix, triangle=within_layer, tolerance=TOLERANCE, max_sweeps=MAX_SWEEPS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 KEPT_ENTRIES = 2**24
-"""Squares of larger dense blocks are not kept (128 MiB) but computed whenever they are needed."""
+"""Squares of larger dense blocks (128 MiB) are recomputed whenever needed."""
 
 CHUNK_ENTRIES = 2**16
 
@@ -30,9 +31,9 @@ class Powers:
     weights : ndarray or scipy.sparse.csr_array
     exponent : {1, 2}
     unit : float
-        Weights are divided by it, so that their squares have a range.
+        Weights are divided by it, so that their squares stay in range.
     keep : bool
-        Whether they will be needed more than once.
+        Whether the powers will be needed more than once.
     """
 
     def __init__(self, weights: Weights, exponent: int, unit: float, keep: bool) -> None:
@@ -87,7 +88,7 @@ def row_chunks(shape: tuple[int, ...]) -> Iterator[slice]:
 
 
 def same_places(weights: Any, data: NDArray[np.floating]) -> Any:
-    """A CSR matrix with other values at the same places, sharing the arrays that say where."""
-    matrix = type(weights)((data, weights.indices, weights.indptr), shape=weights.shape)
-    matrix.indices, matrix.indptr = weights.indices, weights.indptr
+    """A CSR matrix with other values at the same positions, sharing the index arrays."""
+    matrix = copy(weights)  # without SciPy's checks, which cost more than a small matrix
+    matrix.data = data
     return matrix

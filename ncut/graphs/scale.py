@@ -24,21 +24,20 @@ if TYPE_CHECKING:
     from ncut.types import Weights
 
 FAR = 60
-"""Weights are left in their own unit if the largest lies between 2^-FAR and 2^FAR."""
+"""Weights keep their unit if the largest lies between 2^-FAR and 2^FAR."""
 
 
 def in_range(blocks: Sequence[Block], scratch: Path | None) -> tuple[tuple[Block, ...], int]:
-    """Blocks in a unit that computations can take, and the unit's exponent.
+    """Blocks in a unit that is safe for computations, and the unit's exponent.
 
-    The blocks themselves and 0, unless the largest weight of all is far from 1: then it is
-    brought between 1 and 2. Blocks stay of their type, or become float64 where float32 would
-    lose small weights.
+    The blocks themselves and 0, unless the largest weight is far from 1; it is then scaled to lie
+    between 1 and 2. Blocks keep their type, or become float64 if float32 would lose small weights.
 
     Raises
     ------
     InputError
-        If a layer has weights so much smaller than the largest of all that not even float64 has
-        room for both.
+        If a layer has weights so much smaller than the largest weight that float64 cannot represent
+        both.
     """
     largest = max(_largest(block.weights) for block in blocks)
     exponent = math.frexp(largest)[1] - 1
@@ -46,19 +45,19 @@ def in_range(blocks: Sequence[Block], scratch: Path | None) -> tuple[tuple[Block
         return tuple(blocks), 0
     made: dict[int, Weights] = {}
     for block in blocks:
-        if id(block.weights) not in made:  # weights that are used twice are kept once
+        if id(block.weights) not in made:  # weights that are used twice are stored once
             moved = _times_power(block.weights, -exponent)
             if moved is None:
                 raise InputError(
                     f"layer {block.name!r}: weights as small as {_smallest(block.weights):.3g} "
-                    f"beside others of {largest:.3g}: no unit has room for both"
+                    f"next to weights of {largest:.3g} exceed the range of float64"
                 )
             made[id(block.weights)] = settled(moved, scratch)
     return tuple(replace(block, weights=made[id(block.weights)]) for block in blocks), exponent
 
 
 def brought_into_range(graph: G) -> G:
-    """The graph in a unit that computations can take; itself if it is in one."""
+    """The graph in a unit that is safe for computations; itself if its unit is safe."""
     blocks, exponent = in_range(graph.blocks, graph.scratch)
     if not exponent:
         return graph
@@ -66,7 +65,7 @@ def brought_into_range(graph: G) -> G:
 
 
 def in_own_unit(graph: G) -> G:
-    """The graph with the weights that it was made of; itself if it has these."""
+    """The graph with its original weights; itself if they are unchanged."""
     if not graph.exponent:
         return graph
     blocks = []
@@ -78,7 +77,7 @@ def in_own_unit(graph: G) -> G:
 
 
 def _times_power(weights: Weights, exponent: int) -> Weights | None:
-    """Weights times 2^exponent, exactly, as float64 if need be; None if that is not enough."""
+    """Weights times 2^exponent, exactly, as float64 if needed; None if float64 is not enough."""
     largest = _largest(weights)
     if not largest:
         return weights
@@ -103,7 +102,7 @@ def _entries(weights: Weights) -> NDArray[np.floating]:
 
 
 def _bits(weights: Weights) -> NDArray[np.signedinteger]:
-    """The entries as integers: those of non-negative floats are in the same order."""
+    """The entries as integers, which have the same order as non-negative floats."""
     entries = np.ascontiguousarray(_entries(weights))
     return entries.view(f"i{entries.dtype.itemsize}")
 
@@ -117,6 +116,6 @@ def _largest(weights: Weights) -> float:
 
 
 def _smallest(weights: Weights) -> float:
-    """The smallest that is not zero."""
+    """The smallest non-zero weight."""
     bits = _bits(weights)
     return _value(bits[bits > 0].min(), weights)

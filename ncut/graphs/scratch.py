@@ -1,4 +1,4 @@
-"""Blocks of weights in files instead of memory, for graphs that are larger than it."""
+"""Blocks of weights in files, for graphs larger than memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALLEST = 2**20
 
 
 def check_scratch(scratch: str | Path | None) -> Path | None:
-    """The folder as a path; refuse what is none."""
+    """The folder as a path; refuse anything else."""
     if scratch is None:
         return None
     if not isinstance(scratch, str | Path) or not Path(scratch).is_dir():
@@ -27,18 +27,18 @@ def check_scratch(scratch: str | Path | None) -> Path | None:
 
 
 def settled(weights: Weights, scratch: Path | None) -> Weights:
-    """A dense block moved to a file in `scratch`, where there is one; mapped, so read as needed.
+    """A dense block moved to a memory-mapped file in `scratch`, if given.
 
-    The file has no name: it is gone when nothing uses it any more, also if this process is
-    killed. What has been read of it the system may drop from memory at any time.
+    The file has no name: it disappears with its last user, also if this process is killed. The
+    system may evict its pages from memory at any time.
     """
     if scratch is None or not isinstance(weights, np.ndarray) or weights.nbytes < SMALLEST:
         return weights
-    if isinstance(weights, np.memmap) and weights.mode:  # results of its arithmetic have no file
+    if isinstance(weights, np.memmap) and weights.mode:  # results of arithmetic have no file
         return weights
     try:
         with tempfile.TemporaryFile(dir=scratch) as file:
-            # The bytes, as NumPy does not write every type of 16 bits.
+            # As bytes, since NumPy does not write every 16-bit type.
             np.ascontiguousarray(weights).view(np.uint8).tofile(file)
             mapped: Any = np.memmap(file, dtype=np.uint8, mode="r")
     except OSError as error:

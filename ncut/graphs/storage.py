@@ -26,7 +26,7 @@ HEADER = "ncut_graph"
 
 
 def save_graph(graph: GraphData, path: str | Path) -> None:
-    """Write a JSON header (layers, blocks, what was left out) and one array set per block."""
+    """Write a JSON header (layers, blocks, left-out parts) and one set of arrays per block."""
     header = {
         "format": FORMAT,
         "name": graph.name,
@@ -50,7 +50,7 @@ def save_graph(graph: GraphData, path: str | Path) -> None:
                 arrays[f"block{number}_{part}"] = getattr(block.weights, part)
 
     def write(part: Path) -> None:
-        with part.open("wb") as file:  # a name would be given an ending
+        with part.open("wb") as file:  # NumPy would append a suffix to a name
             np.savez(file, **arrays)
 
     write_file(path, write)
@@ -62,12 +62,12 @@ def is_graph_file(arrays: Any) -> bool:
 
 
 def load_graph(path: str | Path, kind: type[G]) -> G:
-    """Read what `save_graph` wrote as a graph of a class.
+    """Read a file of `save_graph` as a graph of the given class.
 
     Raises
     ------
     ModelError
-        If the file holds something else.
+        If the file does not contain a saved graph.
     """
     with reading(path, "a saved graph"):
         check_npz(regular_file(path))
@@ -79,12 +79,12 @@ def load_graph(path: str | Path, kind: type[G]) -> G:
 
 
 def check_npz(path: Path) -> None:
-    """Hold what the arrays of an `.npz` file say to be against what the file stores of them.
+    """Compare the declared sizes of an `.npz` file's arrays with the stored bytes.
 
     Raises
     ------
     ModelError
-        If one is larger than the file's member, or all unpack to more than weights do.
+        If an array is larger than its member, or the arrays unpack to more than weights can.
     """
     budget = Budget(path, path.stat().st_size)
     with zipfile.ZipFile(path) as archive:
@@ -98,13 +98,13 @@ def check_npz(path: Path) -> None:
             n_bytes = math.prod(shape) * dtype.itemsize
             if n_bytes > member.file_size:
                 raise ModelError(
-                    f"{path}: array {name!r} says to have shape {shape}, but the file holds "
-                    f"{member.file_size} bytes of it"
+                    f"{path}: array {name!r} declares the shape {shape}, but the file has "
+                    f"{member.file_size} bytes for it"
                 )
 
 
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether columns come first, and type of an open `.npy` file, which is read so far.
+    """Shape, Fortran order, and type of an open `.npy` file, which is read up to its data.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _check_saved_block(weights: Any, source: Layer, target: Layer, name: str) -> None:
-    """The kernels trust what they are given, so a damaged or forged file must stop here."""
+    """Check a header: kernels trust their input, so a damaged or forged file must stop here."""
     values = weights if isinstance(weights, np.ndarray) else weights.data
     if weights.shape != (source.size, target.size) or values.dtype.name not in WEIGHT_TYPES:
         raise ModelError(f"saved graph: block {name!r} has the wrong shape or type")
@@ -145,7 +145,7 @@ def _from_arrays(arrays: Any, kind: type[G], budget: Budget) -> G:
         raise ModelError(f"saved graph does not have format {FORMAT!r}")
     layers: list[Layer] = []
     n_layers, n_blocks = len(header["layers"]), len(header["blocks"])
-    # What a layer and a block may do came later to the format than they did.
+    # These entries of layers and blocks are later additions to the format.
     roles = zip(
         header.get("rescalable", [None] * n_layers),
         header.get("read_by", [()] * n_layers),
@@ -210,11 +210,11 @@ def _from_arrays(arrays: Any, kind: type[G], budget: Budget) -> G:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ModelError(f"saved graph: {value!r} stands where a text should")
+        raise ModelError(f"saved graph: expected a string, got {value!r}")
     return value
 
 
 def _shape(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list) or any(type(size) is not int or size < 0 for size in value):
-        raise ModelError(f"saved graph: {value!r} stands where a shape should")
+        raise ModelError(f"saved graph: expected a shape, got {value!r}")
     return tuple(value)

@@ -1,4 +1,4 @@
-"""Checks of what users hand in; each failure names the culprit and says what to do."""
+"""Checks of user input; each error names the culprit and the remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 TILE = 256
-"""Rows and columns that are compared at a time, as they stay in the cache."""
+"""Rows and columns compared at a time, which fit in the cache."""
 
 ASYMMETRY = 1e-6
 """Tolerated difference of mirrored entries, relative to a vertex's largest weight."""
@@ -47,7 +47,7 @@ def check_block(values: NDArray[np.floating], what: str) -> int:
         raise InputError(f"{what}: {found.n_negative} negative edge weights; take |w| first")
     if not found.n_nonzero:
         raise InputError(
-            f"{what}: all {values.size} weights are zero, so the graph falls apart there; "
+            f"{what}: all {values.size} weights are zero, so the graph is disconnected there; "
             "leave the layer out or check that the weights were loaded"
         )
     return found.n_nonzero
@@ -113,7 +113,7 @@ def _asymmetric_pair(
 
 
 def _largest_of_rows(matrix: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The largest entry of each row beside the diagonal."""
+    """The largest off-diagonal entry of each row."""
     largest = np.zeros(len(matrix))
     for top, left in _tiles(len(matrix)):
         tile = matrix[top : top + TILE, left : left + TILE]
@@ -125,14 +125,14 @@ def _largest_of_rows(matrix: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _tiles(n: int, *, above: bool = False) -> Iterator[tuple[int, int]]:
-    """First row and column of each tile of an n x n matrix, or of those down to its diagonal."""
+    """First row and column of each tile of an n x n matrix, or of its upper triangle."""
     for top in range(0, n, TILE):
         for left in range(top if above else 0, n, TILE):
             yield top, left
 
 
 def canonical_csr(matrix: sparse.csr_array) -> sparse.csr_array:
-    """Sort the indices, and give them int32 where they fit and int64 where they do not."""
+    """Sort the indices, and store them as int32 if they fit, else as int64."""
     matrix.sort_indices()
     fits = max(matrix.nnz, *matrix.shape) <= np.iinfo(np.int32).max
     index = np.int32 if fits else np.int64
@@ -149,7 +149,7 @@ def check_n_clusters(k: object, n_vertices: int, argument: str = "k", least: int
         raise InputError(f"{argument}: must be at least {least}, got {k}")
     if k >= n_vertices:
         raise InputError(
-            f"{argument}: {k} clusters asked of a graph with {n_vertices} vertices that have "
-            f"edges; choose a smaller {argument}"
+            f"{argument}: {k} clusters requested, but only {n_vertices} vertices have edges; "
+            f"choose a smaller {argument}"
         )
     return int(k)

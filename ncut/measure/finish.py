@@ -69,7 +69,7 @@ def network_record(prepared: Prepared, measured: Measured) -> NetworkRecord:
 
 
 def _degrees_in_own_unit(graph: NeuronGraph) -> tuple[NDArray[np.float64], list[str]]:
-    """The degrees in the unit of the model's weights; in the graph's where that cannot be."""
+    """The degrees in the unit of the model's weights, or in the graph's unit if out of range."""
     with np.errstate(over="ignore"):
         degrees = np.ldexp(graph.degrees, graph.exponent)
         total = degrees.sum()
@@ -82,7 +82,7 @@ def _degrees_in_own_unit(graph: NeuronGraph) -> tuple[NDArray[np.float64], list[
 
 
 def finish(network: NetworkRecord, shuffled: Sequence[ShuffledNetwork], plan: Plan) -> Measurement:
-    """Compare the network with its shuffles, which come in the order of their numbers."""
+    """Compare the network with its shuffles, given in the order of their numbers."""
     headline, rule = network.headline, plan.stopping_rule
     p, outcome, ended = p_value, None, ""
     if rule is not None:
@@ -114,7 +114,7 @@ def finish(network: NetworkRecord, shuffled: Sequence[ShuffledNetwork], plan: Pl
 def stop_rule(
     network: NetworkRecord, plan: Plan
 ) -> Callable[[Sequence[ShuffledNetwork]], bool] | None:
-    """Return a predicate "these shuffles are enough"; None if their number was given."""
+    """Return a predicate "these shuffles are enough"; None if their number is fixed."""
     rule = plan.stopping_rule
     if rule is None:
         return None

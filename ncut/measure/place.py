@@ -1,4 +1,4 @@
-"""Places: the host or a device, where a network and its shuffles are made and measured."""
+"""Places: the host or a device that makes and measures a network and its shuffles."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ncut.types import Clustering
 
 
 class Place(Protocol):
-    """Where the graphs of a measurement are: 0 is the network, i the i-th shuffle.
+    """The place of the graphs of a measurement: 0 is the network, i the i-th shuffle.
 
     Attributes
     ----------
     name : str
         "cpu", or a GPU such as "cuda:0".
     at_once, inside : int
-        Shuffles that are measured side by side, and the threads inside each.
+        Number of concurrent shuffles, and of threads in each.
     """
 
     name: str
@@ -38,25 +38,25 @@ class Place(Protocol):
         ...
 
     def notes(self) -> list[str]:
-        """Sentences on what the null model cannot do for the network."""
+        """Notes on limits of the null model for the network."""
         ...
 
     def compiled(self, number: int, repeats: int, threads: int) -> Clustering | None:
-        """The clustering of a shuffle in one compiled call; None where that cannot do it."""
+        """The clustering of a shuffle in one compiled call; None if that is not possible."""
         ...
 
 
 class HostPlace:
-    """A network whose shuffles are made and measured by the CPU.
+    """A network whose shuffles the CPU makes and measures.
 
     Parameters
     ----------
     network : NeuronGraph
-        Without isolated vertices, in the plan's convention.
+        The graph without isolated vertices, in the plan's convention.
     connected : NeuronGraph
-        The same as it was read: what is shuffled.
+        The same graph as read, which is shuffled.
     shuffles : CompiledShuffles or None
-        What measures shuffles without Python in between, where it can.
+        The compiled measurement of shuffles, if available.
     """
 
     name = "cpu"
@@ -93,7 +93,7 @@ class HostPlace:
 
 
 class DevicePlace:
-    """A network whose shuffles are measured on a device, and made there where they can be."""
+    """A network whose shuffles are measured, and if possible made, on a device."""
 
     def __init__(self, network: NeuronGraph, there: DeviceNetwork, plan: Plan) -> None:
         self._network, self._there, self._seed = network, there, plan.seed
@@ -122,7 +122,7 @@ class DevicePlace:
 def place_of(
     network: NeuronGraph, connected: NeuronGraph, plan: Plan, ks: tuple[int, ...], n_init: int
 ) -> Place:
-    """The place that a plan asks for, ready to measure; arguments as `HostPlace` has them."""
+    """The place that a plan requests, ready to measure; arguments as for `HostPlace`."""
     device = check_device(plan.device)
     if device is not None:
         there = DeviceNetwork(

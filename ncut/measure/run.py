@@ -1,7 +1,7 @@
 """measure(): the network, or one of its shuffles, clustered; any number in any order.
 
-A result depends on the graph, the plan and the number alone, so that shuffles may be measured in
-other processes or on other machines.
+A result depends only on the graph, the plan and the number, so shuffles may be measured in other
+processes or on other machines.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ncut.spectral.operator import NormalizedAdjacency
 from ncut.threads import single_threaded_blas
 from ncut.types import Clustering, ShuffledNetwork
 
-# To see its noise, k-means is repeated as often as this on the network, and once on as many
-# shuffles; not more than for a fifth of the shuffles, so that it costs little beside them.
+# To measure its noise, k-means is repeated this many times on the network, and once on as many
+# shuffles, but on at most a fifth of the shuffles, so that the cost stays small.
 MAX_REPEATS = 10
 
 FEWER = (10, 8, 6, 5, 4, 3, 2)
-"""Where repeats of k-means do not agree at k, these numbers of clusters are tried in turn."""
+"""Numbers of clusters tried in turn if repeats of k-means do not agree at k."""
 
 AGREEMENT_REPEATS = 3
 
@@ -44,30 +44,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A graph made ready for measurements.
+    """A graph prepared for measurements.
 
     Attributes
     ----------
     graph : NeuronGraph
-        As it was read.
+        The graph as read.
     measured : NeuronGraph
-        The same in the plan's convention.
+        The graph in the plan's convention.
     connected : NeuronGraph
-        `graph` without isolated vertices: what is shuffled.
+        `graph` without isolated vertices, which is shuffled.
     kept : ndarray of intp, shape (n_connected,)
-        The vertices of `graph` that are measured.
+        The measured vertices of `graph`.
     plan : Plan
     ks : tuple of int
         The numbers of clusters, ascending.
     with_gap : bool
-        Whether the eigenvalue behind the last k is computed as well.
+        Whether the eigenvalue after the last k is computed as well.
     n_init : int
         Restarts of k-means.
     repeats, shuffle_repeats : int
-        How often k-means is repeated on the network, and on how many of the first shuffles once,
-        to see its noise.
+        Number of repeats of k-means on the network, and number of first shuffles with one repeat,
+        to measure its noise.
     place : Place
-        Where all this is measured.
+        The place of the measurements.
     """
 
     graph: NeuronGraph
@@ -91,19 +91,19 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """A graph cut into each number of clusters.
+    """A graph clustered with each number of clusters.
 
     Attributes
     ----------
     clusterings : tuple of Clustering
-        One for each k.
+        One clustering for each k.
     eigenvalues : ndarray of float64, shape (max(ks),), one more with a gap
-        The smallest of the normalized Laplacian, ascending.
+        The smallest eigenvalues of the normalized Laplacian, ascending.
     other_starts : tuple of tuple of Clustering
         The clusterings from other start vectors of the eigensolver.
     agreement : dict of int to float
-        For the network how far repeats of k-means agree at k, and at smaller k down to the first
-        where they do.
+        For the network, the agreement between repeats of k-means at k, and at smaller k until they
+        agree.
     """
 
     clusterings: tuple[Clustering, ...]
@@ -126,16 +126,16 @@ def prepare(
     graph : NeuronGraph
     plan : Plan
     choose_ks : callable, optional
-        The numbers of clusters, from the number of vertices with edges; the eigenvalue behind the
-        last of them is then computed as well. By default the plan's k alone.
+        Returns the numbers of clusters, given the number of vertices with edges; the eigenvalue
+        after the last k is then computed as well. By default only the plan's k.
     repeats : int, optional
-        Repeats of k-means on the network, and none on shuffles; by default both by the number of
-        shuffles.
+        Repeats of k-means on the network, with none on shuffles; by default both follow from the
+        number of shuffles.
 
     Raises
     ------
     InputError
-        If they do not fit, or the place does not exist.
+        If graph and plan do not fit together, or the place does not exist.
     """
     connected, kept = graph.without_isolated()
     check_null_fits(connected, plan.null)
@@ -171,8 +171,7 @@ def measure(
     Parameters
     ----------
     threads : int, optional
-        Threads to use; by default those of the plan for the network, those that the place has
-        for a shuffle otherwise.
+        Threads to use; by default the plan's for the network, and the place's for a shuffle.
     starts : int, default 0
         Further clusterings from other start vectors of the eigensolver.
     """
@@ -205,7 +204,7 @@ def _cut(
     start: int,
     repeats: int,
 ) -> Measured:
-    """Every clustering from one embedding; `start`: which start vectors it begins with."""
+    """Every clustering from one embedding; `start` selects the start vectors."""
     plan = prepared.plan
     embedding = embed(operator, n_vectors, solver=plan.solver, seed=plan.seed, graph_number=start)
     clusterings = tuple(
@@ -229,7 +228,7 @@ def _cut(
 def _agreement(
     prepared: Prepared, operator: NormalizedAdjacency, embedding: Embedding, found: Clustering
 ) -> dict[int, float]:
-    """How far repeats of k-means agree at k, and at smaller k down to the first where they do."""
+    """Agreement between repeats of k-means at k, and at smaller k until they agree."""
     plan, same = prepared.plan, {}
     if len(found.repeated_labels) > 1:
         same[found.k] = _agree((found.labels, *found.repeated_labels[:AGREEMENT_REPEATS]))
@@ -262,12 +261,12 @@ def measure_shuffles(
 ) -> list[T]:
     """Measure all shuffles of the plan, several at a time; see `nulls.side_by_side_in_order`.
 
-    `keep`: what to keep of each.
+    `keep`: selects the data to keep of each.
 
     Raises
     ------
     Interrupted
-        On Ctrl-C; it carries what is finished.
+        On Ctrl-C; it carries the finished shuffles.
     """
     with single_threaded_blas():
         return side_by_side_in_order(
@@ -280,7 +279,7 @@ def measure_shuffles(
 
 
 def shuffle_record(measured: Measured) -> ShuffledNetwork:
-    """The part of a shuffle's measurement that a report is made of."""
+    """The part of a shuffle's measurement that goes into a report."""
     found = measured.clusterings[0]
     again = found.repeated_ncuts
     return ShuffledNetwork(

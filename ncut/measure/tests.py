@@ -17,7 +17,6 @@ from ncut.nulls import (
     fitted,
     side_by_side_in_order,
 )
-from ncut.nulls.alignment import Alignment
 from ncut.plan import Plan
 from ncut.randomness import NETWORK
 from ncut.spectral.compiled import CompiledNetwork
@@ -59,7 +58,7 @@ def tests_of(prepared: Prepared) -> Tests:
         return found
     asked = plan.tests
     if asked is None and (prepared.place.name != "cpu" or graph.n_bytes > DEFAULT_BYTES):
-        found.why_not["alignment"] = "the network is large, ask with tests=['alignment']"
+        found.why_not["alignment"] = "the network is large; request it with tests=['alignment']"
         return found
     for name in DEFAULT_TESTS if asked is None else asked:
         if name == plan.null:
@@ -82,12 +81,12 @@ def _compared(null: Null, plan: Plan, n: int) -> Comparison:
     """The lower bound of the network against that of n networks of a null model."""
     at_once, inside = at_once_and_inside(null.graph, plan.threads)
     copied = None
-    if isinstance(null, Alignment) and CompiledNetwork.suits(null.graph, plan.k):
+    if null.orders(0) is not None and CompiledNetwork.suits(null.graph, plan.k):
         copied = CompiledNetwork(null.graph, k=plan.k, seed=plan.seed)
 
     def bound(number: int, threads: int = inside) -> float:
-        if copied is not None and isinstance(null, Alignment):
-            orders = {} if number == NETWORK else null.orders(number - 1)
+        orders = {} if number == NETWORK else null.orders(number - 1)
+        if copied is not None and orders is not None:
             found = copied.embedding(number, orders, threads)
             if found is not None:
                 return found.bound_by_residuals()

@@ -1,9 +1,9 @@
 """Two small trained networks that come with the package, made by scripts/train_digits.py.
 
 Both are fully connected, 64-128-128-64-10 with ReLU, and classify scikit-learn's handwritten
-digits (8 x 8 pixels). `digits-pruned` is `digits-unpruned` trained on while 90 % of each
-layer's weights were pruned. Each file holds the matrices w0, w1, ... of shape
-(fan_in, fan_out), float32, and `test_accuracy`.
+digits (8 x 8 pixels). `digits-pruned` is `digits-unpruned` after further training with 90 % of each
+layer's weights pruned. Each file holds the matrices w0, w1, ... of shape (fan_in, fan_out),
+float32, and `test_accuracy`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAMES = ("digits-pruned", "digits-unpruned")
 
 
 def path(name: str) -> Path:
-    """Where the file of a network is; `ncut.graph` reads it.
+    """The path of a network's file, which `ncut.graph` reads.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Null models: shuffled networks, what is measured on them, and the comparison with ours."""
+"""Null models: shuffled networks, their measurements, and the comparison with the network."""
 
 from ncut.axes import NULL_MODELS
 from ncut.nulls.base import Null, substreams

@@ -69,7 +69,6 @@ class Alignment(Null):
                 )
 
     def orders(self, number: int) -> dict[int, NDArray[np.intp]]:
-        """The order of the outgoing rows of each hidden layer in shuffled network `number`."""
         return {
             at: _within(groups, numpy_generator(self.seed, Purpose.SHUFFLE, number + 1, at))
             for at, groups in self._strata.items()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ncut.graphs import NeuronGraph
 from ncut.graphs.scratch import settled
@@ -42,6 +46,18 @@ class Null(ABC):
     @abstractmethod
     def shuffle(self, number: int) -> NeuronGraph:
         """Shuffled network `number`, from 0; the same whatever the order of calls and threads."""
+
+    def orders(self, number: int) -> Mapping[int, NDArray[np.intp]] | None:
+        """For layers the order of their outgoing rows in shuffled network `number`.
+
+        Returns
+        -------
+        mapping of int to ndarray, or None
+            By position of the layer; layers that are not there keep their order. None where
+            shuffled networks are not the network's rows in another order.
+        """
+        del number
+        return None
 
     def connected(self, number: int, normalize: str) -> NeuronGraph:
         """The same under a convention of scale, or the null model's own, without isolated ones."""

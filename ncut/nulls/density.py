@@ -1,4 +1,4 @@
-"""The null models that draw non-zero weights anew from their smoothed distribution."""
+"""The null models that redraw non-zero weights from their smoothed distribution."""
 
 from __future__ import annotations
 

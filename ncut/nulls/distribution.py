@@ -13,7 +13,7 @@ from ncut.errors import Interrupted
 from ncut.graphs import NeuronGraph
 
 LARGE_BYTES = 2**30
-"""Weights that shuffled copies may take together, unless a single one takes more."""
+"""Bytes that concurrent shuffled copies may take together, unless a single copy takes more."""
 
 Progress = Callable[[int, int], None]
 
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 
 def at_once_and_inside(graph: NeuronGraph, threads: int) -> tuple[int, int]:
-    """How many shuffles of a graph are measured side by side, and with how many threads each.
+    """Number of concurrent shuffles of a graph, and number of threads for each.
 
-    Small graphs one to a thread; those whose copies would take more than LARGE_BYTES one at a
-    time, with all threads inside it. So memory is bounded by LARGE_BYTES, or two copies.
+    Small graphs get one thread each; graphs whose copies would exceed LARGE_BYTES are measured one
+    at a time with all threads. Memory is therefore bounded by LARGE_BYTES, or two copies.
     """
     return (threads, 1) if threads * graph.n_bytes <= LARGE_BYTES else (1, threads)
 
@@ -39,22 +39,22 @@ def side_by_side_in_order(
 ) -> list[T]:
     """Results of `one(number)` for all shuffles in the order of their numbers, counted from 0.
 
-    `at_once` of them run at a time, each in a thread of its own. `progress(done, n_shuffles)` is
+    `at_once` of them run at a time, each in a separate thread. `progress(done, n_shuffles)` is
     called from the calling thread.
 
-    `stop` is asked after each result, with all results up to the first one that is missing; when
-    it says so, later ones are dropped, so that where it ends depends on the results alone.
+    `stop` is called after each result, with all results before the first missing one; if it returns
+    true, later results are dropped, so that the end depends on the results alone.
 
     Raises
     ------
     Interrupted
-        On Ctrl-C, after the shuffles under way have ended; it carries what is finished (with
-        `stop` up to the first that is missing).
+        On Ctrl-C, after the shuffles in progress have ended; it carries the finished results (with
+        `stop`, those before the first missing one).
     """
     finished: dict[int, T] = {}
     results: list[T] = []
     try:
-        # Closed before anything leaves this function, so that no thread works on behind it.
+        # Closed before this function exits, so that no thread continues afterwards.
         with closing(_in_threads(one, n_shuffles, at_once)) as tasks:
             for number, result in tasks:
                 finished[number] = result
@@ -66,7 +66,7 @@ def side_by_side_in_order(
                         return results
     except KeyboardInterrupt:
         numbers = sorted(finished)
-        if stop is not None:  # the order counts: nothing behind a shuffle that is missing
+        if stop is not None:  # the order counts: nothing after a missing shuffle
             numbers = [number for at, number in enumerate(numbers) if at == number]
         so_far = [finished[number] for number in numbers]
         raise Interrupted(so_far, f"{len(so_far)} shuffles") from None
@@ -76,11 +76,11 @@ def side_by_side_in_order(
 def _in_threads(
     task: Callable[[int], T], n_tasks: int, n_threads: int
 ) -> Generator[tuple[int, T], None, None]:
-    """(i, task(i)) for all i below n_tasks, as they are finished; at most n_threads at a time.
+    """(i, task(i)) for all i below n_tasks, in order of completion; at most n_threads at a time.
 
-    A task's exception is raised here, and no further task is started. The threads talk to this
-    one through a queue that Ctrl-C cannot leave locked, which is not so for the waiting functions
-    of concurrent.futures: interrupted at the wrong moment, they block their workers for ever.
+    A task's exception is raised here, and no further task is started. The threads communicate with
+    this thread through a queue that Ctrl-C cannot leave locked; the waiting functions of
+    concurrent.futures, interrupted at the wrong moment, block their workers forever.
     """
     results: SimpleQueue[tuple[int, T | None, BaseException | None]] = SimpleQueue()
     numbers = itertools.count()

@@ -1,4 +1,4 @@
-"""The null models: what a network could look like if its weights had no arrangement."""
+"""The null models: networks whose weights have no arrangement."""
 
 from __future__ import annotations
 
@@ -32,37 +32,37 @@ def class_of(null: str) -> type[Null]:
 
 
 def check_null_fits(graph: NeuronGraph, null: str) -> None:
-    """Refuse a null model that needs to know what the graph does not tell."""
+    """Refuse a null model that needs information missing from the graph."""
     class_of(null).check(graph)
 
 
 def fitted(graph: NeuronGraph, null: str, seed: int) -> Null:
-    """What makes the shuffles of a graph without isolated vertices that `check_null_fits`."""
+    """The null model's object for a graph without isolated vertices that `check_null_fits`."""
     return class_of(null)(graph, seed)
 
 
 @suggests_names()
 def shuffle(graph: Any, null: NullName = "layer", seed: int = 0, number: int = 0) -> NeuronGraph:
-    """A network with the same weights as the graph's, layer by layer, without their arrangement.
+    """A network with the graph's weights, layer by layer, in a random arrangement.
 
-    Vertices without edges are left out first, and each layer's matrices shrink accordingly, so
-    that a weight cannot land at a neuron that the network does not use.
+    Vertices without edges are removed first, and each layer's matrices shrink accordingly, so that
+    no weight is assigned to a neuron that the network does not use.
 
     Parameters
     ----------
     graph : NeuronGraph or scipy sparse symmetric adjacency
-        A graph of one layer has its edges placed at random pairs of vertices.
+        In a graph of one layer, edges are placed at random pairs of vertices.
     null : str, default "layer"
         "layer": permutes all entries of each block of weights. "layer-nonzero": permutes the
-        non-zero entries among their places, so the topology stays. "layer-nonzero-kde": redraws
-        the non-zero entries in place from a Gaussian kernel density estimate (bandwidth 0.01)
-        of the block's non-zero entries. "layer-kde": the same after permuting all entries.
-        "strength": exchanges the non-zero entries so that each vertex's sums in each block stay
-        in narrow bins. "residual": the same on the residuals (see `NeuronGraph.normalized`), of
-        which the networks are made. "alignment": the residuals, with each hidden layer's outgoing
-        weights given to other neurons of the layer. "tied": as "layer", with copies of one block
-        permuted alike. "init": draws from each layer's distribution at initialization, where the
-        graph was read from a torch module with `initial=True`.
+        non-zero entries among their positions, so the topology stays. "layer-nonzero-kde": redraws
+        the non-zero entries in place from a Gaussian kernel density estimate (bandwidth 0.01) of
+        the block's non-zero entries. "layer-kde": the same after permuting all entries. "strength":
+        exchanges the non-zero entries so that each vertex's sums in each block stay in narrow bins.
+        "residual": the same on the residuals (see `NeuronGraph.normalized`), which are the weights
+        of the shuffled networks. "alignment": the residuals, with each hidden layer's outgoing
+        weights given to other neurons of the layer. "tied": like "layer", with copies of one block
+        permuted alike. "init": draws from each layer's distribution at initialization, for graphs
+        read from a torch module with `initial=True`.
     seed, number : int, default 0
         Shuffle `number` of `seed` is the same everywhere: `ncut.analyze(..., seed=seed)`
         compares the network with numbers 0, 1, 2, and so on.
@@ -70,7 +70,7 @@ def shuffle(graph: Any, null: NullName = "layer", seed: int = 0, number: int = 0
     Raises
     ------
     InputError
-        If `null` is unknown, or needs what the graph does not tell.
+        If `null` is unknown, or needs information missing from the graph.
 
     Source: Filan et al. (2021), section 1.2 and appendix A.6.
     """
@@ -90,22 +90,22 @@ def _check_number(number: object) -> int:
 
 
 def shuffle_connected(graph: NeuronGraph, null: str, seed: int, number: int) -> NeuronGraph:
-    """`shuffle` for a graph without isolated vertices, arguments checked by the caller."""
+    """Shuffle a graph without isolated vertices; the caller has checked the arguments."""
     return fitted(graph, null, seed).shuffle(number)
 
 
 def normalization_of(null: str, normalize: str | None, otherwise: str) -> str:
-    """The convention of scale to measure in: the one asked for, or the null model's, or another.
+    """The convention of scale: the one requested, else the null model's, else the default.
 
     Raises
     ------
     InputError
-        If the null model has its own and another one is asked for.
+        If the null model has a fixed convention and another one is requested.
     """
     own = class_of(null).normalize
     if own and normalize not in (None, own):
         raise InputError(
-            f"normalize: null={null!r} compares networks under normalize={own!r} only, got "
+            f"normalize: null={null!r} compares networks only under normalize={own!r}, got "
             f"{normalize!r}; leave it out"
         )
     return own or (otherwise if normalize is None else normalize)

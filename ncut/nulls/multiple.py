@@ -1,4 +1,4 @@
-"""p-values of many networks: what is left of them when all are looked at."""
+"""p-values of many networks, adjusted for multiplicity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ncut.errors import InputError
 
 
 class HasPValue(Protocol):
-    """Whatever has a p-value: a report, a comparison of one statistic."""
+    """An object with a p-value: a report, a comparison of one statistic."""
 
     @property
     def p_value(self) -> float | None:
@@ -26,14 +26,14 @@ def adjusted_p_values(p_values: Sequence[float | HasPValue]) -> NDArray[np.float
     """Benjamini and Hochberg's adjusted p-values.
 
     Networks whose adjusted p-value is at most q have an expected share of false discoveries of
-    at most q, if the p-values are independent or positively dependent. p-values of shuffles
-    that ended by betting are no smaller than 0.9 of that bet's level, which leaves little for
-    an adjustment; give a number of shuffles instead, or use "besag-clifford".
+    at most q, if the p-values are independent or positively dependent. p-values from the stopping
+    rule "betting" are no smaller than 0.9 of its level, which leaves little room for an adjustment;
+    use a fixed number of shuffles or "besag-clifford" instead.
 
     Parameters
     ----------
     p_values : sequence of float, or of objects with a `p_value` such as reports, length n
-        One for each network.
+        One p-value for each network.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def adjusted_p_values(p_values: Sequence[float | HasPValue]) -> NDArray[np.float
     Raises
     ------
     InputError
-        If one is missing or not between 0 and 1; the message says which.
+        If a p-value is missing or not between 0 and 1; the message names its position.
 
     Source: Benjamini and Hochberg (1995), Controlling the false discovery rate.
     """

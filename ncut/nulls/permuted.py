@@ -1,4 +1,4 @@
-"""The null models that put the same weights at other places of each block."""
+"""The null models that permute the weights within each block."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Layer(BlockwiseNull):
 
 
 class LayerNonzero(BlockwiseNull):
-    """The non-zero entries of each block permuted among their places."""
+    """The non-zero entries of each block permuted among their positions."""
 
     def shuffled(self, block: Block, random: BlockRandom) -> Any:
         return with_nonzeros(
@@ -40,9 +40,9 @@ def permuted_everywhere(weights: Any, within_layer: bool, random: BlockRandom) -
 
 
 def with_nonzeros(weights: Any, new: Any, *, narrow: bool) -> Any:
-    """The same topology with other non-zero values: `new` makes them of the old, shape (m,).
+    """The same topology with other non-zero values; `new` maps the old to the new, shape (m,).
 
-    narrow: whether those of 16 bits fit into 16 bits again.
+    narrow: whether new values of 16-bit weights fit into 16 bits.
     """
     if isinstance(weights, np.ndarray):
         wide = weights.itemsize == 2 and not narrow

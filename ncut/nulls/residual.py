@@ -8,13 +8,14 @@ CV(x^p)^2 / p^2 (2 for normal weights, small for heavy tails, large for uniform 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
 from ncut.graphs import NeuronGraph
 from ncut.graphs.residual import residual
+from ncut.graphs.row_sums import same_places
 from ncut.nulls.trades import Bins, Places, TradingNull, Vector, places_of, with_values
 
 if TYPE_CHECKING:
@@ -34,12 +35,16 @@ class Residual(TradingNull):
     def __init__(self, graph: NeuronGraph, seed: int) -> None:
         super().__init__(graph.normalized("residual").without_isolated()[0], seed)
         self._exponents: dict[int, float] = {}
+        self._places: dict[int, Any] = {}
 
     def start(self, block: Block, substream: int) -> tuple[Places, Vector, Bins]:
         places, values = places_of(block)
         p = efficient_exponent(values)
         self._exponents[id(block)] = p
-        powers = _scaled(places, values**p)
+        shape = (places.indptr.size - 1, places.n_cols)
+        matrix = sparse.csr_array((values**p, places.indices, places.indptr), shape=shape)
+        self._places[id(block)] = same_places(matrix, np.empty(0))
+        powers: Vector = residual(matrix, places.triangle).data
         width = WIDTH * float(powers.std()) if powers.size else 0.0
         rows, columns = (
             np.stack([sums - width / 2, sums + width / 2]) for sums in places.sums(powers)
@@ -48,7 +53,9 @@ class Residual(TradingNull):
 
     def made(self, block: Block, places: Places, values: Vector) -> Weights:
         # A power of scaled rows and columns is scaled rows and columns of the power.
-        return with_values(block, _scaled(places, values ** (1 / self._exponents[id(block)])))
+        again = values ** (1 / self._exponents[id(block)])
+        scaled = residual(same_places(self._places[id(block)], again), places.triangle)
+        return with_values(block, scaled.data)
 
 
 def efficient_exponent(values: Vector) -> float:
@@ -59,11 +66,3 @@ def efficient_exponent(values: Vector) -> float:
     powers = np.exp(EXPONENTS[:, None] * (logs - logs.max()))
     spread = powers.std(axis=1) / powers.mean(axis=1) / EXPONENTS
     return float(EXPONENTS[np.argmin(spread)])
-
-
-def _scaled(places: Places, values: Vector) -> Vector:
-    """The residual of values at their places."""
-    shape = (places.indptr.size - 1, places.n_cols)
-    matrix = sparse.csr_array((values, places.indices, places.indptr), shape=shape)
-    scaled: Vector = residual(matrix, places.triangle).data
-    return scaled

@@ -1,10 +1,10 @@
-"""When to stop drawing shuffles, and the p-value then.
+"""Stopping rules for shuffles, and their p-values.
 
-A rule looks at which shuffles, in the order of their numbers, are at least as clusterable as the
-network. What it says depends on that order alone, so not on threads or on how often it is asked.
-If the network is one of its shuffles, shuffle t + 1 is at least as clusterable with probability
-(r + 1) / (t + 2), where r of the t before it are: Polya's urn. Shuffles that tie with the network
-count as more clusterable than it, which makes p-values larger, never smaller.
+A rule sees which shuffles, in the order of their numbers, are at least as clusterable as the
+network. Its decision depends on that order alone, not on threads or on how often it is called. If
+the network is one of its shuffles, shuffle t + 1 is at least as clusterable with probability (r +
+1) / (t + 2), where r of the t before it are: Polya's urn. Shuffles that tie with the network count
+as more clusterable than it, which makes p-values larger, never smaller.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXCEEDANCES = 10
 """Besag and Clifford's h: p-values are known to about one part in its square root."""
 
 MIN_SHUFFLES = 20
-"""Betting goes on to this many, lest there be no spread to tell of."""
+"""Smallest number of shuffles for betting, so that their spread can be reported."""
 
 MIXTURE_SHARE = 0.9
 """The bet mixes over probabilities from 0 to this share of the level."""
@@ -30,17 +30,17 @@ MIXTURE_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Where a rule stopped.
+    """The point at which a rule stopped.
 
     Attributes
     ----------
     rule : str
         The rule's name.
     n_shuffles : int
-        How many shuffles it took.
+        Number of shuffles used.
     reason : str
-        Why it stopped: "rejected" or "futile" at the level, "enough exceedances" or "maximum
-        reached".
+        The reason for stopping: "rejected" or "futile" at the level, "enough exceedances" or
+        "maximum reached".
     p_value : float
         One-sided, in the direction of "more clusterable".
     """
@@ -56,13 +56,13 @@ class Outcome:
 
 
 class StoppingRule(Protocol):
-    """A rule, made from the level and from how many shuffles there may be."""
+    """A rule, made from the level and the largest number of shuffles."""
 
     def __init__(self, level: float, max_shuffles: int) -> None: ...
 
     @staticmethod
     def needed(level: float) -> int:
-        """How many shuffles it takes to reject, if none is as clusterable as the network."""
+        """Number of shuffles needed to reject if none is as clusterable as the network."""
         ...
 
     def outcome(self, as_extreme: NDArray[np.bool_]) -> Outcome | None:
@@ -74,9 +74,9 @@ class StoppingRule(Protocol):
 class BesagClifford:
     """Stop when EXCEEDANCES shuffles are at least as clusterable: p = h / n.
 
-    At the maximum of n shuffles with only r, p = (r + 1) / (n + 1). Under the null hypothesis
-    each p-value that can be has exactly itself as the probability of one so small. It saves
-    shuffles where the network is not clusterable, none where it is.
+    At the maximum of n shuffles with only r, p = (r + 1) / (n + 1). Under the null hypothesis, the
+    probability of a p-value of at most p equals p for each possible p. The rule saves shuffles if
+    the network is not clusterable, and none if it is.
 
     Source: Besag and Clifford (1991), Sequential Monte Carlo p-values, Biometrika 78.
     """
@@ -88,7 +88,7 @@ class BesagClifford:
 
     @staticmethod
     def needed(level: float) -> int:
-        """How many shuffles make 1 / (n + 1) at most `level`."""
+        """Number n of shuffles for which 1 / (n + 1) is at most `level`."""
         n = max(1, math.ceil(1 / level) - 1)
         return n - 1 if n > 1 and 1 / n <= level else n
 
@@ -111,7 +111,7 @@ class Betting:
 
     The bet is won, and the null hypothesis rejected, when its `wealth` reaches 1 / level; it is
     given up as futile when the wealth lies below the level. Neither is decided before
-    MIN_SHUFFLES. See `anytime_p_value` for the p-value and how small it can be.
+    MIN_SHUFFLES. See `anytime_p_value` for the p-value and its smallest value.
 
     Source: Fischer and Ramdas (2025), Sequential Monte-Carlo testing by betting,
     arXiv:2401.07365: the binomial mixture strategy.
@@ -124,7 +124,7 @@ class Betting:
 
     @staticmethod
     def needed(level: float) -> int:
-        """How many shuffles n bring 1 - (1 - c)**(n + 1) to c / level."""
+        """Number n of shuffles for which 1 - (1 - c)**(n + 1) reaches c / level."""
         share = math.log1p(-MIXTURE_SHARE) / math.log1p(-MIXTURE_SHARE * level)
         return max(1, math.ceil(share) - 1)
 
@@ -132,7 +132,7 @@ class Betting:
         """Where it stops within the first shuffles, shape (n,); None: go on."""
         seen = as_extreme[: self.max_shuffles]
         won = wealth(seen, self.level)[1:]
-        # As p-values: the one reported is not a rounding error above the level then.
+        # Compared as p-values, so that the reported one is not a rounding error above the level.
         rejected = 1 / np.maximum.accumulate(np.maximum(won, self.level)) <= self.level
         enough = np.arange(1, seen.size + 1) >= MIN_SHUFFLES
         stops = np.flatnonzero(enough & (rejected | (won < self.level)))
@@ -153,14 +153,14 @@ RULES: dict[str, type[StoppingRule]] = {"betting": Betting, "besag-clifford": Be
 
 
 def check_rule(name: object) -> str:
-    """Return the name of a rule, or say which there are."""
+    """Return the name of a rule, or name the known rules."""
     if not isinstance(name, str) or name not in RULES:
         raise InputError(f"sequential: must be one of {', '.join(RULES)}, got {name!r}")
     return name
 
 
 def check_level(level: object) -> float:
-    """Return a level as a float, or say what is wrong with it."""
+    """Return a level as a float; refuse invalid levels."""
     number = isinstance(level, float | int | np.floating) and not isinstance(level, bool)
     if not number or not 0 < level < 1:  # type: ignore[operator]
         raise InputError(f"level: must lie between 0 and 1, got {level!r}")
@@ -168,13 +168,13 @@ def check_level(level: object) -> float:
 
 
 def check_sequential(sequential: object, level: object, max_shuffles: object) -> None:
-    """Refuse a rule that does not exist, and one that could never reject.
+    """Refuse an unknown rule, and a rule that could never reject.
 
     Raises
     ------
     InputError
-        If `sequential` is no rule's name, `level` not between 0 and 1, or `max_shuffles` not a
-        whole number that is large enough to reject at this level.
+        If `sequential` is not a rule's name, `level` is not between 0 and 1, or `max_shuffles` is
+        not a whole number large enough to reject at this level.
     """
     rule = check_rule(sequential)
     level = check_level(level)
@@ -191,19 +191,19 @@ def check_sequential(sequential: object, level: object, max_shuffles: object) ->
 def stopping_point(
     as_extreme: NDArray[np.bool_], rule: str, level: float, max_shuffles: int
 ) -> Outcome | None:
-    """Where a rule stops within the first n shuffles; None if it goes on.
+    """The point at which a rule stops within the first n shuffles; None if it continues.
 
     Parameters
     ----------
     as_extreme : ndarray of bool, shape (n,)
         Which of the first n shuffles, in the order of their numbers, are at least as clusterable
-        as the network. More than it takes change nothing.
+        as the network. Shuffles after the stopping point change nothing.
     rule : {"betting", "besag-clifford"}
         The rule's name.
     level : float
         The level at which to decide.
     max_shuffles : int
-        Where to stop in any case.
+        The largest number of shuffles.
 
     Raises
     ------
@@ -215,13 +215,13 @@ def stopping_point(
 
 
 def wealth(as_extreme: NDArray[np.bool_], level: float) -> NDArray[np.float64]:
-    """What 1 becomes by betting against the null hypothesis, before and after each shuffle.
+    """The wealth of a bet of 1 against the null hypothesis, before and after each shuffle.
 
     After t shuffles, r of them at least as clusterable, it is P(B > r) / c for B binomial with
     t + 1 trials of probability c = MIXTURE_SHARE * level, and the same as P(X <= c) / c for X
     from Beta(r + 1, t - r + 1): the likelihood of these shuffles if each were as clusterable
-    with a probability uniform on [0, c], divided by that under Polya's urn. So it is a
-    martingale under the null hypothesis.
+    with a probability uniform on [0, c], divided by their likelihood under Polya's urn. It is
+    therefore a martingale under the null hypothesis.
 
     Returns
     -------
@@ -242,11 +242,11 @@ def wealth(as_extreme: NDArray[np.bool_], level: float) -> NDArray[np.float64]:
 def anytime_p_value(as_extreme: NDArray[np.bool_], level: float) -> float:
     """1 / the largest `wealth` so far: a p-value that is valid whenever the shuffles end.
 
-    By Ville's inequality the wealth reaches 1 / p ever with probability p at most, so the reason
-    for which the shuffles ended does not matter; it may be another statistic. The wealth stays
-    below 1 / (MIXTURE_SHARE * level): this p-value is made to decide at `level`, and never
-    smaller than 0.9 of it however clusterable the network is. That makes it useless for
-    corrections over many networks at the same level.
+    By Ville's inequality, the wealth ever reaches 1 / p with probability at most p, so the reason
+    for stopping does not matter; it may depend on another statistic. The wealth stays below 1 /
+    (MIXTURE_SHARE * level): this p-value is made to decide at `level`, and is never smaller than
+    0.9 of it, however clusterable the network is. It is therefore useless for corrections over many
+    networks at the same level.
 
     Parameters
     ----------

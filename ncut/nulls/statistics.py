@@ -1,4 +1,4 @@
-"""How unusual a network's statistics are among those of its shuffles."""
+"""Comparison of a network's statistics with those of its shuffles."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def compare(
 ) -> Comparison:
     """Compare a statistic with those of n shuffles, shape (n,).
 
-    `low`: whether small values mean clusterable. `p` makes the p-value of which shuffles are at
-    least as clusterable.
+    `low`: whether small values mean clusterable. `p` computes the p-value from a mask of the
+    shuffles that are at least as clusterable.
     """
     if not shuffled.size:
         return Comparison(value, shuffled, None, None, None, None)
     mean, std = float(shuffled.mean()), float(shuffled.std())
-    # Equal numbers have a spread of a few rounding errors, which is no spread.
+    # The spread of equal numbers is a few rounding errors and counts as zero.
     spread = std > 1e-12 * max(abs(mean), 1.0)
     return Comparison(
         value=value,
@@ -47,14 +47,14 @@ def compare(
 
 
 def _as_clusterable(value: float, shuffled: NDArray[np.float64], low: bool) -> NDArray[np.bool_]:
-    """Shuffles at least as clusterable as the network, those equal but for rounding among them."""
+    """Shuffles at least as clusterable as the network; equality is up to rounding."""
     rounding = 1e-10 * abs(value)
     found: NDArray[np.bool_] = shuffled <= value + rounding if low else shuffled >= value - rounding
     return found
 
 
 def statistics_of(clustering: Clustering) -> dict[str, float]:
-    """Every statistic that a clustering has, by its name."""
+    """Every statistic of a clustering, by its name."""
     values = {name: getattr(clustering, name) for name in STATISTICS}
     return {name: float(value) for name, value in values.items() if value is not None}
 
@@ -62,7 +62,7 @@ def statistics_of(clustering: Clustering) -> dict[str, float]:
 def compare_all(
     network: Mapping[str, float], shuffles: Sequence[Mapping[str, float]], p: PValue = p_value
 ) -> dict[str, Comparison]:
-    """Every statistic of the network, by its name, against those of the shuffles."""
+    """Every statistic of the network, by its name, compared with the shuffles."""
     return {
         name: compare(
             value,
@@ -75,7 +75,7 @@ def compare_all(
 
 
 def noise_note(compared: Comparison, again: NDArray[np.float64]) -> str | None:
-    """A sentence if k-means, and not the shuffles, makes most of the shuffles' variance.
+    """A warning if k-means, not the shuffling, causes most of the shuffles' variance.
 
     `again`: the n-cuts of the first shuffles with k-means repeated, shape (m,).
     """
@@ -83,7 +83,7 @@ def noise_note(compared: Comparison, again: NDArray[np.float64]) -> str | None:
     if noise is None or not compared.std or noise**2 <= compared.std**2 / 2:
         return None
     return (
-        f"k-means noise makes most of the spread of the shuffles' n-cuts: k-means alone, repeated "
-        f"on the same shuffle, moves them by ± {noise:.3f}, of ± {compared.std:.3f} in all; so Z "
-        "understates, see the refined n-cut and the lower bound"
+        f"k-means noise makes most of the spread of the shuffles' n-cuts: repeating k-means on the "
+        f"same shuffle moves them by ± {noise:.3f}, out of ± {compared.std:.3f} in total; Z "
+        "understates the difference, see the refined n-cut and the lower bound"
     )

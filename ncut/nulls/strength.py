@@ -18,7 +18,18 @@ class Strength(TradingNull):
     """The same weights, each row's and column's sum in the bin of a grid that it is in.
 
     The grid of a line begins at random: it depends on the seed and on the block alone.
+
+    Sums tell all that effects a and b of rows and columns do to weights of density f(w) exp(-(a +
+    b) w), and not what factors do: where neurons differ by these, the test is not calibrated.
     """
+
+    def notes(self) -> list[str]:
+        return [
+            "null='strength': p-values are too small on networks whose neurons differ in scale by "
+            "factors, pruned ones above all, so that no conclusion rests on them; use 'residual', "
+            "which is calibrated there",
+            *super().notes(),
+        ]
 
     def start(self, block: Block, substream: int) -> tuple[Places, Vector, Bins]:
         places, values = places_of(block)

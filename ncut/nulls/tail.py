@@ -1,8 +1,8 @@
 """p-values below 1 / (n + 1) by a fitted tail: extrapolated, never exact.
 
-n shuffles cannot give a p-value below 1 / (n + 1). If the far end of their distribution looks
-like a generalized Pareto law, as the far end of most distributions does if it is far enough, that
-law continues it. Whether it is far enough cannot be known, so a fit comes with reasons to doubt.
+n shuffles cannot give a p-value below 1 / (n + 1). If the tail of their distribution resembles a
+generalized Pareto law, as the tails of most distributions do far enough out, that law extrapolates
+it. Whether the tail begins far enough out cannot be known, so a fit comes with reasons for doubt.
 
 Source: Knijnenburg, Wessels, Reinders and Shmulevich (2009), Fewer permutations, more accurate
 P-values, Bioinformatics 25.
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 MIN_SHUFFLES = 20
 ENOUGH_EXCEEDANCES = 9
-"""With as many shuffles at least as extreme, (r + 1) / (n + 1) needs no fit."""
+"""Number of shuffles at least as extreme from which (r + 1) / (n + 1) needs no fit."""
 
 MIN_EXCESSES, MAX_EXCESSES = 10, 250
 N_RESAMPLES = 200
 SEED = 20090612
 
-# What makes a fit untrustworthy.
+# Limits beyond which a fit is untrustworthy.
 FEW_SHUFFLES = 50
 BAD_FIT = 0.05
 FAR = 3.0
@@ -39,31 +39,33 @@ Floats: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TailFit:
-    """An extrapolated p-value, and what speaks against it.
+    """An extrapolated p-value, with reasons for doubt.
 
     Attributes
     ----------
     p_value : float
-        Probability that the fitted law gives to values at least as extreme; never 0.
+        Probability of values at least as extreme under the fitted law; never 0.
     low, high : float
-        95 % interval for it from resampled shuffles. It knows of chance in the shuffles, not of
-        tails that are no generalized Pareto laws.
+        95 % interval of the p-value from resampled shuffles. It accounts for chance in the
+        shuffles, not for tails that are not generalized Pareto laws.
     shape, scale : float
-        Of the fitted law: P(excess > x) = (1 + shape * x / scale)**(-1 / shape), and
-        exp(-x / scale) where the shape is 0. A negative shape means that the law ends.
+        Parameters of the fitted law: P(excess > x) = (1 + shape * x / scale)**(-1 / shape), and
+        exp(-x / scale) if the shape is 0. A law with a negative shape has an upper end.
     threshold : float
-        Where the tail begins, in the unit of the statistic.
+        Start of the tail, in the unit of the statistic.
     n_excesses : int
-        How many shuffles lie beyond the threshold.
+        Number of shuffles beyond the threshold.
     fit_p_value : float
-        Cramér and von Mises' test of these shuffles against the fitted law. Too large, as the law
-        was fitted to the same shuffles: a small one is a bad sign, a large one a weak comfort.
+        p-value of a Cramér–von Mises test of these shuffles against the fitted law. It is too
+        large, since the law was fitted to the same shuffles: a small value is a bad sign, a large
+        value only weak support.
     extrapolation : float
-        How far the value lies beyond the farthest shuffle, in units of `scale`; 0 if it does not.
+        Distance of the value beyond the farthest shuffle, in units of `scale`; 0 if it is not
+        beyond.
     trustworthy : bool
-        Whether nothing that could be checked speaks against the fit.
+        Whether the fit passes all checks.
     note : str
-        What speaks against it, and whether an exponential tail had to do; may be empty.
+        The failed checks, and whether an exponential tail was used; may be empty.
     """
 
     p_value: float
@@ -83,12 +85,12 @@ class TailFit:
         text += " by a fitted tail, "
         text += "extrapolated, not exact" if self.extrapolation else "not exact"
         if not self.trustworthy:
-            text += ", and not to be trusted"
+            text += ", not trustworthy"
         return f"{text}: {self.note}" if self.note else text
 
 
 class _Tails(NamedTuple):
-    """Generalized Pareto laws; one, or an array of them: each of shape () or (n_resamples,)."""
+    """One generalized Pareto law or an array of them: each of shape () or (n_resamples,)."""
 
     threshold: Floats
     shape: Floats
@@ -98,31 +100,32 @@ class _Tails(NamedTuple):
 
 
 def fit_tail(value: float, shuffled: Floats, *, low: bool = True) -> TailFit | None:
-    """The p-value of a statistic among n shuffles by a tail that is fitted to them.
+    """The p-value of a statistic by a tail fitted to n shuffles.
 
     A generalized Pareto law is fitted to the most extreme quarter of the shuffles (at least 10,
-    at most 250) by probability-weighted moments. Where it ends before the value, an exponential
-    tail replaces it, so that the p-value is never 0.
+    at most 250) by probability-weighted moments. If it ends before the value, an exponential tail
+    replaces it, so that the p-value is never 0.
 
-    Do not expect much: with 200 normal shuffles it finds a true 0.001 within a factor of 3 as a
-    rule, a true 0.0001 about ten times too large, and rarely finds no reason to doubt either.
+    Accuracy is limited: with 200 normal shuffles, a true p of 0.001 is usually found within a
+    factor of 3, and a true p of 0.0001 is estimated about ten times too large; both rarely pass all
+    checks.
 
     Parameters
     ----------
     value : float
-        The network's.
+        The network's value.
     shuffled : ndarray of float64, shape (n,)
-        The shuffles', independent of each other: in particular their number must not have been
-        chosen by looking at them.
+        The shuffles' values, independent of each other; in particular, their number must not depend
+        on the values.
     low : bool, default True
         Whether small values are the extreme ones.
 
     Returns
     -------
     TailFit or None
-        None if there are fewer than 20 shuffles, if they (or those in the tail) do not differ,
-        if a number is not finite, or if nine shuffles are at least as extreme as the value, so
-        that it does not lie in the tail.
+        None if there are fewer than 20 shuffles, if they (or those in the tail) do not differ, if a
+        number is not finite, or if nine shuffles are at least as extreme as the value, which then
+        does not lie in the tail.
 
     Source: Knijnenburg et al. (2009); Hosking and Wallis (1987), Parameter and quantile
     estimation for the generalized Pareto distribution, for the moments.
@@ -132,7 +135,7 @@ def fit_tail(value: float, shuffled: Floats, *, low: bool = True) -> TailFit | N
     if not _has_tail(x, sample):
         return None
     tail = _tails(x, sample)
-    # Resampled tails without any spread say nothing, and come as nan.
+    # Resampled tails without any spread give nan.
     again = np.random.default_rng(SEED).integers(0, sample.size, (N_RESAMPLES, sample.size))
     resampled = _tails(x, np.sort(sample[again], axis=-1)[:, ::-1]).p_value
     p, scale = float(tail.p_value), float(tail.scale)
@@ -158,7 +161,7 @@ def fit_tail(value: float, shuffled: Floats, *, low: bool = True) -> TailFit | N
 
 
 def n_excesses(n_shuffles: int) -> int:
-    """How many of the most extreme shuffles are the tail."""
+    """Number of extreme shuffles that form the tail."""
     return min(MAX_EXCESSES, max(MIN_EXCESSES, n_shuffles // 4))
 
 
@@ -168,7 +171,7 @@ def moments_fit(excesses: Floats) -> tuple[Floats, Floats]:
     Parameters
     ----------
     excesses : ndarray of float64, shape (..., m)
-        What exceeds the threshold, descending along the last axis and not all 0.
+        Excesses over the threshold, descending along the last axis and not all 0.
 
     Returns
     -------
@@ -195,7 +198,7 @@ def _has_tail(x: float, sample: Floats) -> bool:
 
 
 def _excesses(samples: Floats) -> tuple[Floats, Floats]:
-    """Thresholds, shape (...), and what exceeds them, of descending samples, shape (..., n)."""
+    """Thresholds, shape (...), and excesses over them, of descending samples, shape (..., n)."""
     m = n_excesses(samples.shape[-1])
     threshold = (samples[..., m - 1] + samples[..., m]) / 2
     return threshold, samples[..., :m] - threshold[..., None]
@@ -235,12 +238,12 @@ def _fit_p_value(sample: Floats, tail: _Tails) -> float:
 
 
 def _doubts(n: int, fit_p: float, extrapolation: float, bounds: tuple[float, float]) -> list[str]:
-    """What speaks against a fit to n shuffles, in words."""
+    """Reasons to doubt a fit to n shuffles."""
     decades = float(np.log10(bounds[1] / bounds[0]))
     doubts = {
         f"only {n} shuffles": n < FEW_SHUFFLES,
         f"the tail fits badly (p = {fit_p:.2g})": fit_p < BAD_FIT,
-        f"the value lies {extrapolation:.1f} scales of the tail beyond every shuffle": (
+        f"the value lies {extrapolation:.1f} tail scales beyond every shuffle": (
             extrapolation > FAR
         ),
         f"the interval spans {decades:.0f} decades": decades > WIDE_DECADES,

@@ -19,7 +19,7 @@ class Tied(Null):
 
     def notes(self) -> list[str]:
         if not uses_weights_twice(self.graph):
-            return ["no layer's weights are used twice, so that null='tied' is the same as 'layer'"]
+            return ["no layer's weights are used twice, so null='tied' is the same as 'layer'"]
         seen: set[str] = set()
         alone = []
         for position, (block, original) in enumerate(
@@ -32,8 +32,8 @@ class Tied(Null):
         if not alone:
             return []
         return [
-            f"null='tied' shuffles {', '.join(alone)} apart from what they are copies of: without "
-            "isolated neurons they have other shapes or other numbers of zeros"
+            f"null='tied' shuffles {', '.join(alone)} independently of the weights that they copy: "
+            "without isolated neurons their shapes or numbers of zeros differ"
         ]
 
     def shuffle(self, number: int) -> NeuronGraph:
@@ -63,9 +63,9 @@ def uses_weights_twice(graph: NeuronGraph) -> bool:
 
 
 def _permuted_as(block: Block, dtype: np.dtype[Any], random: BlockRandom) -> Any:
-    """All entries permuted as those of the block's original are, where this type holds both."""
+    """All entries permuted like those of the block's original, if this type holds both."""
     weights, within_layer = block.weights, block.source == block.target
-    # How large arrays are dealt out depends on the size of an entry.
+    # The distribution of large arrays to pieces depends on the size of an entry.
     if weights.dtype.itemsize < dtype.itemsize:
         weights = weights.astype(dtype)
     if block.tie_transposed:
@@ -76,7 +76,7 @@ def _permuted_as(block: Block, dtype: np.dtype[Any], random: BlockRandom) -> Any
 
 
 def _transposed(matrix: Any) -> Any:
-    """The transpose in the form that blocks have: C-contiguous, or CSR in order."""
+    """The transpose as a block stores it: C-contiguous, or CSR in order."""
     if isinstance(matrix, np.ndarray):
         return np.ascontiguousarray(matrix.T)
     converted = matrix.T.tocsr()

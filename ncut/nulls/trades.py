@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
+from ncut.graphs.row_sums import same_places
 from ncut.nulls.base import Null, shuffle_key, substreams, with_weights
 from ncut.randomness import NETWORK, Purpose, stream
 
@@ -114,7 +115,7 @@ def with_values(block: Block, values: Vector) -> Weights:
         return changed
     data = weights.data.copy()
     data[weights.data != 0] = values.astype(data.dtype)
-    made: Weights = type(weights)((data, weights.indices, weights.indptr), shape=weights.shape)
+    made: Weights = same_places(weights, data)
     return made
 
 

@@ -1,4 +1,4 @@
-"""The paper's tables, reproduced: its data, networks, recipes and numbers, ours beside them.
+"""Reproduction of the paper's tables: data, networks, recipes, published and our numbers.
 
 Source: Filan, Casper, Hod, Wild, Critch, Russell (2021), Clusterability in Neural Networks.
 """

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 MAX_ROTATION = math.radians(15)
 MAX_SHIFT = 0.1
-"""Of an image's side."""
+"""Largest shift, as a share of an image's side."""
 
 
 def augmented(images: Tensor) -> Tensor:

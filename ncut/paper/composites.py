@@ -1,8 +1,8 @@
-"""Data sets made from others, or from nothing: halves, stacks, lines, mixtures, noise, polynomials.
+"""Derived and synthetic data sets: halves, stacks, lines, mixtures, noise, polynomials.
 
-All are made of NumPy arrays, images of bytes from 0 to 255, and depend on the generator they are
-given alone. Source: Filan et al. (2021), Clusterability in Neural Networks, sections 2.1 and 3.2,
-appendices A.5, A.7 and A.8; where the text leaves something open, the code published with it.
+All are NumPy arrays, images of bytes from 0 to 255, and depend only on the given generator. Source:
+Filan et al. (2021), Clusterability in Neural Networks, sections 2.1 and 3.2, appendices A.5, A.7
+and A.8; where the text leaves something open, the code published with it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXPONENTS = (0, 1, 2)
 
 
 def resizing(n: int, n_out: int) -> NDArray[np.float64]:
-    """The matrix (n_out, n) that resizes one axis as scikit-image's `resize` does.
+    """The matrix (n_out, n) that resizes one axis like scikit-image's `resize`.
 
     A Gaussian of standard deviation (factor - 1) / 2 against aliasing, then linear interpolation.
     """
@@ -38,14 +38,14 @@ def resizing(n: int, n_out: int) -> NDArray[np.float64]:
 
 
 def resized(images: Bytes, side: int) -> NDArray[np.float32]:
-    """Images of side x side pixels, their values from 0 to 255 and no longer whole numbers."""
+    """Images of side x side pixels, with real values from 0 to 255."""
     rows = resizing(images.shape[1], side).astype(np.float32)
     found: NDArray[np.float32] = rows @ images.astype(np.float32) @ rows.T
     return found
 
 
 def halves(images: Bytes, labels: Bytes, same: bool, random: np.random.Generator) -> Part:
-    """Two images beside each other, each half as wide; values again reach 255.
+    """Two images side by side, each half as wide, rescaled to values up to 255.
 
     `same`: each image with one of its class. Otherwise two random images, labelled with the sum
     of their classes modulo 10.
@@ -66,7 +66,7 @@ def stacked(images: Bytes, labels: Bytes, same: bool, random: np.random.Generato
 def _pairs(
     labels: Bytes, same: bool, random: np.random.Generator
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Bytes]:
-    """The numbers of both images of each pair, and the pairs' labels."""
+    """The indices of both images of each pair, and the pairs' labels."""
     n = len(labels)
     if not same:
         left, right = random.integers(n, size=(2, n))
@@ -79,7 +79,7 @@ def _pairs(
 
 
 def lines(n: int, random: np.random.Generator) -> Part:
-    """1 to 10 different vertical lines, one pixel wide; the label is their number less one."""
+    """1 to 10 different vertical lines, one pixel wide; the label is their number minus one."""
     counts = random.integers(1, MAX_LINES + 1, n)
     ranks = random.random((n, SIDE)).argsort(axis=1).argsort(axis=1)
     rows = np.where(ranks < counts[:, None], 255, 0).astype(np.uint8)
@@ -110,7 +110,7 @@ def polynomials(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Normal x and y, and 512 polynomials of them.
 
-    They are all sums of some of the nine monomials x^a y^b, a and b at most 2: shapes (n, 2) and
+    They are all sums of subsets of the nine monomials x^a y^b, a and b at most 2: shapes (n, 2) and
     (n, 512).
     """
     inputs = random.standard_normal((n, 2))

@@ -20,10 +20,10 @@ from ncut.paper.composites import Part
 from ncut.paper.files import Bytes
 
 SEED = 42
-"""Of all made data sets: the networks of a table share them."""
+"""Seed of all generated data sets, which the networks of a table share."""
 
 N_TRAIN, N_TEST = 60_000, 10_000
-"""Sizes of the sets that are made from nothing."""
+"""Sizes of the synthetic sets."""
 
 N_MEMORIZED = 3_000
 
@@ -39,7 +39,7 @@ class Data:
     targets, test_targets : int64 Tensor, shape (examples,), or float32, shape (examples, outputs)
         Classes, or the values of a regression.
     is_original : bool
-        Whether it is all of the published data, or made from all of it.
+        Whether it is all of the published data, or derived from all of it.
     """
 
     inputs: Tensor
@@ -53,7 +53,7 @@ class Data:
         return self.targets.is_floating_point()
 
     def checksum(self) -> int:
-        """Of the training examples, to know a data set again."""
+        """Fingerprint of the training examples, to recognize a data set."""
         return zlib.crc32(self.targets.numpy().data, zlib.crc32(self.inputs.numpy().data))
 
 
@@ -62,7 +62,7 @@ Maker = Callable[["_Reader"], Parts]
 
 
 class _Reader:
-    """What data sets are made from: files in a folder, a number of examples, a generator."""
+    """Inputs of data sets: files in a folder, a number of examples, a generator."""
 
     def __init__(self, folder: Path, images: int | None) -> None:
         self.folder = folder
@@ -119,7 +119,7 @@ MAKERS: dict[str, Maker] = {
     "random": lambda reader: reader.make(composites.noise),
     "random-3000": _memorized,
 }
-"""Those of images; "polynomial" is the other one."""
+"""Names of the image data sets; the other data set is "polynomial"."""
 
 NAMES = (*MAKERS, "polynomial")
 
@@ -132,16 +132,16 @@ def load(name: str, folder: Path, images: int | None = None, *, flat: bool = Tru
     name : str
         One of `NAMES`.
     folder : Path
-        Where the published files are; see `files.read`. Sets made from nothing do not look there.
+        The folder of the published files; see `files.read`. Synthetic sets do not use it.
     images : int or None
-        Use only so many training examples, the first ones; None: all.
+        Use only the first `images` training examples; None: all.
     flat : bool
         A vector for each image, as MLPs read it; otherwise with an axis of channels.
 
     Raises
     ------
     InputError
-        If files are missing or damaged, or `images` is no positive number.
+        If files are missing or damaged, or `images` is not a positive number.
     """
     if images is not None and images < 1:
         raise InputError(f"images: must be at least 1, got {images}")

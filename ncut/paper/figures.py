@@ -1,4 +1,4 @@
-"""The paper's kinds of figures, of our results; matplotlib is imported when one is drawn."""
+"""The paper's kinds of figures, for our results; matplotlib is imported on first use."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = [
 DPI = 150
 
 COLORS = tuple(CLUSTER_COLORS[i] for i in (0, 10, 7, 1, 2, 11))
-"""Those of the clusters' colours that differ most, to colour-blind readers too."""
+"""The clusters' colours that differ most, also for colour-blind readers."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 MARKER_SIZE, CROSS_SIZE, LABEL_SIZE = 5.0, 8.0, 7.5
@@ -49,10 +49,10 @@ NEAR = 0.3
 """Rows whose distance from the diagonal is below this share of the largest are drawn again ..."""
 
 CROWDED = 0.35
-"""... in a panel of their own, if they take less than this share of the panel's width or height."""
+"""... in a separate panel, if they take less than this share of the panel's width or height."""
 
 MARGIN = 0.09
-"""Around what a panel shows, as a share of its width and height."""
+"""Margin around a panel's content, as a share of its width and height."""
 
 TOUCHING = 14.0
 """Points of a row that are less than this far apart, in points of type, share a label."""
@@ -72,10 +72,10 @@ def draw_table(result: TableResult) -> Figure:
 
     A panel for unpruned networks (hollow points) and one for pruned ones (filled). Below the
     dashed diagonal networks are more clusterable than their shuffles; bars are standard deviations
-    of the shuffles, crosses the published means. Labels are one-sided p-values: one for a row
-    whose networks all have the same, else one for points that touch. Where rows far from the
-    diagonal leave little room to the others, these are shown larger in a further panel. Networks
-    that were not compared with shuffles are shown by n-cut alone.
+    of the shuffles, crosses the published means. Labels are one-sided p-values: one per row if all
+    its networks have the same, else one for touching points. If rows far from the diagonal leave
+    little room for the others, these are enlarged in an additional panel. Networks without shuffles
+    are shown by n-cut alone.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def draw_table(result: TableResult) -> Figure:
             _draw_points(larger, chosen, style, _limits(detail))
             labelled.append((larger, detail))
     _legend_below(figure, _table_legend(rows, style), 3 if len(panels) > 1 else 2)
-    # Where labels fit is known only when the layout is.
+    # Label positions depend on the final layout.
     figure.draw_without_rendering()
     for ax, shown in labelled:
         place_labels(ax, (label for row in shown for label in _labels(ax, row, style)), LABEL_SIZE)
@@ -150,7 +150,8 @@ def draw_nulls(panels: Sequence[tuple[str, Mapping[str, Report]]]) -> Figure:
     Parameters
     ----------
     panels : sequence of (title, reports)
-        A network each; its reports by what the legend calls the null model, such as "layer".
+        One panel per network, with its reports by the null model's name in the legend, such as
+        "layer".
 
     Raises
     ------
@@ -184,12 +185,12 @@ def draw_nulls(panels: Sequence[tuple[str, Mapping[str, Report]]]) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure to a file whose ending says the format.
+    """Write a figure to a file; its suffix determines the format.
 
     Raises
     ------
     InputError
-        If the format is not known or the file cannot be written.
+        If the format is unknown or the file cannot be written.
     """
     save_figure(figure, path, DPI)
 

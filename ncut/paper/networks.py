@@ -37,18 +37,18 @@ class Dropout(nn.Dropout):
 
 @dataclass(frozen=True)
 class Network:
-    """A network's name, and how the paper trains it.
+    """A network's name, and the paper's training settings.
 
     Attributes
     ----------
     widths : tuple of int
-        Of a multi-layer perceptron, inputs and outputs included; empty for the others.
+        Widths of a multi-layer perceptron, including inputs and outputs; empty for other networks.
     epochs : tuple of int
-        Before pruning and while it goes on.
+        Numbers of epochs before and during pruning.
     l1, l2 : float
-        Weights of the penalties where they are used: times the sum of |w| or of w^2, as in Keras.
+        Weights of the penalties, if used: factors of the sum of |w| or of w^2, as in Keras.
     beta : float
-        Of the clusterable initialization.
+        Parameter of the clusterable initialization.
     """
 
     widths: tuple[int, ...]
@@ -99,7 +99,7 @@ def layers_of(model: nn.Sequential) -> list[nn.Linear | nn.Conv2d]:
 
 
 def without_batch_norm(model: nn.Sequential) -> nn.Sequential:
-    """The same layers, shared, as if no batch norm were there."""
+    """The same layers, shared, without batch norms."""
     kept = [module for module in model if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     return nn.Sequential(*kept)
 

@@ -1,4 +1,4 @@
-"""The normalization that the paper's authors' code does while it prunes."""
+"""The normalization in the paper's code during pruning."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class ThresholdNormalization:
     """Rescale hidden neurons by their weights times the layer's pruning threshold.
 
     The paper's text divides the incoming weights w and the bias b of a hidden neuron by
-    sqrt(|m w|^2 + b^2) / sqrt(2), m the mask. The authors' code takes the layer's threshold in
-    the mask's place, a number: 0 before the first mask. What the network computes is the same,
-    which weights are the smallest of a layer is not.
+    sqrt(|m w|^2 + b^2) / sqrt(2), m the mask. The authors' code uses the layer's threshold instead
+    of the mask, a number that is 0 before the first mask. The network's function is the same, but
+    different weights are the smallest of a layer.
     """
 
     def __init__(self, model: nn.Sequential, masks: Masks) -> None:
@@ -32,7 +32,7 @@ class ThresholdNormalization:
             norms = self.masks.thresholds[number] * layer.weight.norm(dim=1)
             divisors = torch.hypot(norms, layer.bias)
             divisors /= math.sqrt(2)
-            # As there, a neuron whose norm is 0 loses its outgoing weights.
+            # As in that code, a neuron of norm 0 loses its outgoing weights.
             following.weight.mul_(divisors)
             divisors = torch.where(divisors > 0, divisors, 1.0)
             layer.weight.div_(divisors[:, None])

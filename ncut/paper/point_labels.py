@@ -1,4 +1,4 @@
-"""Labels beside points of a plot, put where least is in the way."""
+"""Labels beside points of a plot, placed to cover as little as possible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 Label = tuple[str, Floats, str]
-"""Text, the points (n, 2) that it is of, and a colour."""
+"""Text, its points (n, 2), and a colour."""
 
 ROOM = (5.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0)
 """Distances of a label from its points that are tried, in points of type."""
@@ -29,7 +29,7 @@ SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 """Of the points: right or left, above or below; the first of equally good ones is taken."""
 
 MARKER, BAR, LINE, TEXT, BORDER = 10.0, 2.0, 1.0, 100.0, 60.0
-"""How bad it is to cover these, per sample of them, or to leave the axes, per point of type."""
+"""Penalties for covering these, per sample, or for leaving the axes, per point of type."""
 
 PER_DISTANCE = 0.4
 
@@ -42,7 +42,7 @@ def touching(ax: Axes, points: Floats, distance: float) -> list[NDArray[np.intp]
 
 
 def place_labels(ax: Axes, labels: Iterable[Label], font_size: float) -> None:
-    """Write labels, one after the other, once limits and layout of the axes are settled."""
+    """Place labels one after the other, once limits and layout of the axes are fixed."""
     taken = _obstacles(ax)
     for text, points, color in labels:
         size = _text_size(ax, text, font_size)
@@ -114,7 +114,7 @@ def _weighted(places: Floats, weight: float) -> Floats:
 
 
 def _nearest(points: Floats, start: Floats, size: Floats) -> int:
-    """Which of the points is nearest to the middle of a label."""
+    """The point nearest to the middle of a label."""
     return int(np.linalg.norm(points - (start + size / 2), axis=1).argmin())
 
 

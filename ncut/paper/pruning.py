@@ -1,4 +1,4 @@
-"""Magnitude pruning as the paper's networks were pruned, in a training loop of one's own.
+"""Magnitude pruning as in the paper, for custom training loops.
 
 Source: Zhu and Gupta (2017), To prune, or not to prune, equation 1; Filan et al. (2021), appendix
 A.2; for the order of events, TensorFlow Model Optimization 0.1.1, which the paper used.
@@ -22,14 +22,14 @@ def sparsity(step: int, n_steps: int) -> float:
 
 
 class Masks:
-    """Which weights of each layer are left, by their magnitudes.
+    """Masks of the remaining weights of each layer, by magnitude.
 
     Parameters
     ----------
     weights : sequence of Tensor
         Changed in place.
     n_steps : int
-        Training steps in all.
+        Total number of training steps.
     """
 
     def __init__(self, weights: Sequence[Tensor], n_steps: int) -> None:
@@ -37,13 +37,13 @@ class Masks:
         self.n_steps = n_steps
         self.masks = [torch.ones_like(weight) for weight in self.weights]
         self.thresholds = [0.0] * len(self.weights)
-        """The smallest magnitude that each mask left when it was made; 0 before the first."""
+        """The smallest magnitude that each mask kept when it was made; 0 before the first mask."""
 
     @torch.no_grad()
     def renew(self, step: int) -> None:
-        """Make masks anew where this step is one for it, from the weights as they are.
+        """Renew the masks from the current weights, if this step is due.
 
-        A weight that was pruned comes back only if it has grown since.
+        A pruned weight returns only if it has grown since.
         """
         if step % STEPS_BETWEEN_MASKS:
             return
@@ -52,7 +52,7 @@ class Masks:
             magnitudes = weight.abs()
             n_left = round(weight.numel() * (1 - share))
             threshold = magnitudes.flatten().kthvalue(weight.numel() - n_left + 1).values
-            # Where fewer are left than may be, those that are zero stay pruned.
+            # If fewer weights are non-zero than allowed, the zeros stay pruned.
             mask.copy_((magnitudes >= threshold) & (magnitudes > 0))
             self.thresholds[number] = float(threshold)
 

@@ -1,4 +1,4 @@
-"""How a network of the paper is trained: everything its weights depend on, besides its seed."""
+"""Training recipes of the paper's networks: everything besides the seed that affects weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EIGENVALUES = (2, 3, 4)
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a network is trained with.
+    """The training settings of a network.
 
     Attributes
     ----------
@@ -33,16 +33,16 @@ class Recipe:
     regularization : str
         One of `REGULARIZATIONS`.
     epochs, pruning_epochs : int
-        Before pruning and during it. 0 and 0: the network as it is initialized.
+        Numbers of epochs before and during pruning. 0 and 0: the network at initialization.
     reordered : bool
-        Whether the examples are put in a new order in each epoch.
+        Whether the examples are reshuffled in each epoch.
     images : int or None
-        How many training examples are used; None: all.
+        Number of training examples used; None: all.
     procedure : str
-        "authors": as the code that the paper's numbers come from; "text": as the paper says. They
-        differ in the L2 penalty of MLPs, in the strength of the clusterability penalty and its
-        normalization, and in what a convolution's edges are. "leaky": as "authors", but pruned
-        weights take each step of the optimizer and are set to zero after the next forward pass.
+        "authors": as in the code behind the paper's numbers; "text": as in the paper. They differ
+        in the L2 penalty of MLPs, in the strength of the clusterability penalty and its
+        normalization, and in the edge weights of convolutions. "leaky": like "authors", but pruned
+        weights take each optimizer step and are set to zero after the next forward pass.
     precision : str
         "float32", or "bfloat16" for products in the forward and backward pass.
     """
@@ -77,7 +77,7 @@ class Recipe:
 
     @property
     def channels(self) -> int:
-        """Of the images that a convolutional network reads."""
+        """Number of channels of a convolutional network's images."""
         if self.data == "cifar10":
             return 3
         return 2 if "stack" in self.data else 1
@@ -103,7 +103,7 @@ class Recipe:
         return found
 
     def scaled(self, factor: float) -> Recipe:
-        """The same with other numbers of epochs, at least 1 where there are any."""
+        """The recipe with scaled numbers of epochs; non-zero numbers stay at least 1."""
         epochs, pruning_epochs = (
             max(1, round(factor * n)) if n else 0 for n in (self.epochs, self.pruning_epochs)
         )

@@ -1,4 +1,4 @@
-"""What is kept of each trained network, in files that are whole or not there."""
+"""Records of trained networks, in files that are complete or absent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class Analysis:
-    """How a network is measured: arguments of `ncut.analyze`."""
+    """Settings for the measurement of a network: arguments of `ncut.analyze`."""
 
     k: int = 12
     shuffles: int = 50
@@ -38,7 +38,7 @@ class Analysis:
 
 
 def keep(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole, into a folder that is made if it is not there."""
+    """Write a complete file into a folder, which is created if needed."""
     make_folder(path.parent)
     write_file(path, write, into_pipes=False)
 
@@ -86,7 +86,7 @@ class Record:
             ) from error
 
     def metrics(self, phase: str) -> dict[str, Any]:
-        """What was measured at the end of a phase; of an untrained network nothing."""
+        """The metrics at the end of a phase; empty for an untrained network."""
         if phase == INITIAL:
             return {}
         path = self._metrics(phase)

@@ -1,4 +1,4 @@
-"""Our numbers beside the published ones: rows, their differences, and whether conclusions agree."""
+"""Our numbers and the published ones: rows, differences, and agreement of conclusions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ncut.paper.tables import TITLES, Row, TrainedRow
 from ncut.report import Report
 
 MORE, NEITHER, LESS = "more", "neither", "less"
-"""Whether networks are more clusterable than their shuffles, less, or neither clearly."""
+"""Whether networks are more or less clusterable than their shuffles, or neither clearly."""
 
 CLEAR = 2.0
-"""Standard deviations of the shuffles by which a mean n-cut must lie above them to be "less"."""
+"""Standard deviations above the shuffles from which a mean n-cut counts as "less"."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Summary:
-    """A row's numbers, ours or published; None: not known.
+    """A row's numbers, ours or published; None: unknown.
 
     `ncut` and `ncut_std` are over networks; `shuffled_mean` and `shuffled_std` are averages over
     networks of the mean and the standard deviation over a network's shuffles.
@@ -68,7 +68,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class RowResult:
-    """A row of a table: what was published, and the networks we have."""
+    """A row of a table: the published numbers, and our networks."""
 
     row: Row
     runs: tuple[Run, ...]
@@ -100,10 +100,10 @@ class RowResult:
 
     @property
     def difference(self) -> float | None:
-        """Our mean n-cut less the published one, in standard deviations of one network's n-cut.
+        """Our mean n-cut minus the published one, in standard deviations of one network's n-cut.
 
-        The standard deviation over the published networks where it is known, else over ours. For
-        untrained networks, whose range alone is published, the distance from that range.
+        The standard deviation is over the published networks if known, else over ours. For
+        untrained networks, with only a published range, it is the distance from that range.
         """
         ours, published, row = self.ours, self.published, self.row.published
         assert ours.ncut is not None
@@ -118,7 +118,7 @@ class RowResult:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the conclusion about the shuffles is the published one; None: there is none."""
+        """Whether the conclusion about the shuffles is the published one; None: none published."""
         if self.published.conclusion is None:
             return None
         return self.ours.conclusion == self.published.conclusion
@@ -131,14 +131,14 @@ def _mean(values: Any) -> float | None:
 
 @dataclass(frozen=True)
 class TableResult:
-    """A table of the paper, ours beside the published one.
+    """A table of the paper, with our and the published numbers.
 
     Attributes
     ----------
     table : str
         Its name, a key of `tables.TITLES`.
     rows : tuple of RowResult
-        In the published order; those without a network of ours are left out.
+        The rows in the published order; rows without our networks are left out.
     """
 
     table: str
@@ -165,7 +165,7 @@ class TableResult:
         return sum(known), len(known)
 
     def to_csv(self) -> str:
-        """A line for each row: what was done, our numbers, the published ones, the difference."""
+        """A line for each row: the recipe, our numbers, the published ones, the difference."""
         return _csv([_row_cells(self.table, row) for row in self.rows])
 
     def runs_to_csv(self) -> str:
@@ -174,7 +174,7 @@ class TableResult:
         return _csv([_row_settings(self.table, row) | _run_cells(run) for row, run in pairs])
 
     def to_markdown(self) -> str:
-        """The table for people: each of our rows above the published one."""
+        """The formatted table: each of our rows above the published one."""
         lines = [f"### {self.title}", "", *_scaled_down(self.rows), *_MARKDOWN_HEAD]
         for row in self.rows:
             lines += _markdown_rows(row)
@@ -183,7 +183,7 @@ class TableResult:
 
 
 def run_of(record: Record, row: Row) -> Run:
-    """The numbers of a network that was trained and measured."""
+    """The numbers of a trained and measured network."""
     report = record.report(row.phase, row.analysis)
     return run_from(record.seed, report, record.metrics(row.phase))
 
@@ -308,7 +308,7 @@ def _number(value: float | None) -> str:
 
 
 def _scaled_down(rows: Sequence[RowResult]) -> list[str]:
-    """How it was done, in a paragraph."""
+    """The procedure, in a paragraph."""
     runs = [run for row in rows for run in row.runs]
     recipes = [row.row.recipe for row in rows if isinstance(row.row, TrainedRow)]
     parts = []

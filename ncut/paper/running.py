@@ -1,4 +1,4 @@
-"""Training and measuring all networks of a table, several at a time, where an earlier run ended."""
+"""Training and measurement of all networks of a table, parallel and resumable."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ STEP_COST = {"mlp": 1.0, "small-mlp": 0.15, "polynomial-mlp": 1.5, "small-cnn": 
 """Rough costs of a training step, for the estimate of the time left."""
 
 ANALYSIS_COST = 0.3
-"""Of clustering one graph, in the same unit, times 100: 51 graphs are about 1,500 steps."""
+"""Cost of clustering one graph, in the same unit, times 100: 51 graphs are about 1,500 steps."""
 
 POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Job:
-    """One network: what it is trained with, and how it is measured afterwards."""
+    """One network: its training recipe, and its measurements."""
 
     record: Record
     measures: tuple[Measure, ...]
 
     def cost(self) -> float:
-        """The work in all, in steps of the MLP."""
+        """The total work, in steps of the MLP."""
         recipe = self.record.recipe
         training = (recipe.epochs + recipe.pruning_epochs) * _epoch_cost(recipe)
         return training + sum(_analysis_cost(analysis) for _, analysis in self.measures)
 
     def done(self) -> float:
-        """The part of the work that is done, by the files there are."""
+        """The finished part of the work, by the existing files."""
         recipe, record = self.record.recipe, self.record
         total = sum(
             _analysis_cost(analysis)
@@ -79,9 +79,9 @@ def _progress_file(record: Record) -> Path:
 
 
 def jobs_for(rows: Sequence[TrainedRow], n_seeds: Mapping[Recipe, int], out: Path) -> list[Job]:
-    """What is to be done for these rows: networks that several rows share appear once.
+    """The jobs for these rows; networks shared by several rows appear once.
 
-    `n_seeds` says how many networks there are to be of each recipe. One of each comes first.
+    `n_seeds` is the number of networks for each recipe. One network of each recipe comes first.
     """
     measures: dict[Recipe, list[Measure]] = {}
     for row in rows:
@@ -99,9 +99,9 @@ def jobs_for(rows: Sequence[TrainedRow], n_seeds: Mapping[Recipe, int], out: Pat
 def run(
     jobs: Sequence[Job], data: Path, n_jobs: int, progress: Callable[[float, float], None]
 ) -> None:
-    """Do what is not done yet of these jobs, each on one thread, `n_jobs` at a time.
+    """Run the unfinished jobs, each on one thread, `n_jobs` at a time.
 
-    `progress` is told the work done and the work in all, now and then.
+    `progress` is called from time to time with the finished and the total work.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def run(
 
 @contextmanager
 def _told(jobs: Sequence[Job], progress: Callable[[float, float], None]) -> Iterator[None]:
-    """Tell how far the jobs are, from the files that workers write, until the end."""
+    """Report the jobs' progress, from the files that workers write, until the end."""
     total = sum(job.cost() for job in jobs)
     stopped = threading.Event()
 
@@ -154,7 +154,7 @@ def is_done(job: Job) -> bool:
 
 
 def do(job: Job, data: Path) -> None:
-    """Train one network as far as it is not, and measure it as far as it is not."""
+    """Complete the training and the measurements of one network."""
     import torch
 
     torch.set_num_threads(1)
@@ -184,7 +184,7 @@ def _loaded(recipe: Recipe, folder: Path) -> Data:
 
 @lru_cache(maxsize=1)
 def _load(name: str, folder: Path, images: int | None, flat: bool) -> Data:
-    """The last data set stays in memory: networks of a row come after each other."""
+    """A data set; the last one stays in memory, since networks of a row follow each other."""
     return load(name, folder, images, flat=flat)
 
 

@@ -21,11 +21,11 @@ from ncut.paper.tables import (
 )
 
 NEAR_ZERO = 0.5
-"""Of an n-cut for k = 12. L2-regularized networks below it were trained again by the authors, since
-a few neurons cut off from the rest are no sign of clusterability."""
+"""Limit of an n-cut for k = 12. The authors retrained L2-regularized networks below it, since a few
+disconnected neurons are no sign of clusterability."""
 
 MOST_TRIES = 3
-"""Networks that are trained for each one that is wanted, at most."""
+"""Largest number of trained networks per wanted network."""
 
 Progress = Callable[[float, float], None]
 
@@ -41,28 +41,28 @@ def run_table(
     weights: Mapping[str, str | Path] | None = None,
     progress: Progress | None = None,
 ) -> TableResult:
-    """Train, measure and compare the networks of a table; what is there already is kept.
+    """Train, measure and compare the networks of a table; existing results are kept.
 
     Parameters
     ----------
     table : str
-        Such as "A.6", "1" or "figure A.1"; see `TITLES`.
+        The table's name, such as "A.6", "1" or "figure A.1"; see `TITLES`.
     data : path
-        A folder with the published data sets, each in its own folder (mnist, fashion-mnist,
-        cifar-10-batches-bin) or the one that is needed itself.
+        A folder with the published data sets in subfolders (mnist, fashion-mnist,
+        cifar-10-batches-bin), or the folder of the only data set needed.
     out : path
-        Gets a record of each network, and the table as `tables/TABLE.csv`, `TABLE-runs.csv` and
-        `TABLE.md`. Can be shared by several tables, and by several calls one after the other.
+        The folder for a record of each network, and for the table as `tables/TABLE.csv`,
+        `TABLE-runs.csv` and `TABLE.md`. Several tables, and successive calls, may share it.
     runs : int or None
-        Networks per row; None: as many as the paper.
+        Networks per row; None: as many as in the paper.
     options : Options
-        What differs from the paper: epochs, shuffles, images, procedure, precision.
+        Deviations from the paper: epochs, shuffles, images, procedure, precision.
     jobs : int or None
-        Networks trained side by side, each on one thread; None: as many as there are cores.
+        Networks trained in parallel, each on one thread; None: one per core.
     weights : mapping from str to path, or None
-        For table A.11 alone: files of its networks, as {"VGG-16": "vgg16.pth"}.
+        Only for table A.11: files of its networks, as {"VGG-16": "vgg16.pth"}.
     progress : callable or None
-        Is told the work done and the work in all, now and then, in any unit.
+        Called from time to time with the finished and the total work, in any unit.
 
     Returns
     -------
@@ -72,8 +72,8 @@ def run_table(
     Raises
     ------
     InputError
-        If an argument is wrong, data are missing or damaged, or a record cannot be read. What was
-        trained before stays.
+        If an argument is wrong, data are missing or damaged, or a record cannot be read. Finished
+        networks are kept.
     MissingExtraError
         If torch or joblib are not installed.
     """
@@ -130,6 +130,6 @@ def write_table(result: TableResult, out: Path) -> None:
 def _row_result(row: TrainedRow, n_seeds: int, out: Path, wanted: int) -> RowResult:
     runs = [run_of(Record(out, row.recipe, seed), row) for seed in range(n_seeds)]
     if "l2" in row.published.regularization:
-        # If there is no other after so many tries, near-zero n-cuts are what there is.
+        # After this many attempts, near-zero n-cuts are accepted.
         runs = [run for run in runs if run.ncut >= NEAR_ZERO] or runs
     return RowResult(row, tuple(runs[:wanted]))

@@ -1,4 +1,4 @@
-"""The paper's tables: their published rows, and what has to be trained and measured for each."""
+"""The paper's tables: their published rows, and the required training and measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ncut.paper.records import INITIAL, PRUNED, UNPRUNED, Analysis
 from ncut.types import Null
 
 SHUFFLES = 50
-"""Where the paper compares with none, we do all the same, except for untrained networks."""
+"""Default number of shuffles if the paper uses none, except for untrained networks."""
 
 TITLES = {
     "1": "The clusterability regularizer: MLPs 49-64-64-64-10 on 7 x 7 MNIST",
@@ -48,18 +48,18 @@ TITLES = {
 }
 
 IMAGENET = "A.11"
-"""The table of networks that are read from files, not trained."""
+"""The table of pretrained networks, which are read from files."""
 
 NULLS: tuple[Null, ...] = ("layer", "layer-nonzero")
 """The null models that a row's variant may name; the paper's usual one first."""
 
 EPOCHS = {"kilo-epoch": (1000, 20), "memorization": (100, 100), "initialization": (0, 0)}
-"""Where they are not the network's usual ones."""
+"""Epochs that differ from the network's usual numbers."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A row of a published table; None: the paper gives no such number.
+    """A row of a published table; None: not in the paper.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Row:
-    """A published row, and how its networks are measured: in which phase of their training."""
+    """A published row, and the training phase in which its networks are measured."""
 
     published: Published
     phase: str
@@ -116,23 +116,23 @@ class Row:
 
 @dataclass(frozen=True)
 class TrainedRow(Row):
-    """A row whose networks we train."""
+    """A row of networks that are trained here."""
 
     recipe: Recipe
 
 
 @dataclass(frozen=True)
 class Options:
-    """What may differ from the paper, for all rows of a table.
+    """Deviations from the paper, for all rows of a table.
 
     Attributes
     ----------
     epochs_scale : float
-        A factor on the numbers of epochs, which stay at 1 at least.
+        A factor for the numbers of epochs, which stay at least 1.
     shuffles : int or None
-        Shuffled networks to compare with; None: as many as the table has.
+        Number of shuffled networks; None: the table's number.
     images : int or None
-        Use only so many training examples; None: all.
+        Number of training examples; None: all.
     procedure, precision : str
         See `Recipe`.
     """
@@ -179,14 +179,14 @@ def _parse(row: dict[str, str]) -> Published:
 
 
 def _significant(text: str, shuffles: int) -> int:
-    """How many networks have no shuffle below them: of "4/5" 4, of a single network's p 1 or 0."""
+    """Number of networks without shuffles below them: 4 for "4/5", 1 or 0 for a single p-value."""
     if "/" in text:
         return int(text.partition("/")[0])
     return int(round(float(text) * (shuffles + 1)) == 1)
 
 
 def check_table(table: str) -> str:
-    """The name of a table as it is listed; also understands "a.6", "table 1" and "fig A.1"."""
+    """The canonical name of a table; also accepts "a.6", "table 1" and "fig A.1"."""
     wanted = table.strip().lower().removeprefix("table ").replace("fig.", "fig")
     wanted = wanted.replace("fig ", "figure ")
     for name in TITLES:
@@ -217,7 +217,7 @@ def _row(row: Published, options: Options) -> TrainedRow:
         precision=options.precision,
     ).scaled(options.epochs_scale)
     if row.variant == "initialization":
-        # The data do not matter, nor how it would have been trained.
+        # Data and training settings do not matter here.
         recipe = replace(recipe, images=None, precision="float32")
         return TrainedRow(row, INITIAL, Analysis(row.k, 0), recipe)
     phase = PRUNED if row.pruned == "yes" else UNPRUNED
@@ -239,5 +239,5 @@ def _data(row: Published) -> str:
 
 
 def n_runs(rows: Sequence[Row]) -> int:
-    """How many networks a row the paper has."""
+    """Number of networks per row in the paper."""
     return max(row.published.runs for row in rows)

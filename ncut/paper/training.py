@@ -1,7 +1,7 @@
-"""Training one network of the paper, on a CPU, resumable after each epoch.
+"""Training of one network of the paper, on a CPU, resumable after each epoch.
 
-The data lie in memory and a batch is one `index_select`; penalties on weights are added to the
-gradients in place; Adam is torch's fused one. Source of all settings: appendix A.2.
+The data are in memory and a batch is one `index_select`; penalties on weights are added to the
+gradients in place; Adam is torch's fused implementation. Source of all settings: appendix A.2.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ SECONDS_BETWEEN_CHECKPOINTS = 20.0
 TEST_BATCH = 1000
 
 OnEpoch = Callable[[str, int], None]
-"""Is told the phase and the number of the epoch that ended, counted from 1."""
+"""Called with the phase and the number of the finished epoch, counted from 1."""
 
 
 def initialized(recipe: Recipe, seed: int, channels: int = 1) -> nn.Sequential:
-    """The network before training, the same for the same seed."""
+    """The network before training, determined by the seed."""
     torch.manual_seed(_seed_of(seed, 0, 0))
     model = build(recipe.network, recipe.has_dropout, channels)
     if recipe.regularization == "clusterable-init":
@@ -59,7 +59,7 @@ def initialized(recipe: Recipe, seed: int, channels: int = 1) -> nn.Sequential:
         kept = [layer.weight.detach().clone() for layer in dense]
         clusterable_init_(model, TAGS, recipe.architecture.beta, seed=seed)
         if recipe.follows_authors and recipe.architecture.is_convolutional:
-            # Their code changes convolutions alone where a network has some.
+            # The authors' code changes only convolutions if a network has any.
             with torch.no_grad():
                 for layer, weight in zip(dense, kept, strict=True):
                     layer.weight.copy_(weight)
@@ -67,7 +67,7 @@ def initialized(recipe: Recipe, seed: int, channels: int = 1) -> nn.Sequential:
 
 
 def network_of(record: Record, phase: str) -> nn.Sequential:
-    """A network as it is at the end of a phase that it has been trained through."""
+    """A network at the end of a finished training phase."""
     model = initialized(record.recipe, record.seed, record.recipe.channels)
     if phase != INITIAL:
         record.load(phase, model)
@@ -109,13 +109,13 @@ def _check_data(record: Record, known: object, checksum: object) -> None:
 
 
 def _seed_of(seed: int, phase: int, epoch: int) -> int:
-    """A seed for each epoch, so that one can begin where an earlier one ended."""
+    """A seed for each epoch, so that training can resume after any epoch."""
     return int(np.random.SeedSequence([seed, phase, epoch]).generate_state(1)[0])
 
 
 @dataclass
 class _Totals:
-    """Sums over an epoch's examples, as the network was while it saw them: what Keras reports."""
+    """Sums over an epoch's examples, with the network at the time of each batch, as in Keras."""
 
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
     hits: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -123,7 +123,7 @@ class _Totals:
 
 
 class _Phase:
-    """The training of a network before pruning, or while it is pruned, with an Adam of its own."""
+    """The training of a network before or during pruning, each with a separate Adam."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class _Phase:
         )
         batch = self.recipe.architecture.batch
         n = len(data.targets)
-        # Keras's generator of augmented images leaves an incomplete batch out.
+        # Keras's generator of augmented images drops an incomplete batch.
         self.drops_last = self.recipe.architecture.augment and n >= batch
         self.steps_per_epoch = n // batch if self.drops_last else -(-n // batch)
         self.masks = None
@@ -155,7 +155,7 @@ class _Phase:
         self.seconds = 0.0
 
     def _clusterability(self) -> tuple[Callable[[], Tensor] | None, Callable[[], object]]:
-        """The penalty on eigenvalues and what is done to the weights before each batch."""
+        """The penalty on eigenvalues, and the treatment of the weights before each batch."""
         if self.recipe.regularization != "clusterability":
             return None, lambda: None
         weight = CLUSTERABILITY_WEIGHT / (2 if self.recipe.follows_authors else 1)
@@ -171,7 +171,7 @@ class _Phase:
         totals = _Totals()
         for epoch in range(self._resume(), self.epochs):
             torch.manual_seed(_seed_of(self.record.seed, number, epoch + 1))
-            # Made anew: eigenvectors that it begins with are not in a checkpoint.
+            # Recreated, since its start eigenvectors are not in a checkpoint.
             self.regularizer, self.normalize = self._clusterability()
             start = time.perf_counter()
             totals = self._epoch()
@@ -260,7 +260,7 @@ class _Phase:
         return total
 
     def _save(self, epoch: int) -> None:
-        """Save what the next epoch begins with."""
+        """Save the state for the next epoch."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{name}": value for name, value in state.items()}
@@ -276,7 +276,7 @@ class _Phase:
         write_tensors(self.record.checkpoint, tensors, metadata)
 
     def _resume(self) -> int:
-        """Go back to the last checkpoint; the number of epochs that are done."""
+        """Restore the last checkpoint; returns the number of finished epochs."""
         path = self.record.checkpoint
         if not path.is_file():
             return 0
@@ -291,13 +291,13 @@ class _Phase:
             self._restore(tensors)
             self.seconds = float(metadata["seconds"])
             epoch = int(metadata["epoch"])
-        except Exception as error:  # whatever torch stumbles over in what another program wrote
+        except Exception as error:  # any error of torch on a file written by another program
             raise InputError(f"out: {path} lacks a part ({describe(error)}); delete it") from error
         self.step = epoch * self.steps_per_epoch
         return epoch
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        """Put a checkpoint's weights, moments of Adam and masks back."""
+        """Restore a checkpoint's weights, Adam moments and masks."""
         self.model.load_state_dict(_under("model.", tensors))
         adam = self.optimizer.state_dict()
         parameters = list(self.model.parameters())
@@ -308,7 +308,8 @@ class _Phase:
         for parameter in parameters:
             state = self.optimizer.state[parameter]
             for name in ("exp_avg", "exp_avg_sq"):
-                # In the parameter's memory format: the fused Adam pairs them as they lie.
+                # In the parameter's memory format, since the fused Adam pairs them by memory
+                # position.
                 state[name] = torch.empty_like(parameter).copy_(state[name])
         if self.masks is not None:
             for number, mask in enumerate(self.masks.masks):
@@ -332,7 +333,7 @@ def _loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate(model: nn.Sequential, inputs: Tensor, targets: Tensor) -> tuple[float, float | None]:
-    """The mean loss, and the accuracy where the targets are classes."""
+    """The mean loss, and the accuracy if the targets are classes."""
     model.eval()
     loss, hits = 0.0, 0
     for start in range(0, len(targets), TEST_BATCH):

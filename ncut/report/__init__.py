@@ -1,4 +1,4 @@
-"""What people look at: a measurement as text, JSON, data frame, pictures and HTML."""
+"""Views of a measurement: text, JSON, data frame, pictures and HTML."""
 
 from ncut.report.html import html_page
 from ncut.report.profile import Profile

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ncut.types import Layer
 
 Flows: TypeAlias = dict[tuple[int, int], NDArray[np.float64]]
-"""The weight between clusters, (k, k), for each two layers that edges join."""
+"""The weight between clusters, (k, k), for each pair of layers joined by edges."""
 
 N_STRONGEST = 10
 MAX_ENTRIES = 400_000
@@ -27,7 +27,7 @@ DIGITS = 7
 
 @dataclass(frozen=True, eq=False)
 class Between:
-    """What a report keeps of its graph's edges.
+    """A report's data about its graph's edges.
 
     Attributes
     ----------
@@ -47,11 +47,11 @@ class Between:
         return 2 * sum(diagonals, start=np.zeros(k))
 
     def ratio(self, sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The weight between each two clusters, as a multiple of what chance gives.
+        """The weight between each pair of clusters, as a multiple of chance.
 
-        Chance: each layer's weights in random places, which is what the null model `layer` does.
-        Then the weight between n neurons of one layer and m of another is n m times the mean over
-        the connected neurons of the two.
+        Chance: each layer's weights in random positions, as in the null model `layer`. The weight
+        between n neurons of one layer and m of another is then n m times the mean over the
+        connected neurons of the two.
 
         Parameters
         ----------
@@ -61,7 +61,7 @@ class Between:
         Returns
         -------
         ndarray of float64, shape (k, k)
-            Symmetric; NaN where two clusters share no layers that edges join.
+            Symmetric; NaN if no edges are possible between two clusters.
         """
         k = sizes.shape[1]
         found, chance = np.zeros((k, k)), np.zeros((k, k))
@@ -83,7 +83,7 @@ def between_of(graph: NeuronGraph, labels: NDArray[np.int32], k: int) -> Between
 
 
 def of_report(report: Measurement) -> Between | None:
-    """What a report has of its graph's edges, or a measurement that has its graph."""
+    """The edge data of a report, or of a measurement with its graph."""
     if hasattr(report, "between"):
         found: Between | None = report.between
         return found
@@ -91,7 +91,7 @@ def of_report(report: Measurement) -> Between | None:
 
 
 def to_dict(between: Between | None) -> dict[str, Any] | None:
-    """Plain lists with seven digits; None where there would be too many numbers."""
+    """Plain lists with seven digits; None if there are too many numbers."""
     if between is None or sum(flow.size for flow in between.flows.values()) > MAX_ENTRIES:
         return None
     return {
@@ -107,7 +107,7 @@ def to_dict(between: Between | None) -> dict[str, Any] | None:
 
 
 def from_dict(data: Any, k: int, layers: Sequence[Layer]) -> Between | None:
-    """What `to_dict` gave; raises ValueError or TypeError where it does not fit the report."""
+    """The inverse of `to_dict`; raises ValueError or TypeError if data do not fit the report."""
     if data is None:
         return None
     if not isinstance(data, Mapping):

@@ -24,16 +24,16 @@ class Cell:
     Attributes
     ----------
     statistic, normalize, null : str
-        Which one it is.
+        The combination.
     value : float
         The network's statistic.
     mean, std : float
-        Mean and population standard deviation of the shuffles'.
+        Mean and population standard deviation of the shuffles' values.
     z_score : float or None
         (value - mean) / std; negative is more clusterable for the n-cuts, positive for the
         modularities and the clusterability.
     p_value : float
-        One-sided, of being as clusterable as the network.
+        One-sided, for shuffles at least as clusterable as the network.
     outcome : {"more", "less", "same"}
         More or less clusterable than the shuffles at the verdict's level, or neither.
     """

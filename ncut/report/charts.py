@@ -1,7 +1,7 @@
-"""Charts as HTML and SVG that stretch to the width they get, without a script or a library.
+"""Charts as HTML and SVG that stretch to the available width, without JavaScript.
 
-Shapes are drawn in an SVG whose view box is stretched to its place, text beside it in HTML, so
-that it keeps its size on a phone and on paper. Colours are the style sheet's, or given.
+Shapes are drawn in an SVG whose view box is stretched, text is HTML beside it, so that text keeps
+its size on phones and on paper. Colours come from the style sheet or from arguments.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SIDE = 1000
 
 
 def attributes(**values: object) -> str:
-    """Attributes of a tag, escaped; those that are None are left out.
+    """Attributes of a tag, escaped; attributes that are None are left out.
 
     An underscore becomes a hyphen, one at the end is dropped.
     """
@@ -49,7 +49,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def tick_text(value: float, step: float) -> str:
-    """A tick's number, with as many digits as its neighbours need."""
+    """A tick's number, with as many digits as neighbouring ticks need."""
     if value == 0:
         return "0"
     if abs(value) >= 1e6 or abs(value) < 1e-4:
@@ -59,7 +59,7 @@ def tick_text(value: float, step: float) -> str:
 
 
 def stretched(shapes: str) -> str:
-    """SVG shapes in a square of SIDE units, stretched to their place."""
+    """SVG shapes in a square of SIDE units, stretched to fill their container."""
     return tag(
         "svg",
         shapes,
@@ -71,7 +71,7 @@ def stretched(shapes: str) -> str:
 
 @dataclass
 class Plane:
-    """Two linear axes, and what is drawn between them.
+    """Two linear axes, and the shapes between them.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Plane:
     x_title, y_title : str
     height : int, pixels
     whole : bool
-        Whether ticks of x are whole numbers only.
+        Whether x has ticks at whole numbers only.
     """
 
     x: tuple[float, float]
@@ -130,7 +130,7 @@ class Plane:
         tips: Iterable[str],
         **values: object,
     ) -> None:
-        """A dot with a text for each point; it stays round however wide the chart is."""
+        """A dot with a text for each point; dots stay round at any width."""
         for x, y, tip in zip(xs, ys, tips, strict=True):
             where = f"M{_n(self._across(x))} {_n(self._down(y))}h0"
             self.shapes.append(tag("path", d=where, data_tip=tip, **_stroke(values, "dot")))
@@ -144,7 +144,7 @@ class Plane:
         self.line(self.x, (y, y), **values)
 
     def note(self, x: float, text: str, *, css: str = "", left: bool | None = None) -> None:
-        """A text at the top, beside a position; on the side that has more room."""
+        """A text at the top, beside a position, on the side with more room."""
         share = self._across(x) / SIDE
         on_left = share > 0.5 if left is None else left
         place = f"right:{percent(1 - share)}" if on_left else f"left:{percent(share)}"

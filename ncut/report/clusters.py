@@ -29,9 +29,9 @@ class Neuron:
     layer : str
         Name of its layer in the graph.
     module : str
-        The module or parameter that writes it; the layer's name where the graph does not know.
+        The module or parameter that writes it; the layer's name if unknown.
     index : int
-        Its place within the layer: the row or channel of the module's output.
+        Its position within the layer: the row or channel of the module's output.
     """
 
     layer: str
@@ -46,7 +46,7 @@ class WeightedEdge(NamedTuple):
     ----------
     first, second : Neuron
     clusters : (int, int)
-        The cluster of each.
+        The clusters of the two neurons.
     weight : float
     """
 
@@ -63,10 +63,8 @@ class Cluster:
     Attributes
     ----------
     number : int
-    size : int
-        How many neurons it has.
-    layers : dict of str to int
-        How many in each layer that has some.
+        size : int Number of neurons. layers : dict of str to int
+        Number of neurons in each layer with neurons of the cluster.
     """
 
     number: int
@@ -75,7 +73,7 @@ class Cluster:
 
     @property
     def size(self) -> int:
-        """How many neurons it has."""
+        """Number of neurons."""
         return int(np.count_nonzero(self._report.labels == self.number))
 
     def __len__(self) -> int:
@@ -83,7 +81,7 @@ class Cluster:
 
     @property
     def layers(self) -> dict[str, int]:
-        """How many neurons it has in each layer that has some."""
+        """Number of neurons in each layer with neurons of the cluster."""
         counts = self._report.cluster_sizes()[:, self.number].tolist()
         return {
             layer.name: count
@@ -93,7 +91,7 @@ class Cluster:
 
     @cached_property
     def neurons(self) -> list[Neuron]:
-        """Its neurons, in the order of the graph."""
+        """The cluster's neurons, in the order of the graph."""
         return [
             _neuron(self._report, self._modules, int(vertex))
             for vertex in np.flatnonzero(self._report.labels == self.number)
@@ -101,12 +99,12 @@ class Cluster:
 
     @property
     def strongest_edges(self) -> list[WeightedEdge]:
-        """The ten heaviest edges with an end in it, in descending order.
+        """The ten heaviest edges with an end in the cluster, in descending order.
 
         Raises
         ------
         InputError
-            If the report was read from a file without them.
+            If the report was read from a file without edges.
         """
         report = self._report
         between = of_report(report)
@@ -125,7 +123,7 @@ class Cluster:
         ]
 
     def indices(self, layer: str | int) -> NDArray[np.int64]:
-        """Indices of its neurons within a layer, ascending.
+        """Indices of the cluster's neurons within a layer, ascending.
 
         Raises
         ------
@@ -135,12 +133,12 @@ class Cluster:
         return np.flatnonzero(self.mask(layer))
 
     def mask(self, layer: str | int) -> NDArray[np.bool_]:
-        """Which neurons of a layer are in it, shape (size of the layer,).
+        """Mask of the cluster's neurons in a layer, shape (size of the layer,).
 
         Parameters
         ----------
         layer : str or int
-            The layer's name, its short name as pictures have it, or its position.
+            The layer's name, its short name in pictures, or its position.
 
         Raises
         ------
@@ -197,7 +195,7 @@ def _layer(report: Measurement, wanted: str | int) -> int:
 
 
 def modules_of(report: Measurement) -> list[str]:
-    """What writes each layer's neurons: the parameter of a block that ends there, else its name."""
+    """The writer of each layer's neurons: the parameter of a block ending there, else its name."""
     found = [layer.name for layer in report.layers]
     if report.graph is not None:
         for block in reversed(report.graph.blocks):

@@ -31,14 +31,20 @@ if TYPE_CHECKING:
 
 
 PIPE_WIDTH = 160
-# With more rows than this, repeats of a block are one row.
+# Number of rows above which repeats of a block are one row.
 MANY = 24
 # The number of a block: a part of a dotted name.
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
+EXPLANATION = """\
+n-cut  share of a cluster's edge weight that leaves it, summed over the k clusters
+Z      distance from the shuffles' mean in their standard deviations
+p      share of networks at least as clusterable, this one counted among them"""
+
+
 class ScanCounts(Protocol):
-    """How far a scan is: models of this run, and their shuffles."""
+    """Progress of a scan: models of this run, and their shuffles."""
 
     models: int
     done: int
@@ -54,19 +60,16 @@ def print_summary(report: Measurement) -> None:
 
 
 def print_comparison(reports: Sequence[Measurement]) -> None:
-    """Print several reports side by side, and what the numbers mean."""
+    """Print the tops of several reports, their numbers side by side, and an explanation."""
     console = _console()
-    console.print(_comparison(reports))
-    console.print()
     for report in reports:
-        console.print(f"{wording.name_of(report)}: {wording.sentence(report)}")
-    console.print()
-    console.print(_explanation(reports))
-    console.print(f"\nMethod: {wording.CITATION}", style="dim")
+        console.print(_top(report))
+    console.print(_comparison(reports))
+    console.print(f"\n{EXPLANATION}\n\nMethod: {wording.CITATION}", style="dim")
 
 
 def print_graph(graph: NeuronGraph) -> None:
-    """Print a graph's size, layers, blocks, and what was left out."""
+    """Print a graph's size, layers, blocks, and left-out parts."""
     console = _console()
     n_isolated = int(np.count_nonzero(graph.degrees == 0))
     console.print(wording.printable(graph.name) or "unnamed model", style="bold")
@@ -75,7 +78,7 @@ def print_graph(graph: NeuronGraph) -> None:
     )
     if graph.placed_share is not None:
         console.print(
-            f"{graph.placed_share:.1%} of the numbers in its weight matrices and kernels are edges"
+            f"{graph.placed_share:.1%} of the numbers in weight matrices and kernels are edges"
         )
     if graph.sums:
         console.print(f"residual sums: {wording.SUMS.get(graph.sums, graph.sums)}")
@@ -91,7 +94,7 @@ def print_graph(graph: NeuronGraph) -> None:
 
 
 def print_cost(seconds: float, peak_bytes: int, what: str) -> None:
-    """Print what an analysis is expected to cost."""
+    """Print the predicted cost of an analysis."""
     time = f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     _console().print(f"\n{what}: about {time} and {peak_bytes / 2**20:,.0f} MiB")
 
@@ -100,7 +103,7 @@ def print_cost(seconds: float, peak_bytes: int, what: str) -> None:
 def progress_bar(name: str = "") -> Iterator[Callable[[int, int], None]]:
     """A function (done, total) that moves a bar on standard error, if that is a terminal.
 
-    From the first second it says what is done and for how long; then the time left.
+    It shows the activity and its duration from the first second, and then the time left.
     """
     console = _console(stderr=True)
     columns = (
@@ -121,7 +124,7 @@ def progress_bar(name: str = "") -> Iterator[Callable[[int, int], None]]:
 
 
 QUIET = [False]
-"""Whether progress is not to be shown at all."""
+"""Whether progress is suppressed."""
 
 
 def shows_progress(console: Console) -> bool:
@@ -131,13 +134,13 @@ def shows_progress(console: Console) -> bool:
 
 @contextmanager
 def work_bar(name: str) -> Iterator[Callable[[float, float], None]]:
-    """A function (done, total) for long work in any unit: a share, and the time left."""
+    """A function (done, total) for long work in any unit; shows a share and the time left."""
     console = _console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        # An epoch may take minutes: the speed is that of the last half hour.
+        # An epoch may take minutes, so the speed is averaged over the last half hour.
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     bar = Progress(
@@ -150,7 +153,7 @@ def work_bar(name: str) -> Iterator[Callable[[float, float], None]]:
 
 @contextmanager
 def scan_bars() -> Iterator[Callable[[ScanCounts], None]]:
-    """A function of a scan's counts that moves two bars on standard error: models and shuffles."""
+    """A function of a scan's counts that moves two bars, models and shuffles, on standard error."""
     console = _console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -187,7 +190,7 @@ def print_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _console(stderr: bool = False) -> Console:
-    """A console that adds nothing of its own; wide in a pipe, where nothing should be cut."""
+    """A console without additions of rich; wide in a pipe, so that nothing is cut."""
     console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
@@ -196,14 +199,7 @@ def _console(stderr: bool = False) -> Console:
 
 def styled_summary(report: Measurement) -> Text:
     """`str(report)` with a little colour."""
-    name, *outcome = text.title_lines(report)
-    styled = Text().append(name, style="bold").append("\n" + "\n".join(outcome) + "\n\n")
-    for line in text.top_lines(report):
-        head, colon, rest = line.partition(": ")
-        is_first = colon and not line.startswith(" ")
-        styled.append(head + colon if is_first else "", style="bold")
-        styled.append((rest if is_first else line) + "\n")
-    styled.append("\n")
+    styled = _top(report).append("\n")
     for line in text.headline_lines(report):
         head, value = line[: text.NAME_WIDTH], line[text.NAME_WIDTH :]
         styled.append(head, style="dim").append(value + "\n", style=_emphasis(head))
@@ -218,6 +214,18 @@ def styled_summary(report: Measurement) -> Text:
     return styled
 
 
+def _top(report: Measurement) -> Text:
+    """Name, outcome and the questions of a report's top."""
+    name, *outcome = text.title_lines(report)
+    styled = Text().append(name, style="bold").append("\n" + "\n".join(outcome) + "\n\n")
+    for line in text.top_lines(report):
+        head, colon, rest = line.partition(": ")
+        is_first = colon and not line.startswith(" ")
+        styled.append(head + colon if is_first else "", style="bold")
+        styled.append((rest if is_first else line) + "\n")
+    return styled
+
+
 def _comparison(reports: Sequence[Measurement]) -> Table:
     """The headline numbers of several reports side by side."""
     table = _table("", *(wording.name_of(report) for report in reports), right_from=1)
@@ -225,7 +233,7 @@ def _comparison(reports: Sequence[Measurement]) -> Table:
         "n-cut": [wording.ncut_text(report.ncut) for report in reports],
         "edge weight cut": [wording.share_text(report.cut_share) for report in reports],
         "shuffles": [wording.spread_text(report) for report in reports],
-        "Z": [wording.z_text(report.z_score) for report in reports],
+        "Z": [wording.z_text(report.z_score, report.n_shuffles) for report in reports],
         "p": [wording.p_text(report.p_value) for report in reports],
         "vertices": [f"{report.n_vertices - report.n_isolated:,}" for report in reports],
         "isolated": [f"{report.n_isolated:,}" for report in reports],
@@ -234,16 +242,6 @@ def _comparison(reports: Sequence[Measurement]) -> Table:
     }
     for name, values in cells.items():
         table.add_row(Text(name, style="dim"), *(Text(v, style=_emphasis(name)) for v in values))
-    return table
-
-
-def _explanation(reports: Sequence[Measurement]) -> Table:
-    """What the headline numbers mean, as a two-column list."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(max_width=text.WIDTH - 10)
-    for term, meaning in wording.meanings(reports):
-        table.add_row(Text(term, style="bold"), Text(meaning))
     return table
 
 
@@ -259,10 +257,10 @@ def _layers(graph: NeuronGraph) -> Table:
 
 
 def folded(rows: list[list[str]], most: int = MANY) -> list[list[str]]:
-    """A table with one row for all repeats of a block, where it has more than `most` rows.
+    """A table with one row for all repeats of a block, if it has more than `most` rows.
 
-    Rows are repeats if they differ only in the block's number, as `layer.0.query` and
-    `layer.1.query` do; the row is then that of `layer.{0..1}.query`.
+    Rows are repeats if they differ only in the block's number, like `layer.0.query` and
+    `layer.1.query`; they become the row `layer.{0..1}.query`.
     """
     if len(rows) <= most:
         return rows
@@ -315,15 +313,15 @@ def _blocks(graph: NeuronGraph) -> Table:
 
 
 def _storage(block: Block) -> tuple[int, str]:
-    """Number of non-zero weights, and how they are kept."""
+    """Number of non-zero weights, and their storage format."""
     if isinstance(block.weights, np.ndarray):
         return int(np.count_nonzero(block.weights)), "dense"
     return int(np.count_nonzero(block.weights.data)), "CSR"
 
 
 def _parameters(parameters: Sequence[Parameter]) -> Table:
-    """What became of the model's parameters: a row per matrix, one for all vectors of a role."""
-    table = _table("parameter", "shape", "", "what it is here")
+    """Roles of the model's parameters: a row per matrix, one row for all vectors of a role."""
+    table = _table("parameter", "shape", "", "role in the graph")
     vectors: dict[tuple[bool, str], list[Parameter]] = {}
     matrices = []
     for parameter in parameters:
@@ -359,7 +357,7 @@ def _table(*names: str, right_from: int | None = None) -> Table:
 
 
 def _cells(values: Iterable[str]) -> list[Text]:
-    """Cells that are shown as they are: no markup, no control characters."""
+    """Cells of literal text: no markup, no control characters."""
     return [Text(wording.printable(value)) for value in values]
 
 

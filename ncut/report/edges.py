@@ -1,7 +1,7 @@
-"""A graph's edges as a report shows them: summed over groups of vertices, and the strongest.
+"""A graph's edges for reports: sums over groups of vertices, and the strongest edges.
 
-Each function goes over the blocks once, in pieces, so that no n x n matrix is made and weights of
-any type take little memory beside their own.
+Each function passes over the blocks once, in pieces, so that no n x n matrix is built and weights
+of any type need little extra memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ncut.types import Weights
 
 PIECE = 2**20
-"""Weights that are looked at together."""
+"""Weights processed together."""
 
 
 class Edge(NamedTuple):
@@ -30,7 +30,7 @@ class Edge(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """All edges between some vertices of one layer and another layer (or the same)."""
+    """All edges between some vertices of one layer and another (or the same) layer."""
 
     source: int
     target: int
@@ -42,7 +42,7 @@ class Piece(NamedTuple):
 def layer_flows(
     graph: NeuronGraph, labels: NDArray[np.int32], k: int
 ) -> dict[tuple[int, int], NDArray[np.float64]]:
-    """The weight between clusters, for each two layers that edges join.
+    """The weight between clusters, for each pair of layers joined by edges.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def strongest_edges(
     """The edges of largest weight that have an end in each cluster, in descending order."""
     first, second = np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
     weights = np.empty(0)
-    # An edge is worth keeping if it is heavier than the last one kept for either of its clusters.
+    # An edge is kept if it is heavier than the last one kept for either of its clusters.
     least = np.zeros(k)
     kept = [first] * k
     for piece in _pieces(graph):
@@ -93,7 +93,7 @@ def strongest_edges(
 def _heavy(
     piece: Piece, labels: NDArray[np.int32], least: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """Ends and weights of the edges above what is asked in the cluster of either end."""
+    """Ends and weights of the edges above the threshold of the cluster of either end."""
     for_rows, for_columns = least[labels[piece.rows]], least[labels[piece.columns]]
     shift = np.array([[piece.rows.start], [piece.columns.start]], dtype=np.intp)
     if isinstance(piece.weights, np.ndarray):

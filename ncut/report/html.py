@@ -1,4 +1,4 @@
-"""Reports as one HTML page that makes no request: style, script and pictures are inside."""
+"""Reports as one self-contained HTML page: style, script and pictures are embedded."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def html_page(
     title : str, optional
         The page's heading; made from the models' names by default.
     profiles : sequence of (Profile or None), optional
-        A profile of each report's network over k, where there is one.
+        A profile over k of each report's network, or None.
 
     Returns
     -------
     str
-        An HTML document in light and dark colours that loads nothing from elsewhere.
+        An HTML document with light and dark themes that loads no external resources.
 
     Raises
     ------
@@ -74,12 +74,12 @@ def html_page(
 
 
 def check_available() -> None:
-    """Raise MissingExtraError if what `html_page` needs is not installed."""
+    """Raise MissingExtraError if a dependency of `html_page` is not installed."""
     import_extra("jinja2", "plot")
 
 
 def render(template: str, scripts: Sequence[str], **values: Any) -> str:
-    """A page of a template, with one script that is allowed by its hash and no connections.
+    """A page from a template, with one script allowed by its hash and no connections.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def _check_profile(report: Measurement, profile: Profile | None) -> None:
 
 
 def _view(report: Measurement, profile: Profile | None) -> dict[str, Any]:
-    """Everything that the template shows of a report, as text, and the script's data."""
+    """The template's texts for a report, and the script's data."""
     names = names_of(report)
     between = of_report(report)
     flows = None if between is None else between.flows
@@ -177,7 +177,7 @@ def _pictures(
 
 
 def _script_json(data: Any) -> Any:
-    """JSON that may stand in a script element: nothing in it can end the element."""
+    """JSON that is safe in a script element: nothing in it can end the element."""
     try:
         text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     except ValueError:  # sums of numbers at the end of the range
@@ -186,7 +186,7 @@ def _script_json(data: Any) -> Any:
 
 
 def _finite(data: Any) -> Any:
-    """The data with null in place of numbers that JSON cannot carry."""
+    """The data with null in place of numbers that JSON cannot represent."""
     if isinstance(data, dict):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
@@ -195,5 +195,5 @@ def _finite(data: Any) -> Any:
 
 
 def markup(text: str) -> Any:
-    """Text that a template takes as it is."""
+    """Text that a template does not escape."""
     return import_extra("markupsafe", "plot").Markup(text)

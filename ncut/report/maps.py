@@ -15,17 +15,17 @@ from ncut.report.names import Names
 if TYPE_CHECKING:
     from ncut.results import Measurement
 
-# What keeps a picture of a large network readable, and light.
+# Limits that keep a picture of a large network readable and small.
 MAX_COLUMNS = 10
 MAX_SHOWN_CLUSTERS = 24
 MAX_LINKS = 600
 MAX_PARTS = 12
-# With this share of the weight between layers at a residual stream, the flow is drawn around it.
+# Share of the weight at a residual stream from which the flow is drawn around the stream.
 STREAM_SHARE = 0.5
 
 
 class LayerGroup(NamedTuple):
-    """Consecutive layers that a picture shows as one; mostly a single one."""
+    """Consecutive layers that a picture shows as one; usually a single layer."""
 
     name: str
     first: int
@@ -34,7 +34,7 @@ class LayerGroup(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """The clusters that pictures tell apart: the largest ones by volume, then "others".
+    """The clusters with separate colours in pictures: the largest by volume, then "others".
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Shown:
 
     @property
     def n_parts(self) -> int:
-        """How many parts there are, the others among them."""
+        """Number of parts, including the others."""
         return len(self.clusters) + self.has_others
 
     def cluster(self, part: int) -> int | None:
@@ -76,7 +76,7 @@ class Flow:
     source, target : ndarray of intp, shape (n_links,)
     weight : ndarray of float64, shape (n_links,)
     drawn : float
-        Share of the graph's edge weight that the links have.
+        The links' share of the graph's edge weight.
     """
 
     columns: list[LayerGroup]
@@ -90,7 +90,7 @@ class Flow:
 
 
 def layer_groups(names: Sequence[str], most: int) -> list[LayerGroup]:
-    """All layers, in groups of neighbours where there are more than `most`."""
+    """All layers, in groups of neighbours if there are more than `most`."""
     return [
         LayerGroup(
             names[part[0]] if part.size == 1 else f"{names[part[0]]} … {names[part[-1]]}",
@@ -109,7 +109,7 @@ def volumes(report: Measurement) -> NDArray[np.float64]:
 
 
 def shown_clusters(report: Measurement) -> Shown:
-    """All clusters, or the largest where there are many."""
+    """All clusters, or the largest if there are many."""
     largest = np.argsort(-volumes(report), kind="stable")[:MAX_SHOWN_CLUSTERS]
     clusters = np.sort(largest)
     place = np.full(report.k, clusters.size, dtype=np.intp)
@@ -120,7 +120,7 @@ def shown_clusters(report: Measurement) -> Shown:
 def flows_of(report: Measurement, flows: Flows, names: Names) -> list[Flow]:
     """Lay out the weights between layers; nothing if all edges lie within a column.
 
-    One flow through all layers; where most of the weight is at a residual stream, one from the
+    One flow through all layers; if most of the weight is at a residual stream, one flow from the
     stream to each block.
     """
     shown = shown_clusters(report)
@@ -166,8 +166,8 @@ def flow_of(
 ) -> Flow | None:
     """Lay out the weights between columns of layers; None if there are none.
 
-    `column_of` has the column of each layer, -1 for one that is not drawn; `total` is the weight
-    of all edges.
+    `column_of` has the column of each layer, -1 for layers that are not drawn; `total` is the
+    weight of all edges.
     """
     n_parts = shown.n_parts
     sums = np.zeros((len(columns), n_parts, len(columns), n_parts))
@@ -217,7 +217,7 @@ def band_ends(flow: Flow) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def _stacked(
     columns: NDArray[np.integer], sizes: NDArray[np.float64], gap: float = 0.012
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends of nodes that are stacked in columns: one scale for all, each column centred."""
+    """Ends of nodes stacked in columns, with one scale for all and each column centred."""
     counts = np.bincount(columns)
     heights = np.bincount(columns, sizes)
     gap = min(gap, 0.5 / counts.max())

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from ncut.types import Layer
 
 STREAM = "stream of "
-# What stands before a module's path in the name of a layer.
+# Prefix of a module's path in the name of a layer.
 KINDS = (STREAM, "input of ", "rows of ", "heads of ", "memory of ", "state of ", "output of ")
-# Containers of numbered blocks, as the model families call them.
+# Names of containers of numbered blocks in the model families.
 CONTAINERS = ("layer", "layers", "h", "block", "blocks", "resblocks")
 QUERIES = re.compile(r"(^|[._])(q|query|q_proj|q_lin|wq)$")
 KEYS = re.compile(r"(^|[._])(k|v|key|value|k_proj|v_proj|k_lin|v_lin|wk|wv)$")
@@ -40,12 +40,12 @@ class Names:
         The same without common prefixes, each unique: "L0.query" for "encoder.layer.0.attention.
         self.query".
     block : tuple of str
-        The block of each layer, such as "L0"; its short name where it is in none.
+        The block of each layer, such as "L0"; its short name if it is in no block.
     stream : tuple of bool
         Whether each is the residual stream.
     heads : tuple of int
-        Number of attention heads of each layer, whose neurons are those of one head after the
-        other; 0 where there are none or it is not known.
+        Number of attention heads of each layer, whose neurons are ordered by head; 0 if there are
+        none or the number is unknown.
     sizes : tuple of int
     """
 
@@ -80,7 +80,7 @@ def names_of(report: Measurement) -> Names:
 
 
 def layer_names(layers: Sequence[Layer], heads: Sequence[int] = ()) -> Names:
-    """The names for layers, with the number of attention heads of each where it is known."""
+    """The names for layers, with the number of attention heads of each if known."""
     full = tuple(printable(layer.name) for layer in layers)
     parts = [_split(name) for name in full]
     stacks = {stack for _, stack, number, _ in parts if number}
@@ -106,8 +106,8 @@ def layer_names(layers: Sequence[Layer], heads: Sequence[int] = ()) -> Names:
 def heads_of(source: Any, layers: Sequence[Layer]) -> tuple[int, ...]:
     """Number of attention heads of each layer of queries, keys or values; 0 for all others.
 
-    As the configuration of a transformers model or of its folder says; a layer whose size is no
-    multiple of it counts as unknown.
+    The number comes from the configuration of a transformers model or of its folder; it counts as
+    unknown if a layer's size is not a multiple of it.
     """
     config = _config(source)
     n_heads = next((config[n] for n in ("num_attention_heads", "n_head", "n_heads") if n in config),
@@ -137,7 +137,7 @@ def _config(source: Any) -> dict[str, Any]:
 
 
 def _split(name: str) -> tuple[str, str, str, list[str]]:
-    """The kind, the stack of blocks, the block's number in it, and what follows."""
+    """The kind, the stack of blocks, the block's number in it, and the rest of the name."""
     kind = next((one for one in KINDS if name.startswith(one)), "")
     path = name.removeprefix(kind).split(".")
     for at in range(1, len(path)):
@@ -169,7 +169,7 @@ def _candidates(kind: str, stack: str, number: str, rest: list[str], *, single: 
 
 
 def _unique(candidates: list[list[str]], full: tuple[str, ...]) -> tuple[str, ...]:
-    """For each the first candidate that no other shares; numbered where all are shared."""
+    """The first unshared candidate for each; numbered if all are shared."""
     level = [0] * len(full)
     while True:
         now = [names[at] for names, at in zip(candidates, level, strict=True)]

@@ -1,4 +1,4 @@
-"""A report as HTML for notebooks: what `print` shows, with a picture; needs no extra."""
+"""A report as HTML for notebooks: the content of `print`, with a picture; needs no extra."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ MAX_FLOW_ROWS = 20_000
 
 
 class Table(TypedDict):
-    """A table to be downloaded: the columns' names, and rows of texts, numbers and None."""
+    """A table for download: the columns' names, and rows of texts, numbers and None."""
 
     names: list[str]
     rows: list[list[Any]]
 
 
 def page_data(report: Measurement, names: Names, profile: Profile | None) -> dict[str, Any]:
-    """Everything that the page's script needs of a report, ready for JSON."""
+    """The data of a report for the page's script, ready for JSON."""
     between = of_report(report)
     clusters = cluster_rows(report, between)
     edges = [[] for _ in clusters] if between is None else edge_rows(report, names, between)
@@ -55,12 +55,12 @@ def page_data(report: Measurement, names: Names, profile: Profile | None) -> dic
 
 
 def file_name(model: str) -> str:
-    """What begins the names of files about a model."""
+    """The prefix of file names about a model."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", model).strip("-.")[:60] or "model"
 
 
 def cluster_rows(report: Measurement, between: Between | None) -> list[dict[str, Any]]:
-    """Size, volume, and where the graph is known the share of weight inside, of each cluster.
+    """Size and volume of each cluster, with the share of weight inside if the graph is known.
 
     The parts of the n-cut add up to it.
     """
@@ -103,7 +103,7 @@ def flow_rows(report: Measurement, flows: Flows) -> list[list[Any]]:
 
 
 def neurons(report: Measurement) -> dict[str, Any] | None:
-    """Cluster and degree of every neuron in little space; None where there are too many.
+    """Cluster and degree of every neuron in compact form; None if there are too many.
 
     Little-endian numbers in base 64: `labels` as int8, int16 or int32, `degrees` as float32.
     """
@@ -111,7 +111,7 @@ def neurons(report: Measurement) -> dict[str, Any] | None:
         return None
     kind = np.min_scalar_type(-max(report.k, 1)).newbyteorder("<")
     degrees = report.degrees
-    if not 1e-30 < degrees.max(initial=0.0) < 1e38:  # in a unit that float32 has room for
+    if not 1e-30 < degrees.max(initial=0.0) < 1e38:  # in a unit within the range of float32
         degrees = np.ldexp(degrees, -int(np.frexp(degrees.max(initial=0.0))[1]))
     return {
         "labels": _base64(report.labels.astype(kind)),
@@ -130,7 +130,7 @@ def tables(
     flows: Flows | None,
     clusters: list[dict[str, Any]],
 ) -> dict[str, Table]:
-    """The page's tables, and some that are too long to be shown, with all digits."""
+    """The page's tables, and tables too long for the page, with all digits."""
     compared = report.statistics
     layers = [printable(layer.name) for layer in report.layers]
     counts = report.cluster_sizes()
@@ -204,7 +204,7 @@ def _compared(one: Comparison) -> list[float | None]:
 
 def profile_table(profile: Profile) -> Table:
     """A row for each k."""
-    names = [*profile.statistics[0], "gap behind k"]
+    names = [*profile.statistics[0], "gap after k"]
     return Table(
         names=[
             "k",
@@ -233,7 +233,7 @@ def profile_table(profile: Profile) -> Table:
 
 
 def _finite(table: Table) -> Table:
-    """The table without numbers that JSON cannot carry."""
+    """The table without numbers that JSON cannot represent."""
     rows = [
         [None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row]
         for row in table["rows"]

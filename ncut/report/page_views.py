@@ -1,4 +1,4 @@
-"""A report as the texts of its HTML page; the template only arranges them."""
+"""The texts of a report's HTML page, which the template only arranges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def views(report: Measurement, names: Names, profile: Profile | None) -> dict[str, Any]:
-    """What the page says of a report besides its clusters."""
+    """The page's statements about a report, except its clusters."""
     return {
         "name": wording.name_of(report),
         "sentence": minus(wording.sentence(report)),
@@ -80,7 +80,7 @@ def clusters(report: Measurement, names: Names, rows: list[dict[str, Any]]) -> d
 
 
 def statistics(report: Measurement) -> list[tuple[str, str, str, str, str, str]]:
-    """A row for each statistic: title, value, shuffles, Z, p, and what it says."""
+    """A row for each statistic: title, value, shuffles, Z, p, and the outcome."""
     says = {
         "more": "▲ more clusterable",
         "less": "▼ less clusterable",
@@ -107,7 +107,7 @@ def statistics(report: Measurement) -> list[tuple[str, str, str, str, str, str]]
 
 
 def command(report: Measurement) -> str:
-    """The command that measures this again."""
+    """The command that reproduces the measurement."""
     name = report.model if re.fullmatch(r"[\w./:+-]+", report.model) else "MODEL"
     parts = ["ncut analyze", name, f"--k {report.k}"]
     parts.append("--shuffles auto" if report.sequential else f"--shuffles {report.n_shuffles}")
@@ -119,31 +119,31 @@ def command(report: Measurement) -> str:
 
 
 def notes(report: Measurement, flows: Flows | None, data: dict[str, Any]) -> list[str]:
-    """What the page does not show, and why."""
+    """Notes on parts that the page leaves out, with reasons."""
     found = []
     if flows is None:
         found.append(
-            "This report was read from a file without the weight between clusters: the flow "
-            "between layers, the table of what exceeds chance and the strongest edges are left "
-            "out. They are there when the model itself is analysed."
+            "This report was read from a file without the weight between clusters, so the flow "
+            "between layers, the table of weight beyond chance and the strongest edges are left "
+            "out. To get them, analyse the model itself."
         )
     elif all(a == b for a, b in flows):
         found.append("All edges lie within one layer, so there is no flow between layers.")
     if data["neurons"] is None:
         found.append(
-            f"The lists of neurons are left out: there are more than {MAX_NEURONS:,} of them. "
-            "In Python, report.clusters and report.to_frame() have them."
+            f"The lists of neurons are left out, since there are more than {MAX_NEURONS:,} "
+            "neurons. In Python, report.clusters and report.to_frame() have them."
         )
     if flows is not None and "flow" not in data["tables"]:
         found.append(
-            f"The table of weights between clusters is left out: it has over {MAX_FLOW_ROWS:,} "
-            "rows."
+            f"The table of weights between clusters is left out, since it has over "
+            f"{MAX_FLOW_ROWS:,} rows."
         )
     return found
 
 
 def downloads(data: dict[str, Any]) -> list[tuple[str, str]]:
-    """Tables that the page does not show: (name, what it has)."""
+    """Tables that the page does not show: (name, content)."""
     found = {
         "neurons": "neurons",
         "edges": "strongest edges",
@@ -201,7 +201,7 @@ def _tiles(report: Measurement) -> list[tuple[str, str, str]]:
         (
             "How unusual",
             f"p = {wording.p_text(report.p_value)}",
-            f"{wording.p_remark(report)}; Z = {wording.z_text(report.z_score)}",
+            f"{wording.p_remark(report)}; {wording.z_equation(report)}",
         ),
     ]
 
@@ -241,7 +241,7 @@ def _facts(report: Measurement) -> list[tuple[str, str]]:
 
 
 def _made(report: Measurement) -> list[tuple[str, str]]:
-    """What it takes to get the same numbers again."""
+    """The facts needed to reproduce the numbers."""
     return [
         ("seed", str(report.seed)),
         ("k", str(report.k)),

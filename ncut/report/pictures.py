@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 MAX_BARS = 60
 MAX_RATIOS = 40
-# From this strength of a cell's colour on its number is white.
+# Strength of a cell's colour from which its number is white.
 DARK = 0.6
-# A layer of inputs with so many neurons, a square of them or three, is drawn as an image.
+# A layer of inputs with this many neurons, one or three squares, is drawn as an image.
 MIN_PIXELS = 49
 
 
@@ -38,13 +38,13 @@ class Picture:
     Attributes
     ----------
     name : str
-        What its file is called after the model's name.
+        Its part of the file name, after the model's name.
     title : str
     markup : str
         HTML, escaped.
     caption : str
     finding : str
-        What it shows, for those who do not see it.
+        The content in words, for screen readers.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Picture:
 
 
 def null_picture(report: Measurement) -> Picture:
-    """The shuffled networks, and this network as a line, by each statistic."""
+    """The shuffled networks, and this network as a line, for each statistic."""
     charts = "".join(
         tag(
             "div",
@@ -72,8 +72,8 @@ def null_picture(report: Measurement) -> Picture:
         "shuffles",
         "Shuffled networks",
         charts,
-        "The shuffled networks, and this network as a line. For an n-cut or its bound, further "
-        "left of the shuffles is more clusterable; for a modularity or a share, further right.",
+        "Histogram of the shuffled networks, with this network as a line. For an n-cut or its "
+        "bound, further left is more clusterable; for a modularity or a share, further right.",
         f"The network's n-cut {ncut_text(report.ncut)} lies {side} of the shuffles' mean "
         f"{ncut_text(main.mean or 0.0)}; p = {p_text(report.p_value)}.",
     )
@@ -137,7 +137,7 @@ def bars_picture(report: Measurement, names: Names, shown: Shown) -> Picture:
         "layers",
         "Clusters in each layer",
         tag("div", "".join(rows), class_="bars"),
-        "How each layer's neurons divide into the clusters. Cluster numbers are arbitrary."
+        "The division of each layer's neurons into clusters. Cluster numbers are arbitrary."
         + (" Neighbouring layers are shown together." if len(groups) < len(report.layers) else "")
         + few,
         f"{len(report.layers)} layers divided into {report.k} clusters; the table below has the "
@@ -168,16 +168,16 @@ def flow_picture(report: Measurement, flows: Sequence[Flow], shown: Shown) -> Pi
         "flow",
         "Weight between clusters",
         tag("div", markup, class_="flows several" if several else "flows"),
-        "The weight between clusters of different layers: a band's height is the sum of the "
-        "weights. In a clusterable network bands keep their colour. "
+        "The weight between clusters of different layers; the height of a band is the sum of the "
+        "weights. In a clusterable network, bands keep their colour. "
         + (
-            "Each part is the residual stream, on the left, and what reads and writes it. "
+            "Each part shows the residual stream, on the left, with its readers and writers. "
             if several
             else ""
         )
         + f"{drawn:.0%} of the edge weight is drawn"
         + (
-            "; neighbouring layers are one column, without the edges inside."
+            "; neighbouring layers share a column, without the edges inside it."
             if any(group.last - group.first > 1 for flow in flows for group in flow.columns)
             else "."
         )
@@ -190,7 +190,7 @@ def flow_picture(report: Measurement, flows: Sequence[Flow], shown: Shown) -> Pi
 def flow_chart(
     flow: Flow, shown: Shown, colors: Sequence[str], height: int, unit: str = "weight"
 ) -> str:
-    """Bands between nodes that are stacked in columns."""
+    """Bands between nodes stacked in columns."""
     n_columns = len(flow.columns)
     step = 1 / max(1, n_columns - 1)
     half = min(0.012, 0.08 * step)
@@ -292,7 +292,7 @@ def flow_chart(
 
 
 def node_sums(flow: Flow) -> NDArray[np.float64]:
-    """What goes through each node."""
+    """The weight through each node."""
     n = len(flow.nodes)
     return np.asarray(
         np.maximum(
@@ -303,7 +303,7 @@ def node_sums(flow: Flow) -> NDArray[np.float64]:
 
 
 def ratio_picture(ratio: NDArray[np.float64], colors: Sequence[str]) -> Picture:
-    """The weight between each two clusters, as a multiple of what chance gives."""
+    """The weight between each pair of clusters, as a multiple of chance."""
     k = len(ratio)
     if k <= MAX_RATIOS:
         head = tag("tr", tag("td") + "".join(_head(c, colors[c], "col") for c in range(k)))
@@ -348,10 +348,10 @@ def ratio_picture(ratio: NDArray[np.float64], colors: Sequence[str]) -> Picture:
         "clusters",
         "What exceeds chance",
         markup,
-        "The weight between each two clusters, divided by what the same weights give in random "
-        "places of their layers: red is more than chance, blue less, blank where no edges can "
-        "be. Clusters that are modules have a red diagonal.",
-        f"Inside a cluster the weight is {inside} times chance, in the median of {k} clusters.",
+        "The weight between each pair of clusters, divided by its expectation for the same weights "
+        "in random positions: red is more than chance, blue less, blank where no edges are "
+        "possible. Clusters that are modules have a red diagonal.",
+        f"The weight inside a cluster is {inside} times chance (median of {k} clusters).",
     )
 
 
@@ -364,7 +364,7 @@ def _side(value: float) -> str:
 
 
 def _depth(value: float) -> float:
-    """How strong a colour is: full at four times or a quarter of chance."""
+    """Strength of a colour: full at four times or a quarter of chance."""
     if value <= 0:
         return 1.0
     return float(min(1.0, abs(np.log2(value)) / 2))
@@ -408,7 +408,7 @@ def eigenvalues_picture(report: Measurement, profile: Profile | None) -> Picture
     if values.size > report.k:
         low, high = float(values[report.k - 1]), float(values[report.k])
         plane.bar(*plane.x, low, high, class_="accent faint")
-        gap = f"gap behind k = {report.k}: {high - low:.4f}"
+        gap = f"gap after k = {report.k}: {high - low:.4f}"
         plane.note(plane.x[0], gap, left=False)
         finding = f"{gap[0].upper()}{gap[1:]}."
     plane.line(numbers, values, class_="muted thin")
@@ -424,20 +424,20 @@ def eigenvalues_picture(report: Measurement, profile: Profile | None) -> Picture
         "eigenvalues",
         "Eigenvalues",
         plane.markup(),
-        "The smallest eigenvalues of the normalized Laplacian: as many near 0 as there are almost "
-        "separate groups; the n-cut cannot be below the sum of the first k.",
+        "The smallest eigenvalues of the normalized Laplacian. There is one near 0 for each almost "
+        "separate group; the n-cut cannot be below the sum of the first k.",
         finding,
     )
 
 
 def scores_picture(profile: Profile, k: int) -> Picture:
-    """How far the n-cut, its bound and the gap lie on the clusterable side, for each k."""
+    """Distance of the n-cut, its bound and the gap to the clusterable side, for each k."""
     lines: dict[str, tuple[list[Comparison], str, int]] = {
         _statistic(name): ([row[name] for row in profile.statistics], css, -1)
         for name, css in (("refined_ncut", "accent"), ("lower_bound", "shade"))
         if name in profile.statistics[0]
     }
-    lines["gap behind k"] = (list(profile.gaps), "muted", 1)
+    lines["gap after k"] = (list(profile.gaps), "muted", 1)
     scores = {
         name: [
             (x, sign * one.z_score)
@@ -465,7 +465,7 @@ def scores_picture(profile: Profile, k: int) -> Picture:
         "scores",
         "Each number of clusters",
         plane.markup(),
-        f"Standard deviations from the mean of {profile.n_shuffles} shuffles, up is more "
+        f"Standard deviations from the mean of {profile.n_shuffles} shuffles; up is more "
         "clusterable for every line. The n-cut itself grows with k for every graph, so it cannot "
         "choose k.",
         f"Scores for k = {profile.ks[0]} to {profile.ks[-1]}.",
@@ -473,12 +473,12 @@ def scores_picture(profile: Profile, k: int) -> Picture:
 
 
 def gaps_picture(profile: Profile, k: int) -> Picture:
-    """The gap in the eigenvalues behind each k, beside the shuffles' gaps."""
+    """The gap in the eigenvalues after each k, with the shuffles' gaps."""
     ends = [0.0, *(gap.value for gap in profile.gaps)]
     ends += [
         gap.mean + gap.std for gap in profile.gaps if gap.mean is not None and gap.std is not None
     ]
-    plane = _over_k(profile, k, ends, "gap behind k")
+    plane = _over_k(profile, k, ends, "gap after k")
     for x, gap in zip(profile.ks, profile.gaps, strict=True):
         if gap.mean is not None and gap.std is not None:
             plane.line((x, x), (gap.mean - gap.std, gap.mean + gap.std), class_="muted thick")
@@ -502,9 +502,9 @@ def gaps_picture(profile: Profile, k: int) -> Picture:
         "gaps",
         "Gaps in the eigenvalues",
         plane.markup(),
-        "The gap between the eigenvalues k and k + 1, beside the shuffles' gaps. A gap above the "
-        "shuffles' supports this k.",
-        f"The largest gap is behind k = {profile.ks[largest]}.",
+        "The gap between eigenvalues k and k + 1, with the shuffles' gaps. A gap above the "
+        "shuffles' gaps supports this k.",
+        f"The largest gap is after k = {profile.ks[largest]}.",
     )
 
 
@@ -529,7 +529,7 @@ def _over_k(profile: Profile, k: int, values: Sequence[float], title: str) -> Pl
 def pixel_shape(layers: Sequence[Layer], inputs: set[int]) -> tuple[int, int, int, int] | None:
     """Layer, channels, height and width of an input that is probably an image; else None.
 
-    A first layer that nothing writes, of a square number of neurons or three times that.
+    It is a first layer without writers whose size is a square number or three times one.
     """
     if not layers or 0 not in inputs or layers[0].name.startswith(("rows of", "stream of")):
         return None
@@ -578,7 +578,7 @@ def pixels_picture(
         "pixels",
         "Inputs as an image",
         tag("div", "".join(images), class_="images"),
-        f"The {report.layers[layer].size} inputs in their order as "
+        f"The {report.layers[layer].size} inputs, in order, as "
         + (f"{channels} channels of " if channels > 1 else "")
         + f"{height} × {width} pixels, coloured by cluster; light grey: not connected.",
         f"The inputs lie in {np.unique(labels[labels >= 0]).size} clusters.",
@@ -593,10 +593,10 @@ def part_colors(k: int, shown: Shown) -> list[str]:
 
 
 def few_text(shown: Shown) -> str:
-    """What is said where not all clusters are told apart."""
+    """The remark if not all clusters have their own colour."""
     if not shown.has_others:
         return ""
-    return f" The {len(shown.clusters)} largest clusters are told apart, the others are grey."
+    return f" Only the {len(shown.clusters)} largest clusters are coloured; the others are grey."
 
 
 def _statistic(name: str) -> str:

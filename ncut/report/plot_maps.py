@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from ncut.report.between import Between
     from ncut.results import Measurement
 
-# Above this many clusters numbers in the cells would overlap.
+# Number of clusters above which numbers in the cells would overlap.
 MAX_NUMBERS = 14
 
 
 def draw_matrix(report: Measurement, ax: Axes) -> None:
-    """The weight between each two clusters, as a multiple of what chance gives."""
+    """The weight between each pair of clusters, as a multiple of chance."""
     ratio = between(report).ratio(report.cluster_sizes())
     norm = import_extra("matplotlib.colors", "plot").LogNorm(0.25, 4)
     bounded = np.where(np.isnan(ratio), np.nan, np.clip(ratio, 0.25, 4))
@@ -41,7 +41,7 @@ def draw_matrix(report: Measurement, ax: Axes) -> None:
 
 
 def draw_flow(report: Measurement, ax: Axes) -> None:
-    """The weight between clusters of different layers as bands, their colour the first's."""
+    """The weight between clusters of different layers as bands in the first cluster's colour."""
     names = names_of(report)
     groups = layer_groups(names.short, MAX_COLUMNS)
     columns_of = np.repeat(np.arange(len(groups)), [one.last - one.first for one in groups])
@@ -79,12 +79,12 @@ def draw_flow(report: Measurement, ax: Axes) -> None:
 
 
 def between(report: Measurement) -> Between:
-    """What the report has of its graph's edges.
+    """The report's data about its graph's edges.
 
     Raises
     ------
     InputError
-        If it has nothing of them.
+        If it has no such data.
     """
     found = of_report(report)
     if found is None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 AXES_SIZE = (5.4, 3.2)
 
-# Above this many clusters a legend would be larger than the picture.
+# Number of clusters above which a legend would be larger than the picture.
 MAX_LEGEND = 24
 
 
@@ -42,7 +42,7 @@ def plot(report: Measurement, kind: PlotKind | None = None, ax: Axes | None = No
     }
     if kind == "all":
         if ax is not None:
-            raise InputError("ax: 'all' makes a figure of its own; leave it out")
+            raise InputError("ax: must be left out with kind 'all', which makes a new figure")
         return _plot_all(report)
     if kind not in painters:
         names = ", ".join(map(repr, [*painters, "all"]))
@@ -58,7 +58,7 @@ def plot(report: Measurement, kind: PlotKind | None = None, ax: Axes | None = No
 
 
 def _plot_all(report: Measurement) -> Axes:
-    """Every picture that the report has, in one pyplot figure."""
+    """Every available picture of the report, in one pyplot figure."""
     kinds: list[PlotKind] = ["null"] if report.n_shuffles else []
     kinds += ["layers", "eigenvalues"]
     between = of_report(report)
@@ -81,7 +81,7 @@ def _plot_all(report: Measurement) -> Axes:
 
 
 def new_figure(report: Measurement, kind: PlotKind) -> Figure:
-    """One picture in a figure of its own that pyplot does not know of."""
+    """One picture in a separate figure, unknown to pyplot."""
     figure_class = import_extra("matplotlib.figure", "plot").Figure
     figure: Figure = figure_class(figsize=figure_size(report, kind), layout="constrained")
     plot(report, kind, figure.add_subplot())
@@ -89,13 +89,13 @@ def new_figure(report: Measurement, kind: PlotKind) -> Figure:
 
 
 def save_picture(report: Measurement, path: Path) -> None:
-    """Write the default picture to a file whose ending says the format."""
+    """Write the default picture to a file; its suffix determines the format."""
     kind: PlotKind = "null" if report.n_shuffles else "layers"
     save_figure(new_figure(report, kind), path)
 
 
 def save_axes(draw: Callable[[Axes], object], path: Path) -> None:
-    """Write a picture of one pair of axes to a file whose ending says the format."""
+    """Write a picture of one pair of axes to a file; its suffix determines the format."""
     figure = import_extra("matplotlib.figure", "plot").Figure(
         figsize=AXES_SIZE, layout="constrained"
     )
@@ -104,14 +104,14 @@ def save_axes(draw: Callable[[Axes], object], path: Path) -> None:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 200) -> None:
-    """Write a figure to a file whose ending says the format; raise InputError if that fails."""
+    """Write a figure to a file, in the format of its suffix; raise InputError if that fails."""
     check_format(path)
     kind = path.suffix.lower().lstrip(".")
     write_file(path, lambda part: figure.savefig(part, dpi=dpi, format=kind))
 
 
 def check_format(path: Path) -> None:
-    """Raise InputError if matplotlib cannot write files with this ending."""
+    """Raise InputError if matplotlib cannot write files with this suffix."""
     backends = import_extra("matplotlib.backend_bases", "plot")
     endings = sorted(backends.FigureCanvasBase.get_supported_filetypes())
     if path.suffix.lower().lstrip(".") not in endings:
@@ -119,7 +119,7 @@ def check_format(path: Path) -> None:
 
 
 def figure_size(report: Measurement, kind: PlotKind) -> tuple[float, float]:
-    """Width and height in inches, higher where there are many layers."""
+    """Width and height in inches, higher for many layers."""
     if kind == "layers":
         return 4.7, 1.7 + 0.26 * max(3, len(report.layers))
     if kind == "matrix":
@@ -130,7 +130,7 @@ def figure_size(report: Measurement, kind: PlotKind) -> tuple[float, float]:
 
 
 def draw_null(report: Measurement, ax: Axes) -> None:
-    """Histogram of the shuffled networks' n-cuts, the network's own as a vertical line."""
+    """Histogram of the shuffled networks' n-cuts, with the network's n-cut as a vertical line."""
     n_bins = int(np.clip(np.sqrt(report.n_shuffles) * 1.5, 5, 40))
     ax.hist(report.shuffled_ncuts, bins=n_bins, color=MUTED, label="shuffled networks")
     ax.axvline(report.ncut, color=ACCENT, linewidth=2, label="this network")
@@ -209,7 +209,7 @@ def draw_profile(profile: ProfileData, statistic: str, ax: Axes | None = None) -
     assert ax is not None  # for the type checker: subplots() is untyped here
     lines = {
         STATISTICS[statistic].title: ([row[statistic] for row in profile.statistics], ACCENT),
-        "gap behind k": (list(profile.gaps), MUTED),
+        "gap after k": (list(profile.gaps), MUTED),
     }
     for label, (compared, color) in lines.items():
         scores = [np.nan if one.z_score is None else one.z_score for one in compared]

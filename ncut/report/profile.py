@@ -1,4 +1,4 @@
-"""Profile: a network for many numbers of clusters, and which of them stands out."""
+"""Profile: a network for many numbers of clusters, with a suggested number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMAT = "ncut-profile"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Profile(ProfileData):
-    """A network cut into every one of several numbers of clusters k.
+    """A network clustered with several numbers of clusters k.
 
     Attributes
     ----------
@@ -30,19 +30,19 @@ class Profile(ProfileData):
     ks : tuple of int
         The numbers of clusters, ascending.
     statistics : tuple of dict of str to Comparison
-        For each k, what `Report.statistics` holds; the measures are those of the refined
+        For each k, the content of `Report.statistics`; the measures are those of the refined
         partition.
     gaps : tuple of Comparison
         For each k, the gap between the eigenvalues k and k + 1 of the normalized Laplacian
-        (counted from 1) against the shuffles' gaps; large means clusterable.
+        (counted from 1) compared with the shuffles' gaps; large means clusterable.
     labels : ndarray of int32, shape (n_ks, n)
         The refined partition for each k; -1 for an isolated vertex.
     eigenvalues : ndarray of float64, shape (max(ks) + 1,)
         The smallest eigenvalues of the normalized Laplacian, ascending.
     stability_seeds, stability_starts : ndarray of float64, shape (n_ks,)
-        Adjusted Rand index between partitions from other seeds of k-means, and from other start
-        vectors of the eigensolver: 1 where the partition always comes out the same, 0 where no
-        more alike than by chance.
+        Adjusted Rand index between partitions from different seeds of k-means, and from different
+        start vectors of the eigensolver: 1 if the partition is always the same, 0 if it agrees no
+        better than by chance.
     null, normalize, preset : str
     seed, n_init : int
     layers : tuple of Layer
@@ -52,9 +52,9 @@ class Profile(ProfileData):
 
     @property
     def reason(self) -> str:
-        """Why this k, in a sentence."""
+        """The reason for the suggested k, in a sentence."""
         if not self.n_shuffles:
-            return "without shuffles there is nothing to hold the gaps against"
+            return "without shuffles the gaps cannot be compared"
         if not self.unusual:
             return (
                 "at no k is the gap in the eigenvalues larger than that of every shuffle and "
@@ -69,8 +69,8 @@ class Profile(ProfileData):
             )
         gap = self.gaps[self.best]
         return (
-            f"of the stable ones it has the gap in the eigenvalues that exceeds the shuffles' "
-            f"most: {gap.value:.3f} against {gap.mean:.3f} ± {gap.std:.3f} "
+            f"among the stable k its eigenvalue gap exceeds the shuffles' gap the most: "
+            f"{gap.value:.3f} against {gap.mean:.3f} ± {gap.std:.3f} "
             f"(Z = {z_text(gap.z_score)}), with an adjusted Rand index of "
             f"{self.stability[self.best]:.2f} between repeats"
         )
@@ -208,7 +208,7 @@ def profile_lines(profile: Profile) -> list[str]:
         lines += textwrap.wrap(f"warning: {printable(text)}", 80, subsequent_indent="  ")
     lines += [
         "",
-        f"{'':>3}{'lower':>9}{'refined n-cut':>28}{'gap behind k':>23}{'stability':>15}",
+        f"{'':>3}{'lower':>9}{'refined n-cut':>28}{'gap after k':>23}{'stability':>15}",
         f"{'k':>3}{'bound':>9}{'value':>9}{'Z':>10}{'p':>9}{'value':>13}{'Z':>10}{'ARI':>15}",
     ]
     for at, k in enumerate(profile.ks):

@@ -1,4 +1,4 @@
-"""Report: the measurement of one network, and the ways to look at it."""
+"""Report: the measurement of one network, and its views."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Report(Measurement):
-    """How clusterable a network is, and how unusual that is among shuffled networks.
+    """The clusterability of a network, compared with shuffled networks.
 
     `print(report)` shows a summary, `report.plot()` a picture, `report.to_html(path)` a page.
     Two reports are equal if all their fields but `graph` are.
@@ -47,29 +47,29 @@ class Report(Measurement):
     eigenvalues : ndarray of float64, shape (k,)
         The k smallest eigenvalues of the normalized Laplacian, ascending.
     statistics : dict of str to Comparison
-        "spectral_ncut", "refined_ncut", "lower_bound", "modularity", "bipartite_modularity" (not
-        where edges join layers of one colour) and "clusterability": the network's value, those
-        of the shuffles, their mean, standard deviation, p and Z. `ncut.axes.STATISTICS` says
-        what they are. The modularities and the clusterability are those of `labels`.
+        "spectral_ncut", "refined_ncut", "lower_bound", "modularity", "bipartite_modularity" (unless
+        edges join layers of one colour) and "clusterability": the network's value, the shuffles'
+        values, their mean and standard deviation, p and Z. `ncut.axes.STATISTICS` defines them. The
+        modularities and the clusterability are those of `labels`.
     repeated_ncuts : ndarray of float64, shape (n_repeats,)
         `ncut` for independent repeats of k-means on the network's own embedding. Empty with fewer
         than 5 shuffles.
     shuffled_repeats : ndarray of float64, shape (n_repeats,)
         `shuffled_ncuts` of the first shuffles with k-means repeated on the same embedding.
     null : str
-        The null model: how the weights were shuffled.
+        The null model that shuffled the weights.
     normalize : str
         The convention for the scale of weights.
     preset : str
-        The preset that settled what was not given.
+        The preset that supplied the defaults.
     sequential : str
-        With shuffles="auto", why the shuffles ended; else empty.
+        With shuffles="auto", the reason for stopping; else empty.
     seed : int
         Seed of all random choices.
     n_init : int
         Restarts of k-means.
     refine : bool
-        Whether `ncut` and `labels` are those after refinement.
+        Whether `ncut` and `labels` describe the refined partition.
     solver : str
         The eigensolver used.
     residual : float
@@ -83,35 +83,35 @@ class Report(Measurement):
     left_out : tuple of LeftOut
         Parameters and neurons of the model that are not in the graph, and why.
     warnings : tuple of str
-        What to know before relying on the numbers.
+        Caveats to the numbers.
     version : str
-        The version of ncut that measured.
+        The version of ncut that made the report.
     sums : str
-        What residual sums are in the graph, "readers" or "stream"; empty where there are none.
+        Treatment of residual sums, "readers" or "stream"; empty if there are none.
     device : str
-        Where it was computed: "cpu", or a GPU such as "cuda:0".
+        The device used: "cpu", or a GPU such as "cuda:0".
     tests : dict of str to Comparison
-        The lower bound against null models besides the report's own, by their names: of the same
-        network under `normalize="residual"`, so that no scale of neurons plays a part.
+        The lower bound compared with that of additional null models, by their names, under
+        `normalize="residual"`, so that the scales of neurons have no effect.
     untested : dict of str to str
-        Why such a test was not made.
+        Reasons why such a test was not run.
     cut_share, chance_share : float or None
-        Share of the edge weight that the best partition found (the refined one) cuts, and what a
-        partition into clusters of the same volumes would cut if edges joined vertices in
+        Share of the edge weight that the best partition found (the refined one) cuts, and the share
+        that a partition into clusters of the same volumes would cut if edges joined vertices in
         proportion to their degrees.
     agreement : dict of int to float
-        For k, and smaller numbers of clusters where k's is low, the mean adjusted Rand index
-        between partitions from repeats of k-means.
+        The mean adjusted Rand index between partitions from repeats of k-means, for k and, if it is
+        low there, for smaller numbers of clusters.
     graph : NeuronGraph or None
-        The graph that was measured, in the convention `normalize`. It is not part of `to_json`
-        and of equality: save it with `report.graph.save(path)`.
+        The measured graph, in the convention `normalize`. It is excluded from `to_json` and from
+        equality; save it with `report.graph.save(path)`.
     source : object
-        What was analysed, for `ablate`, `separate` and `correlate`. Not part of `to_json` and of
-        equality.
+        The analysed model, for `ablate`, `separate` and `correlate`. Excluded from `to_json` and
+        from equality.
     kept : Between or None
-        What a report that was read from a file has of its graph's edges; see `between`.
+        The data about the graph's edges in a report read from a file; see `between`.
     kept_heads : tuple of int
-        The same of `heads`.
+        The same for `heads`.
 
     Source: Filan, Casper, Hod, Wild, Critch, Russell (2021), Clusterability in Neural
     Networks, arXiv:2103.03386, sections 2 and A.1.
@@ -125,14 +125,14 @@ class Report(Measurement):
 
     @property
     def summary(self) -> tuple[Finding, ...]:
-        """The report's top: a few questions, each answered in a line, in the order to be shown."""
+        """The report's summary: a few questions, each answered in a line, in display order."""
         from ncut.report.top import findings
 
         return findings(self)
 
     @classmethod
     def of(cls, measurement: Measurement, source: Any = None) -> Report:
-        """The report on a measurement; `source`: what was analysed."""
+        """The report on a measurement; `source`: the analysed model."""
         values = {one.name: getattr(measurement, one.name) for one in fields(Measurement)}
         return cls(**values, source=source)
 
@@ -140,9 +140,8 @@ class Report(Measurement):
     def between(self) -> Between | None:
         """The weight between clusters layer by layer, and each cluster's strongest edges.
 
-        It is part of `to_json` (with seven digits, and not where k and the layers are so many
-        that it has over 400,000 numbers) and not of equality. None in a report that was read
-        from a file without it.
+        It is included in `to_json` (with seven digits, unless it has over 400,000 numbers) and
+        excluded from equality. None in a report read from a file without it.
         """
         from ncut.report.between import between_of
 
@@ -150,7 +149,7 @@ class Report(Measurement):
 
     @cached_property
     def heads(self) -> tuple[int, ...]:
-        """Attention heads of each layer of queries, keys or values; 0 where there are none."""
+        """Attention heads of each layer of queries, keys or values; 0 for other layers."""
         from ncut.report.names import heads_of
 
         return self.kept_heads if self.source is None else heads_of(self.source, self.layers)
@@ -164,7 +163,7 @@ class Report(Measurement):
 
     @suggests_names()
     def tail(self, statistic: str | None = None) -> TailFit | None:
-        """An estimate of a p-value that is smaller than the shuffles can show, by a fitted tail.
+        """Estimate a p-value below the shuffles' resolution by a fitted tail.
 
         Parameters
         ----------
@@ -174,9 +173,9 @@ class Report(Measurement):
         Returns
         -------
         TailFit or None
-            With an interval and a diagnostic: it is extrapolated, never exact. None where a fit
-            makes no sense: with few shuffles, with shuffles="auto", whose number depends on what
-            they were, or where the network lies among them.
+            The estimate with an interval and a diagnostic; it is extrapolated, never exact. None if
+            a fit makes no sense: with few shuffles, with shuffles="auto", whose number depends on
+            their values, or if the network lies among its shuffles.
 
         Raises
         ------
@@ -209,20 +208,20 @@ class Report(Measurement):
         inputs: bool = False,
         progress: bool | Callable[[int, int], None] | None = None,
     ) -> Ablation:
-        """Is a cluster a module? Silence each, and compare the loss with that of random sets.
+        """Silence each cluster, and compare the loss with that of silenced random sets.
 
-        A random set has as many neurons in each layer as the cluster. The outputs' layer is
-        never silenced.
+        The test shows whether a cluster is a module. A random set has as many neurons in each layer
+        as the cluster. The output layer is never silenced.
 
         Parameters
         ----------
         evaluate : callable
-            Returns the loss (higher is worse) of the model it is given: the analysed one with
-            some neurons silenced, to be used at once and not kept.
+            Returns the loss (higher is worse) of its argument: the analysed model with some neurons
+            silenced, valid only during the call.
         model : optional
             The model, where the report does not have it (it was read from a file).
         per_layer : bool, default False
-            Silence a cluster's neurons in one layer at a time.
+            Silence a cluster's neurons layer by layer.
         random_sets : int, default 20
             Random sets for each cluster; p is at least 1 / (random_sets + 1).
         pairs : bool, default False
@@ -240,7 +239,7 @@ class Report(Measurement):
         Raises
         ------
         InputError
-            If an argument cannot be used, or there is no model to silence neurons of.
+            If an argument cannot be used, or there is no model whose neurons can be silenced.
 
         Source: Hod, Filan, Casper, Critch and Russell (2021), Quantifying local specialization in
         deep neural networks, arXiv:2110.08058, where sets are silenced layer by layer.
@@ -272,17 +271,17 @@ class Report(Measurement):
         example_inputs: Any = None,
         progress: bool | Callable[[int, int], None] | None = None,
     ) -> Separation:
-        """Are the clusters modules? Remove all weights between them, and see what is left.
+        """Remove all weights between clusters, and compare the score with random partitions.
 
         Parameters
         ----------
         evaluate : callable
-            Returns the score (higher is better: an accuracy, or the loss times -1) of the model
-            it is given: the analysed one without some weights, to be used at once and not kept.
+            Returns the score (higher is better: an accuracy, or the loss times -1) of its argument:
+            the analysed model without some weights, valid only during the call.
         model : optional
             The model, where the report does not have it (it was read from a file).
         chance : float, optional
-            The score that counts as nothing; by default that without any weight of the graph.
+            The score of a useless model; by default the score without any weight of the graph.
         keep : iterable of iterables of int, optional
             Sets of clusters to keep alone; by default each cluster.
         random_sets : int, default 20
@@ -301,7 +300,7 @@ class Report(Measurement):
         Raises
         ------
         InputError
-            If an argument cannot be used, or there is no model to take weights out of.
+            If an argument cannot be used, or there is no model whose weights can be removed.
         """
         from ncut.functional import separate
 
@@ -328,12 +327,12 @@ class Report(Measurement):
         threads: int | None = None,
         device: str = "cpu",
     ) -> Agreement:
-        """Do neurons of a cluster act together? Compare with clusters of correlated activations.
+        """Compare the clusters with clusters of correlated activations.
 
         Parameters
         ----------
         inputs : tensor or tuple of tensors
-            A batch that the torch module is run on.
+            A batch of inputs for the torch module.
         activations : sequence of array_like, optional
             In place of `inputs`, one (n_examples, size) array for each layer of the graph.
         model : optional
@@ -344,8 +343,8 @@ class Report(Measurement):
         Returns
         -------
         Agreement
-            The n-cut of the graph of correlations, by its own partition and by the report's, and
-            how far the two partitions agree.
+            The n-cut of the correlation graph for its own partition and for the report's, and the
+            agreement of the two partitions.
 
         Raises
         ------
@@ -381,7 +380,7 @@ class Report(Measurement):
         return to_dict(self)
 
     def to_json(self, path: str | Path | None = None, *, indent: int | None = None) -> str:
-        """The report as JSON, from which `from_json` gives an equal report.
+        """The report as JSON, from which `from_json` restores an equal report.
 
         Parameters
         ----------
@@ -420,7 +419,7 @@ class Report(Measurement):
 
     @classmethod
     def _from_dict(cls, data: Any) -> Report:
-        """A report of what `to_dict` made, with what it keeps of the graph's edges."""
+        """The report from the data of `to_dict`, with its data about the graph's edges."""
         from ncut.report.serialize import edges_from_dict, from_dict
 
         found = cls.of(from_dict(data))
@@ -473,23 +472,23 @@ class Report(Measurement):
         Parameters
         ----------
         kind : {"null", "layers", "eigenvalues", "matrix", "flow", "all"}, optional
-            The shuffled networks' n-cuts with the network's own marked, how each layer divides
-            into clusters, the eigenvalues, the weight between each two clusters as a multiple of
-            chance, the same between clusters of the layers as bands, or all that the report has
-            in one figure. Default: "null" if there are shuffles, else "layers".
+            The shuffled networks' n-cuts with the network's n-cut marked; the division of each
+            layer into clusters; the eigenvalues; the weight between each pair of clusters as a
+            multiple of chance; the weight between clusters of the layers as bands; or all available
+            pictures in one figure. Default: "null" if there are shuffles, else "layers".
         ax : matplotlib Axes, optional
             Where to draw; a new pyplot figure by default, so that notebooks show it.
 
         Returns
         -------
         matplotlib Axes
-            With "all" the first of the figure's.
+            With "all", the first axes of the figure.
 
         Raises
         ------
         InputError
             If `kind` is none of these, "null" without shuffles, "matrix" or "flow" without
-            `between`, "flow" where no edges join layers, or "all" with an `ax`.
+            `between`, "flow" if no edges join layers, or "all" with an `ax`.
         MissingExtraError
             If matplotlib is not installed.
         """
@@ -507,9 +506,10 @@ class Report(Measurement):
     ) -> str:
         """The report with pictures as one self-contained HTML page.
 
-        It makes no request, and its content security policy forbids any. Clusters can be searched
-        and linked (`#cluster=3`), their neurons copied, tables saved as CSV, pictures as SVG and
-        PNG. Most pages have 100 to 400 kB. Pictures and tables are there without a script too.
+        The page makes no requests, and its content security policy forbids them. Clusters can be
+        searched and linked to (`#cluster=3`), their neurons copied, tables saved as CSV, pictures
+        as SVG and PNG. Most pages have 100 to 400 kB. Pictures and tables also work without
+        JavaScript.
 
         Parameters
         ----------
@@ -518,7 +518,7 @@ class Report(Measurement):
         title : str, optional
             The page's heading; made from the model's name by default.
         profile : Profile, optional
-            What `ncut.profile` found for the same network: the page then shows Z, the gaps and
+            The result of `ncut.profile` for the same network; the page then shows Z, the gaps and
             the eigenvalues over k.
 
         Raises

@@ -28,7 +28,7 @@ T = TypeVar("T")
 def to_dict(report: Measurement, *, edges: bool = True) -> dict[str, Any]:
     """Plain lists, strings, numbers and None: the headline numbers, then the report's fields.
 
-    With `edges` also what is kept of the graph's edges and the attention heads.
+    With `edges`, also the data about the graph's edges and the attention heads.
     """
     found: dict[str, Any] = {
         "format": FORMAT,
@@ -51,7 +51,7 @@ def to_dict(report: Measurement, *, edges: bool = True) -> dict[str, Any]:
 
 
 def record_to_dict(network: NetworkRecord) -> dict[str, Any]:
-    """A network whose shuffles are to be measured yet, as plain data."""
+    """A network whose shuffles are yet to be measured, as plain data."""
     plain = {name: write(getattr(network, name)) for name, (write, _) in RECORD_FIELDS.items()}
     return {**plain, "values": dict(network.values)}
 
@@ -72,12 +72,12 @@ def record_from_dict(data: Any) -> NetworkRecord:
 
 @contextmanager
 def json_of(text_or_path: str | Path) -> Iterator[Any]:
-    """What JSON text, or the file at a path, says, to be taken up inside this context.
+    """The data of a JSON text or file, to be parsed inside this context.
 
     Raises
     ------
     InputError
-        If it cannot be read, or not be taken up; where there is a file it is named.
+        If it cannot be read or parsed; the message names the file, if any.
     """
     if isinstance(text_or_path, str) and text_or_path.lstrip()[:1] in ("{", "["):
         try:
@@ -100,7 +100,7 @@ def json_of(text_or_path: str | Path) -> Iterator[Any]:
 
 
 def from_dict(data: object) -> Measurement:
-    """The measurement of what `to_dict` gives; unknown entries are ignored.
+    """The measurement from the data of `to_dict`; unknown entries are ignored.
 
     Raises
     ------
@@ -124,12 +124,12 @@ def from_dict(data: object) -> Measurement:
 def edges_from_dict(
     data: Mapping[str, Any], report: Measurement
 ) -> tuple[between.Between | None, tuple[int, ...]]:
-    """What `to_dict` kept of the graph's edges, and the attention heads of each layer.
+    """The data of `to_dict` about the graph's edges, and the attention heads of each layer.
 
     Raises
     ------
     InputError
-        If they do not fit the report; that they are missing is no error.
+        If they do not fit the report; missing data are no error.
     """
     data = {"between": None, "heads": [], **data}
     heads = _entry(data, "heads", _list_of(_count))
@@ -289,7 +289,7 @@ _COUNT = (int, _count)
 _FLOATS = (np.ndarray.tolist, _floats)
 
 
-# How each field of a report is written and read, in the order of the file.
+# Writer and reader of each field of a report, in the order of the file.
 def _dict_of(read: Callable[[Any], T]) -> Callable[[Any], dict[str, T]]:
     def reader(value: Any) -> dict[str, T]:
         if not isinstance(value, dict):
@@ -315,7 +315,7 @@ LATER: dict[str, Any] = {
     **{"sums": "", "device": "cpu", "tests": {}, "untested": {}, "agreement": {}},
     **{"cut_share": None, "chance_share": None},
 }
-"""What came later to the format than the rest."""
+"""Defaults of later additions to the format."""
 
 FIELDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "model": _TEXT,
@@ -356,7 +356,7 @@ RECORD_FIELDS = {
 
 
 def _check_consistent(report: Measurement | NetworkRecord) -> None:
-    """Raise InputError where the entries' lengths and ranges contradict each other."""
+    """Raise InputError if the entries' lengths and ranges contradict each other."""
     n = 0
     for layer in report.layers:
         if layer.start != n:

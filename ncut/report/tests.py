@@ -1,4 +1,4 @@
-"""The tests that a verdict's conclusion rests on: few, each with its hypothesis, corrected."""
+"""The tests behind a verdict's conclusion, each with a hypothesis, corrected for multiplicity."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from ncut.report.report import Report
 
 STATISTICS = {"alignment": "lower_bound", "residual": "lower_bound", "paper": "spectral_ncut"}
-"""What each test compares. The bound has no k-means in it; the paper's number is the n-cut."""
+"""The statistic of each test. The bound involves no k-means; the paper's number is the n-cut."""
 
 HYPOTHESES = {
     "alignment": "the neurons of neighbouring layers are paired at random, whatever their scale",
     "residual": "weights are exchangeable but for the scales of neurons, whatever these are",
     "paper": "each layer's weights are exchangeable, so that no neuron has a scale of its own",
 }
-"""What each test rejects."""
+"""The hypothesis that each test may reject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +28,17 @@ class Test:
     ----------
     name : {"alignment", "residual", "paper"}
     hypothesis : str
-        What it would reject.
+        The hypothesis that it may reject.
     statistic : str
-        What is compared, by its name in `ncut.axes.STATISTICS`.
+        The compared statistic, by its name in `ncut.axes.STATISTICS`.
     n_shuffles : int
     p_value, corrected : float
         (r + 1) / (n + 1), and the same after Holm's correction for the number of tests.
     gap : float
-        How far the network's lies from the mean of the shuffles', as a share of that; negative is
-        more clusterable.
+        Distance of the network's value from the shuffles' mean, as a share of that mean; negative
+        is more clusterable.
     agreeing : int
-        How many of n-cut, refined n-cut and lower bound lie below the mean of the shuffles' own.
+        Number of n-cut, refined n-cut and lower bound that lie below their shuffles' mean.
     rejects : bool
         Whether the corrected p-value is at or below the verdict's level.
     """
@@ -57,7 +57,7 @@ class Test:
 
 
 def tests_of(reports: Sequence[Report], level: float) -> tuple[Test, ...]:
-    """The tests that reports hold: alignment and residual on residuals, and the first as it is."""
+    """The tests in reports: alignment and residual on residuals, and the paper's test."""
     found: dict[str, Report] = {}
     for report in reports:
         name = report.null if report.null in STATISTICS else "paper"
@@ -87,12 +87,12 @@ def tests_of(reports: Sequence[Report], level: float) -> tuple[Test, ...]:
 
 
 def is_papers(report: Report) -> bool:
-    """Whether a report measures as the paper does."""
+    """Whether a report has the paper's settings."""
     return report.null == "layer" and report.normalize == "none"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number: none true is rejected with more than the level.
+    """p-values corrected for their number, which bounds the family-wise error rate by the level.
 
     Source: Holm (1979), A simple sequentially rejective multiple test procedure.
     """
@@ -105,7 +105,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def conclusion(tests: Sequence[Test]) -> str:
-    """What follows, in a sentence."""
+    """The conclusion in one sentence."""
     if not tests:
         return "Nothing was tested."
     rejects = {test.name: test.rejects for test in tests}

@@ -44,12 +44,12 @@ def summary(report: Measurement) -> str:
 
 
 def title_lines(report: Measurement) -> list[str]:
-    """The model's name, and the outcome in a sentence."""
+    """The model's name, and the outcome in one sentence."""
     return [shorten(name_of(report), WIDTH), *textwrap.wrap(sentence(report), WIDTH)]
 
 
 def top_lines(report: Measurement) -> list[str]:
-    """The questions of the report's top, each with its answer."""
+    """The questions of the report's summary, each with its answer."""
     lines = []
     for finding in findings(report):
         answer = f"{finding.answer}: " if finding.answer else ""
@@ -102,7 +102,7 @@ def headline(report: Measurement) -> list[tuple[str, str]]:
 
 
 def statistic_lines(report: Measurement) -> list[str]:
-    """The statistics besides the headline, each against the same shuffles."""
+    """The statistics besides the headline, each compared with the same shuffles."""
     rows = statistic_rows(report)
     if not report.n_shuffles:
         return [f"{title:<{NAME_WIDTH + 2}}{value:>8}" for title, value, *_ in rows]
@@ -119,7 +119,7 @@ def layer_sizes(report: Measurement) -> str:
 
 
 def cluster_lines(report: Measurement) -> list[str]:
-    """Neurons of each layer in each cluster, cut to the width and to a few layers."""
+    """Neurons of each layer in each cluster, truncated to the width and to a few layers."""
     sizes = report.cluster_sizes()
     column = max(4, len(str(sizes.max(initial=0))) + 1)
     n_shown = min(report.k, (WIDTH - NAME_WIDTH - 2) // column)
@@ -158,7 +158,7 @@ def warning_lines(report: Measurement) -> list[str]:
 
 
 def shorten(text: str, width: int) -> str:
-    """The text with its middle left out where it is longer than `width`."""
+    """The text, without its middle if it is longer than `width`."""
     if len(text) <= width:
         return text
     head = (width - 1) // 2

@@ -1,6 +1,6 @@
-"""The top of every report: a few questions, each answered in a line.
+"""The summary at the top of every report: a few questions, each answered in a line.
 
-Terminal, notebook, HTML page and JSON draw from these lines, and show them in this order.
+Terminal, notebook, HTML page and JSON use these lines, and show them in this order.
 """
 
 from __future__ import annotations
@@ -27,29 +27,30 @@ if TYPE_CHECKING:
     from ncut.types import Comparison
 
 STAGE = 0.8
-"""A cluster is whole layers where this share of it is in layers that it has this share of."""
+"""A cluster consists of whole layers if this share of it lies in layers of which it has this
+share."""
 
 Answer = Literal["yes", "no", "not tested", ""]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of a report's top.
+    """One line of a report's summary.
 
     Attributes
     ----------
     key : str
         "effect", "alignment", "residual", "measured", "reproducible", "stages" or "function".
     title : str
-        What is asked.
+        The question.
     answer : {"yes", "no", "not tested", ""}
-        The answer in a word; empty where the line is a number.
+        The answer in a word; empty if the line is a number.
     text : str
-        The line itself, to stand behind title and answer.
+        The text after title and answer.
     p_value : float or None
-        Of the test that the answer rests on.
+        p-value of the test behind the answer.
     numbers : dict of str to float
-        What the text says, with all digits.
+        The numbers in the text, with all digits.
     """
 
     key: str
@@ -61,7 +62,7 @@ class Finding:
 
 
 def findings(report: Report) -> tuple[Finding, ...]:
-    """The lines of a report's top, in the order in which they are shown."""
+    """The lines of a report's summary, in display order."""
     return (
         _effect(report),
         _tested(
@@ -126,14 +127,14 @@ def _effect(report: Report) -> Finding:
 
 
 def comparison_of(report: Report, name: str) -> Comparison | None:
-    """The lower bound against a null model: a test's own, or that of the report's null model."""
+    """The lower bound compared with a null model: a test's, or the report's own."""
     if report.null == name and report.n_shuffles:
         return report.statistics.get("lower_bound")
     return report.tests.get(name)
 
 
 def _gap(compared: Comparison) -> float | None:
-    """How far a network's statistic lies from its shuffles' mean, as a share of that."""
+    """Distance of a network's statistic from its shuffles' mean, as a share of that mean."""
     if not compared.mean:
         return None
     with np.errstate(all="ignore"):
@@ -223,7 +224,7 @@ def _stages(report: Report) -> Finding:
 
 
 def explained_by_depth(sizes: Any) -> float:
-    """Share of the partition's entropy that knowing a neuron's layer takes away.
+    """Share of the partition's entropy that a neuron's layer explains.
 
     sizes, shape (n_layers, k): neurons of each layer in each cluster.
     """
@@ -239,7 +240,7 @@ def explained_by_depth(sizes: Any) -> float:
 
 
 def whole_layers(sizes: Any) -> int:
-    """How many clusters consist of whole layers, for the most part."""
+    """Number of clusters that mostly consist of whole layers."""
     of_layer = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), 1)
     inside = np.where(of_layer >= STAGE, sizes, 0).sum(axis=0)
     clusters = sizes.sum(axis=0)

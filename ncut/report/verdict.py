@@ -27,16 +27,16 @@ class Verdict:
     Attributes
     ----------
     reports : tuple of Report
-        One for each convention and null model.
+        One report for each convention and null model.
     rescaled : tuple of Report
-        Those of networks that compute the same, with the scales of their neurons drawn at random.
+        Reports of networks with the same function and randomly rescaled neurons.
     sigma : float
         Standard deviation of the logarithm of these scales.
     level : float
-        p-values at or below it count.
+        Significance level: p-values at or below it are significant.
     tested : tuple of Report
-        What the tests of the conclusion rest on: those under null="alignment" and "residual", and
-        under "layer" as the paper has it.
+        Reports for the tests of the conclusion: under null="alignment" and "residual", and under
+        "layer" as in the paper.
     """
 
     reports: tuple[Report, ...]
@@ -55,7 +55,7 @@ class Verdict:
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """Every combination that was measured, in the order of the reports."""
+        """Every measured combination, in the order of the reports."""
         return tuple(cell for report in self.reports for cell in cells_of(report, self.level))
 
     @cached_property
@@ -70,7 +70,7 @@ class Verdict:
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What to know before relying on the conclusion."""
+        """Caveats to the conclusion."""
         ncuts = [cell for cell in self.cells if cell.statistic in NCUTS]
         others = [cell for cell in self.cells if cell.statistic not in NCUTS]
         found = [
@@ -129,7 +129,7 @@ class Verdict:
         }
 
     def to_json(self, path: str | Path | None = None, *, indent: int | None = None) -> str:
-        """The verdict as JSON, from which `from_json` gives an equal one.
+        """The verdict as JSON, from which `from_json` restores an equal verdict.
 
         Raises
         ------

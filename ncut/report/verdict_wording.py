@@ -30,7 +30,7 @@ CELL_WIDTH = 13
 
 
 class Judged(Protocol):
-    """The parts of a `Verdict` that its text is made of."""
+    """The parts of a `Verdict` that appear in its text."""
 
     @property
     def model(self) -> str: ...
@@ -63,7 +63,7 @@ def verdict_lines(verdict: Judged) -> list[str]:
 
 
 def _test_lines(verdict: Judged) -> list[str]:
-    """A line for each test: what it rejects or not, p after correction, size, agreement."""
+    """A line for each test: rejection, corrected p, size of the effect, agreement."""
     lines = []
     for test in verdict.tests:
         outcome = "rejected" if test.rejects else "not rejected"
@@ -152,7 +152,7 @@ def _mixed(kinds: set[Outcome]) -> str:
 
 
 def disagreement(ncuts: Sequence[Cell], others: Sequence[Cell]) -> list[str]:
-    """Other measures of the same partition that point the other way under the same conditions."""
+    """Other measures of the same partition that disagree under the same conditions."""
     headline = {(c.normalize, c.null): c.outcome for c in ncuts if c.statistic == "spectral_ncut"}
     opposite = {"more": "less", "less": "more"}
     against: dict[str, int] = {}
@@ -168,7 +168,7 @@ def disagreement(ncuts: Sequence[Cell], others: Sequence[Cell]) -> list[str]:
 
 
 def artefact(rescaled: Sequence[Measurement], sigma: float, level: float) -> list[str]:
-    """How far scales that the function does not determine move the n-cut and its Z."""
+    """The effect of scales that the function does not determine on the n-cut and its Z."""
     scores = [report.z_score for report in rescaled if report.z_score is not None]
     if not scores:
         return []
@@ -183,7 +183,7 @@ def artefact(rescaled: Sequence[Measurement], sigma: float, level: float) -> lis
 
 
 def from_reports(reports: Sequence[Measurement]) -> list[str]:
-    """What the reports say of conventions and null models, once for all of them."""
+    """The reports' notes on conventions and null models, without repetition."""
     return [
         text.replace(f"normalize={report.normalize!r}", "the convention of scale")
         for report in reports

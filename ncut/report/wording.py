@@ -1,4 +1,4 @@
-"""The numbers of a report in words: one wording, used by text, terminal and HTML."""
+"""The numbers of a report in words, shared by text, terminal and HTML."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SUMS = {
     "readers": "readers: the inputs of each layer that reads a sum are vertices",
-    "stream": "stream: the channels of a residual sum are vertices once",
+    "stream": "stream: each channel of a residual sum is one vertex",
 }
 """Meaning of the two conventions of residual sums."""
 
@@ -29,22 +29,22 @@ CITATION = (
 # A p-value at or below this counts as unusual in `sentence`.
 UNUSUAL = 0.05
 
-# As many shuffles at least can show that a network is not unusual.
+# Smallest number of shuffles that can show that a network is not unusual.
 FEW = 5
 
 # A standard deviation below this is rounding error.
 NO_SPREAD = 1e-12
 
 NOT_MEANT = (
-    "A low n-cut says that the weights fall into groups. It does not say that the groups do "
-    "different things: that takes a test of its own.",
-    "It is a property of the weights, not of the function that the network computes. Making a "
-    "ReLU neuron's incoming weights larger and its outgoing weights smaller by the same factor "
-    "changes the n-cut and leaves the function as it is.",
-    "n-cuts of networks of different shapes, or with different k, do not compare. Z and p "
-    "compare a network with its own shuffles only.",
-    "Z counts standard deviations of the shuffles. Where these hardly differ from each other, a "
-    "small gap gives a large Z: look at the gap between the n-cuts too.",
+    "A low n-cut means that the weights fall into groups. It does not mean that the groups do "
+    "different things; that takes a separate test.",
+    "The n-cut is a property of the weights, not of the function that the network computes. "
+    "Multiplying a ReLU neuron's incoming weights by a factor and dividing its outgoing weights by "
+    "it changes the n-cut but not the function.",
+    "n-cuts of networks of different shapes, or with different k, are not comparable. Z and p "
+    "compare a network only with its own shuffles.",
+    "Z counts standard deviations of the shuffles. If the shuffles hardly differ from each other, "
+    "a small gap gives a large Z: look at the gap between the n-cuts too.",
     "p cannot be smaller than 1 / (shuffles + 1), so a small p-value needs many shuffles.",
 )
 
@@ -52,9 +52,8 @@ NOT_MEANT = (
 def sentence(report: Measurement) -> str:
     """The outcome in one sentence: more, less, or not distinguishably clusterable.
 
-    "More" and "less" are said where the one-sided p-value in that direction,
-    (r + 1) / (n_shuffles + 1), is at most 0.05; with shuffles="auto" "more" goes by the p-value
-    of the stopping rule.
+    "More" and "less" are used if the one-sided p-value in that direction, (r + 1) / (n_shuffles +
+    1), is at most 0.05; with shuffles="auto", "more" uses the p-value of the stopping rule.
     """
     n = report.n_shuffles
     if not n:
@@ -64,7 +63,7 @@ def sentence(report: Measurement) -> str:
     numbers = _p_and_z(report)
     more = as_low + 1 <= UNUSUAL * (n + 1)
     if report.sequential and report.p_value is not None:
-        # Where the number of shuffles was left open, only the rule's own p-value is valid.
+        # With shuffles="auto", only the rule's p-value is valid.
         more = report.p_value <= UNUSUAL
     if more:
         return f"More clusterable than {_share(n - as_low, n)} shuffled networks{numbers}."
@@ -94,14 +93,14 @@ def one_line(report: Measurement) -> str:
 
 
 def meanings(reports: Sequence[Measurement]) -> list[tuple[str, str]]:
-    """What each headline number means: (term, explanation), for reports like these."""
+    """Explanations of the headline numbers, (term, explanation), for these reports."""
     k = _here(report.k for report in reports)
     rows = [
         (
             "n-cut",
             "The normalized cut of the partition into k clusters that spectral clustering "
-            f"finds, between 0 and k (here {k}): low means clusterable. n-cut / k is the share "
-            "of its weight that leaves a cluster, averaged over clusters large and small alike.",
+            f"finds, between 0 and k (here {k}); low means clusterable. n-cut / k is the mean over "
+            "clusters, large and small alike, of the share of a cluster's weight that leaves it.",
         )
     ]
     shuffled = [report for report in reports if report.n_shuffles]
@@ -122,7 +121,7 @@ def meanings(reports: Sequence[Measurement]) -> list[tuple[str, str]]:
         (
             "Z",
             "(n-cut - mean of the shuffles) / their standard deviation. Negative: more "
-            "clusterable than networks with the same weights in random places.",
+            "clusterable than networks with the same weights in random positions.",
         ),
         (
             "p",
@@ -133,17 +132,17 @@ def meanings(reports: Sequence[Measurement]) -> list[tuple[str, str]]:
 
 
 def null_text(null: str) -> str:
-    """What a null model does to the weights."""
+    """A null model's treatment of the weights."""
     return NULL_MODELS[null].does if null in NULL_MODELS else f"null model {printable(null)}"
 
 
 def convention_text(report: Measurement) -> str:
-    """What was done to the scale of the weights."""
+    """The treatment of the weights' scale."""
     return NORMALIZATIONS.get(report.normalize, printable(report.normalize))
 
 
 def statistic_rows(report: Measurement) -> list[tuple[str, str, str, str, str]]:
-    """Title, value, spread of the shuffles, Z and p of each statistic but the headline."""
+    """Title, value, spread of the shuffles, Z and p of each statistic except the headline."""
     return [
         (
             STATISTICS[name].title if name in STATISTICS else printable(name),
@@ -177,9 +176,9 @@ def spread(compared: Comparison) -> str:
 
 
 def z_text(value: float | None, n_shuffles: int | None = None) -> str:
-    """A Z-score with a sign, or a dash; capped at what a number of shuffles can tell.
+    """A Z-score with a sign, or a dash; capped by the number of shuffles.
 
-    Of n + 1 numbers none lies farther than the root of n standard deviations from their mean.
+    No element of n + 1 numbers lies more than the root of n standard deviations from their mean.
 
     Source: Samuelson (1968), How deviant can you be?
     """
@@ -193,15 +192,21 @@ def z_text(value: float | None, n_shuffles: int | None = None) -> str:
     return f"{value:+.1f}" if abs(value) >= 10 else f"{value:+.2f}"
 
 
+def z_equation(report: Measurement) -> str:
+    """Z of the n-cut as "Z = -1.23", or "Z < -4.4" where the shuffles cannot tell more."""
+    text = z_text(report.z_score, report.n_shuffles)
+    return f"Z {text}" if text.startswith(("<", ">")) else f"Z = {text}"
+
+
 def p_text(value: float | None) -> str:
-    """A p-value with three decimals, more where it is small, or a dash."""
+    """A p-value with three decimals, more if it is small, or a dash."""
     if value is None:
         return "-"
     return f"{value:.3f}" if value >= 0.01 else f"{value:.2g}"
 
 
 def p_remark(report: Measurement) -> str:
-    """What bounds the p-value: its resolution, or the rule that ended the shuffles."""
+    """The limit of the p-value: its resolution, or the stopping rule."""
     if report.sequential:
         return printable(report.sequential)
     return f"smallest possible 1/{report.n_shuffles + 1}"
@@ -213,7 +218,7 @@ def share_text(share: float | None) -> str:
 
 
 def name_of(report: Measurement | ProfileData) -> str:
-    """The model's name, safe to show."""
+    """The model's name, safe for display."""
     return printable(report.model) or "unnamed model"
 
 
@@ -222,7 +227,7 @@ def _p_and_z(report: Measurement) -> str:
     if report.p_value is not None:
         parts.append(f"p = {p_text(report.p_value)}")
     if report.z_score is not None:
-        parts.append(f"Z = {z_text(report.z_score)}")
+        parts.append(z_equation(report))
     return f" ({', '.join(parts)})" if parts else ""
 
 

@@ -1,4 +1,4 @@
-"""Many models, or one huge one: measured in parallel, resumable, one record each."""
+"""Scans of many models, or of one huge model: parallel, resumable, one record each."""
 
 from ncut.scans.results import Scan
 from ncut.scans.running import scan

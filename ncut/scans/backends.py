@@ -1,4 +1,4 @@
-"""Where tasks run: joblib's backends, on this machine or on a cluster."""
+"""Backends that run tasks: joblib's, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ BACKENDS = ("loky", "threading", "dask", "ray")
 CONNECT_SECONDS = 20
 
 AHEAD = 2
-"""Tasks that are handed out for each worker: one that it works on, and one that waits."""
+"""Tasks submitted per worker: one in progress, and one waiting."""
 
 SLICES = 8
-"""Tasks for each worker between two looks at the results, where a backend gives them in lists."""
+"""Tasks per worker between two checks of the results, if a backend returns lists."""
 
 
 class WorkerDiedError(Exception):
-    """A worker process ended in the middle of a task, such as for lack of memory."""
+    """A worker process died during a task, for example from lack of memory."""
 
 
 def check_backend(backend: str, scheduler: str | None) -> None:
-    """Refuse an unknown backend, and an address for one that has none."""
+    """Refuse an unknown backend, and an address for a backend that takes none."""
     if backend not in BACKENDS:
         raise InputError(f"backend: must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "dask" and not scheduler:
@@ -39,20 +39,20 @@ def check_backend(backend: str, scheduler: str | None) -> None:
 
 
 class Workers:
-    """Runs tasks on a backend and gives what comes of them, as they finish."""
+    """Runs tasks on a backend and yields their outcomes as they finish."""
 
     def __init__(self, backend: str, n_jobs: int) -> None:
         self.backend = backend
         self.n_jobs = n_jobs
 
     def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
-        """The outcomes; `tasks` is read while earlier ones run, a few ahead of them.
+        """The outcomes; `tasks` is read a few tasks ahead of the running ones.
 
         Raises
         ------
         WorkerDiedError
-            If a worker process ended, on a cluster several times over the same task; what the
-            others were doing is lost too.
+            If a worker process died (on a cluster, several times on the same task); the other
+            workers' tasks are lost too.
         """
         joblib = import_extra("joblib", "scan")
         calls = (joblib.delayed(measure)(task) for task in tasks)
@@ -71,7 +71,7 @@ def _without_dead(outcomes: Iterator[TaskResult]) -> Iterator[TaskResult]:
 
     try:
         with warnings.catch_warnings():
-            # Of tasks that were under way when Ctrl-C ended the scan.
+            # From tasks in progress when Ctrl-C ended the scan.
             warnings.filterwarnings("ignore", r"\d+ tasks", UserWarning)
             yield from outcomes
     except BrokenProcessPool as error:
@@ -79,12 +79,12 @@ def _without_dead(outcomes: Iterator[TaskResult]) -> Iterator[TaskResult]:
     except Exception as error:
         if type(error).__name__ != "KilledWorker":  # Dask's, without importing Dask
             raise
-        raise WorkerDiedError("Dask gave up after some attempts") from error
+        raise WorkerDiedError("Dask gave up after several attempts") from error
 
 
 @contextmanager
 def workers(backend: str, n_jobs: int, scheduler: str | None) -> Iterator[Workers]:
-    """Connect to a backend while the context lasts.
+    """Connect to a backend for the duration of the context.
 
     Raises
     ------
@@ -121,10 +121,10 @@ def _dask_client(address: str) -> Iterator[Any]:
 
 @cache
 def _dask_backend() -> Any:
-    """joblib's backend for Dask, mended in two places (seen in joblib 1.6).
+    """joblib's Dask backend with two fixes (for joblib 1.6).
 
-    It would wait without end for a task that Dask gave up, and a cluster of one worker would be
-    left alone: all tasks would run in this process.
+    Without them it waits forever for a task that Dask gave up, and ignores a cluster of one worker:
+    all tasks run in this process.
     """
     from joblib._dask import DaskDistributedBackend
 

@@ -1,4 +1,4 @@
-"""The course of a number over a training run's checkpoints."""
+"""A statistic over a training run's checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUMBERS = "float64"
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """The checkpoints of one training run: the finished models of a folder, in order of steps.
+    """The checkpoints of one training run: the finished models of a folder, ordered by step.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Course:
 
 
 def courses(frame: DataFrame) -> Iterator[Course]:
-    """A course for each folder with several finished models, all of which have distinct steps."""
+    """A course for each folder with several finished models, all with distinct steps."""
     done = frame[frame["status"] == DONE]
     for name, rows in done.groupby("group", sort=True):
         steps = rows["step"]
@@ -49,7 +49,7 @@ def courses(frame: DataFrame) -> Iterator[Course]:
 
 
 def draw_course(frame: DataFrame, statistic: str, ax: Axes | None = None) -> Axes:
-    """Draw a column over the steps, a line for each training run; models without as points.
+    """Draw a column over the steps: a line per training run, points for models without steps.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def draw_course(frame: DataFrame, statistic: str, ax: Axes | None = None) -> Axe
     found = [*courses(frame)]
     done = frame[frame["status"] == DONE]
     if done.empty:
-        raise InputError("there is nothing to draw: no model was measured")
+        raise InputError("scan: has no measured model to draw")
     if ax is None:
         pyplot = import_extra("matplotlib.pyplot", "plot")
         _, ax = pyplot.subplots(figsize=(5.4, 3.2), layout="constrained")

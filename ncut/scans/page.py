@@ -1,4 +1,4 @@
-"""A scan as one HTML page that makes no request: courses over training, and every model."""
+"""A scan as one self-contained HTML page: statistics over training, and every model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_MODELS = 80
 def html_page(
     name: str, settings: Mapping[str, Any], frame: DataFrame, title: str | None = None
 ) -> str:
-    """Render the page of a scan's folder of this name, from its settings and its rows.
+    """Render the page of a scan from the folder's name, settings and rows.
 
     Raises
     ------
@@ -58,19 +58,19 @@ def _figures(frame: DataFrame) -> list[tuple[str, str, str]]:
     if found:
         figures.append(
             (
-                "The course of the n-cut",
+                "The n-cut over training",
                 _course(found, "ncut", "n-cut"),
-                "Each checkpoint's n-cut, and as a band the mean of its shuffles with one standard "
-                "deviation either way. The further below its shuffles, the more clusterable.",
+                "Each checkpoint's n-cut, and as a band its shuffles' mean plus and minus one "
+                "standard deviation. The further below its shuffles, the more clusterable.",
             )
         )
         if any(one.rows["z_score"].notna().any() for one in found):
             figures.append(
                 (
-                    "The course of Z",
+                    "Z over training",
                     _course(found, "z_score", "Z"),
                     "The distance of the n-cut from the mean of its shuffles, in their standard "
-                    "deviations: negative where the network is more clusterable than they are.",
+                    "deviations; negative where the network is more clusterable than its shuffles.",
                 )
             )
     if every := _every_model(frame):
@@ -137,8 +137,8 @@ def _every_model(frame: DataFrame) -> tuple[str, str, str] | None:
     return (
         "All models",
         tag("div", lines, class_="models"),
-        "Each model's n-cut as a dot, its shuffles' mean and one standard deviation as a bar, and "
-        "Z: most clusterable first."
+        "Each model's n-cut as a dot, its shuffles' mean plus and minus one standard deviation as "
+        "a bar, and Z; most clusterable first."
         + (
             f" The first {MAX_MODELS} of {len(done)}; the table has all."
             if len(done) > MAX_MODELS

@@ -1,4 +1,4 @@
-"""Scan: what a scan found, read back from its folder."""
+"""Scan: the results of a scan, read from its folder."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ KEY = re.compile("[0-9a-f]{16}")
 
 
 class Scan:
-    """The results of a scan, finished or under way.
+    """The results of a scan, finished or in progress.
 
-    The rows are a Parquet dataset that other programs read as well: `FOLDER/models/*.parquet`.
+    The rows form a Parquet dataset that other programs can read: `FOLDER/models/*.parquet`.
 
     Parameters
     ----------
     folder : str or Path
-        What `ncut.scan` wrote.
+        The folder that `ncut.scan` wrote.
     step_pattern : str, optional
         A regular expression whose first group is the training step in a model's path, such as
-        `"it([0-9]+)"`. By default the number behind step, epoch, iter, checkpoint or ckpt, else
-        one at the end of the name.
+        `"it([0-9]+)"`. By default the number after step, epoch, iter, checkpoint or ckpt, or else a
+        number at the end of the name.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Scan:
     Raises
     ------
     InputError
-        If the folder is not that of a scan, or the pattern is none.
+        If the folder is not a scan's folder, or the pattern is invalid.
     """
 
     def __init__(self, folder: str | Path, *, step_pattern: str | None = None) -> None:
@@ -60,8 +60,8 @@ class Scan:
         ("done" or "failed"), `error`, `error_type`; `ncut`, `z_score`, `p_value`, the shuffles'
         mean, standard deviation, number and n-cuts; each statistic of `ncut.axes.STATISTICS`
         with `_z` and `_p`; the settings; sizes of the graph; `seconds` (of all tasks together),
-        `measured` (when), `modified` (the model's files), `version`. What a failed model does not
-        have is missing. A damaged row is left out, with a warning that names its file.
+        `measured` (when), `modified` (the model's files), `version`. Values that a failed model
+        lacks are missing. A damaged row is left out, with a warning that names its file.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class Scan:
         table, damaged = read_rows(self.folder)
         for path in damaged:
             warnings.warn(
-                f"{path}: damaged, and left out; scan again to measure its model anew",
+                f"{path}: damaged and left out; scan again to measure its model again",
                 stacklevel=2,
             )
         frame: DataFrame = table.to_pandas()
@@ -95,7 +95,7 @@ class Scan:
         Raises
         ------
         InputError
-            If the scan has no report of it; for a model that failed, its error.
+            If the scan has no report of the model; the message holds the error of a failed model.
         """
         keys = [source_of(model).key]
         if KEY.fullmatch(str(model)):
@@ -110,12 +110,12 @@ class Scan:
         raise InputError(f"model: {model}: no report: {why}")
 
     def plot(self, statistic: str = "ncut", ax: Axes | None = None) -> Axes:
-        """The course of a number over the checkpoints, a line for each group.
+        """Draw a statistic over the checkpoints, one line per group.
 
         Parameters
         ----------
         statistic : str, default "ncut"
-            A column of `to_frame`, such as "z_score" or "refined_ncut_z". For "ncut" the mean of
+            A column of `to_frame`, such as "z_score" or "refined_ncut_z". For "ncut", the mean of
             the shuffles is drawn too, with a band of one standard deviation.
         ax : matplotlib Axes, optional
             Where to draw; a new pyplot figure by default.
@@ -125,7 +125,7 @@ class Scan:
         return draw_course(self.to_frame(), statistic, ax)
 
     def to_html(self, path: str | Path, *, title: str | None = None) -> None:
-        """Write a page with the course of n-cut and Z over a run, and a table of all models.
+        """Write a page with n-cut and Z over training, and a table of all models.
 
         Raises
         ------

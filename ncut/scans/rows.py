@@ -39,7 +39,7 @@ _OF_REPORT = (
 
 @cache
 def schema() -> Any:
-    """The columns of all rows, so that rows of failed models fit those of others."""
+    """The columns of all rows, so that rows of failed models match the others."""
     pyarrow = import_extra("pyarrow", "scan")
     types = {
         "list": pyarrow.list_(pyarrow.float64()),
@@ -104,7 +104,7 @@ def _common(source: ModelSource, seconds: float) -> dict[str, Any]:
 
 
 def _time(seconds: float) -> datetime | None:
-    """A moment; None for those before the year 1 and after 9999, which clocks may say."""
+    """A time; None before the year 1 and after 9999, which clocks may report."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,4 @@
-"""scan(): many models in parallel, going on where an earlier run ended."""
+"""scan(): many models in parallel, resuming an earlier run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MEMORY_SHARE = 0.5
 """Share of the machine's memory for all jobs together."""
 
 COPIES = 4
-"""Memory of a job in units of the model's file size: the graph, a shuffle, and room."""
+"""Memory of a job in units of the model's file size: the graph, a shuffle, and a reserve."""
 
 POLL_SECONDS = 2.0
 
@@ -67,38 +67,37 @@ def scan(
     tests: Sequence[str] | None = None,
     **graph_options: Unpack[FileOptions],
 ) -> Scan:
-    """Measure many models; each gets a report and a row in a Parquet dataset.
+    """Measure many models, with a report and a row in a Parquet dataset for each.
 
-    Models and shuffles are the tasks. Every shuffle that is finished is kept, so that a scan
-    that is interrupted or killed goes on where it ended when it is called again; a model that is
-    done is not measured again unless its files changed. A model that cannot be measured gets a
-    row with its error.
+    A task is one model or one shuffle. Every finished shuffle is kept, so that an interrupted or
+    killed scan resumes where it ended when it is called again; a finished model is measured again
+    only if its files changed. A model that cannot be measured gets a row with its error.
 
     Parameters
     ----------
     paths : str, Path or sequence of them
-        Model files, folders of models (searched through; a folder with a `config.json` is one
-        model), patterns such as `"runs/**/*.pt"`, and `.txt` files with a path on each line.
+        Model files, folders of models (searched recursively; a folder with a `config.json` is one
+        model), patterns such as `"runs/**/*.pt"`, and `.txt` files with one path per line.
     out : str or Path
-        The folder to write; made if it does not exist. It has one set of settings.
+        The results folder, created if it does not exist. It has one set of settings.
     jobs : int, optional
-        Tasks at a time on this machine; by default all cores, fewer where the models' size
-        might exceed half of the memory, and one on a GPU. On a cluster its workers decide.
+        Concurrent tasks on this machine; by default all cores, fewer if the models might exceed
+        half of the memory, and one on a GPU. On a cluster, the workers decide.
     threads : int, optional
-        Threads of a task; by default the cores divided by `jobs`, on a cluster 1.
+        Threads per task; by default the cores divided by `jobs`, on a cluster 1.
     backend : {"loky", "threading", "dask", "ray"}, default "loky"
-        Of joblib: processes or threads of this machine, or a cluster, which must see the same
-        paths and have the same version of ncut.
+        The joblib backend: processes or threads of this machine, or a cluster, which must see the
+        same paths and have the same version of ncut.
     scheduler : str, optional
-        Address of Dask's scheduler, or of a Ray cluster.
+        Address of a Dask scheduler or a Ray cluster.
     retry_failed : bool, default False
-        Try models again that failed before.
+        Retry models that failed before.
     watch : bool, default False
-        When all is done, look for new and changed models, until Ctrl-C: `paths` are folders
-        that a training run writes checkpoints to. A file is measured once it has stopped
-        changing for two seconds.
+        After all models are done, look for new and changed models until Ctrl-C; for folders to
+        which a training run writes checkpoints. A file is measured once it has not changed for two
+        seconds.
     idle : float, optional
-        With `watch`, end after this many seconds without anything new.
+        With `watch`, stop after this many seconds without new models.
     progress : callable, optional
         Called as `progress(counts)` after each task, with the attributes `models`, `done`,
         `failed`, `shuffles`, `shuffles_done` and `current`.
@@ -107,14 +106,14 @@ def scan(
     max_shuffles, level, sequential, device, tests
         See `ncut.analyze`.
     **graph_options
-        Those of `ncut.graph` that mean something for files: `scope`, `norm`, `layers`,
-        `residual`, `unknown`, `scratch`, `part`.
+        Options of `ncut.graph` that apply to files: `scope`, `norm`, `layers`, `residual`,
+        `unknown`, `scratch`, `part`.
 
     Returns
     -------
     Scan
-        What is in the folder. The numbers are those of `ncut.analyze` with the same arguments,
-        whatever the backend and the number of jobs.
+        The content of the folder. The numbers are those of `ncut.analyze` with the same arguments,
+        for any backend and number of jobs.
 
     Raises
     ------
@@ -124,7 +123,7 @@ def scan(
     MissingExtraError
         If packages of the extra `scan` (or `dask`, `ray`) are not installed.
     KeyboardInterrupt
-        On Ctrl-C; what is finished is kept.
+        On Ctrl-C; finished results are kept.
     """
     plan = Plan.of(
         k=k, shuffles=shuffles, null=null, normalize=normalize, preset=preset, refine=refine,
@@ -137,12 +136,12 @@ def scan(
     cores = n_threads(None)
     local = backend in ("loky", "threading")
     if jobs is not None and not local:
-        raise InputError(f"jobs: the workers of backend={backend!r} decide; leave it out")
+        raise InputError(f"jobs: is decided by the workers of backend={backend!r}; leave it out")
     if idle is not None and not watch:
         raise InputError("idle: has no effect without watch; leave it out")
     n_jobs = _count("jobs", jobs) or (cores if plan.device == "cpu" else 1)
     n_task_threads = _count("threads", threads)
-    if not watch:  # what is not there is refused before the folder is made
+    if not watch:  # missing paths are refused before the folder is created
         find_sources([paths] if isinstance(paths, str | Path) else [*paths])
     store = Store(Path(out), described)
     counts = Counts()
@@ -179,7 +178,7 @@ def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def _recorded(options: dict[str, Any]) -> dict[str, Any]:
     """The options that change a graph, as plain data for the folder."""
-    names = [name for name in FILE_OPTIONS if name != "scratch"]  # where files lie changes nothing
+    names = [name for name in FILE_OPTIONS if name != "scratch"]  # location changes nothing
     values = {name: options.get(name) for name in names}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
@@ -199,7 +198,7 @@ def _rounds(
     watch: bool,
     idle: float | None,
 ) -> Iterator[list[ModelSource]]:
-    """The models to measure: once, or again and again as they appear."""
+    """The models to measure: once, or repeatedly as they appear."""
     given = [paths] if isinstance(paths, str | Path) else [*paths]
     if not watch:
         yield _to_do(find_sources(given), store, retry_failed)
@@ -208,7 +207,7 @@ def _rounds(
     quiet_since = time.monotonic()
     while idle is None or time.monotonic() - quiet_since < idle:
         now = {source.key: source for source in _present(given)}
-        # Still being written, or so new that it may be.
+        # It is still being written, or new enough that it may be.
         steady = [s for key, s in now.items() if before.get(key) == s.fingerprint]
         changed = len(steady) < len(now)
         before = {key: source.fingerprint for key, source in now.items()}
@@ -222,7 +221,7 @@ def _rounds(
 
 
 def _present(paths: Sequence[str | Path]) -> list[ModelSource]:
-    """The models there are by now; a folder that is watched may be empty at first."""
+    """The models that exist now; a watched folder may be empty at first."""
     found: dict[str, ModelSource] = {}
     for path in paths:
         try:
@@ -258,7 +257,7 @@ def _fitting(source: ModelSource, n_jobs: int) -> int:
 
 
 def _work(schedule: Schedule, crew: Workers, threads: int, progress: Progress | None) -> None:
-    """Run all tasks; past workers that die, and with the model that they died of known."""
+    """Run all tasks; survive dead workers, and identify the model that killed them."""
 
     def told() -> None:
         if progress is not None:
@@ -266,7 +265,7 @@ def _work(schedule: Schedule, crew: Workers, threads: int, progress: Progress | 
 
     told()
     suspects: list[ModelState] = []
-    attempts = 3  # at going on where a worker died of nothing that is known
+    attempts = 3  # at retries after a worker died for an unknown reason
     while True:
         alone = suspects.pop() if suspects else None
         try:

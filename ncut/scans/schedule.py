@@ -30,7 +30,7 @@ class ModelState:
     ended: bool = False
 
     def missing(self) -> Iterator[int]:
-        """Numbers of the tasks that are not done, until the model has ended."""
+        """Numbers of the pending tasks, until the model has ended."""
         if self.network is None and not self.ended:
             yield NETWORK
         for number in range(1, self.plan.n_shuffles + 1):
@@ -40,7 +40,7 @@ class ModelState:
                 yield number
 
     def report(self) -> Measurement | None:
-        """The finished report; None as long as something is missing."""
+        """The finished report; None while something is missing."""
         if self.network is None:
             return None
         in_order: list[ShuffledNetwork] = []
@@ -48,7 +48,7 @@ class ModelState:
         while len(in_order) + 1 in self.shuffles:
             in_order.append(self.shuffles[len(in_order) + 1])
         if stop is not None:
-            # Asked after each shuffle, so that where it ends depends on nothing but the numbers.
+            # Checked after each shuffle, so that the end depends only on the numbers.
             enough = next((n for n in range(1, len(in_order) + 1) if stop(in_order[:n])), None)
             if enough is not None:
                 return finish(self.network, in_order[:enough], self.plan)
@@ -64,9 +64,9 @@ class Counts:
     Attributes
     ----------
     models, done, failed : int
-        All models of this run, and those that ended well and not.
+        Numbers of models of this run: all, finished, and failed.
     shuffles, shuffles_done : int
-        Of the models that have not failed; those of earlier runs included.
+        Numbers of shuffles of the models that have not failed, including earlier runs.
     current : str
         The model of the latest result.
     """
@@ -80,7 +80,7 @@ class Counts:
 
 
 class Schedule:
-    """The tasks of several models, and their results' way into the store."""
+    """The tasks of several models, and the storage of their results."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class Schedule:
                 )
 
     def take(self, outcome: TaskResult) -> None:
-        """Keep a result; finish its model if it was the last, or went wrong."""
+        """Store a result; finish its model if it was the last result or an error."""
         self.under_way.discard((outcome.key, outcome.number))
         model = self.models[outcome.key]
         if model.ended:
@@ -149,7 +149,7 @@ class Schedule:
         self.counts.shuffles -= model.plan.n_shuffles
         self.counts.shuffles_done -= len(model.shuffles)
         row = failed_row(model.source, error, error_type, self.described, model.seconds)
-        # It may be tried again, from where it was; from the start if what was measured is gone.
+        # It may be resumed later, or restarted if the measured files are gone.
         changed = error_type == ChangedError.__name__
         if changed:
             row["fingerprint"] = ""
@@ -157,7 +157,7 @@ class Schedule:
         self.store.finish(model.source, row, None, keep_journal=measured and not changed)
 
     def lost(self) -> list[ModelState]:
-        """The models of which tasks were under way when a worker died; those are to be redone."""
+        """The models with tasks in progress when a worker died; these tasks will be repeated."""
         keys = {key for key, _ in self.under_way}
         self.under_way.clear()
         return [model for key, model in self.models.items() if key in keys and not model.ended]

@@ -21,20 +21,20 @@ SUFFIXES = (
     *(".onnx", ".keras", ".h5", ".hdf5", ".npz", ".pt", ".pth", ".safetensors", ".gguf", ".jit"),
     *(".pt2", ".tflite", ".msgpack"),
 )
-"""Files that are taken for models in a folder; any file may be named itself."""
+"""Suffixes of model files in a folder; any file may be named explicitly."""
 
 CONFIG = "config.json"
 CONFIGS = (CONFIG, "beeg_config.json")
 """A folder with one of these files is one model, not a folder of models."""
 
 LIST = ".txt"
-"""A file with this ending lists paths, one a line; `#`, first or after a space, is a comment."""
+"""A file with this suffix lists paths, one per line; `#`, first or after a space, is a comment."""
 
 STEP = re.compile(r"(?:step|epoch|iter|iteration|checkpoint|ckpt|batch)[-_=. ]?([0-9]+)", re.I)
-"""A number that is a training step."""
+"""A training step."""
 
 NOT_MODELS = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args).*\.(pt|pth)")
-"""Files that training programs keep beside a model's weights."""
+"""Other files that training programs write next to a model's weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +44,17 @@ class ModelSource:
     Attributes
     ----------
     path : str
-        As it was given or found.
+        The path as given or found.
     key : str
         A short name for files: the first hexadecimal digits of the absolute path's SHA-256.
     fingerprint : str
         Changes with the sizes and times of the model's files; empty if there are none.
     state : str
-        Changes also with the time at which the system last noted a change of theirs; it is not
-        kept, since it changes when files are copied.
+        Also changes with the files' change times; it is not stored, since copying files changes it.
     n_bytes : int
         Size of the model's files.
     modified : float
-        When the newest was last written, in seconds since 1970.
+        Modification time of the newest file, in seconds since 1970.
     step : int or None
         The training step that the path's last part names, see `step_of`.
     """
@@ -75,12 +74,12 @@ class ModelSource:
 
     @property
     def group(self) -> str:
-        """The folder that it lies in: checkpoints of one training run lie together."""
+        """The model's folder, which is shared by checkpoints of one training run."""
         return str(Path(self.shown).parent)
 
 
 def find_sources(paths: Sequence[str | Path]) -> list[ModelSource]:
-    """The models at these paths, each once, in the order of the paths and of their numbers.
+    """The models at these paths, without duplicates, in the order of paths and numbers.
 
     Raises
     ------
@@ -102,9 +101,9 @@ def find_sources(paths: Sequence[str | Path]) -> list[ModelSource]:
 
 
 def models_in(folder: Path) -> Iterator[Path]:
-    """The models in a folder and the folders below, checkpoints by their numbers.
+    """The models in a folder and its subfolders, checkpoints in the order of their numbers.
 
-    A folder that may not be read is given itself, as a model that will fail.
+    An unreadable folder is returned itself, as a model that will fail.
     """
     for here, entries in _walk(folder, lambda here: not _is_model(here)):
         if entries is None or _is_model(here):
@@ -123,10 +122,9 @@ def _is_model(folder: Path) -> bool:
 def _walk(
     folder: Path, goes_below: Callable[[Path], bool]
 ) -> Iterator[tuple[Path, list[Path] | None]]:
-    """Each folder below and what is in it by numbers, hidden names left out; None if it is closed.
+    """Each subfolder with its non-hidden content in order of numbers, or None if unreadable.
 
-    A folder is visited once, under its own name rather than that of a link: folders that links
-    lead to come last.
+    A folder is visited once, under its own name rather than a link's; linked folders come last.
     """
     seen: set[tuple[int, int]] = set()
     linked = [folder]
@@ -157,7 +155,7 @@ def _walk(
 
 
 def source_of(path: str | Path) -> ModelSource:
-    """A model with the state of its files now."""
+    """A model with the current state of its files."""
     absolute = os.path.abspath(path)
     files = _stats(Path(absolute))
     return ModelSource(
@@ -174,14 +172,14 @@ def source_of(path: str | Path) -> ModelSource:
 def step_of(path: str, pattern: str | None = None) -> int | None:
     """The training step in a path's last part: 500 for `checkpoint-500`, 7 for `epoch_07.pt`.
 
-    The number behind step, epoch, iter, checkpoint or ckpt, else one at the end of the name; None
-    where there is neither, as in `mlp-seed-0-init.npz`. With a `pattern` the first group of this
+    The number after step, epoch, iter, checkpoint or ckpt, or else a number at the end of the name;
+    None without either, as in `mlp-seed-0-init.npz`. With a `pattern`, the first group of this
     regular expression in the path.
 
     Raises
     ------
     InputError
-        If the pattern is no regular expression with a group of digits.
+        If the pattern is not a regular expression with a group of digits.
     """
     name = Path(path).name
     if pattern is not None:
@@ -189,7 +187,7 @@ def step_of(path: str, pattern: str | None = None) -> int | None:
             compiled = re.compile(pattern)
         except re.error as error:
             raise InputError(
-                f"step_pattern: {pattern!r} is no regular expression: {error}"
+                f"step_pattern: {pattern!r} is not a regular expression: {error}"
             ) from None
         if not compiled.groups:
             raise InputError(
@@ -199,7 +197,7 @@ def step_of(path: str, pattern: str | None = None) -> int | None:
         digits = found.group(1) if found else None
         if digits is not None and not digits.isdecimal():
             raise InputError(
-                f"step_pattern: {pattern!r} finds {digits!r} in {path!r}, which is no whole number"
+                f"step_pattern: {pattern!r} finds {digits!r} in {path!r}, not a whole number"
             )
     else:
         stem = re.sub(r"(\.[A-Za-z][A-Za-z0-9]*)+$", "", name)
@@ -230,12 +228,12 @@ def _expanded(path: str) -> Iterable[Path]:
         try:
             matches = sorted(_globbed(path), key=_by_numbers)
         except (OSError, ValueError) as error:
-            raise InputError(f"paths: {path}: no pattern of paths: {error}") from error
+            raise InputError(f"paths: {path}: not a pattern of paths: {error}") from error
         found = [model for match in matches for model in _matched(Path(match))]
         if not found:
             raise InputError(f"paths: no model matches {path!r}")
         return found
-    raise InputError(f"paths: {path}: no such file or folder, or no permission to see it")
+    raise InputError(f"paths: {path}: no such file or folder, or no permission to read it")
 
 
 def _globbed(pattern: str) -> Iterable[str]:
@@ -260,14 +258,14 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _matched(path: Path) -> Iterable[Path]:
-    """Skip a path that matches a pattern but is no model."""
+    """Skip a path that matches a pattern but is not a model."""
     if os.path.isdir(path):
         return models_in(path)
     return [path] if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") else []
 
 
 def _listed(path: Path) -> Iterator[Path]:
-    """The paths in a list; relative ones are relative to where the list is."""
+    """The paths in a list; relative paths are relative to the list's folder."""
     with reading(path, "a list of paths", InputError):
         lines = path.read_text(encoding="utf-8").splitlines()
     entries = [entry for line in lines if (entry := _without_comment(line, path.parent))]
@@ -282,7 +280,7 @@ def _listed(path: Path) -> Iterator[Path]:
 
 
 def _without_comment(line: str, folder: Path) -> str:
-    """The path on a line; ` #` begins a comment unless something of that whole name is there."""
+    """The path on a line; ` #` begins a comment unless a file with the whole name exists."""
     entry = line.strip()
     if entry.startswith("#"):
         return ""
@@ -291,16 +289,16 @@ def _without_comment(line: str, folder: Path) -> str:
 
 
 def _stats(path: Path) -> list[tuple[str, os.stat_result]]:
-    """Name and state of a model's files, those beside an ONNX file that belong to it included."""
+    """Name and state of a model's files, including external tensors of an ONNX file."""
     if os.path.isdir(path):
         places = [Path(entry) for entry in _entries(path)]
     else:
         places = [path]
-        if path.suffix.lower() == ".onnx":  # its larger tensors may lie in files of their own
+        if path.suffix.lower() == ".onnx":  # its larger tensors may lie in separate files
             places += [e for e in map(Path, _entries(path.parent)) if _belongs(e, path)]
     found = []
     for place in sorted(places):
-        with contextlib.suppress(OSError, ValueError):  # gone, closed, or no name of a file
+        with contextlib.suppress(OSError, ValueError):  # gone, unreadable, or not a file name
             state = place.stat()
             if stat.S_ISREG(state.st_mode):
                 found.append((os.fsencode(place.name).decode("latin-1"), state))
@@ -308,7 +306,7 @@ def _stats(path: Path) -> list[tuple[str, os.stat_result]]:
 
 
 def _belongs(path: Path, model: Path) -> bool:
-    """Tell by its name whether a file beside an ONNX file holds tensors of it."""
+    """Whether a file next to an ONNX file holds its tensors, by its name."""
     if path.name.startswith(model.name):
         return path != model
     return path.suffix in (".data", ".bin", ".weights") and path.stem == model.stem

@@ -1,4 +1,4 @@
-"""The folder that a scan writes: what is finished, what is under way, and nothing half.
+"""The folder that a scan writes: finished and ongoing work, and no partial files.
 
     results/
       scan.json          the settings: one set for all models
@@ -46,12 +46,12 @@ from ncut.types import ShuffledNetwork
 FORMAT = "ncut-scan"
 FORMAT_VERSION = 1
 JOURNAL_VERSION = 2
-"""Format of a journal's lines; one of another format is discarded, its model measured anew."""
+"""Format of a journal's lines; a journal of another format is discarded."""
 
 FOLDERS = ("models", "reports", "journal")
 
 NEEDED = ("ncut", "refined_ncut", "lower_bound", "n_vertices", "n_isolated", "n_edges")
-"""Columns that a measured model has."""
+"""Required columns of a measured model."""
 
 LOCK_SECONDS = 3
 """Seconds to wait for the lock: children of a killed scan may hold it a moment longer."""
@@ -69,7 +69,7 @@ class Store:
             make_folder(folder / name)
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
-        """Keep the settings of a new scan; refuse others than those of an old one."""
+        """Store the settings of a new scan; refuse settings that differ from an old one's."""
         path = self.folder / "scan.json"
         if not os.path.lexists(path):
             content = {"format": FORMAT, "format_version": FORMAT_VERSION, "settings": settings}
@@ -83,15 +83,16 @@ class Store:
         ]
         if changed:
             raise InputError(
-                f"out: {self.folder} holds results of other settings ({'; '.join(changed)}); give "
-                "the same settings, or another folder"
+                f"out: {self.folder} holds results of other settings ({'; '.join(changed)}); use "
+                "the same settings or another folder"
             )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other scans from writing here; the system lifts the lock if this process dies.
+        """Keep other scans from writing here; the system releases the lock if this process dies.
 
-        Settings are kept, or compared with those of before; what a killed scan left half is gone.
+        Settings are stored, or compared with the stored ones; partial files of a killed scan are
+        removed.
         """
         filelock = import_extra("filelock", "scan")
         lock = filelock.FileLock(self.folder / "lock")
@@ -110,9 +111,9 @@ class Store:
             lock.release()
 
     def states(self) -> dict[str, tuple[str, str]]:
-        """(status, fingerprint) of each model that has a row, by its key.
+        """(status, fingerprint) of each model with a row, by its key.
 
-        A damaged row does not count: its model is measured anew.
+        A damaged row does not count; its model is measured again.
         """
         table, _ = read_rows(self.folder)
         columns = table.select(["key", "status", "fingerprint"]).to_pylist()
@@ -125,7 +126,7 @@ class Store:
         report: Measurement | None,
         keep_journal: bool,
     ) -> None:
-        """Write what came of a model; from then on it is done."""
+        """Write a model's row, which marks it as done."""
         path = self.folder / "reports" / f"{source.key}.json"
         if report is None:
             remove_file(path)
@@ -143,8 +144,8 @@ class Store:
     ) -> tuple[NetworkRecord | None, dict[int, ShuffledNetwork], float]:
         """Resume a model from its journal: network, shuffles, seconds.
 
-        A journal of other files than the model has now, or of another version of ncut, is thrown
-        away, and so is all from the first line on that is damaged or was not written to its end.
+        A journal of other model files, or of another version of ncut, is discarded, and so is
+        everything from the first damaged or incomplete line on.
         """
         path = self._journal(source)
         head = {
@@ -195,7 +196,7 @@ class _Begun:
     seconds: float = 0.0
 
     def take(self, line: Any) -> None:
-        """Add a line; raise ValueError, KeyError or TypeError if it is none."""
+        """Add a line; raise ValueError, KeyError or TypeError if it is invalid."""
         number, seconds = line["number"], line["seconds"]
         if type(number) is not int or number < NETWORK or not 0 <= seconds < math.inf:
             raise ValueError("no line of a journal")
@@ -206,7 +207,7 @@ class _Begun:
         self.seconds += seconds
 
     def fitting(self) -> dict[int, ShuffledNetwork]:
-        """The shuffles that have what the network has."""
+        """The shuffles with all statistics of the network."""
         if self.network is None:
             return self.shuffles
         names = self.network.values.keys()
@@ -223,7 +224,7 @@ def _shuffle(
 
 
 def read_rows(folder: Path) -> tuple[Any, list[Path]]:
-    """The rows of a scan, as a table of pyarrow, and the files that should have one and do not.
+    """The rows of a scan, as a pyarrow table, and the files without a readable row.
 
     Raises
     ------
@@ -240,7 +241,7 @@ def read_rows(folder: Path) -> tuple[Any, list[Path]]:
         return schema().empty_table(), []
     try:
         return _rows(files), []
-    except Exception:  # one of them is damaged, or was replaced just now
+    except Exception:  # a file is damaged, or was just replaced
         found, damaged = [], []
     for file in files:
         try:
@@ -270,7 +271,7 @@ def _rows(files: list[Path]) -> Any:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The settings that a scan wrote its folder with."""
+    """The settings in a scan's folder."""
     path = folder / "scan.json"
     if not os.path.lexists(path):
         raise InputError(f"out: {folder} is not the folder of a scan: no scan.json")
@@ -285,12 +286,12 @@ def read_settings(folder: Path) -> dict[str, Any]:
         )
     settings = content.get("settings")
     if not isinstance(settings, dict):
-        raise InputError(f"out: {path} holds no settings; give another folder, or mend the file")
+        raise InputError(f"out: {path} holds no settings; use another folder or repair the file")
     return settings
 
 
 def _content(path: Path) -> bytes:
-    """The bytes of a journal; none if there is none."""
+    """The bytes of a journal; empty if it does not exist."""
     if not os.path.lexists(path):
         return b""
     with reading(path, "a journal", InputError):

@@ -19,7 +19,7 @@ from ncut.types import ShuffledNetwork
 
 
 class ChangedError(ModelError):
-    """A model's file was written while the model was measured."""
+    """A model's file changed while the model was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Task:
         Arguments of `ncut.graph`.
     plan : Plan
     number : int
-        NETWORK, or the shuffle's, from 1.
+        NETWORK, or the shuffle's number, from 1.
     threads : int
     """
 
@@ -64,7 +64,7 @@ class TaskResult:
     error, error_type : str
         Why there is none.
     seconds : float
-        Time that it took, reading included.
+        Duration, including reading.
     """
 
     key: str
@@ -76,11 +76,11 @@ class TaskResult:
 
 
 def measure(task: Task) -> TaskResult:
-    """Do a task; what goes wrong with the model is an outcome too."""
+    """Do a task; an error of the model is an outcome too."""
     started = time.perf_counter()
     try:
         result = _measured(task)
-    except Exception as error:  # whatever a reader stumbles over must not end the scan
+    except Exception as error:  # no reader's error may end the scan
         return TaskResult(
             task.key, task.number, None, _one_line(error), type(error).__name__, _since(started)
         )
@@ -97,7 +97,7 @@ def _measured(task: Task) -> NetworkRecord | ShuffledNetwork:
 
 @dataclass
 class _Latest:
-    """The graph that this process read last: tasks of one model follow each other."""
+    """The graph that this process read last; tasks of one model follow each other."""
 
     key: object = None
     graph: Prepared | None = None
@@ -107,7 +107,7 @@ class _Latest:
         key = (task.path, task.state, task.options, task.plan)
         with self.lock:
             if self.graph is None or self.key != key:
-                self.graph = None  # before the next one takes its memory
+                self.graph = None  # before the next graph needs its memory
                 options = with_needed_options(dict(task.options), task.plan.null)
                 _check_state(task)
                 graph = read_graph(task.path, **options)
@@ -118,10 +118,10 @@ class _Latest:
 
 
 def _check_state(task: Task) -> None:
-    """Refuse a model that is another one than the tasks before this one measured."""
+    """Refuse a model that changed since earlier tasks measured it."""
     if source_of(task.path).state != task.state:
         raise ChangedError(
-            f"{task.path}: changed while it was measured; scan again, it is then begun anew"
+            f"{task.path}: changed while it was measured; scan again to start it over"
         )
 
 
@@ -129,7 +129,7 @@ _GRAPH = _Latest()
 
 
 def forget_graph() -> None:
-    """Let go of the graph that was read last."""
+    """Release the graph that was read last."""
     _GRAPH.graph = None
 
 

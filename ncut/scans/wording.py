@@ -27,7 +27,7 @@ def rows(frame: DataFrame) -> list[list[str]]:
 
 
 def common_folder(frame: DataFrame) -> str:
-    """The folder that all models lie in, with the slash at its end; empty if there is none."""
+    """The common folder of all models, with a final slash; empty if there is none."""
     paths = [printable(str(path)) for path in frame["path"]]
     if not paths:
         return ""
@@ -47,7 +47,7 @@ def failures(frame: DataFrame) -> list[tuple[str, str]]:
 
 
 def csv_text(frame: DataFrame) -> str:
-    """All rows as CSV; cells with several values are JSON, and no text is taken for a formula."""
+    """All rows as CSV; cells with several values are JSON, and no text is a formula."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, str):

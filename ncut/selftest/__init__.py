@@ -1,1 +1,1 @@
-"""Does ncut give the right numbers on this machine, and how fast? What `ncut selftest` runs."""
+"""Checks of correctness and speed on this machine, run by `ncut selftest`."""

@@ -1,4 +1,4 @@
-"""Random networks of well-known shapes, to time ncut on."""
+"""Random networks of well-known shapes, for timing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def random_layer(rng: np.random.Generator, n_in: int, n_out: int) -> Matrix:
 
 
 def random_layers(widths: Sequence[int]) -> list[Matrix]:
-    """Weights of a fully connected network with so many neurons in each layer."""
+    """Weights of a fully connected network with the given layer sizes."""
     rng = np.random.default_rng(SEED)
     return [random_layer(rng, a, b) for a, b in pairwise(widths)]
 
@@ -41,7 +41,7 @@ def convolution(rng: np.random.Generator, n_in: int, n_out: int, size: int) -> M
 
 
 def chain(weights: Iterable[Matrix]) -> NeuronGraph:
-    """A graph of a chain whose non-negative weights are made one at a time, and kept once."""
+    """A graph of a chain whose non-negative weights are made one block at a time, stored once."""
     blocks = [(i, i + 1, matrix, f"w{i}") for i, matrix in enumerate(weights)]
     sizes = [blocks[0][2].shape[0], *(matrix.shape[1] for _, _, matrix, _ in blocks)]
     return build_graph([(f"layer{i}", n) for i, n in enumerate(sizes)], blocks, name="chain")
@@ -73,7 +73,7 @@ def resnet50() -> NeuronGraph:
     rng = np.random.default_rng(SEED)
     layers: list[tuple[str, int]] = []
     blocks: list[tuple[int, int, Matrix, str]] = []
-    # What has been written to the stream: (vertices the writer reads, its weights, name).
+    # Writers to the stream so far: (vertices that the writer reads, its weights, name).
     stream: list[tuple[int, Matrix, str]] = []
 
     def reader(name: str, size: int, writers: list[tuple[int, Matrix, str]]) -> int:

@@ -1,4 +1,4 @@
-"""Does ncut give the right numbers? Checks against independent references."""
+"""Checks of ncut's numbers against independent references."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SHUFFLES = 12
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check found.
+    """Result of one check.
 
     Attributes
     ----------
     name : str
     passed : bool or None
-        None: it could not be made here.
+        None: the check was not possible here.
     found : str
-        The number and its tolerance, or why there is none.
+        The number and its tolerance, or the reason for none.
     """
 
     name: str
@@ -38,7 +38,7 @@ class CheckResult:
 
 
 def checks(device: str) -> Iterator[CheckResult]:
-    """Check after check; one that breaks has failed, and the others go on."""
+    """The results of all checks; a check that raises has failed, and the others continue."""
     graph, dense = (
         read_graph(load(name)).without_isolated()[0]
         for name in ("digits-pruned", "digits-unpruned")
@@ -54,7 +54,7 @@ def checks(device: str) -> Iterator[CheckResult]:
     for name, task in tasks.items():
         try:
             done = task()
-        except Exception as error:  # whatever it is, it belongs into the report
+        except Exception as error:  # any error belongs in the report
             done = CheckResult(name, False, f"{type(error).__name__}: {error}")
         if done is not None:
             yield done
@@ -139,7 +139,7 @@ def _distribution(graph: NeuronGraph, device: str) -> CheckResult | None:
 
 
 def _streamed(graph: NeuronGraph, device: str) -> CheckResult | None:
-    """As on a GPU that is too small for the graph: no block stays there."""
+    """The case of a GPU that is too small for the graph: no block stays there."""
     on = check_device(device)
     if on is None:
         return None

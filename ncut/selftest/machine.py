@@ -1,4 +1,4 @@
-"""What a report of a problem has to say of the machine."""
+"""Description of the machine for problem reports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def environment(device: str) -> dict[str, str]:
     Raises
     ------
     InputError
-        If there is no such name, or no such GPU in this machine.
+        If the name is invalid, or this machine has no such GPU.
     MissingExtraError
         If CuPy is not installed.
     """
@@ -52,7 +52,7 @@ def environment(device: str) -> dict[str, str]:
             continue
     on = check_device(device)
     if on is not None:
-        with on.xp.cuda.Device(on.index):  # whose memory is asked for
+        with on.xp.cuda.Device(on.index):  # whose memory is queried
             found["device"] = _described(on.xp.cuda.runtime, on.index)
     return found
 

@@ -1,4 +1,4 @@
-"""How fast ncut is on this machine, and on its GPU."""
+"""Timings of ncut on this machine and its GPU."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CASES = {
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds that something takes, a median of several runs after a first one.
+    """Duration in seconds, a median of several runs after a warm-up.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Timing:
     on_cpu, on_device : float or None
         None: not measured. Nothing is measured on a device if the device is the CPU.
     error : str
-        What went wrong, if something did.
+        The error, if any.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Timing:
 
 
 def timings(device: str) -> Iterator[Timing]:
-    """One timing after the other, in some ten seconds on the CPU.
+    """The timings one after the other, in about ten seconds on the CPU.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def _timing(name: str, device: str, seconds_on: Callable[[str], float]) -> Timin
     for where in dict.fromkeys(("cpu", device)):
         try:
             found[where] = seconds_on(where)
-        except Exception as raised:  # whatever it is, it belongs into the report
+        except Exception as raised:  # any error belongs in the report
             error = f"{where}: {type(raised).__name__}: {raised}"
     return Timing(name, found.pop("cpu", None), found.get(device), error)
 
@@ -82,7 +82,7 @@ def _clustering(graph: NeuronGraph, device: str) -> float:
 
 
 def training_step(regularized: bool, device: str) -> float:
-    """Of a step by Adam on random data, with or without the regularizer."""
+    """Timing of a step by Adam on random data, with or without the regularizer."""
     import torch
     from torch import nn
 
@@ -110,7 +110,7 @@ def training_step(regularized: bool, device: str) -> float:
 
 
 def _median(run: Callable[[], object], n_before: int, n_runs: int) -> float:
-    """Seconds of a run, after some that are not counted."""
+    """Seconds of a run, after some uncounted runs."""
     taken = []
     for _ in range(n_before + n_runs):
         started = time.perf_counter()

@@ -6,37 +6,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGEST_GOAL = 1e-4
-"""The residual norm that solvers aim at where eigenvalues and gaps are of ordinary size."""
+"""The target residual norm if eigenvalues and gaps are of ordinary size."""
 
 OF_SIZE = 1e-3
-"""The same as a share of an eigenvalue, or of the gap behind those wanted."""
+"""The target as a share of an eigenvalue, or of the gap after the wanted eigenvalues."""
 
 OF_ROOT = 3e-3
-"""The same as a share of the geometric mean of the two: the eigenvalue's error is the square of
-the residual over the gap, so at most a hundred-thousandth of the eigenvalue."""
+"""The target as a share of the geometric mean of the two: the eigenvalue's error is the square of
+the residual over the gap, hence at most a hundred-thousandth of the eigenvalue."""
 
 SMALLEST = 1e-9
-"""Eigenvalues below this need not be known relative to their size."""
+"""Eigenvalues below this need no relative accuracy."""
 
 ACCEPTED = 10.0
-"""Residuals of as many times the goal still count as converged."""
+"""Ratio of a residual to its goal up to which it counts as converged."""
 
 
 def goals(eigenvalues: NDArray[np.float64], following: float) -> NDArray[np.float64]:
-    """Residual norms |L u - lambda u| to aim at for each eigenpair.
+    """Target residual norms |L u - lambda u| of the eigenpairs.
 
-    A residual r puts an eigenvalue within r of lambda, and where the rest of the spectrum is
-    `gap` away, within r^2 / gap; the eigenvectors' span is then wrong by an angle of r / gap. So
-    r has to be small against the eigenvalue itself, or small enough against the gap for both the
-    angle and the eigenvalue's relative error to be small. Where eigenvalues are 0.1 and more,
-    as in most layered networks, that is LARGEST_GOAL.
+    A residual r puts an eigenvalue within r of lambda, or within r^2 / gap if the rest of the
+    spectrum is `gap` away; the eigenvectors' span is then off by an angle of r / gap. So r must be
+    small relative to the eigenvalue, or small enough relative to the gap for both the angle and the
+    eigenvalue's relative error to be small. For eigenvalues of 0.1 and more, as in most layered
+    networks, the target is LARGEST_GOAL.
 
     Parameters
     ----------
     eigenvalues : ndarray of float64, shape (k,)
         The smallest eigenvalues lambda of the normalized Laplacian.
     following : float
-        The smallest of the others that is apart from them, see `following_of`.
+        The smallest of the other eigenvalues that is separated from them, see `following_of`.
 
     Source: Parlett (1998), The symmetric eigenvalue problem, chapter 11.
     """
@@ -48,10 +48,10 @@ def goals(eigenvalues: NDArray[np.float64], following: float) -> NDArray[np.floa
 
 
 def following_of(eigenvalues: NDArray[np.float64], k: int) -> float:
-    """The smallest eigenvalue that is apart from the k smallest, as well as they are known.
+    """The smallest eigenvalue separated from the k smallest, as far as they are known.
 
-    Those behind the k-th that are larger by less than OF_SIZE of it are not: their eigenvectors
-    are as good as the k-th's, so that it does not matter how much of them is in it.
+    Eigenvalues after the k-th that exceed it by less than OF_SIZE of it are not separated: their
+    eigenvectors are as good as the k-th, so mixing them does not matter.
 
     Parameters
     ----------

@@ -16,18 +16,18 @@ def adjusted_rand_index(a: ArrayLike, b: ArrayLike) -> float:
     Parameters
     ----------
     a, b : array_like of int, shape (n,)
-        The cluster of each of n things in either partition, n at least 1, any whole numbers:
-        only which are equal matters.
+        The cluster of each of n objects in each partition, n at least 1, as any whole numbers; only
+        equality matters.
 
     Returns
     -------
     float
-        At most 1; 1 also where both put everything into one cluster, or each thing into its own.
+        At most 1; also 1 if both have a single cluster, or both have only singletons.
 
     Raises
     ------
     InputError
-        If the two are not of whole numbers, empty, or differ in length.
+        If they are not whole numbers, are empty, or differ in length.
 
     Source: Hubert and Arabie (1985), Comparing partitions.
     """

@@ -21,7 +21,7 @@ from ncut.spectral.operator import NormalizedAdjacency
 from ncut.threads import n_threads, single_threaded_blas
 from ncut.types import Clustering
 
-# Refinement ends by itself after some ten passes over the vertices; this is for the odd case.
+# Refinement usually ends after about ten passes over the vertices; this bounds rare cases.
 MAX_PASSES = 100
 
 MAX_LOOKS = 4
@@ -39,7 +39,7 @@ def cluster(
     threads: int | None = None,
     operator: Callable[[NeuronGraph, int], NormalizedAdjacency] = NormalizedAdjacency,
 ) -> Clustering:
-    """`ncut.cluster` where the operator (of a graph and a number of threads) makes products."""
+    """`ncut.cluster` with a given operator (from a graph and a number of threads) for products."""
     whole = as_graph(graph)
     connected, kept = whole.without_isolated()
     k = check_n_clusters(k, connected.n_vertices)
@@ -69,9 +69,9 @@ def cluster_connected(
     graph_number: int,
     repeats: int = 0,
 ) -> Clustering:
-    """`cluster` for a graph without isolated vertices, arguments checked by the caller.
+    """Cluster a graph without isolated vertices; the caller has checked the arguments.
 
-    `repeats`: how often to repeat k-means, to see how much of the n-cut is its noise.
+    `repeats`: number of repeats of k-means, to measure its noise in the n-cut.
     """
     embedding = embed(operator, k, solver=solver, seed=seed, graph_number=graph_number)
     return cluster_embedded(
@@ -98,8 +98,8 @@ def cluster_embedded(
     """Cluster the vertices of the operator's graph by the points of their embedding.
 
     A partition with an n-cut below the embedding's lower bound proves that the solver missed an
-    eigenvalue: another look follows, and the vertices are clustered anew, until that is not so
-    or nothing is left to try; see `spectral.embedding.look_again`.
+    eigenvalue. Another search follows, and the vertices are clustered again, until this no longer
+    happens or nothing is left to try; see `spectral.embedding.look_again`.
     """
     graph, k = operator.graph, embedding.eigenvalues.size
 

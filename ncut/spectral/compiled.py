@@ -1,8 +1,8 @@
-"""Shuffled networks measured in one compiled call each, without Python in between.
+"""Shuffled networks measured in one compiled call each, without intermediate Python.
 
-The functions of this room are the reference: they take over where the compiled path does not go
-(other null models and conventions, float64 or 16-bit weights, more clusters than a block of
-vectors is wide), and where a shuffle turns out to need more care than it takes.
+The Python functions of this package are the reference: they handle settings outside the compiled
+path (other null models and conventions, float64 or 16-bit weights, more clusters than a block of
+vectors is wide), and shuffles that need more care.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ NULLS = ("layer", "layer-nonzero")
 NOT_MOVED = np.empty(0, dtype=np.intp)
 
 LARGEST_BYTES = 2**28
-"""Weights of a network that is copied for the compiled path."""
+"""Largest weights of a network that are copied for the compiled path."""
 
 
 class CompiledNetwork:
-    """A network copied to where compiled code embeds it, and networks made of it.
+    """A network copied for the compiled eigensolver, and networks derived from it.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class CompiledNetwork:
     k, seed
         As `ncut.cluster` takes them.
     substreams : sequence of int, optional
-        Of each block, the first of its two substreams of random numbers, where it is shuffled.
+        The first of the two substreams of random numbers of each block, if it is shuffled.
     """
 
     def __init__(
@@ -95,9 +95,9 @@ class CompiledNetwork:
     def embedding(
         self, number: int, orders: Mapping[int, NDArray[np.intp]], threads: int
     ) -> Embedding | None:
-        """The spectrum of graph `number`; None if the reference has to find it.
+        """The spectrum of graph `number`; None if left to the reference.
 
-        orders: for some layers another order of the rows of the blocks that they are sources of.
+        orders: for some layers, another row order for the blocks whose source they are.
         """
         rows = [orders.get(layer, NOT_MOVED) for layer in range(self._n_layers)]
         found = self.source.embed(orders=rows, **self.solving(number, threads))
@@ -107,7 +107,7 @@ class CompiledNetwork:
         return embedding if embedding is not None and embedding.converged else None
 
     def checked(self, found: dict[str, Any], n_vertices: int) -> Embedding | None:
-        """The spectrum without points; None where it is not known well enough."""
+        """The spectrum without points; None if it is not accurate enough."""
         embedding = Embedding(
             points=np.empty((n_vertices, self._k)),
             eigenvalues=np.maximum(1.0 - found["values"], 0.0),
@@ -115,7 +115,7 @@ class CompiledNetwork:
             residuals=found["residuals"],
             following=1.0 - found["following"],
         )
-        # Smaller eigenvalues and gaps call for smaller residuals than were aimed at.
+        # Smaller eigenvalues and gaps require smaller residuals than the target.
         looked_for = embedding.eigenvalues[found["n_known"] :]
         careful = goals(looked_for, embedding.following).min() < LARGEST_GOAL
         return None if careful else embedding
@@ -132,7 +132,7 @@ class CompiledShuffles:
     k, n_init, refine, seed
         As `ncut.cluster` takes them.
     substreams : sequence of int
-        Of each block, the first of its two substreams of random numbers.
+        The first of the two substreams of random numbers of each block.
     """
 
     def __init__(
@@ -157,9 +157,9 @@ class CompiledShuffles:
         return known and CompiledNetwork.suits(graph, k)
 
     def measure(self, number: int, *, repeats: int, threads: int) -> Clustering | None:
-        """The clustering of shuffle `number`, counted from 1; None if the reference has to do it.
+        """The clustering of shuffle `number`, counted from 1; None if left to the reference.
 
-        `repeats`: how often k-means is repeated, to see how much of the n-cut is its noise.
+        `repeats`: number of repeats of k-means, to measure its noise in the n-cut.
         """
         streams = [
             stream(Purpose.KMEANS, number),
@@ -229,7 +229,7 @@ def _is_plain(block: Block) -> bool:
 
 @cache
 def _dsyevd() -> Any:
-    """The eigensolver of the LAPACK that SciPy brings, as a pointer in a capsule."""
+    """The eigensolver of SciPy's LAPACK, as a pointer in a capsule."""
     from scipy.linalg import cython_lapack
 
     return cython_lapack.__pyx_capi__["dsyevd"]

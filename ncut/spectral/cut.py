@@ -14,7 +14,7 @@ from ncut.graphs import NeuronGraph, from_adjacency
 
 
 def as_graph(graph: Any) -> NeuronGraph:
-    """A NeuronGraph as it is, a scipy sparse adjacency as a graph of one layer."""
+    """A NeuronGraph unchanged, or a scipy sparse adjacency matrix as a graph of one layer."""
     return graph if isinstance(graph, NeuronGraph) else from_adjacency(graph)
 
 
@@ -51,7 +51,7 @@ def normalized_cut(graph: Any, labels: ArrayLike) -> float:
     if k == 0:
         raise InputError("labels: no vertex is in a cluster")
     if (checked < 0).any():
-        # A cluster of their own, not counted, keeps the edges to unlabelled vertices cut.
+        # An extra cluster, not counted, keeps the edges to unlabelled vertices cut.
         outside = np.where(checked < 0, np.int32(k), checked)
         volume, cut = kernels.volumes_and_cuts(graph.placed_blocks(), outside, k + 1)
         volume, cut = volume[:k], cut[:k]
@@ -66,7 +66,7 @@ def ncut_of(volume: NDArray[np.float64], cut: NDArray[np.float64]) -> float:
 
 
 def check_labels(labels: ArrayLike, n_vertices: int) -> NDArray[np.int32]:
-    """Labels numbered from 0 without gaps, negative ones -1; refuse what are none."""
+    """Labels renumbered from 0 without gaps, negative labels as -1; refuse invalid labels."""
     try:
         array = np.asarray(labels)
     except ValueError as error:
@@ -77,7 +77,7 @@ def check_labels(labels: ArrayLike, n_vertices: int) -> NDArray[np.int32]:
         )
     if array.dtype.kind not in "iu":
         raise InputError(f"labels: must be whole numbers, got dtype {array.dtype}")
-    # Numbered anew from 0, so that large numbers cost no memory.
+    # Renumbered from 0, so that large numbers cost no memory.
     outside = array < 0
     labels = np.full(n_vertices, -1, dtype=np.int32)
     labels[~outside] = np.unique(array[~outside], return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""Reasons not to trust a clustering, in words."""
+"""Warnings about unreliable clusterings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ncut.types import Clustering
 SMALL_CLUSTER = 3
 # A cluster is nearly disconnected when less than this share of its volume leaves it ...
 LEAVING_SHARE = 0.1
-# ... and a trifle when it has less than this share of the graph's volume.
+# ... and negligible when it has less than this share of the graph's volume.
 VOLUME_SHARE = 0.02
 VERTICES_PER_CLUSTER = 4
 NEURONS_NAMED = 6

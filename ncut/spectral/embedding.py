@@ -19,7 +19,7 @@ from ncut.spectral.operator import WIDTH, NormalizedAdjacency
 from ncut.spectral.weak_vertices import settle
 
 ALIKE = 1e-10
-"""Relative difference of eigenvalues below which a solver may take one for the other."""
+"""Relative difference below which a solver may confuse two eigenvalues."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,14 +63,14 @@ class Embedding:
         )
 
     def lower_bound(self) -> float:
-        """A number that no partition into k clusters has an n-cut below.
+        """A lower bound of the n-cut of every partition into k clusters.
 
-        The sum of the k smallest eigenvalues bounds every k-way n-cut from below. Those computed
-        are the exact ones of M - R U' - U R', which lie nearer to 1 in sum by at most the sum of
-        the singular values of R: that is subtracted, and an allowance for rounding and for
-        eigenvalues that are too much alike to be told apart. Residuals
-        cannot show that an eigenvalue was missed; a partition with a lower n-cut can, see
-        `spectral.clustering`. Where the eigenvectors have not converged, nothing is claimed: 0.
+        The sum of the k smallest eigenvalues bounds every k-way n-cut from below. The computed
+        eigenvalues are the exact eigenvalues of M - R U' - U R', whose sum is off by at most the
+        sum of the singular values of R. That sum is subtracted, with an allowance for rounding and
+        for indistinguishable eigenvalues. Residuals cannot reveal a missed eigenvalue; a partition
+        with a lower n-cut can, see `spectral.clustering`. If the eigenvectors have not converged,
+        the bound is 0.
 
         Source: Fan (1949), On a theorem of Weyl concerning eigenvalues; Zha, He, Ding, Gu, Simon
         (2001), Spectral relaxation for k-means clustering; Stewart and Sun (1990), Matrix
@@ -79,7 +79,7 @@ class Embedding:
         return self.bound_by_residuals() if self.converged else 0.0
 
     def bound_by_residuals(self) -> float:
-        """The bound if these are approximations of the smallest eigenvalues, and no others."""
+        """The bound, assuming that these approximate the smallest eigenvalues."""
         n, k = self.points.shape
         singular = np.sqrt(np.maximum(np.linalg.eigvalsh(self.residuals), 0.0))
         total = float(self.eigenvalues.sum())
@@ -87,11 +87,11 @@ class Embedding:
         return max(0.0, total - float(singular.sum()) - rounding)
 
     def allows(self, ncut: float) -> bool:
-        """Tell whether a partition can have this n-cut; if not, an eigenvalue was missed."""
+        """Whether a partition can have this n-cut; if not, an eigenvalue was missed."""
         return ncut >= self.lower_bound()
 
     def completed(self, other: Embedding) -> Embedding:
-        """Another embedding of the same graph if it is better, else this one as incomplete."""
+        """Another embedding of the same graph if it is better, else this one marked incomplete."""
         n, k = self.points.shape
         allowance = n * k * float(np.finfo(np.float64).eps)
         better = other.eigenvalues.sum() < self.eigenvalues.sum() - allowance
@@ -99,10 +99,7 @@ class Embedding:
 
     @property
     def converged(self) -> bool:
-        """Tell whether each residual is small enough for the use of its eigenvector.
-
-        That is at most `accuracy.ACCEPTED` times its goal.
-        """
+        """Whether each residual is at most `accuracy.ACCEPTED` times its goal."""
         return not self.missed and self.excess <= ACCEPTED
 
     @property
@@ -122,12 +119,12 @@ def embed(
 ) -> Embedding:
     """Spectral embedding of the operator's graph, in which every vertex has edges.
 
-    The eigenvalue 0 has one eigenvector per connected component, known without any solver: they
-    are taken from the components (those of largest volume first), and the solver looks for the
-    rest only. So repeated zero eigenvalues are never missed. Whatever the solver, the pairs are
-    improved by one Rayleigh-Ritz step in float64, and the residuals are measured there. Where
-    they are too large after krylov in float32, it is repeated in float64; where they are after
-    that and the choice is "auto", other solvers are tried.
+    The eigenvalue 0 has one eigenvector per connected component, known without a solver: these are
+    taken from the components (largest volume first), and the solver computes only the rest, so
+    repeated zero eigenvalues are never missed. One Rayleigh-Ritz step in float64 improves the pairs
+    of every solver and measures the residuals. If they are too large after krylov in float32,
+    krylov is repeated in float64; if they are still too large and the choice is "auto", other
+    solvers are tried.
     """
     check_solver(solver)
     known = component_vectors(operator, k)
@@ -149,7 +146,7 @@ def embed(
 
 
 def first_converged(names: Sequence[str], attempt: Callable[[str], Embedding]) -> Embedding:
-    """The first embedding of the solvers named that has converged, or else the best of all."""
+    """The first converged embedding of the given solvers, or else the best."""
     found: list[Embedding] = []
     for name in names:
         found.append(attempt(name))
@@ -161,11 +158,11 @@ def first_converged(names: Sequence[str], attempt: Callable[[str], Embedding]) -
 def look_again(
     operator: NormalizedAdjacency, embedding: Embedding, look: int, *, seed: int, graph_number: int
 ) -> Embedding:
-    """The embedding of a solver that missed an eigenvalue, completed.
+    """Complete the embedding of a solver that missed an eigenvalue.
 
-    Looks, in float64, for eigenvectors orthogonal to those found, as many again, and keeps the
-    best of both; where block Lanczos has no room for that, by LAPACK on the whole matrix. Where
-    nothing smaller comes up, the result is marked with `missed`. `look`: 1, 2, ...
+    Searches in float64 for as many further eigenvectors orthogonal to those found, and keeps the
+    best of both; LAPACK on the whole matrix does this if the graph is too small for block Lanczos.
+    If nothing smaller is found, the result is marked with `missed`. `look`: 1, 2, ...
     """
     k = embedding.eigenvalues.size
     vectors = np.empty((operator.n_vertices, k))
@@ -191,7 +188,7 @@ def _embedding(
     following: float,
     k: int | None = None,
 ) -> Embedding:
-    """The embedding in the best k vectors of the span of those given (all of them by default)."""
+    """The embedding by the best k vectors in the span of the given ones (by default all)."""
     values, vectors, residuals = rayleigh_ritz(operator, vectors)
     if k is not None:
         following = min(following, float(1.0 - values[k]))
@@ -208,7 +205,7 @@ def _embedding(
 
 
 def check_solver(solver: str) -> str:
-    """Return the solver's name, or refuse one that does not exist."""
+    """Return the solver's name; refuse an unknown one."""
     names = ("auto", *solvers.SOLVERS)
     if not isinstance(solver, str) or solver not in names:
         raise InputError(f"solver: must be one of {', '.join(names)}, got {solver!r}")

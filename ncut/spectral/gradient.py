@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ncut.arguments import suggests_names
+from ncut.chebyshev import Unwanted, filtered
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph, build_graph
 from ncut.randomness import check_seed
@@ -17,19 +18,19 @@ from ncut.spectral.operator import WIDTH, NormalizedAdjacency
 from ncut.threads import n_threads, single_threaded_blas
 
 SPARE = 4
-"""Eigenvectors that are computed beyond those asked for, at least."""
+"""Smallest number of eigenvectors computed beyond the requested ones."""
 
 DENSE = 1024
-"""Up to so many vertices the whole matrix goes to LAPACK."""
+"""Largest number of vertices for which LAPACK solves the whole matrix."""
 
 RESIDUAL = 1e-10
-"""Residuals |M v - mu v| of the unit eigenvectors v that are asked for."""
+"""Residuals |M v - mu v| of the requested unit eigenvectors v."""
 
 EQUAL = 1e-9
-"""Eigenvalues that are closer count as one repeated eigenvalue."""
+"""Distance below which eigenvalues count as one repeated eigenvalue."""
 
 DEGREE, MAX_ROUNDS = 12, 200
-"""Degree of the Chebyshev filter, and how often it is applied at most."""
+"""Degree of the Chebyshev filter, and its largest number of applications."""
 
 
 class EigenvaluesAndGradient(NamedTuple):
@@ -38,9 +39,9 @@ class EigenvaluesAndGradient(NamedTuple):
     Attributes
     ----------
     eigenvalues : ndarray of float64, shape (m,)
-        In the order in which they were asked for.
+        The eigenvalues in the requested order.
     gradient : list of ndarray
-        For each array of weights one of its shape and dtype.
+        For each array of weights, an array of its shape and dtype.
     """
 
     eigenvalues: NDArray[np.float64]
@@ -58,8 +59,9 @@ def eigenvalues_and_gradient(
 ) -> EigenvaluesAndGradient:
     """Eigenvalues of L_norm = I - D^-1 A and the gradient of a sum of them, in closed form.
 
-    For libraries other than torch: everything is a NumPy array, or is made one by `np.asarray`.
-    A weight counts by its magnitude. For a unit eigenvector v of L_sym and u = D^-1/2 v,
+    For libraries other than torch: every argument is a NumPy array, or is converted by
+    `np.asarray`. Edge weights are magnitudes of weights. For a unit eigenvector v of L_sym and u =
+    D^-1/2 v,
 
         d lambda / d w_ij = sign(w_ij) ((1 - lambda) (u_i^2 + u_j^2) - 2 u_i u_j).
 
@@ -70,29 +72,29 @@ def eigenvalues_and_gradient(
         layers and a matrix (size of source, size of target), for any graph of layers. float32 or
         float64.
     which : sequence of int, default (2, 3, 4)
-        Numbers of the eigenvalues, the smallest, 0, being 1; up to the number of vertices with
-        edges.
+        Numbers of the eigenvalues, from 1 for the smallest eigenvalue, 0, up to the number of
+        vertices with edges.
     slopes : array_like of float, shape (len(which),), optional
-        Factors of the eigenvalues in the sum whose gradient is given, such as the cotangents of
-        a backward pass; by default that of their mean, 1 / len(which) each.
+        Factors of the eigenvalues in the sum whose gradient is returned, such as the cotangents of
+        a backward pass; by default 1 / len(which) each, for the gradient of the mean.
     seed : int, default 0
-        Of the start vectors, where there are more than 1,024 vertices.
+        Seed of the start vectors, used for more than 1,024 vertices.
     threads : int, optional
-        By default all cores.
+        Threads to use; all cores by default.
 
     Returns
     -------
     EigenvaluesAndGradient
         `eigenvalues`, float64 of shape (len(which),), to about 1e-10; `gradient`, a list with an
         array of the shape and dtype of each matrix. Vertices without edges have gradient 0;
-        copies of a repeated eigenvalue share the mean of their slopes, since each of them by
-        itself has no gradient.
+        copies of a repeated eigenvalue share the mean of their slopes, since a single copy has no
+        gradient.
 
     Raises
     ------
     InputError
-        If an argument cannot be used, weights are not finite or all of them zero, or the
-        eigenvectors do not converge.
+        If an argument cannot be used, weights are not finite or all zero, or the eigenvectors do
+        not converge.
 
     Source: Filan et al. (2021), Clusterability in Neural Networks, appendix A.9; repeated
     eigenvalues: Lewis (1996), Derivatives of spectral functions.
@@ -134,7 +136,7 @@ def eigenvalues_and_gradient(
 def _eigenpairs(
     graph: NeuronGraph, n_wanted: int, seed: int, threads: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The smallest eigenvalues, some more than wanted, and unit eigenvectors (n, m) of L_sym."""
+    """The smallest eigenvalues, some beyond those wanted, and unit eigenvectors (n, m) of L_sym."""
     connected, kept = graph.without_isolated()
     n = connected.n_vertices
     if n_wanted > n:
@@ -161,7 +163,7 @@ def _inverse_roots(
     starts: list[int],
     n_vertices: int,
 ) -> NDArray[np.float64]:
-    """D^-1/2 in the unit of the weights, which that of the graph need not be; (n,)."""
+    """D^-1/2 in the unit of the weights, which may differ from the graph's unit; (n,)."""
     degrees = np.zeros(n_vertices)
     for matrix, (source, target) in zip(weights, ends, strict=True):
         magnitudes = np.abs(matrix)
@@ -179,7 +181,7 @@ def _improved(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Eigenpairs of M, the first `n_wanted` to a residual of RESIDUAL: subspace iteration.
 
-    With a Chebyshev filter on [-1, mu_m]; the eigenvectors of the components are exact already.
+    Uses a Chebyshev filter on [-1, mu_m]; the components' eigenvectors are already exact.
     """
     n, m = vectors.shape
     known = component_vectors(operator, m)
@@ -201,15 +203,11 @@ def _improved(
         residuals = np.linalg.norm(product - basis * values, axis=0)
         if not residuals[:n_wanted].max(initial=0.0) > RESIDUAL:
             return values, basis
-        high = max(float(values[-1]), -1.0 + 1e-3)
-        centre, half = (high - 1.0) / 2, (high + 1.0) / 2
-        before, basis = basis, (product - centre * basis) / half
-        for _ in range(DEGREE - 1):
-            before, basis = basis, 2 * (apply(basis) - centre * basis) / half - before
+        basis = filtered(apply, basis, product, Unwanted.below(float(values[-1])), DEGREE)
         basis /= np.linalg.norm(basis, axis=0)
     raise InputError(
-        f"blocks: eigenvectors were found to a residual of {residuals[:n_wanted].max():.1e} only, "
-        f"not {RESIDUAL:.0e}; ask for fewer eigenvalues"
+        f"blocks: eigenvectors reached a residual of only {residuals[:n_wanted].max():.1e}, not "
+        f"{RESIDUAL:.0e}; ask for fewer eigenvalues"
     )
 
 
@@ -261,7 +259,7 @@ def _slopes(slopes: ArrayLike | None, n: int) -> NDArray[np.float64]:
 def _read(
     blocks: Iterable[Any],
 ) -> tuple[list[NDArray[np.floating]], list[tuple[int, int]], dict[Any, int]]:
-    """The matrices, the positions of the layers that each joins, and the sizes of the layers."""
+    """The matrices, the positions of the layers joined by each, and the layers' sizes."""
     items = list(blocks) if isinstance(blocks, Iterable) and not isinstance(blocks, str) else []
     triples = [item for item in items if isinstance(item, tuple) and len(item) == 3]
     if not items or (triples and len(triples) < len(items)):

@@ -28,7 +28,7 @@ def partition(
     points: NDArray[np.float64], k: int, *, n_init: int, seed: int, stream: int, threads: int
 ) -> NDArray[np.int32]:
     """Labels, shape (n,), of the points (n, d) in k clusters."""
-    # Unit variance on average keeps float32 in its best range; k-means does not see the scale.
+    # Unit variance on average keeps float32 in its best range; k-means is invariant to scale.
     labels, _ = kernels.kmeans(
         kernels.unit_variance(np.ascontiguousarray(points)),
         k,

@@ -1,7 +1,7 @@
 """Block Lanczos with thick restarts: the largest eigenvalues of a symmetric operator.
 
-Written against the array namespace of its start vectors, so that arrays on a GPU can take the
-place of NumPy's; the small projected matrix is always NumPy's.
+Written against the array namespace of its start vectors, so that GPU arrays can replace NumPy
+arrays; the small projected matrix is always a NumPy array.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ncut.spectral.namespaces import HOST, Arrays, astype, concat
 from ncut.spectral.operator import WIDTH
 
 NEARLY = 1e-3
-"""A block that a pass changes by less needs no further one."""
+"""Change of a block in a pass below which no further pass is needed."""
 
 SAFE = 1e-5
-"""A Cholesky factor with smaller entries, relative to the largest, is not trusted."""
+"""Smallest diagonal entry, relative to the largest, of a trusted Cholesky factor."""
 
 MAX_PASSES = 5
 
 MAX_BLOCKS = 7
-"""Blocks in the basis before it is cut down.
+"""Blocks in the basis before a restart.
 
-A larger basis saves a product now and then, and costs more in its own small eigenproblem.
+A larger basis occasionally saves a product, but its small eigenproblem costs more.
 """
 
 
@@ -45,7 +45,7 @@ class RitzPairs:
     others : ndarray of float64, shape (m,), descending
         The other Ritz values: estimates from below of the eigenvalues that follow.
     n_products : int
-        How often the operator was applied to a block.
+        Number of applications of the operator to a block.
     """
 
     values: NDArray[np.float64]
@@ -56,7 +56,7 @@ class RitzPairs:
 
 
 def block_width(k: int) -> int:
-    """Vectors in a block: at least the k wanted, and a multiple of what the kernels take."""
+    """Vectors in a block: at least the k wanted, and a multiple of the kernels' width."""
     return WIDTH * -(-k // WIDTH)
 
 
@@ -66,7 +66,7 @@ def basis_size(k: int) -> int:
 
 
 def room_needed(k: int) -> int:
-    """Dimensions that block Lanczos needs: for a full basis, and the block it would grow by."""
+    """Dimensions that block Lanczos needs: for a full basis and the block after it."""
     return basis_size(k) + block_width(k)
 
 
@@ -84,18 +84,18 @@ def block_lanczos(
 ) -> RitzPairs:
     """The k largest eigenpairs of a symmetric operator H orthogonal to known eigenvectors.
 
-    Growth: the basis starts as the orthonormalized start block, and grows by the part of H's
-    product with its last block that is orthogonal to all of it and to the known vectors (full
-    reorthogonalization, two passes as a rule). Looks: Ritz pairs are computed after `first_look`
-    products, whenever the basis is full, and after as many products as the last two looks
-    suggest (`_Checks`). Stop: at a look, when each of the k residuals is within its tolerance,
-    when `_Checks.PATIENCE` products brought no progress, or after `max_products`. Restart: a full
-    basis is cut down to the k + b // 2 best Ritz vectors, and goes on with the block it would
-    have grown by (the restart of Wu and Simon, in blocks).
+    Growth: the basis starts as the orthonormalized start block; it grows by the part of H times its
+    last block that is orthogonal to the basis and to the known vectors (full reorthogonalization,
+    usually in two passes). Checks: Ritz pairs are computed after `first_look` products, whenever
+    the basis is full, and after as many products as the last two checks suggest (`_Checks`). Stop:
+    at a check, when each of the k residuals is within its tolerance, when `_Checks.PATIENCE`
+    products brought no progress, or after `max_products`. Restart: a full basis is reduced to the k
+    + b // 2 best Ritz vectors, and continues with the next block (the restart of Wu and Simon, in
+    blocks).
 
-    Nothing is missed for want of copies where b >= k: the Krylov space of a random block of b
+    With b >= k no copy of a repeated eigenvalue is missed: the Krylov space of a random block of b
     vectors contains min(m, b) independent eigenvectors of an eigenvalue of multiplicity m, with
-    probability 1 (the block's part in an eigenspace of dimension m has that rank).
+    probability 1 (the block's projection onto an eigenspace of dimension m has that rank).
 
     Parameters
     ----------
@@ -104,19 +104,19 @@ def block_lanczos(
     start : array, shape (n, b)
         Random start vectors; their type is the type of all work.
     known : array, shape (n, c)
-        Orthonormal eigenvectors to stay orthogonal to: locked from the start.
+        Orthonormal eigenvectors that are locked from the start.
     k : int
     tolerance : callable
         Given the Ritz values, more than k of them in descending order, the residual norms at
         which the first k count as converged.
     max_blocks : int
-        Blocks in the basis before it is cut down; k must leave room for some.
+        Blocks in the basis before a restart; k must leave room for new blocks.
     max_products : int
-        Give up after so many.
+        Largest number of products.
     first_look : int, optional
-        Products before the first look at convergence; those that fill the basis by default.
+        Products before the first convergence check; by default as many as fill the basis.
     arrays : Arrays
-        Where `start` and all other vectors live.
+        The namespace of `start` and all other vectors.
 
     Source: Golub and Underwood (1977), The block Lanczos method for computing eigenvalues; Wu
     and Simon (2000), Thick-restart Lanczos method for large symmetric eigenvalue problems.
@@ -124,7 +124,7 @@ def block_lanczos(
     xp = arrays.xp
     n, b = start.shape
     n_known = known.shape[1]
-    # One block more: a full basis is followed by the block it would grow by.
+    # One more block: a full basis is followed by the next block.
     vectors = xp.empty((n, n_known + (max_blocks + 1) * b), dtype=start.dtype)
     vectors[:, :n_known] = known
     projected = np.zeros((max_blocks * b, max_blocks * b))
@@ -163,14 +163,14 @@ def block_lanczos(
 
 
 class _Checks:
-    """When to look at convergence, which costs as much as a product or more.
+    """Schedule of convergence checks, which cost as much as a product or more.
 
-    Residuals fall by a factor per block that changes slowly: two looks tell when they will be
+    Residuals fall by a slowly varying factor per block, so two checks predict when they will be
     small enough.
     """
 
     STRIDE = 2  # blocks
-    PATIENCE = 40  # blocks without progress to speak of
+    PATIENCE = 40  # blocks without notable progress
 
     def __init__(self, first: int) -> None:
         self._next = first
@@ -185,8 +185,7 @@ class _Checks:
     def record(self, n_products: int, excess: float, residual: float) -> None:
         """The largest ratio of a residual to its tolerance, and the largest residual.
 
-        Tolerances may shrink along with eigenvalues: what gets smaller as long as there is
-        progress are the residuals.
+        Tolerances may shrink with the eigenvalues, so progress is measured by the residuals.
         """
         wait = self.STRIDE
         if self._last is not None and 1 < excess < self._last[1]:
@@ -201,7 +200,7 @@ class _Checks:
 
     @property
     def stalled(self) -> bool:
-        """Tell whether rounding errors keep the residual from getting smaller."""
+        """Whether rounding errors keep the residual from decreasing."""
         return self._latest - self._best_at >= self.PATIENCE
 
 
@@ -210,7 +209,7 @@ def _eigenpairs(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Eigenvalues of a small symmetric matrix, descending, and their vectors.
 
-    NumPy's function lets other threads run meanwhile; SciPy's, which could stop at the largest
+    NumPy's function releases the interpreter lock; SciPy's, which could compute only the largest
     few, does not.
     """
     values, vectors = np.linalg.eigh(matrix)
@@ -223,13 +222,13 @@ def _orthonormalized(
     """(Q, R, inside) with block = Q R + vectors inside, Q orthonormal to the first vectors.
 
     `inside` holds the inner products of those vectors (as many as it has rows) with the block; it
-    is returned as NumPy's, so that it comes from a device along with what is needed anyway.
-    Projected again after normalization, until that changes little: once is enough, unless the
-    block lies almost in the span and what is left is rounding errors.
+    is returned as a NumPy array, so that one copy from a device serves both. The block is projected
+    again after normalization until the change is small: once is enough unless the block lies almost
+    in the span and only rounding errors are left.
     """
     xp = arrays.xp
     if arrays is HOST and block.shape[1] % WIDTH == 0:
-        # The same by a kernel; it leaves blocks that lost their rank to what follows.
+        # The same by a kernel, which leaves rank-deficient blocks to the code below.
         found = _by_kernel(block, vectors, inside)
         if found is not None:
             return *found, inside.astype(np.float64)
@@ -240,7 +239,7 @@ def _orthonormalized(
     for number in range(MAX_PASSES):
         products = inside if number == 0 else against.T @ block
         block = block - against @ products
-        # The Gram matrix in double precision tells columns apart whose angles are above 1e-6.
+        # A double-precision Gram matrix distinguishes columns at angles above 1e-6.
         wide = astype(block, xp.float64, xp)
         small = wide.T @ wide
         if number == 0:
@@ -260,7 +259,7 @@ def _by_kernel(
 ) -> tuple[NDArray[Any], NDArray[np.float64]] | None:
     """(Q, R) by the compiled kernel, WIDTH columns at a time; None if the block lost its rank.
 
-    What is done of a wide block is put behind the first vectors, where all of it belongs.
+    The finished columns of a wide block are stored after the first vectors, their final place.
     """
     n_inside, width = inside.shape
     if width == WIDTH:
@@ -285,7 +284,7 @@ def _normalized(
 ) -> tuple[Any, NDArray[np.float64]]:
     """(Q, R) with block = Q R, given block' block in double precision.
 
-    By Cholesky where that is safe: several times faster than QR.
+    Uses Cholesky if it is safe, which is several times faster than QR.
     """
     lengths = np.sqrt(np.diag(gram))
     if lengths.min() > SAFE * lengths.max():
@@ -301,5 +300,5 @@ def _normalized(
 
 
 def _moved(matrix: NDArray[np.float64], dtype: Any, arrays: Arrays) -> Any:
-    """A small matrix where the vectors are, in their type."""
+    """A small matrix in the vectors' namespace and type."""
     return astype(arrays.asarray(np.ascontiguousarray(matrix)), dtype, arrays.xp)

@@ -18,12 +18,12 @@ from ncut.graphs.scale import in_range
 from ncut.spectral.cut import as_graph, check_labels, ncut_of
 
 SMALLEST_SQUARES = 1e-280
-"""A sum of squared weights below this is taken again in another unit."""
+"""A sum of squared weights below this is recomputed in another unit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PartitionMeasures:
-    """Quality of a partition of a graph, by several measures.
+    """Several measures of the quality of a partition.
 
     Attributes
     ----------
@@ -34,11 +34,11 @@ class PartitionMeasures:
         weight of the edges inside X and m that of all edges; high is clusterable.
     bipartite_modularity : float or None
         Barber's Q = sum over X of inside(X) / m - vol0(X) vol1(X) / m^2, with vol0 and vol1 the
-        degrees in layers of the two colours; None where edges join layers of one colour.
+        degrees in layers of the two colours; None if edges join layers of one colour.
     clusterability : float
         Share of squared weight inside clusters, averaged over the blocks; high is clusterable.
     clusterability_by_block : tuple of float
-        The same for each of the graph's blocks.
+        This share for each of the graph's blocks.
     """
 
     ncut: float
@@ -61,13 +61,13 @@ def partition_measures(graph: Any, labels: ArrayLike) -> PartitionMeasures:
     Raises
     ------
     InputError
-        If `labels` has the wrong length, is not of whole numbers, or leaves out a vertex that
-        has edges.
+        If `labels` has the wrong length, is not of whole numbers, or leaves out a vertex with
+        edges.
 
     Source: Newman (2004), Analysis of weighted networks; Barber (2007), Modularity and community
     detection in bipartite networks; for the share of squared weight arXiv:2502.02470, which
-    clusters the two sides of each matrix: here they have the clusters of one partition, so that
-    a block-diagonal matrix scores 1 with the clusters of its blocks.
+    clusters the two sides of each matrix; here both sides use the clusters of one partition, so
+    that a block-diagonal matrix scores 1 with the clusters of its blocks.
     """
     graph = as_graph(graph)
     checked = check_labels(labels, graph.n_vertices)
@@ -77,7 +77,7 @@ def partition_measures(graph: Any, labels: ArrayLike) -> PartitionMeasures:
 
 
 def measure(graph: NeuronGraph, labels: NDArray[np.int32], k: int) -> PartitionMeasures:
-    """`partition_measures` for labels below k, checked by the caller; two passes over the edges."""
+    """`partition_measures` for checked labels below k; two passes over the edges."""
     volume, cut = kernels.volumes_and_cuts(graph.placed_blocks(), labels, k)
     shares = tuple(_inner_share(graph, number, labels) for number in range(len(graph.blocks)))
     sizes = [layer.size for layer in graph.layers]
@@ -93,19 +93,19 @@ def measures_of(
     cut: NDArray[np.float64],
     shares: tuple[float, ...],
 ) -> PartitionMeasures:
-    """The measures, from sums that may have been computed elsewhere.
+    """The measures from sums, which may come from compiled code.
 
     Parameters
     ----------
     colours : sequence of int, or None
-        0 or 1 for each layer, where two colours do.
+        0 or 1 for each layer, if two colours suffice.
     sizes : sequence of int
         Vertices of each layer.
     degrees : ndarray of float64, shape (n,)
     labels : ndarray of int32, shape (n,)
     volume, cut : ndarray of float64, shape (k,)
     shares : tuple of float
-        For each block the share of squared weight inside clusters.
+        The share of squared weight inside clusters for each block.
     """
     total = float(volume.sum())
     inside = float((volume - cut).sum()) / total
@@ -128,7 +128,7 @@ def _inner_share(graph: NeuronGraph, number: int, labels: NDArray[np.int32]) -> 
     block = graph.blocks[number]
     rows, cols = labels[graph.layers[block.source].slice], labels[graph.layers[block.target].slice]
     squares = kernels.inner_squares(block, rows, cols)
-    if squares.total < SMALLEST_SQUARES:  # some squares may have been rounded to nothing
+    if squares.total < SMALLEST_SQUARES:  # some squares may have underflowed
         (block,), _ = in_range([block], None)
         squares = kernels.inner_squares(block, rows, cols)
     return squares.inside / squares.total if squares.total else 0.0

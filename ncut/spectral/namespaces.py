@@ -1,4 +1,4 @@
-"""The few things in which array namespaces differ, and where their arrays live."""
+"""The few differences between array namespaces, and the location of their arrays."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 
 
 class Arrays(Protocol):
-    """Where a solver's arrays live: a namespace, and the ways from and to NumPy's arrays."""
+    """A solver's array namespace, with conversions from and to NumPy arrays."""
 
     @property
     def xp(self) -> Any:
         """The array namespace."""
 
     def asarray(self, host: Any) -> Any:
-        """A NumPy array there."""
+        """Converts a NumPy array to the namespace."""
 
     def to_host(self, array: Any) -> NDArray[Any]:
-        """An array from there, as NumPy's."""
+        """Converts an array of the namespace to NumPy."""
 
 
 class _Host:
-    """NumPy's arrays, with the compiled core's kernels."""
+    """NumPy arrays, with the compiled core's kernels."""
 
     xp = np
 
@@ -39,7 +39,7 @@ HOST: Arrays = _Host()
 
 
 def astype(array: Any, dtype: Any, xp: Any) -> Any:
-    """The array in another type; itself if it has it."""
+    """The array in another type; itself if it has that type."""
     if hasattr(array, "astype"):  # NumPy before 2.1, and CuPy
         return array.astype(dtype, copy=False)
     if not hasattr(xp, "astype"):  # PyTorch

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Float = TypeVar("Float", np.float32, np.float64)
 
 WIDTH = 16
-"""Blocks of vectors are a multiple of this wide: what the kernel keeps in vector registers."""
+"""Blocks of vectors have a multiple of this width, which the kernel keeps in vector registers."""
 
 
 class NormalizedAdjacency:
@@ -29,25 +29,24 @@ class NormalizedAdjacency:
 
     In a layered network every edge joins an even and an odd layer, so that with the even layers
     numbered first M = [[0, C], [C', 0]]: all its eigenpairs follow from C' C on the smaller side.
-    The operator numbers the vertices of one colour first if the layers allow two colours, and
-    lets callers multiply one side at a time.
+    If the layers allow two colours, the operator numbers the vertices of one colour first, and
+    callers can multiply one side at a time.
 
     Attributes
     ----------
     n_vertices : int
     n_first : int
-        How many vertices of the first colour there are, the larger side; 0 if the layers cannot
-        be coloured.
+        Number of vertices of the first colour, the larger side; 0 if the layers cannot be coloured.
     place : ndarray of intp, shape (n,)
         The operator's number of each vertex of the graph.
     degrees : ndarray of float64, shape (n,)
         The degrees in the operator's numbering, in a unit that is a power of two and puts the
-        largest between 1/2 and 1: so multiplying all weights by a power of two changes no bit
+        largest between 1/2 and 1, so that multiplying all weights by a power of two changes no bit
         of any result.
     root_degrees : ndarray of float64, shape (n,)
-        Square roots of these.
+        Square roots of the degrees.
     arrays : Arrays
-        Where the arrays are that `apply` and `apply_gram` take and give.
+        The namespace of the arrays of `apply` and `apply_gram`.
     """
 
     arrays: Arrays = HOST
@@ -73,7 +72,7 @@ class NormalizedAdjacency:
 
     @property
     def bipartite(self) -> bool:
-        """Tell whether the layers have a two-colouring."""
+        """Whether the layers have a two-colouring."""
         return self.n_first > 0
 
     def multiply(self, x: NDArray[Float], out: NDArray[Float], rows: slice, power: int = 1) -> None:
@@ -82,7 +81,7 @@ class NormalizedAdjacency:
         kernels.multiply(self._dense, self._sparse, x, scale, rows, out, self.threads)
 
     def scaled(self, x: NDArray[Float], rows: slice) -> NDArray[Float]:
-        """D^-1/2 x for the rows given, x of shape (number of rows, any)."""
+        """D^-1/2 x for the given rows, x of shape (number of rows, any)."""
         product: NDArray[Float] = x * self._scale_as(x.dtype, 1)[rows, None]
         return product
 
@@ -104,7 +103,7 @@ class NormalizedAdjacency:
         return back[small]
 
     def refine(self, labels: NDArray[np.int32], k: int, max_passes: int) -> NDArray[np.int32]:
-        """Labels, in the graph's numbering, with a normalized cut as low or lower."""
+        """Refined labels, in the graph's numbering, with a normalized cut that is not higher."""
         width = -(-k // WIDTH) * WIDTH
         links = kernels.links(self.n_vertices, self.graph.placed_blocks(), labels, k, width)
         placed_links, placed = np.empty_like(links), np.empty_like(labels)
@@ -121,7 +120,7 @@ class NormalizedAdjacency:
         return placed[self.place]
 
     def sparse_only(self) -> sparse.csr_array | None:
-        """A in the operator's numbering, where all blocks are sparse."""
+        """A in the operator's numbering, if all blocks are sparse."""
         if self._dense:
             return None
         from scipy import sparse
@@ -144,7 +143,7 @@ class NormalizedAdjacency:
         """D^-power/2 times a power of two."""
         key = (dtype, power, exponent)
         if key not in self._scales:
-            # Degrees may be so small that the scale is beyond single precision.
+            # Tiny degrees may put the scale beyond single precision.
             largest = np.finfo(dtype).max
             scale = np.ldexp(self._scale**power, exponent)
             self._scales[key] = np.minimum(scale, largest).astype(dtype)
@@ -158,7 +157,7 @@ def in_own_unit(degrees: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]
 
 
 def _layer_order(graph: NeuronGraph) -> tuple[list[int], int]:
-    """The layers, those of the larger colour first, and how many of them have that colour.
+    """The layers, larger colour first, and the number of layers of that colour.
 
     (natural order, 0) if some block joins two layers of one colour.
     """
@@ -174,12 +173,12 @@ def _layer_order(graph: NeuronGraph) -> tuple[list[int], int]:
 def split_blocks(
     blocks: Sequence[Block], first_vertex: Mapping[int, int], n_vertices: int
 ) -> tuple[list[tuple[NDArray[np.floating], int, int]], Any]:
-    """The dense blocks with their places, and all sparse blocks as one symmetric CSR matrix.
+    """The dense blocks with their positions, and all sparse blocks as one symmetric CSR matrix.
 
     blocks: sorted by source and target. first_vertex: of each layer, by its position. n_vertices:
     of all layers together.
     """
-    # 16 bits stay so, where they are of one kind and no other block is of 64.
+    # 16-bit weights stay so if they are of one kind and no other block has 64 bits.
     wide = kernels.wide_type(blocks)
     kinds = {b.weights.dtype for b in blocks if isinstance(b.weights, np.ndarray)}
     narrow = {dtype for dtype in kinds if dtype.itemsize == 2}
@@ -201,7 +200,7 @@ def split_blocks(
 
 
 def _summed(placed: list[tuple[int, int, Block]]) -> list[tuple[int, int, Block]]:
-    """Sparse blocks with those between the same two layers added up, in order."""
+    """Sparse blocks in order, with blocks between the same two layers added up."""
     sums: dict[tuple[int, int], Block] = {}
     for row, column, block in placed:
         before = sums.get((row, column))

@@ -1,9 +1,9 @@
 """The smallest eigenvalues of a sparse normalized Laplacian, by factorizing it.
 
 On long thin graphs (paths, grids, roads, neighbour graphs of curves and surfaces) the smallest
-eigenvalues lie as close as the square of the graph's length is large, and products with M take as
-many steps as the graph is long. Their factors are nearly as sparse as they are, and a few blocks
-of the inverse's Krylov space hold the eigenvectors.
+eigenvalues are as close as the inverse square of the graph's length, and Krylov methods with M take
+as many steps as the graph is long. The factors are nearly as sparse as the matrix, and a few blocks
+of the inverse's Krylov space contain the eigenvectors.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 Vectors = NDArray[np.float64]
 
 SHIFT = 1e-10
-"""Added to L before it is inverted: it is singular."""
+"""Added to L, which is singular, before it is inverted."""
 
 MAX_DEGREE = 32
-"""Mean number of neighbours above which nobody asks whether a graph is thin."""
+"""Mean number of neighbours above which thinness is not checked."""
 
 LENGTH = 10
-"""A graph is long and thin if in order of breadth it is this many times as long as wide ..."""
+"""A graph is long and thin if in breadth-first order it is this many times as long as wide ..."""
 
 MAX_ENTRIES = 2**27
-"""... and its factor has at most so many entries, by its envelope in that order ..."""
+"""... and its factor has at most this many entries, by the envelope in that order ..."""
 
 MAX_OPERATIONS = 1e11
-"""... which take at most so many operations."""
+"""... which take at most this many operations."""
 
 MARGIN = 2
-"""Vectors in a block beyond those wanted."""
+"""Vectors in a block beyond the wanted number."""
 
 LEAST_BLOCKS = 4
 MAX_BLOCKS = 16
@@ -51,17 +51,17 @@ ACCURACY = 1e-3
 """Tolerance of the inverse's residuals, relative to its eigenvalues."""
 
 ROUNDING = 1e-13
-"""The same, relative to the largest."""
+"""The tolerance relative to the largest eigenvalue."""
 
 APART = 1e-2
-"""Relative distance of eigenvalues between which they can be counted."""
+"""Relative gap between eigenvalues that allows counting below it."""
 
 
 def is_long_and_thin(operator: NormalizedAdjacency) -> bool:
-    """Tell whether a factorization is cheap while products with M need many steps.
+    """Whether a factorization is cheap while products with M need many steps.
 
-    By the envelope of the matrix in reverse Cuthill-McKee order, which bounds what the factors
-    can fill; orders of small degree first fill less.
+    The criterion is the envelope of the matrix in reverse Cuthill-McKee order, which bounds the
+    fill of the factors; minimum-degree orders fill less.
 
     Source: George and Liu (1981), Computer solution of large sparse positive definite systems.
     """
@@ -85,19 +85,19 @@ def smallest_by_factorization(
 ) -> tuple[Vectors, float]:
     """Eigenvectors of the k smallest eigenvalues of L = I - M orthogonal to `known`.
 
-    Block Lanczos on (L + SHIFT)^-1. Afterwards L - s is factorized, for an s behind the
-    eigenvalues found: it has as many negative pivots as L has eigenvalues below s (Sylvester's
-    law of inertia). If there are more than were found, as many are looked for.
+    Block Lanczos on (L + SHIFT)^-1. Afterwards L - s is factorized, for an s beyond the eigenvalues
+    found: it has as many negative pivots as L has eigenvalues below s (Sylvester's law of inertia).
+    If there are more than were found, the missing ones are computed.
 
     Parameters
     ----------
     M : csr_array of float64, shape (n, n)
         The normalized adjacency matrix.
     known : ndarray of float64, shape (n, c)
-        Orthonormal eigenvectors of eigenvalue 0 of L, all there are.
+        All orthonormal eigenvectors of eigenvalue 0 of L.
     k : int
     rng : numpy.random.Generator
-        For the start vectors.
+        Generator of the start vectors.
 
     Returns
     -------
@@ -130,8 +130,8 @@ def smallest_by_factorization(
         if missed <= 0 or LEAST_BLOCKS * (more + MARGIN) > room:
             break
         wanted = more
-    # A residual of the inverse's, relative to its eigenvalue, can be larger for L by the ratio of
-    # the eigenvalues that it is made of; one more step of inverse iteration takes that away.
+    # A residual of the inverse, relative to its eigenvalue, can be larger for L by the ratio of the
+    # eigenvalues in it; one more step of inverse iteration removes this factor.
     vectors: Vectors = inverse.solve(found.vectors[:, :k])
     for _ in range(2):
         vectors -= known @ (known.T @ vectors)
@@ -147,9 +147,9 @@ def _tolerance(values: Vectors) -> Vectors:
 
 
 def _separation(eigenvalues: Vectors) -> tuple[int, float]:
-    """(j, s) with s well between the j-th and the next eigenvalue, j as large as it can be.
+    """(j, s) with s well between the j-th and the next eigenvalue, for the largest possible j.
 
-    eigenvalues: k that are wanted, ascending, and the following one, which may be less accurate.
+    eigenvalues: the k wanted ones, ascending, and the next one, which may be less accurate.
     """
     before, behind = np.append(0.0, eigenvalues[:-1]), eigenvalues
     apart = np.flatnonzero(behind - before > APART * behind)
@@ -163,7 +163,7 @@ def _separation(eigenvalues: Vectors) -> tuple[int, float]:
 
 
 def _count_below(M: sparse.csr_array, s: float) -> int:
-    """Number of eigenvalues of L below s; 0 where the factorization is not sure."""
+    """Number of eigenvalues of L below s; 0 if the factorization is unreliable."""
     factors = _factorized(M, s)
     if not np.array_equal(factors.perm_r, factors.perm_c):
         return 0
@@ -178,7 +178,7 @@ def _count_below(M: sparse.csr_array, s: float) -> int:
 
 
 def _factorized(M: sparse.csr_array, s: float) -> Any:
-    """SuperLU's factors of L - s, without exchanges of rows: pivots are on the diagonal."""
+    """SuperLU's factors of L - s without pivoting, so that pivots are on the diagonal."""
     from scipy import sparse
     from scipy.sparse.linalg import splu
 

@@ -1,13 +1,13 @@
 """Eigensolvers: the largest eigenvalues of M = D^-1/2 A D^-1/2 and their eigenvectors.
 
 The largest eigenvalues mu of M belong to the smallest eigenvalues 1 - mu of the normalized
-Laplacian, with the same eigenvectors. Asking for them directly needs products with M alone; the
-usual shift to "smallest" makes ARPACK factorize a matrix for nothing.
+Laplacian, with the same eigenvectors. Computing them directly needs only products with M; the usual
+shift-invert makes ARPACK factorize a matrix for nothing.
 
 Every solver is a function (operator, known, k, rng) -> (vectors, following): the eigenvectors of
 the k largest eigenvalues orthogonal to the orthonormal columns of `known`, which are eigenvectors
-of eigenvalue 1, and the eigenvalue that follows, as well as the solver knows it. Vectors are in
-the operator's numbering.
+of eigenvalue 1, and the solver's estimate of the next eigenvalue. Vectors are in the operator's
+numbering.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ Vectors = NDArray[np.float64]
 Found = tuple[Vectors, float]
 
 SINGLE_PRECISION = 3e-6
-"""Residual norms that are not worth aiming below in float32."""
+"""Smallest useful target of residual norms in float32."""
 
 MAX_PRODUCTS = 300
 """Products after which block Lanczos gives up."""
 
 LAST_DENSE = 4000
-"""Rows of a matrix up to which LAPACK may solve what other solvers did not."""
+"""Largest number of rows for which LAPACK may replace solvers that failed."""
 
 LOBPCG_MARGIN = 4
-"""Columns of its block beyond those asked for, which speed up the last of these."""
+"""Columns of its block beyond the requested ones, which speed up the convergence of the last."""
 
 ONE_AT_A_TIME = threading.Lock()
-"""For what changes the process's filters of warnings: two calls would mix up their restoring."""
+"""Guards code that changes the process's warning filters, which concurrent calls would corrupt."""
 
 ZERO_SINGULAR_VALUE = 1e-7
-"""Below this, what is left of C v says nothing about a left singular vector."""
+"""Size of C v below which it does not determine a left singular vector."""
 
 
 def choose_solver(operator: NormalizedAdjacency, n_known: int, k: int) -> str:
     """Choose the solver that `solver="auto"` stands for.
 
-    Block Lanczos is the fastest wherever its basis is well below the size of the problem (on a
-    smaller side of 200 vertices twice as fast as LAPACK on the Gram matrix, on 750 ten times),
-    but for graphs that are long and thin, whose smallest eigenvalues crowd at zero.
+    Block Lanczos is the fastest if its basis is well below the size of the problem (with a smaller
+    side of 200 vertices twice as fast as LAPACK on the Gram matrix, with 750 ten times), except for
+    long thin graphs, whose smallest eigenvalues cluster at zero.
     """
     if fits_small_side(operator, n_known, k):
         size, direct = small_side(operator), "gram"
@@ -105,7 +105,7 @@ def krylov(
 ) -> Found:
     """Block Lanczos on the blocks of weights, without assembling a matrix.
 
-    On C' C over the smaller side if the graph has two colours, else (and with `whole`) on M.
+    Works on C' C over the smaller side if the graph has two colours, else (and with `whole`) on M.
     """
     bipartite = not whole and fits_small_side(operator, known.shape[1], k)
     size = small_side(operator) if bipartite else operator.n_vertices
@@ -137,7 +137,7 @@ def krylov(
 
 
 def following_mu(found: RitzPairs, bipartite: bool) -> float:
-    """The eigenvalue of M behind those found on M or on C' C, and apart from them."""
+    """The next eigenvalue of M that is separated from those found on M or on C' C."""
     values = np.concatenate([found.values, found.others])
     eigenvalues = 1.0 - (np.sqrt(np.maximum(values, 0.0)) if bipartite else values)
     return 1.0 - following_of(eigenvalues, found.values.size)
@@ -146,14 +146,14 @@ def following_mu(found: RitzPairs, bipartite: bool) -> float:
 def krylov_float64(
     operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator
 ) -> Found:
-    """The same in float64."""
+    """`krylov` in float64."""
     return krylov(operator, known, k, rng, np.float64)
 
 
 def krylov_tolerance(
     k: int, bipartite: bool, *, single: bool
 ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """The residual norms that block Lanczos aims at, on M or on C' C, from its Ritz values.
+    """Target residual norms of block Lanczos, on M or on C' C, from its Ritz values.
 
     On C' C, whose eigenvalues are squares, a residual r means r / (sqrt(2) sigma) on M.
     """
@@ -192,7 +192,7 @@ def arpack(
     locked = known[operator.place]
     values, vectors = _arpack_pairs(M, locked, k, rng)
     # Lanczos from one vector finds one eigenvector of a repeated eigenvalue, and parts of a graph
-    # may repeat each other: look at what is left until nothing is larger.
+    # may be copies of each other: search the complement until nothing larger is found.
     while True:
         more, others = _arpack_pairs(M, np.hstack([locked, vectors]), k, rng)
         best = np.argsort(np.concatenate([values, more]))[::-1][:k]
@@ -213,7 +213,7 @@ def _arpack_pairs(
     k = min(k, n - 1)
 
     def product(x: Vectors) -> Any:
-        # The locked eigenvectors are moved below all others.
+        # The locked eigenvalues are moved below all others.
         return M @ x - 4 * (locked @ (locked.T @ x))
 
     shifted: Any = LinearOperator((n, n), matvec=product, matmat=product, dtype=np.float64)
@@ -241,8 +241,8 @@ def lobpcg(
             f"solver: lobpcg needs a larger graph to find {k} eigenvectors; use 'auto' or 'dense'"
         )
     values, vectors = _lobpcg_pairs(M, locked, k, rng)
-    # It may settle on an eigenvector of the next eigenvalue: look at a few of what is left until
-    # nothing is larger.
+    # It may settle on an eigenvector of the next eigenvalue: search the complement until nothing
+    # larger is found.
     while True:
         more, others = _lobpcg_pairs(M, np.hstack([locked, vectors[:, :k]]), 1, rng)
         together = np.concatenate([values[:k], more])
@@ -256,7 +256,7 @@ def lobpcg(
 def _lobpcg_pairs(
     M: Any, locked: Vectors, k: int, rng: np.random.Generator
 ) -> tuple[Vectors, Vectors]:
-    """Eigenpairs of the largest eigenvalues, descending: k and some that are less accurate."""
+    """Eigenpairs of the largest eigenvalues, descending: k, then some less accurate ones."""
     from scipy.sparse.linalg import lobpcg as scipy_lobpcg
 
     block = rng.standard_normal((M.shape[0], k + LOBPCG_MARGIN))
@@ -278,11 +278,11 @@ SOLVERS: dict[str, Callable[..., Found]] = {
 
 
 ALL = SOLVERS | {"krylov-float64": krylov_float64}
-"""With the one that takes over where float32 is not enough, which nobody asks for by name."""
+"""Includes the internal solver for cases where float32 is not enough."""
 
 
 def last_resorts(operator: NormalizedAdjacency, n_known: int, k: int, first: str) -> Sequence[str]:
-    """Solvers that "auto" tries where the chosen one did not converge."""
+    """Solvers that "auto" tries if the chosen one does not converge."""
     if first not in ("krylov", "shift-invert"):
         return ()
     on_side = fits_small_side(operator, n_known, k)
@@ -296,12 +296,12 @@ def small_side(operator: NormalizedAdjacency) -> int:
 
 
 def fits_small_side(operator: NormalizedAdjacency, n_known: int, k: int) -> bool:
-    """Tell whether C' C has as many unknown eigenvectors as are wanted."""
+    """Whether C' C has as many unknown eigenvectors as wanted."""
     return operator.bipartite and n_known + k <= small_side(operator)
 
 
 def check_sides(operator: NormalizedAdjacency, n_known: int, k: int) -> None:
-    """Refuse C' C where it is not defined, or has too few eigenvectors."""
+    """Refuse C' C if it is undefined or has too few eigenvectors."""
     if not operator.bipartite:
         raise InputError(
             "solver: gram needs layers of two colours (a chain without skip connections); "
@@ -316,9 +316,9 @@ def check_sides(operator: NormalizedAdjacency, n_known: int, k: int) -> None:
 def largest_dense(matrix: Vectors, k: int) -> tuple[Vectors, Vectors]:
     """The eigenvalues of a symmetric matrix, descending, and the eigenvectors of the k largest.
 
-    At least k + 1 values; -1 follows where the matrix has no more. On some matrices with many
-    equal eigenvalues LAPACK's driver for the largest few (MRRR) gives up, or returns fewer than it
-    was asked for without an error; the driver for all of them does neither.
+    At least k + 1 values, padded with -1 if the matrix has no more. On some matrices with many
+    equal eigenvalues, LAPACK's driver for the largest few (MRRR) fails, or returns fewer than
+    requested without an error; the driver for all eigenvalues does neither.
     """
     from scipy import linalg
 
@@ -345,7 +345,7 @@ def _root(square: float) -> float:
 def _both_sides(large: Vectors, small: Vectors) -> Vectors:
     """Eigenvectors [C v / sigma, v] / sqrt 2 of M from right singular vectors v, sigma = |C v|.
 
-    Where sigma is zero, the vector is [0, v].
+    If sigma is zero, the vector is [0, v].
     """
     sigma = np.linalg.norm(large, axis=0)
     zero = sigma < ZERO_SINGULAR_VALUE
@@ -355,7 +355,7 @@ def _both_sides(large: Vectors, small: Vectors) -> Vectors:
 
 
 def _in_place(operator: NormalizedAdjacency, vectors: Vectors) -> Vectors:
-    """Vectors in the graph's numbering -> the operator's."""
+    """Vectors from the graph's numbering to the operator's."""
     placed = np.empty_like(vectors)
     placed[operator.place] = vectors
     return placed

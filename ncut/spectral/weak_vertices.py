@@ -1,9 +1,9 @@
-"""Embedding of weak vertices: next to no edge weight, such as neurons that weight decay emptied.
+"""Embedding of weak vertices, with almost no edge weight, such as neurons after weight decay.
 
-An eigenvector D^-1/2 u of L_norm is found by dividing u, which solvers give to about seven digits
-of its largest entries. Where a degree is 10^-30 of the others', so small is the entry of u that
-nothing but error is left of it, and the division makes that error a point far from all others.
-The eigenvector's own equation gives such points from those of their neighbours.
+An eigenvector D^-1/2 u of L_norm is computed by dividing u, which solvers give to about seven
+digits of its largest entries. If a degree is 10^-30 of the others, its entry of u is pure rounding
+error, and the division turns that error into a point far from all others. The eigenvector equation
+gives such points from those of their neighbours.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ SHARE = 1e-6
 """Share of the mean degree below which a vertex is weak."""
 
 OWN_MASS = 1e-6
-"""The share of |u|^2 on weak vertices above which the eigenvector is about them, and stays."""
+"""The share of |u|^2 on weak vertices above which an eigenvector describes them and is kept."""
 
 SINGULAR = 1e-8
-"""Distance to an eigenvalue of the weak vertices' own graph below which nothing is solved."""
+"""Distance to an eigenvalue of the weak vertices' subgraph below which the system is not solved."""
 
 MANY = 400
-"""Weak vertices from which on their equations are solved by iteration, not by LAPACK."""
+"""Number of weak vertices from which their equations are solved by iteration, not by LAPACK."""
 
 MAX_ITERATIONS = 200
 RELATIVE_TOLERANCE = 1e-10
 
 Part = tuple[NDArray[np.intp], NDArray[np.intp], "NDArray[np.float64] | sparse.csr_array"]
-"""Edges between some of the chosen vertices, by their positions among these, each way once."""
+"""Edges between chosen vertices, by their positions among these, once in each direction."""
 
 Rows = Callable[[NDArray[np.intp], NDArray[np.float64]], tuple[NDArray[np.float64], Sequence[Part]]]
 """(vertices, points of all) -> (A points) for these vertices, and A between them."""
@@ -46,7 +46,7 @@ Rows = Callable[[NDArray[np.intp], NDArray[np.float64]], tuple[NDArray[np.float6
 def settle(
     graph: NeuronGraph, points: NDArray[np.float64], eigenvalues: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The points, those of weak vertices computed anew.
+    """The points, with those of weak vertices recomputed.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def settle(
     Returns
     -------
     ndarray of float64, shape (n, k)
-        For weak vertices T the solution of (D^-1 A y)_T = (1 - lambda) y_T, given all others.
+        For weak vertices T the solution of (D^-1 A y)_T = (1 - lambda) y_T, given all other points.
     """
     return settle_vertices(graph.degrees, partial(_rows, graph), points, eigenvalues)
 
@@ -69,9 +69,9 @@ def settle_vertices(
     points: NDArray[np.float64],
     eigenvalues: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """`settle`, given what reads rows of A.
+    """`settle`, given a function that reads rows of A.
 
-    Vertices that are weak even among weak ones follow, given these, and so on.
+    Vertices that are weak even among weak ones follow, given these, recursively.
     """
     degrees, exponent = in_own_unit(degrees)
     share = SHARE
@@ -104,7 +104,7 @@ def _by_lapack(
 ) -> NDArray[np.float64]:
     """(mu - M)^-1 pulls for each column's mu, M = D^-1/2 A D^-1/2 between the weak vertices.
 
-    Without the directions in which that is not defined.
+    Directions in which the inverse is undefined are left out.
     """
     own = np.zeros((roots.size, roots.size))
     for i, j, part in parts:
@@ -123,7 +123,7 @@ def _by_iteration(
     mu: NDArray[np.float64],
     start: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Solve by MINRES, from the values that the solver gave: O(edges) in time and memory."""
+    """Solve by MINRES, starting from the solver's values: O(edges) in time and memory."""
     from scipy.sparse.linalg import LinearOperator, minres
 
     scale = 1.0 / roots[:, 0]

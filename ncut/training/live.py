@@ -271,6 +271,14 @@ class LiveGraph:
         """Where the weights are."""
         return self.edges[0].weight.device
 
+    @torch.no_grad()
+    def modules(self) -> set[nn.Module]:
+        """The model's modules whose tensors the edges are made of."""
+        self.placed()
+        weights = [edges.weight for edges in self.edges]
+        viewed = {weight.source.module for weight in weights if isinstance(weight, View)}
+        return viewed if self._copied is None else viewed | self._copied.used
+
     def placed(self) -> list[Placed]:
         """The edges as they are now, of one type."""
         if self._copied is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ncut.errors import InputError
-from ncut.files import append_line, reading
+from ncut.files import append_line, reading, write_text
 from ncut.training.monitor import Monitor, check_every
 
 
@@ -153,8 +153,8 @@ class MLflowCallback(LoggingCallback):
 class CSVCallback(LoggingCallback):
     """Logs clusterability to a CSV file, a line for each measurement with the step in front.
 
-    A file that is there is gone on with: a resumed run appends to it. Columns are those of its
-    first line; a value that is missing is an empty field.
+    A file that is there is gone on with: a resumed run appends to it. A value that is missing is
+    an empty field; for one that is new the file is written again with one more column.
 
     Parameters
     ----------
@@ -165,8 +165,7 @@ class CSVCallback(LoggingCallback):
     Raises
     ------
     InputError
-        If the file is there and does not begin with a column "step", or a measurement has values
-        that it has no columns for.
+        If the file is there and does not begin with a column "step", or cannot be written.
     """
 
     def __init__(
@@ -182,34 +181,36 @@ class CSVCallback(LoggingCallback):
         self._found()
 
     def _found(self) -> tuple[str, list[str]]:
-        """Text of the file and its columns; empty if there is nothing in it."""
+        """Text of the file, and its columns: the step's alone if there is nothing in it."""
         if not self.path.exists():
-            return "", []
+            return "", ["step"]
         with reading(self.path, "a CSV file"):
             text = self.path.read_text(encoding="utf-8")
-        columns = next(csv.reader(io.StringIO(text)), [])
-        if text and columns[:1] != ["step"]:
+        columns = next(csv.reader(io.StringIO(text)), ["step"])
+        if columns[:1] != ["step"]:
             raise InputError(
                 f"path: {str(self.path)!r} must begin with a column 'step', got {columns[:1]}"
             )
         return text, columns
 
     def _pass_on(self, values: dict[str, float], step: int) -> None:
-        text, found = self._found()
-        columns = found or ["step", *values]
-        unknown = [name for name in values if name not in columns]
-        if unknown:
-            raise InputError(
-                f"path: {str(self.path)!r} has no column for {unknown[0]!r}; log to a new file"
-            )
+        text, columns = self._found()
+        new = [name for name in values if name not in columns]
         lines = io.StringIO()
-        # A last line that was cut short is a line of its own.
-        lines.write("\n" if text and not text.endswith("\n") else "")
-        writer = csv.DictWriter(lines, columns, lineterminator="\n")
-        if not found:
-            writer.writeheader()
-        writer.writerow({"step": step, **values})
-        append_line(self.path, lines.getvalue().removesuffix("\n").encode())
+        writer = csv.writer(lines, lineterminator="\n")
+        if new:
+            _, *rows = [row for row in csv.reader(io.StringIO(text)) if row] or [columns]
+            n = len(columns) + len(new)
+            writer.writerow(columns + new)
+            writer.writerows([*row, *[""] * (n - len(row))] for row in rows)
+        elif not text.endswith("\n"):
+            lines.write("\n")  # a last line that was cut short is a line of its own
+        known: dict[str, Any] = {"step": step, **values}
+        writer.writerow([known.get(name, "") for name in columns + new])
+        if new:
+            write_text(self.path, lines.getvalue())
+        else:
+            append_line(self.path, lines.getvalue().removesuffix("\n").encode())
 
 
 def _method(owner: Any, argument: str, name: str) -> Callable[..., Any]:

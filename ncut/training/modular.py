@@ -153,13 +153,14 @@ class Partitioned(nn.Module, ABC):
                 continue
             name = _parameter_name(self.model, *key)
             weight = parameters.get(name)
+            if weight is not None:
+                refuse_shards(name, weight)
             if weight is None or weight.shape != flags.shape:
                 now = "missing" if weight is None else f"of shape {tuple(weight.shape)}"
                 raise InputError(
                     f"model: {name!r} is {now}, and had shape {tuple(flags.shape)} when the model "
                     f"was read; make a new {type(self).__name__}"
                 )
-            refuse_shards(name, weight)
             yield name, weight, flags.to(weight.device)
 
     def _mark(self) -> None:
@@ -206,9 +207,9 @@ class CutDropout(Partitioned):
         Number of clusters.
     labels : mapping from str to array_like of int, or array_like of int, shape (n,), optional
         The cluster of each neuron of the layers named, or of each vertex of `ncut.graph(model)`,
-        0 to k - 1; negative for none. By default inputs are dealt out in turn, so that each
-        cluster sees all of an image, and other layers are cut into k pieces of neighbours: the
-        heads of an attention stay whole if k divides their number.
+        0 to k - 1; negative for none. By default inputs are spread, so that each cluster sees
+        pixels all over an image, and other layers are cut into k pieces of neighbours: the heads
+        of an attention stay whole if k divides their number.
     share : float or callable, default 0.5
         Share of each batch without the weights, or a function of the step. What does not come out
         whole is carried over to the next batch.
@@ -389,7 +390,7 @@ class PartitionAnnealing(Partitioned):
 
 
 def balanced_labels(places: References, k: int) -> NDArray[np.int64]:
-    """Inputs dealt out in turn, other layers in k pieces of neighbours; shape (n,).
+    """Inputs spread over the clusters, other layers in k pieces of neighbours; shape (n,).
 
     A layer that holds several outputs side by side, as queries and values that are made by one
     matrix, is cut into pieces in each.
@@ -397,11 +398,22 @@ def balanced_labels(places: References, k: int) -> NDArray[np.int64]:
     parts = []
     for number, (name, size) in enumerate(zip(places.names, places.sizes, strict=True)):
         if number == 0 and name == "input":
-            parts.append(np.arange(size) % k)
+            parts.append(_spread(size, k))
             continue
         runs = np.split(np.arange(size), _ends(places, number, k))
         parts += [np.arange(run.size) * k // run.size for run in runs]
     return np.concatenate(parts)
+
+
+def _spread(n: int, k: int) -> NDArray[np.int64]:
+    """n inputs in k clusters of equal size, each of them all over an image of whatever width.
+
+    By the order of their multiples of an irrational number: dealt out in turn, clusters would be
+    columns of pixels wherever k divides the width.
+    """
+    ranks = np.empty(n, dtype=np.int64)
+    ranks[np.argsort(np.arange(n) * np.sqrt(2) % 1)] = np.arange(n)
+    return ranks * k // n
 
 
 def _ends(places: References, layer: int, k: int) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ncut.chebyshev import Unwanted, filtered
 from ncut.errors import InputError
 from ncut.training.placed import WIDTH, Placed, Spectrum
 
@@ -141,18 +142,15 @@ def improved(
                 sums.cpu().numpy(), n_products,
             )  # fmt: skip
             return vectors, found
-        high = max(float(values[-2]), -1.0 + 1e-3)
-        centre, half = (high - 1.0) / 2, (high + 1.0) / 2
-        before, basis = vectors, (product - centre * vectors) / half
-        for _ in range(degree - 1):
-            before, basis = basis, 2 * (apply(basis) - centre * basis) / half - before
+        unwanted = Unwanted.below(float(values[-2]))
+        basis = filtered(apply, vectors, product, unwanted, degree)
         n_products += degree - 1
-        degree = min(2 * degree, LAST_DEGREE, _bearable(float(values[0]), centre, half))
+        degree = min(2 * degree, LAST_DEGREE, _bearable(float(values[0]), unwanted))
 
 
-def _bearable(largest: float, centre: float, half: float) -> int:
+def _bearable(largest: float, unwanted: Unwanted) -> int:
     """The largest degree that magnifies an eigenvalue no more than a thousand times."""
-    x = max((largest - centre) / half, 1.0)
+    x = max((largest - unwanted.centre) / unwanted.half, 1.0)
     return max(int(np.log(2e3) / max(float(np.arccosh(x)), 1e-3)), 1)
 
 

@@ -89,8 +89,9 @@ class Regularizer(ABC):
         self.n_steps = 0
         self._last: tuple[Tensor, int] = torch.zeros(()), 1
         self._counts_calls = True
-        self._modules = dict(unwrapped(model).named_modules())
-        self._told_of: set[str] = set()
+        used = set[nn.Module]().union(*(graph.modules() for graph in self.graphs))
+        named = unwrapped(model).named_modules()
+        self._modules = {path: module for path, module in named if module in used}
         self._example_inputs = example_inputs
         self._normalization: Normalization | None = None
         self._hook: Any = None
@@ -114,7 +115,8 @@ class Regularizer(ABC):
         Raises
         ------
         InputError
-            If it is another one, such as a copy.
+            If it is another one, such as a copy; or if a layer whose weights are penalized is no
+            longer in the regularizer's model, or was put into one that has weights of its own.
         """
         self._check(model)
         if self._hook is not None and self.model.training:
@@ -229,19 +231,27 @@ class Regularizer(ABC):
             raise InputError(
                 "model: is not the one that the regularizer was made for; make one for it"
             )
-        for path, module in inner.named_modules():
-            before = self._modules.get(path)
-            if before is not None and before is not module and path not in self._told_of:
-                self._told_of.add(path)
-                warnings.warn(
-                    f"{path!r} was replaced after the regularizer was made, which does not know "
-                    "the new module; make a new regularizer",
-                    stacklevel=3,
-                )
+        now = dict(inner.named_modules())
+        present = set(now.values())
+        for path, module in self._modules.items():
+            found = now.get(path, module)
+            if module in present and (found is module or not _has_others(found, module)):
+                continue
+            how = f"is a new {type(found).__name__}" if path in now else "was removed"
+            raise InputError(
+                f"model: {path!r} {how} since the regularizer was made, which penalizes weights of "
+                f"the {type(module).__name__} that was there; make a new regularizer"
+            )
 
     def _zero(self) -> Tensor:
         parameter = next(self.model.parameters())
         return torch.zeros((), device=parameter.device)
+
+
+def _has_others(module: nn.Module, inside: nn.Module) -> bool:
+    """Whether a module has parameters that are none of the module inside of it."""
+    own = {id(parameter) for parameter in inside.parameters()}
+    return any(id(parameter) not in own for parameter in module.parameters())
 
 
 def _groups(layers: Layers) -> list[tuple[str, Sequence[str] | None, Schedule]]:

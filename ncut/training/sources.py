@@ -56,12 +56,12 @@ class Source:
             If it has another shape than before, or is sharded.
         """
         found = self._tensor()
+        refuse_shards(str(self), found)
         if self.shape is not None and tuple(found.shape) != self.shape:
             raise InputError(
                 f"model: {self} has shape {tuple(found.shape)}, and had {self.shape} when the "
                 "model was read; make a new regularizer"
             )
-        refuse_shards(str(self), found)
         return found
 
     def __str__(self) -> str:
@@ -272,6 +272,8 @@ class Copy:
     model : nn.Module
         The copy: on the CPU, in float32 at least, without hooks, pruning and parametrizations
         made permanent.
+    used : set of nn.Module
+        The model's own modules whose tensors were looked up by `live`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -281,6 +283,7 @@ class Copy:
         self._pairs = [
             (path, own, made[path]) for path, own in model.named_modules() if path in made
         ]
+        self.used: set[nn.Module] = set()
         self._ties: list[tuple[Source, Source]] = []
         self._sources: dict[int, tuple[Source, Tensor]] = {}
         for source, tensor in self._all():
@@ -306,7 +309,10 @@ class Copy:
     def live(self, tensor: Tensor, like: Tensor) -> Tensor:
         """A tensor of the copy as the model has it now; constants as they are."""
         source = self.source(tensor)
-        return wide(tensor.to(like.device) if source is None else source.tensor())
+        if source is None:
+            return wide(tensor.to(like.device))
+        self.used.add(source.module)
+        return wide(source.tensor())
 
     def array(self, expression: Expression, name: str) -> View | Computed:
         """The live array of an expression of the copy.
@@ -438,12 +444,17 @@ def refuse_shards(name: str, tensor: Tensor) -> None:
     Raises
     ------
     InputError
-        If it is a DTensor (FSDP2, tensor parallelism) or was taken apart by ZeRO-3 of DeepSpeed.
+        If it is a DTensor (FSDP2, tensor parallelism), was taken apart by ZeRO-3 of DeepSpeed, or
+        is an empty vector, which these and FSDP leave for a weight between two uses.
     """
-    zero = "parameter of DeepSpeed ZeRO-3" if hasattr(tensor, "ds_id") else ""
-    kind = zero or type(tensor).__name__
-    if zero or kind == "DTensor":
-        raise InputError(_SHARDED.format(name, kind))
+    kind = type(tensor).__name__
+    if hasattr(tensor, "ds_id"):
+        kind = "parameter of DeepSpeed ZeRO-3"
+    elif kind == "Parameter" and tensor.shape == (0,):
+        kind = "parameter without entries"
+    elif kind != "DTensor":
+        return
+    raise InputError(_SHARDED.format(name, kind))
 
 
 _SHARDED = (

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from ncut import Report
+from ncut.cli import app
 
 SIZES = (12, 10, 8, 6)
 SMALL = ("--k", "3", "--shuffles", "6")
@@ -65,6 +67,45 @@ def test_help_begins_with_what_is_used_first(ncut):
     places = [text.index(f" {name} ") for name in ("demo", "info", "analyze", "compare", "scan")]
     assert places == sorted(places)
     assert "Start here: ncut demo" in text
+
+
+def test_help_has_options_in_groups_and_flags_without_a_type(ncut):
+    text = ncut("analyze", "--help").stdout
+    groups = ("Options", "Measurement", "Computing", "Reading the model")
+    places = [text.index(f"─ {group} ─") for group in groups]
+    assert places == sorted(places)
+    assert places[1] < text.index("--null") < places[2] < text.index("--threads") < places[3]
+    assert "<bool>" not in text + ncut("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "begun", "names"),
+    [
+        ("--null", "layer-nonzero", ["layer-nonzero", "layer-nonzero-kde"]),
+        ("--residual", "", ["readers", "stream"]),
+        ("--solver", "ar", ["arpack"]),
+    ],
+)
+def test_a_shell_completes_the_names_that_an_option_takes(option, begun, names):
+    words = {"COMP_WORDS": f"ncut analyze model.pt {option} {begun}", "COMP_CWORD": "4"}
+    asked = words | {"_NCUT_COMPLETE": "complete_bash"}
+    assert CliRunner().invoke(app, [], env=asked, prog_name="ncut").stdout.split() == names
+
+
+def test_a_minute_is_enough_for_a_first_answer(monkeypatch, model, tmp_path):
+    monkeypatch.setattr(sys.modules["ncut.cli.app"].Minute, "SECONDS", 0.0)
+    monkeypatch.chdir(tmp_path)
+    command = ["analyze", str(model), "--k", "3", "--json", "a.json", "--html", "a.html"]
+    result = CliRunner().invoke(app, [*command, "--threads", "1"])
+    assert result.exit_code == 0
+    assert Report.from_json(tmp_path / "a.json").n_shuffles == 1
+    rest = r"ncut: 1 of 50 shuffles in a minute; the others take about \d+ s: add --full\n"
+    assert re.search(rest, result.stderr)
+    assert (tmp_path / "a.html").exists()
+    for more in ("--full", "--shuffles=50"):
+        result = CliRunner().invoke(app, [*command[:-2], more])
+        assert Report.from_json(tmp_path / "a.json").n_shuffles == 50
+        assert "--full" not in result.stderr
 
 
 def test_quiet_and_verbose_anywhere(ncut, model):
@@ -339,14 +380,28 @@ def test_ctrl_c_keeps_what_was_computed(model, tmp_path):
     assert any("stopped after" in warning for warning in report.warnings)
 
 
+TOP = (
+    "Size of the effect",
+    "Modules through layers",
+    "Beyond neuron strength",
+    "As the paper measures it",
+    "Same partition again",
+    "Clusters are whole layers",
+    "Clusters do different things",
+)
+
+
 def test_demo(ncut, tmp_path):
     pytest.importorskip("matplotlib", reason="pip install 'ncut[plot]'")
     pytest.importorskip("jinja2", reason="pip install 'ncut[plot]'")
     result = ncut("demo", "--shuffles", "20", "--out", "page.html")
     assert result.returncode == 0, result.stderr
     assert result.stderr == "ncut: wrote page.html\n"
-    assert "digits-unpruned: More clusterable" in result.stdout
-    assert "digits-pruned: More clusterable" in result.stdout
+    for name in ("digits-unpruned", "digits-pruned"):
+        top = result.stdout.split(f"{name}\nMore clusterable than all 20 shuffled networks")[1]
+        places = [top.index(title) for title in TOP]
+        assert places == sorted(places)
+    assert result.stdout.index("Size of the effect") < result.stdout.index("Z  ")
     assert "wrote page.html" in result.stderr
     assert "\x1b" not in result.stdout
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -374,7 +429,7 @@ def test_demo_without_the_extra_says_which_and_goes_on(missing, tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert "digits-pruned: More clusterable" in result.stdout
+    assert "digits-pruned\nMore clusterable" in result.stdout
     assert missing in result.stderr
     assert "ncut[plot]" in result.stderr
     assert not list(tmp_path.iterdir())
@@ -415,7 +470,7 @@ def test_profile(ncut, model):
     result = ncut("profile", model, "--k", "2-4,6", "--shuffles", "5", "--json", "-")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["ks"] == [2, 3, 4, 6]
-    assert "gap behind k" in ncut("profile", model, "--k", "2-4", "--shuffles", "5").stdout
+    assert "gap after k" in ncut("profile", model, "--k", "2-4", "--shuffles", "5").stdout
     assert ncut("profile", model, "--k", "two").returncode == 2
 
 

@@ -127,7 +127,7 @@ def test_a_report_of_one_model(ncut, runs, tmp_path):
     report = Report.from_json(tmp_path / "one.json")
     assert f"{report.ncut:.3f}" in (tmp_path / "one.html").read_text(encoding="utf-8")
     refused = ncut("report", "one.json", "--csv", "one.csv")
-    assert (refused.returncode, "--csv: is for the folder of a scan" in refused.stderr) == (1, True)
+    assert (refused.returncode, "--csv: applies only to the folder" in refused.stderr) == (1, True)
 
 
 def test_a_folder_that_is_no_scan(ncut, runs):

@@ -31,7 +31,7 @@ def weights(tmp_path: Path) -> Path:
 def test_every_parameter_and_the_share_that_is_placed(weights: Path) -> None:
     result = runner.invoke(app, ["info", str(weights)])
     assert result.exit_code == 0, result.output
-    assert "100.0% of the numbers in its weight matrices and kernels are edges" in result.output
+    assert "100.0% of the numbers in weight matrices and kernels are edges" in result.output
     assert "edges into 'b'" in result.output
     assert "2 vectors" in result.output
     assert "a bias or another vector" in result.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pytest
 
 import ncut
@@ -100,6 +101,8 @@ MASK = torch.tensor([1.0, 0, 1, 1, 0])
         lambda m, h: h * torch.rand(5, dtype=h.dtype).lt(0.5) + 0.1 * torch.randn_like(h),
         lambda m, h: h * torch.distributions.Bernoulli(0.4).sample(h.shape).to(h),
         lambda m, h: h + torch.randint(0, 3, h.shape).to(h) * h,
+        lambda m, h: h * torch.zeros_like(h).scatter(-1, h.topk(2).indices, 1.0),
+        lambda m, h: h * (h > h.kthvalue(4, -1, keepdim=True).values),
     ],
 )
 def test_no_false_alarms(change, recwarn):
@@ -113,6 +116,42 @@ def test_neurons_that_a_parameter_reads_beside_a_layer():
         lambda m, h: m.b(h) + h @ m.w, b=nn.Linear(5, 5), w=nn.Parameter(torch.rand(5, 5))
     )
     assert ncut.graph(model, check=True).check.agrees
+
+
+class Products(nn.Module):
+    """An autoencoder whose parameters are multiplied in its forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Parameter(torch.randn(6, 9))
+        self.decoder = nn.Parameter(torch.randn(6, 9))
+
+    def forward(self, x):
+        return torch.relu(x @ self.encoder) @ self.decoder.T
+
+
+def test_neurons_that_parameters_read(monkeypatch):
+    result = ncut.graph(Products(), check=True, example_inputs=torch.zeros(3, 6)).check
+    assert result.agrees
+    assert (result.n_vertices, result.n_watched, result.n_layers) == (40, 2, 3)
+    monkeypatch.setitem(
+        __import__("ncut.extract.traced.aten", fromlist=["OPERATIONS"]).OPERATIONS,
+        "relu", lambda call: call.program.scaled(pointwise._keep(call), np.arange(9) // 5),
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="changed, no edge"):
+        graph = ncut.graph(Products(), check=True, example_inputs=torch.zeros(3, 6))
+    assert graph.check.missing
+
+
+def test_where_nothing_can_be_watched_nothing_agrees():
+    model = Model(
+        lambda m, x: torch.tanh((x[:, None] * m.w).sum(-1)) @ m.v.exp(),
+        w=nn.Parameter(torch.rand(5, 6)),
+        v=nn.Parameter(torch.rand(5, 2)),
+    )
+    with pytest.warns(UserWarning, match="nothing was checked"):
+        graph = ncut.graph(model, check=True, example_inputs=torch.zeros(3, 6))
+    assert not graph.check.agrees
 
 
 def test_weights_that_a_hook_has_computed_are_copied():

@@ -571,7 +571,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
         if bomb == "config.json":
             with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
                 archive.writestr("config.json", b" " * 2**25)
-        refused(path, "grow so much")
+        refused(path, "expand so much")
 
 
 @pytest.mark.parametrize("name", ["../config.json", "/etc/passwd", "a/../../b", "..\\b"])
@@ -675,7 +675,7 @@ def test_sizes_that_the_file_does_not_hold(tmp_path: Path) -> None:
     path = tmp_path / "m.weights.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("layers/dense/vars/0", (2**20, 2**20), "f4", chunks=(64, 64))
-    refused(path, "grow so much")
+    refused(path, "expand so much")
     with h5py.File(path, "w") as file:
         file.create_dataset("layers/dense/vars/0", (2**20, 2**14), "f4")
     refused(path, "but the file holds 0 bytes")

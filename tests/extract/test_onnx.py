@@ -976,6 +976,20 @@ def test_scikit_learn_perceptron(tmp_path):
     assert roles_of(graph)["coefficient"].placed
 
 
+@pytest.mark.parametrize("base", ["constant", "of a shape"])
+def test_the_largest_activations_put_back_among_zeros(tmp_path, base):
+    net = Net()
+    first, second = weights(6, 9), weights(9, 6)
+    x = net.input((1, 6), "X")
+    values, places = net("TopK", net("MatMul", x, first), np.array([3]), n=2)
+    zeros = np.zeros((1, 9))
+    if base == "of a shape":
+        zeros = net("ConstantOfShape", np.array([1, 9]))
+    y = net("ScatterElements", zeros, places, net("Relu", values), axis=1)
+    graph = graph_of(net.proto(net("MatMul", y, second)), tmp_path)
+    chain_of(graph, first, second)
+
+
 def test_whole_numbers_as_features(tmp_path):
     net = Net()
     first, second = weights(3, 4), weights(4, 2)

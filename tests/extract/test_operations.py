@@ -1380,6 +1380,68 @@ def test_writing_into_a_part_is_what_concatenation_is(write, same):
     assert (ours.adjacency != theirs.adjacency).nnz == 0
 
 
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, x: (lambda h: h + m.b(torch.relu(m.a(h))))(x + m.c(x)),
+        lambda m, x: m.n(x + m.c(x) + m.b(torch.relu(m.a(x)))),
+        lambda m, x: (x.mT + m.b(torch.relu(m.a(x))).mT).mT,
+    ],
+)
+def test_a_result_with_the_input_in_its_sum_has_a_neuron_for_each_channel(run):
+    """Not one for each position and channel."""
+    model = Model(run, a=nn.Linear(6, 8), b=nn.Linear(8, 6), c=nn.Linear(6, 6), n=nn.LayerNorm(6))
+    graph = read_graph(model, example_inputs=torch.zeros(2, 4, 6), residual="readers")
+    assert graph.layers[-1].name == "output"
+    assert graph.layers[-1].size == 6
+
+
+def test_an_encoder_layer_alone_ends_in_its_width():
+    layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True).eval()
+    graph = read_graph(layer, example_inputs=torch.zeros(1, 4, 6), residual="readers")
+    assert [(graph.layers[-1].name, graph.layers[-1].size)] == [("output", 6)]
+
+
+def largest(h):
+    values, places = h.topk(2, -1)
+    return torch.zeros_like(h).scatter_(-1, places, torch.relu(values))
+
+
+def largest_of_batch(h):
+    values, places = torch.relu(h).flatten().topk(5)
+    return torch.zeros(h.numel()).scatter(-1, places, values).reshape(h.shape)
+
+
+def largest_as_mask(h):
+    return torch.where(torch.zeros_like(h).scatter(-1, h.topk(2).indices, 1.0) > 0, h, 0.0)
+
+
+@pytest.mark.parametrize("change", [largest, largest_of_batch, largest_as_mask])
+def test_the_largest_activations_put_back_are_what_a_relu_is(change):
+    """As in sparse autoencoders that keep the k largest."""
+    parts = {"a": nn.Linear(3, 6), "b": nn.Linear(6, 3)}
+    example = torch.zeros(2, 3)
+    ours, theirs = (
+        read_graph(Model(lambda m, x, c=c: m.b(c(m.a(x))), **parts), example_inputs=example)
+        for c in (change, torch.relu)
+    )
+    assert [layer.size for layer in ours.layers] == [layer.size for layer in theirs.layers]
+    assert (ours.adjacency != theirs.adjacency).nnz == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: torch.ones_like(h).scatter(-1, h.topk(2).indices, h.topk(2).values),
+        lambda h: torch.zeros_like(h).scatter(-1, h.topk(2).indices, h[:, :2]),
+    ],
+)
+def test_other_values_put_where_the_largest_are_do_not_pass_for_them(change):
+    model = Model(lambda m, x: m.b(change(m.a(x))), a=nn.Linear(3, 6), b=nn.Linear(6, 3))
+    with pytest.raises((ModelError, InputError)):
+        read_graph(model, example_inputs=torch.zeros(2, 3))
+
+
 def test_a_view_that_was_taken_before_a_write_is_refused():
     def run(self, x):
         x = self.a(x).clone()

@@ -263,6 +263,11 @@ IDS = torch.randint(0, 9, (3, 4))
         lambda m, ids: m.e.weight.index_select(0, ids.view(-1)).view(3, 4, 5),
         lambda m, ids: torch.index_select(m.e.weight, 0, ids.view(-1)).view(3, 4, 5),
         lambda m, ids: functional.embedding(ids, m.e.weight),
+        lambda m, ids: m.e.weight[ids, :],
+        lambda m, ids: m.e.weight[ids, ...],
+        lambda m, ids: m.e.weight.T[:, ids].permute(1, 2, 0),
+        lambda m, ids: m.e.weight.view(9, 5, 1)[ids, :, 0],
+        lambda m, ids: m.e.weight.view(1, 9, 5)[0, ids],
     ],
 )
 def test_rows_of_a_table(rows):
@@ -273,6 +278,22 @@ def test_rows_of_a_table(rows):
         return Model(run, e=lambda: nn.Embedding(9, 5), o=lambda: nn.Linear(5, 2))
 
     assert_alike(model(lambda m, ids: m.e(ids)), model(rows), (IDS,))
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        lambda e, ids: e.gather(0, ids.view(-1, 1).expand(-1, 5)),
+        lambda e, ids: torch.take_along_dim(e, ids.view(-1, 1), 0),
+    ],
+)
+def test_entries_of_a_table_are_refused(entries):
+    model = Model(
+        lambda m, ids: m.o(entries(m.e.weight, ids)),
+        e=lambda: nn.Embedding(9, 5), o=lambda: nn.Linear(5, 2),
+    )  # fmt: skip
+    with pytest.raises(ModelError, match=r"look up rows: table\[indices\]"):
+        read_graph(model, example_inputs=(IDS,))
 
 
 def test_whole_numbers_beside_values_are_features():

@@ -166,7 +166,7 @@ def test_a_name_that_is_no_text_is_read_and_shown(tmp_path):
 def test_the_budget_is_a_hundred_times_the_file_and_sixteen_mebibytes(tmp_path):
     budget = Budget(tmp_path / "a.pt", 10)
     budget.take("all", MAX_GROWTH * 10 + SMALL)
-    with pytest.raises(ModelError, match=r"a\.pt: one more would take 1 bytes, and the file st"):
+    with pytest.raises(ModelError, match=r"a\.pt: one more would take 1 bytes, but the file st"):
         budget.take("one more", 1)
 
 
@@ -194,7 +194,7 @@ def test_headers_that_say_more_than_their_file_holds(where, tmp_path):
         archive.writestr(where, header_of("<f8", (10**6, 10**6)) + bytes(80))
     name = where.removesuffix(".npy")
     for read in (ncut.graph, ncut.NeuronGraph.load):
-        with pytest.raises(ModelError, match=rf"array '{name}' says to have shape"):
+        with pytest.raises(ModelError, match=rf"array '{name}' declares the shape"):
             read(path)
 
 

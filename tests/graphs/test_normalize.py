@@ -495,13 +495,13 @@ def test_large_and_small_float64_weights(size: float) -> None:
 
 def test_notes() -> None:
     graph = chain_graph(random_chain(3, [5, 6, 7, 4]))
-    assumed = "the activations are not known; normalize='l2' took them for positively homogeneous"
+    assumed = "the activations are unknown; normalize='l2' assumed that they are positively"
     assert normalization_notes(graph, "none") == []
     (note,) = normalization_notes(graph, "l2")
     assert note.startswith(assumed)
     assert normalization_notes(marked(graph, False, True, True, False), "l2") == []
     (note,) = normalization_notes(marked(graph, False, True, False, False), "balanced")
-    assert note.startswith("normalize='balanced' left layers as they are, because their activation")
+    assert note.startswith("normalize='balanced' left layers unchanged because their activation")
     assert note.endswith("not positively homogeneous: layer2")
     (note,) = normalization_notes(marked(graph, True, True, True, False), "l1")
     assert note.endswith("their incoming weights are not in the graph: layer0")

@@ -76,6 +76,18 @@ def test_residuals_are_those_of_scaling_rows_and_columns_in_turn(
     assert_allclose(found.toarray() if sparse else found, expected, rtol=1e-7, atol=1e-12)
 
 
+@pytest.mark.parametrize("share", [0.03, 0.06, 0.2])
+def test_sums_of_sparse_blocks_reach_the_tolerance(share: float) -> None:
+    """Newton's method does not stand still where rounding begins."""
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        weights = np.abs(rng.standard_normal((40, 32))) * (rng.random((40, 32)) < share)
+        _, left = kernels.sinkhorn(
+            csr_array(weights), triangle=False, tolerance=1e-12, max_sweeps=30
+        )
+        assert left <= 1e-11
+
+
 @pytest.mark.parametrize("null", NULLS)
 @pytest.mark.parametrize("share", [1.0, 0.3])
 def test_z_and_p_do_not_change_with_rescalings(null: str, share: float) -> None:

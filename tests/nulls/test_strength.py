@@ -149,10 +149,25 @@ def test_heavy_tails_of_an_untrained_network_are_no_clusters() -> None:
 
 def test_a_chain_that_cannot_move_is_said_to_be_stuck() -> None:
     graph = chain_graph([np.diag([1.0, 2.0, 3.0]), np.diag([3.0, 2.0, 1.0])])
-    (note,) = fitted(graph, "strength", 0).notes()
+    _, note = fitted(graph, "strength", 0).notes()
     assert "hardly move" in note
     assert "little power" in note
-    assert not fitted(chain_graph(random_chain(3, (30, 30, 30))), "strength", 0).notes()
+    assert len(fitted(chain_graph(random_chain(3, (30, 30, 30))), "strength", 0).notes()) == 1
+
+
+def test_every_report_and_verdict_says_that_p_values_are_not_calibrated() -> None:
+    chain = random_chain(3, (20, 20, 20))
+    report = ncut.analyze(chain, k=3, shuffles=2, null="strength", n_init=1, threads=1, tests=())
+    said = "p-values are too small on networks whose neurons differ in scale"
+    assert said in " ".join(str(report).split())
+    assert said in report.to_json()
+    assert said in report.to_html()
+    verdict = ncut.verdict(
+        chain, k=3, shuffles=19, null="strength", normalize="none", rescalings=0, n_init=1
+    )
+    assert said in " ".join(str(verdict).split())
+    assert "strength" not in {test.name for test in verdict.tests}
+    assert not any(said in one for one in ncut.analyze(chain, k=3, shuffles=2).warnings)
 
 
 def test_rank_correlation_is_one_where_nothing_moved_and_small_for_other_numbers() -> None:

@@ -180,7 +180,7 @@ def test_copies_of_other_shapes_are_shuffled_apart_and_named() -> None:
     graph, _ = tied_graph(weights, smaller).without_isolated()
     assert [block.weights.shape for block in graph.blocks] == [(6, 5), (5, 5), (6, 5)]
     (note,) = fitted(graph, "tied", 0).notes()
-    assert "shuffles second apart" in note
+    assert "shuffles second independently" in note
     for ours, theirs in zip(
         dense(shuffle(graph, "tied", 3)), dense(shuffle(graph, "layer", 3)), strict=True
     ):
@@ -193,7 +193,7 @@ def test_copies_kept_in_another_way_are_shuffled_apart_and_named() -> None:
     more[5, 5:] = 1.0
     graph = tied_graph(weights, more)
     (note,) = fitted(graph, "tied", 0).notes()
-    assert "shuffles second apart" in note
+    assert "shuffles second independently" in note
     for block, original in zip(dense(shuffle(graph, "tied")), dense(graph), strict=True):
         check_same_multiset(block, original)
 
@@ -245,7 +245,7 @@ def test_copies_that_lose_other_neurons_are_shuffled_apart() -> None:
     connected, _ = graph.without_isolated()
     assert [block.weights.shape for block in connected.blocks] == [(8, 9), (9, 9)]
     (note,) = fitted(connected, "tied", 0).notes()
-    assert "shuffles w1 apart" in note
+    assert "shuffles w1 independently" in note
     report = analyze(graph, k=2, shuffles=2, null="tied")
     assert note in report.warnings
     for ours, theirs in zip(

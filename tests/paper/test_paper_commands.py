@@ -174,8 +174,9 @@ def test_a_folder_of_the_four_files_alone(tmp_path: Path) -> None:
 
 
 def test_wrong_data_say_what_is_needed_and_keep_what_is_there(data: Path, tmp_path: Path) -> None:
-    for options in (("--data", tmp_path / "nowhere"), ("--data", tmp_path)):
-        output = invoke("run", "A.5", *ARGUMENTS, "--no-figures", *options, "--out", tmp_path / "o")
+    options = (*ARGUMENTS, "--no-figures", "--jobs", 1)
+    for folder in (tmp_path / "nowhere", tmp_path):
+        output = invoke("run", "A.5", *options, "--data", folder, "--out", tmp_path / "o")
         assert output.startswith("1: ncut: error: data: ")
         assert "train-images-idx3-ubyte" in output
         assert "https://" in output
@@ -183,7 +184,7 @@ def test_wrong_data_say_what_is_needed_and_keep_what_is_there(data: Path, tmp_pa
     damaged = tmp_path / "damaged"
     write_idx_set(damaged)
     (damaged / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x05abc")
-    output = invoke("run", "A.20", *ARGUMENTS, "--no-figures", "--data", damaged, "--out", tmp_path)
+    output = invoke("run", "A.20", *options, "--data", damaged, "--out", tmp_path)
     assert output.startswith("1: ncut: error: data: ")
     assert "train-labels-idx1-ubyte" in output
     assert "a25bea736e30d166cdddb491f175f624" in output

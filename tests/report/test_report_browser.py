@@ -353,7 +353,7 @@ def test_many_layers_and_clusters_stay_within_the_page(chromium, tmp_path):
     report.to_html(path)
     with opened(chromium, path, width=PHONE) as page:
         assert overflow(page) == 0
-        assert "largest clusters are told apart" in page.locator("body").inner_text()
+        assert "largest clusters are coloured" in page.locator("body").inner_text()
         assert page.locator('[data-figure="flow"] .band').count() <= 600
         assert outside(page) == []
         page.set_viewport_size({"width": DESKTOP, "height": 844})

@@ -129,7 +129,7 @@ class TestPage:
             "1.500",
             "0.020",
             "-13.2",
-            "smallest possible 1/51; Z = -13.2",
+            "smallest possible 1/51; Z < -7.1",
             "one neuron has no edges",
             "fc0.bias",
             "biases are not edges",

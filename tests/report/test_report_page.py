@@ -179,7 +179,7 @@ class TestData:
         monkeypatch.setattr("ncut.report.page_views.MAX_NEURONS", 12)
         assert page_data.neurons(report) is None
         page = report.to_html()
-        assert "The lists of neurons are left out: there are more than 12 of them" in page
+        assert "The lists of neurons are left out, since there are more than 12 neurons" in page
         assert 'data-csv="neurons"' not in page
 
     def test_tables_are_standard_json(self, make):

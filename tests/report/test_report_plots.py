@@ -169,7 +169,7 @@ def test_impossible_kinds(make, ax):
     for kind in ("matrix", "flow"):
         with pytest.raises(InputError, match="need the weight between clusters"):
             make().plot(kind, ax)
-    with pytest.raises(InputError, match="ax: 'all' makes a figure of its own"):
+    with pytest.raises(InputError, match="ax: must be left out with kind 'all'"):
         make().plot("all", ax)
     with pytest.raises(InputError, match="needs shuffles"):
         make(n_shuffles=0).plot("null", ax)

@@ -52,6 +52,12 @@ def test_sentence(make, n_shuffles, n_lower, start):
     assert sentence(at_rank(make, n_shuffles, n_lower)).startswith(start)
 
 
+def test_the_sentence_claims_no_more_than_the_shuffles_can_tell(make):
+    """Of n + 1 numbers none lies farther than the root of n standard deviations from the mean."""
+    assert sentence(at_rank(make, 50, 0, z_score=-15.7)).endswith("(p = 0.020, Z < -7.1).")
+    assert sentence(at_rank(make, 50, 50, z_score=15.7)).endswith("(p = 1.000, Z > +7.1).")
+
+
 def test_a_tie_counts_against_the_network(make):
     report = make(ncut=2.0, shuffled_ncuts=np.full(50, 2.0), p_value=1.0, z_score=None)
     assert sentence(report) == (

@@ -139,8 +139,10 @@ def test_a_model_that_kills_its_workers_fails_alone(deadly, tmp_path, fresh_work
 
 
 @pytest.fixture
-def cluster(tmp_path):
+def cluster(tmp_path, monkeypatch):
     """Dask's scheduler as a process on this machine: its address, and how to start a worker."""
+    # Workers that take the place of dead ones are forked from a process that has imported Dask.
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD", "forkserver")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -202,6 +204,7 @@ def test_a_killed_worker_of_a_cluster_changes_no_number(three, tmp_path, cluster
 
 @pytest.mark.slow
 def test_a_model_that_kills_a_clusters_workers_fails_alone(deadly, tmp_path, cluster):
+    """Twenty seconds: Dask gives a model up when the fourth worker has died of it."""
     address, start_worker = cluster
     start_worker("--nworkers", "2")
     wait_for_workers(address, 2)

@@ -39,7 +39,7 @@ def test_every_picture_is_drawn_and_nothing_overflows(chromium, path, width, sch
     with opened(chromium, path, width=width, scheme=scheme) as page:
         assert overflow(page) == 0
         titles = page.locator("figure").evaluate_all("all => all.map(one => one.ariaLabel)")
-        assert titles == ["The course of the n-cut", "The course of Z", "All models"]
+        assert titles == ["The n-cut over training", "Z over training", "All models"]
         boxes = page.locator(".chart").evaluate_all(
             "all => all.map(one => one.getBoundingClientRect()).map(box => [box.width, box.height])"
         )

@@ -96,4 +96,4 @@ def test_refinement_lowers_the_ncut_by_a_little(models_folder: Path, name: str) 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODEL_NAMES[1:])
 def test_shuffles_compare_with_scikit_learn(models_folder: Path, name: str) -> None:
-    compare_with_scikit_learn(chain_graph(model_weights(models_folder, name)), 10)
+    compare_with_scikit_learn(chain_graph(model_weights(models_folder, name)), 4)

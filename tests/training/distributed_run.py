@@ -1,11 +1,15 @@
-"""Trains with DistributedDataParallel and a regularizer; what test_distributed.py starts.
+"""Trains with DistributedDataParallel and a regularizer, in two processes and in one.
 
-python distributed_run.py RANK WORLD RENDEZVOUS OUT
+python distributed_run.py FOLDER
+
+The processes are forked, so that what takes long is imported once. What test_distributed.py starts.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
+from pathlib import Path
 
 import torch
 from torch import distributed, nn
@@ -14,27 +18,30 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import ncut
+import ncut.training
 
 STEPS, BATCH = 12, 16
 
 
-def refuse_shards(world: int) -> None:
-    """Print what a regularizer says to a model that FSDP2 shards, before it is made and after."""
+def refused_shards(world: int) -> list[str]:
+    """What a regularizer says to a model that FSDP2 shards, before it is made and after."""
     model = nn.Sequential(nn.Linear(9, 16), nn.ReLU(), nn.Linear(16, 6))
     made = ncut.EigenvalueRegularizer(model)
     fully_shard(model, mesh=init_device_mesh("cpu", (world,)))
+    said = []
     for call in (made, lambda: ncut.EigenvalueRegularizer(model)):
         try:
             call()
         except ncut.InputError as error:
-            print(error)
+            said.append(str(error))
+    return said
 
 
-def main(rank: int, world: int, rendezvous: str, out: str) -> None:
+def train(folder: Path, rank: int, world: int) -> None:
     torch.set_num_threads(1)
     if world > 1:
         distributed.init_process_group(
-            "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world
+            "gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=world
         )
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(9, 16), nn.ReLU(), nn.Linear(16, 6))
@@ -56,11 +63,25 @@ def main(rank: int, world: int, rendezvous: str, out: str) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    torch.save([parameter.detach() for parameter in trained], out)
+    said = refused_shards(world) if world > 1 else []
+    parameters = [parameter.detach() for parameter in trained]
+    torch.save({"parameters": parameters, "said": said}, folder / f"rank-{rank}-of-{world}.pt")
     if world > 1:
-        refuse_shards(world)
         distributed.destroy_process_group()
 
 
+def main() -> None:
+    context = multiprocessing.get_context("fork")
+    folder = Path(sys.argv[1])
+    started = [
+        context.Process(target=train, args=(folder, *run)) for run in ((0, 2), (1, 2), (0, 1))
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    sys.exit(any(process.exitcode for process in started))
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    main()

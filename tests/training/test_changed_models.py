@@ -302,6 +302,31 @@ def test_sharded_weights_are_refused_by_name() -> None:
             call()
 
 
+KINDS: dict[str, Any] = {
+    "eigenvalues": ncut.EigenvalueRegularizer,
+    "soft cut": lambda model: ncut.SoftCutRegularizer(model, 3),
+    "partition": lambda model: ncut.PartitionRegularizer(model, 3),
+}
+
+
+@pytest.mark.parametrize("make", [*KINDS.values(), lambda model: ncut.CutDropout(model, 3)])
+def test_partitioned_parameters_are_refused(make: Any) -> None:
+    """DeepSpeed ZeRO-3 leaves empty vectors with an attribute, FSDP those without."""
+    model: Any = mlp(9, 12, 6)
+    made = make(model)
+    whole = model[0].weight.data
+    for data, attribute, kind in (
+        (torch.empty(0), {}, "parameter without entries"),
+        (torch.empty(0), {"ds_id": 3}, "parameter of DeepSpeed ZeRO-3"),
+        (whole, {}, "parameter of DeepSpeed ZeRO-3"),  # gathered, but only for now
+    ):
+        model[0].weight.data = data
+        vars(model[0].weight).update(attribute)
+        for call in (lambda: make(model), getattr(made, "penalty", made)):
+            with pytest.raises(InputError, match=f"^model: '0.weight' is a {kind}, of which"):
+                call()
+
+
 def test_models_wrapped_by_fsdp_are_refused_by_name() -> None:
     class FullyShardedDataParallel(nn.Sequential):
         """Stands in for FSDP's wrapper, by its name."""
@@ -310,6 +335,58 @@ def test_models_wrapped_by_fsdp_are_refused_by_name() -> None:
     for make in (regularizer_of, lambda model: ncut.CutDropout(model, 3)):
         with pytest.raises(InputError, match=r"^model: 'the model' is a FullyShardedDataParallel"):
             make(model)
+
+
+class Adapted(nn.Module):
+    """A layer with an update of low rank, as LoRA makes it."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base_layer = base
+        self.down = nn.Linear(base.in_features, 2, bias=False)
+        self.up = nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, x: Any) -> Any:
+        return self.base_layer(x) + self.up(self.down(x))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_replaced_layer_is_refused(kind: str) -> None:
+    model = mlp(40, 50, 30, 20)
+    regularizer = KINDS[kind](model)
+    before = model[2]
+    model[2] = nn.Linear(50, 30)
+    with pytest.raises(InputError, match="'2' is a new Linear since the regularizer was made"):
+        regularizer()
+    model[2] = Adapted(before)
+    with pytest.raises(InputError, match="'2' is a new Adapted since"):
+        regularizer()
+    model[2] = nn.Sequential(before)  # a wrapper without weights, as for checkpointing
+    regularizer().backward()
+    assert before.weight.grad is not None
+    model[2] = before
+    del model[4]
+    with pytest.raises(InputError, match="'4' was removed since"):
+        regularizer()
+
+
+def test_a_replaced_norm_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(9, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)).eval()
+    regularizer = regularizer_of(model)
+    model[2] = nn.LeakyReLU()  # no weights: the graph is what it was
+    regularizer()
+    model[1] = nn.BatchNorm1d(8).eval()
+    with pytest.raises(InputError, match="'1' is a new BatchNorm1d since"):
+        regularizer()
+
+
+def test_a_layer_that_is_not_penalized_may_be_replaced() -> None:
+    model = mlp(40, 50, 50, 20)
+    regularizer = ncut.EigenvalueRegularizer(model, layers=["0", "2"])
+    model[4] = nn.Linear(50, 7)
+    regularizer(model).backward()
+    assert model[0].weight.grad is not None
+    assert model[4].weight.grad is None
 
 
 def test_groups_have_their_own_weights() -> None:

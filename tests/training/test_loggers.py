@@ -117,8 +117,26 @@ def test_a_csv_file_grows_and_is_gone_on_with(tmp_path: Path) -> None:
     for row in rows:
         own = found[int(row["step"])]
         assert {name: float(row[name]) for name in own} == own
-    with pytest.raises(InputError, match=r"has no column for 'ncut/shuffled_mean'; log to a new"):
-        CSVCallback(path, monitor(shuffles=2), every=1)(model, 5)
+
+
+def test_a_new_value_is_a_new_column_of_the_csv_file(tmp_path: Path) -> None:
+    model, path = mlp(9, 12, 6), tmp_path / "run.csv"
+    few = CSVCallback(path, monitor(), every=1)
+    first = few(model, 0)
+    with path.open("a") as file:
+        file.write("1,0.5")  # cut short
+    found = CSVCallback(path, monitor(shuffles=2), every=1)(model, 2)
+    few(model, 3)
+    with path.open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert list(rows[0]) == ["step", *first, *(name for name in found if name not in first)]
+    assert found.keys() > first.keys()
+    kept = [{name: float(value) for name, value in row.items() if value} for row in rows]
+    assert kept[0] == {"step": 0, **first}
+    assert kept[1] == {"step": 1, next(iter(first)): 0.5}
+    assert kept[2] == {"step": 2, **found}
+    assert kept[3].keys() == {"step", *first}
+    assert [one.name for one in tmp_path.iterdir()] == ["run.csv"]
 
 
 @pytest.mark.filterwarnings("ignore:a measurement of clusterability failed")

@@ -45,8 +45,28 @@ def test_the_default_partition() -> None:
     assert modules.layers == {
         "input": slice(0, 9), "0": slice(9, 21), "2": slice(21, 33), "4": slice(33, 39)
     }  # fmt: skip
-    assert modules.labels[:9].tolist() == [0, 1, 2] * 3
+    assert np.bincount(modules.labels[:9]).tolist() == [3] * 3
     assert modules.labels[9:21].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
+@pytest.mark.parametrize("width", [8, 14, 28, 32])
+def test_each_cluster_sees_all_of_an_image(width: int, k: int) -> None:
+    modules = ncut.CutDropout(mlp(width * width, 2 * k, 5), k)
+    image = modules.labels[: width * width].reshape(width, width).numpy()
+    counts = np.bincount(image.ravel())
+    assert counts.max() - counts.min() <= 1
+    half = width // 2
+    for part in (
+        image[:half, :half],
+        image[half:, :half],
+        image[:half, half:],
+        image[half:, half:],
+    ):
+        share = np.bincount(part.ravel(), minlength=k) / part.size
+        assert share.min() > 0.6 / k
+    for lines in (image, image.T):
+        assert min(len(np.unique(lines[at : at + 2])) for at in range(width - 1)) == k
 
 
 def test_a_part_of_each_batch_runs_apart() -> None:
@@ -69,25 +89,61 @@ def test_what_is_left_of_the_share_is_carried_over() -> None:
         assert torch.equal(modules(x), expected)
 
 
+def convolutions() -> tuple[nn.Module, Any]:
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Conv2d(4, 4, 2), nn.Tanh(),
+        nn.Flatten(), nn.Linear(16, 3),
+    )  # fmt: skip
+    prune.random_unstructured(model[3], "weight", 0.3)
+    return model, torch.randn(4, 2, 5, 5, dtype=torch.float64)
+
+
+def attention() -> tuple[nn.Module, Any]:
+    block = nn.TransformerEncoderLayer(6, 3, 9, dropout=0.0, batch_first=True, activation="gelu")
+    return nn.Sequential(block, nn.Linear(6, 3)), torch.randn(4, 3, 6, dtype=torch.float64)
+
+
+GRADIENTS: dict[str, Any] = {
+    "a network": lambda: (network(), torch.randn(4, 9, dtype=torch.float64)),
+    "convolutions": convolutions,
+    "attention": attention,
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.parametrize("kind", ["cut", "annealing"])
-def test_gradients(kind: str) -> None:
-    model = network().double()
+def test_gradients(kind: str, name: str) -> None:
+    """Of outputs and penalty, by finite differences."""
+    torch.manual_seed(0)
+    model, x = GRADIENTS[name]()
+    model = model.double()
     wrapped: Any
     if kind == "cut":
-        wrapped = ncut.CutDropout(model, K, weight=0.7)
+        wrapped = ncut.CutDropout(model, K, weight=0.7, example_inputs=x)
     else:
-        wrapped = ncut.PartitionAnnealing(model, K, end_step=4)
+        wrapped = ncut.PartitionAnnealing(model, K, end_step=4, example_inputs=x)
         for _ in range(2):
             wrapped.step()
         assert wrapped.factor == 0.75
-    x = torch.randn(4, 9, dtype=torch.float64)
+    for part in wrapped.train().modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()  # a pass must not change its averages
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wrapped = wrapped
+
+        def forward(self, x: Any) -> Any:
+            return wrapped(x).tanh().sum() + 3 * wrapped.between()
+
+    whole = Whole()
+    names = [name for name, _ in whole.named_parameters()]
 
     def loss(*parameters: Any) -> Any:
-        named = dict(zip((n for n, _ in wrapped.named_parameters()), parameters, strict=True))
-        made = torch.func.functional_call(wrapped, named, (x,))
-        return made.tanh().sum()
+        return torch.func.functional_call(whole, dict(zip(names, parameters, strict=True)), (x,))
 
-    parameters = [p.detach().requires_grad_() for p in wrapped.parameters()]
+    parameters = [p.detach().requires_grad_() for p in whole.parameters()]
     assert torch.autograd.gradcheck(loss, parameters)
 
 

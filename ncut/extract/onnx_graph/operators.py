@@ -378,9 +378,19 @@ def scatter(node: Node) -> Value:
     if isinstance(indices, Constant):
         known = node.array(1, "indices").astype(np.int64)
         places = partial(_places_of, node, value.shape, known)
+    elif node.operator != "ScatterND" and _is_zero(node.value(0)):
+        back = node.program.put_back(
+            indices, source, value.axis(int(node.attributes.get("axis", 0)))
+        )
+        if back is not None:
+            return back
     why = "it writes values into a part of a tensor; build the tensor with Concat instead"
     added = str(node.attributes.get("reduction", "none")) == "add"
     return node.program.scatter(value, source, added=added, places=places, why=why)
+
+
+def _is_zero(value: Operand) -> bool:
+    return isinstance(value, Constant) and not value.values.any()
 
 
 def _places_of(node: Node, shape: tuple[int, ...], indices: Array) -> Array:
@@ -534,9 +544,10 @@ def along_axis(node: Node) -> list[Operand]:
     if node.operator == "TopK":
         k = node.ints(1, "k") or [1]
         sizes[axis] = k[0]
-    kind = node.operator.lower()
     name = _choices(node)
-    made = node.program.ordered(kind, signal, axis, checked(sizes), name)
+    if node.operator == "TopK":
+        return [*node.program.largest(signal, axis, checked(sizes), name)]
+    made = node.program.ordered("cumsum", signal, axis, checked(sizes), name)
     return node.with_rest(made, made.shape)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from ncut.errors import ModelError, import_extra
 from ncut.extract.assemble import assemble
 from ncut.extract.onnx_graph.model import Following, with_tensors
-from ncut.extract.perturbation import Read, Reader, Watch, compared
+from ncut.extract.perturbation import Mode, Read, Reader, Watch, compared
 from ncut.extract.program.values import Value
 from ncut.extract.wiring import Wiring
 from ncut.types import Check
@@ -96,9 +96,9 @@ class OnnxWatch(Watch):
         self.by_call = {key: r for key, r in self.by_call.items() if key in self._cuts}
         self._inputs = _drawn(following, self._proto, seed)
 
-    def run(self, instead: Read, *, variant: int = 0) -> Read:
+    def run(self, instead: Read, mode: Mode = "plain") -> Read:
         """What all readers read where they are given other values."""
-        which = (bool(instead), variant > 0)
+        which = (bool(instead), mode == "gates")
         if which not in self._sessions:
             options = self._runtime.SessionOptions()
             options.graph_optimization_level = self._runtime.GraphOptimizationLevel.ORT_DISABLE_ALL

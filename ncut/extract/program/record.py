@@ -58,6 +58,7 @@ class Program:
         self.nodes: list[Node] = []
         self.where: Callable[[], str] = str
         self.awaits: set[str] = set()
+        self._largest: dict[Value, tuple[Value, int, Value]] = {}
 
     def __str__(self) -> str:
         """One line a node."""
@@ -378,6 +379,36 @@ class Program:
         return self.node(
             "order", [value], shape, kind=kind, axis=value.axis(axis), shape=tuple(shape), name=name
         )
+
+    def largest(
+        self, value: Value, axis: int, shape: Sequence[int], name: str
+    ) -> tuple[Value, Value]:
+        """The largest entries along an axis, and their places, which `put_back` knows."""
+        found, places = self.ordered("topk", value, axis, shape, name), Value(tuple(shape))
+        self._largest[places] = value, value.axis(axis), found
+        return found, places
+
+    def put_back(self, places: Value, source: Value, axis: int | None = None) -> Value | None:
+        """The largest entries, or functions of them, where they were, and zeros elsewhere.
+
+        That is a function of each entry, of which the data say where it is 0. None where `source`
+        is anything else than what was found at `places`.
+        """
+        value, along, found = self._largest.get(places, (None, None, None))
+        if value is None or axis not in (None, along):
+            return None
+        by_output = {node.output: node for node in self.nodes}
+        steps = []
+        while source is not found:
+            node = by_output.get(source)
+            if node is None or node.kind != "pointwise":
+                return None
+            steps.append(node)
+            source = node.inputs[0]
+        value = self.activation(value, homogeneous=False)
+        for node in reversed(steps):
+            value = self.node("pointwise", [value], value.shape, **node.attributes)
+        return value
 
     def picked(self, value: Value, axis: int, shape: Sequence[int], name: str) -> Value:
         """Entries that the data choose along an axis, at each place others."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from ncut.errors import ModelError
 from ncut.extract.program.values import Value, expanded, repeated_heads
 from ncut.extract.program.weights import combined
 from ncut.extract.traced.initial import initial_weight
@@ -94,18 +95,54 @@ def table_rows(take: Callable[..., Any], at: int) -> Callable[[Call], Any]:
     """`table[indices]`, by indices that an input holds, is what an embedding does."""
 
     def rule(call: Call) -> Any:
-        table, indices = call.args[0], call.arg(at, "index")
-        tensors = torch.is_tensor(table) and torch.is_tensor(indices)
+        table, axis, indices = call.args[0], call.arg(1, "dim", 0), call.arg(at, "index")
         provenance = call.tracing.provenance
-        if (
-            tensors and not is_traced(table) and not is_traced(indices) and table.ndim == 2
-            and provenance.leaves(table) and provenance.inputs(indices)
-            and call.args[1:at] in ((), (0,))
-        ):  # fmt: skip
-            return embedding(replace(call, args=(indices, table), kwargs={}))
+        if torch.is_tensor(table) and not is_traced(table) and provenance.leaves(table):
+            if at == 1:
+                table, axis, indices = _one_index(table, indices)
+            tensor = torch.is_tensor(indices) and not is_traced(indices) and table.ndim > 1
+            if tensor and indices.dtype != torch.bool and provenance.inputs(indices):
+                rows = table.movedim(axis, 0)
+                flat_rows = rows.reshape(len(rows), -1)
+                found = embedding(replace(call, args=(indices, flat_rows), kwargs={}))
+                found = found.reshape(*indices.shape, *rows.shape[1:])
+                back = range(axis, axis + indices.ndim)
+                return found.movedim(tuple(range(indices.ndim)), tuple(back))
         return take(*call.args, **call.kwargs)
 
     return rule
+
+
+def entries_of_table(take: Callable[..., Any]) -> Callable[[Call], Any]:
+    """`table.gather(dim, indices)`, refused where an input says which entries of a parameter."""
+
+    def rule(call: Call) -> Any:
+        table, indices = call.args[0], call.arg(2, "index")
+        if take is torch.take_along_dim:
+            indices = call.arg(1, "indices")
+        provenance = call.tracing.provenance
+        known = is_traced(table) or not torch.is_tensor(indices) or not table.is_floating_point()
+        if not known and provenance.leaves(table) and provenance.inputs(indices):
+            raise ModelError("it looks entries of a parameter up; look up rows: table[indices]")
+        return take(*call.args, **call.kwargs)
+
+    return rule
+
+
+def _one_index(table: torch.Tensor, index: Any) -> tuple[torch.Tensor, int, Any]:
+    """`table[index]` as an index along one axis of a table, None where there is none or several."""
+    if not isinstance(index, tuple):
+        return table, 0, index
+    if index and index[-1] is ...:
+        index = index[:-1]
+    places = [at for at, one in enumerate(index) if torch.is_tensor(one)]
+    others = [one for one in index if not torch.is_tensor(one)]
+    if len(places) != 1 or not all(isinstance(one, int | slice) for one in others):
+        return table, 0, None
+    before = index[: places[0]]
+    rest = tuple(slice(None) if torch.is_tensor(one) else one for one in index)
+    axis = sum(isinstance(one, slice) for one in before)
+    return table[rest], axis, index[places[0]]
 
 
 def attention(call: Call) -> Any:
@@ -174,6 +211,9 @@ FUNCTIONS: dict[Any, Function] = {
     torch.Tensor.__getitem__: Function(table_rows(torch.Tensor.__getitem__, 1), always=True),
     torch.Tensor.index_select: Function(table_rows(torch.index_select, 2), always=True),
     torch.index_select: Function(table_rows(torch.index_select, 2), always=True),
+    torch.Tensor.gather: Function(entries_of_table(torch.gather), always=True),
+    torch.gather: Function(entries_of_table(torch.gather), always=True),
+    torch.take_along_dim: Function(entries_of_table(torch.take_along_dim), always=True),
     F.scaled_dot_product_attention: Function(attention),
     F.lp_pool1d: Function(lp_pool(F.avg_pool1d)),
     F.lp_pool2d: Function(lp_pool(F.avg_pool2d)),

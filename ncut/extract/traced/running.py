@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,11 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ncut.errors import ModelError
 from ncut.extract.assemble import assemble
-from ncut.extract.perturbation import Outcome, Read, Reader, Watch, compared
+from ncut.extract.perturbation import Mode, Outcome, Read, Reader, Watch, compared
 from ncut.extract.traced.inputs import given, guesses
 from ncut.extract.traced.module import read_module
 from ncut.extract.traced.plain import plain_copy
-from ncut.extract.traced.provenance import RANDOM
 from ncut.types import Check
 
 READERS = (
@@ -82,6 +82,10 @@ def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
     return mean.contiguous(), mean.new_zeros(query.shape[:-1])
 
 
+def _true(x: Any, *_: Any) -> Any:
+    return torch.ones_like(x, dtype=torch.bool)
+
+
 REPLACED: dict[str, Any] = {
     **dict.fromkeys(["relu", "gelu", "silu", "hardswish", "elu", "mish", "hardtanh"], _leaky),
     **dict.fromkeys(["sigmoid", "tanh", "hardsigmoid"], _bounded),
@@ -98,7 +102,13 @@ REPLACED: dict[str, Any] = {
 }
 
 
-SHARES = ("_softmax", "_safe_softmax")
+MORE: dict[Mode, dict[str, Any]] = {
+    "gates": dict.fromkeys(["_softmax", "_safe_softmax"], _shares),
+    "open": dict.fromkeys(["gt", "ge", "lt", "le", "eq", "ne"], _true),
+}
+PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
+"""Products of two matrices, and the place of the first among the arguments."""
+CALL = re.compile(r" \(call \d+\)$")
 
 
 class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -106,15 +116,19 @@ class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Parameters
     ----------
-    shares : bool
-        Whether shares along the last axis are functions of their entries, as gates are, and not
-        constants, as what weighs positions.
+    mode : Mode
+        What is replaced beside.
+    read : callable, optional
+        Gets the operands of each product of matrices, and returns what to multiply instead.
     """
 
-    def __init__(self, shares: bool = False) -> None:
+    def __init__(self, mode: Mode, read: Callable[..., Any] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.draws = False
-        self.replaced = {**REPLACED, **(dict.fromkeys(SHARES, _shares) if shares else {})}
+        self.read = read
+        self.replaced = REPLACED | MORE.get(mode, {})
+        if mode == "open":
+            self.replaced |= {"topk": self._topk, "scatter": self._scatter}
+        self._chosen: list[tuple[Any, Any]] = []  # places, and what was chosen from
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -124,13 +138,29 @@ class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "native_batch_norm" and args[5]:
             x = args[0]
             return _by_channel(x, args[1], args[2]), x.new_zeros(()), x.new_ones(())
-        self.draws = self.draws or name in RANDOM
         plain = name.removesuffix("_") if name.endswith("_") else name
+        if self.read and name in PRODUCTS:
+            at = PRODUCTS[name]
+            args = (*args[:at], *self.read(*args[at : at + 2]), *args[at + 2 :])
         if plain not in self.replaced:
             return func(*args, **kwargs)
         rule = self.replaced[plain]
         result = torch.ones_like(func(*args, **kwargs)) if rule is None else rule(*args, **kwargs)
         return args[0].copy_(result) if plain != name else result
+
+    def _topk(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        found = torch.topk(x, *args, **kwargs)
+        self._chosen.append((found.indices, x))
+        return found
+
+    def _scatter(self, x: Any, dim: int, index: Any, source: Any, *_: Any, **__: Any) -> Any:
+        """All entries, where the largest are put back or marked by a number."""
+        if not isinstance(source, torch.Tensor):
+            return torch.full_like(x, source)
+        for places, chosen in self._chosen:
+            if places is index and chosen.shape == x.shape:
+                return chosen.clone()
+        return torch.scatter(x, dim, index, source)
 
 
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -264,16 +294,23 @@ def _drawn(value: Any, generator: torch.Generator, dtype: torch.dtype) -> Any:
 
 
 class TorchWatch(Watch):
-    """Modules that read, what they read, and what they are given instead."""
+    """Modules and parameters that read, what they read, and what they are given instead."""
 
     def __init__(self, model: nn.Module, graph: Any, inputs: Any, readers: Any) -> None:
         super().__init__(graph)
         self.model, self.inputs = model, inputs
         self.modules = dict(model.named_modules())
+        own = dict(model.named_parameters())
+        # Those that the forward pass multiplies itself, by where their numbers lie.
+        self.parameters: dict[int, str] = {}
+        self._axes: dict[str, int] = {}
         for position, layer in enumerate(graph.layers):
-            for name in layer.read_by:
+            for name in (CALL.sub("", name) for name in layer.read_by):
                 if isinstance(self.modules.get(name), readers):
                     self.add(position, name)
+                elif name in own and own[name].ndim == 2:
+                    self.add(position, name)
+                    self.parameters[own[name].untyped_storage().data_ptr()] = name
         first = next(model.parameters(), None)
         self.exact = first is None or first.dtype == torch.float64
         self._given: Read = {}
@@ -285,6 +322,7 @@ class TorchWatch(Watch):
         handles = [
             self.modules[name].register_forward_pre_hook(self._hook(name), with_kwargs=True)
             for name in self.n_calls
+            if name in self.modules
         ]
         fast_path = torch.backends.mha.get_fastpath_enabled()
         validates = torch.distributions.Distribution._validate_args
@@ -299,38 +337,55 @@ class TorchWatch(Watch):
             for handle in handles:
                 handle.remove()
 
-    def run(self, instead: Read, *, variant: int = 0) -> Read:
+    def run(self, instead: Read, mode: Mode = "plain") -> Read:
         """Return what all readers read, some being given other values."""
         self.calls, self._read, self._given = {}, {}, instead
-        with Inert(variant > 0) as inert, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(variant)
+        inert = Inert(mode, self._multiplied if self.parameters else None)
+        with inert, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
             if isinstance(self.inputs, tuple):
                 self.model(*(_cloned(x) for x in self.inputs))
             else:
                 self.model(**{key: _cloned(value) for key, value in self.inputs.items()})
-        self.draws = self.draws or inert.draws
         return self._read
 
     def axis(self, reader: Reader, ndim: int) -> int:
         """The axis of the channels."""
+        if reader.module in self._axes:
+            return self._axes[reader.module] + ndim
         return ndim - 1 - len(getattr(self.modules[reader.module], "kernel_size", ()))
 
     def _hook(self, name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            call = self.calls.get(name, 0)
-            self.calls[name] = call + 1
-            x = args[0] if args else next(iter(kwargs.values()))
-            self._read[name, call] = x.detach().cpu().numpy().copy()
-            instead = self._given.get((name, call))
-            if instead is None:
-                return None
-            value = torch.from_numpy(instead.copy()).to(x.dtype)
             if args:
-                return (value, *args[1:]), kwargs
+                return (self._given_to(name, args[0]), *args[1:]), kwargs
             key = next(iter(kwargs))
-            return args, {**kwargs, key: value}
+            return args, {**kwargs, key: self._given_to(name, kwargs[key])}
 
         return hook
+
+    def _given_to(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """Note what a reader gets, and return what it is given instead."""
+        call = self.calls.get(name, 0)
+        self.calls[name] = call + 1
+        self._read[name, call] = x.detach().cpu().numpy().copy()
+        instead = self._given.get((name, call))
+        return x if instead is None else torch.from_numpy(instead.copy()).to(x.dtype)
+
+    def _multiplied(self, left: torch.Tensor, right: torch.Tensor) -> tuple[Any, Any]:
+        """The operands of a product of matrices, what a parameter reads among them noted."""
+        for weight, x, axis in ((right, left, -1), (left, right, -2)):
+            name = self.parameters.get(weight.untyped_storage().data_ptr())
+            if name is None or self._axes.setdefault(name, axis) != axis:
+                continue
+            call = self.calls.get(name, 0)
+            if call == self.n_calls[name] or self.by_call[name, call].size != x.shape[axis]:
+                # Not as the graph has it: nothing that this parameter reads is comparable.
+                self.calls[name] = -1
+                continue
+            x = self._given_to(name, x)
+            return (x, weight) if axis == -1 else (weight, x)
+        return left, right
 
 
 def _cloned(value: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from ncut.errors import ModelError
 from ncut.extract.program.values import Value, expanded, indexed, places_along, reshaped
 from ncut.extract.traced.operations.common import is_known, table
+from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
 
@@ -63,6 +64,10 @@ def _scatter(call: Call) -> Value:
     slices = call.function.startswith("index_")
     if slices:
         source = call.signal(3, "source")
+    if not slices and "add" not in call.function and _is_zero(call.arg(0, "self")):
+        back = call.program.put_back(call.signal(2, "index"), source, axis)
+        if back is not None:
+            return back
     places = None
     if is_known(call, index):
         places = partial(_slices_of if slices else _entries_of, signal.shape, axis, index)
@@ -72,6 +77,10 @@ def _scatter(call: Call) -> Value:
     return call.program.scatter(
         signal, source, axis=axis, added="add" in call.function, places=places
     )
+
+
+def _is_zero(tensor: Any) -> bool:
+    return not is_traced(tensor) and not tensor.count_nonzero()
 
 
 def _slices_of(shape: tuple[int, ...], axis: int, index: Any) -> Any:
