@@ -30,6 +30,7 @@ DOORS = {
     "extract/files.py": "extract/files.py",
     "extract/formats.py": "extract/formats.py",
     "extract/torchscript.py": "extract/read.py",
+    "extract/exported.py": "extract/read.py",
     "extract/folder/config.py": "extract/read.py",
     "extract/onnx_graph/model.py": "extract/onnx_model.py",
     "extract/keras/storage.py": "extract/keras_file.py",

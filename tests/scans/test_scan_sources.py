@@ -130,6 +130,6 @@ def test_steps_are_told_by_their_names(name, step):
 def test_a_step_pattern_is_checked():
     assert step_of("runs/it12/w.npz", "it([0-9]+)") == 12
     assert step_of("runs/w.npz", "it([0-9]+)") is None
-    for pattern, message in (("it(", "no regular"), ("it[0-9]+", "no group"), ("(i.)", "'it'")):
+    for pattern, message in (("it(", "not a regular"), ("it[0-9]+", "no group"), ("(i.)", "'it'")):
         with pytest.raises(InputError, match=message):
             step_of("runs/it12/w.npz", pattern)
