@@ -81,7 +81,7 @@ class TensorBoardCallback(LoggingCallback):
     writer : torch.utils.tensorboard.SummaryWriter
         Or any object with `add_scalar(tag, value, step)`.
     monitor, every, regularizer
-        As those of `LoggingCallback`.
+        See `LoggingCallback`.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class WandbCallback(LoggingCallback):
         The result of `wandb.init()`, or any object with `log(values, step=...)`. W&B drops values
         for a step below the last logged step.
     monitor, every, regularizer
-        As those of `LoggingCallback`.
+        See `LoggingCallback`.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class MLflowCallback(LoggingCallback):
         The module `mlflow`, or any object with `log_metrics(values, step=...)`. Characters that
         MLflow refuses in names become "_".
     monitor, every, regularizer
-        As those of `LoggingCallback`.
+        See `LoggingCallback`.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class CSVCallback(LoggingCallback):
     ----------
     path : str or path
     monitor, every, regularizer
-        As those of `LoggingCallback`.
+        See `LoggingCallback`.
 
     Raises
     ------
@@ -204,7 +204,7 @@ class CSVCallback(LoggingCallback):
             writer.writerow(columns + new)
             writer.writerows([*row, *[""] * (n - len(row))] for row in rows)
         elif not text.endswith("\n"):
-            lines.write("\n")  # a last line that was cut short is a line of its own
+            lines.write("\n")  # terminates a truncated last line
         known: dict[str, Any] = {"step": step, **values}
         writer.writerow([known.get(name, "") for name in columns + new])
         if new:

@@ -208,7 +208,7 @@ class PolynomialPruning:
         self._n_steps = whole("state['n_steps']", state["n_steps"], 0)
 
     def _is_due(self, step: int) -> bool:
-        """Whether masks are renewed in a step."""
+        """Return whether masks are renewed in a step."""
         if not self.begin_step <= step <= self.end_step:
             return False
         return step == self.end_step or (step - self.begin_step) % self.every == 0
@@ -285,7 +285,7 @@ def _parameter(name: str, module: nn.Module) -> nn.Parameter:
 
 
 def _is_masked(module: nn.Module) -> bool:
-    """Whether `torch.nn.utils.prune` holds a mask for a module's weight."""
+    """Return whether `torch.nn.utils.prune` holds a mask for a module's weight."""
     return any(
         isinstance(hook, prune.BasePruningMethod) and hook._tensor_name == "weight"
         for hook in module._forward_pre_hooks.values()
