@@ -1,6 +1,6 @@
 """Regularize and measure the MLP blocks of a small transformer that Hugging Face's Trainer trains.
 
-It learns to fill in masked letters of Python's own documentation.
+The transformer learns to fill in masked letters of Python's documentation.
 Runs in seconds:  python examples/hugging_face_trainer.py
 """
 
@@ -25,7 +25,7 @@ BLOCKS = ["bert.encoder.layer.*.intermediate.dense", "bert.encoder.layer.*.outpu
 
 
 class MaskedText(Dataset[dict[str, torch.Tensor]]):
-    """Pieces of text as ASCII codes, one in seven masked; only these count in the loss."""
+    """Pieces of text as ASCII codes, one in seven masked; only masked ones count in the loss."""
 
     def __init__(self) -> None:
         text = "".join(pydoc_data.topics.topics.values())

@@ -1,7 +1,7 @@
 """Train a small JAX network on scikit-learn's digits with ncut's eigenvalue penalty.
 
-The eigenvalues and their gradient are computed by NumPy on the host; `jax.custom_vjp` hands the
-gradient to JAX, inside of `jax.jit` too. Needs `pip install jax scikit-learn`:
+The eigenvalues and their gradient are computed by NumPy on the host; `jax.custom_vjp` passes the
+gradient to JAX, also inside `jax.jit`. Needs `pip install jax scikit-learn`:
 
     python examples/jax_penalty.py [--steps 500]
 """

@@ -1,7 +1,7 @@
 """Regularize and measure a network that PyTorch Lightning trains, without changing its module.
 
 Runs in seconds:  python examples/lightning_callback.py
-The curves are in lightning_logs/ of the folder given:  tensorboard --logdir FOLDER
+The curves are in lightning_logs/ of the given folder:  tensorboard --logdir FOLDER
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHOWN = ("ncut/ncut", "ncut/shuffled_mean", "ncut/lambda_2")
 
 
 class Digits(pl.LightningModule):
-    """A classifier of 8 x 8 images, as it would be without ncut."""
+    """A classifier of 8 x 8 images, without any code for ncut."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Digits(pl.LightningModule):
 
 
 class Printer(pl.Callback):
-    """Prints each measurement, which is there like every other metric."""
+    """Prints each measurement, which is available as a regular metric."""
 
     def __init__(self) -> None:
         self.last: dict[str, float] = {}

@@ -25,7 +25,7 @@ def digits() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def trained(steps: int, weight: float) -> nn.Module:
-    """A network after `steps` batches, pruned to 80% zeros in the second half of them."""
+    """A network after `steps` batches, pruned to 80% zeros in the second half of the steps."""
     torch.manual_seed(0)
     images, labels = digits()
     model = nn.Sequential(

@@ -1,4 +1,4 @@
-"""Plain data shared by all rooms: layers, blocks, a clustering."""
+"""Plain data shared by all subpackages: layers, blocks, a clustering."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     Weights: TypeAlias = NDArray[np.floating] | sparse.csr_array
-    """Edge weights of a block: a C-contiguous array where it is dense, CSR where it is not."""
+    """Edge weights of a block: a C-contiguous array if dense, otherwise CSR."""
 
 
 # The closed sets of names that public arguments take.
@@ -143,18 +143,18 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What came of changing single neurons of a model and looking which others change.
+    """Result of changing single neurons of a model and observing which others change.
 
     Attributes
     ----------
     n_vertices : int
-        Neurons that were changed.
+        Number of changed neurons.
     n_watched, n_layers : int
-        Layers of neurons that were looked at, and all that the graph has.
+        Number of observed layers of neurons, and of all layers of the graph.
     missing : tuple of str
-        Neurons that changed and that the graph has no edge to.
+        Neurons that changed although the graph has no edge to them.
     surplus : tuple of str
-        Neurons that the graph has an edge to, and that did not change.
+        Neurons that did not change although the graph has an edge to them.
     """
 
     n_vertices: int
@@ -165,7 +165,7 @@ class Check:
 
     @property
     def agrees(self) -> bool:
-        """Whether neurons were changed, and for each the neurons that changed were neighbours."""
+        """True if neurons were changed, and each changed exactly its neighbours in the graph."""
         return self.n_vertices > 0 and not (self.missing or self.surplus)
 
     def __str__(self) -> str:

@@ -2,12 +2,11 @@
 
     python scripts/calibration.py [--networks 1000] [--seconds 900] [--table]
 
-Measures networks in turn and counts, for each kind of network and each test, how many there were
-and how many had a p-value of at most 0.05, 0.2 and 0.5. The counts are docs/calibration.csv, which
-is written anew every few seconds: stop it whenever you like and start it again, it goes on with the
-networks that come next. Rows that take longer get fewer networks, all of them in proportion to
---networks. --table writes shares beside the range that holds 99 % of them if p is exact into
-docs/p-values.md.
+Measures networks and counts, for each kind of network and each test, the networks and those with a
+p-value of at most 0.05, 0.2 and 0.5. The counts are in docs/calibration.csv, which is rewritten
+every few seconds: the script can be interrupted at any time and resumes with the next network.
+Slower rows get fewer networks, in proportion to --networks. --table writes the shares, and the
+range that contains 99 % of them if p is exact, into docs/p-values.md.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ LEVELS = (0.05, 0.2, 0.5)
 K, SHUFFLES, SHUFFLES_OF_VERDICT = 4, 19, 59
 SAVE_SECONDS = 20.0
 SMALL = 64
-"""Up to this order all eigenvalues of a matrix cost less than asking for some of them."""
+"""Up to this order, computing all eigenvalues of a matrix is faster than computing some."""
 SHOWN = 5
-"""As many networks at least make a line of the page's tables; the file has all."""
+"""Smallest number of networks for a line of the page's tables; the file has all lines."""
 BEGIN, END = "<!-- table: scripts/calibration.py -->\n", "<!-- end of table -->"
 
 LAWS: dict[str, Callable[[np.random.Generator, Any], Any]] = {
@@ -53,7 +52,7 @@ LAWS: dict[str, Callable[[np.random.Generator, Any], Any]] = {
     "t(3)": lambda rng, shape: np.abs(rng.standard_t(3, shape)),
 }
 FACTORS = (1.2, 1.4, 1.6, 2.0, 2.5)
-"""Of the weights inside planted blocks."""
+"""Factors of the weights inside planted blocks."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,13 @@ class Networks:
     ----------
     kind : {"mlp", "cnn", "transformer"}
     law : str
-        Of the weights, of `LAWS`.
+        Distribution of the weights, a name in `LAWS`.
     width : int
         Neurons of each of four layers of an MLP; its output is a sixth as wide.
     effects : float
         Standard deviation of the logarithms of the scales of rows and columns.
     kept : float
-        Share of the weights of each layer that pruning kept, the largest.
+        Share of the weights of each layer that pruning kept; the largest are kept.
     planted : float
         Factor of the weights inside K blocks that run through all layers.
     """
@@ -121,12 +120,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Task:
-    """Tests that are made of the same networks.
+    """Tests of the same networks.
 
     Attributes
     ----------
     nulls : tuple of str
-        Of whose tests each makes a row, or one for each statistic but the lower bound.
+        Each makes a row, or a row for each statistic except the lower bound.
     share : float
         Networks, as a share of --networks.
     """
@@ -146,7 +145,7 @@ class Task:
         ]
 
     def p_values(self, number: int) -> list[float]:
-        """Those of network `number`, in the order of the rows."""
+        """The p-values of network `number`, in the order of the rows."""
         graph = self.networks.made(number).without_isolated()[0]
         if self.all_statistics:
             return [p for null in self.nulls for p in p_of_statistics(graph, null, number)]
@@ -160,12 +159,12 @@ class Task:
 
 
 def tasks() -> list[Task]:
-    """All that is measured."""
+    """All tasks."""
     found = []
     shares, verdicts = {16: 1.0, 64: 0.1, 256: 0.003}, {16: 0.03, 64: 0.003}
     for width, law, effects, kept in itertools.product(shares, LAWS, (0.0, 0.7), (1.0, 0.2)):
         networks = Networks("mlp", law, width, effects, kept)
-        # The scales of neurons are an arrangement that `layer` does not know.
+        # The scales of neurons are an arrangement that `layer` does not preserve.
         found.append(Task(networks, NULLS[bool(effects) :], shares[width]))
         if width in verdicts:
             found.append(Task(networks, ("verdict",), verdicts[width]))
@@ -192,29 +191,29 @@ def _module(kind: str, number: int) -> NeuronGraph:
         ), example_inputs=torch.zeros(1, 3, 16, 16))  # fmt: skip
     block = nn.TransformerEncoderLayer(24, 2, 48, dropout=0.0, batch_first=True).eval()
     torch.nn.init.xavier_uniform_(block.self_attn.in_proj_weight)
-    # The layer that reads the block makes channels of its output: without one, each position's
-    # values are outputs of their own, with copies of the same weights.
+    # A layer that reads the block turns its output into channels: without it, each position's
+    # values are separate outputs, with copies of the same weights.
     model = nn.Sequential(block, nn.Linear(24, 12))
     return ncut.graph(model, example_inputs=torch.zeros(1, 4, 24), residual="readers")
 
 
 def p_of_statistics(graph: NeuronGraph, null: str, seed: int) -> list[float]:
-    """The p-values of all statistics but the lower bound."""
+    """The p-values of all statistics except the lower bound."""
     report = ncut.analyze(graph, k=K, shuffles=SHUFFLES, null=null, seed=seed, threads=1, tests=())
     return [_given(report.statistics[name].p_value) for name in STATISTICS if name != "lower_bound"]
 
 
 def p_of_bound(graph: NeuronGraph, null: str, seed: int, n_shuffles: int) -> float:
-    """The p-value of the lower bound among so many networks of a null model."""
+    """The p-value of the lower bound against a number of networks of a null model."""
     check_null_fits(graph, null)
     shuffles = fitted(dense(graph), null, seed)
-    # What a null model with a scale of its own shuffles is in this scale.
+    # A null model with a fixed convention of scale shuffles weights in this scale.
     found = bounds([shuffles.graph, *map(shuffles.shuffle, range(n_shuffles))])
     return _given(compare(float(found[0]), found[1:]).p_value)
 
 
 def dense(graph: NeuronGraph) -> NeuronGraph:
-    """The same with arrays as blocks, which small graphs are quicker with."""
+    """The same with dense blocks, which are faster for small graphs."""
     blocks = []
     for block in graph.blocks:
         weights: Any = block.weights
@@ -224,7 +223,7 @@ def dense(graph: NeuronGraph) -> NeuronGraph:
 
 
 def p_of_verdict(graph: NeuronGraph, seed: int, *, scaled: bool) -> float:
-    """The smallest corrected p-value of a verdict's tests, `scaled` without the paper's own."""
+    """The smallest corrected p-value of a verdict's tests; with `scaled` without the paper's."""
     tests = ("alignment", "residual")
     p = [p_of_bound(graph, null, seed, SHUFFLES_OF_VERDICT) for null in tests]
     report = ncut.analyze(graph, k=K, shuffles=SHUFFLES_OF_VERDICT, seed=seed, threads=1, tests=())
@@ -240,7 +239,7 @@ def _given(p: float | None) -> float:
 def bounds(graphs: list[NeuronGraph]) -> NDArray[np.float64]:
     """The sums of the K smallest eigenvalues of the normalized Laplacians, by LAPACK.
 
-    Of graphs with the same layers; a vertex without edges counts for nothing.
+    The graphs have the same layers; vertices without edges are ignored.
     """
     first = graphs[0]
     colours = two_colours(first)
@@ -280,11 +279,11 @@ def _largest(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 Counts = dict[Row, list[int]]
-"""Of each row with a statistic of its own: networks, and those at or below each level."""
+"""For each row with its statistic: networks, and networks at or below each level."""
 
 
 def read() -> Counts:
-    """The counts that are there."""
+    """The existing counts."""
     counts: Counts = defaultdict(lambda: [0] * (1 + len(LEVELS)))
     if not PATH.exists():
         return counts
@@ -300,7 +299,7 @@ def read() -> Counts:
 
 
 def write(counts: Counts) -> None:
-    """Put the counts in the place of those that are there."""
+    """Replace the existing counts."""
     part = PATH.with_suffix(".part")
     with part.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -316,7 +315,7 @@ def _counted() -> list[str]:
 
 
 def measure(n_networks: int, seconds: float) -> None:
-    """Add networks until there are enough, or the processor time is over."""
+    """Add networks until there are enough, or the processor time is used up."""
     counts, todo = read(), [(task, task.rows()) for task in tasks()]
     saved = time.monotonic()
     while time.process_time() < seconds:
@@ -383,7 +382,7 @@ def _side_by_side(
     column: Callable[[Row], str] = lambda row: row.null,
     exact: bool = True,
 ) -> list[str]:
-    """A line for each name, a column for each null model; bold where no exact test would be."""
+    """A line per name, a column per null model; bold outside the range of an exact test."""
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for row in rows:
         line = found[name(row)]
@@ -410,7 +409,7 @@ def _side_by_side(
 
 
 def _in_order(key: str) -> list[Any]:
-    """Numbers in a name by their size."""
+    """Sort key that orders numbers in a name by size."""
     return [
         float(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+\.?\d*)", key))
     ]
@@ -430,7 +429,7 @@ def _pruned(networks: Networks) -> str:
 
 
 def write_table() -> None:
-    """Put the tables between the marks in docs/p-values.md."""
+    """Write the tables between the marks in docs/p-values.md."""
     page = PATH.parent / "p-values.md"
     head, rest = page.read_text().split(BEGIN)
     page.write_text(f"{head}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}")

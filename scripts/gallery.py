@@ -7,7 +7,7 @@
     ncut scan graphs --out scanned --shuffles 10
     python scripts/gallery.py page graphs scanned
 
-The first step turns each file into a graph and keeps that, as files need options of their own.
+The first step converts each file to a graph and saves it, because files need different options.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 @dataclass(frozen=True)
 class Entry:
-    """A network: what it is for, the package it comes with, and how to read it."""
+    """A network: its purpose, its package, and the options for reading it."""
 
     title: str
     field: str
@@ -108,7 +108,7 @@ ENTRIES: dict[str, Entry] = {
 
 
 def read(packages: Path, graphs: Path) -> None:
-    """Turn each file into a graph that `NeuronGraph.load` and a scan read."""
+    """Convert each file to a graph that `NeuronGraph.load` and a scan read."""
     graphs.mkdir(parents=True, exist_ok=True)
     rows = {}
     for name, entry in ENTRIES.items():
@@ -199,7 +199,7 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _seen(row: Mapping[str, Any]) -> str:
-    """What a row's numbers say, in words."""
+    """A row's findings in words."""
     z = row["z_score"] or 0.0
     side = "more" if z < 0 else "less"
     said = ["within its shuffles' spread" if abs(z) < 2 else f"{side} clusterable than shuffled"]

@@ -1,4 +1,4 @@
-"""Are the clusters modules? Networks trained in several ways, cut apart at the clusters ncut finds.
+"""Test whether clusters are modules: train networks in several ways and cut them apart.
 
     python scripts/modules.py docs/training/modules.csv --data digits [--clusters 2] [--seeds 5]
     python scripts/modules.py docs/training/modules.csv --data mnist mnist-cnn --mnist FOLDER
@@ -7,11 +7,11 @@
 
 Each line of the CSV is one network: its accuracy on held-out data, the n-cut of the partition that
 ncut finds (k clusters, refined) and the mean of its shuffles', the accuracy with all weights
-between these clusters removed, the share kept above chance, that at random partitions with the
-same sizes, and the effective number of clusters in the worst hidden layer. `graph` says what these
-are of: "whole"; "tail", what is behind a first layer that is left free, since its inputs belong to
-no cluster; "channels" of convolutions; "blocks" of a transformer. Lines that are there already are
-not made again, and no new one is begun once `--seconds` are over.
+between these clusters removed, the share kept above chance, the share kept at random partitions
+with the same sizes, and the effective number of clusters in the worst hidden layer. `graph` is the
+measured part: "whole"; "tail", the layers behind a free first layer, whose inputs belong to no
+cluster; "channels" of convolutions; "blocks" of a transformer. Existing lines are not recomputed,
+and no new line is started after `--seconds`.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ FIELDS = (
 
 
 class Task(NamedTuple):
-    """Data to train on and to test with, and a network for it.
+    """Training and test data, and a network for it.
 
-    `parts` are the slices of the network that are graphs, by their names; `free` are the layers
-    that no training cuts. `rate` is Adam's, or with `cycle` its highest, from which it falls to 0.
+    `parts` are the slices of the network that are graphs, by name; `free` are the layers that no
+    training cuts. `rate` is Adam's learning rate, or with `cycle` its maximum, from which it falls
+    to 0.
     """
 
     x: Tensor
@@ -68,7 +69,7 @@ class Task(NamedTuple):
 
 
 def digits(_: argparse.Namespace) -> Task:
-    """The 8 x 8 digits of scikit-learn, four fifths to train on."""
+    """The 8 x 8 digits of scikit-learn, four fifths for training."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -80,7 +81,7 @@ def digits(_: argparse.Namespace) -> Task:
 
 
 def synthetic(_: argparse.Namespace) -> Task:
-    """Gaussian clusters in 40 features, all of them of use, in 8 classes."""
+    """Gaussian clusters in 40 features, all informative, in 8 classes."""
     from sklearn.datasets import make_classification
 
     found, target = make_classification(
@@ -110,7 +111,7 @@ def mnist(given: argparse.Namespace) -> Task:
 
 
 def mnist_cnn(given: argparse.Namespace) -> Task:
-    """MNIST at 14 x 14 for a small convolutional network; 2,000 images to test with."""
+    """MNIST at 14 x 14 for a small convolutional network; 2,000 test images."""
     task = mnist(given)
     x, test_x = (avg_pool2d(x.reshape(-1, 1, 28, 28), 2) for x in (task.x, task.test_x[:2000]))
     parts = {"channels": slice(None)}
@@ -120,7 +121,7 @@ def mnist_cnn(given: argparse.Namespace) -> Task:
 
 
 def cifar(given: argparse.Namespace) -> Task:
-    """A fifth of CIFAR-10 at 8 x 8 pixels, of which none is dead."""
+    """A fifth of CIFAR-10 at 8 x 8 pixels, without dead pixels."""
 
     def read(name: str) -> tuple[Tensor, Tensor]:
         rows = np.fromfile(given.cifar / name, np.uint8).reshape(-1, 3073)
@@ -186,7 +187,7 @@ class Embedded(nn.Module):
 
 
 def gpt() -> nn.Sequential:
-    """Two blocks of attention by four heads and an MLP, 64 wide, from characters to the next."""
+    """Two blocks of four-head attention and an MLP, 64 wide, predicting the next character."""
     source = _transformer()
     n, width = len(source.CHARACTERS), source.WIDTH
     end = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, n, bias=False))
@@ -207,7 +208,7 @@ def _transformer() -> Any:
 
 
 def prepared(training: str, model: nn.Module, task: Task) -> tuple[nn.Module, Any, Any]:
-    """What is run, the term of the loss or None, and what is stepped or None."""
+    """The module to run, the loss term or None, and the object to step or None."""
     k, given = task.k, {"example_inputs": task.sample}
     free = [*task.free, *(["0"] if "first" in training else [])]
     if training == "none":
@@ -260,7 +261,7 @@ def trained(training: str, task: Task, seed: int) -> nn.Sequential:
 
 
 def accuracy_of(model: nn.Module, task: Task) -> float:
-    """Share of the test labels that are found."""
+    """Share of correctly predicted test labels."""
     with torch.no_grad():
         return float((model(task.test_x).argmax(-1) == task.test_y).double().mean())
 
@@ -271,7 +272,7 @@ def graph_of(training: str, task: Task) -> str:
 
 
 def measured(model: nn.Sequential, task: Task, graph: str) -> dict[str, Any]:
-    """What the clusters that ncut finds in the graph are."""
+    """Measurements of the clusters that ncut finds in the graph."""
     start, stop, _ = task.parts[graph].indices(len(model))
     head, part, end = model[:start], model[start:stop], model[stop:]
 
@@ -297,10 +298,10 @@ def measured(model: nn.Sequential, task: Task, graph: str) -> dict[str, Any]:
 
 
 def figure(path: Path) -> None:
-    """Draw two networks on digits, trained as usual and for modules, whole and cut apart.
+    """Draw two networks on digits, with standard training and for modules, whole and cut apart.
 
-    On the left the weights between the first two hidden layers, neurons sorted by the clusters that
-    ncut finds behind the first layer; on the right the accuracy of what is left of the network.
+    Left: the weights between the first two hidden layers, neurons sorted by the clusters that ncut
+    finds behind the first layer. Right: the accuracy of the remaining network.
     """
     import matplotlib as mpl
 

@@ -3,9 +3,9 @@
     python scripts/modules_page.py            # the tables between the marks of both pages
     python scripts/modules_page.py --figure   # docs/training/apart.png too; trains two networks
 
-Each row is one way to train, its numbers means over the seeds, from three seeds on with half-widths
-of 95 % confidence intervals of the mean (Student's t). The points lost are the accuracy of the
-networks trained as usual minus that of these, seed by seed.
+Each row is a training method with means over the seeds, from three seeds on with half-widths of
+95 % confidence intervals of the mean (Student's t). The points lost are the accuracy of standard
+training minus the row's accuracy, paired by seed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NAMES = {
     ("text", "4"): "transformer on text, k = 4 (blocks)",
 }
 LOSS = {"mnist-cnn": 1.0}
-"""Points of accuracy that may be lost, where it is not 0.5."""
+"""Allowed loss of accuracy in points, if not 0.5."""
 
 ORDER = ("none", "eigenvalues", "partition", "cut-dropout", "annealing")
 
@@ -97,7 +97,7 @@ def _kind(training: str) -> str:
 
 
 def with_interval(values: list[float], digits: int) -> str:
-    """Mean and half-width of its confidence interval; of fewer than three values the mean alone."""
+    """Mean and half-width of its confidence interval; only the mean of fewer than three values."""
     shown = f"{round(fmean(values), digits) + 0.0:.{digits}f}"  # never -0.0
     if len(values) < 3:
         return shown

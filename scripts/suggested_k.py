@@ -1,10 +1,10 @@
-"""Measure how often a profile suggests the planted number of clusters, by how strong they are.
+"""Measure how often a profile suggests the planted number of clusters, by their strength.
 
     python scripts/suggested_k.py [--networks 20] [--table]
 
-Writes docs/suggested_k.csv: for each factor of the weights inside four planted groups, how many
-networks there were, and for how many the suggestion was 4, another number, or none. The table of
-it goes between the marks in docs/k.md; --table writes it from the file that is there.
+Writes docs/suggested_k.csv: for each factor of the weights inside four planted groups, the number
+of networks, and the numbers with the suggestion 4, another k, or none. The table is written between
+the marks in docs/k.md; --table writes it from the existing file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WIDTH, TRIED, SHUFFLES = 32, range(2, 11), 20
 
 
 def measure(n: int) -> None:
-    """Write the counts of n networks a line."""
+    """Write the counts of n networks per line."""
     with PATH.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["planted", "effects", "networks", "right", "wrong", "none"])
@@ -45,7 +45,7 @@ def suggestion(networks: Networks, number: int) -> int | None:
 
 
 def table() -> str:
-    """A line for each factor: shares of networks with the planted k, another, or none."""
+    """A line per factor: shares of networks with the planted k, another, or none."""
     lines = [
         "| factor inside groups | scales of neurons | networks | 4 | another k | none |",
         "|---:|---|---:|---:|---:|---:|",
@@ -61,7 +61,7 @@ def table() -> str:
 
 
 def write_table() -> None:
-    """Put the table between the marks in docs/k.md."""
+    """Write the table between the marks in docs/k.md."""
     page = DOCS / "k.md"
     head, rest = page.read_text().split(BEGIN)
     page.write_text(f"{head}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}")

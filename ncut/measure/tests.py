@@ -1,4 +1,4 @@
-"""Tests of the report's top: the lower bound against null models that are free of scale."""
+"""Tests in the report's summary: the lower bound against scale-free null models."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ DEFAULT_TESTS = ("alignment",)
 DEFAULT_SHUFFLES = 19
 ROUNDING = 1e-6
 DEFAULT_BYTES = 2**26
-"""What is tested where nothing is asked for: cheap beside the shuffles of the null model."""
+"""The default tests: cheap compared with the shuffles of the null model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tests:
-    """The tests of a report's top.
+    """The tests in a report's summary.
 
     Attributes
     ----------
     made : dict of str to Comparison
     why_not : dict of str to str
-        Reasons why others were not made.
+        Reasons for omitted tests.
     notes : list of str
-        What the null models cannot do for the network.
+        Limits of the null models for the network.
     """
 
     made: dict[str, Comparison] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Tests:
 
 
 def tests_of(prepared: Prepared) -> Tests:
-    """The tests of the report's top that the plan asks for, or by default those that fit."""
+    """The summary's tests requested by the plan, or by default all applicable ones."""
     plan, graph = prepared.plan, prepared.connected
     found = Tests()
     if not plan.n_shuffles:
@@ -78,7 +78,7 @@ def tests_of(prepared: Prepared) -> Tests:
 
 
 def _compared(null: Null, plan: Plan, n: int) -> Comparison:
-    """The lower bound of the network against that of n networks of a null model."""
+    """The lower bound of the network compared with n networks of a null model."""
     at_once, inside = at_once_and_inside(null.graph, plan.threads)
     copied = None
     if null.orders(0) is not None and CompiledNetwork.suits(null.graph, plan.k):
@@ -103,7 +103,7 @@ def _compared(null: Null, plan: Plan, n: int) -> Comparison:
 
     ours = bound(NETWORK, plan.threads)
     shuffled = side_by_side_in_order(lambda number: bound(number + 1), n, at_once)
-    # Residual graphs of the same layers have eigenvalues of depth in common. Where k reaches no
-    # farther, all bounds are equal but for rounding, and equal ones count as as clusterable.
+    # Residual graphs of the same layers share the eigenvalues of depth. If k does not exceed their
+    # number, all bounds are equal up to rounding, and equal bounds count as equally clusterable.
     found = np.array(shuffled)
     return compare(ours, np.where(np.abs(found - ours) <= ROUNDING * abs(ours), ours, found))

@@ -1,13 +1,13 @@
-"""The null model that pairs the neurons of neighbouring layers anew.
+"""The null model that re-pairs the neurons of neighbouring layers.
 
-Each layer keeps its matrix, with its zeros; only which outgoing weights belong to which incoming
-ones is drawn anew, on the Sinkhorn residuals, so that no scale of neurons plays a part. If the rows
-of outgoing residuals are exchangeable given the other layers, this is a permutation test, and exact
-whatever their law. It asks whether clusters run through the layers.
+Each layer keeps its matrix, with its zeros; only the pairing of outgoing with incoming weights is
+redrawn, on the Sinkhorn residuals, so the test is invariant under scales of neurons. If the rows of
+outgoing residuals are exchangeable given the other layers, this is a permutation test, exact for
+every distribution. It tests whether clusters run through the layers.
 
-In pruned networks neurons with many incoming weights have many outgoing ones, and free pairing
-would test that. So neurons change places only with those that have similar numbers of outgoing
-weights.
+In pruned networks neurons with many incoming weights have many outgoing weights, and free pairing
+would test this correlation. Neurons are therefore exchanged only with neurons that have similar
+numbers of outgoing weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ncut.randomness import Purpose, numpy_generator
 
 SMALLEST_STRATUM = 8
 N_STRATA = 8
-"""Strata have at least so many neurons, and there are at most so many of them."""
+"""Smallest number of neurons in a stratum, and largest number of strata."""
 
 
 class Alignment(Null):
@@ -91,10 +91,10 @@ def hidden_layers(graph: NeuronGraph) -> list[int]:
 
 
 def strata(counts: NDArray[np.int64]) -> list[NDArray[np.intp]]:
-    """Neurons in groups of similar numbers of weights; equal numbers are never parted.
+    """Groups of neurons with similar numbers of weights; equal numbers share a group.
 
-    So the groups depend on the numbers in each alone, which re-pairing within them leaves, and
-    re-pairing is a permutation test within fixed groups.
+    The groups depend only on the numbers in each, which re-pairing within groups preserves;
+    re-pairing is therefore a permutation test within fixed groups.
     """
     least = max(SMALLEST_STRATUM, counts.size // N_STRATA)
     order = np.argsort(counts, kind="stable")
@@ -122,7 +122,7 @@ def _counts(graph: NeuronGraph, layer: int) -> NDArray[np.int64]:
 
 
 def _within(groups: list[NDArray[np.intp]], rng: np.random.Generator) -> NDArray[np.intp]:
-    """A random order of the neurons in which every group keeps its places."""
+    """A random order of the neurons in which every group keeps its positions."""
     order = np.empty(sum(group.size for group in groups), dtype=np.intp)
     for group in groups:
         order[group] = rng.permutation(group)

@@ -1,4 +1,4 @@
-"""What a null model is: a class that makes shuffled networks of one graph, number by number."""
+"""Base classes of null models, which make shuffled networks of one graph by number."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 class Null(ABC):
     """A null model of one graph without isolated vertices, for one seed.
 
-    A subclass in a file of its own and an entry in `ncut.axes.NULL_MODELS` make a null model.
+    A subclass in a separate file and an entry in `ncut.axes.NULL_MODELS` define a null model.
 
     Attributes
     ----------
     normalize : str
-        The convention of scale that its networks are made and measured in; empty for any.
+        The convention of scale in which its networks are made and measured; empty for any.
     """
 
     normalize: ClassVar[str] = ""
@@ -36,25 +36,25 @@ class Null(ABC):
 
     @staticmethod
     def check(graph: NeuronGraph) -> None:
-        """Refuse a graph that does not tell what the null model needs to know."""
+        """Refuse a graph that lacks information required by the null model."""
         del graph
 
     def notes(self) -> list[str]:
-        """Sentences on what the null model cannot do for this graph."""
+        """Sentences on the null model's limits for this graph."""
         return []
 
     @abstractmethod
     def shuffle(self, number: int) -> NeuronGraph:
-        """Shuffled network `number`, from 0; the same whatever the order of calls and threads."""
+        """Shuffled network `number`, from 0; independent of the order of calls and threads."""
 
     def orders(self, number: int) -> Mapping[int, NDArray[np.intp]] | None:
-        """For layers the order of their outgoing rows in shuffled network `number`.
+        """The order of layers' outgoing rows in shuffled network `number`.
 
         Returns
         -------
         mapping of int to ndarray, or None
-            By position of the layer; layers that are not there keep their order. None where
-            shuffled networks are not the network's rows in another order.
+            By position of the layer; missing layers keep their order. None if shuffled networks are
+            not reorderings of the network's rows.
         """
         del number
         return None
@@ -67,7 +67,7 @@ class Null(ABC):
 
 
 class BlockRandom:
-    """The two substreams of one block: one for where its weights go, one for their values."""
+    """The two substreams of one block: for the positions of its weights, and for their values."""
 
     def __init__(self, seed: int, key: int, substream: int) -> None:
         self.places = (seed, key, substream)
@@ -75,14 +75,14 @@ class BlockRandom:
 
 
 class BlockwiseNull(Null):
-    """A null model that shuffles each block for itself.
+    """A null model that shuffles each block independently.
 
-    What one layer's weights make of several blocks is shuffled alike, as the layer is.
+    Blocks made from the same layer's weights are shuffled in the same way as the layer.
     """
 
     @abstractmethod
     def shuffled(self, block: Block, random: BlockRandom) -> Any:
-        """One block's weights, shuffled by random numbers of its own."""
+        """One block's weights, shuffled with the block's random numbers."""
 
     def shuffle(self, number: int) -> NeuronGraph:
         key = shuffle_key(number)
@@ -101,7 +101,7 @@ def shuffle_key(number: int) -> int:
 
 
 def with_weights(graph: NeuronGraph, weights: list[Any]) -> NeuronGraph:
-    """The graph with other weights in its blocks, in their order."""
+    """The graph with other weights in its blocks, in the blocks' order."""
     blocks = zip(graph.blocks, weights, strict=True)
     return replace(
         graph,
@@ -115,9 +115,9 @@ def substreams(graph: NeuronGraph) -> list[int]:
 
 
 def originals(graph: NeuronGraph, *, within_layer: bool = False) -> list[int]:
-    """For each block the position of the one that it is a copy of, or its own.
+    """The position of each block's original, or the block's position if it is no copy.
 
-    `within_layer`: of another block of the same layer only, not of a layer that shares weights.
+    `within_layer`: only originals in the same layer count, not in a layer that shares weights.
     """
     firsts: dict[Any, int] = {}
     found = []
@@ -126,7 +126,7 @@ def originals(graph: NeuronGraph, *, within_layer: bool = False) -> list[int]:
             found.append(position)
             continue
         shape = block.weights.shape[::-1] if block.tie_transposed else block.weights.shape
-        # One permutation suits all copies with as many stored entries.
+        # One permutation fits all copies with the same number of stored entries.
         n_stored = getattr(block.weights, "nnz", None)
         layer = block.name if within_layer else ""
         found.append(firsts.setdefault((block.tie, layer, shape, n_stored), position))

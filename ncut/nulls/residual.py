@@ -1,9 +1,9 @@
-"""The null model of weights that are exchangeable once the scales of neurons are taken out.
+"""The null model of weights that are exchangeable after removal of the scales of neurons.
 
-Its networks have the Sinkhorn residuals of each block rearranged by trades. What the scales of rows
-and columns tell of an arrangement is least where the residuals' powers x^p are traded with their
-sums in bins, for the p that makes the sums efficient estimates of the scales: the minimum of
-CV(x^p)^2 / p^2 (2 for normal weights, small for heavy tails, large for uniform ones).
+Its networks have the Sinkhorn residuals of each block rearranged by trades. The scales of rows and
+columns carry the least information on the arrangement if the residuals' powers x^p are traded with
+their sums in bins, for the p at which the sums are efficient estimates of the scales: the minimum
+of CV(x^p)^2 / p^2 (2 for normal weights, small for heavy tails, large for uniform weights).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXPONENTS = np.geomspace(0.1, 8.0, 45)
 
 
 class Residual(TradingNull):
-    """The residuals exchanged between neurons, sums of powers of them kept, and scaled anew."""
+    """Residuals exchanged between neurons with sums of their powers kept, and rescaled."""
 
     normalize = "residual"
 
@@ -52,14 +52,15 @@ class Residual(TradingNull):
         return places, powers, (rows, columns)
 
     def made(self, block: Block, places: Places, values: Vector) -> Weights:
-        # A power of scaled rows and columns is scaled rows and columns of the power.
+        # A power of a matrix with scaled rows and columns is the power with scaled rows and
+        # columns.
         again = values ** (1 / self._exponents[id(block)])
         scaled = residual(same_places(self._places[id(block)], again), places.triangle)
         return with_values(block, scaled.data)
 
 
 def efficient_exponent(values: Vector) -> float:
-    """The p at which sums of x^p say most of the scales of rows and columns; values positive."""
+    """The p at which sums of x^p best estimate scales of rows and columns; positive values."""
     if values.size < 2:
         return 1.0
     logs = np.log(values)

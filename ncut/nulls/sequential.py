@@ -66,7 +66,7 @@ class StoppingRule(Protocol):
         ...
 
     def outcome(self, as_extreme: NDArray[np.bool_]) -> Outcome | None:
-        """Where it stops within the first shuffles, shape (n,); None: go on."""
+        """Stopping point within the first shuffles, shape (n,); None: continue."""
         ...
 
 
@@ -93,7 +93,7 @@ class BesagClifford:
         return n - 1 if n > 1 and 1 / n <= level else n
 
     def outcome(self, as_extreme: NDArray[np.bool_]) -> Outcome | None:
-        """Where it stops within the first shuffles, shape (n,); None: go on."""
+        """Stopping point within the first shuffles, shape (n,); None: continue."""
         seen = as_extreme[: self.max_shuffles]
         where = np.flatnonzero(seen)
         if where.size >= EXCEEDANCES:
@@ -129,7 +129,7 @@ class Betting:
         return max(1, math.ceil(share) - 1)
 
     def outcome(self, as_extreme: NDArray[np.bool_]) -> Outcome | None:
-        """Where it stops within the first shuffles, shape (n,); None: go on."""
+        """Stopping point within the first shuffles, shape (n,); None: continue."""
         seen = as_extreme[: self.max_shuffles]
         won = wealth(seen, self.level)[1:]
         # Compared as p-values, so that the reported one is not a rounding error above the level.

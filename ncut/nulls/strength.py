@@ -15,12 +15,13 @@ WIDTH = 1.0
 
 
 class Strength(TradingNull):
-    """The same weights, each row's and column's sum in the bin of a grid that it is in.
+    """The same weights, with each row's and column's sum kept in its bin of a grid.
 
-    The grid of a line begins at random: it depends on the seed and on the block alone.
+    The grid of a line has a random origin, which depends only on the seed and the block.
 
-    Sums tell all that effects a and b of rows and columns do to weights of density f(w) exp(-(a +
-    b) w), and not what factors do: where neurons differ by these, the test is not calibrated.
+    Sums are sufficient for effects a and b of rows and columns on weights of density
+    f(w) exp(-(a + b) w), but not for factors: if neurons differ by factors, the test is not
+    calibrated.
     """
 
     def notes(self) -> list[str]:

@@ -1,7 +1,7 @@
 """p-values below 1 / (n + 1) by a fitted tail: extrapolated, never exact.
 
 n shuffles cannot give a p-value below 1 / (n + 1). If the tail of their distribution resembles a
-generalized Pareto law, as the tails of most distributions do far enough out, that law extrapolates
+generalized Pareto law, which is true of most distributions far enough out, this law extrapolates
 it. Whether the tail begins far enough out cannot be known, so a fit comes with reasons for doubt.
 
 Source: Knijnenburg, Wessels, Reinders and Shmulevich (2009), Fewer permutations, more accurate
@@ -187,7 +187,7 @@ def moments_fit(excesses: Floats) -> tuple[Floats, Floats]:
 
 
 def _has_tail(x: float, sample: Floats) -> bool:
-    """Whether x lies in the upper tail of a sample, shape (n,), descending, that has one."""
+    """Return whether x is in the upper tail of a descending sample, shape (n,), with a tail."""
     if sample.size < MIN_SHUFFLES or not np.isfinite([x, sample[0], sample[-1]]).all():
         return False
     if sample[ENOUGH_EXCEEDANCES - 1] >= x:

@@ -1,4 +1,4 @@
-"""The null model that permutes copies of a layer alike."""
+"""The null model that applies one permutation to all copies of a layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Tied(Null):
-    """All entries permuted, the copies of a block in the order of the first of them."""
+    """All entries permuted, the copies of a block in the order of the first copy."""
 
     def notes(self) -> list[str]:
         if not uses_weights_twice(self.graph):
@@ -54,7 +54,7 @@ class Tied(Null):
 
 
 def uses_weights_twice(graph: NeuronGraph) -> bool:
-    """Whether two layers have the same weights."""
+    """Return whether two layers have the same weights."""
     sharing: dict[str, set[str]] = {}
     for block in graph.blocks:
         if block.tie:
@@ -63,7 +63,7 @@ def uses_weights_twice(graph: NeuronGraph) -> bool:
 
 
 def _permuted_as(block: Block, dtype: np.dtype[Any], random: BlockRandom) -> Any:
-    """All entries permuted like those of the block's original, if this type holds both."""
+    """All entries in the permutation of the block's original, if this type holds both."""
     weights, within_layer = block.weights, block.source == block.target
     # The distribution of large arrays to pieces depends on the size of an entry.
     if weights.dtype.itemsize < dtype.itemsize:

@@ -1,14 +1,14 @@
-"""Networks exchangeable with ours among all that have the same weights and sums in the same bins.
+"""Shuffled networks exchangeable with the network, given its weights and binned sums.
 
-If the weights of a block have a density proportional to f(w) exp(-(a_i + b_j) w), whatever f and
-whatever effects a of its rows and b of its columns, then given the multiset of weights and the sums
-of rows and columns all arrangements are equally likely. Real weights have but one arrangement with
-exactly these sums, so that the sums are given by the bins of a grid; that leaves a test exact for
-exchangeable weights (a = b = 0) whatever the width of the bins.
+If the weights of a block have a density proportional to f(w) exp(-(a_i + b_j) w), for any f and any
+effects a of its rows and b of its columns, then all arrangements are equally likely given the
+multiset of weights and the sums of rows and columns. Real weights have only one arrangement with
+exactly these sums, so the test conditions on the bins of a grid that contain the sums; it stays
+exact for exchangeable weights (a = b = 0) at any width of the bins.
 
-Arrangements are drawn by a chain of trades (csrc/trade.hpp). It starts at the network, runs to a
-hub, and from there once for each shuffle. As the chain is reversible, the network and its shuffles
-are exchangeable, however far the chain mixes: too few trades cost power, never validity.
+Arrangements are drawn by a chain of trades (csrc/trade.hpp). It runs from the network to a hub, and
+from the hub once for each shuffle. The chain is reversible, so the network and its shuffles are
+exchangeable however well the chain mixes: too few trades cost power, never validity.
 
 Source: Besag and Clifford (1989), Generalized Monte Carlo significance tests, for the hub.
 """
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from ncut.types import Block, Weights
 
 SWEEPS = 10
-"""Rounds of trades along rows, and as many along columns, on average, to the hub and back."""
+"""Mean number of rounds of trades along rows, and along columns, to the hub and back."""
 
 STUCK = 0.3
-"""From this correlation with the network on, shuffles of a layer are named as hardly moved."""
+"""From this correlation with the network on, a warning names a layer as hardly moved."""
 
 Vector = NDArray[np.float64]
 Bins = tuple[Vector, Vector]
@@ -43,7 +43,7 @@ Bins = tuple[Vector, Vector]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Places:
-    """Where a block's non-zero weights are: a CSR matrix without its values.
+    """Positions of a block's non-zero weights: a CSR matrix without its values.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Places:
     triangle: bool
 
     def sums(self, values: Vector) -> tuple[Vector, Vector]:
-        """Sums of the rows and of the columns; with `triangle` twice those of the vertices."""
+        """Sums of the rows and of the columns; with `triangle` the vertices' sums, twice."""
         n_rows = self.indptr.size - 1
         rows: Vector = np.bincount(self.rows, values, minlength=n_rows).astype(np.float64)
         columns: Vector = np.bincount(self.indices, values, minlength=self.n_cols).astype(
@@ -75,7 +75,7 @@ class Places:
     def traded(
         self, values: Vector, bins: Bins, seed: int, key: int, substream: int, sweeps: int = SWEEPS
     ) -> Vector:
-        """The values after trades, those given left as they are."""
+        """The values after trades; the given values are not changed."""
         found = values.copy()
         kernels.trade(
             *(self.indptr, self.indices, self.n_cols, found, bins),
@@ -89,7 +89,7 @@ class Places:
 
 
 def places_of(block: Block) -> tuple[Places, Vector]:
-    """Where a block's non-zero weights are, and what they are, in double precision."""
+    """Positions and values of a block's non-zero weights, in double precision."""
     weights: Any = block.weights
     within = block.source == block.target
     if isinstance(weights, np.ndarray):
@@ -107,7 +107,7 @@ def places_of(block: Block) -> tuple[Places, Vector]:
 
 
 def with_values(block: Block, values: Vector) -> Weights:
-    """The block's weights with other values at its non-zero places, in its own type."""
+    """The block's weights with other values at its non-zero positions, in the block's type."""
     weights: Any = block.weights
     if isinstance(weights, np.ndarray):
         changed = weights.copy()
@@ -122,7 +122,7 @@ def with_values(block: Block, values: Vector) -> Weights:
 def grid_bins(sums: Vector, width: float, offsets: Vector) -> Vector:
     """The bins of a grid that hold the sums: lower and upper limits, shape (2, n).
 
-    offsets: where each line's grid begins, in units of the width.
+    offsets: origin of each line's grid, in units of the width.
     """
     if not width > 0:
         return np.stack([sums, sums])
@@ -131,9 +131,9 @@ def grid_bins(sums: Vector, width: float, offsets: Vector) -> Vector:
 
 
 def rank_correlation(places: Places, one: Vector, other: Vector) -> float:
-    """How far values stay where they are, beyond what rows and columns explain: from 0 to 1.
+    """Similarity of arrangements beyond the effects of rows and columns, from 0 to 1.
 
-    The correlation of ranks, less the mean of each row and then of each column.
+    The correlation of ranks after subtracting the mean of each row and then of each column.
     """
     from scipy.stats import rankdata
 
@@ -150,7 +150,7 @@ def rank_correlation(places: Places, one: Vector, other: Vector) -> float:
 
 
 class TradingNull(Null):
-    """A null model made of trades, from a hub that all shuffles of a seed share."""
+    """A null model by trades, from a hub shared by all shuffles of a seed."""
 
     def __init__(self, graph: NeuronGraph, seed: int) -> None:
         super().__init__(graph, seed)
@@ -159,11 +159,11 @@ class TradingNull(Null):
         self._correlations: list[float] = []
 
     def start(self, block: Block, substream: int) -> tuple[Places, Vector, Bins]:
-        """What is traded of a block, and the bins of its sums."""
+        """The traded values of a block, and the bins of its sums."""
         raise NotImplementedError
 
     def made(self, block: Block, places: Places, values: Vector) -> Weights:
-        """A block's weights from traded values at their places."""
+        """A block's weights from traded values at their positions."""
         del places
         return with_values(block, values)
 
@@ -197,7 +197,7 @@ class TradingNull(Null):
 
     @property
     def correlation(self) -> float:
-        """The largest rank correlation of a block's weights with those it has at the hub."""
+        """The largest rank correlation of a block's weights with its weights at the hub."""
         self._at_hub()
         return max(self._correlations, default=0.0)
 

@@ -1,4 +1,4 @@
-"""The torch side: networks trained to be clusterable, begun clusterable, normalized, pruned."""
+"""Training with torch: clusterability penalties, initialization, normalization and pruning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of arguments that the training side shares."""
+"""Argument checks shared by the training code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Schedule: TypeAlias = float | Callable[[int], float]
 
 
 def scheduled(name: str, given: Any, step: int, most: float = np.inf) -> float:
-    """The value of a schedule in a step, or an error that names it."""
+    """The value of a schedule in a step, or an error with the argument's name."""
     value = given(step) if callable(given) else given
     item = value.item() if getattr(value, "ndim", None) == 0 else value
     number = isinstance(item, int | float) and not isinstance(item, bool)
@@ -26,7 +26,7 @@ def scheduled(name: str, given: Any, step: int, most: float = np.inf) -> float:
 
 
 def whole(name: str, value: Any, least: int) -> int:
-    """A whole number, or an error that names it."""
+    """A whole number, or an error with the argument's name."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise InputError(f"{name}: must be a whole number of at least {least}, got {value!r}")
     return int(value)

@@ -20,7 +20,7 @@ from ncut.training.sources import Source, View
 from ncut.training.spectrum import Eigenvalues, Tracker, check_seed, full_precision
 
 TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-10}
-"""Residuals of eigenvectors that are found from scratch, by the type of the weights."""
+"""Residuals of eigenvectors computed without warm start, by the type of the weights."""
 
 Weights = Sequence[Tensor] | Sequence[tuple[int, int, Tensor]]
 
@@ -37,49 +37,48 @@ def laplacian_eigenvalues(
 ) -> Tensor:
     """Eigenvalues of L_norm = I - D^-1 A of a network's graph, differentiable by its weights.
 
-    Every weight tensor gets its gradient: matrices, kernels of convolutions through the norms of
-    their slices, scales of batch norms; weights of isolated neurons get zero. An eigenvalue that
-    is repeated has no gradient of its own: the mean over its copies takes its place. The cost is
-    that of some products with the weights; no matrix of all vertices is made.
+    Every weight tensor gets a gradient: matrices, kernels of convolutions through the norms of
+    their slices, scales of batch norms; weights of isolated neurons get zero. A repeated eigenvalue
+    has no gradient; the mean over its copies replaces it. The cost is a few products with the
+    weights; no matrix of all vertices is made.
 
-    Each call starts from random vectors. For training see `EigenvalueRegularizer`, which starts
+    Each call starts from random vectors. For training use `EigenvalueRegularizer`, which starts
     from the last eigenvectors.
 
     Parameters
     ----------
     weights : torch.nn.Module, sequence of tensors, or callable
-        - a module, read as `ncut.graph` does;
+        - a module, read in the same way as by `ncut.graph`;
         - tensors of a chain: (fan_in, fan_out) matrices and convolutions (out, in, positions...);
         - triples (source, target, weights) of numbers of layers and matrices (size of source,
           size of target), for any graph of layers;
         - a function that returns either.
     which : sequence of int, default (2, 3, 4)
-        Numbers of the eigenvalues, the smallest being 1. The first is 0, and as many more as the
-        graph has further components.
+        Numbers of the eigenvalues, the smallest being 1. The first is 0, and so is one more for
+        each further component of the graph.
     tolerance : float, optional
         Largest residual |M v - mu v| of the eigenvectors; 2e-6, in float64 1e-10.
     seed : int, default 0
-        Of the random start vectors.
+        Seed of the random start vectors.
     device : str or torch.device, optional
-        Where to compute, "cuda" for example: the weights are copied there, and their gradients
-        come back. By default where they are; needed if they are on several devices.
+        Device of the computation, such as "cuda": weights are copied to it and gradients copied
+        back. By default the device of the weights; required if they are on several devices.
     **options
-        `scope`, `norm`, `residual`, `layers` and `example_inputs` as those of
-        `EigenvalueRegularizer`, for a module; `scope` and `norm` for tensors.
+        For a module `scope`, `norm`, `residual`, `layers` and `example_inputs`, the same as for
+        `EigenvalueRegularizer`; for tensors `scope` and `norm`.
 
     Returns
     -------
     Tensor, shape (len(which),)
-        On the device of the computation, in float64 if any of them is, else in float32.
+        On the device of the computation, in float64 if any weight is, else in float32.
 
     Raises
     ------
     InputError
-        If an argument does not fit, all weights are zero or some are not finite, or a graph has
-        fewer vertices than eigenvalues are asked for.
-        Or if it is called inside of a `torch.func` transform.
+        If an argument is invalid, all weights are zero, some weights are not finite, a graph has
+        fewer vertices than requested eigenvalues, or the call is inside a `torch.func` transform.
     NotImplementedError
-        If second derivatives are asked for.
+        If second derivatives are requested.
 
     Source: Filan et al. (2021), Clusterability in Neural Networks, section 4.1 and appendix A.9.
 
@@ -125,7 +124,7 @@ def laplacian_eigenvalues(
 def differentiable(
     tracker: Tracker, numbers: tuple[int, ...], blocks: list[Placed], factor: float | None = None
 ) -> Tensor:
-    """The eigenvalues of these numbers, with gradients for the weights of the blocks.
+    """The eigenvalues with the given numbers, with gradients for the weights of the blocks.
 
     With `factor`: the factor times their mean.
     """
@@ -137,12 +136,12 @@ def differentiable(
 
 
 def refuse_transforms() -> None:
-    """Refuse to be called inside of `torch.func.grad`, `vmap` and the like.
+    """Refuse calls inside `torch.func.grad`, `vmap` and other transforms.
 
     Raises
     ------
     InputError
-        If it is so.
+        If a transform is active.
     """
     if torch._C._are_functorch_transforms_active():
         raise InputError(
@@ -152,14 +151,14 @@ def refuse_transforms() -> None:
 
 
 def check_tolerance(tolerance: float) -> None:
-    """Refuse a tolerance that is no positive number."""
+    """Refuse a tolerance that is not a positive number."""
     number = isinstance(tolerance, int | float | np.integer | np.floating)
     if not number or not tolerance > 0:
         raise InputError(f"tolerance: must be a number above 0, got {tolerance!r}")
 
 
 def checked_device(device: str | torch.device) -> torch.device:
-    """The device, or an error that says why there is no such one."""
+    """The device, or an error that says why it is unavailable."""
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
@@ -173,7 +172,7 @@ def checked_device(device: str | torch.device) -> torch.device:
 
 
 def _moved(blocks: list[Placed], device: torch.device) -> list[Placed]:
-    """The blocks on the device, still differentiable by the weights where those are."""
+    """The blocks on the device, differentiable if the weights are."""
     return [
         block._replace(
             weights=block.weights.to(device),
@@ -196,7 +195,7 @@ def checked_numbers(which: Sequence[int], name: str) -> tuple[int, ...]:
 
 
 def _read(given: Any, scope: str = "paper", norm: str = "l1") -> tuple[int, int, list[Placed]]:
-    """Vertices, those of the first colour, and edges of weights given as tensors."""
+    """Number of vertices, of vertices of the first colour, and the edges of weight tensors."""
     items = list(given) if isinstance(given, Iterable) else []
     if items and all(isinstance(item, Tensor) for item in items):
         graph = _chain(items, scope, norm)
@@ -210,7 +209,7 @@ def _read(given: Any, scope: str = "paper", norm: str = "l1") -> tuple[int, int,
 
 
 def _chain(tensors: list[Tensor], scope: str, norm: str) -> LiveGraph:
-    """The graph of a chain of layers, as `ncut.graph` reads a list of arrays."""
+    """The graph of a chain of layers, the same as `ncut.graph` of a list of arrays."""
     holder = nn.Module()
     layers, views = [], {}
     for number, tensor in enumerate(tensors):

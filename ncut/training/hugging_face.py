@@ -26,32 +26,31 @@ else:
 
 
 class ClusterabilityCallback(TrainerCallback):
-    """Logs how clusterable a network is while it trains, and makes it more so if asked.
+    """Logs a network's clusterability during training, and optionally adds a regularizer.
 
     The regularizer's gradient is added to the task's right before each optimizer step: after the
     gradients of accumulated batches and of all processes have been averaged, unscaled and clipped.
-    So the loss and the gradient norm that the Trainer logs are the task's alone, `max_grad_norm`
-    does not bound the regularizer, and accumulation does not multiply it.
+    The loss and the gradient norm in the Trainer's log therefore exclude the regularizer,
+    `max_grad_norm` does not bound it, and accumulation does not multiply it.
 
-    What is measured goes through `trainer.log`, hence into `trainer.state.log_history` and to all
-    that `report_to` names (TensorBoard and Weights & Biases show it under "train/ncut/"). The
-    regularizer's value and eigenvalues ("ncut/regularizer", "ncut/regularizer_lambda_2", ...)
-    are logged at the Trainer's `logging_steps`, in an entry of their own.
+    Measurements go through `trainer.log` to `trainer.state.log_history` and to all loggers in
+    `report_to` (TensorBoard and Weights & Biases show them under "train/ncut/"). The regularizer's
+    value and eigenvalues ("ncut/regularizer", "ncut/regularizer_lambda_2", ...) are logged at the
+    Trainer's `logging_steps`, in a separate entry.
 
     Parameters
     ----------
     trainer : transformers.Trainer
-        The one whose callback this is to be; callbacks are not told, and need it to log:
+        The trainer to which the callback is added; the callback needs it for logging:
         `trainer.add_callback(ClusterabilityCallback(trainer))`.
     monitor : Monitor, optional
-        What is measured; `Monitor()` by default.
+        The measurement; `Monitor()` by default.
     every : int, default 100
-        Optimizer steps between measurements; there is one at the end of training, too, of the
-        weights that it leaves. 0: none.
+        Optimizer steps between measurements; the final weights are measured, too. 0: none.
     regularizer : callable, optional
-        An `ncut.EigenvalueRegularizer` or another function without arguments that returns a
-        scalar tensor; or a function that makes such a one from the model when training begins,
-        such as `functools.partial(ncut.EigenvalueRegularizer, weight=0.05)`.
+        An `ncut.EigenvalueRegularizer` or another function without arguments that returns a scalar
+        tensor; or a function that makes one from the model when training begins, such as
+        `functools.partial(ncut.EigenvalueRegularizer, weight=0.05)`.
     normalize : bool, default False
         Call the regularizer's `normalize_()` before each step.
     submodule : str, default ""
@@ -149,9 +148,9 @@ class ClusterabilityCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Log at the Trainer's steps, and measure at every `every`-th and at the last."""
+        """Log at the Trainer's steps, and measure at every `every`-th step and at the last."""
         values = self._penalty.values() if control.should_log else {}
-        # The end is known here most often; loggers may be closed when on_train_end is called.
+        # The end is usually known here; loggers may be closed when on_train_end is called.
         is_due = self.every and (
             state.global_step % self.every == 0 or control.should_training_stop
         )
@@ -166,7 +165,7 @@ class ClusterabilityCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Measure the trained network, if it was not known at the last step that it was."""
+        """Measure the trained network, if the last step was not recognized as the last."""
         if self.every and self._measured != state.global_step:
             self._log(state, control, self._measure(state, kwargs["model"]))
 
@@ -179,7 +178,7 @@ class ClusterabilityCallback(TrainerCallback):
     def _log(self, state: TrainerState, control: TrainerControl, values: dict[str, float]) -> None:
         if not values or not state.is_world_process_zero:
             return
-        # Logging clears this mark, and the Trainer would not log the task's loss any more.
+        # Logging clears this flag, and the Trainer would no longer log the task's loss.
         should_log = control.should_log
         self.trainer.log(values)
         control.should_log = should_log
@@ -189,5 +188,5 @@ class ClusterabilityCallback(TrainerCallback):
 
 
 def _state_path(args: TrainingArguments, state: TrainerState) -> Path:
-    """Where the Trainer saves its checkpoint of this step, in the run's folder."""
+    """Path of the Trainer's checkpoint of this step, in the run's folder."""
     return Path(args.output_dir or "") / f"checkpoint-{state.global_step}" / "ncut_regularizer.pt"

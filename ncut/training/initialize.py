@@ -30,37 +30,37 @@ def clusterable_init_(
 ) -> dict[str, NDArray[np.int64]]:
     """Make a freshly initialized network clusterable, in place.
 
-    Every hidden neuron (or channel) gets one of `tags` tags at random, the output neurons get
-    them in order, 0, 1, ... and again from 0. Weights between neurons of the same tag are
-    multiplied by 1 + (1 - beta) (tags - 1), all others by beta, which keeps their mean magnitude.
-    Weights from the model's inputs stay as they are. Training then goes on as usual.
+    Every hidden neuron (or channel) gets one of `tags` tags at random; the output neurons get the
+    tags in cyclic order from 0. Weights between neurons of the same tag are multiplied by 1 + (1 -
+    beta) (tags - 1), all others by beta, which keeps their mean magnitude. Weights from the model's
+    inputs do not change. Training then proceeds as usual.
 
     Parameters
     ----------
     model : torch.nn.Module
         With its initial weights. Biases and batch norms are left alone.
     tags : int, default 10
-        How many tags; the paper's.
+        Number of tags; by default the paper's.
     beta : float, default 0.6
-        Between 0 and 1; the paper's for MLPs, 0.8 for its CNNs.
+        Between 0 and 1; by default the paper's for MLPs (0.8 for its CNNs).
     seed : int, default 0
-        Of the tags.
+        Seed of the tags.
     residual, example_inputs
         How the model is read; see `ncut.graph`.
 
     Returns
     -------
     dict from str to ndarray of int64
-        The tags of each layer of neurons that got some.
+        The tags of each tagged layer of neurons.
 
     Raises
     ------
     InputError
-        If an argument is out of range, or the network has no weights between two layers that are
-        both not its input.
+        If an argument is out of range, or the network has no weights between two layers other than
+        its input.
 
-    Source: Filan et al. (2021), Clusterability in Neural Networks, section 4.2; that the first
-    layer's weights are left alone and how outputs are tagged, from its authors' code.
+    Source: Filan et al. (2021), Clusterability in Neural Networks, section 4.2; the exclusion of
+    the first layer's weights and the tags of outputs follow its authors' code.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def clusterable_init_(
 def _tagged(
     planned: Planned, tags: int, random: np.random.Generator
 ) -> dict[int, NDArray[np.int64]]:
-    """Tags of all layers that some weights write: in order for those that nothing reads."""
+    """Tags of all layers written by weights: in order for layers without readers."""
     edges = planned.layout.edges
     read = {each.source for each in edges}
     found = {}
@@ -124,7 +124,7 @@ def _tagged(
 def _tags_of(
     edges: Edges, given: dict[int, NDArray[np.int64]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The tags of an operation's inputs and outputs, NOTHING for those outside these layers."""
+    """The tags of an operation's inputs and outputs; NOTHING for neurons outside these layers."""
     source, target = given[edges.source], given[edges.target]
     inputs = source if edges.places is None else _at(source, edges.places[:, 0])
     assert edges.operation.writes is not None
@@ -146,7 +146,7 @@ def _set(
     tags: int,
     beta: float,
 ) -> None:
-    """Set the factors of the weights between tagged neurons, those that are not set yet."""
+    """Set the factors of the weights between tagged neurons, unless they are set already."""
     both = (inputs != NOTHING) & (outputs != NOTHING) & np.isnan(factors)
     chosen = np.where(inputs == outputs, 1 + (1 - beta) * (tags - 1), beta)
     factors[both] = chosen[both]

@@ -14,14 +14,14 @@ from ncut.errors import InputError, import_extra
 from ncut.training.monitor import Monitor, Penalty, check_every
 
 NAMES = ("lightning.pytorch", "pytorch_lightning")
-"""One library, published as two packages whose classes are not the same."""
+"""One library, published as two packages with different classes."""
 
 SHARDED = {"DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy"}
-"""Strategies whose processes hold a part of the weights each."""
+"""Strategies in which each process holds a part of the weights."""
 
 
 def _library() -> ModuleType:
-    """The package that is in use already, or else one that is installed."""
+    """The package already imported, otherwise an installed one."""
     for name in NAMES:
         loaded = sys.modules.get(name)
         if loaded is not None:
@@ -42,34 +42,34 @@ else:
 
 
 class ClusterabilityCallback(Callback):
-    """Logs how clusterable a network is while it trains, and makes it more so if asked.
+    """Logs a network's clusterability during training, and optionally adds a regularizer.
 
     The regularizer's gradient is added to the task's right before each optimizer step: after the
     gradients of accumulated batches and of all processes have been averaged and unscaled, and
-    before they are clipped. So `training_step` stays as it is, the loss that it logs is the
-    task's alone, and accumulation does not multiply the regularizer. With several optimizers
-    each gets the gradient of its own parameters.
+    before they are clipped. `training_step` therefore stays unchanged, the loss that it logs
+    excludes the regularizer, and accumulation does not multiply the regularizer. Each of several
+    optimizers gets the gradient of its parameters.
 
-    Measurements are made by the first process and reach every logger of the trainer at
-    `trainer.global_step`, whatever `log_every_n_steps`; those during training are also there for
-    callbacks that watch a metric, such as `EarlyStopping("ncut/ncut")`. The regularizer's value
-    and eigenvalues ("ncut/regularizer", "ncut/regularizer_lambda_2", ...) are logged like other
-    metrics of a training step.
+    The first process measures, and every logger of the trainer gets the values at
+    `trainer.global_step`, independently of `log_every_n_steps`; during training callbacks that
+    monitor a metric, such as `EarlyStopping("ncut/ncut")`, see the values too. The regularizer's
+    value and eigenvalues ("ncut/regularizer", "ncut/regularizer_lambda_2", ...) are logged like
+    other metrics of a training step.
 
     Parameters
     ----------
     monitor : Monitor, optional
-        What is measured; `Monitor()` by default.
+        The measurement; `Monitor()` by default.
     every : int, default 100
-        Optimizer steps between measurements; there is one at the end of training, too. 0: none.
+        Optimizer steps between measurements; the final weights are measured, too. 0: none.
     regularizer : callable, optional
-        An `ncut.EigenvalueRegularizer` or another function without arguments that returns a
-        scalar tensor; or a function that makes such a one from the model when fitting starts,
-        such as `functools.partial(ncut.EigenvalueRegularizer, weight=0.05)`. One that counts its
-        calls (`every`) counts steps only if one optimizer holds all weights.
+        An `ncut.EigenvalueRegularizer` or another function without arguments that returns a scalar
+        tensor; or a function that makes one from the model when fitting starts, such as
+        `functools.partial(ncut.EigenvalueRegularizer, weight=0.05)`. One that counts its calls
+        (`every`) counts steps only if one optimizer holds all weights.
     normalize : bool, default False
-        Call the regularizer's `normalize_()` before each batch; before the first of each step,
-        where gradients are accumulated.
+        Call the regularizer's `normalize_()` before each batch; if gradients are accumulated,
+        before the first batch of each step.
     submodule : str, default ""
         The part of the Lightning module that is measured and given to the function that makes the
         regularizer, such as "model" or "net.encoder"; by default all of it.
@@ -119,7 +119,7 @@ class ClusterabilityCallback(Callback):
         return self._penalty.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the regularizer's state."""
         self._penalty.load_state_dict(state_dict)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,13 +130,13 @@ class ClusterabilityCallback(Callback):
             raise InputError(f"regularizer: cannot see weights that {strategy} shards")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the step that training starts from, which is not 0 after a checkpoint."""
+        """Record the start step of the training, which is not 0 after a checkpoint."""
         self._seen, self._measured = trainer.global_step, -1
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Normalize the weights, unless gradients for them as they are have been accumulated."""
+        """Normalize the weights, unless gradients for the current weights have been accumulated."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._penalty.normalize()
 
@@ -174,7 +174,7 @@ class ClusterabilityCallback(Callback):
         values: dict[str, float] = {}
         if trainer.is_global_zero:
             values = self.monitor.measure(self._network(pl_module))
-        # Early stopping and the like have to see the same in all processes.
+        # Early stopping and other callbacks have to see the same values in all processes.
         values = trainer.strategy.broadcast(values)
         if values:
             for logger in trainer.loggers:

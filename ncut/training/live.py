@@ -1,4 +1,4 @@
-"""A network's graph whose edges are functions of its weights as they are now."""
+"""A network's graph whose edges are functions of its current weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ncut.training.placed import Placed, constant
 from ncut.training.sources import Computed, Copy, Factors, View
 
 DENSE = 2**16
-"""Grouped convolutions with up to so many pairs of channels are dense matrices."""
+"""Largest number of pairs of channels for which grouped convolutions are dense matrices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class LiveLayer:
 
 
 class _Ends(NamedTuple):
-    """Of the entries of a kernel's norms (out, in / groups): the input of each; and of the edges.
+    """The input of each entry of a kernel's norms (out, in / groups), and the edges.
 
     entries, outputs: the entry and the factor of each edge; rows, columns: the vertices it joins.
     """
@@ -62,11 +62,11 @@ class LiveEdges:
     Attributes
     ----------
     edges : Edges
-        What the extraction planned.
+        The edges planned by the extraction.
     weight : View or Computed
         The operation's weight.
     rows, columns : Factors, optional
-        Factors of its inputs, and of its outputs at each vertex.
+        Factors of the operation's inputs, and of its outputs at each vertex.
     norm : str
         Norm of kernel slices, and of several weights between two vertices.
     """
@@ -78,7 +78,7 @@ class LiveEdges:
     norm: str
 
     def placed(self, source: int, target: int) -> Placed:
-        """The edges, of vertices numbered from `source` and from `target`."""
+        """The edges, between vertices numbered from `source` and from `target`."""
         edges = self.edges
         operation = edges.operation
         if edges.recurrent:
@@ -98,7 +98,7 @@ class LiveEdges:
 
     @cached_property
     def _straight(self) -> bool:
-        """Whether the block is a parameter (out, in) itself, as that of `nn.Linear`."""
+        """Return whether the block is itself a parameter (out, in), such as that of `nn.Linear`."""
         edges = self.edges
         return (
             self.weight.kind == "transpose"
@@ -111,7 +111,7 @@ class LiveEdges:
         )
 
     def _magnitudes(self) -> Tensor:
-        """(n_in, n_out), non-negative but for matrices without anything to be summed."""
+        """(n_in, n_out), non-negative except for matrices that need no summation."""
         weight = self.weight.tensor()
         operation = self.edges.operation
         if operation.kind != "conv":
@@ -134,7 +134,7 @@ class LiveEdges:
         return torch.triu(both + both.T, diagonal=1)
 
     def _picked(self, matrix: Tensor) -> Tensor:
-        """Columns of outputs that are one vertex summed."""
+        """Columns summed over the outputs of each vertex."""
         units = self.edges.units
         if _in_order(units, matrix.shape[1]):
             return matrix
@@ -147,7 +147,7 @@ class LiveEdges:
         return self.edges.operation.groups <= 4 or n_out * n_in <= DENSE
 
     def _grouped(self, matrix: Tensor) -> Tensor:
-        """Rows of inputs that are one vertex summed."""
+        """Rows summed over the inputs of each vertex."""
         places = self.edges.places
         if places is None:
             return matrix
@@ -158,14 +158,14 @@ class LiveEdges:
 
     @cached_property
     def _inputs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The inputs that are neurons, one for each vertex that they are, and the vertices."""
+        """The inputs that are neurons, repeated for each of their vertices, and the vertices."""
         places = self.edges.places
         assert places is not None
         at, which = np.nonzero(places >= 0)
         return at, places[at, which]
 
     def _taken(self, matrix: Tensor) -> Tensor:
-        """Columns of outputs that are one vertex summed, with their factors."""
+        """Columns summed over the outputs of each vertex, with their factors."""
         units = self.edges.units
         if self.columns is None:
             return self._picked(matrix)
@@ -173,14 +173,14 @@ class LiveEdges:
             return matrix * self.columns.tensor(matrix)
         index = constant(units, matrix.device)
         taken = matrix.abs()[:, index.clamp_min(0)].masked_fill(index < 0, 0.0)
-        # Several neurons with factors of their own are added up whatever the norm.
+        # Several neurons with separate factors are summed under every norm.
         return (taken * self.columns.tensor(matrix).reshape(units.shape)).sum(2)
 
     def _added(self, values: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
         if self.norm != "l2":
             return total(values)
         squares = total(values * values)
-        # The root has no derivative at 0, where its gradient is to be 0.
+        # The root has no derivative at 0, where the gradient is defined as 0.
         none = ~(squares > 0)
         return squares.masked_fill(none, 1.0).sqrt().masked_fill(none, 0.0)
 
@@ -203,7 +203,7 @@ class LiveEdges:
 
     @cached_property
     def _ends(self) -> _Ends:
-        """Where the edges of a convolution in many groups begin and end."""
+        """Source and target vertices of the edges of a convolution in many groups."""
         edges = self.edges
         n_out, per_group = self.weight.shape[:2]
         out = np.arange(n_out)
@@ -268,19 +268,19 @@ class LiveGraph:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.edges[0].weight.device
 
     @torch.no_grad()
     def modules(self) -> set[nn.Module]:
-        """The model's modules whose tensors the edges are made of."""
+        """The model's modules that hold the tensors of the edges."""
         self.placed()
         weights = [edges.weight for edges in self.edges]
         viewed = {weight.source.module for weight in weights if isinstance(weight, View)}
         return viewed if self._copied is None else viewed | self._copied.used
 
     def placed(self) -> list[Placed]:
-        """The edges as they are now, of one type."""
+        """The current edges, of one type."""
         if self._copied is not None:
             self._copied.check_ties()
         blocks = [
@@ -309,10 +309,11 @@ def live_graphs(
     example_inputs: Any = None,
     apart: bool = True,
 ) -> list[LiveGraph]:
-    """The graph of a model: one for each part of it that no edges connect with the others.
+    """The graphs of a model, one for each part without edges to the others.
 
-    Parameters as those of `ncut.graph`, but `layers`: names or patterns ("blocks.*.mlp.*") of
-    the modules whose weights count; by default all. With `apart=False` all parts are one graph.
+    Parameters are the same as for `ncut.graph`, except `layers`: names or patterns
+    ("blocks.*.mlp.*") of the modules whose weights count; by default all. With `apart=False` all
+    parts are one graph.
 
     Raises
     ------
@@ -328,7 +329,7 @@ def live_graphs(
 def graphs_of(
     planned: Planned, layers: Sequence[str] | None = None, *, apart: bool = True
 ) -> list[LiveGraph]:
-    """The graph of a model that was read: one for each part; see `live_graphs`."""
+    """The graphs of a model already read, one for each part; see `live_graphs`."""
     layout = planned.layout
     chosen = _chosen(layout, layers)
     found = []
@@ -351,7 +352,7 @@ def graphs_of(
 
 
 class Planned:
-    """What the graph of a model is made of, and where each part of it comes from.
+    """The components of a model's graph, and the source of each.
 
     Attributes
     ----------
@@ -390,7 +391,7 @@ class Planned:
         return self.copied.array(weight, edges.operation.name)
 
     def view(self, number: int) -> View | None:
-        """The tensor that the weights of edges are a part of; None if they are computed."""
+        """The tensor that contains the weights of edges; None if they are computed."""
         found = self.array(number)
         return None if isinstance(found, Computed) or self.layout.edges[number].recurrent else found
 
@@ -413,7 +414,7 @@ class Planned:
 
 
 def _chosen(layout: Layout, layers: Sequence[str] | None) -> list[int]:
-    """Numbers of the edges whose modules are chosen."""
+    """Numbers of the edges of the selected modules."""
     if layers is None:
         return [*range(len(layout.edges))]
     if isinstance(layers, str):
@@ -445,9 +446,9 @@ def _parts(layout: Layout, chosen: Sequence[int]) -> list[set[int]]:
 def numbered(
     sizes: Sequence[int], pairs: Sequence[tuple[int, int]]
 ) -> tuple[NDArray[np.int64], int]:
-    """The first vertex of each layer, those of the larger colour numbered first, and their number.
+    """The first vertex of each layer, the larger colour numbered first, and its number of vertices.
 
-    0 if some pair of connected layers has one colour whatever the colouring.
+    0 if no colouring gives each pair of connected layers two colours.
     """
     colours = coloured(len(sizes), pairs)
     order, n_first = [*range(len(sizes))], 0

@@ -17,21 +17,21 @@ from ncut.training.monitor import Monitor, check_every
 
 
 class LoggingCallback(ABC):
-    """Measures a network every so many steps and passes the numbers on.
+    """Measures a network at regular steps and logs the values.
 
-    Call it with the model and the step, in each step or at the end of each epoch. Values are those
-    of `Monitor.measure` ("ncut/ncut", "ncut/lower_bound", "ncut/alignment_p_value" ...), and with a
-    regularizer those of its `log()`, as "ncut/regularizer/value" and so on. In distributed
-    training call it in one process.
+    Call it with the model and the step, in each step or at the end of each epoch. It logs the
+    values of `Monitor.measure` ("ncut/ncut", "ncut/lower_bound", "ncut/alignment_p_value" ...), and
+    with a regularizer the values of its `log()`, as "ncut/regularizer/value" and so on. In
+    distributed training call it in one process.
 
     Parameters
     ----------
     monitor : Monitor, optional
-        What is measured; `Monitor()` by default.
+        The measurement; `Monitor()` by default.
     every : int, default 100
-        Steps between measurements: one is made where the step is a multiple. 0: none.
+        Steps between measurements: steps that are a multiple of `every` are measured. 0: none.
     regularizer : ncut.training.Regularizer, optional
-        Whose `log()` is logged too.
+        A regularizer whose `log()` is logged too.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class LoggingCallback(ABC):
         Returns
         -------
         dict of str to float
-            What was logged; empty in other steps, and if the measurement fails (a warning).
+            The logged values; empty in other steps, and if the measurement fails (a warning).
         """
         if not self.every or step % self.every:
             return {}
@@ -70,7 +70,7 @@ class LoggingCallback(ABC):
 
     @abstractmethod
     def _pass_on(self, values: dict[str, float], step: int) -> None:
-        """Pass the values on."""
+        """Write the values to the logger."""
 
 
 class TensorBoardCallback(LoggingCallback):
@@ -79,9 +79,9 @@ class TensorBoardCallback(LoggingCallback):
     Parameters
     ----------
     writer : torch.utils.tensorboard.SummaryWriter
-        Or anything with its `add_scalar(tag, value, step)`.
+        Or any object with `add_scalar(tag, value, step)`.
     monitor, every, regularizer
-        As those of `LoggingCallback`.
+        See `LoggingCallback`.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class WandbCallback(LoggingCallback):
     Parameters
     ----------
     run : wandb.Run
-        What `wandb.init()` returns, or anything with its `log(values, step=...)`. W&B drops
-        values for a step below the last that was logged.
+        The result of `wandb.init()`, or any object with `log(values, step=...)`. W&B drops values
+        for a step below the last logged step.
     monitor, every, regularizer
-        As those of `LoggingCallback`.
+        See `LoggingCallback`.
     """
 
     def __init__(
@@ -128,10 +128,10 @@ class MLflowCallback(LoggingCallback):
     Parameters
     ----------
     mlflow : module
-        The module `mlflow`, or anything with its `log_metrics(values, step=...)`. Characters that
+        The module `mlflow`, or any object with `log_metrics(values, step=...)`. Characters that
         MLflow refuses in names become "_".
     monitor, every, regularizer
-        As those of `LoggingCallback`.
+        See `LoggingCallback`.
     """
 
     def __init__(
@@ -151,21 +151,21 @@ class MLflowCallback(LoggingCallback):
 
 
 class CSVCallback(LoggingCallback):
-    """Logs clusterability to a CSV file, a line for each measurement with the step in front.
+    """Logs clusterability to a CSV file, one line per measurement with the step first.
 
-    A file that is there is gone on with: a resumed run appends to it. A value that is missing is
-    an empty field; for one that is new the file is written again with one more column.
+    A resumed run appends to an existing file. A missing value is an empty field; for a new value
+    the file is rewritten with another column.
 
     Parameters
     ----------
     path : str or path
     monitor, every, regularizer
-        As those of `LoggingCallback`.
+        See `LoggingCallback`.
 
     Raises
     ------
     InputError
-        If the file is there and does not begin with a column "step", or cannot be written.
+        If an existing file does not begin with a column "step", or the file cannot be written.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class CSVCallback(LoggingCallback):
         self._found()
 
     def _found(self) -> tuple[str, list[str]]:
-        """Text of the file, and its columns: the step's alone if there is nothing in it."""
+        """Text of the file, and its columns: only the step's if the file is empty."""
         if not self.path.exists():
             return "", ["step"]
         with reading(self.path, "a CSV file"):
@@ -204,7 +204,7 @@ class CSVCallback(LoggingCallback):
             writer.writerow(columns + new)
             writer.writerows([*row, *[""] * (n - len(row))] for row in rows)
         elif not text.endswith("\n"):
-            lines.write("\n")  # a last line that was cut short is a line of its own
+            lines.write("\n")  # terminates a truncated last line
         known: dict[str, Any] = {"step": step, **values}
         writer.writerow([known.get(name, "") for name in columns + new])
         if new:

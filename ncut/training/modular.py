@@ -1,4 +1,4 @@
-"""Training for modules: a network that learns to do without the weights between its clusters."""
+"""Training for modules: networks that learn to work without weights between clusters."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from ncut.training.sources import refuse_sharded, refuse_shards
 
 
 class Partitioned(nn.Module, ABC):
-    """A model with a partition of its neurons, which can run with weights between clusters scaled.
+    """A model with a partition of its neurons that can run with weights between clusters scaled.
 
-    Parameters as those of `CutDropout` and `PartitionAnnealing`.
+    Parameters are the same as for `CutDropout` and `PartitionAnnealing`.
     """
 
     labels: Tensor
@@ -73,7 +73,7 @@ class Partitioned(nn.Module, ABC):
 
     @property
     def layers(self) -> dict[str, slice]:
-        """Where the neurons of each layer of the graph are in `labels`, by its name."""
+        """Positions in `labels` of the neurons of each layer of the graph, by the layer's name."""
         ends = np.cumsum(self._places.sizes).tolist()
         starts = [0, *ends[:-1]]
         return {
@@ -90,7 +90,7 @@ class Partitioned(nn.Module, ABC):
         return self._run(0.0, args, kwargs)
 
     def between(self) -> Tensor:
-        """Share of squared weight that is between clusters, the mean over the weight tensors.
+        """Share of squared weight between clusters, the mean over the weight tensors.
 
         Differentiable by the weights; a scalar from 0 to 1.
         """
@@ -109,16 +109,16 @@ class Partitioned(nn.Module, ABC):
         return self.model
 
     def relabel(self) -> int:
-        """Improve the partition for the weights as they are; the sizes of its clusters stay.
+        """Improve the partition for the current weights; the sizes of its clusters stay fixed.
 
-        Layer after layer, the neurons are assigned to the clusters with which they share most
-        squared edge weight, by the best assignment that keeps the number of neurons of each
-        cluster in the layer.
+        Layer by layer, the neurons are assigned to the clusters with which they share most squared
+        edge weight, by the best assignment that preserves the number of neurons of each cluster in
+        the layer.
 
         Returns
         -------
         int
-            How many neurons have changed their cluster.
+            Number of neurons that changed cluster.
         """
         before = self.labels.cpu().numpy()
         after = before.copy()
@@ -137,7 +137,7 @@ class Partitioned(nn.Module, ABC):
         return n_changed
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What is no tensor: how far the training is."""
+        """The state that is not a tensor: the training step."""
         return {"n_steps": self.n_steps}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -145,7 +145,7 @@ class Partitioned(nn.Module, ABC):
         self.n_steps = int(state["n_steps"])
 
     def _cuts(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Name and tensor of each parameter cut, and which of its entries are between clusters."""
+        """Name and tensor of each cut parameter, and the mask of its entries between clusters."""
         parameters = dict(self.model.named_parameters(remove_duplicate=False))
         for number, key in enumerate(self._places.shapes):
             flags = getattr(self, f"_between_{number}")
@@ -190,44 +190,45 @@ class Partitioned(nn.Module, ABC):
 class CutDropout(Partitioned):
     """A model trained to work with and without the weights between its clusters.
 
-    In training mode a part of each batch runs through the model as it is, the rest through the
-    model without any weight between two clusters, and the outputs are put together again; in
-    evaluation mode the model runs as it is. The clusters of a balanced partition, which go
-    through all layers, so become modules that work alone. With `penalty()` added to the loss the
-    weights between them fade too, and the n-cut falls.
+    In training mode a part of each batch runs through the unchanged model, the rest through the
+    model without any weight between two clusters, and the outputs are joined; in evaluation mode
+    the unchanged model runs. The clusters of a balanced partition through all layers thus become
+    modules that work alone. With `penalty()` added to the loss the weights between clusters
+    decay too, and the n-cut falls.
 
     Train this module in place of the model, with `step()` before each step. It shares the model's
-    parameters; the model itself is not changed and runs whole wherever else it is called.
+    parameters; direct calls of the model run it whole.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Any that `ncut.graph` reads and whose weights are parameters (not computed from others).
+        Any model that `ncut.graph` reads and whose weights are parameters (not computed from
+        others).
     k : int
         Number of clusters.
     labels : mapping from str to array_like of int, or array_like of int, shape (n,), optional
-        The cluster of each neuron of the layers named, or of each vertex of `ncut.graph(model)`,
-        0 to k - 1; negative for none. By default inputs are spread, so that each cluster sees
-        pixels all over an image, and other layers are cut into k pieces of neighbours: the heads
-        of an attention stay whole if k divides their number.
+        The cluster of each neuron of the layers named, or of each vertex of `ncut.graph(model)`, 0
+        to k - 1; negative for none. By default inputs are spread, so that each cluster sees pixels
+        from the whole image, and other layers are divided into k contiguous blocks: attention heads
+        stay whole if k divides their number.
     share : float or callable, default 0.5
-        Share of each batch without the weights, or a function of the step. What does not come out
-        whole is carried over to the next batch.
+        Share of each batch without the weights, or a function of the step. Fractions of an example
+        are carried over to the next batch.
     weight : float or callable, default 2.0
         Weight of `penalty()`, or a function of the step.
     relabel_every : int, default 0
-        Steps from one improvement of the partition to the next (`relabel`); 0: it stays.
+        Steps between improvements of the partition (`relabel`); 0: the partition is fixed.
     free : sequence of str
-        Names or patterns of layers whose weights are left alone.
+        Names or patterns of layers whose weights are never cut.
     scope, residual, example_inputs
         How the model is read; see `ncut.graph`.
 
     Attributes
     ----------
     labels : Tensor of int64, shape (n,)
-        A buffer: it is in the `state_dict`, as are the model's parameters and the step.
+        A buffer, in the `state_dict` together with the model's parameters and the step.
     n_steps : int
-        How many steps were begun.
+        Number of steps begun.
 
     Raises
     ------
@@ -235,12 +236,10 @@ class CutDropout(Partitioned):
         If an argument cannot be used, the model cannot be read, or computes weights of its graph
         from others.
 
-    Notes
-    -----
-    All tensors among the arguments whose first axis is as long as that of the first tensor are
-    split along it, and outputs are joined along it; outputs without axes (a loss) are averaged
-    over the examples, objects such as a cache of keys are left out of a mapping of outputs. Batch
-    norms see the two parts one after the other.
+    Notes ----- All tensors among the arguments whose first axis is as long as that of the first
+    tensor are split along it, and outputs are joined along it; outputs without axes (a loss) are
+    averaged over the examples, objects such as a cache of keys are left out of a mapping of
+    outputs. Batch norms see the two parts in sequence.
 
     Examples
     --------
@@ -289,7 +288,7 @@ class CutDropout(Partitioned):
         return scheduled("weight", self.weight, self._step) * self.between()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's output; in training mode a part of the batch runs without weights."""
+        """The model's output; in training mode a part of the batch runs without the cut weights."""
         share = scheduled("share", self.share, self._step, most=1.0) if self.training else 0.0
         if share == 0:
             return self._run(1.0, args, kwargs)
@@ -306,7 +305,7 @@ class CutDropout(Partitioned):
         return _joined(found[0], found[1], n_cut, n - n_cut)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What is no tensor: the step, and the share of an example that is carried over."""
+        """The state that is not a tensor: the step, and the fraction of an example carried over."""
         return super().get_extra_state() | {"carried": self._carried}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -322,21 +321,21 @@ class CutDropout(Partitioned):
 class PartitionAnnealing(Partitioned):
     """A model whose weights between clusters are multiplied by a factor that falls to zero.
 
-    The factor is 1 up to `begin_step` and then falls in a straight line, to 0 at `end_step`;
-    what remains are k networks side by side, which share what is before the first cut layer. Run
-    and train this module in place of the model, with `step()` before each step, and call `cut_()`
-    at the end: it sets the weights to zero in the model.
+    The factor is 1 up to `begin_step` and then falls linearly to 0 at `end_step`; k parallel
+    networks remain, which share the layers before the first cut layer. Run and train this module in
+    place of the model, with `step()` before each step, and call `cut_()` at the end: it sets the
+    weights to zero in the model.
 
     Parameters
     ----------
     model, k, labels, scope, residual, example_inputs
-        As those of `CutDropout`.
+                See `CutDropout`.
     end_step : int
         The first step without weights between clusters.
     begin_step : int, default 0
-        The last step with all of them.
+        The last step with all weights.
     free : sequence of str
-        Names or patterns of layers whose weights are left alone. A first layer left whole lets
+        Names or patterns of layers whose weights are never cut. A first layer left whole lets
         every cluster see all inputs.
 
     Raises
@@ -376,7 +375,7 @@ class PartitionAnnealing(Partitioned):
 
     @property
     def factor(self) -> float:
-        """The factor of the weights between clusters in the step that `step` began last."""
+        """The factor of the weights between clusters in the current step."""
         return self.factor_at(max(self.n_steps - 1, 0))
 
     def factor_at(self, step: int) -> float:
@@ -390,10 +389,10 @@ class PartitionAnnealing(Partitioned):
 
 
 def balanced_labels(places: References, k: int) -> NDArray[np.int64]:
-    """Inputs spread over the clusters, other layers in k pieces of neighbours; shape (n,).
+    """Labels with inputs spread over clusters, other layers in k contiguous blocks; shape (n,).
 
-    A layer that holds several outputs side by side, as queries and values that are made by one
-    matrix, is cut into pieces in each.
+    A layer that concatenates several outputs, such as queries and values made by one matrix, is
+    divided within each output.
     """
     parts = []
     for number, (name, size) in enumerate(zip(places.names, places.sizes, strict=True)):
@@ -406,10 +405,10 @@ def balanced_labels(places: References, k: int) -> NDArray[np.int64]:
 
 
 def _spread(n: int, k: int) -> NDArray[np.int64]:
-    """n inputs in k clusters of equal size, each of them all over an image of whatever width.
+    """n inputs in k clusters of equal size, each spread over an image of any width.
 
-    By the order of their multiples of an irrational number: dealt out in turn, clusters would be
-    columns of pixels wherever k divides the width.
+    Inputs are ordered by their multiples of an irrational number: dealt out in turn, clusters would
+    be columns of pixels if k divides the width.
     """
     ranks = np.empty(n, dtype=np.int64)
     ranks[np.argsort(np.arange(n) * np.sqrt(2) % 1)] = np.arange(n)
@@ -417,7 +416,7 @@ def _spread(n: int, k: int) -> NDArray[np.int64]:
 
 
 def _ends(places: References, layer: int, k: int) -> NDArray[np.int64]:
-    """Where a layer's neurons are not neighbours in the weights that write them."""
+    """Positions where a layer's neurons are not adjacent in the weights that write them."""
     for join in places.joins:
         outputs, way = np.nonzero(join.outputs >= 0)
         vertices, first = np.unique(join.outputs[outputs, way], return_index=True)
@@ -470,12 +469,12 @@ def _free(places: References, patterns: Sequence[str]) -> list[str]:
 
 
 def _mark_again(module: Partitioned, _keys: Any) -> None:
-    """Mark the weights between clusters anew, after labels were loaded."""
+    """Recompute the masks of weights between clusters, after labels were loaded."""
     module._mark()
 
 
 def _parameter_name(model: nn.Module, path: str, name: str) -> str:
-    """Full name of the parameter that a weight tensor is, that of a pruned one before its mask."""
+    """Full name of a weight tensor's parameter, for a pruned one the parameter before its mask."""
     module = model.get_submodule(path)
     if name in computed(module):
         if parametrize.is_parametrized(module) or f"{name}_mask" not in module._buffers:
@@ -500,7 +499,7 @@ def _batch_size(arguments: Sequence[Any]) -> int:
 
 
 def _part(value: Any, n: int, part: slice) -> Any:
-    """The part of a batch of n examples, inside of tuples, lists and mappings as well."""
+    """The part of a batch of n examples, also inside tuples, lists and mappings."""
     if isinstance(value, Tensor):
         return value[part] if value.ndim and len(value) == n else value
     if isinstance(value, Mapping):
@@ -512,7 +511,7 @@ def _part(value: Any, n: int, part: slice) -> Any:
 
 
 def _joined(first: Any, last: Any, n_first: int, n_last: int) -> Any:
-    """Outputs for two parts of a batch as those for all of it."""
+    """The outputs for two parts of a batch, joined."""
     if isinstance(first, Tensor):
         if first.ndim and len(first) == n_first and len(last) == n_last:
             return torch.cat([first, last])
@@ -537,6 +536,6 @@ def _joined(first: Any, last: Any, n_first: int, n_last: int) -> Any:
 
 
 def _is_state(value: Any) -> bool:
-    """Whether an output is an object of its own, such as a cache of keys and values."""
+    """Return whether an output is an opaque object, such as a cache of keys and values."""
     plain = (Tensor, Mapping, tuple, list, str, int, float, type(None))
     return not isinstance(value, plain)

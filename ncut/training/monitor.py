@@ -1,4 +1,4 @@
-"""What the callbacks of training frameworks share: a measurement, and a regularizer's gradient."""
+"""Shared parts of the training callbacks: a measurement, and a regularizer's gradient."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ class MonitorOptions(GraphOptions, total=False):
 class Monitor:
     """Measures a network during its training: `ncut.analyze` as named numbers.
 
-    Measuring changes nothing about the training: neither the states of random generators nor
-    gradients nor the training mode.
+    Measuring does not affect the training: random generators, gradients and the training mode stay
+    unchanged.
 
     Parameters
     ----------
     k : int, optional
-        Number of clusters; that of `ncut.analyze` by default.
+        Number of clusters; the default of `ncut.analyze` if not given.
     shuffles : int or "auto", optional
-        Number of shuffled networks; that of `ncut.analyze` by default. 0: the n-cut and the
-        eigenvalues alone, which is many times faster.
+        Number of shuffled networks; the default of `ncut.analyze` if not given. 0: only the n-cut
+        and the eigenvalues, which is many times faster.
     seed : int, default 0
-        The same in every measurement, so that what changes is the network.
+        The same in every measurement, so that differences come from the network.
     eigenvalues : sequence of int, optional
         Numbers of the Laplacian's eigenvalues to report, counted from 1, up to k; by default
         2, 3 and 4.
     **options
-        Other arguments of `ncut.analyze`, those for reading the graph included.
+        Other arguments of `ncut.analyze`, including those for reading the graph.
 
     Raises
     ------
@@ -100,12 +100,12 @@ class Monitor:
         self._has_warned = False
 
     def measure(self, model: Any) -> dict[str, float]:
-        """How clusterable the network is now, by names that loggers group under "ncut".
+        """The network's current clusterability, by names that loggers group under "ncut".
 
         Parameters
         ----------
         model : torch.nn.Module
-            Or whatever else `ncut.graph` reads.
+            Or any other input of `ncut.graph`.
 
         Returns
         -------
@@ -113,9 +113,9 @@ class Monitor:
             "ncut/ncut", "ncut/lower_bound", "ncut/lambda_2" and so on; with shuffles
             "ncut/shuffled_mean", "ncut/z_score" and "ncut/p_value", and for each of the report's
             `tests` the bound against its null model: "ncut/alignment_shuffled_mean",
-            "ncut/alignment_z_score", "ncut/alignment_p_value". Values that do not exist or are
-            not finite are left out. Empty if the analysis fails, so that no training dies of it:
-            the first failure is a warning with its reason.
+            "ncut/alignment_z_score", "ncut/alignment_p_value". Missing and non-finite values are
+            left out. Empty if the analysis fails, so that a failure does not end the training: the
+            first failure is a warning with its reason.
         """
         try:
             report = analyze(model, **self._arguments)
@@ -151,13 +151,13 @@ class Monitor:
 
 
 class Penalty:
-    """A regularizer whose gradient is added to what the task's loss left, before a step.
+    """A regularizer whose gradient is added to the task's gradient before a step.
 
     Parameters
     ----------
     regularizer : callable, optional
         A function without arguments that returns a scalar tensor, such as an
-        `ncut.EigenvalueRegularizer`; or one that makes such a function from the model.
+        `ncut.EigenvalueRegularizer`; or a function that makes such a function from the model.
     normalize : bool
         Whether `normalize` calls the regularizer's `normalize_()`.
     """
@@ -177,12 +177,12 @@ class Penalty:
         self._state: Mapping[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """That of the regularizer, if it has one."""
+        """The regularizer's state, if it has any."""
         state = getattr(self.regularizer, "state_dict", None)
         return {} if state is None else {"regularizer": state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`, now or when the regularizer is made."""
+        """Restore a `state_dict`, now or when the regularizer is made."""
         self._state = state.get("regularizer")
         self._restore()
 
@@ -193,7 +193,7 @@ class Penalty:
             self._state = None
 
     def start(self, model: nn.Module) -> None:
-        """Make the regularizer, if a function that makes it was given."""
+        """Make the regularizer, if a factory function was given."""
         given = self._given
         self.value = None
         self._idle.clear()
@@ -203,26 +203,26 @@ class Penalty:
         self._restore()
 
     def normalize(self) -> None:
-        """Normalize the network's weights, if that was asked for."""
+        """Normalize the network's weights, if requested."""
         if self._normalize:
             self.regularizer.normalize_()
 
     def add_gradient(
         self, optimizer: torch.optim.Optimizer, *, scaler: Any = None, is_only: bool = True
     ) -> None:
-        """Add the regularizer's gradient to that of the optimizer's parameters.
+        """Add the regularizer's gradient to the gradients of the optimizer's parameters.
 
-        Of these only, so that no optimizer finds the gradient added twice. It goes past hooks on
-        the accumulation of gradients, with which distributed training averages the task's: every
-        process adds the same gradient by itself, to what has been averaged already. Where no
-        parameter has a gradient, the step was skipped, and nothing is added.
+        Only these parameters change, so that several optimizers do not add the gradient twice. The
+        gradient bypasses the accumulation hooks with which distributed training averages the
+        task's gradient: every process adds the same gradient after the averaging. If no parameter
+        has a gradient, the step was skipped, and nothing is added.
 
         Parameters
         ----------
         scaler : torch.amp.GradScaler, optional
-            Its scale is taken off the gradients first, where that has not been done.
+            The scaler's scale is removed from the gradients first, unless already done.
         is_only : bool, default True
-            Whether there is no other optimizer, in which case one without any weight of the
+            Whether there is no other optimizer; an only optimizer without any weight of the
             regularizer is an error.
 
         Raises
@@ -262,7 +262,7 @@ class Penalty:
                 parameter.grad.add_(gradient)
 
     def values(self) -> dict[str, float]:
-        """The regularizer's value and eigenvalues as it last computed them; empty before."""
+        """The regularizer's last value and eigenvalues; empty before the first call."""
         if self.value is None:
             return {}
         values = {"ncut/regularizer": float(self.value)}
@@ -274,7 +274,7 @@ class Penalty:
 
 
 def check_every(every: object) -> int:
-    """Return the number of steps between measurements, or say what is wrong with it."""
+    """Return the number of steps between measurements, or raise an error."""
     if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 0:
         raise InputError(
             f"every: must be a whole number of steps, or 0 for no measurements, got {every!r}"
@@ -283,7 +283,7 @@ def check_every(every: object) -> int:
 
 
 def _takes_model(regularizer: Callable[..., Any]) -> bool:
-    """Whether the function cannot be called without an argument."""
+    """Return whether the function requires an argument."""
     try:
         inspect.signature(regularizer).bind()
     except TypeError:
@@ -296,6 +296,6 @@ def _unscale(scaler: Any, optimizer: torch.optim.Optimizer) -> None:
         return
     try:
         scaler.unscale_(optimizer)
-    except RuntimeError as error:  # there is no public way to ask whether it has been done
+    except RuntimeError as error:  # no public way to query whether it has been done
         if "already been called" not in str(error):
             raise

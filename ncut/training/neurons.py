@@ -1,4 +1,4 @@
-"""A layer of hidden neurons, and what it takes to multiply each of them by a factor."""
+"""A layer of hidden neurons, and the changes that multiply each neuron by a factor."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ncut.extract.traced.plain import wide
 from ncut.training.sources import Source, View
 
 NORM = math.sqrt(2.0)
-"""That of the weights of a neuron at He's initialization, roughly."""
+"""Approximately the norm of a neuron's weights at He's initialization."""
 
 NEAR = 1e-6
-"""Neurons whose norm is right to rounding stay as they are, bit for bit."""
+"""Neurons whose norm is right up to rounding stay bitwise unchanged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,12 +30,12 @@ class Reader:
     view : View
         The operation's weight: (n_in, n_out), or a convolution's kernel.
     groups : int
-        Of a convolution, 0 for a matrix.
+        Groups of a convolution, 0 for a matrix.
     places : Tensor of int64, shape (n_in,), optional
         The neuron of each input; None if they are the neurons in order.
     width : int
-        Columns of the parameter, (rows, columns), that each neuron has side by side; 0 if they
-        lie otherwise.
+        Number of adjacent columns of the parameter, (rows, columns), per neuron; 0 for any other
+        arrangement.
     """
 
     view: View
@@ -44,7 +44,7 @@ class Reader:
     width: int
 
     def divided(self, weight: Tensor, factors: Tensor) -> Tensor:
-        """A weight with what reads each neuron divided by its factor."""
+        """A weight with the entries that read each neuron divided by its factor."""
         factors = factors.to(weight)
         if self.places is not None:
             factors = factors[self.places.to(weight.device)]
@@ -65,13 +65,13 @@ class HiddenLayer:
     ----------
     name : str
     n : int
-        How many they are.
+        Number of neurons.
     writer : View
         The weights that write them, (n_in, n_out) or a kernel (out, in, positions...).
     matrix : bool
         Whether `writer` is a matrix.
     batch_norm : _BatchNorm, optional
-        The one between them and their activation.
+        The batch norm between the neurons and their activation.
     reader : Reader
     """
 
@@ -115,7 +115,7 @@ class HiddenLayer:
     def rescaled(
         self, factors: Tensor, read: Callable[[View], Tensor]
     ) -> Iterator[tuple[View, Tensor]]:
-        """What to change, and its values with each neuron multiplied by its factor."""
+        """The tensors to change, and their values with each neuron multiplied by its factor."""
         if self.batch_norm is not None:
             own = [vector_of(self.batch_norm, name) for name in ("weight", "bias")]
         else:
@@ -135,7 +135,7 @@ class HiddenLayer:
         return vector_of(self.writer.source.module, "bias")
 
     def _normalized_by_kernel(self) -> bool:
-        """The same in one compiled call, for parameters that lie in memory as it needs them."""
+        """The same in one compiled call, for parameters with a suitable memory layout."""
         writer, reader = self.writer, self.reader
         straight = writer.kind == ("transpose" if self.matrix else "whole")
         if self.batch_norm is not None or not straight or reader.width == 0:
@@ -173,7 +173,7 @@ def vector_of(module: nn.Module, name: str) -> View | None:
 
 
 def original_of(view: View) -> Tensor:
-    """The values of a parameter, those under a mask included."""
+    """The values of a parameter, including masked ones."""
     target = view.writable()
     assert target is not None
     return target.detach()

@@ -1,4 +1,4 @@
-"""normalize_(): incoming weights of hidden neurons rescaled to one norm, the function unchanged."""
+"""normalize_(): rescales incoming weights of hidden neurons to one norm, same function."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def normalize_(model: nn.Module, *, example_inputs: Any = None) -> list[str]:
     """Give the incoming weights of every hidden neuron the norm sqrt(2), in place.
 
     A neuron with a positively homogeneous activation, such as ReLU, may have its incoming weights
-    and its bias multiplied by a positive number if its outgoing weights are divided by it: what
-    the network computes stays the same. Here that number makes the norm of its incoming weights
-    and bias together sqrt(2). A neuron of a convolution is a channel. Where a batch norm follows,
-    its scale and shift are multiplied instead, so that the norm is that of the weights with the
+    and its bias multiplied by a positive number if its outgoing weights are divided by it: the
+    network's function stays the same. The number is chosen such that the joint norm of incoming
+    weights and bias is sqrt(2). A neuron of a convolution is a channel. If a batch norm follows,
+    its scale and shift are multiplied instead, so that the norm applies to the weights with the
     batch norm folded in, as in the graph. Neurons whose incoming weights and bias are all zero,
-    the last layer, and layers where it would change the function (other activations, residual
-    sums, several readers) stay as they are.
+    the last layer, and layers where rescaling would change the function (other activations,
+    residual sums, several readers) are unchanged.
 
-    Not between a forward pass and its backward pass: it changes the weights in place.
+    Do not call it between a forward pass and its backward pass: it changes weights in place.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ def normalize_(model: nn.Module, *, example_inputs: Any = None) -> list[str]:
 class Normalization:
     """The layers of a model that `normalize_` rescales, found once.
 
-    Which layers may be rescaled is read from the model's operations and then tried: with random
-    factors the outputs for random inputs must stay what they are.
+    The rescalable layers are determined from the model's operations and then verified: random
+    factors must not change the outputs for random inputs.
 
     Attributes
     ----------
@@ -95,8 +95,8 @@ class Normalization:
     def apply_(self) -> None:
         """Normalize, layer by layer in the order of the forward pass.
 
-        Layers that are normal already are not touched, so that two forward passes before one
-        backward pass do not change weights that the first needs.
+        Layers already normalized are not touched, so that a second forward pass before the backward
+        pass does not change weights that the first needs.
         """
         for hidden in self._hidden:
             hidden.normalize_()
@@ -120,7 +120,7 @@ def _one_operation(edges: Sequence[Edges], numbers: Sequence[int]) -> bool:
 
 
 def _hidden(planned: Planned, written: int, read: int, name: str) -> HiddenLayer | None:
-    """A layer, if it is written and read by modules whose biases are known."""
+    """A layer, if the modules that write and read it have known biases."""
     edges, reading = planned.layout.edges[written], planned.layout.edges[read]
     writer, reader = planned.view(written), planned.view(read)
     if writer is None or reader is None:
@@ -153,7 +153,7 @@ def _hidden(planned: Planned, written: int, read: int, name: str) -> HiddenLayer
 
 
 def _batch_norm_between(columns: Factors | None, n: int) -> tuple[bool, _BatchNorm | None]:
-    """The batch norm whose scale are a layer's factors; False if they are something else."""
+    """The batch norm whose scale is a layer's factors; False if the factors differ from it."""
     if columns is None:
         return True, None
     found = columns.batch_norm()
@@ -165,7 +165,7 @@ def _batch_norm_between(columns: Factors | None, n: int) -> tuple[bool, _BatchNo
 def _harmless(
     planned: Planned, hidden: list[HiddenLayer], example_inputs: Any
 ) -> list[HiddenLayer]:
-    """Those of the layers whose rescaling leaves the outputs for random inputs as they are."""
+    """The layers whose rescaling does not change the outputs for random inputs."""
     if not hidden:
         return []
     trial = Trial(planned, example_inputs)

@@ -1,4 +1,4 @@
-"""Penalties of partitions into clusters: the soft normalized cut, and a partition fixed before."""
+"""Penalties of partitions into clusters: the soft normalized cut, and a fixed partition."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from ncut.training.spectrum import check_seed
 
 
 class SoftCutRegularizer(Regularizer):
-    """The normalized cut of a soft partition that is learned along with the weights.
+    """The normalized cut of a soft partition that is learned jointly with the weights.
 
-    Every neuron has a distribution over k clusters, the softmax of k numbers; the penalty is
-    sum over clusters of (links to other clusters) / volume, over k; a cluster that no neuron has a
-    share in counts 1. Its own gradient moves the
-    distributions: at each call by one step of Adam, from the gradient that the last backward pass
-    left.
+    Every neuron has a distribution over k clusters, the softmax of k numbers. The penalty is the
+    sum over clusters of (links to other clusters) / volume, divided by k; an empty cluster counts
+    1. The penalty's gradient trains the distributions: each call makes one step of Adam with the
+    gradient of the last backward pass.
 
     Parameters
     ----------
@@ -35,13 +34,13 @@ class SoftCutRegularizer(Regularizer):
         Number of clusters.
     weight : float or callable, default 0.1
         Weight of the penalty, which lies between 0 and 1.
-    learning_rate : float, default 0.05
-        Of the distributions.
+        learning_rate : float, default 0.05
+        Learning rate of the distributions.
     seed : int, default 0
-        Of the numbers that they begin from.
+        Seed of their initial numbers.
     **options
-        As those of `ncut.EigenvalueRegularizer`: `every`, `normalize`, `layers`, `scope`, `norm`,
-        `residual`, `example_inputs`.
+        The same as for `ncut.EigenvalueRegularizer`: `every`, `normalize`, `layers`, `scope`,
+        `norm`, `residual`, `example_inputs`.
 
     Source: Xia and Kulis (2017), W-Net; Nazi, Hang, Goldie, Ravi, Mirhoseini (2019), GAP.
     """
@@ -71,7 +70,7 @@ class SoftCutRegularizer(Regularizer):
             torch.randn((graph.n, k), generator=generator).to(like.device).requires_grad_()
             for graph in self.graphs
         ]
-        # The size of the gradients is that of `weight`, which is not to slow the learning down.
+        # The gradients are scaled by `weight`, which must not slow the learning down.
         self._optimizer = torch.optim.Adam(self._logits, lr=learning_rate, eps=1e-16)
 
     def __call__(self, model: nn.Module | None = None) -> Tensor:
@@ -85,11 +84,11 @@ class SoftCutRegularizer(Regularizer):
 
     @property
     def learned(self) -> Sequence[Tensor]:
-        """The numbers whose softmax the distributions are, (n, k) for each part of the graph."""
+        """The logits of the distributions, (n, k) for each part of the graph."""
         return self._logits
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside the model: the soft partition and its optimizer."""
+        """State for resuming, in addition to the model: the soft partition and its optimizer."""
         return super().state_dict() | {
             "logits": [logits.detach().clone() for logits in self._logits],
             "gradients": [None if x.grad is None else x.grad.clone() for x in self._logits],
@@ -97,7 +96,7 @@ class SoftCutRegularizer(Regularizer):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`; see `Regularizer`."""
+        """Restore a `state_dict`; see `Regularizer`."""
         super().load_state_dict(state)
         saved = [*zip(self._logits, state["logits"], state["gradients"], strict=False)]
         shapes = [tuple(logits.shape) for logits in self._logits]
@@ -117,7 +116,7 @@ class SoftCutRegularizer(Regularizer):
 
 
 class PartitionRegularizer(Regularizer):
-    """Squared weights between clusters of a partition that is fixed before training.
+    """Squared weights between clusters of a partition fixed before training.
 
     The penalty is 1 - C, with C the share of squared edge weights inside clusters, averaged over
     the blocks of weights.
@@ -126,15 +125,15 @@ class PartitionRegularizer(Regularizer):
     ----------
     model : torch.nn.Module
     k : int, default 12
-        Number of clusters: by default each layer is cut into k pieces of neighbours, as equal as
-        can be.
+        Number of clusters: by default each layer is divided into k contiguous blocks of sizes as
+        equal as possible.
     weight : float or callable, default 0.1
         Weight of the penalty, which lies between 0 and 1.
     labels : mapping from str to sequence of int, optional
         The cluster of each neuron of the layers named, 0 to k - 1.
-    **options
-        As those of `ncut.EigenvalueRegularizer`: `every`, `normalize`, `layers`, `scope`, `norm`,
-        `residual`, `example_inputs`.
+        **options
+        The same as for `ncut.EigenvalueRegularizer`: `every`, `normalize`, `layers`, `scope`,
+        `norm`, `residual`, `example_inputs`.
 
     Source: Golechha, Chaudhary, Velja, Abate, Schoots (2025), arXiv:2502.02470, section 3.
     """

@@ -1,4 +1,4 @@
-"""Plain data of the training side: weights between vertices, and a spectrum."""
+"""Plain data of the training code: weights between vertices, and a spectrum."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 WIDTH = 16
-"""Eigenvectors that are kept: some more than wanted, so that one that comes up is seen early."""
+"""Number of tracked eigenvectors: more than requested, to detect crossings early."""
 
 
 class Placed(NamedTuple):
@@ -37,7 +37,7 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
-    """The smallest eigenvalues of a graph's normalized Laplacian but the first.
+    """The smallest eigenvalues of a graph's normalized Laplacian after the first.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Spectrum:
         D^-1/2 v for unit eigenvectors v; zero for vertices without edges.
     degrees : ndarray of float64, shape (n,)
     n_products : int
-        Products with the weights that it took.
+        Number of products with the weights.
     """
 
     values: NDArray[np.float64]
@@ -59,7 +59,7 @@ class Spectrum:
     n_products: int
 
     def eigenvalue(self, number: int) -> float:
-        """lambda of the number given, counted from 1; 1 if there are not as many."""
+        """lambda of the given number, counted from 1; 1 if there are fewer."""
         if number == 1:
             return 0.0
         if number - 2 >= len(self.values):
@@ -71,19 +71,19 @@ _kept: dict[tuple[int, torch.device, torch.dtype | None], Tensor] = {}
 
 
 def constant(array: NDArray[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """An array that never changes as a tensor; copied to another device the first time only.
+    """A constant array as a tensor; copied to another device only the first time.
 
     Parameters
     ----------
     array : ndarray
     device : torch.device
     dtype : torch.dtype, optional
-        That of the array by default.
+        By default the dtype of the array.
 
     Returns
     -------
     Tensor
-        Not to be written to: on the CPU it may share the array's memory.
+        Read-only: on the CPU it may share the array's memory.
     """
     if device.type == "cpu":
         return torch.as_tensor(array, dtype=dtype)

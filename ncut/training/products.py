@@ -1,4 +1,4 @@
-"""The same as the compiled kernels with torch alone: any device, and edges without a matrix."""
+"""The compiled kernels' functions in torch: any device, and edges without a matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ncut.errors import InputError
 from ncut.training.placed import WIDTH, Placed, Spectrum
 
 FIRST_DEGREE, LAST_DEGREE = 4, 16
-"""Degrees of the Chebyshev filter: of the first, and of later ones."""
+"""Degrees of the Chebyshev filter: in the first iteration, and in later ones."""
 
 
 def degrees(blocks: Sequence[Placed], n: int) -> Tensor:
@@ -78,7 +78,7 @@ def gradient(
 
 
 def dense_spectrum(blocks: Sequence[Placed], n: int, width: int = WIDTH) -> Spectrum:
-    """The `width` smallest eigenvalues but the first, by LAPACK in float64.
+    """The `width` smallest eigenvalues after the first, by LAPACK in float64.
 
     For graphs in which few vertices have edges.
     """
@@ -92,7 +92,7 @@ def dense_spectrum(blocks: Sequence[Placed], n: int, width: int = WIDTH) -> Spec
     scale = sums[used].rsqrt()
     M = scale[:, None] * adjacency * scale
     values, vectors = torch.linalg.eigh(M)
-    # Of the eigenvalue 1 any vector may go: one copy less of a repeated one has no gradient.
+    # Any vector of the eigenvalue 1 may be dropped: the copies left then have no gradient.
     kept = values.flip(0)[1 : width + 1], vectors.flip(1)[:, 1 : width + 1]
     full = torch.zeros((n, kept[1].shape[1]), dtype=torch.float64)
     full[used] = scale[:, None] * kept[1]
@@ -112,9 +112,9 @@ def improved(
 ) -> tuple[Tensor, Spectrum]:
     """Start vectors (n, m) closer to the leading eigenvectors, and the spectrum in their span.
 
-    Subspace iteration with a Chebyshev filter on [-1, mu_m] and a Rayleigh-Ritz step for each,
-    until the residuals of the first `n_wanted` are below `tolerance`. `fresh`, shape (n,), takes
-    the place of the last vector.
+    Subspace iteration with a Chebyshev filter on [-1, mu_m] and a Rayleigh-Ritz step per iteration,
+    until the residuals of the first `n_wanted` are below `tolerance`. `fresh`, shape (n,), replaces
+    the last vector.
     """
     sums = degrees(blocks, len(basis))
     _check_edges(sums)
@@ -149,7 +149,7 @@ def improved(
 
 
 def _bearable(largest: float, unwanted: Unwanted) -> int:
-    """The largest degree that magnifies an eigenvalue no more than a thousand times."""
+    """The largest degree that magnifies an eigenvalue at most a thousand times."""
     x = max((largest - unwanted.centre) / unwanted.half, 1.0)
     return max(int(np.log(2e3) / max(float(np.arccosh(x)), 1e-3)), 1)
 

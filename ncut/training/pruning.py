@@ -1,4 +1,4 @@
-"""Magnitude pruning while a network trains: each layer loses its smallest weights, bit by bit.
+"""Gradual magnitude pruning: each layer loses its smallest weights during training.
 
 Source: Zhu and Gupta (2017), To prune, or not to prune: exploring the efficacy of pruning for
 model compression, equation 1; Filan et al. (2021), appendix A.2, for the default sparsities.
@@ -23,76 +23,76 @@ from ncut.errors import InputError
 from ncut.training.arguments import whole
 
 KINDS = (nn.Linear, _ConvNd)
-"""Modules whose weights are pruned; transposed convolutions are of the second kind too."""
+"""Modules whose weights are pruned; the second class includes transposed convolutions."""
 
 
 class _Weight(NamedTuple):
-    """One parameter, and the modules that use it: several if it is tied."""
+    """A parameter, and the modules that use it: several if it is tied."""
 
     name: str
     modules: tuple[nn.Module, ...]
 
 
 class PolynomialPruning:
-    """Prune the smallest weights of each layer, ever more of them while the network trains.
+    """Prune the smallest weights of each layer, an increasing share during training.
 
-    In step t of the training, counted from 0, the share of each layer's weights that is pruned is
+    In step t of the training, counted from 0, the pruned share of each layer's weights is
 
         s_t = s_f + (s_i - s_f) (1 - (t - t_0) / (t_1 - t_0))^3,    t_0 <= t <= t_1,
 
-    nothing before t_0 and s_f after t_1. Masks are renewed in the steps t_0, t_0 + every, ...
-    and in t_1. A renewal removes round(s_t * number of weights) weights of a layer, exactly:
-    those that were removed before, and then those of smallest magnitude; of equal ones the first,
-    row by row. What is pruned stays pruned, so that a layer that came with a larger
-    share of it keeps that share.
+    nothing before t_0 and s_f after t_1. Masks are renewed in the steps t_0, t_0 + every, ... and
+    in t_1. A renewal leaves exactly round(s_t * number of weights) weights of a layer pruned: first
+    the weights pruned before, then the weights of smallest magnitude; of equal magnitudes the first
+    in row-major order. Pruned weights stay pruned, so a layer with a larger initial share keeps its
+    share.
 
-    Call `step` once in each training step, before the forward pass. The first call is t = 0: with
-    n steps of training choose `end_step` below n, and well below it if the network is to train on
-    with its final masks.
+    Call `step` once in each training step, before the forward pass. The first call is t = 0: with n
+    steps of training choose `end_step` below n, and well below n for further training with the
+    final masks.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Pruned in place, on whatever device and of whatever type. It may have been pruned with
-        `torch.nn.utils.prune` before.
+        Pruned in place, on any device and in any type. It may already be pruned with
+        `torch.nn.utils.prune`.
     end_step : int
-        t_1, from which on each layer has the final sparsity; at least `begin_step`.
+        t_1, the first step with the final sparsity in each layer; at least `begin_step`.
     initial_sparsity, final_sparsity : float, default 0.5 and 0.9
         s_i and s_f: 0 <= s_i <= s_f < 1.
     begin_step : int, default 0
         t_0, the first step with pruned weights.
     every : int, default 10
-        Steps from one renewal of the masks to the next.
+        Steps between renewals of the masks.
     layers : str or sequence of str, optional
-        Names of modules as in `model.named_modules()`, or patterns for them ("features.*").
-        By default all linear layers and (transposed) convolutions. Biases are never pruned. Nor
-        are the weights inside of `torch.nn.MultiheadAttention`, which are used without calling
-        the modules that hold them.
+        Names of modules as in `model.named_modules()`, or patterns for them ("features.*"). By
+        default all linear layers and (transposed) convolutions. Biases are never pruned, and
+        neither are the weights inside `torch.nn.MultiheadAttention`, which uses them without
+        calling their modules.
 
     Raises
     ------
     InputError
-        If an argument has an impossible value; if a name matches no layer that can be pruned; if
-        a layer computes its weight from others (weight norm and the like) or has none yet (lazy
+        If an argument has an impossible value; if a name matches no layer that can be pruned; if a
+        layer computes its weight from other tensors (such as weight norm) or has none yet (lazy
         modules); if a weight is shared with a module that is not pruned.
 
     Notes
     -----
-    The masks are those of `torch.nn.utils.prune` and installed at once, with nothing pruned: the
-    module has a parameter `weight_orig`, a buffer `weight_mask` and, as a plain tensor, their
-    product `weight`, computed anew before each forward pass. So models of each stage have the
-    same `state_dict` keys. To resume, wrap the new model first and then load its `state_dict` and
-    this object's.
+    The masks are those of `torch.nn.utils.prune` and are installed immediately, with nothing
+    pruned: the module has a parameter `weight_orig`, a buffer `weight_mask` and, as a plain
+    tensor, their product `weight`, recomputed before each forward pass. Models of all stages thus
+    have the same `state_dict` keys. To resume, wrap the new model first and then load its
+    `state_dict` and this object's.
 
-    `weight_orig` is the very parameter that `weight` was: an optimizer that exists already goes
-    on with it. Filan et al. start pruning with a new one. Parameters change their order, by which
-    optimizers store their state, hence an optimizer's `state_dict` must be loaded into one that
-    was made on the same side of this call as the one that it comes from. Pruned weights get
-    no gradient. An optimizer's momentum and weight decay may still move `weight_orig` where it is
-    masked, without any effect.
+    `weight_orig` is the same parameter object as `weight` before: an existing optimizer keeps
+    training it. Filan et al. start pruning with a new optimizer. The order of parameters changes,
+    by which optimizers store their state; an optimizer's `state_dict` saved before (after) this
+    call must be loaded into an optimizer made before (after) it. Pruned weights get no gradient.
+    An optimizer's momentum and weight decay may still move masked entries of `weight_orig`,
+    without any effect.
 
     `copy.deepcopy` of a model works after `step` renewed its masks and after a forward pass under
-    `torch.no_grad()`, but not after one with gradients: torch copies no tensor that has a history.
+    `torch.no_grad()`, but not after one with gradients: torch does not copy tensors with a history.
 
     Modules that share one weight (tied weights) get the same mask.
 
@@ -147,19 +147,19 @@ class PolynomialPruning:
 
     @property
     def sparsity(self) -> float:
-        """Share of each layer that the schedule asks for in the step that `step` began last.
+        """Scheduled share of each layer in the current step.
 
-        Between renewals the layers have the share of the last one.
+        Between renewals the layers have the share of the last renewal.
         """
         return self.sparsity_at(self._n_steps - 1)
 
     @property
     def sparsities(self) -> dict[str, float]:
-        """Share of weights that are pruned, by the name of the layer."""
+        """Share of pruned weights, by the name of the layer."""
         return {name: _pruned_share(module) for name, module in self._layers.items()}
 
     def sparsity_at(self, step: int) -> float:
-        """Share of each layer that the schedule asks for in a step, counted from 0."""
+        """Scheduled share of each layer in a step, counted from 0."""
         if step < self.begin_step:
             return 0.0
         if step >= self.end_step:
@@ -185,18 +185,18 @@ class PolynomialPruning:
     def remove(self) -> None:
         """Make the masks permanent: `weight` is a parameter again, with zeros where it was pruned.
 
-        To be called when the training is over, as nothing holds the zeros from then on.
+        Call it after the training: nothing keeps the zeros afterwards.
         """
         for module in self._layers.values():
             if _is_masked(module):
                 prune.remove(module, "weight")  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, int]:
-        """How many steps were begun; the masks are in the model's `state_dict`."""
+        """The number of steps begun; the masks are in the model's `state_dict`."""
         return {"n_steps": self._n_steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`; the masks come with the model's own.
+        """Restore a `state_dict`; the masks are in the model's `state_dict`.
 
         Raises
         ------
@@ -208,13 +208,13 @@ class PolynomialPruning:
         self._n_steps = whole("state['n_steps']", state["n_steps"], 0)
 
     def _is_due(self, step: int) -> bool:
-        """Whether masks are renewed in a step."""
+        """Return whether masks are renewed in a step."""
         if not self.begin_step <= step <= self.end_step:
             return False
         return step == self.end_step or (step - self.begin_step) % self.every == 0
 
 
-# --- which weights ------------------------------------------------------------------------------
+# --- selection of weights -----------------------------------------------------------------------
 
 
 def _chosen(model: nn.Module, layers: str | Sequence[str] | None) -> dict[str, nn.Module]:
@@ -243,12 +243,12 @@ def _chosen(model: nn.Module, layers: str | Sequence[str] | None) -> dict[str, n
 
 
 def _can_be_pruned(module: nn.Module) -> bool:
-    # This one is never called: attention reads its weight, so that no hook would mask it.
+    # This module is never called: attention reads its weight, so no hook would mask it.
     return isinstance(module, KINDS) and not isinstance(module, NonDynamicallyQuantizableLinear)
 
 
 def _weights(model: nn.Module, layers: Mapping[str, nn.Module]) -> list[_Weight]:
-    """The parameters of some layers, each once."""
+    """The distinct parameters of some layers."""
     weights: dict[int, _Weight] = {}
     for name, module in layers.items():
         key = id(_parameter(name, module))
@@ -268,7 +268,7 @@ def _weights(model: nn.Module, layers: Mapping[str, nn.Module]) -> list[_Weight]
 
 
 def _parameter(name: str, module: nn.Module) -> nn.Parameter:
-    """The parameter that is a layer's weight, masked or not."""
+    """A layer's weight parameter, masked or not."""
     key = "weight_orig" if _is_masked(module) else "weight"
     parameter = dict(module.named_parameters(recurse=False)).get(key)
     if parameter is None:
@@ -285,7 +285,7 @@ def _parameter(name: str, module: nn.Module) -> nn.Parameter:
 
 
 def _is_masked(module: nn.Module) -> bool:
-    """Whether `torch.nn.utils.prune` holds a mask for a module's weight."""
+    """Return whether `torch.nn.utils.prune` holds a mask for a module's weight."""
     return any(
         isinstance(hook, prune.BasePruningMethod) and hook._tensor_name == "weight"
         for hook in module._forward_pre_hooks.values()
@@ -319,12 +319,12 @@ def _renew(weight: _Weight, sparsity: float) -> None:
 
 
 def _without_smallest(values: Tensor, kept: Tensor, n: int, name: str) -> Tensor:
-    """A mask less the n smallest magnitudes in it, the first ones of equal magnitudes."""
+    """A mask without its n smallest magnitudes, of equal magnitudes the first."""
     magnitudes = values.abs().masked_fill_(~kept, -1).ravel()
     candidates = magnitudes[kept.ravel()]
     if candidates.isnan().any():
         raise InputError(f"model: layer {name!r} has weights that are nan, so none is smallest")
-    # On a CPU as quick as kthvalue, which on a GPU has but one block at work.
+    # On a CPU as fast as kthvalue, which on a GPU uses a single block.
     threshold = candidates.topk(n, largest=False, sorted=False).values.max()
     n_ties = n - int((candidates < threshold).count_nonzero())
     result = magnitudes > threshold

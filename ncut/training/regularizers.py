@@ -23,10 +23,10 @@ from ncut.training.placed import Spectrum
 from ncut.training.spectrum import Tracker, check_seed, full_precision
 
 DISCONNECTED = 1e-3
-"""A second eigenvalue below this means that the network is about to fall apart."""
+"""A second eigenvalue below this means that the network is about to disconnect."""
 
 CHECK_DEGREES = 16
-"""Calls from one look at the degrees to the next."""
+"""Calls between checks of the degrees."""
 
 VANISHING = 1e-6
 """Degrees below this share of their mean count as vanishing."""
@@ -37,16 +37,16 @@ NEGLIGIBLE = 1e-3
 Disconnect = Literal["warn", "hold", "ignore"]
 
 Layers: TypeAlias = Sequence[str] | Mapping[Any, Schedule] | None
-"""Names or patterns of layers; or groups, a pattern or a tuple of them, with a factor each; or all.
+"""Names or patterns of layers; groups (a pattern or a tuple of them) with factors; or all.
 
-Keys are not typed, since a mapping from str is none from str or tuple of str.
+Keys are not typed, since a mapping from str is not a mapping from str or tuple of str.
 """
 
 
 class Regularizer(ABC):
-    """What all regularizers have: a model, a weight, a normalization, steps that are skipped.
+    """Base class of regularizers: a model, a weight, a normalization, skipped steps.
 
-    Calling it gives the term to add to the loss. Parameters as those of `EigenvalueRegularizer`.
+    A call returns the term to add to the loss. Parameters are those of `EigenvalueRegularizer`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Regularizer(ABC):
         self._arguments |= {**reading, **own}
         planned = Planned(model, **reading)
         self.graphs: list[LiveGraph] = []
-        # The name and the factor of the group that each of them is in, and the group's number.
+        # The name and the factor of each part's group, and the group's number.
         self._groups: list[tuple[str, Schedule, int]] = []
         for name, patterns, factor in _groups(layers):
             found = graphs_of(planned, patterns)
@@ -101,26 +101,26 @@ class Regularizer(ABC):
             self._hook = model.register_forward_pre_hook(_NormalizeFirst(self._normalization))
 
     def __call__(self, model: nn.Module | None = None) -> Tensor:
-        """The term to add to the loss, a scalar; 0 in steps that are skipped.
+        """The term to add to the loss, a scalar; 0 in skipped steps.
 
         One of `every` steps is computed and counts `every` times. A call begins a step, unless
-        `step` does; without gradients (under `torch.no_grad()`) it is none, and gives what the
-        term is, whether the step is skipped or not.
+        `step` does; a call without gradients (under `torch.no_grad()`) does not count as a step,
+        and returns the term even if the step is skipped.
 
         Parameters
         ----------
         model : torch.nn.Module, optional
-            The model that is trained, to make sure that it is the regularizer's.
+            The trained model, to verify that it is the regularizer's.
 
         Raises
         ------
         InputError
-            If it is another one, such as a copy; or if a layer whose weights are penalized is no
-            longer in the regularizer's model, or was put into one that has weights of its own.
+            If it is another model, such as a copy; or if a penalized layer is no longer in the
+            regularizer's model, or was wrapped in a module that has weights.
         """
         self._check(model)
         if self._hook is not None and self.model.training:
-            self.normalize_()  # here too: the forward pass may come after this
+            self.normalize_()  # here too: the forward pass may follow
         begins = self._counts_calls and torch.is_grad_enabled()
         step = self.n_steps if self._counts_calls else max(self.n_steps - 1, 0)
         self.n_steps += begins
@@ -144,25 +144,24 @@ class Regularizer(ABC):
         return term
 
     def step(self) -> None:
-        """Begin the next training step; from now on calls are not counted as steps.
+        """Begin the next training step; later calls no longer count as steps.
 
-        For more than one call in a step, as with several optimizers or batches that are
-        accumulated.
+        For more than one call per step, such as with several optimizers or accumulated batches.
         """
         if self._counts_calls:
             self._counts_calls, self.n_steps = False, 0
         self.n_steps += 1
 
     def log(self) -> dict[str, float]:
-        """How the last term that was computed came about, as numbers for a logger.
+        """The components of the last computed term, as numbers for a logger.
 
         Returns
         -------
         dict of str to float
-            `"value"`, of the term as it counts in one step; `"weight"` in this step; `"step"`;
-            `"parts"`, parts of the graph that are penalized by themselves; `"value of encoder.*"`
-            of each group, where `layers` has groups; and more, by the kind of regularizer. Waits
-            for a device.
+            `"value"` of the term in one step; `"weight"` in this step; `"step"`; `"parts"`, the
+            number of separately penalized parts of the graph; `"value of encoder.*"` of each group,
+            if `layers` has groups; and more, depending on the regularizer. Synchronizes with the
+            device.
         """
         value, times = self._last
         step = max(self.n_steps - 1, 0)
@@ -179,11 +178,11 @@ class Regularizer(ABC):
         return values
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside the model, tensors and numbers."""
+        """State for resuming, in addition to the model: tensors and numbers."""
         return {"n_steps": self.n_steps, "counts_calls": self._counts_calls}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`, of a regularizer made with the same arguments.
+        """Restore a `state_dict` of a regularizer made with the same arguments.
 
         Raises
         ------
@@ -197,7 +196,7 @@ class Regularizer(ABC):
         self._counts_calls = bool(state["counts_calls"])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy reads its model anew: what was read holds the model's own tensors.
+        # A copy rereads its model, because the result of reading holds the model's tensors.
         made = (type(self), self.model, self.weight, self._arguments)
         return _made_again, made, self.state_dict()
 
@@ -211,14 +210,14 @@ class Regularizer(ABC):
         self._normalization.apply_()
 
     def remove(self) -> None:
-        """Stop normalizing before forward passes, where `normalize=True` has begun that."""
+        """Stop normalizing before forward passes, if `normalize=True` was given."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
 
     @property
     def learned(self) -> Sequence[Tensor]:
-        """Tensors of the regularizer's own that its gradient is for, too."""
+        """The regularizer's tensors that also get its gradient."""
         return ()
 
     @abstractmethod
@@ -249,7 +248,7 @@ class Regularizer(ABC):
 
 
 def _has_others(module: nn.Module, inside: nn.Module) -> bool:
-    """Whether a module has parameters that are none of the module inside of it."""
+    """Return whether a module has parameters besides those of the module inside it."""
     own = {id(parameter) for parameter in inside.parameters()}
     return any(id(parameter) not in own for parameter in module.parameters())
 
@@ -296,60 +295,60 @@ class _NormalizeFirst:
 class EigenvalueRegularizer(Regularizer):
     """The paper's penalty: small eigenvalues of the normalized Laplacian.
 
-    The term is weight * mean of the eigenvalues asked for. The network is read once; after that a
-    call costs about two products of the weights with 16 vectors, since it starts from the last
-    eigenvectors. Pruning, other devices and types are followed.
+    The term is weight * mean of the requested eigenvalues. The network is read once; each later
+    call costs about two products of the weights with 16 vectors, because it starts from the last
+    eigenvectors. Pruning and changes of device or type are followed.
 
-    On a GPU a call waits for the device at each Rayleigh-Ritz step, whose small eigenproblem the
-    host solves; graphs in which fewer than 32 neurons have weights are left to the host.
+    On a GPU a call synchronizes at each Rayleigh-Ritz step, whose small eigenproblem the host
+    solves; graphs in which fewer than 32 neurons have weights are computed on the host.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Any that `ncut.graph` reads.
+                Any model that `ncut.graph` reads.
     eigenvalues : sequence of int, default (2, 3, 4)
         Numbers of the eigenvalues, the smallest being 1. `range(2, 13)` is the sum of the 12
-        smallest (the first is 0), which is smooth wherever the 12th and the 13th differ, and
-        bounds every 12-way normalized cut from below.
+        smallest (the first is 0), which is smooth if the 12th and the 13th differ, and bounds every
+        12-way normalized cut from below.
     weight : float or callable, default 0.1
-        Weight of their mean, or a function of the training step, counted from 0; it may be set
-        anew at any time. The paper's experiments used a gradient of half the true size, so that
+        Weight of their mean, or a function of the training step, counted from 0; it may be
+        reassigned at any time. The paper's experiments used a gradient of half the true size, so
         its 0.1 is 0.05 here.
     every : int, default 1
-        Compute the term at every so many steps only, and count it as often. A step is a call
-        with gradients, or what `step()` begins.
+        Compute the term only in one of `every` steps, multiplied by `every`. A step begins with a
+        call with gradients, or with `step()`.
     tolerance : float, default 1e-3
-        Largest residual |M v - mu v| of the eigenvectors, which have length 1. Eigenvalues are
-        accurate to about its square, gradients to about itself.
+        Largest residual |M v - mu v| of the unit eigenvectors. Eigenvalues are accurate to about
+        its square, gradients to about the tolerance itself.
     layers : sequence of str, or mapping from str or tuple of str to float or callable, optional
         Names or patterns ("encoder.layer.*.mlp.*") of the modules whose weights count; by default
-        all in the graph. Parts that share no neurons are graphs of their own, whose terms are
-        averaged. A mapping makes groups, {"encoder.*": 1.0, ("head.0", "head.2"): 0.2}: each is
-        a graph of its own, and the terms are added up, times the group's factor (a number, or a
+        all in the graph. Parts that share no neurons are separate graphs, whose terms are averaged.
+        A mapping makes groups, {"encoder.*": 1.0, ("head.0", "head.2"): 0.2}: each group is a
+        separate graph, and the terms are summed, multiplied by the group's factor (a number, or a
         function of the step).
     normalize : bool, default False
-        Normalize before each forward pass in training mode, as `normalize_()` does.
+        Call `normalize_()` before each forward pass in training mode.
     scope, norm, residual, example_inputs
         How the model is read; see `ncut.graph`.
     seed : int, default 0
-        Of the start vectors.
+        Seed of the start vectors.
     disconnect : {"warn", "hold", "ignore"}
-        What to do when the network is about to fall apart further than it was at the first call:
-        into more parts (those with a thousandth of the edge weight or more; an eigenvalue below
-        1e-3 for each), or a neuron's degree falls below a millionth of the mean.
-        `"warn"`: warn once for each. `"hold"`: also leave the term out as long as inputs are
-        parted from outputs, no part having a tenth of both.
+        Reaction if the network is about to disconnect further than at the first call: into more
+        parts (those with a thousandth of the edge weight or more; an eigenvalue below 1e-3 for
+        each), or by a neuron's degree below a millionth of the mean. `"warn"`: warn once for each.
+        `"hold"`: also omit the term while inputs are separated from outputs, that is, no part has a
+        tenth of both.
 
     Attributes
     ----------
     eigenvalues : tuple of float
-        Those of the last call (of several parts, their means).
+                Eigenvalues of the last call (means over several parts).
     numbers : tuple of int
-        Their numbers.
+        Numbers of these eigenvalues.
     n_products : int
         Products with the weights at the last call.
     n_restarts : int
-        How often the eigenvectors were computed from random vectors.
+        Number of times the eigenvectors were computed from random vectors.
 
     Raises
     ------
@@ -422,7 +421,7 @@ class EigenvalueRegularizer(Regularizer):
         ]
         self._found: list[tuple[float, ...]] = [()] * len(self.graphs)
         self._told: set[tuple[int, str]] = set()
-        # Of each part: how many parts it had, and which neurons had next to no weights, at first.
+        # For each graph: its initial number of parts, and the neurons with vanishing weights.
         self._parts_at_first: list[int | None] = [None] * len(self.graphs)
         self._faded_at_first: list[list[int]] = [[] for _ in self.graphs]
         self._held = False
@@ -435,19 +434,19 @@ class EigenvalueRegularizer(Regularizer):
 
     @property
     def n_products(self) -> int:
-        """Products with the weights that the last call took, of all parts."""
+        """Number of products with the weights in the last call, over all parts."""
         return sum(tracker.last.n_products for tracker in self._trackers if tracker.last)
 
     @property
     def n_restarts(self) -> int:
-        """How often eigenvectors were computed from random vectors."""
+        """Number of times eigenvectors were computed from random vectors."""
         return sum(tracker.n_restarts for tracker in self._trackers)
 
     def log(self) -> dict[str, float]:
-        """As that of any regularizer, with the eigenvalues by their numbers (`"lambda_2"`).
+        """The values of `Regularizer.log`, and the eigenvalues by their numbers (`"lambda_2"`).
 
-        `"products"` with the weights that the last call took, `"restarts"` from random vectors,
-        `"held_back"`: 1 while `disconnect="hold"` leaves the term out.
+        Also `"products"` with the weights in the last call, `"restarts"` from random vectors, and
+        `"held_back"`: 1 while `disconnect="hold"` omits the term.
         """
         values = {
             f"lambda_{number}": value
@@ -464,7 +463,7 @@ class EigenvalueRegularizer(Regularizer):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside the model: the eigenvectors, above all."""
+        """State for resuming, in addition to the model: mainly the eigenvectors."""
         return super().state_dict() | {
             "trackers": [tracker.state_dict() for tracker in self._trackers],
             "parts_at_first": list(self._parts_at_first),
@@ -473,7 +472,7 @@ class EigenvalueRegularizer(Regularizer):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`; see `Regularizer`."""
+        """Restore a `state_dict`; see `Regularizer`."""
         super().load_state_dict(state)
         if len(state["trackers"]) != len(self._trackers):
             raise InputError(
@@ -497,7 +496,7 @@ class EigenvalueRegularizer(Regularizer):
         return term.detach() if self._held else term
 
     def _trouble(self, number: int, graph: LiveGraph) -> bool:
-        """Whether inputs are parted from outputs; warns the first time that anything falls off."""
+        """Return whether inputs are separated from outputs; warn at the first disconnection."""
         tracker = self._trackers[number]
         spectrum = tracker.last
         assert spectrum is not None
@@ -527,7 +526,7 @@ class EigenvalueRegularizer(Regularizer):
 
 
 def _advice(text: str, first: bool, parted: bool, disconnect: Disconnect) -> str:
-    """What to tell of a network that falls apart."""
+    """The warning for a network that disconnects."""
     if first:
         return f"the network is in parts before the regularizer has changed it: {text}"
     advice = "disconnect='hold' holds the term back where inputs are parted from outputs"
@@ -540,23 +539,23 @@ def _advice(text: str, first: bool, parted: bool, disconnect: Disconnect) -> str
 
 
 def _vanishing(spectrum: Spectrum) -> NDArray[np.intp]:
-    """Neurons whose degree is next to nothing; those without any weights are cut off already."""
+    """Neurons with a vanishing degree; neurons without any weights are already cut off."""
     degrees = spectrum.degrees
     return np.flatnonzero((degrees < VANISHING * degrees.mean()) & (degrees > 0))
 
 
 def _parts(spectrum: Spectrum) -> list[NDArray[np.bool_]]:
-    """The vertices of each part that next to nothing connects with the others, heaviest first.
+    """The vertices of each nearly disconnected part, heaviest first.
 
-    Parts of negligible weight are left out, and there are no more than there are eigenvectors.
+    Parts of negligible weight are left out; there are at most as many parts as eigenvectors.
     """
     degrees = spectrum.degrees
     n_small = int((1.0 - spectrum.values < DISCONNECTED).sum())
     left = degrees > 0
     if not n_small:
         return [left]
-    # With the first eigenvector they span the parts' indicators: vertices of one part have
-    # parallel rows, those of two parts orthogonal ones, whatever the parts' sizes.
+    # With the first eigenvector they span the parts' indicators: vertices of one part have parallel
+    # rows, vertices of two parts orthogonal ones, for parts of any sizes.
     constant = np.full((len(degrees), 1), degrees.sum() ** -0.5)
     rows = np.hstack([constant, spectrum.vectors[:, :n_small].double().cpu().numpy()])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -571,7 +570,7 @@ def _parts(spectrum: Spectrum) -> list[NDArray[np.bool_]]:
 
 
 def _parted(graph: LiveGraph, spectrum: Spectrum, parts: list[NDArray[np.bool_]]) -> bool:
-    """Whether no part has a tenth of the weights of the inputs and of those of the outputs."""
+    """Return whether no part has a tenth of the inputs' and of the outputs' weights."""
     ends = [graph.layers[0].slice, graph.layers[-1].slice]
     volumes = [max(float(spectrum.degrees[at].sum()), 1e-300) for at in ends]
     weights = [np.where(part, spectrum.degrees, 0.0) for part in parts]
@@ -585,7 +584,7 @@ def _parted(graph: LiveGraph, spectrum: Spectrum, parts: list[NDArray[np.bool_]]
 def _falling_apart(
     graph: LiveGraph, spectrum: Spectrum, parts: list[NDArray[np.bool_]], parted: bool
 ) -> str:
-    """Which neurons are in the lightest part."""
+    """The neurons of the lightest part."""
     small = parts[-1]
     shares = {layer.name: int(small[layer.slice].sum()) for layer in graph.layers}
     where = ", ".join(f"{n} of {name!r}" for name, n in shares.items() if n)

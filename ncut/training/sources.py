@@ -1,7 +1,7 @@
-"""Where the arrays that a graph is made of come from: which tensors of a model, looked up anew.
+"""Sources of a graph's arrays: the model's tensors, looked up at each use.
 
 A model is read once, from a copy that shares its memory. Weights and factors are expressions of
-the copy's tensors, which are computed again of the tensors that the model has then.
+the copy's tensors, which are re-evaluated with the model's current tensors.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from ncut.training.placed import constant
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """A tensor of a module, which may be replaced, pruned or parametrized meanwhile.
+    """A tensor of a module, which may later be replaced, pruned or parametrized.
 
     Attributes
     ----------
     module : nn.Module
     name : str
     shape : tuple of int, optional
-        Shape that the tensor has to keep; by default it is not checked.
+        Required shape of the tensor; by default not checked.
     path : str
         Path of the module in its model, for messages.
     """
@@ -53,7 +53,7 @@ class Source:
         Raises
         ------
         InputError
-            If it has another shape than before, or is sharded.
+            If its shape has changed, or it is sharded.
         """
         found = self._tensor()
         refuse_shards(str(self), found)
@@ -82,7 +82,7 @@ class Source:
         return _parametrized(module, name)
 
     def parameter(self) -> Tensor | None:
-        """What to change in place to scale the tensor's rows and columns; None if nothing will."""
+        """The tensor to change in place to scale the rows and columns; None if there is none."""
         parameters = self.module._parameters
         if parameters.get(self.name) is not None:
             return parameters[self.name]
@@ -91,7 +91,7 @@ class Source:
 
     @property
     def exists(self) -> bool:
-        """Whether there is such a tensor."""
+        """Return whether the tensor exists."""
         return getattr(self.module, self.name, None) is not None
 
 
@@ -103,13 +103,13 @@ class View:
     ----------
     source : Source
     shape : tuple of int
-        Of the array.
+                Shape of the array.
     kind : {"whole", "transpose", "part"}
         Whether it is the tensor, its transpose, or another part or order of its entries.
     offset : int
-        Of its first entry.
+                Offset of its first entry.
     expression : Expression, optional
-        What makes it of the tensor; None if it is the tensor itself.
+        Expression that makes the array from the tensor; None if it is the tensor itself.
     """
 
     source: Source
@@ -119,7 +119,7 @@ class View:
     expression: Expression | None = None
 
     def of(self, tensor: Tensor) -> Tensor:
-        """The same part of another tensor of the source's shape; a view of it if it can be."""
+        """The same part of another tensor of the source's shape; a view if possible."""
         if self.expression is None or self.kind == "whole":
             return tensor
         made: Tensor = self.expression.tensor(lambda _: tensor)
@@ -127,7 +127,7 @@ class View:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensor is."""
+        """The device of the tensor."""
         return self.source.tensor().device
 
     def tensor(self) -> Tensor:
@@ -135,7 +135,7 @@ class View:
         return self.of(wide(self.source.tensor()))
 
     def writable(self) -> Tensor | None:
-        """The array as a view of a parameter, to be changed in place; None if there is none."""
+        """The array as a view of a parameter, for changes in place; None if there is none."""
         parameter = self.source.parameter()
         made = None if parameter is None else self.of(parameter)
         if made is None or parameter is None:
@@ -145,12 +145,12 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Computed:
-    """An array that a forward pass computes from parameters, computed again from what they are.
+    """An array that a forward pass computes from parameters, recomputed from their values.
 
     Attributes
     ----------
-    expression : Expression
-        How.
+        expression : Expression
+        Expression that computes it.
     copied : Copy
         The copy of the model that was read.
     """
@@ -166,7 +166,7 @@ class Computed:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return self.copied.parameter().device
 
     def tensor(self) -> Tensor:
@@ -181,7 +181,7 @@ class Factors:
     Parameters
     ----------
     factors : ncut.extract.factors.Factors
-        The factors as the reading of a copy made them.
+        The factors from reading a copy.
     copied : Copy
         The copy.
     """
@@ -195,7 +195,7 @@ class Factors:
         return self._root.tensor(like, self._copied).abs()
 
     def batch_norm(self) -> _BatchNorm | None:
-        """The batch norm that makes all of them, in the order of its channels."""
+        """The batch norm that makes all factors, in the order of its channels."""
         expression = self._root.only_source()
         source = None if expression is None else expression.source
         if source is None or not getattr(source, "is_batch_norm", False):
@@ -208,7 +208,7 @@ class Factors:
 
 
 class _Node:
-    """Factors by the segments of the ledger that they lie in, with what those are made of."""
+    """Factors by their segments of the ledger, with the segments' sources."""
 
     def __init__(self, codes: NDArray[np.int64], ledger: Ledger) -> None:
         starts = np.array([segment.start for segment in ledger.segments])
@@ -229,7 +229,7 @@ class _Node:
             self._parts.append((at, segment, made))
 
     def only_source(self) -> Any:
-        """The source of all of them, if they are its entries in order."""
+        """The source of all factors, if they are its entries in order."""
         if len(self._parts) != 1 or self._parts[0][1].kind != "source":
             return None
         _, segment, (index,) = self._parts[0]
@@ -273,7 +273,7 @@ class Copy:
         The copy: on the CPU, in float32 at least, without hooks, pruning and parametrizations
         made permanent.
     used : set of nn.Module
-        The model's own modules whose tensors were looked up by `live`.
+        The original model's modules whose tensors were looked up by `live`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -299,15 +299,15 @@ class Copy:
         return {id(own): made for _, own, made in self._pairs}
 
     def parameter(self) -> Tensor:
-        """A tensor of the model, where its others are."""
+        """A tensor of the model, on the model's device."""
         return next(iter(self._sources.values()))[0].tensor()
 
     def source(self, tensor: Tensor) -> Source | None:
-        """Which tensor of the model one of the copy is; None for anything else."""
+        """The model's tensor for a tensor of the copy; None for anything else."""
         return self._sources.get(id(tensor), (None, None))[0]
 
     def live(self, tensor: Tensor, like: Tensor) -> Tensor:
-        """A tensor of the copy as the model has it now; constants as they are."""
+        """The model's current tensor for a tensor of the copy; constants unchanged."""
         source = self.source(tensor)
         if source is None:
             return wide(tensor.to(like.device))
@@ -320,7 +320,7 @@ class Copy:
         Raises
         ------
         InputError
-            If it is made of numbers that are no tensors of the model.
+            If it depends on numbers that are not tensors of the model.
         """
         if id(expression) not in self._arrays:
             self._arrays[id(expression)] = (expression, self._array(expression, name))
@@ -348,9 +348,9 @@ class Copy:
         return View(source, shape, kind, offset, expression)
 
     def _follows(self, expression: Expression) -> bool:
-        """Tell if an expression is one of tensors that modules hold.
+        """Return whether an expression uses only tensors held by modules.
 
-        A view of a parameter that lies in a list would stay what it was when the model was read.
+        A view of a parameter kept in a list would keep its value from the time of reading.
         """
         leaves: list[Tensor] = []
 
@@ -364,12 +364,12 @@ class Copy:
         return len(others) < len(leaves) and not any(storage_of(t) in self._memory for t in others)
 
     def check_ties(self) -> None:
-        """Make sure that weights that were one tensor when the model was read still are.
+        """Verify that weights that shared a tensor when the model was read still do.
 
         Raises
         ------
         InputError
-            If two of them have become tensors of their own.
+            If two of them have become separate tensors.
         """
         for first, second in self._ties:
             if first.parameter() is not second.parameter():
@@ -424,12 +424,12 @@ def _parametrized(module: nn.Module, name: str) -> Tensor:
 
 
 def refuse_sharded(model: nn.Module) -> None:
-    """Refuse a model of whose weights each process holds a part.
+    """Refuse a model with sharded weights.
 
     Raises
     ------
     InputError
-        If it is wrapped by FSDP, or holds what `refuse_shards` refuses.
+        If it is wrapped by FSDP, or holds a tensor that `refuse_shards` refuses.
     """
     for path, module in model.named_modules():
         if type(module).__name__ == "FullyShardedDataParallel":
@@ -439,13 +439,13 @@ def refuse_sharded(model: nn.Module) -> None:
 
 
 def refuse_shards(name: str, tensor: Tensor) -> None:
-    """Refuse a tensor of which each process holds a part.
+    """Refuse a sharded tensor.
 
     Raises
     ------
     InputError
-        If it is a DTensor (FSDP2, tensor parallelism), was taken apart by ZeRO-3 of DeepSpeed, or
-        is an empty vector, which these and FSDP leave for a weight between two uses.
+        If it is a DTensor (FSDP2, tensor parallelism), was partitioned by ZeRO-3 of DeepSpeed, or
+        is an empty vector, the placeholder of these and FSDP for a weight between two uses.
     """
     kind = type(tensor).__name__
     if hasattr(tensor, "ds_id"):
@@ -464,5 +464,5 @@ _SHARDED = (
 
 
 def _strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """Strides with those along axes of length 1, which mean nothing, set to 1."""
+    """Strides with the meaningless strides along axes of length 1 set to 1."""
     return tuple(1 if n == 1 else stride for n, stride in zip(shape, strides, strict=True))

@@ -1,4 +1,4 @@
-"""Eigenvalues of the normalized Laplacian of weights that move, and their gradients."""
+"""Eigenvalues of the normalized Laplacian of changing weights, and their gradients."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from ncut.training import products
 from ncut.training.placed import WIDTH, Placed, Spectrum
 
 SPARE = 2
-"""Eigenvectors that are kept beyond those wanted, at least."""
+"""Smallest number of eigenvectors tracked in addition to the requested ones."""
 
 COLD_PRODUCTS = 2000
-"""Products after which a start from random vectors gives up."""
+"""Products after which an iteration from random vectors stops."""
 
 WARM_PRODUCTS = 60
-"""Products after which old eigenvectors are given up for random ones."""
+"""Products after which old eigenvectors are replaced by random ones."""
 
 MANY_FLOPS = 2e8
-"""Work of a product from which on it is shared between threads."""
+"""Smallest work of a product that is divided between threads."""
 
 EQUAL = {torch.float32: 1e-6, torch.float64: 1e-10}
-"""Eigenvalues that are closer count as one repeated eigenvalue."""
+"""Eigenvalues closer than this count as one repeated eigenvalue."""
 
 
 class Tracker:
-    """Eigenvectors of a graph whose weights move a little from call to call.
+    """Eigenvectors of a graph whose weights change a little from call to call.
 
-    Each call starts from the last eigenvectors and improves them until the residuals of those
-    wanted are below `tolerance`: most often one product with the weights, two at times. Where that
-    does not get there it starts anew from random vectors. An eigenvalue that is to overtake a
-    wanted one has to pass the others that are kept first, and one of the start vectors is random
-    every time, so that crossings are not missed.
+    Each call starts from the last eigenvectors and improves them until the residuals of the
+    requested ones are below `tolerance`: mostly one product with the weights, sometimes two. If
+    this does not converge, it restarts from random vectors. Crossings are not missed, because an
+    eigenvalue must pass the other tracked eigenvalues before it overtakes a requested one, and one
+    start vector of each call is random.
 
-    On a GPU, and where more than 14 eigenvalues are wanted, the products and all vectors are
-    torch's; the small eigenproblems are the host's.
+    On a GPU, and for more than 14 requested eigenvalues, torch computes the products and all
+    vectors; the host solves the small eigenproblems.
 
     Parameters
     ----------
@@ -52,16 +52,16 @@ class Tracker:
     n_first : int
         Vertices of the first colour, which come first, if every edge joins two colours; else 0.
     n_wanted : int
-        Eigenvalues wanted besides the first.
+        Number of requested eigenvalues, excluding the first.
     tolerance : float
-        Largest residual |M v - mu v| of those.
+        Largest residual |M v - mu v| of the requested eigenvectors.
     seed : int
-        Of the random start vectors.
+        Seed of the random start vectors.
 
     Attributes
     ----------
     last : Spectrum, optional
-        That of the last call.
+        Spectrum of the last call.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Tracker:
         self._basis: Any = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the eigenvectors are, tensors and numbers."""
+        """State for resuming: the eigenvectors, tensors and numbers."""
         return {
             "n_calls": self.n_calls,
             "n_restarts": self.n_restarts,
@@ -89,12 +89,12 @@ class Tracker:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Restore a `state_dict`."""
         self.n_calls, self.n_restarts = int(state["n_calls"]), int(state["n_restarts"])
         self._basis = None if state["basis"] is None else state["basis"].clone()
 
     def update(self, blocks: Sequence[Placed]) -> Spectrum:
-        """The spectrum for the weights as they are now; it stays in `last`."""
+        """The spectrum for the current weights, also stored in `last`."""
         self.n_calls += 1
         if _is_coarse(blocks[0].weights.device):
             blocks = [block._replace(weights=block.weights.double()) for block in blocks]
@@ -195,7 +195,7 @@ class Eigenvalues(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor | None) -> Any:
-        weights = ctx.saved_tensors  # raises if one was changed in place, and with it its block
+        weights = ctx.saved_tensors  # raises if a weight, and so its block, was changed in place
         none = (None, None, None, None)
         if slope is None:
             return none + (None,) * len(weights)
@@ -207,7 +207,7 @@ class Eigenvalues(torch.autograd.Function):
 
 
 class _Final(torch.autograd.Function):
-    """Gradients that have no derivatives of their own."""
+    """Gradients without derivatives."""
 
     @staticmethod
     def forward(ctx: Any, n: int, *weights_and_gradients: Tensor) -> tuple[Tensor, ...]:
@@ -257,7 +257,7 @@ def _detached(places: Sequence[Placed], weights: Sequence[Tensor]) -> list[Place
 
 
 def _compiled(blocks: Sequence[Placed]) -> bool:
-    """Whether the compiled kernels can read the blocks."""
+    """Return whether the compiled kernels can read the blocks."""
     on_cpu = blocks[0].weights.device.type == "cpu"
     return on_cpu and all(block.rows is None for block in blocks)
 
@@ -265,10 +265,10 @@ def _compiled(blocks: Sequence[Placed]) -> bool:
 def shared_slopes(
     slopes: NDArray[np.float64], values: NDArray[np.float64], tolerance: float
 ) -> NDArray[np.float64]:
-    """Slopes with those of a repeated eigenvalue replaced by their mean over all its copies.
+    """Slopes with the slopes of a repeated eigenvalue replaced by the mean over its copies.
 
-    One of several equal eigenvalues has no gradient, their sum has. Of those found only: copies
-    beyond the eigenvectors that are kept are not known.
+    A single one of several equal eigenvalues has no gradient, but their sum has. The mean covers
+    only the copies found: copies beyond the tracked eigenvectors are unknown.
 
     Source: Lewis (1996), Derivatives of spectral functions.
     """
@@ -295,24 +295,24 @@ def _threads(blocks: Sequence[Placed]) -> int:
 
 
 def _is_coarse(device: torch.device) -> bool:
-    """Whether products in float32 are rounded to TF32, in which eigenvectors do not converge."""
+    """Return whether float32 products use TF32, in which eigenvectors do not converge."""
     if device.type != "cuda":
         return False
     try:
         return bool(torch.backends.cuda.matmul.allow_tf32)
-    except RuntimeError:  # set by the newer of two ways of setting it
+    except RuntimeError:  # set through the newer of two settings
         return True
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """No automatic casts to 16 bits, in which eigenvectors do not converge."""
+    """Disable autocasts to 16 bits, in which eigenvectors do not converge."""
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 
 def check_seed(seed: int) -> int:
-    """Return the seed, or refuse what is no whole number from 0 up to 2^63."""
+    """Return the seed, or refuse it unless it is a whole number from 0 up to 2^63."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
         raise InputError(f"seed: must be a whole number from 0 to 2^63 - 1, got {seed!r}")
     return int(seed)

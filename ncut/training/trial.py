@@ -1,4 +1,4 @@
-"""Whether rescaling a layer's neurons leaves what a model computes as it is, tried out."""
+"""A numerical test that rescaling a layer's neurons does not change a model's outputs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ncut.training.neurons import HiddenLayer
 from ncut.training.sources import Source, View
 
 SAME = 1e-3
-"""Largest difference of outputs, relative to the largest output, that counts as rounding."""
+"""Largest difference of outputs, relative to the largest output, attributed to rounding."""
 
 
 class Trial:
-    """A copy of a model that is run on random inputs, with random vectors of parameters."""
+    """A copy of a model for runs on random inputs, with random vector parameters."""
 
     def __init__(self, planned: Planned, example_inputs: Any) -> None:
         self._model = planned.copied.model.eval()
         self._copies = planned.copied.modules
-        # Of parameters that are shared the first name; a change of it is one of all.
+        # The first name of shared parameters; a change of it changes all of them.
         names = {id(tensor): name for name, tensor in self._model.named_parameters()}
         self._parameters = {
             (id(module), name): (names[id(tensor)], tensor)
@@ -38,7 +38,7 @@ class Trial:
         }
         generator = torch.Generator().manual_seed(0)
         self._base: dict[str, Tensor] = {}
-        # Biases that are zero now, as they begin, must not hide that they are there.
+        # Biases that are zero, as at initialization, must not go undetected.
         tensors = [*self._model.named_parameters(), *self._model.named_buffers()]
         for name, tensor in tensors:
             centred = "bias" in name or name.endswith("running_mean")
@@ -50,7 +50,7 @@ class Trial:
         self._inputs, self._expected = self._first_that_fits(inputs, generator)
 
     def harmless(self, layers: Sequence[HiddenLayer]) -> bool:
-        """Whether the outputs stay the same with the neurons of these layers rescaled."""
+        """Return whether rescaling the neurons of these layers preserves the outputs."""
         generator = torch.Generator().manual_seed(1)
         changed = dict(self._base)
         touched: set[str] = set()
