@@ -167,13 +167,13 @@ def page(graphs: Path, scanned: Path) -> None:
 
 HEAD = """# A gallery of networks
 
-{n} networks, or parts of them, that ordinary packages carry, as they lie in the package's file.
-Clusters k = 12; each n-cut is measured against 10 networks with every layer's weights shuffled, so
-that p is 0.09 at least: the table ranks networks, it proves nothing about one. "Cut" is the share
-of edge weight between clusters, and what it would be by chance; clusters that are whole layers say
-nothing about modules. Seconds are the processor's, for reading. All columns, with options and
-files, are in [gallery.csv](gallery.csv); `scripts/gallery.py` makes both, and says how: one
-`ncut scan`.
+{n} networks, or parts of networks, from ordinary packages, read directly from the packages' files.
+With k = 12, each n-cut is compared with 10 networks whose weights are shuffled within each layer; p
+is therefore at least 0.09, so the table ranks networks and proves nothing about a single one. "Cut"
+is the share of edge weight between clusters, with the share expected by chance in parentheses;
+clusters that are whole layers say nothing about modules. Seconds are processor time for reading.
+[gallery.csv](gallery.csv) has all columns, options and files; `scripts/gallery.py` makes both with
+a single `ncut scan`.
 """
 
 
@@ -182,7 +182,7 @@ def _text(rows: list[dict[str, Any]]) -> str:
     for name in dict.fromkeys(row["field"] for row in rows):
         lines.append(f"## {name.capitalize()}\n")
         lines.append("| network | package, licence | placed | read, s | vertices | edges | n-cut | "
-                     "shuffled | cut (chance) | what is to be seen |")  # fmt: skip
+                     "shuffled | cut (chance) | observation |")  # fmt: skip
         lines.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---|")
         lines += [_line(row) for row in rows if row["field"] == name]
         lines.append("")
