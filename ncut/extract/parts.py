@@ -92,7 +92,7 @@ def _has(name: Sequence[str], steps: Sequence[str]) -> bool:
 
 
 def _missing(part: str, program: Program, weighted: Sequence[Operation]) -> str:
-    """A message that names the parts that there are."""
+    """A message that lists the existing parts."""
     modules: dict[str, int] = {}
     for operation in weighted:
         steps = _steps(operation.module)
