@@ -115,7 +115,7 @@ def along(
     return wiring.scale(signal, known, next(iter(parameters), name))
 
 
-# --- weights of whole numbers -------------------------------------------------------------------
+# --- integer weights ----------------------------------------------------------------------------
 
 
 def dequantized(

@@ -393,7 +393,7 @@ class Wiring:
         return replace(signal, terms=terms)
 
     def softmax(self, signal: Signal, axis: int) -> Signal:
-        """Shares along an axis; those of positions carry no neurons."""
+        """Softmax along an axis; a softmax over positions carries no neurons."""
         if not any(size > 1 for term in signal.terms for size in term.units.shape):
             return self.activation(signal, homogeneous=False)
         kept = tuple(term for term in signal.terms if term.units.shape[signal.axis(axis)] > 1)

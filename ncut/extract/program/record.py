@@ -337,7 +337,7 @@ class Program:
         return value if gamma is None else self.along(value, gamma, axis, **named)
 
     def softmax(self, value: Value, axis: int) -> Value:
-        """Shares along an axis."""
+        """Softmax along an axis."""
         return self.node("softmax", [value], value.shape, axis=value.axis(axis))
 
     # --- positions --------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def _pad(call: Call) -> Value:
 
 
 def _im2col(call: Call) -> Value:
-    """Patches laid side by side: (n, c, positions...) -> (n, c * kernel, patches)."""
+    """Concatenated patches: (n, c, positions...) -> (n, c * kernel, patches)."""
     signal, kernel = call.signal(0, "self"), call.arg(1, "kernel_size")
     n, c = signal.shape[:2]
     n_patches = call.shape[-1]
