@@ -1,4 +1,4 @@
-"""Models and files -> NeuronGraph; a file per kind of source."""
+"""Readers of models and files that return a NeuronGraph, a file per kind of source."""
 
 from ncut.extract.options import FILE_OPTIONS, GRAPH_OPTIONS, FileOptions, GraphOptions
 from ncut.extract.read import read_graph

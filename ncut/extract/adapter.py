@@ -1,6 +1,6 @@
-"""A LoRA adapter of PEFT and its base -> the tensors of the merged model.
+"""Merges a LoRA adapter of PEFT into the tensors of its base model.
 
-Source: E. Hu et al. (2021), LoRA; the names and settings are those of the package peft.
+Source: E. Hu et al. (2021), LoRA; names and settings follow the package peft.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ def read_adapter(
     ----------
     path : Path
         A folder with `adapter_config.json`, whose `base_model_name_or_path` is a folder, and
-        `adapter_model.safetensors`. A relative path is one from the adapter's folder, or from
-        the working directory.
+        `adapter_model.safetensors`. A relative path is resolved from the adapter's folder, or
+        from the working directory.
     residual : {"readers", "stream"}, optional
-        What sums are, by default streams.
+        Convention of sums, by default "stream".
 
     Raises
     ------
     ModelError
-        If the base is no folder here, the adapter is of another kind than LoRA, or its matrices
-        do not fit those of the base.
+        If the base is not a local folder, the adapter is not LoRA, or its matrices do not fit the
+        base's.
     """
     settings = Config(read_json(path / SETTINGS), str(path / SETTINGS))
     kind = settings.word("peft_type", default="LORA")
@@ -101,7 +101,7 @@ def _merged(
         name = f"{layer}.weight"
         weight = next(
             (tensors[n] for n in (name, name.partition(".")[2]) if n in tensors), None
-        )  # bases are saved without the name of the head's class at times
+        )  # some bases are saved without the prefix of the class with a head
         if weight is None:
             raise ModelError(f"{path / WEIGHTS}: adapts {layer!r}, which its base has not")
         name = name if name in tensors else name.partition(".")[2]
@@ -128,7 +128,7 @@ def _sum(a: NDArray[Any], b: NDArray[Any], scale: float, transposed: bool) -> An
 
 
 def _scale(settings: Config, layer: str, rank: int) -> float:
-    """alpha / r, or alpha / sqrt(r); some layers may have a rank and an alpha of their own."""
+    """alpha / r, or alpha / sqrt(r); layers may override the rank and alpha."""
     alpha = settings.number("lora_alpha", 8.0)
     for name, value in settings.part("alpha_pattern").items():
         if re.fullmatch(rf"(.*\.)?{re.escape(name)}", layer) and isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""Array-likes (NumPy, torch tensors, nested lists) -> arrays of real numbers."""
+"""Converts array-likes (NumPy, torch tensors, nested lists) to arrays of real numbers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
 
 def as_array(values: Any, what: str) -> NDArray[np.floating]:
-    """Return `values` as an array of floats, without changing what was passed.
+    """Return `values` as an array of floats, without changing the argument.
 
-    Floats of 16, 32 and 64 bits keep their type (bfloat16 as that of the package ml_dtypes),
-    shorter ones become float32, everything else that is a real number float64. Memory-mapped
-    arrays stay so. Masked entries of numpy.ma are 0: no weight. torch tensors are detached and
-    brought to the CPU.
+    Floats of 16, 32 and 64 bits keep their type (bfloat16 as the dtype of the package ml_dtypes),
+    shorter floats become float32, other real numbers float64. Memory-mapped arrays stay mapped.
+    Masked entries of numpy.ma are 0: no weight. torch tensors are detached and copied to the CPU.
 
     Parameters
     ----------
@@ -43,7 +42,7 @@ def as_array(values: Any, what: str) -> NDArray[np.floating]:
     except ValueError as error:
         raise InputError(f"{what}: not an array of numbers: {error}") from error
     if array.dtype.name in ("float16", "bfloat16", "float32", "float64"):
-        # The compiled core reads aligned numbers only, and a file may put them anywhere.
+        # The compiled core reads aligned numbers only, and a file may store them at any offset.
         return array.astype(array.dtype.newbyteorder("="), copy=not array.flags.aligned)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{what}: weights must be real numbers, got dtype {array.dtype}")

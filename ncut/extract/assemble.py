@@ -1,4 +1,4 @@
-"""The record of a forward pass -> NeuronGraph: vertices, blocks, roles, what is left out."""
+"""Assembles a NeuronGraph from the record of a forward pass: vertices, blocks, roles, left_out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Scope = Literal["paper", "all"]
 
 MAX_SAMPLE = 2**16
-"""Initial weights that are kept of a layer."""
+"""Largest sample of a layer's initial weights."""
 
 SINGLE_MATRIX_HINT = (
     "to cluster a single weight matrix W, pass its bipartite adjacency: "
@@ -43,7 +43,7 @@ def check_options(
     residual: str | None = None,
     unknown: str = "error",
 ) -> None:
-    """Refuse an unknown scope, norm, convention of sums or way with unknown operations."""
+    """Refuse an unknown value of `scope`, `norm`, `residual` or `unknown`."""
     for option, value, known in (
         ("scope", scope, get_args(Scope)),
         ("norm", norm, get_args(Norm)),
@@ -71,25 +71,25 @@ def assemble(
     Parameters
     ----------
     wiring : Wiring
-        What its forward pass did.
+        The record of its forward pass.
     scope : {"paper", "all"}
-        `"paper"`: every neuron of a network without convolutions, and of one with attention or
-        recurrent layers; of a convolutional network the channels that its convolutions write,
-        so that the edges from the image's channels and the fully connected layers after the
-        last convolution are left out. `"all"`: every neuron and channel.
+        `"paper"`: every neuron of a network without convolutions, or with attention or recurrent
+        layers; in a convolutional network only the channels that its convolutions write, without
+        the edges from the image's channels and the fully connected layers after the last
+        convolution. `"all"`: every neuron and channel.
     norm : {"l1", "l2", "column-sum"}
         Norm of a kernel slice.
     name : str
         The model's name.
     parameters : mapping from str to shape, optional
-        All of the model's parameters, to tell which are in the graph.
+        All of the model's parameters, to list their roles in the graph.
     initial : bool
-        Whether to add a sample of each layer's weights as it is initialized.
+        Whether to add a sample of each layer's initial weights.
     scratch : Path, optional
-        A folder to keep large blocks in, instead of memory.
+        A folder for large blocks, instead of memory.
     part : str, optional
-        The part of the model to keep, see `ncut.extract.parts.part_of`; no weights of the rest
-        are looked at.
+        The part of the model to keep, see `ncut.extract.parts.part_of`; weights of the rest are
+        not read.
 
     Raises
     ------
@@ -124,9 +124,9 @@ def assemble(
 
 
 def plan(wiring: Wiring, *, scope: str = "paper", norm: str = "l1", name: str = "") -> Layout:
-    """Which layers of vertices and which edges the graph of a forward pass has.
+    """Plan the layers of vertices and the edges of the graph of a forward pass.
 
-    Parameters and errors as those of `assemble`; no weights are looked at.
+    Parameters and errors as for `assemble`; weights are not read.
     """
     check_options(scope, norm)
     weighted = _weighted(wiring)
@@ -160,7 +160,7 @@ def _is_convolutional(wiring: Wiring) -> bool:
 
 
 def _channels(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
-    """Convolutions, layers that act at each position, and layers that one of those follows."""
+    """Convolutions, layers that act at each position, and layers followed by either."""
     kept: set[Operation] = set()
     read: set[Group] = set()
     for operation in reversed(weighted):
@@ -172,9 +172,9 @@ def _channels(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
 
 
 def _with_ends(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
-    """Operations whose neurons reach nothing, not even a number that is made of them.
+    """Operations whose neurons have no reader, including reductions to a number.
 
-    A reduction of neurons to a number (a distance, a norm that is returned) is a reader where
+    A reduction of neurons to a number (a distance, a returned norm) counts as their reader if
     they have no other.
     """
     unread = _unread(weighted, wiring)
@@ -189,7 +189,7 @@ def _with_ends(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
 
 
 def _unread(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
-    """Operations whose neurons reach nothing: biases of attention scores, auxiliary heads."""
+    """Operations whose neurons have no reader: biases of attention scores, auxiliary heads."""
     read = wiring.joined | wiring.merging.sums
     read |= {p.group for o in wiring.operations if o.weight is None for p in o.parts}
     unread = set()
@@ -202,13 +202,13 @@ def _unread(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
 
 
 def _branches(wiring: Wiring) -> bool:
-    """Whether neurons reach other layers by several ways, so that none is all they have."""
+    """Whether neurons have several readers, so that no block is their only connection."""
     read = [part.group for operation in wiring.operations for part in operation.parts]
     return len(set(read)) < len(read) or bool(wiring.merging.sums)
 
 
 def _with_weights(layout: Layout, wiring: Wiring) -> Iterator[Edges]:
-    """The edges without those of operations whose weights are all zero, as some heads begin."""
+    """The edges without operations whose weights are all zero, such as heads before training."""
     empty: dict[Operation, bool] = {}
     for edges in layout.edges:
         operation = edges.operation
@@ -226,10 +226,10 @@ def _with_weights(layout: Layout, wiring: Wiring) -> Iterator[Edges]:
 def _joining_blocks(
     layout: Layout, wiring: Wiring, norm: str, joining: list[Edges]
 ) -> Iterator[tuple[int, int, Weights, str]]:
-    """The blocks of edges, those without any left out where the graph does not fall apart there.
+    """The blocks of edges; empty blocks are dropped unless the graph would be disconnected.
 
-    Weights within a layer may join no two neurons, as those of a single hidden unit or of a
-    depthwise kernel on a residual stream; a norm's factors may all begin as zeros.
+    Weights within a layer may connect no two neurons, e.g. with a single hidden unit or a
+    depthwise kernel on a residual stream; a norm's factors may all be initialized as zeros.
     """
     branches = _branches(wiring)
     empty: dict[str, tuple[Edges, tuple[int, ...]]] = {}
@@ -273,13 +273,13 @@ def _note_left_out(wiring: Wiring, operation: Operation, layout: Layout, part: s
 def _with_roles(
     graph: NeuronGraph, layout: Layout, wiring: Wiring, norm: str, initial: bool
 ) -> NeuronGraph:
-    """Tell the graph's layers who reads them and may be rescaled, its blocks which are copies."""
+    """Record readers and rescaling invariance of the graph's layers, and copies of its blocks."""
     weighted = _weighted(wiring)
     ties = dict(zip(weighted, _ties(weighted), strict=True))
     copies = {operation for operation, tie in ties.items() if tie}
     layers = []
     for layer, planned in zip(graph.layers, layout.layers, strict=True):
-        # Factors of a neuron of a shared weight would have to be those of its other copies.
+        # A shared weight's neurons would need the same factors in all copies.
         shared = any(operation in copies for operation in planned.touches)
         layers.append(
             replace(
@@ -302,7 +302,7 @@ def _with_roles(
         )
         for block, edges in zip(graph.blocks, order, strict=True)
     ]
-    # The other copy may be outside of the graph: a tie takes two.
+    # The other copy may be outside the graph: a tie needs two members.
     n_tied = Counter(block.tie for block in blocks)
     blocks = [b if n_tied[b.tie] > 1 else replace(b, tie="", tie_transposed=False) for b in blocks]
     return replace(graph, layers=tuple(layers), blocks=tuple(blocks))
@@ -325,9 +325,9 @@ def _with_tie(
 
 
 def _initial(edges: Edges, norm: str, exponent: int) -> Initial | None:
-    """A sample of the edge weights that a layer has as it is initialized, in units of 2^exponent.
+    """A sample of a layer's initial edge weights, in units of 2^exponent.
 
-    A batch norm has no say in it: as it starts, its scale is 1, to within its eps.
+    Batch norms are ignored: their initial scale is 1, up to eps.
     """
     operation = edges.operation
     weight = operation.initial() if operation.initial else None
@@ -339,7 +339,7 @@ def _initial(edges: Edges, norm: str, exponent: int) -> Initial | None:
     dense = matrix if isinstance(matrix, np.ndarray) else matrix.data
     values = dense.ravel() if everywhere else dense[dense > 0]
     step = max(-(-values.size // MAX_SAMPLE), 1)
-    # Initial weights are independent of each other, so any of them are a random sample.
+    # Initial weights are independent, so any subset is a random sample.
     sample = values[::step]
     if exponent:
         sample = np.ldexp(sample.astype(np.float64), -exponent)
@@ -348,7 +348,7 @@ def _initial(edges: Edges, norm: str, exponent: int) -> Initial | None:
 
 
 def _ties(operations: Sequence[Operation]) -> list[tuple[str, bool] | None]:
-    """For each operation that has the weights of others, the first's name, and if transposed."""
+    """For each operation with tied weights, the original's name, and whether it is transposed."""
     ties: list[tuple[str, bool] | None] = [None] * len(operations)
     alike: dict[tuple[Any, ...], list[int]] = {}
     weights = [operation.weight for operation in operations]
@@ -356,13 +356,13 @@ def _ties(operations: Sequence[Operation]) -> list[tuple[str, bool] | None]:
     for at, operation in enumerate(operations):
         weight = weights[at]
         assert weight is not None
-        # Weights that are the same, or each other's transposes, begin with the same number.
+        # Equal weights, or transposes of each other, share their first number.
         begins = (tuple(sorted(weight.shape)), float(weight.values[(0,) * weight.ndim]))
         earlier = alike.setdefault(begins, [])
         for before in earlier:
             first, known = operations[before], weights[before]
             if ties[before] is not None and ties[before] != (first.name, False):
-                continue  # a copy itself: its original has been compared
+                continue  # itself a copy, whose original has been compared
             assert known is not None
             matrices = "conv" not in (operation.kind, first.kind)
             transposed = not _one(weight, known, places[at], places[before])
@@ -381,12 +381,12 @@ def _turned(place: Place | None) -> Place | None:
 
 
 def _one(first: Expression, second: Expression, place: Place | None, other: Place | None) -> bool:
-    """Whether two arrays of weights are one.
+    """Whether two arrays are the same weights.
 
-    They are where they lie at one place of a module's tensor. Numbers are compared where those of
-    one parameter were computed twice, and where the names of parameters do not tell: lists of
-    arrays have none, state dicts hold what is tied under several, and exporters of ONNX write
-    transposed copies. Weights that were trained apart are never equal.
+    Two views are the same if they share their place in a module's tensor. Values are compared if
+    they were computed twice from one parameter, or if names do not identify parameters: lists of
+    arrays have no names, state dicts hold tied weights under several names, and ONNX exporters
+    write transposed copies. Weights that were trained separately are never equal.
     """
     if place is not None and other is not None:
         return place == other
@@ -404,7 +404,7 @@ def _equal(first: NDArray[np.floating], second: NDArray[np.floating]) -> bool:
 def _left_out(wiring: Wiring, parameters: Mapping[str, tuple[int, ...]]) -> tuple[Any, ...]:
     known = {item.name for item in wiring.left_out}
     for name, shape in parameters.items():
-        # Biases and other vectors have no edges.
+        # Biases and other vectors add no edges.
         layer = name.rpartition(".")[0]
         used = name in wiring.placed or name in wiring.ignored or known & {name, layer}
         if len(shape) >= 2 and not used:
@@ -415,11 +415,11 @@ def _left_out(wiring: Wiring, parameters: Mapping[str, tuple[int, ...]]) -> tupl
 def _parameters(
     wiring: Wiring, layout: Layout, parameters: Mapping[str, tuple[int, ...]]
 ) -> tuple[Parameter, ...]:
-    """What became of each of the model's parameters."""
+    """The role of each of the model's parameters."""
     reasons = {item.name: item.reason for item in wiring.left_out}
     edges: dict[str, set[str]] = {}
     for operation in _weighted(wiring):
-        # A layer is placed under its own name, but its weights have others.
+        # A layer is placed under its own name, which differs from its weights' names.
         kept = operation in layout.placed and operation not in layout.outside
         lost = "" if kept else reasons.get(operation.name, "")
         for name in operation.parameters:

@@ -1,4 +1,4 @@
-"""Graphs of what passes through edges: attributions of weights, and matrices of others."""
+"""Attribution graphs, from a module's gradients or a precomputed matrix."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def attribution_graph(
     example_inputs: Any = None,
     name: str | None = None,
 ) -> NeuronGraph:
-    """The graph of how much passes through each weight of a torch module.
+    """The attribution graph of a torch module.
 
     An edge weighs the sum over the examples (and over the positions at which a weight is used)
-    of |a_i w_ij dL/dz_j|, with a_i what the layer reads, z_j what it gives and L the loss: how
-    much the loss would change, to first order, with the weight. Multiplying what a neuron reads
-    by a factor and what it gives by its inverse changes nothing. The sum, not the mean: no n-cut
-    depends on the unit.
+    of |a_i w_ij dL/dz_j|, with a_i the layer's input, z_j its output and L the loss: the
+    first-order change of the loss with the weight. Multiplying a neuron's incoming weights by a
+    factor and its outgoing weights by the inverse changes nothing. The sum is used, not the mean,
+    as no n-cut depends on the unit.
 
     Parameters
     ----------
     model : torch.nn.Module
         Run once in evaluation mode; the mode is restored.
     data : pair of tensors, or anything
-        A batch: inputs and targets; with `loss` anything.
+        A batch: inputs and targets; with `loss`, any object.
     loss : callable, optional
         Gets the model and the data, returns the loss, a scalar tensor; by default the cross
-        entropy of `model(inputs)` for targets of whole numbers, their squared error for others.
+        entropy of `model(inputs)` for integer targets, the squared error for others.
     scope, residual, example_inputs, name
         See `ncut.graph`.
 
@@ -56,8 +56,8 @@ def attribution_graph(
     ------
     InputError
         If `data` or the loss cannot be used, a layer with edges is not a linear layer, a
-        convolution or an embedding, is called several times, or reads or writes sums of which
-        each part is a layer of its own (residual="readers").
+        convolution or an embedding, is called several times, or reads or writes sums whose parts
+        are separate layers (residual="readers").
 
     Source: Syed, Rager and Conmy (2023), Attribution patching outperforms automated circuit
     discovery, arXiv:2310.10348 (first-order attributions of edges), here by weight and in
@@ -91,23 +91,23 @@ def matrix_graph(
 ) -> NeuronGraph:
     """The graph of a square matrix of attributions or co-activations between features.
 
-    An edge weighs |a_ij| + |a_ji|: signs and directions are lost, of which `left_out` tells how
-    many there were. The diagonal is left out.
+    An edge weighs |a_ij| + |a_ji|: signs and directions are lost, and `left_out` has their
+    numbers. The diagonal is left out.
 
     Parameters
     ----------
     matrix : array_like or scipy sparse, shape (n, n)
         Finite numbers, of any sign, symmetric or not.
     layers : mapping from str to int, optional
-        Names and sizes of the layers that the features are in, in their order.
+        Names and sizes of the features' layers, in order.
     name : str, optional
         The graph's name, for reports; "attributions" by default.
 
     Raises
     ------
     InputError
-        If it is not a square matrix of finite numbers with entries off the diagonal, or the sizes
-        of `layers` do not add up to n.
+        If `matrix` is not a square matrix of finite numbers with entries off the diagonal, or the
+        sizes of `layers` do not add up to n.
     """
     given: Any = matrix if sparse.issparse(matrix) else np.asarray(matrix)
     if given.ndim != 2 or given.shape[0] != given.shape[1] or given.dtype.kind not in "fiub":
@@ -141,7 +141,7 @@ def matrix_graph(
 
 
 def _check_single(places: References) -> None:
-    """Refuse weights of which one entry passes something on between several pairs of neurons."""
+    """Refuse weights with an entry that connects several pairs of neurons."""
     uses: dict[str, NDArray[np.int64]] = {}
     names: dict[str, set[str]] = {}
     for join in places.joins:
@@ -165,7 +165,7 @@ def _check_single(places: References) -> None:
 
 
 def _outer(join: Join, inputs: NDArray[np.int64], outputs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """In how many pairs of vertices each of the weights is."""
+    """Number of pairs of vertices that each weight connects."""
     if join.groups is None:
         return inputs[:, None] * outputs
     by_group = np.repeat(inputs.reshape(join.groups, -1), len(outputs) // join.groups, axis=0)
@@ -175,7 +175,7 @@ def _outer(join: Join, inputs: NDArray[np.int64], outputs: NDArray[np.int64]) ->
 def _attributions(
     model: Any, places: References, data: Any, loss: Loss
 ) -> dict[str, tuple[Any, NDArray[np.floating]]]:
-    """By the names of modules: the key of their weight, and |w| times the sums of |a dz|."""
+    """By module name: the key of the weight, and |w| times the sums of |a dz|."""
     import torch
 
     parameters = {id(model.get_submodule(path)._parameters.get(name)): (path, name)
@@ -238,7 +238,7 @@ def _attributions(
 
 
 def _applied(module: Any) -> Callable[[Any, Any], Any] | None:
-    """What a module does with its input and a weight, a bilinear function; None if unknown."""
+    """The bilinear function of a module's input and weight; None if unknown."""
     from torch import nn
     from torch.nn import functional
     from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd

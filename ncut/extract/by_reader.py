@@ -1,7 +1,7 @@
-"""`residual="readers"`: the inputs of each reader are vertices of their own.
+"""`residual="readers"`: each reader has separate vertices for its inputs.
 
-A sum connects every operation that writes a part of it to every later one that reads it, as
-in the paper's graphs of residual networks.
+A sum connects every operation that writes a part of it to every later operation that reads it,
+as in the paper's graphs of residual networks.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class _Reading:
     position : int
         The layer's position.
     places : ndarray of int64, shape (n_in,)
-        The vertex of each input: inputs at which the same neurons arrive are one; `NOTHING` for
-        those at which none do.
+        The vertex of each input, shared by inputs with the same neurons; `NOTHING` for inputs
+        without neurons.
     first : ndarray of int64, shape (n,)
         The first input of each vertex.
     known : bool
-        Whether the layer is that of an earlier reader of the same neurons.
+        Whether the layer belongs to an earlier reader of the same neurons.
     """
 
     position: int
@@ -86,7 +86,7 @@ def _reading(operation: Operation, position: int) -> _Reading:
     if columns.shape[1] == 1 and np.array_equal(columns[:, 0], np.arange(operation.n_in)):
         return _Reading(position, columns[:, 0], columns[:, 0])
     _, first, places = np.unique(columns, axis=0, return_index=True, return_inverse=True)
-    # Number the vertices in the order in which the inputs come.
+    # Number the vertices in the order of the inputs.
     order = np.argsort(first)
     order = order[(columns[first[order]] != NOTHING).any(axis=1)]
     rank = np.full(first.size, NOTHING)
@@ -95,7 +95,7 @@ def _reading(operation: Operation, position: int) -> _Reading:
 
 
 def _neurons(operation: Operation, reading: _Reading) -> tuple[Any, ...]:
-    """The neurons and factors at each vertex: equal for readers of the same ones."""
+    """The neurons and factors at each vertex, as a key: equal for readers of the same neurons."""
     return (
         reading.first.size if operation.parts else operation,
         *(
@@ -110,7 +110,7 @@ def _neurons(operation: Operation, reading: _Reading) -> tuple[Any, ...]:
 
 
 def _single(operation: Operation, reading: _Reading) -> NDArray[np.bool_]:
-    """Whether the neurons of one layer alone arrive at each vertex."""
+    """For each vertex, whether the neurons of only one layer arrive."""
     arriving = [(part.units[reading.first] != NOTHING).sum(axis=1) for part in operation.parts]
     return np.asarray(np.sum(arriving, axis=0) == 1)
 
@@ -118,7 +118,7 @@ def _single(operation: Operation, reading: _Reading) -> NDArray[np.bool_]:
 def _known(
     operation: Operation, reading: _Reading, there: dict[Group, NDArray[np.bool_]]
 ) -> NDArray[np.bool_]:
-    """Vertices at which single neurons arrive that are vertices already."""
+    """Vertices at which a single neuron arrives that already is a vertex."""
     known = np.zeros(reading.first.size, dtype=bool)
     for part in operation.parts:
         units = part.units[reading.first].max(axis=1)
@@ -130,7 +130,7 @@ def _known(
 def _note_neurons(
     operation: Operation, reading: _Reading, there: dict[Group, NDArray[np.bool_]]
 ) -> None:
-    """Note which neurons are vertices of their own."""
+    """Record neurons that are vertices by themselves."""
     if not operation.parts:
         return
     single = _single(operation, reading)
@@ -141,11 +141,11 @@ def _note_neurons(
 
 
 def _shares(operation: Operation, wiring: Wiring) -> bool:
-    """Whether the vertices of an operation may be those of another reader of the same neurons.
+    """Whether an operation may share vertices with another reader of the same neurons.
 
-    Fully connected and recurrent layers do in a network without sums; input channels of
-    convolutions are their own. What leaves the model, or a number is made of, has vertices only
-    for neurons that have none yet, and for sums.
+    Fully connected and recurrent layers do in a network without sums; convolutions have separate
+    input channels. Outputs and reductions have vertices only for neurons without any so far, and
+    for sums.
     """
     if operation.kind in ("output", "heads"):
         return False
@@ -154,7 +154,7 @@ def _shares(operation: Operation, wiring: Wiring) -> bool:
 
 
 def _touch(layer: PlannedLayer, operation: Operation, reading: _Reading) -> None:
-    """Note another reader of a layer."""
+    """Record another reader of a layer."""
     if operation.kind in ("output", "heads", "embedding"):
         return
     layer.touches.append(operation)
@@ -223,7 +223,7 @@ def _connect(layout: Layout, operation: Operation, readings: dict[Operation, _Re
 def _readers(
     operation: Operation, readings: dict[Operation, _Reading]
 ) -> Iterator[tuple[_Reading, Part]]:
-    """Who reads what an operation writes."""
+    """The readers of an operation's neurons."""
     for reader, reading in readings.items():
         if reading.known:
             continue
@@ -238,7 +238,7 @@ def _set_rescalable(
     kept: set[Operation],
     readings: dict[Operation, _Reading],
 ) -> None:
-    """A layer may be rescaled if one operation writes it for one reader alone."""
+    """Mark layers as rescalable if one operation writes them for a single reader."""
     n_readers: dict[Group, int] = {}
     for operation in wiring.operations:
         for group in {part.group for part in operation.parts}:

@@ -1,7 +1,7 @@
-"""`residual="stream"`: what is added up is one vertex, once.
+"""`residual="stream"`: summed neurons share one vertex.
 
-The channels of a residual stream are vertices, which all that write to it and read from it
-connect to, so that edges grow with the depth and not with its square.
+The channels of a residual stream are vertices, connected to all its writers and readers, so the
+number of edges grows linearly with depth, not quadratically.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ncut.extract.wiring import Operation, Wiring
 
 @dataclass(slots=True, eq=False)
 class _Plan:
-    """The layers of vertices, and where the neurons of each group are among them."""
+    """The layers of vertices, and the vertices of each group's neurons."""
 
     wiring: Wiring
     layout: Layout = field(default_factory=Layout)
@@ -31,13 +31,13 @@ class _Plan:
     uniform: set[Group] = field(default_factory=set)
 
     def add_layer(self, name: str, size: int) -> int:
-        """A new layer's position."""
+        """Add a layer; return its position."""
         known = {layer.name for layer in self.layout.layers}
         self.layout.layers.append(PlannedLayer(name if name not in known else f"{name} #2", size))
         return len(self.layout.layers) - 1
 
     def vertices(self, group: Group, units: Units) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The layer and the place in it of each neuron; -1 where there is none."""
+        """The layer of each neuron, and its index in the layer; -1 for none."""
         numbers, roots = self.wiring.merging.find(group, units)
         layers = np.full(units.shape, -1, dtype=np.int64)
         places = np.full(units.shape, -1, dtype=np.int64)
@@ -90,12 +90,12 @@ def _input_layer(plan: _Plan, operation: Operation, rows: dict[Operation, int]) 
 
 
 def _view(part: Part) -> tuple[Group, bytes]:
-    """How an input is read: as it is, or by its channels, its patches or the like."""
+    """A key for the way an input is read: whole, by channels, by patches and so on."""
     return part.group, part.units.tobytes() if part.pooled else b""
 
 
 def _written_layer(plan: _Plan, group: Group) -> None:
-    """A layer of those neurons of a group that stand for themselves, or for what they add up."""
+    """Add a layer of the group's neurons that represent themselves or a sum."""
     if group in plan.layer_of:
         return
     merging = plan.wiring.merging
@@ -106,7 +106,7 @@ def _written_layer(plan: _Plan, group: Group) -> None:
         if copies.group is group:
             own[copies.units] = False
     if not own.any():
-        # The class stands with an older group, which may be one that is not written here.
+        # An older group represents the class, possibly a group that is not written here.
         for number in np.unique(numbers):
             older = plan.wiring.groups[int(number)]
             if older is not group:
@@ -120,7 +120,7 @@ def _written_layer(plan: _Plan, group: Group) -> None:
 
 
 def _fold_scales(plan: _Plan) -> None:
-    """Factors that all readers of a group see belong to the weights that write it."""
+    """Move factors shared by all readers of a group into the weights that write it."""
     seen: dict[Group, list[Factors | None]] = {}
     for operation in plan.wiring.operations:
         for part in operation.parts:
@@ -177,10 +177,10 @@ def _connect(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> N
 
 
 def _landings(plan: _Plan, group: Group) -> list[tuple[int, Units]]:
-    """Layers in which a group's neurons lie, and which lies at each place, (n, 1), -1 for none.
+    """Layers with a group's neurons, and the neuron at each vertex, (n, 1), -1 for none.
 
-    A layer comes several times where several neurons lie at one place, as those of a query and
-    of a key do that one matrix writes: their weights add up.
+    A layer occurs several times if several neurons share a vertex, such as a query's and a key's
+    written by one matrix: their weights add up.
     """
     found: dict[tuple[int, int], Units] = {}
 
@@ -216,7 +216,7 @@ class _Source:
     position : int
         The layer's position.
     places : ndarray of int64, shape (n_in, m), optional
-        The vertices of each row; None if they are the rows.
+        The vertices of each row; None if rows and vertices coincide.
     scale : Factors, shape (n_in,), optional
         Factors of the rows.
     """
@@ -227,7 +227,7 @@ class _Source:
 
 
 def _sources(plan: _Plan, operation: Operation, rows: dict[Operation, int]) -> list[_Source]:
-    """Layers that an operation reads, where its inputs are there, and their factors."""
+    """The layers that an operation reads, the vertices of its inputs, and their factors."""
     layers = plan.layout.layers
     if operation.kind == "embedding":
         return [_Source(rows[operation])] if operation in rows else []
@@ -259,7 +259,7 @@ def _row_scale(plan: _Plan, part: Part) -> Scale | None:
     written = plan.wiring.merging.scales.get(part.group)
     if written is None:
         return None if part.scale is None else part.scale.mean(1)
-    # The vertex has the factors already with which its neurons enter a sum.
+    # The vertex already has the factors with which its neurons enter a sum.
     ours = ones(part.units.shape, written.ledger) if part.scale is None else part.scale
     scale = ours.over(of_units(written, part.units))
     return None if not scale.codes.any() else scale.mean(1)
@@ -272,7 +272,7 @@ def _mark(layer: PlannedLayer, operation: Operation, places: NDArray[np.int64]) 
 
 
 def _set_roles(plan: _Plan, kept: set[Operation]) -> None:
-    """A layer may be rescaled if one operation writes all of it and one reads it."""
+    """Mark layers as rescalable if one operation writes all of it and one operation reads it."""
     writers: dict[int, list[Edges]] = {}
     for edges in plan.layout.edges:
         writers.setdefault(edges.target, []).append(edges)
@@ -281,7 +281,7 @@ def _set_roles(plan: _Plan, kept: set[Operation]) -> None:
     for operation in plan.wiring.operations:
         for part in operation.parts:
             readers.setdefault(part.group, []).append(part)
-    # Edges back to an earlier layer have lost their direction.
+    # Edges back to an earlier layer lose their direction.
     back = {edges.source for edges in plan.layout.edges if edges.source >= edges.target}
     for position, written in writers.items():
         if position in back:

@@ -1,4 +1,4 @@
-"""A chain of weight layers, as lists of arrays and state dicts give it -> NeuronGraph."""
+"""Chains of weight layers, from lists of arrays and state dicts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ncut.types import LeftOut
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChainLayer:
-    """The weights of one layer of a chain, and the scale that a normalization gives them.
+    """The weights of one layer of a chain, and their scale from a normalization.
 
     Attributes
     ----------
@@ -34,19 +34,19 @@ class ChainLayer:
         (fan_in, fan_out) for a linear layer, (out, in / groups, positions...) for a
         convolution.
     kind : {"linear", "conv"}
-        Which of the two it is.
+        Kind of the layer.
     groups : int
         Groups of the convolution.
     input_scale : ndarray of shape (c,), optional
-        Factors of the incoming values, one per input; for a linear layer that reads a
-        flattened convolution also one per channel (fan_in a multiple of c).
+        Factors of the inputs, one per input; for a linear layer that reads a flattened
+        convolution also one per channel (fan_in a multiple of c).
     output_scale : ndarray of shape (n_out,), optional
         Factors of the outputs.
     parameters : tuple of str
-        Names of the parameters that the weights come from.
+        Names of the source parameters.
     rescalable : bool or None
-        Whether everything between this layer and the next commutes with positive factors per
-        neuron; None where that is not known.
+        Whether the operations between this layer and the next commute with positive factors per
+        neuron; None if unknown.
     """
 
     name: str
@@ -76,8 +76,8 @@ def chain_wiring(
 ) -> Wiring:
     """The record of a chain's forward pass.
 
-    The scales of a layer multiply its weights before any norm is taken. Between a channel and a
-    fully connected neuron lie the channel's positions (flattened channel by channel).
+    A layer's scales multiply its weights before any norm is taken. The edge between a channel and
+    a fully connected neuron covers the channel's positions (flattened channel by channel).
 
     Raises
     ------
@@ -100,7 +100,7 @@ def chain_wiring(
 def write_chain(
     program: Program, layers: Sequence[ChainLayer], *, channels_last: bool = False
 ) -> None:
-    """Write a chain's forward pass, whose flattened images may have their channels last."""
+    """Write a chain's forward pass; flattened images may have channels last."""
     signal = program.input("input", (1, layers[0].n_in))
     for layer in layers:
         signal = _follow(program, signal, layer, channels_last)
@@ -108,7 +108,7 @@ def write_chain(
 
 
 def _follow(program: Program, signal: Value, layer: ChainLayer, channels_last: bool) -> Value:
-    """What a layer makes of the signal before it, as (1, channels or features)."""
+    """The result of a layer on a signal, as (1, channels or features)."""
     n_before = signal.shape[1]
     if layer.kind == "linear" and layer.n_in != n_before:
         sizes = (n_before, layer.n_in // n_before)
@@ -132,7 +132,7 @@ def _follow(program: Program, signal: Value, layer: ChainLayer, channels_last: b
 
 
 def first_gap(layers: Sequence[ChainLayer]) -> str | None:
-    """Say where a sequence of layers stops being a chain; None if it is one."""
+    """A message on the first gap in a sequence of layers; None if it is a chain."""
     for layer in layers:
         if not layer.weight.size:
             return f"layer {layer.name!r} has weights of shape {layer.weight.shape}: no neurons"
@@ -152,10 +152,10 @@ def first_gap(layers: Sequence[ChainLayer]) -> str | None:
 
 
 def with_depthwise_groups(layers: Iterable[ChainLayer]) -> list[ChainLayer]:
-    """Set the groups of convolutions that have one input channel per group.
+    """Set the groups of convolutions with one input channel per group.
 
-    A weight array does not tell its groups. One input channel after a layer of several
-    channels means that each group reads one of them.
+    A weight array does not store its groups. One input channel after a layer of several channels
+    means that each group reads one channel.
     """
     result: list[ChainLayer] = []
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Which of the mappings in a checkpoint is the network's state dict."""
+"""Finds the network's state dict in a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ncut.errors import InputError, ModelError
 CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model")
 
 MAX_DEPTH = 8
-"""Mappings inside mappings that are looked at."""
+"""Largest nesting depth of mappings searched."""
 
 MAX_LISTED = 12
-"""Keys that a message lists."""
+"""Largest number of keys listed in a message."""
 
 
 def state_dict_of(
@@ -28,16 +28,16 @@ def state_dict_of(
     content : mapping
         A state dict, or mappings that hold some.
     where : object
-        Where it comes from, for messages.
+        Source of the content, for messages.
     key : str, optional
-        The key of the state dict, `"a/b"` for one inside another, or what the names of its
-        entries begin with, as `"model_ema"` of `model_ema.0.weight`. By default it is the mapping
-        under one of the usual names, or the only mapping of arrays beside settings.
+        The key of the state dict, `"a/b"` if nested, or the prefix of its entries' names, such as
+        `"model_ema"` for `model_ema.0.weight`. By default the mapping under one of the usual
+        names, or the only mapping of arrays beside settings.
 
     Raises
     ------
     InputError
-        If there is nothing under `key`.
+        If `key` is missing.
     ModelError
         If there are several state dicts and none has a usual name.
     """
@@ -92,9 +92,9 @@ def _listing(names: Any) -> str:
 def _state_dicts(
     content: Mapping[Any, Any], before: str, depth: int
 ) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """Mappings that hold arrays, where the mapping itself holds none; by their path of keys.
+    """Nested mappings with arrays, by their path of keys, if the mapping itself has none.
 
-    Those of optimizers are left out: their arrays lie under numbers.
+    Optimizer states are excluded: their arrays have integer keys.
     """
     if depth > MAX_DEPTH or _has_arrays(content):
         return

@@ -1,4 +1,4 @@
-"""Sums, means and other numbers of entries, and sums of products: what they do to neurons."""
+"""Lowering of reductions and sums of products."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = NDArray[Any]
 
 SPREADS = frozenset(["mean", "var", "std", "norm"])
-"""Reductions by which norms divide, where they keep the axis."""
+"""Reductions by which norms divide, if they keep the axis."""
 
 
 def reduce(
@@ -50,20 +50,19 @@ def reduce(
     kind: str,
     name: str,
 ) -> Signal:
-    """A sum, mean, maximum or another number of the entries along axes.
+    """A sum, mean, maximum or another reduction of the entries along axes.
 
-    Over positions each neuron stays what it is. Neurons that are reduced over among
-    themselves leave a statistic of the layer, which carries none of them; where they are
-    told apart along other axes too, each entry carries all those that were reduced into it.
-    What a norm may divide each head's or group's neurons by is such a statistic as well. A
-    sum of a product is a product of matrices.
+    A reduction over positions keeps each neuron. Neurons reduced among themselves leave a
+    statistic of the layer, which carries no neurons; if neurons also differ along other axes,
+    each entry carries all neurons reduced into it. Statistics by which a norm may divide the
+    neurons of each head or group carry no neurons either. A sum of a product is a matrix product.
 
     Parameters
     ----------
     kind : {"sum", "mean", "max", "min", "var", "std", "norm", ...}
-        What is computed.
+        Kind of reduction.
     name : str
-        Where, for the name of what the neurons end in.
+        Place in the model, for the name of the vertices in which the neurons end.
     """
     chosen = sorted({signal.axis(axis) for axis in axes})
     product = wiring.product_of(signal)
@@ -85,7 +84,7 @@ def reduce(
         elif divides or not apart:
             ended.append(term)
         elif term.group in wiring.inputs and not wiring.merging.has(term.group):
-            # Which entries of the input lie in an entry now makes no difference.
+            # The input entries that an entry covers make no difference.
             terms.append(first_along(term, chosen))
         elif kind in ("sum", "mean"):
             mixed.append(term)
@@ -111,9 +110,9 @@ def reduce(
 
 
 def summed(wiring: Wiring, signal: Signal, axes: Iterable[int]) -> Signal:
-    """A sum along axes of the neurons at each place, of length 1 there: as sums of branches are.
+    """A sum of branches: the neurons at each position along axes, which get length 1.
 
-    What is the same at all places is there once.
+    Terms that are the same at all positions are added once.
     """
     for axis in axes:
         along = [term for term in signal.terms if term.units.shape[axis] > 1]
@@ -144,8 +143,8 @@ def linear(
 ) -> Signal:
     """A matrix (n_in, n_out) applied along an axis.
 
-    Where each entry along the axis has the neurons of a branch of its own, it is no layer that
-    reads them, but a sum of the branches with these factors.
+    If each entry along the axis carries the neurons of a separate branch, the matrix is not a
+    layer that reads them, but factors of a sum of the branches.
     """
     at = signal.axis(axis)
     if not _has_branches(signal, at):
@@ -171,7 +170,7 @@ def _reshaped(sizes: list[int], array: Any) -> Any:
 
 
 def _has_branches(signal: Signal, axis: int) -> bool:
-    """Tell if each entry along an axis has neurons of its own, which lie along other axes."""
+    """Whether each entry along an axis has separate neurons, which lie along other axes."""
     return bool(signal.terms) and all(
         term.units.shape[axis] > 1
         and any(n > 1 for at, n in enumerate(term.units.shape) if at != axis)
@@ -183,7 +182,7 @@ def _has_branches(signal: Signal, axis: int) -> bool:
 def _end(
     wiring: Wiring, terms: Sequence[Term], shape: tuple[int, ...], axes: Sequence[int], name: str
 ) -> None:
-    """Note neurons that a number is made of: vertices, which lead no further."""
+    """Record neurons reduced to a number: vertices without outgoing edges."""
     sizes = tuple(shape[axis] for axis in axes)
     n = int(np.prod(sizes))
     parts = []
@@ -196,7 +195,7 @@ def _end(
 def _contracted(
     wiring: Wiring, product: Product, made: Signal, axes: Sequence[int], name: str
 ) -> Signal | None:
-    """A sum over axes of a product, of length 1 there; None where it is no other sum's kind."""
+    """A sum of a product over axes, which get length 1; None for an ordinary sum."""
     shape = made.shape
     if not isinstance(product.second, Signal):
         return _product_with_weights(wiring, product, product.second, shape, axes)
@@ -258,10 +257,10 @@ def _product_with_weights(
 def matmul(wiring: Wiring, first: Signal, second: Signal, name: str = "heads") -> Signal:
     """`first @ second`, (..., i, k) by (..., k, j), of two signals.
 
-    Neurons that lie along k in both are the dimensions of a scalar product, which joins
-    them; others pass. So queries and keys meet in `heads`, and values come out. Where
-    neurons along k are told apart along i or j as well, as those of experts by a gate are,
-    each entry has all that are summed into it.
+    Neurons along k in both operands are the dimensions of a scalar product, which connects them;
+    other neurons pass. Queries and keys are thus connected in `heads`, and values pass. If
+    neurons along k also differ along i or j, e.g. experts weighted by a gate, each entry carries
+    all neurons summed into it.
     """
     wiring.attends = True
     first, second = first.pushed(), second.pushed()
@@ -288,7 +287,7 @@ def matmul(wiring: Wiring, first: Signal, second: Signal, name: str = "heads") -
         right = [t.map(lambda a: a.take([0], axis=-1)[..., 0]) for t in starts]
         _join(wiring, name, (*batch, inner), left, right)
     elif starts and not first.terms:
-        # Neurons are mixed by shares that the data give them: each result has all of them.
+        # Data-dependent shares mix the neurons: each result carries all of them.
         starts, second = [], summed(wiring, second, [second.ndim - 2])
     elif ends and not second.terms:
         ends, first = [], summed(wiring, first, [first.ndim - 1])
@@ -309,7 +308,7 @@ def _join(
             whole = term.map(lambda a: np.broadcast_to(a, full).reshape(n, 1))
             scale = whole.scale
             if scale is not None and scale.single:
-                scale = None  # a factor that all dimensions share, such as 1 / sqrt(dims)
+                scale = None  # a factor shared by all dimensions, such as 1 / sqrt(dims)
             parts.append(Part(term.group, whole.units, scale, False))
     wiring.heads(name, n, parts)
 
@@ -324,12 +323,12 @@ def _along(terms: Iterable[Term], axes: Sequence[int]) -> list[Term]:
 
 
 def _where(term: Term, axes: Sequence[int]) -> tuple[int, ...]:
-    """Those of the axes along which a term's neurons are told apart."""
+    """The axes, among those given, along which a term's neurons differ."""
     return tuple(axis for axis in axes if term.units.shape[axis] > 1)
 
 
 def _laid(array: Array, axes: Sequence[int], sizes: Sequence[int]) -> Array:
-    """An array along some axes, as one of these lengths, at the first place along all others."""
+    """An array along some axes, at the first position of the others, broadcast and flattened."""
     rest = [at for at in range(array.ndim) if at not in axes]
     moved = array.transpose([*rest, *axes])
     first = moved.reshape(-1, *moved.shape[len(rest) :])[0]
@@ -344,10 +343,10 @@ def _alone(term: Term, inner: int, other: int) -> bool:
 def _head_dimensions(
     terms: Sequence[Term], shape: tuple[int, ...]
 ) -> tuple[tuple[int, ...], list[Term]]:
-    """The terms of one side of a scalar product, as the neurons of its dimensions.
+    """The terms of one operand of a scalar product, as the neurons of its dimensions.
 
-    Rotary embeddings mix the dimensions of a head among themselves by angles that depend on the
-    position only; the neurons are then those of the head, in their own order.
+    Rotary embeddings mix the dimensions of a head by angles that depend on the position only; the
+    neurons are then the head's neurons in their original order.
     """
     sizes = np.broadcast_shapes(*(term.units.shape for term in terms))
     sizes = (*sizes[:-1], shape[-1])

@@ -1,4 +1,4 @@
-"""Parts of pipelines of the package diffusers: its module, followed like any other."""
+"""Reads parts of diffusers pipelines by following their torch module."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def read_part(
 ) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
     """Follow the forward pass of a UNet, an autoencoder or a DiT.
 
-    The class is the one of diffusers that `config.json` names, if it is among those that are
-    known; its weights are loaded by the package, which runs no code of the folder.
+    `config.json` names the class, which must be a known class of diffusers; the package loads the
+    weights and runs no code of the folder.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def read_part(
     Raises
     ------
     ModelError
-        If the class is not known, or the folder cannot be loaded or followed.
+        If the class is unknown, or the folder cannot be loaded or followed.
     MissingExtraError
         If the package diffusers is not installed.
     """
@@ -58,7 +58,7 @@ def read_part(
                 path, local_files_only=True, variant=None if plain or not variants else variants[0]
             )
             example = EXAMPLES[name](module.config)
-        except Exception as error:  # of the package, of damaged settings, of other shapes
+        except Exception as error:  # from diffusers, damaged settings or mismatched shapes
             raise ModelError(f"{path}: cannot be loaded as {name}: {describe(error)}") from error
         wiring = read_module(
             module.eval(), residual=residual, example_inputs=example, unknown=unknown
@@ -73,7 +73,7 @@ def _zeros(*shape: int, whole: bool = False) -> Any:
 
 
 def _side(config: Any) -> int:
-    """A size that all of a network's halvings divide."""
+    """An image size divisible by all of the network's downsampling steps."""
     return int(2 ** len(config.block_out_channels))
 
 
@@ -114,4 +114,4 @@ EXAMPLES: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     "AutoencoderKL": _autoencoder,
     "DiTTransformer2DModel": _dit,
 }
-"""Classes that are known, and the arguments of their forward pass."""
+"""Known classes, and the arguments of their forward pass."""

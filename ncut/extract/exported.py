@@ -1,7 +1,7 @@
-"""Archives of torch.export, `.pt2` -> a module that computes what their graph says.
+"""Reads torch.export archives, `.pt2`, as a module that computes their graph.
 
-The archive's JSON and raw tensors are read here, as `torch.export.load` may unpickle objects. An
-operation is called only if it is one of ATen's and names no file.
+The archive's JSON and raw tensors are parsed here, as `torch.export.load` may unpickle objects.
+Only ATen operations without file arguments are called.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from ncut.extract.wiring import Wiring
 from ncut.files import Budget
 
 MAX_NUMBERS = 2**26
-"""Entries of an input, or of a tensor that an operation makes of numbers alone."""
+"""Entries of the largest input, or tensor that an operation makes from numbers alone."""
 
 MAX_DEPTH = 32
-"""Modules inside modules."""
+"""Largest nesting depth of modules."""
 
 _DTYPES = {
     **{1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64},
     **{6: torch.float16, 7: torch.float32, 8: torch.float64, 12: torch.bool, 13: torch.bfloat16},
 }
-"""`ScalarType` of the archive's schema; complex numbers and those of 8 bits are not read."""
+"""`ScalarType` of the archive's schema; complex and 8-bit floating-point types are not read."""
 
 _OPERATION = re.compile(r"torch\.ops\.aten\.([a-z_]\w*)\.(\w+)")
 _TEXTS = {"approximate", "rounding_mode", "padding", "equation", "mode", "indexing", "reduce"}
-"""Arguments that are texts and choose a way to compute; others may name a file."""
+"""String arguments that select an algorithm; others may name a file."""
 
 _NUMBERS: Mapping[str, Callable[..., Any]] = {
     f"_operator.{name}": getattr(operator, name)
@@ -58,15 +58,15 @@ def read_exported(
     Parameters
     ----------
     path : Path
-        What `torch.export.save` wrote.
+        A file of `torch.export.save`.
     residual, unknown
         As for `ncut.extract.traced.module.read_module`.
 
     Raises
     ------
     ModelError
-        If the archive is damaged, or its graph has what is not read: control flow, operations
-        that are not ATen's, custom objects.
+        If the archive is damaged, or its graph has control flow, operations outside ATen, or
+        custom objects.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -148,7 +148,7 @@ def _sizes(sizes: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def _size(said: Mapping[str, Any]) -> int:
-    """A size; of a symbol what it was when the program was exported."""
+    """A size; for a symbol, its value at export."""
     number = said.get("as_int")
     if number is None:
         number = ((said.get("as_expr") or {}).get("hint") or {}).get("as_int")
@@ -158,7 +158,7 @@ def _size(said: Mapping[str, Any]) -> int:
 
 
 class Exported(nn.Module):
-    """A program of ATen's operations, and the tensors that it holds."""
+    """A program of ATen operations, and its tensors."""
 
     def __init__(self, program: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class Exported(nn.Module):
             module.register_buffer(last, tensor)
 
     def examples(self) -> tuple[Any, ...]:
-        """Inputs of the sizes that the program was exported with."""
+        """Inputs with the sizes used at export."""
         made: list[Any] = []
         for name in self._user:
             meta = self._graph["tensor_values"].get(name)
@@ -213,7 +213,7 @@ class Exported(nn.Module):
         return tuple(made)
 
     def forward(self, *inputs: Any) -> Any:
-        """Compute what the graph says."""
+        """Compute the graph."""
         values: dict[str, Any] = dict(zip(self._user, inputs, strict=True))
         for name, path in self._held.items():
             module_path, _, last = path.rpartition(".")
@@ -227,7 +227,7 @@ class Exported(nn.Module):
 
 
 def _named(arg: Mapping[str, Any]) -> str:
-    """The name of an input; one that is no tensor has it elsewhere, or is a constant."""
+    """The name of an input; non-tensors store it elsewhere, or are constants."""
     ((_, said),) = arg.items()
     if isinstance(said, Mapping):
         return str(said.get("name", said.get("as_name", "")))
@@ -243,7 +243,7 @@ def _number(graph: Mapping[str, Any], name: str) -> Any:
 
 
 def _call(node: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any] | None:
-    """What a node does; None if it only checks."""
+    """The function of a node; None if the node only checks."""
     target, given = node["target"], node["inputs"]
     if target in _NUMBERS:
         function = _NUMBERS[target]
@@ -303,7 +303,7 @@ _FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.bilinear.default: functional.bilinear,
     torch.ops.aten.one_hot.default: functional.one_hot,
 }
-"""Functions of torch with the arguments of an operation, which are followed as they are called."""
+"""Functions of torch with an operation's arguments, called instead, as they have rules."""
 
 
 def _operation(target: str, name: str, overload: str) -> Any:
@@ -317,7 +317,7 @@ def _operation(target: str, name: str, overload: str) -> Any:
 
 
 def _check_size(target: str, given: Any) -> None:
-    """Refuse tensors made of numbers alone that are larger than any network's."""
+    """Refuse tensors made from numbers alone that exceed the size of any network's."""
     for value in given:
         numbers = value if isinstance(value, list) else [value]
         if all(isinstance(n, int | float) for n in numbers) and math.prod(numbers) > MAX_NUMBERS:

@@ -1,9 +1,9 @@
-"""Factors on the way from a neuron to its reader, and what they are made of.
+"""Factors between a neuron and its reader, and their provenance.
 
-A `Ledger` numbers the factors of a forward pass: entries of what a parameter makes, constants,
-products of others. An array of factors is an array of such numbers, `Factors`, so that it is
-reshaped, sliced and joined as arrays of neurons are, and can be computed again from what the
-parameters are later.
+A `Ledger` numbers the factors of a forward pass: entries of arrays computed from parameters,
+constants, products of other factors. An array of factors, `Factors`, is an array of these codes,
+so it is reshaped, sliced and joined like arrays of neurons, and can be recomputed from later
+values of the parameters.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """Factors that were noted together, with codes one after the other.
+    """Factors recorded together, with consecutive codes.
 
     Attributes
     ----------
     start, size : int
-        The first code, and how many.
+        The first code, and the number of codes.
     kind : {"constant", "source", "product", "quotient", "largest", "mean"}
-        What they are: numbers, entries of what a source makes, or functions of the magnitudes of
-        other factors.
+        Constants, entries of a source's array, or functions of the magnitudes of other factors.
     source : object, optional
-        Where the factors come from, as the reader has it.
+        The reader's source of the factors.
     parts : tuple of ndarray of int64
-        Entries of the source, shape (size,); or codes of other factors, of a mean (size, m).
+        Entries of the source, shape (size,); or codes of other factors, (size, m) for a mean.
     """
 
     start: int
@@ -60,11 +59,11 @@ class Ledger:
 
     @property
     def numbers(self) -> Numbers:
-        """What the factors are."""
+        """The current values of the factors."""
         return self._stored[: self._n]
 
     def constant(self, values: NDArray[Any]) -> Factors:
-        """Factors that never change; equal ones of an array have one code."""
+        """Constant factors; equal values in an array share a code."""
         wide = np.asarray(values, dtype=np.float64)
         key = ("constant", wide.shape, wide.tobytes())
         if key not in self._made:
@@ -75,7 +74,7 @@ class Ledger:
         return Factors(self._made[key], self)
 
     def entries(self, values: NDArray[Any], source: Any) -> Factors:
-        """The entries of what a source makes, an array of its shape."""
+        """The entries of a source's array, as factors of the same shape."""
         wide = np.asarray(values, dtype=np.float64)
         index: Codes = np.arange(wide.size)
         start = self._add("source", wide.ravel(), source, (index,))
@@ -121,7 +120,7 @@ class Ledger:
         return Factors(self._made[key], self)
 
     def constants(self, codes: Codes) -> bool:
-        """Tell if all of some factors are numbers that training does not change."""
+        """Whether all given factors are constant under training."""
         starts = [segment.start for segment in self.segments]
         found = np.unique(np.searchsorted(starts, codes.ravel(), side="right") - 1)
         return all(self.segments[int(at)].kind == "constant" for at in found)
@@ -140,7 +139,7 @@ class Ledger:
 
 
 class Factors:
-    """An array of factors; as an array of NumPy it is their numbers."""
+    """An array of factors; `numpy.asarray` gives their values."""
 
     __slots__ = ("codes", "ledger")
 
@@ -148,7 +147,7 @@ class Factors:
         self.codes, self.ledger = np.asarray(codes, dtype=np.int64), ledger
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """The numbers, float64."""
+        """The values, float64."""
         return np.asarray(self.ledger.numbers[self.codes], dtype=dtype)
 
     @property
@@ -168,7 +167,7 @@ class Factors:
 
     @property
     def single(self) -> bool:
-        """Whether all entries are one factor."""
+        """Whether all entries are the same factor."""
         return not self.size or bool((self.codes == self.codes.flat[0]).all())
 
     def map(self, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Factors:
@@ -184,35 +183,35 @@ class Factors:
         return self.ledger.made("product", self.codes, other.codes)
 
     def over(self, other: Factors) -> Factors:
-        """The quotient of magnitudes; 1 where both are one factor or the other one is 0."""
+        """The quotient of magnitudes; 1 if both are the same factor or the divisor is 0."""
         ours, theirs = np.broadcast_arrays(self.codes, other.codes)
         same = (ours == theirs) | (self.ledger.numbers[theirs] == 0)
         made = self.ledger.made("quotient", np.where(same, 0, ours), np.where(same, 0, theirs))
         return Factors(np.where(same, 0, made.codes), self.ledger)
 
     def inverse(self) -> Factors:
-        """1 over each."""
+        """The reciprocals."""
         return self.ledger.made("quotient", np.zeros_like(self.codes), self.codes)
 
     def mean(self, axis: int, *, keepdims: bool = False) -> Factors:
-        """The mean magnitude along an axis: the factor itself where it is one alone."""
+        """The mean magnitude along an axis; a single factor is returned unchanged."""
         moved = np.moveaxis(self.codes, axis, -1)
         same = bool((moved == moved[..., :1]).all())
         made = Factors(moved[..., 0], self.ledger) if same else self.ledger.mean(moved)
         return made.map(lambda a: np.expand_dims(a, axis)) if keepdims else made
 
     def tobytes(self) -> bytes:
-        """Equal for equal factors of equal shapes."""
+        """A key, equal for equal factors of equal shapes."""
         return self.codes.tobytes()
 
 
 def one_of(
     ledger: Ledger, which: NDArray[np.bool_], first: Codes, second: Codes, both: NDArray[np.bool_]
 ) -> Factors:
-    """The first of two where `which`, else the second; the larger where there are two that differ.
+    """The first factor where `which`, else the second; the larger where both exist and differ.
 
-    By several ways, such as x + norm(x), a neuron has the widest factor, so that ways do not
-    multiply by depth.
+    A neuron with several paths, such as x + norm(x), gets the largest factor, so the number of
+    paths does not grow with depth.
     """
     codes = np.where(which, first, second)
     differ = both & (first != second)
@@ -228,5 +227,5 @@ def ones(shape: Sequence[int], ledger: Ledger) -> Factors:
 
 
 def of_units(factors: Factors, units: Codes) -> Factors:
-    """The factor of each neuron of an array of them; 1 for none, -1."""
+    """The factor of each neuron in an array; 1 for -1 (no neuron)."""
     return Factors(np.append(factors.codes, 0)[units], factors.ledger)

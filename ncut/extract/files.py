@@ -1,4 +1,4 @@
-"""Files of weights -> named arrays. Nothing in a file is ever executed."""
+"""Reads weight files as named arrays. Nothing in a file is ever executed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ncut.files import Budget, content_of, describe, reading, regular_file
 from ncut.graphs import NeuronGraph
 from ncut.graphs.storage import check_npz, is_graph_file, load_graph, npy_header
 
-# Older versions of torch can be made to run code by a file, in spite of weights_only=True.
+# In older versions of torch a file can execute code despite weights_only=True.
 SAFE_TORCH = (2, 6)
 
-# The types of the safetensors format in NumPy's words, little-endian.
+# NumPy dtypes of the safetensors format, little-endian.
 _SAFETENSORS_DTYPES = {
     **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "BOOL": "?"},
     **{"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"},
@@ -39,7 +39,7 @@ _LOAD_IT_YOURSELF = (
 
 
 def read_npz(path: Path) -> NeuronGraph | dict[str, NDArray[Any]]:
-    """The arrays of an `.npz` file, or the graph that `NeuronGraph.save` wrote."""
+    """The arrays of an `.npz` file, or the graph in a file of `NeuronGraph.save`."""
     if not zipfile.is_zipfile(path):
         raise ModelError(f"{path}: not an .npz file (no zip archive), or a truncated one")
     check_npz(path)
@@ -60,7 +60,7 @@ def _npz_array(path: Path, content: Any, name: str) -> NDArray[Any]:
 
 
 def read_torch(path: Path, key: str | None = None) -> Mapping[str, Any]:
-    """The state dict that torch.save wrote; nothing but tensors, numbers and texts is read."""
+    """The state dict in a torch.save file; only tensors, numbers and strings are read."""
     torch = import_extra("torch", "torch")
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < SAFE_TORCH:
         raise ModelError(
@@ -76,7 +76,7 @@ def read_torch(path: Path, key: str | None = None) -> Mapping[str, Any]:
         with warnings.catch_warnings(), path.open("rb") as file:  # a suffix would mean something
             warnings.simplefilter("ignore")
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except MemoryError as error:  # of a damaged length, as the sizes of all members were looked at
+    except MemoryError as error:  # a damaged length, as the sizes of all members were checked
         raise ModelError(f"{path}: asks for more memory than there is; is it damaged?") from error
     except Exception as error:  # a damaged pickle may raise anything
         raise ModelError(f"{path}: {_why_not_loaded(str(error))}") from error
@@ -94,7 +94,7 @@ def read_torch(path: Path, key: str | None = None) -> Mapping[str, Any]:
 
 
 def _why_not_loaded(message: str) -> str:
-    """What torch.load's message means, without its advice to load the file unsafely."""
+    """The meaning of torch.load's message, without its advice to load the file unsafely."""
     pickled = _PICKLED_OBJECT.search(message)
     if pickled or "TorchScript" in message:
         holds = f"the pickled object {pickled[1]!r}" if pickled else "a TorchScript program"
@@ -106,7 +106,7 @@ def _why_not_loaded(message: str) -> str:
 
 
 def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors as views of the file's bytes: of a large file none is read before it is used.
+    """The tensors as views of the file's bytes; those of a large file are read on use.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def _tensors_of(path: Path) -> dict[str, NDArray[Any]]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy"):
-        pass  # checks the whole header: types, shapes, offsets inside the file
+        pass  # validates the whole header: types, shapes, offsets inside the file
     content = content_of(path)
     start_of_data = 8 + int.from_bytes(content[:8].tobytes(), "little")
     header = json.loads(content[8:start_of_data].tobytes())

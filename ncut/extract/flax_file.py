@@ -1,4 +1,4 @@
-"""Flax's msgpack files -> named arrays in PyTorch's layout."""
+"""Reads Flax's msgpack files as named arrays in PyTorch's layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ncut.files import Budget, content_of
 from ncut.graphs.validate import bfloat16
 
 MAX_DEPTH = 64
-"""Modules inside modules."""
+"""Largest nesting depth of modules."""
 
 _ARRAY, _SCALAR = 1, 3
 _CHUNKED = "__msgpack_chunked_array__"
@@ -26,25 +26,25 @@ _NAMES = {"kernel": "weight", "scale": "weight", "var": "running_var", "mean": "
 
 
 def read_flax(path: Path, key: str | None = None) -> dict[str, NDArray[Any]]:
-    """The arrays of a file of `flax.serialization`, named and laid out as those of PyTorch.
+    """The arrays of a `flax.serialization` file, with PyTorch's names and layout.
 
     Kernels (inputs, outputs) and (positions..., inputs, outputs) become weights (outputs, inputs,
-    positions...); scales are weights and variances running ones, from `batch_stats`. Of a state
-    of training only `params` and `batch_stats` are read.
+    positions...); scales become weights, and variances in `batch_stats` running variances. Only
+    `params` and `batch_stats` of a training state are read.
 
     Parameters
     ----------
     path : Path
-        What `flax.serialization.to_bytes` or `msgpack_serialize` wrote.
+        A file of `flax.serialization.to_bytes` or `msgpack_serialize`.
     key : str, optional
-        The key of the parameters, `"a/b"` for one inside another.
+        The key of the parameters, `"a/b"` if nested.
 
     Raises
     ------
     ModelError
         If the file is damaged or has no arrays.
     InputError
-        If there is nothing under `key`.
+        If `key` is missing.
     MissingExtraError
         If the package msgpack is not installed.
 
@@ -65,7 +65,7 @@ def read_flax(path: Path, key: str | None = None) -> dict[str, NDArray[Any]]:
         )
     except ModelError:
         raise
-    except Exception as error:  # of the package, of a damaged text, of an array
+    except Exception as error:  # from msgpack, a damaged string or an array
         raise ModelError(f"{path}: not a file of Flax, or a damaged one: {error!r}") from error
     if not isinstance(content, Mapping):
         raise ModelError(f"{path}: holds a {type(content).__name__}; expected named arrays")
@@ -84,7 +84,7 @@ def read_flax(path: Path, key: str | None = None) -> dict[str, NDArray[Any]]:
 
 
 def _refuse_other_layers(path: Path, steps: Sequence[str], values: NDArray[Any]) -> None:
-    """Refuse layers whose kernels look like those of a chain, and are none."""
+    """Refuse layers whose kernels only look like a chain's."""
     name = ".".join(steps)
     recurrent = bool(steps) and re.fullmatch(r"[ih][ifgornz]", steps[-1]) is not None
     several = values.ndim > 2 and re.search(r"DenseGeneral|Attention", name) is not None
@@ -108,7 +108,7 @@ def _array(said: Any, budget: Budget) -> NDArray[Any]:
 
 
 def _trees(content: Mapping[Any, Any], key: str | None, path: Path) -> list[Mapping[Any, Any]]:
-    """The mappings that hold the network's parameters and the statistics of its norms."""
+    """The mappings with the network's parameters and its norms' statistics."""
     if key is not None:
         found: Any = content
         for step in key.split("/"):
@@ -154,7 +154,7 @@ def _leaves(
 
 
 def _joined(tree: Mapping[Any, Any]) -> NDArray[Any]:
-    """An array of which Flax wrote pieces, as it is larger than a message may be."""
+    """An array that Flax split because it exceeds the size limit of a message."""
     try:
         shape, pieces = (tree[name] for name in ("shape", "chunks"))
         sizes = [int(shape[str(number)]) for number in range(len(shape))]

@@ -1,4 +1,4 @@
-"""The formats that are read: one entry each, found by what a file holds before its name."""
+"""Supported formats, recognized by a file's content before its name."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ if TYPE_CHECKING:
     from ncut.extract.wiring import Wiring
 
 HEAD = 64
-"""Bytes at the start of a file that tell what it is."""
+"""Number of leading bytes that identify a file's format."""
 
 FILE_OPTIONS = ("layers", "residual", "unknown", "example_inputs", "key")
-"""Options that mean something for some formats only."""
+"""Options that apply to some formats only."""
 
 
 class Followed(NamedTuple):
-    """A forward pass that was followed, and the shapes of all parameters by name."""
+    """The record of a forward pass, and the shapes of all parameters by name."""
 
     wiring: Wiring
     parameters: Mapping[str, tuple[int, ...]]
 
 
 Content = Followed | NeuronGraph | Mapping[str, Any]
-"""What a reader returns; named arrays become a chain."""
+"""Result of a reader; named arrays become a chain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format that is read.
+    """A supported format.
 
     Attributes
     ----------
     name : str
         Its name, as in "cannot be read as ...".
     suffixes : tuple of str
-        Endings of its files; none for folders.
+        Suffixes of its files; none for folders.
     extra : str
-        The extra of ncut that brings what it needs; empty if it needs nothing.
+        The extra of ncut with its dependencies; empty if it has none.
     about : str
-        What of it is read, in one line.
+        One line on the supported content.
     what : str
-        How messages call such a file.
+        Description of such a file in messages.
     takes : tuple of str
-        Those of `FILE_OPTIONS` that mean something for it.
+        The applicable `FILE_OPTIONS`.
     read : callable
         `read(path, options)` returns the content.
     ordered : bool
-        Whether the order of its arrays means anything.
+        Whether the order of its arrays is meaningful.
     keyed : bool
-        Whether the reader itself takes the arrays under the key.
+        Whether the reader itself selects the arrays under `key`.
     """
 
     name: str
@@ -78,16 +78,16 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A format that is not read, and the way in.
+    """An unsupported format, and its conversion.
 
     Attributes
     ----------
     name : str
         Its name.
     marks : tuple of str
-        Endings of its files, and names of files in its folders.
+        Suffixes of its files, and names of files in its folders.
     way : str
-        How to convert it.
+        Instructions for conversion.
     """
 
     name: str
@@ -257,7 +257,7 @@ FORMATS = (
     *(NPZ, TORCH, TORCHSCRIPT, EXPORTED, SAFETENSORS, ONNX, KERAS, TFLITE, TFJS, FLAX, GGUF),
     *(FOLDER, ADAPTER, CIRCUITS, DIFFUSERS),
 )
-"""All formats that are read."""
+"""All supported formats."""
 
 _OF_BEFORE = "pass the model that it was converted from"
 
@@ -299,22 +299,22 @@ REFUSED = (
         "orbax.checkpoint.PyTreeCheckpointer().restore(FOLDER))",
     ),
 )  # fmt: skip
-"""Formats that are not read, and the way in."""
+"""Unsupported formats, and their conversions."""
 
 
-# --- what a file is -----------------------------------------------------------------------------
+# --- detection ----------------------------------------------------------------------------------
 
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""How files of torch.save begin that are no zip archives: its magic number, pickled."""
+"""First bytes of torch.save files that are not zip archives: the pickled magic number."""
 
 
 def format_of(path: Path) -> Format:
-    """The format of a file or folder: by its content, and by its suffix where that tells nothing.
+    """The format of a file or folder, by its content, or by its suffix if the content is ambiguous.
 
     Raises
     ------
     ModelError
-        If nothing readable lies there, or the format is not one that is read.
+        If the path is unreadable, or the format is not supported.
     """
     if os.path.isdir(path):
         return _of_folder(path)
@@ -335,7 +335,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def existing(path: Path) -> None:
-    """Raise ModelError if no file lies there, with the spelling of a model of the Hub."""
+    """Raise ModelError if the path does not exist, with the syntax of a model on the Hub."""
     name = path.as_posix()
     known = [suffix for found in FORMATS for suffix in found.suffixes]
     if (
@@ -372,7 +372,7 @@ def _by_suffix(path: Path) -> Format | Refused | None:
 
 
 def _by_content(path: Path) -> Format | Refused | None:
-    """The format that the first bytes, or the members of an archive, tell; None if they do not."""
+    """The format by the first bytes or an archive's members; None if they are ambiguous."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     if head.startswith(b"PK\x03\x04"):
@@ -409,13 +409,13 @@ def _by_members(path: Path) -> Format | Refused | None:
 
 
 def read_named(path: Path, key: str | None = None) -> NeuronGraph | Mapping[str, Any]:
-    """The named arrays of a file, or the graph that `NeuronGraph.save` wrote.
+    """The named arrays of a file, or the graph in a file of `NeuronGraph.save`.
 
     Raises
     ------
     ModelError
-        If the file is missing, of another kind, damaged, would grow in memory as no weights do,
-        or holds objects that only running code could restore.
+        If the file is missing, of another kind, damaged, expands in memory beyond plausible
+        weights, or holds objects that only running code could restore.
     """
     with reading(path, path.suffix.lower() or "weights"):
         found = format_of(path)

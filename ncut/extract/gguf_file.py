@@ -1,4 +1,4 @@
-"""GGUF files of llama.cpp -> the settings and named tensors of the Hugging Face folder of before.
+"""Reads llama.cpp's GGUF files as the settings and tensors of the source Hugging Face folder.
 
 Source: the format's description, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and
 the tensor names of the package gguf.
@@ -26,7 +26,7 @@ from ncut.extract.wiring import Wiring
 from ncut.files import content_of, reading
 
 MAX_ENTRIES = 2**20
-"""Settings and tensors of a file; and axes of a tensor are at most 8."""
+"""Largest number of settings and tensors of a file; a tensor has at most 8 axes."""
 
 _SCALARS = dict(enumerate("BbHhIif?", 0)) | {10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
@@ -35,18 +35,18 @@ _UNPACKED = {0: "<f4", 1: "<f2", 24: "i1", 25: "<i2", 26: "<i4", 27: "<i8", 28: 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Where a tensor lies in a file.
+    """The location of a tensor in a file.
 
     Attributes
     ----------
     name : str
         Its name.
     shape : tuple of int
-        Its axes, the slowest first.
+        Its shape, slowest axis first.
     kind : int
         Number of its type in the format's list.
     offset : int
-        Its place, counted from the start of all tensors.
+        Its offset in bytes from the start of the tensor data.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Tensor:
 
 
 class _Bytes:
-    """What a file holds, read from the start on."""
+    """The bytes of a file, read sequentially."""
 
     def __init__(self, content: NDArray[np.uint8]) -> None:
         self._content = content
@@ -80,7 +80,7 @@ class _Bytes:
         return self.take(self.number("Q")).decode("utf-8", "replace")
 
     def value(self, kind: int, depth: int = 0) -> Any:
-        """A setting; of a list only its length is kept, and its first entry."""
+        """A setting; a list is reduced to its length and first entry."""
         if kind in _SCALARS:
             return self.number(_SCALARS[kind])
         if kind == _TEXT:
@@ -92,7 +92,7 @@ class _Bytes:
             first = self.number(_SCALARS[inner])
             self.skip((n - 1) * struct.calcsize(f"<{_SCALARS[inner]}"))
             return [n, first]
-        for _ in range(n):  # each takes bytes, so that there are no more than the file has
+        for _ in range(n):  # each takes bytes, so the file's size bounds their number
             if inner == _TEXT:
                 self.skip(self.number("Q"))
             else:
@@ -101,7 +101,7 @@ class _Bytes:
 
 
 def header(content: NDArray[np.uint8]) -> tuple[dict[str, Any], list[Tensor], int]:
-    """The settings and tensors of a file, and where the tensors begin.
+    """The settings and tensors of a file, and the offset of the tensor data.
 
     Raises
     ------
@@ -137,12 +137,12 @@ def header(content: NDArray[np.uint8]) -> tuple[dict[str, Any], list[Tensor], in
 
 
 def lazy_tensor(content: NDArray[np.uint8], tensor: Tensor, start: int) -> Lazy:
-    """A tensor that is dequantized when it is used.
+    """A tensor, dequantized on use.
 
     Raises
     ------
     ModelError
-        If its type is not known, or it does not lie in the file.
+        If its type is unknown, or it exceeds the file.
     """
     n = math.prod(tensor.shape)
     gguf = import_extra("gguf", "gguf")
@@ -216,7 +216,7 @@ _KINDS = {
     "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma", "gemma2": "gemma2",
     "gemma3": "gemma3_text", "phi3": "phi3", "mistral": "mistral", "mistral3": "mistral",
 }  # fmt: skip
-"""`general.architecture` and the `model_type` of the same network."""
+"""`model_type` by `general.architecture`."""
 
 _IGNORED = re.compile(r"^(rope_freqs|rope_factors_\w+)\.weight$|attn_rot_embd")
 
@@ -226,22 +226,22 @@ def read_gguf(
 ) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
     """Follow the forward pass of a language model in a GGUF file.
 
-    The tensors are named, shaped and ordered as in the Hugging Face folder that the file was made
-    of, and followed as such: rows of queries and keys that llama.cpp permutes are put back, and
-    the 1 that it adds to Gemma's norms stays added. Quantized tensors are dequantized by the
-    package gguf as they are used.
+    The tensors get the names, shapes and order of the source Hugging Face folder, and are
+    followed like a folder: the permutation of the rows of queries and keys by llama.cpp is
+    undone, and the factors of Gemma's norms keep the 1 that it adds. The package gguf dequantizes
+    tensors on use.
 
     Parameters
     ----------
     path : Path
         The file.
     residual : {"readers", "stream"}, optional
-        What sums are, by default streams.
+        Convention of sums, by default "stream".
 
     Raises
     ------
     ModelError
-        If the file is damaged, of an unknown architecture, or split in several.
+        If the file is damaged, of an unknown architecture, or split into several files.
     MissingExtraError
         If the package gguf is not installed.
     """
@@ -276,12 +276,12 @@ class _Settings:
         self.architecture = architecture
 
     def get(self, name: str) -> Any:
-        """A setting; of one for each layer the first."""
+        """A setting; the first value of a setting per layer."""
         value = self._values.get(f"{self.architecture}.{name}")
         return value[1] if isinstance(value, list) and len(value) > 1 else value
 
     def count(self, name: str, default: int | None = None) -> int:
-        """A positive whole number."""
+        """A positive integer setting."""
         value = self.get(name)
         value = default if value is None else value
         if type(value) is not int or value < 1:
@@ -290,7 +290,7 @@ class _Settings:
 
 
 def _config(known: _Settings, tensors: Mapping[str, Lazy]) -> dict[str, Any]:
-    """The config.json of the folder that the file was made of, as far as it tells the graph."""
+    """The source folder's config.json, as far as the graph needs it."""
     words = tensors.get("token_embd.weight")
     if words is None or len(words.shape) != 2:
         raise ModelError("has no matrix 'token_embd.weight'")
@@ -317,7 +317,7 @@ def _config(known: _Settings, tensors: Mapping[str, Lazy]) -> dict[str, Any]:
 
 
 def _renamed(tensors: Mapping[str, Lazy], known: _Settings) -> Iterator[tuple[str, Lazy]]:
-    """The tensors by the names of the folder, in its order of rows, as its numbers."""
+    """The tensors with the folder's names, row order and values."""
     names = dict(_LAYER)
     if known.architecture in ("gemma2", "gemma3"):
         names |= _SANDWICH
@@ -335,7 +335,7 @@ def _renamed(tensors: Mapping[str, Lazy], known: _Settings) -> Iterator[tuple[st
         elif found is None or found[2] not in names:
             if _IGNORED.search(name):
                 continue
-            new = name  # accounted for as unknown
+            new = name  # reported as unknown
         else:
             new = f"model.layers.{found[1]}.{names[found[2]]}.{found[3]}"
         if known.architecture == "phi3" and found is not None and found[2] == "ffn_up":
@@ -353,9 +353,9 @@ def _renamed(tensors: Mapping[str, Lazy], known: _Settings) -> Iterator[tuple[st
 def _unpermuted(
     n_heads: int, name: str, shape: tuple[int, ...]
 ) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """The rows of each head in the order of transformers: its halves, not pairs.
+    """The rows of each head in transformers' rotary order: halves, not pairs.
 
-    Source: `permute` of convert_hf_to_gguf.py, turned round.
+    Source: the inverse of `permute` in convert_hf_to_gguf.py.
     """
     if not shape or shape[0] % (2 * n_heads):
         raise ModelError(f"tensor {name!r} has shape {shape}, not {n_heads} heads of pairs")
@@ -368,12 +368,12 @@ def _unpermuted(
 
 
 def _minus_one(values: NDArray[Any]) -> NDArray[Any]:
-    """The weight of a norm whose factor is 1 + weight, of that factor."""
+    """The weight of a norm, from its factor 1 + weight."""
     return values.astype(np.float64) - 1
 
 
 def _experts(name: str, tensor: Lazy) -> Iterator[tuple[str, Lazy]]:
-    """The matrices of experts that lie in one tensor (experts, outputs, inputs)."""
+    """The matrices of experts stacked in one tensor (experts, outputs, inputs)."""
     if len(tensor.shape) != 3 or tensor.shape[0] > MAX_ENTRIES // 64:
         raise ModelError(f"tensor {name!r} has shape {tensor.shape}, not one matrix an expert")
     before, _, part = name.removesuffix(".weight").rpartition(".")

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub by name, `hf:org/name[@revision]`: settings and weights alone."""
+"""Fetches settings and weights of Hugging Face Hub models, `hf:org/name[@revision]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WEIGHTS = (
     ["model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"],
     ["pytorch_model*.bin", "pytorch_model.bin.index.json"],
 )
-"""Files that are fetched, in the order of preference."""
+"""Files to fetch, in order of preference."""
 
 _NAME = re.compile(
     r"hf:(?P<repo>[\w.-]+(/[\w.-]+)?)(/(?P<file>[\w./-]+\.\w+))?(@(?P<revision>[\w./-]+))?"
@@ -21,16 +21,16 @@ _NAME = re.compile(
 
 
 def is_on_hub(model: object) -> bool:
-    """Whether a model is given by its name on the Hub."""
+    """Whether a model is a name on the Hub."""
     return str(model).startswith(PREFIX)
 
 
 def fetched(model: str) -> tuple[Path, str]:
-    """Fetch a model, or find it in the cache; its folder or file, and its name.
+    """Fetch a model, or find it in the cache; returns its folder or file, and its name.
 
-    Files come from the cache of the package huggingface_hub, whose environment variables say
-    where it is (`HF_HOME`), that nothing is fetched (`HF_HUB_OFFLINE`) and who asks (`HF_TOKEN`).
-    No code of the repository is fetched.
+    Files are cached by the package huggingface_hub, with its environment variables for the
+    location (`HF_HOME`), offline mode (`HF_HUB_OFFLINE`) and access token (`HF_TOKEN`). No code
+    of the repository is fetched.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ def fetched(model: str) -> tuple[Path, str]:
     Raises
     ------
     InputError
-        If the name is none, or the Hub has no such model, revision or file, or does not give it.
+        If the name is invalid, or the Hub has no such model, revision or file, or denies access.
     ModelError
-        If the repository has no weights that are read.
+        If the repository has no weights in a supported format.
     MissingExtraError
         If the package huggingface_hub is not installed.
     """
@@ -68,7 +68,7 @@ def fetched(model: str) -> tuple[Path, str]:
             )
             if any(found for pattern in patterns for found in folder.glob(pattern)):
                 return folder, repo.rpartition("/")[2]
-    except Exception as error:  # of the network, of the Hub's answers, of the cache
+    except Exception as error:  # from the network, the Hub's answers or the cache
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"model: {model} cannot be had from the Hub: {reason[:300]}") from error
     raise ModelError(

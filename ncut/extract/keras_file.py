@@ -1,4 +1,4 @@
-"""Files of Keras models and weights -> the record of their forward pass, without Keras."""
+"""Reads files of Keras models and weights as the record of a forward pass, without Keras."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def read_keras(
     unknown: str = "error",
     layers: Sequence[str] | None = None,
 ) -> tuple[Wiring, Shapes]:
-    """Follow the forward pass of a sequential or functional model that Keras saved.
+    """Follow the forward pass of a saved sequential or functional Keras model.
 
-    Nothing in the file is executed. A file of weights alone is read as a chain.
+    Nothing in the file is executed. A weights-only file is read as a chain.
 
     Parameters
     ----------
     path : Path
-        A `.keras` archive, or an HDF5 file of a whole model or of weights, as Keras 2 and 3
-        write them.
+        A `.keras` archive, or an HDF5 file of a whole model or of weights, in the formats of
+        Keras 2 and 3.
     residual : {"readers", "stream"}, optional
-        What sums are; by default streams in a model with attention.
+        Convention of sums; by default "stream" in a model with attention, else "readers".
     unknown : {"error", "elementwise"}
-        What to do with a layer that has no rule: custom classes, and `Lambda` layers, whose
-        code is never run.
+        Treatment of layers without a rule: custom classes, and `Lambda` layers, whose code is
+        never run.
     layers : sequence of str, optional
         Names of layers (or paths of kernels) in the file, in the order of a chain; the model's
-        configuration is not looked at then.
+        configuration is then ignored.
 
     Returns
     -------
@@ -55,10 +55,10 @@ def read_keras(
     Raises
     ------
     ModelError
-        If the file is damaged or hostile, holds a model whose forward pass it does not tell, a
-        layer that is not known, or weights that form no chain.
+        If the file is damaged or hostile, its model's forward pass is not stored, it has an
+        unknown layer, or its weights form no chain.
     InputError
-        If an option is unknown, or `layers` names what is not in the file.
+        If an option is unknown, or `layers` has a name that is not in the file.
     """
     check_options(residual=residual, unknown=unknown)
     with reading(path, "a Keras model (HDF5 or zip)"), opened(path) as content:
@@ -73,7 +73,7 @@ def read_keras(
 def read_model(
     content: Content, layout: Layout, residual: str | None, unknown: str
 ) -> tuple[Wiring, Shapes]:
-    """Follow the forward pass of a configuration, whose arrays lie as a layout says."""
+    """Follow the forward pass of a configuration, with arrays located by a layout."""
     model = parsed(content.config)
     guess = unknown == "elementwise"
     failure: ModelError | None = None
@@ -82,7 +82,7 @@ def read_model(
             program, shapes = _followed(model, layout, guess, open_size)
             return lower(program, residual), shapes
         except ModelError as error:
-            # Axes of unknown size may have been taken too small.
+            # The sizes tried for open axes may be too small.
             failure = failure or error
             if "too small" not in str(error):
                 break

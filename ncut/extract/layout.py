@@ -1,4 +1,4 @@
-"""What the two conventions of residual sums have in common: planned layers and edges."""
+"""Planned layers and edges, common to the two conventions of residual sums."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class PlannedLayer:
     name : str
         Its name.
     size : int
-        How many vertices it has.
+        Number of vertices.
     rescalable : bool or None
         Whether its neurons may be rescaled; see `ncut.types.Layer`.
     read_by : tuple of str
         Modules whose inputs are exactly these neurons, in order.
     touches : list of Operation
-        What writes and reads it.
+        Operations that write or read it.
     """
 
     name: str
@@ -59,9 +59,9 @@ class Edges:
     Attributes
     ----------
     source, target : int
-        Positions of the layers: of what it reads, and of where its neurons land.
+        Positions of the layers read and written.
     operation : Operation
-        Whose weights they are.
+        The operation with the weights.
     n_source : int
         Vertices of the source.
     places : ndarray of int64, shape (n_in, m), optional
@@ -69,11 +69,11 @@ class Edges:
     units : ndarray of int64, shape (n_target, m)
         The outputs at each vertex of the target, `NOTHING` for none.
     row_scale : Factors, shape (n_in,), optional
-        Factors of the inputs beside those of the operation.
+        Factors of the inputs in addition to the operation's.
     scale : Factors, shape (n_target, m), optional
         Factors of the outputs at each vertex.
     recurrent : bool
-        Whether they are weights between the operation's outputs, `within`.
+        Whether the weights are between the operation's outputs, `within`.
     whole : bool
         Whether the block is the operation's whole matrix.
     """
@@ -96,12 +96,12 @@ class Edges:
 
     @property
     def rows_key(self) -> Key:
-        """Equal for edges whose matrices before the choice of outputs are the same."""
+        """A key, equal for edges with the same matrix before the selection of outputs."""
         return _key(self.operation, self.places, self.row_scale)
 
     @property
     def key(self) -> Key:
-        """Equal for edges that have the same block."""
+        """A key, equal for edges with the same block."""
         within = self.source == self.target
         return (self.rows_key, _key(self.operation, self.units, self.scale), self.recurrent, within)
 
@@ -114,13 +114,13 @@ class Layout:
     ----------
     layers, edges
     placed : set of Operation
-        Those that have edges.
+        Operations with edges.
     kept, unread : set of Operation
-        Those that may have edges, and those whose neurons reach nothing.
+        Operations that may have edges, and operations whose neurons have no reader.
     convolutional : bool
         Whether only channels are vertices.
     outside : set of Operation
-        Those that are not in the part of the model that was asked for.
+        Operations outside the requested part of the model.
     """
 
     layers: list[PlannedLayer] = field(default_factory=list)
@@ -135,7 +135,7 @@ class Layout:
 def blocks(edges: Sequence[Edges], norm: str) -> Iterator[tuple[Edges, Weights]]:
     """The edges with their blocks, (source size, target size), one at a time.
 
-    What several blocks have in common is made once, and kept until its last use.
+    Intermediate results shared by several blocks are computed once, and kept until the last use.
     """
     shared = _Shared()
     for each in edges:
@@ -157,13 +157,13 @@ def grouped(edges: Edges, matrix: Weights, norm: str) -> Weights:
         return matrix
     if places.shape[1] == 1:
         return rows_grouped(matrix, places[:, 0], edges.n_source, norm)
-    # An input that stands for several neurons connects each of them.
+    # An input that represents several neurons connects each of them.
     at, which = np.nonzero(places >= 0)
     return rows_grouped(matrix[at], places[at, which], edges.n_source, norm)
 
 
 class _Shared:
-    """Things that are needed several times: made once, and kept until their last use."""
+    """Shared intermediate results, computed once and kept until their last use."""
 
     def __init__(self) -> None:
         self._uses: dict[Key, int] = {}
@@ -174,7 +174,7 @@ class _Shared:
         self._uses[key] = self._uses.get(key, 0) + 1
 
     def use(self, key: Key, make: Callable[[], Weights]) -> Weights:
-        """The thing of a key, made if it is not there."""
+        """The result for a key, computed if missing."""
         made = self._made.pop(key, None)
         made = make() if made is None else made
         self._uses[key] -= 1
@@ -209,7 +209,7 @@ def _taken(edges: Edges, rows: Weights, norm: str) -> Weights:
     if scale is None:
         return columns_taken(rows, units, norm)
     numbers = np.asarray(scale)
-    # Each of several neurons of a vertex has a factor of its own.
+    # Each of several neurons of a vertex has a separate factor.
     total: Weights | None = None
     for m in range(units.shape[1]):
         part = with_columns_scaled(columns_taken(rows, units[:, [m]], norm), numbers[:, m])
@@ -219,7 +219,7 @@ def _taken(edges: Edges, rows: Weights, norm: str) -> Weights:
 
 
 def _within(edges: Edges, norm: str) -> Weights:
-    """Edges between the neurons of one layer, both directions together, above the diagonal."""
+    """Edges between the neurons of one layer, both directions combined, above the diagonal."""
     within = edges.operation.within
     assert within is not None
     taken = columns_taken(np.ascontiguousarray(within.values), edges.units, norm)
@@ -236,13 +236,13 @@ def _key(operation: Operation, *arrays: NDArray[np.generic] | Scale | None) -> K
 
 
 def in_order(places: NDArray[np.int64], n: int) -> bool:
-    """Whether inputs are the neurons in order, each of them as often as all others."""
+    """Whether inputs are the neurons in order, each repeated equally often."""
     per_neuron, rest = divmod(places.size, max(n, 1))
     return rest == 0 and np.array_equal(places, np.repeat(np.arange(n), per_neuron))
 
 
 def rescalable(flags: Iterable[bool | None]) -> bool | None:
-    """True if all are, None if some are not known, else False."""
+    """True if all flags are True, None if some are unknown, else False."""
     found = set(flags)
     if not found or False in found:
         return False

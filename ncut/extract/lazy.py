@@ -1,4 +1,4 @@
-"""Tensors of a file that are worked out when they are used: dequantized, reordered, summed."""
+"""Lazy tensors of a file: dequantized, reordered or summed on use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
-    """An array-like whose shape is known, and whose values are worked out by `make`.
+    """An array-like with a known shape and values computed by `make`.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Lazy:
     def then(
         self, change: Callable[[NDArray[Any]], NDArray[Any]], shape: tuple[int, ...] | None = None
     ) -> Lazy:
-        """A tensor that is made of this one."""
+        """A lazy tensor computed from this one."""
         make = self.make
         return replace(
             self, shape=self.shape if shape is None else shape, make=lambda: change(make())
@@ -49,7 +49,7 @@ class Lazy:
 
 
 def lazy(values: Any) -> Lazy:
-    """An array as a tensor that is worked out when it is used."""
+    """An array as a lazy tensor."""
     if isinstance(values, Lazy):
         return values
     return Lazy(tuple(values.shape), values.dtype, lambda: np.asarray(values))

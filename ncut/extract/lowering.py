@@ -1,4 +1,4 @@
-"""A program -> the record of what its operations do to neurons, under either convention of sums."""
+"""Lowers a program to a record of its effect on neurons, under either convention of sums."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _recurrence(
 
 
 def _moved(change: Callable[..., Signal]) -> Callable[..., Signal]:
-    """What only moves entries needs no record."""
+    """Wrap a change that only moves entries and needs no record."""
     return lambda _, signal, **attributes: change(signal, **attributes)
 
 
@@ -88,7 +88,7 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
     "output": Wiring.output,
     "note": _note,
 }
-"""All kinds of nodes, and what each does to neurons."""
+"""All kinds of nodes, and the effect of each on neurons."""
 
 
 def lower(program: Program, residual: str | None = None, *, likely: Residual = "stream") -> Wiring:
@@ -97,22 +97,22 @@ def lower(program: Program, residual: str | None = None, *, likely: Residual = "
     Parameters
     ----------
     program : Program
-        What a reader made of a model.
+        The program that a reader made from a model.
     residual : {"readers", "stream"}, optional
-        What sums are; by default streams in a model with attention, else readers'.
+        Convention of sums; by default "stream" in a model with attention, else "readers".
     likely : {"readers", "stream"}
-        What to try first, where it is not given: which it is shows at the end.
+        The convention to try first if `residual` is None: the default is known only at the end.
 
     Raises
     ------
     ModelError
-        If a node does to neurons what no graph can say; it names the node's place in the model.
+        If no graph can represent a node's effect on neurons; it names the node's place.
     """
     if residual is not None:
         return _lowered(program, "readers" if residual == "readers" else "stream")
     wiring = _lowered(program, likely)
     right: Residual = "stream" if wiring.attends else "readers"
-    # Without sums, heads and choices the two are the same.
+    # Without sums, heads and choices the two conventions agree.
     if right != likely and (wiring.attends or wiring.merging.sums or wiring.joined):
         wiring = _lowered(program, right)
     wiring.residual = right
@@ -152,13 +152,13 @@ def _followed(wiring: Wiring, node: Node, signals: Mapping[int, Signal]) -> Sign
 
 
 def _signal_of(value: Value, signals: Mapping[int, Signal]) -> Signal:
-    """A value's neurons; none in numbers that no node makes."""
+    """A value's neurons; numbers that no node makes carry none."""
     found = signals.get(id(value))
     return Signal(value.shape, number=value.number) if found is None else found
 
 
 def located(error: ModelError | InputError, place: str) -> ModelError | InputError:
-    """The error with the place at which it came, the innermost one."""
+    """The error with the innermost place at which it occurred."""
     if getattr(error, "located", False):
         return error
     made = ModelError(f"{place}: {error}" if place else str(error))

@@ -1,4 +1,4 @@
-"""Weights of an operation -> magnitudes of edges: norms of kernel slices, folded factors."""
+"""Edge magnitudes from an operation's weights: norms of kernel slices, folded factors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 Norm = Literal["l1", "l2", "column-sum"]
 
 CHUNK = 2**20
-"""Entries of 16 bits that are scaled at a time, in 32 bits."""
+"""Number of 16-bit entries scaled at a time, in 32 bits."""
 
 LARGE = 2**18
-"""Entries from which on a matrix of 16 bits stays one when it is scaled."""
+"""Number of entries from which a 16-bit matrix stays in 16 bits when scaled."""
 
 DENSE_GROUPS = 2**16
-"""Grouped convolutions are kept dense up to so many pairs of channels."""
+"""Largest number of channel pairs for which a grouped convolution is stored dense."""
 
 
 def of_weight(
@@ -34,7 +34,7 @@ def of_weight(
     |w| for a matrix (n_in, n_out), the norm of the slice of a kernel (out, in / groups,
     positions...) that maps one channel to the other.
     """
-    # Infinite and NaN entries are not an error here: the graph reports them by layer.
+    # Infinite and NaN entries are no error here: the graph reports them by layer.
     with np.errstate(invalid="ignore", over="ignore"):
         if kind != "conv":
             return _absolute(weight)
@@ -48,11 +48,11 @@ def of_weight(
 
 
 def _absolute(weight: NDArray[np.floating]) -> NDArray[np.floating]:
-    """|w|, in the order that the weights have in memory, whose files need not stay in it."""
+    """|w| in the weights' memory order; releases the memory of memory-mapped weights."""
     if weight.itemsize != 2:
         result = np.asarray(np.abs(weight))
     else:
-        # The first bit is the sign.
+        # The first bit is the sign bit.
         bits = weight if weight.flags.c_contiguous else weight.T
         if bits.flags.c_contiguous:
             positive = np.bitwise_and(bits.view(np.uint16), np.uint16(0x7FFF)).view(weight.dtype)
@@ -64,14 +64,14 @@ def _absolute(weight: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def forget(array: NDArray[np.generic]) -> None:
-    """Let go of the memory that holds a part of a file, of an array that is mapped from one.
+    """Release the memory pages of an array that is memory-mapped from a file.
 
-    The values stay where they are in the file, and are read again when they are asked for.
+    The values remain in the file, and are read again on access.
     """
     mapped: object = array
     while mapped is not None and not isinstance(mapped, np.memmap):
         mapped = getattr(mapped, "base", None)
-    # What was written to a private copy would be lost.
+    # Changes in a private (copy-on-write) mapping would be lost.
     if mapped is None or mapped.mode != "r" or not hasattr(mmap, "MADV_DONTNEED"):
         return
     pages = getattr(mapped, "_mmap", None)
@@ -102,7 +102,7 @@ def with_columns_scaled(matrix: Weights, factors: NDArray[np.float64] | None) ->
 
 
 def rows_grouped(matrix: Weights, places: NDArray[np.int64], n: int, norm: str) -> Weights:
-    """Norms over rows of one place, shape (n, columns); rows of place -1 are dropped."""
+    """Norms over rows with the same place, shape (n, columns); rows with place -1 are dropped."""
     if places.size == n and np.array_equal(places, np.arange(n)):
         return matrix
     used = places >= 0
@@ -125,9 +125,9 @@ def rows_grouped(matrix: Weights, places: NDArray[np.int64], n: int, norm: str) 
 
 
 def columns_taken(matrix: Weights, units: NDArray[np.int64], norm: str) -> Weights:
-    """For each row of `units`, shape (n, m), the norm over the columns that it names.
+    """For each row of `units`, shape (n, m), the norm over the columns with these numbers.
 
-    -1 names no column.
+    -1 stands for no column.
     """
     n_columns = matrix.shape[1]
     n, m = units.shape
@@ -150,12 +150,12 @@ def columns_taken(matrix: Weights, units: NDArray[np.int64], norm: str) -> Weigh
 
 
 def transposed(matrix: Weights) -> Weights:
-    """The transpose, rows one after the other in memory."""
+    """The transpose, in row-major order."""
     return _contiguous(matrix.T)
 
 
 def both_ways(matrix: Weights) -> Weights:
-    """Edges within a layer: both directions of a pair together, above the diagonal alone."""
+    """Edges within a layer: both directions of a pair combined, above the diagonal only."""
     if isinstance(matrix, np.ndarray):
         wide = _wide_array(matrix)
         return np.triu(wide + wide.T, k=1)
@@ -194,7 +194,7 @@ def _contiguous(matrix: Any) -> Weights:
 
 
 def _scaled(matrix: Weights, factors: NDArray[np.float64]) -> Weights:
-    """The matrix times factors that broadcast to it; 16 bits stay where they hold the result."""
+    """The matrix times factors that broadcast to it; stays in 16 bits if they hold the result."""
     with np.errstate(invalid="ignore", over="ignore"):
         if not isinstance(matrix, np.ndarray):
             return _contiguous(matrix.multiply(factors.astype(matrix.dtype)))
@@ -240,7 +240,7 @@ def _block_diagonal(slices: NDArray[np.floating], groups: int) -> Weights:
 
 
 def _norm(magnitudes: NDArray[np.floating], norm: str, axis: int) -> NDArray[np.floating]:
-    """Norm of non-negative values along an axis; those of one row have columns of one entry."""
+    """Norm of non-negative values along an axis; in a single row, each column has one entry."""
     if norm == "l2":
         return np.asarray(np.sqrt(np.square(magnitudes).sum(axis=axis)))
     return np.asarray(magnitudes.sum(axis=axis))

@@ -1,4 +1,4 @@
-"""Which neurons are one vertex where sums are streams: those that are added to each other."""
+"""Merges neurons that are added to each other into one vertex, if sums are streams."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ncut.extract.signal import NOTHING, Group, Part, Term, Units, joined, times
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Copies:
-    """Neurons of a group that land at several others: a key's that many queries share."""
+    """Neurons of a group that map to several others, such as a key's shared by many queries."""
 
     group: Group
     units: Units
@@ -24,19 +24,19 @@ class Copies:
 
 @dataclass(slots=True)
 class Merging:
-    """Classes of neurons, each a vertex, as a forest over the neurons of all groups.
+    """Classes of neurons, each a vertex, as a disjoint-set forest over the neurons of all groups.
 
-    Each group has an array `(group number, unit)` per neuron that points at another neuron of
-    the same class, or at itself.
+    Each group has a pointer `(group number, unit)` per neuron, to another neuron of the same
+    class or to itself.
 
     Attributes
     ----------
     copies : list of Copies
-        Neurons that land at several others.
+        Neurons that map to several others.
     scales : dict from Group to Factors of shape (size,)
-        Factors of a group's neurons on their way into a sum.
+        Factors of a group's neurons where they enter a sum.
     sums : set of Group
-        Groups whose neurons have been added to others.
+        Groups with neurons that have been added to others.
     """
 
     copies: list[Copies] = field(default_factory=list)
@@ -69,10 +69,9 @@ class Merging:
                 return numbers, units
 
     def merge(self, first: Sequence[Term], second: Sequence[Term]) -> list[Term]:
-        """The terms of a sum: neurons that lie at the same entries become one.
+        """The terms of a sum; neurons at the same entries are merged.
 
-        Neurons of one layer are never merged with each other: where that would happen, both
-        terms stay.
+        Neurons of one layer are never merged with each other: both terms are kept instead.
         """
         kept = list(first)
         for term in second:
@@ -86,10 +85,10 @@ class Merging:
         return kept
 
     def join(self, parts: Sequence[Part]) -> None:
-        """Make the neurons that lie at the same inputs one; one to many where they are shared."""
+        """Merge the neurons at the same inputs; shared neurons become copies."""
         for part in parts:
             if part.scale is not None and part.group not in self.sums:
-                # Norms of queries and keys: nothing reads them that could take the factors.
+                # Norms of queries and keys: they have no reader that could take the factors.
                 self._factors(part.group, part.units, part.scale)
         main = parts[0]
         for part in parts[1:]:
@@ -104,7 +103,7 @@ class Merging:
                 self.copies.append(Copies(main.group, pairs[:, 0], part.group, pairs[:, 1]))
 
     def _merged(self, first: Term, second: Term) -> tuple[Term, Term | None]:
-        """The first term, and what is left of the second after merging it into the first."""
+        """The first term, and the rest of the second after merging it into the first."""
         shape = np.broadcast_shapes(first.units.shape, second.units.shape)
         ours, theirs = (np.broadcast_to(term.units, shape) for term in (first, second))
         both = (ours != NOTHING) & (theirs != NOTHING)
@@ -133,7 +132,7 @@ class Merging:
             self.sums |= {first.group, second.group}
             first = replace(first, homogeneous=False)
         elif first.homogeneous is not second.homogeneous:
-            # x + f(x) commutes with factors where f does.
+            # x + f(x) commutes with factors if f does.
             known = None not in (first.homogeneous, second.homogeneous)
             either = False in (first.homogeneous, second.homogeneous)
             first = replace(first, homogeneous=False if known or either else None)
@@ -143,7 +142,7 @@ class Merging:
         return first, replace(second, units=rest)
 
     def rescales(self, term: Term) -> bool:
-        """Whether a sum's neurons have other factors than those with which they entered it."""
+        """Whether a sum's neurons have different factors than at the entry into the sum."""
         if term.group not in self.sums:
             return False
         factors = times(term.scale, term.gain)
@@ -160,10 +159,10 @@ class Merging:
         return bool(np.broadcast_to(differ, shape)[used].any())
 
     def _unscaled(self, term: Term) -> Term:
-        """The term as a part of a sum, whose neurons are what enters it.
+        """The term as a part of a sum, without its factors.
 
-        Its factors become those of the weights that write it. Whoever reads the neurons before
-        they enter, or after, reads them relative to these.
+        The factors move to the weights that write the term. Readers of the neurons before and
+        after the sum read them relative to these factors.
         """
         group = term.group
         factors = times(term.scale, term.gain)
@@ -179,7 +178,7 @@ class Merging:
         return replace(term, scale=own, gain=None)
 
     def _factors(self, group: Group, units: Units, scale: Factors) -> None:
-        """Note factors of a group's neurons, which those who write them get."""
+        """Note factors of a group's neurons, which move to their writers."""
         factors = self.scales.setdefault(group, ones((group.size,), scale.ledger))
         factors.codes[units[units != NOTHING]] = scale.codes[units != NOTHING]
 
@@ -190,7 +189,7 @@ class Merging:
                 self._parents[group] = (numbers, np.arange(group.size))
                 self._groups[group.number] = group
         roots = [self.find(first, ours), self.find(second, theirs)]
-        # The older group's neuron stands for the class.
+        # The older group's neuron represents the class.
         swap = roots[1][0] < roots[0][0]
         to_group = np.where(swap, roots[1][0], roots[0][0])
         to_unit = np.where(swap, roots[1][1], roots[0][1])

@@ -1,4 +1,4 @@
-"""Whether something is a torch module, and the module inside its wrappers; torch stays lazy."""
+"""Recognizes and unwraps torch modules without importing torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def is_module(model: Any) -> bool:
 
 
 def unwrapped(module: Any) -> Any:
-    """The module inside a data-parallel or compiled wrapper, whose parts have their own names."""
+    """The module inside a data-parallel or compiled wrapper, which renames its parts."""
     torch = import_extra("torch", "torch")
     if isinstance(module, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
         return unwrapped(module.module)

@@ -1,4 +1,4 @@
-"""Entries of a signal that are moved by an index, or written into another one."""
+"""Indexing and writing: moves entries of a signal, or writes them into another signal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def merged(signal: Signal, axes: tuple[int, ...]) -> Signal:
-    """Entries along axes as one, which carries the neurons of all; the axes go."""
+    """Entries merged along axes into one that carries the neurons of all; drops the axes."""
     terms: list[Term] = []
     for term in signal.pushed().terms:
         along = tuple(axis for axis in axes if term.units.shape[axis] > 1)
@@ -42,9 +42,9 @@ def merged(signal: Signal, axes: tuple[int, ...]) -> Signal:
 
 
 def masked(wiring: Wiring, signal: Signal, mask: NDArray[np.bool_]) -> Signal:
-    """Entries that are constants where a known mask is False: neurons there are lost.
+    """Entries with constants where a known mask is False, which removes the neurons there.
 
-    A neuron that is kept at any of its positions is kept.
+    A neuron kept at any position is kept.
     """
     kept = _of_neurons(mask, signal, signal.varies)
     if kept.all() or not signal.terms:
@@ -53,7 +53,7 @@ def masked(wiring: Wiring, signal: Signal, mask: NDArray[np.bool_]) -> Signal:
 
 
 def overlaid(first: Signal, second: Signal, mask: NDArray[np.bool_]) -> Signal:
-    """The first of two where a known mask is True, the second elsewhere."""
+    """The first signal where a known mask is True, the second elsewhere."""
     terms: list[Term] = []
     for signal, here in ((first.pushed(), mask), (second.pushed(), ~mask)):
         for term in signal.terms:
@@ -70,7 +70,7 @@ def _varies(units: NDArray[np.generic], axis: int) -> bool:
 def _of_neurons(
     mask: NDArray[np.bool_], signal: Signal, varies: Callable[[int], bool]
 ) -> NDArray[np.bool_]:
-    """A mask of length 1 along axes that tell no neurons apart: whether any position is in it."""
+    """The mask, reduced by `any` along axes that do not distinguish neurons."""
     wide = mask.reshape((1,) * (signal.ndim - mask.ndim) + mask.shape)
     positions = tuple(axis for axis in range(signal.ndim) if not varies(axis))
     return np.asarray(wide.any(axis=positions, keepdims=True))
@@ -79,7 +79,7 @@ def _of_neurons(
 def gathered(
     signal: Signal, axes: Sequence[int], shape: tuple[int, ...], at: int, why: str
 ) -> Signal:
-    """Entries that the data choose along axes: positions, but no neurons."""
+    """Entries that the data select along axes: positions, but no neurons."""
     n_new = len(shape) - signal.ndim + len(axes)
 
     def change(array: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -92,7 +92,7 @@ def gathered(
 
 
 def looked_up(signal: Signal, indices: Sequence[Any], shape: tuple[int, ...]) -> Signal:
-    """Entries at indices or in masks that do not depend on the data."""
+    """Entries at known indices or in known masks."""
     key = [slice(None) if index is None else index for index in indices]
     along: list[int] = []
     axis = 0
@@ -113,12 +113,12 @@ def looked_up(signal: Signal, indices: Sequence[Any], shape: tuple[int, ...]) ->
 def written(
     wiring: Wiring, whole: Signal, old: Signal, new: Signal, *, places: Callable[[], Any]
 ) -> Signal:
-    """A tensor after a part of it was replaced, which need not change its neurons."""
+    """A tensor after a part was replaced, possibly without a change of its neurons."""
     return whole if _stays(old, new) else _replaced(wiring, whole, new, places())
 
 
 def _replaced(wiring: Wiring, whole: Signal, new: Signal, places: NDArray[np.int64]) -> Signal:
-    """A tensor with entries at flat places of it replaced, by constants or by neurons."""
+    """A tensor with entries at flat places replaced by constants or neurons."""
     n = math.prod(whole.shape)
     if new.terms or n > MAX_LAID_OUT:
         return overwritten(whole, new, places)
@@ -128,13 +128,13 @@ def _replaced(wiring: Wiring, whole: Signal, new: Signal, places: NDArray[np.int
 
 
 def unchanged(_: Wiring, old: Signal, new: Signal, *, why: str) -> None:
-    """Refuse a part that was replaced by other neurons."""
+    """Refuse a part whose replacement has other neurons."""
     if not _stays(old, new):
         raise ModelError(why)
 
 
 def _stays(old: Signal, new: Signal) -> bool:
-    """Whether all of a tensor's neurons lie where they do in another one."""
+    """Whether all neurons of a tensor are at the same entries in another."""
     return len(old.terms) == len(new.terms) and all(_is_among(term, old) for term in new.terms)
 
 
@@ -155,7 +155,7 @@ def scattered(
     why: str,
     places: Callable[[], Any] | None,
 ) -> Signal:
-    """Values put or added at positions that an index tells, along `axis` or at flat places."""
+    """Values put or added at indexed positions, along `axis` or at flat places."""
     along = axis is not None and (signal.varies(axis) or source.varies(axis))
     if source.terms and axis is not None and not along:
         source = wiring.positions(source, signal.shape)

@@ -1,4 +1,4 @@
-"""Architectures by name, `torchvision:resnet50` or `timm:resnet50`, with weights from a file."""
+"""Architectures by name, `torchvision:resnet50` or `timm:resnet50`, and weights from a file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ncut.extract.formats import read_named
 from ncut.graphs import NeuronGraph
 
 LONGEST_REASON = 200
-"""Characters of a list of missing weights that are shown."""
+"""Largest number of characters shown of a list of missing weights."""
 
 LIBRARIES = ("torchvision", "timm")
 
 
 def is_named(model: object) -> bool:
-    """Whether a model is given as the name of an architecture of a library."""
+    """Whether a model is the name of a library's architecture."""
     return str(model).partition(":")[0] in LIBRARIES and ":" in str(model)
 
 
@@ -30,16 +30,16 @@ def load_named(model: str, weights: str | Path | None, key: str | None = None) -
     model : str
         `"torchvision:NAME"` or `"timm:NAME"`.
     weights : str or Path
-        A file that holds its state dict.
+        A file with its state dict.
     key : str, optional
-        Which state dict of a checkpoint.
+        The state dict of a checkpoint to use.
 
     Raises
     ------
     InputError
         If the library has no such architecture, or no weights are given.
     ModelError
-        If the file cannot be read, or its weights are those of something else.
+        If the file cannot be read, or its weights belong to another architecture.
     MissingExtraError
         If the library is not installed.
     """
@@ -78,6 +78,6 @@ def _built(library: str, name: str) -> Any:
     models = import_extra("torchvision.models", "vision")
     if name not in models.list_models():
         raise InputError(f"model: torchvision has no architecture {name!r}")
-    # Random weights of some take a minute, and are replaced anyway.
+    # Random initialization takes up to a minute, and is overwritten anyway.
     settings = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
     return models.get_model(name, weights=None, **settings)

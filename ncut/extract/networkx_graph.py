@@ -1,4 +1,4 @@
-"""Graphs of networkx -> NeuronGraph."""
+"""Reads networkx graphs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def is_networkx(model: Any) -> bool:
-    """Whether a model is a graph of networkx; does not import it."""
+    """Whether a model is a networkx graph; does not import networkx."""
     networkx = sys.modules.get("networkx")
     return networkx is not None and isinstance(model, networkx.Graph)
 
@@ -26,16 +26,16 @@ def read_networkx(model: networkx.Graph) -> NeuronGraph:
     Parameters
     ----------
     model : networkx.Graph or networkx.MultiGraph
-        The edge attribute "weight", 1 where it is missing, is an edge's weight; those of parallel
-        edges add up, and self-loops are left out. Vertices are in the order of `list(model.nodes)`,
-        whose names are not kept. Where the nodes have an attribute "layer", as
-        `NeuronGraph.to_networkx` writes it, nodes that follow each other with the same are a layer.
+        The edge attribute "weight", 1 if missing, is an edge's weight; weights of parallel edges
+        add up, and self-loops are left out. Vertices are in the order of `list(model.nodes)`; node
+        names are not kept. If the nodes have an attribute "layer", in the format of
+        `NeuronGraph.to_networkx`, consecutive nodes with the same value form a layer.
 
     Raises
     ------
     InputError
         If the graph is directed, a weight is not a finite non-negative number, there are no edges,
-        or the nodes of a layer do not follow each other.
+        or the nodes of a layer are not consecutive.
     """
     import networkx as nx
 
@@ -51,7 +51,7 @@ def read_networkx(model: networkx.Graph) -> NeuronGraph:
     try:
         adjacency = nx.to_scipy_sparse_array(model, weight="weight")
         usable = adjacency.dtype.kind in "fiub"
-    except (TypeError, ValueError):  # what NumPy and SciPy say of strings, None and lists
+    except (TypeError, ValueError):  # raised by NumPy and SciPy for strings, None and lists
         usable = False
     if not usable:
         raise InputError(
@@ -64,7 +64,7 @@ def read_networkx(model: networkx.Graph) -> NeuronGraph:
 
 
 def _no_number(model: networkx.Graph) -> str:
-    """Words on the first edge whose weight is no number."""
+    """A message on the first edge with a non-numeric weight."""
     for u, v, weight in model.edges(data="weight", default=1):
         if not isinstance(weight, Real):
             return f", got {weight!r} between {u!r} and {v!r}"
@@ -72,7 +72,7 @@ def _no_number(model: networkx.Graph) -> str:
 
 
 def _layers(model: networkx.Graph) -> list[tuple[str, int]] | None:
-    """Names and sizes of the layers that the nodes say they are in; None if they say nothing."""
+    """Names and sizes of the layers from the nodes' attributes; None without them."""
     known = [str(name) for _, name in model.nodes(data="layer") if name is not None]
     if not known:
         return None

@@ -1,4 +1,4 @@
-"""An ONNX file -> the record of its forward pass. Nothing in a file is ever executed."""
+"""Reads an ONNX file as the record of its forward pass. Nothing in a file is ever executed."""
 
 from __future__ import annotations
 
@@ -37,23 +37,21 @@ def read_onnx(
 ) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
     """Follow the forward pass of an ONNX model.
 
-    The graph is followed node by node on tensors that have a shape and no data. Sizes that the
-    inputs leave open are chosen: two examples, eight positions of a sequence, images of the
-    usual sizes until all shapes fit. Weights are decoded as they are used, those in files beside
-    the model as memory maps.
+    The graph is followed node by node on tensors with a shape and no data. Open sizes of inputs
+    are chosen: two examples, eight positions of a sequence, images of the usual sizes until all
+    shapes fit. Weights are decoded on use; external files are memory-mapped.
 
     Parameters
     ----------
     path : Path
         The model's file.
     residual : {"readers", "stream"}, optional
-        What sums are; by default streams in a model with attention.
+        Convention of sums; by default "stream" in a model with attention, else "readers".
     unknown : {"error", "elementwise"}
-        What to do with an operator that has no rule.
+        Treatment of operators without a rule.
     example_inputs : mapping from str to array or tuple of int, optional
-        Sizes of inputs by their names, as tuples or the shapes of arrays. Of a number, and of a
-        list of whole numbers, the value counts too, so that it can choose a branch. Inputs that
-        are not named are guessed.
+        Sizes of inputs by name, as tuples or the shapes of arrays. For a number, or a list of
+        integers, the value counts too, so it can select a branch. Other inputs are guessed.
 
     Returns
     -------
@@ -65,8 +63,8 @@ def read_onnx(
     Raises
     ------
     ModelError
-        If the file cannot be read, its graph is none, depends on the data, or has an unknown
-        operator.
+        If the file cannot be read, or its graph is invalid, depends on the data, or has an
+        unknown operator.
     MissingExtraError
         If the package onnx is not installed.
     """
@@ -87,9 +85,9 @@ def read_onnx(
 
 
 def check_onnx(path: Path, *, unknown: str = "error", example_inputs: Any = None) -> Check:
-    """Run a file by onnxruntime with one neuron changed at a time; see `ncut.graph`.
+    """Run a file in onnxruntime with one neuron changed at a time; see `ncut.graph`.
 
-    Parameters and errors as those of `read_onnx`.
+    Parameters and errors as for `read_onnx`.
     """
     from ncut.extract.onnx_graph.running import checked
 
@@ -102,7 +100,7 @@ def check_onnx(path: Path, *, unknown: str = "error", example_inputs: Any = None
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """What is known of a graph's inputs.
+    """Known shapes and values of a graph's inputs.
 
     Attributes
     ----------
@@ -111,7 +109,7 @@ class Examples:
     values : dict from str to ndarray
         Values by name.
     assumed : list of str
-        Those whose values nobody gave.
+        Inputs with assumed values.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -120,12 +118,12 @@ class Examples:
 
     @classmethod
     def of(cls, given: Any, model: Model) -> Examples:
-        """Check what was given, and add the numbers that the graph itself compares inputs with.
+        """Check the given inputs, and add numbers with which the graph compares inputs.
 
         Raises
         ------
         InputError
-            If it is no mapping, names no input, or has another number of axes.
+            If `given` is not a mapping, names an unknown input, or has another number of axes.
         """
         compared = _compared(model)
         found = cls({}, compared, [*compared])
@@ -164,9 +162,9 @@ class Examples:
 
 
 def _compared(model: Model) -> dict[str, NDArray[Any]]:
-    """Whole numbers that inputs of one number are compared with: they choose branches.
+    """Integers with which scalar inputs are compared, and which select branches.
 
-    The first of them is taken, and told.
+    The first is used, and reported.
     """
     if not any(node.op_type == "If" for node in model.graph.nodes):
         return {}
@@ -197,7 +195,7 @@ def _parameters(model: Model, wiring: Wiring) -> dict[str, tuple[int, ...]]:
 def _with_inputs_that_fit(
     model: Model, residual: str | None, unknown: str, examples: Examples
 ) -> tuple[Wiring, Following]:
-    """The record with the first guess of the inputs' shapes that all operators accept."""
+    """The record for the first guess of the inputs' shapes that all operators accept."""
     inputs = model.graph.inputs
     failure: ModelError | None = None
     n_tried = 0
@@ -255,7 +253,7 @@ def _listing(inputs: list[Declared]) -> str:
 
 
 def _told_by_weights(model: Model) -> tuple[dict[str, list[int | None]], list[int]]:
-    """What the weights that read an input tell of its axes, and how many values others read."""
+    """Axis lengths of inputs implied by the weights that read them, and sizes read by others."""
     told: dict[str, list[int | None]] = {}
     features: list[int] = []
     sources = model.graph.sources

@@ -1,4 +1,4 @@
-"""What nodes that need more than one step of the record do to neurons."""
+"""Lowering of nodes that take more than one step of the record."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def scaled(
     invert: bool = False,
     name: str = "",
 ) -> Signal:
-    """The signal times (or over) an array that does not depend on the data."""
+    """The signal multiplied or divided by an array that does not depend on the data."""
     numbers = np.asarray(factors)
     trained = isinstance(factors, Expression) and factors.known
     shape = np.broadcast_shapes(signal.shape, numbers.shape)
@@ -57,7 +57,7 @@ def scaled(
     narrow = compact(Signal(shape, (), known)).factors
     assert narrow is not None
     if signal.terms and any(n > 1 and not wide.varies(axis) for axis, n in enumerate(narrow.shape)):
-        # Masks, and the angles of rotary embeddings; or weights, if a sum comes next.
+        # Masks and the angles of rotary embeddings, or weights if a sum follows.
         reason = "a factor that differs by position"
         for parameter in parameters or ("a constant",):
             wiring.leave_out(parameter, np.shape(factors), reason)
@@ -81,7 +81,7 @@ def _times_number(
     value = float(np.asarray(number).ravel()[0])
     trained = isinstance(number, Expression) and number.known
     if value == 0 and not trained and not invert:
-        return Signal(signal.shape)  # a state that is nothing at first
+        return Signal(signal.shape)  # a zero initial state
     if not math.isfinite(value) or (invert and value == 0):
         return signal
     factor = wiring.factors(number).map(lambda array: array.reshape(()))
@@ -100,7 +100,7 @@ def along(
     parameters: Sequence[str] = (),
     name: str = "",
 ) -> Signal:
-    """Factors along one axis, as a norm's."""
+    """Factors along one axis, such as a norm's."""
     axis = signal.axis(axis)
     n = signal.shape[axis]
     if signal.terms and n > 1 and not signal.varies(axis):
@@ -115,7 +115,7 @@ def along(
     return wiring.scale(signal, known, next(iter(parameters), name))
 
 
-# --- weights of whole numbers -------------------------------------------------------------------
+# --- integer weights ----------------------------------------------------------------------------
 
 
 def dequantized(
@@ -128,7 +128,7 @@ def dequantized(
     ignored: Sequence[str],
     only: str,
 ) -> Signal:
-    """Scale and zero point for what integer weights wrote, those of the kind `only` if given."""
+    """Scale and zero point for results of integer weights, only of the kind `only` if given."""
     due = wiring.unscaled and (not only or only in wiring.unscaled.values())
     if due and wiring.dequantize(signal, scale, zero):
         wiring.place(placed, "the scale of quantized weights")
@@ -137,7 +137,7 @@ def dequantized(
 
 
 def awaiting_scale(wiring: Wiring, signal: Signal, *, what: str) -> Signal:
-    """What weights of whole numbers write: the scale of their results will be theirs."""
+    """Mark results of integer weights, which take over the scale of their results."""
     for operation in wiring.operations[-1:]:
         if operation.writes is not None and operation.writes in {t.group for t in signal.terms}:
             wiring.unscaled[operation.writes] = what
@@ -154,9 +154,9 @@ def choice(
     condition: NDArray[np.bool_] | None,
     sides: Sequence[bool],
 ) -> Signal:
-    """`where`: a choice between values by a condition: all reach whoever reads it.
+    """`where`, a choice between values by a condition: all values reach each reader.
 
-    Where the condition does not depend on the data, only what it chooses does.
+    If the condition does not depend on the data, only the selected entries do.
     """
     present = [signal for signal in signals if signal.terms]
     if not present:
@@ -172,7 +172,7 @@ def choice(
 
 
 def picked(wiring: Wiring, signal: Signal, *, axis: int, shape: Sequence[int], name: str) -> Signal:
-    """Entries that the data choose along an axis, at each place others."""
+    """Entries along an axis, selected by the data separately at each position."""
     if not signal.terms:
         return Signal(tuple(shape))
     return wiring.positions(_any_of(wiring, signal, axis, name), shape)
@@ -187,18 +187,17 @@ def gathered(
     at: int,
     why: str,
 ) -> Signal:
-    """Entries that the data choose along axes, of branches of which each has its own neurons."""
+    """Entries that the data select along axes of branches with separate neurons."""
     for axis in () if why else axes:
         signal = _any_of(wiring, signal, axis, "")
     return moves.gathered(signal, axes, shape, at, why)
 
 
 def _any_of(wiring: Wiring, signal: Signal, axis: int, name: str) -> Signal:
-    """Anything that the data may choose along an axis, of length 1 there.
+    """The union of all entries that the data may choose along an axis, which gets length 1.
 
-    Where each choice has neurons along other axes, all of them may come out. Neurons that are
-    chosen among themselves, as a router's, are vertices that lead no further; without a name for
-    these it is an error.
+    If each choice has neurons along other axes, all of them may come out. Neurons along the axis
+    itself, such as a router's, become vertices without outgoing edges; an error without a name.
     """
     if not signal.varies(axis):
         return signal
@@ -236,9 +235,9 @@ def pad(
     index: NDArray[np.int64] | None,
     channels: int | None,
 ) -> Signal:
-    """Entries put before and after those of an axis: numbers, or those that `index` names.
+    """Padding along an axis, with numbers or with the entries at `index`.
 
-    Those of an image are told apart by nobody where `channels` says along which axis these lie.
+    If `channels` gives the axis of an image's channels, its positions are not distinguished.
     """
     own = any(term.group not in wiring.inputs for term in signal.terms)
     if channels is not None and not (own and signal.varies(axis)):
@@ -253,7 +252,7 @@ def pad(
 
 
 def first_step(wiring: Wiring, signal: Signal) -> Signal:
-    """The first entry along axis 1, which stands for all."""
+    """The first entry along axis 1, representing all."""
     if signal.varies(1) and any(term.group not in wiring.inputs for term in signal.terms):
         raise ModelError("its steps carry different neurons")
     return indexed(signal, 1, 0)
@@ -262,10 +261,10 @@ def first_step(wiring: Wiring, signal: Signal) -> Signal:
 def ordered(
     wiring: Wiring, signal: Signal, *, kind: str, axis: int, shape: Sequence[int], name: str
 ) -> Signal:
-    """Sorting, cumulative sums, the largest ones along an axis.
+    """Sorting, cumulative sums or top-k along an axis.
 
-    Neurons stay where they do not lie on the axis. Where they do, the largest ones are a choice
-    that the data makes, and any other order of them is refused.
+    Neurons along other axes are unchanged. For neurons along this axis, top-k is a choice by the
+    data, and any other ordering is refused.
     """
     if signal.terms and signal.varies(signal.axis(axis)):
         if kind == "topk":
@@ -288,7 +287,7 @@ def linear(
     quiet: bool = False,
     **named: Any,
 ) -> Signal:
-    """A matrix, or matrices (..., n_in, n_out), one for each entry of the axes before."""
+    """A matrix, or matrices (..., n_in, n_out), one for each entry of the leading axes."""
     if weight.ndim == 2:
         return contraction.linear(wiring, signal, weight, axis=axis, shape=shape, **named)
     batch = weight.shape[:-2]
@@ -296,7 +295,7 @@ def linear(
         return Signal(tuple(shape))
     flat = weight.reshape(-1, *weight.shape[-2:])
     alike = all(np.array_equal(matrix, flat.values[0]) for matrix in flat.values[1:])
-    # Experts may begin as copies of one; a matrix that was repeated lies at one place.
+    # Experts may be initialized as copies; a repeated matrix has one place in memory.
     places = {flat[at].place() for at in range(flat.shape[0])} if alike else set()
     if alike and (None in places or len(places) == 1):
         return expanded(wiring.linear(signal, flat[0], axis=axis, **named), shape)
@@ -313,7 +312,7 @@ def linear(
 def _grouped_linear(
     wiring: Wiring, signal: Signal, matrices: Expression, group_axis: int, axis: int, **named: Any
 ) -> Signal:
-    """A matrix (n_groups, n_in, n_out) of its own for each entry of an axis, as experts have.
+    """Matrices (n_groups, n_in, n_out), one for each entry of an axis, such as experts.
 
     `named` goes to `Wiring.linear` or `Wiring.convolution`.
     """

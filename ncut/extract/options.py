@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class FileOptions(TypedDict, total=False):
-    """Those that mean something for files; see `ncut.graph`."""
+    """The options that apply to files; see `ncut.graph`."""
 
     scope: Scope
     norm: KernelNorm
@@ -30,7 +30,7 @@ class FileOptions(TypedDict, total=False):
 
 
 class GraphOptions(FileOptions, total=False):
-    """All of them; see `ncut.graph`."""
+    """All options; see `ncut.graph`."""
 
     name: str | None
     initial: bool
@@ -44,7 +44,7 @@ class GraphOptions(FileOptions, total=False):
 
 
 FILE_OPTIONS = tuple(FileOptions.__annotations__)
-"""Names of the arguments of `ncut.graph` that mean something for files."""
+"""Names of the arguments of `ncut.graph` that apply to files."""
 
 GRAPH_OPTIONS = (*FILE_OPTIONS, *(n for n in GraphOptions.__annotations__ if n not in FILE_OPTIONS))
 """Names of the arguments of `ncut.graph`."""
@@ -52,7 +52,7 @@ GRAPH_OPTIONS = (*FILE_OPTIONS, *(n for n in GraphOptions.__annotations__ if n n
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to read a model; each of them only means something for some kinds."""
+    """Options for reading a model; each applies to some kinds of models only."""
 
     scope: str = "paper"
     norm: str = "l1"
@@ -77,7 +77,7 @@ class Options:
     def assembled(
         self, wiring: Wiring, name: str, parameters: Mapping[str, tuple[int, ...]]
     ) -> Any:
-        """The graph of a forward pass that was followed, or its program."""
+        """The graph of a recorded forward pass, or its program."""
         if self.only_program:
             return wiring.program
         return assemble(
@@ -95,7 +95,7 @@ class Options:
         return name if self.part is None else f"{name}, {self.part}"
 
     def finished(self, graph: NeuronGraph) -> NeuronGraph:
-        """A graph that was one already, under the name and in the folder that were asked for."""
+        """An existing graph, with the requested name and scratch folder."""
         if self.only_program:
             raise InputError("model: a graph has no program; pass the model that it was made of")
         named = graph if self.name is None else replace(graph, name=self.name)

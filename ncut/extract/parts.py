@@ -1,4 +1,4 @@
-"""Parts of a model: which of its weights a graph of one part keeps, by name or by what they do."""
+"""Parts of a model: selects the weights of one part, by name or by role."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ncut.extract.program.values import Node
 from ncut.extract.wiring import Operation, Wiring
 
 MAX_LISTED = 12
-"""Parts that a message lists."""
+"""Largest number of parts listed in a message."""
 
 _CALL = re.compile(r" \(call \d+\)$")
 _MOVES = ("reshape", "permute", "expand", "index", "concatenate")
@@ -29,18 +29,18 @@ def part_of(layout: Layout, wiring: Wiring, part: str) -> Layout:
     Parameters
     ----------
     layout : Layout
-        Those of the whole model.
+        The layout of the whole model.
     wiring : Wiring
-        What its forward pass did.
+        The record of its forward pass.
     part : str
-        `"mlp"`, `"attention"`, or the dotted name of a module or parameter, or some of its
-        components in a row (`"layer.3"` of `"encoder.layer.3.output"`), each of which may be a
+        `"mlp"`, `"attention"`, or the dotted name of a module or parameter, or consecutive
+        components of it (`"layer.3"` of `"encoder.layer.3.output"`), each of which may be a
         pattern such as `*` or `[0-3]`. `"mlp"` or `"attention"` may follow the name of a module.
 
     Raises
     ------
     InputError
-        If nothing of that name is in the model, or none of it is in the graph.
+        If the model has no such part, or the graph has no edges of it.
     """
     if not isinstance(part, str):
         raise InputError(f"part: must be a name, got {part!r}")
@@ -73,18 +73,18 @@ def part_of(layout: Layout, wiring: Wiring, part: str) -> Layout:
 
 
 def _steps(name: str) -> list[str]:
-    """The components of a name of torch, ONNX or Keras."""
+    """The components of a name in torch, ONNX or Keras."""
     return [step for step in re.split(r"[./]", name) if step]
 
 
 def _names(operation: Operation) -> list[list[str]]:
-    """What an operation is called: as a layer, a module, and by its parameters."""
+    """An operation's names: its layer's, its module's and its parameters'."""
     name = _CALL.sub("", operation.name)
     return [_steps(n) for n in dict.fromkeys((name, operation.module, *operation.parameters))]
 
 
 def _has(name: Sequence[str], steps: Sequence[str]) -> bool:
-    """Whether components follow each other in a name."""
+    """Whether a name has consecutive components `steps`."""
     return any(
         all(map(fnmatchcase, name[start : start + len(steps)], steps))
         for start in range(len(name) - len(steps) + 1)
@@ -92,7 +92,7 @@ def _has(name: Sequence[str], steps: Sequence[str]) -> bool:
 
 
 def _missing(part: str, program: Program, weighted: Sequence[Operation]) -> str:
-    """A message that names the parts that there are."""
+    """A message that lists the existing parts."""
     modules: dict[str, int] = {}
     for operation in weighted:
         steps = _steps(operation.module)
@@ -107,12 +107,12 @@ def _missing(part: str, program: Program, weighted: Sequence[Operation]) -> str:
     return f"no weights of {part!r}{hint} There are {', '.join(map(repr, listed or modules))}"
 
 
-# --- what weights do ----------------------------------------------------------------------------
+# --- roles of weights ---------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class _Flow:
-    """Who makes and who reads each value of a program."""
+    """Writer and readers of each value of a program."""
 
     program: Program
     maker: dict[int, Node] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class _Flow:
                 self.readers.setdefault(id(value), []).append(node)
 
     def is_residual(self, node: Node) -> bool:
-        """Whether a sum adds a branch to what the branch was made of."""
+        """Whether a sum adds a branch to the branch's own input."""
         return node.kind in _SUMS and any(self._branches(value) for value in node.inputs)
 
     def _branches(self, value: object) -> bool:
@@ -138,11 +138,11 @@ class _Flow:
         return True
 
     def ahead(self, start: Node, ends: Callable[[Node], bool]) -> Iterator[Node]:
-        """Nodes that a node's result reaches, up to and with those at which ways end."""
+        """Nodes downstream of a node, up to and including nodes that satisfy `ends`."""
         return self._walk(start, ends, lambda n: self.readers.get(id(n.output), []))
 
     def behind(self, start: Node, ends: Callable[[Node], bool]) -> Iterator[Node]:
-        """Nodes that a node's inputs are made by, up to and with those at which ways end."""
+        """Nodes upstream of a node, up to and including nodes that satisfy `ends`."""
         return self._walk(
             start, ends, lambda n: [self.maker[id(v)] for v in n.inputs if id(v) in self.maker]
         )
@@ -163,9 +163,9 @@ class _Flow:
 
 
 def _attention(program: Program) -> list[Node]:
-    """Layers that make queries, keys and values, and those that read what attention mixes.
+    """Layers that write queries, keys and values, and layers that read attention's result.
 
-    Attention is a product of two values whose result is multiplied with a third.
+    Attention is a product of two values, multiplied with a third.
     """
     flow = _Flow(program)
     products = [node for node in program.nodes if node.kind == "matmul"]
@@ -185,9 +185,9 @@ def _attention(program: Program) -> list[Node]:
 
 
 def _mlp(program: Program) -> list[Node]:
-    """Layers that are connected through hidden neurons of their own.
+    """Layers connected through private hidden neurons.
 
-    Beside attention only those count that lead to a residual sum: no heads of a classifier.
+    In a model with attention only layers that lead to a residual sum count, not classifier heads.
     """
     flow = _Flow(program)
     attention = _attention(program)
@@ -222,7 +222,7 @@ def _is_dense(node: Node) -> bool:
 
 
 ROLES: Mapping[str, Callable[[Program], list[Node]]] = {"mlp": _mlp, "attention": _attention}
-"""Parts that are known by what they do."""
+"""Parts identified by role."""
 
 
 def _of_role(program: Program, role: str, weighted: Sequence[Operation]) -> set[Operation]:

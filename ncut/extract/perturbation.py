@@ -1,15 +1,15 @@
-"""Do the edges of a graph say which neurons reach which in the network itself?
+"""Checks a graph's edges by perturbing single neurons of the network.
 
 With `residual="readers"` and `scope="all"` a vertex is an input channel of a module or node that
-holds weights. Here the network runs on random data, one such channel is changed before it is read,
-and every other reader is noted for which of its input channels changed. As each reader gets what
-it got in the unchanged run once its input is noted, changes pass a single layer of weights, and
-the channels that changed have to be the vertex's neighbours.
+holds weights. The network runs on random data, one input channel is changed before it is read,
+and the changed input channels of every other reader are recorded. Once recorded, each reader's
+input is reset to its value in the unchanged run, so changes pass a single layer of weights, and
+the changed channels must be the vertex's neighbours.
 
-Statistics by which all channels depend on all others (those of layer norms, the weights of an
-attention) are not in the graph, and are made constants here; activations are replaced by ones
-that no change can hide in. An edge is in question only if its end did not move by a change of
-either sign, nor where shares along a last axis are gates, nor with all comparisons true.
+Statistics that couple all channels (of layer norms, the weights of an attention) are not in the
+graph, and are held constant here; activations are replaced by functions that cannot hide a
+change. An edge is reported only if its end did not move for a change of either sign, with softmax
+along the last axis as gates, and with all comparisons true.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from numpy.typing import NDArray
 from ncut.types import Check
 
 Read: TypeAlias = dict[tuple[str, int], NDArray[Any]]
-"""Values that each call of a reader gets."""
+"""The input of each call of a reader."""
 
-# A product of the same matrices may come out differently in its last digits.
+# A product of the same matrices may differ in its last digits.
 TOLERANCE = 1e-12
 TOLERANCE_SINGLE = 1e-4
 
 Mode: TypeAlias = Literal["plain", "gates", "open"]
-"""How the network runs: with shares along a last axis as constants, as in attention; as functions
-of their entries, as in gates; or with comparisons and chosen places all true."""
+"""Mode of a run: softmax along the last axis constant, as in attention; softmax as a function of
+its entries, as in gates; or all comparisons and selections true."""
 
 AGAIN: tuple[tuple[int, Mode], ...] = ((-1, "gates"), (1, "open"))
-"""Sign of the change and mode of further runs, which show what the first one may have hidden."""
+"""Sign of the change and mode of further runs, for changes that the first run may have hidden."""
 
 LARGE = 1e6
-"""A change, in units of the largest value that a reader gets."""
+"""Size of a change, in units of the reader's largest input."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Reader:
     module : str
         The module's or node's name.
     call : int
-        Which call of it.
+        Number of the call.
     """
 
     layer: int
@@ -72,20 +72,20 @@ class Reader:
 
 @dataclass
 class Outcome:
-    """What a check found.
+    """The result of a check.
 
     Attributes
     ----------
     n_vertices : int
-        Vertices that were changed.
+        Number of vertices changed.
     n_readers, n_layers : int
-        Layers whose channels were watched, and all that have vertices.
+        Numbers of layers with watched channels, and of layers with vertices.
     n_edges : int
-        Edges that were looked at.
+        Number of edges checked.
     missing : list of str
-        Channels that changed and that the graph has no edge to.
+        Channels that changed without an edge in the graph.
     surplus : list of str
-        Channels that the graph has an edge to, and that did not change.
+        Channels with an edge in the graph that did not change.
     """
 
     n_vertices: int = 0
@@ -97,12 +97,12 @@ class Outcome:
 
     @property
     def agrees(self) -> bool:
-        """Whether the changed channels were the neighbours, for all vertices."""
+        """Whether the changed channels were exactly the neighbours, for all vertices."""
         return self.n_edges > 0 and not (self.missing or self.surplus)
 
     @property
     def summary(self) -> Check:
-        """The result as graphs carry it."""
+        """The result in the form stored in a graph."""
         return Check(
             self.n_vertices, self.n_readers, self.n_layers,
             tuple(self.missing), tuple(self.surplus),
@@ -110,16 +110,16 @@ class Outcome:
 
 
 class Watch(ABC):
-    """A network that runs with some of its readers given other values.
+    """A network that runs with replaced inputs of some readers.
 
     Attributes
     ----------
     graph : NeuronGraph
         With residual="readers", scope="all".
     by_call : dict from (str, int) to Reader
-        What reads the graph's layers, in the order of its calls.
+        The readers of the graph's layers, in call order.
     n_calls, calls : dict from str to int
-        How often each reader is called in the graph, and was in the last run.
+        Number of calls of each reader in the graph, and in the last run.
     exact : bool
         Whether the network runs in double precision.
     """
@@ -141,21 +141,21 @@ class Watch(ABC):
 
     @abstractmethod
     def run(self, instead: Read, mode: Mode = "plain") -> Read:
-        """Return what all readers read, some being given other values; see `compared`."""
+        """The inputs of all readers, some of them replaced; see `compared`."""
 
     @abstractmethod
     def axis(self, reader: Reader, ndim: int) -> int:
-        """The axis of the channels of what a reader gets."""
+        """The channel axis of a reader's input."""
 
     def usable(self) -> list[Reader]:
-        """Readers that are called as often as the graph says."""
+        """Readers called as often as in the graph."""
         return [
             reader for reader in self.by_call.values()
             if self.calls.get(reader.module) == self.n_calls[reader.module]
         ]  # fmt: skip
 
     def by_vertex(self, reader: Reader, values: NDArray[Any]) -> NDArray[Any]:
-        """The entries of each vertex, a view of shape (vertices, ...) where it can be one."""
+        """The entries of each vertex, shape (vertices, ...), a view if possible."""
         first = np.moveaxis(values, self.axis(reader, values.ndim), 0)
         per, rest = divmod(len(first), reader.size)
         assert rest == 0, (reader, values.shape)
@@ -165,7 +165,7 @@ class Watch(ABC):
         self, origin: Reader, vertex: int, baseline: Read, change: Callable[[Any], Any],
         mode: Mode = "plain",
     ) -> Read:  # fmt: skip
-        """Return what all readers read with one vertex changed, each given what it got before."""
+        """The inputs of all readers with one vertex changed, each then reset to its old input."""
         instead = {reader.key: baseline[reader.key] for reader in self.usable()}
         for reader in self.usable():
             if reader.layer == origin.layer:
@@ -181,7 +181,7 @@ class Watch(ABC):
         self, origin: Reader, vertex: int, baseline: Read, rng: np.random.Generator,
         sign: int = 1, mode: Mode = "plain",
     ) -> dict[tuple[str, int], NDArray[np.bool_]]:  # fmt: skip
-        """Which vertices of each reader change as one of them does."""
+        """For each reader, the vertices that change with a given vertex."""
         size = sign * LARGE * float(np.abs(baseline[origin.key]).max() + 1)
 
         def noise(part: NDArray[Any]) -> NDArray[Any]:
@@ -199,14 +199,14 @@ class Watch(ABC):
 
 
 def compared(watch: Watch, graph: Any, *, n: int, seed: int) -> Outcome:
-    """Change `n` vertices of a graph, and compare what moves with their neighbours."""
+    """Change `n` vertices of a graph, and compare the vertices that move with the neighbours."""
     rng = np.random.default_rng(seed)
     outcome = Outcome(n_layers=len(graph.layers))
     baselines: dict[Mode, Read] = {"plain": watch.run({})}
     found = watch.usable()
     outcome.n_readers = len(found)
     reads = _reading(graph, found)
-    # A vertex of as many layers as there are, and more of them where there are few.
+    # One vertex from as many layers as possible, and several per layer if layers are few.
     chosen = [found[at] for at in rng.permutation(len(found))]
     for origin in (chosen * (n // max(len(chosen), 1) + 1))[:n]:
         vertex = int(rng.integers(origin.size))
@@ -237,7 +237,7 @@ def compared(watch: Watch, graph: Any, *, n: int, seed: int) -> Outcome:
 
 
 def _reading(graph: Any, readers: Sequence[Reader]) -> dict[tuple[str, int], NDArray[np.bool_]]:
-    """Vertices of each reader's layer that reach any other: constants put over some do not."""
+    """Vertices of each reader's layer with outgoing edges; overwritten vertices have none."""
     found = {}
     for reader in readers:
         reaches = np.zeros(reader.size, dtype=bool)
@@ -251,7 +251,7 @@ def _reading(graph: Any, readers: Sequence[Reader]) -> dict[tuple[str, int], NDA
 def _neighbours(
     graph: Any, origin: Reader, vertex: int, watched: Sequence[Reader]
 ) -> list[NDArray[np.bool_]]:
-    """Vertices that a change reaches, by layer; it goes on by what is not watched."""
+    """Vertices that a change reaches, by layer; it passes through unwatched readers."""
     reached = [np.zeros(layer.size, dtype=bool) for layer in graph.layers]
     start = np.zeros(origin.size, dtype=bool)
     start[vertex] = True
@@ -266,7 +266,7 @@ def _neighbours(
         if own:
             out = [b for b in out if named[id(b)]] or out
         elif here:
-            # What else reads these neurons gets them as they are now.
+            # Other readers of these neurons get the changed values.
             out = [b for b in out if not named[id(b)]] if any(named.values()) else []
         inside = [b for b in graph.blocks if b.source == b.target == position]
         if not own:

@@ -1,4 +1,4 @@
-"""read_graph(): the one entry from whatever a user has to a NeuronGraph."""
+"""read_graph(): the single entry point from any supported model to a NeuronGraph."""
 
 from __future__ import annotations
 
@@ -58,91 +58,90 @@ def read_graph(
     Vertices are neurons, or the channels of convolutions; the weight of an edge is |w|, or the
     norm of the slice of the kernel between two channels. Biases are ignored. A batch norm
     with running statistics multiplies the weights by gamma / sqrt(running_var + eps), other
-    norms by gamma. What is an edge in residual networks, attention and recurrent layers, and
-    what of a model's parameters is left out: docs/models.md.
+    norms by gamma. docs/models.md defines the edges of residual networks, attention and
+    recurrent layers, and lists the parameters that are left out.
 
     Parameters
     ----------
     model : torch.nn.Module, str or Path, sequence, mapping, and others
         - a `torch.nn.Module`, of torchvision, timm, transformers or your own: its forward pass
           runs once on tensors without data;
-        - a path to a file or folder of any format that `ncut formats` lists, known by its
+        - a path to a file or folder of any format that `ncut formats` lists, recognized by its
           content: ONNX, Keras, GGUF, folders of Hugging Face transformers, PyTorch checkpoints,
-          safetensors, `.npz` files of arrays or that `NeuronGraph.save` wrote;
+          safetensors, `.npz` files of arrays or written by `NeuronGraph.save`;
         - a model of the Hugging Face Hub, `"hf:org/name"`, `"hf:org/name@revision"` or
           `"hf:org/name/file.gguf"`: its settings and weights are fetched, or found in the cache;
         - an architecture by name, `"torchvision:resnet50"` or `"timm:resnet50"`, with `weights`;
         - a fitted `MLPClassifier` or `MLPRegressor` of scikit-learn;
-        - a sequence of weight arrays of a chain, (fan_in, fan_out) matrices, or convolutions
-          (out, in, positions...), or paths of `.npy` files that hold one each (they are
-          memory-mapped); the order is that of the layers;
+        - a sequence of weight arrays of a chain, in the order of the layers: (fan_in, fan_out)
+          matrices, convolutions (out, in, positions...), or paths of `.npy` files with one array
+          each (memory-mapped);
         - a mapping from names to arrays, such as a state dict;
         - a symmetric scipy sparse adjacency matrix, shape (n, n);
         - an undirected `networkx.Graph` or `MultiGraph`: the edge attribute "weight" (1 where it
-          is missing) is the weight, the order of its nodes that of the vertices, and the node
-          attribute "layer", if there is one, makes the layers, as `NeuronGraph.to_networkx`
-          writes it;
-        - a `NeuronGraph`, returned as it is.
+          is missing) is the weight, the vertices keep the order of its nodes, and the optional
+          node attribute "layer" defines the layers, in the format of `NeuronGraph.to_networkx`;
+        - a `NeuronGraph`, returned unchanged.
     scope : {"paper", "all"}
-        `"paper"`: every neuron; of a convolutional network (without attention or recurrent
-        layers) the channels that its convolutions write, so that the edges from the image and
-        the fully connected layers at the end are left out. `"all"`: every neuron and channel.
+        `"paper"`: every neuron; in a convolutional network (without attention or recurrent
+        layers) only the channels that its convolutions write, without the edges from the image
+        and the fully connected layers at the end. `"all"`: every neuron and channel.
     norm : {"l1", "l2", "column-sum"}
         Norm of a kernel slice: the sum of its magnitudes, its Euclidean norm, or the largest sum
-        of a column's magnitudes, which the paper's code takes for the first.
+        of a column's magnitudes, which the paper's code uses as its L1 norm.
     layers : sequence of str, optional
         Names of the weight arrays of a mapping or file, in the order of the chain. By default
-        the order is inferred (see `ncut.extract.state_dict.read_arrays`). Of a matrix of
-        attributions a mapping from the names of its layers to their sizes.
+        the order is inferred (see `ncut.extract.state_dict.read_arrays`). For a matrix of
+        attributions, a mapping from the names of its layers to their sizes.
     name : str, optional
         The model's name for reports; by default its class or the file's name.
     initial : bool, default False
-        Also record what each layer's weights are like as its `reset_parameters` makes them, which
-        the null model "init" needs; torch modules only, and graphs that were read so.
+        Also record a sample of each layer's initial weights, as drawn by its `reset_parameters`;
+        the null model "init" needs it. Only for torch modules, and graphs read with this option.
     residual : {"readers", "stream"}, optional
-        What a residual sum is. `"readers"`: the inputs of each layer that reads it are vertices
-        of their own, and every layer that writes a part of the sum connects to each of them, as
-        in the paper. `"stream"`: its channels are vertices once, to which all its writers and
-        readers connect. By default "stream" for models with attention, else "readers".
+        Representation of residual sums. `"readers"`: each layer that reads the sum has separate
+        vertices for its inputs, and every layer that writes a part of the sum connects to each of
+        them, as in the paper. `"stream"`: the channels of the residual stream are vertices shared
+        by all writers and readers. By default "stream" for models with attention, else "readers".
     example_inputs : tensor, tuple or mapping, optional
         Arguments of a torch module's forward pass, or a mapping from names of an ONNX model's
-        inputs to arrays, or to tuples of sizes. Of floating-point tensors only the shape and the
-        type matter. By default they are guessed from its first layers, or its configuration.
+        inputs to arrays, or to tuples of sizes. Only the shape and the dtype of floating-point
+        tensors matter. By default the arguments are guessed from the model's first layers or its
+        configuration.
     unknown : {"error", "elementwise"}
-        What to do with an operation that is not known: refuse it, or take it for a function of
-        each entry alone, which is then listed in `left_out`. `ncut.register_operation` declares
-        what an operation does.
+        Treatment of unknown operations: refuse them, or treat them as elementwise and list them
+        in `left_out`. `ncut.register_operation` declares the effect of an operation.
     weights : str or Path, optional
-        A file with the weights of an architecture that is given by name.
+        A file with the weights of an architecture given by name.
     scratch : str or Path, optional
-        A folder to keep blocks of a MiB and more in, of this graph and of its shuffles, so that
-        a model larger than memory can be measured; it needs twice the room of the weights. Of
-        folders and `.npy` files nothing of the model need fit into memory but its largest layer.
+        A folder for blocks of 1 MiB or more, of this graph and of its shuffles, so that a model
+        larger than memory can be measured; it needs twice the size of the weights. When reading
+        folders and `.npy` files, only the largest layer has to fit into memory.
     check : bool, default False
-        Also run a copy of a torch module, or an ONNX file by onnxruntime, with one neuron changed
-        at a time, for a sample of 40, and compare which others change with the edges of its graph
-        (with residual="readers" and scope="all"); `NeuronGraph.check` has the result, and a
-        difference is a warning.
+        Also run a copy of a torch module, or an ONNX file in onnxruntime, with one neuron changed
+        at a time, for a sample of 40 neurons, and compare the neurons that respond with the edges
+        of the graph (with residual="readers" and scope="all"). `NeuronGraph.check` has the
+        result; a difference is a warning.
     edges : {"weights", "attribution"}
         `"attribution"`: an edge weighs the sum over the examples of `data` of |a_i w_ij dL/dz_j|,
-        how much the loss would change, to first order, with the weight; no rescaling of neurons
-        changes it, and no norm or scale is folded in. Of a square matrix of attributions or
-        co-activations that others computed, signed and directed or not, |a_ij| + |a_ji|;
-        `left_out` tells what was lost. See `ncut.extract.attribution`.
+        the first-order change of the loss with the weight; it is invariant under rescaling of
+        neurons, and no norm or scale is folded in. For a precomputed square matrix of
+        attributions or co-activations, signed or unsigned, directed or undirected,
+        |a_ij| + |a_ji|; `left_out` lists what was lost. See `ncut.extract.attribution`.
     data : pair of tensors, optional
-        With `edges="attribution"` a batch of inputs and targets; with `loss` anything.
+        With `edges="attribution"`, a batch of inputs and targets; with `loss`, any pair.
     loss : callable, optional
         Gets the model and `data`, returns the loss, a scalar tensor; by default the cross entropy
-        for targets of whole numbers, and the squared error for others.
+        for integer targets, and the squared error for others.
     key : str, optional
-        Which state dict of a checkpoint to read: its key, `"a/b"` for one inside another, or what
-        the names of its entries begin with. By default that under "state_dict",
-        "model_state_dict" or "model", or the only one.
+        The state dict of a checkpoint to read: its key (`"a/b"` for a nested one), or the prefix
+        of its entries' names. By default the entry "state_dict", "model_state_dict" or "model",
+        or the only state dict.
     part : str, optional
         The part of the model to keep: `"mlp"`, `"attention"`, or the name of a module, such as
-        `"encoder.layer.3"`, of which some components in a row will do, with patterns
-        (`"layer.[0-3].mlp"`). What is left out is in `left_out`, and `placed_share` tells how
-        much was kept. By default all of it.
+        `"encoder.layer.3"`, or consecutive components of it, with patterns
+        (`"layer.[0-3].mlp"`). The rest is listed in `left_out`; `placed_share` is the share that
+        was kept. By default the whole model.
 
     Raises
     ------
@@ -150,8 +149,8 @@ def read_graph(
         If an argument is unknown or does not apply to this kind of model, there are fewer than
         two weight layers, successive layers do not fit, or weights are not finite or all zero.
     ModelError
-        If the model has an operation that is not known, its forward pass depends on the data or
-        fails, or a file cannot be read.
+        If the model has an unknown operation, its forward pass depends on the data or fails, or
+        a file cannot be read.
     MissingExtraError
         If reading needs a package that is not installed.
 
@@ -186,7 +185,7 @@ def read_graph(
 
 
 def _read_any(model: Any, options: Options, check: bool) -> NeuronGraph:
-    """The graph of weights of a model of any kind."""
+    """The weight graph of a model of any kind."""
     initial, weights, example_inputs = options.initial, options.weights, options.example_inputs
     key, name = options.key, options.name
     if initial and not (is_module(model) or _has_initial(model)):
@@ -232,14 +231,14 @@ def read_program(
     weights: str | Path | None = None,
     key: str | None = None,
 ) -> Program:
-    """Read what a model's forward pass does: the nodes that its graph is made of.
+    """Read a model's forward pass as a program, from whose nodes its graph is made.
 
-    As text it is one line a node, with shapes and the parameters that weights come from.
+    Printed, a program has one line per node, with shapes and the parameters of its weights.
 
     Parameters
     ----------
     model
-        As for `ncut.graph`, but graphs.
+        As for `ncut.graph`, except graphs.
     layers, example_inputs, unknown, weights, key
         As for `ncut.graph`.
 
@@ -278,7 +277,7 @@ def read_program(
 
 
 def _read(model: Any, options: Options) -> Any:
-    """What is asked for of a model that is not given by name."""
+    """The requested result, for a model that is not given by name."""
     layers, key = options.layers, options.key
     options.refuse("a model that is not given by name, as in 'torchvision:resnet50'", "weights")
     if isinstance(model, str | Path):
@@ -351,7 +350,7 @@ def _with_check(graph: NeuronGraph, model: Any, example_inputs: Any) -> NeuronGr
 
 
 def _checked(graph: NeuronGraph, result: Check) -> NeuronGraph:
-    """The graph with a check's result; a warning where they do not agree."""
+    """The graph with a check's result; warns if they disagree."""
     if not result.agrees:
         warnings.warn(f"{graph.name}: {result}", stacklevel=4)
     return replace(graph, check=result)
@@ -379,12 +378,12 @@ def _read_path(path: Path, options: Options) -> Any:
 
 
 def _name_of(path: Path) -> str:
-    """The model's name; bytes of a file's name that are no text are replaced."""
+    """The model's name; undecodable bytes of the file's name are replaced."""
     return printable(path.stem or path.name)
 
 
 def _as_graph(model: Any) -> NeuronGraph:
-    """The graph of what is one already."""
+    """The graph of an object that already is a graph."""
     if isinstance(model, NeuronGraph):
         return model
     return read_networkx(model) if is_networkx(model) else from_adjacency(model)
@@ -396,7 +395,7 @@ def _is_sparse(model: Any) -> bool:
 
 
 def _has_initial(model: Any) -> bool:
-    """Whether a graph was read with `initial=True` and tells what its layers were like."""
+    """Whether a graph was read with `initial=True` and has samples of initial weights."""
     return isinstance(model, NeuronGraph) and all(
         block.initial is not None for block in model.blocks
     )

@@ -1,4 +1,4 @@
-"""Recurrent layers: gates as positions of one kernel, edges within the layer."""
+"""Recurrent layers, with gates as kernel positions and edges within the layer."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def recurrent_layer(
 ) -> Signal:
     """One direction of an RNN, LSTM or GRU layer.
 
-    A hidden unit is one vertex. The edge from an input to it is the norm over its gates, as
-    over the positions of a kernel; that between two units is the norm of both directions'
-    weights, and what a unit's own state does to it (a self-loop) is left out.
+    A hidden unit is one vertex. The edge from an input to a unit is the norm over its gates, as
+    over the positions of a kernel; the edge between two units is the norm of the weights in both
+    directions, and self-loops are left out.
 
-    Neurons of a first state come in where later the layer's own do: by the recurrent weights.
-    Those that a gate lets through to the unit of the same number (the first state of a GRU, the
-    first cell of an LSTM) reach whoever reads it as well.
+    Neurons of a first state enter through the recurrent weights, like the layer's own neurons
+    later. First states that a gate passes to the unit of the same number (the first state of a
+    GRU, the first cell of an LSTM) also reach the layer's readers.
     """
     gates = weight_input.shape[0] // n_hidden
     passes = cell
@@ -46,7 +46,7 @@ def recurrent_layer(
         lambda hidden: abs(hidden.reshape(gates, n_hidden, -1)).sum(0).T, weight_hidden
     )
     if weight_projection is not None:
-        # What comes back to a unit came from all units by way of the projection.
+        # The state fed back to a unit comes from all units through the projection.
         within = combined(lambda back, own: abs(back).T @ own, weight_projection, within)
     output = wiring.convolution(
         signal, kernel, (*signal.shape[:-1], n_hidden), axis=-1, name=name, module=module,

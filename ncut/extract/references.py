@@ -1,8 +1,8 @@
-"""Which entries of a model's weight tensors make which edges of its graph.
+"""Maps the entries of a model's weight tensors to the edges of its graph.
 
-Computed of numbers in place of parameters, each weight that the graph is made of tells which entry
-of which tensor it is, whatever was transposed, split or put together on the way; a chain of arrays
-is read with numbers in their place. The weights themselves show whether that is so.
+Parameters are replaced by entry numbers and the graph's weights recomputed: each weight is then
+the number of its source entry, through any transposition, split or concatenation. A chain of
+arrays is read with numbers in place of the arrays. The weights themselves verify the mapping.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
     from ncut.types import Layer
 
 Key: TypeAlias = Any
-"""Of a module's tensor its path and its name; of arrays the number or the name."""
+"""A module's path and its tensor's name; for arrays, the number or the name."""
 
 Numbers: TypeAlias = dict[Key, NDArray[np.int64]]
 """A number for each entry of each tensor."""
 
 NO_CLUSTER, ALONE = -1, -2
-"""Labels of a vertex in no cluster, and of one in a cluster that is not kept."""
+"""Labels of a vertex in no cluster, and of a vertex in a cluster that is not kept."""
 
 
 class Marks(NamedTuple):
-    """What a set of clusters makes of one tensor's entries.
+    """Masks of one tensor's entries for a set of clusters.
 
     Attributes
     ----------
     between, inside : ndarray of bool, of the tensor's shape
-        Whether an entry makes an edge between two clusters, and one inside a cluster: one that
-        reads a sum of several layers may do both.
+        Whether an entry makes an edge between two clusters, and an edge inside a cluster; an
+        entry that reads a sum of several layers may make both.
     """
 
     between: NDArray[np.bool_]
@@ -57,7 +57,7 @@ class Marks(NamedTuple):
 
 
 class Join(NamedTuple):
-    """Which vertices the weights of one operation join, and which entries of tensors they are.
+    """The vertices connected by one operation's weights, and the weights' source entries.
 
     entries: shape of the weights, numbers of entries; 0 for none.
     inputs, outputs: the vertices of each input and output, `NOTHING` for none, (n, m).
@@ -74,7 +74,7 @@ class Join(NamedTuple):
 
     @property
     def names(self) -> set[str]:
-        """Names that the operation goes by."""
+        """Names of the operation."""
         return {self.name, self.module}
 
     def block(self, values: NDArray[np.floating], n_source: int, n_target: int) -> Any:
@@ -100,7 +100,7 @@ class Join(NamedTuple):
     def marked(
         self, labels: NDArray[np.integer], starts: NDArray[np.int64]
     ) -> Iterator[NDArray[np.int64]]:
-        """Numbers of the entries between clusters, and of those inside of them."""
+        """Numbers of the entries between clusters, and of the entries inside clusters."""
         ends = []
         for layer, vertices in ((self.source, self.inputs), (self.target, self.outputs)):
             own = labels[starts[layer] : starts[layer + 1]]
@@ -121,7 +121,7 @@ class Join(NamedTuple):
     def _sides(
         self, sender: NDArray[np.integer], receiver: NDArray[np.integer]
     ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-        """Labels of both ends, to broadcast to the first two axes of the weights."""
+        """Labels of both ends, broadcastable to the first two axes of the weights."""
         if self.groups is None:
             return sender[:, None], receiver
         by_group = sender.reshape(self.groups, -1)
@@ -130,20 +130,20 @@ class Join(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class References:
-    """The weight tensors of a model's graph, and which edges their entries make.
+    """The weight tensors of a model's graph, and the edges made by their entries.
 
     Attributes
     ----------
     names : tuple of str
         Names of the graph's layers.
     sizes : tuple of int
-        How many vertices each has.
+        Number of vertices of each layer.
     shapes : dict
         The shape of each weight tensor, by its key.
     starts : dict
         The number of each tensor's first entry.
     joins : tuple of Join
-        What the entries join, by operation and pair of layers.
+        Connections of the entries, by operation and pair of layers.
     """
 
     names: tuple[str, ...]
@@ -154,7 +154,7 @@ class References:
 
     @property
     def operations(self) -> set[str]:
-        """Names of the layers and modules whose weights they are."""
+        """Names of the layers and modules with these weights."""
         return set().union(*(join.names for join in self.joins))
 
     def marks(
@@ -163,14 +163,14 @@ class References:
         keep: Sequence[int] | None = None,
         free: Sequence[str] = (),
     ) -> dict[Key, Marks]:
-        """What clusters make of each tensor.
+        """The masks of each tensor for a partition.
 
         Parameters
         ----------
         labels : ndarray of int, shape (n,)
-            The cluster of each vertex, negative for one in none, whose edges count as neither.
+            The cluster of each vertex; negative for none, and its edges count as neither.
         keep : sequence of int, optional
-            Clusters; edges inside of the others count as between clusters. By default all.
+            Clusters; edges inside other clusters count as between clusters. By default all.
         free : sequence of str
             Names of operations whose edges count as neither.
         """
@@ -203,16 +203,16 @@ def references(
     residual: str | None = None,
     example_inputs: Any = None,
 ) -> References:
-    """Find where the weights of a model's graph come from.
+    """Find the source entries of the weights of a model's graph.
 
     Parameters
     ----------
     model : torch.nn.Module, sequence or mapping of weight arrays
-        The model. A module is read from a copy, and left as it is.
+        The model. A module is read from a copy, and unchanged.
     layers : sequence of Layer, optional
-        Layers of a graph of the model; `scope` and `residual` are then those that give them.
+        Layers of a graph of the model; `scope` and `residual` are then chosen to match them.
     scope, residual, example_inputs
-        How the model is read; see `ncut.graph`.
+        Options of reading; see `ncut.graph`.
 
     Raises
     ------
@@ -241,7 +241,7 @@ def references(
 
 
 class _Reading(NamedTuple):
-    """A model, and how to find which entries of its tensors its weights are.
+    """A model, with functions to find the source entries of its weights.
 
     tensors: the weight tensors by their keys, as float64 arrays. wiring: gets a convention of
     sums, returns the record. entries: gets planned edges, arrays of numbers in place of the
@@ -256,7 +256,7 @@ class _Reading(NamedTuple):
 
 
 def _found(reading: _Reading, residual: str | None, scope: str) -> References:
-    starts, total = {}, 1  # 0 is what no entry is
+    starts, total = {}, 1  # 0 stands for no entry
     numbers: Numbers = {}
     for key, array in reading.tensors.items():
         starts[key] = total
@@ -318,12 +318,12 @@ def _join(edges: Edges, entries: NDArray[np.int64]) -> Join:
 
 
 def _by_output(units: NDArray[np.int64], n_out: int) -> NDArray[np.int64]:
-    """The vertices of each output, (n_out, m), from the outputs of each vertex."""
+    """The vertices of each output, (n_out, m), by inverting the outputs of each vertex."""
     vertices, columns = np.nonzero(units >= 0)
     outputs = units[vertices, columns]
     order = np.argsort(outputs, kind="stable")
     outputs, vertices = outputs[order], vertices[order]
-    first = np.searchsorted(outputs, outputs)  # of the same output
+    first = np.searchsorted(outputs, outputs)  # first occurrence of each output
     rank = np.arange(outputs.size) - first
     found = np.full((n_out, int(rank.max(initial=0)) + 1), NOTHING, dtype=np.int64)
     found[outputs, rank] = vertices
@@ -353,7 +353,7 @@ def _of_list(model: Sequence[Any]) -> _Reading:
 
 def _of_mapping(model: Mapping[Any, Any]) -> _Reading:
     arrays = {key: values for key, values in model.items() if hasattr(values, "ndim")}
-    # What a mask takes out is no entry.
+    # A masked entry has no number.
     tensors: dict[Key, NDArray[np.floating]] = {
         key: np.asarray(as_array(values, f"model: {key}"), dtype=np.float64)
         for key, values in arrays.items()
@@ -368,7 +368,7 @@ def _of_arrays(
     tensors: dict[Key, NDArray[np.floating]],
     read: Callable[[dict[Key, NDArray[np.floating]]], list[ChainLayer]],
 ) -> _Reading:
-    """A chain of arrays, which is read with numbers in their place."""
+    """A chain of arrays, read with numbers in their place."""
 
     def entries(
         _: Sequence[Edges], numbers: Numbers, scope: str
@@ -390,7 +390,7 @@ def _of_module(model: nn.Module, example_inputs: Any) -> _Reading:
     from ncut.extract.traced.plain import plain_copy
 
     plain = plain_copy(model, "finding its weights", hooks=True)
-    # A tensor that several modules share goes by the first of them.
+    # A tensor shared by several modules is named after the first module.
     places: dict[Key, Any] = {}
     for full_name, parameter in plain.named_parameters():
         if parameter.ndim >= 2 and parameter.is_floating_point():
@@ -405,7 +405,7 @@ def _of_module(model: nn.Module, example_inputs: Any) -> _Reading:
         for edges in planned:
             weight, made = _weight(edges), None
             if weight.known:
-                with suppress(RuntimeError), torch.no_grad():  # no operation of whole numbers
+                with suppress(RuntimeError), torch.no_grad():  # not defined for integers
                     made = weight.tensor(lambda tensor: numbered.get(id(tensor), tensor))
             whole = made is not None and made.dtype == torch.int64
             yield made.numpy() if made is not None and whole else None

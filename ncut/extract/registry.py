@@ -1,4 +1,4 @@
-"""Rules for operations that ncut does not know, declared by its users."""
+"""User-declared rules for operations unknown to ncut."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ if TYPE_CHECKING:
     from ncut.extract.program.record import Program
 
 declared: dict[Any, Callable[[Any], Any]] = {}
-"""The rules by what they are for: an operation's name, a class of modules, a function."""
+"""Rules by target: an operation's name, a class of modules, or a function."""
 
 
 def register_operation(
     target: Any, rule: Literal["elementwise", "positions"] | Callable[[Any], Any]
 ) -> None:
-    """Declare what an operation that ncut does not know does to neurons.
+    """Declare the effect on neurons of an operation unknown to ncut.
 
     Parameters
     ----------
     target : str, type or callable
-        The name of an operation of torch as the error gives it, such as `"mylib::swish"` or
+        The name of a torch operation as in the error message, such as `"mylib::swish"` or
         `"aten::erfcx"`; a class of torch modules; a function that torch can override; the name of
-        an ONNX operator, with its domain if it has one, `"my.ops.Fancy"`; or that of a class of
+        an ONNX operator, with its domain if any, `"my.ops.Fancy"`; or the name of a class of
         Keras layers.
     rule : {"elementwise", "positions"} or callable
         `"elementwise"`: each entry of the result depends on the same entry of the arguments.
         `"positions"`: neurons keep their channels while positions are pooled, padded or moved.
         A callable gets a `Call` (`call.args`, `call.kwargs`, `call.signal(i)`, `call.shape`,
         `call.module`, and `call.program` with the methods `linear`, `convolution`, `activation`,
-        `add`, `multiply`, ...) and returns the `Value` of the result, or a list of them. Of ONNX
+        `add`, `multiply`, ...) and returns the `Value` of the result, or a list of them. For ONNX
         and Keras, `call.args` are values and arrays, `call.kwargs` the attributes or the layer's
-        configuration, `call.module` the node or the call itself, and `call.shape` is not known.
+        configuration, `call.module` the node or the call itself, and `call.shape` is unknown.
 
     Raises
     ------
     InputError
-        If the rule is neither a known word nor callable, or the target is of another kind.
+        If the rule is neither a known word nor callable, or the target has an unsupported type.
 
     Examples
     --------
@@ -69,16 +69,16 @@ def register_operation(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeclaredCall:
-    """A node of ONNX or a layer of Keras, as the rules of users see it.
+    """An ONNX node or a Keras layer, as passed to user rules.
 
     Attributes
     ----------
     program : Program
-        What records the operations.
+        The record.
     function : str
         The operator's or the layer's name.
     args : sequence
-        Signals, and arrays for what does not depend on the data.
+        Signals, and arrays for constants.
     kwargs : mapping
         Attributes, or a layer's configuration.
     module : object
@@ -94,7 +94,7 @@ class DeclaredCall:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the result, which is not known."""
+        """Shape of the result, which is unknown."""
         raise ModelError("what shape its result has is not known; make it from call.signal()")
 
     def arg(self, position: int, keyword: str, default: Any = None) -> Any:
@@ -104,7 +104,7 @@ class DeclaredCall:
         return self.kwargs.get(keyword, default)
 
     def signal(self, position: int = 0, keyword: str = "") -> Value:
-        """The signal of an argument; of one without neurons if it does not depend on the data."""
+        """The signal of an argument; a signal without neurons if it is constant."""
         value = self.arg(position, keyword)
         return value if isinstance(value, Value) else Value(np.shape(value))
 
@@ -114,7 +114,7 @@ class DeclaredCall:
 
 
 def rule_of(*names: str) -> Callable[[Any], Any] | None:
-    """The rule that was declared under the first of some names that has one."""
+    """The rule declared under the first name that has one."""
     return next((declared[name] for name in names if name in declared), None)
 
 

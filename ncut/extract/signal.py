@@ -1,10 +1,10 @@
-"""Which neurons each entry of a tensor carries, while a model's operations are followed.
+"""Signals: the neurons that each entry of a tensor carries while a forward pass is followed.
 
 A `Signal` stands for one tensor of a forward pass. It has the tensor's shape and, instead of
-numbers, *terms*: for each layer that has a part in it an integer array that says which neuron of
-the layer an entry carries. The arrays broadcast to the shape, with length 1 along the axes on
-which the neuron does not depend (batch, time, image positions), so that reshaping, permuting,
-slicing and concatenating a tensor is the same operation on small arrays of integers.
+values, *terms*: for each contributing layer an integer array with the neuron of the layer that
+each entry carries. The arrays broadcast to the shape, with length 1 along the axes on which the
+neuron does not depend (batch, time, image positions), so that reshaping, permuting, slicing and
+concatenating a tensor is the same operation on small integer arrays.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Units: TypeAlias = NDArray[np.int64]
 Scale: TypeAlias = Factors
 
 NOTHING = -1
-"""The number of no neuron: an entry that a layer has no part in."""
+"""Marks an entry that carries no neuron of a layer."""
 
 MAX_SPLIT = 64
-"""Neurons that are summed into one entry are kept apart up to so many."""
+"""Largest number of neurons summed into one entry that are kept as separate terms."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,7 @@ class Group:
     name : str
         Name of the layer that writes them.
     size : int
-        How many they are.
+        Number of neurons.
     """
 
     number: int
@@ -53,20 +53,20 @@ class Group:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
-    """The part of one group in a signal.
+    """The contribution of one group to a signal.
 
     Attributes
     ----------
     group : Group
-        Who wrote the neurons.
+        The group that wrote the neurons.
     units : ndarray of int64, broadcasts to the signal's shape
-        Numbers in the group; `NOTHING` where it has no part.
+        Neuron numbers within the group; `NOTHING` at entries without a contribution.
     scale : Factors, broadcasts to the signal's shape, optional
-        Factors on the way from the writer to here that come before any activation.
+        Factors between the writer and the signal, before any activation.
     homogeneous : bool or None
-        Whether everything on that way commutes with positive factors; None if not known.
+        Whether the path from the writer commutes with positive factors; None if unknown.
     gain : Factors of shape (), optional
-        A factor on that way that all its neurons share.
+        A factor on the path, shared by all neurons.
     """
 
     group: Group
@@ -76,7 +76,7 @@ class Term:
     gain: Scale | None = None
 
     def map(self, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Term:
-        """The term with its units and its scale changed alike."""
+        """The term with the same change applied to its units and its scale."""
         units: Units = np.asarray(change(self.units), dtype=np.int64)
         scale = None if self.scale is None else self.scale.map(change)
         return replace(self, units=units, scale=scale)
@@ -91,17 +91,18 @@ class Signal:
     shape : tuple of int
         The tensor's shape.
     terms : tuple of Term
-        The groups that have a part in it; their parts are summed (or multiplied: both factors
-        reach whoever reads the product).
+        Contributions of groups, summed (or multiplied: both operands reach each reader of the
+        product).
     factors : Factors, broadcasts to the shape, optional
-        Factors that came after an activation, for whoever reads the signal.
+        Factors after an activation, which apply to each reader of the signal.
     factors_name : str
-        The parameter that the last of them came from.
+        The parameter of the last factors.
     activated : bool
         Whether an activation came after the last layer (or the model's input).
     number : {"", "spread", "drawn"}
-        What a signal without neurons is: that which neurons were reduced to, by which a norm may
-        divide them; numbers that are drawn, as noise is; or anything else that the data make.
+        Kind of a signal without neurons: "spread" is a reduction of neurons by which a norm may
+        divide them, "drawn" are random numbers such as noise, "" is any other function of the
+        data.
     """
 
     shape: tuple[int, ...]
@@ -127,13 +128,13 @@ class Signal:
         shape: Sequence[int],
         change: Callable[[NDArray[np.generic]], NDArray[np.generic]],
     ) -> Signal:
-        """The signal with every array changed alike, as a tensor of `shape`."""
+        """The signal with the same change applied to every array, as a tensor of `shape`."""
         factors = None if self.factors is None else self.factors.map(change)
         terms = tuple(term.map(change) for term in self.terms)
         return replace(self, shape=tuple(shape), terms=terms, factors=factors)
 
     def varies(self, axis: int) -> bool:
-        """Whether the neuron depends on the position along an axis, for any of the terms."""
+        """Whether any term's neurons depend on the position along an axis."""
         return any(term.units.shape[axis] > 1 for term in self.terms)
 
     def pushed(self) -> Signal:
@@ -151,14 +152,14 @@ class Part:
     Attributes
     ----------
     group : Group
-        Who wrote them.
+        The group that wrote the neurons.
     units : ndarray of int64, shape (n_in, m)
-        The neurons that reach each input of the operation; several where a reader's input
-        stands for several positions that carry different neurons.
+        The neurons that reach each input of the operation; several if an input stands for
+        positions that carry different neurons.
     scale : Factors, shape (n_in, m), optional
-        Factors on the way.
+        Factors on the path.
     homogeneous : bool or None
-        Whether everything on the way commutes with positive factors.
+        Whether the path commutes with positive factors.
     pooled : bool
         Whether each neuron of the model's input stands for several, as a pixel for its channel.
     """
@@ -171,13 +172,13 @@ class Part:
 
 
 def same_factor(first: Scale | None, second: Scale | None) -> bool:
-    """Whether two factors are one, None standing for 1."""
+    """Whether two factors are equal; None stands for 1."""
     codes = [0 if factor is None else int(factor.codes) for factor in (first, second)]
     return codes[0] == codes[1]
 
 
 def times(first: Scale | None, second: Scale | None) -> Scale | None:
-    """Product of two arrays of factors, None standing for 1."""
+    """Product of two arrays of factors; None stands for 1."""
     if first is None or second is None:
         return second if first is None else first
     return first * second
@@ -208,7 +209,7 @@ def expanded(signal: Signal, shape: Sequence[int]) -> Signal:
 
 
 def indexed(signal: Signal, axis: int, index: NDArray[np.int64] | slice | int) -> Signal:
-    """Entries of one axis: a slice, an array of positions, or one position (the axis goes)."""
+    """Entries of one axis: a slice, an array of positions, or one position (drops the axis)."""
     axis = signal.axis(axis)
     n = signal.shape[axis]
     positions = np.arange(n)[index]
@@ -232,16 +233,15 @@ def indexed(signal: Signal, axis: int, index: NDArray[np.int64] | slice | int) -
 def concatenated(signals: Sequence[Signal], axis: int) -> Signal:
     """`torch.cat(tensors, axis)`.
 
-    Along an axis that tells neurons apart each part gets its own, and so it does where all parts
-    have length 1, as those of a stack; along one that does not (positions), the parts lie side by
-    side at the same neurons.
+    Along an axis that distinguishes neurons, or if all parts have length 1 (a stack), each part
+    keeps its own neurons. Along any other axis (positions), the parts carry the same neurons.
     """
     signals = [signal for signal in signals if signal.shape != (0,)]
     axis = signals[0].axis(axis)
     length = sum(signal.shape[axis] for signal in signals)
     shape = [*signals[0].shape]
     shape[axis] = length
-    # Factors that all parts share, or that a part does not have, would be lost otherwise.
+    # Otherwise factors that all parts share, or that a part lacks, would be lost.
     signals = [signal.pushed() for signal in signals]
     tells_apart = any(signal.varies(axis) for signal in signals)
     separate = all(signal.shape[axis] == 1 for signal in signals)
@@ -259,13 +259,13 @@ def concatenated(signals: Sequence[Signal], axis: int) -> Signal:
 
 
 def several(term: Term, axes: tuple[int, ...]) -> bool:
-    """Whether a group has a part at several positions along axes, and is no branch of its own."""
+    """Whether a group contributes at several positions along axes, so is not a single branch."""
     rest = tuple(axis for axis in range(term.units.ndim) if axis not in axes)
     return int(np.count_nonzero((term.units != NOTHING).any(axis=rest))) > 1
 
 
 def overwritten(whole: Signal, part: Signal, places: NDArray[np.int64]) -> Signal:
-    """A tensor after entries at places of it, in its flat order, were replaced by others."""
+    """A tensor after its entries at flat `places` were replaced by those of `part`."""
     whole = whole.pushed()
     n = math.prod(whole.shape)
     if n > MAX_LAID_OUT:
@@ -283,7 +283,7 @@ def overwritten(whole: Signal, part: Signal, places: NDArray[np.int64]) -> Signa
 
 
 def placed(signal: Signal, shape: Sequence[int], places: NDArray[np.int64]) -> Signal:
-    """A tensor of a shape that carries a signal's entries at places of it, and else nothing."""
+    """A tensor with a signal's entries at flat `places`, without neurons elsewhere."""
     signal = signal.pushed()
     n = math.prod(shape)
 
@@ -301,18 +301,18 @@ def placed(signal: Signal, shape: Sequence[int], places: NDArray[np.int64]) -> S
 
 
 def all_activated(signals: Sequence[Signal]) -> bool:
-    """Whether an activation came after the last layer of all of them."""
+    """Whether an activation came after the last layer of every signal."""
     with_neurons = [signal.activated for signal in signals if signal.terms]
     return bool(with_neurons) and all(with_neurons)
 
 
 def is_in(term: Term, terms: Sequence[Term]) -> bool:
-    """Whether a term is one of others, the same object."""
+    """Whether `terms` contains a term, by identity."""
     return any(term is other for other in terms)
 
 
 def broadcast(signals: Sequence[Signal]) -> list[Signal]:
-    """The signals with one shape, as arithmetic between tensors sees them."""
+    """The signals, broadcast to one shape."""
     shape = np.broadcast_shapes(*(signal.shape for signal in signals))
     return [expanded(signal, shape) for signal in signals]
 
@@ -320,7 +320,7 @@ def broadcast(signals: Sequence[Signal]) -> list[Signal]:
 def compact(signal: Signal) -> Signal:
     """The signal with length 1 along the axes on which its arrays do not vary.
 
-    Groups that have no part in it are dropped.
+    Groups without a contribution are dropped.
     """
     made = signal.map(signal.shape, _compact)
     present = tuple(term for term in made.terms if (term.units != NOTHING).any())
@@ -328,7 +328,7 @@ def compact(signal: Signal) -> Signal:
 
 
 def joined(terms: Iterable[Term]) -> list[Term]:
-    """Terms of one group that have a part in different entries, made one term."""
+    """Terms, with those of one group at disjoint entries merged."""
     result: list[Term] = []
     for term in terms:
         for at, other in enumerate(result):
@@ -357,7 +357,7 @@ def _together(first: Term, second: Term) -> Term | None:
         scale = one_of(known.ledger, has_first, codes[0], codes[1], has_first & has_second)
     flags = {first.homogeneous, second.homogeneous}
     homogeneous = flags.pop() if len(flags) == 1 else (False if False in flags else None)
-    # Functions of a neuron such as x (1 + tanh(c x)) give it no factor.
+    # Functions of a neuron such as x (1 + tanh(c x)) have no single factor.
     gain = first.gain if same_factor(first.gain, second.gain) else None
     return Term(first.group, units, scale, homogeneous, gain)
 
@@ -378,7 +378,7 @@ def _padded(term: Term, axis: int, place: slice, length: int) -> Term:
 
 
 def places_along(terms: Iterable[Term], axis: int) -> list[int]:
-    """Places along an axis at which any of the terms has neurons."""
+    """Positions along an axis at which any term has neurons."""
     there: set[int] = set()
     for term in terms:
         rest = tuple(at for at in range(term.units.ndim) if at != axis)
@@ -392,7 +392,7 @@ def places_along(terms: Iterable[Term], axis: int) -> list[int]:
 
 
 def split(term: Term, axes: tuple[int, ...]) -> list[Term]:
-    """A term for each position along axes that are summed over, each of length 1 there."""
+    """One term per position along summed axes, each of length 1 along them."""
     full = term.map(lambda array: np.broadcast_to(array, _along(array, term.units, axes)))
 
     def flattened(array: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -415,7 +415,7 @@ def _along(array: NDArray[np.generic], units: Units, axes: tuple[int, ...]) -> t
 
 
 def first_along(term: Term, axes: Sequence[int]) -> Term:
-    """The term at the first position along axes, which keep the length 1."""
+    """The term at the first position along axes, which are kept with length 1."""
 
     def change(array: NDArray[np.generic]) -> NDArray[np.generic]:
         for axis in axes:
@@ -426,7 +426,7 @@ def first_along(term: Term, axes: Sequence[int]) -> Term:
 
 
 def padded(signal: Signal, axis: int, index: NDArray[np.int64]) -> Signal:
-    """Entries of an axis at positions, of which those outside of it carry nothing."""
+    """Entries at positions of an axis; positions outside it carry no neurons."""
     n = signal.shape[axis]
     inside = (index >= 0) & (index < n)
     result = indexed(signal, axis, np.clip(index, 0, n - 1))
@@ -449,7 +449,7 @@ def _compact(array: NDArray[np.generic]) -> NDArray[np.generic]:
 def _with_axes_of_one(
     old: tuple[int, ...], new: tuple[int, ...], array: NDArray[np.generic]
 ) -> NDArray[np.generic]:
-    """The array where only axes of length 1 come or go."""
+    """The array reshaped by adding or dropping axes of length 1 only."""
     sizes = (size for size, n in zip(array.shape, old, strict=True) if n != 1)
     return array.reshape([1 if n == 1 else next(sizes) for n in new])
 
@@ -457,7 +457,7 @@ def _with_axes_of_one(
 def _matching_axes(
     old: tuple[int, ...], new: tuple[int, ...]
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Runs of axes of the old and the new shape that hold the same number of entries."""
+    """Runs of axes of the old and the new shape with equal numbers of entries."""
     if np.prod(old) != np.prod(new):
         raise ModelError(f"cannot reshape {old} to {new}")
     pairs: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
@@ -465,7 +465,7 @@ def _matching_axes(
     while i < len(old) or j < len(new):
         i0, j0 = i, j
         n_old = n_new = 1
-        # Take at least one axis of each where there is one, and go on until the sizes agree.
+        # Take at least one remaining axis of each, and continue until the sizes agree.
         if i < len(old):
             n_old, i = old[i], i + 1
         if j < len(new):

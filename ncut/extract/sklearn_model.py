@@ -1,4 +1,4 @@
-"""Perceptrons of scikit-learn -> the record of their forward pass."""
+"""Reads scikit-learn's multilayer perceptrons as the record of their forward pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOMOGENEOUS = {"identity": True, "relu": True, "logistic": False, "tanh": False
 
 
 def is_sklearn_mlp(model: Any) -> bool:
-    """Whether a model is a perceptron of scikit-learn, or a pipeline that ends in one.
+    """Whether a model is a scikit-learn perceptron, or a pipeline ending in a perceptron.
 
     Does not import scikit-learn.
     """
@@ -32,8 +32,8 @@ def read_sklearn(model: Any) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
     Parameters
     ----------
     model : MLPClassifier, MLPRegressor or Pipeline
-        The perceptron, or a pipeline whose last step it is; what its other steps do to the
-        inputs is not in the graph.
+        The perceptron, or a pipeline with a perceptron as the last step; the other steps are not
+        in the graph.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def read_sklearn(model: Any) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
     Raises
     ------
     ModelError
-        If the model is not fitted, or has an activation that is not known.
+        If the model is not fitted, or has an unknown activation.
     """
     program = Program()
     perceptron = model

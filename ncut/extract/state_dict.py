@@ -1,4 +1,4 @@
-"""Named weight arrays (state dicts, files of arrays) -> a chain, inferred from names and shapes."""
+"""Infers a chain of layers from the names and shapes of weight arrays, such as a state dict."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ncut.types import LeftOut
 
 BATCH_NORM_EPS = 1e-5
 DEEP = 20
-"""Layers up to which a chain is taken for granted: VGG-19 has 19, ResNet-18 has 21."""
+"""Largest number of layers assumed to be a chain: VGG-19 has 19, ResNet-18 has 21."""
 
 _TORCH_WEIGHT = re.compile(r"(^|\.)weight(_orig)?$")
 _TORCH_STYLE = re.compile(r"^weight(_orig)?$|\.weight(_[a-z]\w*)?$|\.original\d?$")
@@ -57,19 +57,19 @@ def read_arrays(
 ) -> tuple[list[ChainLayer], list[LeftOut], dict[str, tuple[int, ...]]]:
     """Infer a chain of layers from named arrays.
 
-    A name that ends in `.weight` means PyTorch's layout: a matrix is (fan_out, fan_in), an
+    A name ending in `.weight` means PyTorch's layout: a matrix is (fan_out, fan_in), an
     array of 3 to 5 axes a convolution (out, in / groups, positions...), an entry with
     `running_var` a batch norm with eps 1e-5, `weight_orig` times `weight_mask` a pruned weight.
     Without such names every matrix is (fan_in, fan_out), and arrays of 3 to 5 axes are
     convolutions in PyTorch's layout. Biases are ignored.
 
-    The order is that of the arrays if successive sizes fit, and else the convolutions followed
-    by the matrices, each sorted by name with numbers by value. Weights alone do not tell how
-    layers are connected: they are read as one chain. A convolution with one input channel
-    per group is depthwise if it follows several channels; other groups need the module.
+    The arrays' order is used if successive sizes fit; otherwise the convolutions come first, then
+    the matrices, each sorted by name with numbers by value. Weights alone do not determine the
+    connections: they are read as one chain. A convolution with one input channel per group is
+    depthwise if it follows several channels; other groups need the module.
 
-    A batch norm belongs to the layer just before it where every batch norm has such a layer of
-    its own, and else to the layer of the same parent and number (`bn1` to `conv1`).
+    A batch norm belongs to the preceding layer if every batch norm has a separate preceding
+    layer, otherwise to the layer with the same parent and number (`bn1` to `conv1`).
 
     Parameters
     ----------
@@ -77,20 +77,20 @@ def read_arrays(
         The arrays, or a checkpoint that holds them under "state_dict", "model_state_dict" or
         "model".
     where : str
-        Where they come from, for messages.
+        Source of the arrays, for messages.
     layers : sequence of str, optional
-        Names of the weight arrays in order, in place of the rule above.
+        Names of the weight arrays in order, instead of the rule above.
     ordered : bool
-        Whether the order of the arrays means anything (not so in `.safetensors`).
+        Whether the order of the arrays is meaningful (not in `.safetensors`).
     key : str, optional
-        Which state dict of a checkpoint to read (see `ncut.extract.checkpoint.state_dict_of`).
+        The state dict of a checkpoint to read (see `ncut.extract.checkpoint.state_dict_of`).
 
     Returns
     -------
     layers : list of ChainLayer
         The chain.
     left_out : list of LeftOut
-        What is not in it.
+        Arrays that are not in the chain.
     parameters : dict from str to tuple of int
         Shapes of all arrays.
 
@@ -99,7 +99,7 @@ def read_arrays(
     ModelError
         If there are no weights, or they do not form a chain in either order.
     InputError
-        If `layers` names an array that does not exist, or one twice.
+        If `layers` has a missing or a repeated name.
     """
     content = state_dict_of(arrays, where, key)
     named = {str(name): value for name, value in content.items()}
@@ -126,7 +126,7 @@ def read_arrays(
 
 
 def _find_torch(arrays: Mapping[str, Any]) -> _Found:
-    """Sort the entries of a PyTorch state dict by what they are."""
+    """Classify the entries of a PyTorch state dict."""
     modules: dict[str, dict[str, Any]] = {}
     found = _Found()
     for key, value in arrays.items():
@@ -146,13 +146,13 @@ def _find_torch(arrays: Mapping[str, Any]) -> _Found:
 
 
 _NARROW = ("int8", "uint8", "float8")
-"""Types of weights that are quantized: beginnings of their names."""
+"""Prefixes of the names of quantized dtypes."""
 
 
 def _weight(values: Any, name: str, parts: Mapping[str, Any]) -> NDArray[np.floating]:
-    """The numbers of a weight; those of 8 bits with their scales, where these are known.
+    """The values of a weight; 8-bit weights are multiplied by their scales, if known.
 
-    Source of the scale: T. Dettmers et al. (2022), LLM.int8(): a row is |row| max times w / 127.
+    Source of the scale: T. Dettmers et al. (2022), LLM.int8(): a row is max |row| times w / 127.
     """
     kind = str(values.dtype).rpartition(".")[2]
     if not kind.startswith(_NARROW):
@@ -167,7 +167,7 @@ def _weight(values: Any, name: str, parts: Mapping[str, Any]) -> NDArray[np.floa
 
 
 def _find_module(found: _Found, name: str, parts: Mapping[str, Any]) -> None:
-    """Add one module of a state dict to what was found."""
+    """Add one module of a state dict to `found`."""
     if "running_var" in parts:
         gamma = as_array(parts["weight"], name) if "weight" in parts else None
         variance = as_array(parts["running_var"], name)
@@ -194,7 +194,7 @@ def _find_module(found: _Found, name: str, parts: Mapping[str, Any]) -> None:
 
 
 def _find_plain(arrays: Mapping[str, Any]) -> _Found:
-    """Take every matrix as (fan_in, fan_out), every array of 3 to 5 axes as a convolution."""
+    """Treat every matrix as (fan_in, fan_out), every array of 3 to 5 axes as a convolution."""
     found = _Found()
     for name, values in arrays.items():
         if values.ndim >= 2:
@@ -232,14 +232,14 @@ def _refuse_other_networks(found: _Found, where: str) -> None:
 _COPY = re.compile(
     r"ema|average|avg|shadow|target|online|teacher|student|momentum|swa", re.IGNORECASE
 )
-"""Words that name a copy of a network beside it: its average, or what it is trained to meet."""
+"""Words in the names of a network's copies: a moving average, or a training target."""
 
 
 def _refuse_copies(found: _Found, where: str) -> None:
-    """Refuse arrays in which one network is there twice: itself and its moving average.
+    """Refuse arrays that contain a network and a copy of it, such as its moving average.
 
-    Two parts have the same arrays by name and shape, and one is called a copy, or their numbers
-    are alike, as those of two networks that were drawn and trained apart never are.
+    Two parts have the same arrays by name and shape, and either one is named as a copy, or their
+    values are similar, unlike values of two independently initialized and trained networks.
     """
     families: dict[tuple[str, int], dict[str, list[ChainLayer]]] = {}
     for layer in found.layers:
@@ -268,7 +268,7 @@ def _refuse_copies(found: _Found, where: str) -> None:
 
 
 def _alike(first: ChainLayer, second: ChainLayer) -> bool:
-    """Whether two layers' weights point the same way, as no two that were trained apart do."""
+    """Whether two layers' weights are aligned, unlike weights of independent trainings."""
     a, b = (np.asarray(x.weight, dtype=np.float64).ravel() for x in (first, second))
     if a.size < 8:
         return np.array_equal(a, b)
@@ -299,7 +299,7 @@ def _select(found: _Found, names: Sequence[str], where: str) -> list[ChainLayer]
 def _with_norms(
     found: _Found, chosen: Sequence[ChainLayer], where: str, ordered: bool
 ) -> list[ChainLayer]:
-    """Give each batch norm's scale to the outputs of the layer that it belongs to."""
+    """Multiply each batch norm's scale into the outputs of its layer."""
     if ordered:
         _refuse_norms_before(found, where)
     owners = _owners_by_place(found) if ordered else None
@@ -317,10 +317,10 @@ def _with_norms(
 
 
 def _refuse_norms_before(found: _Found, where: str) -> None:
-    """Refuse a batch norm that stands before all layers and fits the inputs of the first.
+    """Refuse a batch norm that precedes all layers and fits the inputs of the first.
 
-    Its scales are those of inputs if it acts there, as in pre-activation networks, and those of
-    the outputs if it does not act where it stands; the weights do not tell.
+    It scales the inputs if it acts there, as in pre-activation networks, or the outputs if it is
+    only listed there; the weights do not determine which.
     """
     first = found.sequence[0] if found.sequence else ""
     if first in found.norms and found.norms[first].size == found.layers[0].n_in:
@@ -332,7 +332,7 @@ def _refuse_norms_before(found: _Found, where: str) -> None:
 
 
 def _owners_by_place(found: _Found) -> dict[str, str] | None:
-    """The layer just before each batch norm; None if one has no such layer of its size."""
+    """The layer preceding each batch norm; None if a norm has no such layer of its size."""
     sizes = {layer.name: layer.n_out for layer in found.layers}
     owners = {}
     before = ""
@@ -348,9 +348,9 @@ def _owners_by_place(found: _Found) -> dict[str, str] | None:
 def _owners_by_name(found: _Found, where: str) -> dict[str, str]:
     """The layer that each batch norm's name points to.
 
-    The last part of a name is a word and a number, which may be missing. A number alone is a
-    place in a sequence: the norm belongs to the layer before it there. With a word the layer
-    has the same parent, the same number and the norm's size, and is the only one.
+    The last part of a name is a word and an optional number. A number alone is an index in a
+    sequence: the norm belongs to the preceding layer. With a word, the norm belongs to the only
+    layer with the same parent, the same number and the norm's size.
     """
     owners: dict[str, str] = {}
     for norm, scale in found.norms.items():
@@ -388,12 +388,12 @@ def _name_parts(name: str) -> tuple[str, str, str]:
 
 
 def _place(name: str) -> int:
-    """The number that ends a name, 0 without one."""
+    """The trailing number of a name, 0 without one."""
     return int(_name_parts(name)[2] or 0)
 
 
 def _in_order(layers: list[ChainLayer], where: str, ordered: bool) -> list[ChainLayer]:
-    """The first of the known orders in which successive sizes fit."""
+    """The first known order in which successive sizes fit."""
     by_name = sorted(layers, key=lambda x: (x.kind == "linear", natural_key(x.name)))
     candidates = [
         with_depthwise_groups(order) for order in ([layers] if ordered else []) + [by_name]
@@ -408,7 +408,7 @@ def _in_order(layers: list[ChainLayer], where: str, ordered: bool) -> list[Chain
 
 
 def natural_key(name: str) -> list[str | int]:
-    """Key that sorts names with the numbers in them by value: w2 before w10."""
+    """Sort key for names with numbers compared by value: w2 before w10."""
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if at % 2 else part for at, part in enumerate(parts)]
 

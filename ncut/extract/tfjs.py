@@ -1,4 +1,4 @@
-"""Layers-models of TensorFlow.js: a configuration of Keras, and arrays in flat files beside it."""
+"""TensorFlow.js layers-models: a Keras configuration, and arrays in flat binary files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_tfjs(
 ) -> tuple[Wiring, Shapes]:
     """Follow the forward pass of a layers-model.
 
-    Arrays quantized to 8 or 16 bits are taken times their scale, with their minimum.
+    Arrays quantized to 8 or 16 bits are dequantized with their scale and minimum.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def read_tfjs(
 
 
 class Arrays(Tree):
-    """The arrays that a manifest lists, by their names."""
+    """The arrays listed in a manifest, by name."""
 
     def __init__(self, path: Path, manifest: Any) -> None:
         self._path = path
@@ -96,7 +96,7 @@ class Arrays(Tree):
         return tuple(self._found(at)[1]["shape"])
 
     def is_integer(self, at: str) -> bool:
-        """Whether an array holds whole numbers that are no quantized ones."""
+        """Whether an array holds integers that are not quantized values."""
         return bool(self._found(at)[1]["dtype"] == "int32")
 
     def array(self, at: str) -> NDArray[np.floating]:
@@ -116,7 +116,7 @@ class Arrays(Tree):
 
 
 class Listed(Named):
-    """`dense/kernel`: variables by names that have the layer's as a step, or a nested one's."""
+    """`dense/kernel`: variables with the layer's, or a nested layer's, name as a path step."""
 
     def __init__(self, tree: Arrays) -> None:
         super().__init__(tree, "")

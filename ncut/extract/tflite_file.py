@@ -1,4 +1,4 @@
-"""TensorFlow Lite's flatbuffers -> the record of the forward pass that their operators make."""
+"""Reads TensorFlow Lite flatbuffers: follows their operators to the record of a forward pass."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from ncut.extract.wiring import Wiring
 from ncut.files import content_of, reading
 
 MAX_TENSORS = 2**18
-"""Tensors, operators or buffers of a file."""
+"""Largest number of tensors, operators or buffers of a file."""
 
 MAX_NUMBERS = 2**31
-"""Entries of a tensor."""
+"""Entries of the largest tensor."""
 
 WAY = "convert it to ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"
 
 _DTYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 6: "?", 7: "<i2", 9: "i1", 10: "<f8",
            15: "<u4", 16: "<u2"}  # fmt: skip
 _ACTIVATIONS = {1: True, 2: False, 3: False, 4: False, 5: False}
-"""Functions fused to an operator, and whether they commute with positive factors."""
+"""Activations fused with an operator, and whether they commute with positive factors."""
 
 Array: TypeAlias = NDArray[Any]
 
@@ -59,7 +59,7 @@ class Tensor:
     shape : tuple of int
         Its sizes; open ones are 1.
     values : Lazy or None
-        Its numbers, scales and zero points applied; None if operators make it.
+        Its dequantized values; None if operators compute it.
     """
 
     name: str
@@ -72,22 +72,22 @@ def read_tflite(
 ) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
     """Follow the operators of a model of TensorFlow Lite.
 
-    Weights of 8 and 16 bits are taken times their scales, per tensor or per channel. Sizes are
-    those that the file gives its tensors.
+    Weights of 8 and 16 bits are multiplied by their scales, per tensor or per channel. Sizes are
+    the tensors' sizes in the file.
 
     Parameters
     ----------
     path : Path
         The file.
     residual : {"readers", "stream"}, optional
-        What sums are; by default streams in a model with attention.
+        Convention of sums; by default "stream" in a model with attention, else "readers".
     unknown : {"error", "elementwise"}
-        What to do with an operator that has no rule.
+        Treatment of operators without a rule.
 
     Raises
     ------
     ModelError
-        If the file is damaged, has an operator that is not known, sparse tensors or control flow.
+        If the file is damaged, has an unknown operator, sparse tensors or control flow.
     MissingExtraError
         If the package tflite is not installed.
 
@@ -188,11 +188,11 @@ class _Graph:
 
 
 def _numbers(name: str, shape: tuple[int, ...], data: Array, stored: Any) -> Lazy:
-    """The numbers that a tensor's bytes stand for."""
+    """The dequantized values of a tensor's bytes."""
     kind = stored.Type()
     if kind not in _DTYPES and kind != 17:
-        return Lazy(shape, np.dtype("V1"), lambda: data)  # texts and the like: not used
-    packed = kind == 17  # two of 4 bits in a byte
+        return Lazy(shape, np.dtype("V1"), lambda: data)  # strings and similar: not used
+    packed = kind == 17  # two 4-bit numbers per byte
     dtype = np.dtype("i1" if packed else _DTYPES[kind])
     n_bytes = -(-math.prod(shape) // 2) if packed else math.prod(shape) * dtype.itemsize
     if n_bytes != data.size:
@@ -220,7 +220,7 @@ def _numbers(name: str, shape: tuple[int, ...], data: Array, stored: Any) -> Laz
 
 
 def _quantization(said: Any, shape: tuple[int, ...], name: str) -> tuple[Array | None, Array, int]:
-    """Scales, zero points, and the axis along which they lie."""
+    """Scales, zero points, and their axis."""
     none = np.zeros(1)
     if said is None or isinstance(said.ScaleAsNumpy(), int) or not said.ScaleAsNumpy().size:
         return None, none, 0
@@ -247,7 +247,7 @@ class _Operator:
     table: Any
 
     def option(self, table: str, name: str, default: Any = 0) -> Any:
-        """An option of a kind of table; the schema's default where the file does not say."""
+        """An option of a table type; the schema's default if the file omits it."""
         if self.table is None:
             return default
         options = getattr(importlib.import_module(f"tflite.{table}"), table)()
@@ -257,31 +257,31 @@ class _Operator:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Numbers that operators make of constants alone, as sizes are: not worked out."""
+    """Numbers computed from constants alone, such as sizes: not evaluated."""
 
     shape: tuple[int, ...]
 
 
 Known: TypeAlias = Value | Array | Unread
-"""What a tensor is as operators are followed: data, or numbers that do not depend on it."""
+"""A tensor while operators are followed: data-dependent, constant, or not evaluated."""
 
 
 @dataclass(slots=True)
 class _Following:
-    """Operators as they are followed.
+    """Follows the operators of a file.
 
     Attributes
     ----------
     graph : _Graph
         The file.
     guess : bool
-        Whether operators without a rule are functions of each entry.
+        Whether operators without a rule are treated as elementwise.
     program : Program
-        What they do.
+        The record.
     known : dict from int to Value or ndarray
-        Tensors that have been made, by number.
+        Tensors computed so far, by number.
     sources : dict from int to int
-        The constants that tensors are copies of, in another type or shape.
+        The source constant of each tensor that copies one in another type or shape.
     """
 
     graph: _Graph
@@ -337,7 +337,7 @@ class _Following:
         return made if isinstance(made, list) else [made]
 
     def _at(self, number: int) -> Known:
-        """A tensor: made before, or a constant."""
+        """A tensor, computed before or constant."""
         if number not in self.known:
             tensor = self.graph.tensors[number]
             if tensor.values is None:
@@ -346,7 +346,7 @@ class _Following:
         return self.known[number]
 
     def called(self, operator: _Operator, weight: int) -> dict[str, Any]:
-        """What a layer and its weights are called."""
+        """Names of a layer and its weights."""
         name = self.graph.tensors[operator.outputs[0]].name
         while name in self._names:
             name = f"{name} {operator.number}"
@@ -357,7 +357,7 @@ class _Following:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """An operator with what it reads."""
+    """An operator with its inputs."""
 
     following: _Following
     operator: _Operator
@@ -365,16 +365,16 @@ class _Step:
 
     @property
     def program(self) -> Program:
-        """What is written."""
+        """The program being written."""
         return self.following.program
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the first result, as the file has it."""
+        """Shape of the first result in the file."""
         return self.following.graph.tensors[self.operator.outputs[0]].shape
 
     def tensor(self, at: int) -> Tensor:
-        """An input as the file has it: the constant that it is a copy of."""
+        """An input's tensor in the file; for a copy, the source constant."""
         number = self.operator.inputs[at]
         return self.following.graph.tensors[self.following.sources.get(number, number)]
 
@@ -383,21 +383,21 @@ class _Step:
         return [value for value in self.inputs if isinstance(value, Value)]
 
     def value(self, at: int = 0) -> Value:
-        """An input that has to depend on the data."""
+        """An input that must depend on the data."""
         value = self.inputs[at] if at < len(self.inputs) else None
         if not isinstance(value, Value):
             raise ModelError(f"its input {at} is a constant, or is not there")
         return value
 
     def numbers(self, at: int) -> Array:
-        """An input that must not depend on the data."""
+        """An input that must be constant."""
         value = self.inputs[at] if at < len(self.inputs) else None
         if not isinstance(value, np.ndarray):
             raise ModelError(f"its input {at} depends on the data, or on what is not worked out")
         return value
 
     def weight(self, at: int) -> NDArray[np.floating]:
-        """Weights; whole numbers need a scale."""
+        """Weights; integers need a scale."""
         tensor = self.tensor(at)
         values = self.numbers(at)
         if values.dtype.kind != "f":
@@ -405,7 +405,7 @@ class _Step:
         return as_array(values, tensor.name)
 
     def named(self, at: int) -> dict[str, Any]:
-        """What the layer with such weights is called."""
+        """Names of the layer with the weights at an input."""
         return self.following.called(self.operator, self.operator.inputs[at])
 
     def option(self, table: str, name: str, default: Any = 0) -> Any:
@@ -413,14 +413,14 @@ class _Step:
         return self.operator.option(table, name, default)
 
     def biased(self, at: int) -> None:
-        """Note a bias, or what is added like one."""
+        """Note a bias, or a constant added like a bias."""
         if at < len(self.inputs) and self.operator.inputs[at] >= 0:
             tensor = self.tensor(at)
             if tensor.values is not None:
                 self.program.ignore([tensor.name], "added as a constant, like a bias")
 
     def activated(self, value: Value, table: str) -> Value:
-        """The value after the function that is fused to the operator."""
+        """The value after the operator's fused activation."""
         kind = self.option(table, "FusedActivationFunction")
         if kind not in _ACTIVATIONS:
             return value
@@ -489,7 +489,7 @@ def _dense(step: _Step) -> Value:
 
 
 def _products(step: _Step) -> Value:
-    """BATCH_MATMUL of two values, or of a value and weights."""
+    """BATCH_MATMUL of two values, or a value and weights."""
     turn = [step.option("BatchMatMulOptions", f"Adj{side}", False) for side in "XY"]
     sides: list[Value | Array] = []
     for side, turned in zip(step.inputs[:2], turn, strict=True):
@@ -675,7 +675,7 @@ def _strided(step: _Step) -> Value:
 
 
 def _gathered(step: _Step) -> Value:
-    """Rows of a table by number, or entries of a value."""
+    """Rows of a table by index, or entries of a value."""
     table, index = step.inputs[0], step.inputs[1]
     if isinstance(index, Value) and not isinstance(table, Value):
         if step.numbers(0).ndim != 2:
@@ -732,7 +732,7 @@ def _padded(step: _Step) -> Value:
 
 
 def _blocks(step: _Step) -> Value:
-    """SPACE_TO_DEPTH, DEPTH_TO_SPACE: blocks of positions as channels, and back."""
+    """SPACE_TO_DEPTH and DEPTH_TO_SPACE: blocks of positions to channels and back."""
     batch, height, width, n = step.value().shape
     if step.operator.kind == "SPACE_TO_DEPTH":
         b = step.option("SpaceToDepthOptions", "BlockSize")
@@ -775,7 +775,7 @@ def _largest(step: _Step) -> Value:
 
 
 COPIES = {"QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE"}
-"""Operators that are known on constants."""
+"""Operators that are evaluated on constants."""
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("CONV_2D", "CONV_3D"), _convolution),
@@ -813,4 +813,4 @@ RULES: Mapping[str, Rule] = {
     "TILE": _tiled, "BROADCAST_TO": _broadcast, "SHAPE": _shape,
     **dict.fromkeys(("ARG_MAX", "ARG_MIN"), _largest),
 }  # fmt: skip
-"""What each operator does."""
+"""Rules by operator."""

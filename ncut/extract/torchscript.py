@@ -1,4 +1,4 @@
-"""TorchScript archives -> their named tensors. The program in them is never looked at, or run."""
+"""Reads the named tensors of TorchScript archives; their program is neither read nor run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ncut.files import Budget
 from ncut.graphs.validate import bfloat16
 
 MAX_DEPTH = 64
-"""Modules inside modules."""
+"""Largest nesting depth of modules."""
 
 _DTYPES = {
     **{"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2"},
@@ -28,20 +28,20 @@ _DTYPES = {
 
 
 def read_torchscript(path: Path) -> dict[str, NDArray[Any]]:
-    """The parameters and buffers of a TorchScript archive, by the names of a state dict.
+    """The parameters and buffers of a TorchScript archive, by their names in a state dict.
 
-    Classes that the archive names become plain records; of functions only the one that makes a
-    tensor of a storage is known, and it is our own. torch is not needed.
+    Classes in the archive become plain records; the only known function builds a tensor from a
+    storage and is implemented here. torch is not needed.
 
     Parameters
     ----------
     path : Path
-        What `torch.jit.save` wrote.
+        A file of `torch.jit.save`.
 
     Raises
     ------
     ModelError
-        If the archive is damaged, has a pickle with other functions, or no tensors.
+        If the archive is damaged, its pickle has other functions, or it has no tensors.
     """
     budget = Budget(path, path.stat().st_size)
     with zipfile.ZipFile(path) as archive:
@@ -71,7 +71,7 @@ class _Module:
 
 
 class _Unpickler(pickle._Unpickler):  # in Python: a damaged length allocates nothing
-    """Reads a pickle of tensors and objects, and calls nothing but what is written here."""
+    """Reads a pickle of tensors and objects, and calls only functions defined here."""
 
     stack: list[Any]
 
@@ -99,7 +99,7 @@ class _Unpickler(pickle._Unpickler):  # in Python: a damaged length allocates no
         raise pickle.UnpicklingError(f"names {module}.{name}, which is no part of a tensor")
 
     def load_build(self) -> None:
-        """Give a module its attributes; nothing else may be changed by a file."""
+        """Set a module's attributes; a file may change nothing else."""
         state = self.stack.pop()
         if not isinstance(self.stack[-1], _Module):
             raise pickle.UnpicklingError("sets attributes of what is no module")
@@ -134,7 +134,7 @@ def _first(value: Any, *_: Any) -> Any:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> NDArray[Any]:
-    """A view of a storage, if all of it lies inside."""
+    """A view of a storage, if it lies within the storage."""
     numbers = [offset, *shape, *strides]
     if not isinstance(storage, np.ndarray) or len(shape) != len(strides):
         raise pickle.UnpicklingError("has a tensor of no storage")

@@ -1,4 +1,4 @@
-"""What a program's nodes do to the neurons that its values carry, recorded as they come.
+"""The effect of a program's nodes on the neurons of its values, recorded in order.
 
 `ncut.extract.lowering` follows a program with `Signal`s in place of values and calls a method of
 `Wiring` for each node; `ncut.extract.assemble` turns the record into a graph.
@@ -41,24 +41,24 @@ Kind: TypeAlias = Literal["linear", "conv", "embedding", "heads", "output"]
 Array: TypeAlias = NDArray[np.generic]
 
 MANY_COLUMNS = 256
-"""Columns of neurons from which on equal ones are looked for by their sums first."""
+"""Number of columns above which duplicates are first searched by column sums."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """One use of a weight array, or one place where neurons end: a reader of a signal.
+    """One use of a weight array, or one end of neurons: a reader of a signal.
 
     Attributes
     ----------
     name : str
-        The layer's name in the model; a second call of it is marked.
+        The layer's name in the model; repeated calls are marked.
     kind : {"linear", "conv", "embedding", "heads", "output"}
-        `"embedding"` reads rows by number, `"heads"` are the dimensions along which queries and
-        keys are multiplied, `"output"` is where the model's values end.
+        `"embedding"` reads rows by index, `"heads"` are the head dimensions along which queries
+        and keys are multiplied, `"output"` is an output of the model.
     n_in : int
-        Inputs: features or channels.
+        Number of inputs: features or channels.
     parts : tuple of Part
-        The neurons that reach them.
+        The neurons that reach the inputs.
     weight : Expression, optional
         (n_in, n_out), for a convolution (out, in / groups, positions...).
     groups : int
@@ -66,11 +66,11 @@ class Operation:
     factors : Factors, shape (n_in,), optional
         Factors of the inputs that come after an activation.
     writes : Group, optional
-        The neurons that it writes.
+        The neurons written.
     within : Expression of shape (n_out, n_out), optional
-        Magnitudes of the weights by which its neurons read each other (recurrent layers).
+        Magnitudes of the recurrent weights between the layer's neurons.
     on_positions : bool
-        Whether it acts at each of several positions, as a convolution does.
+        Whether the operation acts at each of several positions, like a convolution.
     module : str
         Name of the module that holds the weight.
     initial : callable, optional
@@ -96,14 +96,14 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Product:
-    """What a signal is the product of, should the next operation sum it.
+    """The operands of a signal that is a product, for a sum as the next operation.
 
     Attributes
     ----------
     first, second : Signal, and Signal or weights
-        The factors, before they were broadcast.
+        The operands, before broadcasting.
     parameters, name
-        Where an array comes from, and what a layer with it is called.
+        Parameters of an array of weights, and the name of the layer that it would make.
     """
 
     first: Signal
@@ -119,33 +119,33 @@ class Wiring:
     Attributes
     ----------
     residual : {"readers", "stream"}
-        Whether a sum's neurons are told apart by who reads them, or are vertices once.
+        Whether a sum has separate vertices for each reader, or one shared set of vertices.
     operations : list of Operation
-        What reads and writes neurons, in the order of the forward pass.
+        Readers and writers of neurons, in the order of the forward pass.
     left_out : list of LeftOut
-        What could not be folded.
+        Weights and operations that could not be folded.
     placed : dict from str to str
-        Parameters that are in the graph, and as what.
+        Placed parameters and their roles.
     ignored : dict from str to str
-        Parameters that are not meant to be in the graph, such as biases, and as what.
+        Parameters without edges, such as biases, and their roles.
     joined : set of Group
         Neurons that scalar products read.
     norms : dict from str to int
-        How many norms that depend on the data there were, by kind.
+        Number of norms that depend on the data, by kind.
     merging : Merging
-        Which neurons are one, where sums are streams.
+        Neurons merged into one vertex, if sums are streams.
     sums : bool
-        Whether neurons of several operations were added up.
+        Whether neurons of several operations were added.
     attends : bool
-        Whether two signals were multiplied as matrices, as attention does.
+        Whether two signals were multiplied as matrices, as in attention.
     ends : list of Operation
-        Reductions of a layer's neurons to a number, which are readers where there is no other.
+        Reductions of a layer's neurons to a number, used as readers if there are no others.
     unscaled : dict from Group to str
-        What weights of whole numbers write until their scale comes; "table" for rows of a table.
+        Results of integer weights without a scale so far; "table" for rows of a table.
     ledger : Ledger
         All factors.
     program : Program, optional
-        What it is the record of.
+        The recorded program.
     """
 
     residual: Residual = "readers"
@@ -174,7 +174,7 @@ class Wiring:
     # --- where signals come from ------------------------------------------------------------
 
     def input(self, name: str, shape: Sequence[int]) -> Signal:
-        """An input of the model, whose first axis are examples: each entry is a neuron."""
+        """An input of the model, with examples along the first axis: each entry is a neuron."""
         shape = tuple(shape)
         size = int(np.prod(shape[1:]))
         group = self._group(name, size)
@@ -192,7 +192,7 @@ class Wiring:
         module: str = "",
         initial: Initial | None = None,
     ) -> Signal:
-        """Rows of a table, shape (..., width): each row is an input of its own."""
+        """Rows of a table, shape (..., width): each row is a separate input."""
         name = self.call(name)
         self.place(parameters, f"edges into {name!r}")
         n_rows, width = weight.shape
@@ -250,7 +250,7 @@ class Wiring:
     ) -> Signal:
         """A kernel (out, in / groups, positions...) applied to channels along `axis`.
 
-        `on_positions` is false for matrices in groups, which make no network convolutional.
+        `on_positions` is false for grouped matrices, which do not make a network convolutional.
         """
         axis = signal.axis(axis)
         if not signal.terms:
@@ -279,15 +279,15 @@ class Wiring:
         self.operations.append(Operation(self.call(name), "heads", n, tuple(parts)))
 
     def end(self, name: str, n: int, parts: Sequence[Part]) -> None:
-        """Neurons that a number is made of: vertices, which lead no further."""
+        """Neurons reduced to a number: vertices without outgoing edges."""
         self.joined |= {part.group for part in parts}
         if self.residual == "readers":
             self.operations.append(Operation(self.call(name), "heads", n, tuple(parts)))
 
     def choose(self, signal: Signal, axis: int, shape: Sequence[int], name: str) -> Signal:
-        """Neurons along an axis that the data chooses among, as a router does among experts.
+        """Neurons along an axis among which the data choose, like a router's.
 
-        What is chosen carries no neurons; the neurons are vertices all the same.
+        The selection carries no neurons, but the neurons are vertices.
         """
         n_in, parts, _ = self._read(signal, signal.axis(axis))
         name = self.call(name)
@@ -301,7 +301,7 @@ class Wiring:
         """The end of the model's forward pass: a value that it returns."""
         if not signal.terms or not signal.ndim:
             return
-        # Entries of an input are told apart along all axes until one is read.
+        # Entries of an input are distinct along all axes until an axis is read.
         own = tuple(term for term in signal.terms if term.group not in self.inputs)
         apart = replace(signal, terms=own) if own else signal
         axes = [axis for axis in range(signal.ndim) if apart.varies(axis)]
@@ -315,7 +315,7 @@ class Wiring:
             return
         self.operations.append(Operation(self.call(name), "output", n_in, parts))
 
-    # --- what keeps neurons apart -----------------------------------------------------------
+    # --- elementwise operations and norms ---------------------------------------------------
 
     def activation(self, signal: Signal, *, homogeneous: bool | None) -> Signal:
         """A function of each entry alone; `homogeneous` if it commutes with positive factors."""
@@ -325,7 +325,7 @@ class Wiring:
         return replace(signal, terms=terms, activated=True)
 
     def factors(self, values: Weights) -> Factors:
-        """An array as factors: constants, but for an expression that can be computed again."""
+        """An array as factors: constants, except for an expression that can be recomputed."""
         if isinstance(values, Expression) and values.known:
             return self.ledger.entries(values.values, values)
         return self.ledger.constant(np.abs(np.asarray(values)))
@@ -333,13 +333,13 @@ class Wiring:
     def scale(self, signal: Signal, factors: Array | Factors, name: str = "") -> Signal:
         """Factors that do not depend on the data, an array that broadcasts to the shape.
 
-        They belong to what wrote the neurons where no activation came since, and else to what
-        reads them. Numbers that are given as an array of NumPy are constants.
+        They belong to the writer of the neurons if no activation came since, otherwise to their
+        readers. NumPy arrays are constants.
         """
         known = factors if isinstance(factors, Factors) else self.factors(factors)
         numbers = known.map(lambda a: a.reshape((1,) * (signal.ndim - a.ndim) + a.shape))
         to_reader = signal.activated or not signal.terms
-        # Features of one channel that have different factors leave the channel none of its own.
+        # A channel whose features have different factors gets no single factor.
         if to_reader or not all(
             _each_its_own(term, numbers.codes, signal.shape) for term in signal.terms
         ):
@@ -349,9 +349,9 @@ class Wiring:
         return replace(signal, terms=terms)
 
     def dequantize(self, signal: Signal, scale: Array, zero: Array | None = None) -> bool:
-        """Give weights of whole numbers the scale that their results are multiplied with.
+        """Fold the scale of a result into the integer weights that wrote it.
 
-        Returns whether all neurons of the signal are written by such weights, and have one each.
+        Returns whether all neurons come from integer weights and each has a single scale.
         """
         groups = {term.group for term in signal.terms}
         plain = all(term.scale is None and term.gain is None for term in signal.terms)
@@ -379,7 +379,7 @@ class Wiring:
         return True
 
     def gain(self, signal: Signal, factor: float | Factors) -> Signal:
-        """One factor for all neurons."""
+        """A factor shared by all neurons."""
         known = factor if isinstance(factor, Factors) else self.factors(np.array(float(factor)))
         terms = tuple(replace(term, gain=times(term.gain, known)) for term in signal.terms)
         return replace(signal, terms=terms)
@@ -393,21 +393,21 @@ class Wiring:
         return replace(signal, terms=terms)
 
     def softmax(self, signal: Signal, axis: int) -> Signal:
-        """Shares along an axis; those of positions carry no neurons."""
+        """Softmax along an axis; a softmax over positions carries no neurons."""
         if not any(size > 1 for term in signal.terms for size in term.units.shape):
             return self.activation(signal, homogeneous=False)
         kept = tuple(term for term in signal.terms if term.units.shape[signal.axis(axis)] > 1)
         if kept and any(
             not is_in(t, kept) and any(n > 1 for n in t.units.shape) for t in signal.terms
         ):
-            # Channels compared with channels: what is mixed by the shares passes, these do not.
+            # Channels compared with channels: mixed values pass, the shares do not.
             self.attends = True
             self.joined |= {term.group for term in signal.terms}
             kept = ()
         return self.activation(replace(signal, terms=kept), homogeneous=False)
 
     def positions(self, signal: Signal, shape: Sequence[int], *, axis: int = 1) -> Signal:
-        """Pooling, padding or anything else that changes positions and mixes no neurons.
+        """Pooling, padding or another change of positions that mixes no neurons.
 
         Channels lie along `axis`.
         """
@@ -421,7 +421,7 @@ class Wiring:
             if term.group in self.inputs and all(
                 term.units.shape[at] == 1 or at not in (0, channels) for at in changed
             ):
-                # Which entries of the image lie in an entry now makes no difference to channels.
+                # The image entries that an entry covers make no difference to channels.
                 for at in changed:
                     term = term.map(lambda a, at=at: a.take([0], axis=at))  # type: ignore[misc]
             elif any(term.units.shape[at] > 1 for at in changed):
@@ -436,8 +436,8 @@ class Wiring:
     # --- several signals --------------------------------------------------------------------
 
     def add(self, *signals: Signal) -> Signal:
-        """A sum. Where residual sums are streams, what is summed becomes one neuron."""
-        # Factors of numbers do not scale the neurons beside them.
+        """A sum. If residual sums are streams, the summed neurons become one vertex."""
+        # Factors of numbers do not scale the neurons added to them.
         known = [s if s.terms else replace(s, factors=None) for s in signals]
         total, *others = broadcast(known)
         for other in others:
@@ -451,7 +451,7 @@ class Wiring:
         return Signal(pushed[0].shape, tuple(joined(terms)), activated=True)
 
     def multiply(self, first: Signal, second: Signal) -> Signal:
-        """An entry-wise product: both factors reach whoever reads it."""
+        """An entry-wise product: both operands reach each reader."""
         made = self._product(first, second)
         groups = [{term.group for term in signal.terms} for signal in (first, second)]
         if all(groups) and not groups[0] & groups[1]:
@@ -468,12 +468,12 @@ class Wiring:
         first, second = broadcast((first, second))
         for signal, other in ((first, second), (second, first)):
             if not other.terms:
-                # A number that depends on the data, but on no neuron of its own.
+                # A number that depends on the data, but carries no neuron.
                 return self._times_data(signal, other)
         return self.combine(first, second)
 
     def _times_data(self, signal: Signal, other: Signal) -> Signal:
-        """Times a number that depends on the data, and perhaps factors that do not."""
+        """Multiply by a number that depends on the data, and by its constant factors, if any."""
         if not signal.terms:
             factors = times(signal.factors, other.factors)
             number = "spread" if "spread" in (signal.number, other.number) else signal.number
@@ -507,17 +507,17 @@ class Wiring:
         parameters: Sequence[str] = (),
         name: str = "",
     ) -> None:
-        """Remember what a signal is a product of, for the operation that comes next."""
+        """Record the operands of a product, for the next operation."""
         product = Product(first, second, tuple(parameters), name)
         self._products[id(made)] = (made, product)
 
     def product_of(self, signal: Signal) -> Product | None:
-        """What a signal is a product of, if the operation before made it."""
+        """The operands of a signal that the previous operation made as a product."""
         known, product = self._products.get(id(signal), (None, None))
         return product if known is signal else None
 
     def note_end(self, name: str, n: int, parts: Sequence[Part]) -> None:
-        """Remember neurons that a number is made of, which may have no other reader."""
+        """Record neurons reduced to a number, which may have no other reader."""
         self.ends.append(Operation(name, "heads", n, tuple(parts)))
 
     # --- bookkeeping ------------------------------------------------------------------------
@@ -528,20 +528,20 @@ class Wiring:
         return name if n == 1 else f"{name} (call {n})"
 
     def leave_out(self, name: str, shape: Sequence[int], reason: str) -> None:
-        """Record what is not in the graph, once."""
+        """Record weights or an operation that is not in the graph, once."""
         if (name, reason) not in self._reasons:
             self._reasons.add((name, reason))
             self.left_out.append(LeftOut(name, tuple(shape), reason))
 
     def take_back(self, names: Iterable[str]) -> None:
-        """Forget what the last operation left out: it was a part of a larger one."""
+        """Remove the last operation's entries of `left_out`: it was a part of a larger one."""
         wanted = set(names)
         while self.left_out and self.left_out[-1].name in wanted:
             entry = self.left_out.pop()
             self._reasons.discard((entry.name, entry.reason))
 
     def finish(self) -> None:
-        """Record norms that depend on the data, and factors that only the model's results have."""
+        """Record norms that depend on the data, and factors of the model's results alone."""
         for kind, n in self.norms.items():
             what = f"{n} {kind.replace('norm', 'norms', 1)}" if n > 1 else kind
             self.leave_out(what, (), "gamma is folded in; normalization by the data is not")
@@ -550,7 +550,7 @@ class Wiring:
                 self.leave_out(name, shape, "no layer reads what it scales")
 
     def check_scales(self) -> None:
-        """Refuse rows of whole numbers that weights read without a scale."""
+        """Refuse integer rows that weights read without a scale."""
         read = {part.group for operation in self.operations for part in operation.parts}
         for group, what in self.unscaled.items():
             if what == "table" and group in read:
@@ -572,7 +572,7 @@ class Wiring:
     # --- inside -----------------------------------------------------------------------------
 
     def _seeded(self, initial: Initial | None) -> Callable[[], NDArray[np.floating] | None] | None:
-        """The initial weights of the operation that comes next, drawn by its number."""
+        """A function that draws initial weights of the next operation, seeded by its number."""
         return None if initial is None else partial(initial, len(self.operations))
 
     def _group(self, name: str, size: int) -> Group:
@@ -619,13 +619,13 @@ class Wiring:
     def _without_neurons(
         self, names: Iterable[str], shape: Sequence[int], result: Sequence[int]
     ) -> Signal:
-        """What weights make of values that depend on the data, but on no neuron of their own."""
+        """The result of weights on values that depend on the data, but carry no neurons."""
         for name in names:
             self.leave_out(name, shape, "reads values that carry no neurons")
         return Signal(tuple(result))
 
     def _ends_anew(self, signal: Signal) -> bool:
-        """Whether any of a result's neurons are not in results before, as a last state's are."""
+        """Whether a result has neurons that earlier results lack; a last state has none."""
         anew = False
         for term in signal.terms:
             ended = self._ended.setdefault(term.group, np.zeros(term.group.size, dtype=bool))
@@ -635,13 +635,13 @@ class Wiring:
         return anew
 
     def _mixes_positions(self, signal: Signal, axis: int) -> bool:
-        """Whether neurons lie along other axes than the one that is read."""
+        """Whether neurons lie along axes other than the axis that is read."""
         if signal.shape[axis] == 1 or signal.varies(axis):
             return False
         return any(size > 1 for term in signal.terms for size in term.units.shape)
 
     def _moves_over_neurons(self, signal: Signal, axis: int) -> bool:
-        """Whether the neurons of a layer lie along positions, and along those alone."""
+        """Whether a layer's neurons lie along positions only."""
         return any(
             term.group not in self.inputs
             and term.units.shape[axis] == 1
@@ -659,11 +659,11 @@ class Wiring:
         for term in signal.terms:
             pooled = False
             if term.group in self.inputs and not self.merging.has(term.group):
-                # Which pixels a channel has makes no difference: the first stands for all.
+                # A channel's pixels are equivalent: the first represents all.
                 units = np.asarray(_rows(term.units, axis, n), dtype=np.int64)
                 pooled = units.shape[1] > 1
                 units = _first_used(units)
-                # No edges lead to an input, so that its factors belong to its reader.
+                # No edges lead to an input, so its factors belong to its reader.
                 if term.scale is not None:
                     own = term.scale.map(lambda array: _rows(array, axis, n)).mean(1)
                     factors = times(factors, own)
@@ -688,7 +688,7 @@ class Wiring:
 
     def _sum(self, first: Signal, second: Signal) -> Signal:
         if bool(first.terms) != bool(second.terms):
-            # Numbers beside neurons are like a bias.
+            # Numbers added to neurons act as a bias.
             return first if first.terms else second
         if first.factors is not None and first.factors is second.factors:
             pass
@@ -712,9 +712,9 @@ class Wiring:
         return Signal(first.shape, tuple(joined(terms)), factors, first.factors_name, number=number)
 
     def _differ(self, first: Term, second: Term) -> bool:
-        """Whether a neuron comes twice, with constant factors that differ, as in x - x * mask.
+        """Whether a neuron occurs twice with different constant factors, as in x - x * mask.
 
-        Their signs are not known, so that neither is the factor of the sum.
+        The signs of the factors are unknown, and so is the factor of the sum.
         """
         if first.group is not second.group or not (first.homogeneous and second.homogeneous):
             return False
@@ -728,7 +728,7 @@ class Wiring:
         return bool((same & (codes[0] != codes[1])).any())
 
     def _without_factors(self, signal: Signal) -> Signal:
-        """Factors of a sum's operand cannot be folded into what reads the sum."""
+        """Drop the factors of a sum's operand, which cannot be folded into the sum's readers."""
         if signal.factors is None or not signal.terms:
             return signal
         if all(t.group in self.inputs or not self.merging.has(t.group) for t in signal.terms):
@@ -751,7 +751,7 @@ def _flagged(term: Term, homogeneous: bool | None) -> Term:
 def _of_neurons(
     term: Term, numbers: NDArray[Any], shape: tuple[int, ...]
 ) -> tuple[NDArray[Any], Units, NDArray[Any]]:
-    """The number of each neuron of a group, 0 of those without; and of each entry, with both."""
+    """Each neuron's number (0 without entries), and the neurons and numbers of used entries."""
     varies = [n > 1 or m > 1 for n, m in zip(term.units.shape, numbers.shape, strict=True)]
     sizes = [n if v else 1 for n, v in zip(shape, varies, strict=True)]
     units = np.broadcast_to(term.units, sizes).ravel()
@@ -769,7 +769,7 @@ def _each_its_own(term: Term, numbers: NDArray[Any], shape: tuple[int, ...]) -> 
 
 
 def _side_by_side(signal: Signal, axes: Sequence[int]) -> Signal:
-    """The signal with the axes that tell neurons apart as one, in front of all others."""
+    """The signal with the axes along which neurons differ merged into a first axis."""
     order = [*axes, *(at for at in range(signal.ndim) if at not in axes)]
     moved = signal.map([signal.shape[at] for at in order], lambda a: a.transpose(order))
     n = int(np.prod(moved.shape[: len(axes)]))
@@ -777,7 +777,7 @@ def _side_by_side(signal: Signal, axes: Sequence[int]) -> Signal:
 
 
 def _first_used(units: Units) -> Units:
-    """The first neuron of each row, shape (n, 1); `NOTHING` where there is none."""
+    """The first neuron of each row, shape (n, 1); `NOTHING` for empty rows."""
     if units.shape[1] == 1:
         return units
     largest = np.iinfo(np.int64).max
@@ -786,16 +786,16 @@ def _first_used(units: Units) -> Units:
 
 
 def _rows(array: NDArray[np.generic], axis: int, n: int) -> NDArray[np.generic]:
-    """The array with `axis` first and all others side by side, shape (n, m)."""
+    """The array with `axis` first and all others flattened, shape (n, m)."""
     moved = np.moveaxis(array, axis, 0)
     rows = moved.reshape(moved.shape[0], -1)
     return np.broadcast_to(rows, (n, rows.shape[1]))
 
 
 def _distinct(units: Units, scale: Scale | None) -> tuple[Units, Scale | None]:
-    """Columns that are not there yet; the scale of the first of equal ones."""
+    """Columns without duplicates; the scale of the first of equal columns."""
     if units.shape[1] > MANY_COLUMNS:
-        # Sums of columns are sorted far faster than columns; equal ones have equal sums.
+        # Sorting sums is far faster than sorting columns; equal columns have equal sums.
         odd = np.random.default_rng(0).integers(2**62, size=len(units)) * 2 + 1
         _, first, back = np.unique(odd @ units, return_index=True, return_inverse=True)
         if all(np.array_equal(row[first][back], row) for row in units):

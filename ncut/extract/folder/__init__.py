@@ -1,4 +1,4 @@
-"""A folder of a Hugging Face transformer -> the record of its forward pass; no torch needed."""
+"""Reader of Hugging Face transformer folders, without torch."""
 
 from ncut.extract.folder.read import read_folder
 

@@ -1,4 +1,4 @@
-"""Parts that transformers are made of: embeddings, norms, attention, MLPs, on a `Program`."""
+"""Building blocks of transformers on a `Program`: embeddings, norms, attention, MLPs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ncut.extract.program.record import Program
 from ncut.extract.program.values import Value, indexed, permuted, repeated_heads, reshaped
 
 TIME = 2
-"""Positions of the sequences that are followed; their number makes no difference."""
+"""Length of the followed sequences, which does not affect the graph."""
 
-# Constants that older files hold besides the weights.
+# Constants in older files besides the weights.
 _BUFFER = re.compile(
     r"(^|\.)(position_ids|masked_bias|inv_freq|token_type_ids|embed_scale)$|(^|\.)(attn|attention)\.bias$"
 )
@@ -27,12 +27,12 @@ _BUFFER = re.compile(
 
 @dataclass(slots=True)
 class Network:
-    """A transformer as it is followed.
+    """A transformer being followed.
 
     Attributes
     ----------
     program : Program
-        What records its operations.
+        The record.
     tensors : dict from str to ndarray
         All tensors of its files, by name.
     config : Config
@@ -40,7 +40,7 @@ class Network:
     where : str
         The folder, for messages.
     used : set of str
-        Tensors that have been asked for.
+        Tensors used so far.
     """
 
     program: Program
@@ -52,11 +52,11 @@ class Network:
     # --- tensors ----------------------------------------------------------------------------
 
     def has(self, *names: str) -> bool:
-        """Whether there is a tensor, or one of several."""
+        """Whether any of the named tensors exists."""
         return any(name in self.tensors for name in names)
 
     def prefix(self, *candidates: str, anchor: str) -> str:
-        """What stands before the names of the model's parts: that of the model with a head."""
+        """The prefix of the parts' names, which depends on whether the model has a head."""
         for candidate in candidates:
             if f"{candidate}{anchor}" in self.tensors:
                 return candidate
@@ -66,7 +66,7 @@ class Network:
         )
 
     def tensor(self, *names: str) -> tuple[str, NDArray[np.floating]]:
-        """The first of several tensors that is there, and its name."""
+        """The first existing tensor among `names`, and its name."""
         for name in names:
             if name in self.tensors:
                 self.used.add(name)
@@ -85,9 +85,9 @@ class Network:
     def matrix(
         self, *names: str, transposed: bool = False, n_in: int = 0, n_out: int = 0
     ) -> tuple[str, NDArray[np.floating]]:
-        """Weights (n_in, n_out) of the first of several layers that is there.
+        """Weights (n_in, n_out) of the first existing layer among `names`.
 
-        They lie in files as (n_out, n_in) unless `transposed`.
+        Files store (n_out, n_in) unless `transposed`.
         """
         name, values = self.tensor(*(f"{layer}.weight" for layer in names))
         if values.ndim != 2 or not values.size:
@@ -109,7 +109,7 @@ class Network:
     def embedding(
         self, name: str, *others: str, width: int = 0, n_rows: int = 0, time: int = TIME
     ) -> Value:
-        """Rows of a table; its weights may be those of another layer."""
+        """Rows of a table, whose weights may be shared with another layer."""
         parameter, table = self.matrix(name, *others, transposed=True, n_in=n_rows, n_out=width)
         return self.program.embedding(
             table, (1, time, table.shape[1]), name=name, module=name, parameters=[parameter]
@@ -126,7 +126,7 @@ class Network:
     ) -> Value:
         """A linear layer along the last axis; a bias has no edges.
 
-        Its weights may be those of another layer, or, with `part`, one half of its outputs.
+        The weights may be shared with another layer; `part` selects one half of the outputs.
         """
         parameter, weight = self.matrix(
             name, *others, transposed=transposed, n_in=signal.shape[-1], n_out=n_out
@@ -155,7 +155,7 @@ class Network:
     def norm(
         self, signal: Value, name: str, kind: str = "layer norm", *, plus_one: bool = False
     ) -> Value:
-        """A norm over the last axis; its weight, or 1 + weight, are factors of what reads it."""
+        """A norm over the last axis; its weight, or 1 + weight, scales its readers."""
         signal = self.program.normalization(signal, kind)
         self.bias(f"{name}.bias", f"{name}.beta")
         return self.factors(signal, f"{name}.weight", f"{name}.gamma", plus_one=plus_one)
@@ -175,12 +175,12 @@ class Network:
         return self.program.scaled(signal, weight.astype(np.float64), name=name)
 
     def gain(self, signal: Value, factor: float) -> Value:
-        """One factor for all neurons."""
+        """A factor shared by all neurons."""
         usable = np.isfinite(factor) and factor != 0
         return self.program.gain(signal, abs(factor)) if usable else signal
 
     def activation(self, signal: Value, kind: str) -> Value:
-        """A function of each entry, by its name in the settings."""
+        """An elementwise function, by its name in the settings."""
         if kind == "linear":
             return signal
         return self.program.activation(signal, homogeneous=kind in ("relu", "leaky_relu"))
@@ -196,14 +196,14 @@ class Network:
         return self.program.add(first, second)
 
     def constant(self, *names: str) -> None:
-        """Tensors that are added as they are."""
+        """Tensors added as constants."""
         for name in names:
             if name in self.tensors:
                 self.used.add(name)
                 self.program.ignore([name], "added as a constant, like a bias")
 
     def aside(self, name: str) -> None:
-        """A tensor that only training uses."""
+        """A tensor used only in training."""
         if name in self.tensors:
             self.used.add(name)
             self.program.leave_out(
@@ -211,7 +211,7 @@ class Network:
             )
 
     def bias(self, *names: str) -> None:
-        """Biases, where there are any."""
+        """Biases, if present."""
         for name in names:
             if name in self.tensors:
                 self.used.add(name)
@@ -260,20 +260,20 @@ class Network:
         plus_one: bool = False,
         order: Sequence[int] = (0, 1, 2),
     ) -> Value:
-        """Queries, keys and values of three linear layers, up to the last one.
+        """Attention with separate linear layers for queries, keys and values, without the output's.
 
         Parameters
         ----------
         name : str
-            The attention module, whose linear layers `parts` are, as suffixes of it.
+            The attention module; `parts` are the suffixes of its linear layers.
         memory : Value, optional
-            What keys and values are made of, if not of `signal`.
+            The input of keys and values, if not `signal`.
         norms : pair of str, optional
-            RMS norms over the dimensions of each head of queries and keys.
+            RMS norms over the head dimension of queries and keys.
         plus_one : bool
-            Whether their factor is 1 + their weight.
+            Whether the norms' factor is 1 + weight.
         order : sequence of int
-            In which order the three layers are called.
+            Call order of the three input layers.
         """
         heads = (n_heads, n_key_heads or n_heads, n_key_heads or n_heads)
         memory = signal if memory is None else memory
@@ -289,7 +289,7 @@ class Network:
         return self.attend(made[0], made[1], made[2], name)
 
     def packed_heads(self, signal: Value, n_heads: int, what: str) -> tuple[Value, ...]:
-        """Queries, keys and values of one layer, those of each head one after the other."""
+        """Queries, keys and values of one layer, interleaved by head."""
         heads = self.heads(signal, n_heads, what)
         dims, rest = divmod(heads.shape[-1], 3)
         if rest:
@@ -304,7 +304,7 @@ class Network:
     def gated_mlp(
         self, signal: Value, gate: str, up: str, down: str, kind: str, n_hidden: int = 0
     ) -> Value:
-        """An MLP whose hidden neurons are products of an activated one and another."""
+        """A gated MLP: hidden neurons are products of an activated and a linear unit."""
         gates = self.activation(self.linear(signal, gate, n_out=n_hidden), kind)
         product = self.program.multiply(gates, self.linear(signal, up, n_out=n_hidden))
         return self.linear(product, down)
@@ -316,12 +316,12 @@ class Network:
         return indexed(signal, 1, 0)
 
     def outputs(self, *signals: Value) -> None:
-        """What the forward pass returns, in that order."""
+        """The outputs of the forward pass, in order."""
         for number, signal in enumerate(signals):
             self.program.output(signal, "output" if number == 0 else f"output {number}")
 
     def note_unused(self, kind: str) -> None:
-        """Account for tensors that no part has asked for."""
+        """Record the unused tensors as left out or ignored."""
         for name, values in self.tensors.items():
             if name in self.used:
                 continue
@@ -334,7 +334,7 @@ class Network:
 
 
 def tied(network: Network, prefix: str, suffixes: Iterable[str], *, default: bool) -> bool:
-    """Whether a model without head weights has a head that is tied to its embeddings."""
+    """Whether a model without head weights has a head tied to its embeddings."""
     if not network.config.flag("tie_word_embeddings", default=default):
         return False
     classes = network.config.words("architectures")

@@ -1,4 +1,4 @@
-"""`config.json`: what a transformer says of itself, checked as it is asked."""
+"""`config.json`: a transformer's settings, validated on access."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from ncut.errors import ModelError
 
 MAX_BYTES = 2**26
-"""Longest JSON file that is read."""
+"""Largest JSON file read, in bytes."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object of a JSON file.
+    """The object in a JSON file.
 
     Raises
     ------
     ModelError
-        If the file is missing, too long, no JSON, nested too deep, or no object.
+        If the file is missing, too long, not JSON, nested too deep, or not an object.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
@@ -60,7 +60,7 @@ class Config:
         return self._values.items()
 
     def size(self, *keys: str, default: int | None = None) -> int:
-        """A positive whole number under the first of the keys that is there."""
+        """A positive integer under the first existing key."""
         for key in keys:
             value = self._values.get(key)
             if value is None:
@@ -82,7 +82,7 @@ class Config:
         return float(value)
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """A yes or no."""
+        """A boolean."""
         value = self._values.get(key)
         if value is None:
             return default
@@ -91,7 +91,7 @@ class Config:
         return value
 
     def word(self, *keys: str, default: str = "") -> str:
-        """A string under the first of the keys that is there."""
+        """A string under the first existing key."""
         for key in keys:
             value = self._values.get(key)
             if value is None:
@@ -102,7 +102,7 @@ class Config:
         return default
 
     def words(self, key: str) -> Sequence[str]:
-        """A list of strings, empty if it is not there."""
+        """A list of strings; empty if missing."""
         value = self._values.get(key)
         if value is None:
             return ()

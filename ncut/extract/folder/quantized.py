@@ -1,6 +1,6 @@
-"""Quantized weights of a folder -> their numbers, by the scales that lie beside them.
+"""Dequantizes a folder's weights with their stored scales.
 
-Sources: the packages that write them: AutoGPTQ and GPTQModel, AutoAWQ (`dequantize_gemm`),
+Sources, the packages that write them: AutoGPTQ and GPTQModel, AutoAWQ (`dequantize_gemm`),
 bitsandbytes, compressed-tensors (`unpack_from_int32`), MLX (`mlx.core.dequantize`), and the
 blocks of 128 x 128 of DeepSeek-V3's report.
 """
@@ -33,19 +33,19 @@ _PARTS = {
 
 
 def dequantized(tensors: Mapping[str, Any], config: Config) -> Mapping[str, Any]:
-    """The tensors of a folder, with quantized matrices as their numbers, worked out when used.
+    """The tensors of a folder, with quantized matrices dequantized lazily.
 
     Parameters
     ----------
     tensors : mapping of str to ndarray
-        Those of its files.
+        The tensors of its files.
     config : Config
-        Its settings; `quantization_config` (or `quantization`, of MLX) says how.
+        Its settings; `quantization_config` (MLX: `quantization`) describes the method.
 
     Raises
     ------
     ModelError
-        If the method is not known, or the parts of a layer do not fit each other.
+        If the method is unknown, or the parts of a layer do not fit each other.
     """
     settings = config.part("quantization_config")
     method = settings.word("quant_method")
@@ -74,7 +74,7 @@ def dequantized(tensors: Mapping[str, Any], config: Config) -> Mapping[str, Any]
 
 
 def _lazy(layer: str, shape: tuple[int, ...], make: Callable[[], Array]) -> Lazy:
-    """A matrix (n_out, n_in) that is worked out when it is used."""
+    """A matrix (n_out, n_in), computed on use."""
 
     def checked() -> Array:
         try:
@@ -97,7 +97,7 @@ def _needs(layer: str, parts: Parts, *names: str) -> None:
 
 
 def unpacked(packed: Array, bits: int, axis: int) -> Array:
-    """Whole numbers of a few bits that lie in 32 along an axis, the lowest bits first."""
+    """Unpack low-bit integers from 32-bit words along an axis, lowest bits first."""
     moved = np.moveaxis(np.asarray(packed), axis, -1).astype(np.int64)
     shifts = np.arange(0, 32, bits)
     values = (moved[..., None] >> shifts) & (2**bits - 1)
@@ -117,7 +117,7 @@ def _floats(values: Any) -> NDArray[np.float32]:
 
 
 def _rows_of_groups(scales: Array, n: int) -> Array:
-    """Each group's row, once for each of the n inputs."""
+    """Each group's row, repeated for its inputs, n in total."""
     if not len(scales) or n % len(scales):
         raise ValueError(f"{len(scales)} groups of {n} inputs")
     return np.repeat(scales, n // len(scales), axis=0)
@@ -248,7 +248,7 @@ def _compressed(layer: str, parts: Parts, settings: Config) -> Lazy | None:
 
 
 def _by_groups(scales: Array, shape: tuple[int, ...]) -> Array:
-    """Scales of a matrix, of its rows, or of groups along its rows, as wide as the matrix."""
+    """Scales per matrix, row or group along rows, expanded to the matrix's shape."""
     if scales.ndim < 2:
         return scales.reshape(-1, 1) if scales.size == shape[0] else scales.reshape(1, 1)
     return _rows_of_groups(scales.T, shape[1]).T

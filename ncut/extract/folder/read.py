@@ -1,4 +1,4 @@
-"""The files of a folder: its settings, its tensors, and the family that connects them."""
+"""Reads a folder: its settings, its tensors, and the model family that connects them."""
 
 from __future__ import annotations
 
@@ -43,37 +43,37 @@ def read_folder(
     residual: str | None = None,
     change: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
-    """Follow the forward pass of a transformer that `save_pretrained` wrote.
+    """Follow the forward pass of a transformer saved by `save_pretrained`.
 
-    The model is not built, and nothing in the folder is executed: `config.json` says of which
-    kind it is and how many layers and heads it has, the tensors stay in the memory-mapped files
-    until their edges are made.
+    The model is not built, and nothing in the folder is executed: `config.json` gives the model
+    type and the numbers of layers and heads; tensors stay memory-mapped until their edges are
+    computed.
 
     Parameters
     ----------
     path : Path
         A folder with `config.json` and `model.safetensors` (or `pytorch_model.bin`, which needs
-        torch), or the shards that `model.safetensors.index.json` names; or with
-        `beeg_config.json` and `final_model.pt`, as openai/circuit_sparsity has them.
+        torch), or the shards listed in `model.safetensors.index.json`; or with
+        `beeg_config.json` and `final_model.pt`, in the format of openai/circuit_sparsity.
     residual : {"readers", "stream"}, optional
-        What sums are, by default streams.
+        Convention of sums, by default "stream".
     change : callable, optional
-        What becomes of its tensors before they are used; an adapter is merged so.
+        Applied to the tensors before use, e.g. to merge an adapter.
 
     Returns
     -------
     wiring : Wiring
-        What its forward pass does.
+        The record.
     shapes : dict from str to tuple of int
         Shapes of all tensors of the folder, by name.
 
     Raises
     ------
     InputError
-        If there is no such convention of sums.
+        If the convention of sums is unknown.
     ModelError
-        If a file is missing, cannot be read or lies outside of the folder, the kind of model is
-        not known, or the tensors are not those that the settings call for.
+        If a file is missing, unreadable or outside the folder, the model type is unknown, or the
+        tensors do not match the settings.
     """
     path = Path(path)
     check_options(residual=residual)
@@ -96,13 +96,12 @@ def read_folder(
 def follow(
     config: Config, tensors: Mapping[str, Any], where: str, residual: str | None
 ) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
-    """Follow a transformer of these settings and tensors, named as in its folder.
+    """Follow a transformer with given settings and tensors, named as in its folder.
 
     Raises
     ------
     ModelError
-        If the kind of model is not known, or the tensors are not those that the settings call
-        for.
+        If the model type is unknown, or the tensors do not match the settings.
     """
     kind = config.word("model_type")
     if kind not in FAMILIES:
@@ -124,7 +123,7 @@ def follow(
 
 
 def _tensors(path: Path) -> Mapping[str, Any]:
-    """All tensors of a folder, as views of the mapped files."""
+    """All tensors of a folder, as views of the memory-mapped files."""
     if (path / WEIGHTS).is_file():
         return read_safetensors(path / WEIGHTS)
     if (path / INDEX).is_file():
@@ -139,14 +138,14 @@ def _tensors(path: Path) -> Mapping[str, Any]:
 
 
 def _as_arrays(path: Path) -> dict[str, Any]:
-    """The tensors of a file of torch.save as arrays."""
+    """The tensors of a torch.save file as arrays."""
     with reading(path, ".bin"):
         found = read_torch(regular_file(path)).items()
         return {str(name): as_array(value, str(name)) for name, value in found if is_tensor(value)}
 
 
 def _of_flax(path: Path) -> dict[str, Any]:
-    """The arrays of a Flax model under the names that its PyTorch twin has."""
+    """The arrays of a Flax model under the names of the PyTorch version."""
     with reading(path, ".msgpack"):
         found = read_flax(regular_file(path)).items()
         return {re.sub(r"(^|\.)embedding$", r"\1weight", name): value for name, value in found}

@@ -1,1 +1,1 @@
-"""Models that Keras saved -> the record of their forward pass."""
+"""Reader of saved Keras models: follows a configuration to the record of its forward pass."""

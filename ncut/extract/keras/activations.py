@@ -1,4 +1,4 @@
-"""Activations: the layers, and the `activation` inside other layers."""
+"""Activation layers, and the `activation` setting of other layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHARES = {"softmax", "log_softmax", "sparsemax"}
 
 
 def activated(call: Call, signal: Value, activation: Any) -> Value:
-    """What an `activation` setting does: a name, a function or a layer as Keras writes them."""
+    """Apply an `activation` setting: a name, a serialized function or layer."""
     name, config = _named(activation)
     if name in _LINEAR:
         return signal
@@ -48,7 +48,7 @@ def activated(call: Call, signal: Value, activation: Any) -> Value:
 
 
 def is_known(name: str) -> bool:
-    """Whether a function of each entry is known by its name."""
+    """Whether the name of an elementwise function is known."""
     return name in _LINEAR | _HOMOGENEOUS | _OTHERS | _SHARES
 
 
@@ -70,7 +70,7 @@ def _named(activation: Any) -> tuple[str, Mapping[str, Any]]:
 
 
 def _is_plain(config: Mapping[str, Any]) -> bool:
-    """Whether a rectifier has its corner at 0 and no ceiling."""
+    """Whether a rectifier has its threshold at 0 and no upper bound."""
     return config.get("max_value") is None and not config.get("threshold")
 
 

@@ -1,4 +1,4 @@
-"""Attention: scalar products of queries and keys choose among values."""
+"""Attention layers: scalar products of queries and keys select values."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _projected(call: Call, signal: Value, side: str, equation: str) -> Value:
 
 
 def _three(call: Call) -> tuple[Value, Value, Value]:
-    """Query, value and key; the key is the value unless it is given."""
+    """Query, value and key; the key defaults to the value."""
     signals = call.signals
     named = [call.kwargs.get(name) for name in ("query", "value", "key")]
     positional = [s for s in signals if not any(s is other for other in named)]
@@ -80,14 +80,14 @@ def _three(call: Call) -> tuple[Value, Value, Value]:
         for at, given in enumerate(named)
     )
     if query is None or value is None:
-        # A tensor that is given twice is one signal.
+        # A tensor passed twice appears as one signal.
         query = query or signals[0]
         value = value or signals[min(1, len(signals) - 1)]
     return query, value, key if key is not None else value
 
 
 def _attention(call: Call) -> Value:
-    """`Attention`: without weights but for a factor of the scores."""
+    """`Attention`: no weights except a factor of the scores."""
     query, value, key = _three(call)
     found = call.weights("scale", "concat_score_weight")
     call.program.ignore([call.parameter(name) for name in found], "a factor of scores")
@@ -95,7 +95,7 @@ def _attention(call: Call) -> Value:
 
 
 def _additive(call: Call) -> Value:
-    """`AdditiveAttention`: scores are sums of tanh(query + key), weighed by a vector."""
+    """`AdditiveAttention`: scores are sums of tanh(query + key), weighted by a vector."""
     query, value, key = _three(call)
     program = call.program
     scale = call.weights("scale").get("scale")

@@ -1,4 +1,4 @@
-"""One call of a layer, as the rules see it."""
+"""`Call`: one call of a layer, the argument of the rules."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ncut.extract.program.values import Value
 Rule: TypeAlias = Callable[["Call"], "Value | list[Value]"]
 
 MAX_ENTRIES = 2**28
-"""Entries of a tensor."""
+"""Entries of the largest tensor."""
 
-# Variables that have no edges.
+# Variables without edges.
 _BIASES = {
     **{"bias": "bias", "beta": "bias", "moving_mean": "mean that a norm takes off"},
     **{"moving_variance": "spread that a norm divides by", "mean": "mean that is taken off"},
@@ -31,26 +31,26 @@ _BIASES = {
 
 @dataclass(slots=True)
 class Call:
-    """A layer, what it is called with, and where its variables are.
+    """A layer, its arguments, and the location of its variables.
 
     Attributes
     ----------
     layer : Layer
         The layer.
     args, kwargs : sequence and mapping
-        Arguments; tensors among them are `Value`s.
+        Arguments; tensors are `Value`s.
     program : Program
         The record.
     layout, place : Layout and Place
-        Where its variables lie.
+        Location of its variables in the file.
     path : str
-        Its name, with those of the models around it.
+        Its name, prefixed by the names of the enclosing models.
     shapes : dict from str to tuple of int
-        Shapes of all variables that were looked up, by their names.
+        Shapes of all variables read so far, by name.
     follow : callable
-        Follows another layer, such as a wrapped one: its layer, part of this one, path, inputs.
+        Follows another layer, such as a wrapped layer: (layer, part of this one, path, inputs).
     guess : bool
-        Whether an unknown function is taken as one of each entry alone.
+        Whether unknown functions are treated as elementwise.
     """
 
     layer: Layer
@@ -73,12 +73,12 @@ class Call:
 
     @property
     def signals(self) -> list[Value]:
-        """All tensors that it is called with."""
+        """All tensors among the arguments."""
         return [*among([self.args, *(self._relevant())], Value)]
 
     @property
     def signal(self) -> Value:
-        """The first of them."""
+        """The first tensor among the arguments."""
         signals = self.signals
         if not signals:
             raise ModelError("it is called with no tensor")
@@ -92,14 +92,14 @@ class Call:
         return self.args[at] if at < len(self.args) else self.kwargs.get(name, default)
 
     def whole(self, name: str, default: int | None = None) -> int:
-        """A setting that is a whole number."""
+        """An integer setting."""
         value = self.config.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int):
             raise ModelError(f"{name} is {value!r}, not a whole number")
         return value
 
     def sizes(self, name: str, n: int, default: Any = None) -> tuple[int, ...]:
-        """A setting that is a whole number per position axis."""
+        """A setting with one integer per position axis."""
         value = self.config.get(name)
         value = default if value is None else value
         values = [value] * n if isinstance(value, int) else value
@@ -128,7 +128,7 @@ class Call:
     def weights(self, *order: str, part: str = "") -> dict[str, NDArray[np.floating]]:
         """The variables of the layer, or of a part of it, in the order of their creation.
 
-        Those without edges are recorded as such. `a|b` are two names of one variable.
+        Variables without edges are recorded as ignored. `a|b` are two names of one variable.
         """
         found = {}
         for name, variable in self._variables(self._joined(part), order).items():
@@ -149,7 +149,7 @@ class Call:
     def _with_low_rank(
         self, name: str, part: str, values: NDArray[np.floating]
     ) -> NDArray[np.floating]:
-        """A kernel and its low-rank update, which an `.h5` file keeps apart."""
+        """A kernel plus its low-rank update, which an `.h5` file stores separately."""
         factors = [f"lora_{name}_{side}" for side in "ab"]
         if not isinstance(self.layout, Named):
             return values
@@ -171,7 +171,7 @@ class Call:
         return np.asarray(values + scale * (arrays[0] @ arrays[1]))
 
     def weight(self, name: str, *rest: str, part: str = "") -> NDArray[np.floating]:
-        """One variable, created first; it must be there."""
+        """A required variable, the first in creation order."""
         found = self.weights(name, *rest, part=part)
         own = name.partition("|")[0]
         if own not in found:
@@ -194,7 +194,7 @@ class Call:
 
 
 def checked(shape: Sequence[int]) -> tuple[int, ...]:
-    """A shape, if a tensor may have it."""
+    """The shape, if a tensor may have it; raises otherwise."""
     if any(size <= 0 for size in shape):
         raise ModelError(f"its result would have shape {tuple(shape)}: its input is too small")
     if math.prod(shape) > MAX_ENTRIES:

@@ -1,7 +1,7 @@
-"""The configuration of a model -> its layers, and which of them reads what.
+"""Parses a model's configuration into its layers and their calls.
 
-Both ways in which Keras has written calls are understood: nested lists `[layer, node, tensor,
-kwargs]` (Keras 2), and tensors with a history among `args` and `kwargs` (Keras 3).
+Both encodings of calls are read: nested lists `[layer, node, tensor, kwargs]` (Keras 2), and
+tensors with a history among `args` and `kwargs` (Keras 3).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ncut.errors import ModelError
 T = TypeVar("T")
 
 MAX_DEPTH = 32
-"""How deep models stand in models."""
+"""Largest nesting depth of models."""
 
 MAX_CALLS = 20_000
-"""Calls of layers in a model, those in nested models counted as often as they are called."""
+"""Largest number of layer calls in a model; a nested model's count at each call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One of the results of a call of a layer."""
+    """A result of a layer call."""
 
     layer: str
     node: int
@@ -33,7 +33,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The arguments of one call: values, lists of them, and `Tensor`s."""
+    """The arguments of one call: values, lists of values, and `Tensor`s."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -50,13 +50,13 @@ class Layer:
     config : mapping
         Its settings.
     build : mapping
-        What the file says of its input's shape.
+        The file's information on the shape of its input.
     number : int
-        How many layers of its class come before it in the model.
+        Number of preceding layers of its class in the model.
     nodes : list of Node
         Its calls.
     model : Model, optional
-        The model that it is.
+        The nested model, if the layer is one.
     """
 
     name: str
@@ -70,10 +70,10 @@ class Layer:
 
     @property
     def is_operation(self) -> bool:
-        """Whether it is a function, not a layer: it has no variables."""
+        """Whether it is a function, which has no variables, not a layer."""
         if self.module or self.cls == "InputLayer":
             return ".ops" in self.module
-        # HDF5 files do not tell the module; what all layers have, functions have not.
+        # HDF5 files omit the module; functions lack a setting that all layers have.
         return not {"trainable", "dtype", "layers"} & self.config.keys()
 
 
@@ -86,11 +86,11 @@ class Model:
     layers : dict from str to Layer
         The layers by name, in order.
     inputs, outputs : list of Tensor
-        What it is called with and returns; both empty for a sequential model.
+        Its inputs and outputs; both empty for a sequential model.
     sequential : bool
-        Whether each layer reads the one before.
+        Whether each layer reads the previous layer.
     input_shape : list, optional
-        The shape of its input, if the file says so elsewhere than in an input layer.
+        The shape of its input, if stored outside an input layer.
     """
 
     layers: dict[str, Layer]
@@ -101,12 +101,12 @@ class Model:
 
 
 def parsed(config: Any) -> Model:
-    """A model's configuration as the file has it.
+    """Parse a model's configuration from a file.
 
     Raises
     ------
     ModelError
-        If it describes no sequential or functional model.
+        If it does not describe a sequential or functional model.
     """
     layer = parsed_layer(config)
     if layer.model is None:
@@ -119,7 +119,7 @@ def parsed(config: Any) -> Model:
 
 
 def parsed_layer(content: Any, depth: int = 0) -> Layer:
-    """One layer of a configuration."""
+    """Parse one layer of a configuration."""
     if depth > MAX_DEPTH:
         raise ModelError(f"its models are nested too deep: more than {MAX_DEPTH} levels")
     if not isinstance(content, Mapping) or not isinstance(content.get("class_name"), str):
@@ -127,7 +127,7 @@ def parsed_layer(content: Any, depth: int = 0) -> Layer:
     cls = content["class_name"]
     config = content.get("config")
     if isinstance(config, list) and cls == "Sequential":
-        config = {"layers": config}  # as early versions wrote it
+        config = {"layers": config}  # format of early versions
     if not isinstance(config, Mapping):
         raise ModelError(f"the configuration of {cls!r} is not known: {str(config)[:80]!r}")
     name = content.get("name", config.get("name"))
@@ -192,7 +192,7 @@ def _node(node: Any, layers: Mapping[str, Layer]) -> Node:
 
 
 def _from_lists(value: Any, layers: Mapping[str, Layer], kwargs: dict[str, Any]) -> Any:
-    """Tensors of a Keras 2 node; the keyword arguments lie in each of them."""
+    """Tensors of a Keras 2 node; each of them holds the keyword arguments."""
     if _is_reference(value):
         more = value[3] if len(value) > 3 and isinstance(value[3], Mapping) else {}
         for name, content in more.items():
@@ -208,7 +208,7 @@ def _from_lists(value: Any, layers: Mapping[str, Layer], kwargs: dict[str, Any])
 
 
 def _value(value: Any, layers: Mapping[str, Layer], lists: bool) -> Any:
-    """An argument: tensors wherever they are in it."""
+    """Parse an argument, including tensors nested in it."""
     if isinstance(value, Mapping):
         content = value.get("config")
         if value.get("class_name") == "__keras_tensor__" and isinstance(content, Mapping):
@@ -255,7 +255,7 @@ def _tensors(values: Sequence[Any], layers: Mapping[str, Layer]) -> Iterator[Ten
 
 
 def among(value: Any, kind: type[T]) -> Iterator[T]:
-    """The values of a kind among arguments, in order."""
+    """The values of a type among arguments, in order."""
     if isinstance(value, kind):
         yield value
     elif isinstance(value, Mapping):
@@ -267,9 +267,9 @@ def among(value: Any, kind: type[T]) -> Iterator[T]:
 
 
 def _renumber(model: Model) -> None:
-    """Count the calls of nested models from 0.
+    """Number the calls of nested models from 0.
 
-    Keras 2 counts the call by which a model was made as the first.
+    Keras 2 counts the call that created a model as the first.
     """
     nodes = [node for layer in model.layers.values() for node in layer.nodes]
     used = [tensor for node in nodes for tensor in among([node.args, node.kwargs], Tensor)]
@@ -296,12 +296,12 @@ def _renumber(model: Model) -> None:
 
 
 def in_order(model: Model) -> list[tuple[Layer, int]]:
-    """The calls of a functional model, each after those that it reads.
+    """The calls of a functional model, in topological order.
 
     Raises
     ------
     ModelError
-        If a call reads what no layer gives, or the calls read each other in a circle.
+        If a call reads a missing tensor, or the calls form a cycle.
     """
     calls = [(layer, at) for layer in model.layers.values() for at in range(len(layer.nodes))]
     position = {(layer.name, at): number for number, (layer, at) in enumerate(calls)}

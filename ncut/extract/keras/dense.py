@@ -103,7 +103,7 @@ def _separable(call: Call) -> Value:
 
 
 def _by_channel(call: Call, signal: Value, kernel: Any, name: str, parameter: str) -> Value:
-    """Kernels of each channel for itself, (positions..., channels, multiplier)."""
+    """Depthwise kernels, (positions..., channels, multiplier)."""
     _expect(kernel, signal.ndim)
     n_in, multiplier = kernel.shape[-2:]
     rows = np.moveaxis(kernel, (-2, -1), (0, 1)).reshape(n_in * multiplier, 1, *kernel.shape[:-2])
@@ -125,7 +125,7 @@ def convolved(call: Call, signal: Value, kernel: tuple[int, ...], n_out: int) ->
 
 
 def slid(call: Call, shape: list[int], axes: list[int], reach: Any, strides: Any) -> None:
-    """Sizes of axes after windows were slid over them."""
+    """Sizes of axes after sliding windows."""
     padding = str(call.config.get("padding", "valid")).lower()
     for axis, size, stride in zip(axes, reach, strides, strict=True):
         if padding in ("same", "causal"):
@@ -203,7 +203,7 @@ def _single_axis(call: Call) -> int:
 
 
 def _layer_scale(call: Call) -> Value:
-    """`LayerScale` of the ConvNeXt that Keras brings: a factor per channel."""
+    """`LayerScale` of ConvNeXt in keras.applications: a factor per channel."""
     return along(call, call.signal, call.weight("gamma"), -1, call.parameter("gamma"))
 
 
@@ -213,7 +213,7 @@ def _rescaling(call: Call) -> Value:
 
 
 def multiplied(call: Call, signal: Value, factors: Any) -> Value:
-    """Known factors, one or many."""
+    """Multiply by constant factors, scalar or array."""
     factors = np.asarray(factors)
     sizes = zip(factors.shape[::-1], signal.shape[::-1], strict=False)
     if factors.ndim > signal.ndim or any(1 != n != size != 1 for n, size in sizes):
@@ -222,7 +222,7 @@ def multiplied(call: Call, signal: Value, factors: Any) -> Value:
 
 
 def _standardized(call: Call) -> Value:
-    """`Normalization`: by a mean and a spread that were seen before."""
+    """`Normalization` with stored mean and variance."""
     signal = call.signal
     variance: Any = call.config.get("variance")
     if variance is None:

@@ -1,4 +1,4 @@
-"""The forward pass of a model that a configuration describes, layer by layer."""
+"""Follows the forward pass described by a configuration, layer by layer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RULES: dict[str, Rule] = {
 }  # fmt: skip
 
 OPEN_SIZES = (64, 256, 1024)
-"""Sizes to try for axes of the input whose size a model leaves open."""
+"""Sizes to try for open axes of the input."""
 
 
 class Following:
@@ -34,7 +34,7 @@ class Following:
     Attributes
     ----------
     shapes : dict from str to tuple of int
-        Shapes of the variables that were looked up.
+        Shapes of the variables read so far.
     touched : set of str
         Their paths in the file.
     """
@@ -53,7 +53,7 @@ class Following:
         program.where = lambda: self._now
 
     def whole(self, model: Model) -> list[Value]:
-        """Follow the model that the file holds, from its inputs on."""
+        """Follow the file's model from its inputs."""
         return self._model(model, None, (), "")
 
     def _model(
@@ -73,7 +73,7 @@ class Following:
             elif layer.cls == "InputLayer":
                 values[layer.name, 0] = [self._input(layer.name, _shape_of(layer))]
             else:
-                continue  # a layer that is never called
+                continue  # a layer without calls
         for layer, at in in_order(model):
             node = layer.nodes[at]
             args = _resolved(node.args, values, layer)
@@ -146,7 +146,7 @@ class Following:
     def _inner(
         self, call: Call, layer: Layer, part: str, path: str, signals: Sequence[Value]
     ) -> list[Value]:
-        """Follow a layer that another one wraps."""
+        """Follow a layer wrapped by another layer."""
         whole = "/".join(filter(None, (call.part, part)))
         return self._follow(layer, signals, {}, call.place, path, whole)
 
@@ -187,7 +187,7 @@ class Following:
 
 
 def _elementwise(call: Call) -> Value:
-    """What is taken as a function of each entry alone."""
+    """The rule of layers treated as elementwise."""
     signals = call.signals
     if not signals:
         raise ModelError("it is called with no tensor")
@@ -197,7 +197,7 @@ def _elementwise(call: Call) -> Value:
 
 
 def _shape_of(layer: Layer) -> Any:
-    """The shape of a first layer's input, batch first, as several versions write it."""
+    """The shape of a first layer's input, batch first, in any version's format."""
     for name in ("batch_shape", "batch_input_shape"):
         if isinstance(layer.config.get(name), list):
             return layer.config[name]
@@ -212,7 +212,7 @@ def _first_shape(model: Model) -> Any:
 
 
 def _resolved(value: Any, values: Mapping[tuple[str, int], list[Value]], layer: Layer) -> Any:
-    """Arguments with the signals in place of the tensors."""
+    """Arguments with tensors replaced by signals."""
     if isinstance(value, Tensor):
         return _result(value, values, f"layer {layer.name!r}")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Layers that put several tensors together, and single functions that stand between layers."""
+"""Layers that merge several tensors, and functions called between layers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _concatenate(call: Call) -> Value:
 
 
 def joined(signals: Sequence[Value], axis: int) -> Value:
-    """Tensors one after the other along an axis."""
+    """Tensors concatenated along an axis."""
     if not signals:
         raise ModelError("it is called with no tensors")
     axis = signals[0].axis(axis)
@@ -81,7 +81,7 @@ def joined(signals: Sequence[Value], axis: int) -> Value:
 
 
 def _dot(call: Call) -> Value:
-    """Scalar products along an axis of each."""
+    """Scalar products along an axis of each operand."""
     signals = call.signals
     if len(signals) != 2:
         raise ModelError(f"it reads {len(signals)} tensors, not two")
@@ -120,7 +120,7 @@ MERGES: dict[str, Rule] = {
 
 
 def operation(call: Call) -> Rule | None:
-    """The rule of a function: an operation of Keras 3, or one of TensorFlow in Keras 2."""
+    """The rule of a function: an operation of Keras 3, or of TensorFlow in Keras 2."""
     name = call.layer.cls
     if name in ("TFOpLambda", "SlicingOpLambda"):
         name = str(call.config.get("function", ""))
@@ -137,7 +137,7 @@ def operation(call: Call) -> Rule | None:
 
 
 def _sum(call: Call) -> Value:
-    """A sum, perhaps with a constant: that is like a bias."""
+    """A sum; a constant operand acts as a bias."""
     signals = _several(call)
     if len(signals) > 1:
         return call.program.add(*signals)
@@ -253,7 +253,7 @@ def _multiplied(call: Call) -> Value:
 
 
 def _taken(call: Call) -> Value:
-    """`tensor[...]` with slices and whole numbers."""
+    """`tensor[...]` with slices and integers."""
     signal = call.signal
     key = _setting(call, 1, "key", "slice_spec")
     parts = [*key] if isinstance(key, list | tuple) else [key]

@@ -1,8 +1,8 @@
-"""A look at HDF5 files by a process of its own: HDF5 may never return from a damaged one, or die.
+"""Probes HDF5 files in a separate process, as HDF5 may hang or crash on a damaged file.
 
-Run as a program it reads a line of JSON for each file, walks over all that the file holds, and
-writes a word when it is through. What is wrong with a file is the reader's to tell; here it
-matters only that there is an end, and how much memory it took.
+Run as a program, it reads a line of JSON for each file, walks over the file's content, and writes
+a word when done. The reader reports a file's faults; the probe checks only termination and
+memory use.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from pathlib import Path
 from typing import IO, Any
 
 CPU_SECONDS = 10
-"""Time of the processor for a file, beside a second for each `BYTES_A_SECOND`."""
+"""CPU seconds per file, plus one second for each `BYTES_A_SECOND` bytes."""
 
 BYTES_A_SECOND = 2**22
 
-MAX_GROWTH, SMALL = 100, 2**24  # those of ncut.files.Budget: a reader refuses more
+MAX_GROWTH, SMALL = 100, 2**24  # limits of ncut.files.Budget: a reader refuses more
 
 WALL_SECONDS = 300
-"""Time by the clock, for a process that waits for something."""
+"""Wall-clock limit in seconds, for a process that is blocked."""
 
 DONE, FULL, LARGE = b"done\n", b"full\n", b"large\n"
-"""What is answered: all is well; all is, but this process should be replaced; it took too much."""
+"""Answers: success; success, but replace this process; too much memory."""
 
 MAX_STEPS = 400_000
-"""Groups, arrays and attributes that are looked at."""
+"""Largest number of groups, arrays and attributes visited."""
 
 
-_ZIP_HEADER = 30  # bytes of a member's own header before its name
+_ZIP_HEADER = 30  # bytes of a member's local header before its name
 
 
 class Window(io.RawIOBase):
-    """A part of a file, as a file."""
+    """A byte range of a file, as a file."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
         self._file, self._start, self._size = file, start, size
@@ -77,7 +77,7 @@ class Window(io.RawIOBase):
 def member_of(
     path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo
 ) -> Iterator[io.BufferedIOBase]:
-    """A member of an archive as a seekable file: in place where it is not compressed."""
+    """A member of an archive as a seekable file, in place if it is not compressed."""
     if info.compress_type != zipfile.ZIP_STORED:
         yield io.BytesIO(archive.read(info))
         return
@@ -94,7 +94,7 @@ def member_of(
 
 
 class Prober:
-    """The process that looks; it is started for the first file and ends with this one."""
+    """The probing process, started for the first file; it exits with the parent process."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -103,13 +103,13 @@ class Prober:
         atexit.register(self.close)
 
     def ends(self, path: Path, member: str | None = None) -> bool:
-        """Whether HDF5 comes to the end of a file, or of a member of a zip archive.
+        """Whether HDF5 terminates on a file, or on a member of a zip archive.
 
-        False also where it takes far more memory than what is stored there could fill.
+        False also if it uses far more memory than the stored content could fill.
         """
         with self._lock:
             process = self._running()
-            if process is None:  # no interpreter to start, as in some embedded ones
+            if process is None:  # no interpreter to start, e.g. in an embedded Python
                 return True
             assert process.stdin is not None
             assert process.stdout is not None
@@ -134,7 +134,7 @@ class Prober:
         if process is None or self._owner != os.getpid():
             return
         process.kill()
-        with contextlib.suppress(OSError):  # a line that never got there
+        with contextlib.suppress(OSError):  # an undelivered line
             process.communicate()
 
     def _running(self) -> subprocess.Popen[bytes] | None:
@@ -159,9 +159,9 @@ class Prober:
 
 
 def _walk(file: Any, budget: int) -> None:
-    """Touch what a reader may touch; errors are passed over, as the next thing may be looked at.
+    """Access everything that a reader may access, and continue after errors.
 
-    Arrays in chunks are read, as HDF5 looks for these; of all together no more than `budget` bytes.
+    Chunked arrays are read, as HDF5 then looks up the chunks; at most `budget` bytes in total.
     """
     h5py: Any = importlib.import_module("h5py")
     np = importlib.import_module("numpy")
@@ -215,7 +215,7 @@ def _look(path: str, member: str | None) -> None:
 
 
 def _peak() -> int:
-    """The most memory that this process had, in bytes; 0 where the system does not tell."""
+    """Peak memory of this process in bytes; 0 if the system does not report it."""
     try:
         resource = importlib.import_module("resource")
     except ImportError:
@@ -225,8 +225,8 @@ def _peak() -> int:
 
 
 def _allow(seconds: int) -> None:
-    """Let the system end this process when it has used so much more of the processor."""
-    with contextlib.suppress(ImportError):  # Windows has no such limit
+    """Let the system kill this process after `seconds` more CPU seconds."""
+    with contextlib.suppress(ImportError):  # not available on Windows
         resource = importlib.import_module("resource")
         used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
@@ -236,8 +236,8 @@ def _allow(seconds: int) -> None:
 
 
 def main() -> None:
-    """Answer lines until there are no more."""
-    importlib.import_module("h5py")  # its own memory is no file's
+    """Answer lines until the end of input."""
+    importlib.import_module("h5py")  # its memory is not charged to a file
     first = _peak()
     for line in sys.stdin.buffer:
         path, member = json.loads(line)
@@ -245,7 +245,7 @@ def main() -> None:
         _look(path, member)
         with contextlib.suppress(OSError):
             before += 2 * (MAX_GROWTH * os.stat(path).st_size + SMALL) + SMALL
-        # The system tells the peak of a process only, which hides smaller ones after it.
+        # The system reports only the peak of a process, which hides later, smaller peaks.
         good = DONE if _peak() < first + 4 * SMALL else FULL
         sys.stdout.buffer.write(LARGE if _peak() > before else good)
         sys.stdout.buffer.flush()

@@ -1,4 +1,4 @@
-"""Recurrent layers, and the wrappers around layers that read sequences."""
+"""Recurrent layers, and wrappers of layers that read sequences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ORDER = ("kernel", "recurrent_kernel", "bias")
 
 
 def _recurrent(call: Call) -> list[Value]:
-    """`SimpleRNN`, `LSTM`, `GRU`: the sequence or its last state, and states if asked for."""
+    """`SimpleRNN`, `LSTM`, `GRU`: the sequence or its last state, and optionally the states."""
     cls = call.layer.cls
     output = _cell(call, call.signal, _GATES[cls], "cell", call.path)
     return _returned(call, output, _STATES[cls])
@@ -30,7 +30,7 @@ def _cell(call: Call, sequence: Value, gates: int, part: str, name: str) -> Valu
         raise ModelError(
             f"it reads a tensor of shape {sequence.shape}, not (batch, time, features)"
         )
-    # Before Keras had cells, variables lay with the layer itself.
+    # Versions of Keras without cells store the variables with the layer.
     part = part if call.weights(*_ORDER, part=part) else ""
     found = call.weights(*_ORDER, part=part)
     missing = {"kernel", "recurrent_kernel"} - found.keys()
@@ -109,7 +109,7 @@ def _bidirectional(call: Call) -> list[Value]:
 
 
 def _time_distributed(call: Call) -> list[Value]:
-    """A layer at each step for itself: steps are examples."""
+    """A layer applied to each step separately: steps are examples."""
     inner = parsed_layer(call.config.get("layer"))
     signal = call.signal
     if signal.ndim < 2:
@@ -121,7 +121,7 @@ def _time_distributed(call: Call) -> list[Value]:
 
 
 def _convolutional(call: Call) -> list[Value]:
-    """`ConvLSTM1D` and its like: channels of hidden states are neurons."""
+    """`ConvLSTM1D` and variants: channels of hidden states are neurons."""
     part = "cell" if call.weights(*_ORDER, part="cell") else ""
     kernel, found = call.weight(*_ORDER, part=part), call.weights(*_ORDER, part=part)
     recurrent = found.get("recurrent_kernel")

@@ -1,4 +1,4 @@
-"""Layers that change positions and shapes and mix no neurons, and those that change nothing."""
+"""Layers that change positions or shapes without mixing neurons, and identity layers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _cropped(call: Call) -> Value:
 
 
 def _margins(call: Call, name: str, n: int) -> list[tuple[int, int]]:
-    """A setting like 1, [1, 2] or [[1, 1], [0, 2]] as a pair per axis."""
+    """A setting such as 1, [1, 2] or [[1, 1], [0, 2]] as a pair per axis."""
     value = call.config.get(name, 1)
     pairs: Any = [value] * n if isinstance(value, int) else value
     if n == 1 and isinstance(value, list) and len(value) == 2:
@@ -133,7 +133,7 @@ def _reshape(call: Call) -> Value:
 
 
 def to_shape(signal: Value, shape: Sequence[int]) -> Value:
-    """Another shape, one of its sizes perhaps -1."""
+    """Reshape; one of the sizes may be -1."""
     n = math.prod(signal.shape)
     known = math.prod(size for size in shape if size != -1)
     if list(shape).count(-1) > 1 or known <= 0 or n % known:
@@ -163,7 +163,7 @@ def _whole_list(value: Any) -> list[int]:
     return [*value]
 
 
-# What does nothing when a model is used, as opposed to trained.
+# Layers that are the identity in inference.
 _NOTHING = (
     *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout"),
     *("GaussianDropout", "GaussianNoise", "ActivityRegularization", "Masking", "Identity"),

@@ -1,7 +1,7 @@
-"""Files that Keras writes -> their configuration and the tree of their arrays, read with care.
+"""Reads the configuration and arrays of Keras files, which may be hostile.
 
-Nothing in a file is executed, no link out of it is followed, and nothing is allocated for an
-array before its size was held against what the file stores of it.
+Nothing in a file is executed, no link out of it is followed, and an array's size is checked
+against its stored bytes before memory is allocated.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ncut.extract.keras.probe import PROBER, member_of
 from ncut.files import Budget, describe, regular_file
 
 MAX_CONFIG = 2**26
-"""Bytes of a configuration."""
+"""Largest configuration in bytes."""
 
 MAX_OBJECTS = 200_000
-"""Groups and arrays in a file."""
+"""Largest number of groups and arrays in a file."""
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 
@@ -39,7 +39,7 @@ _ZIP_MAGIC, _HDF5_MAGIC = b"PK", b"\x89HDF\r\n\x1a\n"
 
 @dataclass(slots=True)
 class Content:
-    """What a file holds.
+    """The content of a file.
 
     Attributes
     ----------
@@ -58,12 +58,12 @@ class Content:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Content]:
-    """Open a `.keras` archive or an HDF5 file, whichever it is.
+    """Open a `.keras` archive or an HDF5 file.
 
     Raises
     ------
     ModelError
-        If it is neither, or not whole.
+        If the file is neither, or is incomplete.
     MissingExtraError
         If h5py is not installed.
     """
@@ -86,7 +86,7 @@ def opened(path: Path) -> Iterator[Content]:
 
 
 class Tree:
-    """The groups and arrays of an HDF5 file, by their paths."""
+    """The groups and arrays of an HDF5 file, by path."""
 
     def __init__(self, path: Path, file: Any) -> None:
         self._path = path
@@ -97,14 +97,14 @@ class Tree:
         self._n_bytes = 0
 
     def text(self, name: str, at: str = "") -> str | None:
-        """An attribute that holds a text; None if there is none."""
+        """A string attribute; None if missing."""
         value = self._attribute(at, name)
         if isinstance(value, bytes):
             value = value.decode("utf-8", errors="replace")
         return value if isinstance(value, str) else None
 
     def texts(self, name: str, at: str = "") -> list[str] | None:
-        """An attribute that holds texts; long ones lie in several, numbered from 0."""
+        """An attribute with a list of strings; long lists span several, numbered from 0."""
         values = self._attribute(at, name)
         if values is None:
             parts: list[Any] = []
@@ -123,7 +123,7 @@ class Tree:
         return isinstance(self._get(at), self._h5py.Group)
 
     def children(self, at: str = "") -> list[str]:
-        """Names of the groups and arrays right in a group, as the file sorts them."""
+        """Names of the groups and arrays directly in a group, in the file's order."""
         group = self._get(at)
         if not isinstance(group, self._h5py.Group):
             return []
@@ -132,7 +132,7 @@ class Tree:
         return [str(name) for name in group]
 
     def arrays(self, at: str = "") -> dict[str, tuple[int, ...]]:
-        """Paths of all arrays in a group and what is in it, and their shapes."""
+        """Paths and shapes of all arrays in a group, recursively."""
         found: dict[str, tuple[int, ...]] = {}
         waiting, seen, n = [at], set(), 0
         while waiting:
@@ -144,7 +144,7 @@ class Tree:
                 continue
             if not isinstance(item, self._h5py.Group):
                 continue
-            # Hard links can make a group a part of itself.
+            # Hard links can make a group contain itself.
             address = self._h5py.h5o.get_info(item.id).addr
             if address in seen:
                 continue
@@ -157,7 +157,7 @@ class Tree:
         return found
 
     def array(self, at: str) -> NDArray[np.floating]:
-        """The values of an array; they are read once."""
+        """The values of an array, read once."""
         if at not in self._read:
             self._read[at] = self._values(at)
         return self._read[at]
@@ -171,7 +171,7 @@ class Tree:
         if dataset.external or dataset.is_virtual:
             raise ModelError(f"{where}: its values lie in another file, which is not read")
         n_bytes = math.prod(shape) * dataset.dtype.itemsize
-        # What is not there in the file is not made up in memory; all arrays share the budget.
+        # No memory is allocated for bytes missing in the file; all arrays share the budget.
         stored = min(dataset.id.get_storage_size(), self._file.id.get_filesize())
         chunked = dataset.chunks is not None
         self._n_bytes += 0 if chunked else n_bytes
@@ -194,7 +194,7 @@ class Tree:
         return as_array(values, where)
 
     def is_integer(self, at: str) -> bool:
-        """Whether an array holds integers, as the weights of quantized layers are."""
+        """Whether an array holds integers, such as weights of quantized layers."""
         return bool(self._dataset(at).dtype.kind in "iu")
 
     def shape(self, at: str) -> tuple[int, ...]:
@@ -229,7 +229,7 @@ class Tree:
             ) from error
 
     def _get(self, at: str) -> Any:
-        """What lies at a path, step by step, so that no link leads out of the file."""
+        """The object at a path, resolved step by step, so that no link leads out of the file."""
         item = self._file
         for part in PurePosixPath(at).parts:
             try:
@@ -259,7 +259,7 @@ class Tree:
 
 @contextmanager
 def _hdf5(path: Path, source: Path | io.BufferedIOBase, member: str | None = None) -> Iterator[Any]:
-    """The file open in HDF5, when another process has come to its end."""
+    """Open the file in HDF5, after the probing process has read it to the end."""
     h5py = import_extra("h5py", "keras")
     if not PROBER.ends(path, member):
         raise ModelError(
@@ -309,10 +309,10 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> str:
 
 @contextmanager
 def _weights(path: Path, archive: zipfile.ZipFile) -> Iterator[io.BufferedIOBase]:
-    """The HDF5 file in the archive: in place where it is not compressed, as Keras leaves it."""
+    """The HDF5 file in the archive, in place if it is not compressed (Keras' default)."""
     info = _info(path, archive, WEIGHTS)
     with member_of(path, archive, info) as stream:
-        # HDF5 itself does not notice damage.
+        # HDF5 does not detect damage.
         checksum = 0
         while part := stream.read(2**20):
             checksum = zlib.crc32(part, checksum)

@@ -1,4 +1,4 @@
-"""Where the arrays of a layer lie, in the layouts that Keras has used.
+"""Locations of a layer's arrays in Keras' file layouts.
 
 The archives and the weights files of Keras 3 number a layer's variables below a path of class
 names with counters; HDF5 files of whole models name the variables below the layer's name.
@@ -15,29 +15,29 @@ from ncut.errors import ModelError
 from ncut.extract.keras.storage import Tree
 
 ROOTS = ("layers", "_layer_checkpoint_dependencies")
-"""Groups of a numbered file that hold layers; the second is that of TensorFlow 2.12."""
+"""Groups of a numbered file that hold layers; TensorFlow 2.12 uses the second."""
 
 Place: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """An array in a file: its path there, and its shape."""
+    """An array in a file: its path and its shape."""
 
     path: str
     shape: tuple[int, ...]
 
 
 class Layout(Protocol):
-    """How a file says which arrays are a layer's."""
+    """A file's mapping from layers to arrays."""
 
     tree: Tree
 
     def within(self, place: Place, cls: str, number: int, name: str) -> Place:
-        """The place of a layer in a model: the `number`th of its class there."""
+        """The place of a layer, the `number`th of its class in a model."""
 
     def variables(self, place: Place, part: str, names: Sequence[str]) -> dict[str, Variable]:
-        """The variables of a layer, or of a part of it; those of `names` that there are."""
+        """The variables of a layer or a part of it; missing `names` are skipped."""
 
     def everything(self) -> dict[str, tuple[int, ...]]:
         """Paths and shapes of all weights."""
@@ -54,7 +54,7 @@ def layout_of(tree: Tree) -> Layout | None:
 
 
 class Numbered:
-    """`layers/conv2d_1/vars/0`: classes and their counters, variables in the order of creation."""
+    """`layers/conv2d_1/vars/0`: classes with counters, variables in creation order."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
@@ -62,20 +62,20 @@ class Numbered:
         self._by_name: dict[str, list[str]] | None = None
 
     def within(self, place: Place, cls: str, number: int, name: str) -> Place:
-        """The layer's path; where the file has names, the layer of that name."""
+        """The layer's path; looked up by name if the file stores names."""
         base = snake_case(cls)
         path = (*place, self._root, f"{base}_{number}" if number else base)
         found = self.tree.text("name", "/".join((*path, "vars")))
         if found == name or (found is None and self.tree.is_group("/".join(path))):
             return path
-        # A layer that several models share is stored with the first of them.
+        # A layer shared by several models is stored with the first model.
         others = self._named().get(name, [])
         near = [other for other in others if other.startswith("/".join((*place, self._root)))]
         chosen = near if len(near) == 1 else others
         return tuple(chosen[0].split("/")) if len(chosen) == 1 else path
 
     def variables(self, place: Place, part: str, names: Sequence[str]) -> dict[str, Variable]:
-        """The variables by their numbers."""
+        """The variables, by number."""
         for spelled in (part, _with_underscore(part)):
             group = "/".join((*place, spelled, "vars") if spelled else (*place, "vars"))
             present = set(self.tree.children(group))
@@ -89,7 +89,7 @@ class Numbered:
         return found
 
     def everything(self) -> dict[str, tuple[int, ...]]:
-        """All arrays of the layers: not those of the optimizer."""
+        """All arrays of the layers, without the optimizer's."""
         return {
             path: shape
             for path, shape in self.tree.arrays(self._root).items()
@@ -97,7 +97,7 @@ class Numbered:
         }
 
     def _named(self) -> dict[str, list[str]]:
-        """Paths of the layers by the names that the file gives them."""
+        """Paths of the layers by their names in the file."""
         if self._by_name is None:
             self._by_name = {}
             seen: set[str] = set()
@@ -127,11 +127,11 @@ class Named:
         return {name: self._variables(name) for name in names}
 
     def within(self, place: Place, cls: str, number: int, name: str) -> Place:
-        """Names of the models around the layer, and its own."""
+        """Names of the enclosing models and of the layer."""
         return (*place, name)
 
     def variables(self, place: Place, part: str, names: Sequence[str]) -> dict[str, Variable]:
-        """The variables by their names."""
+        """The variables, by name."""
         here = self._variables(place[0])
         if len(place) > 1:
             here = _under(here, place[-1], required=True)
@@ -163,7 +163,7 @@ class Named:
         return [Variable(f"{group}/{w}", self.tree.shape(f"{group}/{w}")) for w in weights]
 
 
-# How the names of variables call the parts of layers.
+# Names of layer parts in variable names.
 _SPELLED = {
     **{"query_dense": "query", "key_dense": "key", "value_dense": "value"},
     **{"output_dense": "attention_output", "gate_dense": "gate"},
@@ -172,13 +172,13 @@ _SPELLED = {
 
 
 def snake_case(name: str) -> str:
-    """The name of a class as Keras writes it in paths: `Conv2DTranspose` -> `conv2d_transpose`."""
+    """A class name in Keras' path format: `Conv2DTranspose` -> `conv2d_transpose`."""
     words = re.sub(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", re.sub(r"\W+", "", name))
     return words.lower()
 
 
 def _under(variables: list[Variable], name: str, *, required: bool) -> list[Variable]:
-    """The variables in whose path a layer's name is a step."""
+    """The variables with a layer's name as a step of their path."""
     for matches in (_is_step, _starts_step):
         found = [v for v in variables if any(matches(step, name) for step in _parts(v.path)[:-1])]
         if found:
@@ -199,7 +199,7 @@ def _parts(path: str) -> list[str]:
 
 
 def leaf(path: str) -> str:
-    """A variable's own name: `dense/kernel_1:0` -> `kernel`."""
+    """A variable's base name: `dense/kernel_1:0` -> `kernel`."""
     return re.sub(r"(_\d+)?(:\d+)?$", "", _parts(path)[-1])
 
 

@@ -1,4 +1,4 @@
-"""Files of weights alone -> a chain, from the names, the shapes and their order in the file."""
+"""Reads weights-only files as a chain, from names, shapes and their order in the file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ncut.extract.program.record import Program
 from ncut.extract.wiring import Wiring
 
 EPSILON = 1e-3
-"""What Keras' batch norms add to the variance unless told otherwise; weights do not tell."""
+"""Default epsilon of Keras' batch norms; files of weights do not store it."""
 
 _NOT_WEIGHTS = ("optimizer", "optimizer_weights", "metrics", "loss_tracker")
 
@@ -38,11 +38,11 @@ class _Entry:
     Attributes
     ----------
     path : str
-        Where they lie in the file.
+        Their path in the file.
     name : str
-        The layer's name, as far as the file tells.
+        The layer's name, if the file stores it.
     variables : dict from str to Variable
-        By their own names, or numbers.
+        By base name, or by number.
     """
 
     path: str
@@ -50,16 +50,16 @@ class _Entry:
     variables: dict[str, Variable] = field(default_factory=dict)
 
     def weight(self) -> Variable | None:
-        """The kernel, if it is one of a plain layer: the only array of several axes."""
+        """The kernel of a plain layer: its only array with several axes; else None."""
         wide = [v for v in self.variables.values() if len(v.shape) >= 2]
         kernel = self.variables.get("kernel") or self.variables.get("0")
         return wide[0] if len(wide) == 1 and kernel in (None, wide[0]) else None
 
     def norm(self) -> tuple[Variable | None, Variable] | None:
-        """Gamma and variance, if it is a batch norm.
+        """Gamma and variance, if the layer is a batch norm.
 
-        Where variables have numbers only, one of three may be gamma or beta, so that there have
-        to be all four.
+        If variables are only numbered, one of three may be gamma or beta, so all four are
+        required.
         """
         if len({v.shape for v in self.variables.values()}) != 1:
             return None
@@ -79,15 +79,15 @@ def read_weights(
     content : Content
         The file.
     layers : sequence of str, optional
-        Names of layers, or paths of them or their kernels, in order. By default all kernels in
-        the order of the file (or sorted by their names, convolutions first), if they fit.
+        Names or paths of layers, or paths of kernels, in order. By default all kernels in the
+        order of the file (or sorted by name, convolutions first), if they fit.
 
     Raises
     ------
     ModelError
         If the kernels form no chain.
     InputError
-        If `layers` names what is not there, or one twice.
+        If `layers` has a missing or a repeated name.
     """
     entries, ordered = _entries(content.tree)
     if not entries:
@@ -120,13 +120,13 @@ def read_weights(
         if "norm" in entry.path and entry not in norms:
             program.leave_out(entry.path, (), "a norm whose factors are not folded")
         program.ignore(vectors, "bias" if entry.weight() else "a vector")
-    # Channels come last, so that a flattened one goes channel by channel inside.
+    # Channels come last, so the channel is the fastest axis of a flattened image.
     write_chain(program, chain, channels_last=True)
     return lower(program, "readers"), shapes
 
 
 def _entries(tree: Tree) -> tuple[list[_Entry], bool]:
-    """The layers with variables, and whether their order is that of the model."""
+    """The layers with variables, and whether they are in the model's order."""
     layout = layout_of(tree)
     if isinstance(layout, Named):
         entries: dict[str, _Entry] = {}
@@ -182,7 +182,7 @@ def _chosen(entries: Sequence[_Entry], layers: Sequence[str], where: str) -> lis
 
 
 def _in_order(found: list[_Entry], odd: list[_Entry], ordered: bool) -> list[_Entry]:
-    """The kernels in the one order in which they are a chain."""
+    """The kernels in the only order that makes a chain."""
     if odd:
         raise ModelError(
             f"layer {odd[0].path!r} has several kernels (recurrent, separable, attention), and "
@@ -252,7 +252,7 @@ def _scales(
     *,
     ordered: bool,
 ) -> Mapping[str, NDArray[np.float64]]:
-    """Factors of batch norms, where it is plain which layer each belongs to."""
+    """Factors of batch norms, if the layer of each is unambiguous."""
     owners: dict[str, _Entry] = {}
     for norm in norms:
         at = entries.index(norm)

@@ -1,1 +1,1 @@
-"""An ONNX model -> the record of its forward pass, a file per concern."""
+"""Reader of ONNX models: follows a model's graph to the record of its forward pass."""

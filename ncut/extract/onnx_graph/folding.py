@@ -1,7 +1,7 @@
-"""Nodes whose inputs are all known: their values, as far as they are affordable.
+"""Constant folding: values of nodes with constant inputs, if affordable.
 
-What is not affordable, or not in the tables, is followed like a tensor that depends on the data
-but carries no neurons.
+Other nodes with constant inputs (too large, or not in the tables) are followed like tensors that
+depend on the data but carry no neurons.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Arrays: TypeAlias = list[Any]
 Fold: TypeAlias = Callable[[Node, Arrays], Any]
 
 MAX_PRODUCTS = 2**36
-"""Products that are summed in a matrix product of two constants."""
+"""Largest number of multiplications in a matrix product of two constants."""
 
 REFERENCE = 2**16
-"""Entries of the inputs of operators that the package onnx evaluates."""
+"""Largest number of input entries of operators evaluated by the package onnx."""
 
 
 def folded(node: Node) -> list[Constant] | None:
-    """The values of a node's results, or None if they are not to be had."""
+    """The values of a node's results, or None if they are unavailable."""
     arrays: Arrays = [
         value.values if isinstance(value, Constant) else None for value in node.inputs
     ]
@@ -61,12 +61,12 @@ def _elementwise(function: Callable[..., Any]) -> Fold:
 
 
 def _plain(array: Array) -> Array:
-    """Short floating-point types have no arithmetic in NumPy, but that of 32 bits."""
+    """The array in float32 if NumPy has no arithmetic for its short floating-point type."""
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def _reduction(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of several arrays, from one of two."""
+    """Extend a function of two arrays to several."""
 
     def fold(*arrays: Array) -> Any:
         total = arrays[0]
@@ -127,7 +127,7 @@ def _transpose(node: Node, arrays: Arrays) -> Any:
 
 
 def reshape_target(node: Node, shape: Sequence[int]) -> list[int]:
-    """The sizes that Reshape asks for, 0 and -1 worked out."""
+    """The target sizes of Reshape, with 0 and -1 resolved."""
     wanted = node.ints(1, "shape", "shape")
     if wanted is None:
         raise ModelError("its shape is missing")
@@ -145,14 +145,14 @@ def reshape_target(node: Node, shape: Sequence[int]) -> list[int]:
 
 
 def _reshape(node: Node, arrays: Arrays) -> Any:
-    # A view that repeats its entries is written out when it is reshaped.
+    # Reshaping materializes a broadcast view.
     if not affordable(arrays[0].size, arrays):
         return None
     return arrays[0].reshape(reshape_target(node, arrays[0].shape))
 
 
 def flat_shape(node: Node, shape: Sequence[int]) -> tuple[int, int]:
-    """The shape that Flatten makes."""
+    """The result shape of Flatten."""
     axis = int(node.attributes.get("axis", 1))
     axis = axis + len(shape) if axis < 0 else axis
     return math.prod(shape[:axis]), math.prod(shape[axis:])
@@ -165,7 +165,7 @@ def _flatten(node: Node, arrays: Arrays) -> Any:
 
 
 def squeezed_axes(node: Node, shape: Sequence[int]) -> tuple[int, ...]:
-    """The axes that Squeeze takes away."""
+    """The axes that Squeeze removes."""
     axes = node.ints(1, "axes")
     if axes is None:
         return tuple(axis for axis, size in enumerate(shape) if size == 1)
@@ -368,7 +368,7 @@ def _dequantize(node: Node, arrays: Arrays) -> Any:
 
 
 def _quantize(node: Node, arrays: Arrays) -> Any:
-    """Rounded, as far as a weight that is quantized and dequantized again shows it."""
+    """Quantize by rounding, as visible in a weight after dequantization."""
     values, scale = _plain(arrays[0]), _plain(arrays[1])
     zero = arrays[2] if len(arrays) > 2 and arrays[2] is not None else np.zeros(1, np.uint8)
     if zero.dtype.kind not in "iu" or not affordable(values.size, arrays):
@@ -413,7 +413,7 @@ def _trilu(node: Node, arrays: Arrays) -> Any:
 
 
 def _by_reference(node: Node, arrays: Arrays) -> Any:
-    """A small node as the package onnx evaluates it."""
+    """A small node, evaluated by the package onnx."""
     if sum(array.size for array in arrays if array is not None) > REFERENCE:
         return None
     import onnx
@@ -438,7 +438,7 @@ def _by_reference(node: Node, arrays: Arrays) -> Any:
         with np.errstate(all="ignore"):
             return list(ReferenceEvaluator(model).run(None, known))
     except Exception:
-        # It is a constant without neurons in any case; only its values are not known.
+        # In any case it is a constant without neurons; only its values are unknown.
         return None
 
 
@@ -515,7 +515,7 @@ FOLDS: dict[str, Fold] = _table(
     ("NonZero", _nonzero),
     ("Trilu", _trilu),
 )
-"""Operators by their name."""
+"""Operators by name."""
 
 BY_REFERENCE = frozenset(
     [
@@ -527,4 +527,4 @@ BY_REFERENCE = frozenset(
         *("BatchNormalization", "LayerNormalization", "DepthToSpace", "SpaceToDepth"),
     ]
 )
-"""Operators whose results have about as many entries as their inputs."""
+"""Operators whose results and inputs have about the same number of entries."""

@@ -1,4 +1,4 @@
-"""Operators with weights: products of matrices, convolutions, norms, recurrent layers, tables."""
+"""Operators with weights: matrix products, convolutions, norms, recurrent layers, tables."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from ncut.extract.program.values import (
 
 
 def linear(node: Node, value: Value, weight: Array, position: int) -> Value:
-    """A matrix (n_in, n_out) that is the node's input `position`, applied along the last axis."""
+    """The node's input `position`, a matrix (n_in, n_out), applied along the last axis."""
     return node.program.linear(filled(value), weight, **_names(node, position))
 
 
@@ -52,14 +52,14 @@ def product(
     where: tuple[int, int],
     weights: Array | None = None,
 ) -> Value:
-    """`first @ second`, as NumPy has it, one of them perhaps a constant.
+    """`first @ second` with NumPy's semantics; one operand may be a constant.
 
     Parameters
     ----------
     where : tuple of int
-        Which inputs of the node they are.
+        Positions of the operands among the node's inputs.
     weights : ndarray, optional
-        The constant's values, if they are not the input's own.
+        The constant's values, if they differ from the input's.
     """
     if first.ndim < 1 or second.ndim < 1:
         raise ModelError("a product of matrices with a single number")
@@ -88,7 +88,7 @@ def _of_signals(node: Node, first: Value, second: Value) -> Value:
 
 
 def _applied(node: Node, value: Value, weights: Array, position: int, *, left: bool) -> Value:
-    """A constant matrix, or many, applied to a value from the right or from the left."""
+    """A constant matrix or a batch of them, multiplied with a value from the right or left."""
     checked(np.broadcast_shapes((*value.shape[:-2], 1, 1), (*weights.shape[:-2], 1, 1)))
     return node.program.product(
         filled(value), weights, left=left, quiet=True, **_names(node, position)
@@ -101,7 +101,7 @@ def matmul(node: Node) -> Value:
 
 
 def fused_matmul(node: Node) -> Value:
-    """MatMul with transposed operands and a factor, of the contributed operators."""
+    """FusedMatMul, a contributed operator: MatMul with transposed operands and a factor."""
     values = [node.value(0), node.value(1)]
     for at, key in enumerate(("transA", "transB")):
         if node.attributes.get(key):
@@ -112,7 +112,7 @@ def fused_matmul(node: Node) -> Value:
 
 
 def swapped(value: Operand) -> Operand:
-    """The last two axes in the other order."""
+    """The value with its last two axes swapped."""
     if isinstance(value, Constant):
         return replace(value, values=value.values.swapaxes(-1, -2))
     order = [*range(value.ndim - 2), value.ndim - 1, value.ndim - 2]
@@ -186,7 +186,7 @@ def einsum(node: Node) -> Value:
 
 
 def _names(node: Node, position: int) -> dict[str, Any]:
-    """What weights are called that are the node's input `position`."""
+    """Names of the weights at the node's input `position`."""
     name = node.layer(position)
     return {"name": name, "module": name, "parameters": node.parameters(position)}
 
@@ -195,7 +195,7 @@ def _names(node: Node, position: int) -> dict[str, Any]:
 
 
 def convolution(node: Node) -> Value:
-    """Conv, and with `transposed` ConvTranspose."""
+    """Conv, or ConvTranspose if `transposed`."""
     return _convolved(node, node.signal(0), node.weight(1), 1)
 
 
@@ -245,13 +245,13 @@ def quantized_convolution(node: Node) -> Value:
 
 
 def along(node: Node, signal: Value, factors: Array, position: int, axis: int = 1) -> Value:
-    """Factors along one axis, which are the node's input `position`."""
+    """The node's input `position` as factors along one axis."""
     parameters = node.parameters(position)
     return node.program.along(signal, factors, axis, parameters=parameters, name=node.name)
 
 
 def batch_norm(node: Node) -> list[Operand]:
-    """BatchNormalization: by the running statistics, or by those of the batch."""
+    """BatchNormalization, with running statistics or the batch's."""
     signal = node.signal(0)
     if signal.ndim < 2:
         raise ModelError(f"it normalizes a tensor of shape {signal.shape}")
@@ -293,7 +293,7 @@ def layer_norm(node: Node) -> list[Operand]:
 
 
 def skip_layer_norm(node: Node) -> list[Operand]:
-    """SkipLayerNormalization (input, skip, gamma, beta, bias) of the contributed operators."""
+    """SkipLayerNormalization (input, skip, gamma, beta, bias), a contributed operator."""
     total = node.program.add(node.signal(0), node.signal(1))
     simplified = node.operator.startswith("SkipSimplified")
     kind = "RMS norm" if simplified else "layer norm"
@@ -305,13 +305,13 @@ def skip_layer_norm(node: Node) -> list[Operand]:
 
 
 def scaled(node: Node, signal: Value, position: int, *, invert: bool) -> Value:
-    """The signal times (or over) an input that does not depend on the data."""
+    """The signal multiplied or divided by a constant input."""
     constant = node.value(position)
     assert isinstance(constant, Constant)
     shape = checked(np.broadcast_shapes(signal.shape, constant.shape))
     values = unrepeated(constant.values)
     if stored(constant.values) == 1:
-        # One number again and again, which need not be laid out.
+        # A broadcast scalar, which need not be materialized.
         values, signal = np.reshape(values, ()), expanded(signal, shape)
     return node.program.scaled(signal, values, parameters=constant.parameters, invert=invert,
         name=node.layer(position),
@@ -361,7 +361,7 @@ def _recurrent(node: Node, weight: Array, hidden: Array, kind: str) -> list[Oper
 
 
 def _first_state(state: Value | None, direction: int, time: int) -> Value | None:
-    """One direction's first state, to broadcast to the sequence."""
+    """One direction's first state, broadcastable to the sequence."""
     if state is None:
         return None
     return unsqueezed(indexed(state, 1 if time else 0, direction), time)
@@ -396,12 +396,12 @@ def gather(node: Node) -> Value:
 
 
 def at_data(data: Value, axis: int, shape: Sequence[int]) -> Value:
-    """Entries along an axis that the data choose: positions, but no neurons."""
+    """Entries along an axis, selected by the data: positions, but no neurons."""
     return gathered(data, [axis], checked((*data.shape[:axis], *shape, *data.shape[axis + 1 :])))
 
 
 def attention(node: Node) -> list[Operand]:
-    """Attention of newer versions: (batch, heads, time, dims), or (batch, time, heads x dims)."""
+    """Attention (newer opsets): (batch, heads, time, dims), or (batch, time, heads x dims)."""
     query, key, value = (node.signal(at) for at in range(3))
     flat = query.ndim == 3
     if flat:
@@ -419,9 +419,9 @@ def attention(node: Node) -> list[Operand]:
 
 
 def multi_head_attention(node: Node) -> list[Operand]:
-    """MultiHeadAttention and GroupQueryAttention of the contributed operators.
+    """MultiHeadAttention and GroupQueryAttention, contributed operators.
 
-    Source: the operators' descriptions, ContribOperators.md of ONNX Runtime.
+    Source: ContribOperators.md of ONNX Runtime.
     """
     query = node.signal(0)
     n_query = int(node.attributes.get("num_heads", 1))
@@ -429,7 +429,7 @@ def multi_head_attention(node: Node) -> list[Operand]:
     if query.ndim != 3:
         raise ModelError(f"its queries have the shape {query.shape}; packed ones are not known")
     given = [node.signal(at) if node.has(at) else None for at in (1, 2)]
-    if given[0] is None:  # queries, keys and values side by side
+    if given[0] is None:  # queries, keys and values concatenated
         dims = query.shape[-1] // max(n_query + 2 * n_key, 1)
         ends = [0, n_query * dims, (n_query + n_key) * dims, (n_query + 2 * n_key) * dims]
         sides = [indexed(query, 2, slice(*ends[at : at + 2])) for at in range(3)]
@@ -449,7 +449,7 @@ def multi_head_attention(node: Node) -> list[Operand]:
 
 
 def fused_convolution(node: Node) -> Value:
-    """FusedConv: a convolution, perhaps a sum, and an activation."""
+    """FusedConv: a convolution, an optional sum, and an activation."""
     made = convolution(node)
     if node.has(3):
         made = node.program.add(made, node.signal(3))
@@ -460,7 +460,7 @@ def fused_convolution(node: Node) -> Value:
 
 
 def matmul_by_bits(node: Node) -> Value:
-    """MatMulNBits: weights of a few bits in blocks along their rows, each with its scale."""
+    """MatMulNBits: low-bit weights in blocks along their rows, with a scale per block."""
     bits, block = int(node.attributes.get("bits", 4)), int(node.attributes.get("block_size", 32))
     n_in, n_out = int(node.attributes["K"]), int(node.attributes["N"])
     if bits not in (2, 4, 8) or node.has(4):
@@ -482,7 +482,7 @@ def matmul_by_bits(node: Node) -> Value:
 
 
 def _unpacked(packed: Array, bits: int) -> Array:
-    """Numbers of a few bits that lie in bytes, the lowest bits first."""
+    """Unpack low-bit numbers from bytes, lowest bits first."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     values: Array = (packed[..., None] >> shifts) & (2**bits - 1)
     return values.reshape(*packed.shape[:-1], -1)
@@ -513,7 +513,7 @@ def dynamic_recurrent(node: Node) -> list[Operand]:
 
 
 def _by_direction(numbers: Array) -> Array:
-    """A number for each direction, or for each of its gates, along (directions, inputs, gates)."""
+    """Numbers per direction or per gate, broadcastable to (directions, inputs, gates)."""
     return numbers.reshape(()) if numbers.size == 1 else numbers.reshape(len(numbers), 1, -1)
 
 

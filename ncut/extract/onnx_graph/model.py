@@ -1,4 +1,4 @@
-"""The file of an ONNX model -> its graph, checked and in order, and the graph followed."""
+"""Loads an ONNX file as a checked, ordered graph, and follows the graph."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ncut.extract.program.values import Value
 from ncut.extract.registry import DeclaredCall, rule_of
 
 MAX_NODES = 2**20
-"""Nodes that are followed, those of functions as often as they are called."""
+"""Largest number of nodes followed; a function's nodes count at each call."""
 
 MAX_DEPTH = 32
-"""Functions that call each other, and branches inside branches."""
+"""Largest nesting depth of function calls and branches."""
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "org.pytorch.aten", "ai.onnx.contrib")
 
-_DATA = (1, 10, 11, 16, 2, 3)  # types of inputs that hold values; others hold numbers of rows
+_DATA = (1, 10, 11, 16, 2, 3)  # types of inputs that hold values; others hold row indices
 
 
 class UnknownOperatorError(ModelError):
@@ -37,14 +37,14 @@ class UnknownOperatorError(ModelError):
 
 @dataclass(slots=True, eq=False)
 class Source:
-    """A constant of the file, decoded when it is first used.
+    """A constant of the file, decoded on first use.
 
     Attributes
     ----------
     name : str
         Its name.
     shape : tuple of int
-        The shape that it declares.
+        The declared shape.
     floating : bool
         Whether it holds floating-point numbers.
     decode : callable
@@ -66,16 +66,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """A graph of the file, its nodes in an order in which they can be followed.
+    """A graph of the file, with its nodes in topological order.
 
     Attributes
     ----------
     inputs : list of Declared
-        Its inputs that have no values in the file.
+        Its inputs without values in the file.
     outputs : list of str
         Names of its results.
     nodes : list
-        The nodes that lead to them.
+        The nodes upstream of the results.
     sources : dict from str to Source
         Its initializers.
     """
@@ -97,9 +97,9 @@ class Model:
     graph : Graph
         The main graph.
     functions : dict
-        Functions that the file defines, by domain and name.
+        Functions defined in the file, by domain and name.
     opset : int
-        Version of the operators.
+        Opset version.
     """
 
     path: Path
@@ -117,17 +117,17 @@ class Model:
 
 
 def with_tensors(path: Path) -> Any:
-    """The file's content as onnx has it, with the tensors that lie in files beside it."""
+    """The file's content as an onnx protobuf, including tensors in external files."""
     return import_extra("onnx", "onnx").load_model(str(path))
 
 
 def load(path: Path) -> Model:
-    """Read and check a model's file; none of its weights are decoded yet.
+    """Read and check a model's file, without decoding weights.
 
     Raises
     ------
     ModelError
-        If the file is missing, no ONNX model, or its graph is not one.
+        If the file is missing or not an ONNX model, or its graph is invalid.
     MissingExtraError
         If the package onnx is not installed.
     """
@@ -179,12 +179,12 @@ def sources_of(proto: Any, tensors: Tensors) -> dict[str, Source]:
 def in_order(
     nodes: Sequence[Any], known: Iterable[str], outputs: Sequence[str], where: str
 ) -> list[Any]:
-    """The nodes that lead to the outputs, each after those whose results it reads.
+    """The nodes upstream of the outputs, in topological order.
 
     Raises
     ------
     ModelError
-        If two nodes make the same result, nothing makes one, or results depend on themselves.
+        If two nodes make the same result, a result has no node, or results depend on themselves.
     """
     known = set(known)
     made: dict[str, int] = {}
@@ -194,7 +194,7 @@ def in_order(
                 raise ModelError(f"{where}: {_called(node)} makes {name!r}, which is made already")
             made[name] = at
     order: list[int] = []
-    state: dict[int, int] = {}  # 1 while what a node needs is being looked for, 2 after
+    state: dict[int, int] = {}  # 1 while a node's dependencies are being searched, 2 after
     for output in outputs:
         if output not in made:
             if output not in known:
@@ -220,7 +220,7 @@ def in_order(
                 )
             state[at] = 1
             stack += reversed(missing)
-    # The order of the file where it is one, as it is that in which the model was written.
+    # Keep the file's order if it is topological, as it reflects how the model was written.
     place = {at: k for k, at in enumerate(order)}
     in_file = sorted(order)
     follows = all(
@@ -240,7 +240,7 @@ def _needed(node: Any, made: Mapping[str, int], known: set[str], where: str) -> 
 
 
 def _reads(node: Any) -> Iterator[str]:
-    """What a node reads, and what graphs inside it read from around it."""
+    """Names that a node reads, including reads of its subgraphs from the outer scope."""
     yield from node.input
     for attribute in node.attribute:
         if attribute.HasField("g"):
@@ -256,18 +256,18 @@ def _called(node: Any) -> str:
 
 
 class Following:
-    """A forward pass that is followed.
+    """Follows the forward pass of a model.
 
     Attributes
     ----------
     model : Model
         The file.
     program : Program
-        What records it.
+        The record.
     unknown : str
-        What to do with operators without a rule.
+        Treatment of operators without a rule.
     values : dict from str to Value or Constant
-        What the tensors of the main graph are.
+        The main graph's tensors by name.
     """
 
     def __init__(self, model: Model, program: Program, unknown: str) -> None:
@@ -283,7 +283,7 @@ class Following:
     def run(
         self, shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, Array] | None = None
     ) -> None:
-        """Follow the main graph on inputs of these shapes, some of which have known values."""
+        """Follow the main graph on inputs of given shapes, some with known values."""
         graph, values = self.model.graph, self.values
         n_data = len(graph.inputs)
         for value in graph.inputs:
@@ -304,7 +304,7 @@ class Following:
                 self.program.output(found, "output" if number == 0 else f"output {number}")
 
     def called(self, proto: Any) -> str:
-        """Name of a node in messages."""
+        """Name of a node for messages."""
         return f"{self.model.path}: {_called(proto)}"
 
     def _input_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -319,7 +319,7 @@ class Following:
         return shape
 
     def _reads_numbers(self, name: str) -> bool:
-        """Whether weights read the whole numbers of an input, as features are."""
+        """Whether weights read an integer input directly, like features."""
         sources = self.model.graph.sources
         names = {name}
         for node in self.model.graph.nodes:
@@ -336,7 +336,7 @@ class Following:
         self, nodes: Sequence[Any], values: dict[str, Operand], sources: Mapping[str, Source],
         depth: int, given: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        """Follow nodes in order; `given` are the attributes of the function that they are in."""
+        """Follow nodes in order; `given` are attributes of the enclosing function."""
         if depth > MAX_DEPTH:
             raise ModelError(f"{self.model.path}: functions or branches nest too deeply")
         for node in nodes:
@@ -411,7 +411,7 @@ class Following:
         return results
 
     def _guessed(self, proto: Any, node: Node) -> Sequence[Operand]:
-        """An unknown operator, taken as a function of the entries at the same place."""
+        """An unknown operator, treated as elementwise."""
         domain = f"{proto.domain}." if proto.domain else ""
         if self.unknown != "elementwise":
             raise UnknownOperatorError(
@@ -439,7 +439,7 @@ class Following:
         )  # fmt: skip
         return [made] * max(len(proto.output), 1)
 
-    # --- what nodes are made of -------------------------------------------------------------
+    # --- origins, functions and branches ----------------------------------------------------
 
     @staticmethod
     def _value(name: str, values: Mapping[str, Operand], sources: Mapping[str, Source]) -> Operand:
@@ -502,7 +502,7 @@ class Following:
         attributes: dict[str, Any],
         depth: int,
     ) -> list[Operand]:
-        """A function of the file, followed with these inputs."""
+        """A function defined in the file, followed on given inputs."""
         given = {a.name: self._attribute(a) for a in function.attribute_proto} | attributes
         values = {
             name: value
@@ -519,7 +519,7 @@ class Following:
         self, proto: Any, condition: Constant, values: dict[str, Operand],
         sources: Mapping[str, Source], depth: int, given: Mapping[str, Any] | None,
     ) -> list[Operand]:  # fmt: skip
-        """The branch of an If whose condition is known."""
+        """The selected branch of an If with a known condition."""
         wanted = "then_branch" if bool(np.ravel(condition.values)[0]) else "else_branch"
         graph = next((a.g for a in proto.attribute if a.name == wanted), None)
         if graph is None:
@@ -535,13 +535,13 @@ class Following:
 
 
 class LocatedError(ModelError):
-    """An error that names its node already."""
+    """An error that already names its node."""
 
 
 def _is_table(node: Node) -> bool:
-    """Whether a node takes rows of a table of weights by numbers that count positions.
+    """Whether a node selects rows of a weight table by position indices.
 
-    Their numbers come from the shape of the data, or an exporter of torch has worked them out.
+    The indices come from the shape of the data, or were precomputed by a torch exporter.
     """
     if node.operator != "Gather" or len(node.inputs) < 2:
         return False
@@ -560,5 +560,5 @@ def _is_table(node: Node) -> bool:
 
 
 def _keeps(node: Node, position: int) -> bool:
-    """Whether an input stays a constant in a node that cannot be worked out: shapes, indices."""
+    """Whether an input (a shape, indices) stays constant in a node that cannot be folded."""
     return position > 0 and node.operator not in ("Add", "Mul", "Sub", "Div", "Concat", "MatMul")

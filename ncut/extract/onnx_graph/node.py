@@ -1,4 +1,4 @@
-"""One node of a graph while it is followed: its inputs as values, its attributes, its names."""
+"""`Node`: one node of a followed graph, with its inputs as values, attributes and names."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ class Node:
     Attributes
     ----------
     program : Program
-        What records the forward pass.
+        The record of the forward pass.
     operator : str
         The operator's name.
     name : str
-        The node's name, or that of its first result.
+        The node's name, or its first result's.
     named : bool
-        Whether it has a name of its own.
+        Whether the node itself has a name.
     inputs : list of Value, Constant or None
-        None for inputs that are left out.
+        None for omitted inputs.
     attributes : mapping from str
-        The node's attributes, in Python's words.
+        The node's attributes as Python values.
     n_outputs : int
-        How many results are asked for.
+        Number of requested results.
     opset : int
-        The version of the operators.
+        The opset version.
     made_by : callable
-        The operators of the nodes that made an input, and what made their inputs.
+        The operator that made an input, and recursively the origins of its inputs.
     """
 
     program: Program
@@ -56,18 +56,18 @@ class Node:
         return position < len(self.inputs) and self.inputs[position] is not None
 
     def value(self, position: int = 0) -> Operand:
-        """An input that must be there."""
+        """A required input."""
         found = self.inputs[position] if position < len(self.inputs) else None
         if found is None:
             raise ModelError(f"its input {position} is missing")
         return found
 
     def signal(self, position: int = 0) -> Value:
-        """The signal of an input; one without neurons for constants."""
+        """The signal of an input; without neurons for constants."""
         return as_signal(self.value(position))
 
     def array(self, position: int, what: str) -> Array:
-        """The values of an input that must not depend on the data."""
+        """The values of an input that must be constant."""
         found = self.value(position)
         if isinstance(found, Value):
             raise ModelError(f"its {what} depends on the data")
@@ -76,11 +76,11 @@ class Node:
         return found.values
 
     def optional(self, position: int, what: str) -> Array | None:
-        """As `array`; None where it is not given."""
+        """Like `array`; None if the input is not given."""
         return self.array(position, what) if self.has(position) else None
 
     def ints(self, position: int, attribute: str, what: str = "") -> list[int] | None:
-        """Whole numbers that newer versions take as an input, older ones as an attribute."""
+        """Integers that newer opsets take as an input, older opsets as an attribute."""
         if attribute in self.attributes:
             found = self.attributes[attribute]
             return [int(x) for x in (found if isinstance(found, list | tuple) else [found])]
@@ -100,7 +100,7 @@ class Node:
         return as_array(as_floats(self.array(position, what)), f"its {what}")
 
     def parameters(self, position: int) -> tuple[str, ...]:
-        """The initializers that an input comes from."""
+        """The source initializers of an input."""
         found = self.inputs[position] if position < len(self.inputs) else None
         return found.parameters if isinstance(found, Constant) else ()
 
@@ -113,7 +113,7 @@ class Node:
         self.program.ignore(self.parameters(position), role)
 
     def layer(self, position: int) -> str:
-        """What a layer is called: after its weight as torch names it, or its node."""
+        """The layer's name: its weight's name in torch, or its node's name."""
         parameters = self.parameters(position)
         for parameter in parameters:
             if parameter.endswith(".weight") and len(parameter) > len(".weight"):
@@ -124,39 +124,39 @@ class Node:
 
     @property
     def heads(self) -> str:
-        """What the dimensions of a scalar product of two signals are called."""
+        """The name of the dimensions of a scalar product of two signals."""
         path = path_of(self.name, self.operator) if self.named else ""
         return f"heads of {path}" if path else "heads"
 
     def with_inputs(self, inputs: Sequence[Operand | None], **attributes: Any) -> Node:
-        """The node with other inputs, and other attributes."""
+        """The node with other inputs and attributes."""
         return replace(self, inputs=inputs, attributes={**self.attributes, **attributes})
 
     def with_rest(self, first: Operand, *shapes: Sequence[int]) -> list[Operand]:
-        """Results of which only the first carries neurons."""
+        """Results; only the first carries neurons."""
         rest: list[Operand] = [Value(checked(shape)) for shape in shapes]
         return [first, *rest][: max(self.n_outputs, 1)]
 
 
 Origin: TypeAlias = tuple[str, list[Any]]
-"""An operator, and for each of its inputs its own origin or the constant it is."""
+"""An operator, and for each of its inputs the input's origin or constant."""
 
 Rule: TypeAlias = Callable[[Node], "Operand | list[Operand]"]
 
 
 def as_signal(value: Operand) -> Value:
-    """A signal without neurons for what does not depend on the data."""
+    """A value as a signal; without neurons for a constant."""
     return value if isinstance(value, Value) else Value(checked(value.shape))
 
 
 def path_of(name: str, operator: str) -> str:
-    """A node's name; that of the module where an exporter of torch wrote its path."""
+    """A node's name, or its module's if a torch exporter wrote the path."""
     parts = [part for part in name.split("/") if part]
     if not name.startswith("/") or len(parts) < 2 or not parts[-1].startswith(operator):
         return name
     path = parts[0]
     for part in parts[1:-1]:
-        # Parts inside a list of modules repeat the name of the list.
+        # Items of a module list repeat the list's name.
         before = path.rpartition(".")[2]
         path = (
             path.removesuffix(before) + part if part.startswith(f"{before}.") else f"{path}.{part}"

@@ -50,12 +50,12 @@ from ncut.extract.program.values import (
 
 
 def keep(node: Node) -> Operand:
-    """Casts, dropout, quantization: the neurons stay what they are."""
+    """Casts, dropout, quantization: the neurons are unchanged."""
     return node.value(0)
 
 
 def dequantize(node: Node) -> Operand:
-    """DequantizeLinear of a signal: its neurons stay; rows of a table get scale and zero point."""
+    """DequantizeLinear: keeps a signal's neurons; table rows get their scale and zero point."""
     signal = node.value(0)
     if not isinstance(signal, Value) or not node.program.awaits:
         return signal
@@ -81,7 +81,7 @@ def homogeneous(node: Node) -> Value:
 
 
 def activation(node: Node) -> Value:
-    """Any other function of each entry, or of entries at the same place."""
+    """Any other elementwise function of one or several inputs."""
     signals = node.signals()
     if not signals:
         return Value(checked(_broadcast_shape(node)))
@@ -92,12 +92,12 @@ def activation(node: Node) -> Value:
 
 
 def unary(node: Node) -> Value:
-    """A function of the first input's entries."""
+    """An elementwise function of the first input."""
     return node.program.activation(node.signal(0), homogeneous=False)
 
 
 def softmax(node: Node) -> Value:
-    """Shares along an axis."""
+    """Softmax along an axis."""
     axis = int(node.attributes.get("axis", -1 if node.opset >= 13 else 1))
     return node.program.softmax(node.signal(0), axis)
 
@@ -108,7 +108,7 @@ def _broadcast_shape(node: Node) -> tuple[int, ...]:
 
 
 def clip(node: Node) -> Value:
-    """Clip: a ReLU if it has no upper end."""
+    """Clip: a ReLU without an upper bound."""
     ends = []
     for position, key in ((1, "min"), (2, "max")):
         value: float | None = node.attributes.get(key)
@@ -145,7 +145,7 @@ def where(node: Node) -> Value:
 
 
 def triangle(node: Node) -> Operand:
-    """Trilu: what lies on the other side of a diagonal is 0."""
+    """Trilu: entries on the other side of a diagonal are 0."""
     value, k = node.value(0), node.ints(1, "k") or [0]
     if not isinstance(value, Value):
         return value
@@ -153,7 +153,7 @@ def triangle(node: Node) -> Operand:
 
 
 def add(node: Node) -> Value:
-    """Add, Sub, Sum and Mean; constants are like biases."""
+    """Add, Sub, Sum and Mean; constants act as biases."""
     node = _legacy(node)
     shape = checked(_broadcast_shape(node))
     signals = [expanded(signal, shape) for signal in node.signals()]
@@ -173,7 +173,7 @@ def add(node: Node) -> Value:
 
 
 def _legacy(node: Node) -> Node:
-    """Operands of the oldest versions, which say at which axis the second one lies."""
+    """The node with broadcastable operands, for old opsets with an `axis` of the second one."""
     axis = node.attributes.get("axis")
     if axis is None or not node.attributes.get("broadcast") or len(node.inputs) < 2:
         return node
@@ -207,7 +207,7 @@ def multiply(node: Node) -> Value:
 
 
 def _is_gelu(origin: Origin | None) -> bool:
-    """Whether this is x (1 + erf(x / sqrt 2)), of which GELU is a half."""
+    """Whether the origin is x (1 + erf(x / sqrt 2)), twice a GELU."""
     if origin is None or origin[0] != "Mul":
         return False
     for factor in origin[1]:
@@ -239,7 +239,7 @@ def normalization(node: Node) -> Value:
 
 
 def bias_activation(node: Node) -> Value:
-    """An activation of a signal to which a bias has been added."""
+    """An activation of a signal plus a bias."""
     node.ignore(1, "bias")
     return node.program.activation(node.signal(0), homogeneous=False)
 
@@ -286,7 +286,7 @@ def transpose(node: Node) -> Value:
 
 
 def shape(node: Node) -> Constant:
-    """Shape of a signal, which is known."""
+    """Shape of a signal, a constant."""
     return Constant(shape_of(node, node.signal(0).shape), (), True)
 
 
@@ -353,7 +353,7 @@ def _choices(node: Node) -> str:
 
 
 def gather_elements(node: Node) -> Value:
-    """GatherElements: entries chosen along an axis, at each place others."""
+    """GatherElements: entries selected along an axis, separately at each position."""
     data, indices = node.signal(0), node.value(1)
     axis = data.axis(int(node.attributes.get("axis", 0)))
     if isinstance(indices, Constant):
@@ -363,7 +363,7 @@ def gather_elements(node: Node) -> Value:
 
 
 def gather_nd(node: Node) -> Value:
-    """GatherND: entries, or slices, at whole positions."""
+    """GatherND: entries or slices at multi-axis positions."""
     data, indices = node.signal(0), node.value(1)
     batch = int(node.attributes.get("batch_dims", 0))
     n = batch + indices.shape[-1]
@@ -372,7 +372,7 @@ def gather_nd(node: Node) -> Value:
 
 
 def scatter(node: Node) -> Value:
-    """Entries replaced by others, or added to, at places that may be known."""
+    """Entries replaced or added to, at possibly known positions."""
     value, indices, source = node.signal(0), node.value(1), node.signal(2)
     places = None
     if isinstance(indices, Constant):
@@ -394,7 +394,7 @@ def _is_zero(value: Operand) -> bool:
 
 
 def _places_of(node: Node, shape: tuple[int, ...], indices: Array) -> Array:
-    """Flat places of what is written."""
+    """Flat positions of the written entries."""
     if node.operator != "ScatterND":
         axis = int(node.attributes.get("axis", 0)) % len(shape)
         return places_along(shape, axis, indices % shape[axis])
@@ -427,7 +427,7 @@ def space_to_depth(node: Node) -> Value:
 
 
 def pool(node: Node) -> list[Operand]:
-    """Pools of windows, and indices of their maxima."""
+    """Pooling over windows, and indices of the maxima."""
     signal = node.signal(0)
     sizes = window(node, signal.ndim - 2).after(signal.shape[2:])
     made = node.program.positions(signal, checked((*signal.shape[:2], *sizes)))
@@ -435,7 +435,7 @@ def pool(node: Node) -> list[Operand]:
 
 
 def global_pool(node: Node) -> Value:
-    """Pools of all positions."""
+    """Pooling over all positions."""
     signal = node.signal(0)
     return node.program.positions(signal, (*signal.shape[:2], *[1] * (signal.ndim - 2)))
 
@@ -462,7 +462,7 @@ def resize(node: Node) -> Value:
 
 
 def pad(node: Node) -> Value:
-    """Padding; padded channels carry nothing."""
+    """Padding; padded channels carry no neurons."""
     signal = node.signal(0)
     widths = node.ints(1, "pads")
     if widths is None:
@@ -497,7 +497,7 @@ def _mirrored(n: int, before: int, after: int, mode: str) -> Array:
 
 
 def grid_sample(node: Node) -> Value:
-    """GridSample: values at positions that a grid names."""
+    """GridSample: values at positions given by a grid."""
     signal, grid = node.signal(0), node.value(1)
     return node.program.positions(signal, checked((*signal.shape[:2], *grid.shape[1:-1])))
 
@@ -506,7 +506,7 @@ def grid_sample(node: Node) -> Value:
 
 
 def reduce(node: Node) -> Value:
-    """Sums, means, maxima and others over axes."""
+    """Sums, means, maxima and other reductions over axes."""
     signal = node.signal(0)
     axes = node.ints(1, "axes")
     if not axes:
@@ -522,7 +522,7 @@ def reduce(node: Node) -> Value:
 
 
 def chosen(node: Node) -> Value:
-    """ArgMax and ArgMin: positions of something, numbers without neurons."""
+    """ArgMax and ArgMin: indices, which carry no neurons."""
     signal = node.signal(0)
     axis = signal.axis(int(node.attributes.get("axis", 0)))
     node.program.chosen(signal, axis, _choices(node))
@@ -534,7 +534,7 @@ def chosen(node: Node) -> Value:
 
 
 def along_axis(node: Node) -> list[Operand]:
-    """TopK, CumSum and the like: neurons stay where they do not lie on the axis."""
+    """TopK, CumSum and similar; neurons along other axes are unchanged."""
     signal = node.signal(0)
     axis = node.attributes.get("axis", -1)
     sizes = list(signal.shape)
@@ -551,11 +551,11 @@ def along_axis(node: Node) -> list[Operand]:
     return node.with_rest(made, made.shape)
 
 
-# --- what has no neurons ------------------------------------------------------------------------
+# --- results without neurons --------------------------------------------------------------------
 
 
 def without_neurons(node: Node) -> Value:
-    """Random numbers, and constants that are too large to be worked out."""
+    """Random numbers, and constants too large to fold."""
     sizes = node.attributes.get("shape")
     if sizes is None:
         sizes = node.value(0).shape
@@ -564,12 +564,12 @@ def without_neurons(node: Node) -> Value:
 
 
 def constant_of_shape(node: Node) -> Value:
-    """A tensor of a shape that depends on the data, which is not known here."""
+    """A constant tensor whose shape depends on the data and is unknown."""
     raise ModelError("the shape of its result depends on the data")
 
 
 def one_hot(node: Node) -> Value:
-    """OneHot of numbers that depend on the data."""
+    """OneHot of indices that depend on the data."""
     depth = node.ints(1, "depth") or [1]
     sizes = list(node.value(0).shape)
     axis = int(node.attributes.get("axis", -1)) % (len(sizes) + 1)
@@ -590,7 +590,7 @@ def control_flow(node: Node) -> Value:
 
 
 def data_dependent(node: Node) -> Value:
-    """Operators whose results have as many entries as the data say."""
+    """Operators whose number of results depends on the data."""
     raise ModelError("the shape of its result depends on the data")
 
 
@@ -716,4 +716,4 @@ RULES: dict[str, Rule] = {
         ("QLinearAveragePool", quantized(pool, (0,))),
     ),
 }
-"""Operators by name; those of the format itself, and of common domains beside it."""
+"""Operators by name, from ONNX and common other domains."""

@@ -1,7 +1,7 @@
-"""ONNX files run by onnxruntime with one neuron changed at a time.
+"""Runs ONNX files in onnxruntime with one neuron changed at a time.
 
-See `ncut.extract.perturbation`. A reader's input is cut: what arrives is a result of the changed
-file, and what the reader gets an input of it.
+See `ncut.extract.perturbation`. Each reader's input is cut: the incoming value becomes an output
+of the modified file, and the reader reads a new input.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ SPREADS = frozenset(
         "MeanVarianceNormalization",
     ]
 )
-"""Operators that make all channels depend on all others, and for which nothing stands in."""
+"""Operators that couple all channels and have no replacement."""
 
 READERS = ("linear", "convolution")
 
 
 def checked(following: Following, wiring: Wiring, *, n: int = 40, seed: int = 0) -> Check:
-    """Run a file's graph with one neuron changed at a time, and compare with its graph of neurons.
+    """Run a file's graph with one neuron changed at a time, and compare with the neuron graph.
 
     Parameters
     ----------
@@ -50,14 +50,14 @@ def checked(following: Following, wiring: Wiring, *, n: int = 40, seed: int = 0)
     wiring : Wiring
         Its record, with residual="readers".
     n : int
-        How many vertices are changed.
+        Number of vertices to change.
     seed : int
-        Of what is drawn.
+        Seed of the random numbers.
 
     Raises
     ------
     ModelError
-        If onnxruntime cannot run it.
+        If onnxruntime cannot run the file.
     MissingExtraError
         If onnxruntime is not installed.
     """
@@ -75,7 +75,7 @@ def checked(following: Following, wiring: Wiring, *, n: int = 40, seed: int = 0)
 
 
 class OnnxWatch(Watch):
-    """Nodes that read, what they read, and what they are given instead."""
+    """Readers (nodes), their inputs, and replacement inputs."""
 
     exact = False
 
@@ -97,7 +97,7 @@ class OnnxWatch(Watch):
         self._inputs = _drawn(following, self._proto, seed)
 
     def run(self, instead: Read, mode: Mode = "plain") -> Read:
-        """What all readers read where they are given other values."""
+        """The inputs of all readers, some of them replaced."""
         which = (bool(instead), mode == "gates")
         if which not in self._sessions:
             options = self._runtime.SessionOptions()
@@ -118,7 +118,7 @@ class OnnxWatch(Watch):
         return self._cuts[reader.key][3] % ndim
 
     def _find_cuts(self) -> None:
-        """The inputs of nodes that the program's readers are; a node in a function is none."""
+        """Find the node inputs of the program's readers; nodes in functions are excluded."""
         values = self._following.values
         at_place = {self._following.called(p): at for at, p in enumerate(self._proto.graph.node)}
         for node in self._following.program.nodes:
@@ -126,7 +126,7 @@ class OnnxWatch(Watch):
             if node.kind not in READERS or name not in self.n_calls:
                 continue
             if node.kind == "linear" and node.attributes["weight"].ndim > 2:
-                continue  # matrices, whose neurons lie along several axes
+                continue  # batched matrices, whose neurons lie along several axes
             call = self.calls.get(name, 0)
             self.calls[name] = call + 1
             at = at_place.get(node.place)
@@ -139,7 +139,7 @@ class OnnxWatch(Watch):
                     break
 
     def _changed(self, cut: bool, shares: bool) -> Any:
-        """The file with the readers' inputs as results, and, if `cut`, given anew."""
+        """The file with the readers' inputs as outputs and, if `cut`, replaced by new inputs."""
         proto = type(self._proto)()
         proto.CopyFrom(self._proto)
         make = self._helper
@@ -156,7 +156,7 @@ class OnnxWatch(Watch):
         return proto
 
     def _inert(self, node: Any, shares: bool) -> list[Any]:
-        """A node, or what stands for one that hides changes or spreads them to all channels."""
+        """A node, or the replacement of a node that hides changes or spreads them."""
         kind = node.op_type
         if kind in SPREADS:
             raise ModelError(f"check: the operator {kind} has no stand-in; leave check out")
@@ -180,7 +180,7 @@ class OnnxWatch(Watch):
     def _by_channel(
         self, steps: _Steps, node: Any, factors: Any, shape: list[int] | None = None
     ) -> list[Any]:
-        """The norm's scale and bias alone."""
+        """The norm reduced to its scale and bias."""
         wide = [steps.add("Reshape", [f, steps.ints(shape)]) if shape else f for f in factors if f]
         if len(wide) < 2:
             return steps.end("Mul", [node.input[0], *wide])
@@ -193,19 +193,19 @@ class OnnxWatch(Watch):
 
 
 class _Steps:
-    """Nodes that stand for one."""
+    """Nodes that replace one node."""
 
     def __init__(self, helper: Any, node: Any) -> None:
         self._helper, self._node, self._made = helper, node, list[Any]()
 
     def add(self, kind: str, inputs: list[str], **attributes: Any) -> str:
-        """The name of a step's result."""
+        """Add a step; return the name of its result."""
         name = f"ncut {len(self._made)} {self._node.output[0]}"
         self._made.append(self._helper.make_node(kind, inputs, [name], **attributes))
         return name
 
     def end(self, kind: str, inputs: list[str], **attributes: Any) -> list[Any]:
-        """All steps, the last of which makes what the node made."""
+        """All steps; the last one makes the replaced node's result."""
         outputs = [self._node.output[0]]
         return [*self._made, self._helper.make_node(kind, inputs, outputs, **attributes)]
 
@@ -214,13 +214,13 @@ class _Steps:
         return self.add("Constant", [], value=self._helper.make_tensor("", 1, [], [value]))
 
     def ints(self, values: list[int]) -> str:
-        """A constant list of whole numbers."""
+        """A constant list of integers."""
         tensor = self._helper.make_tensor("", 7, [len(values)], values)
         return self.add("Constant", [], value=tensor)
 
 
 def _drawn(following: Following, proto: Any, seed: int) -> Mapping[str, Any]:
-    """Values for the file's inputs."""
+    """Random values for the file's inputs."""
     rng = np.random.default_rng(seed)
     made: dict[str, Any] = {}
     kinds: dict[int, Callable[[tuple[int, ...]], Any]] = {

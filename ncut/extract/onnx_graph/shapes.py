@@ -1,4 +1,4 @@
-"""Shapes: of what convolutions and pools make, and of inputs that leave their own open."""
+"""Shapes: results of convolutions and pooling, and guesses for inputs with open sizes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ncut.errors import ModelError
 from ncut.extract.onnx_graph.node import Node
 
 BATCH = 2
-"""Examples at a time; one would vanish in models that squeeze axes of length 1."""
+"""Batch size; 1 would vanish in models that squeeze axes of length 1."""
 
 TIME = 8
 """Length of sequences."""
 
 IMAGE_SIZES = (224, 32, 28, 64, 256, 384, 299, 512, 128, 96, 16)
-"""Sides of images that are tried, and lengths of sequences of frames."""
+"""Image sides and lengths of frame sequences to try."""
 
 MAX_TRIALS = 24
-"""Combinations of open sizes that are tried."""
+"""Largest number of combinations of open sizes to try."""
 
 LONG = (512, 1024, 16000)
-"""Lengths of sequences that are tried last, as those of sound."""
+"""Sequence lengths to try last, e.g. for audio."""
 
 
 # --- of results ---------------------------------------------------------------------------------
@@ -31,7 +31,7 @@ LONG = (512, 1024, 16000)
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How a kernel moves over positions.
+    """A kernel's window over positions.
 
     Attributes
     ----------
@@ -40,9 +40,9 @@ class Window:
     pads : list of int
         Before each axis, then after each.
     automatic : str
-        `auto_pad` in the format's words.
+        The attribute `auto_pad`.
     round_up : bool
-        Whether a last incomplete window counts.
+        Whether an incomplete last window counts.
     """
 
     sizes: list[int]
@@ -53,7 +53,7 @@ class Window:
     round_up: bool
 
     def after(self, shape: Sequence[int]) -> list[int]:
-        """Sizes of the positions that it makes."""
+        """Numbers of positions after the window."""
         n = len(shape)
         result = []
         for at, size in enumerate(shape):
@@ -68,12 +68,12 @@ class Window:
                 raise ModelError(f"its kernel is larger than its input of shape {tuple(shape)}")
             steps = -(-room // stride) if self.round_up else room // stride
             if self.round_up and steps * stride >= size + self.pads[at] and steps > 0:
-                steps -= 1  # a window that would start in the padding does not count
+                steps -= 1  # a window that starts in the padding does not count
             result.append(steps + 1)
         return result
 
     def before(self, shape: Sequence[int], more: Sequence[int]) -> list[int]:
-        """Sizes of the positions that a transposed convolution makes."""
+        """Numbers of positions after a transposed convolution."""
         n = len(shape)
         result = []
         for at, size in enumerate(shape):
@@ -88,7 +88,7 @@ class Window:
 
 
 def window(node: Node, n_axes: int, sizes: Sequence[int] | None = None) -> Window:
-    """The window that a node's attributes describe."""
+    """The window described by a node's attributes."""
     known = node.attributes
     sizes = list(known.get("kernel_shape") or sizes or [])
     found = Window(
@@ -112,7 +112,7 @@ def window(node: Node, n_axes: int, sizes: Sequence[int] | None = None) -> Windo
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """An input as the graph declares it.
+    """A declared input of the graph.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ class Declared:
     element : int
         Number of its type in the format's list.
     sizes : tuple of int, str or None
-        Lengths of its axes, names of those that are open, None where there is not even a name.
+        Length of each axis; the name of an open axis, None if it has no name.
     """
 
     name: str
@@ -130,12 +130,12 @@ class Declared:
 
     @property
     def is_open(self) -> bool:
-        """Whether any size is not given."""
+        """Whether any size is open."""
         return any(not isinstance(size, int) for size in self.sizes)
 
 
 def declared(value: Any, path: Any) -> Declared:
-    """What a graph says of an input."""
+    """A graph's declaration of an input."""
     kind = value.type.WhichOneof("value")
     if kind == "optional_type" or kind == "sequence_type":
         raise ModelError(f"{path}: input {value.name!r} is no tensor but an {kind}, unsupported")
@@ -165,18 +165,18 @@ def guesses(
     features: Sequence[int],
     given: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Shapes that the inputs may have, likely ones first.
+    """Candidate shapes of the inputs, likely ones first.
 
     Parameters
     ----------
     inputs : sequence of Declared
         The graph's inputs.
     reads : mapping from str to list of int or None
-        For each input what its axes must be as far as the weights that read it tell.
+        For each input the axis lengths required by the weights that read it.
     features : sequence of int
-        Sizes of values that weights read, for axes of which nothing is known.
+        Sizes of values that weights read, for axes of unknown length.
     given : mapping from str to tuple of int, optional
-        Shapes of inputs that are known.
+        Known shapes of inputs.
     """
     given = {} if given is None else given
     seen: set[tuple[tuple[int, ...], ...]] = set()
@@ -235,7 +235,7 @@ def _open(name: str | None, axis: int, rank: int, value: Declared, image: int, l
 
 
 def _computed(name: str) -> int | None:
-    """A size such as "past + sequence", each part by its own name."""
+    """A size such as "past + sequence", with each part resolved by its name."""
     total = 0
     for part in name.split("+"):
         part = part.strip()

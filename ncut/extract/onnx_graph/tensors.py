@@ -1,4 +1,4 @@
-"""Tensors of an ONNX file -> arrays: sizes are checked before anything is allocated."""
+"""Decodes tensors of an ONNX file; sizes are checked before allocation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ncut.files import Budget, content_of, reading
 
 Array: TypeAlias = NDArray[Any]
 
-# Numbers of the types of the format, as in its description: their type in NumPy's words,
-# little-endian, and the field that holds them where there are no raw bytes.
+# The format's type numbers: their NumPy dtype, little-endian, and the field that holds the values
+# if there are no raw bytes.
 DTYPES: dict[int, tuple[Any, str]] = {
     1: (np.dtype("<f4"), "float_data"),
     2: (np.dtype("u1"), "int32_data"),
@@ -38,7 +38,7 @@ DTYPES: dict[int, tuple[Any, str]] = {
     19: (np.dtype(ml_dtypes.float8_e5m2), "int32_data"),
     20: (np.dtype(ml_dtypes.float8_e5m2fnuz), "int32_data"),
 }
-_HALF_BYTES = {21: False, 22: True}  # numbers of 4 bits, two in a byte: without and with a sign
+_HALF_BYTES = {21: False, 22: True}  # 4-bit numbers, two per byte: unsigned and signed
 _STRING = 8
 _EXTERNAL = 1
 FLOATING = (1, 10, 11, 16, 17, 18, 19, 20)
@@ -46,7 +46,7 @@ FLOATING = (1, 10, 11, 16, 17, 18, 19, 20)
 
 
 class Tensors:
-    """The tensors of one file, and of the files beside it that hold its larger ones.
+    """The tensors of one file and of its external files, which hold larger tensors.
 
     Attributes
     ----------
@@ -67,14 +67,14 @@ class Tensors:
         self._unchanged.close()
 
     def shape(self, tensor: Any) -> tuple[int, ...]:
-        """The shape that a tensor declares."""
+        """The declared shape of a tensor."""
         shape = tuple(int(size) for size in tensor.dims)
         if any(size < 0 for size in shape):
             raise ModelError(f"{self._of(tensor)} has a shape with a negative size, {shape}")
         return shape
 
     def array(self, tensor: Any) -> Array:
-        """The values of a tensor; those in a file of their own as a memory map."""
+        """The values of a tensor; memory-mapped if in an external file."""
         shape = self.shape(tensor)
         n = math.prod(shape)
         if tensor.data_type == _STRING:
@@ -95,14 +95,14 @@ class Tensors:
         if len(listed) != n:
             raise self._wrong_size(tensor, shape, f"{len(listed)} values")
         if field == "int32_data" and (dtype.kind == "f" or dtype.kind == "V"):
-            # Bits of shorter floating-point types.
+            # Bit patterns of shorter floating-point types.
             bits = np.array(listed, dtype=np.int64).astype(f"u{dtype.itemsize}")
             values: Array = bits.view(dtype)
             return values.reshape(shape)
         return np.array(listed, dtype=dtype).reshape(shape)
 
     def sparse(self, tensor: Any) -> Array:
-        """The values of a sparse tensor, written out."""
+        """The values of a sparse tensor, as a dense array."""
         values = self.array(tensor.values)
         shape = self.shape(tensor)
         n = math.prod(shape)
@@ -143,7 +143,7 @@ class Tensors:
         return values.reshape(shape)
 
     def _raw(self, tensor: Any, n_bytes: int) -> Array | None:
-        """A tensor's bytes; None if its values are listed one by one."""
+        """A tensor's raw bytes; None if its values are in a typed field."""
         if tensor.data_location == _EXTERNAL:
             return self._external(tensor, n_bytes)
         if not tensor.HasField("raw_data"):
@@ -167,13 +167,13 @@ class Tensors:
                 f"{self._of(tensor)} needs {n_bytes} bytes at {offset} of {location!r}, which "
                 f"has {content.size} (of {length} declared); the file is truncated or another one"
             )
-        # Many tensors may lie in the same place of a file.
+        # Several tensors may share one region of a file.
         self._laid_out += n_bytes
         Budget(self.path, self._stored).take("what lies beside it", self._laid_out)
         return content[offset : offset + n_bytes]
 
     def _file(self, tensor: Any, location: str) -> Array:
-        """A file beside the model, as a memory map."""
+        """An external file, memory-mapped."""
         if location in self._files:
             return self._files[location]
         if not location or "\0" in location or Path(location).is_absolute():

@@ -1,1 +1,1 @@
-"""A model as a program: typed nodes over shaped values, which readers write and print."""
+"""Models as programs: typed nodes over shaped values, written by readers."""

@@ -1,4 +1,4 @@
-"""Einstein sums of one or two tensors, of which one may be weights."""
+"""Einstein sums of one or two tensors; one of them may be weights."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def einsum(
     Parameters
     ----------
     heads : str
-        What the dimensions of a scalar product of two values are called.
+        Name of the dimensions of a scalar product of two values.
     **named
-        What the weights are called; see `Program`.
+        Names of the weights; see `Program`.
 
     Raises
     ------
     ModelError
-        If the equation is none, does not fit, takes a diagonal, or has more than two operands.
+        If the equation is invalid, does not fit, takes a diagonal, or has more than two operands.
     """
     labels, right = _labels(equation, [len(operand.shape) for operand in operands])
     if len(operands) == 2 and not isinstance(operands[0], Value):
@@ -74,7 +74,7 @@ def _of_two(
     if math.prod(inner) != math.prod(other):
         raise ModelError("its equation sums axes of different lengths")
     batch = np.broadcast_shapes(first.shape[:n], second.shape[:n])
-    # Axes that only the first has stay apart from each other where weights are the second.
+    # Axes of the first operand alone are not merged if the second operand is weights.
     kept = outer if isinstance(second, np.ndarray) and not shared else (math.prod(outer),)
     first = reshaped(first, (*first.shape[:n], *kept, math.prod(inner)))
     shape = (*second.shape[:n], math.prod(inner), math.prod(new))
@@ -103,7 +103,7 @@ def _turned(operand: Operand, labels: Sequence[str], wanted: Sequence[str]) -> O
 
 
 def _labels(equation: str, ndims: Sequence[int]) -> tuple[list[list[str]], list[str]]:
-    """Labels of the axes of the operands and of the result; those of an ellipsis are numbers."""
+    """Labels of the axes of operands and result; axes of an ellipsis are labelled by numbers."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     parts = left.split(",")
     if len(parts) != len(ndims) or not 1 <= len(parts) <= 2 or "->" in right:

@@ -1,4 +1,4 @@
-"""A program as text: a line for each node."""
+"""Programs as text, one line per node."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ncut.extract.program.values import Node, Value
 from ncut.extract.program.weights import Expression
 
 HIDDEN = frozenset(["shape", "initial", "places", "why", "module", "parameters"])
-"""Attributes that a line does not show."""
+"""Attributes that are not printed."""
 
 
 def printed(nodes: Sequence[Node]) -> str:
-    """One line a node of a program, below the place in the model where it stands.
+    """One line per node of a program, grouped by place in the model.
 
-    A value is `%` and a number, numbers that no neuron has a part in are `#`; weights and
-    constants are shown by the parameters that they come from, and by their shapes.
+    A value is printed as `%` and a number, a value without neurons as `#`, weights and constants
+    as their parameters and shapes.
     """
     numbers: dict[int, int] = {}
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""A forward pass as it is read: the program that a reader writes, node by node."""
+"""`Program`: the record of a forward pass that a reader writes, node by node."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ Initial: TypeAlias = Callable[[int], NDArray[np.floating] | None]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 WRITES = ("input", "embed", "linear", "convolution", "recurrence")
-"""Kinds of nodes that write neurons of their own."""
+"""Kinds of nodes that write new neurons."""
 
 
 class Program:
-    """What a model's forward pass does, as nodes over values.
+    """A model's forward pass as nodes over values.
 
-    Each method adds a node and returns the value that it makes. Nothing here knows of neurons,
-    or of what sums are; `ncut.extract.lowering` does. Methods with weights take as `named` what
-    these are called: `name` in the graph, `parameters` that they come from, the `module` that
-    holds them, and `initial`, which gets a seed and returns weights as the layer is initialized.
-    Weights are arrays, or an `Expression` of parameters where training may compute them again.
+    Each method adds a node and returns its output value. A program knows nothing of neurons or
+    of the convention of sums; `ncut.extract.lowering` adds both. Methods with weights take, as
+    `named`, the layer's `name` in the graph, the `parameters` that the weights come from, the
+    `module` that holds them, and `initial`, a function from a seed to initial weights.
+    Weights are arrays, or an `Expression` of parameters where training may recompute them.
 
     Attributes
     ----------
     nodes : list of Node
         In the order of the forward pass.
     where : callable
-        Returns where in the model the reader is, for the messages of nodes.
+        Returns the reader's place in the model, for messages.
     awaits : set of str
-        Kinds of integer weights whose scale has not come: "product", "table".
+        Kinds of integer weights that still lack a scale: "product", "table".
     named : bool
-        Whether arrays of parameters with other names are never one; files that hold copies of a
-        tensor under several names do not tell.
+        Whether parameters with different names are always distinct arrays; false for files that
+        may hold copies of a tensor under several names.
     """
 
     def __init__(self, *, named: bool = False) -> None:
@@ -61,7 +61,7 @@ class Program:
         self._largest: dict[Value, tuple[Value, int, Value]] = {}
 
     def __str__(self) -> str:
-        """One line a node."""
+        """The program as text, one line per node."""
         return printed(self.nodes)
 
     def node(
@@ -72,7 +72,7 @@ class Program:
         /,
         **attributes: Any,
     ) -> Value:
-        """Add a node of a kind of `ncut.extract.lowering.KINDS`; the value, if it has a shape."""
+        """Add a node of a kind in `ncut.extract.lowering.KINDS`; its value, if it has a shape."""
         made = Value(() if shape is None else tuple(shape), program=self.node)
         output = None if shape is None else made
         self.nodes.append(Node(kind, tuple(inputs), output, attributes, self.where()))
@@ -81,11 +81,11 @@ class Program:
     # --- where values come from, and weights ------------------------------------------------
 
     def input(self, name: str, shape: Sequence[int]) -> Value:
-        """An input of the model, whose first axis are examples."""
+        """An input of the model, with examples along the first axis."""
         return self.node("input", [], shape, name=name, shape=tuple(shape))
 
     def embedding(self, weight: Weights, shape: Sequence[int], **named: Any) -> Value:
-        """Rows of a table (rows, width), by numbers; the result has shape (..., width)."""
+        """Rows of a table (rows, width), selected by index; the result has shape (..., width)."""
         return self.node("embed", [], shape, shape=tuple(shape), **self._named(named, weight))
 
     def linear(
@@ -115,7 +115,7 @@ class Program:
         quiet: bool = False,
         **named: Any,
     ) -> Value:
-        """`value @ weights`, or, if `left`, `weights @ value`, as NumPy has it."""
+        """`value @ weights`, or `weights @ value` if `left`, with NumPy's semantics."""
         axis = -2 if left and value.ndim > 1 else -1
         if weights.ndim == 1:
             return indexed(self.linear(value, weights[:, None], axis=axis, **named), axis, 0)
@@ -132,9 +132,9 @@ class Program:
     def _matrices(
         self, value: Value, weights: Weights, axis: int, quiet: bool, named: dict[str, Any]
     ) -> Value:
-        """Matrices (..., n_in, n_out), one for each entry of the axes before.
+        """Matrices (..., n_in, n_out), one for each entry of the leading axes.
 
-        If `quiet`, nothing is listed where the values carry no neurons.
+        If `quiet`, values without neurons are not listed as left out.
         """
         n_in, n_out = weights.shape[-2:]
         _check(weights, n_in, value.shape[axis] if value.ndim >= -axis else 0, "values")
@@ -160,8 +160,8 @@ class Program:
     ) -> Value:
         """A kernel (out, in / groups, positions...) applied to channels along `axis`.
 
-        `within` are weights between its outputs, of a recurrent layer; `on_positions` is false
-        for matrices in groups, which make no network convolutional.
+        `within` are a recurrent layer's weights between its outputs; `on_positions` is false for
+        grouped matrices, which do not make a network convolutional.
         """
         _check(weight, weight.shape[1] * groups, value.shape[value.axis(axis)], "channels")
         return self.node(
@@ -190,14 +190,14 @@ class Program:
         value : Value
             The sequence, features along the last axis.
         weight_input, weight_hidden : ndarray, shapes (gates * n_hidden, n_in or n_state)
-            The gates one after the other.
+            The gates, concatenated.
         weight_projection : ndarray of shape (n_state, n_hidden), optional
             Projects hidden units to the state that is fed back.
         kind : str
-            "GRU" lets its first state through.
+            "GRU" passes its first state through.
         state, cell : Value, optional
-            The first state (..., n_state) and, of an LSTM, the first cell (..., n_hidden), that
-            broadcast to the sequence but for the last axis.
+            The first state (..., n_state) and, for an LSTM, the first cell (..., n_hidden), which
+            broadcast to the sequence except along the last axis.
         """
         _check(weight_input, weight_input.shape[1], value.shape[-1], "values")
         n_out = n_hidden if weight_projection is None else weight_projection.shape[0]
@@ -217,21 +217,21 @@ class Program:
     # --- constants --------------------------------------------------------------------------
 
     def scaled(self, value: Value, factors: Weights, **named: Any) -> Value:
-        """The value times (or over) an array that does not depend on the data.
+        """The value multiplied or divided by an array that does not depend on the data.
 
         Parameters
         ----------
         factors : ndarray or Expression that broadcasts with the value
-            Numbers or booleans. Zeros that training cannot change take the neurons away.
+            Numbers or booleans. Zeros that training cannot change remove the neurons.
         **named
-            `parameters` that they come from; `invert` to divide; `name` of the layer of weights
-            that such a product is if a sum comes next.
+            `parameters` of the factors; `invert` to divide; `name` of the weight layer that the
+            product becomes if a sum follows.
         """
         shape = np.broadcast_shapes(value.shape, factors.shape)
         return self.node("scale", [value], shape, factors=factors, **self._named(named))
 
     def along(self, value: Value, factors: Weights, axis: int, **named: Any) -> Value:
-        """Factors along one axis, as a norm's; `named` as for `scaled`."""
+        """Factors along one axis, such as a norm's; `named` as for `scaled`."""
         axis = value.axis(axis)
         if value.shape[axis] != factors.size:
             raise ModelError(f"it scales {factors.size} values, but gets {value.shape[axis]}")
@@ -253,7 +253,7 @@ class Program:
         ignored: Sequence[str] = (),
         only: str = "",
     ) -> Value:
-        """Scale and zero point for what integer weights wrote, if any did (of a kind `only`)."""
+        """Scale and zero point for results of integer weights, if any (of the kind `only`)."""
         if not self.awaits or (only and only not in self.awaits):
             return value
         return self.node(
@@ -262,7 +262,7 @@ class Program:
         )  # fmt: skip
 
     def awaiting_scale(self, value: Value, what: str = "product") -> Value:
-        """What weights of whole numbers write, a "product" or a "table" of rows."""
+        """Mark the result of integer weights, a "product" or a "table" of rows, as unscaled."""
         self.awaits.add(what)
         return self.node("await scale", [value], value.shape, what=what)
 
@@ -273,14 +273,14 @@ class Program:
         return self.node("pointwise", [value], value.shape, homogeneous=homogeneous)
 
     def bounded(self, value: Value, low: float | None, high: float | None) -> Value:
-        """A clamp between two numbers: a ReLU, or its mirror image, where one of them is 0."""
+        """A clamp between two numbers; a ReLU or its mirror image if one of them is 0."""
         low = None if low is not None and low <= -FLOAT32_MAX else low
         high = None if high is not None and high >= FLOAT32_MAX else high
         ends = [end for end in (low, high) if end is not None]
         return self.activation(value, homogeneous=ends == [0])
 
     def extremum(self, values: Sequence[Value], constants: Sequence[Array]) -> Value:
-        """The largest or smallest of several at each entry; with zeros alone a ReLU."""
+        """The elementwise maximum or minimum; of one value and zeros, a ReLU."""
         shape = np.broadcast_shapes(*(x.shape for x in values), *(np.shape(c) for c in constants))
         if len(values) == 1:
             zeros = all(not np.any(constant) for constant in constants)
@@ -300,9 +300,9 @@ class Program:
         Parameters
         ----------
         condition : ndarray of bool, optional
-            If it does not depend on the data; else all values reach whoever reads it.
+            Known condition; if it depends on the data, all values reach each reader.
         sides : sequence of bool
-            Which of the values are those where it is True.
+            For each value, whether it is selected where the condition is True.
         """
         if condition is not None:
             condition = np.asarray(condition, dtype=np.bool_)
@@ -312,7 +312,7 @@ class Program:
         )  # fmt: skip
 
     def triangle(self, value: Value, diagonal: int, *, upper: bool) -> Value:
-        """`numpy.triu`, or `numpy.tril`: what lies on the other side of a diagonal is 0."""
+        """`numpy.triu` or `numpy.tril`: entries on the other side of a diagonal are 0."""
         if math.prod(value.shape[-2:]) > MAX_LAID_OUT:
             raise ModelError(f"it takes a triangle of a tensor of shape {value.shape}")
         keep = np.triu if upper else np.tril
@@ -337,7 +337,7 @@ class Program:
         return value if gamma is None else self.along(value, gamma, axis, **named)
 
     def softmax(self, value: Value, axis: int) -> Value:
-        """Shares along an axis."""
+        """Softmax along an axis."""
         return self.node("softmax", [value], value.shape, axis=value.axis(axis))
 
     # --- positions --------------------------------------------------------------------------
@@ -357,10 +357,9 @@ class Program:
         index: Array | None = None,
         channels: int | None = None,
     ) -> Value:
-        """Entries put before and after those of an axis: numbers, or those that `index` names.
+        """Padding along an axis, with numbers or with the entries at `index`.
 
-        Where `channels` says along which axis those of an image lie, its positions are not told
-        apart.
+        If `channels` gives the axis of an image's channels, its positions are not distinguished.
         """
         axis = value.axis(axis)
         n = value.shape[axis] + before + after if index is None else len(index)
@@ -371,11 +370,11 @@ class Program:
         )  # fmt: skip
 
     def first_step(self, value: Value) -> Value:
-        """The first entry along axis 1, which stands for all: each carries the same neurons."""
+        """The first entry along axis 1, representing all: each carries the same neurons."""
         return self.node("first step", [value], (value.shape[0], *value.shape[2:]))
 
     def ordered(self, kind: str, value: Value, axis: int, shape: Sequence[int], name: str) -> Value:
-        """Sorting, cumulative sums, the largest ones along an axis."""
+        """Sorting, cumulative sums or top-k along an axis."""
         return self.node(
             "order", [value], shape, kind=kind, axis=value.axis(axis), shape=tuple(shape), name=name
         )
@@ -383,16 +382,16 @@ class Program:
     def largest(
         self, value: Value, axis: int, shape: Sequence[int], name: str
     ) -> tuple[Value, Value]:
-        """The largest entries along an axis, and their places, which `put_back` knows."""
+        """The largest entries along an axis, and their positions, for `put_back`."""
         found, places = self.ordered("topk", value, axis, shape, name), Value(tuple(shape))
         self._largest[places] = value, value.axis(axis), found
         return found, places
 
     def put_back(self, places: Value, source: Value, axis: int | None = None) -> Value | None:
-        """The largest entries, or functions of them, where they were, and zeros elsewhere.
+        """The largest entries, or functions of them, at their original positions, zeros elsewhere.
 
-        That is a function of each entry, of which the data say where it is 0. None where `source`
-        is anything else than what was found at `places`.
+        The result is elementwise, with zeros at positions that depend on the data. None if
+        `source` does not come from the entries at `places`.
         """
         value, along, found = self._largest.get(places, (None, None, None))
         if value is None or axis not in (None, along):
@@ -411,13 +410,13 @@ class Program:
         return value
 
     def picked(self, value: Value, axis: int, shape: Sequence[int], name: str) -> Value:
-        """Entries that the data choose along an axis, at each place others."""
+        """Entries along an axis, selected by the data separately at each position."""
         return self.node(
             "pick", [value], shape, axis=value.axis(axis), shape=tuple(shape), name=name
         )
 
     def chosen(self, value: Value, axis: int, name: str) -> None:
-        """A choice along an axis of which only the number is used, as of an argmax."""
+        """A choice along an axis whose index alone is used, such as an argmax."""
         axis = value.axis(axis)
         shape = tuple(1 if at == axis else n for at, n in enumerate(value.shape))
         self.picked(value, axis, shape, name)
@@ -448,9 +447,9 @@ class Program:
         Parameters
         ----------
         kind : {"sum", "mean", "max", "min", "var", "std", "norm", ...}
-            What is computed.
+            Kind of reduction.
         name : str
-            Where, for the name of what the neurons end in.
+            Place in the model, for the name of the vertices in which the neurons end.
         """
         chosen = sorted({value.axis(axis) for axis in axes})
         sizes = [(n, at in chosen) for at, n in enumerate(value.shape)]
@@ -478,18 +477,18 @@ class Program:
     # --- writing in place -------------------------------------------------------------------
 
     def written(self, whole: Value, old: Value, new: Value, places: Callable[[], Array]) -> Value:
-        """A tensor after a part of it, `old`, was replaced in place by `new`, at flat `places`.
+        """A tensor after its part `old` was replaced in place by `new`, at flat `places`.
 
-        Where the neurons of the part stay what they are, so do those of the whole.
+        If the part's neurons are unchanged, so are the tensor's.
         """
         return self.node("write", [whole, old, new], whole.shape, places=places)
 
     def unchanged(self, old: Value, new: Value, why: str) -> None:
-        """Refuse what comes next if replacing `old` by `new` has changed neurons."""
+        """Refuse the following operations if replacing `old` by `new` changed neurons."""
         self.node("unchanged", [old, new], None, why=why)
 
     def put(self, value: Value, shape: Sequence[int], places: Array) -> Value:
-        """A tensor of a shape with a value's entries at flat places of it, and else nothing."""
+        """A tensor with a value's entries at flat `places`, empty elsewhere."""
         return self.node("put", [value], shape, shape=tuple(shape), places=places)
 
     def scatter(
@@ -502,9 +501,9 @@ class Program:
         why: str = "",
         places: Callable[[], Array] | None = None,
     ) -> Value:
-        """Entries replaced by a source's, at positions along `axis` that an index tells.
+        """Entries replaced by a source's, at indexed positions along `axis`.
 
-        `places` gives the flat place of each entry of the source where the index is known.
+        `places` gives the flat position of each entry of the source if the index is known.
         """
         return self.node(
             "scatter", [value, source], value.shape, axis=axis, added=added, why=why, places=places
@@ -517,7 +516,7 @@ class Program:
         self.node("output", [value], None, name=name)
 
     def leave_out(self, name: str, shape: Sequence[int], reason: str) -> None:
-        """Note what is not in the graph."""
+        """Note weights that are not in the graph."""
         self._note("leave_out", name=name, shape=tuple(shape), reason=reason)
 
     def place(self, parameters: Iterable[str], role: str) -> None:
@@ -540,7 +539,7 @@ class Program:
         return expression_of(weight, named.get("parameters", ()) if self.named else ())
 
     def wrote(self, value: Value) -> list[str]:
-        """Names of the nearest nodes that write neurons, on the ways that lead to a value."""
+        """Names of the nearest nodes upstream of a value that write neurons."""
         node = next((node for node in self.nodes if node.output is value), None)
         if node is None:
             return []

@@ -1,7 +1,6 @@
 """Tensors of a program, the nodes that make them, and how tensors are moved and joined.
 
-A `Value` has a shape and nothing else: which neurons its entries carry is worked out when the
-program is lowered.
+A `Value` has only a shape; the neurons of its entries are determined when the program is lowered.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from ncut.errors import ModelError
 
 MAX_LAID_OUT = 2**25
-"""Entries of the largest tensor that is laid out entry by entry."""
+"""Number of entries of the largest tensor that is laid out entry by entry."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,10 +28,9 @@ class Value:
     shape : tuple of int
         The tensor's shape.
     number : {"", "drawn"}
-        Of numbers that no node makes: whether they are drawn, as noise is.
+        For numbers that no node makes, whether they are random draws, such as noise.
     program : callable, optional
-        Adds a node to the program of the one that makes it; None for numbers that no neuron has a
-        part in.
+        Adds a node to the program that makes the value; None for numbers independent of neurons.
     """
 
     shape: tuple[int, ...]
@@ -58,15 +56,15 @@ class Node:
     Attributes
     ----------
     kind : str
-        What it does, one of `ncut.extract.lowering.KINDS`.
+        Kind of operation, one of `ncut.extract.lowering.KINDS`.
     inputs : tuple of Value
-        What it reads.
+        Operands.
     output : Value, optional
-        What it makes.
+        Result.
     attributes : mapping from str
-        Everything else: axes, shapes, weights and the parameters that they come from.
+        Everything else: axes, shapes, weights and their parameters.
     place : str
-        Where in the model it stands, for messages.
+        Place in the model, for messages.
     """
 
     kind: str
@@ -77,7 +75,7 @@ class Node:
 
 
 def made(kind: str, inputs: Sequence[Value], shape: Sequence[int], /, **attributes: Any) -> Value:
-    """The result of a node on values; numbers alone make numbers, without a node."""
+    """The result of a node on values; numbers alone give numbers, without a node."""
     program = next((value.program for value in inputs if value.program is not None), None)
     shape = tuple(int(size) for size in shape)
     if program is None:
@@ -86,7 +84,7 @@ def made(kind: str, inputs: Sequence[Value], shape: Sequence[int], /, **attribut
 
 
 def broadcast_shape(values: Sequence[Value]) -> tuple[int, ...]:
-    """The shape that arithmetic between tensors makes."""
+    """The shape to which values broadcast."""
     return tuple(np.broadcast_shapes(*(value.shape for value in values)))
 
 
@@ -127,7 +125,7 @@ def squeezed(value: Value, axes: Sequence[int]) -> Value:
 
 
 def indexed(value: Value, axis: int, index: NDArray[np.int64] | slice | int) -> Value:
-    """Entries of one axis: a slice, an array of positions, or one position (the axis goes)."""
+    """Entries of one axis: a slice, an array of positions, or one position (drops the axis)."""
     axis = value.axis(axis)
     positions = np.arange(value.shape[axis])[index]
     shape = [*value.shape[:axis], *positions.shape, *value.shape[axis + 1 :]]
@@ -137,9 +135,9 @@ def indexed(value: Value, axis: int, index: NDArray[np.int64] | slice | int) -> 
 def gathered(
     value: Value, axes: Sequence[int], shape: Sequence[int], *, at: int | None = None, why: str = ""
 ) -> Value:
-    """Entries that the data choose along axes, whose places new ones take from `at` on.
+    """Entries that the data select along axes, which new axes replace from `at` on.
 
-    With `why` neurons may not lie along the axes, and it says what is wrong if they do.
+    If `why` is given, neurons along the axes are an error with that message.
     """
     axes = tuple(value.axis(axis) for axis in axes)
     at = axes[0] if at is None else at
@@ -147,12 +145,12 @@ def gathered(
 
 
 def looked_up(value: Value, indices: Sequence[NDArray[Any] | None], shape: Sequence[int]) -> Value:
-    """`tensor[indices]`: known indices or masks, None for axes that are left as they are."""
+    """`tensor[indices]`: known indices or masks, None for unindexed axes."""
     return made("lookup", [value], shape, indices=tuple(indices), shape=tuple(shape))
 
 
 def taken_along(value: Value, axis: int, index: NDArray[np.int64]) -> Value:
-    """`numpy.take_along_axis`, and where the index is shorter than the value its first entries."""
+    """`numpy.take_along_axis`; an index shorter than the value applies to its first entries."""
     line = index[tuple(slice(None) if at == axis else 0 for at in range(index.ndim))]
     alike = (index == line.reshape([-1 if at == axis else 1 for at in range(index.ndim)])).all()
     if alike:
@@ -165,14 +163,14 @@ def taken_along(value: Value, axis: int, index: NDArray[np.int64]) -> Value:
 
 
 def places_along(shape: Sequence[int], axis: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Flat places of the entries that an index of each names along an axis."""
+    """Flat positions of the entries selected by an index array along an axis."""
     whole = np.arange(math.prod(shape)).reshape(tuple(shape))
     first = tuple(slice(None) if at == axis else slice(n) for at, n in enumerate(index.shape))
     return np.take_along_axis(whole[first], index, axis)
 
 
 def moved(value: Value, places: NDArray[np.int64]) -> Value:
-    """Entries from these places in its flat order; a negative one is a new entry, a constant."""
+    """Entries gathered by flat position; a negative position is a new, constant entry."""
     flat = reshaped(value, (laid_out(value),))
     taken = reshaped(indexed(flat, 0, np.maximum(places, 0).ravel()), places.shape)
     kept = places >= 0
@@ -183,7 +181,7 @@ def moved(value: Value, places: NDArray[np.int64]) -> Value:
 
 
 def laid_out(value: Value) -> int:
-    """Number of entries of a value of which each is moved by itself.
+    """Number of entries of a value whose entries are moved individually.
 
     Raises
     ------
@@ -197,7 +195,7 @@ def laid_out(value: Value) -> int:
 
 
 def merged(value: Value, axes: Sequence[int]) -> Value:
-    """Entries along axes as one, which carries the neurons of all; the axes go."""
+    """Entries merged along axes into one that carries the neurons of all; drops the axes."""
     shape = [size for axis, size in enumerate(value.shape) if axis not in axes]
     return made("merge", [value], shape, axes=tuple(axes))
 
@@ -210,7 +208,7 @@ def flipped(value: Value, axes: Sequence[int]) -> Value:
 
 
 def tiled(value: Value, times: Sequence[int]) -> Value:
-    """`tensor.repeat(times)`: the whole tensor again and again along each axis."""
+    """`tensor.repeat(times)`: the tensor tiled along each axis."""
     value = expanded(value, (1,) * (len(times) - value.ndim) + value.shape)
     for axis, n in enumerate(times):
         if n != 1:
@@ -219,12 +217,12 @@ def tiled(value: Value, times: Sequence[int]) -> Value:
 
 
 def rearranged(value: Value, split: Sequence[int], order: Sequence[int], shape: Any) -> Value:
-    """Axes split up, permuted and joined again, as pixel shuffles and heads do."""
+    """Axes split, permuted and merged, as in pixel shuffles and attention heads."""
     return reshaped(permuted(reshaped(value, split), order), shape)
 
 
 def repeated_heads(value: Value, n_heads: int, axis: int) -> Value:
-    """Heads of keys or values along an axis, each as often as queries share it."""
+    """Heads of keys or values along an axis, each repeated for the queries that share it."""
     n = value.shape[value.axis(axis)]
     if n == n_heads:
         return value

@@ -1,4 +1,4 @@
-"""Weights as expressions: their numbers now, and how parameters make them again later."""
+"""Weights as expressions: their current values, and their computation from parameters."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 Leaf: TypeAlias = Callable[[Any], Any]
-"""Gives a tensor for a parameter or a constant of the module that was read."""
+"""Returns a tensor for a parameter or a constant of the module that was read."""
 
 
 Place: TypeAlias = tuple[int, int, tuple[tuple[int, int], ...]]
-"""Where an array's entries lie: the memory, the first one, lengths and strides of the axes."""
+"""Memory layout of an array: the storage, the offset, lengths and strides of the axes."""
 
 
 class Expression:
-    """An array that is a function of parameters of a model.
+    """An array that is a function of a model's parameters.
 
-    `numpy.asarray` gives its numbers, which the graph is made of; `tensor` computes it again of
-    the tensors that a live module has then, differentiable by autograd. What changes its axes
-    makes other expressions, written as for arrays.
+    `numpy.asarray` gives its values, which the graph uses; `tensor` recomputes it from a live
+    module's current tensors, differentiable by autograd. Operations on axes have the syntax of
+    arrays and return expressions.
 
     Parameters
     ----------
     values : ndarray
-        The numbers.
+        The current values.
     source : object, optional
-        Has a method `tensor(leaf)` that computes the array; by default nothing does.
+        Has a method `tensor(leaf)` that computes the array; by default it cannot be recomputed.
     leaves : tuple of str
-        Names of the parameters, where these tell whether two arrays are one.
+        Names of the parameters, if they identify the array.
     """
 
     __slots__ = ("leaves", "source", "values")
@@ -41,12 +41,12 @@ class Expression:
         self.values, self.source, self.leaves = values, source, leaves
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        """The numbers."""
+        """The current values."""
         return np.asarray(self.values, dtype=dtype)
 
     @property
     def known(self) -> bool:
-        """Whether it can be computed again."""
+        """Whether the array can be recomputed."""
         return self.source is not None
 
     @property
@@ -70,7 +70,7 @@ class Expression:
         return combined(lambda array: array.T, self)
 
     def __getitem__(self, index: Any) -> Expression:
-        """Entries, by an index that arrays and tensors take alike."""
+        """Entries, by an index that is valid for arrays and tensors."""
         return combined(lambda array: array[index], self)
 
     def reshape(self, *shape: Any) -> Expression:
@@ -82,7 +82,7 @@ class Expression:
         return combined(lambda array: _permuted(array, order), self)
 
     def broadcast(self, shape: Sequence[int]) -> Expression:
-        """The array with axes of length 1 made longer."""
+        """The array broadcast to a shape."""
         wide = tuple(shape)
 
         def change(array: Any) -> Any:
@@ -92,13 +92,13 @@ class Expression:
         return combined(change, self)
 
     def tensor(self, leaf: Leaf) -> Any:
-        """The array as `leaf` gives the parameters and constants that it is made of."""
+        """The array computed from the parameters and constants that `leaf` returns."""
         return self.source.tensor(leaf)
 
     def part(self) -> tuple[Any, Any] | None:
-        """The one tensor of which it is a view, and that view of a tensor without data.
+        """The tensor that the array is a view of, and that view on a tensor without data.
 
-        None where it is computed, or what makes it is not known.
+        None if the array is computed, or its source is unknown.
         """
         if not self.known:
             return None
@@ -116,13 +116,13 @@ class Expression:
         try:
             with torch.no_grad():
                 made = self.tensor(leaf)
-        except (RuntimeError, NotImplementedError):  # it needs data, or the tensor is no array
+        except (RuntimeError, NotImplementedError):  # needs data, or the tensor is not strided
             return None
         tensor = found.get(made.untyped_storage()._cdata, (None, None))[0]
         return None if tensor is None else (tensor, made)
 
     def place(self) -> Place | None:
-        """Equal for equal parts of one tensor of the model; None as of `part`."""
+        """A key, equal for equal parts of one tensor of the model; None where `part` is."""
         found = self.part()
         if found is None:
             return None
@@ -143,12 +143,12 @@ class _Step:
     parts: tuple[Expression, ...]
 
     def tensor(self, leaf: Leaf) -> Any:
-        """What it makes of the tensors that they are."""
+        """The function applied to the tensors of the parts."""
         return self.change(*(part.tensor(leaf) for part in self.parts))
 
 
 def combined(change: Callable[..., Any], *parts: Expression) -> Expression:
-    """A function of expressions, which works on arrays and on tensors alike."""
+    """A function of expressions; `change` accepts both arrays and tensors."""
     values = np.asarray(change(*(part.values for part in parts)))
     leaves = tuple(dict.fromkeys(name for part in parts for name in part.leaves))
     known = all(part.known for part in parts)
@@ -156,7 +156,7 @@ def combined(change: Callable[..., Any], *parts: Expression) -> Expression:
 
 
 def joined(first: Expression, second: Expression, axis: int) -> Expression:
-    """Two arrays side by side along an axis."""
+    """Two arrays concatenated along an axis."""
 
     def change(*arrays: Any) -> Any:
         if isinstance(arrays[0], np.ndarray):
@@ -169,7 +169,7 @@ def joined(first: Expression, second: Expression, axis: int) -> Expression:
 
 
 def expression_of(weights: Weights, names: Sequence[str] = ()) -> Expression:
-    """Weights as an expression: of arrays, the numbers alone, and the names of their parameters."""
+    """Weights as an expression; an array gives constants with the names of its parameters."""
     if isinstance(weights, Expression):
         return weights
     return Expression(np.asarray(weights), leaves=tuple(names))

@@ -1,1 +1,1 @@
-"""A torch module -> the record of its forward pass, by running it on tensors without data."""
+"""Tracing: a torch module's forward pass, recorded by running it on tensors without data."""

@@ -1,8 +1,7 @@
-"""What each operation of ATen does to neurons: tables from its name to a rule.
+"""Rules for the effect of ATen's operations on neurons, by operation name.
 
-Composite operations fall apart into these before they arrive. A rule gets a `Call` and returns
-the signal of the result, or a list of signals. What torch itself tags as pointwise needs no
-rule of its own.
+torch decomposes composite operations before dispatch. A rule gets a `Call` and returns the
+signal of the result, or a list of signals. Operations that torch tags as pointwise need no rule.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ OPERATIONS: dict[str, Rule] = {
     **writing.RULES,
     **reductions.RULES,
 }
-"""Operations by their name in ATen, without overload."""
+"""Rules by the operation's ATen name, without overload."""
 
 EARLY: dict[str, Rule] = constants.EARLY
-"""Operations whose results are no traced tensors."""
+"""Operations whose results are not traced tensors."""
 
 KEEPS_SHAPE = {
     *("relu", "relu_", "leaky_relu", "leaky_relu_", "gelu", "silu", "silu_", "mish", "elu", "elu_"),
     *("sigmoid", "sigmoid_", "tanh", "tanh_", "hardtanh", "hardtanh_", "hardswish", "hardswish_"),
     *("hardsigmoid", "hardsigmoid_"),
 }
-"""Operations whose result has the shape and the type of their first argument."""
+"""Operations whose result has the shape and dtype of their first argument."""
 
 BATCH_NORMS = {"_native_batch_norm_legit_no_training", "native_batch_norm"}
 """Batch norms in evaluation mode give their result and two empty tensors."""
@@ -51,7 +50,7 @@ BATCH_NORMS = {"_native_batch_norm_legit_no_training", "native_batch_norm"}
 def by_tag(operation: Any) -> Rule | None:
     """The rule of an operation that torch tags as pointwise."""
     name = operation._schema.name.removeprefix("aten::")
-    # What an operation does in place is what it does elsewhere; only the latter is tagged.
+    # Only the out-of-place variant of an operation is tagged.
     packet = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
     overload = operation._overloadname
     original = getattr(packet, overload, operation) if packet else operation

@@ -1,4 +1,4 @@
-"""Mixtures of experts whose weights are one tensor for all, as transformers keeps them."""
+"""Mixtures of experts whose weights are stacked in one tensor, as in transformers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ncut.extract.traced.tracing import Call
 
 
 def are_experts(module: nn.Module) -> bool:
-    """Whether a module holds all experts of a layer: (experts, ..., ...) weights and a gate."""
+    """Whether a module holds all experts of a layer: weights (experts, ..., ...) and a gate."""
     name = type(module).__name__
     weights = [getattr(module, part, None) for part in ("gate_up_proj", "down_proj")]
     stacked = all(isinstance(weight, nn.Parameter) and weight.ndim == 3 for weight in weights)
@@ -20,10 +20,10 @@ def are_experts(module: nn.Module) -> bool:
 
 
 def experts(call: Call) -> Any:
-    """Every expert reads the layer's input and writes to its output, whichever are chosen.
+    """Every expert reads the layer's input and writes to its output.
 
-    A forward pass runs through those that the router chooses for its data; the graph has them
-    all. The router's shares scale what they write by numbers that depend on the data.
+    A forward pass runs only the experts that the router chooses for its data; the graph has all
+    of them. The router's shares scale their outputs by numbers that depend on the data.
     """
     module: Any = call.module
     hidden = call.arg(0, "hidden_states")

@@ -1,4 +1,4 @@
-"""Functions of torch that are followed as a whole, before they fall apart into operations."""
+"""Functions of torch that are followed as a whole, before torch decomposes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ncut.extract.traced.tracing import Call
 
 
 class Function:
-    """A rule, and when it applies: where an argument is traced, or always."""
+    """A rule that applies either if an argument is traced, or always."""
 
     def __init__(self, rule: Callable[[Call], Any], *, always: bool = False) -> None:
         self._rule = rule
@@ -32,7 +32,7 @@ class Function:
         return self._rule(call)
 
     def applies(self, args: Any, kwargs: Any) -> bool:
-        """Whether the rule is for a call with these arguments."""
+        """Whether the rule applies to a call with these arguments."""
         return self._always or any(is_traced(value) for value in flat(args, kwargs))
 
 
@@ -49,7 +49,7 @@ def linear(call: Call) -> Value:
 
 
 def bilinear(call: Call) -> Value:
-    """`F.bilinear(input1, input2, weight, bias)`: each input is read, summed over the other's."""
+    """`F.bilinear(input1, input2, weight, bias)`: reads each input, summed over the other."""
     first, second, tensor = (call.arg(at, f"input{at + 1}") for at in range(3))
     weight = call.tracing.weight(call.arg(2, "weight") if tensor is None else tensor)
     note_bias(call, call.arg(3, "bias"))
@@ -66,7 +66,7 @@ def bilinear(call: Call) -> Value:
 
 
 def embedding(call: Call) -> Any:
-    """`F.embedding(indices, table)`: also of indices that do not depend on the data."""
+    """`F.embedding(indices, table)`, also for indices that do not depend on the data."""
     indices, table = call.arg(0, "input"), call.arg(1, "weight")
     if is_traced(table):
         raise NotImplementedError
@@ -92,7 +92,7 @@ def embedding_bag(call: Call) -> Any:
 
 
 def table_rows(take: Callable[..., Any], at: int) -> Callable[[Call], Any]:
-    """`table[indices]`, by indices that an input holds, is what an embedding does."""
+    """`table[indices]` with indices from an input, equivalent to an embedding."""
 
     def rule(call: Call) -> Any:
         table, axis, indices = call.args[0], call.arg(1, "dim", 0), call.arg(at, "index")
@@ -114,7 +114,7 @@ def table_rows(take: Callable[..., Any], at: int) -> Callable[[Call], Any]:
 
 
 def entries_of_table(take: Callable[..., Any]) -> Callable[[Call], Any]:
-    """`table.gather(dim, indices)`, refused where an input says which entries of a parameter."""
+    """`table.gather(dim, indices)`, refused for a parameter indexed by an input."""
 
     def rule(call: Call) -> Any:
         table, indices = call.args[0], call.arg(2, "index")
@@ -130,7 +130,7 @@ def entries_of_table(take: Callable[..., Any]) -> Callable[[Call], Any]:
 
 
 def _one_index(table: torch.Tensor, index: Any) -> tuple[torch.Tensor, int, Any]:
-    """`table[index]` as an index along one axis of a table, None where there is none or several."""
+    """`table[index]` as an index along one axis of a table; None for no axis or several."""
     if not isinstance(index, tuple):
         return table, 0, index
     if index and index[-1] is ...:
@@ -159,7 +159,7 @@ def lp_pool(average: Callable[..., Any]) -> Callable[[Call], Any]:
     """`F.lp_pool2d(input, norm_type, kernel_size, stride)`, which commutes with factors."""
 
     def rule(call: Call) -> Any:
-        # It falls apart into powers and roots, each of which alone does not.
+        # It decomposes into powers and roots, which do not commute individually.
         kernel, stride = call.arg(2, "kernel_size"), call.arg(3, "stride")
         ceil_mode = call.arg(4, "ceil_mode", False)
         return average(call.arg(0, "input"), kernel, stride, 0, ceil_mode)
@@ -168,7 +168,7 @@ def lp_pool(average: Callable[..., Any]) -> Callable[[Call], Any]:
 
 
 def pad(call: Call) -> Any:
-    """`F.pad(input, pad, mode, value)`: what comes round is a concatenation."""
+    """`F.pad(input, pad, mode, value)`; circular padding is a concatenation."""
     tensor, widths, mode = call.arg(0, "input"), call.arg(1, "pad"), call.arg(2, "mode", "constant")
     if mode != "circular":
         return F.pad(tensor, widths, mode, call.arg(3, "value"))
@@ -182,17 +182,17 @@ def pad(call: Call) -> Any:
 
 
 def rms_norm(call: Call) -> Value:
-    """`F.rms_norm(input, normalized_shape, weight)`, which may fall apart into products."""
+    """`F.rms_norm(input, normalized_shape, weight)`, which torch may decompose into products."""
     return norm_of_last_axes(call, call.arg(2, "weight"), "RMS norm")
 
 
 def local_response_norm(call: Call) -> Value:
-    """`F.local_response_norm`: division by what neighbouring channels are."""
+    """`F.local_response_norm`: division by a function of neighbouring channels."""
     return call.program.normalization(call.signal(), "local response norm")
 
 
 def one_hot(call: Call) -> Any:
-    """`F.one_hot(numbers, n)`: each class of an input's whole numbers is an input of its own."""
+    """`F.one_hot(numbers, n)`: each class of an integer input is a separate input."""
     numbers, n = call.arg(0, "tensor"), int(call.arg(1, "num_classes", -1))
     names = call.tracing.provenance.inputs(numbers)
     if is_traced(numbers) or not names:

@@ -1,4 +1,4 @@
-"""Weights as a layer's `reset_parameters` makes them."""
+"""Initial weights, drawn by a layer's `reset_parameters`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ncut.extract.arrays import as_array
 def initial_weight(
     layer: nn.Module | None, convert: Callable[[NDArray[np.floating]], NDArray[np.floating]]
 ) -> Callable[[int], NDArray[np.floating] | None] | None:
-    """A function that makes initial weights of a layer, None where there is no layer.
+    """A function that draws initial weights of a layer; None if there is no layer.
 
-    It gets a seed, and gives None where the layer does not tell. `convert` brings torch's layout
-    into that of the graph's operations.
+    The function gets a seed, and returns None if the layer cannot be reinitialized. `convert`
+    maps torch's layout to that of the graph's operations.
     """
     if layer is None or not hasattr(layer, "reset_parameters"):
         return None
@@ -34,20 +34,20 @@ def initial_weight(
 
 
 def _drawn(layer: Any, number: int) -> NDArray[np.floating] | None:
-    # A function that was put on the layer itself may hold on to that, and change it.
+    # A function attached to the layer may reference the layer, and change it.
     if "reset_parameters" in vars(layer):
         return None
     try:
         fresh = _plain_copy(layer)
-        # What is not set anew would be the trained weights.
+        # Entries that are not reset would be trained weights.
         with torch.no_grad():
             fresh.weight.fill_(torch.nan)
-        # The generator of the CPU alone: torch.manual_seed would set those of all devices.
+        # Only the CPU generator: torch.manual_seed would seed all devices.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(number)
             fresh.reset_parameters()
         weight = as_array(fresh.weight, "initial weight")
-    except Exception:  # whatever a user's own layer does: it does not tell then
+    except Exception:  # a user's layer may raise anything: no initial weights then
         return None
     if not np.isfinite(weight).all():
         return None

@@ -1,4 +1,4 @@
-"""Example inputs for a module: those given, or guesses from what the module says of itself."""
+"""Example inputs for a module: given, or guessed from its layers and configuration."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import nn
 from ncut.errors import InputError
 
 BATCH = 5
-"""Examples at a time: not 1, which squeezing drops, nor a usual number of channels."""
+"""Batch size: not 1, which squeezing drops, nor a usual number of channels."""
 
 TIME = 8
 """Length of sequences."""
 
 LARGE = 40
-"""Modules from which on a model is taken to read images of the usual sizes first."""
+"""Number of modules from which images of the usual sizes are tried first."""
 
 USUAL_SIZES = (224, 256, 384, 299, 512, 32, 64, 128, 96)
 SMALL_SIZES = (32, 28, 64, *range(1, 65), 96, 128, 224, 256, 299, 384, 512)
@@ -34,7 +34,7 @@ class Inputs:
 
 
 def given(example_inputs: Any) -> Inputs:
-    """The inputs that the user passed: a tensor, a tuple of arguments, or a mapping of them."""
+    """Inputs passed by the user: a tensor, a tuple of arguments, or a mapping of them."""
     if isinstance(example_inputs, torch.Tensor):
         return Inputs((example_inputs,))
     if isinstance(example_inputs, Mapping):

@@ -51,7 +51,7 @@ def _recurrent(call: Call) -> Any:
 
 
 def _first_states(call: Call, signal: Value, time: int | None) -> list[Value]:
-    """The states that a layer starts with, (layers, ..., n), each to broadcast to its sequence."""
+    """The layer's first states, (layers, ..., n), each broadcastable to its sequence."""
     given = call.arg(1, "hx")
     found = []
     for state in given if isinstance(given, tuple | list) else [given]:
@@ -59,7 +59,7 @@ def _first_states(call: Call, signal: Value, time: int | None) -> list[Value]:
             found.append(Value((call.module.num_layers * (1 + call.module.bidirectional), 1)))
             continue
         own = state.value
-        if time is None:  # packed: states of examples, which lie among the steps
+        if time is None:  # packed: examples lie among the steps
             own = call.program.positions(own, (own.shape[0], 1, own.shape[2]), axis=2)
         elif own.ndim == 3 and signal.ndim == 3:
             own = unsqueezed(own, 1 + time)
@@ -109,7 +109,7 @@ def _state(call: Call, output: Value, time: int, batch: tuple[int, ...], like: A
 
 
 def _cell(call: Call) -> Any:
-    """`nn.RNNCell`, `nn.LSTMCell`, `nn.GRUCell`: one step, the state coming from outside."""
+    """`nn.RNNCell`, `nn.LSTMCell`, `nn.GRUCell`: one step with an external state."""
     cell, given, path = call.module, call.arg(1, "hx"), call.tracing.path
     kind = "GRU" if isinstance(cell, nn.GRUCell) else ""
     states = [_traced_state(call, given, number) for number in (0, 1)]
@@ -119,7 +119,7 @@ def _cell(call: Call) -> Any:
 
 
 def _traced_state(call: Call, given: Any, number: int) -> Value | None:
-    """One of the states that a cell is given, if it depends on the data."""
+    """A state passed to a cell, if it depends on the data."""
     states = list(given) if isinstance(given, tuple | list) else [given]
     state: Any = states[number] if number < len(states) else None
     return state.value if is_traced(state) else None
@@ -183,7 +183,7 @@ def _same(call: Call) -> Value:
 
 
 def _quantized() -> dict[Any, Callable[[Call], Any]]:
-    """Layers of torch.ao.quantization, where this version of torch has them."""
+    """Layers of torch.ao.quantization, if this version of torch has them."""
     try:
         import torch.ao.nn.intrinsic.quantized as fused
         import torch.ao.nn.quantized as static
@@ -219,5 +219,5 @@ MODULES: dict[Any, Callable[[Call], Any]] = {
 
 
 def by_parts(module: nn.Module) -> Callable[[Call], Any] | None:
-    """The rule of a module that is known by what it holds, not by its class."""
+    """The rule of a module recognized by its parts, not by its class."""
     return experts if are_experts(module) else None

@@ -1,4 +1,4 @@
-"""Tensors that share memory: what was written in place into a part that another one reads."""
+"""Aliases: tensors that share memory, and in-place writes into it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ncut.extract.traced.tensor import Traced, flat, is_traced
 
 
 class Writes:
-    """Neurons that were put into the place of others in memory.
+    """In-place writes of neurons over others in memory.
 
-    The tensor that the memory was made for is told of them. Another one that had been made over
-    the same memory sees them too, but its signal does not tell; reading it afterwards is an error.
+    The tensor that owns the memory is updated. The signals of other, earlier aliases become
+    stale; reading these tensors afterwards is an error.
     """
 
     def __init__(self, program: Program) -> None:
@@ -29,11 +29,11 @@ class Writes:
         self._written: dict[int, tuple[Any, list[_Write]]] = {}
 
     def know(self, made: Traced) -> None:
-        """Remember a tensor if it is the first over its memory."""
+        """Record a tensor if it is the first over its memory."""
         self._wholes.setdefault(made.meta.untyped_storage()._cdata, made)
 
     def whole(self, target: Traced) -> Traced | None:
-        """The tensor of whose memory another one is a part; None if it is that itself."""
+        """The tensor that owns the memory of `target`; None if `target` does."""
         found = self._wholes.get(target.meta.untyped_storage()._cdata)
         if found is None or found is target or not found.meta.is_contiguous():
             return None
@@ -41,18 +41,18 @@ class Writes:
         return found if entire and _span(target.meta)[1] < found.meta.numel() else None
 
     def note(self, target: Traced, whole: Traced | None, value: Value) -> None:
-        """Note that an operation put a value into a tensor's place."""
+        """Note that an operation wrote a value into a tensor's memory."""
         self._n_writes += 1
         target.version = self._n_writes
         if whole is not None:
             whole.version = self._n_writes
         storage = target.meta.untyped_storage()
-        # The storage is kept, so that its number stays its own.
+        # The storage is kept alive, so that its id stays unique.
         written = self._written.setdefault(storage._cdata, (storage, []))[1]
         written.append(_Write(self._n_writes, target.meta, target.value, value))
 
     def check(self, *arguments: Any) -> None:
-        """Refuse tensors into whose memory other neurons were written since they were made."""
+        """Refuse tensors with other neurons written into their memory since creation."""
         for value in flat(arguments) if self._written else ():
             if not is_traced(value):
                 continue
@@ -66,7 +66,7 @@ class Writes:
                     )  # fmt: skip
 
     def hand_on(self, sources: list[Any], results: list[Any]) -> None:
-        """Results know of all that their sources know of."""
+        """Let results inherit the writes known to their sources."""
         if not self._written:
             return
         newest = max(value.version for value in sources if is_traced(value))
@@ -77,7 +77,7 @@ class Writes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Write:
-    """What was written into which memory, when, and what had been there."""
+    """A write: the memory, the time, the new and the old value."""
 
     version: int
     meta: torch.Tensor
@@ -86,14 +86,14 @@ class _Write:
 
 
 def _span(meta: torch.Tensor) -> tuple[int, int]:
-    """The first and the last place of a tensor in its storage."""
+    """The first and the last offset of a tensor in its storage."""
     first = int(meta.storage_offset())
     steps = zip(meta.shape, meta.stride(), strict=True)
     return first, first + sum((size - 1) * stride for size, stride in steps)
 
 
 def _overlap(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Whether two tensors over one storage have places in common."""
+    """Whether two tensors over one storage overlap."""
     (start, stop), (other, end) = _span(first), _span(second)
     if stop < other or end < start:
         return False
@@ -103,7 +103,7 @@ def _overlap(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 
 def memory_of(meta: torch.Tensor) -> NDArray[np.int64]:
-    """Where a tensor's entries lie in its storage."""
+    """Offsets of a tensor's entries in its storage."""
     places: NDArray[np.int64] = np.array([meta.storage_offset()])
     for size, stride in zip(meta.shape, meta.stride(), strict=True):
         if stride:

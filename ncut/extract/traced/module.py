@@ -1,4 +1,4 @@
-"""A torch.nn.Module -> the record of its forward pass."""
+"""Reads a torch.nn.Module as the record of its forward pass."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def read_module(
 ) -> Wiring:
     """Follow the forward pass of a module.
 
-    The forward pass runs once, in evaluation mode, on tensors that have a shape and no data. Its
-    hooks run too, as they may compute weights or hand values on; one that fails without data is
-    listed. The module is left as it was, also after a failure, and so is what its hooks hold.
+    The forward pass runs once, in evaluation mode, on tensors with a shape and no data. Hooks run
+    too, as they may compute weights or pass values on; hooks that fail without data are listed.
+    The module and the objects held by its hooks are restored, also after a failure.
 
     Parameters
     ----------
     module : torch.nn.Module
         The model.
     residual : {"readers", "stream"}, optional
-        What sums are; by default streams in a model with attention.
+        Convention of sums; by default "stream" in a model with attention, else "readers".
     example_inputs : tensor, tuple or mapping, optional
-        Arguments of the forward pass, with lists and mappings of tensors among them; only shapes
-        and types of floating-point tensors matter.
+        Arguments of the forward pass, including lists and mappings of tensors; only shapes and
+        dtypes of floating-point tensors matter.
         By default they are guessed from the model's first layers and its configuration.
     unknown : {"error", "elementwise"}
-        What to do with an operation that has no rule.
+        Treatment of operations without a rule.
 
     Raises
     ------
@@ -93,11 +93,11 @@ def read_module(
 
 
 def parameters_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes of a module's parameters by name, those of quantized layers included."""
+    """Shapes of a module's parameters by name, including quantized layers."""
     found = {name: tuple(value.shape) for name, value in module.named_parameters()}
     for path, part in module.named_modules():
         if not type(part).__module__.startswith("torch.ao."):
-            continue  # what computes its weight may change a state as it does
+            continue  # computing its weight may change state
         weight = getattr(part, "weight", None)
         if callable(weight):
             found[f"{path}.weight" if path else "weight"] = tuple(weight().shape)
@@ -105,7 +105,7 @@ def parameters_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _followed(module: nn.Module, inputs: Inputs, rules: Rules, residual: str | None) -> Wiring:
-    """The record of a forward pass; whole numbers that weights read are values like any other."""
+    """The record of a forward pass; integers that weights read are treated as values."""
     values: frozenset[str] = frozenset()
     while True:
         program = Program(named=True)
@@ -115,14 +115,14 @@ def _followed(module: nn.Module, inputs: Inputs, rules: Rules, residual: str | N
             values |= error.names
             continue
         except Exception:
-            # What the operations before do to neurons may be the first thing that is wrong.
+            # An earlier operation's effect on neurons may be the first error.
             lower(program, residual, likely=_likely(module))
             raise
         return lower(program, residual, likely=_likely(module))
 
 
 def _why(failure: Exception, name: str, n_tried: int, was_given: bool) -> Exception:
-    """What to tell of the first failure."""
+    """The message for the first failure."""
     message = str(failure).strip().split("\n")[0] or type(failure).__name__
     if isinstance(failure, ModelError | InputError):
         guessed = n_tried > 1 and not was_given and not isinstance(failure, DependsOnDataError)
@@ -137,7 +137,7 @@ def _why(failure: Exception, name: str, n_tried: int, was_given: bool) -> Except
 
 
 def _likely(module: nn.Module) -> Residual:
-    """What sums will be, as far as the names of the model's parts tell."""
+    """The likely convention of sums, from the names of the model's parts."""
     attends = any("att" in type(part).__name__.lower() for part in module.modules())
     return "stream" if attends else "readers"
 
@@ -175,7 +175,7 @@ def _read(
         with tracing.active():
             result = tracing.provenance.known(module(*args, **kwargs))
     if not isinstance(result, Mapping) and _holds_tensors(result):
-        result = vars(result)  # a distribution, a namespace or another object of results
+        result = vars(result)  # a distribution, a namespace or another result object
     for number, value in enumerate(filter(is_traced, tensors_in(result))):
         program.output(value.value, "output" if number == 0 else f"output {number}")
     program.ignore(
@@ -184,9 +184,9 @@ def _read(
 
 
 def _as_input(value: Any, name: str, tracing: Tracing, values: frozenset[str]) -> Any:
-    """Floating-point tensors become traced ones, inside lists and mappings as well.
+    """Replace floating-point tensors by traced tensors, also inside lists and mappings.
 
-    Whole numbers and settings stay what they are, but for those inputs that are among `values`.
+    Integers and settings are unchanged, except inputs named in `values`.
     """
     if isinstance(value, Mapping):
         made = {k: _as_input(v, f"{name}.{k}", tracing, values) for k, v in value.items()}
@@ -212,7 +212,7 @@ def _as_input(value: Any, name: str, tracing: Tracing, values: frozenset[str]) -
 
 
 def _holds_tensors(value: Any) -> bool:
-    """Whether a value is an object with tensors in it, as instances of dataclasses are."""
+    """Whether a value is an object with tensors as attributes, such as a dataclass instance."""
     known = type | ModuleType | nn.Module | torch.Tensor
     if isinstance(value, known) or not hasattr(value, "__dict__"):
         return False
@@ -220,7 +220,7 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _like(value: Mapping[Any, Any], made: dict[Any, Any]) -> Any:
-    """A mapping of another class with other values."""
+    """A mapping of the same class with other values."""
     changed: Any = copy.copy(value)
     for key, item in made.items():
         changed[key] = item
@@ -228,7 +228,7 @@ def _like(value: Mapping[Any, Any], made: dict[Any, Any]) -> Any:
 
 
 def tensors_in(result: Any) -> Iterator[Any]:
-    """The tensors in what a forward pass returned."""
+    """The tensors in the result of a forward pass."""
     if isinstance(result, torch.Tensor):
         yield result
     elif isinstance(result, Mapping):
@@ -243,7 +243,7 @@ def tensors_in(result: Any) -> Iterator[Any]:
 
 
 def _hooks(module: nn.Module) -> list[dict[Any, Any]]:
-    """The dictionaries that hold a module's hooks, to which a forward pass may add some."""
+    """The dictionaries of a module's hooks, to which a forward pass may add."""
     return [
         value for key, value in vars(module).items() if "_hooks" in key and isinstance(value, dict)
     ]
@@ -252,7 +252,7 @@ def _hooks(module: nn.Module) -> list[dict[Any, Any]]:
 def _held_by_hooks(module: nn.Module) -> Iterator[Any]:
     """The lists, sets and mappings that a module's hooks can write into."""
     for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
-        called = getattr(hook, "func", hook)  # of a functools.partial
+        called = getattr(hook, "func", hook)  # unwraps a functools.partial
         owner = getattr(called, "__self__", None)
         found = [called, owner, *getattr(hook, "args", ()), *getattr(hook, "keywords", {}).values()]
         if hasattr(owner, "__dict__"):
@@ -277,7 +277,7 @@ def _held_by_hooks(module: nn.Module) -> Iterator[Any]:
 
 @contextmanager
 def _left_as_it_was(module: nn.Module, originals: dict[int, torch.Tensor]) -> Iterator[None]:
-    """Evaluation mode, and afterwards all attributes of the module and its parts as before."""
+    """Evaluation mode; restores all attributes of the module and its parts on exit."""
     parts = [*module.modules()]
     spaces = [
         space
@@ -290,7 +290,7 @@ def _left_as_it_was(module: nn.Module, originals: dict[int, torch.Tensor]) -> It
         for part in parts:
             part.__dict__["training"] = False
             for name, buffer in part._buffers.items():
-                # What the forward pass does to a buffer in place, it does to a copy.
+                # In-place changes of a buffer by the forward pass apply to a copy.
                 if buffer is not None:
                     part._buffers[name] = copied = buffer.clone()
                     originals[id(copied)] = buffer

@@ -1,4 +1,4 @@
-"""Copies of torch modules whose weights are parameters, whatever computes them."""
+"""Copies of torch modules in which computed weights are plain parameters."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ncut.errors import InputError
 def plain_copy(model: nn.Module, why: str, *, hooks: bool = False) -> nn.Module:
     """A copy in evaluation mode that shares the model's memory, whose weights are parameters.
 
-    Those that the model's modules compute (pruned ones, weight norm, parametrizations) are
-    parameters of the copy with the values that they have. It is on the CPU, in float32 at least,
-    what is so already in the model's own memory.
+    Computed weights (pruning, weight norm, parametrizations) become parameters of the copy with
+    their current values. The copy is on the CPU, in float32 or wider; tensors that already are
+    share the model's memory.
 
     Parameters
     ----------
     model : torch.nn.Module
     why : str
-        What needs the copy, for the error.
+        The purpose of the copy, for the error.
     hooks : bool
-        Whether it keeps the hooks that compute no weights.
+        Whether to keep hooks that compute no weights.
 
     Raises
     ------
     InputError
-        If it cannot be copied.
+        If the model cannot be copied.
     """
     memo: dict[int, Any] = {}
     for module in model.modules():
@@ -76,7 +76,7 @@ def _shared(tensor: Tensor) -> Tensor:
 
 
 def _make_plain(module: nn.Module) -> None:
-    """Replace what a module computes by parameters of the same name."""
+    """Replace a module's computed weights by parameters of the same name."""
     names = computed(module)
     is_parametrized = parametrize.is_parametrized(module)
     for key, hook in [*module._forward_pre_hooks.items()]:
@@ -86,7 +86,7 @@ def _make_plain(module: nn.Module) -> None:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         values = {name: getattr(module, name).detach().clone() for name in names}
     if is_parametrized:
-        # The class was made for the one module, but copies share it.
+        # The class was created for one module, but copies share it.
         module.__class__ = type(module).__bases__[0]
         del module._modules["parametrizations"]
     for name, value in values.items():

@@ -1,8 +1,8 @@
-"""Where tensors without neurons come from while a forward pass is followed.
+"""Provenance of tensors without neurons while a forward pass is followed.
 
-Everything that is computed from parameters alone is computed as ever, and its operations are
-noted: the parameters that a weight comes from are known, and it can be computed again from what
-they are later. Numbers that are drawn, and tensors that values are written into, are no constants.
+Computations on parameters alone run normally, and their operations are recorded: the source
+parameters of each weight are known, and the weight can be recomputed from their later values.
+Random draws, and tensors that values are written into, are not constants.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ ARITHMETIC = frozenset(
     ["add", "addcdiv", "addcmul", "div", "fmod", "lerp", "maximum", "minimum", "mul", "pow",
      "remainder", "rsub", "sub"]
 )  # fmt: skip
-"""Operations to which a whole number is a value, and no index."""
+"""Operations that use an integer as a value, not as an index."""
 
 READS = frozenset(["linear", "mm", "addmm", "bmm", "baddbmm", "matmul", "convolution"])
 """Operations by which weights read values."""
 
 
 class ReadsNumbersError(Exception):
-    """Weights read whole numbers of an input: they are values, and their entries neurons."""
+    """Weights read an integer input: its entries are values, and neurons."""
 
     def __init__(self, names: frozenset[str]) -> None:
         super().__init__(f"weights read the whole numbers of {', '.join(sorted(names))}")
@@ -49,7 +49,7 @@ class ReadsNumbersError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
-    """A tensor that an operation made of others, without any data.
+    """A tensor computed by an operation on others, stored without data.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Made:
     args, kwargs
         Its arguments.
     number : int or None
-        Which of its results the tensor is, if it has several.
+        Index of the tensor among several results.
     """
 
     operation: Callable[..., Any]
@@ -67,7 +67,7 @@ class Made:
     number: int | None
 
     def again(self, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """The tensor, with those that it is made of as `compute` gives them."""
+        """The tensor, recomputed from operands that `compute` returns."""
 
         def change(value: Any) -> Any:
             if isinstance(value, Made):
@@ -82,20 +82,20 @@ class Made:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """An array as a function of tensors of a module, to be computed again later.
+    """An array as a function of a module's tensors, for later recomputation.
 
     Attributes
     ----------
     tensors : tuple of Tensor
-        What it is computed from.
+        Operands.
     compute : callable
-        Gets them and returns the array.
+        Maps the operands to the array.
     made : mapping
-        What of the tensors was itself made of others; see `Provenance`.
+        Provenance of computed operands; see `Provenance`.
     originals : mapping
-        The buffers of the module by the ids of the copies that a forward pass was given.
+        The module's buffers by the ids of the copies passed to a forward pass.
     is_batch_norm : bool
-        Whether the tensors are a batch norm's running variance and, if it has one, its weight.
+        Whether the tensors are a batch norm's running variance and, if present, its weight.
     """
 
     tensors: tuple[torch.Tensor, ...]
@@ -105,7 +105,7 @@ class Source:
     is_batch_norm: bool = False
 
     def tensor(self, leaf: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """The array, with parameters and constants as `leaf` gives them."""
+        """The array computed from the parameters and constants that `leaf` returns."""
 
         def compute(tensor: torch.Tensor) -> torch.Tensor:
             found = self.made.get(id(tensor))
@@ -126,19 +126,19 @@ def _over_spread(eps: float, variance: torch.Tensor, weight: Any = None) -> torc
 
 
 def _elsewhere(operation: Any, first: Any, *args: Any, **kwargs: Any) -> Any:
-    """An operation in place on a copy of its first argument."""
+    """An in-place operation, applied to a copy of its first argument."""
     return operation(first.clone(), *args, **kwargs)
 
 
 class Provenance(TorchDispatchMode):
-    """Notes what is made of parameters and of whole numbers of inputs.
+    """Records tensors computed from parameters and from integer inputs.
 
     Attributes
     ----------
     made : dict from int to (Tensor, Made)
-        By the id of a tensor, which is kept.
+        By the id of a tensor, which is kept alive.
     originals : dict from int to Tensor
-        Buffers of the module by the ids of their copies, which a forward pass may change.
+        The module's buffers by the ids of their copies, which a forward pass may change.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Provenance(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run an operation, and note what its results are made of."""
+        """Run an operation and record the provenance of its results."""
         kwargs = kwargs or {}
         if self._stand_ins:
             args, kwargs = self.known(args), self.known(kwargs)
@@ -179,7 +179,7 @@ class Provenance(TorchDispatchMode):
         return results
 
     def _drawn_by(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Numbers that are drawn; whole ones are known, as they number things."""
+        """Random draws; drawn integers count as known, as they are indices."""
         with torch.random.fork_rng(devices=[]):
             results = func(*args, **kwargs)
         first = results[0] if isinstance(results, tuple) else results
@@ -191,19 +191,19 @@ class Provenance(TorchDispatchMode):
         return tree_map(self._noise, results)
 
     def _note_whole(self, results: Any) -> None:
-        """Note whole numbers that were drawn, which are no constants as values."""
+        """Record drawn integers, which are not constants when used as values."""
         for result in flat([results]):
             if torch.is_tensor(result):
                 self._whole[id(result)] = result
 
     def _as_value(self, value: Any) -> Any:
-        """Noise in place of whole numbers that were drawn."""
+        """Noise in place of drawn integers."""
         if id(value) not in self._whole:
             return value
         return self._noise(torch.empty_like(value, dtype=torch.get_default_dtype()))
 
     def known(self, values: Any) -> Any:
-        """Values with what stands for tensors that were written into in their place."""
+        """Values with stand-ins for tensors that were written into."""
         if not self._stand_ins:
             return values
 
@@ -214,32 +214,32 @@ class Provenance(TorchDispatchMode):
         return tree_map(change, values)
 
     def stand_in(self, tensor: torch.Tensor, traced: Any) -> Any:
-        """Let a traced tensor stand for one without data, into which values were written."""
+        """Let a traced tensor stand in for a constant into which values were written."""
         self._stand_ins[id(tensor)] = (tensor, traced)
         return traced
 
     def leaves(self, tensor: Any) -> tuple[str, ...]:
-        """Names of the parameters that a tensor is made of."""
+        """Names of the parameters that a tensor is computed from."""
         if not isinstance(tensor, torch.Tensor) or is_traced(tensor):
             return ()
         name = self._parameter(tensor)
         return (name,) if name else self._leaves.get(id(tensor), ())
 
     def numbers(self, name: str, tensor: torch.Tensor) -> None:
-        """Note an input that holds whole numbers."""
+        """Record an integer input."""
         self._numbers[id(tensor)] = (tensor, frozenset([name]))
 
     def inputs(self, tensor: Any) -> frozenset[str]:
-        """Names of the inputs of whole numbers that a tensor is made of."""
+        """Names of the integer inputs that a tensor is computed from."""
         return self._numbers.get(id(tensor), (None, frozenset[str]()))[1]
 
     def weights(self, tensor: torch.Tensor, what: str) -> Expression:
-        """A tensor as an expression of parameters; `what` it is called in messages."""
+        """A tensor as an expression of parameters; `what` names it in messages."""
         source = Source((tensor,), _itself, self.made, self.originals)
         return Expression(as_array(tensor, what), source, self.leaves(tensor))
 
     def factors(self, tensor: torch.Tensor, what: str) -> Weights:
-        """Factors that a tensor holds: numbers alone where no parameter has a part in it."""
+        """A tensor as factors: plain numbers if it depends on no parameter."""
         return self.weights(tensor, what) if self.leaves(tensor) else as_array(tensor, what)
 
     def batch_norm(
@@ -256,12 +256,12 @@ class Provenance(TorchDispatchMode):
     # --- inside -----------------------------------------------------------------------------
 
     def _before(self, tensor: torch.Tensor) -> Any:
-        """What a tensor was before an operation changed it in place."""
+        """A tensor's provenance before an operation changed it in place."""
         found = self.made.get(id(tensor))
         return tensor if found is None else found[1]
 
     def check_beside_values(self, parts: Sequence[Any]) -> None:
-        """Whole numbers of an input that become features beside others are values as they are."""
+        """Raise if integers of an input become features beside values: they are values too."""
         read = frozenset[str]().union(
             *(self.inputs(x) for x in parts if not is_traced(x) and x.is_floating_point())
         )
@@ -293,7 +293,7 @@ class Provenance(TorchDispatchMode):
             if not isinstance(result, torch.Tensor):
                 continue
             if leaves:
-                # Training changes a parameter whatever part of it is detached here.
+                # Training changes a parameter even if it is detached here.
                 detached = func._schema.name == "aten::detach"
                 operation, before = (_itself if detached else func), args
                 if func._schema.is_mutable and args and result is args[0]:

@@ -1,4 +1,4 @@
-"""Which rule follows which module, function or operation of torch."""
+"""Registry of rules for torch modules, functions and operations."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from ncut.extract.registry import declared
 from ncut.extract.traced.tensor import flat, is_traced
 
 Rule: TypeAlias = Callable[[Any], Any]
-"""Gets a `Call`; returns the signal of the result, a list of them, or what the call returns."""
+"""Gets a `Call`; returns the result's signal, a list of signals, or the call's return value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules of torch's own operations, and those that the user declared.
+    """The rules of torch's operations, and user-declared rules.
 
     Attributes
     ----------
     modules, functions, operations : mapping
         Rules by class, by function, by name in ATen.
     by_parts : callable
-        The rule of a module that is known by what it holds.
+        The rule of a module recognized by its parts.
     pointwise : callable
-        The rule of an operation that has none of its own, if it is known to be pointwise.
+        The rule of an operation without an entry, if it is known to be pointwise.
     early : mapping from str to Rule
-        Operations that are followed without working out shapes first.
+        Operations followed without prior shape inference.
     keeps_shape : set of str
-        Operations whose result is like their first argument.
+        Operations whose result has the shape and dtype of their first argument.
     batch_norms : set of str
-        Batch norms, whose first result is like their first argument, and the others empty.
+        Batch norms; their first result is like their first argument, the others are empty.
     guess : bool
-        Whether an unknown operation is taken as a function of each entry alone.
+        Whether unknown operations are treated as elementwise.
     """
 
     modules: Mapping[Any, Rule]
@@ -52,7 +52,7 @@ class Rules:
                 return _with_module(declared[cls], module)
             rule = self.modules.get(cls)
             if rule is not None:
-                # A class that changes the forward pass is no longer what it inherits from.
+                # A class that overrides the forward pass does not inherit the rule.
                 forward: Any = cls.forward  # type: ignore[attr-defined]
                 if type(module).forward is forward and "forward" not in vars(module):
                     return _with_module(rule, module)

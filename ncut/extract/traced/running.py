@@ -1,4 +1,4 @@
-"""Torch modules run with one neuron changed at a time; see `ncut.extract.perturbation`."""
+"""Runs torch modules with one neuron changed at a time; see `ncut.extract.perturbation`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _leaky(x: Any, *_: Any, **__: Any) -> Any:
 
 
 def _bounded(x: Any, *_: Any, **__: Any) -> Any:
-    """Like a gate, but for the fact that it never saturates."""
+    """A gate that never saturates."""
     return 1 + 0.3 * torch.sin(x)
 
 
@@ -59,7 +59,7 @@ def _group_norm(x: Any, weight: Any, bias: Any, *_: Any) -> Any:
 
 
 def _draws(x: Any, *p: Any, **__: Any) -> Any:
-    # With a share that is a number it is a mask, which must not hide what it drops.
+    # With a numeric probability it is a mask, which must not hide dropped values.
     return torch.ones_like(x) if p and isinstance(p[0], float) else x
 
 
@@ -68,7 +68,7 @@ def _dropout(x: Any, *_: Any) -> Any:
 
 
 def _softmax(x: Any, dim: int, *_: Any) -> Any:
-    # Over any other axis than the last it weighs branches of a block, channel by channel.
+    # Over an axis other than the last it weights the branches of a block, channel by channel.
     return torch.full_like(x, 1 / x.shape[dim]) if dim in (-1, x.ndim - 1) else _bounded(x)
 
 
@@ -107,19 +107,19 @@ MORE: dict[Mode, dict[str, Any]] = {
     "open": dict.fromkeys(["gt", "ge", "lt", "le", "eq", "ne"], _true),
 }
 PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
-"""Products of two matrices, and the place of the first among the arguments."""
+"""Matrix products, and the position of the first factor among the arguments."""
 CALL = re.compile(r" \(call \d+\)$")
 
 
 class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Replaces what spreads changes to all channels, and what hides them.
+    """Replaces operations that hide changes or spread them to all channels.
 
     Parameters
     ----------
     mode : Mode
-        What is replaced beside.
+        Further operations to replace.
     read : callable, optional
-        Gets the operands of each product of matrices, and returns what to multiply instead.
+        Gets the operands of each matrix product, and returns the operands to use instead.
     """
 
     def __init__(self, mode: Mode, read: Callable[..., Any] | None = None) -> None:
@@ -128,7 +128,7 @@ class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.replaced = REPLACED | MORE.get(mode, {})
         if mode == "open":
             self.replaced |= {"topk": self._topk, "scatter": self._scatter}
-        self._chosen: list[tuple[Any, Any]] = []  # places, and what was chosen from
+        self._chosen: list[tuple[Any, Any]] = []  # indices, and the source tensor
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -154,7 +154,7 @@ class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
     def _scatter(self, x: Any, dim: int, index: Any, source: Any, *_: Any, **__: Any) -> Any:
-        """All entries, where the largest are put back or marked by a number."""
+        """All entries, if the largest are put back or marked by a number."""
         if not isinstance(source, torch.Tensor):
             return torch.full_like(x, source)
         for places, chosen in self._chosen:
@@ -164,7 +164,7 @@ class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model in evaluation mode; what starts as a constant, and statistics, made random."""
+    """The model in evaluation mode, with constant initial values and statistics randomized."""
     generator = torch.Generator().manual_seed(seed)
 
     def noise(like: torch.Tensor) -> torch.Tensor:
@@ -206,9 +206,9 @@ def check(
 def grown(
     model: nn.Module, graph: Any, inputs: Any, *, n: int = 10, seed: int = 0
 ) -> list[tuple[float, float]]:
-    """How much convolutions' inputs change per unit of a change, and the weights of the edges.
+    """The response of convolutions' inputs per unit of change, and the weights of the edges.
 
-    The change is the same at all positions; what counts is where it came out largest.
+    The change is the same at all positions; the response is its maximum over positions.
     """
     watch = TorchWatch(model, graph, inputs, READERS)
     rng = np.random.default_rng(seed)
@@ -240,11 +240,11 @@ def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: 
     model : torch.nn.Module
         The model; it stays as it is.
     example_inputs : tensor, tuple or mapping, optional
-        As those of `ncut.graph`; the values of floating-point tensors are drawn.
+        As for `ncut.graph`; the values of floating-point tensors are random.
     n : int
-        How many vertices are changed.
+        Number of vertices to change.
     seed : int
-        Of what is drawn.
+        Seed of the random numbers.
 
     Raises
     ------
@@ -253,7 +253,7 @@ def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: 
     """
     candidates = [*guesses(model)] if example_inputs is None else [given(example_inputs)]
     failure: Exception | None = None
-    # A model with numbers of one type in its forward pass runs with that type alone.
+    # A model whose forward pass has constants of one dtype runs only with this dtype.
     for dtype in (torch.float64, torch.float32):
         plain = plain_copy(model, "check", hooks=True)
         own = randomized(copy.deepcopy(plain).to(dtype), seed)
@@ -282,7 +282,7 @@ def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: 
 
 
 def _drawn(value: Any, generator: torch.Generator, dtype: torch.dtype) -> Any:
-    """Inputs of the same shapes with other numbers."""
+    """Inputs of the same shapes with random values."""
     if isinstance(value, Mapping):
         return {key: _drawn(item, generator, dtype) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -294,14 +294,14 @@ def _drawn(value: Any, generator: torch.Generator, dtype: torch.dtype) -> Any:
 
 
 class TorchWatch(Watch):
-    """Modules and parameters that read, what they read, and what they are given instead."""
+    """Readers (modules and parameters), their inputs, and replacement inputs."""
 
     def __init__(self, model: nn.Module, graph: Any, inputs: Any, readers: Any) -> None:
         super().__init__(graph)
         self.model, self.inputs = model, inputs
         self.modules = dict(model.named_modules())
         own = dict(model.named_parameters())
-        # Those that the forward pass multiplies itself, by where their numbers lie.
+        # Parameters that the forward pass multiplies directly, by their memory.
         self.parameters: dict[int, str] = {}
         self._axes: dict[str, int] = {}
         for position, layer in enumerate(graph.layers):
@@ -318,7 +318,7 @@ class TorchWatch(Watch):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Hooks on all readers, and nothing that checks or differentiates."""
+        """Hooks on all readers, without argument validation and autograd."""
         handles = [
             self.modules[name].register_forward_pre_hook(self._hook(name), with_kwargs=True)
             for name in self.n_calls
@@ -338,7 +338,7 @@ class TorchWatch(Watch):
                 handle.remove()
 
     def run(self, instead: Read, mode: Mode = "plain") -> Read:
-        """Return what all readers read, some being given other values."""
+        """The inputs of all readers, some of them replaced."""
         self.calls, self._read, self._given = {}, {}, instead
         inert = Inert(mode, self._multiplied if self.parameters else None)
         with inert, torch.random.fork_rng(devices=[]):
@@ -365,7 +365,7 @@ class TorchWatch(Watch):
         return hook
 
     def _given_to(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        """Note what a reader gets, and return what it is given instead."""
+        """Note a reader's input, and return its replacement."""
         call = self.calls.get(name, 0)
         self.calls[name] = call + 1
         self._read[name, call] = x.detach().cpu().numpy().copy()
@@ -373,14 +373,14 @@ class TorchWatch(Watch):
         return x if instead is None else torch.from_numpy(instead.copy()).to(x.dtype)
 
     def _multiplied(self, left: torch.Tensor, right: torch.Tensor) -> tuple[Any, Any]:
-        """The operands of a product of matrices, what a parameter reads among them noted."""
+        """The operands of a matrix product; notes the input of a parameter among them."""
         for weight, x, axis in ((right, left, -1), (left, right, -2)):
             name = self.parameters.get(weight.untyped_storage().data_ptr())
             if name is None or self._axes.setdefault(name, axis) != axis:
                 continue
             call = self.calls.get(name, 0)
             if call == self.n_calls[name] or self.by_call[name, call].size != x.shape[axis]:
-                # Not as the graph has it: nothing that this parameter reads is comparable.
+                # Differs from the graph: this parameter's inputs are not comparable.
                 self.calls[name] = -1
                 continue
             x = self._given_to(name, x)

@@ -12,9 +12,9 @@ from ncut.extract.program.values import Value
 class Traced(torch.Tensor):
     """Stands for an activation while a forward pass runs: a shape, a type and a `Value`.
 
-    Operations on it arrive one by one in `Tracing.dispatch` (`ncut.extract.traced.tracing`),
-    which works out shapes on the device "meta". What is computed from parameters alone is
-    computed as ever.
+    Operations on it are dispatched one by one to `Tracing.dispatch`
+    (`ncut.extract.traced.tracing`), which infers shapes on the device "meta". Computations on
+    parameters alone run normally.
     """
 
     meta: torch.Tensor
@@ -42,22 +42,22 @@ class Traced(torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Hand the operation to the forward pass that one of its tensors belongs to."""
+        """Dispatch the operation to the forward pass of its traced tensors."""
         tracing = next(value.tracing for value in flat(args, kwargs or {}) if is_traced(value))
         return tracing.dispatch(func, args, kwargs or {})
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        """Its shape alone, as there is no data."""
+        """The shape only, as there is no data."""
         return f"Traced({tuple(self.shape)})"
 
 
 def is_traced(value: Any) -> bool:
-    """Whether a value is a tensor of the forward pass that is traced."""
+    """Whether a value is a traced tensor."""
     return isinstance(value, Traced)
 
 
 def flat(args: Any, kwargs: Any = None) -> list[Any]:
-    """The values in arguments, lists and tuples opened."""
+    """The values in arguments, with lists and tuples flattened."""
     found: list[Any] = []
     for value in (*args, *(kwargs or {}).values()):
         if isinstance(value, list | tuple):
@@ -71,5 +71,5 @@ def storage_of(tensor: torch.Tensor) -> int:
     """The memory of a tensor, which its views share."""
     try:
         return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):  # no strided array
+    except (NotImplementedError, RuntimeError):  # not strided
         return -id(tensor)

@@ -1,4 +1,4 @@
-"""One forward pass on tensors without data: where it stands, and what each operation does."""
+"""`Tracing`: follows one forward pass on tensors without data."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ class UnknownOperationError(ModelError):
 
 
 class DependsOnDataError(ModelError):
-    """A forward pass that asks for numbers, which no tensor of it has."""
+    """A forward pass that needs the values of tensors without data."""
 
     located = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weight:
-    """A weight array and where it comes from.
+    """A weight array and its provenance.
 
     Attributes
     ----------
     values : Expression
-        The weights, and how parameters make them.
+        The weights as a function of parameters.
     name : str
         Name of the layer for the graph.
     module : str
         The module that was called, or holds the parameter.
     parameters : tuple of str
-        The parameters that the values come from.
+        The source parameters.
     holder : torch.nn.Module or None
-        The module called, where the weight is its `weight`.
+        The module called, if the array is its `weight`.
     """
 
     values: Expression
@@ -80,11 +80,11 @@ class Call:
     args, kwargs
         Its arguments, `Traced` tensors among them.
     shapes : list of tuple of int
-        Shapes of its results, where they are known before.
+        Shapes of its results, if known in advance.
     module : torch.nn.Module or None
         The module called.
     names : tuple of str
-        Names of the arguments, of an operation of ATen.
+        Names of the arguments, for an ATen operation.
     """
 
     tracing: Tracing
@@ -96,17 +96,17 @@ class Call:
     names: tuple[str, ...] = ()
 
     def of(self, module: nn.Module) -> Call:
-        """The call as one of a module."""
+        """The call as a call of a module."""
         return replace(self, module=module)
 
     @property
     def program(self) -> Program:
-        """The program that is written."""
+        """The program being written."""
         return self.tracing.program
 
     @property
     def wiring(self) -> Program:
-        """The program, under the name that it had for rules of users before."""
+        """The program, under its former name, for existing user rules."""
         return self.tracing.program
 
     @property
@@ -117,7 +117,7 @@ class Call:
         return self.shapes[0]
 
     def arg(self, position: int, keyword: str, default: Any = None) -> Any:
-        """An argument given by position or by keyword; overloads have it in other places."""
+        """An argument given by position or by keyword; its position varies between overloads."""
         if keyword in self.names:
             position = self.names.index(keyword)
         elif self.names and position:
@@ -127,7 +127,7 @@ class Call:
         return self.kwargs.get(keyword, default)
 
     def signal(self, position: int = 0, keyword: str = "input") -> Value:
-        """The signal of an argument; of one without neurons if it does not depend on the data."""
+        """The signal of an argument; a signal without neurons if it is constant."""
         return self.tracing.signal_of(self.arg(position, keyword))
 
     def signals(self) -> list[Value]:
@@ -141,17 +141,17 @@ class Tracing:
     Attributes
     ----------
     program : Program
-        What records it.
+        The record.
     rules : Rules
-        What to do for each module, function and operation.
+        Rules for modules, functions and operations.
     device : torch.device
-        The device that activations claim to be on: that of the parameters.
+        The device that activations report: the parameters' device.
     touched : set of str
         Parameters that any function read.
     writes : Writes
-        What was written in place.
+        In-place writes.
     provenance : Provenance
-        What tensors without neurons are made of.
+        Provenance of tensors without neurons.
     """
 
     def __init__(self, model: nn.Module, program: Program, rules: Rules) -> None:
@@ -176,14 +176,14 @@ class Tracing:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Follow all modules, functions and operations inside."""
+        """Follow all modules, functions and operations in the context."""
         original = nn.Module.__call__
         fast_path = torch.backends.mha.get_fastpath_enabled()
 
         ours = threading.get_ident()
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() != ours:  # a model that somebody else runs meanwhile
+            if threading.get_ident() != ours:  # a model run by another thread
                 return original(module, *args, **kwargs)
             return self._call_module(module, args, kwargs)
 
@@ -227,10 +227,10 @@ class Tracing:
     def _on_meta(
         self, operation: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """The operation's result without data, which tells its shapes."""
+        """The operation's result without data, for its shapes."""
         first: Any = args[0] if args else None
         if is_traced(first):
-            # What torch works out in Python for a batch norm or a sum takes longer than the rest.
+            # torch's meta functions for batch norms and sums, in Python, dominate the run time.
             if name in self.rules.keeps_shape:
                 return torch.empty_like(first.meta)
             if name in self.rules.batch_norms and not kwargs:
@@ -241,7 +241,7 @@ class Tracing:
             if name in ("add", "add_", "mul") and same:
                 return torch.empty_like(first.meta)
         if name == "index":
-            # How many entries a mask chooses is not known on the device "meta".
+            # The number of entries in a mask is unknown on the device "meta".
             args = (first, _without_masks(args[1]), *args[2:])
         return operation(*tree_map(self._to_meta, args), **tree_map(self._to_meta, dict(kwargs)))
 
@@ -257,15 +257,15 @@ class Tracing:
         return made
 
     def noise(self, like: torch.Tensor) -> Traced:
-        """Numbers that are drawn: they depend on no neuron, and are no constants."""
+        """Random draws: neither dependent on neurons nor constant."""
         return self.made(Value(tuple(like.shape), number="drawn"), like)
 
     def made(self, value: Value, like: torch.Tensor) -> Traced:
-        """A new tensor of the type of `like`."""
+        """A new tensor with the dtype of `like`."""
         return self.wrap(torch.empty(value.shape, dtype=like.dtype, device="meta"), value)
 
     def signal_of(self, value: Any) -> Value:
-        """A tensor's signal; one without neurons for what does not depend on the data."""
+        """A tensor's signal; without neurons if the tensor does not depend on the data."""
         if is_traced(value):
             found: Value = value.value
             return found
@@ -274,23 +274,23 @@ class Tracing:
     # --- names ------------------------------------------------------------------------------
 
     def place(self, operation: str = "") -> str:
-        """An operation and where it stands, in words."""
+        """An operation and its place in the model, for messages."""
         path = next((name for name, _ in reversed(self._stack) if name), "")
         kind = type(self._stack[-1][1]).__name__ if self._stack else ""
         where = f"module {path!r} ({kind})" if path else f"the forward pass of {kind}"
         return f"operation {operation!r} in {where}" if operation else where
 
     def now(self) -> str:
-        """The operation that is followed, and where it stands."""
+        """The current operation and its place in the model."""
         return self.place(self._operation) if self._stack else ""
 
     @property
     def path(self) -> str:
-        """Name of the module whose forward pass runs."""
+        """Name of the module whose forward pass is running."""
         return next((name for name, _ in reversed(self._stack) if name), "")
 
     def weight(self, tensor: torch.Tensor, attribute: str = "weight") -> Weight:
-        """The values of a weight, and what it is called."""
+        """A weight's values, name and provenance."""
         path, holder = self._stack[-1] if self._stack else ("", None)
         parameter = self.parameter(tensor)
         own = {} if holder is None else dict(holder.named_parameters(path))
@@ -308,11 +308,11 @@ class Tracing:
         sources = self.provenance.leaves(tensor)
         name = path or "weight"
         if not _is_whole(holder, attribute, tensor):
-            holder = None  # standardized weights and the like are not drawn as the layer's are
+            holder = None  # e.g. standardized weights, not drawn by the layer's initializer
         return Weight(self.provenance.weights(tensor, "its weight"), name, path, sources, holder)
 
     def parameter(self, tensor: Any) -> str:
-        """Name of the parameter that a tensor is, or is a view of; empty for anything else."""
+        """Name of the parameter that a tensor is or views; empty for any other tensor."""
         if not isinstance(tensor, torch.Tensor) or is_traced(tensor):
             return ""
         for start, stop, name in self._parameters.get(storage_of(tensor), ()):
@@ -366,7 +366,7 @@ class Tracing:
         except (ModelError, InputError) as error:
             raise self._located(error) from error
         except Exception as error:
-            # The innermost module is the one to name.
+            # The message names the innermost module.
             if not hasattr(error, "place"):
                 error.place = self.place()  # type: ignore[attr-defined]
             raise
@@ -376,7 +376,7 @@ class Tracing:
     def _before(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Any
     ) -> tuple[tuple[Any, ...], Any]:
-        """Run the hooks before a module: those that compute its weights, and others."""
+        """Run a module's forward pre-hooks, including hooks that compute its weights."""
         for key, hook in [*module._forward_pre_hooks.items()]:
             with_kwargs = key in module._forward_pre_hooks_with_kwargs
             given = (module, args, kwargs) if with_kwargs else (module, args)
@@ -390,7 +390,7 @@ class Tracing:
         return args, kwargs
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, result: Any) -> Any:
-        """Run the hooks after a module, which may hand values on or change them."""
+        """Run a module's forward hooks, which may pass values on or change them."""
         for key, hook in [*module._forward_hooks.items()]:
             with_kwargs = key in module._forward_hooks_with_kwargs
             given = (module, args, kwargs, result) if with_kwargs else (module, args, result)
@@ -404,7 +404,7 @@ class Tracing:
         try:
             return hook(*given)
         except Exception as error:
-            # Hooks look at numbers, of which there are none here.
+            # Hooks may inspect values, and the tensors have none.
             reason = f"a hook that fails on tensors without data ({type(error).__name__}): not run"
             self.program.leave_out(f"hook of {self.path or 'the model'}", (), reason)
             return None
@@ -412,7 +412,7 @@ class Tracing:
     def call_function(
         self, rule: Callable[[Call], Any], name: str, args: tuple[Any, ...], kwargs: Any
     ) -> Any:
-        """Follow a function that has a rule of its own."""
+        """Follow a function that has a rule."""
         args, kwargs = self.provenance.known((args, kwargs))
         self._operation = name
         self.writes.check(args, [*kwargs.values()])
@@ -428,7 +428,7 @@ class Tracing:
         return self.made(result, like)
 
     def _located(self, error: ModelError | InputError, operation: str = "") -> ModelError:
-        """The error with the place at which it came, the innermost one."""
+        """The error with the innermost place at which it occurred."""
         if getattr(error, "located", False):
             return error  # type: ignore[return-value]
         kind = type(error) if isinstance(error, UnknownOperationError) else ModelError
@@ -442,7 +442,7 @@ class Tracing:
             return value.meta
         if isinstance(value, torch.Tensor):
             if id(value) not in self._metas:
-                # The tensor is kept, so that its id stays its own.
+                # The tensor is kept alive, so that its id stays unique.
                 self._metas[id(value)] = (value, value.detach().to("meta"))
             return self._metas[id(value)][1]
         if isinstance(value, torch.device):
@@ -451,7 +451,7 @@ class Tracing:
 
 
 class _Functions(TorchFunctionMode):
-    """Hands functions that have rules of their own to a forward pass."""
+    """Dispatches functions with rules to a forward pass."""
 
     def __init__(self, tracing: Tracing) -> None:
         self.tracing = tracing
@@ -471,7 +471,7 @@ class _Functions(TorchFunctionMode):
 
 
 def _is_whole(holder: nn.Module | None, attribute: str, tensor: torch.Tensor) -> bool:
-    """Whether a tensor is a module's weight, itself or as its parametrizations compute it."""
+    """Whether a tensor is a module's weight, directly or through its parametrizations."""
     weight = getattr(holder, attribute, None)
     if weight is tensor:
         return True
@@ -481,7 +481,7 @@ def _is_whole(holder: nn.Module | None, attribute: str, tensor: torch.Tensor) ->
 
 
 def _write(call: Call, values: Value | list[Value]) -> Any:
-    """What an operation in place does to its first argument."""
+    """Apply an in-place operation to its first argument."""
     value = values if isinstance(values, Value) else values[0]
     target = call.args[0]
     if isinstance(target, list | tuple):
@@ -500,7 +500,7 @@ def _write(call: Call, values: Value | list[Value]) -> Any:
 
 
 def _write_into_constant(call: Call, target: torch.Tensor, value: Value) -> Any:
-    """Values written into a tensor without any, or a part of it: it carries them from then on."""
+    """Write values into a constant tensor or a part of it, which then carries them."""
     tracing = call.tracing
     whole = target if target._base is None else target._base
     if not whole.is_contiguous() or whole.numel() > MAX_LAID_OUT:
@@ -520,7 +520,7 @@ def _write_into_constant(call: Call, target: torch.Tensor, value: Value) -> Any:
 
 
 def _without_masks(indices: Any) -> list[Any]:
-    """Indices with the positions that masks choose in their place."""
+    """Indices with masks replaced by the positions that they select."""
     found: list[Any] = []
     for index in indices:
         is_mask = isinstance(index, torch.Tensor) and index.dtype == torch.bool

@@ -1,4 +1,4 @@
-"""How the parts of each family of transformers are connected, by `model_type`."""
+"""Forward passes of transformer families, by `model_type`."""
 
 from __future__ import annotations
 

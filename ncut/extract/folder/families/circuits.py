@@ -18,17 +18,17 @@ KIND = "circuitgpt"
 
 @dataclass(frozen=True, slots=True)
 class _Circuits:
-    """What the settings say of all layers.
+    """Settings shared by all layers.
 
     Attributes
     ----------
     net : Network
-        The network as it is followed.
+        The network being followed.
     norm : str
         Kind of its norms.
     n_places : int
-        Numbers of a position that each layer reads beside the residual stream; 0 if they are
-        added to it.
+        Number of position features that each layer reads beside the residual stream; 0 if they
+        are added to it.
     """
 
     net: Network
@@ -36,7 +36,7 @@ class _Circuits:
     n_places: int
 
     def chosen(self, signal: Value, where: str) -> Value:
-        """The largest entries of a vector, and zeros: a function of each entry, but for k."""
+        """Top-k of a vector, zeros elsewhere: elementwise except for k."""
         config = self.net.config
         places = config.word("afrac_loctypes", default="attn_in,attn_out,mlp_in,mlp_out")
         if "afrac" not in config or where not in places.split(","):
@@ -44,7 +44,7 @@ class _Circuits:
         return self.net.program.activation(signal, homogeneous=False)
 
     def read(self, signal: Value, block: str, number: int) -> Value:
-        """The normed residual stream, with the numbers of the position if these are read too."""
+        """The normed residual stream, with the position features if they are read too."""
         normed = self.net.norm(signal, f"{block}.ln_{number}", self.norm)
         if not self.n_places:
             return normed
@@ -71,7 +71,7 @@ def _circuit_gpt(net: Network) -> None:
     model = _Circuits(net, "norm" if rms else "layer norm", n_places)
     words = f"{prefix}wte"
     first = net.embedding(words, width=width, n_rows=config.size("vocab_size"))
-    net.constant(f"{prefix}wpe.weight")  # a parameter that is added, or read, as it is
+    net.constant(f"{prefix}wpe.weight")  # a parameter that is added or read as a constant
     signal = first
     for number in range(config.size("n_layer")):
         block = f"{prefix}h.{number}"
@@ -98,7 +98,7 @@ def _circuit_gpt(net: Network) -> None:
 
 
 def _with_bigrams(net: Network, logits: Value, name: str) -> Value:
-    """Scores that the word before gives by itself, by a table of all pairs of words."""
+    """Bigram logits from the previous token, by a table of all pairs of tokens."""
     if not net.config.flag("enable_bigram_table", default=False):
         net.aside(name)
         return logits

@@ -1,4 +1,4 @@
-"""Layers that families of several kinds have."""
+"""Layers shared by several families."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from ncut.extract.folder.blocks import Network
 from ncut.extract.program.values import Value
 
 QKV = ("q_proj", "k_proj", "v_proj")
-"""What most families call the projections of queries, keys and values."""
+"""Usual names of the projections of queries, keys and values."""
 
 
 def attending(
     net: Network, signal: Value, name: str, norm: str, *, n_heads: int, before: bool,
     memory: Value | None = None, order: tuple[int, ...] = (0, 1, 2), out: str = "out_proj",
 ) -> Value:  # fmt: skip
-    """Attention, the sum and the norm, which comes first or last."""
+    """Attention, residual sum and norm; the norm comes first or last."""
     normed = net.norm(signal, norm) if before else signal
     mixed = net.attention(normed, name, QKV, n_heads=n_heads, memory=memory, order=order)
     mixed = net.linear(mixed, f"{name}.{out}", n_out=signal.shape[-1])
@@ -25,7 +25,7 @@ def feeding(
     net: Network, signal: Value, layers: tuple[str, str], norm: str, kind: str, *,
     n_hidden: int, before: bool,
 ) -> Value:  # fmt: skip
-    """An MLP, the sum and the norm, which comes first or last."""
+    """MLP, residual sum and norm; the norm comes first or last."""
     normed = net.norm(signal, norm) if before else signal
     total = net.add(signal, net.mlp(normed, layers[0], layers[1], kind, n_hidden))
     return total if before else net.norm(total, norm)

@@ -1,4 +1,4 @@
-"""Decoders: GPT-2, Llama and their kin."""
+"""Decoders: GPT-2, Llama and related models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _language_head(
     net: Network, signal: Value, prefix: str, words: str, name: str = "lm_head", *,
     default: bool, classes: tuple[str, ...] = ("ForCausalLM", "LMHeadModel"),
 ) -> None:  # fmt: skip
-    """Scores of the vocabulary, of weights of their own or of the embeddings', if there are any."""
+    """The language model head, if any, with separate weights or tied to the embeddings."""
     if net.has(f"{name}.weight") or tied(net, prefix, classes, default=default):
         signal = net.linear(signal, name, words)
     elif net.has("score.weight"):
@@ -144,7 +144,7 @@ def _opt(net: Network) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Llama:
-    """What tells the models with gated MLPs and RMS norms apart.
+    """Variants of models with gated MLPs and RMS norms.
 
     Attributes
     ----------
@@ -155,15 +155,15 @@ class _Llama:
     head_norms : bool
         Whether queries and keys have norms.
     sandwich : bool
-        Whether there are norms after attention and MLP too.
+        Whether there are also norms after attention and MLP.
     packed : bool
-        Whether queries, keys and values lie in one matrix, and gates with what they gate.
+        Whether queries, keys and values share one matrix, and gates and gated units another.
     experts : bool
-        Whether there are several MLPs, of which a router chooses for each position.
+        Whether there are several MLPs, chosen by a router at each position.
     tied : bool
-        Whether the head has the embeddings' weights if the settings do not say.
+        Whether the head is tied to the embeddings by default.
     kind : str
-        Activation if the settings do not say.
+        Default activation.
     """
 
     plus_one: bool = False
@@ -228,7 +228,7 @@ class _Llama:
         return net.attend(parts[0], parts[1], parts[2], name)
 
     def _mixture(self, net: Network, signal: Value, name: str) -> Value:
-        """Every expert reads and writes; the router's shares are numbers that the data chooses."""
+        """Every expert reads and writes; the router's shares depend on the data."""
         name = f"{name.removesuffix('.mlp')}.block_sparse_moe"
         n_experts = net.config.size("num_local_experts")
         logits = net.linear(signal, f"{name}.gate", n_out=n_experts)

@@ -1,4 +1,4 @@
-"""Encoders with decoders: T5, BART, Whisper."""
+"""Encoder-decoders: T5, BART, Whisper."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _t5(net: Network) -> None:
     own = net.has("lm_head.weight")
     has_head = own or tied(net, "", ("ForConditionalGeneration", "WithLMHeadModel"), default=True)
     if has_head:
-        # Files of the first version scaled where the head had the embeddings' weights.
+        # Files of the first version scale if the head is tied to the embeddings.
         first = config.word("model_type") != "mt5"
         scaled = first and config.flag("tie_word_embeddings", default=True)
         if config.flag("scale_decoder_outputs", default=scaled):
@@ -122,7 +122,7 @@ def _bart_layer(
     net: Network, signal: Value, block: str, memory: Value | None, n_heads: int, kind: str,
     n_hidden: int, *, before: bool, order: tuple[int, ...] = (0, 1, 2),
 ) -> Value:  # fmt: skip
-    """Attention, attention to an encoder's output if there is one, and an MLP."""
+    """Self-attention, cross-attention if there is an encoder output, and an MLP."""
     for part, source in (("self_attn", None), ("encoder_attn", memory)):
         if part == "self_attn" or source is not None:
             signal = attending(
@@ -174,7 +174,7 @@ def _whisper(net: Network) -> None:
 
 
 def _whisper_bins(net: Network, name: str, n_bins: int) -> int:
-    """Bins of the spectrum, checked before anything is made that has their number."""
+    """Number of mel bins, checked before any allocation of this size."""
     parameter, kernel = net.tensor(f"{name}.conv1.weight")
     if kernel.ndim != 3 or kernel.shape[1] != n_bins:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Encoders with a norm after each sum: BERT and its kin."""
+"""Encoders with a norm after each sum: BERT and related models."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _bert_heads(net: Network, prefix: str, signal: Value, pooled: Value | None) 
 
 
 def _classified(net: Network, signal: Value, pooled: Value | None) -> list[Value]:
-    """Classifiers of sequences (from the pooled position), of tokens, and of answers' ends."""
+    """Heads for sequence classification (pooled position), tokens, and answer spans."""
     ends = []
     if net.has("classifier.weight"):
         ends.append(net.linear(signal if pooled is None else pooled, "classifier"))
@@ -92,7 +92,7 @@ def _classified(net: Network, signal: Value, pooled: Value | None) -> list[Value
 
 
 def _answers(net: Network, signal: Value, name: str) -> list[Value]:
-    """Scores of where an answer starts and ends."""
+    """Scores of the start and end of an answer."""
     made = net.linear(signal, name)
     return [indexed(made, 2, at) for at in range(made.shape[2])]
 

@@ -1,4 +1,4 @@
-"""Models that see: ViT and its kin, CLIP."""
+"""Vision models: ViT and related models, CLIP."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ncut.extract.folder.families.common import QKV, attending, feeding
 from ncut.extract.program.values import Value, concatenated, indexed, permuted, reshaped
 
 PATCHES = 2
-"""Patches along each side of an image that is followed."""
+"""Patches along each side of the followed image."""
 
 
 def _patches(net: Network, name: str, channels: int, image: str = "input") -> Value:
@@ -134,7 +134,7 @@ def _dinov2_mlp(net: Network, signal: Value, name: str, kind: str) -> Value:
         layers = [f"{name}.{layer}" for layer in ("gate_proj", "up_proj", "down_proj")]
         return net.gated_mlp(signal, layers[0], layers[1], layers[2], "silu")
     if net.has(f"{name}.weights_in.weight"):
-        # Two layers, whose weights lie in one matrix.
+        # Two layers, whose weights are packed in one matrix.
         packed = f"{name}.weights_in"
         gates = net.activation(net.linear(signal, f"{name}.gate_proj", packed, part=0), "silu")
         product = net.program.multiply(gates, net.linear(signal, f"{name}.up_proj", packed, part=1))
@@ -172,7 +172,7 @@ def _clip_text(net: Network) -> None:
 
 
 def _clip_tower(net: Network, tower: str, image: str = "input") -> tuple[Value, Value]:
-    """The states of a tower's last layer and what is pooled of them."""
+    """The states of a tower's last layer, and the pooled state."""
     config = net.config.part(f"{tower}_config") if f"{tower}_config" in net.config else net.config
     sees = tower == "vision"
     anchor = "embeddings.patch_embedding.weight" if sees else "embeddings.token_embedding.weight"

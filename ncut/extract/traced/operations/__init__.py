@@ -1,1 +1,1 @@
-"""What each operation of ATen does to neurons, a file per kind of operation."""
+"""Rules for ATen's operations, a file per kind of operation."""

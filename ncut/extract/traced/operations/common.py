@@ -1,4 +1,4 @@
-"""What rules of several kinds of operations need."""
+"""Helpers for the rules of several kinds of operations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ncut.extract.traced.tracing import Call
 
 
 def scaled_by(call: Call, signal: Value, other: Any, *, invert: bool) -> Value:
-    """The signal times (or over) a number or a tensor that does not depend on the data."""
+    """The signal multiplied or divided by a number or tensor that is constant."""
     if not isinstance(other, torch.Tensor):
         return call.program.scaled(signal, np.asarray(other), invert=invert)
     if not other.is_floating_point():
@@ -45,12 +45,12 @@ def note_bias(call: Call, bias: Any) -> None:
 
 
 def chosen(call: Call, signal: Value, axis: int) -> Value:
-    """Entries along an axis that are chosen by the data, as neurons of a router are."""
+    """Entries along an axis that the data choose, such as a router's neurons."""
     return call.program.picked(signal, axis, call.shape, choices(call))
 
 
 def choices(call: Call) -> str:
-    """What neurons are called that the data choose among."""
+    """The name of neurons among which the data choose."""
     path = call.tracing.path
     return f"choices of {path}" if path else "choices"
 
@@ -66,5 +66,5 @@ def listed(axes: Any) -> Sequence[int]:
 
 
 def table(*rows: tuple[str, Any]) -> dict[str, Any]:
-    """Rules by name, from rows of names with spaces between them and their rule."""
+    """Rules by name, from rows of space-separated names and their rule."""
     return {name: rule for names, rule in rows for name in names.split()}

@@ -1,4 +1,4 @@
-"""What makes no traced tensor: known values, and choices by values."""
+"""Operations without traced results: known values, and choices by values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ncut.extract.traced.tracing import Call, DependsOnDataError
 
 
 def _like(call: Call) -> Any:
-    """A tensor of known values: zeros, ones, or noise of the shape of another."""
+    """Zeros, ones or noise of the shape of another tensor."""
     source = call.args[0]
     kwargs = {k: v for k, v in call.kwargs.items() if k in ("dtype", "layout") and v is not None}
     kwargs.setdefault("dtype", source.dtype)
@@ -50,7 +50,7 @@ def _control_flow(call: Call) -> Any:
 
 
 def _packed(call: Call) -> Any:
-    """`pack_padded_sequence(padded, lengths)`: the steps of all examples one after the other."""
+    """`pack_padded_sequence(padded, lengths)`: the steps of all examples, concatenated."""
     padded, lengths, batch_first = call.args[:3]
     if is_traced(lengths):
         raise DependsOnDataError(f"{call.tracing.place()} packs by lengths that depend on the data")
@@ -80,11 +80,11 @@ def _unpacked(call: Call) -> Any:
 
 
 def _math_attention(call: Call) -> Any:
-    return 0  # SDPBackend.MATH: falls apart into products of matrices
+    return 0  # SDPBackend.MATH: decomposes into matrix products
 
 
 def _holds(call: Call) -> Any:
-    return torch.ones((), dtype=torch.bool)  # what distributions check of their parameters
+    return torch.ones((), dtype=torch.bool)  # distributions validate their parameters
 
 
 def _no_result(call: Call) -> Any:
@@ -108,4 +108,4 @@ EARLY = table(
     ("_is_all_true", _holds),
     ("_assert_async _functional_assert_async _assert_tensor_metadata", _no_result),
 )
-"""Operations whose results are no traced tensors."""
+"""Operations whose results are not traced tensors."""

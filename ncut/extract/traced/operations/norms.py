@@ -28,7 +28,7 @@ def _batch_norm(call: Call) -> list[Value]:
 def with_running_statistics(
     call: Call, signal: Value, weight: Any, variance: Any, eps: float, axis: int
 ) -> Value:
-    """A batch norm by its running statistics."""
+    """A batch norm with running statistics."""
     factors = call.tracing.provenance.batch_norm(weight, variance, eps)
     return call.program.along(
         signal, factors, axis, parameters=factors.leaves, name=call.tracing.path

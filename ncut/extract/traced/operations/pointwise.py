@@ -1,4 +1,4 @@
-"""Functions of each entry alone, and arithmetic between tensors."""
+"""Elementwise functions, and arithmetic between tensors."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def _homogeneous(call: Call) -> Value:
 
 
 def _softmax(call: Call) -> Value:
-    """Shares of what lies along an axis.
+    """Softmax along an axis.
 
-    Shares of positions choose among positions and carry no neurons, so that what is added to
-    attention scores has no part in the values.
+    A softmax over positions chooses among positions and carries no neurons, so terms added to
+    attention scores do not contribute to the values.
     """
     axis = call.signal(0, "self").axis(call.arg(1, "dim"))
     return call.program.softmax(call.signal(0, "self"), axis)
@@ -105,7 +105,7 @@ def _add(call: Call) -> Value:
     alpha = call.kwargs.get("alpha", call.arg(2, "alpha", 1))
     if is_traced(first) and is_traced(second):
         both = [first.value, second.value]
-        # The second one's factor; of `rsub` the first one's.
+        # `alpha` multiplies the second operand; for `rsub` the first.
         at = 0 if call.function == "rsub" else 1
         both[at] = times_number(call, both[at], alpha)
         return call.program.add(*both)
@@ -119,7 +119,7 @@ def _add(call: Call) -> Value:
 
 
 def _combination(compute: Callable[..., Any]) -> Rule:
-    """An operation that is a combination of others."""
+    """An operation composed of others."""
 
     def rule(call: Call) -> Value:
         made = compute(*call.args, **call.kwargs)

@@ -1,4 +1,4 @@
-"""Pooling, padding and patches: positions change, channels stay."""
+"""Pooling, padding and patches, which change positions and keep channels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _positions(call: Call) -> Value | list[Value]:
 
 
 def _pad(call: Call) -> Value:
-    """Padding of positions; padded channels carry nothing."""
+    """Padding of positions; padded channels carry no neurons."""
     signal, widths = call.signal(0, "self"), list(call.arg(1, "pad"))
     for number in range(len(widths) // 2):
         before, after = widths[2 * number : 2 * number + 2]
@@ -26,7 +26,7 @@ def _pad(call: Call) -> Value:
 
 
 def _im2col(call: Call) -> Value:
-    """Patches laid side by side: (n, c, positions...) -> (n, c * kernel, patches)."""
+    """Concatenated patches: (n, c, positions...) -> (n, c * kernel, patches)."""
     signal, kernel = call.signal(0, "self"), call.arg(1, "kernel_size")
     n, c = signal.shape[:2]
     n_patches = call.shape[-1]

@@ -1,4 +1,4 @@
-"""Sums, means and orders along axes."""
+"""Sums, means and sorting along axes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KINDS = {
     **{"amax": "max", "amin": "min", "linalg_vector_norm": "norm"},
     **{"var_mean": "var", "std_mean": "std", "nansum": "sum"},
 }
-"""Reductions whose kind has another name."""
+"""Reductions whose kind differs from their name."""
 
 
 def _reduce(call: Call) -> Value | list[Value]:
@@ -38,7 +38,7 @@ def _distances(call: Call) -> Value:
 
 
 def _chosen_index(call: Call) -> Value:
-    """Positions of something along an axis: numbers without neurons, of a choice among them."""
+    """Indices along an axis: numbers without neurons that record a choice."""
     signal, axis = call.signal(0, "self"), call.arg(1, "dim")
     if axis is not None and call.function != "count_nonzero" and signal.ndim:
         call.program.chosen(signal, axis, choices(call))
@@ -46,7 +46,7 @@ def _chosen_index(call: Call) -> Value:
 
 
 def _along_axis(call: Call) -> Value | list[Value]:
-    """Sorting, cumulative sums and the like: neurons stay where they do not lie on the axis."""
+    """Sorting, cumulative sums and similar; neurons along other axes are unchanged."""
     signal = call.signal(0, "self")
     axis = call.arg(2 if call.function == "topk" else 1, "dim", -1)
     if isinstance(axis, bool):

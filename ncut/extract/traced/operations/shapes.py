@@ -1,4 +1,4 @@
-"""Reshaping, slicing, joining: neurons move as the entries do."""
+"""Reshaping, slicing, joining: neurons move with their entries."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _taken(call: Call, signal: Value, axis: int, index: Any) -> Value:
 
 
 def _index(call: Call) -> Value:
-    """`tensor[indices]`, with None for axes that are left as they are."""
+    """`tensor[indices]`, with None for unindexed axes."""
     signal, indices = call.signal(0, "self"), call.arg(1, "indices")
     used = [axis for axis, index in enumerate(indices) if index is not None]
     chosen_by = [indices[axis] for axis in used]
@@ -107,13 +107,13 @@ def _gather(call: Call) -> Value:
 
 
 def _by_places(signal: Value, move: Callable[[torch.Tensor], torch.Tensor]) -> Value:
-    """What moves entries, as it moves their flat numbers; these begin with 1, as new ones are 0."""
+    """Move entries by moving their flat indices, counted from 1; new entries are 0."""
     numbers = torch.arange(1, laid_out(signal) + 1).reshape(signal.shape)
     return moved(signal, move(numbers).numpy() - 1)
 
 
 def _moved(call: Call) -> Value:
-    """`diag_embed`, `diagonal`, `take`, `rot90` and the like, of known places."""
+    """`diag_embed`, `diagonal`, `take`, `rot90` and similar, with known positions."""
     if not all(is_known(call, value) for value in call.args[1:] if torch.is_tensor(value)):
         raise ModelError("it chooses entries by an index that depends on the data")
     move: Any = getattr(torch.ops.aten, call.function.removesuffix("_copy"))
@@ -187,7 +187,7 @@ def _pixel_unshuffle(call: Call) -> Value:
 
 
 def _unfold(call: Call) -> Value:
-    """`tensor.unfold(dim, size, step)`: windows along an axis, laid on a new last one."""
+    """`tensor.unfold(dim, size, step)`: windows along an axis, on a new last axis."""
     signal, axis = call.signal(0, "self"), call.signal(0, "self").axis(call.arg(1, "dimension"))
     size, step = call.arg(2, "size"), call.arg(3, "step")
     starts = np.arange(call.shape[axis]) * step
@@ -214,7 +214,7 @@ def _view_as_real(call: Call) -> Value:
 
 
 def _fourier(call: Call) -> Value:
-    """A Fourier transform over positions, each neuron apart."""
+    """A Fourier transform over positions, separate for each neuron."""
     why = "it mixes all neurons of a layer with each other without any weights"
     axes = [call.signal(0, "self").axis(axis) for axis in listed(call.arg(1, "dim"))]
     signal = call.signal(0, "self")

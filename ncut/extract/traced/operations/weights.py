@@ -1,4 +1,4 @@
-"""Operations with weights: products of matrices, convolutions, attention."""
+"""Operations with weights: matrix products, convolutions, attention."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _mv(call: Call) -> Value:
 
 
 def _product(call: Call, first: Any, second: Any) -> Value:
-    """A product of matrices, perhaps many: of a signal with a weight, or of two signals."""
+    """A matrix product, possibly batched, of a signal and a weight or of two signals."""
     if is_traced(first) and is_traced(second):
         path = call.tracing.path
         return call.program.matmul(

@@ -37,7 +37,7 @@ def _index_filled(call: Call) -> Value:
 
 
 def _put(call: Call) -> Value:
-    """`tensor[indices] = values`: constants leave the neurons around them what they are."""
+    """`tensor[indices] = values`; constants do not change the surrounding neurons."""
     signal, indices = call.signal(0, "self"), call.arg(1, "indices")
     values = call.signal(2, "values")
     known = all(index is None or is_known(call, index) for index in indices)
@@ -52,13 +52,13 @@ def _put(call: Call) -> Value:
 
 
 def _places_of(shape: tuple[int, ...], indices: Any) -> Any:
-    """Flat places of what indices choose, in the shape of the result."""
+    """Flat positions of the indexed entries, in the shape of the result."""
     key = tuple(slice(None) if x is None else x.detach().cpu().numpy() for x in indices)
     return np.arange(math.prod(shape)).reshape(shape)[key]
 
 
 def _scatter(call: Call) -> Value:
-    """Values put or added at positions that an index tells."""
+    """Values put or added at indexed positions."""
     signal, source = call.signal(0, "self"), call.signal(3, "src")
     axis, index = signal.axis(call.arg(1, "dim")), call.arg(2, "index")
     slices = call.function.startswith("index_")
