@@ -88,8 +88,7 @@ def _content(
     budget = Budget(path, path.stat().st_size)
 
     def take(member: str) -> bytes:
-        budget.take(repr(member), archive.getinfo(member).file_size)
-        return archive.read(member)
+        return budget.member(archive, member)
 
     names = archive.namelist()
     if "serialized_exported_program.json" in names:  # torch up to 2.7

@@ -50,8 +50,8 @@ def read_torchscript(path: Path) -> dict[str, NDArray[Any]]:
         if len(members) != 1:
             raise ModelError(f"{path}: not a TorchScript archive, which has one data.pkl")
         root = members[0].removesuffix("data.pkl")
-        _take(budget, archive, members[0])
-        unpickler = _Unpickler(archive, root, budget, io.BytesIO(archive.read(members[0])))
+        data = io.BytesIO(budget.member(archive, members[0]))
+        unpickler = _Unpickler(archive, root, budget, data)
         try:
             model = unpickler.load()
         except pickle.UnpicklingError as error:
@@ -119,14 +119,10 @@ class _Unpickler(pickle._Unpickler):  # in Python: a damaged length allocates no
             raise pickle.UnpicklingError("has something else in the place of a storage")
         if key not in self._storages:
             member = f"{self._root}data/{key}"
-            _take(self._budget, self._archive, member)
-            self._storages[key] = np.frombuffer(self._archive.read(member), np.uint8)
+            data = self._budget.member(self._archive, member)
+            self._storages[key] = np.frombuffer(data, np.uint8)
         stored = self._storages[key]
         return stored[: stored.size // dtype.itemsize * dtype.itemsize].view(dtype)
-
-
-def _take(budget: Budget, archive: zipfile.ZipFile, member: str) -> None:
-    budget.take(repr(member), archive.getinfo(member).file_size)
 
 
 def _first(value: Any, *_: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import traceback
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,6 +140,17 @@ class Budget:
                 f"{self._path}: {what} would take {n_bytes:,} bytes, but the file stores "
                 f"{self._stored:,}; weights do not expand so much"
             )
+
+    def member(self, archive: zipfile.ZipFile, name: str) -> bytes:
+        """Content of an archive's member; raise ModelError if it would be too large."""
+        info = archive.getinfo(name)
+        self.take(repr(name), info.file_size)
+        if info.compress_size > self._stored:  # zipfile would allocate them
+            raise ModelError(
+                f"{self._path}: {name!r} has {info.compress_size:,} bytes by its header, but the "
+                f"file stores {self._stored:,}"
+            )
+        return archive.read(info)
 
 
 def _shown_cause(cause: BaseException | None) -> BaseException | None:

@@ -476,3 +476,17 @@ def test_damaged_files_are_closed(tmp_path):
     before = n_open()
     read_all()
     assert n_open() == before
+
+
+def test_a_member_larger_than_its_archive_is_refused(tmp_path):
+    """A header may claim more bytes than the file has, which zipfile would allocate."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data", b"12345678")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02") + 20
+    data[at : at + 4] = (2**31).to_bytes(4, "little")
+    path.write_bytes(data)
+    budget = Budget(path, len(data))
+    with zipfile.ZipFile(path) as archive, pytest.raises(ModelError, match="by its header"):
+        budget.member(archive, "data")
