@@ -325,7 +325,7 @@ class Minute:
         self._started = time.monotonic()
         self._first: float | None = None
         self.rest = ""
-        """How many shuffles are missing and how long they take, in words; empty if none are."""
+        """The missing shuffles and the time they take, in words; empty if none are missing."""
 
     def passed(self, done: int, total: int) -> None:
         """Raise KeyboardInterrupt where the time is over and shuffles are missing."""

@@ -180,7 +180,7 @@ class Pair:
 
     @property
     def _same_shuffles(self) -> bool:
-        """Whether shuffle i permutes the weights of both networks alike."""
+        """Check whether shuffle i permutes the weights of both networks alike."""
         sizes = [
             [(layer.name, layer.size) for layer in report.layers] for report in (self.a, self.b)
         ]

@@ -58,12 +58,12 @@ class Device:
 
     @property
     def is_cuda(self) -> bool:
-        """Whether this is a GPU."""
+        """Check whether this is a GPU."""
         return self.index >= 0
 
     @property
     def has_extras(self) -> bool:
-        """Whether the namespace has sparse matrices and 16-bit numbers."""
+        """Check whether the namespace has sparse matrices and 16-bit numbers."""
         return self.is_cuda or self.xp is np
 
     @property

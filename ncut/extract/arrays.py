@@ -50,7 +50,7 @@ def as_array(values: Any, what: str) -> NDArray[np.floating]:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether `value` is a torch tensor; does not import torch."""
+    """Check whether `value` is a torch tensor; does not import torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 

@@ -202,7 +202,7 @@ def _unread(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
 
 
 def _branches(wiring: Wiring) -> bool:
-    """Whether neurons have several readers, so that no block is their only connection."""
+    """Check whether neurons have several readers, so that no block is their only connection."""
     read = [part.group for operation in wiring.operations for part in operation.parts]
     return len(set(read)) < len(read) or bool(wiring.merging.sums)
 
@@ -381,7 +381,7 @@ def _turned(place: Place | None) -> Place | None:
 
 
 def _one(first: Expression, second: Expression, place: Place | None, other: Place | None) -> bool:
-    """Whether two arrays are the same weights.
+    """Check whether two arrays are the same weights.
 
     Two views are the same if they share their place in a module's tensor. Values are compared if
     they were computed twice from one parameter, or if names do not identify parameters: lists of

@@ -141,7 +141,7 @@ def _note_neurons(
 
 
 def _shares(operation: Operation, wiring: Wiring) -> bool:
-    """Whether an operation may share vertices with another reader of the same neurons.
+    """Check whether an operation may share vertices with another reader of the same neurons.
 
     Fully connected and recurrent layers do in a network without sums; convolutions have separate
     input channels. Outputs and reductions have vertices only for neurons without any so far, and

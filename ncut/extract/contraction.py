@@ -170,7 +170,7 @@ def _reshaped(sizes: list[int], array: Any) -> Any:
 
 
 def _has_branches(signal: Signal, axis: int) -> bool:
-    """Whether each entry along an axis has separate neurons, which lie along other axes."""
+    """Check whether each entry along an axis has separate neurons, which lie along other axes."""
     return bool(signal.terms) and all(
         term.units.shape[axis] > 1
         and any(n > 1 for at, n in enumerate(term.units.shape) if at != axis)
@@ -336,7 +336,7 @@ def _laid(array: Array, axes: Sequence[int], sizes: Sequence[int]) -> Array:
 
 
 def _alone(term: Term, inner: int, other: int) -> bool:
-    """Whether a term lies along an inner axis of length 1, and not along the other."""
+    """Check whether a term lies along an inner axis of length 1, and not along the other."""
     return inner == 1 and other > 1 and all(n == 1 for n in term.units.shape[-2:])
 
 

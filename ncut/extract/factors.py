@@ -120,7 +120,7 @@ class Ledger:
         return Factors(self._made[key], self)
 
     def constants(self, codes: Codes) -> bool:
-        """Whether all given factors are constant under training."""
+        """Check whether all given factors are constant under training."""
         starts = [segment.start for segment in self.segments]
         found = np.unique(np.searchsorted(starts, codes.ravel(), side="right") - 1)
         return all(self.segments[int(at)].kind == "constant" for at in found)
@@ -167,7 +167,7 @@ class Factors:
 
     @property
     def single(self) -> bool:
-        """Whether all entries are the same factor."""
+        """Check whether all entries are the same factor."""
         return not self.size or bool((self.codes == self.codes.flat[0]).all())
 
     def map(self, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Factors:

@@ -21,7 +21,7 @@ _NAME = re.compile(
 
 
 def is_on_hub(model: object) -> bool:
-    """Whether a model is a name on the Hub."""
+    """Check whether a model is a name on the Hub."""
     return str(model).startswith(PREFIX)
 
 

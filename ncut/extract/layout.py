@@ -236,7 +236,7 @@ def _key(operation: Operation, *arrays: NDArray[np.generic] | Scale | None) -> K
 
 
 def in_order(places: NDArray[np.int64], n: int) -> bool:
-    """Whether inputs are the neurons in order, each repeated equally often."""
+    """Check whether inputs are the neurons in order, each repeated equally often."""
     per_neuron, rest = divmod(places.size, max(n, 1))
     return rest == 0 and np.array_equal(places, np.repeat(np.arange(n), per_neuron))
 

@@ -46,7 +46,7 @@ class Merging:
     _groups: dict[int, Group] = field(default_factory=dict)
 
     def has(self, group: Group) -> bool:
-        """Whether any of a group's neurons have been added to others."""
+        """Check whether any of a group's neurons have been added to others."""
         return group in self._parents
 
     def find(self, group: Group, units: Units) -> tuple[NDArray[np.int64], Units]:
@@ -142,7 +142,7 @@ class Merging:
         return first, replace(second, units=rest)
 
     def rescales(self, term: Term) -> bool:
-        """Whether a sum's neurons have different factors than at the entry into the sum."""
+        """Check whether a sum's neurons have different factors than at the entry into the sum."""
         if term.group not in self.sums:
             return False
         factors = times(term.scale, term.gain)

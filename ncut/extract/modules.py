@@ -9,7 +9,7 @@ from ncut.errors import import_extra
 
 
 def is_module(model: Any) -> bool:
-    """Whether `model` is a torch module."""
+    """Check whether `model` is a torch module."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(model, torch.nn.Module)
 

@@ -134,7 +134,7 @@ def unchanged(_: Wiring, old: Signal, new: Signal, *, why: str) -> None:
 
 
 def _stays(old: Signal, new: Signal) -> bool:
-    """Whether all neurons of a tensor are at the same entries in another."""
+    """Check whether all neurons of a tensor are at the same entries in another."""
     return len(old.terms) == len(new.terms) and all(_is_among(term, old) for term in new.terms)
 
 

@@ -18,7 +18,7 @@ LIBRARIES = ("torchvision", "timm")
 
 
 def is_named(model: object) -> bool:
-    """Whether a model is the name of a library's architecture."""
+    """Check whether a model is the name of a library's architecture."""
     return str(model).partition(":")[0] in LIBRARIES and ":" in str(model)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def is_networkx(model: Any) -> bool:
-    """Whether a model is a networkx graph; does not import networkx."""
+    """Check whether a model is a networkx graph; does not import networkx."""
     networkx = sys.modules.get("networkx")
     return networkx is not None and isinstance(model, networkx.Graph)
 

@@ -84,7 +84,7 @@ def _names(operation: Operation) -> list[list[str]]:
 
 
 def _has(name: Sequence[str], steps: Sequence[str]) -> bool:
-    """Whether a name has consecutive components `steps`."""
+    """Check whether a name has consecutive components `steps`."""
     return any(
         all(map(fnmatchcase, name[start : start + len(steps)], steps))
         for start in range(len(name) - len(steps) + 1)
@@ -126,7 +126,7 @@ class _Flow:
                 self.readers.setdefault(id(value), []).append(node)
 
     def is_residual(self, node: Node) -> bool:
-        """Whether a sum adds a branch to the branch's own input."""
+        """Check whether a sum adds a branch to the branch's own input."""
         return node.kind in _SUMS and any(self._branches(value) for value in node.inputs)
 
     def _branches(self, value: object) -> bool:

@@ -97,7 +97,7 @@ class Outcome:
 
     @property
     def agrees(self) -> bool:
-        """Whether the changed channels were exactly the neighbours, for all vertices."""
+        """Check whether the changed channels were exactly the neighbours, for all vertices."""
         return self.n_edges > 0 and not (self.missing or self.surplus)
 
     @property

@@ -395,7 +395,7 @@ def _is_sparse(model: Any) -> bool:
 
 
 def _has_initial(model: Any) -> bool:
-    """Whether a graph was read with `initial=True` and has samples of initial weights."""
+    """Check whether a graph was read with `initial=True` and has samples of initial weights."""
     return isinstance(model, NeuronGraph) and all(
         block.initial is not None for block in model.blocks
     )

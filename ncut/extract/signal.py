@@ -134,7 +134,7 @@ class Signal:
         return replace(self, shape=tuple(shape), terms=terms, factors=factors)
 
     def varies(self, axis: int) -> bool:
-        """Whether any term's neurons depend on the position along an axis."""
+        """Check whether any term's neurons depend on the position along an axis."""
         return any(term.units.shape[axis] > 1 for term in self.terms)
 
     def pushed(self) -> Signal:
@@ -172,7 +172,7 @@ class Part:
 
 
 def same_factor(first: Scale | None, second: Scale | None) -> bool:
-    """Whether two factors are equal; None stands for 1."""
+    """Check whether two factors are equal; None stands for 1."""
     codes = [0 if factor is None else int(factor.codes) for factor in (first, second)]
     return codes[0] == codes[1]
 
@@ -259,7 +259,7 @@ def concatenated(signals: Sequence[Signal], axis: int) -> Signal:
 
 
 def several(term: Term, axes: tuple[int, ...]) -> bool:
-    """Whether a group contributes at several positions along axes, so is not a single branch."""
+    """Test if a group contributes at several positions along axes, so is not a single branch."""
     rest = tuple(axis for axis in range(term.units.ndim) if axis not in axes)
     return int(np.count_nonzero((term.units != NOTHING).any(axis=rest))) > 1
 
@@ -301,13 +301,13 @@ def placed(signal: Signal, shape: Sequence[int], places: NDArray[np.int64]) -> S
 
 
 def all_activated(signals: Sequence[Signal]) -> bool:
-    """Whether an activation came after the last layer of every signal."""
+    """Check whether an activation came after the last layer of every signal."""
     with_neurons = [signal.activated for signal in signals if signal.terms]
     return bool(with_neurons) and all(with_neurons)
 
 
 def is_in(term: Term, terms: Sequence[Term]) -> bool:
-    """Whether `terms` contains a term, by identity."""
+    """Check whether `terms` contains a term, by identity."""
     return any(term is other for other in terms)
 
 

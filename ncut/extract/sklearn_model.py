@@ -17,7 +17,7 @@ _HOMOGENEOUS = {"identity": True, "relu": True, "logistic": False, "tanh": False
 
 
 def is_sklearn_mlp(model: Any) -> bool:
-    """Whether a model is a scikit-learn perceptron, or a pipeline ending in a perceptron.
+    """Check whether a model is a scikit-learn perceptron, or a pipeline ending in a perceptron.
 
     Does not import scikit-learn.
     """

@@ -268,7 +268,7 @@ def _refuse_copies(found: _Found, where: str) -> None:
 
 
 def _alike(first: ChainLayer, second: ChainLayer) -> bool:
-    """Whether two layers' weights are aligned, unlike weights of independent trainings."""
+    """Check whether two layers' weights are aligned, unlike weights of independent trainings."""
     a, b = (np.asarray(x.weight, dtype=np.float64).ravel() for x in (first, second))
     if a.size < 8:
         return np.array_equal(a, b)

@@ -96,7 +96,7 @@ class Arrays(Tree):
         return tuple(self._found(at)[1]["shape"])
 
     def is_integer(self, at: str) -> bool:
-        """Whether an array holds integers that are not quantized values."""
+        """Check whether an array holds integers that are not quantized values."""
         return bool(self._found(at)[1]["dtype"] == "int32")
 
     def array(self, at: str) -> NDArray[np.floating]:

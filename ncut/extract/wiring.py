@@ -625,7 +625,7 @@ class Wiring:
         return Signal(tuple(result))
 
     def _ends_anew(self, signal: Signal) -> bool:
-        """Whether a result has neurons that earlier results lack; a last state has none."""
+        """Check whether a result has neurons that earlier results lack; a last state has none."""
         anew = False
         for term in signal.terms:
             ended = self._ended.setdefault(term.group, np.zeros(term.group.size, dtype=bool))
@@ -635,13 +635,13 @@ class Wiring:
         return anew
 
     def _mixes_positions(self, signal: Signal, axis: int) -> bool:
-        """Whether neurons lie along axes other than the axis that is read."""
+        """Check whether neurons lie along axes other than the axis that is read."""
         if signal.shape[axis] == 1 or signal.varies(axis):
             return False
         return any(size > 1 for term in signal.terms for size in term.units.shape)
 
     def _moves_over_neurons(self, signal: Signal, axis: int) -> bool:
-        """Whether a layer's neurons lie along positions only."""
+        """Check whether a layer's neurons lie along positions only."""
         return any(
             term.group not in self.inputs
             and term.units.shape[axis] == 1
@@ -712,7 +712,7 @@ class Wiring:
         return Signal(first.shape, tuple(joined(terms)), factors, first.factors_name, number=number)
 
     def _differ(self, first: Term, second: Term) -> bool:
-        """Whether a neuron occurs twice with different constant factors, as in x - x * mask.
+        """Check whether a neuron occurs twice with different constant factors, as in x - x * mask.
 
         The signs of the factors are unknown, and so is the factor of the sum.
         """
@@ -763,7 +763,7 @@ def _of_neurons(
 
 
 def _each_its_own(term: Term, numbers: NDArray[Any], shape: tuple[int, ...]) -> bool:
-    """Whether each neuron has one factor at all its entries."""
+    """Check whether each neuron has one factor at all its entries."""
     found, units, entries = _of_neurons(term, numbers, shape)
     return np.array_equal(found[units], entries, equal_nan=numbers.dtype.kind == "f")
 

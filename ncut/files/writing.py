@@ -167,7 +167,7 @@ def _told(path: str | Path) -> Iterator[None]:
 
 
 def _is_special(path: str | Path) -> bool:
-    """Whether the path is a pipe or a device."""
+    """Check whether the path is a pipe or a device."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

@@ -347,7 +347,7 @@ class _Style:
         return self._looks[self._setting(row.row.published)][0]
 
     def points(self, row: RowResult) -> dict[str, Any]:
-        """How a row's points look: hollow if its networks are yet to be pruned."""
+        """The marker of a row's points: hollow if its networks are yet to be pruned."""
         color, marker = self._looks[self._setting(row.row.published)]
         face = "white" if row.row.phase in (INITIAL, UNPRUNED) else color
         return {
@@ -356,7 +356,7 @@ class _Style:
         }  # fmt: skip
 
     def cross(self, row: RowResult) -> dict[str, Any]:
-        """How the published mean looks."""
+        """The marker of the published mean."""
         return {
             "color": self.color(row), "marker": "x", "markersize": CROSS_SIZE,
             "linestyle": "none", "alpha": 0.6, "zorder": 2,

@@ -65,7 +65,7 @@ class Record:
         return self.out / "networks" / self.recipe.slug() / f"run-{self.seed}"
 
     def has(self, phase: str) -> bool:
-        """Whether the network was trained to the end of this phase."""
+        """Check whether the network was trained to the end of this phase."""
         return phase == INITIAL or self._metrics(phase).is_file()
 
     def save(self, phase: str, model: nn.Module, metrics: dict[str, Any]) -> None:

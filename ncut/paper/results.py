@@ -15,7 +15,7 @@ from ncut.paper.tables import TITLES, Row, TrainedRow
 from ncut.report import Report
 
 MORE, NEITHER, LESS = "more", "neither", "less"
-"""Whether networks are more or less clusterable than their shuffles, or neither clearly."""
+"""More or less clusterable than their shuffles, or neither clearly: a finding on networks."""
 
 CLEAR = 2.0
 """Standard deviations above the shuffles from which a mean n-cut counts as "less"."""
@@ -32,7 +32,7 @@ class Run:
     z_score: float | None
     p_value: float | None
     below_all: bool
-    """Whether its n-cut lies below those of all its shuffles."""
+    """True if its n-cut lies below those of all its shuffles."""
     metrics: dict[str, Any]
 
 
@@ -118,7 +118,7 @@ class RowResult:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the conclusion about the shuffles is the published one; None: none published."""
+        """Test if the conclusion about the shuffles is the published one; None: none published."""
         if self.published.conclusion is None:
             return None
         return self.ours.conclusion == self.published.conclusion

@@ -69,7 +69,7 @@ def cells_of(report: Measurement, level: float) -> list[Cell]:
 
 
 def outcome(compared: Comparison, level: float, *, low: bool) -> Outcome:
-    """Whether a statistic is more or less clusterable than its shuffles, each at `level`."""
+    """Check whether a statistic is more or less clusterable than its shuffles, each at `level`."""
     sign = 1 if low else -1
     value, shuffled = sign * compared.value, sign * compared.shuffled
     n = shuffled.size

@@ -124,11 +124,11 @@ def progress_bar(name: str = "") -> Iterator[Callable[[int, int], None]]:
 
 
 QUIET = [False]
-"""Whether progress is suppressed."""
+"""True if progress is suppressed."""
 
 
 def shows_progress(console: Console) -> bool:
-    """Whether standard error is a terminal, and progress is wanted."""
+    """Check whether standard error is a terminal, and progress is wanted."""
     return console.is_terminal and not QUIET[0]
 
 

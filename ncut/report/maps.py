@@ -49,7 +49,7 @@ class Shown:
 
     @property
     def has_others(self) -> bool:
-        """Whether clusters are shown together as "others"."""
+        """Check whether clusters are shown together as "others"."""
         return len(self.clusters) < self.place.size
 
     @property

@@ -87,7 +87,7 @@ def tests_of(reports: Sequence[Report], level: float) -> tuple[Test, ...]:
 
 
 def is_papers(report: Report) -> bool:
-    """Whether a report has the paper's settings."""
+    """Check whether a report has the paper's settings."""
     return report.null == "layer" and report.normalize == "none"
 
 

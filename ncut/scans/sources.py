@@ -306,7 +306,7 @@ def _stats(path: Path) -> list[tuple[str, os.stat_result]]:
 
 
 def _belongs(path: Path, model: Path) -> bool:
-    """Whether a file next to an ONNX file holds its tensors, by its name."""
+    """Check whether a file next to an ONNX file holds its tensors, by its name."""
     if path.name.startswith(model.name):
         return path != model
     return path.suffix in (".data", ".bin", ".weights") and path.stem == model.stem

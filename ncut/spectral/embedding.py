@@ -87,7 +87,7 @@ class Embedding:
         return max(0.0, total - float(singular.sum()) - rounding)
 
     def allows(self, ncut: float) -> bool:
-        """Whether a partition can have this n-cut; if not, an eigenvalue was missed."""
+        """Check whether a partition can have this n-cut; if not, an eigenvalue was missed."""
         return ncut >= self.lower_bound()
 
     def completed(self, other: Embedding) -> Embedding:
@@ -99,7 +99,7 @@ class Embedding:
 
     @property
     def converged(self) -> bool:
-        """Whether each residual is at most `accuracy.ACCEPTED` times its goal."""
+        """Check whether each residual is at most `accuracy.ACCEPTED` times its goal."""
         return not self.missed and self.excess <= ACCEPTED
 
     @property

@@ -200,7 +200,7 @@ class _Checks:
 
     @property
     def stalled(self) -> bool:
-        """Whether rounding errors keep the residual from decreasing."""
+        """Check whether rounding errors keep the residual from decreasing."""
         return self._latest - self._best_at >= self.PATIENCE
 
 

@@ -72,7 +72,7 @@ class NormalizedAdjacency:
 
     @property
     def bipartite(self) -> bool:
-        """Whether the layers have a two-colouring."""
+        """Check whether the layers have a two-colouring."""
         return self.n_first > 0
 
     def multiply(self, x: NDArray[Float], out: NDArray[Float], rows: slice, power: int = 1) -> None:

@@ -58,7 +58,7 @@ APART = 1e-2
 
 
 def is_long_and_thin(operator: NormalizedAdjacency) -> bool:
-    """Whether a factorization is cheap while products with M need many steps.
+    """Check whether a factorization is cheap while products with M need many steps.
 
     The criterion is the envelope of the matrix in reverse Cuthill-McKee order, which bounds the
     fill of the factors; minimum-degree orders fill less.

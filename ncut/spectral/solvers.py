@@ -296,7 +296,7 @@ def small_side(operator: NormalizedAdjacency) -> int:
 
 
 def fits_small_side(operator: NormalizedAdjacency, n_known: int, k: int) -> bool:
-    """Whether C' C has as many unknown eigenvectors as wanted."""
+    """Check whether C' C has as many unknown eigenvectors as wanted."""
     return operator.bipartite and n_known + k <= small_side(operator)
 
 

@@ -52,7 +52,7 @@ class Network:
     # --- tensors ----------------------------------------------------------------------------
 
     def has(self, *names: str) -> bool:
-        """Whether any of the named tensors exists."""
+        """Check whether any of the named tensors exists."""
         return any(name in self.tensors for name in names)
 
     def prefix(self, *candidates: str, anchor: str) -> str:
@@ -334,7 +334,7 @@ class Network:
 
 
 def tied(network: Network, prefix: str, suffixes: Iterable[str], *, default: bool) -> bool:
-    """Whether a model without head weights has a head tied to its embeddings."""
+    """Check whether a model without head weights has a head tied to its embeddings."""
     if not network.config.flag("tie_word_embeddings", default=default):
         return False
     classes = network.config.words("architectures")

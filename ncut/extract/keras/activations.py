@@ -48,7 +48,7 @@ def activated(call: Call, signal: Value, activation: Any) -> Value:
 
 
 def is_known(name: str) -> bool:
-    """Whether the name of an elementwise function is known."""
+    """Check whether the name of an elementwise function is known."""
     return name in _LINEAR | _HOMOGENEOUS | _OTHERS | _SHARES
 
 
@@ -70,7 +70,7 @@ def _named(activation: Any) -> tuple[str, Mapping[str, Any]]:
 
 
 def _is_plain(config: Mapping[str, Any]) -> bool:
-    """Whether a rectifier has its threshold at 0 and no upper bound."""
+    """Check whether a rectifier has its threshold at 0 and no upper bound."""
     return config.get("max_value") is None and not config.get("threshold")
 
 

@@ -70,7 +70,7 @@ class Layer:
 
     @property
     def is_operation(self) -> bool:
-        """Whether it is a function, which has no variables, not a layer."""
+        """Check whether it is a function, which has no variables, not a layer."""
         if self.module or self.cls == "InputLayer":
             return ".ops" in self.module
         # HDF5 files omit the module; functions lack a setting that all layers have.

@@ -103,7 +103,7 @@ class Prober:
         atexit.register(self.close)
 
     def ends(self, path: Path, member: str | None = None) -> bool:
-        """Whether HDF5 terminates on a file, or on a member of a zip archive.
+        """Check whether HDF5 terminates on a file, or on a member of a zip archive.
 
         False also if it uses far more memory than the stored content could fill.
         """

@@ -119,7 +119,7 @@ class Tree:
         ]
 
     def is_group(self, at: str) -> bool:
-        """Whether there is a group at a path."""
+        """Check whether there is a group at a path."""
         return isinstance(self._get(at), self._h5py.Group)
 
     def children(self, at: str = "") -> list[str]:
@@ -194,7 +194,7 @@ class Tree:
         return as_array(values, where)
 
     def is_integer(self, at: str) -> bool:
-        """Whether an array holds integers, such as weights of quantized layers."""
+        """Check whether an array holds integers, such as weights of quantized layers."""
         return bool(self._dataset(at).dtype.kind in "iu")
 
     def shape(self, at: str) -> tuple[int, ...]:

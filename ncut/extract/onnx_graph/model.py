@@ -319,7 +319,7 @@ class Following:
         return shape
 
     def _reads_numbers(self, name: str) -> bool:
-        """Whether weights read an integer input directly, like features."""
+        """Check whether weights read an integer input directly, like features."""
         sources = self.model.graph.sources
         names = {name}
         for node in self.model.graph.nodes:
@@ -539,7 +539,7 @@ class LocatedError(ModelError):
 
 
 def _is_table(node: Node) -> bool:
-    """Whether a node selects rows of a weight table by position indices.
+    """Check whether a node selects rows of a weight table by position indices.
 
     The indices come from the shape of the data, or were precomputed by a torch exporter.
     """
@@ -560,5 +560,5 @@ def _is_table(node: Node) -> bool:
 
 
 def _keeps(node: Node, position: int) -> bool:
-    """Whether an input (a shape, indices) stays constant in a node that cannot be folded."""
+    """Check whether an input (a shape, indices) stays constant in a node that cannot be folded."""
     return position > 0 and node.operator not in ("Add", "Mul", "Sub", "Div", "Concat", "MatMul")

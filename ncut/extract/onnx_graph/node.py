@@ -52,7 +52,7 @@ class Node:
     made_by: Callable[[int], Origin | None]
 
     def has(self, position: int) -> bool:
-        """Whether an input is given."""
+        """Check whether an input is given."""
         return position < len(self.inputs) and self.inputs[position] is not None
 
     def value(self, position: int = 0) -> Operand:

@@ -207,7 +207,7 @@ def multiply(node: Node) -> Value:
 
 
 def _is_gelu(origin: Origin | None) -> bool:
-    """Whether the origin is x (1 + erf(x / sqrt 2)), twice a GELU."""
+    """Check whether the origin is x (1 + erf(x / sqrt 2)), twice a GELU."""
     if origin is None or origin[0] != "Mul":
         return False
     for factor in origin[1]:

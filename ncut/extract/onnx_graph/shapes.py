@@ -130,7 +130,7 @@ class Declared:
 
     @property
     def is_open(self) -> bool:
-        """Whether any size is open."""
+        """Check whether any size is open."""
         return any(not isinstance(size, int) for size in self.sizes)
 
 

@@ -105,7 +105,7 @@ def unrepeated(array: Array) -> Array:
 
 
 def affordable(n: int, arrays: Iterable[Array | None]) -> bool:
-    """Whether a result of n entries may be computed from these arrays."""
+    """Check whether a result of n entries may be computed from these arrays."""
     return n <= max(FREE, 2 * sum(stored(array) for array in arrays if array is not None))
 
 

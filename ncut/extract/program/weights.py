@@ -46,7 +46,7 @@ class Expression:
 
     @property
     def known(self) -> bool:
-        """Whether the array can be recomputed."""
+        """Check whether the array can be recomputed."""
         return self.source is not None
 
     @property

@@ -12,7 +12,7 @@ from ncut.extract.traced.tracing import Call
 
 
 def are_experts(module: nn.Module) -> bool:
-    """Whether a module holds all experts of a layer: weights (experts, ..., ...) and a gate."""
+    """Test if a module holds all experts of a layer: weights (experts, ..., ...) and a gate."""
     name = type(module).__name__
     weights = [getattr(module, part, None) for part in ("gate_up_proj", "down_proj")]
     stacked = all(isinstance(weight, nn.Parameter) and weight.ndim == 3 for weight in weights)

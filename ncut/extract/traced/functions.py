@@ -32,7 +32,7 @@ class Function:
         return self._rule(call)
 
     def applies(self, args: Any, kwargs: Any) -> bool:
-        """Whether the rule applies to a call with these arguments."""
+        """Check whether the rule applies to a call with these arguments."""
         return self._always or any(is_traced(value) for value in flat(args, kwargs))
 
 

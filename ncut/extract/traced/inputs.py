@@ -123,7 +123,7 @@ def _base(part: nn.Module) -> bool:
 
 
 def _is_quantized(part: nn.Module) -> bool:
-    """Whether a part is a quantized linear layer, which has features and no parameters."""
+    """Check whether a part is a quantized linear layer, which has features and no parameters."""
     return type(part).__module__.startswith("torch.ao.") and hasattr(part, "in_features")
 
 

@@ -93,7 +93,7 @@ def _span(meta: torch.Tensor) -> tuple[int, int]:
 
 
 def _overlap(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Whether two tensors over one storage overlap."""
+    """Check whether two tensors over one storage overlap."""
     (start, stop), (other, end) = _span(first), _span(second)
     if stop < other or end < start:
         return False

@@ -212,7 +212,7 @@ def _as_input(value: Any, name: str, tracing: Tracing, values: frozenset[str]) -
 
 
 def _holds_tensors(value: Any) -> bool:
-    """Whether a value is an object with tensors as attributes, such as a dataclass instance."""
+    """Test if a value is an object with tensors as attributes, such as a dataclass instance."""
     known = type | ModuleType | nn.Module | torch.Tensor
     if isinstance(value, known) or not hasattr(value, "__dict__"):
         return False

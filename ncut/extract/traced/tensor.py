@@ -52,7 +52,7 @@ class Traced(torch.Tensor):
 
 
 def is_traced(value: Any) -> bool:
-    """Whether a value is a traced tensor."""
+    """Check whether a value is a traced tensor."""
     return isinstance(value, Traced)
 
 

@@ -471,7 +471,7 @@ class _Functions(TorchFunctionMode):
 
 
 def _is_whole(holder: nn.Module | None, attribute: str, tensor: torch.Tensor) -> bool:
-    """Whether a tensor is a module's weight, directly or through its parametrizations."""
+    """Check whether a tensor is a module's weight, directly or through its parametrizations."""
     weight = getattr(holder, attribute, None)
     if weight is tensor:
         return True

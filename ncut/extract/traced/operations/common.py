@@ -33,7 +33,7 @@ def times_number(call: Call, signal: Value, number: Any) -> Value:
 
 
 def is_known(call: Call, tensor: Any) -> bool:
-    """Whether a tensor of indices or a mask depends on no input of the model."""
+    """Check whether a tensor of indices or a mask depends on no input of the model."""
     return not is_traced(tensor) and not call.tracing.provenance.inputs(tensor)
 
 
