@@ -2,8 +2,8 @@
 
 An input is made from its format and number alone. What comes of it is a graph (or report, rows,
 sources), or an error of ncut that names the file; all else is a finding, kept once for each place
-in the code: another exception, no memory, much memory, no end, a dead process, a message that
-names no file or carries control characters.
+in the code: another exception, no memory, much memory, no end, a dead process, a file opened
+outside of the guard, a message that names no file or carries control characters.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from seeds import write_seeds
 
 import ncut
 from ncut.errors import MAX_MESSAGE
-from ncut.files import write_text
+from ncut.files import guard, write_text
 
 CHUNK = 10_000
 """Inputs between two times that the figures are written."""
@@ -58,6 +58,37 @@ SHARES = {
     "pt2": 5, "msgpack": 10, "tflite": 6, "tfjs": 4,
 }  # fmt: skip
 """Inputs of each format, in proportion: fewer of those that take ten times as long."""
+
+
+class Doors:
+    """A watch over Python's own ways to open files: it names those opened outside of the guard."""
+
+    def __init__(self, home: Path) -> None:
+        self._home, self._guards = str(home), set[int]()
+        self._state, guard._state = guard._state, self._counted
+        self.opened = ""
+        sys.addaudithook(self._hook)
+
+    def begin(self) -> None:
+        """Forget what was before an input."""
+        self._guards.clear()
+        self.opened = ""
+
+    def _counted(self, path: str | Path) -> object:
+        """The state of a file, which the guard asks for when it begins, and when it ends."""
+        self._guards ^= {id(sys._getframe(1))}
+        return self._state(path)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "open" or self._guards or not str(arguments[0]).startswith(self._home):
+            return
+        path, mode, flags = arguments
+        frame, writing = sys._getframe(1), bool(flags & (os.O_WRONLY | os.O_RDWR))
+        while frame is not None and not writing:
+            writing = frame.f_code.co_filename == ncut.files.writing.__file__
+            frame = frame.f_back
+        if not writing:
+            self.opened = f"{Path(str(path)).suffix}, mode {mode}"
 
 
 class Place:
@@ -166,6 +197,7 @@ def read_batch(kind: str, seeds: list[Path], place: Place, numbers: range, out: 
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     contents = {seed: seed.read_bytes() for seed in seeds}
+    doors = Doors(place.seeds)
     allowed, before = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with os.fdopen(out, "w") as lines:
         for number in numbers:
@@ -174,9 +206,12 @@ def read_batch(kind: str, seeds: list[Path], place: Place, numbers: range, out: 
             data = mutated(seed.suffix, contents[seed], rng)
             path = place.put(kind, seed, data)
             allowed = limit_time(allowed)
+            doors.begin()
             found = outcome_of(kind, path, number)
             after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             grown, before = (after - before) >> 10, after
+            if doors.opened:
+                found.setdefault("finding", f"opened outside of the guard: {doors.opened}")
             if grown > GROWTH_MIB and "finding" not in found:
                 found["finding"] = f"grew by {grown // 100 * 100} MiB and more, {found['outcome']}"
             if "finding" in found and (kept := os.environ.get("NCUT_FUZZ_KEEP")):

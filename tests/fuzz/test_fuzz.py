@@ -77,6 +77,7 @@ FAULTS = {
     "raise KeyError('x')": "raised KeyError at",
     "raise MemoryError": "no memory",
     "raise ncut.ModelError('who knows')": "names no file",
+    "open(path, 'rb').close()": "opened outside of the guard",
     "fuzz.os.kill(fuzz.os.getpid(), 11)": "died",
     "any(iter(int, 1))": "no end",
 }
