@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -64,6 +65,7 @@ def write_seeds(folder: Path, kinds: Collection[str]) -> dict[str, list[Path]]:
         ("msgpack",): lambda: _flax_files(place, models),
         ("tflite",): lambda: _tflite_files(place, rng()),
         ("tfjs",): lambda: _tfjs_folders(place),
+        ("quantized",): lambda: _quantized_folders(place),
         ("orbax",): lambda: _orbax_folders(folder, place),
         ("scan",): lambda: _scan(folder, place, models),
     }
@@ -251,6 +253,23 @@ def _tfjs_folders(place: Any) -> None:
         path = place("tfjs", f"{Path(name).stem}/model.json")
         to_tfjs(KERAS_FILES / name, path.parent, quantize)
         place("tfjs", f"{Path(name).stem}/group1-shard1of2.bin")
+
+
+def _quantized_folders(place: Any) -> None:
+    import transformers
+
+    sys.path.insert(0, str(KERAS_FILES.parent))
+    from test_formats import METHODS, SMALL, rewritten
+
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**SMALL, "vocab_size": 8}))
+    with tempfile.TemporaryDirectory() as name:
+        model.save_pretrained(Path(name) / "llama")
+        for method, (quantize, settings) in METHODS.items():
+            home = Path(name) / method
+            home.mkdir()
+            rewritten(Path(name) / "llama", home, quantize, settings)
+            for file in ("config.json", "model.safetensors"):
+                shutil.copy(home / "quantized" / file, place("quantized", f"{method}/{file}"))
 
 
 def _orbax_folders(folder: Path, place: Any) -> None:
