@@ -44,6 +44,7 @@ DOORS = {
     "extract/torchscript.py": "extract/read.py",
     "extract/exported.py": "extract/read.py",
     "extract/folder/config.py": "extract/read.py",
+    "extract/orbax_folder.py": "extract/read.py",
     "extract/onnx_graph/model.py": "extract/onnx_model.py",
     "extract/keras/storage.py": "extract/keras_file.py",
     "extract/keras/probe.py": "",  # a process whose errors do not matter

@@ -56,6 +56,7 @@ SHARES = {
     "npz": 16, "pt": 14, "safetensors": 18, "onnx": 10, "keras": 2, "hdf5": 2, "folder": 4,
     "npy": 12, "graph": 10, "report": 10, "scan": 1, "list": 2, "gguf": 5, "jit": 7,
     "pt2": 5, "msgpack": 10, "tflite": 6, "tfjs": 4,
+    "orbax": 3, "quantized": 3,
 }  # fmt: skip
 """Inputs of each format, in proportion: fewer of those that take ten times as long."""
 
@@ -100,7 +101,7 @@ class Place:
 
     def put(self, kind: str, seed: Path, data: bytes) -> Path:
         """Write a damaged file, with what belongs to it; the path to read."""
-        if kind in ("folder", "scan", "tfjs"):
+        if kind in ("folder", "scan", "tfjs", "orbax", "quantized"):
             top = self.seeds / kind / seed.relative_to(self.seeds / kind).parts[0]
             whole = self.home / "whole"
             shutil.rmtree(whole, ignore_errors=True)
@@ -203,7 +204,7 @@ def read_batch(kind: str, seeds: list[Path], place: Place, numbers: range, out: 
         for number in numbers:
             rng = random.Random(f"{kind} {number}")
             seed = rng.choice(seeds)
-            data = mutated(seed.suffix, contents[seed], rng)
+            data = mutated(seed.suffix or seed.name, contents[seed], rng)
             path = place.put(kind, seed, data)
             allowed = limit_time(allowed)
             doors.begin()
