@@ -48,7 +48,7 @@ def test_the_core_refuses_wrong_arguments() -> None:
     assert found["outcomes"]["TypeError"] > 200
 
 
-@pytest.mark.parametrize("kind", ["scan", "results", "paper"])
+@pytest.mark.parametrize("kind", ["scan", "results", "analyze", "paper"])
 def test_killed_work_is_gone_on_with(kind: str) -> None:
     sys.path.insert(0, str(HERE))
     import kills
