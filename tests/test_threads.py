@@ -162,3 +162,21 @@ def test_a_forked_process_is_not_left_at_one_thread(two_blas_threads: None) -> N
     )
     found = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=60)
     assert found.returncode == 0
+
+
+FEW_THREADS = """
+import resource, sys
+import numpy as np, ncut
+rng = np.random.default_rng(0)
+graph = ncut.graph([rng.random((400, 300)), rng.random((300, 200))])
+alone = ncut.cluster(graph, k=3, threads=1)
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (48 << 20)  # stacks of six threads
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+assert ncut.cluster(graph, k=3, threads=64).ncut == alone.ncut
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux can; run there")
+def test_fewer_threads_than_asked_for_do_the_same() -> None:
+    subprocess.run([sys.executable, "-c", FEW_THREADS], check=True)
