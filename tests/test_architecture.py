@@ -96,7 +96,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "profiles": {
         *("plan", "measure", "extract", "report", "nulls", "spectral", "graphs", "types"),
-        *("arguments", "errors", "progress", "randomness"),
+        *("arguments", "errors", "progress", "randomness", "results"),
     },
 }
 # Beside these, what a room may import for its annotations alone.

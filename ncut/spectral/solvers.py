@@ -85,8 +85,8 @@ def gram(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.G
     check_sides(operator, known.shape[1], k)
     first = operator.n_first
     place = operator.place
-    matrix = operator.matrix().tocoo()
-    rows, columns = place[matrix.row], place[matrix.col]
+    matrix = operator.matrix()
+    rows, columns = np.repeat(place, np.diff(matrix.indptr)), place[matrix.indices]
     upper = rows < first
     C = np.zeros((first, operator.n_vertices - first))
     C[rows[upper], columns[upper] - first] = matrix.data[upper]
