@@ -26,7 +26,9 @@ test: $(VENV)/installed-dev  ## the whole test suite, slow tests included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 25
 
 coverage: $(VENV)/installed-dev  ## the suite's coverage of ncut by lines and branches; twice as long as the suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term:skip-covered
+	$(BIN)/python -m coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report
 
 sanitize: sanitize-addresses sanitize-threads  ## the kernels' own tests under address, undefined-behaviour and thread checks
 

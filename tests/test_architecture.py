@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "nulls": {
         *("spectral", "graphs", "kernels", "results", "types", "axes", "arguments", "errors"),
-        "randomness",
+        *("progress", "randomness"),
     },
     "device": {
         *("nulls", "spectral", "graphs", "kernels", "types", "axes", "errors", "randomness"),

@@ -11,11 +11,10 @@ from typing import TypeVar
 
 from ncut.errors import Interrupted
 from ncut.graphs import NeuronGraph
+from ncut.progress import ProgressCallback
 
 LARGE_BYTES = 2**30
 """Bytes that concurrent shuffled copies may take together, unless a single copy takes more."""
-
-Progress = Callable[[int, int], None]
 
 T = TypeVar("T")
 
@@ -34,7 +33,7 @@ def side_by_side_in_order(
     n_shuffles: int,
     at_once: int,
     *,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     stop: Callable[[Sequence[T]], bool] | None = None,
 ) -> list[T]:
     """Results of `one(number)` for all shuffles in the order of their numbers, counted from 0.
