@@ -89,7 +89,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         ),
         *("chebyshev", "errors"),
     },
-    "comparing": {"analysis", "report", "spectral", "axes", "errors", "files"},
+    "comparing": {
+        *("analysis", "extract", "report", "spectral", "axes", "arguments", "errors", "files"),
+    },
     "verdicts": {
         *("analysis", "plan", "extract", "report", "results", "nulls", "graphs"),
         *("types", "axes", "arguments", "errors", "progress"),
