@@ -13,7 +13,6 @@ from ncut.errors import InputError
 from ncut.extract import GRAPH_OPTIONS
 from ncut.report import Report
 
-
 SETTINGS = [
     one.name for one in signature(analyze).parameters.values() if one.kind is one.KEYWORD_ONLY
 ]
