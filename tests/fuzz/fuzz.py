@@ -53,7 +53,7 @@ SHARES = {
     "npz": 16, "pt": 16, "safetensors": 18, "onnx": 12, "keras": 4, "hdf5": 4, "folder": 4,
     "npy": 9, "graph": 8, "report": 6, "scan": 1, "list": 2, "gguf": 8, "jit": 6,
     "pt2": 6, "msgpack": 6, "tflite": 8, "tfjs": 4, "orbax": 4,
-    "quantized": 4,
+    "quantized": 4, "diffusers": 1,
 }  # fmt: skip
 """Inputs of each format, in proportion."""
 
@@ -67,7 +67,7 @@ class Place:
 
     def put(self, kind: str, seed: Path, data: bytes) -> Path:
         """Write a damaged file, with what belongs to it; the path to read."""
-        if kind in ("folder", "scan", "tfjs", "orbax", "quantized"):
+        if kind in ("folder", "scan", "tfjs", "orbax", "quantized", "diffusers"):
             top = self.seeds / kind / seed.relative_to(self.seeds / kind).parts[0]
             whole = self.home / "whole"
             shutil.rmtree(whole, ignore_errors=True)
