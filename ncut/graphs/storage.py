@@ -90,7 +90,7 @@ def check_npz(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
-            budget.take(f"array {name!r}", member.file_size)
+            budget.entry(member, f"array {name!r}")
             if member.filename == name:
                 continue
             with reading(f"{path}: array {name!r}", ".npy"), archive.open(member) as file:

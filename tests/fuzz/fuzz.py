@@ -52,7 +52,8 @@ GROWTH_MIB = 250
 SHARES = {
     "npz": 16, "pt": 16, "safetensors": 18, "onnx": 12, "keras": 4, "hdf5": 4, "folder": 4,
     "npy": 9, "graph": 8, "report": 6, "scan": 1, "list": 2, "gguf": 8, "jit": 6,
-    "pt2": 6, "msgpack": 6, "tflite": 8, "tfjs": 4,
+    "pt2": 6, "msgpack": 6, "tflite": 8, "tfjs": 4, "orbax": 4,
+    "quantized": 4, "diffusers": 1,
 }  # fmt: skip
 """Inputs of each format, in proportion."""
 
@@ -66,7 +67,7 @@ class Place:
 
     def put(self, kind: str, seed: Path, data: bytes) -> Path:
         """Write a damaged file, with what belongs to it; the path to read."""
-        if kind in ("folder", "scan", "tfjs"):
+        if kind in ("folder", "scan", "tfjs", "orbax", "quantized", "diffusers"):
             top = self.seeds / kind / seed.relative_to(self.seeds / kind).parts[0]
             whole = self.home / "whole"
             shutil.rmtree(whole, ignore_errors=True)
@@ -163,7 +164,7 @@ def read_batch(kind: str, seeds: list[Path], place: Place, numbers: range, out: 
         for number in numbers:
             rng = random.Random(f"{kind} {number}")
             seed = rng.choice(seeds)
-            data = mutated(seed.suffix, seed.read_bytes(), rng)
+            data = mutated(seed.suffix or seed.name, seed.read_bytes(), rng)
             path = place.put(kind, seed, data)
             print(json.dumps({"begun": number, "seed": seed.name}), file=lines, flush=True)
             limit_time()

@@ -372,6 +372,8 @@ BY_SUFFIX: dict[str, Mutation] = {
     ".h5": in_hdf5,
     ".json": in_json,
     ".jsonl": _in_lines,
+    "_METADATA": in_json,
+    ".zarray": in_json,
 }
 
 
