@@ -171,12 +171,13 @@ def _from_arrays(arrays: Any, kind: type[G], budget: Budget) -> G:
         ends.append((source, target))
         key = f"block{number}"
         weights: Weights
-        if key in arrays:
+        if key in arrays and source != target:
             weights = np.ascontiguousarray(arrays[key])
             if weights.dtype == np.uint16:
                 weights = weights.view(bfloat16())
         else:
-            parts = tuple(arrays[f"{key}_{part}"] for part in ("data", "indices", "indptr"))
+            names = ("data", "indices", "indptr")
+            parts = arrays[key] if key in arrays else tuple(arrays[f"{key}_{n}"] for n in names)
             shape = (layers[source].size, layers[target].size)
             matrix = sparse.csr_array(parts, shape=shape)
             matrix.check_format(full_check=True)
