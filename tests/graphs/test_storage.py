@@ -228,6 +228,14 @@ def _with(part: str, at: int, value: float) -> dict[str, np.ndarray]:
     return {f"block1_{part}": array}
 
 
+def _overflowing(indptr: np.ndarray) -> np.ndarray:
+    """Row pointers that fall, though the differences of 64-bit numbers are positive."""
+    indptr[1:3] = 2**62 + 9, -(2**62) - 9
+    with np.errstate(over="ignore"):
+        assert np.diff(indptr).min() >= 0
+    return indptr
+
+
 DENSE = sample().blocks[0].weights
 N_STORED = _stored("data").size
 
@@ -249,6 +257,7 @@ N_STORED = _stored("data").size
         _with("indices", 0, 40),
         _with("indices", 3, 10**6),
         _with("indices", 2, -1),
+        _with("indices", 1, int(_stored("indices")[0])),
         _with("data", 1, np.nan),
         _with("data", 1, -1.0),
         _with("indptr", 0, 1),
@@ -256,6 +265,8 @@ N_STORED = _stored("data").size
         _with("indptr", 2, -5),
         _with("indptr", 3, 0),
         _with("indptr", 5, N_STORED + 1),
+        {"block1_indptr": np.where(np.arange(_stored("indptr").size) > 2, -7, _stored("indptr"))},
+        {"block1_indptr": _overflowing(_stored("indptr").astype(np.int64))},
         {"block1_indptr": _stored("indptr")[:-1]},
         {"block1_indices": _stored("indices")[:-1]},
         {"block1_data": _stored("data")[:-1]},
