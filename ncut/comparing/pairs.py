@@ -15,8 +15,8 @@ from ncut.report import Report
 from ncut.spectral.agreement import adjusted_rand_index
 
 
-ROUNDING = 1e-10
-"""Share of a statistic's value below which a change counts as a rounding error."""
+ROUNDING = 1e-7
+"""Share of a statistic's value below which a change counts as a rounding error, as of float32."""
 
 
 class Difference(NamedTuple):
