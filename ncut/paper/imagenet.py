@@ -11,7 +11,8 @@ import ncut.analysis
 from ncut.errors import InputError
 from ncut.files import reading
 from ncut.paper.records import Analysis, keep, load_report
-from ncut.paper.results import RowResult, TableResult, run_from
+from ncut.paper.results import RowResult, TableResult
+from ncut.paper.runs import run_from
 from ncut.paper.tables import IMAGENET, Published, Row, published
 from ncut.report import Report
 

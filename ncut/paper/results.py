@@ -10,30 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ncut.paper.records import Record
+from ncut.paper.runs import Run, cells_of, settings_of
 from ncut.paper.tables import TITLES, Row, TrainedRow
-from ncut.report import Report
 
 MORE, NEITHER, LESS = "more", "neither", "less"
 """More or less clusterable than their shuffles, or neither clearly: a finding on networks."""
 
 CLEAR = 2.0
 """Standard deviations above the shuffles from which a mean n-cut counts as "less"."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One network of a row."""
-
-    seed: int
-    ncut: float
-    shuffled_mean: float | None
-    shuffled_std: float | None
-    z_score: float | None
-    p_value: float | None
-    below_all: bool
-    """True if its n-cut lies below those of all its shuffles."""
-    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -171,7 +155,7 @@ class TableResult:
     def runs_to_csv(self) -> str:
         """A line for each network."""
         pairs = [(row, run) for row in self.rows for run in row.runs]
-        return _csv([_row_settings(self.table, row) | _run_cells(run) for row, run in pairs])
+        return _csv([settings_of(self.table, row.row) | cells_of(run) for row, run in pairs])
 
     def to_markdown(self) -> str:
         """The formatted table: each of our rows above the published one."""
@@ -180,27 +164,6 @@ class TableResult:
             lines += _markdown_rows(row)
         lines += ["", *_conclusions(self)]
         return "\n".join(lines) + "\n"
-
-
-def run_of(record: Record, row: Row) -> Run:
-    """The numbers of a trained and measured network."""
-    report = record.report(row.phase, row.analysis)
-    return run_from(record.seed, report, record.metrics(row.phase))
-
-
-def run_from(seed: int, report: Report, metrics: dict[str, Any]) -> Run:
-    """The numbers of a report."""
-    n_shuffles = report.n_shuffles
-    return Run(
-        seed,
-        report.ncut,
-        report.shuffled_mean if n_shuffles else None,
-        report.shuffled_std if n_shuffles else None,
-        report.z_score if n_shuffles else None,
-        report.p_value if n_shuffles else None,
-        bool(n_shuffles) and report.ncut < min(report.shuffled_ncuts),
-        metrics,
-    )
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -214,25 +177,9 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _row_settings(table: str, row: RowResult) -> dict[str, Any]:
-    published = row.row.published
-    recipe = row.row.recipe if isinstance(row.row, TrainedRow) else None
-    names = ("network", "data", "regularization", "epochs", "pruning_epochs", "procedure",
-             "precision")  # fmt: skip
-    how = {name: None if recipe is None else getattr(recipe, name) for name in names}
-    if recipe is None:
-        how |= {"network": published.network, "data": published.dataset}
-    return {
-        "table": table,
-        "row": published.row,
-        **how,
-        "phase": row.row.phase,
-        "k": row.row.analysis.k,
-        "shuffles": row.row.analysis.shuffles,
-    }
 
 
 _NUMBERS = (
@@ -244,27 +191,13 @@ _NUMBERS = (
 def _row_cells(table: str, row: RowResult) -> dict[str, Any]:
     images = {run.metrics.get("images") for run in row.runs}
     return {
-        **_row_settings(table, row),
+        **settings_of(table, row.row),
         "images": "" if images == {None} else "/".join(map(str, images)),
         **{name: getattr(row.ours, name) for name in _NUMBERS},
         **{f"published_{name}": getattr(row.published, name) for name in _NUMBERS},
         "published_std_from": row.row.published.std_from,
         "difference_in_std": row.difference,
-        "agrees": {True: "yes", False: "no", None: ""}[row.agrees],
-    }
-
-
-def _run_cells(run: Run) -> dict[str, Any]:
-    names = ("train_accuracy", "test_accuracy", "train_loss", "test_loss", "seconds", "images")
-    return {
-        "seed": run.seed,
-        "ncut": run.ncut,
-        "shuffled_mean": run.shuffled_mean,
-        "shuffled_std": run.shuffled_std,
-        "z_score": run.z_score,
-        "p_value": run.p_value,
-        "below_all": "yes" if run.below_all else "no",
-        **{name: run.metrics.get(name) for name in names},
+        "agrees": row.agrees,
     }
 
 

@@ -18,7 +18,8 @@ from ncut.errors import InputError
 pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from ncut.paper import run_table, table
 from ncut.paper.records import Analysis, Record
-from ncut.paper.results import RowResult, Run, Summary, TableResult, run_of
+from ncut.paper.results import RowResult, Summary, TableResult
+from ncut.paper.runs import Run, run_of
 from ncut.paper.tables import TITLES, Options, published, rows_of
 
 METRICS = {
@@ -226,7 +227,7 @@ def test_agreement_counts_rows_with_a_published_conclusion():
 # --- CSV ----------------------------------------------------------------------------------------
 
 SETTINGS = {"table", "row", "network", "data", "regularization", "phase", "k", "shuffles",
-            "epochs", "pruning_epochs", "procedure", "precision"}  # fmt: skip
+            "epochs", "pruning_epochs", "procedure", "precision", "max_images"}  # fmt: skip
 NUMBERS = {"runs", "ncut", "ncut_std", "shuffled_mean", "shuffled_std", "significant",
            "conclusion", "train_accuracy", "test_accuracy", "train_loss", "test_loss"}  # fmt: skip
 
@@ -284,6 +285,8 @@ def test_runs_have_a_line_each():
         "test_loss",
         "seconds",
         "images",
+        "original_data",
+        "data_checksum",
     }
     assert all(set(line) == SETTINGS | names for line in lines)
     assert [(line["row"], line["seed"], line["ncut"]) for line in lines] == [
