@@ -86,7 +86,7 @@ def run_table(
     home = Path(out)
     if name == IMAGENET:
         paths = {network: Path(path) for network, path in (weights or {}).items()}
-        result = measure_files(paths, home, options.shuffles)
+        result = measure_files(paths, home, options)
         write_table(result, home)
         return result
     rows = rows_of(name, options)
