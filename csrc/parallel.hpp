@@ -33,8 +33,7 @@ void parallel_for(std::int64_t n_tasks, int n_threads, Task task) {
   std::vector<std::thread> threads;
   try {
     for (int t = 1; t < n_threads && t < n_tasks; ++t) threads.emplace_back(work);
-  } catch (const std::exception&) {
-    // Where the system has no thread left, fewer do the same.
+  } catch (const std::exception&) {  // the system has no more threads: fewer do the same
   }
   work();
   for (std::thread& thread : threads) thread.join();

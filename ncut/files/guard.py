@@ -145,15 +145,20 @@ class Budget:
                 f"{self._stored:,}; weights do not expand so much"
             )
 
+    def entry(self, info: zipfile.ZipInfo, what: str | None = None) -> None:
+        """Count an archive's member; raise ModelError if it claims more bytes than the file has."""
+        what = repr(info.filename) if what is None else what
+        self.take(what, info.file_size)
+        if info.compress_size > self._stored:  # zipfile would allocate them
+            raise ModelError(
+                f"{self._path}: {what} has {info.compress_size:,} bytes by its header, but the "
+                f"file stores {self._stored:,}"
+            )
+
     def member(self, archive: zipfile.ZipFile, name: str) -> bytes:
         """Content of an archive's member; raise ModelError if it would be too large."""
         info = archive.getinfo(name)
-        self.take(repr(name), info.file_size)
-        if info.compress_size > self._stored:  # zipfile would allocate them
-            raise ModelError(
-                f"{self._path}: {name!r} has {info.compress_size:,} bytes by its header, but the "
-                f"file stores {self._stored:,}"
-            )
+        self.entry(info)
         return archive.read(info)
 
 

@@ -96,7 +96,7 @@ def check_npz(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
-            budget.take(f"array {name!r}", member.file_size)
+            budget.entry(member, f"array {name!r}")
             if member.filename == name:
                 continue
             with reading(f"{path}: array {name!r}", ".npy"), archive.open(member) as file:
@@ -152,8 +152,9 @@ def _sparse_block(parts: tuple[Any, ...], shape: tuple[int, int], what: str) -> 
         check_structure(matrix, what)
     except InputError as error:
         raise ModelError(str(error)) from error
+    n_stored = matrix.nnz
     matrix = canonical_csr(matrix)
-    if not matrix.has_canonical_format:
+    if matrix.nnz < n_stored:
         raise ModelError(f"{what} holds an entry twice")
     return matrix
 
@@ -192,12 +193,13 @@ def _from_arrays(arrays: Any, kind: type[G], budget: Budget) -> G:
         ends.append((source, target))
         key = f"block{number}"
         weights: Weights
-        if key in arrays:
+        if key in arrays and source != target:
             weights = np.ascontiguousarray(arrays[key])
             if weights.dtype == np.uint16:
                 weights = weights.view(bfloat16())
         else:
-            parts = tuple(arrays[f"{key}_{part}"] for part in ("data", "indices", "indptr"))
+            names = ("data", "indices", "indptr")
+            parts = arrays[key] if key in arrays else tuple(arrays[f"{key}_{n}"] for n in names)
             shape = (layers[source].size, layers[target].size)
             weights = _sparse_block(parts, shape, f"saved graph: block {name!r}")
             if source == target and sparse.tril(weights).nnz:

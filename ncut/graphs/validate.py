@@ -154,8 +154,8 @@ def check_structure(matrix: Any, what: str) -> None:
 
 
 def canonical_csr(matrix: sparse.csr_array) -> sparse.csr_array:
-    """Sort the indices, and store them as int32 if they fit, else as int64."""
-    matrix.sort_indices()
+    """Sort the indices, add up duplicates, and store indices as int32 if they fit, else int64."""
+    matrix.sum_duplicates()
     fits = max(matrix.nnz, *matrix.shape) <= np.iinfo(np.int32).max
     index = np.int32 if fits else np.int64
     matrix.indptr = matrix.indptr.astype(index, copy=False)

@@ -96,6 +96,13 @@ def test_gptq_of_all_widths(bits: int, layout: str) -> None:
         if ordered:
             del parts["g_idx"]
             np.testing.assert_allclose(read(parts, settings), expected, rtol=1e-6)
+            names = {
+                "gptq": ["auto_round:auto_gptq"],
+                "gptq_v2": ["auto_round", "auto_round:gptqmodel"],
+            }
+            for name in names[layout]:
+                said = {"quant_method": "auto-round", "packing_format": name, "group_size": 16}
+                np.testing.assert_allclose(read(parts, said | {"bits": bits}), expected, rtol=1e-6)
             with pytest.raises(ModelError, match="4 groups of 32 for 64 inputs"):
                 read(parts, settings | {"group_size": 32})
 
@@ -205,6 +212,7 @@ def test_layouts_that_are_not_read_are_refused_by_name() -> None:
         ({"quant_method": "gptq", "is_marlin_format": True}, "is not read"),
         ({"quant_method": "gptq", "bits": 5}, "known are 2, 3, 4, 8"),
         ({"quant_method": "awq", "version": "gemv"}, "only the 4-bit layout 'gemm'"),
+        ({"quant_method": "auto-round", "packing_format": "auto_round:fp8"}, "AutoRound's layout"),
         ({"quant_method": "aqlm"}, "quantized by 'aqlm' are not read; known are"),
         ({"quant_method": "eetq"}, "quantized by 'eetq' are not read"),
     ):

@@ -56,12 +56,14 @@ DOORS = {
     "scans/store.py": "scans/store.py",
     "paper/files.py": "paper/files.py",
     "paper/records.py": "paper/records.py",
+    "paper/runs.py": "paper/runs.py",
     "paper/imagenet.py": "paper/imagenet.py",
     "paper/running.py": "",  # a number for the estimate of the time left; none if it is odd
     "paper/tables.py": "",  # of the package itself
     "networks/__init__.py": "",
     "cli/app.py": "",  # the null device
     "report/html.py": "",
+    "threads.py": "",  # what Linux says of this process; errors do not matter
 }
 
 # Where files are written: the function itself, and blocks of graphs in files without a name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -13,6 +14,7 @@ import sys
 import time
 import traceback
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -518,3 +520,26 @@ def test_a_member_larger_than_its_archive_is_refused(tmp_path):
     budget = Budget(path, len(data))
     with zipfile.ZipFile(path) as archive, pytest.raises(ModelError, match="by its header"):
         budget.member(archive, "data")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pt", ".keras"])
+def test_headers_that_claim_more_than_the_archive_are_refused(suffix, tmp_path):
+    weights = {f"{n}.weight": np.ones((4, 4), "f4") for n in range(2)}
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".npz":
+        np.savez(path, **weights)
+    elif suffix == ".pt":
+        torch = pytest.importorskip("torch", reason="pip install torch")
+        torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, path)
+    else:
+        pytest.importorskip("h5py", reason="pip install h5py")
+        shutil.copy(Path(__file__).parents[1] / "extract/keras_files/perceptron.keras", path)
+    assert ncut.graph(path).n_edges
+    content = bytearray(path.read_bytes())
+    directory = content.find(b"PK\x01\x02")
+    for at, message in ((20, "by its header, but the file stores"), (24, "would take")):
+        claimed = content.copy()
+        struct.pack_into("<I", claimed, directory + at, 0xF0000000)
+        path.write_bytes(claimed)
+        with pytest.raises(ModelError, match=message):
+            ncut.graph(path)

@@ -56,7 +56,7 @@ SHARES = {
     "npz": 16, "pt": 14, "safetensors": 18, "onnx": 10, "keras": 2, "hdf5": 2, "folder": 4,
     "npy": 12, "graph": 10, "report": 10, "scan": 1, "list": 2, "gguf": 5, "jit": 7,
     "pt2": 5, "msgpack": 10, "tflite": 6, "tfjs": 4,
-    "orbax": 3, "quantized": 3,
+    "orbax": 3, "quantized": 3, "diffusers": 1,
 }  # fmt: skip
 """Inputs of each format, in proportion: fewer of those that take ten times as long."""
 
@@ -101,7 +101,7 @@ class Place:
 
     def put(self, kind: str, seed: Path, data: bytes) -> Path:
         """Write a damaged file, with what belongs to it; the path to read."""
-        if kind in ("folder", "scan", "tfjs", "orbax", "quantized"):
+        if kind in ("folder", "scan", "tfjs", "orbax", "quantized", "diffusers"):
             top = self.seeds / kind / seed.relative_to(self.seeds / kind).parts[0]
             whole = self.home / "whole"
             shutil.rmtree(whole, ignore_errors=True)

@@ -66,6 +66,7 @@ def write_seeds(folder: Path, kinds: Collection[str]) -> dict[str, list[Path]]:
         ("tflite",): lambda: _tflite_files(place, rng()),
         ("tfjs",): lambda: _tfjs_folders(place),
         ("quantized",): lambda: _quantized_folders(place),
+        ("diffusers",): lambda: _diffusers_folders(place),
         ("orbax",): lambda: _orbax_folders(folder, place),
         ("scan",): lambda: _scan(folder, place, models),
     }
@@ -270,6 +271,19 @@ def _quantized_folders(place: Any) -> None:
             rewritten(Path(name) / "llama", home, quantize, settings)
             for file in ("config.json", "model.safetensors"):
                 shutil.copy(home / "quantized" / file, place("quantized", f"{method}/{file}"))
+
+
+def _diffusers_folders(place: Any) -> None:
+    import diffusers
+
+    sys.path.insert(0, str(KERAS_FILES.parent))
+    from test_diffusers import CASES
+
+    for case in ("images", "vae", "dit"):
+        name, config, _ = CASES[case]
+        for file in ("config.json", "diffusion_pytorch_model.safetensors"):
+            path = place("diffusers", f"{case}/{file}")
+        getattr(diffusers, name)(**config).save_pretrained(path.parent)
 
 
 def _orbax_folders(folder: Path, place: Any) -> None:

@@ -15,7 +15,17 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="limits processes as Linux can; run there"),
     pytest.mark.slow,
 ]
-for package in ("torch", "onnx", "h5py", "transformers", "pyarrow", "msgpack", "tflite"):
+for package in (
+    "torch",
+    "onnx",
+    "h5py",
+    "transformers",
+    "pyarrow",
+    "msgpack",
+    "tflite",
+    "tensorstore",
+    "diffusers",
+):
     pytest.importorskip(package, reason="make test installs it, or pip install '.[dev]'")
 
 
@@ -33,8 +43,8 @@ def figures(script: str, *arguments: str) -> dict:
 
 
 def test_damaged_files_give_graphs_or_errors_of_ours() -> None:
-    """Twenty seconds: 720 files of all formats, and the packages that write the first of each."""
-    found = figures("fuzz.py", "--inputs", "720")
+    """Half a minute: 760 files of all formats, and the packages that write the first of each."""
+    found = figures("fuzz.py", "--inputs", "760")
     assert found["findings"] == {}
     assert set(found["outcomes"]) == {"read", "refused"}
     assert found["outcomes"]["read"] > 50

@@ -121,3 +121,16 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
     assert found.k == 2
     with pytest.raises(InputError, match="threads: must be a whole number"):
         ncut.cluster(matrix, 2, threads=np.float64(1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sizes", [(10, 5), (10, 11), (20, 1)])
+def test_layers_must_have_all_vertices(sizes: tuple[int, int]) -> None:
+    layers = [("a", sizes[0]), ("b", sizes[1])]
+    message = rf"layers: have {sum(sizes)} vertices together, but adjacency has 20"
+    with pytest.raises(InputError, match=message):
+        from_adjacency(two_scales(), layers=layers)
+
+
+def test_duplicates_of_small_integers_add_up_without_overflow() -> None:
+    entries = np.full(4, 100, np.int8), ([0, 0, 1, 1], [1, 1, 0, 0])
+    assert from_adjacency(sparse.coo_array(entries, shape=(2, 2))).adjacency[0, 1] == 200

@@ -314,3 +314,18 @@ def test_unusual_but_valid_arrays_give_the_same_graph(tmp_path: Path) -> None:
     np.testing.assert_array_equal(graph.adjacency.toarray(), sample().adjacency.toarray())
     np.testing.assert_allclose(graph.degrees, sample().degrees)
     assert graph.without_isolated()[0].n_edges == sample().n_edges
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_a_dense_block_within_a_layer(tmp_path: Path, below: bool) -> None:
+    path = tmp_path / "graph.npz"
+    graph = from_adjacency(chain_graph(random_chain(7, [4, 5])).adjacency)
+    graph.save(path)
+    with np.load(path) as stored:
+        parts = {name: stored[name] for name in stored if not name.startswith("block")}
+    dense = graph.adjacency.toarray()
+    np.savez(path, **parts, block0=dense if below else np.triu(dense))
+    if below:
+        refused(path)
+    else:
+        assert_equal(NeuronGraph.load(path), graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -169,7 +170,10 @@ def cluster(tmp_path, monkeypatch):
         command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *arguments]
         with (tmp_path / f"{name}-{len(processes)}.log").open("wb") as log:
             process = subprocess.Popen(
-                [*command, "--no-dashboard"], stdout=log, stderr=subprocess.STDOUT
+                [*command, "--no-dashboard"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         processes.append(process)
         return process
@@ -179,9 +183,10 @@ def cluster(tmp_path, monkeypatch):
 
     start("scheduler", "--host", "127.0.0.1", "--port", str(port))
     yield address, start_worker
+    # With the processes that they started; an orderly end takes them seconds.
     for process in reversed(processes):
-        process.terminate()
-    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=30)
 
 

@@ -1,9 +1,9 @@
 """Dequantizes a folder's weights with their stored scales.
 
 Sources, the packages that write them: AutoGPTQ and GPTQModel (`pack_original`), AutoAWQ
-(`dequantize_gemm`), bitsandbytes (`QuantState`), compressed-tensors (`decompress` of its
-compressors), HQQ (`BitPack`, `Quantizer.dequantize`), MLX (`mlx.core.dequantize`), and
-transformers' `finegrained_fp8` and `fbgemm_fp8`.
+(`dequantize_gemm`), AutoRound (`QuantLinear`), bitsandbytes (`QuantState`), compressed-tensors
+(`decompress` of its compressors), HQQ (`BitPack`, `Quantizer.dequantize`), MLX
+(`mlx.core.dequantize`), and transformers' `finegrained_fp8` and `fbgemm_fp8`.
 """
 
 from __future__ import annotations
@@ -147,11 +147,29 @@ def _group(settings: Config, n_in: int, *keys: str) -> int:
 def _gptq(layer: str, parts: Parts, settings: Config) -> Lazy | None:
     if "qweight" not in parts:
         return None
-    _needs(layer, parts, "qweight", "scales", "qzeros")
-    _words(layer, parts, "qweight", "qzeros")
     layout = settings.word("checkpoint_format", "format", default="gptq")
     if layout not in ("gptq", "gptq_v2") or settings.flag("is_marlin_format", default=False):
         raise ModelError(f"{layer!r}: GPTQ's layout {layout!r} is not read; gptq and gptq_v2 are")
+    return _integers(layer, parts, settings, 1 if layout == "gptq" else 0)
+
+
+def _auto_round(layer: str, parts: Parts, settings: Config) -> Lazy | None:
+    layout, kind = settings.word("packing_format"), settings.word("data_type", default="int")
+    if layout == "auto_round:auto_awq" and kind == "int":
+        return _awq(layer, parts, settings)
+    if "qweight" not in parts:
+        return None
+    offsets = {"auto_round:auto_gptq": 1, "auto_round:gptqmodel": 0, "auto_round": 0}
+    if layout not in offsets or kind != "int":
+        raise ModelError(f"{layer!r}: AutoRound's layout {layout!r} of {kind!r} is not read; known "
+                         f"are auto_round:auto_awq, {', '.join(offsets)} of 'int'")  # fmt: skip
+    return _integers(layer, parts, settings, offsets[layout])
+
+
+def _integers(layer: str, parts: Parts, settings: Config, offset: int) -> Lazy:
+    """A matrix in GPTQ's layout, with zero points less an offset."""
+    _needs(layer, parts, "qweight", "scales", "qzeros")
+    _words(layer, parts, "qweight", "qzeros")
     qweight, qzeros, scales = parts["qweight"], parts["qzeros"], parts["scales"]
     index, n_out = parts.get("g_idx"), qweight.shape[1]
     said = _bits(layer, settings.size("bits", default=4), (2, 3, 4, 8))
@@ -168,9 +186,7 @@ def _gptq(layer: str, parts: Parts, settings: Config) -> Lazy | None:
     n_in = qweight.shape[0] * 32 // bits if index is None else index.size
 
     def make() -> Array:
-        zeros = packing.unpacked(qzeros, bits, 1, n_out)
-        if layout == "gptq":  # which stores zeros - 1
-            zeros = (zeros + 1) & (2**bits - 1)
+        zeros = (packing.unpacked(qzeros, bits, 1, n_out) + offset) & (2**bits - 1)
         values = packing.unpacked(qweight, bits, 0, n_in).astype(np.float32)
         factor = packing.floats(scales)
         if index is None:
@@ -453,6 +469,7 @@ def _fp8(layer: str, parts: Parts, settings: Config) -> Lazy | None:
 _METHODS: dict[str, Callable[[str, Parts, Config], Lazy | None]] = {
     "gptq": _gptq,
     "awq": _awq,
+    "auto-round": _auto_round,
     "bitsandbytes": _bitsandbytes,
     "compressed-tensors": _compressed,
     "fp8": _fp8,

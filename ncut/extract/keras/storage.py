@@ -288,7 +288,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     with zipfile.ZipFile(path) as archive:
         budget = Budget(path, path.stat().st_size)
         for info in archive.infolist():
-            budget.take(repr(info.filename), info.file_size)
+            budget.entry(info)
             parts = PurePosixPath(info.filename.replace("\\", "/")).parts
             is_link = stat.S_ISLNK(info.external_attr >> 16)
             if info.filename.startswith(("/", "\\")) or ".." in parts or is_link:
