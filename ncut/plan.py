@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from ncut.arguments import check_flag
 from ncut.axes import NORMALIZATIONS, NULL_MODELS
 from ncut.errors import InputError
 from ncut.randomness import MAX_GRAPHS, check_seed
@@ -117,6 +118,10 @@ def _check_solver(solver: Any) -> str:
     return check_solver(solver)
 
 
+def _check_refine(refine: object) -> bool:
+    return check_flag(refine, "refine")
+
+
 def _check_threads(threads: Any) -> int:
     from ncut.threads import n_threads
 
@@ -192,7 +197,10 @@ class Plan:
         recorded="preset",
     )
     refine: bool = _setting(
-        False, bool, "Report the n-cut after refinement by single moves.", recorded="refine"
+        False,
+        _check_refine,
+        "Report the n-cut after refinement by single moves.",
+        recorded="refine",
     )
     seed: int = _setting(0, check_seed, "Random seed; it fixes all numbers.", recorded="seed")
     n_init: int | Literal["auto"] = _setting(

@@ -120,7 +120,7 @@ def _swept(measured: Measured) -> _Swept:
 
 
 def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
-    if not isinstance(k, Iterable):
+    if not isinstance(k, Iterable) or isinstance(k, str):
         raise InputError(f"k: must be several whole numbers, such as range(2, 21), got {k!r}")
     # Checked one by one, so that a range of billions ends at the first k that is too large.
     ks = sorted({check_n_clusters(one, n_vertices) for one in k})

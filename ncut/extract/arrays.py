@@ -37,6 +37,8 @@ def as_array(values: Any, what: str) -> NDArray[np.floating]:
         values = _tensor_to_array(values, what)
     if isinstance(values, np.ma.MaskedArray):
         values = values.filled(0)
+    if hasattr(values, "tocsr"):
+        raise InputError(f"{what}: a scipy sparse matrix; pass its dense form, .toarray()")
     try:
         array = np.asarray(values)
     except ValueError as error:

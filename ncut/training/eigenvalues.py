@@ -190,7 +190,7 @@ def checked_numbers(which: Sequence[int], name: str) -> tuple[int, ...]:
     except (TypeError, ValueError):
         numbers = ()
     if not numbers or min(numbers) < 1 or numbers != tuple(which):
-        raise InputError(f"{name}: must be whole numbers from 1, got {which!r}")
+        raise InputError(f"{name}: must be a sequence of whole numbers from 1, got {which!r}")
     return numbers
 
 
