@@ -156,3 +156,10 @@ def test_the_command(commands, tmp_path, reports):
         assert run.returncode == code
         assert run.stderr.startswith("ncut: error: ")
         assert run.stderr.count("\n") == 1
+
+
+def test_a_misspelt_setting_is_refused_even_if_all_models_are_reports() -> None:
+    report = ncut.analyze([np.ones((6, 5)), np.ones((5, 4))], k=2, shuffles=0)
+    for models in ((report, report), (report, [np.ones((3, 3))])):
+        with pytest.raises(ncut.InputError, match=r"shufles: ncut\.compare .*mean 'shuffles'"):
+            ncut.compare(*models, shufles=3)
