@@ -106,14 +106,6 @@ def _check_preset(preset: object) -> str:
     return preset
 
 
-def _check_refine(refine: Any) -> bool:
-    import numpy as np
-
-    if not isinstance(refine, bool | np.bool_):
-        raise InputError(f"refine: must be True or False, got {refine!r}")
-    return bool(refine)
-
-
 def _check_n_init(n_init: Any) -> int | Literal["auto"]:
     from ncut.spectral.kmeans import restarts
 
