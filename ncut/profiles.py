@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import version
 from itertools import combinations
 from typing import Any, NamedTuple, Unpack
 
@@ -21,6 +20,7 @@ from ncut.plan import Plan, with_needed_options
 from ncut.progress import Progress, check_progress, telling
 from ncut.randomness import NETWORK
 from ncut.report import Profile
+from ncut.results import ncut_version
 from ncut.spectral.agreement import adjusted_rand_index
 from ncut.types import Comparison, Normalization, Null, PresetName, Solver
 
@@ -165,7 +165,7 @@ def _profile(prepared: Prepared, found: Measured, shuffled: Sequence[_Swept]) ->
             *prepared.place.notes(),
             *_not_converged(found, shuffled),
         ),
-        version=version("ncut"),
+        version=ncut_version(),
     )
 
 

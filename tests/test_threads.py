@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,6 +129,27 @@ def test_a_limit_that_the_caller_sets_meanwhile_stays(two_blas_threads: None) ->
         threadpool_limits(3, "blas")
         set_meanwhile = set(blas_threads())
     assert set(blas_threads()) == set_meanwhile
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs shared libraries of Linux: run there")
+def test_a_library_that_is_loaded_later_is_limited_too(tmp_path: Path) -> None:
+    folder = Path(np.__file__).parents[1] / "numpy.libs"
+    if not [*folder.glob("*openblas*")]:
+        pytest.skip("this NumPy has no OpenBLAS of its own: run with a NumPy from PyPI")
+    shutil.copytree(folder, tmp_path / "libs")
+    code = (
+        "import ctypes, pathlib, sys; from ncut.threads import single_threaded_blas\n"
+        "from threadpoolctl import threadpool_info, threadpool_limits\n"
+        "def blas():\n"
+        "    return [x['num_threads'] for x in threadpool_info() if x['user_api'] == 'blas']\n"
+        "with single_threaded_blas(): before = blas()\n"
+        "(library,) = pathlib.Path(sys.argv[1]).glob('*openblas*'); ctypes.CDLL(str(library))\n"
+        "threadpool_limits(2, 'blas')\n"
+        "with single_threaded_blas(): assert blas() == [*before, 1], blas()\n"
+        "assert set(blas()) == {2}, blas()\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, tmp_path / "libs"]
+    subprocess.run(command, check=True, timeout=60)
 
 
 def test_a_limit_of_the_callers_own_is_kept(two_blas_threads: None) -> None:

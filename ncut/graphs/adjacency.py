@@ -12,7 +12,7 @@ from ncut.errors import InputError
 from ncut.graphs.build import build_graph
 from ncut.graphs.neuron_graph import NeuronGraph
 from ncut.graphs.scale import in_range
-from ncut.graphs.validate import canonical_csr, check_adjacency
+from ncut.graphs.validate import canonical_csr, check_adjacency, check_structure
 from ncut.types import Block, Layer, LeftOut
 
 if TYPE_CHECKING:
@@ -100,11 +100,7 @@ def _canonical(adjacency: Any, dtype: np.dtype[Any], argument: str) -> sparse.cs
     """A copy of a sparse matrix with a valid structure and without duplicate entries."""
     from scipy import sparse
 
-    if hasattr(adjacency, "check_format"):
-        try:
-            adjacency.check_format(full_check=True)  # compiled code trusts its structure
-        except ValueError as error:
-            raise InputError(f"{argument}: a damaged sparse matrix: {error}") from error
+    check_structure(adjacency, argument)
     # Converted first, so that duplicates of small integers add up without overflow.
     matrix: sparse.csr_array[Any, tuple[int, int]] = sparse.csr_array(
         adjacency.astype(dtype, copy=True)

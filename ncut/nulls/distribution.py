@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from ncut.errors import Interrupted
 from ncut.graphs import NeuronGraph
+from ncut.progress import ProgressCallback
 from ncut.spectral.operator import WIDTH
 
 LARGE_BYTES = 2**30
@@ -19,8 +20,6 @@ LARGE_BYTES = 2**30
 BYTES_PER_VERTEX = 7 * WIDTH * 4 + 6 * WIDTH * 8
 """Bytes that a clustering holds for a vertex: the Lanczos basis, blocks of vectors in single and
 double precision, the embedding."""
-
-Progress = Callable[[int, int], None]
 
 T = TypeVar("T")
 
@@ -41,7 +40,7 @@ def side_by_side_in_order(
     n_shuffles: int,
     at_once: int,
     *,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     stop: Callable[[Sequence[T]], bool] | None = None,
 ) -> list[T]:
     """Results of `one(number)` for all shuffles in the order of their numbers, counted from 0.

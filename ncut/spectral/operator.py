@@ -132,13 +132,12 @@ class NormalizedAdjacency:
 
     def matrix(self) -> sparse.csr_array:
         """M in float64, in the graph's own numbering."""
-        from scipy import sparse
-
         scale = self._scale[self.place]
-        left = sparse.diags_array(np.ldexp(scale, -self._exponent))
-        return sparse.csr_array(
-            left @ self.graph.adjacency.astype(np.float64) @ sparse.diags_array(scale)
-        )
+        left = np.ldexp(scale, -self._exponent)
+        matrix = self.graph.adjacency.astype(np.float64)
+        matrix.data *= np.repeat(left, np.diff(matrix.indptr))
+        matrix.data *= scale[matrix.indices]
+        return matrix
 
     def corner(self) -> NDArray[np.float64]:
         """C in float64, for a graph of two colours, in the operator's numbering."""

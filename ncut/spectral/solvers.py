@@ -221,7 +221,7 @@ def _arpack_pairs(
         try:
             found: Any = eigsh(shifted, k, which="LA", v0=start, ncv=n_lanczos)
         except ArpackNoConvergence:
-            found = eigsh(shifted, k, which="LA", v0=start, ncv=n_more, maxiter=100 * n)
+            found = eigsh(shifted, k, which="LA", v0=start, ncv=n_more, maxiter=10 * n)
     except ArpackError as error:
         raise InputError(f"solver: arpack failed on this graph ({error}); use 'auto'") from error
     return found[0], found[1]

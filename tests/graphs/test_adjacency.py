@@ -10,6 +10,7 @@ from scipy import sparse
 
 import ncut
 from ncut.errors import InputError
+from ncut.extract.attribution import matrix_graph
 from ncut.graphs import from_adjacency
 
 KINDS: list[Any] = [np.array, sparse.csr_array, sparse.coo_array]
@@ -91,6 +92,26 @@ def test_masked_weights_of_a_layer_are_no_edges() -> None:
 def test_what_cannot_be_an_adjacency_is_named(matrix: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_adjacency(matrix)
+
+
+def _damaged(kind: str, part: str, at: int, value: int) -> Any:
+    matrix = sparse.csr_array(np.ones((6, 6)) - np.eye(6)).asformat(kind)
+    getattr(matrix, part)[at:] = value
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "at", "value"),
+    [
+        *(("csr", "indptr", 3, -9), ("csc", "indptr", 6, -1), ("csr", "indices", 7, 2**20)),
+        *(("bsr", "indptr", 2, -3), ("coo", "row", 9, -4), ("coo", "col", 9, 2**20)),
+    ],
+)
+def test_a_damaged_sparse_matrix_is_refused(kind: str, part: str, at: int, value: int) -> None:
+    matrix = _damaged(kind, part, at, value)
+    for read in (from_adjacency, matrix_graph):
+        with pytest.raises(InputError, match="a damaged sparse matrix"):
+            read(matrix)
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
