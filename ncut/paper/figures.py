@@ -277,7 +277,7 @@ def _strip(ax: Axes) -> None:
 
 
 def _handles(figure: Figure) -> dict[str, Artist]:
-    """What is labelled in any panel, each label once."""
+    """Legend entries of all panels, each label once."""
     found = [ax.get_legend_handles_labels() for ax in figure.axes]
     return {
         label: handle

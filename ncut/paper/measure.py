@@ -14,7 +14,7 @@ from ncut.report import Report
 
 
 def graph_options(recipe: Recipe) -> dict[str, Any]:
-    """How a convolution kernel becomes one edge weight.
+    """The option that makes one edge weight of a convolution kernel.
 
     The text takes the sum of its magnitudes. The code takes the induced 1-norm of the kernel as a
     matrix: its largest column sum.

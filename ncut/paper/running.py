@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ncut.errors import import_extra
-from ncut.files import remove_parts
+from ncut.files import remove_file, remove_parts
 from ncut.paper.datasets import Data, load
 from ncut.paper.measure import measured
 from ncut.paper.recipes import Recipe
@@ -170,7 +170,7 @@ def do(job: Job, data: Path) -> None:
 
     if not all(record.has(phase) for phase, _ in job.measures):
         train(record, _loaded(recipe, data), on_epoch)
-        _progress_file(record).unlink(missing_ok=True)
+        remove_file(_progress_file(record))
     for phase, analysis in job.measures:
         if record.has_report(phase, analysis):
             continue

@@ -27,7 +27,7 @@ disconnected neurons are no sign of clusterability."""
 MOST_TRIES = 3
 """Largest number of trained networks per wanted network."""
 
-Progress = Callable[[float, float], None]
+WorkCallback = Callable[[float, float], None]
 
 
 def run_table(
@@ -39,7 +39,7 @@ def run_table(
     options: Options = AS_PUBLISHED,
     jobs: int | None = None,
     weights: Mapping[str, str | Path] | None = None,
-    progress: Progress | None = None,
+    progress: WorkCallback | None = None,
 ) -> TableResult:
     """Train, measure and compare the networks of a table; existing results are kept.
 

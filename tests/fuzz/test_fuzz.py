@@ -58,7 +58,7 @@ def test_the_core_refuses_wrong_arguments() -> None:
     assert found["outcomes"]["TypeError"] > 200
 
 
-@pytest.mark.parametrize("kind", ["scan", "results", "paper"])
+@pytest.mark.parametrize("kind", ["scan", "results", "analyze", "paper"])
 def test_killed_work_is_gone_on_with(kind: str) -> None:
     sys.path.insert(0, str(HERE))
     import kills
@@ -79,13 +79,15 @@ def fault(code):
 for code, n in {cases!r}:
     fuzz.use = fault(code)
     fuzz.CPU_SECONDS, fuzz.MEMORY = (20, 1 << 30) if n > 2 else (1, 1 << 40)
-    found = fuzz.run(n, kinds=["npz", "npy"])
+    with fuzz.seeded(["npz", "npy"]) as formats:
+        found = fuzz.run(n, 0, formats)
     print("found", *(text for findings in found["findings"].values() for text in findings))
 """
 FAULTS = {
     "raise KeyError('x')": "raised KeyError at",
     "raise MemoryError": "no memory",
     "raise ncut.ModelError('who knows')": "names no file",
+    "open(path, 'rb').close()": "opened outside of the guard",
     "fuzz.os.kill(fuzz.os.getpid(), 11)": "died",
     "any(iter(int, 1))": "no end",
 }
