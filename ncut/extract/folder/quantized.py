@@ -427,7 +427,7 @@ def _mlx(layer: str, parts: Parts, settings: Config) -> Lazy | None:
     if "scales" not in parts:
         return None
     own = settings.part(layer) if layer in settings else settings
-    if own.word("mode", default="affine") != "affine":
+    if own.word("mode", default=settings.word("mode", default="affine")) != "affine":
         raise ModelError(f"{layer!r}: of MLX only affine matrices are read")
     _needs(layer, parts, "weight", "biases")
     _words(layer, parts, "weight")
