@@ -14,7 +14,6 @@ from scipy.optimize import linear_sum_assignment
 from ncut.report import Report
 from ncut.spectral.agreement import adjusted_rand_index
 
-
 ROUNDING = 1e-7
 """Share of a statistic's value below which a change counts as a rounding error, as of float32."""
 

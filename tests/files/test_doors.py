@@ -56,6 +56,7 @@ DOORS = {
     "scans/store.py": "scans/store.py",
     "paper/files.py": "paper/files.py",
     "paper/records.py": "paper/records.py",
+    "paper/runs.py": "paper/runs.py",
     "paper/imagenet.py": "paper/imagenet.py",
     "paper/running.py": "",  # a number for the estimate of the time left; none if it is odd
     "paper/tables.py": "",  # of the package itself
