@@ -197,7 +197,8 @@ def _integers(layer: str, parts: Parts, settings: Config, offset: int) -> Lazy:
             if groups.size and groups.min() < 0:
                 raise IndexError("a group below 0")
             zeros, factor = zeros[groups], factor[groups]
-        return ((values - zeros) * factor).T
+        made: Array = ((values - zeros) * factor).T
+        return made
 
     return _lazy(layer, (n_out, n_in), make)
 
