@@ -387,7 +387,7 @@ class Following:
             self._made_by[name] = proto
         all_known = not any(isinstance(value, Value) for value in inputs)
         if all_known and inputs and not _is_table(node):
-            constants = folded(node)
+            constants = folded(node) if proto.domain in DOMAINS else None
             if constants is not None:
                 return constants
             inputs = [value if value is None or _keeps(node, at) else Value(checked(value.shape))

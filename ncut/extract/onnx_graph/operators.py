@@ -6,20 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
 from ncut.errors import ModelError
 from ncut.extract.onnx_graph import layers
-from ncut.extract.onnx_graph.folding import (
-    flat_shape,
-    new_axes,
-    reshape_target,
-    shape_of,
-    slices,
-    split_sizes,
-    squeezed_axes,
-)
+from ncut.extract.onnx_graph.folding import shape_of
 from ncut.extract.onnx_graph.layers import at_data, scaled
 from ncut.extract.onnx_graph.node import Node, Origin, Rule, as_signal, path_of
 from ncut.extract.onnx_graph.shapes import window
@@ -41,6 +34,7 @@ from ncut.extract.program.values import (
     places_along,
     rearranged,
     reshaped,
+    squeezed,
     taken_along,
     tiled,
     unsqueezed,
@@ -248,30 +242,45 @@ def bias_activation(node: Node) -> Value:
 
 
 def reshape(node: Node) -> Value:
-    """Reshape."""
-    signal = node.signal(0)
-    return reshaped(signal, checked(reshape_target(node, signal.shape)))
+    """Reshape; a size of 0 is the input's, and one of -1 is what is left."""
+    signal, wanted = node.signal(0), node.ints(1, "shape", "shape")
+    if wanted is None:
+        raise ModelError("its shape is missing")
+    if not node.attributes.get("allowzero"):
+        wanted = [signal.shape[at] if size == 0 else size for at, size in enumerate(wanted)]
+    n, rest = math.prod(signal.shape), math.prod(size for size in wanted if size != -1)
+    sizes = [n // max(rest, 1) if size == -1 else size for size in wanted]
+    if wanted.count(-1) > 1 or math.prod(sizes) != n or any(size < 0 for size in sizes):
+        raise ModelError(f"cannot reshape {signal.shape} to {tuple(wanted)}")
+    return reshaped(signal, checked(sizes))
 
 
 def flatten(node: Node) -> Value:
     """Flatten."""
-    signal = node.signal(0)
-    return reshaped(signal, checked(flat_shape(node, signal.shape)))
+    signal, axis = node.signal(0), int(node.attributes.get("axis", 1))
+    axis = axis + signal.ndim if axis < 0 else axis
+    sizes = math.prod(signal.shape[:axis]), math.prod(signal.shape[axis:])
+    return reshaped(signal, checked(sizes))
 
 
 def squeeze(node: Node) -> Value:
     """Squeeze."""
-    signal = node.signal(0)
-    gone = squeezed_axes(node, signal.shape)
+    signal, axes = node.signal(0), node.ints(1, "axes")
+    if axes is None:
+        axes = [axis for axis, size in enumerate(signal.shape) if size == 1]
+    gone = tuple(axis % signal.ndim for axis in axes)
     if any(signal.shape[axis] != 1 for axis in gone):
         raise ModelError(f"it squeezes axes {gone} of a tensor of shape {signal.shape}")
-    return reshaped(signal, [n for axis, n in enumerate(signal.shape) if axis not in gone])
+    return squeezed(signal, gone)
 
 
 def unsqueeze(node: Node) -> Value:
     """Unsqueeze."""
-    signal = node.signal(0)
-    for axis in new_axes(node, signal.ndim):
+    signal, axes = node.signal(0), node.ints(1, "axes")
+    if axes is None:
+        raise ModelError("its axes are missing")
+    total = signal.ndim + len(axes)
+    for axis in sorted(axis % total for axis in axes):
         signal = unsqueezed(signal, axis)
     return signal
 
@@ -330,20 +339,36 @@ def concat(node: Node) -> Value:
 
 def split(node: Node) -> list[Operand]:
     """Split."""
-    signal = node.signal(0)
+    signal, sizes = node.signal(0), node.ints(1, "split")
     axis = signal.axis(int(node.attributes.get("axis", 0)))
-    sizes = split_sizes(node, signal.shape[axis])
-    starts = [sum(sizes[:at]) for at in range(len(sizes))]
-    return [
-        indexed(signal, axis, slice(start, start + n))
-        for start, n in zip(starts, sizes, strict=True)
-    ]
+    length = signal.shape[axis]
+    if sizes is None:
+        n = int(node.attributes.get("num_outputs", node.n_outputs))
+        if n != node.n_outputs:
+            raise ModelError(f"it names {node.n_outputs} outputs, but num_outputs is {n}")
+        step = -(-length // max(n, 1))
+        sizes = [min(step, max(length - at * step, 0)) for at in range(n)]
+    if sum(sizes) != length or any(size < 0 for size in sizes):
+        raise ModelError(f"it splits an axis of length {length} into {sizes}")
+    ends = np.cumsum([0, *sizes]).tolist()
+    return [indexed(signal, axis, slice(*part)) for part in pairwise(ends)]
 
 
 def take_slice(node: Node) -> Value:
-    """Slice."""
-    signal = node.signal(0)
-    for axis, part in slices(node, signal.shape):
+    """Slice, of both its versions."""
+    signal, starts, ends = node.signal(0), node.ints(1, "starts"), node.ints(2, "ends")
+    if starts is None or ends is None:
+        raise ModelError("its starts or ends are missing")
+    axes = node.ints(3, "axes") or list(range(len(starts)))
+    steps = node.ints(4, "steps") or [1] * len(starts)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        axis, n = axis % signal.ndim, signal.shape[axis]
+        start = start + n if start < 0 else start
+        end = end + n if end < 0 else end
+        if step < 0:
+            part = slice(min(start, n - 1), end if end >= 0 else None, step)
+        else:
+            part = slice(max(start, 0), max(end, 0), step)
         signal = indexed(signal, axis, part)
     return signal
 
