@@ -18,6 +18,8 @@ from ncut.extract.lazy import Lazy
 from ncut.extract.lowering import lower
 from ncut.extract.program.record import Program
 from ncut.extract.program.values import (
+    Known,
+    Operand,
     Value,
     concatenated,
     expanded,
@@ -27,6 +29,7 @@ from ncut.extract.program.values import (
     rearranged,
     reshaped,
     stacked,
+    swapped,
     tiled,
 )
 from ncut.extract.wiring import Wiring
@@ -262,7 +265,7 @@ class Unread:
     shape: tuple[int, ...]
 
 
-Known: TypeAlias = Value | Array | Unread
+Computed: TypeAlias = Value | Array | Unread
 """A tensor while operators are followed: data-dependent, constant, or not evaluated."""
 
 
@@ -287,7 +290,7 @@ class _Following:
     graph: _Graph
     guess: bool
     program: Program = field(default_factory=Program)
-    known: dict[int, Known] = field(default_factory=dict)
+    known: dict[int, Computed] = field(default_factory=dict)
     sources: dict[int, int] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
     _place: str = ""
@@ -312,7 +315,7 @@ class _Following:
             if isinstance(end, Value):
                 self.program.output(end, "output" if at == 0 else f"output {at}")
 
-    def _made(self, operator: _Operator) -> Sequence[Known]:
+    def _made(self, operator: _Operator) -> Sequence[Computed]:
         inputs = [None if n < 0 else self._at(n) for n in operator.inputs]
         step = _Step(self, operator, inputs)
         if inputs and not step.data():
@@ -336,7 +339,7 @@ class _Following:
         made = rule(step)
         return made if isinstance(made, list) else [made]
 
-    def _at(self, number: int) -> Known:
+    def _at(self, number: int) -> Computed:
         """A tensor, computed before or constant."""
         if number not in self.known:
             tensor = self.graph.tensors[number]
@@ -361,7 +364,7 @@ class _Step:
 
     following: _Following
     operator: _Operator
-    inputs: Sequence[Known | None]
+    inputs: Sequence[Computed | None]
 
     @property
     def program(self) -> Program:
@@ -403,6 +406,28 @@ class _Step:
         if values.dtype.kind != "f":
             raise ModelError(f"weights {tensor.name!r} are whole numbers without a scale")
         return as_array(values, tensor.name)
+
+    def operand(self, at: int) -> Operand:
+        """An input as an operand of elementwise functions."""
+        found = self.inputs[at]
+        if isinstance(found, Value):
+            return found
+        tensor = self.tensor(at)
+        values = self.numbers(at)
+        named = [tensor.name] if tensor.values is not None and values.dtype.kind == "f" else []
+        return Known(values.shape, lambda: values.astype(np.float64), named, tensor.name)
+
+    def operands(self) -> list[Operand]:
+        """All inputs as operands."""
+        return [self.operand(at) for at in range(len(self.inputs))]
+
+    def matrix(self, at: int) -> Operand:
+        """An input as an operand of a matrix product."""
+        found = self.inputs[at]
+        if isinstance(found, Value):
+            return found
+        weight, named = self.weight(at), self.named(at)
+        return Known(weight.shape, lambda: weight, **named)
 
     def named(self, at: int) -> dict[str, Any]:
         """Names of the layer with the weights at an input."""
@@ -472,105 +497,46 @@ def _transposed(step: _Step) -> Value:
 
 
 def _dense(step: _Step) -> Value:
-    value = step.value()
+    value, other = step.value(), step.matrix(1)
     step.biased(2)
-    if isinstance(step.inputs[1], Value):
-        other = step.value(1)
-        rows = reshaped(value, (-(-math.prod(value.shape) // other.shape[1]), other.shape[1]))
-        made = step.program.matmul(rows, permuted(other, [1, 0]))
-    else:
-        weight = step.weight(1)
-        if weight.ndim != 2 or not weight.shape[1]:
-            raise ModelError(f"weights of shape {weight.shape}")
-        if value.shape[-1:] != weight.shape[1:]:
-            value = reshaped(value, (math.prod(value.shape) // weight.shape[1], weight.shape[1]))
-        made = step.program.linear(value, weight.T, **step.named(1))
+    if other.ndim != 2 or not other.shape[1]:
+        raise ModelError(f"weights of shape {other.shape}")
+    if value.shape[-1:] != other.shape[1:]:
+        value = reshaped(value, (-(-math.prod(value.shape) // other.shape[1]), other.shape[1]))
+    made = step.program.matmul(value, swapped(other))
     return step.activated(reshaped(made, step.shape), "FullyConnectedOptions")
 
 
 def _products(step: _Step) -> Value:
     """BATCH_MATMUL of two values, or a value and weights."""
     turn = [step.option("BatchMatMulOptions", f"Adj{side}", False) for side in "XY"]
-    sides: list[Value | Array] = []
-    for side, turned in zip(step.inputs[:2], turn, strict=True):
-        if side is None or isinstance(side, Unread):
-            raise ModelError("one of its matrices is not there")
-        if not turned:
-            sides.append(side)
-        elif isinstance(side, Value):
-            sides.append(permuted(side, [*range(side.ndim - 2), side.ndim - 1, side.ndim - 2]))
-        else:
-            sides.append(side.swapaxes(-1, -2))
-    first, second = sides
-    if isinstance(first, Value) and isinstance(second, Value):
-        return step.program.matmul(first, second)
-    at = 0 if isinstance(second, Value) else 1
-    step.weight(at)
-    value, weights = (second, first) if at == 0 else (first, second)
-    assert isinstance(value, Value)
-    assert not isinstance(weights, Value)
-    return step.program.product(value, weights, left=at == 0, **step.named(at))
+    first, second = (
+        swapped(step.matrix(at)) if turned else step.matrix(at) for at, turned in enumerate(turn)
+    )
+    return step.program.matmul(first, second)
 
 
 def _sum(step: _Step) -> Value:
-    table = "SubOptions" if step.operator.kind == "SUB" else "AddOptions"
-    data = step.data()
-    for at in range(len(step.inputs)):
-        step.biased(at)
-    made = data[0] if len(data) == 1 else step.program.add(*data)
-    return _fused(step, expanded(made, step.shape), table)
-
-
-def _fused(step: _Step, made: Value, table: str) -> Value:
-    return (
-        step.activated(made, table) if step.operator.kind in ("ADD", "SUB", "MUL", "DIV") else made
-    )
+    made = step.program.add(*step.operands())
+    fused = {"ADD": "AddOptions", "SUB": "SubOptions"}.get(step.operator.kind)
+    return step.activated(made, fused) if fused else made
 
 
 def _product(step: _Step) -> Value:
-    data = step.data()
-    if len(data) == 2:
-        made = step.program.multiply(*data)
-    else:
-        at = 0 if isinstance(step.inputs[1], Value) else 1
-        made = _scaled(step, data[0], at, invert=False)
-    return _fused(step, expanded(made, step.shape), "MulOptions")
+    return step.activated(step.program.multiply(*step.operands()), "MulOptions")
 
 
 def _quotient(step: _Step) -> Value:
-    data = step.data()
-    if len(data) == 2:
-        made = step.program.divide(*data)
-    elif isinstance(step.inputs[0], Value):
-        made = _scaled(step, data[0], 1, invert=True)
-    else:
-        made = step.program.activation(data[0], homogeneous=False)
-    return _fused(step, expanded(made, step.shape), "DivOptions")
-
-
-def _scaled(step: _Step, value: Value, at: int, *, invert: bool) -> Value:
-    tensor = step.tensor(at)
-    factors = step.numbers(at)
-    named = [tensor.name] if tensor.values is not None and factors.dtype.kind == "f" else []
-    return step.program.scaled(
-        value, factors.astype(np.float64), parameters=named, invert=invert,
-        name=tensor.name,
-    )  # fmt: skip
+    return step.activated(step.program.divide(*step.operands()), "DivOptions")
 
 
 def _extremum(step: _Step) -> Value:
-    constants = [value for value in step.inputs if isinstance(value, np.ndarray)]
-    return expanded(step.program.extremum(step.data(), constants), step.shape)
+    return step.program.extremum(*step.operands())
 
 
 def _selected(step: _Step) -> Value:
     """A choice between values by a condition, which may be known."""
-    condition = step.inputs[0]
-    sides = [at == 1 for at in (1, 2) if isinstance(step.inputs[at], Value)]
-    if isinstance(condition, Unread):
-        raise ModelError("chooses by numbers that are not worked out")
-    known = condition if isinstance(condition, np.ndarray) else None
-    return step.program.choice(step.data(), step.shape, condition=known, sides=sides)
+    return step.program.choice(*step.operands())
 
 
 def _combined(step: _Step) -> Value:
@@ -588,26 +554,26 @@ def _pointwise(homogeneous: bool) -> Rule:
     return rule
 
 
-def _same(step: _Step) -> Known:
+def _same(step: _Step) -> Computed:
     value = step.inputs[0]
     if value is None:
         raise ModelError("reads nothing")
     return value
 
 
-def _cast(step: _Step) -> Known:
+def _cast(step: _Step) -> Computed:
     value = _same(step)
     return value if not isinstance(value, np.ndarray) else value.astype(np.float64)
 
 
-def _reshaped(step: _Step) -> Known:
+def _reshaped(step: _Step) -> Computed:
     value = _same(step)
     if isinstance(value, np.ndarray):
         return value.reshape(step.shape)
     return reshaped(step.value(), step.shape)
 
 
-def _permuted(step: _Step) -> Known:
+def _permuted(step: _Step) -> Computed:
     value, order = _same(step), step.numbers(1).ravel().tolist()
     return (
         value.transpose(order) if isinstance(value, np.ndarray) else permuted(step.value(), order)

@@ -205,4 +205,4 @@ def checked(shape: Sequence[int]) -> tuple[int, ...]:
 def along(call: Call, signal: Value, factors: Any, axis: int, parameter: str) -> Value:
     """Factors along one axis."""
     parameters = [parameter] if parameter else []
-    return call.program.along(signal, factors, axis, parameters=parameters)
+    return call.program.scaled(signal, factors, axis, parameters=parameters)

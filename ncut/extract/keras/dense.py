@@ -13,7 +13,7 @@ from ncut.extract.chain import normalization_scale
 from ncut.extract.keras.activations import activated
 from ncut.extract.keras.calls import Call, Rule, along, checked
 from ncut.extract.program.einsum import einsum
-from ncut.extract.program.values import Value
+from ncut.extract.program.values import Known, Value
 
 # --- matrices -----------------------------------------------------------------------------------
 
@@ -214,11 +214,15 @@ def _rescaling(call: Call) -> Value:
 
 def multiplied(call: Call, signal: Value, factors: Any) -> Value:
     """Multiply by constant factors, scalar or array."""
-    factors = np.asarray(factors)
-    sizes = zip(factors.shape[::-1], signal.shape[::-1], strict=False)
-    if factors.ndim > signal.ndim or any(1 != n != size != 1 for n, size in sizes):
-        raise ModelError(f"factors of shape {factors.shape} for a tensor of shape {signal.shape}")
-    return call.program.scaled(signal, factors, name=call.path)
+    return call.program.multiply(signal, known(call, signal, np.asarray(factors)))
+
+
+def known(call: Call, signal: Value, values: NDArray[Any]) -> Known:
+    """Constants beside a tensor, to whose shape they must broadcast."""
+    sizes = zip(values.shape[::-1], signal.shape[::-1], strict=False)
+    if values.ndim > signal.ndim or any(1 != n != size != 1 for n, size in sizes):
+        raise ModelError(f"constants of shape {values.shape} for a tensor of {signal.shape}")
+    return Known(values.shape, lambda: values, name=call.path)
 
 
 def _standardized(call: Call) -> Value:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from ncut.errors import ModelError
 from ncut.extract.keras.activations import activated, is_known
 from ncut.extract.keras.calls import Call, Rule, checked
 from ncut.extract.keras.config import among
-from ncut.extract.keras.dense import multiplied
+from ncut.extract.keras.dense import known
 from ncut.extract.keras.shapes import to_shape
 from ncut.extract.program.values import (
+    Operand,
     Value,
     concatenated,
     indexed,
@@ -51,14 +53,11 @@ def _average(call: Call) -> Value:
 
 
 def _multiply(call: Call) -> Value:
-    first, *others = _several(call)
-    for other in others:
-        first = call.program.multiply(first, other)
-    return first
+    return reduce(call.program.multiply, _several(call))
 
 
 def _extreme(call: Call) -> Value:
-    return call.program.extremum(_several(call), [])
+    return call.program.extremum(*_several(call))
 
 
 def _concatenate(call: Call) -> Value:
@@ -137,44 +136,32 @@ def operation(call: Call) -> Rule | None:
 
 
 def _sum(call: Call) -> Value:
-    """A sum; a constant operand acts as a bias."""
-    signals = _several(call)
-    if len(signals) > 1:
-        return call.program.add(*signals)
-    return _with_constant(call, signals[0], None)
+    return call.program.add(*_operands(call))
 
 
-def _product(call: Call) -> Value:
-    signals = _several(call)
-    if len(signals) > 1:
-        return _multiply(call)
-    return _with_constant(call, signals[0], lambda value: value)
+def _product(call: Call) -> Any:
+    return reduce(call.program.multiply, _operands(call))
 
 
-def _quotient(call: Call) -> Value:
-    signals = _several(call)
-    if len(signals) > 1:
-        return call.program.divide(*signals[:2])
-    if not isinstance(call.args[0], Value):
-        return call.program.activation(signals[0], homogeneous=False)
-    with np.errstate(divide="ignore"):
-        return _with_constant(call, signals[0], lambda value: 1 / value)
+def _quotient(call: Call) -> Any:
+    return reduce(call.program.divide, _operands(call)[:2])
 
 
-def _with_constant(call: Call, signal: Value, factor: Callable[[Any], Any] | None) -> Value:
-    value = next((v for v in _operands(call) if not isinstance(v, Value)), None)
+def _operands(call: Call) -> list[Operand]:
+    """Several tensors, or one and the constant beside it, in order."""
+    signals: list[Operand] = [*_several(call)]
+    names = ("x1", "x2", "x", "y", "a", "b")
+    more = (v for name, v in call.kwargs.items() if name in names and v is not None)
+    given = [*call.args, *more]
+    value = next((v for v in given if not isinstance(v, Value)), None)
+    if len(signals) > 1 or value is None:
+        return signals
     try:
-        constant = np.asarray(0.0 if value is None else value, dtype=np.float64)
+        constant = np.asarray(value, dtype=np.float64)
     except (ValueError, TypeError) as error:
         raise ModelError(f"its constant {str(value)[:60]!r} is not a number") from error
-    if constant.ndim > signal.ndim:
-        raise ModelError(f"its constant has shape {constant.shape}, its tensor {signal.shape}")
-    return signal if factor is None or value is None else multiplied(call, signal, factor(constant))
-
-
-def _operands(call: Call) -> list[Any]:
-    names = ("x1", "x2", "x", "y", "a", "b")
-    return [*call.args, *(v for name, v in call.kwargs.items() if name in names and v is not None)]
+    operands = [*signals, known(call, call.signal, constant)]
+    return operands if isinstance(given[0], Value) else operands[::-1]
 
 
 def _reduced(call: Call) -> Value:
@@ -294,9 +281,7 @@ def _keep(call: Call) -> Value:
 
 def _extremum(call: Call) -> Value:
     """`maximum(x, y)` and its mirror image, of tensors and numbers."""
-    signals = _several(call)
-    constants = [np.asarray(v) for v in _operands(call) if not isinstance(v, Value)]
-    return call.program.extremum(signals, constants)
+    return call.program.extremum(*_operands(call))
 
 
 def _clipped(call: Call) -> Value:

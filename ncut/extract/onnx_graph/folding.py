@@ -90,7 +90,7 @@ def _n_results(node: Node, arrays: Arrays, n: int) -> int:
         widths = node.ints(1, "pads") or node.ints(-1, "paddings") or []
         ends = zip(first.shape, widths, widths[first.ndim :], strict=False)
         several = len(widths) == 2 * first.ndim and min(widths, default=0) >= 0
-        return math.prod(size + a + b for size, a, b in ends) if several else UNKNOWN
+        return int(math.prod(size + a + b for size, a, b in ends)) if several else UNKNOWN
     if node.operator in ("MatMul", "Gemm"):
         inner = first.shape[0 if node.attributes.get("transA") else -1]
         found = first.size // max(inner, 1) * (arrays[1].size // max(inner, 1))

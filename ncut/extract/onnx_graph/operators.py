@@ -13,7 +13,7 @@ import numpy as np
 from ncut.errors import ModelError
 from ncut.extract.onnx_graph import layers
 from ncut.extract.onnx_graph.folding import shape_of
-from ncut.extract.onnx_graph.layers import at_data, scaled
+from ncut.extract.onnx_graph.layers import at_data
 from ncut.extract.onnx_graph.node import Node, Origin, Rule, as_signal, path_of
 from ncut.extract.onnx_graph.shapes import window
 from ncut.extract.onnx_graph.values import (
@@ -22,10 +22,10 @@ from ncut.extract.onnx_graph.values import (
     Operand,
     check_grown,
     checked,
-    unrepeated,
 )
 from ncut.extract.program.values import (
     Value,
+    broadcast_shape,
     concatenated,
     expanded,
     gathered,
@@ -76,13 +76,10 @@ def homogeneous(node: Node) -> Value:
 
 def activation(node: Node) -> Value:
     """Any other elementwise function of one or several inputs."""
-    signals = node.signals()
-    if not signals:
-        return Value(checked(_broadcast_shape(node)))
-    if len(signals) == 1:
-        signal = expanded(signals[0], checked(_broadcast_shape(node)))
-        return node.program.activation(signal, homogeneous=False)
-    return expanded(node.program.combine(*signals), checked(_broadcast_shape(node)))
+    operands = node.operands()
+    if not node.signals():
+        return Value(broadcast_shape(operands))
+    return node.program.combine(*operands)
 
 
 def unary(node: Node) -> Value:
@@ -94,11 +91,6 @@ def softmax(node: Node) -> Value:
     """Softmax along an axis."""
     axis = int(node.attributes.get("axis", -1 if node.opset >= 13 else 1))
     return node.program.softmax(node.signal(0), axis)
-
-
-def _broadcast_shape(node: Node) -> tuple[int, ...]:
-    shapes = [value.shape for value in node.inputs if value is not None]
-    return tuple(np.broadcast_shapes(*shapes))
 
 
 def clip(node: Node) -> Value:
@@ -115,11 +107,8 @@ def clip(node: Node) -> Value:
 
 def extremum(node: Node) -> Value:
     """Max and Min: a ReLU, or its mirror image, of one signal and zero."""
-    if not node.signals():
-        return Value(checked(_broadcast_shape(node)))
-    checked(_broadcast_shape(node))
-    constants = [unrepeated(constant.values) for constant in node.constants()]
-    return node.program.extremum(node.signals(), constants)
+    operands = node.operands()
+    return node.program.extremum(*operands) if node.signals() else Value(broadcast_shape(operands))
 
 
 def thresholded(node: Node) -> Value:
@@ -130,12 +119,7 @@ def thresholded(node: Node) -> Value:
 
 def where(node: Node) -> Value:
     """A choice between values by a condition, which may be known."""
-    condition = node.value(0)
-    sides = [at == 1 for at in (1, 2) if isinstance(node.value(at), Value)]
-    known = unrepeated(condition.values) if isinstance(condition, Constant) else None
-    return node.program.choice(
-        node.signals(), checked(_broadcast_shape(node)), condition=known, sides=sides
-    )
+    return node.program.choice(*node.operands())
 
 
 def triangle(node: Node) -> Operand:
@@ -149,18 +133,15 @@ def triangle(node: Node) -> Operand:
 def add(node: Node) -> Value:
     """Add, Sub, Sum and Mean; constants act as biases."""
     node = _legacy(node)
-    shape = checked(_broadcast_shape(node))
-    signals = [expanded(signal, shape) for signal in node.signals()]
-    for position in range(len(node.inputs)):
-        node.ignore(position, "added as a constant, like a bias")
-    if not signals:
-        return Value(shape)
-    if len(signals) == 1 and "table" in node.program.awaits:
+    operands = node.operands()
+    if len(node.signals()) == 1 and "table" in node.program.awaits:
         shift = sum(constant.values.astype(np.float64) for constant in node.constants())
         sign = 1 if node.operator == "Sub" else -1
         shifted = sign * np.asarray(shift)
-        signals = [node.program.dequantize(signals[0], np.array(1.0), shifted, only="table")]
-    total = node.program.add(*signals)
+        value = node.signals()[0]
+        operands.append(node.program.dequantize(value, np.array(1.0), shifted, only="table"))
+        operands.remove(value)
+    total = node.program.add(*operands)
     if node.operator == "Mean" and len(node.inputs) > 1:
         return node.program.gain(total, 1 / len(node.inputs))
     return total
@@ -183,21 +164,15 @@ def _legacy(node: Node) -> Node:
 
 
 def multiply(node: Node) -> Value:
-    """Mul: by a factor, or of two signals."""
+    """Mul: by a factor, or of two signals; half of twice a GELU is a GELU."""
     node = _legacy(node)
-    first, second = node.value(0), node.value(1)
-    if isinstance(first, Value) and isinstance(second, Value):
-        checked(_broadcast_shape(node))
-        return node.program.multiply(first, second)
-    if isinstance(first, Value):
-        if isinstance(second, Constant) and second.single == 0.5 and _is_gelu(node.made_by(0)):
-            return first
-        return scaled(node, first, 1, invert=False)
-    if isinstance(second, Value):
-        if first.single == 0.5 and _is_gelu(node.made_by(1)):
-            return second
-        return scaled(node, second, 0, invert=False)
-    return Value(checked(_broadcast_shape(node)))
+    for at in (0, 1):
+        value, other = node.value(at), node.value(1 - at)
+        half = isinstance(other, Constant) and other.single == 0.5
+        if isinstance(value, Value) and half and _is_gelu(node.made_by(at)):
+            return value
+    operands = node.operands()
+    return node.program.multiply(*operands) if node.signals() else Value(broadcast_shape(operands))
 
 
 def _is_gelu(origin: Origin | None) -> bool:
@@ -214,16 +189,7 @@ def _is_gelu(origin: Origin | None) -> bool:
 
 def divide(node: Node) -> Value:
     """Div: by a factor, or by another signal."""
-    node = _legacy(node)
-    first, second = node.value(0), node.value(1)
-    if isinstance(first, Value) and isinstance(second, Value):
-        checked(_broadcast_shape(node))
-        return node.program.divide(first, second)
-    if isinstance(first, Value):
-        return scaled(node, first, 1, invert=True)
-    node.ignore(0, "divided by values that depend on the data")
-    signal = expanded(as_signal(second), checked(_broadcast_shape(node)))
-    return node.program.activation(signal, homogeneous=False)
+    return node.program.divide(*_legacy(node).operands())
 
 
 def normalization(node: Node) -> Value:

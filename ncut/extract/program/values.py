@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+
+if TYPE_CHECKING:
+    from ncut.extract.program.weights import Weights
 
 MAX_LAID_OUT = 2**25
 """Number of entries of the largest tensor that is laid out entry by entry."""
@@ -47,6 +51,42 @@ class Value:
         if not -self.ndim <= axis < max(self.ndim, 1):
             raise ModelError(f"axis {axis} of a tensor of shape {self.shape}")
         return axis % max(self.ndim, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """An operand that does not depend on the data: numbers, or a layer's weights.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The shape to which it broadcasts with other operands.
+    make : callable
+        Returns its values, an array or an `Expression`.
+    parameters : tuple of str
+        Names of the parameters that the values come from.
+    name, module : str
+        Names of the layer that it makes, and of the module that holds it.
+    """
+
+    shape: tuple[int, ...]
+    make: Callable[[], Weights]
+    parameters: Sequence[str] = ()
+    name: str = ""
+    module: str = ""
+
+    @cached_property
+    def values(self) -> Weights:
+        """The values, computed on first use."""
+        return self.make()
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+
+Operand: TypeAlias = Value | Known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,8 +123,8 @@ def made(kind: str, inputs: Sequence[Value], shape: Sequence[int], /, **attribut
     return program(kind, inputs, shape, **attributes)
 
 
-def broadcast_shape(values: Sequence[Value]) -> tuple[int, ...]:
-    """The shape to which values broadcast."""
+def broadcast_shape(values: Sequence[Operand]) -> tuple[int, ...]:
+    """The shape to which operands broadcast."""
     return tuple(np.broadcast_shapes(*(value.shape for value in values)))
 
 
@@ -95,6 +135,15 @@ def permuted(value: Value, order: Sequence[int]) -> Value:
     """`tensor.permute(order)`."""
     order = [value.axis(axis) for axis in order]
     return made("permute", [value], [value.shape[axis] for axis in order], order=order)
+
+
+def swapped(operand: Operand) -> Operand:
+    """The operand with its last two axes swapped."""
+    order = [*range(operand.ndim - 2), operand.ndim - 1, operand.ndim - 2]
+    if isinstance(operand, Value):
+        return permuted(operand, order)
+    shape = tuple(operand.shape[axis] for axis in order)
+    return replace(operand, shape=shape, make=lambda: operand.values.transpose(order))
 
 
 def reshaped(value: Value, shape: Sequence[int]) -> Value:
@@ -110,7 +159,7 @@ def reshaped(value: Value, shape: Sequence[int]) -> Value:
 def expanded(value: Value, shape: Sequence[int]) -> Value:
     """`tensor.expand(shape)`: new axes in front, and axes of length 1 made longer."""
     shape = tuple(shape)
-    return made("expand", [value], shape, shape=shape)
+    return value if shape == value.shape else made("expand", [value], shape, shape=shape)
 
 
 def unsqueezed(value: Value, axis: int) -> Value:

@@ -14,7 +14,7 @@ from ncut.errors import ModelError
 from ncut.extract.program.values import Value, expanded, repeated_heads
 from ncut.extract.program.weights import combined
 from ncut.extract.traced.initial import initial_weight
-from ncut.extract.traced.operations.common import note_bias
+from ncut.extract.traced.operations.common import heads, note_bias
 from ncut.extract.traced.operations.norms import norm_of_last_axes
 from ncut.extract.traced.tensor import flat, is_traced
 from ncut.extract.traced.tracing import Call
@@ -151,8 +151,7 @@ def attention(call: Call) -> Any:
     signals = [call.tracing.signal_of(x) for x in (query, key, value)]
     if call.kwargs.get("enable_gqa") and query.shape[-3] != key.shape[-3]:
         signals[1:] = [repeated_heads(s, query.shape[-3], -3) for s in signals[1:]]
-    path = call.tracing.path
-    return call.program.attention(*signals, name=f"heads of {path}" if path else "heads")
+    return call.program.attention(*signals, name=heads(call))
 
 
 def lp_pool(average: Callable[..., Any]) -> Callable[[Call], Any]:

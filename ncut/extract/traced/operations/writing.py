@@ -33,7 +33,7 @@ def _index_filled(call: Call) -> Value:
     mask = np.ones(signal.shape[axis], dtype=np.bool_)
     mask[index.detach().cpu().numpy()] = False
     wide = mask.reshape([-1 if at == axis else 1 for at in range(signal.ndim)])
-    return call.program.choice([signal], call.shape, condition=wide, sides=[True])
+    return expanded(call.program.masked(signal, wide), call.shape)
 
 
 def _put(call: Call) -> Value:
