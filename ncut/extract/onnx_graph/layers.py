@@ -27,12 +27,11 @@ from ncut.extract.program.values import (
     Value,
     gathered,
     indexed,
-    permuted,
-    repeated_heads,
-    reshaped,
     stacked,
     swapped,
     unsqueezed,
+    with_heads,
+    without_heads,
 )
 from ncut.extract.program.values import Operand as Side
 
@@ -329,20 +328,15 @@ def at_data(data: Value, axis: int, shape: Sequence[int]) -> Value:
 
 def attention(node: Node) -> list[Operand]:
     """Attention (newer opsets): (batch, heads, time, dims), or (batch, time, heads x dims)."""
-    query, key, value = (node.signal(at) for at in range(3))
-    flat = query.ndim == 3
+    sides = [node.signal(at) for at in range(3)]
+    flat = sides[0].ndim == 3
     if flat:
         n_query = int(node.attributes.get("q_num_heads", 1))
         n_key = int(node.attributes.get("kv_num_heads", n_query))
-        query, key, value = (
-            _with_heads(signal, n) for signal, n in ((query, n_query), (key, n_key), (value, n_key))
-        )
-    key, value = (repeated_heads(signal, query.shape[1], 1) for signal in (key, value))
-    made = node.program.attention(query, key, value, name=node.heads)
-    if flat:
-        batch, heads, time, dims = made.shape
-        made = reshaped(permuted(made, [0, 2, 1, 3]), (batch, time, heads * dims))
-    return node.with_rest(made, node.signal(1).shape, node.signal(2).shape, query.shape[:3])
+        sides = [with_heads(*pair) for pair in zip(sides, (n_query, n_key, n_key), strict=True)]
+    made = node.program.attention(*sides, name=node.heads)
+    made = without_heads(made) if flat else made
+    return node.with_rest(made, node.signal(1).shape, node.signal(2).shape, sides[0].shape[:3])
 
 
 def multi_head_attention(node: Node) -> list[Operand]:
@@ -364,15 +358,11 @@ def multi_head_attention(node: Node) -> list[Operand]:
         sides = [query, given[0], given[0] if given[1] is None else given[1]]
     node.ignore(3, "bias")
     heads = [
-        _with_heads(side, n) if side.ndim == 3 else side
+        with_heads(side, n) if side.ndim == 3 else side
         for side, n in zip(sides, (n_query, n_key, n_key), strict=True)
     ]
-    heads[1:] = [repeated_heads(side, n_query, 1) for side in heads[1:]]
     made = node.program.attention(*heads, name=node.heads)
-    batch, n, time, dims = made.shape
-    flat = reshaped(permuted(made, [0, 2, 1, 3]), (batch, time, n * dims))
-    present = (batch, n_key, heads[1].shape[2], dims)
-    return node.with_rest(flat, present, present)
+    return node.with_rest(without_heads(made), *(side.shape for side in heads[1:]))
 
 
 def fused_convolution(node: Node) -> Value:
@@ -439,11 +429,6 @@ def dynamic_recurrent(node: Node) -> list[Operand]:
 def _by_direction(numbers: Array) -> Array:
     """Numbers per direction or per gate, broadcastable to (directions, inputs, gates)."""
     return numbers.reshape(()) if numbers.size == 1 else numbers.reshape(len(numbers), 1, -1)
-
-
-def _with_heads(signal: Value, n: int) -> Value:
-    batch, time, width = signal.shape
-    return permuted(reshaped(signal, (batch, time, n, width // max(n, 1))), [0, 2, 1, 3])
 
 
 RULES: dict[str, Rule] = {

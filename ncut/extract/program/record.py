@@ -20,6 +20,7 @@ from ncut.extract.program.values import (
     broadcast_shape,
     expanded,
     indexed,
+    repeated_heads,
     squeezed,
     swapped,
     unsqueezed,
@@ -503,7 +504,12 @@ class Program:
         return self.node("matmul", [first, second], shape, name=name)
 
     def attention(self, query: Value, key: Value, value: Value, *, name: str = "heads") -> Value:
-        """Scaled dot-product attention of (..., time, dims): the value's neurons."""
+        """Scaled dot-product attention of (..., time, dims): the value's neurons.
+
+        Heads of (..., heads, time, dims) may share the heads of keys and values.
+        """
+        if query.ndim > 3 and query.shape[-3] > 1:
+            key, value = (repeated_heads(x, query.shape[-3], -3) for x in (key, value))
         scores = self.matmul(query, swapped(key), name)
         # The scores choose among positions, and carry no neurons further.
         return self.matmul(Value(scores.shape), value, name)

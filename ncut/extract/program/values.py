@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract.arrays import Shaped
 
 if TYPE_CHECKING:
     from ncut.extract.program.weights import Weights
@@ -24,7 +25,7 @@ MAX_LAID_OUT = 2**25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Value:
+class Value(Shaped):
     """A tensor that depends on the data.
 
     Attributes
@@ -41,20 +42,9 @@ class Value:
     number: Literal["", "drawn"] = ""
     program: Callable[..., Value] | None = field(default=None, repr=False)
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    def axis(self, axis: int) -> int:
-        """An axis counted from the front."""
-        if not -self.ndim <= axis < max(self.ndim, 1):
-            raise ModelError(f"axis {axis} of a tensor of shape {self.shape}")
-        return axis % max(self.ndim, 1)
-
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class Known(Shaped):
     """An operand that does not depend on the data: numbers, or a layer's weights.
 
     Attributes
@@ -79,11 +69,6 @@ class Known:
     def values(self) -> Weights:
         """The values, computed on first use."""
         return self.make()
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
 
 
 Operand: TypeAlias = Value | Known
@@ -268,6 +253,18 @@ def tiled(value: Value, times: Sequence[int]) -> Value:
 def rearranged(value: Value, split: Sequence[int], order: Sequence[int], shape: Any) -> Value:
     """Axes split, permuted and merged, as in pixel shuffles and attention heads."""
     return reshaped(permuted(reshaped(value, split), order), shape)
+
+
+def with_heads(value: Value, n_heads: int) -> Value:
+    """(batch, time, heads * dims) as (batch, heads, time, dims)."""
+    batch, time, width = value.shape
+    return permuted(reshaped(value, (batch, time, n_heads, width // max(n_heads, 1))), [0, 2, 1, 3])
+
+
+def without_heads(value: Value) -> Value:
+    """(batch, heads, time, dims) as (batch, time, heads * dims)."""
+    batch, n_heads, time, dims = value.shape
+    return reshaped(permuted(value, [0, 2, 1, 3]), (batch, time, n_heads * dims))
 
 
 def repeated_heads(value: Value, n_heads: int, axis: int) -> Value:
