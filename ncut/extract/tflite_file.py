@@ -25,12 +25,14 @@ from ncut.extract.program.values import (
     expanded,
     gathered,
     indexed,
+    parts,
     permuted,
     rearranged,
     reshaped,
     stacked,
     swapped,
     tiled,
+    unbound,
 )
 from ncut.extract.wiring import Wiring
 from ncut.files import content_of, reading
@@ -594,9 +596,7 @@ def _joined(step: _Step) -> Value:
 
 
 def _unpacked(step: _Step) -> list[Value]:
-    value = step.value()
-    axis = value.axis(step.option("UnpackOptions", "Axis"))
-    return [indexed(value, axis, at) for at in range(len(step.operator.outputs))]
+    return unbound(step.value(), step.option("UnpackOptions", "Axis"))
 
 
 def _split(step: _Step) -> list[Value]:
@@ -605,12 +605,7 @@ def _split(step: _Step) -> list[Value]:
     value = step.value(0 if sized else 1)
     axis = value.axis(int(step.numbers(2 if sized else 0).ravel()[0]))
     tensors = step.following.graph.tensors
-    parts, start = [], 0
-    for number in step.operator.outputs:
-        size = tensors[number].shape[axis]
-        parts.append(indexed(value, axis, slice(start, start + size)))
-        start += size
-    return parts
+    return parts(value, axis, [tensors[number].shape[axis] for number in step.operator.outputs])
 
 
 def _slice(step: _Step) -> Value:

@@ -14,13 +14,13 @@ from ncut.extract.keras.activations import activated, is_known
 from ncut.extract.keras.calls import Call, Rule, checked
 from ncut.extract.keras.config import among
 from ncut.extract.keras.dense import known
-from ncut.extract.keras.shapes import to_shape
 from ncut.extract.program.values import (
     Operand,
     Value,
     concatenated,
     indexed,
     permuted,
+    reshaped,
     squeezed,
     stacked,
     unsqueezed,
@@ -69,14 +69,9 @@ def joined(signals: Sequence[Value], axis: int) -> Value:
     """Tensors concatenated along an axis."""
     if not signals:
         raise ModelError("it is called with no tensors")
-    axis = signals[0].axis(axis)
-    others = {(*s.shape[:axis], *s.shape[axis + 1 :]) for s in signals if s.ndim > axis}
-    if len(others) != 1 or len({s.ndim for s in signals}) != 1:
-        shapes = ", ".join(str(signal.shape) for signal in signals)
-        raise ModelError(f"its inputs have shapes {shapes}, which do not fit along axis {axis}")
-    total = sum(signal.shape[axis] for signal in signals)
-    checked([total if at == axis else size for at, size in enumerate(signals[0].shape)])
-    return concatenated(signals, axis)
+    made = concatenated(signals, axis)
+    checked(made.shape)
+    return made
 
 
 def _dot(call: Call) -> Value:
@@ -100,7 +95,7 @@ def _dot(call: Call) -> Value:
     first, second = (unsqueezed(s, 1) if s.ndim == 2 else s for s in (first, second))
     result = call.program.matmul(first, permuted(second, [0, 2, 1]), f"heads of {call.path}")
     kept = [n for n, is_flat in zip(result.shape[1:], flat, strict=True) if not is_flat]
-    return to_shape(result, [result.shape[0], *(kept or [1])])
+    return reshaped(result, [result.shape[0], *(kept or [1])])
 
 
 MERGES: dict[str, Rule] = {
@@ -195,7 +190,7 @@ def _to_shape(call: Call) -> Value:
         raise ModelError("its new shape depends on the data")
     if sizes[0] == -1 and sizes.count(-1) > 1:
         sizes[0] = signal.shape[0]
-    return to_shape(signal, sizes)
+    return reshaped(signal, sizes)
 
 
 def _transposed(call: Call) -> Value:
@@ -205,21 +200,17 @@ def _transposed(call: Call) -> Value:
 
 
 def _unsqueezed(call: Call) -> Value:
-    signal, axis = call.signal, _setting(call, 1, "axis")
-    if not isinstance(axis, int) or not -signal.ndim - 1 <= axis <= signal.ndim:
+    axis = _setting(call, 1, "axis")
+    if not isinstance(axis, int):
         raise ModelError(f"axis is {axis!r}")
-    return unsqueezed(signal, axis % (signal.ndim + 1))
+    return unsqueezed(call.signal, axis)
 
 
 def _squeezed(call: Call) -> Value:
     signal, axes = call.signal, _setting(call, 1, "axis")
-    chosen = axes if isinstance(axes, list) else [axes]
     if axes is None:
-        chosen = [at for at in range(1, signal.ndim) if signal.shape[at] == 1]
-    drop = {signal.axis(axis) for axis in chosen}
-    if any(signal.shape[axis] != 1 for axis in drop):
-        raise ModelError(f"axis {axes!r} of a tensor of shape {signal.shape}")
-    return squeezed(signal, sorted(drop))
+        axes = [at for at in range(1, signal.ndim) if signal.shape[at] == 1]
+    return squeezed(signal, axes if isinstance(axes, list) else [axes])
 
 
 def _joined(call: Call) -> Value:

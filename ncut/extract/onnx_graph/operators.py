@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from functools import reduce as reduced
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from ncut.extract.program.values import (
     expanded,
     gathered,
     indexed,
+    parts,
     permuted,
     places_along,
     rearranged,
@@ -208,17 +209,15 @@ def bias_activation(node: Node) -> Value:
 
 
 def reshape(node: Node) -> Value:
-    """Reshape; a size of 0 is the input's, and one of -1 is what is left."""
+    """Reshape; a size of 0 is the input's."""
     signal, wanted = node.signal(0), node.ints(1, "shape", "shape")
     if wanted is None:
         raise ModelError("its shape is missing")
     if not node.attributes.get("allowzero"):
         wanted = [signal.shape[at] if size == 0 else size for at, size in enumerate(wanted)]
-    n, rest = math.prod(signal.shape), math.prod(size for size in wanted if size != -1)
-    sizes = [n // max(rest, 1) if size == -1 else size for size in wanted]
-    if wanted.count(-1) > 1 or math.prod(sizes) != n or any(size < 0 for size in sizes):
-        raise ModelError(f"cannot reshape {signal.shape} to {tuple(wanted)}")
-    return reshaped(signal, checked(sizes))
+    made = reshaped(signal, wanted)
+    checked(made.shape)
+    return made
 
 
 def flatten(node: Node) -> Value:
@@ -234,10 +233,7 @@ def squeeze(node: Node) -> Value:
     signal, axes = node.signal(0), node.ints(1, "axes")
     if axes is None:
         axes = [axis for axis, size in enumerate(signal.shape) if size == 1]
-    gone = tuple(axis % signal.ndim for axis in axes)
-    if any(signal.shape[axis] != 1 for axis in gone):
-        raise ModelError(f"it squeezes axes {gone} of a tensor of shape {signal.shape}")
-    return squeezed(signal, gone)
+    return squeezed(signal, axes)
 
 
 def unsqueeze(node: Node) -> Value:
@@ -246,18 +242,13 @@ def unsqueeze(node: Node) -> Value:
     if axes is None:
         raise ModelError("its axes are missing")
     total = signal.ndim + len(axes)
-    for axis in sorted(axis % total for axis in axes):
-        signal = unsqueezed(signal, axis)
-    return signal
+    return reduced(unsqueezed, sorted(axis % total for axis in axes), signal)
 
 
 def transpose(node: Node) -> Value:
     """Transpose."""
     signal = node.signal(0)
-    order = node.attributes.get("perm") or [*reversed(range(signal.ndim))]
-    if sorted(order) != list(range(signal.ndim)):
-        raise ModelError(f"it permutes a tensor of shape {signal.shape} by {list(order)}")
-    return permuted(signal, order)
+    return permuted(signal, node.attributes.get("perm") or [*reversed(range(signal.ndim))])
 
 
 def shape(node: Node) -> Constant:
@@ -293,9 +284,6 @@ def concat(node: Node) -> Value:
     """Concat; constants among the parts carry no neurons."""
     signals = [as_signal(value) for value in node.inputs if value is not None]
     axis = signals[0].axis(int(node.attributes.get("axis", 1)))
-    others = {(*s.shape[:axis], *s.shape[axis + 1 :]) for s in signals}
-    if len(others) > 1:
-        raise ModelError(f"it concatenates shapes {', '.join(str(s.shape) for s in signals)}")
     for position in range(len(node.inputs)):
         node.ignore(position, "constant entries beside a layer's")
     filled = [signal for signal in signals if signal.shape[axis]] or signals[:1]
@@ -314,10 +302,7 @@ def split(node: Node) -> list[Operand]:
             raise ModelError(f"it names {node.n_outputs} outputs, but num_outputs is {n}")
         step = -(-length // max(n, 1))
         sizes = [min(step, max(length - at * step, 0)) for at in range(n)]
-    if sum(sizes) != length or any(size < 0 for size in sizes):
-        raise ModelError(f"it splits an axis of length {length} into {sizes}")
-    ends = np.cumsum([0, *sizes]).tolist()
-    return [indexed(signal, axis, slice(*part)) for part in pairwise(ends)]
+    return [*parts(signal, axis, sizes)]
 
 
 def take_slice(node: Node) -> Value:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -119,6 +120,8 @@ def broadcast_shape(values: Sequence[Operand]) -> tuple[int, ...]:
 def permuted(value: Value, order: Sequence[int]) -> Value:
     """`tensor.permute(order)`."""
     order = [value.axis(axis) for axis in order]
+    if sorted(order) != [*range(value.ndim)]:
+        raise ModelError(f"it permutes a tensor of shape {value.shape} by {order}")
     return made("permute", [value], [value.shape[axis] for axis in order], order=order)
 
 
@@ -132,12 +135,14 @@ def swapped(operand: Operand) -> Operand:
 
 
 def reshaped(value: Value, shape: Sequence[int]) -> Value:
-    """`tensor.reshape(shape)`, all sizes given."""
-    shape = tuple(int(size) for size in shape)
+    """`tensor.reshape(shape)`; one of the sizes may be -1, for what is left."""
+    wanted = tuple(int(size) for size in shape)
+    rest = math.prod(size for size in wanted if size != -1)
+    shape = tuple(value.size // max(rest, 1) if size == -1 else size for size in wanted)
+    if wanted.count(-1) > 1 or min(shape, default=0) < 0 or math.prod(shape) != value.size:
+        raise ModelError(f"cannot reshape {value.shape} to {wanted}")
     if shape == value.shape:
         return value
-    if math.prod(shape) != math.prod(value.shape):
-        raise ModelError(f"cannot reshape {value.shape} to {shape}")
     return made("reshape", [value], shape, shape=shape)
 
 
@@ -149,12 +154,18 @@ def expanded(value: Value, shape: Sequence[int]) -> Value:
 
 def unsqueezed(value: Value, axis: int) -> Value:
     """The tensor with a new axis of length 1."""
+    if not -value.ndim <= axis + 1 <= value.ndim + 1:
+        raise ModelError(f"a new axis {axis} of a tensor of shape {value.shape}")
+    axis %= value.ndim + 1
     shape = (*value.shape[:axis], 1, *value.shape[axis:])
     return reshaped(value, shape)
 
 
 def squeezed(value: Value, axes: Sequence[int]) -> Value:
     """The tensor without axes of length 1."""
+    axes = [value.axis(axis) for axis in axes]
+    if any(value.shape[axis] != 1 for axis in axes):
+        raise ModelError(f"it squeezes axes {axes} of a tensor of shape {value.shape}")
     return reshaped(value, [n for axis, n in enumerate(value.shape) if axis not in axes])
 
 
@@ -164,6 +175,19 @@ def indexed(value: Value, axis: int, index: NDArray[np.int64] | slice | int) -> 
     positions = np.arange(value.shape[axis])[index]
     shape = [*value.shape[:axis], *positions.shape, *value.shape[axis + 1 :]]
     return made("index", [value], shape, axis=axis, index=index)
+
+
+def parts(value: Value, axis: int, sizes: Sequence[int]) -> list[Value]:
+    """The tensor split into parts of given sizes along an axis."""
+    axis, ends = value.axis(axis), [0, *accumulate(sizes)]
+    if ends[-1] != value.shape[axis] or min(sizes, default=0) < 0:
+        raise ModelError(f"it splits an axis of length {value.shape[axis]} into {[*sizes]}")
+    return [indexed(value, axis, slice(*part)) for part in pairwise(ends)]
+
+
+def unbound(value: Value, axis: int) -> list[Value]:
+    """The entries of an axis, each a tensor without it."""
+    return [indexed(value, axis, at) for at in range(value.shape[value.axis(axis)])]
 
 
 def gathered(
@@ -286,6 +310,10 @@ def concatenated(values: Sequence[Value], axis: int) -> Value:
     values = [value for value in values if value.shape != (0,)]
     axis = values[0].axis(axis)
     shape = [*values[0].shape]
+    if any((*v.shape[:axis], *v.shape[axis + 1 :]) != (*shape[:axis], *shape[axis + 1 :])
+           for v in values):  # fmt: skip
+        shapes = ", ".join(str(value.shape) for value in values)
+        raise ModelError(f"it concatenates shapes {shapes} along axis {axis}")
     shape[axis] = sum(value.shape[axis] for value in values)
     return made("concatenate", values, shape, axis=axis)
 
