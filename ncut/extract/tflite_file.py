@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from ncut.errors import ModelError, NcutError, import_extra
 from ncut.extract.arrays import as_array
-from ncut.extract.lazy import Lazy
 from ncut.extract.lowering import lower
 from ncut.extract.program.record import Program
 from ncut.extract.program.values import (
@@ -34,42 +32,12 @@ from ncut.extract.program.values import (
     tiled,
     unbound,
 )
+from ncut.extract.tflite_tables import WAY, Array, Graph, Operator, Tensor
 from ncut.extract.wiring import Wiring
 from ncut.files import content_of, reading
 
-MAX_TENSORS = 2**18
-"""Largest number of tensors, operators or buffers of a file."""
-
-MAX_NUMBERS = 2**31
-"""Entries of the largest tensor."""
-
-WAY = "convert it to ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"
-
-_DTYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 6: "?", 7: "<i2", 9: "i1", 10: "<f8",
-           15: "<u4", 16: "<u2"}  # fmt: skip
 _ACTIVATIONS = {1: True, 2: False, 3: False, 4: False, 5: False}
 """Activations fused with an operator, and whether they commute with positive factors."""
-
-Array: TypeAlias = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A tensor of a file.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    shape : tuple of int
-        Its sizes; open ones are 1.
-    values : Lazy or None
-        Its dequantized values; None if operators compute it.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    values: Lazy | None = None
 
 
 def read_tflite(
@@ -102,7 +70,7 @@ def read_tflite(
         schema = import_extra("tflite", "tflite")
         content = content_of(path)
         try:
-            graph = _Graph(schema, content)
+            graph = Graph(schema, content)
             following = _Following(graph, unknown == "elementwise")
             following.run()
         except NcutError:
@@ -111,153 +79,6 @@ def read_tflite(
             raise ModelError(f"its tables are damaged, or of a newer schema: {error!r}") from error
         wiring = lower(following.program, residual)
         return wiring, graph.parameters()
-
-
-class _Graph:
-    """The tables of a file: tensors, operators, and their options."""
-
-    def __init__(self, schema: Any, content: NDArray[np.uint8]) -> None:
-        self._content = content
-        self._model = schema.Model.GetRootAs(content, 0)
-        self._names = {
-            number: name
-            for name, number in vars(schema.BuiltinOperator).items()
-            if not name.startswith("_")
-        }
-        if self._model.SubgraphsLength() < 1 or self._model.SubgraphsLength() > MAX_TENSORS:
-            raise ModelError(f"has {self._model.SubgraphsLength()} graphs")
-        self._main = self._model.Subgraphs(0)
-        for n in (self._main.TensorsLength(), self._main.OperatorsLength()):
-            if n > min(MAX_TENSORS, content.size):
-                raise ModelError(f"says to have {n} tensors or operators")
-        self._called: set[str] = set()
-        self.tensors = [self._tensor(n) for n in range(self._main.TensorsLength())]
-        self.inputs, self.outputs = (
-            self._ends(self._main.InputsAsNumpy()),
-            self._ends(self._main.OutputsAsNumpy()),
-        )
-
-    def _ends(self, numbers: Any) -> list[int]:
-        return [] if isinstance(numbers, int) else [int(number) for number in numbers]
-
-    def parameters(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all constants that may be weights."""
-        return {t.name: t.shape for t in self.tensors
-                if t.values is not None and t.values.dtype.kind == "f" and t.shape}  # fmt: skip
-
-    def operators(self) -> Iterator[_Operator]:
-        """The operators in their order."""
-        for number in range(self._main.OperatorsLength()):
-            stored = self._main.Operators(number)
-            code = self._model.OperatorCodes(stored.OpcodeIndex())
-            builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            kind = self._names.get(builtin, f"operator {builtin}")
-            if kind == "CUSTOM":
-                kind = f"custom operator {(code.CustomCode() or b'').decode('utf-8', 'replace')!r}"
-            inputs, outputs = (
-                self._ends(stored.InputsAsNumpy()),
-                self._ends(stored.OutputsAsNumpy()),
-            )
-            if any(not -1 <= n < len(self.tensors) for n in (*inputs, *outputs)):
-                raise ModelError(f"{kind} {number} reads or writes a tensor that is not there")
-            yield _Operator(kind, number, inputs, outputs, stored.BuiltinOptions())
-
-    def _tensor(self, number: int) -> Tensor:
-        stored = self._main.Tensors(number)
-        name = (stored.Name() or b"").decode("utf-8", "replace").split(";")[0]
-        sizes = stored.ShapeAsNumpy()
-        shape = () if isinstance(sizes, int) else tuple(int(size) for size in sizes)
-        if len(shape) > 8 or min(shape, default=0) < -1 or math.prod(shape) > MAX_NUMBERS:
-            raise ModelError(f"tensor {name!r} has the shape {shape}")
-        shape = tuple(abs(size) for size in shape)
-        name = f"{name} {number}".strip() if not name or name in self._called else name
-        self._called.add(name)
-        at = stored.Buffer()
-        if not 0 <= at < min(self._model.BuffersLength(), self._content.size):
-            raise ModelError(f"tensor {name!r} has no buffer")
-        data = self._data(self._model.Buffers(at), name)
-        if data is None:
-            return Tensor(name, shape)
-        if stored.Sparsity() is not None:
-            raise ModelError(f"tensor {name!r} is sparse, which is not read; {WAY}")
-        return Tensor(name, shape, _numbers(name, shape, data, stored))
-
-    def _data(self, buffer: Any, name: str) -> NDArray[np.uint8] | None:
-        offset, size = buffer.Offset(), buffer.Size()
-        if offset > 1:
-            if offset + size > self._content.size:
-                raise ModelError(f"tensor {name!r} does not lie in the file: it is truncated")
-            return self._content[offset : offset + size]
-        found = buffer.DataAsNumpy()
-        return None if isinstance(found, int) or not found.size else found
-
-
-def _numbers(name: str, shape: tuple[int, ...], data: Array, stored: Any) -> Lazy:
-    """The dequantized values of a tensor's bytes."""
-    kind = stored.Type()
-    if kind not in _DTYPES and kind != 17:
-        return Lazy(shape, np.dtype("V1"), lambda: data)  # strings and similar: not used
-    packed = kind == 17  # two 4-bit numbers per byte
-    dtype = np.dtype("i1" if packed else _DTYPES[kind])
-    n_bytes = -(-math.prod(shape) // 2) if packed else math.prod(shape) * dtype.itemsize
-    if n_bytes != data.size:
-        raise ModelError(f"tensor {name!r} of shape {shape} has {data.size} bytes")
-    scales, zeros, axis = _quantization(stored.Quantization(), shape, name)
-
-    def plain() -> Array:
-        if not packed:
-            return data.view(dtype).reshape(shape)
-        nibbles = np.stack([data << 4, data], axis=-1).view(np.int8) >> 4
-        return nibbles.ravel()[: math.prod(shape)].reshape(shape)
-
-    if scales is None or dtype.kind == "f":
-        return Lazy(shape, dtype, plain)
-
-    def values() -> Array:
-        wide = [1] * len(shape)
-        if scales.size > 1:
-            wide[axis] = scales.size
-        number = plain().astype(np.float64) - zeros.reshape(wide if zeros.size > 1 else [])
-        made: Array = (number * scales.reshape(wide if scales.size > 1 else [])).astype(np.float32)
-        return made
-
-    return Lazy(shape, np.dtype("<f4"), values)
-
-
-def _quantization(said: Any, shape: tuple[int, ...], name: str) -> tuple[Array | None, Array, int]:
-    """Scales, zero points, and their axis."""
-    none = np.zeros(1)
-    if said is None or isinstance(said.ScaleAsNumpy(), int) or not said.ScaleAsNumpy().size:
-        return None, none, 0
-    scales = said.ScaleAsNumpy().astype(np.float64)
-    stored = said.ZeroPointAsNumpy()
-    zeros = none if isinstance(stored, int) or not stored.size else stored.astype(np.float64)
-    axis = said.QuantizedDimension()
-    for numbers in (scales, zeros):
-        if numbers.size > 1 and not (0 <= axis < len(shape) and shape[axis] == numbers.size):
-            raise ModelError(f"tensor {name!r} of shape {shape} has {numbers.size} scales")
-    if zeros.size > 1 and scales.size == 1:
-        scales = np.repeat(scales, zeros.size)
-    return scales, zeros, axis
-
-
-@dataclass(frozen=True, slots=True)
-class _Operator:
-    """An operator: its kind, the tensors it reads and writes, and its options."""
-
-    kind: str
-    number: int
-    inputs: Sequence[int]
-    outputs: Sequence[int]
-    table: Any
-
-    def option(self, table: str, name: str, default: Any = 0) -> Any:
-        """An option of a table type; the schema's default if the file omits it."""
-        if self.table is None:
-            return default
-        options = getattr(importlib.import_module(f"tflite.{table}"), table)()
-        options.Init(self.table.Bytes, self.table.Pos)
-        return getattr(options, name)()
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +98,7 @@ class _Following:
 
     Attributes
     ----------
-    graph : _Graph
+    graph : Graph
         The file.
     guess : bool
         Whether operators without a rule are treated as elementwise.
@@ -289,7 +110,7 @@ class _Following:
         The source constant of each tensor that copies one in another type or shape.
     """
 
-    graph: _Graph
+    graph: Graph
     guess: bool
     program: Program = field(default_factory=Program)
     known: dict[int, Computed] = field(default_factory=dict)
@@ -317,7 +138,7 @@ class _Following:
             if isinstance(end, Value):
                 self.program.output(end, "output" if at == 0 else f"output {at}")
 
-    def _made(self, operator: _Operator) -> Sequence[Computed]:
+    def _made(self, operator: Operator) -> Sequence[Computed]:
         inputs = [None if n < 0 else self._at(n) for n in operator.inputs]
         step = _Step(self, operator, inputs)
         if inputs and not step.data():
@@ -350,7 +171,7 @@ class _Following:
             self.known[number] = np.asarray(tensor.values)
         return self.known[number]
 
-    def called(self, operator: _Operator, weight: int) -> dict[str, Any]:
+    def called(self, operator: Operator, weight: int) -> dict[str, Any]:
         """Names of a layer and its weights."""
         name = self.graph.tensors[operator.outputs[0]].name
         while name in self._names:
@@ -365,7 +186,7 @@ class _Step:
     """An operator with its inputs."""
 
     following: _Following
-    operator: _Operator
+    operator: Operator
     inputs: Sequence[Computed | None]
 
     @property

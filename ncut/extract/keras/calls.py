@@ -182,6 +182,11 @@ class Call:
         """The name of a variable."""
         return f"{self.named(part)}.{name}"
 
+    def layer_of(self, *variables: str, part: str = "") -> dict[str, Any]:
+        """Names of a layer of the graph with variables of this one, for a program."""
+        parameters = [self.parameter(name, part) for name in variables]
+        return {"name": self.named(part), "module": self.named(part), "parameters": parameters}
+
     def named(self, part: str = "") -> str:
         """The name of the layer or of a part of it."""
         return f"{self.path}/{part}" if part else self.path

@@ -25,6 +25,7 @@ from ncut.extract.program.values import (
     stacked,
     unsqueezed,
 )
+from ncut.extract.registry import table
 
 
 def _several(call: Call) -> list[Value]:
@@ -304,11 +305,7 @@ def _nothing(call: Call) -> Value:
     return Value(call.signal.shape)
 
 
-def _table(*rows: tuple[str, Rule]) -> dict[str, Rule]:
-    return {name: rule for names, rule in rows for name in names.split()}
-
-
-_FUNCTIONS: dict[str, Rule] = _table(
+_FUNCTIONS: dict[str, Rule] = table(
     ("add addv2 sub subtract biasadd", _sum),
     ("mul multiply", _product),
     ("div divide truediv realdiv truedivide", _quotient),

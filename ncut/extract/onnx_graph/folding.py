@@ -78,7 +78,7 @@ def _n_results(node: Node, arrays: Arrays, n: int) -> int:
     if node.operator == "Tile":
         return int(first.size * math.prod(_sizes(arrays[1])))
     if node.operator == "Range":
-        return max(math.ceil((arrays[1] - first) / arrays[2]), 0)
+        return int(max(math.ceil((arrays[1] - first) / arrays[2]), 0))
     if node.operator == "Gather":
         axis = int(node.attributes.get("axis", 0))
         return int(arrays[1].size * (first.size // max(first.shape[axis], 1)))
@@ -202,14 +202,14 @@ def _names(names: str) -> frozenset[str]:
 ELEMENTWISE = _names(
     "Add Sub Mul Div Pow Mod Sum Max Min Sqrt Reciprocal Neg Abs Exp Log Sin Cos Tanh Floor "
     "Ceil Round Sign Relu Where Equal Less LessOrEqual Greater GreaterOrEqual And Or Not IsNaN "
-    "Clip QuantizeLinear"
+    "Clip"
 )
 """Functions of each entry, whose operands broadcast."""
 
 FAST = ELEMENTWISE | _names(
     "Transpose Reshape Flatten Squeeze Unsqueeze Concat Split Slice Gather Tile Range Pad "
     "MatMul Gemm ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceSumSquare ReduceL2 "
-    "ReduceL1 NonZero Trilu"
+    "ReduceL1 NonZero Trilu QuantizeLinear"
 )
 """Operators that the package onnx evaluates in a few calls of NumPy."""
 

@@ -34,6 +34,7 @@ from ncut.extract.program.values import (
     without_heads,
 )
 from ncut.extract.program.values import Operand as Side
+from ncut.extract.registry import table
 
 # --- products of matrices -----------------------------------------------------------------------
 
@@ -431,35 +432,27 @@ def _by_direction(numbers: Array) -> Array:
     return numbers.reshape(()) if numbers.size == 1 else numbers.reshape(len(numbers), 1, -1)
 
 
-RULES: dict[str, Rule] = {
-    "MatMul": matmul,
-    "Gemm": gemm,
-    "MatMulInteger": integer_matmul,
-    "QLinearMatMul": quantized_matmul,
-    "Einsum": einsum,
-    "Conv": convolution,
-    "ConvTranspose": convolution,
-    "ConvInteger": integer_convolution,
-    "QLinearConv": quantized_convolution,
-    "BatchNormalization": batch_norm,
-    "InstanceNormalization": instance_norm,
-    "GroupNormalization": instance_norm,
-    "LayerNormalization": layer_norm,
-    "RMSNormalization": layer_norm,
-    "SimplifiedLayerNormalization": layer_norm,
-    "SkipLayerNormalization": skip_layer_norm,
-    "SkipSimplifiedLayerNormalization": skip_layer_norm,
-    "FusedMatMul": fused_matmul,
-    "RNN": recurrent,
-    "LSTM": recurrent,
-    "GRU": recurrent,
-    "Gather": gather,
-    "Attention": attention,
-    "MultiHeadAttention": multi_head_attention,
-    "GroupQueryAttention": multi_head_attention,
-    "FusedConv": fused_convolution,
-    "MatMulNBits": matmul_by_bits,
-    "DynamicQuantizeMatMul": dynamic_matmul,
-    "DynamicQuantizeLSTM": dynamic_recurrent,
-}
+RULES: dict[str, Rule] = table(
+    ("MatMul", matmul),
+    ("Gemm", gemm),
+    ("MatMulInteger", integer_matmul),
+    ("QLinearMatMul", quantized_matmul),
+    ("FusedMatMul", fused_matmul),
+    ("MatMulNBits", matmul_by_bits),
+    ("DynamicQuantizeMatMul", dynamic_matmul),
+    ("Einsum", einsum),
+    ("Conv ConvTranspose", convolution),
+    ("ConvInteger", integer_convolution),
+    ("QLinearConv", quantized_convolution),
+    ("FusedConv", fused_convolution),
+    ("BatchNormalization", batch_norm),
+    ("InstanceNormalization GroupNormalization", instance_norm),
+    ("LayerNormalization RMSNormalization SimplifiedLayerNormalization", layer_norm),
+    ("SkipLayerNormalization SkipSimplifiedLayerNormalization", skip_layer_norm),
+    ("RNN LSTM GRU", recurrent),
+    ("DynamicQuantizeLSTM", dynamic_recurrent),
+    ("Gather", gather),
+    ("Attention", attention),
+    ("MultiHeadAttention GroupQueryAttention", multi_head_attention),
+)
 """Operators with weights, by name."""

@@ -40,6 +40,7 @@ from ncut.extract.program.values import (
     tiled,
     unsqueezed,
 )
+from ncut.extract.registry import table
 
 # --- each entry alone ---------------------------------------------------------------------------
 
@@ -539,11 +540,6 @@ def without_neurons(node: Node) -> Value:
     return Value(checked(sizes), number="drawn" if drawn else "")
 
 
-def constant_of_shape(node: Node) -> Value:
-    """A constant tensor whose shape depends on the data and is unknown."""
-    raise ModelError("the shape of its result depends on the data")
-
-
 def one_hot(node: Node) -> Value:
     """OneHot of indices that depend on the data."""
     depth = node.ints(1, "depth") or [1]
@@ -566,7 +562,7 @@ def control_flow(node: Node) -> Value:
 
 
 def data_dependent(node: Node) -> Value:
-    """Operators whose number of results depends on the data."""
+    """Operators whose result has a shape that depends on the data."""
     raise ModelError("the shape of its result depends on the data")
 
 
@@ -606,13 +602,9 @@ def quantized(rule: Rule, positions: Sequence[int]) -> Rule:
     return follow
 
 
-def _table(*rows: tuple[str, Rule]) -> dict[str, Rule]:
-    return {name: rule for names, rule in rows for name in names.split()}
-
-
 RULES: dict[str, Rule] = {
     **layers.RULES,
-    **_table(
+    **table(
         ("Relu LeakyRelu PRelu Abs", homogeneous),
         (
             "Sigmoid Tanh Elu Selu Celu Gelu FastGelu QuickGelu Mish HardSigmoid HardSwish Swish "
@@ -677,11 +669,10 @@ RULES: dict[str, Rule] = {
             "LabelEncoder",
             without_neurons,
         ),
-        ("ConstantOfShape Range", constant_of_shape),
+        ("ConstantOfShape Range NonZero Compress Unique NonMaxSuppression", data_dependent),
         ("OneHot", one_hot),
         ("DynamicQuantizeLinear", dynamic_quantize),
         ("If Loop Scan SequenceMap", control_flow),
-        ("NonZero Compress Unique NonMaxSuppression", data_dependent),
         ("Scaler", feature_scaler),
         ("ArrayFeatureExtractor", feature_extractor),
         ("QLinearAdd", quantized(add, (0, 3))),

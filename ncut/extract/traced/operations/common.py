@@ -83,8 +83,3 @@ def rest(call: Call) -> list[Value]:
 def listed(axes: Any) -> Sequence[int]:
     """One axis or several as a sequence."""
     return [axes] if isinstance(axes, int) else list(axes)
-
-
-def table(*rows: tuple[str, Any]) -> dict[str, Any]:
-    """Rules by name, from rows of space-separated names and their rule."""
-    return {name: rule for names, rule in rows for name in names.split()}

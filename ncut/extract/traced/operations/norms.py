@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ncut.extract.program.values import Value
+from ncut.extract.registry import table
 from ncut.extract.traced.operations.common import (
     note_bias,
     operand,
     rest,
-    table,
 )
 from ncut.extract.traced.tracing import Call
 

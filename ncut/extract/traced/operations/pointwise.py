@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ncut.extract.program.values import MAX_LAID_OUT, Known, Operand, Value, expanded
-from ncut.extract.traced.operations.common import is_known, operand, rest, table, times_number
+from ncut.extract.registry import table
+from ncut.extract.traced.operations.common import is_known, operand, rest, times_number
 from ncut.extract.traced.rules import Rule
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call

@@ -30,7 +30,8 @@ from ncut.extract.program.values import (
     unbound,
     unsqueezed,
 )
-from ncut.extract.traced.operations.common import chosen, is_known, listed, table
+from ncut.extract.registry import table
+from ncut.extract.traced.operations.common import chosen, is_known, listed
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 

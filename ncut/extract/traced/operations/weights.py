@@ -8,13 +8,13 @@ from ncut.errors import ModelError
 from ncut.extract.arrays import untransposed
 from ncut.extract.program.values import Value
 from ncut.extract.program.weights import combined
+from ncut.extract.registry import table
 from ncut.extract.traced.initial import initial_weight
 from ncut.extract.traced.operations.common import (
     heads,
     matrix,
     note_bias,
     rest,
-    table,
     times_number,
 )
 from ncut.extract.traced.tensor import is_traced

@@ -10,7 +10,8 @@ import numpy as np
 
 from ncut.errors import ModelError
 from ncut.extract.program.values import Value, expanded, indexed, places_along, reshaped
-from ncut.extract.traced.operations.common import is_known, table
+from ncut.extract.registry import table
+from ncut.extract.traced.operations.common import is_known
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
