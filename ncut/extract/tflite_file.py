@@ -32,9 +32,11 @@ from ncut.extract.program.values import (
     tiled,
     unbound,
 )
-from ncut.extract.tflite_tables import WAY, Array, Graph, Operator, Tensor
+from ncut.extract.tflite_tables import Array, Graph, Operator, Tensor
 from ncut.extract.wiring import Wiring
-from ncut.files import content_of, reading
+from ncut.files import Budget, content_of, reading
+
+WAY = "convert it to ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"
 
 _ACTIVATIONS = {1: True, 2: False, 3: False, 4: False, 5: False}
 """Activations fused with an operator, and whether they commute with positive factors."""
@@ -60,7 +62,7 @@ def read_tflite(
     Raises
     ------
     ModelError
-        If the file is damaged, has an unknown operator, sparse tensors or control flow.
+        If the file is damaged, has an unknown operator or control flow.
     MissingExtraError
         If the package tflite is not installed.
 
@@ -70,7 +72,7 @@ def read_tflite(
         schema = import_extra("tflite", "tflite")
         content = content_of(path)
         try:
-            graph = Graph(schema, content)
+            graph = Graph(schema, content, Budget(path, content.size))
             following = _Following(graph, unknown == "elementwise")
             following.run()
         except NcutError:
@@ -556,7 +558,10 @@ def _largest(step: _Step) -> Value:
     return Value(step.shape)
 
 
-COPIES = {"QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE"}
+COPIES = {
+    *("QUANTIZE", "DEQUANTIZE", "DENSIFY", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"),
+    "TRANSPOSE",
+}
 """Operators that are evaluated on constants."""
 
 RULES: Mapping[str, Rule] = {
@@ -577,7 +582,7 @@ RULES: Mapping[str, Rule] = {
          "LOG", "SQRT", "RSQRT", "SQUARE", "SIN", "COS", "FLOOR", "CEIL", "ROUND", "SIGN", "GELU"),
         _pointwise(False),
     ),
-    **dict.fromkeys(("QUANTIZE", "DEQUANTIZE"), _same), "CAST": _cast, "NEG": _negative,
+    **dict.fromkeys(("QUANTIZE", "DEQUANTIZE", "DENSIFY"), _same), "CAST": _cast, "NEG": _negative,
     **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), _reshaped),
     "TRANSPOSE": _permuted, **dict.fromkeys(("CONCATENATION", "PACK"), _joined),
     "UNPACK": _unpacked, **dict.fromkeys(("SPLIT", "SPLIT_V"), _split),

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from ncut.errors import ModelError
 from ncut.extract.lazy import Lazy
+from ncut.extract.tflite_sparse import dense, positions
+from ncut.files import Budget
 
 MAX_TENSORS = 2**18
 """Largest number of tensors, operators or buffers of a file."""
 
 MAX_NUMBERS = 2**31
 """Entries of the largest tensor."""
-
-WAY = "convert it to ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"
 
 _DTYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 6: "?", 7: "<i2", 9: "i1", 10: "<f8",
            15: "<u4", 16: "<u2"}  # fmt: skip
@@ -50,8 +50,9 @@ class Tensor:
 class Graph:
     """The tables of a file: tensors, operators, and their options."""
 
-    def __init__(self, schema: Any, content: NDArray[np.uint8]) -> None:
+    def __init__(self, schema: Any, content: NDArray[np.uint8], budget: Budget) -> None:
         self._content = content
+        self._budget = budget
         self._model = schema.Model.GetRootAs(content, 0)
         self._names = {
             number: name
@@ -110,11 +111,11 @@ class Graph:
         if not 0 <= at < min(self._model.BuffersLength(), self._content.size):
             raise ModelError(f"tensor {name!r} has no buffer")
         data = self._data(self._model.Buffers(at), name)
+        if data is None and stored.Sparsity() is not None:
+            data = np.zeros(0, np.uint8)  # nothing but zeros
         if data is None:
             return Tensor(name, shape)
-        if stored.Sparsity() is not None:
-            raise ModelError(f"tensor {name!r} is sparse, which is not read; {WAY}")
-        return Tensor(name, shape, _numbers(name, shape, data, stored))
+        return Tensor(name, shape, _numbers(name, shape, data, stored, self._budget))
 
     def _data(self, buffer: Any, name: str) -> NDArray[np.uint8] | None:
         offset, size = buffer.Offset(), buffer.Size()
@@ -126,19 +127,27 @@ class Graph:
         return None if isinstance(found, int) or not found.size else found
 
 
-def _numbers(name: str, shape: tuple[int, ...], data: Array, stored: Any) -> Lazy:
-    """The dequantized values of a tensor's bytes."""
+def _numbers(name: str, shape: tuple[int, ...], data: Array, stored: Any, budget: Budget) -> Lazy:
+    """The dequantized values of a tensor's bytes, expanded if they are sparse."""
     kind = stored.Type()
     if kind not in _DTYPES and kind != 17:
         return Lazy(shape, np.dtype("V1"), lambda: data)  # strings and similar: not used
     packed = kind == 17  # two 4-bit numbers per byte
     dtype = np.dtype("i1" if packed else _DTYPES[kind])
     n_bytes = -(-math.prod(shape) // 2) if packed else math.prod(shape) * dtype.itemsize
-    if n_bytes != data.size:
+    at, sparsity = None, stored.Sparsity()
+    if sparsity is not None:
+        budget.take(f"sparse tensor {name!r}", math.prod(shape) * 4)
+        if packed or data.size % dtype.itemsize:
+            raise ModelError(f"sparse tensor {name!r} has {data.size} bytes of {dtype}")
+        at = positions(sparsity, shape, data.size // dtype.itemsize, name, budget)
+    elif n_bytes != data.size:
         raise ModelError(f"tensor {name!r} of shape {shape} has {data.size} bytes")
     scales, zeros, axis = _quantization(stored.Quantization(), shape, name)
 
     def plain() -> Array:
+        if at is not None:
+            return dense(data.view(dtype), at, shape)
         if not packed:
             return data.view(dtype).reshape(shape)
         nibbles = np.stack([data << 4, data], axis=-1).view(np.int8) >> 4
