@@ -77,6 +77,7 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
     "add": Wiring.add,
     "multiply": Wiring.multiply,
     "reduce": contraction.reduce,
+    "forget": lambda _, signal: Signal(signal.shape),
     "matmul": contraction.matmul,
     # writing in place
     "write": moves.written,

@@ -511,8 +511,7 @@ class Program:
         if query.ndim > 3 and query.shape[-3] > 1:
             key, value = (repeated_heads(x, query.shape[-3], -3) for x in (key, value))
         scores = self.matmul(query, swapped(key), name)
-        # The scores choose among positions, and carry no neurons further.
-        return self.matmul(Value(scores.shape), value, name)
+        return self.matmul(self.node("forget", [scores], scores.shape), value, name)
 
     # --- writing in place -------------------------------------------------------------------
 
