@@ -55,7 +55,7 @@ fuzz-core: $(VENV)/installed-dev  ## wrong calls of the core under address and u
 	  $(BIN)/python tests/fuzz/core.py --calls 5000
 
 endurance: $(VENV)/installed-dev  ## 2,000 analyses in one process and a scan of 1,000 models: memory, files, threads
-	$(BIN)/python tests/fuzz/endurance.py --analyses 2000 --models 1000
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/endurance.py --analyses 2000 --models 1000 --json build/endurance.json
 
 lint: types style  ## formatting, types, spelling, and the stub of the compiled module
 

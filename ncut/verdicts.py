@@ -176,6 +176,7 @@ def _tests(graph: NeuronGraph, base: Plan, level: float) -> list[tuple[NeuronGra
             continue
         fitting.append(name)
     shuffles = max(base.n_shuffles, math.ceil(len(fitting) / level) - 1)
+    shuffles += 1 / (shuffles + 1) * len(fitting) > level  # by rounding, for levels such as 0.15
     return [
         (
             graph,

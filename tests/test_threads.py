@@ -185,3 +185,26 @@ def test_a_forked_process_is_not_left_at_one_thread(two_blas_threads: None) -> N
     )
     found = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=60)
     assert found.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc: run on Linux")
+def test_a_system_without_threads_left_changes_nothing() -> None:
+    """A process whose memory has no room for the stacks of 64 more threads."""
+    code = """
+import resource
+import numpy as np
+from ncut import kernels
+
+points = np.random.default_rng(1).random((300, 4), dtype=np.float32)
+
+def labels(threads):
+    settings = dict(n_init=80, max_iterations=9, tolerance=0.0, seed=3, stream=1)
+    return kernels.kmeans(points, 5, **settings, threads=threads)[0]
+
+alone = labels(1)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, resource.RLIM_INFINITY))
+print(np.array_equal(labels(64), alone))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

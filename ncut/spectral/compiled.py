@@ -189,7 +189,8 @@ class CompiledShuffles:
             for kind in ("spectral", "refined")
         }
         spectral_ncut, refined_ncut = ncuts["spectral"][0], ncuts["refined"][0]
-        allowed = embedding.allows(min(spectral_ncut, refined_ncut))
+        n_clusters = np.count_nonzero(found["spectral"][0][1])
+        allowed = embedding.allows(min(spectral_ncut, refined_ncut), n_clusters)
         if not embedding.converged or not allowed:
             return None
         own = "refined" if self._refine else "spectral"
