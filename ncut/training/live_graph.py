@@ -21,7 +21,7 @@ from ncut.extract.signal import times
 from ncut.extract.traced.module import read_module
 from ncut.extract.traced.plain import wide
 from ncut.graphs.colouring import coloured
-from ncut.training.sources import Computed, Copy, Factors, View
+from ncut.training.parameter_refs import Computed, Copy, Factors, View
 from ncut.training.spectrum_types import EdgeWeights, constant
 
 DENSE = 2**16
