@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ncut.extract.program.values import Value, unsqueezed
-from ncut.extract.traced.operations.common import choices, listed, rest, table
+from ncut.extract.registry import table
+from ncut.extract.traced.operations.common import choices, listed, rest
 from ncut.extract.traced.tracing import Call
 
 KINDS = {
