@@ -261,6 +261,12 @@ def test_the_default_numbers_are_2_to_20() -> None:
     assert found.labels.shape == (19, 60)
 
 
+@pytest.mark.parametrize("n", [4, 12, 21, 22])
+def test_the_default_numbers_end_where_a_small_network_does(n: int) -> None:
+    found = ncut.profile(random_chain(1, (1, n - 2, 1), 1.0), shuffles=0)
+    assert found.ks == tuple(range(2, min(n - 1, 21)))
+
+
 def test_the_largest_number_needs_one_more_eigenvalue(whole: Profile) -> None:
     n = int(np.count_nonzero(ncut.graph(sample()).degrees))
     assert run(k=[n - 2], shuffles=0).ks == (n - 2,)

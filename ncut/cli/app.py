@@ -302,13 +302,13 @@ def profile(
     import ncut
     from ncut.report.console import progress_bar
 
-    ks = _numbers(k)
+    given = {} if k == "2-20" else {"k": _numbers(k)}
     _existing(model)
     _check_outputs(model, json, None, plot)
     interrupted = False
     with warnings_in_one_line(), progress_bar() as progress:
         try:
-            found = ncut.profile(model, ks, progress=progress, **settings, **options)
+            found = ncut.profile(model, **given, progress=progress, **settings, **options)
         except ncut.Interrupted as stopped:
             found, interrupted = stopped.finished, True
     _tell(found, json)
