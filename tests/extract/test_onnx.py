@@ -434,6 +434,35 @@ def test_weights_that_a_file_quantizes_by_row(tmp_path):
     assert_allclose(graph_of(net.proto(y), tmp_path).blocks[0].weights, abs(expected), rtol=1e-6)
 
 
+def test_constants_are_evaluated_by_the_opset_of_their_file(tmp_path):
+    """Before opset 13 axes are attributes, and Softmax sums over all axes from its own on."""
+    x = np.arange(24, dtype="f4").reshape(2, 3, 4)
+
+    def folded_as(op, opset, **attributes):
+        node = helper.make_node(op, ["x"], ["w"], **attributes)
+        first = helper.make_node("Reshape", ["w", "shape"], ["v"])
+        second = helper.make_node("MatMul", ["input", "v"], ["h"])
+        last = helper.make_node("MatMul", ["h", "last"], ["y"])
+        expected = {"ReduceSum": x.sum(1), "Unsqueeze": x[None], "Softmax": x}[op]
+        n = expected.size // 2
+        graph = helper.make_graph(
+            [node, first, second, last], "g",
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 2])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+            [numpy_helper.from_array(values, name) for name, values in
+             {"x": x, "shape": np.array([2, n]), "last": weights(n, 3)}.items()],
+        )  # fmt: skip
+        opsets = [helper.make_opsetid("", opset)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=6)
+        block = graph_of(model, tmp_path).blocks[0].weights
+        assert_allclose(block, np.abs(expected.reshape(2, n)), rtol=1e-6)
+
+    folded_as("ReduceSum", 11, axes=[1], keepdims=0)
+    folded_as("Unsqueeze", 11, axes=[0])
+    with pytest.raises(InputError, match="found only 'last'"):  # not the values of opset 13
+        folded_as("Softmax", 11, axis=1)
+
+
 def test_a_node_of_another_domain_is_not_evaluated(tmp_path):
     net = Net()
     matrix = net("Add", weights(4, 3), weights(4, 3), domain="my.ops")

@@ -52,6 +52,9 @@ def _evaluated(node: Node, arrays: Arrays) -> Arrays | None:
     n = sum(array.size for array in arrays if array is not None)
     if node.operator not in FAST and (node.operator not in SLOW or n > MAX_SLOW):
         return None
+    if node.operator == "Softmax" and node.opset < 13:
+        return None  # sums over all axes from its own on; the package knows the last axis only
+    from onnx import GraphProto, ValueInfoProto
     from onnx.helper import make_node
     from onnx.reference import ReferenceEvaluator
 
@@ -63,9 +66,14 @@ def _evaluated(node: Node, arrays: Arrays) -> Arrays | None:
     try:
         if not affordable(_n_results(node, list(given.values()), n), arrays):
             return None
-        made = make_node(node.operator, names, outputs, **attributes)
+        # Of a graph, since a node alone is evaluated by the newest opset whatever `opsets` says.
+        graph = GraphProto(
+            node=[make_node(node.operator, names, outputs, **attributes)],
+            input=[ValueInfoProto(name=name) for name in given],
+            output=[ValueInfoProto(name=name) for name in outputs],
+        )
         with np.errstate(all="ignore"):
-            evaluator = ReferenceEvaluator(made, opsets={"": node.opset})
+            evaluator = ReferenceEvaluator(graph, opsets={"": node.opset})
             return list(evaluator.run(None, given))
     except Exception:
         # In any case it is a constant without neurons; only its values are unknown.
