@@ -269,6 +269,8 @@ def ordered(
     if signal.terms and signal.varies(signal.axis(axis)):
         if kind == "topk":
             return picked(wiring, signal, axis=axis, shape=shape, name=name)
+        if kind.lower() != "sort":
+            raise ModelError("it mixes all neurons of a layer with each other without any weights")
         raise ModelError("it mixes neurons along an axis in an order that depends on the data")
     result = wiring.activation(signal, homogeneous=kind == "cumsum")
     return wiring.positions(result, shape)

@@ -166,10 +166,25 @@ def add(node: Node) -> Value:
         sign = 1 if node.operator == "Sub" else -1
         shifted = sign * np.asarray(shift)
         signals = [node.program.dequantize(signals[0], np.array(1.0), shifted, only="table")]
+    if len(node.inputs) == 2 and len(signals) == 1 and not node.program.awaits:
+        at = 0 if isinstance(node.value(0), Constant) else 1
+        constant = node.value(at)
+        if isinstance(constant, Constant) and constant.ndim > 1:
+            return node.program.shifted(
+                node.signals()[0], unrepeated(constant.values), parameters=constant.parameters,
+                name=node.layer(at),
+            )  # fmt: skip
     total = node.program.add(*signals)
     if node.operator == "Mean" and len(node.inputs) > 1:
         return node.program.gain(total, 1 / len(node.inputs))
     return total
+
+
+def power(node: Node) -> Value:
+    """Pow: a square, or any other function of both inputs."""
+    exponent = node.value(1)
+    square = isinstance(exponent, Constant) and exponent.single == 2
+    return node.program.squared(node.signal(0)) if square else activation(node)
 
 
 def _legacy(node: Node) -> Node:
@@ -499,6 +514,8 @@ def _mirrored(n: int, before: int, after: int, mode: str) -> Array:
 def grid_sample(node: Node) -> Value:
     """GridSample: values at positions given by a grid."""
     signal, grid = node.signal(0), node.value(1)
+    if isinstance(grid, Value):
+        node.program.places(grid, path_of(node.name, node.operator) if node.named else "")
     return node.program.positions(signal, checked((*signal.shape[:2], *grid.shape[1:-1])))
 
 
@@ -515,10 +532,14 @@ def reduce(node: Node) -> Value:
         axes = list(range(signal.ndim))
     kinds = {"L1": "norm", "L2": "norm", "SumSquare": "norm"}
     kind = node.operator.removeprefix("Reduce")
+    keepdim = bool(node.attributes.get("keepdims", 1))
+    if kind in ("L2", "SumSquare"):
+        made = node.program.distance(signal, axes, keepdim, node.name)
+        if made is not None:
+            return made
     return node.program.reduce(
-        signal, axes, keepdim=bool(node.attributes.get("keepdims", 1)),
-        kind=kinds.get(kind, kind.lower()), name=node.name,
-    )  # fmt: skip
+        signal, axes, keepdim=keepdim, kind=kinds.get(kind, kind.lower()), name=node.name
+    )
 
 
 def chosen(node: Node) -> Value:
@@ -573,7 +594,7 @@ def one_hot(node: Node) -> Value:
     depth = node.ints(1, "depth") or [1]
     sizes = list(node.value(0).shape)
     axis = int(node.attributes.get("axis", -1)) % (len(sizes) + 1)
-    return Value(checked([*sizes[:axis], depth[0], *sizes[axis:]]))
+    return Value(checked([*sizes[:axis], depth[0], *sizes[axis:]]), number="classes")
 
 
 def dynamic_quantize(node: Node) -> list[Operand]:
@@ -646,7 +667,7 @@ RULES: dict[str, Rule] = {
             unary,
         ),
         (
-            "Pow Mod Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor BitwiseAnd BitwiseOr "
+            "Mod Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor BitwiseAnd BitwiseOr "
             "BitwiseXor BitShift",
             activation,
         ),
@@ -657,6 +678,7 @@ RULES: dict[str, Rule] = {
         ("Where", where),
         ("Trilu", triangle),
         ("Add Sub Sum Mean", add),
+        ("Pow", power),
         ("Mul", multiply),
         ("Div", divide),
         (

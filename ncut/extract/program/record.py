@@ -59,6 +59,8 @@ class Program:
         self.where: Callable[[], str] = str
         self.awaits: set[str] = set()
         self._largest: dict[Value, tuple[Value, int, Value]] = {}
+        self._differences: dict[Value, tuple[Value, Weights, dict[str, Any]]] = {}
+        self._squares: dict[Value, tuple[Value, Weights, dict[str, Any]]] = {}
 
     def __str__(self) -> str:
         """The program as text, one line per node."""
@@ -272,6 +274,41 @@ class Program:
         """A function of each entry alone; `homogeneous` if it commutes with positive factors."""
         return self.node("pointwise", [value], value.shape, homogeneous=homogeneous)
 
+    def shifted(self, value: Value, constant: Weights, **named: Any) -> Value:
+        """The value plus or minus a constant, which has no edges, except for distances.
+
+        A sum of the squares of differences between neurons and several centres is a layer with
+        the centres as weights: |x - c|^2 = |x|^2 - 2 xc + |c|^2. `named` as for `scaled`.
+        """
+        made = expanded(value, np.broadcast_shapes(value.shape, constant.shape))
+        ours, theirs = (
+            np.array((1,) * (made.ndim - x.ndim) + x.shape, dtype=np.int64) > 1
+            for x in (value, constant)
+        )
+        if (~ours & theirs).any() and (ours & theirs).any():
+            self._differences[made] = value, constant, named
+        return made
+
+    def squared(self, value: Value) -> Value:
+        """The square of each entry."""
+        made = self.activation(value, homogeneous=False)
+        if value in self._differences:
+            self._squares[made] = self._differences[value]
+        return made
+
+    def distance(self, value: Value, axes: Iterable[int], keepdim: bool, name: str) -> Value | None:
+        """A sum over axes of squares, or their root, if these are distances to centres.
+
+        A reduction that keeps its axis is a norm's spread.
+        """
+        known = self._squares.get(value) or self._differences.get(value)
+        if known is None or keepdim:
+            return None
+        neurons, centres, named = known
+        products = self.scaled(self.gain(neurons, 2), centres, **named)
+        total = self.reduce(products, axes, keepdim=False, name=name)
+        return self.activation(total, homogeneous=False)
+
     def bounded(self, value: Value, low: float | None, high: float | None) -> Value:
         """A clamp between two numbers; a ReLU or its mirror image if one of them is 0."""
         low = None if low is not None and low <= -FLOAT32_MAX else low
@@ -369,6 +406,11 @@ class Program:
             channels=channels,
         )  # fmt: skip
 
+    def places(self, grid: Value, path: str = "") -> None:
+        """Note positions that the data choose: their neurons end in them."""
+        name = f"positions in {path}" if path else "positions"
+        self.reduce(grid, range(1, grid.ndim), keepdim=False, kind="max", name=name)
+
     def first_step(self, value: Value) -> Value:
         """The first entry along axis 1, representing all: each carries the same neurons."""
         return self.node("first step", [value], (value.shape[0], *value.shape[2:]))
@@ -433,6 +475,8 @@ class Program:
 
     def multiply(self, first: Value, second: Value) -> Value:
         """An entry-wise product."""
+        if first is second and first in self._differences:
+            return self.squared(first)
         return self.node("multiply", [first, second], broadcast_shape([first, second]))
 
     def divide(self, first: Value, second: Value) -> Value:
@@ -452,6 +496,9 @@ class Program:
             Place in the model, for the name of the vertices in which the neurons end.
         """
         chosen = sorted({value.axis(axis) for axis in axes})
+        made = self.distance(value, chosen, keepdim, name) if value in self._squares else None
+        if made is not None and kind in ("sum", "mean"):
+            return made
         sizes = [(n, at in chosen) for at, n in enumerate(value.shape)]
         shape = [1 if gone else n for n, gone in sizes if keepdim or not gone]
         return self.node(

@@ -192,9 +192,14 @@ def local_response_norm(call: Call) -> Value:
 
 
 def one_hot(call: Call) -> Any:
-    """`F.one_hot(numbers, n)`: each class of an integer input is a separate input."""
+    """`F.one_hot(numbers, n)`: each class of an integer input is a separate input.
+
+    Classes that the data choose select rows of what multiplies them.
+    """
     numbers, n = call.arg(0, "tensor"), int(call.arg(1, "num_classes", -1))
     names = call.tracing.provenance.inputs(numbers)
+    if is_traced(numbers) and n > 0:
+        return call.tracing.made(Value((*numbers.shape, n), number="classes"), numbers)
     if is_traced(numbers) or not names:
         return F.one_hot(numbers, n)
     n = n if n > 0 else int(numbers.max()) + 1

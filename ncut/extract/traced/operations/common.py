@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ncut.extract.program.values import Value
+from ncut.extract.program.weights import Weights
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
@@ -19,12 +20,16 @@ def scaled_by(call: Call, signal: Value, other: Any, *, invert: bool) -> Value:
         return call.program.scaled(signal, np.asarray(other), invert=invert)
     if not other.is_floating_point():
         other = other.abs() if other.is_complex() else other.to(torch.float32)
+    factors, named = constant(call, other)
+    return call.program.scaled(signal, factors, invert=invert, **named)
+
+
+def constant(call: Call, tensor: torch.Tensor) -> tuple[Weights, dict[str, Any]]:
+    """A tensor that does not depend on the data; the names of its parameters and its layer."""
     provenance = call.tracing.provenance
-    leaves = provenance.leaves(other)
-    return call.program.scaled(
-        signal, provenance.factors(other, "its factors"), parameters=leaves, invert=invert,
-        name=call.tracing.weight(other).name if leaves else call.tracing.path,
-    )  # fmt: skip
+    leaves = provenance.leaves(tensor)
+    name = call.tracing.weight(tensor).name if leaves else call.tracing.path
+    return provenance.factors(tensor, "its factors"), {"parameters": leaves, "name": name}
 
 
 def times_number(call: Call, signal: Value, number: Any) -> Value:
@@ -51,8 +56,9 @@ def chosen(call: Call, signal: Value, axis: int) -> Value:
 
 def choices(call: Call) -> str:
     """The name of neurons among which the data choose."""
-    path = call.tracing.path
-    return f"choices of {path}" if path else "choices"
+    writers = call.program.wrote(call.signal(0, "self"))
+    place = call.tracing.path or next(iter(writers), "")
+    return f"choices of {place}" if place else "choices"
 
 
 def rest(call: Call) -> list[Value]:

@@ -7,9 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from ncut.extract.program.values import MAX_LAID_OUT, Value, expanded
-from ncut.extract.traced.operations.common import is_known, rest, scaled_by, table, times_number
+from ncut.extract.traced.operations.common import (
+    constant,
+    is_known,
+    rest,
+    scaled_by,
+    table,
+    times_number,
+)
 from ncut.extract.traced.rules import Rule
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
@@ -115,7 +123,16 @@ def _add(call: Call) -> Value:
         call.program.ignore([name], "added as a constant, like a bias")
     scaled = is_traced(second) if call.function != "rsub" else is_traced(first)
     value = times_number(call, traced.value, alpha) if scaled else traced.value
+    if isinstance(other, torch.Tensor) and other.is_floating_point() and other.ndim > 1:
+        numbers, named = constant(call, other)
+        return call.program.shifted(value, numbers, **named)
     return expanded(value, call.shape)
+
+
+def _power(call: Call) -> Value:
+    exponent = call.arg(1, "exponent")
+    square = isinstance(exponent, int | float) and exponent == 2
+    return call.program.squared(call.signal(0, "self")) if square else entrywise(call)
 
 
 def _combination(compute: Callable[..., Any]) -> Rule:
@@ -168,6 +185,7 @@ RULES = table(
     ("clamp clamp_ clamp_min clamp_min_ clamp_max clamp_max_", _clamp),
     ("maximum minimum", _extremum),
     ("threshold threshold_", _threshold),
+    ("pow pow_", _power),
     ("where", _where),
     ("masked_fill masked_fill_", _masked_fill),
     ("add add_ sub sub_ rsub", _add),
