@@ -69,6 +69,8 @@ def reduce(
     if product is not None and kind in ("sum", "mean"):
         made = _contracted(wiring, product, signal, chosen, name)
         if made is not None:
+            if kind == "mean":
+                made = wiring.gain(made, 1 / _n_summed(signal, signal.terms, chosen))
             return made if keepdim else _without(made, chosen)
     shape = [1 if axis in chosen else size for axis, size in enumerate(signal.shape)]
     signal = signal.pushed()
@@ -101,14 +103,16 @@ def reduce(
     if mixed:
         total = summed(wiring, replace(signal, terms=tuple(mixed)), chosen)
         if kind == "mean":
-            n = math.prod(
-                signal.shape[axis] for axis in chosen if any(_where(t, [axis]) for t in mixed)
-            )
-            total = wiring.gain(total, 1 / n)
+            total = wiring.gain(total, 1 / _n_summed(signal, mixed, chosen))
         result = wiring.add(total, result) if terms else total
     if kind not in ("sum", "mean"):
         result = wiring.activation(result, homogeneous=kind in ("max", "min"))
     return result if keepdim else _without(result, chosen)
+
+
+def _n_summed(signal: Signal, terms: Sequence[Term], axes: Iterable[int]) -> int:
+    """Number of entries along axes on which the neurons of any term depend."""
+    return math.prod(signal.shape[at] for at in axes if any(_where(t, [at]) for t in terms))
 
 
 def summed(wiring: Wiring, signal: Signal, axes: Iterable[int]) -> Signal:

@@ -29,6 +29,7 @@ from ncut.extract.signal import (
     Units,
     broadcast,
     compact,
+    is_in,
     joined,
     reshaped,
     times,
@@ -398,15 +399,16 @@ class Wiring:
         """Softmax along an axis; over positions, shares that a matrix product may apply."""
         if not any(size > 1 for term in signal.terms for size in term.units.shape):
             return self.activation(signal, homogeneous=False)
-        along = [term.units.shape[signal.axis(axis)] > 1 for term in signal.terms]
-        apart = [any(n > 1 for n in term.units.shape) for term in signal.terms]
-        if not any(along):
+        kept = tuple(term for term in signal.terms if term.units.shape[signal.axis(axis)] > 1)
+        if not kept:
             signal = replace(signal, number="shares")
-        elif any(far and not near for far, near in zip(apart, along, strict=True)):
+        elif any(not is_in(t, kept) and any(n > 1 for n in t.units.shape) for t in signal.terms):
             # Channels compared with channels: mixed values pass, the shares do not.
             self.attends = True
             self.joined |= {term.group for term in signal.terms}
             return Signal(signal.shape)
+        else:
+            signal = replace(signal, terms=kept)
         return self.activation(signal, homogeneous=False)
 
     def positions(self, signal: Signal, shape: Sequence[int], *, axis: int = 1) -> Signal:

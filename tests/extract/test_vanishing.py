@@ -218,7 +218,8 @@ def test_a_query_that_is_a_parameter_leaves_keys_and_values_placed():
 
     graph = read(Model(run, query=nn.Parameter(torch.rand(1, 1, 6)), **parts), torch.zeros(2, 5, 6))
     placed = {p.name: p.placed for p in graph.parameters}
-    assert placed["attend.in_proj_weight"] and placed["attend.out_proj.weight"]
+    assert placed["attend.in_proj_weight"]
+    assert placed["attend.out_proj.weight"]
     assert not placed["query"]
     assert graph.placed_share > 0.9
 
@@ -264,6 +265,22 @@ def test_a_distance_to_centres_is_a_layer(distance, residual):
     assert (graphs[0].adjacency != graphs[1].adjacency).nnz == 0
 
 
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_mean_of_products_is_a_layer_with_a_number(mean):
+    def run(m, x):
+        products = m.a(x).relu()[:, None] * m.w
+        return m.o(products.mean(-1) if mean else products.sum(-1))
+
+    parts = {"a": nn.Linear(6, 5), "w": nn.Parameter(torch.randn(4, 5)), "o": nn.Linear(4, 2)}
+    model = Model(run, **parts)
+    expected = (
+        model.w.abs().detach().T * model.o.weight.abs().detach().T.sum(1) / (5 if mean else 1)
+    )
+    graph = read(model, torch.zeros(2, 6))
+    found = weights(graph, "w") * weights(graph, "o").sum(1)
+    assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_queries_added_at_new_positions_are_no_centres():
     # A layer norm by hand over values to which a table of queries was added.
     def run(m, x):
@@ -295,6 +312,10 @@ def as_scattered_ones(m, h):
     [
         lambda m, h: m.book(nearest(m, h)),
         lambda m, h: functional.one_hot(nearest(m, h), 7).float() @ m.book.weight,
+        lambda m, h: m.book.weight[nearest(m, h)],
+        lambda m, h: m.book.weight.index_select(0, nearest(m, h)),
+        lambda m, h: m.book.weight.detach().clone()[nearest(m, h)],  # as a buffer
+        lambda m, h: functional.embedding(nearest(m, h), m.book.weight.detach().clone()),
         as_scattered_ones,
     ],
 )
@@ -385,3 +406,88 @@ def test_choices_are_named_after_what_is_chosen():
     )  # fmt: skip
     graph = ncut.graph(model, example_inputs=torch.zeros(2, 6))
     assert any(item.name == "choices of b" for item in graph.left_out)
+
+
+# --- the same from ONNX -------------------------------------------------------------------------
+
+
+def fused_scores(m, x):
+    q, k, v = m.a(x).split([4, 4, 6], -1)
+    return m.b(scores_by_products(q, k).softmax(-1) @ v)
+
+
+def attentive(m, x):
+    h = m.c(x).relu()
+    return m.b((h * m.d(h).softmax(1)).sum(1))
+
+
+def several_pools(m, x):
+    h = m.c(x).relu()
+    return m.b((m.d(h).softmax(1).transpose(1, 2) @ h)[:, 0])
+
+
+def input_pooled(m, x):
+    return m.b(m.c(pooled_by_product(x, m.e(x).softmax(1))))
+
+
+def centres(m, x):
+    return m.f(torch.exp(-((m.c(x)[:, :, None] - m.p) ** 2).sum(-1)))
+
+
+def distances(m, x):
+    return m.f(torch.cdist(m.c(x), m.p))
+
+
+def codes(m, x):
+    picked = ((m.c(x)[:, :, None] - m.p) ** 2).sum(-1).argmin(-1)
+    return m.b(functional.embedding(picked, m.p))
+
+
+def codes_by_ones(m, x):
+    picked = (m.c(x)[:, 0] @ m.p.T).argmin(-1, keepdim=True)
+    return m.b(torch.zeros(2, 5).scatter(1, picked, 1.0) @ m.p)
+
+
+def recurrence(m, x):
+    h, ys = 0, []
+    for t in range(3):
+        h = torch.sigmoid(m.decay) * h + m.c(x)[:, t]
+        ys.append(h)
+    return m.b(torch.stack(ys, 1))
+
+
+def half_read(m, x):
+    return m.b(m.a(x)[..., :6])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    "run",
+    [
+        fused_scores, attentive, several_pools, input_pooled, centres, distances, codes,
+        codes_by_ones, recurrence, half_read,
+    ],
+)  # fmt: skip
+def test_exported_files_have_the_same_graph(tmp_path, run):
+    pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
+    torch.manual_seed(3)
+    parts = {
+        "a": nn.Linear(6, 14), "b": nn.Linear(6, 3), "c": nn.Linear(6, 6), "d": nn.Linear(6, 6),
+        "e": nn.Linear(6, 1), "f": nn.Linear(5, 2), "p": nn.Parameter(torch.randn(5, 6)),
+        "decay": nn.Parameter(torch.randn(6)),
+    }  # fmt: skip
+    model, file = Model(run, **parts).eval(), tmp_path / "model.onnx"
+    x = torch.randn(2, 3, 6)
+    torch.onnx.export(model, (x,), file, dynamo=False, opset_version=17)
+    for residual in ("readers", "stream"):
+        ours = read(model, x, residual=residual)
+        theirs = read_graph(file, scope="all", residual=residual)
+        assert sizes(ours) == sizes(theirs)
+        assert (ours.n_edges, ours.sums) == (theirs.n_edges, theirs.sums)
+        degrees = [np.sort(np.ravel(g.adjacency.sum(axis=0))) for g in (ours, theirs)]
+        assert_allclose(*degrees, rtol=1e-4)
+        unused = "the forward pass does not use it"
+        listed = [
+            sorted(i.reason for i in g.left_out if i.reason != unused) for g in (ours, theirs)
+        ]
+        assert listed[0] == listed[1]

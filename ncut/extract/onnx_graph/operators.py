@@ -399,6 +399,8 @@ def scatter(node: Node) -> Value:
         )
         if back is not None:
             return back
+        if isinstance(node.value(2), Constant):
+            return Value(value.shape, number="classes")
     why = "it writes values into a part of a tensor; build the tensor with Concat instead"
     added = str(node.attributes.get("reduction", "none")) == "add"
     return node.program.scatter(value, source, added=added, places=places, why=why)

@@ -25,6 +25,9 @@ from ncut.extract.program.weights import Expression, Weights, expression_of
 Array: TypeAlias = NDArray[Any]
 Initial: TypeAlias = Callable[[int], NDArray[np.floating] | None]
 
+Difference: TypeAlias = tuple[Value, Weights, dict[str, Any]]
+"""Neurons, the centres from which they differ, and the names of these as of weights."""
+
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 WRITES = ("input", "embed", "linear", "convolution", "recurrence")
@@ -59,8 +62,8 @@ class Program:
         self.where: Callable[[], str] = str
         self.awaits: set[str] = set()
         self._largest: dict[Value, tuple[Value, int, Value]] = {}
-        self._differences: dict[Value, tuple[Value, Weights, dict[str, Any]]] = {}
-        self._squares: dict[Value, tuple[Value, Weights, dict[str, Any]]] = {}
+        self._differences: dict[Value, Difference] = {}
+        self._squares: dict[Value, Difference] = {}
 
     def __str__(self) -> str:
         """The program as text, one line per node."""
@@ -297,16 +300,17 @@ class Program:
         return made
 
     def distance(self, value: Value, axes: Iterable[int], keepdim: bool, name: str) -> Value | None:
-        """A sum over axes of squares, or their root, if these are distances to centres.
+        """The norm along axes of differences, if these are distances to centres.
 
-        A reduction that keeps its axis is a norm's spread.
+        A norm that keeps its axis is a spread, by which values are divided.
         """
         known = self._squares.get(value) or self._differences.get(value)
-        if known is None or keepdim:
-            return None
+        return None if known is None or keepdim else self._distance(known, axes, "sum", name)
+
+    def _distance(self, known: Difference, axes: Iterable[int], kind: str, name: str) -> Value:
         neurons, centres, named = known
         products = self.scaled(self.gain(neurons, 2), centres, **named)
-        total = self.reduce(products, axes, keepdim=False, name=name)
+        total = self.reduce(products, axes, keepdim=False, kind=kind, name=name)
         return self.activation(total, homogeneous=False)
 
     def bounded(self, value: Value, low: float | None, high: float | None) -> Value:
@@ -496,9 +500,8 @@ class Program:
             Place in the model, for the name of the vertices in which the neurons end.
         """
         chosen = sorted({value.axis(axis) for axis in axes})
-        made = self.distance(value, chosen, keepdim, name) if value in self._squares else None
-        if made is not None and kind in ("sum", "mean"):
-            return made
+        if value in self._squares and kind in ("sum", "mean") and not keepdim:
+            return self._distance(self._squares[value], chosen, kind, name)
         sizes = [(n, at in chosen) for at, n in enumerate(value.shape)]
         shape = [1 if gone else n for n, gone in sizes if keepdim or not gone]
         return self.node(
