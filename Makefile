@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Modules are compiled as they are imported, not all 27,000 of an environment.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 # Builds use all cores; `make -j` runs several targets beside each other.
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 # Builds of the same files share their objects where ccache is installed.
@@ -15,7 +16,8 @@ NEWEST ?= python3.14
 CXX_SOURCES := $(wildcard csrc/*.* csrc/vector/*.* csrc/tests/*.* bindings/*.*)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 
-.PHONY: demo test sanitize fuzz fuzz-long fuzz-core endurance bench bench-quick arm64 newest lint format stubs docs docs-serve clean
+.PHONY: demo test coverage sanitize sanitize-addresses sanitize-threads fuzz fuzz-long fuzz-core endurance bench \
+  bench-quick bench-built arm64 newest lint types style format stubs docs docs-serve clean
 
 demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 	$(BIN)/ncut demo
@@ -23,13 +25,19 @@ demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 test: $(VENV)/installed-dev  ## the whole test suite, slow tests included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 25
 
-sanitize: | $(BIN)/cmake  ## the kernels' own tests under address, undefined-behaviour and thread checks
-	$(BIN)/cmake -S . -B build/sanitize -DNCUT_TESTS=ON -DNCUT_SANITIZE=ON -DNCUT_STRICT=ON
-	$(BIN)/cmake --build build/sanitize --target test_kernels
-	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
-	$(BIN)/cmake -S . -B build/sanitize-threads -DNCUT_TESTS=ON -DNCUT_SANITIZE_THREADS=ON -DNCUT_STRICT=ON
-	$(BIN)/cmake --build build/sanitize-threads --target test_kernels
-	$(BIN)/ctest --test-dir build/sanitize-threads --output-on-failure
+coverage: $(VENV)/installed-dev  ## the suite's coverage of ncut by lines and branches; twice as long as the suite
+	$(BIN)/python -m coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report
+
+sanitize: sanitize-addresses sanitize-threads  ## the kernels' own tests under address, undefined-behaviour and thread checks
+
+sanitize-addresses: FLAGS = -DNCUT_SANITIZE=ON
+sanitize-threads: FLAGS = -DNCUT_SANITIZE_THREADS=ON
+sanitize-addresses sanitize-threads: | $(BIN)/cmake
+	$(BIN)/cmake -S . -B build/$@ -DNCUT_TESTS=ON $(FLAGS) -DNCUT_STRICT=ON
+	$(BIN)/cmake --build build/$@ --target test_kernels
+	$(BIN)/ctest --test-dir build/$@ --output-on-failure
 
 fuzz: $(VENV)/installed-dev  ## 20,000 damaged files of all formats and 5,000 wrong calls of the core, others than the suite's; two minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --first 720 --inputs 20000 --jobs 2
@@ -47,12 +55,16 @@ fuzz-core: $(VENV)/installed-dev  ## wrong calls of the core under address and u
 	  $(BIN)/python tests/fuzz/core.py --calls 5000
 
 endurance: $(VENV)/installed-dev  ## 2,000 analyses in one process and a scan of 1,000 models: memory, files, threads
-	$(BIN)/python tests/fuzz/endurance.py --analyses 2000 --models 1000
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/endurance.py --analyses 2000 --models 1000 --json build/endurance.json
 
-lint: $(VENV)/installed-dev  ## formatting, types, spelling, and the stub of the compiled module
+lint: types style  ## formatting, types, spelling, and the stub of the compiled module
+
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+style: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 	$(BIN)/codespell
 	$(BIN)/python scripts/stubs.py --check
@@ -82,10 +94,12 @@ newest:  ## the engine's own tests on another CPython: make newest NEWEST=python
 	cd build/newest-tests && OMP_NUM_THREADS=1 ../newest/bin/python -m pytest -q -m 'not slow' -p no:cacheprovider \
 	  graphs/test_scale.py kernels/test_boundary.py nulls/test_models.py test_planted.py test_reference.py
 
-bench-quick: | $(BIN)/cmake  ## no kernel of any instruction set below a third of what a core can do; none leaves its file
+bench-built: | $(BIN)/cmake
 	$(BIN)/cmake -S . -B build/bench -DNCUT_TESTS=ON -DNCUT_STRICT=ON
 	$(BIN)/cmake --build build/bench --target bench_kernels
 	$(BIN)/python scripts/kernel_objects.py build/bench
+
+bench-quick: bench-built  ## no kernel of any instruction set below a third of what a core can do; none leaves its file
 	build/bench/bench_kernels 0.33
 
 bench: bench-quick $(VENV)/installed-dev  ## time ncut and its peers; a quarter of an hour

@@ -310,6 +310,7 @@ bool rayleigh_ritz(const PlacedNetwork& network, std::int64_t k, const LanczosOp
 bool embed(const PlacedNetwork& network, const std::vector<std::int64_t>& component, std::int64_t k,
            const float* start, const LanczosOptions& options, int n_threads, Spectrum& spectrum) {
   const std::int64_t n = network.n;
+  if (k > kLanes) return false;
   const double mean =
       std::accumulate(network.degrees.begin(), network.degrees.end(), 0.0) / static_cast<double>(n);
   if (*std::min_element(network.degrees.begin(), network.degrees.end()) < kFaint * mean) {
@@ -321,7 +322,7 @@ bool embed(const PlacedNetwork& network, const std::vector<std::int64_t>& compon
   spectrum.n_known = n_known;
   const bool bipartite = network.bipartite();
   const std::int64_t from = network.n_first, n_side = network.n_side();
-  if (n_wanted == 0 || k > kLanes || 2 * n_side <= 3 * kMaxBlocks * kLanes) return false;
+  if (n_wanted == 0 || 2 * n_side <= 3 * kMaxBlocks * kLanes) return false;
   std::vector<float> locked(static_cast<std::size_t>(n_side * n_known)), found;
   for (std::int64_t i = 0; i < n_side; ++i) {
     for (std::int64_t c = 0; c < n_known; ++c) {

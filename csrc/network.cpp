@@ -18,30 +18,32 @@ std::vector<float> permuted_values(const std::vector<float>& values, std::uint64
   return shuffled;
 }
 
-void shuffle(Edges& block, Null null, std::uint64_t seed, std::uint32_t stream) {
+Edges shuffle(const Edges& block, Null null, std::uint64_t seed, std::uint32_t stream) {
   const std::uint32_t places = block.substream, values = block.substream + 1;
-  if (!block.is_sparse() && null == Null::kLayer) {
-    block.values = permuted_values(block.values, seed, stream, places);
-    return;
-  }
-  if (!block.is_sparse()) {
+  Edges result{block.source, block.target, block.substream, block.n_rows,
+               block.n_cols, {},           block.indptr,    block.indices};
+  if (block.is_sparse()) {
+    if (null == Null::kLayer) {
+      Philox random(seed, stream, places);
+      random_pattern({block.n_rows, block.n_cols, block.source == block.target},
+                     block.values.size(), random, result.indptr.data(), result.indices.data());
+    }
+    result.values = permuted_values(block.values, seed, stream, values);
+  } else if (null == Null::kLayer) {
+    result.values = permuted_values(block.values, seed, stream, places);
+  } else {
     std::vector<float> nonzero;
     for (const float value : block.values) {
       if (value != 0) nonzero.push_back(value);
     }
-    const std::vector<float> shuffled = permuted_values(nonzero, seed, stream, values);
-    auto next = shuffled.begin();
-    for (float& value : block.values) {
+    nonzero = permuted_values(nonzero, seed, stream, values);
+    auto next = nonzero.begin();
+    result.values = block.values;
+    for (float& value : result.values) {
       if (value != 0) value = *next++;
     }
-    return;
   }
-  if (null == Null::kLayer) {
-    Philox random(seed, stream, places);
-    random_pattern({block.n_rows, block.n_cols, block.source == block.target}, block.values.size(),
-                   random, block.indptr.data(), block.indices.data());
-  }
-  block.values = permuted_values(block.values, seed, stream, values);
+  return result;
 }
 
 Edges reorder(const Edges& block, const std::vector<std::int64_t>& order) {
@@ -119,9 +121,9 @@ std::vector<double> Network::degrees() const {
 }
 
 Network Network::shuffled(Null null, std::uint64_t seed, std::uint32_t stream) const {
-  Network copy = *this;
-  for (Edges& block : copy.blocks) shuffle(block, null, seed, stream);
-  return copy;
+  Network result{sizes, colours, {}};
+  for (const Edges& block : blocks) result.blocks.push_back(shuffle(block, null, seed, stream));
+  return result;
 }
 
 Network Network::reordered(const std::vector<std::vector<std::int64_t>>& orders) const {

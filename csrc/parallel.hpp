@@ -31,7 +31,10 @@ void parallel_for(std::int64_t n_tasks, int n_threads, Task task) {
     }
   };
   std::vector<std::thread> threads;
-  for (int t = 1; t < n_threads && t < n_tasks; ++t) threads.emplace_back(work);
+  try {
+    for (int t = 1; t < n_threads && t < n_tasks; ++t) threads.emplace_back(work);
+  } catch (const std::exception&) {  // the system has no more threads: fewer do the same
+  }
   work();
   for (std::thread& thread : threads) thread.join();
   if (error) std::rethrow_exception(error);

@@ -19,7 +19,7 @@ from ncut.measure import (
     stop_rule,
 )
 from ncut.plan import Plan, with_needed_options
-from ncut.progress import Progress, Told, check_progress, telling
+from ncut.progress import Progress, ProgressCallback, check_progress, telling
 from ncut.randomness import NETWORK
 from ncut.report import Report
 from ncut.results import Measurement
@@ -158,7 +158,9 @@ def analyze(
 
 
 @single_threaded_blas()  # once: finding the libraries takes milliseconds
-def analyze_graph(graph: NeuronGraph, plan: Plan, progress: Told | None = None) -> Measurement:
+def analyze_graph(
+    graph: NeuronGraph, plan: Plan, progress: ProgressCallback | None = None
+) -> Measurement:
     """Analyze a graph; the caller has checked the arguments."""
     prepared = prepare(graph, plan)
     network = network_record(prepared, measure(prepared, NETWORK))

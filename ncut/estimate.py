@@ -11,7 +11,7 @@ import numpy as np
 
 from ncut import kernels
 from ncut.graphs import NeuronGraph
-from ncut.nulls.distribution import LARGE_BYTES
+from ncut.nulls.distribution import BYTES_PER_VERTEX, at_once_and_inside
 from ncut.spectral.kmeans import restarts
 from ncut.spectral.operator import WIDTH
 from ncut.threads import n_threads
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 # Block products until convergence, and Lloyd's iterations: typical of trained networks.
 PRODUCTS = 15
-# Bytes that a clustering holds for a vertex: the Lanczos basis, blocks of vectors in single and
-# double precision, the embedding.
-BYTES_PER_VERTEX = 7 * WIDTH * 4 + 6 * WIDTH * 8
 # For a graph of any size: some hundreds of calls of NumPy.
 SECONDS_PER_GRAPH = 5e-3
 # Share added by refinement, bounds, other measures and repeats of k-means, by the benchmarks.
@@ -74,9 +71,7 @@ def estimate(
         + restarts(n_init, n) * per_point * n
         + per_value * entries
     )
-    copies = 1
-    if shuffles:
-        copies += threads if threads * graph.n_bytes <= LARGE_BYTES else 1
+    copies = 1 + (at_once_and_inside(graph, threads)[0] if shuffles else 0)
     return Estimate(
         seconds=CERTIFICATE * one * (1 + shuffles) / threads,
         peak_bytes=copies * graph.n_bytes + copies * n * (BYTES_PER_VERTEX + 24 * k),

@@ -341,7 +341,7 @@ def kmeans(
     return labels, inertia
 
 
-class Progress(NamedTuple):
+class EigenvectorUpdate(NamedTuple):
     """Outcome of an update of eigenvectors."""
 
     n_products: int
@@ -364,14 +364,14 @@ def update_eigenvectors(
     seed: int,
     stream: int,
     threads: int,
-) -> Progress:
+) -> EigenvectorUpdate:
     """Move `basis` (n - n_first, 16) closer to the leading eigenvectors of D^-1/2 |A| D^-1/2.
 
     Blocks: (signed weights, first row, first column) each; vertices before `n_first` and from it on
     have two colours, or n_first is 0. Fills `degrees` (n,), the largest eigenvalues except the
     first (16,), their residuals (16,), and D^-1/2 v of the eigenvectors (n, 16).
     """
-    return Progress(
+    return EigenvectorUpdate(
         *_core.update_eigenvectors(
             *(blocks, n_first, n_wanted, tolerance, max_products, seed, stream, threads),
             *(basis, degrees, values, residuals, vectors),
@@ -405,27 +405,27 @@ def normalize_neurons(
     return _core.normalize_neurons(incoming, bias, outgoing, norm)
 
 
-class Source:
+class NetworkWeights:
     """A network of float32 weights whose shuffles are measured; see `spectral.compiled`.
 
     sizes: of the layers. colours: 0 or 1 for each layer, or none if two colours do not suffice.
     """
 
     def __init__(self, sizes: list[int], colours: list[int]) -> None:
-        self._source = _core.Source(sizes, colours)
+        self._weights = _core.Source(sizes, colours)
 
     def add(self, block: Block, substream: int) -> None:
         """Copies a block's weights; `substream` is the first of its random numbers' two."""
         family, view = _view(block.weights)
-        add = getattr(self._source, f"add_{family}")
+        add = getattr(self._weights, f"add_{family}")
         add(block.source, block.target, substream, *view)
 
     def measure(self, **options: Any) -> dict[str, Any] | None:
         """The sums of one shuffled network; None if left to the reference."""
-        found: dict[str, Any] | None = self._source.measure(**options)
+        found: dict[str, Any] | None = self._weights.measure(**options)
         return found
 
     def embed(self, **options: Any) -> dict[str, Any] | None:
         """The spectrum with rows in another order; None if left to the reference."""
-        found: dict[str, Any] | None = self._source.embed(**options)
+        found: dict[str, Any] | None = self._weights.embed(**options)
         return found

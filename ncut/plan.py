@@ -105,6 +105,14 @@ def _check_preset(preset: object) -> str:
     return preset
 
 
+def _check_refine(refine: Any) -> bool:
+    import numpy as np
+
+    if not isinstance(refine, bool | np.bool_):
+        raise InputError(f"refine: must be True or False, got {refine!r}")
+    return bool(refine)
+
+
 def _check_n_init(n_init: Any) -> int | Literal["auto"]:
     from ncut.spectral.kmeans import restarts
 
@@ -192,7 +200,10 @@ class Plan:
         recorded="preset",
     )
     refine: bool = _setting(
-        False, bool, "Report the n-cut after refinement by single moves.", recorded="refine"
+        False,
+        _check_refine,
+        "Report the n-cut after refinement by single moves.",
+        recorded="refine",
     )
     seed: int = _setting(0, check_seed, "Random seed; it fixes all numbers.", recorded="seed")
     n_init: int | Literal["auto"] = _setting(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple, Unpack
 
@@ -21,6 +20,7 @@ from ncut.plan import Plan, with_needed_options
 from ncut.progress import Progress, check_progress, telling
 from ncut.randomness import NETWORK
 from ncut.report import Profile
+from ncut.results import ncut_version
 from ncut.spectral.agreement import adjusted_rand_index
 from ncut.types import Comparison, Normalization, Null, PresetName, Solver
 
@@ -109,14 +109,19 @@ def profile(
 
 
 class _Swept(NamedTuple):
-    """The statistics of a graph for each k, and its eigenvalues."""
+    """The statistics of a graph for each k, its eigenvalues, and whether all converged."""
 
     statistics: list[dict[str, float]]
     eigenvalues: NDArray[np.float64]
+    converged: bool
 
 
 def _swept(measured: Measured) -> _Swept:
-    return _Swept([statistics_of(one) for one in measured.clusterings], measured.eigenvalues)
+    return _Swept(
+        [statistics_of(one) for one in measured.clusterings],
+        measured.eigenvalues,
+        all(one.converged for one in measured.clusterings),
+    )
 
 
 def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
@@ -158,9 +163,24 @@ def _profile(prepared: Prepared, found: Measured, shuffled: Sequence[_Swept]) ->
         warnings=(
             *normalization_notes(graph, plan.normalize),
             *prepared.place.notes(),
+            *_not_converged(found, shuffled),
         ),
-        version=version("ncut"),
+        version=ncut_version(),
     )
+
+
+def _not_converged(found: Measured, shuffled: Sequence[_Swept]) -> Iterator[str]:
+    """Warnings about eigenvectors that are not accurate enough for clustering."""
+    ks = [str(one.k) for one in found.clusterings if not one.converged]
+    if ks:
+        solver = found.clusterings[0].solver
+        yield (
+            f"the eigensolver {solver} did not converge for k = {', '.join(ks)}; try "
+            "solver='dense' or another solver"
+        )
+    stuck = sum(not one.converged for one in shuffled)
+    if stuck:
+        yield f"the eigensolver did not converge on {stuck} of the shuffles"
 
 
 def _gap(k: int, network: _Swept, shuffled: Sequence[_Swept]) -> Comparison:

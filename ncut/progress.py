@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 from ncut.errors import InputError, import_extra
 
-Told: TypeAlias = Callable[[int, int], None]
+ProgressCallback: TypeAlias = Callable[[int, int], None]
 """A function of (done, total)."""
 
-Progress: TypeAlias = bool | Told
+Progress: TypeAlias = bool | ProgressCallback
 """The argument `progress`: True for a bar, or a function."""
 
 
@@ -32,7 +32,7 @@ def check_progress(progress: object) -> None:
 
 
 @contextmanager
-def telling(progress: Progress | None, name: str) -> Iterator[Told | None]:
+def telling(progress: Progress | None, name: str) -> Iterator[ProgressCallback | None]:
     """A function (done, total) that reports progress, inside a `with` block.
 
     Parameters

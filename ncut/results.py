@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -29,6 +30,12 @@ REPRODUCIBLE = 0.8
 # and the partition must be reproducible.
 MIN_GAP_Z = 3.0
 MIN_STABILITY = 0.8
+
+
+@cache
+def ncut_version() -> str:
+    """The installed version of ncut; looking it up takes milliseconds."""
+    return version("ncut")
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

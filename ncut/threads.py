@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,13 +49,15 @@ class _Limit:
         self._held_by_thread = threading.local()
         self._n_holders = 0
         self._before: dict[str, tuple[Any, int]] = {}
+        self._libraries: list[Any] = []
+        self._found_at = b""
 
     def enter(self) -> None:
         depth = self._depth()
         if not depth:
             with self._lock:
                 if not self._n_holders:
-                    self._libraries = _blas_libraries()
+                    self._find_libraries()
                 for library in self._libraries:
                     n = library.num_threads
                     if n is not None and n != 1:
@@ -79,6 +82,12 @@ class _Limit:
         if others and not self._n_holders:
             self._restore()
 
+    def _find_libraries(self) -> None:
+        now = _loaded_code()
+        if not now or now != self._found_at:
+            self._libraries = _blas_libraries()
+            self._found_at = now
+
     def _depth(self) -> int:
         return getattr(self._held_by_thread, "depth", 0)
 
@@ -98,6 +107,20 @@ def _set_num_threads(library: Any, n: int) -> None:
     library.set_num_threads(n)
     if clear is not None:
         clear(force=True)
+
+
+def _loaded_code() -> bytes:
+    """Linux's figure for the size of all loaded code; empty if unknown.
+
+    Loading a library changes it. Listing the libraries takes milliseconds, more than the analysis
+    of a small graph.
+    """
+    try:
+        with open("/proc/self/status", "rb") as status:
+            found = re.search(rb"^VmLib:\s*[1-9].*$", status.read(), re.MULTILINE)
+    except OSError:
+        return b""
+    return found[0] if found else b""
 
 
 def _blas_libraries() -> list[Any]:

@@ -23,7 +23,7 @@ from ncut.graphs.normalize import (
 from ncut.nulls import check_null, check_null_fits, uses_weights_twice
 from ncut.nulls.sequential import check_level
 from ncut.plan import SCALE_FREE, Plan, with_needed_options
-from ncut.progress import Progress, Told, check_progress, telling
+from ncut.progress import Progress, ProgressCallback, check_progress, telling
 from ncut.report import Report, Verdict
 from ncut.results import Measurement
 from ncut.types import Block, Normalization, Null, PresetName, Solver
@@ -176,6 +176,7 @@ def _tests(graph: NeuronGraph, base: Plan, level: float) -> list[tuple[NeuronGra
             continue
         fitting.append(name)
     shuffles = max(base.n_shuffles, math.ceil(len(fitting) / level) - 1)
+    shuffles += 1 / (shuffles + 1) * len(fitting) > level  # by rounding, for levels such as 0.15
     return [
         (
             graph,
@@ -254,7 +255,7 @@ def _check_counts(shuffles: int, rescalings: object, level: float) -> None:
         )
 
 
-def _step(progress: Told | None, before: int, total: int) -> Told | None:
+def _step(progress: ProgressCallback | None, before: int, total: int) -> ProgressCallback | None:
     """Progress over all analyses, from within one of them."""
     if progress is None:
         return None

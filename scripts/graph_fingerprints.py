@@ -99,7 +99,10 @@ def main() -> int:
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     changed = _print_changes(known, recorder.found)
     if options.write:
-        FILE.write_text(json.dumps(known | recorder.found, indent=0, sort_keys=True) + "\n")
+        kept = {
+            test: value for test, value in known.items() if (ROOT / test.split("::")[0]).exists()
+        }
+        FILE.write_text(json.dumps(kept | recorder.found, indent=0, sort_keys=True) + "\n")
         print(f"{sum(map(len, recorder.found.values()))} graphs of {len(recorder.found)} tests")
     return 1 if changed and not options.write else 0
 

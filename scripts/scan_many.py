@@ -31,6 +31,7 @@ from torch import nn
 
 import ncut
 from ncut import networks
+from ncut.paper import Options, run_table
 
 EPOCHS = 10
 
@@ -58,9 +59,8 @@ def digits_course(folder: Path) -> None:
 
 def paper_networks(folder: Path) -> None:
     """Networks of polynomial regression, trained by the paper's suite."""
-    command = [sys.executable, "-m", "ncut", "paper", "run", "A.19", "--runs", "1"]
-    options = ["--epochs-scale", "0.001", "--images", "64", "--shuffles", "2"]
-    subprocess.run([*command, *options, "--out", folder], check=True, capture_output=True)
+    options = Options(epochs_scale=0.001, images=64, shuffles=2)
+    run_table("A.19", data=folder, out=folder, runs=1, options=options, jobs=1)
 
 
 def small_transformers(folder: Path) -> None:

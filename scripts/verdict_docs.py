@@ -40,7 +40,7 @@ def models(given: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def row_of(name: str, model: Any, shuffles: int) -> dict[str, Any]:
-    """What the top of the network's report says, and what follows from its tests."""
+    """The top of the network's report, and the conclusion from its tests."""
     report = ncut.analyze(
         model, shuffles=shuffles, tests=("alignment", "residual"), threads=1, name=name
     )

@@ -21,6 +21,14 @@ settings.register_profile("ncut", deadline=None, derandomize=True, max_examples=
 settings.load_profile("ncut")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Files of tests need not survive a power cut; there are thousands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 def pytest_collection_finish() -> None:
     """Leave what was imported and collected out of every garbage collection of the tests."""
     gc.collect()

@@ -67,6 +67,8 @@ class Task:
     @property
     def scaled(self) -> NeuronGraph:
         """The graph in its scale, without isolated vertices."""
+        if self.scale == 1.0:
+            return self.plain
         return self.hard.graph(self.scale).without_isolated()[0]
 
 

@@ -272,6 +272,7 @@ def test_no_warnings_about_a_good_network() -> None:
         ({"shuffles": "auto", "max_shuffles": 9}, "max_shuffles: "),
         ({"shuffles": "auto", "sequential": "never"}, "sequential: "),
         ({"null": ["layer"]}, "null: "),
+        ({"refine": "no"}, "refine: "),
         ({"seed": -1}, "seed: "),
         ({"seed": 2**64}, "seed: "),
         ({"seed": "1"}, "seed: "),

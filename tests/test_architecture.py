@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "nulls": {
         *("spectral", "graphs", "kernels", "results", "types", "axes", "arguments", "errors"),
-        "randomness",
+        *("progress", "randomness"),
     },
     "device": {
         *("nulls", "spectral", "graphs", "kernels", "types", "axes", "errors", "randomness"),
@@ -89,14 +89,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         ),
         *("chebyshev", "errors"),
     },
-    "comparing": {"analysis", "report", "spectral", "axes", "errors", "files"},
+    "comparing": {
+        *("analysis", "extract", "report", "spectral", "axes", "arguments", "errors", "files"),
+    },
     "verdicts": {
         *("analysis", "plan", "extract", "report", "results", "nulls", "graphs"),
         *("types", "axes", "arguments", "errors", "progress"),
     },
     "profiles": {
         *("plan", "measure", "extract", "report", "nulls", "spectral", "graphs", "types"),
-        *("arguments", "errors", "progress", "randomness"),
+        *("arguments", "errors", "progress", "randomness", "results"),
     },
 }
 # Beside these, what a room may import for its annotations alone.

@@ -50,6 +50,19 @@ def test_shuffles_of_one_shape_are_paired(reports):
     assert change.excess == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("factor", [1.1, 0.7, 1e-5])
+def test_rounding_errors_are_no_change(factor, dtype):
+    """Weights times a constant: the same graph up to rounding."""
+    rng = np.random.default_rng(5)
+    weights = [rng.normal(size=shape).astype(dtype) for shape in ((8, 10), (10, 6), (6, 4))]
+    scaled = [w * factor for w in weights]
+    found = ncut.compare(weights, scaled, k=3, shuffles=3, tests="none")
+    assert [one.excess for one in found.pairs[0].differences] == [0] * 6
+    assert "No clear change" in str(found)
+    assert "-0.000" not in str(found)
+
+
 def test_neurons_of_partners_stay(pair):
     a, b = pair.a.labels, pair.b.labels
     both = (a >= 0) & (b >= 0)
@@ -131,3 +144,10 @@ def test_the_command(commands, tmp_path, reports):
         assert run.returncode == code
         assert run.stderr.startswith("ncut: error: ")
         assert run.stderr.count("\n") == 1
+
+
+def test_a_misspelt_setting_is_refused_even_if_all_models_are_reports() -> None:
+    report = ncut.analyze([np.ones((6, 5)), np.ones((5, 4))], k=2, shuffles=0)
+    for models in ((report, report), (report, [np.ones((3, 3))])):
+        with pytest.raises(ncut.InputError, match=r"shufles: ncut\.compare .*mean 'shuffles'"):
+            ncut.compare(*models, shufles=3)

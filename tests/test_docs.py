@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import importlib.util
 import os
 import re
@@ -15,9 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from browser import opened
 
 import ncut
 
@@ -268,6 +271,36 @@ def test_no_link_is_broken_and_nothing_is_loaded_from_elsewhere(site: Path) -> N
 
 def name_on(site: Path, path: Path) -> str:
     return path.relative_to(site).as_posix()
+
+
+def test_each_network_of_the_gallery_has_a_row_and_a_small_picture() -> None:
+    with (DOCS / "gallery.csv").open(encoding="utf-8", newline="") as file:
+        rows = [*csv.DictReader(file)]
+    text = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    shown = [line.split(" | ") for line in text.splitlines() if line.startswith("| ![")]
+    assert [cells[1] for cells in shown] == [row["network"] for row in rows]
+    assert all(cells[4] == row["top"] for cells, row in zip(shown, rows, strict=True))
+    assert len(rows) >= 25
+    for cells in shown:
+        picture = DOCS / re.findall(r"\((gallery/[\w-]+\.svg)\)", cells[0])[0]
+        assert picture.stat().st_size < 40_000
+        assert ElementTree.parse(picture).getroot().findtext("{*}title")
+
+
+@pytest.mark.slow
+def test_a_heading_sorts_a_table(chromium: Any, tmp_path: Path) -> None:
+    rows = [("b", "1,200"), ("a", "-3.5"), ("c", ""), ("d", "40%")]
+    cells = "".join(f"<tr><td>{name}</td><td>{number}</td></tr>" for name, number in rows)
+    page = tmp_path / "a.html"
+    page.write_text(
+        "<title>a</title><div class=sortable><table><thead><tr><th>name</th><th>n</th></tr>"
+        f"</thead><tbody>{cells}</tbody></table></div>"
+        f"<script>{(DOCS / 'sortable.js').read_text()}</script>"
+    )
+    with opened(chromium, page) as shown:
+        for heading, order in (("n", "adbc"), ("n", "bdac"), ("name", "abcd"), ("name", "dcba")):
+            shown.get_by_role("columnheader", name=heading, exact=True).click()
+            assert "".join(shown.locator("td:first-child").all_inner_texts()) == order
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import numpy as np
 from samples import chain_graph, random_chain
 
 from ncut.estimate import estimate
-from ncut.nulls import distribution
 
 
 def test_more_work_costs_more() -> None:
@@ -24,11 +23,5 @@ def test_memory_counts_the_copies_in_flight(monkeypatch) -> None:
     alone = estimate(graph, shuffles=0, threads=2).peak_bytes
     assert weights < alone < weights + 600 * 10_000
     assert estimate(graph, shuffles=9, threads=2).peak_bytes == 3 * alone
-    monkeypatch.setattr("ncut.estimate.LARGE_BYTES", 0)
+    monkeypatch.setattr("ncut.nulls.distribution.LARGE_BYTES", 0)
     assert estimate(graph, shuffles=9, threads=2).peak_bytes == 2 * alone
-
-
-def test_the_limit_is_that_of_the_shuffles() -> None:
-    from ncut import estimate as module
-
-    assert module.LARGE_BYTES == distribution.LARGE_BYTES

@@ -470,3 +470,16 @@ def test_warnings_are_those_of_the_scale_and_the_null_model() -> None:
     assert any("null='tied' is the same as 'layer'" in text for text in found.warnings)
     flat = " ".join(str(found).split())
     assert all(f"warning: {text}" in flat for text in found.warnings)
+
+
+def test_eigenvectors_that_did_not_converge_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = random_chain(3, (20, 30, 20))
+    assert not any("converge" in one for one in ncut.profile(weights, [2, 3], shuffles=2).warnings)
+    monkeypatch.setattr("ncut.spectral.embedding.ACCEPTED", 0.0)
+    warnings = ncut.profile(weights, [2, 3], shuffles=2).warnings
+    assert any("did not converge for k = 2, 3; try" in one for one in warnings)
+    assert "the eigensolver did not converge on 2 of the shuffles" in warnings
+    tested = ncut.analyze(weights, k=3, shuffles=2, tests=["alignment"]).warnings
+    assert (
+        "the eigensolver did not converge on 3 of the 3 networks of the test 'alignment'" in tested
+    )

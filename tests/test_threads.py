@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,6 +131,27 @@ def test_a_limit_that_the_caller_sets_meanwhile_stays(two_blas_threads: None) ->
     assert set(blas_threads()) == set_meanwhile
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs shared libraries of Linux: run there")
+def test_a_library_that_is_loaded_later_is_limited_too(tmp_path: Path) -> None:
+    folder = Path(np.__file__).parents[1] / "numpy.libs"
+    if not [*folder.glob("*openblas*")]:
+        pytest.skip("this NumPy has no OpenBLAS of its own: run with a NumPy from PyPI")
+    shutil.copytree(folder, tmp_path / "libs")
+    code = (
+        "import ctypes, pathlib, sys; from ncut.threads import single_threaded_blas\n"
+        "from threadpoolctl import threadpool_info, threadpool_limits\n"
+        "def blas():\n"
+        "    return [x['num_threads'] for x in threadpool_info() if x['user_api'] == 'blas']\n"
+        "with single_threaded_blas(): before = blas()\n"
+        "(library,) = pathlib.Path(sys.argv[1]).glob('*openblas*'); ctypes.CDLL(str(library))\n"
+        "threadpool_limits(2, 'blas')\n"
+        "with single_threaded_blas(): assert blas() == [*before, 1], blas()\n"
+        "assert set(blas()) == {2}, blas()\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, tmp_path / "libs"]
+    subprocess.run(command, check=True, timeout=60)
+
+
 def test_a_limit_of_the_callers_own_is_kept(two_blas_threads: None) -> None:
     with threadpool_limits(1, "blas"):
         found = in_threads(4, lambda seed: ncut.cluster(small_graph(seed), 3).ncut, 8)
@@ -162,3 +185,26 @@ def test_a_forked_process_is_not_left_at_one_thread(two_blas_threads: None) -> N
     )
     found = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=60)
     assert found.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc: run on Linux")
+def test_a_system_without_threads_left_changes_nothing() -> None:
+    """A process whose memory has no room for the stacks of 64 more threads."""
+    code = """
+import resource
+import numpy as np
+from ncut import kernels
+
+points = np.random.default_rng(1).random((300, 4), dtype=np.float32)
+
+def labels(threads):
+    settings = dict(n_init=80, max_iterations=9, tolerance=0.0, seed=3, stream=1)
+    return kernels.kmeans(points, 5, **settings, threads=threads)[0]
+
+alone = labels(1)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, resource.RLIM_INFINITY))
+print(np.array_equal(labels(64), alone))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

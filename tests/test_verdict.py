@@ -17,6 +17,7 @@ import ncut.verdicts
 from ncut import Comparison, Report, Verdict
 from ncut.axes import NORMALIZATIONS, STATISTICS
 from ncut.nulls import compare
+from ncut.plan import Plan
 from ncut.report.tests import Test, conclusion, holm
 from ncut.report.verdict import cells_of
 from ncut.types import Layer
@@ -707,3 +708,13 @@ def test_unknown_statistics_are_refused() -> None:
     text = found.to_json().replace('"modularity"', '"novelty"')
     with pytest.raises(ncut.InputError, match=r"verdict: .*unknown statistics"):
         ncut.Verdict.from_json(text)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.075, 0.15, 0.3])
+def test_the_tests_have_shuffles_enough_for_the_level(level: float) -> None:
+    graph = chain_graph(random_chain(3, (20, 30, 20)))
+    tests = ncut.verdicts._tests(graph, Plan.of(shuffles=2), level)
+    n = tests[0][1].n_shuffles
+    assert {plan.n_shuffles for _, plan in tests} == {n}
+    assert max(holm([1 / (n + 1)] * len(tests))) <= level
+    assert n <= len(tests) / level

@@ -70,6 +70,12 @@ def run(
             min=1, help="Networks in parallel, one thread each.", show_default="all cores"
         ),
     ] = None,
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with TABLE-runs.csv of earlier runs: networks in them are not trained."
+        ),
+    ] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(help="For table A.11: a weight file, as VGG-16=vgg16.pth; repeatable."),
@@ -105,6 +111,7 @@ def run(
                 runs=runs,
                 options=options,
                 jobs=jobs,
+                records=records,
                 weights=files,
                 progress=progress,
             )

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from ncut.analysis import analyze
+from ncut.arguments import suggests_names
 from ncut.comparing.comparison import ModelComparison
 from ncut.errors import InputError
+from ncut.extract import GRAPH_OPTIONS
 from ncut.report import Report
 
+SETTINGS = [
+    one.name for one in signature(analyze).parameters.values() if one.kind is one.KEYWORD_ONLY
+]
 
+
+@suggests_names(*SETTINGS, *GRAPH_OPTIONS)
 def compare(a: Any, b: Any, *more: Any, **settings: Any) -> ModelComparison:
     """Compare two or more models, each with its predecessor.
 

@@ -14,6 +14,9 @@ from scipy.optimize import linear_sum_assignment
 from ncut.report import Report
 from ncut.spectral.agreement import adjusted_rand_index
 
+ROUNDING = 1e-7
+"""Share of a statistic's value below which a change counts as a rounding error, as of float32."""
+
 
 class Difference(NamedTuple):
     """Change of a statistic.
@@ -27,7 +30,7 @@ class Difference(NamedTuple):
         The second minus the first.
     excess : float or None
         The change relative to the shuffles: (b - mean of b's shuffles) - (a - mean of a's
-        shuffles). None without shuffles.
+        shuffles). Rounding errors count as 0. None without shuffles.
     error : float or None
         Standard error of `excess`, from the number of shuffles and the noise of k-means. It
         reflects the measurement of these two networks, not the variation between training runs.
@@ -164,12 +167,14 @@ class Pair:
 
     def _difference(self, name: str) -> Difference:
         one, two = self.a.statistics[name], self.b.statistics[name]
-        change = two.value - one.value
+        scale = max(abs(one.value), abs(two.value))
+        change = _without_rounding(two.value - one.value, scale)
         n, m = one.shuffled.size, two.shuffled.size
         if min(n, m) < 2:
             return Difference(name, (one.value, two.value), change, None, None, False)
         paired = n == m and self._same_shuffles
-        excess = change - float(two.shuffled.mean() - one.shuffled.mean())
+        between = float(two.shuffled.mean() - one.shuffled.mean())
+        excess = _without_rounding(change - between, scale)
         if paired:
             variance = float((two.shuffled - one.shuffled).var(ddof=1)) / n
         else:
@@ -203,3 +208,8 @@ class Pair:
             "partners": [[one, other] for one, other in self.partners.items()],
             "moved": [asdict(one) for one in self.moved],
         }
+
+
+def _without_rounding(change: float, scale: float) -> float:
+    """The change, or 0 if it is a rounding error of values of this size."""
+    return 0.0 if abs(change) <= ROUNDING * scale else change

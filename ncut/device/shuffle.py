@@ -58,7 +58,7 @@ def shuffle_on_device(graph: DeviceGraph, null: str, seed: int, number: int) -> 
         if there is None:
             shuffled = on_host.shuffled(block, BlockRandom(seed, key, first[at]))
         else:
-            there = _shuffled(device, there, null, block.source == block.target, keys.pop(at))
+            there = _shuffled(device.xp, there, null, keys.pop(at))
             shuffled = downloaded(device, there, block.weights.dtype)
         weights.append(there)
         blocks.append(replace(block, weights=shuffled))
@@ -71,16 +71,12 @@ def working_bytes(graph: NeuronGraph) -> int:
     return BYTES_PER_KEY * sum(int(weights.size) for weights in dense)
 
 
-def _shuffled(device: Device, weights: Any, null: str, within_layer: bool, keys: Any) -> Any:
-    xp = device.xp
+def _shuffled(xp: Any, weights: Any, null: str, keys: Any) -> Any:
     flat = xp.reshape(weights, (-1,))
-    if null != "layer":
-        changed = _permuted_among(flat, flat != 0, keys, xp)
-    elif within_layer:
-        above = np.triu(np.ones(weights.shape, dtype=bool), k=1).reshape(-1)
-        changed = _permuted_among(flat, device.asarray(above), keys, xp)
-    else:
+    if null == "layer":
         changed = xp.take(flat, xp.argsort(keys), axis=0)
+    else:
+        changed = _permuted_among(flat, flat != 0, keys, xp)
     return xp.reshape(changed, weights.shape)
 
 

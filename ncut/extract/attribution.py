@@ -16,6 +16,7 @@ from ncut.errors import InputError
 from ncut.extract.modules import is_module, unwrapped
 from ncut.extract.references import Join, References, references
 from ncut.graphs import NeuronGraph, build_graph, from_adjacency
+from ncut.graphs.validate import check_structure
 from ncut.types import LeftOut
 
 Loss: TypeAlias = Callable[[Any, Any], Any]
@@ -115,6 +116,8 @@ def matrix_graph(
             f"model: attributions must be a square matrix of real numbers, got shape {given.shape} "
             f"of dtype {given.dtype}"
         )
+    if sparse.issparse(given):
+        check_structure(given, "model")
     own: Any = sparse.csr_array(given).astype(np.float64)
     own.setdiag(0)
     own.eliminate_zeros()

@@ -71,7 +71,7 @@ def read_torch(path: Path, key: str | None = None) -> Mapping[str, Any]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
-                budget.take(repr(member.filename), member.file_size)
+                budget.entry(member)
     try:
         with warnings.catch_warnings(), path.open("rb") as file:  # a suffix would mean something
             warnings.simplefilter("ignore")

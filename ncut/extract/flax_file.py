@@ -69,15 +69,42 @@ def read_flax(path: Path, key: str | None = None) -> dict[str, NDArray[Any]]:
         raise ModelError(f"{path}: not a file of Flax, or a damaged one: {error!r}") from error
     if not isinstance(content, Mapping):
         raise ModelError(f"{path}: holds a {type(content).__name__}; expected named arrays")
-    trees = _trees(content, key, path)
+    return named_as_torch(content, key, path)
+
+
+def named_as_torch(
+    content: Mapping[Any, Any], key: str | None, path: Path
+) -> dict[str, NDArray[Any]]:
+    """The arrays of a tree of Flax modules, with PyTorch's names and layout.
+
+    Parameters
+    ----------
+    content : mapping
+        The tree; its leaves are arrays, or functions that read one.
+    key : str or None
+        The key of the parameters, `"a/b"` if nested.
+    path : Path
+        The file, for messages.
+
+    Raises
+    ------
+    ModelError
+        If it has no arrays, several networks, or layers that are no chain's.
+    InputError
+        If `key` is missing.
+    """
     found: dict[str, NDArray[Any]] = {}
-    for tree in trees:
-        for steps, values in _leaves(tree, ()):
+    for tree in _trees(content, key, path):
+        for steps, leaf in _leaves(tree, ()):
+            values = leaf() if callable(leaf) else leaf
+            if len(steps) > 1 and steps[-1] == "value":  # a variable of nnx
+                steps = steps[:-1]
             *before, last = steps
             _refuse_other_layers(path, before, values)
-            found[".".join((*before, _NAMES.get(last, last)))] = (
-                _turned(values) if last == "kernel" else values
-            )
+            name = ".".join((*before, _NAMES.get(last, last)))
+            if name in found:
+                raise ModelError(f"{path}: two arrays would have the name {name!r}")
+            found[name] = _turned(values) if last == "kernel" else values
     if not found:
         raise ModelError(f"{path}: a file of Flax without arrays")
     return found
@@ -140,7 +167,7 @@ def _trees(content: Mapping[Any, Any], key: str | None, path: Path) -> list[Mapp
 
 def _leaves(
     tree: Mapping[Any, Any], before: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], NDArray[Any]]]:
+) -> Iterator[tuple[tuple[str, ...], Any]]:
     if len(before) > MAX_DEPTH:
         raise ModelError("its modules nest too deeply")
     if tree.get(_CHUNKED):
@@ -149,7 +176,7 @@ def _leaves(
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, (*before, str(name)))
-        elif isinstance(value, np.ndarray):
+        elif isinstance(value, np.ndarray) or callable(value):
             yield (*before, str(name)), value
 
 

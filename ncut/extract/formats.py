@@ -15,6 +15,7 @@ from ncut.extract import files
 from ncut.extract.checkpoint import state_dict_of
 from ncut.extract.folder.config import read_json
 from ncut.extract.options import Options
+from ncut.extract.orbax_folder import is_orbax
 from ncut.files import reading, regular_file
 from ncut.graphs import NeuronGraph
 
@@ -172,6 +173,12 @@ def _flax(path: Path, options: Options) -> Content:
     return read_flax(path, options.key)
 
 
+def _orbax(path: Path, options: Options) -> Content:
+    from ncut.extract.orbax_folder import read_orbax
+
+    return read_orbax(path, options.key)
+
+
 def _torchscript(path: Path, options: Options) -> Content:
     from ncut.extract.torchscript import read_torchscript
 
@@ -230,13 +237,18 @@ FLAX = Format(
     "Flax", (".msgpack",), "flax", "parameters and statistics of norms, as a chain of layers",
     _ARRAYS, _CHAIN, _flax, ordered=False, keyed=True,
 )  # fmt: skip
+ORBAX = Format(
+    "an Orbax checkpoint", (), "orbax", "parameters and statistics of norms, as a chain of layers",
+    "a folder of named arrays", _CHAIN, _orbax, ordered=False, keyed=True,
+)  # fmt: skip
 DIFFUSERS = Format(
     "a part of a diffusers pipeline", (), "diffusers",
     "UNet2DConditionModel, UNet2DModel, AutoencoderKL, DiTTransformer2DModel, each in its folder",
     _A_FOLDER, ("residual", "unknown"), _diffusers,
 )  # fmt: skip
 TFLITE = Format(
-    "TensorFlow Lite", (".tflite",), "tflite", "float32, float16, int8 and int4 with their scales",
+    "TensorFlow Lite", (".tflite",), "tflite",
+    "float32, float16, int8 and int4 with their scales, dense or sparse",
     "a model of TensorFlow Lite, which tells how its layers are connected",
     ("residual", "unknown"), _tflite,
 )  # fmt: skip
@@ -255,7 +267,7 @@ NPZ = Format(
 
 FORMATS = (
     *(NPZ, TORCH, TORCHSCRIPT, EXPORTED, SAFETENSORS, ONNX, KERAS, TFLITE, TFJS, FLAX, GGUF),
-    *(FOLDER, ADAPTER, CIRCUITS, DIFFUSERS),
+    *(FOLDER, ADAPTER, CIRCUITS, DIFFUSERS, ORBAX),
 )
 """All supported formats."""
 
@@ -293,11 +305,6 @@ REFUSED = (
     Refused("Caffe", (".caffemodel", ".prototxt"), "convert it to ONNX"),
     Refused("NeMo", (".nemo",), "unpack it (tar -xf FILE) and pass the .ckpt file inside"),
     Refused("TorchServe", (".mar",), "unpack it (unzip FILE) and pass the .pt file inside"),
-    Refused(
-        "an Orbax checkpoint", ("_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA"),
-        "save it as a file of Flax: flax.serialization.msgpack_serialize("
-        "orbax.checkpoint.PyTreeCheckpointer().restore(FOLDER))",
-    ),
 )  # fmt: skip
 """Unsupported formats, and their conversions."""
 
@@ -355,6 +362,8 @@ def _of_folder(path: Path) -> Format:
     if os.path.isfile(path / "model.json") and not os.path.isfile(path / "config.json"):
         return TFJS
     if not os.path.isfile(path / "config.json"):
+        if is_orbax(path):
+            return ORBAX
         for refused in REFUSED:
             marks = [mark for mark in refused.marks if not mark.startswith(".")]
             if any(os.path.lexists(path / mark) for mark in marks):

@@ -70,7 +70,8 @@ def read_graph(
           content: ONNX, Keras, GGUF, folders of Hugging Face transformers, PyTorch checkpoints,
           safetensors, `.npz` files of arrays or written by `NeuronGraph.save`;
         - a model of the Hugging Face Hub, `"hf:org/name"`, `"hf:org/name@revision"` or
-          `"hf:org/name/file.gguf"`: its settings and weights are fetched, or found in the cache;
+          `"hf:org/name/file.gguf"`, or a folder of it, `"hf:org/name/unet"`: its settings and
+          weights are fetched, or found in the cache;
         - an architecture by name, `"torchvision:resnet50"` or `"timm:resnet50"`, with `weights`;
         - a fitted `MLPClassifier` or `MLPRegressor` of scikit-learn;
         - a sequence of weight arrays of a chain, in the order of the layers: (fan_in, fan_out)

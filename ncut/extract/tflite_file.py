@@ -29,8 +29,9 @@ from ncut.extract.program.values import (
     stacked,
     tiled,
 )
+from ncut.extract.tflite_sparse import dense, positions
 from ncut.extract.wiring import Wiring
-from ncut.files import content_of, reading
+from ncut.files import Budget, content_of, reading
 
 MAX_TENSORS = 2**18
 """Largest number of tensors, operators or buffers of a file."""
@@ -87,7 +88,7 @@ def read_tflite(
     Raises
     ------
     ModelError
-        If the file is damaged, has an unknown operator, sparse tensors or control flow.
+        If the file is damaged, has an unknown operator or control flow.
     MissingExtraError
         If the package tflite is not installed.
 
@@ -97,7 +98,7 @@ def read_tflite(
         schema = import_extra("tflite", "tflite")
         content = content_of(path)
         try:
-            graph = _Graph(schema, content)
+            graph = _Graph(schema, content, Budget(path, content.size))
             following = _Following(graph, unknown == "elementwise")
             following.run()
         except NcutError:
@@ -111,8 +112,9 @@ def read_tflite(
 class _Graph:
     """The tables of a file: tensors, operators, and their options."""
 
-    def __init__(self, schema: Any, content: NDArray[np.uint8]) -> None:
+    def __init__(self, schema: Any, content: NDArray[np.uint8], budget: Budget) -> None:
         self._content = content
+        self._budget = budget
         self._model = schema.Model.GetRootAs(content, 0)
         self._names = {
             number: name
@@ -171,11 +173,11 @@ class _Graph:
         if not 0 <= at < min(self._model.BuffersLength(), self._content.size):
             raise ModelError(f"tensor {name!r} has no buffer")
         data = self._data(self._model.Buffers(at), name)
+        if data is None and stored.Sparsity() is not None:
+            data = np.zeros(0, np.uint8)  # nothing but zeros
         if data is None:
             return Tensor(name, shape)
-        if stored.Sparsity() is not None:
-            raise ModelError(f"tensor {name!r} is sparse, which is not read; {WAY}")
-        return Tensor(name, shape, _numbers(name, shape, data, stored))
+        return Tensor(name, shape, _numbers(name, shape, data, stored, self._budget))
 
     def _data(self, buffer: Any, name: str) -> NDArray[np.uint8] | None:
         offset, size = buffer.Offset(), buffer.Size()
@@ -187,19 +189,27 @@ class _Graph:
         return None if isinstance(found, int) or not found.size else found
 
 
-def _numbers(name: str, shape: tuple[int, ...], data: Array, stored: Any) -> Lazy:
-    """The dequantized values of a tensor's bytes."""
+def _numbers(name: str, shape: tuple[int, ...], data: Array, stored: Any, budget: Budget) -> Lazy:
+    """The dequantized values of a tensor's bytes, expanded if they are sparse."""
     kind = stored.Type()
     if kind not in _DTYPES and kind != 17:
         return Lazy(shape, np.dtype("V1"), lambda: data)  # strings and similar: not used
     packed = kind == 17  # two 4-bit numbers per byte
     dtype = np.dtype("i1" if packed else _DTYPES[kind])
     n_bytes = -(-math.prod(shape) // 2) if packed else math.prod(shape) * dtype.itemsize
-    if n_bytes != data.size:
+    at, sparsity = None, stored.Sparsity()
+    if sparsity is not None:
+        budget.take(f"sparse tensor {name!r}", math.prod(shape) * 4)
+        if packed or data.size % dtype.itemsize:
+            raise ModelError(f"sparse tensor {name!r} has {data.size} bytes of {dtype}")
+        at = positions(sparsity, shape, data.size // dtype.itemsize, name, budget)
+    elif n_bytes != data.size:
         raise ModelError(f"tensor {name!r} of shape {shape} has {data.size} bytes")
     scales, zeros, axis = _quantization(stored.Quantization(), shape, name)
 
     def plain() -> Array:
+        if at is not None:
+            return dense(data.view(dtype), at, shape)
         if not packed:
             return data.view(dtype).reshape(shape)
         nibbles = np.stack([data << 4, data], axis=-1).view(np.int8) >> 4
@@ -774,7 +784,10 @@ def _largest(step: _Step) -> Value:
     return Value(step.shape)
 
 
-COPIES = {"QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE"}
+COPIES = {
+    *("QUANTIZE", "DEQUANTIZE", "DENSIFY", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"),
+    "TRANSPOSE",
+}
 """Operators that are evaluated on constants."""
 
 RULES: Mapping[str, Rule] = {
@@ -795,7 +808,7 @@ RULES: Mapping[str, Rule] = {
          "LOG", "SQRT", "RSQRT", "SQUARE", "SIN", "COS", "FLOOR", "CEIL", "ROUND", "SIGN", "GELU"),
         _pointwise(False),
     ),
-    **dict.fromkeys(("QUANTIZE", "DEQUANTIZE"), _same), "CAST": _cast, "NEG": _negative,
+    **dict.fromkeys(("QUANTIZE", "DEQUANTIZE", "DENSIFY"), _same), "CAST": _cast, "NEG": _negative,
     **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), _reshaped),
     "TRANSPOSE": _permuted, **dict.fromkeys(("CONCATENATION", "PACK"), _joined),
     "UNPACK": _unpacked, **dict.fromkeys(("SPLIT", "SPLIT_V"), _split),

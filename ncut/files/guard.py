@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import traceback
@@ -24,8 +25,11 @@ SMALL = 2**24
 READ_WHOLE = 2**26
 """Files up to this size are read; larger files are mapped, and must not be truncated."""
 
-MAX_TRACEBACK = 50_000
-"""Number of traceback characters shown with an error."""
+MAX_CAUSE = 20_000
+"""Characters from which an error is not shown as the cause of another."""
+
+MAX_FRAMES = 200
+"""Frames from which an error is not shown as the cause of another."""
 
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
@@ -141,38 +145,52 @@ class Budget:
                 f"{self._stored:,}; weights do not expand so much"
             )
 
+    def entry(self, info: zipfile.ZipInfo, what: str | None = None) -> None:
+        """Count an archive's member; raise ModelError if it claims more bytes than the file has."""
+        what = repr(info.filename) if what is None else what
+        self.take(what, info.file_size)
+        if info.compress_size > self._stored:  # zipfile would allocate them
+            raise ModelError(
+                f"{self._path}: {what} has {info.compress_size:,} bytes by its header, but the "
+                f"file stores {self._stored:,}"
+            )
+
     def member(self, archive: zipfile.ZipFile, name: str) -> bytes:
         """Content of an archive's member; raise ModelError if it would be too large."""
         info = archive.getinfo(name)
-        self.take(repr(name), info.file_size)
-        if info.compress_size > self._stored:  # zipfile would allocate them
-            raise ModelError(
-                f"{self._path}: {name!r} has {info.compress_size:,} bytes by its header, but the "
-                f"file stores {self._stored:,}"
-            )
+        self.entry(info)
         return archive.read(info)
 
 
 def _shown_cause(cause: BaseException | None) -> BaseException | None:
-    """The cause, unless a traceback would print control characters or pages of text."""
+    """The cause, unless a traceback would print control characters or pages of text.
+
+    Only messages come from files, so the lines of code, which take milliseconds to find, are left.
+    """
     if cause is None:
         return None
-    text = "".join(traceback.format_exception(cause))
-    return cause if len(text) < MAX_TRACEBACK and text.replace("\n", "").isprintable() else None
+    text = "".join(traceback.TracebackException.from_exception(cause, limit=0).format())
+    frames = 0
+    inner: BaseException | None = cause
+    while inner is not None and frames < MAX_FRAMES:
+        frames += sum(1 for _ in traceback.walk_tb(inner.__traceback__))
+        inner = inner.__cause__ or inner.__context__
+    short = len(text) < MAX_CAUSE and frames < MAX_FRAMES
+    return cause if short and text.replace("\n", "").isprintable() else None
 
 
 def _state(path: str | Path) -> object:
     """Fingerprint that changes when a file, or a file in a folder, is written."""
     try:
-        with_names = [(entry.name, entry.stat()) for entry in os.scandir(path) if entry.is_file()]
-    except (OSError, ValueError):
-        with_names = []
-    try:
-        with_names.append(("", os.stat(path)))
+        found = os.stat(path)
+        if not stat.S_ISDIR(found.st_mode):
+            return found.st_ino, found.st_size, found.st_mtime_ns
     except (OSError, ValueError):
         return None
-    return sorted(
-        (name, found.st_ino, found.st_size, found.st_mtime_ns)
-        for name, found in with_names
-        if name or not stat.S_ISDIR(found.st_mode)  # a folder's time differs from its files' times
-    )
+    states: list[tuple[str, int, int, int]] = []
+    with contextlib.suppress(OSError):  # closed, or written to just now
+        for entry in os.scandir(path):
+            if entry.is_file():
+                found = entry.stat()
+                states.append((entry.name, found.st_ino, found.st_size, found.st_mtime_ns))
+    return sorted(states)

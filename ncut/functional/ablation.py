@@ -17,7 +17,7 @@ from ncut.functional.arguments import check_labels, check_number, check_random_s
 from ncut.functional.modules import hooked
 from ncut.functional.results import Ablation, AblationPair, AblationRow
 from ncut.functional.silence import silenced
-from ncut.progress import Progress, Told, telling
+from ncut.progress import Progress, ProgressCallback, telling
 from ncut.randomness import check_seed
 from ncut.types import Layer
 
@@ -176,7 +176,7 @@ class _Trial:
     model: Any
     layers: Sequence[Layer]
     evaluate: Evaluate
-    progress: Told | None
+    progress: ProgressCallback | None
     total: int
     done: int = field(default=0)
 

@@ -12,7 +12,7 @@ from ncut.errors import InputError
 from ncut.graphs.build import build_graph
 from ncut.graphs.neuron_graph import NeuronGraph
 from ncut.graphs.scale import in_range
-from ncut.graphs.validate import canonical_csr, check_adjacency
+from ncut.graphs.validate import canonical_csr, check_adjacency, check_structure
 from ncut.types import Block, Layer, LeftOut
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def from_adjacency(
     ------
     InputError
         If the matrix is empty, not square, not symmetric, not finite, negative anywhere, not of
-        real numbers, or without edges.
+        real numbers, or without edges, or if the layers' sizes do not add up to n.
     """
     from scipy import sparse
 
@@ -80,6 +80,11 @@ def from_adjacency(
     left_out = [LeftOut("diagonal", (n_loops,), "self-loops")] if n_loops else []
     del matrix
     if layers is not None:
+        total = sum(size for _, size in layers)
+        if total != upper.shape[0]:
+            raise InputError(
+                f"layers: have {total} vertices together, but {argument} has {upper.shape[0]}"
+            )
         return build_graph(layers, _between(layers, upper), left_out=left_out, name=name)
     blocks, exponent = in_range([Block(0, 0, upper, "adjacency")], None)
     return NeuronGraph(
@@ -95,13 +100,10 @@ def _canonical(adjacency: Any, dtype: np.dtype[Any], argument: str) -> sparse.cs
     """A copy of a sparse matrix with a valid structure and without duplicate entries."""
     from scipy import sparse
 
-    if hasattr(adjacency, "check_format"):
-        try:
-            adjacency.check_format(full_check=True)  # compiled code trusts its structure
-        except ValueError as error:
-            raise InputError(f"{argument}: a damaged sparse matrix: {error}") from error
+    check_structure(adjacency, argument)
+    # Converted first, so that duplicates of small integers add up without overflow.
     matrix: sparse.csr_array[Any, tuple[int, int]] = sparse.csr_array(
-        adjacency, dtype=dtype, copy=True
+        adjacency.astype(dtype, copy=True)
     )
     matrix.sum_duplicates()
     return matrix

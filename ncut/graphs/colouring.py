@@ -39,23 +39,3 @@ def coloured(n: int, pairs: Iterable[tuple[int, int]]) -> list[int] | None:
                 elif colour[other] == colour[layer]:
                     return None
     return [colour[layer] for layer in range(n)]
-
-
-def independent_layers(graph: NeuronGraph) -> list[list[int]]:
-    """The layers in few groups such that no block joins two layers of a group.
-
-    One or two groups if two colours suffice, the group with more vertices first. Else every layer
-    goes into the first group without a neighbour of it. A block may join a layer to itself.
-    """
-    pairs = {(b.source, b.target) for b in graph.blocks if b.source != b.target}
-    colours = coloured(len(graph.layers), pairs)
-    if colours is None:
-        colours = []
-        for layer in range(len(graph.layers)):
-            joined = {b for a, b in pairs if a == layer} | {a for a, b in pairs if b == layer}
-            taken = {colours[other] for other in joined if other < layer}
-            colours.append(min(set(range(len(taken) + 1)) - taken))
-    groups: list[list[int]] = [[] for _ in range(max(colours) + 1)]
-    for layer, colour in enumerate(colours):
-        groups[colour].append(layer)
-    return sorted(groups, key=lambda group: -sum(graph.layers[layer].size for layer in group))

@@ -109,11 +109,11 @@ class GraphData:
             raise InputError(f"kind: must be 'sym', 'norm' or 'unnormalized', got {kind!r}")
         connected = self.degrees > 0
         inverse = np.zeros(self.n_vertices)
-        np.divide(1.0, self.degrees, out=inverse, where=connected)
+        np.divide(1.0, np.sqrt(self.degrees), out=inverse, where=connected)
+        root = sparse.diags_array(inverse)  # the inverse of a degree may exceed float64
         identity = sparse.diags_array(connected.astype(np.float64))
         if kind == "norm":
-            return sparse.csr_array(identity - sparse.diags_array(inverse) @ adjacency)
-        root = sparse.diags_array(np.sqrt(inverse))
+            return sparse.csr_array(identity - root @ (root @ adjacency))
         return sparse.csr_array(identity - root @ adjacency @ root)
 
     def without_isolated(self) -> tuple[Self, NDArray[np.intp]]:

@@ -155,6 +155,8 @@ def residual(matrix: Any, within_layer: bool = False, name: str = "") -> Any:
         )
     left, right = (x, x) if within_layer else (x[:n_rows], x[n_rows:])
     if isinstance(matrix, np.ndarray):
-        return left[:, None] * matrix * right
+        matrix *= left[:, None]
+        matrix *= right
+        return matrix
     data = matrix.data * right[matrix.indices] * np.repeat(left, np.diff(matrix.indptr))
     return same_places(matrix, data)

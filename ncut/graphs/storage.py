@@ -14,7 +14,13 @@ import numpy as np
 from ncut.errors import InputError, ModelError
 from ncut.files import Budget, reading, regular_file, write_file
 from ncut.graphs.scale import brought_into_range
-from ncut.graphs.validate import WEIGHT_TYPES, bfloat16, canonical_csr, check_block
+from ncut.graphs.validate import (
+    WEIGHT_TYPES,
+    bfloat16,
+    canonical_csr,
+    check_block,
+    check_structure,
+)
 from ncut.types import Block, Layer, LeftOut, Parameter
 
 if TYPE_CHECKING:
@@ -90,7 +96,7 @@ def check_npz(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
-            budget.take(f"array {name!r}", member.file_size)
+            budget.entry(member, f"array {name!r}")
             if member.filename == name:
                 continue
             with reading(f"{path}: array {name!r}", ".npy"), archive.open(member) as file:
@@ -137,6 +143,21 @@ def _check_saved_block(weights: Any, source: Layer, target: Layer, name: str) ->
         raise ModelError(str(error)) from error
 
 
+def _sparse_block(parts: tuple[Any, ...], shape: tuple[int, int], what: str) -> Weights:
+    """A block of the stored arrays, which may be forged."""
+    from scipy import sparse
+
+    matrix = sparse.csr_array(parts, shape=shape)
+    try:
+        check_structure(matrix, what)
+    except InputError as error:
+        raise ModelError(str(error)) from error
+    matrix = canonical_csr(matrix)
+    if not matrix.has_canonical_format:
+        raise ModelError(f"{what} holds an entry twice")
+    return matrix
+
+
 def _from_arrays(arrays: Any, kind: type[G], budget: Budget) -> G:
     from scipy import sparse
 
@@ -171,18 +192,17 @@ def _from_arrays(arrays: Any, kind: type[G], budget: Budget) -> G:
         ends.append((source, target))
         key = f"block{number}"
         weights: Weights
-        if key in arrays:
+        if key in arrays and source != target:
             weights = np.ascontiguousarray(arrays[key])
             if weights.dtype == np.uint16:
                 weights = weights.view(bfloat16())
         else:
-            parts = tuple(arrays[f"{key}_{part}"] for part in ("data", "indices", "indptr"))
+            names = ("data", "indices", "indptr")
+            parts = arrays[key] if key in arrays else tuple(arrays[f"{key}_{n}"] for n in names)
             shape = (layers[source].size, layers[target].size)
-            matrix = sparse.csr_array(parts, shape=shape)
-            matrix.check_format(full_check=True)
-            if source == target and sparse.tril(matrix).nnz:
+            weights = _sparse_block(parts, shape, f"saved graph: block {name!r}")
+            if source == target and sparse.tril(weights).nnz:
                 raise ModelError(f"saved graph: block {name!r} must lie above the diagonal")
-            weights = canonical_csr(matrix)
         _check_saved_block(weights, layers[source], layers[target], name)
         blocks.append(Block(source, target, weights, _text(name), _text(tie), bool(transposed)))
     exponent = header.get("exponent", 0)

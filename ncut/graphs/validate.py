@@ -131,9 +131,31 @@ def _tiles(n: int, *, above: bool = False) -> Iterator[tuple[int, int]]:
             yield top, left
 
 
+def check_structure(matrix: Any, what: str) -> None:
+    """Refuse a sparse matrix whose indices lead out of its arrays, which compiled code trusts.
+
+    `check_format` of scipy 1.17 passes over row pointers that fall below zero, and over differences
+    of them that overflow.
+    """
+    try:
+        if hasattr(matrix, "check_format"):
+            matrix.check_format(full_check=False)
+            if (matrix.indptr[1:] < matrix.indptr[:-1]).any():
+                raise ValueError("indptr must not decrease")
+            matrix.check_format(full_check=True)
+        elif matrix.format == "coo":
+            for at, size in zip(matrix.coords, matrix.shape, strict=True):
+                if len(at) != len(matrix.data):
+                    raise ValueError("indices and data should have the same size")
+                if len(at) and (at.min() < 0 or at.max() >= size):
+                    raise ValueError(f"indices must be >= 0 and < {size}")
+    except ValueError as error:
+        raise InputError(f"{what}: a damaged sparse matrix: {error}") from error
+
+
 def canonical_csr(matrix: sparse.csr_array) -> sparse.csr_array:
-    """Sort the indices, and store them as int32 if they fit, else as int64."""
-    matrix.sort_indices()
+    """Sort the indices, add up duplicates, and store indices as int32 if they fit, else int64."""
+    matrix.sum_duplicates()
     fits = max(matrix.nnz, *matrix.shape) <= np.iinfo(np.int32).max
     index = np.int32 if fits else np.int64
     matrix.indptr = matrix.indptr.astype(index, copy=False)

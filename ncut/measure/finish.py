@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,9 @@ from ncut.measure.run import Measured, Prepared
 from ncut.measure.tests import tests_of
 from ncut.nulls import compare_all, statistics_of
 from ncut.nulls.sequential import anytime_p_value, stopping_point
-from ncut.nulls.statistics import noise_note, p_value
+from ncut.nulls.statistics import as_clusterable, noise_note, p_value
 from ncut.plan import Plan
-from ncut.results import Measurement, NetworkFacts, NetworkRecord
+from ncut.results import Measurement, NetworkFacts, NetworkRecord, ncut_version
 from ncut.spectral.diagnostics import clustering_warnings
 from ncut.types import ShuffledNetwork
 
@@ -56,7 +55,7 @@ def network_record(prepared: Prepared, measured: Measured) -> NetworkRecord:
             *clustering_warnings(graph, found),
             *unit_notes,
         ),
-        version=version("ncut"),
+        version=ncut_version(),
         sums=graph.sums,
         device=prepared.place.name,
         tests=tests.made,
@@ -129,5 +128,5 @@ def stop_rule(
 def _as_clusterable(
     network: NetworkRecord, shuffled: Sequence[ShuffledNetwork]
 ) -> NDArray[np.bool_]:
-    values = [one.statistics[network.headline] <= network.ncut for one in shuffled]
-    return np.array(values, dtype=np.bool_)
+    values = [one.statistics[network.headline] for one in shuffled]
+    return as_clusterable(network.ncut, np.array(values, dtype=np.float64))

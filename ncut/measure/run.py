@@ -19,7 +19,7 @@ from ncut.graphs.validate import check_n_clusters
 from ncut.measure.place import Place, place_of
 from ncut.nulls import check_null_fits, side_by_side_in_order, statistics_of
 from ncut.plan import Plan
-from ncut.progress import Told
+from ncut.progress import ProgressCallback
 from ncut.randomness import MAX_GRAPHS, NETWORK
 from ncut.results import REPRODUCIBLE
 from ncut.spectral.agreement import adjusted_rand_index
@@ -256,7 +256,7 @@ def measure_shuffles(
     prepared: Prepared,
     keep: Callable[[Measured], T],
     *,
-    progress: Told | None = None,
+    progress: ProgressCallback | None = None,
     stop: Callable[[Sequence[T]], bool] | None = None,
 ) -> list[T]:
     """Measure all shuffles of the plan, several at a time; see `nulls.side_by_side_in_order`.

@@ -68,8 +68,13 @@ def tests_of(prepared: Prepared) -> Tests:
             check_null_fits(graph, name)
             with single_threaded_blas():
                 null = fitted(graph, name, plan.seed)
-                found.made[name] = _compared(null, plan, n)
+                found.made[name], stuck = _compared(null, plan, n)
                 found.notes.extend(null.notes())
+            if stuck:
+                found.notes.append(
+                    f"the eigensolver did not converge on {stuck} of the {n + 1} networks of the "
+                    f"test {name!r}"
+                )
         except InputError as error:
             if asked:
                 raise
@@ -77,10 +82,14 @@ def tests_of(prepared: Prepared) -> Tests:
     return found
 
 
-def _compared(null: Null, plan: Plan, n: int) -> Comparison:
-    """The lower bound of the network compared with n networks of a null model."""
+def _compared(null: Null, plan: Plan, n: int) -> tuple[Comparison, int]:
+    """The lower bound of the network compared with n networks of a null model.
+
+    Also the number of networks on which the eigensolver did not converge.
+    """
     at_once, inside = at_once_and_inside(null.graph, plan.threads)
     copied = None
+    stuck: list[int] = []
     if null.orders(0) is not None and CompiledNetwork.suits(null.graph, plan.k):
         copied = CompiledNetwork(null.graph, k=plan.k, seed=plan.seed)
 
@@ -99,6 +108,8 @@ def _compared(null: Null, plan: Plan, n: int) -> Comparison:
             seed=plan.seed,
             graph_number=number,
         )
+        if not embedding.converged:
+            stuck.append(number)
         return embedding.bound_by_residuals()
 
     ours = bound(NETWORK, plan.threads)
@@ -106,4 +117,5 @@ def _compared(null: Null, plan: Plan, n: int) -> Comparison:
     # Residual graphs of the same layers share the eigenvalues of depth. If k does not exceed their
     # number, all bounds are equal up to rounding, and equal bounds count as equally clusterable.
     found = np.array(shuffled)
-    return compare(ours, np.where(np.abs(found - ours) <= ROUNDING * abs(ours), ours, found))
+    found = np.where(np.abs(found - ours) <= ROUNDING * abs(ours), ours, found)
+    return compare(ours, found), len(stuck)

@@ -11,11 +11,15 @@ from typing import TypeVar
 
 from ncut.errors import Interrupted
 from ncut.graphs import NeuronGraph
+from ncut.progress import ProgressCallback
+from ncut.spectral.operator import WIDTH
 
 LARGE_BYTES = 2**30
 """Bytes that concurrent shuffled copies may take together, unless a single copy takes more."""
 
-Progress = Callable[[int, int], None]
+BYTES_PER_VERTEX = 7 * WIDTH * 4 + 6 * WIDTH * 8
+"""Bytes that a clustering holds for a vertex: the Lanczos basis, blocks of vectors in single and
+double precision, the embedding."""
 
 T = TypeVar("T")
 
@@ -23,10 +27,12 @@ T = TypeVar("T")
 def at_once_and_inside(graph: NeuronGraph, threads: int) -> tuple[int, int]:
     """Number of concurrent shuffles of a graph, and number of threads for each.
 
-    Small graphs get one thread each; graphs whose copies would exceed LARGE_BYTES are measured one
-    at a time with all threads. Memory is therefore bounded by LARGE_BYTES, or two copies.
+    Small graphs get one thread each; graphs whose copies, with the vectors of their clusterings,
+    would exceed LARGE_BYTES are measured one at a time with all threads. Memory is therefore
+    bounded by LARGE_BYTES, or two copies.
     """
-    return (threads, 1) if threads * graph.n_bytes <= LARGE_BYTES else (1, threads)
+    one = graph.n_bytes + BYTES_PER_VERTEX * graph.n_vertices
+    return (threads, 1) if threads * one <= LARGE_BYTES else (1, threads)
 
 
 def side_by_side_in_order(
@@ -34,7 +40,7 @@ def side_by_side_in_order(
     n_shuffles: int,
     at_once: int,
     *,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     stop: Callable[[Sequence[T]], bool] | None = None,
 ) -> list[T]:
     """Results of `one(number)` for all shuffles in the order of their numbers, counted from 0.
@@ -93,10 +99,17 @@ def _in_threads(
             except BaseException as error:  # handed over to the calling thread
                 results.put((number, None, error))
 
-    workers = [threading.Thread(target=work) for _ in range(min(n_threads, n_tasks))]
-    for worker in workers:
-        worker.start()
+    workers: list[threading.Thread] = []
     try:
+        for _ in range(min(n_threads, n_tasks)):
+            worker = threading.Thread(target=work)
+            try:
+                worker.start()
+            except RuntimeError:  # the system has no more threads: fewer do the same
+                if not workers:
+                    raise
+                break
+            workers.append(worker)
         for _ in range(n_tasks):
             number, result, error = results.get()
             if error is not None:

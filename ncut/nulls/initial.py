@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from ncut import kernels
 from ncut.errors import InputError
@@ -33,7 +34,8 @@ class Initial(BlockwiseNull):
         if initial.everywhere:
             drawn = np.empty(weights.shape, dtype=sample.dtype)
             kernels.draw_kde(sample, 0.0, drawn.reshape(-1), *random.values)
-            return np.triu(drawn, k=1) if block.source == block.target else drawn
+            within_layer = block.source == block.target
+            return sparse.csr_array(np.triu(drawn, k=1)) if within_layer else drawn
         drawn = np.empty(
             weights.nnz if hasattr(weights, "nnz") else (weights != 0).sum(), sample.dtype
         )

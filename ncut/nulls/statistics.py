@@ -41,14 +41,16 @@ def compare(
         shuffled=shuffled,
         mean=mean,
         std=std,
-        p_value=p(_as_clusterable(value, shuffled, low)),
+        p_value=p(as_clusterable(value, shuffled, low=low)),
         z_score=(value - mean) / std if spread else None,
     )
 
 
-def _as_clusterable(value: float, shuffled: NDArray[np.float64], low: bool) -> NDArray[np.bool_]:
+def as_clusterable(
+    value: float, shuffled: NDArray[np.float64], *, low: bool = True
+) -> NDArray[np.bool_]:
     """Shuffles at least as clusterable as the network; equality is up to rounding."""
-    rounding = 1e-10 * abs(value)
+    rounding = max(1e-10 * abs(value), 1e-14)  # a modularity of 0 is a difference of equal numbers
     found: NDArray[np.bool_] = shuffled <= value + rounding if low else shuffled >= value - rounding
     return found
 

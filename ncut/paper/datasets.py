@@ -124,6 +124,17 @@ MAKERS: dict[str, Maker] = {
 NAMES = (*MAKERS, "polynomial")
 
 
+def n_examples(name: str) -> int:
+    """Number of training examples of a whole data set."""
+    sizes = {
+        "cifar10": 50_000,
+        "lines-mnist": 2 * N_TRAIN,
+        "lines-mnist-sep": 59_394,  # half of the classes of each
+        "random-3000": N_MEMORIZED,
+    }
+    return sizes.get(name, N_TRAIN)
+
+
 def load(name: str, folder: Path, images: int | None = None, *, flat: bool = True) -> Data:
     """Make a data set of the paper.
 

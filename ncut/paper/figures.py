@@ -229,9 +229,9 @@ def save_table(result: TableResult, out: Path) -> Path:
 
 def _network_of(result: TableResult, out: Path) -> Figure:
     """The first network of a result."""
-    (row, *_), (run, *_) = result.rows, result.rows[0].runs
+    row = result.rows[0]
     assert isinstance(row.row, TrainedRow)
-    record = Record(out, row.row.recipe, run.seed)
+    record = _measured_record(result, row, out)
     report = record.report(row.row.phase, row.row.analysis)
     graph = read_graph(network_of(record, row.row.phase), **graph_options(record.recipe))
     return draw_network(report, graph)
@@ -245,9 +245,22 @@ def _reports_of(result: TableResult, out: Path) -> list[tuple[str, dict[str, Rep
         assert isinstance(row, TrainedRow)
         words = (row.recipe.data, row.recipe.regularization)
         title = ", ".join(WORDS.get(word, word) for word in words)
-        report = Record(out, row.recipe, each.runs[0].seed).report(row.phase, row.analysis)
+        report = _measured_record(result, each, out).report(row.phase, row.analysis)
         panels.setdefault(title, {})[row.analysis.null] = report
     return list(panels.items())
+
+
+def _measured_record(result: TableResult, each: RowResult, out: Path) -> Record:
+    """The files of a row's first network."""
+    row = each.row
+    assert isinstance(row, TrainedRow)
+    record = Record(out, row.recipe, each.runs[0].seed)
+    if not record.has_report(row.phase, row.analysis):
+        raise InputError(
+            f"figures: {result.table} is drawn from a network's weights, which --records lack; "
+            "leave out --records, or add --no-figures"
+        )
+    return record
 
 
 def _with_runs(result: TableResult) -> list[RowResult]:
@@ -277,7 +290,7 @@ def _strip(ax: Axes) -> None:
 
 
 def _handles(figure: Figure) -> dict[str, Artist]:
-    """What is labelled in any panel, each label once."""
+    """Legend entries of all panels, each label once."""
     found = [ax.get_legend_handles_labels() for ax in figure.axes]
     return {
         label: handle

@@ -10,10 +10,15 @@ from typing import Any
 import ncut.analysis
 from ncut.errors import InputError
 from ncut.files import reading
+from ncut.paper.architectures import graph_of_weights
+from ncut.paper.measure import kernel_norm
+from ncut.paper.recipes import PROCEDURES
 from ncut.paper.records import Analysis, keep, load_report
-from ncut.paper.results import RowResult, TableResult, run_from
-from ncut.paper.tables import IMAGENET, Published, Row, published
+from ncut.paper.results import RowResult, TableResult
+from ncut.paper.runs import run_from
+from ncut.paper.tables import AS_PUBLISHED, IMAGENET, Options, Published, Row, published
 from ncut.report import Report
+from ncut.types import KernelNorm
 
 ARCHITECTURES = {
     "VGG-16": "vgg16",
@@ -32,19 +37,21 @@ VGG_BLOCKS = {"VGG-16": (2, 2, 3, 3, 3), "VGG-19": (2, 2, 4, 4, 4)}
 
 
 def measure_files(
-    weights: Mapping[str, Path], out: Path, shuffles: int | None = None
+    weights: Mapping[str, Path], out: Path, options: Options = AS_PUBLISHED
 ) -> TableResult:
     """Measure the networks whose files are named; what is there already is kept.
 
-    `weights` maps names of the table, such as "ResNet-50", to files: state dicts of torchvision
-    (.pth, .pt, .safetensors; all but VGGs need torchvision installed), or what `ncut.analyze`
-    reads by itself (.onnx, .keras, .h5; of VGGs also Keras weights alone). `shuffles`: how many
-    to compare with; None: 100, as the paper.
+    `weights` maps names of the table, such as "ResNet-50", to files: Keras weights of the package
+    `image-classifiers`, as in the paper (.h5); state dicts of torchvision (.pth, .pt, .safetensors;
+    all but VGGs need torchvision installed); or whole models that `ncut.analyze` reads by itself
+    (.onnx, .keras, .h5). `options`: the number of shuffles, 100 by default, and the procedure,
+    which determines the edge weight of a convolution.
 
     Raises
     ------
     InputError
-        If a name is not in the table, no file is named, or one is missing.
+        If a name is not in the table, no file is named, one is missing, or Keras weights are of
+        another network.
     ModelError
         If a file cannot be read as a network.
     """
@@ -58,54 +65,58 @@ def measure_files(
             raise InputError(f"weights: must be for {', '.join(ARCHITECTURES)}, got {name!r}")
         if not Path(path).is_file():
             raise InputError(f"weights: {path}, for {name}, is no file")
-    return TableResult(IMAGENET, tuple(_rows(weights, out, shuffles)))
+    if options.procedure not in PROCEDURES:
+        raise InputError(
+            f"procedure: must be one of {', '.join(PROCEDURES)}, got {options.procedure!r}"
+        )
+    return TableResult(IMAGENET, tuple(_rows(weights, out, options)))
 
 
-def _rows(weights: Mapping[str, Path], out: Path, shuffles: int | None) -> Iterator[RowResult]:
+def _rows(weights: Mapping[str, Path], out: Path, options: Options) -> Iterator[RowResult]:
+    norm = kernel_norm(options.procedure)
     for row in published():
         if row.table == IMAGENET and row.network in weights:
             path = Path(weights[row.network])
-            analysis = Analysis(row.k, shuffles or row.shuffles or 0)
-            report = _report(row, path, analysis, out)
-            metrics = {"file": path.name}
+            analysis = Analysis(row.k, options.shuffles or row.shuffles or 0)
+            report = _report(row, path, analysis, norm, out)
+            metrics = {"file": path.name, "norm": norm}
             yield RowResult(Row(row, "trained", analysis), (run_from(0, report, metrics),))
 
 
-def _report(row: Published, path: Path, analysis: Analysis, out: Path) -> Report:
+def _report(row: Published, path: Path, analysis: Analysis, norm: KernelNorm, out: Path) -> Report:
     with reading(path, "a network", InputError), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    kept = out / "imagenet" / f"{row.network}-{digest}-{analysis.name}.json"
+    kept = out / "imagenet" / f"{row.network}-{digest}-{analysis.name}-{norm}.json"
     if kept.is_file():
         return load_report(kept)
+    model, how = _model(row.network, path, norm)
     report = ncut.analysis.analyze(
-        _model(row.network, path),
+        model,
         k=analysis.k,
         shuffles=analysis.shuffles,
         null=analysis.null,
         normalize=analysis.normalize,
-        name=f"{row.network} ({path.name})",
-        **_options(row.network, path),
+        **how,
     )
     keep(kept, report.to_json)
     return report
 
 
-def _model(network: str, path: Path) -> str | Path:
-    """A state dict needs its architecture, unless it is a plain chain."""
-    if path.suffix in STATE_DICTS and network not in VGG_BLOCKS:
-        return f"torchvision:{ARCHITECTURES[network]}"
-    return path
-
-
-def _options(network: str, path: Path) -> dict[str, Any]:
+def _model(network: str, path: Path, norm: KernelNorm) -> tuple[Any, dict[str, Any]]:
+    """The model or its graph, and the options for reading it."""
+    how: dict[str, Any] = {"norm": norm, "name": f"{network} ({path.name})"}
     if path.suffix in STATE_DICTS:
-        return {} if network in VGG_BLOCKS else {"weights": path}
-    if network in VGG_BLOCKS and path.suffix == ".h5":
-        return {
-            "layers": [
-                f"block{block}_conv{number}"
-                for block, n in enumerate(VGG_BLOCKS[network], start=1)
-                for number in range(1, n + 1)
-            ]
-        }
-    return {}
+        if network in VGG_BLOCKS:
+            return path, how
+        return f"torchvision:{ARCHITECTURES[network]}", how | {"weights": path}
+    if path.suffix != ".h5":
+        return path, how
+    if network in VGG_BLOCKS:
+        layers = [
+            f"block{block}_conv{number}"
+            for block, n in enumerate(VGG_BLOCKS[network], start=1)
+            for number in range(1, n + 1)
+        ]
+        return path, how | {"layers": layers}
+    graph = graph_of_weights(network, path, norm)
+    return (path, how) if graph is None else (graph, {})

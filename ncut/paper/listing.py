@@ -1,4 +1,4 @@
-"""What `ncut paper list` says of each table."""
+"""The lines of `ncut paper list`, one for each table."""
 
 from __future__ import annotations
 

@@ -11,17 +11,23 @@ from ncut.paper.networks import without_batch_norm
 from ncut.paper.recipes import Recipe
 from ncut.paper.records import Analysis
 from ncut.report import Report
+from ncut.types import KernelNorm
 
 
-def graph_options(recipe: Recipe) -> dict[str, Any]:
+def kernel_norm(procedure: str) -> KernelNorm:
     """How a convolution kernel becomes one edge weight.
 
     The text takes the sum of its magnitudes. The code takes the induced 1-norm of the kernel as a
     matrix: its largest column sum.
     """
+    return "l1" if procedure == "text" else "column-sum"
+
+
+def graph_options(recipe: Recipe) -> dict[str, Any]:
+    """The options for the graph of a trained network."""
     if not recipe.architecture.is_convolutional:
         return {}
-    return {"norm": "column-sum" if recipe.follows_authors else "l1"}
+    return {"norm": kernel_norm(recipe.procedure)}
 
 
 def measured(model: nn.Sequential, recipe: Recipe, analysis: Analysis, seed: int) -> Report:

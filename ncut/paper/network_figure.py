@@ -188,7 +188,7 @@ def _quota(counts: Ints, total: int) -> int:
 
 
 def _draw_edges(ax: Axes, places: Floats, ends: Ints, weights: Floats, report: Report) -> None:
-    """Those between clusters first, so that those inside lie above them."""
+    """Edges between clusters first, so that those inside clusters lie above them."""
     to_rgba = import_extra("matplotlib.colors", "plot").to_rgba_array
     of_cluster = to_rgba(cluster_colors(report.k))
     labels = report.labels[ends]

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ncut.paper.records import Record
+from ncut.paper.comparison import (
+    LEVEL,
+    Difference,
+    Sample,
+    agreeing_pairs,
+    difference,
+    distance,
+    pairs_by_noise,
+    pooled,
+    quantile,
+)
+from ncut.paper.runs import Run, cells_of, settings_of
 from ncut.paper.tables import TITLES, Row, TrainedRow
-from ncut.report import Report
 
 MORE, NEITHER, LESS = "more", "neither", "less"
 """More or less clusterable than their shuffles, or neither clearly: a finding on networks."""
 
 CLEAR = 2.0
 """Standard deviations above the shuffles from which a mean n-cut counts as "less"."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One network of a row."""
-
-    seed: int
-    ncut: float
-    shuffled_mean: float | None
-    shuffled_std: float | None
-    z_score: float | None
-    p_value: float | None
-    below_all: bool
-    """True if its n-cut lies below those of all its shuffles."""
-    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,17 @@ class Summary:
     test_accuracy: float | None
     train_loss: float | None
     test_loss: float | None
+
+    @property
+    def sample(self) -> Sample | None:
+        return None if self.ncut is None else Sample(self.runs, self.ncut, self.ncut_std)
+
+    @property
+    def gap(self) -> float | None:
+        """The mean n-cut minus the mean of the shuffles."""
+        if self.ncut is None or self.shuffled_mean is None:
+            return None
+        return self.ncut - self.shuffled_mean
 
     @property
     def conclusion(self) -> str | None:
@@ -99,22 +105,47 @@ class RowResult:
         )  # fmt: skip
 
     @property
-    def difference(self) -> float | None:
-        """Our mean n-cut minus the published one, in standard deviations of one network's n-cut.
+    def difference(self) -> Difference | None:
+        """Our mean n-cut minus the published one; None: the spread of networks is unknown.
 
-        The standard deviation is over the published networks if known, else over ours. For
-        untrained networks, with only a published range, it is the distance from that range.
+        For untrained networks, with only a published range, it is the distance from that range.
         """
-        ours, published, row = self.ours, self.published, self.row.published
-        assert ours.ncut is not None
-        std = published.ncut_std or ours.ncut_std
-        if not std:
+        ours, published, row = self.ours.sample, self.published.sample, self.row.published
+        assert ours is not None
+        if published is not None:
+            return difference(ours, published)
+        return None if row.low is None or row.high is None else distance(ours, row.low, row.high)
+
+    @property
+    def shuffled_difference(self) -> Difference | None:
+        """Our mean over shuffles minus the published one, averaged over networks.
+
+        Its spread over networks is not published; ours counts for both sides.
+        """
+        means = [run.shuffled_mean for run in self.runs if run.shuffled_mean is not None]
+        theirs = self.published.shuffled_mean
+        if theirs is None or len(means) < 2:
             return None
-        if published.ncut is not None:
-            return (ours.ncut - published.ncut) / std
-        if row.low is None or row.high is None:
-            return None
-        return (max(0.0, ours.ncut - row.high) - max(0.0, row.low - ours.ncut)) / std
+        ours = Sample(len(means), statistics.fmean(means), statistics.stdev(means))
+        return difference(ours, Sample(self.published.runs, theirs, None))
+
+    @property
+    def is_decided(self) -> bool:
+        """Test if both sides' n-cuts are on the same side of their shuffles beyond noise.
+
+        The interval of each side's mean n-cut must exclude the mean of its shuffles.
+        """
+        sides = self.ours, self.published
+        spread = pooled(*(side.sample for side in sides if side.sample is not None))
+        if spread is None:
+            return False
+        std, degrees = spread
+        limits = [quantile(degrees) * std / math.sqrt(side.runs) for side in sides]
+        signs = [
+            0 if side.gap is None or abs(side.gap) <= limit else math.copysign(1, side.gap)
+            for side, limit in zip(sides, limits, strict=True)
+        ]
+        return signs[0] == signs[1] != 0
 
     @property
     def agrees(self) -> bool | None:
@@ -151,13 +182,17 @@ class TableResult:
 
     def order(self) -> tuple[int, int]:
         """Pairs of rows whose mean n-cuts are in the published order, and all pairs."""
-        known = [
-            (row.ours.ncut, row.published.ncut)
-            for row in self.rows
-            if row.ours.ncut is not None and row.published.ncut is not None
-        ]
-        pairs = list(itertools.combinations(known, 2))
-        return sum((a[0] - b[0]) * (a[1] - b[1]) > 0 for a, b in pairs), len(pairs)
+        known = self._samples()
+        same = agreeing_pairs([ours.mean for ours, _ in known], [each.mean for _, each in known])
+        return same, math.comb(len(known), 2)
+
+    def order_by_noise(self) -> tuple[float, int, int] | None:
+        """`pairs_by_noise` of the rows: the order that an exact reproduction would have."""
+        return pairs_by_noise(self._samples())
+
+    def _samples(self) -> list[tuple[Sample, Sample]]:
+        pairs = [(row.ours.sample, row.published.sample) for row in self.rows]
+        return [(a, b) for a, b in pairs if a is not None and b is not None]
 
     def agreement(self) -> tuple[int, int]:
         """Rows whose conclusion is the published one, and rows that have a published one."""
@@ -171,7 +206,7 @@ class TableResult:
     def runs_to_csv(self) -> str:
         """A line for each network."""
         pairs = [(row, run) for row in self.rows for run in row.runs]
-        return _csv([_row_settings(self.table, row) | _run_cells(run) for row, run in pairs])
+        return _csv([settings_of(self.table, row.row) | cells_of(run) for row, run in pairs])
 
     def to_markdown(self) -> str:
         """The formatted table: each of our rows above the published one."""
@@ -180,27 +215,6 @@ class TableResult:
             lines += _markdown_rows(row)
         lines += ["", *_conclusions(self)]
         return "\n".join(lines) + "\n"
-
-
-def run_of(record: Record, row: Row) -> Run:
-    """The numbers of a trained and measured network."""
-    report = record.report(row.phase, row.analysis)
-    return run_from(record.seed, report, record.metrics(row.phase))
-
-
-def run_from(seed: int, report: Report, metrics: dict[str, Any]) -> Run:
-    """The numbers of a report."""
-    n_shuffles = report.n_shuffles
-    return Run(
-        seed,
-        report.ncut,
-        report.shuffled_mean if n_shuffles else None,
-        report.shuffled_std if n_shuffles else None,
-        report.z_score if n_shuffles else None,
-        report.p_value if n_shuffles else None,
-        bool(n_shuffles) and report.ncut < min(report.shuffled_ncuts),
-        metrics,
-    )
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -214,25 +228,9 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _row_settings(table: str, row: RowResult) -> dict[str, Any]:
-    published = row.row.published
-    recipe = row.row.recipe if isinstance(row.row, TrainedRow) else None
-    names = ("network", "data", "regularization", "epochs", "pruning_epochs", "procedure",
-             "precision")  # fmt: skip
-    how = {name: None if recipe is None else getattr(recipe, name) for name in names}
-    if recipe is None:
-        how |= {"network": published.network, "data": published.dataset}
-    return {
-        "table": table,
-        "row": published.row,
-        **how,
-        "phase": row.row.phase,
-        "k": row.row.analysis.k,
-        "shuffles": row.row.analysis.shuffles,
-    }
 
 
 _NUMBERS = (
@@ -244,32 +242,22 @@ _NUMBERS = (
 def _row_cells(table: str, row: RowResult) -> dict[str, Any]:
     images = {run.metrics.get("images") for run in row.runs}
     return {
-        **_row_settings(table, row),
+        **settings_of(table, row.row),
         "images": "" if images == {None} else "/".join(map(str, images)),
         **{name: getattr(row.ours, name) for name in _NUMBERS},
         **{f"published_{name}": getattr(row.published, name) for name in _NUMBERS},
         "published_std_from": row.row.published.std_from,
-        "difference_in_std": row.difference,
-        "agrees": {True: "yes", False: "no", None: ""}[row.agrees],
-    }
-
-
-def _run_cells(run: Run) -> dict[str, Any]:
-    names = ("train_accuracy", "test_accuracy", "train_loss", "test_loss", "seconds", "images")
-    return {
-        "seed": run.seed,
-        "ncut": run.ncut,
-        "shuffled_mean": run.shuffled_mean,
-        "shuffled_std": run.shuffled_std,
-        "z_score": run.z_score,
-        "p_value": run.p_value,
-        "below_all": "yes" if run.below_all else "no",
-        **{name: run.metrics.get(name) for name in names},
+        "difference": None if row.difference is None else row.difference.value,
+        "standard_error": None if row.difference is None else row.difference.standard_error,
+        "half_width": None if row.difference is None else row.difference.half_width,
+        "agrees": row.agrees,
+        "decided": None if row.agrees is None else row.is_decided,
     }
 
 
 _HEAD = ("Network", "Pruned", "", "N-cut", "Shuffled n-cuts", "Below all shuffles",
-         "Train acc. or loss", "Test acc. or loss", "Difference (std)", "Agrees")  # fmt: skip
+         "Train acc. or loss", "Test acc. or loss", "Difference (95 % interval)",
+         "Agrees")  # fmt: skip
 _MARKDOWN_HEAD = (f"| {' | '.join(_HEAD)} |", "|" + "---|" * len(_HEAD))
 
 
@@ -287,7 +275,7 @@ def _markdown_rows(row: RowResult) -> list[str]:
         losses = summary.train_accuracy is None and summary.test_accuracy is None
         train = summary.train_loss if losses else summary.train_accuracy
         test = summary.test_loss if losses else summary.test_accuracy
-        difference = "" if row.difference is None or not is_ours else f"{row.difference:+.1f}"
+        difference = _interval(row.difference) if is_ours else ""
         agrees = {True: "yes", False: "**no**", None: ""}[row.agrees] if is_ours else ""
         cells = (
             published.label if is_ours else "", published.pruned if is_ours else "",
@@ -297,6 +285,14 @@ def _markdown_rows(row: RowResult) -> list[str]:
         )  # fmt: skip
         found.append(f"| {' | '.join(cells)} |")
     return found
+
+
+def _interval(found: Difference | None) -> str:
+    """A difference, in bold if its interval excludes 0."""
+    if found is None:
+        return ""
+    text = f"{found.value:+.3f} ± {found.half_width:.3f}"
+    return f"**{text}**" if found.excludes_zero else text
 
 
 def _spread(mean: float | None, std: float | None) -> str:
@@ -323,17 +319,33 @@ def _scaled_down(rows: Sequence[RowResult]) -> list[str]:
     files = [run.metrics["file"] for run in runs if "file" in run.metrics]
     if files:
         parts.append(f"Weights from {', '.join(files)}")
+        norms = sorted({run.metrics["norm"] for run in runs})
+        parts.append(f"norm of a kernel {', '.join(norms)}")
     if any(run.metrics.get("original_data") is False for run in runs):
         parts.append("**not the whole published data set**")
     return [f"{'; '.join(parts)}.", ""] if parts else []
 
 
+_MOST_BY_NOISE = " (an exact reproduction: {:.1f} on average, {} to {} in 95 % of cases)"
+
+
 def _conclusions(result: TableResult) -> list[str]:
     agreeing, known = result.agreement()
     ordered, pairs = result.order()
+    noise = result.order_by_noise()
+    differences = [row.difference for row in result.rows if row.difference is not None]
     lines = []
+    if differences:
+        n = sum(each.excludes_zero for each in differences)
+        lines.append(
+            f"Difference of n-cuts beyond the noise of few networks: {n} of {len(differences)} "
+            f"rows ({1 - LEVEL:.0%} by chance)."
+        )
     if known:
         lines.append(f"Conclusion about the shuffles as published: {agreeing} of {known} rows.")
     if pairs:
-        lines.append(f"Order of the rows' n-cuts as published: {ordered} of {pairs} pairs.")
+        by_noise = "" if noise is None else _MOST_BY_NOISE.format(*noise)
+        lines.append(
+            f"Order of the rows' n-cuts as published: {ordered} of {pairs} pairs{by_noise}."
+        )
     return lines

@@ -11,11 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from ncut.errors import import_extra
-from ncut.files import remove_parts
-from ncut.paper.datasets import Data, load
+from ncut.files import remove_file, remove_parts
+from ncut.paper.datasets import Data, load, n_examples
 from ncut.paper.measure import measured
 from ncut.paper.recipes import Recipe
 from ncut.paper.records import PRUNED, UNPRUNED, Analysis, Record, keep
+from ncut.paper.runs import RecordedRuns
 from ncut.paper.tables import TrainedRow
 from ncut.paper.training import network_of, train
 
@@ -58,7 +59,7 @@ class Job:
 
 
 def _epoch_cost(recipe: Recipe) -> float:
-    n_images = recipe.images or {"random-3000": 3_000, "cifar10": 50_000}.get(recipe.data, 60_000)
+    n_images = recipe.images or n_examples(recipe.data)
     return STEP_COST[recipe.network] * n_images / recipe.architecture.batch
 
 
@@ -78,10 +79,13 @@ def _progress_file(record: Record) -> Path:
     return record.folder / "progress.txt"
 
 
-def jobs_for(rows: Sequence[TrainedRow], n_seeds: Mapping[Recipe, int], out: Path) -> list[Job]:
+def jobs_for(
+    rows: Sequence[TrainedRow], n_seeds: Mapping[Recipe, int], out: Path, recorded: RecordedRuns
+) -> list[Job]:
     """The jobs for these rows; networks shared by several rows appear once.
 
     `n_seeds` is the number of networks for each recipe. One network of each recipe comes first.
+    Measurements in `recorded` are left out, as are networks without any other.
     """
     measures: dict[Recipe, list[Measure]] = {}
     for row in rows:
@@ -89,10 +93,11 @@ def jobs_for(rows: Sequence[TrainedRow], n_seeds: Mapping[Recipe, int], out: Pat
         if (row.phase, row.analysis) not in found:
             found.append((row.phase, row.analysis))
     return [
-        Job(Record(out, recipe, seed), tuple(found))
+        Job(Record(out, recipe, seed), missing)
         for seed in range(max(n_seeds.values()))
         for recipe, found in measures.items()
         if seed < n_seeds[recipe]
+        and (missing := tuple(each for each in found if (recipe, *each, seed) not in recorded))
     ]
 
 
@@ -170,7 +175,7 @@ def do(job: Job, data: Path) -> None:
 
     if not all(record.has(phase) for phase, _ in job.measures):
         train(record, _loaded(recipe, data), on_epoch)
-        _progress_file(record).unlink(missing_ok=True)
+        remove_file(_progress_file(record))
     for phase, analysis in job.measures:
         if record.has_report(phase, analysis):
             continue

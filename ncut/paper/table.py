@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ncut.errors import InputError
 from ncut.paper import running
 from ncut.paper.imagenet import measure_files
 from ncut.paper.records import Record, keep
-from ncut.paper.results import RowResult, TableResult, run_of
+from ncut.paper.results import RowResult, TableResult
+from ncut.paper.runs import RUNS, RecordedRuns, Run, read_runs, run_of
 from ncut.paper.tables import (
     AS_PUBLISHED,
     IMAGENET,
@@ -27,7 +28,7 @@ disconnected neurons are no sign of clusterability."""
 MOST_TRIES = 3
 """Largest number of trained networks per wanted network."""
 
-Progress = Callable[[float, float], None]
+WorkCallback = Callable[[float, float], None]
 
 
 def run_table(
@@ -38,8 +39,9 @@ def run_table(
     runs: int | None = None,
     options: Options = AS_PUBLISHED,
     jobs: int | None = None,
+    records: str | Path | None = None,
     weights: Mapping[str, str | Path] | None = None,
-    progress: Progress | None = None,
+    progress: WorkCallback | None = None,
 ) -> TableResult:
     """Train, measure and compare the networks of a table; existing results are kept.
 
@@ -59,6 +61,9 @@ def run_table(
         Deviations from the paper: epochs, shuffles, images, procedure, precision.
     jobs : int or None
         Networks trained in parallel, each on one thread; None: one per core.
+    records : path or None
+        A folder with `TABLE-runs.csv` of earlier runs, of any tables. Networks in these files are
+        neither trained nor measured again.
     weights : mapping from str to path, or None
         Only for table A.11: files of its networks, as {"VGG-16": "vgg16.pth"}.
     progress : callable or None
@@ -81,7 +86,7 @@ def run_table(
     home = Path(out)
     if name == IMAGENET:
         paths = {network: Path(path) for network, path in (weights or {}).items()}
-        result = measure_files(paths, home, options.shuffles)
+        result = measure_files(paths, home, options)
         write_table(result, home)
         return result
     rows = rows_of(name, options)
@@ -91,13 +96,13 @@ def run_table(
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs: must be at least 1, got {jobs}")
     n_jobs = running.n_cores() if jobs is None else jobs
+    recorded = {} if records is None else read_runs(Path(records))
     n_seeds = dict.fromkeys((row.recipe for row in rows), wanted)
     while True:
-        planned = running.jobs_for(rows, n_seeds, home)
+        planned = running.jobs_for(rows, n_seeds, home, recorded)
         running.run(planned, Path(data), n_jobs, progress or (lambda done, total: None))
-        result = TableResult(
-            name, tuple(_row_result(row, n_seeds[row.recipe], home, wanted) for row in rows)
-        )
+        found = (_row_result(row, n_seeds[row.recipe], home, wanted, recorded) for row in rows)
+        result = TableResult(name, tuple(found))
         short = {
             row.recipe
             for row, found in zip(rows, result.rows, strict=True)
@@ -120,16 +125,33 @@ def write_table(result: TableResult, out: Path) -> None:
     stem = result.table.replace(" ", "-")
     for ending, text in (
         (".csv", result.to_csv()),
-        ("-runs.csv", result.runs_to_csv()),
+        (RUNS, result.runs_to_csv()),
         (".md", result.to_markdown()),
     ):
         path = out / "tables" / f"{stem}{ending}"
         keep(path, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
 
 
-def _row_result(row: TrainedRow, n_seeds: int, out: Path, wanted: int) -> RowResult:
-    runs = [run_of(Record(out, row.recipe, seed), row) for seed in range(n_seeds)]
+def _row_result(
+    row: TrainedRow, n_seeds: int, out: Path, wanted: int, recorded: RecordedRuns
+) -> RowResult:
+    runs = [
+        recorded.get((row.recipe, row.phase, row.analysis, seed))
+        or run_of(Record(out, row.recipe, seed), row)
+        for seed in range(n_seeds)
+    ]
     if "l2" in row.published.regularization:
         # After this many attempts, near-zero n-cuts are accepted.
         runs = [run for run in runs if run.ncut >= NEAR_ZERO] or runs
+    _check_same_data(row, runs)
     return RowResult(row, tuple(runs[:wanted]))
+
+
+def _check_same_data(row: TrainedRow, runs: Sequence[Run]) -> None:
+    """Raise if the networks of a row, recorded or trained, saw different data."""
+    checksums = {run.metrics.get("data_checksum") for run in runs} - {None}
+    if len(checksums) > 1:
+        raise InputError(
+            f"records: the recorded networks of row {row.published.row} were trained on data other "
+            "than --data's; name the data they were trained on, or leave out --records"
+        )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ncut.errors import InputError
-from ncut.files import describe
+from ncut.files import describe, remove_file
 from ncut.paper import augment
 from ncut.paper.datasets import Data
 from ncut.paper.networks import build, layers_of
@@ -97,7 +97,7 @@ def train(record: Record, data: Data, on_epoch: OnEpoch = lambda phase, epoch: N
             continue
         metrics = _Phase(record, phase, epochs, model, data, checksum).run(on_epoch)
         record.save(phase, model, metrics | {"data_checksum": checksum})
-        record.checkpoint.unlink(missing_ok=True)
+        remove_file(record.checkpoint)
 
 
 def _check_data(record: Record, known: object, checksum: object) -> None:

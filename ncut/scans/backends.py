@@ -1,4 +1,4 @@
-"""Backends that run tasks: joblib's, on this machine or on a cluster."""
+"""Backends that run tasks: joblib's, on this machine or with Dask, and Ray."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CONNECT_SECONDS = 20
 AHEAD = 2
 """Tasks submitted per worker: one in progress, and one waiting."""
 
-SLICES = 8
-"""Tasks per worker between two checks of the results, if a backend returns lists."""
+RETRIES = 3
+"""Attempts of Ray at a task whose worker died, after the first; Dask makes as many."""
 
 
 class WorkerDiedError(Exception):
@@ -54,16 +54,14 @@ class Workers:
             If a worker process died (on a cluster, several times on the same task); the other
             workers' tasks are lost too.
         """
+        if self.backend == "ray":
+            yield from _on_ray(iter(tasks))
+            return
         joblib = import_extra("joblib", "scan")
         calls = (joblib.delayed(measure)(task) for task in tasks)
         options = {"n_jobs": self.n_jobs, "batch_size": 1, "pre_dispatch": f"{AHEAD} * n_jobs"}
-        if self.backend != "ray":
-            parallel = joblib.Parallel(**options, return_as="generator_unordered")
-            yield from _without_dead(parallel(calls))
-            return
-        parallel = joblib.Parallel(**options)
-        while part := [*itertools.islice(calls, SLICES * parallel._effective_n_jobs())]:
-            yield from parallel(part)
+        parallel = joblib.Parallel(**options, return_as="generator_unordered")
+        yield from _without_dead(parallel(calls))
 
 
 def _without_dead(outcomes: Iterator[TaskResult]) -> Iterator[TaskResult]:
@@ -80,6 +78,30 @@ def _without_dead(outcomes: Iterator[TaskResult]) -> Iterator[TaskResult]:
         if type(error).__name__ != "KilledWorker":  # Dask's, without importing Dask
             raise
         raise WorkerDiedError("Dask gave up after several attempts") from error
+
+
+def _on_ray(tasks: Iterator[Task]) -> Iterator[TaskResult]:
+    """Run tasks on all of a cluster's cores; Ray repeats those whose worker died.
+
+    Not through Ray's backend for joblib, whose pool does not outlive one of its workers.
+    """
+    ray = import_extra("ray", "ray")
+    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(measure)
+    waiting: list[Any] = []
+    try:
+        while True:
+            n_cores = int(ray.cluster_resources().get("CPU", 1))
+            free = max(0, AHEAD * n_cores - len(waiting))
+            waiting += [remote.remote(task) for task in itertools.islice(tasks, free)]
+            if not waiting:
+                return
+            done, waiting = ray.wait(waiting)
+            yield from ray.get(done)
+    except ray.exceptions.RayError as error:
+        raise WorkerDiedError("Ray gave up after several attempts") from error
+    finally:
+        for task in waiting:
+            ray.cancel(task)
 
 
 @contextmanager
@@ -103,7 +125,8 @@ def workers(backend: str, n_jobs: int, scheduler: str | None) -> Iterator[Worker
             n_jobs = -1  # as many as the cluster has
         if backend == "ray":
             stack.enter_context(_ray(scheduler))
-            n_jobs = -1
+            yield Workers(backend, n_jobs)
+            return
         stack.enter_context(joblib.parallel_config(backend=backend, **options))
         yield Workers(backend, n_jobs)
 
@@ -153,7 +176,6 @@ def _ray(address: str | None) -> Iterator[None]:
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     except (ConnectionError, ValueError) as error:
         raise InputError(f"scheduler: {address} does not answer: {error}") from error
-    import_extra("ray.util.joblib", "ray").register_ray()
     try:
         yield
     finally:

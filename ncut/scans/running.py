@@ -35,7 +35,7 @@ COPIES = 4
 
 POLL_SECONDS = 2.0
 
-Progress = Callable[[Counts], None]
+CountsCallback = Callable[[Counts], None]
 
 
 @suggests_names(*FILE_OPTIONS)
@@ -50,7 +50,7 @@ def scan(
     retry_failed: bool = False,
     watch: bool = False,
     idle: float | None = None,
-    progress: Progress | None = None,
+    progress: CountsCallback | None = None,
     k: int | None = None,
     shuffles: int | Literal["auto"] | None = None,
     null: Null | None = None,
@@ -256,7 +256,7 @@ def _fitting(source: ModelSource, n_jobs: int) -> int:
     return max(1, min(n_jobs, fits))
 
 
-def _work(schedule: Schedule, crew: Workers, threads: int, progress: Progress | None) -> None:
+def _work(schedule: Schedule, crew: Workers, threads: int, progress: CountsCallback | None) -> None:
     """Run all tasks; survive dead workers, and identify the model that killed them."""
 
     def told() -> None:

@@ -24,7 +24,7 @@ SUFFIXES = (
 """Suffixes of model files in a folder; any file may be named explicitly."""
 
 CONFIG = "config.json"
-CONFIGS = (CONFIG, "beeg_config.json")
+CONFIGS = (CONFIG, "beeg_config.json", "_METADATA", "_CHECKPOINT_METADATA")
 """A folder with one of these files is one model, not a folder of models."""
 
 LIST = ".txt"

@@ -62,7 +62,7 @@ class Store:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
-        self._write = import_extra("pyarrow.parquet", "scan").write_table
+        self._parquet = import_extra("pyarrow.parquet", "scan")
         self._table = import_extra("pyarrow", "scan").Table
         self._settings = dict(settings)
         for name in FOLDERS:
@@ -135,7 +135,7 @@ class Store:
             write_file(path, lambda part: write_json(plain, part, None, "report"), into_pipes=False)
         table = self._table.from_pylist([dict(row)], schema=schema())
         path = self.folder / "models" / f"{source.key}.parquet"
-        write_file(path, lambda part: self._write(table, part), into_pipes=False)
+        write_file(path, lambda part: self._parquet.write_table(table, part), into_pipes=False)
         if not keep_journal:
             remove_file(self._journal(source))
 

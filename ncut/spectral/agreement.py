@@ -41,23 +41,15 @@ def adjusted_rand_index(a: ArrayLike, b: ArrayLike) -> float:
         raise InputError(
             f"a, b: labels must be whole numbers, got dtypes {first.dtype} and {second.dtype}"
         )
-    table = _contingency(first, second)
-    together = _pairs(table)
-    in_first, in_second = _pairs(table.sum(axis=1)), _pairs(table.sum(axis=0))
+    _, rows, sizes = np.unique(first, return_inverse=True, return_counts=True)
+    _, columns, other_sizes = np.unique(second, return_inverse=True, return_counts=True)
+    _, both = np.unique(rows * other_sizes.size + columns, return_counts=True)
+    together, in_first, in_second = _pairs(both), _pairs(sizes), _pairs(other_sizes)
     expected = in_first * in_second / max(_pairs(np.array([first.size])), 1)
     largest = (in_first + in_second) / 2
     if together == in_first == in_second:
         return 1.0
     return float((together - expected) / (largest - expected))
-
-
-def _contingency(a: NDArray[np.integer], b: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Contingency table of two partitions."""
-    values_a, rows = np.unique(a, return_inverse=True)
-    values_b, columns = np.unique(b, return_inverse=True)
-    shape = (values_a.size, values_b.size)
-    counts = np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1])
-    return counts.astype(np.int64).reshape(shape)
 
 
 def _pairs(counts: NDArray[np.int64]) -> int:

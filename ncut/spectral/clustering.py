@@ -120,7 +120,8 @@ def cluster_embedded(
         measures = measure(graph, labels, k)
         volume, cut = kernels.volumes_and_cuts(graph.placed_blocks(), refined, k)
         other_ncut = normalized_cut(graph, spectral) if refine else ncut_of(volume, cut)
-        if embedding.allows(min(measures.ncut, other_ncut)):
+        # Refinement empties no cluster.
+        if embedding.allows(min(measures.ncut, other_ncut), np.unique(spectral).size):
             break
         last = look > MAX_LOOKS
         embedding = (

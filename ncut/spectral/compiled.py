@@ -55,9 +55,9 @@ class CompiledNetwork:
         colours = two_colours(graph)
         self.colours = None if colours is None else [int(c) for c in colours]
         sizes = [layer.size for layer in graph.layers]
-        self.source = kernels.Source(sizes, self.colours or [])
+        self.weights = kernels.NetworkWeights(sizes, self.colours or [])
         for at, block in enumerate(graph.blocks):
-            self.source.add(block, substreams[at] if substreams else 0)
+            self.weights.add(block, substreams[at] if substreams else 0)
         self._n_start = graph.n_vertices
         if self.colours is not None:
             first = sum(size for size, c in zip(sizes, self.colours, strict=True) if c == 0)
@@ -100,7 +100,7 @@ class CompiledNetwork:
         orders: for some layers, another row order for the blocks whose source they are.
         """
         rows = [orders.get(layer, NOT_MOVED) for layer in range(self._n_layers)]
-        found = self.source.embed(orders=rows, **self.solving(number, threads))
+        found = self.weights.embed(orders=rows, **self.solving(number, threads))
         if found is None:
             return None
         embedding = self.checked(found, found["n_vertices"])
@@ -165,7 +165,7 @@ class CompiledShuffles:
             stream(Purpose.KMEANS, number),
             *(stream(Purpose.KMEANS_REPEATS, again) for again in range(repeats)),
         ]
-        found = self._network.source.measure(
+        found = self._network.weights.measure(
             null=self._null,
             stream=stream(Purpose.SHUFFLE, number),
             n_init=self._n_init,
@@ -189,7 +189,8 @@ class CompiledShuffles:
             for kind in ("spectral", "refined")
         }
         spectral_ncut, refined_ncut = ncuts["spectral"][0], ncuts["refined"][0]
-        allowed = embedding.allows(min(spectral_ncut, refined_ncut))
+        n_clusters = np.count_nonzero(found["spectral"][0][1])
+        allowed = embedding.allows(min(spectral_ncut, refined_ncut), n_clusters)
         if not embedding.converged or not allowed:
             return None
         own = "refined" if self._refine else "spectral"

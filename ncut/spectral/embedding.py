@@ -86,9 +86,12 @@ class Embedding:
         rounding: float = n * k * float(np.finfo(np.float64).eps) + ALIKE * total
         return max(0.0, total - float(singular.sum()) - rounding)
 
-    def allows(self, ncut: float) -> bool:
-        """Check whether a partition can have this n-cut; if not, an eigenvalue was missed."""
-        return ncut >= self.lower_bound()
+    def allows(self, ncut: float, n_clusters: int) -> bool:
+        """Check whether a partition can have this n-cut; if not, an eigenvalue was missed.
+
+        `n_clusters`: number of clusters with members, to which the bound refers.
+        """
+        return ncut >= self.first(n_clusters).lower_bound()
 
     def completed(self, other: Embedding) -> Embedding:
         """Another embedding of the same graph if it is better, else this one marked incomplete."""

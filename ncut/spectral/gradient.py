@@ -143,18 +143,29 @@ def _eigenpairs(
         raise InputError(f"which: eigenvalue {n_wanted} of a graph with {n} connected vertices")
     operator = NormalizedAdjacency(connected, threads)
     m = min(n_wanted + max(n_wanted // 4, SPARE), n)
-    if n <= DENSE or 4 * m > n:
-        found, basis = np.linalg.eigh(operator.matrix().toarray())
-        mu, own = found[::-1][:m], basis[:, ::-1][:, :m]
-    else:
+    while n > DENSE and 4 * m <= n:
         embedding = embed(operator, m, solver="auto", seed=seed, graph_number=0)
         start = np.empty((n, m))
         start[operator.place] = embedding.points
         mu, placed = _improved(operator, start * operator.root_degrees[:, None], n_wanted)
         own = placed[operator.place]
+        if mu[n_wanted - 1] - mu[-1] > EQUAL:
+            break
+        m *= 2  # there may be further copies of the last wanted eigenvalue
+    else:
+        found, basis = np.linalg.eigh(operator.matrix().toarray())
+        mu, own = found[::-1], basis[:, ::-1]
+    eigenvalues = np.maximum(1.0 - mu, 0.0)
+    m = max(m, _with_copies(eigenvalues, n_wanted))
     vectors = np.zeros((graph.n_vertices, m))
-    vectors[kept] = own
-    return np.maximum(1.0 - mu, 0.0), vectors
+    vectors[kept] = own[:, :m]
+    return eigenvalues[:m], vectors
+
+
+def _with_copies(eigenvalues: NDArray[np.float64], n_wanted: int) -> int:
+    """Number of eigenvalues up to the last copy of the last wanted one."""
+    apart = np.flatnonzero(np.diff(eigenvalues[n_wanted - 1 :]) > EQUAL)
+    return n_wanted + int(apart[0]) if apart.size else eigenvalues.size
 
 
 def _inverse_roots(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
+from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
 from ncut.graphs.colouring import two_colours
 from ncut.spectral.namespaces import HOST, Arrays
@@ -131,13 +132,32 @@ class NormalizedAdjacency:
 
     def matrix(self) -> sparse.csr_array:
         """M in float64, in the graph's own numbering."""
-        from scipy import sparse
-
         scale = self._scale[self.place]
-        left = sparse.diags_array(np.ldexp(scale, -self._exponent))
-        return sparse.csr_array(
-            left @ self.graph.adjacency.astype(np.float64) @ sparse.diags_array(scale)
-        )
+        left = np.ldexp(scale, -self._exponent)
+        matrix = self.graph.adjacency.astype(np.float64)
+        matrix.data *= np.repeat(left, np.diff(matrix.indptr))
+        matrix.data *= scale[matrix.indices]
+        return matrix
+
+    def corner(self) -> NDArray[np.float64]:
+        """C in float64, for a graph of two colours, in the operator's numbering."""
+        first, (indptr, indices, data) = self.n_first, self._sparse
+        A = np.zeros((first, self.n_vertices - first), dtype=kernels.wide_type(self.graph.blocks))
+        for weights, row, column in self._dense:
+            if row >= first:
+                weights, row, column = weights.T, column, row
+            n_rows, n_columns = weights.shape
+            there = A[row : row + n_rows, column - first : column - first + n_columns]
+            there += weights.astype(A.dtype, copy=False)
+        if data.size:
+            from scipy import sparse
+
+            shape = (self.n_vertices, self.n_vertices)
+            A += sparse.csr_array((data, indices, indptr), shape=shape)[:first, first:]
+        C = A.astype(np.float64)
+        C *= np.ldexp(self._scale[:first, None], -self._exponent)
+        C *= self._scale[first:]
+        return C
 
     def _scale_as(self, dtype: Any, power: int, exponent: int = 0) -> Any:
         """D^-power/2 times a power of two."""
@@ -151,9 +171,21 @@ class NormalizedAdjacency:
 
 
 def in_own_unit(degrees: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
-    """Degrees times 2^-exponent with the largest between 1/2 and 1, and the exponent."""
+    """Degrees times 2^-exponent with the largest between 1/2 and 1, and the exponent.
+
+    Raises
+    ------
+    InputError
+        If float64 cannot hold the smallest next to the largest.
+    """
     exponent = int(np.frexp(degrees.max())[1])
-    return np.ldexp(degrees, -exponent), exponent
+    scaled = np.ldexp(degrees, -exponent)
+    if not scaled.all():
+        raise InputError(
+            f"graph: a vertex with edges of {degrees.min():.3g} in total, next to one with "
+            f"{degrees.max():.3g}, exceeds the range of float64; leave out such edges"
+        )
+    return scaled, exponent
 
 
 def _layer_order(graph: NeuronGraph) -> tuple[list[int], int]:

@@ -51,6 +51,9 @@ LOBPCG_MARGIN = 4
 ONE_AT_A_TIME = threading.Lock()
 """Guards code that changes the process's warning filters, which concurrent calls would corrupt."""
 
+ROUNDING = 1e-14
+"""Eigenvalues of M as far apart as this are equal: another copy is not worth another search."""
+
 ZERO_SINGULAR_VALUE = 1e-7
 """Size of C v below which it does not determine a left singular vector."""
 
@@ -83,14 +86,8 @@ def dense(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.
 def gram(operator: NormalizedAdjacency, known: Vectors, k: int, rng: np.random.Generator) -> Found:
     """LAPACK on C' C, for a graph of two colours with M = [[0, C], [C', 0]]: O(small side^3)."""
     check_sides(operator, known.shape[1], k)
-    first = operator.n_first
-    place = operator.place
-    matrix = operator.matrix().tocoo()
-    rows, columns = place[matrix.row], place[matrix.col]
-    upper = rows < first
-    C = np.zeros((first, operator.n_vertices - first))
-    C[rows[upper], columns[upper] - first] = matrix.data[upper]
-    side = known[first:] * np.sqrt(2.0)
+    C = operator.corner()
+    side = known[operator.n_first :] * np.sqrt(2.0)
     values, vectors = largest_dense(_pushed_down(C.T @ C, side), k)
     return _both_sides(C @ vectors, vectors), _root(values[k])
 
@@ -195,9 +192,9 @@ def arpack(
     # may be copies of each other: search the complement until nothing larger is found.
     while True:
         more, others = _arpack_pairs(M, np.hstack([locked, vectors]), k, rng)
-        best = np.argsort(np.concatenate([values, more]))[::-1][:k]
-        if best.max() < k:
+        if more.max() <= values.min() + ROUNDING:
             break
+        best = np.argsort(np.concatenate([values, more]))[::-1][:k]
         values = np.concatenate([values, more])[best]
         vectors = np.hstack([vectors, others])[:, best]
     known_values = 1.0 - np.concatenate([np.sort(values)[::-1], np.sort(more)[::-1]])
@@ -224,7 +221,7 @@ def _arpack_pairs(
         try:
             found: Any = eigsh(shifted, k, which="LA", v0=start, ncv=n_lanczos)
         except ArpackNoConvergence:
-            found = eigsh(shifted, k, which="LA", v0=start, ncv=n_more, maxiter=100 * n)
+            found = eigsh(shifted, k, which="LA", v0=start, ncv=n_more, maxiter=10 * n)
     except ArpackError as error:
         raise InputError(f"solver: arpack failed on this graph ({error}); use 'auto'") from error
     return found[0], found[1]
@@ -247,7 +244,7 @@ def lobpcg(
         more, others = _lobpcg_pairs(M, np.hstack([locked, vectors[:, :k]]), 1, rng)
         together = np.concatenate([values[:k], more])
         best = np.argsort(together)[::-1]
-        if best[:k].max() < k:
+        if more[0] <= values[:k].min() + ROUNDING:
             known_values = 1.0 - together[best]
             return _in_place(operator, vectors[:, :k]), 1.0 - following_of(known_values, k)
         values, vectors = together[best], np.hstack([vectors[:, :k], others])[:, best]

@@ -15,9 +15,9 @@ from ncut.extract.assemble import plan
 from ncut.extract.chain import ChainLayer, chain_wiring, with_depthwise_groups
 from ncut.extract.traced.plain import wide
 from ncut.training.live import LiveEdges, LiveGraph, live_graphs, numbered, of_one_type
-from ncut.training.placed import Placed
 from ncut.training.sources import Source, View
 from ncut.training.spectrum import Eigenvalues, Tracker, check_seed, full_precision
+from ncut.training.spectrum_types import EdgeWeights
 
 TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-10}
 """Residuals of eigenvectors computed without warm start, by the type of the weights."""
@@ -95,7 +95,7 @@ def laplacian_eigenvalues(
     refuse_transforms()
     if isinstance(weights, nn.Module):
         (graph,) = live_graphs(weights, apart=False, **options)
-        n, n_first, blocks = graph.n, graph.n_first, graph.placed()
+        n, n_first, blocks = graph.n, graph.n_first, graph.edge_weights()
     else:
         unknown = set(options) - {"scope", "norm"}
         if unknown:
@@ -122,7 +122,10 @@ def laplacian_eigenvalues(
 
 
 def differentiable(
-    tracker: Tracker, numbers: tuple[int, ...], blocks: list[Placed], factor: float | None = None
+    tracker: Tracker,
+    numbers: tuple[int, ...],
+    blocks: list[EdgeWeights],
+    factor: float | None = None,
 ) -> Tensor:
     """The eigenvalues with the given numbers, with gradients for the weights of the blocks.
 
@@ -171,7 +174,7 @@ def checked_device(device: str | torch.device) -> torch.device:
     return found
 
 
-def _moved(blocks: list[Placed], device: torch.device) -> list[Placed]:
+def _moved(blocks: list[EdgeWeights], device: torch.device) -> list[EdgeWeights]:
     """The blocks on the device, differentiable if the weights are."""
     return [
         block._replace(
@@ -194,12 +197,12 @@ def checked_numbers(which: Sequence[int], name: str) -> tuple[int, ...]:
     return numbers
 
 
-def _read(given: Any, scope: str = "paper", norm: str = "l1") -> tuple[int, int, list[Placed]]:
+def _read(given: Any, scope: str = "paper", norm: str = "l1") -> tuple[int, int, list[EdgeWeights]]:
     """Number of vertices, of vertices of the first colour, and the edges of weight tensors."""
     items = list(given) if isinstance(given, Iterable) else []
     if items and all(isinstance(item, Tensor) for item in items):
         graph = _chain(items, scope, norm)
-        return graph.n, graph.n_first, graph.placed()
+        return graph.n, graph.n_first, graph.edge_weights()
     if items and all(isinstance(item, tuple) and len(item) == 3 for item in items):
         return _triples(items)
     raise InputError(
@@ -235,7 +238,7 @@ def _chain(tensors: list[Tensor], scope: str, norm: str) -> LiveGraph:
     return graph
 
 
-def _triples(items: list[Any]) -> tuple[int, int, list[Placed]]:
+def _triples(items: list[Any]) -> tuple[int, int, list[EdgeWeights]]:
     sizes: dict[int, int] = {}
     for source, target, weights in items:
         matrix = isinstance(weights, Tensor) and weights.ndim == 2
@@ -255,5 +258,5 @@ def _triples(items: list[Any]) -> tuple[int, int, list[Placed]]:
     starts, n_first = numbered(
         [sizes[layer] for layer in order], [(at[s], at[t]) for s, t, _ in items]
     )
-    blocks = [Placed(wide(w), int(starts[at[s]]), int(starts[at[t]])) for s, t, w in items]
+    blocks = [EdgeWeights(wide(w), int(starts[at[s]]), int(starts[at[t]])) for s, t, w in items]
     return sum(sizes.values()), n_first, of_one_type(blocks)

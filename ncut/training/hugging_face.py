@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ncut.errors import InputError, import_extra
-from ncut.files import reading, write_file
+from ncut.files import reading, regular_file, write_file
 from ncut.training.monitor import Monitor, Penalty, check_every
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class ClusterabilityCallback(TrainerCallback):
         path = _state_path(args, state)
         if state.global_step and path.exists():
             with reading(path, "a regularizer's state", InputError):
-                saved = torch.load(path, weights_only=True)
+                saved = torch.load(regular_file(path), weights_only=True)
             self._penalty.load_state_dict(saved)
 
     def on_save(

@@ -21,8 +21,8 @@ from ncut.extract.signal import times
 from ncut.extract.traced.module import read_module
 from ncut.extract.traced.plain import wide
 from ncut.graphs.colouring import coloured
-from ncut.training.placed import Placed, constant
 from ncut.training.sources import Computed, Copy, Factors, View
+from ncut.training.spectrum_types import EdgeWeights, constant
 
 DENSE = 2**16
 """Largest number of pairs of channels for which grouped convolutions are dense matrices."""
@@ -77,16 +77,16 @@ class LiveEdges:
     columns: Factors | None
     norm: str
 
-    def placed(self, source: int, target: int) -> Placed:
+    def edge_weights(self, source: int, target: int) -> EdgeWeights:
         """The edges, between vertices numbered from `source` and from `target`."""
         edges = self.edges
         operation = edges.operation
         if edges.recurrent:
-            return Placed(self._within(), source, target)
+            return EdgeWeights(self._within(), source, target)
         if operation.kind == "conv" and operation.groups > 1 and not self._few_groups():
             return self._entries(source, target)
         if self._straight and isinstance(self.weight, View):
-            return Placed(wide(self.weight.source.tensor()), target, source)
+            return EdgeWeights(wide(self.weight.source.tensor()), target, source)
         matrix = self._magnitudes()
         if self.rows is not None:
             matrix = matrix * self.rows.tensor(matrix)[:, None]
@@ -94,7 +94,7 @@ class LiveEdges:
         matrix = self._taken(matrix)
         if edges.source == edges.target:
             matrix = torch.triu(matrix.abs() + matrix.abs().T, diagonal=1)
-        return Placed(matrix, source, target)
+        return EdgeWeights(matrix, source, target)
 
     @cached_property
     def _straight(self) -> bool:
@@ -184,7 +184,7 @@ class LiveEdges:
         none = ~(squares > 0)
         return squares.masked_fill(none, 1.0).sqrt().masked_fill(none, 0.0)
 
-    def _entries(self, source: int, target: int) -> Placed:
+    def _entries(self, source: int, target: int) -> EdgeWeights:
         """The edges of a convolution in many groups, one by one."""
         weight = self.weight.tensor()
         values = _norms(weight, self.norm)  # (out, in / groups)
@@ -199,7 +199,7 @@ class LiveEdges:
             weights = weights * self.columns.tensor(values)[outputs]
         rows = constant(found.rows, values.device) + source
         columns = constant(found.columns, values.device) + target
-        return Placed(weights, rows=rows, columns=columns)
+        return EdgeWeights(weights, rows=rows, columns=columns)
 
     @cached_property
     def _ends(self) -> _Ends:
@@ -274,23 +274,23 @@ class LiveGraph:
     @torch.no_grad()
     def modules(self) -> set[nn.Module]:
         """The model's modules that hold the tensors of the edges."""
-        self.placed()
+        self.edge_weights()
         weights = [edges.weight for edges in self.edges]
         viewed = {weight.source.module for weight in weights if isinstance(weight, View)}
         return viewed if self._copied is None else viewed | self._copied.used
 
-    def placed(self) -> list[Placed]:
+    def edge_weights(self) -> list[EdgeWeights]:
         """The current edges, of one type."""
         if self._copied is not None:
             self._copied.check_ties()
         blocks = [
-            edges.placed(self.layers[source].start, self.layers[target].start)
+            edges.edge_weights(self.layers[source].start, self.layers[target].start)
             for edges, (source, target) in zip(self.edges, self._ends, strict=True)
         ]
         return of_one_type(blocks)
 
 
-def of_one_type(blocks: list[Placed]) -> list[Placed]:
+def of_one_type(blocks: list[EdgeWeights]) -> list[EdgeWeights]:
     """The blocks in float64 if any of them is, else in float32."""
     kinds = {block.weights.dtype for block in blocks}
     if kinds == {torch.float32} or kinds == {torch.float64}:

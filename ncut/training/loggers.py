@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ncut.errors import InputError
-from ncut.files import append_line, reading, write_text
+from ncut.files import append_line, reading, regular_file, write_text
 from ncut.training.monitor import Monitor, check_every
 
 
@@ -185,7 +185,7 @@ class CSVCallback(LoggingCallback):
         if not self.path.exists():
             return "", ["step"]
         with reading(self.path, "a CSV file"):
-            text = self.path.read_text(encoding="utf-8")
+            text = regular_file(self.path).read_text(encoding="utf-8")
         columns = next(csv.reader(io.StringIO(text)), ["step"])
         if columns[:1] != ["step"]:
             raise InputError(

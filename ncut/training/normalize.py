@@ -17,8 +17,8 @@ from ncut.errors import InputError
 from ncut.extract.layout import Edges, in_order
 from ncut.training.live import Planned
 from ncut.training.neurons import HiddenLayer, Reader, vector_of
+from ncut.training.rescaling_check import RescalingCheck
 from ncut.training.sources import Factors, Source
-from ncut.training.trial import Trial
 
 
 @suggests_names()
@@ -168,7 +168,7 @@ def _harmless(
     """The layers whose rescaling does not change the outputs for random inputs."""
     if not hidden:
         return []
-    trial = Trial(planned, example_inputs)
-    if trial.harmless(hidden):
+    check = RescalingCheck(planned, example_inputs)
+    if check.harmless(hidden):
         return hidden
-    return [layer for layer in hidden if trial.harmless([layer])]
+    return [layer for layer in hidden if check.harmless([layer])]

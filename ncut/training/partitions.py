@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ncut.errors import InputError
 from ncut.training.arguments import Schedule
 from ncut.training.live import LiveGraph
-from ncut.training.placed import Placed
 from ncut.training.regularizers import Regularizer
 from ncut.training.spectrum import check_seed
+from ncut.training.spectrum_types import EdgeWeights
 
 
 class SoftCutRegularizer(Regularizer):
@@ -109,7 +109,7 @@ class SoftCutRegularizer(Regularizer):
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
     def _term(self, number: int, graph: LiveGraph, weight: float) -> Tensor:
-        blocks = graph.placed()
+        blocks = graph.edge_weights()
         shares = torch.softmax(self._logits[number].to(blocks[0].weights), dim=1)
         inside, volumes = soft_links(blocks, shares)
         return weight * (1.0 - (inside / volumes.clamp_min(torch.finfo(volumes.dtype).tiny)).mean())
@@ -158,7 +158,7 @@ class PartitionRegularizer(Regularizer):
     def _term(self, number: int, graph: LiveGraph, weight: float) -> Tensor:
         labels = torch.as_tensor(self.labels[number])
         shares = []
-        for block in graph.placed():
+        for block in graph.edge_weights():
             weights = block.weights
             ours = labels.to(weights.device)
             if block.rows is not None and block.columns is not None:
@@ -173,7 +173,7 @@ class PartitionRegularizer(Regularizer):
         return weight * (1.0 - torch.stack(shares).mean())
 
 
-def soft_links(blocks: Sequence[Placed], shares: Tensor) -> tuple[Tensor, Tensor]:
+def soft_links(blocks: Sequence[EdgeWeights], shares: Tensor) -> tuple[Tensor, Tensor]:
     """Weight inside each soft cluster (both directions), and its volume, (k,) each.
 
     shares, shape (n, k): each vertex's share in each cluster.

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from ncut.chebyshev import Unwanted, filtered
 from ncut.errors import InputError
-from ncut.training.placed import WIDTH, Placed, Spectrum
+from ncut.training.spectrum_types import WIDTH, EdgeWeights, Spectrum
 
 FIRST_DEGREE, LAST_DEGREE = 4, 16
 """Degrees of the Chebyshev filter: in the first iteration, and in later ones."""
 
 
-def degrees(blocks: Sequence[Placed], n: int) -> Tensor:
+def degrees(blocks: Sequence[EdgeWeights], n: int) -> Tensor:
     """Sums of the edge weights of each vertex, shape (n,)."""
     sums = blocks[0].weights.new_zeros(n, dtype=torch.float64)
     for block in blocks:
@@ -33,7 +33,7 @@ def degrees(blocks: Sequence[Placed], n: int) -> Tensor:
     return sums
 
 
-def multiply(blocks: Sequence[Placed], x: Tensor) -> Tensor:
+def multiply(blocks: Sequence[EdgeWeights], x: Tensor) -> Tensor:
     """A x for x of shape (n, any)."""
     result = torch.zeros_like(x)
     for block in blocks:
@@ -49,7 +49,7 @@ def multiply(blocks: Sequence[Placed], x: Tensor) -> Tensor:
 
 
 def gradient(
-    blocks: Sequence[Placed],
+    blocks: Sequence[EdgeWeights],
     slopes: NDArray[np.float64] | Tensor,
     values: NDArray[np.float64] | Tensor,
     u: Tensor,
@@ -77,7 +77,7 @@ def gradient(
     return tuple(found)
 
 
-def dense_spectrum(blocks: Sequence[Placed], n: int, width: int = WIDTH) -> Spectrum:
+def dense_spectrum(blocks: Sequence[EdgeWeights], n: int, width: int = WIDTH) -> Spectrum:
     """The `width` smallest eigenvalues after the first, by LAPACK in float64.
 
     For graphs in which few vertices have edges.
@@ -102,7 +102,7 @@ def dense_spectrum(blocks: Sequence[Placed], n: int, width: int = WIDTH) -> Spec
 
 
 def improved(
-    blocks: Sequence[Placed],
+    blocks: Sequence[EdgeWeights],
     basis: Tensor,
     fresh: Tensor,
     *,
@@ -161,7 +161,7 @@ def _check_edges(sums: Tensor) -> None:
         raise InputError("weights: all of them are zero")
 
 
-def slices(block: Placed) -> tuple[slice, slice]:
+def slices(block: EdgeWeights) -> tuple[slice, slice]:
     """The vertices along the axes of a dense block."""
     n_rows, n_columns = block.weights.shape
     return (

@@ -19,8 +19,8 @@ from ncut.training.arguments import Schedule, scheduled, whole
 from ncut.training.eigenvalues import check_tolerance, checked_numbers, differentiable
 from ncut.training.live import LiveGraph, Planned, graphs_of
 from ncut.training.normalize import Normalization
-from ncut.training.placed import Spectrum
 from ncut.training.spectrum import Tracker, check_seed, full_precision
+from ncut.training.spectrum_types import Spectrum
 
 DISCONNECTED = 1e-3
 """A second eigenvalue below this means that the network is about to disconnect."""
@@ -486,7 +486,7 @@ class EigenvalueRegularizer(Regularizer):
 
     def _term(self, number: int, graph: LiveGraph, weight: float) -> Tensor:
         tracker = self._trackers[number]
-        term = differentiable(tracker, self.numbers, graph.placed(), weight)
+        term = differentiable(tracker, self.numbers, graph.edge_weights(), weight)
         spectrum = tracker.last
         assert spectrum is not None
         self._found[number] = tuple(spectrum.eigenvalue(n) for n in self.numbers)

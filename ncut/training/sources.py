@@ -25,7 +25,7 @@ from ncut.extract.factors import Ledger
 from ncut.extract.program.weights import Expression
 from ncut.extract.traced.plain import plain_copy, wide
 from ncut.extract.traced.tensor import storage_of
-from ncut.training.placed import constant
+from ncut.training.spectrum_types import constant
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ncut import kernels
 from ncut.errors import InputError
 from ncut.training import products
-from ncut.training.placed import WIDTH, Placed, Spectrum
+from ncut.training.spectrum_types import WIDTH, EdgeWeights, Spectrum
 
 SPARE = 2
 """Smallest number of eigenvectors tracked in addition to the requested ones."""
@@ -93,7 +93,7 @@ class Tracker:
         self.n_calls, self.n_restarts = int(state["n_calls"]), int(state["n_restarts"])
         self._basis = None if state["basis"] is None else state["basis"].clone()
 
-    def update(self, blocks: Sequence[Placed]) -> Spectrum:
+    def update(self, blocks: Sequence[EdgeWeights]) -> Spectrum:
         """The spectrum for the current weights, also stored in `last`."""
         self.n_calls += 1
         if _is_coarse(blocks[0].weights.device):
@@ -101,7 +101,7 @@ class Tracker:
         self.last = self._update(blocks)
         return self.last
 
-    def _update(self, blocks: Sequence[Placed]) -> Spectrum:
+    def _update(self, blocks: Sequence[EdgeWeights]) -> Spectrum:
         first = blocks[0].weights
         if self.n - self.n_first < 2 * self.width:
             return products.dense_spectrum(blocks, self.n, self.width)
@@ -133,7 +133,7 @@ class Tracker:
         start = torch.randn((size, self.width), generator=generator, dtype=like.dtype)
         self._basis = start.to(like.device)
 
-    def _compiled(self, blocks: Sequence[Placed], budget: int) -> tuple[Spectrum, bool]:
+    def _compiled(self, blocks: Sequence[EdgeWeights], budget: int) -> tuple[Spectrum, bool]:
         vectors = torch.empty((self.n, WIDTH), dtype=self._basis.dtype)
         degrees, values, residuals = np.empty(self.n), np.empty(WIDTH), np.empty(WIDTH)
         progress = kernels.update_eigenvectors(
@@ -147,7 +147,7 @@ class Tracker:
         spectrum = Spectrum(values, residuals, vectors, degrees, progress.n_products)
         return spectrum, progress.converged
 
-    def _general(self, blocks: Sequence[Placed], budget: int) -> tuple[Spectrum, bool]:
+    def _general(self, blocks: Sequence[EdgeWeights], budget: int) -> tuple[Spectrum, bool]:
         generator = torch.Generator().manual_seed(self.seed + self.n_calls)
         fresh = torch.randn(self.n, generator=generator, dtype=self._basis.dtype)
         self._basis, spectrum = products.improved(
@@ -157,7 +157,7 @@ class Tracker:
         worst = spectrum.residuals[: self.n_wanted].max()
         return spectrum, bool(worst <= self.tolerance)
 
-    def _complain(self, blocks: Sequence[Placed], spectrum: Spectrum) -> None:
+    def _complain(self, blocks: Sequence[EdgeWeights], spectrum: Spectrum) -> None:
         if not all(bool(torch.isfinite(block.weights).all()) for block in blocks):
             raise InputError("weights: some are not finite; has the training diverged?")
         if not np.isfinite(spectrum.values).all():
@@ -181,7 +181,7 @@ class Eigenvalues(torch.autograd.Function):
         ctx: Any,
         tracker: Tracker,
         which: tuple[int, ...],
-        places: Sequence[Placed],
+        places: Sequence[EdgeWeights],
         factor: float | None,
         *weights: Tensor,
     ) -> Tensor:
@@ -230,7 +230,7 @@ def _gradients(ctx: Any, slope: Tensor) -> Sequence[Tensor]:
 
 
 def _gradient(
-    spectrum: Spectrum, which: Sequence[int], slopes: Sequence[float], blocks: Sequence[Placed]
+    spectrum: Spectrum, which: Sequence[int], slopes: Sequence[float], blocks: Sequence[EdgeWeights]
 ) -> Sequence[Tensor]:
     """The gradient of the sum of slopes times eigenvalues for the weights of each block."""
     by_vector = np.zeros(len(spectrum.values))
@@ -249,14 +249,14 @@ def _gradient(
     return gradients
 
 
-def _detached(places: Sequence[Placed], weights: Sequence[Tensor]) -> list[Placed]:
+def _detached(places: Sequence[EdgeWeights], weights: Sequence[Tensor]) -> list[EdgeWeights]:
     return [
-        Placed(matrix.detach().contiguous(), *place[1:])
+        EdgeWeights(matrix.detach().contiguous(), *place[1:])
         for place, matrix in zip(places, weights, strict=True)
     ]
 
 
-def _compiled(blocks: Sequence[Placed]) -> bool:
+def _compiled(blocks: Sequence[EdgeWeights]) -> bool:
     """Return whether the compiled kernels can read the blocks."""
     on_cpu = blocks[0].weights.device.type == "cpu"
     return on_cpu and all(block.rows is None for block in blocks)
@@ -283,13 +283,13 @@ def shared_slopes(
     return shared
 
 
-def _arrays(blocks: Sequence[Placed]) -> list[tuple[NDArray[Any], int, int]]:
+def _arrays(blocks: Sequence[EdgeWeights]) -> list[tuple[NDArray[Any], int, int]]:
     return [
         (block.weights.detach().numpy(), block.first_row, block.first_column) for block in blocks
     ]
 
 
-def _threads(blocks: Sequence[Placed]) -> int:
+def _threads(blocks: Sequence[EdgeWeights]) -> int:
     flops = 4 * WIDTH * sum(block.weights.numel() for block in blocks)
     return torch.get_num_threads() if flops > MANY_FLOPS else 1
 

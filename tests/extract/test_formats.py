@@ -285,14 +285,43 @@ def fp8(weight: Any) -> tuple[dict[str, Any], Any]:
     return {"weight": q, "weight_scale_inv": scale}, q.astype(np.float32) * scale
 
 
+def nvfp4(weight: Any) -> tuple[dict[str, Any], Any]:
+    import ml_dtypes
+
+    table = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+    q = RNG.integers(0, 16, weight.shape)
+    scale = RNG.uniform(1, 9, (len(weight), weight.shape[1] // 16)).astype(ml_dtypes.float8_e4m3fn)
+    parts = {"weight_packed": (q[:, ::2] + 16 * q[:, 1::2]).astype(np.uint8), "weight_scale": scale,
+             "weight_global_scale": np.array([50], np.float32)}  # fmt: skip
+    return parts, table[q] * np.repeat(scale.astype(np.float32), 16, axis=1) / 50
+
+
+def hqq(weight: Any) -> tuple[dict[str, Any], Any]:
+    q = RNG.integers(0, 16, (weight.size // 16, 16)).astype(np.uint8)
+    half = len(q) // 2
+    scale, zero = (RNG.uniform(1, 2, (len(q), 1)).astype(np.float32) for _ in range(2))
+    parts = {"W_q": q[:half] * 16 + q[half:], "scale": scale, "zero": zero,
+             "shape": np.array(weight.shape), "packing": np.frombuffer(b"4bit_u8", np.uint8),
+             "axis": np.array(1, np.int32), "nbits": np.array(4, np.int32)}  # fmt: skip
+    return parts, ((q - zero) * scale).reshape(weight.shape)
+
+
+def compressed(**weights: Any) -> dict[str, Any]:
+    """Settings of compressed-tensors."""
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
+    return {"quant_method": "compressed-tensors", "config_groups": groups}
+
+
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "gptq": (gptq, {"quant_method": "gptq", "bits": 4, "group_size": 16}),
     "awq": (awq, {"quant_method": "awq", "bits": 4, "group_size": 16, "version": "gemm"}),
     "bitsandbytes int8": (int8, {"quant_method": "bitsandbytes", "load_in_8bit": True}),
     "bitsandbytes nf4": (nf4, {"quant_method": "bitsandbytes", "load_in_4bit": True}),
-    "packed": (pack_quantized, {"quant_method": "compressed-tensors", "format": "pack-quantized"}),
-    "int8": (per_channel, {"quant_method": "compressed-tensors", "format": "int-quantized"}),
+    "packed": (pack_quantized, compressed(num_bits=4, strategy="group", group_size=16)),
+    "int8": (per_channel, compressed(num_bits=8, strategy="channel")),
+    "nvfp4": (nvfp4, compressed(num_bits=4, type="float", strategy="tensor_group", group_size=16)),
     "fp8": (fp8, {"quant_method": "fp8"}),
+    "hqq": (hqq, {"quant_method": "hqq"}),
     "mlx": (mlx, {"bits": 4, "group_size": 32}),
 }
 

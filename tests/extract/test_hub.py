@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +36,17 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, l
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     (folder / "modeling_evil.py").write_text("raise SystemExit")
+    shutil.copytree(folder, folder / "text_encoder")
+    (folder / "text_encoder" / "model.fp16.safetensors").write_bytes(b"x")
+    for name in ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"):
+        (folder / "unet").mkdir(exist_ok=True)
+        (folder / "unet" / name).write_bytes(b"x")
+    (folder / "unet" / "config.json").write_text("{}")
+    (folder / "pipe").mkdir()
+    (folder / "pipe" / "model_index.json").write_text(json.dumps({
+        "_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"], "safety_checker": [None, None],
+    }))  # fmt: skip
     (folder / "onnx").mkdir()
     (folder / "onnx" / "model.onnx").write_bytes(b"x")
     asked: list[str] = []
@@ -107,8 +119,29 @@ def test_a_model_of_the_hub_is_fetched_and_kept(
     assert "hf:org/other cannot be had from the Hub" in missing.stderr
 
 
+def test_folders_inside_a_repository(hub: Any, commands: Commands, tmp_path: Path) -> None:
+    address, folder, asked = hub
+    places = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1",
+              "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
+
+    def fetched_by(*arguments: str) -> tuple[CompletedProcess[str], set[str]]:
+        asked.clear()
+        done = commands.run("info", *arguments, cwd=tmp_path, **places)
+        return done, {path.split(f"{SHA}/")[1] for path in asked if "/resolve/" in path}
+
+    done, files = fetched_by("hf:org/tiny/text_encoder", "--part", "mlp")
+    assert done.returncode == 0, done.stderr
+    assert files == {"text_encoder/config.json", "text_encoder/model.safetensors"}
+    assert f"{ncut.graph(folder, part='mlp').n_edges:,}" in done.stdout
+    done, files = fetched_by("hf:org/tiny/unet")
+    assert files == {"unet/config.json", "unet/diffusion_pytorch_model.safetensors"}
+    done, files = fetched_by("hf:org/tiny/pipe")
+    assert "is a pipeline; name one of its parts, such as hf:org/tiny/pipe/unet" in done.stderr
+    assert files == {"pipe/model_index.json"}
+
+
 def test_names_that_are_none_and_names_of_the_hub_without_its_mark() -> None:
-    for name in ("hf:", "hf:a/b@", "hf:a/../b/c", "hf:a b"):
+    for name in ("hf:", "hf:a/b@", "hf:a/../b/c", "hf:a/b/../c", "hf:a/b/./c", "hf:a b"):
         with pytest.raises(InputError, match="is no name on the Hub; write hf:org/name"):
             ncut.graph(name)
     for name in ("bert-base-uncased", "sentence-transformers/all-MiniLM-L6-v2"):

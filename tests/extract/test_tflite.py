@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ class Writer:
                     QuantizedDimension=said.get("axis", 0),
                 )  # fmt: skip
             more = {} if quantization is None else {"Quantization": quantization}
+            if "sparsity" in said:
+                more["Sparsity"] = self._sparsity(b, **said["sparsity"])
             name, shape = b.CreateString(said["name"]), self._ints(b, said["shape"])
             tensors.append(
                 self._table(b, "Tensor", Name=name, Shape=shape, Type=TYPES[said["kind"]],
@@ -105,6 +108,23 @@ class Writer:
         b.Finish(model, b"TFL3")
         path.write_bytes(bytes(b.Output()))
         return path
+
+    def _sparsity(self, b: Any, order: Any, blocks: Any, levels: Any) -> int:
+        made = []
+        for level in levels:
+            if isinstance(level, int):
+                made.append(self._table(b, "DimensionMetadata", DenseSize=level))
+                continue
+            fields: dict[str, int] = {"Format": 1}
+            for name, numbers in zip(("ArraySegments", "ArrayIndices"), level, strict=True):
+                kind = {"int32": "Int32Vector", "uint16": "Uint16Vector", "uint8": "Uint8Vector"}
+                vector = kind[numbers.dtype.name]
+                fields[name] = self._table(b, vector, Values=b.CreateNumpyVector(numbers))
+                fields[f"{name}Type"] = getattr(tflite.SparseIndexVector, vector)
+            made.append(self._table(b, "DimensionMetadata", **fields))
+        dims = self._offsets(b, made)
+        return self._table(b, "SparsityParameters", TraversalOrder=self._ints(b, order),
+                           BlockMap=self._ints(b, blocks), DimMetadata=dims)  # fmt: skip
 
     @staticmethod
     def _table(b: Any, table: str, **fields: Any) -> int:
@@ -214,6 +234,112 @@ def halves(f: Writer, name: str, values: Any, axis: int = 0) -> int:
     """Weights of 16 bits behind a DEQUANTIZE."""
     stored = f.constant(name, values.astype(np.float16))
     return f.add("DEQUANTIZE", [stored], values.shape)
+
+
+def sparse_levels(
+    values: Any, order: Any, blocks: Any, sizes: Any, csr: Any, dtype: Any = np.int32
+) -> tuple[dict[str, Any], Any]:
+    """A sparse tensor's description by the schema, and its stored values."""
+    split = [
+        n // dict(zip(blocks, sizes, strict=True)).get(a, 1) for a, n in enumerate(values.shape)
+    ]
+    wide = values.reshape([n for a, m in enumerate(split) for n in (m, values.shape[a] // m)])
+    rank = values.ndim
+    wide = wide.transpose([*range(0, 2 * rank, 2), *(2 * axis + 1 for axis in blocks)]
+                          + [2 * a + 1 for a in range(rank) if a not in blocks])  # fmt: skip
+    wide = wide.reshape(*split, *sizes).transpose(order)
+    levels: list[Any] = []
+    entries = [()]
+    for at, size in enumerate(wide.shape):
+        if not csr[at]:
+            levels.append(size)
+            entries = [(*entry, n) for entry in entries for n in range(size)]
+            continue
+        kept = [[n for n in range(size) if np.any(wide[(*entry, n)])] for entry in entries]
+        ends = np.cumsum([0, *(len(found) for found in kept)])
+        levels.append((ends.astype(dtype), np.array([*chain(*kept)], dtype)))
+        entries = [(*e, n) for e, found in zip(entries, kept, strict=True) for n in found]
+    stored = np.array([wide[entry] for entry in entries], values.dtype)
+    return {"order": order, "blocks": blocks, "levels": levels}, stored
+
+
+SPARSE = [
+    ((0, 1), (), (), (0, 1), np.int32),  # rows of a list of columns
+    ((1, 0), (), (), (0, 1), np.uint8),  # by columns
+    ((0, 1), (), (), (1, 1), np.uint16),
+    ((0, 1, 2), (1,), (4,), (0, 1, 0), np.uint8),  # blocks of 1 x 4, as for XNNPACK and Ruy
+    ((0, 1, 2, 3), (0, 1), (2, 4), (0, 1, 0, 0), np.int32),
+    ((1, 0, 2, 3), (0, 1), (3, 2), (1, 1, 0, 0), np.uint16),
+    ((0, 1), (), (), (0, 0), np.int32),
+]
+
+
+def sparse_file(weights: Any, layout: Any, path: Path) -> Path:
+    """Two layers, the first with sparse weights (6, 8) in a layout, or dense ones."""
+    f, kind = Writer(), weights.dtype.name
+    more = {"scale": [0.25], "zero": [0]} if kind == "int8" else {}
+    x = f.tensor("x", (1, 8))
+    if layout is None:
+        at = f.constant("w", weights, **more)
+    else:
+        said, stored = sparse_levels(weights, *layout)
+        at = f.tensor("w", (6, 8), stored, sparsity=said, **more)
+        if kind != "int8":
+            at = f.add("DENSIFY", [at], (6, 8), "DensifyOptions")
+            f.tensors[at]["kind"] = kind
+    if kind == "float16":
+        at = f.add("DEQUANTIZE", [at], (6, 8))
+    a = f.add("FULLY_CONNECTED", [x, at], (1, 6), "FullyConnectedOptions",
+              FusedActivationFunction=1)  # fmt: skip
+    last = f.constant("last", np.arange(1, 25, dtype=np.float32).reshape(4, 6))
+    a = f.add("FULLY_CONNECTED", [a, last], (1, 4), "FullyConnectedOptions")
+    return f.write(path, [x], [a])
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
+@pytest.mark.parametrize(("order", "blocks", "sizes", "csr", "dtype"), SPARSE)
+def test_sparse_weights_are_those_of_the_dense_file(
+    order: Any, blocks: Any, sizes: Any, csr: Any, dtype: Any, kind: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(3)
+    weights = np.round(rng.normal(size=(6, 8)) * 40)
+    weights[rng.random((6, 8)) < 0.7] = 0
+    weights[1:3] = 0
+    weights = weights.astype(kind)
+    layout = (order, blocks, sizes, csr, dtype)
+    paths = [
+        sparse_file(weights, layout, tmp_path / "sparse.tflite"),
+        sparse_file(weights, None, tmp_path / "dense.tflite"),
+    ]
+    same(ncut.graph(paths[0]), ncut.graph(paths[1]))
+    if kind == "float32":
+        x_values = rng.normal(size=(1, 8)).astype(np.float32)
+        np.testing.assert_allclose(computed(paths[0], x_values), computed(paths[1], x_values), 1e-6)
+
+
+def test_damaged_sparse_tensors_are_refused(tmp_path: Path) -> None:
+    weights = np.kron(np.eye(2, 4), np.ones((3, 2))).astype(np.float32)
+    said, stored = sparse_levels(weights, (0, 1), (), (), (0, 1))
+
+    def refused(message: str, shape: Any = (6, 8), values: Any = stored, **changed: Any) -> None:
+        f = Writer()
+        x = f.tensor("x", (1, 8))
+        at = f.tensor("w", shape, values, sparsity={**said, **changed})
+        a = f.add("FULLY_CONNECTED", [x, at], (1, 6), "FullyConnectedOptions")
+        with pytest.raises(ModelError, match=message):
+            ncut.graph(f.write(tmp_path / "damaged.tflite", [x], [a]))
+
+    rows, (ends, columns) = said["levels"]
+    refused("has the order", order=(0, 0))
+    refused("has the order", order=(0, 1, 2))
+    refused("blocks of 5", order=(0, 1, 2), blocks=(1,), levels=[*said["levels"], 5])
+    refused("a level of 5, expected 6", levels=[5, said["levels"][1]])
+    refused("do not fit its indices", levels=[rows, (ends[:-1], columns)])
+    refused("do not fit its indices", levels=[rows, (ends[::-1], columns)])
+    refused("do not fit its indices", levels=[rows, (ends, columns + 7)])
+    refused("two values at one place", levels=[rows, (ends, columns * 0)])
+    refused("values, its levels", values=np.append(stored, stored))
+    refused("would take", shape=(60_000, 30_000))
 
 
 def quantized(values: Any, axis: int) -> tuple[Any, Any]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
+import signal
 import socket
 import struct
+import subprocess
 import sys
+import time
 import traceback
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -408,14 +413,39 @@ def test_hdf5_that_never_returns_is_given_up(tmp_path, monkeypatch):
         "hangs": "import sys, resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\n"
         "while True: pass\n",
         "dies": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n",
+        "waits": "import time; time.sleep(600)\n",
     }.items():
         script.write_text(content)
+        monkeypatch.setattr(probe, "WALL_SECONDS", 2 if name == "waits" else 300)
         prober = probe.Prober()
         monkeypatch.setattr(probe, "__file__", str(script))
         assert not prober.ends(tmp_path / name), name
         monkeypatch.undo()
         assert prober.ends(tmp_path / "none.h5"), "a new process is started"
         prober.close()
+
+
+STOPPED = """
+import sys
+from ncut.extract.keras import probe
+probe.WALL_SECONDS, probe.__file__ = 3, sys.argv[1]
+print("ready", flush=True)
+raise SystemExit(not probe.Prober().ends(probe.__file__))
+"""
+
+
+def test_time_in_which_all_is_stopped_is_no_waiting(tmp_path):
+    script = tmp_path / "slow.py"
+    script.write_text("import sys, time; next(sys.stdin); time.sleep(0.5); print('done')\n")
+    command = [sys.executable, "-c", STOPPED, script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(3.2)
+        os.killpg(process.pid, signal.SIGCONT)
+    assert process.returncode == 0
 
 
 def test_one_process_looks_at_all_files(tmp_path):
@@ -490,3 +520,26 @@ def test_a_member_larger_than_its_archive_is_refused(tmp_path):
     budget = Budget(path, len(data))
     with zipfile.ZipFile(path) as archive, pytest.raises(ModelError, match="by its header"):
         budget.member(archive, "data")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pt", ".keras"])
+def test_headers_that_claim_more_than_the_archive_are_refused(suffix, tmp_path):
+    weights = {f"{n}.weight": np.ones((4, 4), "f4") for n in range(2)}
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".npz":
+        np.savez(path, **weights)
+    elif suffix == ".pt":
+        torch = pytest.importorskip("torch", reason="pip install torch")
+        torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, path)
+    else:
+        pytest.importorskip("h5py", reason="pip install h5py")
+        shutil.copy(Path(__file__).parents[1] / "extract/keras_files/perceptron.keras", path)
+    assert ncut.graph(path).n_edges
+    content = bytearray(path.read_bytes())
+    directory = content.find(b"PK\x01\x02")
+    for at, message in ((20, "by its header, but the file stores"), (24, "would take")):
+        claimed = content.copy()
+        struct.pack_into("<I", claimed, directory + at, 0xF0000000)
+        path.write_bytes(claimed)
+        with pytest.raises(ModelError, match=message):
+            ncut.graph(path)

@@ -10,10 +10,12 @@ import argparse
 import gc
 import json
 import os
+import platform
 import sys
 import tempfile
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +123,11 @@ def main() -> int:
     parser.add_argument("--backend", default="threading")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    found: dict[str, Any] = {"analyses": analyses(arguments.analyses)}
+    command = " ".join(["python", "tests/fuzz/endurance.py", *sys.argv[1:]])
+    found: dict[str, Any] = {"command": command, "analyses": analyses(arguments.analyses)}
     found["scan"] = scan(arguments.models, arguments.backend)
+    found |= {"ncut": version("ncut"), "python": platform.python_version(),
+              "machine": platform.machine()}  # fmt: skip
     found["flat"] = is_flat(found["analyses"]) and is_flat(found["scan"]["states"])
     text = json.dumps(found, indent=1)
     print(text)

@@ -2,8 +2,8 @@
 
 An input is made from its format and number alone. What comes of it is a graph (or report, rows,
 sources), or an error of ncut that names the file; all else is a finding, kept once for each place
-in the code: another exception, no memory, much memory, no end, a dead process, a message that
-names no file or carries control characters.
+in the code: another exception, no memory, much memory, no end, a dead process, a file opened
+outside of the guard, a message that names no file or carries control characters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,25 +38,58 @@ from seeds import write_seeds
 
 import ncut
 from ncut.errors import MAX_MESSAGE
+from ncut.files import guard, write_text
 
-CHUNK = 20_000
+CHUNK = 10_000
 """Inputs between two times that the figures are written."""
-BATCH = 400
+BATCH = 1500
 CPU_SECONDS = 20
 """Time of the processor for an input."""
-SILENT_SECONDS = 300
-"""Time by the clock in which a process says nothing, for one that waits."""
+SILENT_SECONDS = 600
+"""Time in which a process waits and says nothing; not while it is stopped or gets no processor."""
 MEMORY = 1 << 30
 """Bytes that a process may map beyond what it has."""
 GROWTH_MIB = 250
 """By how much an input may raise the largest resident size."""
 
 SHARES = {
-    "npz": 16, "pt": 16, "safetensors": 18, "onnx": 12, "keras": 4, "hdf5": 4, "folder": 4,
-    "npy": 9, "graph": 8, "report": 6, "scan": 1, "list": 2, "gguf": 8, "jit": 6,
-    "pt2": 6, "msgpack": 6, "tflite": 8, "tfjs": 4,
+    "npz": 16, "pt": 14, "safetensors": 18, "onnx": 10, "keras": 2, "hdf5": 2, "folder": 4,
+    "npy": 12, "graph": 10, "report": 10, "scan": 1, "list": 2, "gguf": 5, "jit": 7,
+    "pt2": 5, "msgpack": 10, "tflite": 6, "tfjs": 4,
+    "orbax": 3, "quantized": 3, "diffusers": 1,
 }  # fmt: skip
-"""Inputs of each format, in proportion."""
+"""Inputs of each format, in proportion: fewer of those that take ten times as long."""
+
+
+class Doors:
+    """A watch over Python's own ways to open files: it names those opened outside of the guard."""
+
+    def __init__(self, home: Path) -> None:
+        self._home, self._guards = str(home), set[int]()
+        self._state, guard._state = guard._state, self._counted
+        self.opened = ""
+        sys.addaudithook(self._hook)
+
+    def begin(self) -> None:
+        """Forget what was before an input."""
+        self._guards.clear()
+        self.opened = ""
+
+    def _counted(self, path: str | Path) -> object:
+        """The state of a file, which the guard asks for when it begins, and when it ends."""
+        self._guards ^= {id(sys._getframe(1))}
+        return self._state(path)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "open" or self._guards or not str(arguments[0]).startswith(self._home):
+            return
+        path, mode, flags = arguments
+        frame, writing = sys._getframe(1), bool(flags & (os.O_WRONLY | os.O_RDWR))
+        while frame is not None and not writing:
+            writing = frame.f_code.co_filename == ncut.files.writing.__file__
+            frame = frame.f_back
+        if not writing:
+            self.opened = f"{Path(str(path)).suffix}, mode {mode}"
 
 
 class Place:
@@ -66,7 +101,7 @@ class Place:
 
     def put(self, kind: str, seed: Path, data: bytes) -> Path:
         """Write a damaged file, with what belongs to it; the path to read."""
-        if kind in ("folder", "scan", "tfjs"):
+        if kind in ("folder", "scan", "tfjs", "orbax", "quantized", "diffusers"):
             top = self.seeds / kind / seed.relative_to(self.seeds / kind).parts[0]
             whole = self.home / "whole"
             shutil.rmtree(whole, ignore_errors=True)
@@ -118,7 +153,6 @@ def place_of(error: BaseException) -> str:
 
 def outcome_of(kind: str, path: Path, number: int) -> dict[str, Any]:
     """What came of an input, and what is wrong with that."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found: dict[str, Any] = {"outcome": "read"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -127,7 +161,7 @@ def outcome_of(kind: str, path: Path, number: int) -> dict[str, Any]:
         except ncut.NcutError as error:
             found["outcome"] = "refused"
             text = str(error)
-            shown = "".join(traceback.format_exception(error))
+            shown = "".join(traceback.TracebackException.from_exception(error, limit=0).format())
             if any(not c.isprintable() and c != "\n" for c in text) or "\x1b" in shown:
                 found["finding"] = f"control characters: {place_of(error)}"
             elif len(text) > MAX_MESSAGE:
@@ -139,35 +173,48 @@ def outcome_of(kind: str, path: Path, number: int) -> dict[str, Any]:
         except BaseException as error:
             text = "".join(traceback.format_exception(error))[-2000:]
             found |= {"outcome": "raised", "finding": f"raised {place_of(error)}", "text": text}
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
-    if grown > GROWTH_MIB and "finding" not in found:
-        found["finding"] = f"grew by {grown // 100 * 100} MiB and more, {found['outcome']}"
     return found
 
 
-def limit_time() -> None:
-    """Let the system end this process after so much more time of the processor."""
-    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used) + CPU_SECONDS + 1, hard))
+def limit_time(allowed: int) -> int:
+    """Let the system end this process after so much more time of the processor; until when."""
+    until = int(time.process_time()) + CPU_SECONDS + 1
+    if until > allowed:
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (until, hard))
+    return until
+
+
+def waits(child: int) -> bool:
+    """Whether a process waits for something else than the processor."""
+    return Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] in "SD"
 
 
 def read_batch(kind: str, seeds: list[Path], place: Place, numbers: range, out: int) -> None:
-    """Read inputs, and say before and after each what it is and what came."""
+    """Read inputs, and say after each what came."""
     noise = os.open(os.devnull, os.O_WRONLY)
     os.dup2(noise, 1), os.dup2(noise, 2)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    contents = {seed: seed.read_bytes() for seed in seeds}
+    doors = Doors(place.seeds)
+    allowed, before = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with os.fdopen(out, "w") as lines:
         for number in numbers:
             rng = random.Random(f"{kind} {number}")
             seed = rng.choice(seeds)
-            data = mutated(seed.suffix, seed.read_bytes(), rng)
+            data = mutated(seed.suffix or seed.name, contents[seed], rng)
             path = place.put(kind, seed, data)
-            print(json.dumps({"begun": number, "seed": seed.name}), file=lines, flush=True)
-            limit_time()
+            allowed = limit_time(allowed)
+            doors.begin()
             found = outcome_of(kind, path, number)
+            after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            grown, before = (after - before) >> 10, after
+            if doors.opened:
+                found.setdefault("finding", f"opened outside of the guard: {doors.opened}")
+            if grown > GROWTH_MIB and "finding" not in found:
+                found["finding"] = f"grew by {grown // 100 * 100} MiB and more, {found['outcome']}"
             if "finding" in found and (kept := os.environ.get("NCUT_FUZZ_KEEP")):
                 target = Path(kept) / f"{kind}-{number}"
                 if path.is_dir():
@@ -206,29 +253,28 @@ class Stream:
                 traceback.print_exc()
                 os._exit(99)
         os.close(writer)
-        begun, done, silent = numbers.start, numbers.start, False
+        at, silent = numbers.start, 0
         with os.fdopen(reader) as lines:
             while True:
-                if not select.select([lines], [], [], SILENT_SECONDS)[0]:
-                    silent = True
+                if not select.select([lines], [], [], 1)[0]:
+                    silent += waits(child)
+                    if silent < SILENT_SECONDS:
+                        continue
                     os.kill(child, signal.SIGKILL)
-                text = lines.readline()
-                if not text:
+                if not (text := lines.readline()):
                     break
                 line = json.loads(text)
-                if "begun" in line:
-                    begun = line["begun"]
-                    continue
                 self._take(line)
-                done = line["number"] + 1
+                at, silent = line["number"] + 1, 0
         _, status, usage = os.wait4(child, 0)
         self.cpu_seconds += usage.ru_utime + usage.ru_stime
-        if not status and not silent:
-            return numbers.stop
+        if not status and at == numbers.stop:
+            return at
         ended = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        what = "no end" if silent or ended == signal.SIGXCPU else f"died, status {status}"
-        self._take({"number": begun, "outcome": what.split(",")[0], "finding": what})
-        return max(begun, done) + (done <= begun)
+        endless = silent >= SILENT_SECONDS or ended == signal.SIGXCPU
+        what = "no end" if endless else f"died, status {status}"
+        self._take({"number": at, "outcome": what.split(",")[0], "finding": what})
+        return at + 1
 
     def _take(self, line: dict[str, Any]) -> None:
         self.outcomes[line["outcome"]] += 1
@@ -242,26 +288,26 @@ class Stream:
                 print(line.get("text", ""), flush=True)
 
 
-def run(
-    n: int,
-    first: int = 0,
-    kinds: list[str] | None = None,
-    jobs: int = 1,
-    folder: Path | None = None,
-) -> dict[str, Any]:
-    """Read `n` inputs, shared among the formats; the figures and findings."""
-    started = time.monotonic()
-    chosen = kinds or list(SHARES)
-    total = sum(SHARES[kind] for kind in chosen)
+@contextmanager
+def seeded(kinds: list[str], folder: Path | None = None) -> Iterator[list[tuple[str, Any, Place]]]:
+    """Each format with its valid files, and the folder of its inputs."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         home = Path(name)
-        seeds = write_seeds(home, chosen)
+        seeds = write_seeds(home, kinds)
         ncut.cluster(ncut.graph([np.ones((3, 2)), np.ones((2, 3))]), k=2)  # what is imported late
-        streams = [Stream(kind, seeds[kind], Place(home, home / f"in-{kind}")) for kind in chosen]
-        each = [max(1, n * SHARES[kind] // total) for kind in chosen]
         gc.freeze()  # what is imported need not be looked at in every process
-        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
-            streams = list(pool.map(Stream.run, streams, [first] * len(streams), each))
+        yield [(kind, seeds[kind], Place(home, home / f"in-{kind}")) for kind in kinds]
+
+
+def run(n: int, first: int, formats: list[tuple[str, Any, Place]], jobs: int = 1) -> dict[str, Any]:
+    """Read `n` inputs, shared among the formats; the figures and findings."""
+    started = time.monotonic()
+    streams = [Stream(*one) for one in formats]
+    total = sum(SHARES[stream.kind] for stream in streams)
+    each = [max(1, n * SHARES[stream.kind] // total) for stream in streams]
+    each[0] += max(0, n - sum(each))
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
+        streams = list(pool.map(Stream.run, streams, [first] * len(streams), each))
     outcomes: Counter[str] = Counter()
     for stream in streams:
         outcomes.update(stream.outcomes)
@@ -315,28 +361,29 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where to work, as /dev/shm")
     parser.add_argument(
         "--json", type=Path,
-        help="a file for the figures, written after each 20000 inputs; a run that was stopped "
+        help="a file for the figures, written after each 10000 inputs; a run that was stopped "
         "goes on from there",
     )  # fmt: skip
     arguments = parser.parse_args()
     if arguments.keep:
         arguments.keep.mkdir(parents=True, exist_ok=True)
         os.environ["NCUT_FUZZ_KEEP"] = str(arguments.keep)
-    kinds = arguments.formats.split(",") if arguments.formats else None
+    kinds = arguments.formats.split(",") if arguments.formats else list(SHARES)
     found: dict[str, Any] = {}
     if arguments.json and arguments.json.exists():
         found = json.loads(arguments.json.read_text())
     at = found.get("next", arguments.first)
     end = arguments.first + arguments.inputs
     text = json.dumps(found, indent=1)
-    while at < end:
-        n = min(CHUNK, end - at)
-        found = together(found, run(n, at, kinds, arguments.jobs, arguments.folder))
-        at += n
-        found |= {"command": " ".join(["python", "tests/fuzz/fuzz.py", *sys.argv[1:]]), "next": at}
-        text = json.dumps(found, indent=1)
-        if arguments.json:
-            arguments.json.write_text(text + "\n")
+    with seeded(kinds, arguments.folder) as formats:
+        while at < end:
+            n = min(CHUNK, end - at)
+            found = together(found, run(n, at, formats, arguments.jobs))
+            at += n
+            command = " ".join(["python", "tests/fuzz/fuzz.py", *sys.argv[1:]])
+            text = json.dumps(found | {"command": command, "next": at}, indent=1)
+            if arguments.json:
+                write_text(arguments.json, text + "\n")
     print(text)
     return 1 if found["findings"] else 0
 

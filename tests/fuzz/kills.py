@@ -7,9 +7,14 @@ kill every file must be whole, and at the end the results those of work that nob
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
+import importlib
 import json
 import os
+import platform
 import random
+import select
 import shutil
 import signal
 import sys
@@ -17,6 +22,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +116,45 @@ class Results(Work):
         return ncut.Report.from_json(out / "r.json").to_dict(), (out / "g.npz").stat().st_size
 
 
+class Analyze(Work):
+    """`ncut analyze` as a program, each time over the files of before."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        rng = np.random.default_rng(5)
+        self.model = home / "m.npz"
+        np.savez(self.model, rng.normal(size=(20, 16)), rng.normal(size=(16, 12)))
+
+    def do(self, out: Path, told: Callable[[int], None]) -> None:
+        from ncut.cli.app import app
+
+        out.mkdir(exist_ok=True)
+        files = [f"--{kind}={out / f'r.{kind}'}" for kind in ("json", "html")]
+        for seed in range(2):
+            options = [
+                "-k",
+                "3",
+                "--shuffles",
+                "3",
+                "--threads",
+                "1",
+                "--no-profile",
+                "--seed",
+                str(seed),
+            ]
+            app(["analyze", str(self.model), *options, *files], standalone_mode=False)
+            told(seed + 1)
+
+    def check(self, out: Path, told: int) -> None:
+        if told or (out / "r.json").exists():
+            ncut.Report.from_json(out / "r.json")
+        if told or (out / "r.html").exists():
+            assert (out / "r.html").read_text().rstrip().endswith("</html>")
+
+    def result(self, out: Path) -> Any:
+        return ncut.Report.from_json(out / "r.json").to_dict(), (out / "r.html").stat().st_size
+
+
 class Paper(Work):
     """A network that is trained with checkpoints, pruned and measured, gone on with."""
 
@@ -154,13 +199,35 @@ class Paper(Work):
         return found, tensors
 
 
-KINDS: dict[str, type[Work]] = {"scan": Scan, "results": Results, "paper": Paper}
+KINDS: dict[str, type[Work]] = {
+    "scan": Scan, "results": Results, "analyze": Analyze, "paper": Paper
+}  # fmt: skip
+
+
+def import_all(work: Work, out: Path) -> None:
+    """Import what the work imports, in a process of its own first: it may start threads as well."""
+    names = out.with_suffix(".modules")
+    if os.fork() == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        with contextlib.suppress(BaseException):
+            work.do(out, lambda _: None)
+        names.write_text("\n".join(sys.modules))
+        os._exit(0)
+    os.wait()
+    for name in names.read_text().split():
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    gc.freeze()  # or each process looks at all of it
+
+
+def used(child: int) -> float:
+    """Seconds of the processor that a process took so far; they pass while others keep it busy."""
+    return time.clock_gettime(~child << 3 | 2)  # the clock of a process, as Linux numbers them
 
 
 def in_child(work: Work, out: Path, after: float | None, how: int) -> tuple[bool, int, float]:
     """Work in a process that is killed after some seconds: whether it ended, and what it told."""
     reader, writer = os.pipe()
-    started = time.monotonic()
     child = os.fork()
     if child == 0:
         os.close(reader)
@@ -176,16 +243,23 @@ def in_child(work: Work, out: Path, after: float | None, how: int) -> tuple[bool
             code = 1
         os._exit(code)
     os.close(writer)
-    if after is not None:
-        time.sleep(after)
-        os.kill(child, how)
-    with os.fdopen(reader) as lines:
-        told = [int(line) for line in lines.read().split("\n")[:-1]]
-    status = os.waitpid(child, 0)[1]
+    text = b""
+    with os.fdopen(reader, "rb", 0) as lines:
+        while after is not None and used(child) < after:
+            if select.select([lines], [], [], 0.01)[0]:
+                text += (new := lines.read(4096))
+                if not new:  # it has come to its end
+                    break
+        if after is not None:
+            os.kill(child, how)
+        text += lines.read()
+    told = [int(line) for line in text.split(b"\n")[:-1]]
+    _, status, usage = os.wait4(child, 0)
+    seconds = usage.ru_utime + usage.ru_stime
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) not in (0, 130):
         raise AssertionError(out.with_suffix(".log").read_text()[-3000:])
     ended = os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
-    return ended, told[-1] if told else 0, time.monotonic() - started
+    return ended, told[-1] if told else 0, seconds
 
 
 def run(kind: str, n: int, seed: int = 0) -> dict[str, Any]:
@@ -194,7 +268,7 @@ def run(kind: str, n: int, seed: int = 0) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         work = KINDS[kind](home)
-        in_child(work, home / "first", None, 0)  # imports, so that the next one tells the time
+        import_all(work, home / "first")
         _, _, seconds = in_child(work, home / "whole", None, 0)
         whole = work.result(home / "whole")
         kills = rounds = 0
@@ -220,7 +294,7 @@ def run(kind: str, n: int, seed: int = 0) -> dict[str, Any]:
             except Exception:
                 wrong.append(traceback.format_exc()[-1500:])
             shutil.rmtree(out, ignore_errors=True)
-    return {"kind": kind, "kills": kills, "rounds": rounds, "wrong": wrong}
+    return {"what": KINDS[kind].__doc__, "kills": kills, "ends": rounds, "wrong": wrong}
 
 
 def main() -> int:
@@ -228,16 +302,25 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=500, help="of all kinds together")
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="a file for the figures; kinds in it are done")
     arguments = parser.parse_args()
     kinds = arguments.kinds.split(",")
     each = -(-arguments.kills // len(kinds))
-    found = [run(kind, each, arguments.seed) for kind in kinds]
-    text = json.dumps(found, indent=1)
+    found: dict[str, Any] = {}
+    if arguments.json and arguments.json.exists():
+        found = json.loads(arguments.json.read_text())["kinds"]
+    for kind in kinds:
+        if kind not in found:
+            found[kind] = run(kind, each, arguments.seed)
+        command = f"python tests/fuzz/kills.py --kills {arguments.kills} --seed {arguments.seed}"
+        kills = sum(one["kills"] for one in found.values())
+        text = json.dumps({"command": command, "kills": kills, "kinds": found,
+                           "ncut": version("ncut"), "python": platform.python_version(),
+                           "machine": platform.machine()}, indent=1)  # fmt: skip
+        if arguments.json:
+            arguments.json.write_text(text + "\n")
     print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
-    return 1 if any(one["wrong"] for one in found) else 0
+    return 1 if any(one["wrong"] for one in found.values()) else 0
 
 
 if __name__ == "__main__":

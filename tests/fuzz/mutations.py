@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import pickletools
@@ -200,6 +201,14 @@ def in_safetensors(data: bytes, rng: random.Random) -> bytes:
     return length.to_bytes(8, "little") + text + data[8 + n :]
 
 
+@functools.cache
+def onnx_operators() -> list[str]:
+    """The names of all operators."""
+    import onnx
+
+    return [schema.name for schema in onnx.defs.get_all_schemas()]
+
+
 def in_onnx(data: bytes, rng: random.Random) -> bytes:
     """Of the fields of the messages that a model is made of."""
     import onnx
@@ -209,7 +218,7 @@ def in_onnx(data: bytes, rng: random.Random) -> bytes:
         model.ParseFromString(data)
     except Exception:
         return of_bytes(data, rng)
-    operators = [schema.name for schema in onnx.defs.get_all_schemas()]
+    operators = onnx_operators()
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         with contextlib.suppress(
             ValueError, TypeError, OverflowError, UnicodeError, AttributeError
@@ -372,6 +381,8 @@ BY_SUFFIX: dict[str, Mutation] = {
     ".h5": in_hdf5,
     ".json": in_json,
     ".jsonl": _in_lines,
+    "_METADATA": in_json,
+    ".zarray": in_json,
 }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -64,6 +65,9 @@ def write_seeds(folder: Path, kinds: Collection[str]) -> dict[str, list[Path]]:
         ("msgpack",): lambda: _flax_files(place, models),
         ("tflite",): lambda: _tflite_files(place, rng()),
         ("tfjs",): lambda: _tfjs_folders(place),
+        ("quantized",): lambda: _quantized_folders(place),
+        ("diffusers",): lambda: _diffusers_folders(place),
+        ("orbax",): lambda: _orbax_folders(folder, place),
         ("scan",): lambda: _scan(folder, place, models),
     }
     for written, write in writers.items():
@@ -233,10 +237,13 @@ def _flax_files(place: Any, models: dict[str, Any]) -> None:
 
 def _tflite_files(place: Any, rng: np.random.Generator) -> None:
     sys.path.insert(0, str(KERAS_FILES.parent))
-    from test_tflite import Images, images, plain, quantized_weights
+    from test_tflite import SPARSE, Images, images, plain, quantized_weights, sparse_file
 
     for name, constant in (("plain", plain), ("bytes", quantized_weights)):
         images(Images(), place("tflite", f"{name}.tflite"), constant)
+    for name, layout in (("rows", SPARSE[0]), ("blocks", SPARSE[4])):
+        weights = rng.normal(size=(6, 8)).astype("f4") * (rng.random((6, 8)) < 0.4)
+        sparse_file(weights, layout, place("tflite", f"{name}.tflite"))
 
 
 def _tfjs_folders(place: Any) -> None:
@@ -247,6 +254,44 @@ def _tfjs_folders(place: Any) -> None:
         path = place("tfjs", f"{Path(name).stem}/model.json")
         to_tfjs(KERAS_FILES / name, path.parent, quantize)
         place("tfjs", f"{Path(name).stem}/group1-shard1of2.bin")
+
+
+def _quantized_folders(place: Any) -> None:
+    import transformers
+
+    sys.path.insert(0, str(KERAS_FILES.parent))
+    from test_formats import METHODS, SMALL, rewritten
+
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**SMALL, "vocab_size": 8}))
+    with tempfile.TemporaryDirectory() as name:
+        model.save_pretrained(Path(name) / "llama")
+        for method, (quantize, settings) in METHODS.items():
+            home = Path(name) / method
+            home.mkdir()
+            rewritten(Path(name) / "llama", home, quantize, settings)
+            for file in ("config.json", "model.safetensors"):
+                shutil.copy(home / "quantized" / file, place("quantized", f"{method}/{file}"))
+
+
+def _diffusers_folders(place: Any) -> None:
+    import diffusers
+
+    sys.path.insert(0, str(KERAS_FILES.parent))
+    from test_diffusers import CASES
+
+    for case in ("images", "vae", "dit"):
+        name, config, _ = CASES[case]
+        for file in ("config.json", "diffusion_pytorch_model.safetensors"):
+            path = place("diffusers", f"{case}/{file}")
+        getattr(diffusers, name)(**config).save_pretrained(path.parent)
+
+
+def _orbax_folders(folder: Path, place: Any) -> None:
+    shutil.unpack_archive(KERAS_FILES.parent / "orbax_files.zip", folder / "orbax")
+    for path in sorted((folder / "orbax").rglob("*")):
+        kind = path.relative_to(folder / "orbax").parts[0]
+        if kind in ("plain", "ocdbt", "zarr3") and path.is_file() and path.stat().st_size:
+            place("orbax", str(path.relative_to(folder / "orbax")))
 
 
 def _gguf_files(place: Any, rng: np.random.Generator) -> None:

@@ -15,7 +15,17 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="limits processes as Linux can; run there"),
     pytest.mark.slow,
 ]
-for package in ("torch", "onnx", "h5py", "transformers", "pyarrow", "msgpack", "tflite"):
+for package in (
+    "torch",
+    "onnx",
+    "h5py",
+    "transformers",
+    "pyarrow",
+    "msgpack",
+    "tflite",
+    "tensorstore",
+    "diffusers",
+):
     pytest.importorskip(package, reason="make test installs it, or pip install '.[dev]'")
 
 
@@ -33,8 +43,8 @@ def figures(script: str, *arguments: str) -> dict:
 
 
 def test_damaged_files_give_graphs_or_errors_of_ours() -> None:
-    """Twenty seconds: 720 files of all formats, and the packages that write the first of each."""
-    found = figures("fuzz.py", "--inputs", "720")
+    """Half a minute: 760 files of all formats, and the packages that write the first of each."""
+    found = figures("fuzz.py", "--inputs", "760")
     assert found["findings"] == {}
     assert set(found["outcomes"]) == {"read", "refused"}
     assert found["outcomes"]["read"] > 50
@@ -48,7 +58,7 @@ def test_the_core_refuses_wrong_arguments() -> None:
     assert found["outcomes"]["TypeError"] > 200
 
 
-@pytest.mark.parametrize("kind", ["scan", "results", "paper"])
+@pytest.mark.parametrize("kind", ["scan", "results", "analyze", "paper"])
 def test_killed_work_is_gone_on_with(kind: str) -> None:
     sys.path.insert(0, str(HERE))
     import kills
@@ -69,13 +79,15 @@ def fault(code):
 for code, n in {cases!r}:
     fuzz.use = fault(code)
     fuzz.CPU_SECONDS, fuzz.MEMORY = (20, 1 << 30) if n > 2 else (1, 1 << 40)
-    found = fuzz.run(n, kinds=["npz", "npy"])
+    with fuzz.seeded(["npz", "npy"]) as formats:
+        found = fuzz.run(n, 0, formats)
     print("found", *(text for findings in found["findings"].values() for text in findings))
 """
 FAULTS = {
     "raise KeyError('x')": "raised KeyError at",
     "raise MemoryError": "no memory",
     "raise ncut.ModelError('who knows')": "names no file",
+    "open(path, 'rb').close()": "opened outside of the guard",
     "fuzz.os.kill(fuzz.os.getpid(), 11)": "died",
     "any(iter(int, 1))": "no end",
 }

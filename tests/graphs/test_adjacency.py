@@ -10,6 +10,7 @@ from scipy import sparse
 
 import ncut
 from ncut.errors import InputError
+from ncut.extract.attribution import matrix_graph
 from ncut.graphs import from_adjacency
 
 KINDS: list[Any] = [np.array, sparse.csr_array, sparse.coo_array]
@@ -93,6 +94,26 @@ def test_what_cannot_be_an_adjacency_is_named(matrix: Any, message: str) -> None
         from_adjacency(matrix)
 
 
+def _damaged(kind: str, part: str, at: int, value: int) -> Any:
+    matrix = sparse.csr_array(np.ones((6, 6)) - np.eye(6)).asformat(kind)
+    getattr(matrix, part)[at:] = value
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "at", "value"),
+    [
+        *(("csr", "indptr", 3, -9), ("csc", "indptr", 6, -1), ("csr", "indices", 7, 2**20)),
+        *(("bsr", "indptr", 2, -3), ("coo", "row", 9, -4), ("coo", "col", 9, 2**20)),
+    ],
+)
+def test_a_damaged_sparse_matrix_is_refused(kind: str, part: str, at: int, value: int) -> None:
+    matrix = _damaged(kind, part, at, value)
+    for read in (from_adjacency, matrix_graph):
+        with pytest.raises(InputError, match="a damaged sparse matrix"):
+            read(matrix)
+
+
 def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
     matrix = np.ones((6, 6))
     number = np.int64
@@ -100,3 +121,16 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
     assert found.k == 2
     with pytest.raises(InputError, match="threads: must be a whole number"):
         ncut.cluster(matrix, 2, threads=np.float64(1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sizes", [(10, 5), (10, 11), (20, 1)])
+def test_layers_must_have_all_vertices(sizes: tuple[int, int]) -> None:
+    layers = [("a", sizes[0]), ("b", sizes[1])]
+    message = rf"layers: have {sum(sizes)} vertices together, but adjacency has 20"
+    with pytest.raises(InputError, match=message):
+        from_adjacency(two_scales(), layers=layers)
+
+
+def test_duplicates_of_small_integers_add_up_without_overflow() -> None:
+    entries = np.full(4, 100, np.int8), ([0, 0, 1, 1], [1, 1, 0, 0])
+    assert from_adjacency(sparse.coo_array(entries, shape=(2, 2))).adjacency[0, 1] == 200

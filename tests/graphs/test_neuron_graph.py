@@ -153,3 +153,13 @@ def test_repr_says_what_it_is() -> None:
     assert "18 vertices" in text
     assert "65 edges" in text
     assert "7-5-6" in text
+
+
+@pytest.mark.parametrize("kind", ["sym", "norm"])
+def test_laplacian_of_degrees_whose_inverse_is_no_number(kind: Any) -> None:
+    weak = 3e-310
+    chain = np.diag([1.0, weak], 1)
+    ours = from_adjacency(chain + chain.T).laplacian(kind).toarray()
+    forth, back = (weak**0.5, weak**0.5) if kind == "sym" else (weak, 1.0)
+    expected = [[1, -1, 0], [-1, 1, -forth], [0, -back, 1]]
+    np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-300)

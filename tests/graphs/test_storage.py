@@ -228,6 +228,14 @@ def _with(part: str, at: int, value: float) -> dict[str, np.ndarray]:
     return {f"block1_{part}": array}
 
 
+def _overflowing(indptr: np.ndarray) -> np.ndarray:
+    """Row pointers that fall, though the differences of 64-bit numbers are positive."""
+    indptr[1:3] = 2**62 + 9, -(2**62) - 9
+    with np.errstate(over="ignore"):
+        assert np.diff(indptr).min() >= 0
+    return indptr
+
+
 DENSE = sample().blocks[0].weights
 N_STORED = _stored("data").size
 
@@ -249,6 +257,7 @@ N_STORED = _stored("data").size
         _with("indices", 0, 40),
         _with("indices", 3, 10**6),
         _with("indices", 2, -1),
+        _with("indices", 1, int(_stored("indices")[0])),
         _with("data", 1, np.nan),
         _with("data", 1, -1.0),
         _with("indptr", 0, 1),
@@ -256,6 +265,8 @@ N_STORED = _stored("data").size
         _with("indptr", 2, -5),
         _with("indptr", 3, 0),
         _with("indptr", 5, N_STORED + 1),
+        {"block1_indptr": np.where(np.arange(_stored("indptr").size) > 2, -7, _stored("indptr"))},
+        {"block1_indptr": _overflowing(_stored("indptr").astype(np.int64))},
         {"block1_indptr": _stored("indptr")[:-1]},
         {"block1_indices": _stored("indices")[:-1]},
         {"block1_data": _stored("data")[:-1]},
@@ -303,3 +314,33 @@ def test_unusual_but_valid_arrays_give_the_same_graph(tmp_path: Path) -> None:
     np.testing.assert_array_equal(graph.adjacency.toarray(), sample().adjacency.toarray())
     np.testing.assert_allclose(graph.degrees, sample().degrees)
     assert graph.without_isolated()[0].n_edges == sample().n_edges
+
+
+def test_duplicates_of_a_sparse_block_are_added_up(tmp_path: Path) -> None:
+    path = tmp_path / "graph.npz"
+    sample().save(path)
+    with np.load(path) as stored:
+        parts = {name: array.copy() for name, array in stored.items()}
+    data, indices, indptr = (parts[f"block1_{name}"] for name in ("data", "indices", "indptr"))
+    row = int(np.flatnonzero(np.diff(indptr) > 1)[0])
+    indices[indptr[row] + 1] = indices[indptr[row]]
+    np.savez(path, **parts)
+    found = NeuronGraph.load(path)
+    assert found.n_edges == sample().n_edges - 1
+    assert found.adjacency.nnz == 2 * found.n_edges
+    np.testing.assert_allclose(found.blocks[1].weights.sum(), data.sum())
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_a_dense_block_within_a_layer(tmp_path: Path, below: bool) -> None:
+    path = tmp_path / "graph.npz"
+    graph = from_adjacency(chain_graph(random_chain(7, [4, 5])).adjacency)
+    graph.save(path)
+    with np.load(path) as stored:
+        parts = {name: stored[name] for name in stored if not name.startswith("block")}
+    dense = graph.adjacency.toarray()
+    np.savez(path, **parts, block0=dense if below else np.triu(dense))
+    if below:
+        refused(path)
+    else:
+        assert_equal(NeuronGraph.load(path), graph)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from samples import chain_graph, random_chain
 
 from ncut.errors import Interrupted
-from ncut.graphs import NeuronGraph
+from ncut.graphs import NeuronGraph, build_graph
 from ncut.nulls import (
     at_once_and_inside,
     distribution,
@@ -88,6 +90,16 @@ def test_large_graphs_are_shuffled_one_at_a_time_with_the_same_result(
     for found, other in zip(run(graph, 5, threads=3), expected, strict=True):
         np.testing.assert_array_equal(found.labels, other.labels)
         np.testing.assert_array_equal(found.eigenvalues, other.eigenvalues)
+
+
+def test_the_limit_counts_the_vectors_of_many_vertices() -> None:
+    few = chain_graph([np.ones((1000, 1000), np.float32)])
+    many = build_graph(
+        [("many", 4_000_000), ("one", 1)], [(0, 1, np.ones((4_000_000, 1), "f4"), "w")]
+    )
+    assert many.n_bytes < 4.1 * few.n_bytes
+    assert at_once_and_inside(few, 8) == (8, 1)
+    assert at_once_and_inside(many, 8) == (1, 8)
 
 
 def test_more_shuffles_only_add() -> None:
@@ -202,3 +214,45 @@ def test_interruption_before_the_rule_keeps_what_comes_before_the_first_gap() ->
     with pytest.raises(Interrupted) as caught:
         run(graph, 30, threads=1, progress=interrupt, stop=lambda results: False)
     assert [found.ncut for found in caught.value.finished] == expected[:4]
+
+
+def with_room_for(threads: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets only so many threads start; `error` is raised for the others."""
+    start, started = threading.Thread.start, itertools.count()
+
+    def limited(thread: threading.Thread) -> None:
+        if next(started) >= threads:
+            raise error
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+
+
+def test_fewer_threads_than_asked_for_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_room_for(2, RuntimeError("can't start new thread"), monkeypatch)
+    assert side_by_side_in_order(lambda number: number + 1, 9, 4) == list(range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("n_started", "error", "raised"),
+    [
+        (0, RuntimeError("can't start new thread"), RuntimeError),
+        (2, KeyboardInterrupt(), Interrupted),
+    ],
+)
+def test_an_error_while_threads_start_ends_those_that_have(
+    n_started: int, error: BaseException, raised: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_room_for(n_started, error, monkeypatch)
+    done: list[int] = []
+
+    def task(number: int) -> int:
+        time.sleep(0.01)
+        done.append(number)
+        return number + 1
+
+    before = threading.active_count()
+    with pytest.raises(raised):
+        side_by_side_in_order(task, 1000, 4)
+    assert threading.active_count() == before
+    assert len(done) < 100

@@ -15,6 +15,7 @@ from ml_dtypes import bfloat16
 from numpy.testing import assert_array_equal
 from samples import as_csr, chain_graph, random_chain
 from scipy import stats
+from scipy.sparse import issparse
 
 from ncut import analyze, reference
 from ncut.errors import InputError
@@ -80,6 +81,7 @@ def test_inside_a_layer_weights_stay_above_the_diagonal(everywhere: bool, sparse
     graph = with_initial(replace(graph, blocks=(block,)), Initial(SAMPLE, everywhere))
     (shuffled,) = shuffle(graph, "init").blocks
     found = reference.dense(shuffled.weights)
+    assert everywhere <= issparse(shuffled.weights)
     n = graph.n_vertices
     wanted = np.triu(np.ones((n, n), np.bool_), k=1) if everywhere else dense > 0
     assert_array_equal(found > 0, wanted)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ncut.measure.finish import _as_clusterable, stop_rule
 from ncut.nulls import compare
+from ncut.nulls.sequential import Outcome, stopping_point
+from ncut.plan import Plan
+from ncut.types import ShuffledNetwork
 
 VALUES = st.floats(0, 12)
 
@@ -55,3 +62,20 @@ def test_numbers_are_plain() -> None:
     found = compare(1.0, np.array([1.0, 2.0, 4.0]))
     for value in (found.mean, found.std, found.p_value, found.z_score):
         assert type(value) is float
+
+
+@pytest.mark.parametrize("low", [True, False])
+def test_rounding_errors_of_zero_are_ties(low: bool) -> None:
+    assert compare(0.0, np.array([1e-17, -3e-16, 0.0]), low=low).p_value == 1.0
+
+
+def test_a_stopping_rule_counts_the_same_ties() -> None:
+    plan = Plan.of(shuffles="auto")
+    network: Any = SimpleNamespace(headline="spectral_ncut", ncut=0.3)
+    shuffles = [ShuffledNetwork({"spectral_ncut": 0.1 + 0.2}, None, True)] * 20
+    stop = stop_rule(network, plan)
+    assert stop is not None
+    assert stop(shuffles)
+    assert stopping_point(_as_clusterable(network, shuffles), "betting", 0.05, 1000) == Outcome(
+        "betting", 20, "futile at level 0.05", 1.0
+    )

@@ -16,7 +16,8 @@ from scipy import stats
 import ncut
 from ncut.errors import InputError
 from ncut.paper.records import Analysis
-from ncut.paper.results import RowResult, Run, TableResult
+from ncut.paper.results import RowResult, TableResult
+from ncut.paper.runs import Run
 from ncut.paper.tables import TITLES, Row, published, rows_of
 
 matplotlib = pytest.importorskip("matplotlib", reason="pip install 'ncut[plot]'")
@@ -632,7 +633,7 @@ def test_importing_needs_no_matplotlib_and_drawing_no_pyplot():
     code = (
         "import sys, ncut.paper.figures as figures;"
         "assert 'matplotlib' not in sys.modules;"
-        "from ncut.paper.results import RowResult, Run, TableResult;"
+        "from ncut.paper.results import RowResult, TableResult; from ncut.paper.runs import Run;"
         "from ncut.paper.tables import rows_of;"
         "runs = (Run(0, 9.0, 10.0, 0.1, -10.0, 0.02, True, {}),);"
         "result = TableResult('A.13', (RowResult(rows_of('A.13')[0], runs),));"

@@ -17,8 +17,10 @@ from ncut.errors import InputError
 
 pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from ncut.paper import run_table, table
+from ncut.paper.comparison import Sample, difference
 from ncut.paper.records import Analysis, Record
-from ncut.paper.results import RowResult, Run, Summary, TableResult, run_of
+from ncut.paper.results import RowResult, Summary, TableResult
+from ncut.paper.runs import Run, run_of
 from ncut.paper.tables import TITLES, Options, published, rows_of
 
 METRICS = {
@@ -160,31 +162,65 @@ def test_published_numbers_are_those_of_the_row():
     assert found == Summary(*expected)
 
 
-def test_a_difference_is_in_published_standard_deviations():
+def test_a_difference_is_that_of_the_means_with_the_noise_of_both_sides():
     row = rows_of("A.5")[0].published
-    assert row.ncut_std == 0.0165
-    found = row_result("A.5", 0, run(row.ncut + 0.033), run(row.ncut + 0.033)).difference
-    assert found == pytest.approx(2.0)
-    assert row_result("A.5", 0, run(row.ncut - 0.0165)).difference == pytest.approx(-1.0)
+    assert (row.ncut_std, row.runs) == (0.0165, 5)
+    ours = [row.ncut + x for x in (0.01, 0.03, 0.05)]
+    found = row_result("A.5", 0, *map(run, ours)).difference
+    expected = difference(Sample(3, row.ncut + 0.03, 0.02), Sample(5, row.ncut, 0.0165))
+    assert (found.value, found.degrees) == (pytest.approx(0.03), 6)
+    assert found.standard_error == pytest.approx(expected.standard_error)
+    single = row_result("A.5", 0, run(row.ncut - 0.0165)).difference
+    assert (single.value, single.degrees) == (pytest.approx(-0.0165), 4)
+    assert single.standard_error == pytest.approx(0.0165 * 1.2**0.5)
 
 
-def test_a_difference_is_in_our_standard_deviations_where_none_is_published():
+def test_the_noise_is_ours_where_no_spread_is_published():
     row = rows_of("A.19")[1].published
     assert row.ncut_std is None
     runs = [run(row.ncut + x) for x in (1.0, 2.0, 3.0)]
-    assert row_result("A.19", 1, *runs).difference == pytest.approx(2.0)
+    found = row_result("A.19", 1, *runs).difference
+    assert (found.value, found.degrees) == (pytest.approx(2.0), 2)
+    assert found.standard_error == pytest.approx((1 / 3 + 1 / 5) ** 0.5)
     assert row_result("A.19", 1, runs[0]).difference is None  # of one network there is none
     assert row_result("A.19", 1, runs[0], runs[0]).difference is None
 
 
 @pytest.mark.parametrize(
-    ("mean", "expected"), [(10.1, -1.0), (10.2, 0.0), (10.3, 0.0), (10.4, 0.0), (10.7, 3.0)]
+    ("mean", "expected"), [(10.1, -0.1), (10.2, 0.0), (10.3, 0.0), (10.4, 0.0), (10.7, 0.3)]
 )
 def test_untrained_networks_differ_by_their_distance_from_the_range(mean, expected):
     row = rows_of("figure A.1")[0].published
     assert (row.low, row.high, row.ncut) == (10.2, 10.4, None)
     runs = [run(mean + x, None, None) for x in (-0.1, 0.0, 0.1)]
-    assert row_result("figure A.1", 0, *runs).difference == pytest.approx(expected, abs=1e-9)
+    found = row_result("figure A.1", 0, *runs).difference
+    assert found.value == pytest.approx(expected, abs=1e-9)
+    assert found.standard_error == pytest.approx(0.1 / 3**0.5)
+
+
+def test_shuffled_means_have_our_spread_on_both_sides():
+    theirs = rows_of("A.5")[0].published.shuffled_mean
+    runs = [run(mean=theirs + x) for x in (0.1, 0.3)]
+    found = row_result("A.5", 0, *runs).shuffled_difference
+    assert (found.value, found.degrees) == (pytest.approx(0.2), 1)
+    assert found.standard_error == pytest.approx((0.02 * (1 / 2 + 1 / 5)) ** 0.5)
+    assert row_result("A.5", 0, runs[0]).shuffled_difference is None
+    assert row_result("A.20", 1, *runs).shuffled_difference is None
+
+
+@pytest.mark.parametrize(
+    ("shift", "spread", "expected"),
+    [(-0.13, 0.01, True), (0.13, 0.01, False), (-0.005, 0.01, False), (-0.13, 0.3, False)],
+)
+def test_a_conclusion_is_decided_where_both_sides_are_off_their_shuffles(shift, spread, expected):
+    """The published networks lie 0.14 below theirs, with a standard deviation of 0.0165."""
+    runs = [run(5.0 + shift - spread, 5.0), run(5.0 + shift + spread, 5.0)]
+    assert row_result("A.5", 0, *runs).is_decided is expected
+
+
+def test_nothing_is_decided_without_shuffles_or_spread():
+    assert not row_result("figure A.1", 0, run(1.0, None, None), run(2.0, None, None)).is_decided
+    assert not row_result("A.19", 1, run(1.0)).is_decided
 
 
 def test_the_order_of_rows_is_counted_in_pairs():
@@ -196,7 +232,8 @@ def test_the_order_of_rows_is_counted_in_pairs():
     neighbours = {swapped[3]: swapped[4], swapped[4]: swapped[3]}
     found = result_of("A.5", [neighbours.get(cut, cut) for cut in cuts]).order()
     assert found == (n_pairs - 1, n_pairs)
-    assert result_of("figure A.1", [10.3], mean=None, std=None).order() == (0, 0)
+    untrained = result_of("figure A.1", [10.3], mean=None, std=None)
+    assert (untrained.order(), untrained.order_by_noise()) == ((0, 0), None)
 
 
 @given(cuts=st.lists(st.integers(0, 5), min_size=8, max_size=8))
@@ -226,7 +263,7 @@ def test_agreement_counts_rows_with_a_published_conclusion():
 # --- CSV ----------------------------------------------------------------------------------------
 
 SETTINGS = {"table", "row", "network", "data", "regularization", "phase", "k", "shuffles",
-            "epochs", "pruning_epochs", "procedure", "precision"}  # fmt: skip
+            "epochs", "pruning_epochs", "procedure", "precision", "max_images"}  # fmt: skip
 NUMBERS = {"runs", "ncut", "ncut_std", "shuffled_mean", "shuffled_std", "significant",
            "conclusion", "train_accuracy", "test_accuracy", "train_loss", "test_loss"}  # fmt: skip
 
@@ -242,7 +279,8 @@ def test_a_csv_has_a_line_for_each_row_with_both_sides_numbers(name):
     lines = read(result.to_csv())
     assert len(lines) == len(rows)
     expected = SETTINGS | NUMBERS | {f"published_{each}" for each in NUMBERS}
-    expected |= {"images", "published_std_from", "difference_in_std", "agrees"}
+    expected |= {"images", "published_std_from", "difference", "standard_error", "half_width",
+                 "agrees", "decided"}  # fmt: skip
     for line, row in zip(lines, rows, strict=True):
         assert set(line) == expected
         assert line["table"] == name
@@ -259,9 +297,13 @@ def test_a_csv_has_a_line_for_each_row_with_both_sides_numbers(name):
                     assert cell == value
                 else:
                     assert float(cell) == pytest.approx(value, rel=1e-5)
-        assert line["difference_in_std"] == "" or float(line["difference_in_std"]) == pytest.approx(
-            row.difference, rel=1e-5
-        )
+        for field in ("standard_error", "half_width"):
+            value = getattr(row.difference, field, None)
+            assert line[field] == ("" if value is None else f"{value:.6g}")
+        value = getattr(row.difference, "value", None)
+        assert line["difference"] == ("" if value is None else f"{value:.6g}")
+        decided = "" if row.agrees is None else "yes" if row.is_decided else "no"
+        assert line["decided"] == decided
         assert line["agrees"] == {None: "", True: "yes", False: "no"}[row.agrees]
         assert line["images"] == "60000"
 
@@ -284,6 +326,8 @@ def test_runs_have_a_line_each():
         "test_loss",
         "seconds",
         "images",
+        "original_data",
+        "data_checksum",
     }
     assert all(set(line) == SETTINGS | names for line in lines)
     assert [(line["row"], line["seed"], line["ncut"]) for line in lines] == [
@@ -336,7 +380,7 @@ def test_markdown_shows_what_is_known():
     _, _, ours, theirs = table_lines(text)
     assert ours == [
         "mlp mnist none", "no", "ours (2)", "10.050 ± 0.071", "10.250 ± 0.050", "1/2", "0.750",
-        "0.500", "+1.6", "**no**",
+        "0.500", "+0.026 ± 0.075", "**no**",
     ]  # fmt: skip
     assert theirs == [
         "", "", "published (5)", "10.024 ± 0.017", "10.165 ± 0.035", "5/5", "0.997", "0.980", "",

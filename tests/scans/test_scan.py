@@ -264,7 +264,7 @@ def test_settings_are_readable(models, scan, tmp_path):
     scan(models, scope="all", layers=["w0", "w1", "w2"])  # the same once more
 
 
-def test_watching_takes_up_what_appears(models, scan, tmp_path):
+def test_watching_takes_up_what_appears(models, scan, tmp_path, monkeypatch):
     """A model that comes while others are measured is measured too; then nothing comes."""
     added = []
 
@@ -273,7 +273,8 @@ def test_watching_takes_up_what_appears(models, scan, tmp_path):
             write_model(models / "step-5.npz", 5)
             added.append(counts)
 
-    found = scan(models, watch=True, idle=3.0, progress=add)
+    monkeypatch.setattr("ncut.scans.running.POLL_SECONDS", 0.1)
+    found = scan(models, watch=True, idle=1.0, progress=add)
     assert found.report(models / "step-5.npz").n_shuffles == OPTIONS["shuffles"]
     assert len(found.to_frame()) == 5
 

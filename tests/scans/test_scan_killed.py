@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from joblib.externals.loky import get_reusable_executor
@@ -153,7 +155,10 @@ def cluster(tmp_path, monkeypatch):
         command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *arguments]
         with (tmp_path / f"{name}-{len(processes)}.log").open("wb") as log:
             process = subprocess.Popen(
-                [*command, "--no-dashboard"], stdout=log, stderr=subprocess.STDOUT
+                [*command, "--no-dashboard"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         processes.append(process)
         return process
@@ -163,9 +168,10 @@ def cluster(tmp_path, monkeypatch):
 
     start("scheduler", "--host", "127.0.0.1", "--port", str(port))
     yield address, start_worker
+    # With the processes that they started; an orderly end takes them seconds.
     for process in reversed(processes):
-        process.terminate()
-    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=30)
 
 
@@ -211,6 +217,68 @@ def test_a_model_that_kills_a_clusters_workers_fails_alone(deadly, tmp_path, clu
     found = ncut.scan(deadly.parent, tmp_path / "out", backend="dask", scheduler=address, **OPTIONS)
     assert list(found.failed) == [str(deadly)]
     assert_same_as_analyses(found, deadly.parent)
+
+
+class RayError(Exception):
+    """As Ray has it."""
+
+
+class Ray:
+    """What a scan uses of Ray, in this process: tasks end in another order, and one never does.
+
+    `tests/fuzz/clusters.py` has clusters of Ray itself, which take half a minute to start.
+    """
+
+    exceptions = SimpleNamespace(RayError=RayError)
+
+    def __init__(self, deadly=None):
+        self.deadly, self.most, self.cancelled = deadly, 0, []
+
+    def init(self, address, **options):
+        if address == "nowhere":
+            raise ConnectionError("no cluster")
+
+    def shutdown(self):
+        pass
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+    def remote(self, *, num_cpus, max_retries):
+        assert (num_cpus, max_retries) == (1, 3)
+        return lambda function: SimpleNamespace(remote=lambda task: (function, task))
+
+    def wait(self, waiting):
+        self.most = max(self.most, len(waiting))
+        return waiting[-1:], waiting[:-1]
+
+    def get(self, done):
+        ((function, task),) = done
+        if self.deadly is not None and task.path == str(self.deadly):
+            raise RayError("the worker died")
+        return [function(task)]
+
+    def cancel(self, waiting):
+        self.cancelled.append(waiting)
+
+
+@pytest.mark.parametrize("has_deadly", [False, True])
+def test_a_scan_on_ray(three, tmp_path, monkeypatch, has_deadly):
+    if has_deadly:
+        write_model(three / "deadly.npz", 9)
+    ray = Ray(three / "deadly.npz")
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    found = ncut.scan(three, tmp_path / "out", backend="ray", scheduler="head", **OPTIONS)
+    assert list(found.failed) == ([str(three / "deadly.npz")] if has_deadly else [])
+    assert ray.most == 2 * backends.AHEAD
+    assert bool(ray.cancelled) == has_deadly
+    assert_same_as_analyses(found, three)
+
+
+def test_a_cluster_of_ray_that_does_not_answer(three, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", Ray())
+    with pytest.raises(ncut.InputError, match="scheduler: nowhere does not answer: no cluster"):
+        ncut.scan(three, tmp_path / "out", backend="ray", scheduler="nowhere")
 
 
 def test_a_scheduler_that_does_not_answer(three, tmp_path, monkeypatch):

@@ -59,3 +59,9 @@ def test_many_things_do_not_overflow() -> None:
 def test_refused(a: Any, b: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         adjusted_rand_index(a, b)
+
+
+def test_memory_does_not_grow_with_the_product_of_the_numbers_of_clusters() -> None:
+    pairs = np.arange(200_000) // 2
+    assert adjusted_rand_index(pairs, pairs[::-1]) == 1.0
+    assert adjusted_rand_index(pairs, np.roll(pairs, 1)) == pytest.approx(0.0, abs=1e-5)

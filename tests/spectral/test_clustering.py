@@ -230,3 +230,21 @@ def test_numpy_numbers_are_numbers(k: Any) -> None:
     found = cluster(graph, k, seed=np.uint64(2**63), n_init=np.int16(2))
     assert found.k == 3
     assert type(found.k) is int
+
+
+def test_a_partition_with_an_empty_cluster_proves_no_missed_eigenvalue() -> None:
+    """The pair's points are so far away that single precision cannot tell the others apart."""
+    pair = sparse.csr_array([[0.0, 1e-160], [1e-160, 0.0]])
+    dense = np.ones((20, 20)) - np.eye(20)
+    two = sparse.block_diag([dense, dense]).tolil()
+    two[0, 20] = two[20, 0] = 0.01
+    found = cluster(sparse.block_diag([two, pair]), 3)
+    assert np.unique(found.labels).size == 2
+    assert found.converged
+    assert found.lower_bound == pytest.approx(found.eigenvalues.sum(), rel=1e-6)
+
+
+def test_degrees_beyond_the_range_of_numbers_are_refused() -> None:
+    chain = np.diag([1.0, 8.0, 5e-324], 1)
+    with pytest.raises(InputError, match=r"graph: a vertex with edges of 4.94e-324 in total"):
+        cluster(sparse.csr_array(chain + chain.T), 2)

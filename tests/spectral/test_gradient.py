@@ -122,6 +122,24 @@ def test_copies_of_a_repeated_eigenvalue_share_their_slope() -> None:
     np.testing.assert_allclose(parts[0], parts[1], atol=1e-8)
 
 
+@pytest.mark.parametrize("which", [2, 8, 12, 30])
+@pytest.mark.parametrize("way", ["lapack", "iteration"])
+def test_all_copies_of_an_eigenvalue_share_its_slope_however_many(
+    which: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their mean is smooth although single copies are not: central differences of it agree."""
+    if way == "iteration":
+        monkeypatch.setattr(module, "DENSE", 0)
+    rng = np.random.default_rng(2)
+    parts = np.kron(np.eye(11), rng.random((4, 3)))  # eleven zeros; eleven copies of the next two
+    low = rng.random((60, 3)) @ rng.random((3, 40))  # of rank 3: 94 copies of 1
+    weights = [parts] if which in (8, 12) else [low]
+    exact = dense(weights)
+    copies = np.flatnonzero(np.abs(exact - exact[which - 1]) < 1e-9) + 1
+    found = ncut.eigenvalues_and_gradient(weights, (which,)).gradient
+    check_slopes(weights, tuple(copies), np.full(copies.size, 1 / copies.size), found)
+
+
 def test_large_and_small_weights_change_no_digit() -> None:
     weights = chain(30, 20, 10)
     exact = ncut.eigenvalues_and_gradient(weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -108,3 +109,29 @@ def test_a_skip_over_two_layers_keeps_two_colours() -> None:
         layers, [(0, 1, first, "x"), (1, 2, second, "y"), (2, 3, third, "z"), (0, 3, skip, "s")]
     )
     assert NormalizedAdjacency(graph, 1).bipartite
+
+
+@pytest.mark.parametrize("name", [*(n for n in GRAPHS if n not in ("skip", "one layer")), "twice"])
+def test_the_corner_is_that_of_the_whole_matrix(name: str) -> None:
+    if name == "twice":
+        first, second = random_chain(3, (9, 14), dtype=np.float32) * 2
+        blocks = [(0, 1, first, "a"), (1, 0, second.T[:, ::-1], "b")]
+        graph = build_graph([("x", 9), ("y", 14)], blocks)
+    else:
+        graph = GRAPHS[name]()
+    operator = NormalizedAdjacency(graph, 1)
+    M = np.empty((graph.n_vertices,) * 2)
+    M[np.ix_(operator.place, operator.place)] = operator.matrix().toarray()
+    first_n = operator.n_first
+    np.testing.assert_array_equal(operator.corner(), M[:first_n, first_n:])
+
+
+def test_the_corner_takes_little_more_memory_than_it_has() -> None:
+    operator = NormalizedAdjacency(chain_graph(random_chain(3, (3000, 40), dtype=np.float32)), 1)
+    tracemalloc.start()
+    try:
+        corner = operator.corner()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * corner.nbytes

@@ -245,3 +245,28 @@ def test_weights_of_very_different_size(solver: str) -> None:
 def test_unknown_solvers_are_refused(wrong: object) -> None:
     with pytest.raises(InputError, match=r"solver: must be one of auto, .*dense"):
         embedding_of(chain_graph(random_chain(3, (6, 5))), 3, wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["arpack", "lobpcg"])
+def test_rounding_errors_of_equal_eigenvalues_start_no_search(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve copies of a part, each tied to a hub: eleven copies of each eigenvalue."""
+    part = random_chain(3, (15, 15))[0]
+    between = np.full((180, 1), 0.37)
+    inner = np.kron(np.eye(12), part + part.T)
+    A = sparse.csr_array(np.block([[inner, between], [between.T, np.zeros((1, 1))]]))
+    graph = from_adjacency(A)
+    searches = []
+    pairs = getattr(solvers, f"_{name}_pairs")
+
+    def counted(*arguments: object) -> object:
+        searches.append(name)
+        return pairs(*arguments)
+
+    monkeypatch.setattr(solvers, f"_{name}_pairs", counted)
+    found = embedding_of(graph, 5, name)
+    exact = reference.laplacian_eigenvalues(graph.adjacency.toarray())[:5]
+    np.testing.assert_allclose(found.eigenvalues, exact, atol=1e-9)
+    assert found.converged
+    assert len(searches) <= 1 + 5

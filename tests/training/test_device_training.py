@@ -18,8 +18,8 @@ from ncut.errors import InputError
 from ncut.training import spectrum
 from ncut.training.eigenvalues import differentiable
 from ncut.training.live import numbered
-from ncut.training.placed import Placed, constant
 from ncut.training.spectrum import Tracker
+from ncut.training.spectrum_types import EdgeWeights, constant
 
 SIZES = (40, 30, 40, 30, 10)
 needs_cuda = pytest.mark.skipif(
@@ -41,17 +41,17 @@ def random_weights(
     return found
 
 
-def chain_blocks(weights: list[Tensor]) -> tuple[list[Placed], int]:
+def chain_blocks(weights: list[Tensor]) -> tuple[list[EdgeWeights], int]:
     """Blocks of a chain, and the number of its vertices."""
     sizes = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
     starts, _ = numbered(sizes, [(i, i + 1) for i in range(len(weights))])
     blocks = [
-        Placed(weight, int(starts[i + 1]), int(starts[i])) for i, weight in enumerate(weights)
+        EdgeWeights(weight, int(starts[i + 1]), int(starts[i])) for i, weight in enumerate(weights)
     ]
     return blocks, sum(sizes)
 
 
-def one_by_one(blocks: list[Placed]) -> list[Placed]:
+def one_by_one(blocks: list[EdgeWeights]) -> list[EdgeWeights]:
     """The same edges without matrices."""
     found = []
     for block in blocks:
@@ -62,11 +62,13 @@ def one_by_one(blocks: list[Placed]) -> list[Placed]:
             ),
             indexing="ij",
         )
-        found.append(Placed(block.weights.reshape(-1), rows=rows.ravel(), columns=columns.ravel()))
+        found.append(
+            EdgeWeights(block.weights.reshape(-1), rows=rows.ravel(), columns=columns.ravel())
+        )
     return found
 
 
-def reference_values(blocks: list[Placed], n: int) -> Tensor:
+def reference_values(blocks: list[EdgeWeights], n: int) -> Tensor:
     """All eigenvalues of L_norm, ascending, by autograd through the whole matrix."""
     adjacency = torch.zeros((n, n), dtype=torch.float64)
     for block in blocks:

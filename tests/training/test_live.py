@@ -79,7 +79,7 @@ WAYS = [("readers", "all", "l1"), ("stream", "all", "l2"), ("readers", "paper", 
 def adjacency(graph: LiveGraph) -> NDArray[np.float64]:
     """The whole matrix, layers in order."""
     found = np.zeros((graph.n, graph.n))
-    for block in graph.placed():
+    for block in graph.edge_weights():
         values = block.weights.detach().abs().double().numpy()
         if block.rows is not None and block.columns is not None:
             np.add.at(found, (block.rows.numpy(), block.columns.numpy()), values)
@@ -197,7 +197,7 @@ def test_grouped_convolutions(
 def test_half_precision_is_widened(dtype: torch.dtype) -> None:
     model = cnn(nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU()).eval().to(dtype)
     live = live_graph(model, scope="all")
-    assert {block.weights.dtype for block in live.placed()} == {torch.float32}
+    assert {block.weights.dtype for block in live.edge_weights()} == {torch.float32}
     assert_same(live, model, rtol=1e-2, scope="all")
     assert_same(live, copy.deepcopy(model).float(), scope="all")  # exactly these weights
 
@@ -250,7 +250,7 @@ def test_parametrized_weights(name: str, which: int) -> None:
     for at, weight in zip((0, 2, 4), weights, strict=True):
         plain[at].weight.data = weight
     np.testing.assert_allclose(adjacency(live), adjacency(live_graph(plain)), rtol=1e-5, atol=1e-6)
-    sum(block.weights.abs().sum() for block in live.placed()).backward()  # type: ignore[union-attr]
+    sum(block.weights.abs().sum() for block in live.edge_weights()).backward()  # type: ignore[union-attr]
     trained = [parameter for parameter in model[which].parameters() if parameter.ndim > 1]
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in trained)
 
@@ -540,7 +540,7 @@ def test_a_factor_is_followed_after_the_graph_was_made():
     (graph,) = live_graphs(model)
     with torch.no_grad():
         model.g.copy_(torch.rand(12, dtype=torch.float64))
-    blocks = sorted(float(block.weights.detach().abs().sum()) for block in graph.placed())
+    blocks = sorted(float(block.weights.detach().abs().sum()) for block in graph.edge_weights())
     expected = sorted(float(block.weights.sum()) for block in ncut.graph(model).blocks)
     assert blocks == pytest.approx(expected, rel=1e-9)
 
@@ -560,7 +560,7 @@ def test_parameters_that_are_ones_are_followed_each_for_itself():
     with torch.no_grad():
         model.alpha.fill_(0.5)
         model.gamma.copy_(torch.arange(1.0, 7.0))
-    blocks = sorted(float(block.weights.detach().abs().sum()) for block in graph.placed())
+    blocks = sorted(float(block.weights.detach().abs().sum()) for block in graph.edge_weights())
     expected = sorted(float(block.weights.sum()) for block in ncut.graph(model).blocks)
     assert blocks == pytest.approx(expected, rel=1e-9)
 
@@ -600,7 +600,7 @@ def test_weights_are_what_a_function_makes_of_parameters(name):
         model.w.add_(torch.rand(8, 10, dtype=torch.float64))
         model.u.mul_(2)
     # Followed after the graph was made, equal to what is read anew.
-    blocks = sorted(float(block.weights.detach().abs().sum()) for block in graph.placed())
+    blocks = sorted(float(block.weights.detach().abs().sum()) for block in graph.edge_weights())
     expected = sorted(float(block.weights.sum()) for block in ncut.graph(model).blocks)
     assert blocks == pytest.approx(expected, rel=1e-9)
     values = []
@@ -625,6 +625,6 @@ def test_transposed_convolutions_in_groups_are_followed():
     (graph,) = live_graphs(model, scope="all")
     with torch.no_grad():
         model[2].weight.mul_(1 + torch.rand(8, 3, 3, 3))
-    blocks = sorted(float(block.weights.detach().abs().sum()) for block in graph.placed())
+    blocks = sorted(float(block.weights.detach().abs().sum()) for block in graph.edge_weights())
     expected = sorted(float(b.weights.sum()) for b in ncut.graph(model, scope="all").blocks)
     assert blocks == pytest.approx(expected, rel=1e-5)

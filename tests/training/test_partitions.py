@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import ncut
 from ncut.errors import InputError
 from ncut.training.partitions import PartitionRegularizer, SoftCutRegularizer, soft_links
-from ncut.training.placed import Placed
 from ncut.training.regularizers import Regularizer
+from ncut.training.spectrum_types import EdgeWeights
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_the_soft_cut_is_that_of_loops(kind: str) -> None:
     shares = torch.softmax(logits.detach().double(), dim=1).numpy()
     expected = soft_cut(graph.adjacency.toarray(), by_layer(regularizer, shares, graph))
     assert float(regularizer().detach()) == pytest.approx(0.4 * expected, rel=1e-6)
-    blocks = regularizer.graphs[0].placed()
+    blocks = regularizer.graphs[0].edge_weights()
     assert any(block.rows is not None for block in blocks) == (kind == "entries")
 
 
@@ -102,7 +102,7 @@ def test_gradients_of_the_soft_cut() -> None:
     rows, columns = torch.tensor([0, 1, 4]), torch.tensor([9, 10, 9])
 
     def penalty(weights: Tensor, values: Tensor, logits: Tensor) -> Tensor:
-        blocks = [Placed(weights, 0, 5), Placed(values, rows=rows, columns=columns)]
+        blocks = [EdgeWeights(weights, 0, 5), EdgeWeights(values, rows=rows, columns=columns)]
         inside, volumes = soft_links(blocks, torch.softmax(logits, dim=1))
         return (inside / volumes).mean()
 

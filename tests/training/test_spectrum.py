@@ -17,8 +17,8 @@ from ncut.errors import InputError
 from ncut.training import products
 from ncut.training.eigenvalues import differentiable, laplacian_eigenvalues
 from ncut.training.live import numbered
-from ncut.training.placed import WIDTH, Placed
 from ncut.training.spectrum import Tracker, shared_slopes
+from ncut.training.spectrum_types import WIDTH, EdgeWeights
 
 WIDE, SMALL, DEEP = (40, 60, 30), (12, 9, 7, 5), (30, 40, 40, 40, 10)
 
@@ -36,18 +36,18 @@ def chain(
     return found
 
 
-def placed(widths: tuple[int, ...], weights: list[Tensor], two_colours: bool = True):  # type: ignore[no-untyped-def]
+def edge_weights(widths: tuple[int, ...], weights: list[Tensor], two_colours: bool = True):  # type: ignore[no-untyped-def]
     """Blocks of a chain, the number of vertices and of those of the first colour."""
     pairs = [(number, number + 1) for number in range(len(weights))]
     starts, n_first = numbered(widths, pairs)
     blocks = [
-        Placed(weight, int(starts[number + 1]), int(starts[number]))
+        EdgeWeights(weight, int(starts[number + 1]), int(starts[number]))
         for number, weight in enumerate(weights)
     ]
     return blocks, sum(widths), n_first if two_colours else 0
 
 
-def dense_eigenvalues(blocks: list[Placed], n: int) -> Tensor:
+def dense_eigenvalues(blocks: list[EdgeWeights], n: int) -> Tensor:
     """All eigenvalues of L_norm ascending, by autograd through the full symmetric matrix."""
     adjacency = torch.zeros((n, n), dtype=torch.float64)
     for block in blocks:
@@ -61,7 +61,7 @@ def dense_eigenvalues(blocks: list[Placed], n: int) -> Tensor:
     return 1 - torch.linalg.eigvalsh(scale[:, None] * adjacency * scale).flip(0)
 
 
-def as_entries(blocks: list[Placed]) -> list[Placed]:
+def as_entries(blocks: list[EdgeWeights]) -> list[EdgeWeights]:
     """The same edges one by one."""
     found = []
     for block in blocks:
@@ -70,7 +70,9 @@ def as_entries(blocks: list[Placed]) -> list[Placed]:
             torch.arange(block.weights.shape[1]) + block.first_column,
             indexing="ij",
         )
-        found.append(Placed(block.weights.reshape(-1), rows=rows.ravel(), columns=columns.ravel()))
+        found.append(
+            EdgeWeights(block.weights.reshape(-1), rows=rows.ravel(), columns=columns.ravel())
+        )
     return found
 
 
@@ -91,7 +93,7 @@ def test_values_and_gradients_are_those_of_the_dense_matrix(
     error: float,
 ) -> None:
     weights = chain(widths, dtype=dtype)
-    blocks, n, n_first = placed(widths, weights, two_colours)
+    blocks, n, n_first = edge_weights(widths, weights, two_colours)
     factors = torch.tensor([0.5, -1.0, 2.0], dtype=dtype)
     tracker = Tracker(n, n_first, 3, tolerance=tolerance)
     values = differentiable(tracker, (2, 3, 4), as_entries(blocks) if entries else blocks)
@@ -114,7 +116,7 @@ def test_gradcheck(two_colours: bool) -> None:
     weights = chain(widths)
 
     def values(*moved: Tensor) -> Tensor:
-        blocks, n, n_first = placed(widths, list(moved), two_colours)
+        blocks, n, n_first = edge_weights(widths, list(moved), two_colours)
         return differentiable(Tracker(n, n_first, 4, tolerance=1e-12), (2, 3, 5), blocks)
 
     # Along random directions, as the whole Jacobian takes thousands of eigenproblems.
@@ -136,7 +138,7 @@ def test_any_chain_has_the_eigenvalues_of_scipy(widths: list[int], seed: int, ze
     ]
     if not any(weight.any() for weight in weights):
         weights[0][0, 0] = 1.0
-    blocks, n, n_first = placed(tuple(widths), weights)
+    blocks, n, n_first = edge_weights(tuple(widths), weights)
     sums = products.degrees(blocks, n)
     used = int((sums > 0).sum())
     spectrum = Tracker(n, n_first, 3, tolerance=1e-9).update(blocks)
@@ -155,7 +157,7 @@ def test_any_chain_has_the_eigenvalues_of_scipy(widths: list[int], seed: int, ze
 
 def test_a_warm_start_takes_few_products() -> None:
     weights = chain((200, 100, 100, 100, 10), dtype=torch.float32)
-    blocks, n, n_first = placed((200, 100, 100, 100, 10), weights)
+    blocks, n, n_first = edge_weights((200, 100, 100, 100, 10), weights)
     tracker = Tracker(n, n_first, 3, tolerance=1e-3)
     tracker.update(blocks)
     generator = torch.Generator().manual_seed(0)
@@ -191,10 +193,10 @@ def crossing(share: float) -> list[Tensor]:
 @pytest.mark.parametrize("steps", [40, 3], ids=["slow", "fast"])
 def test_crossing_eigenvalues_are_not_missed(steps: int) -> None:
     widths = (70, 70, 70, 70)
-    blocks, n, n_first = placed(widths, crossing(0.05))
+    blocks, n, n_first = edge_weights(widths, crossing(0.05))
     tracker = Tracker(n, n_first, 3, tolerance=1e-6)
     for share in np.linspace(0.05, 0.95, steps):
-        blocks, _, _ = placed(widths, crossing(float(share)))
+        blocks, _, _ = edge_weights(widths, crossing(float(share)))
         spectrum = tracker.update(blocks)
         np.testing.assert_allclose(
             1 - spectrum.values[:3], dense_eigenvalues(blocks, n)[1:4].numpy(), atol=1e-9
@@ -205,7 +207,7 @@ def test_a_sudden_change_is_started_anew_or_converges() -> None:
     widths = (60, 50, 40)
     tracker = Tracker(150, numbered(widths, [(0, 1), (1, 2)])[1], 3, tolerance=1e-8)
     for seed in range(5):
-        blocks, n, _ = placed(widths, chain(widths, seed=seed))
+        blocks, n, _ = edge_weights(widths, chain(widths, seed=seed))
         detached = [block._replace(weights=block.weights.detach()) for block in blocks]
         spectrum = tracker.update(detached)
         np.testing.assert_allclose(
@@ -217,7 +219,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     widths = (60, 50, 40)
 
     def run() -> list[np.ndarray]:
-        blocks, n, n_first = placed(widths, chain(widths, dtype=torch.float32))
+        blocks, n, n_first = edge_weights(widths, chain(widths, dtype=torch.float32))
         tracker = Tracker(n, n_first, 3, tolerance=1e-4, seed=5)
         found = []
         for step in range(5):
@@ -231,7 +233,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 
 def test_second_derivatives_are_refused_and_first_ones_with_create_graph_are_not() -> None:
     weights = chain(WIDE)
-    blocks, n, n_first = placed(WIDE, weights)
+    blocks, n, n_first = edge_weights(WIDE, weights)
     values = differentiable(Tracker(n, n_first, 3, tolerance=1e-8), (2, 3, 4), blocks)
     gradients = torch.autograd.grad(values.sum(), weights, create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivatives"):
@@ -245,7 +247,7 @@ def test_isolated_neurons_get_zero_gradients() -> None:
         weights[0][5] = 0.0
         weights[1][:, 5] = 0.0
         weights[0][:, 3] = 0.0
-    blocks, n, n_first = placed(widths, weights)
+    blocks, n, n_first = edge_weights(widths, weights)
     values = differentiable(Tracker(n, n_first, 3, tolerance=1e-9), (2, 3, 4), blocks)
     values.sum().backward()
     assert torch.isfinite(weights[0].grad).all()
@@ -262,7 +264,7 @@ def test_a_disconnected_graph_has_zero_eigenvalues_with_finite_gradients() -> No
         for weight in weights:
             weight[:30, 30:] = 0.0
             weight[30:, :30] = 0.0
-    blocks, n, n_first = placed(widths, weights)
+    blocks, n, n_first = edge_weights(widths, weights)
     values = differentiable(Tracker(n, n_first, 3, tolerance=1e-9), (2, 3, 4), blocks)
     assert values[0].item() < 1e-12
     assert values[1].item() > 1e-3
@@ -290,7 +292,7 @@ def test_the_gradient_of_a_repeated_eigenvalue_does_not_depend_on_the_basis() ->
         weights.append(torch.tensor(whole, requires_grad=True))
     found = []
     for seed in range(3):
-        blocks, n, n_first = placed(widths, weights)
+        blocks, n, n_first = edge_weights(widths, weights)
         tracker = Tracker(n, n_first, 3, tolerance=1e-10, seed=seed)
         values = differentiable(tracker, (2, 3, 4), blocks)
         torch.testing.assert_close(values[1], values[2])
@@ -304,28 +306,28 @@ def test_weights_that_are_not_finite_are_named() -> None:
     weights = chain(WIDE)
     with torch.no_grad():
         weights[0][0, 0] = float("nan")
-    blocks, n, n_first = placed(WIDE, weights)
+    blocks, n, n_first = edge_weights(WIDE, weights)
     with pytest.raises(InputError, match="not finite"):
         differentiable(Tracker(n, n_first, 3, tolerance=1e-6), (2, 3, 4), blocks)
 
 
 def test_weights_that_are_all_zero_are_named() -> None:
     weights = [torch.zeros_like(weight) for weight in chain(WIDE)]
-    blocks, n, n_first = placed(WIDE, weights)
+    blocks, n, n_first = edge_weights(WIDE, weights)
     with pytest.raises(InputError, match="zero"):
         differentiable(Tracker(n, n_first, 3, tolerance=1e-6), (2, 3, 4), blocks)
 
 
 def test_a_tolerance_out_of_reach_is_told() -> None:
     weights = chain(DEEP, dtype=torch.float32)
-    blocks, n, n_first = placed(DEEP, weights)
+    blocks, n, n_first = edge_weights(DEEP, weights)
     with pytest.warns(UserWarning, match="residual"):
         differentiable(Tracker(n, n_first, 3, tolerance=1e-14), (2, 3, 4), blocks)
 
 
 def test_more_vectors_are_kept_than_can_be_asked_for() -> None:
     weights = chain(DEEP)
-    blocks, n, n_first = placed(DEEP, weights)
+    blocks, n, n_first = edge_weights(DEEP, weights)
     spectrum = Tracker(n, n_first, 14, tolerance=1e-9).update(
         [block._replace(weights=block.weights.detach()) for block in blocks]
     )

@@ -30,7 +30,7 @@ BYTES_A_SECOND = 2**22
 MAX_GROWTH, SMALL = 100, 2**24  # limits of ncut.files.Budget: a reader refuses more
 
 WALL_SECONDS = 300
-"""Wall-clock limit in seconds, for a process that is blocked."""
+"""Limit for a process that is blocked, in seconds in which this process is not stopped itself."""
 
 DONE, FULL, LARGE = b"done\n", b"full\n", b"large\n"
 """Answers: success; success, but replace this process; too much memory."""
@@ -113,8 +113,9 @@ class Prober:
                 return True
             assert process.stdin is not None
             assert process.stdout is not None
-            timer = threading.Timer(WALL_SECONDS, process.kill)
-            timer.start()
+            answered = threading.Event()
+            watch = threading.Thread(target=_kill_unless, args=(answered, process), daemon=True)
+            watch.start()
             try:
                 process.stdin.write(json.dumps([os.fspath(path), member]).encode() + b"\n")
                 process.stdin.flush()
@@ -122,8 +123,8 @@ class Prober:
             except OSError:
                 answer = b""
             finally:
-                timer.cancel()
-                timer.join()
+                answered.set()
+                watch.join()
             if answer != DONE:
                 self.close()
             return answer in (DONE, FULL)
@@ -156,6 +157,14 @@ class Prober:
             return None
         self._owner = os.getpid()
         return self._process
+
+
+def _kill_unless(answered: threading.Event, process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that gives no answer; seconds in which all are stopped do not count."""
+    for _ in range(WALL_SECONDS):
+        if answered.wait(1):
+            return
+    process.kill()
 
 
 def _walk(file: Any, budget: int) -> None:

@@ -32,6 +32,9 @@ MAX_CONFIG = 2**26
 MAX_OBJECTS = 200_000
 """Largest number of groups and arrays in a file."""
 
+MAX_KEPT = 10_000
+"""Largest number of groups and arrays kept open."""
+
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 
 _ZIP_MAGIC, _HDF5_MAGIC = b"PK", b"\x89HDF\r\n\x1a\n"
@@ -93,6 +96,7 @@ class Tree:
         self._file = file
         self._h5py = import_extra("h5py", "keras")
         self._read: dict[str, NDArray[np.floating]] = {}
+        self._items: dict[str, Any] = {}
         self._budget = Budget(path, file.id.get_filesize())
         self._n_bytes = 0
 
@@ -229,7 +233,16 @@ class Tree:
             ) from error
 
     def _get(self, at: str) -> Any:
-        """The object at a path, resolved step by step, so that no link leads out of the file."""
+        """The object at a path; the first `MAX_KEPT` stay open, as each step takes HDF5 a while."""
+        if at in self._items:
+            return self._items[at]
+        item = self._resolved(at)
+        if len(self._items) < MAX_KEPT:
+            self._items[at] = item
+        return item
+
+    def _resolved(self, at: str) -> Any:
+        """The object at a path, step by step, so that no link leads out of the file."""
         item = self._file
         for part in PurePosixPath(at).parts:
             try:
@@ -275,7 +288,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     with zipfile.ZipFile(path) as archive:
         budget = Budget(path, path.stat().st_size)
         for info in archive.infolist():
-            budget.take(repr(info.filename), info.file_size)
+            budget.entry(info)
             parts = PurePosixPath(info.filename.replace("\\", "/")).parts
             is_link = stat.S_ISLNK(info.external_attr >> 16)
             if info.filename.startswith(("/", "\\")) or ".." in parts or is_link:

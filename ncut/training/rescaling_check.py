@@ -22,7 +22,7 @@ SAME = 1e-3
 """Largest difference of outputs, relative to the largest output, attributed to rounding."""
 
 
-class Trial:
+class RescalingCheck:
     """A copy of a model for runs on random inputs, with random vector parameters."""
 
     def __init__(self, planned: Planned, example_inputs: Any) -> None:

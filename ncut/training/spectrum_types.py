@@ -15,7 +15,7 @@ WIDTH = 16
 """Number of tracked eigenvectors: more than requested, to detect crossings early."""
 
 
-class Placed(NamedTuple):
+class EdgeWeights(NamedTuple):
     """Weights between vertices of a graph.
 
     Attributes
