@@ -435,7 +435,7 @@ def centres(m, x):
 
 
 def distances(m, x):
-    return m.f(torch.cdist(m.c(x), m.p))
+    return m.f(torch.cdist(m.c(x)[:, 0], m.p))
 
 
 def codes(m, x):
@@ -449,9 +449,9 @@ def codes_by_ones(m, x):
 
 
 def recurrence(m, x):
-    h, ys = 0, []
+    u, h, ys = m.c(x), 0, []
     for t in range(3):
-        h = torch.sigmoid(m.decay) * h + m.c(x)[:, t]
+        h = torch.sigmoid(m.decay) * h + u[:, t]
         ys.append(h)
     return m.b(torch.stack(ys, 1))
 
