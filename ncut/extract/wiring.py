@@ -411,10 +411,13 @@ class Wiring:
             signal = replace(signal, terms=kept)
         return self.activation(signal, homogeneous=False)
 
-    def positions(self, signal: Signal, shape: Sequence[int], *, axis: int = 1) -> Signal:
+    def positions(
+        self, signal: Signal, shape: Sequence[int], *, axis: int = 1, nearest: bool = False
+    ) -> Signal:
         """Pooling, padding or another change of positions that mixes no neurons.
 
-        Channels lie along `axis`.
+        Channels lie along `axis`. If `nearest`, each position is a copy of the nearest one, which
+        may have its own neurons.
         """
         shape = tuple(shape)
         if len(shape) != signal.ndim:
@@ -429,6 +432,9 @@ class Wiring:
                 # The image entries that an entry covers make no difference to channels.
                 for at in changed:
                     term = term.map(lambda a, at=at: a.take([0], axis=at))  # type: ignore[misc]
+            elif nearest:
+                for at in changed:
+                    term = term.map(partial(_resized, at, shape[at], signal.shape[at]))
             elif any(term.units.shape[at] > 1 for at in changed):
                 raise ModelError("it pools over neurons, as they lie along an axis that it changes")
             terms.append(term)
@@ -747,6 +753,12 @@ class Wiring:
                 "folded into what reads its values, not into the residual sum that they go on to",
             )
         return replace(signal, factors=None, factors_name="")
+
+
+def _resized(axis: int, n_new: int, n_old: int, array: NDArray[Any]) -> NDArray[Any]:
+    """The nearest entries along an axis whose length changes."""
+    nearest = np.arange(n_new) * n_old // n_new
+    return array if array.shape[axis] == 1 else array.take(nearest, axis)
 
 
 def _without_means(first: Signal, second: Signal) -> tuple[Signal, Signal]:

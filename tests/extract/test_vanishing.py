@@ -408,6 +408,25 @@ def test_choices_are_named_after_what_is_chosen():
     assert any(item.name == "choices of b" for item in graph.left_out)
 
 
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_an_image_of_single_neurons_is_enlarged(tmp_path, kind):
+    # A generator: each neuron of a linear layer is a channel at one position.
+    def run(m, x):
+        image = m.a(x).relu().view(2, 3, 2, 2)
+        return m.o(functional.interpolate(image, scale_factor=2).flatten(1))
+
+    model = Model(run, a=nn.Linear(6, 12), o=nn.Linear(48, 2)).eval()
+    x, file = torch.zeros(2, 6), tmp_path / "model.onnx"
+    if kind == "onnx":
+        pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
+        torch.onnx.export(model, (x,), file, dynamo=False, opset_version=17)
+    graph = read(model, x) if kind == "torch" else read_graph(file, scope="all")
+    assert sizes(graph) == [6, 12, 2]
+    # A neuron is read at the four pixels that copy it.
+    whole = model.o.weight.detach().abs().view(2, 3, 2, 2, 2, 2).sum((3, 5)).reshape(2, 12)
+    assert_allclose(weights(graph, "o"), whole.T, rtol=1e-5)
+
+
 # --- the same from ONNX -------------------------------------------------------------------------
 
 

@@ -475,7 +475,8 @@ def resize(node: Node) -> Value:
             wanted[axis] = math.floor(signal.shape[axis] * float(factor))
     else:
         raise ModelError("its sizes or scales are missing")
-    return node.program.positions(signal, checked(wanted))
+    nearest = str(node.attributes.get("mode", "nearest")) == "nearest"
+    return node.program.positions(signal, checked(wanted), nearest=nearest)
 
 
 def pad(node: Node) -> Value:

@@ -383,9 +383,15 @@ class Program:
 
     # --- positions --------------------------------------------------------------------------
 
-    def positions(self, value: Value, shape: Sequence[int], *, axis: int = 1) -> Value:
-        """Pooling or anything else that changes positions and mixes no channels, along `axis`."""
-        return self.node("pool", [value], shape, shape=tuple(shape), axis=axis)
+    def positions(
+        self, value: Value, shape: Sequence[int], *, axis: int = 1, nearest: bool = False
+    ) -> Value:
+        """Pooling or anything else that changes positions and mixes no channels, along `axis`.
+
+        `nearest` marks copies of the nearest positions.
+        """
+        more = {"nearest": True} if nearest else {}
+        return self.node("pool", [value], shape, shape=tuple(shape), axis=axis, **more)
 
     def pad(
         self,

@@ -10,7 +10,8 @@ from ncut.extract.traced.tracing import Call
 
 
 def _positions(call: Call) -> Value | list[Value]:
-    signal = call.program.positions(call.signal(0, "self"), call.shape)
+    nearest = "upsample_nearest" in call.function
+    signal = call.program.positions(call.signal(0, "self"), call.shape, nearest=nearest)
     return [signal, *rest(call)] if len(call.shapes) > 1 else signal
 
 
