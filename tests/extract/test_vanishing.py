@@ -475,6 +475,12 @@ def recurrence(m, x):
     return m.b(torch.stack(ys, 1))
 
 
+def messages(m, x):
+    h, edges = m.c(x[0]), (x[1, :, 0] > 9).long()
+    total = torch.zeros(3, 6).scatter_add(0, edges[:, None].expand(3, 6), h)
+    return m.b(total + h)
+
+
 def half_read(m, x):
     return m.b(m.a(x)[..., :6])
 
@@ -484,7 +490,7 @@ def half_read(m, x):
     "run",
     [
         fused_scores, attentive, several_pools, input_pooled, centres, distances, codes,
-        codes_by_ones, recurrence, half_read,
+        codes_by_ones, recurrence, messages, half_read,
     ],
 )  # fmt: skip
 def test_exported_files_have_the_same_graph(tmp_path, run):

@@ -389,21 +389,22 @@ def gather_nd(node: Node) -> Value:
 def scatter(node: Node) -> Value:
     """Entries replaced or added to, at possibly known positions."""
     value, indices, source = node.signal(0), node.value(1), node.signal(2)
+    axis = None
+    if node.operator != "ScatterND":
+        axis = value.axis(int(node.attributes.get("axis", 0)))
     places = None
     if isinstance(indices, Constant):
         known = node.array(1, "indices").astype(np.int64)
         places = partial(_places_of, node, value.shape, known)
-    elif node.operator != "ScatterND" and _is_zero(node.value(0)):
-        back = node.program.put_back(
-            indices, source, value.axis(int(node.attributes.get("axis", 0)))
-        )
+    elif axis is not None and _is_zero(node.value(0)):
+        back = node.program.put_back(indices, source, axis)
         if back is not None:
             return back
         if isinstance(node.value(2), Constant):
             return Value(value.shape, number="classes")
     why = "it writes values into a part of a tensor; build the tensor with Concat instead"
     added = str(node.attributes.get("reduction", "none")) == "add"
-    return node.program.scatter(value, source, added=added, places=places, why=why)
+    return node.program.scatter(value, source, axis=axis, added=added, places=places, why=why)
 
 
 def _is_zero(value: Operand) -> bool:
