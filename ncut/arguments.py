@@ -7,10 +7,17 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
-from ncut.errors import UnknownArgumentError
+from ncut.errors import InputError, UnknownArgumentError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def check_flag(value: object, argument: str) -> bool:
+    """The flag as a bool; refuse anything but True and False, such as the true text "no"."""
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise InputError(f"{argument}: must be True or False, got {value!r}")
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], function: str) -> None:

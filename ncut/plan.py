@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from ncut.arguments import check_flag
 from ncut.axes import NORMALIZATIONS, NULL_MODELS
 from ncut.errors import InputError
 from ncut.randomness import MAX_GRAPHS, check_seed
@@ -105,14 +106,6 @@ def _check_preset(preset: object) -> str:
     return preset
 
 
-def _check_refine(refine: Any) -> bool:
-    import numpy as np
-
-    if not isinstance(refine, bool | np.bool_):
-        raise InputError(f"refine: must be True or False, got {refine!r}")
-    return bool(refine)
-
-
 def _check_n_init(n_init: Any) -> int | Literal["auto"]:
     from ncut.spectral.kmeans import restarts
 
@@ -123,6 +116,10 @@ def _check_solver(solver: Any) -> str:
     from ncut.spectral.embedding import check_solver
 
     return check_solver(solver)
+
+
+def _check_refine(refine: object) -> bool:
+    return check_flag(refine, "refine")
 
 
 def _check_threads(threads: Any) -> int:

@@ -30,11 +30,14 @@ RESTARTS = 2
 N_SEEDS = 4
 N_STARTS = 2
 
+NUMBERS = range(2, 21)
+"""Numbers of clusters unless others are given; those that a small network allows."""
+
 
 @suggests_names(*GRAPH_OPTIONS)
 def profile(
     model: Any,
-    k: Iterable[int] = range(2, 21),
+    k: Iterable[int] = NUMBERS,
     *,
     shuffles: int | None = None,
     null: Null | None = None,
@@ -59,7 +62,8 @@ def profile(
     model
         Any input of `ncut.graph`.
     k : iterable of int, default range(2, 21)
-        Numbers of clusters.
+        Numbers of clusters. The default ends earlier for networks of fewer than 22 neurons with
+        edges.
     shuffles, null, normalize, preset, seed, solver, threads, device
         See `ncut.analyze`.
     n_init : int, default 2
@@ -125,8 +129,10 @@ def _swept(measured: Measured) -> _Swept:
 
 
 def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
-    if not isinstance(k, Iterable):
+    if not isinstance(k, Iterable) or isinstance(k, str):
         raise InputError(f"k: must be several whole numbers, such as range(2, 21), got {k!r}")
+    if k is NUMBERS:
+        k = range(2, max(3, min(NUMBERS.stop, n_vertices - 1)))
     # Checked one by one, so that a range of billions ends at the first k that is too large.
     ks = sorted({check_n_clusters(one, n_vertices) for one in k})
     if not ks:

@@ -58,7 +58,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "clusters": {"arguments", "device", "spectral", "graphs", "types", "randomness", "threads"},
     "plan": {
-        *("device", "nulls", "spectral", "graphs", "types", "axes", "errors", "randomness"),
+        *("device", "nulls", "spectral", "graphs", "types", "axes", "arguments", "errors"),
+        "randomness",
         "threads",
     },
     "measure": {

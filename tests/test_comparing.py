@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -115,6 +116,16 @@ def test_reports_measured_differently_are_refused(reports):
         ncut.compare(*reports, replace(reports[1], null="strength"))
 
 
+def test_settings_need_a_model_to_measure(commands, reports, tmp_path):
+    with pytest.raises(ncut.InputError, match="k: has no effect on reports"):
+        ncut.compare(*reports, k=5)
+    for at, report in enumerate(reports):
+        report.to_json(tmp_path / f"{at}.json")
+    result = commands.run("compare", "0.json", "1.json", "--k", "5", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith("ncut: error: --k: has no effect on reports")
+
+
 def test_text_json_and_page(reports, tmp_path):
     pytest.importorskip("jinja2", reason="pip install 'ncut[plot]'")
     found = ncut.compare(*reports, replace(reports[0], model="again"))
@@ -129,6 +140,7 @@ def test_text_json_and_page(reports, tmp_path):
     assert "<title>Three: compared by ncut</title>" in page
     assert "connect-src &#39;none&#39;" in page or "connect-src 'none'" in page
     assert page.count('class="node"') <= 18
+    assert re.findall(r"<h(\d)", page) == ["1", "2", "2"]
     assert repr(found) == "ModelComparison('unpruned', 'pruned', 'again')"
 
 

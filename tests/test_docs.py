@@ -7,6 +7,7 @@ import csv
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,9 +21,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import typer
 from browser import opened
 
 import ncut
+from ncut.axes import NULL_MODELS
+from ncut.cli import app
+from ncut.cli.group import FLAGS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -31,6 +36,8 @@ PAGES = [
     *sorted(DOCS.rglob("*.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
 ]
+NUMBERS = {7: "seven", 8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve"}
+COMPLETION = {"--install-completion", "--show-completion"}
 HOW = "is not installed; make test installs it, or pip install '.[dev]'"
 
 
@@ -51,6 +58,46 @@ def python_blocks(path: Path) -> list[str]:
 def test_examples_compile(path: Path) -> None:
     for block in python_blocks(path):
         compile(block, str(path), "exec")
+
+
+def command_lines(path: Path) -> list[str]:
+    """The lines of a page's code blocks without a language that run the command `ncut`."""
+    text = path.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for language, block in blocks if not language for line in block.splitlines()]
+    return [line for line in lines if re.match(r"(python -m )?ncut ", line)]
+
+
+COMMANDS = [(path, line) for path in PAGES for line in command_lines(path)]
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    COMMANDS,
+    ids=lambda part: name_of(part) if isinstance(part, Path) else None,
+)
+def test_commands_and_their_options_exist(path: Path, line: str) -> None:
+    command: Any = typer.main.get_command(app)
+    words = shlex.split(line, comments=True)
+    words = words[words.index("ncut") + 1 :]
+    assert "ncut" not in words, f"{path.name}: two commands in one line"
+    while hasattr(command, "commands") and not words[0].startswith("-"):
+        command = command.commands[words.pop(0)]
+    known = {flag for one in command.params for flag in one.opts} | FLAGS.keys() | {"--help"}
+    for word in words:
+        assert not word.startswith("--") or word.split("=")[0] in known | COMPLETION, line
+
+
+def test_shown_commands_are_found() -> None:
+    assert len(COMMANDS) > 40
+    pages = {path.name for path, _ in COMMANDS}
+    assert {"README.md", "start.md", "scan.md", "k.md", "gpu.md", "paper.md"} <= pages
+
+
+def test_the_readme_counts_the_null_models() -> None:
+    row = re.search(r"^\| \*\*ncut\*\* .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert row
+    assert f"| {NUMBERS[len(NULL_MODELS)]} |" in row[0]
 
 
 def trained_names() -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The table of tables in REPRODUCTION.md, from the committed tables of networks.
 
-    python benchmarks/paper/summary.py [--results benchmarks/paper/results] [--rewrite]
+    python benchmarks/paper/summary.py [--results benchmarks/paper/results] [--rewrite] [--costs]
 
 One line for each TABLE-runs.csv from `ncut paper run`: the number of networks, what was scaled
 down, the differences of our n-cuts from the published ones with their noise, and the agreement of
 conclusions. `--rewrite` also makes each TABLE.csv and TABLE.md anew from its TABLE-runs.csv.
+`--costs` prints what the tables that are scaled down, or have fewer networks than the paper's,
+still need.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ import argparse
 import statistics
 from pathlib import Path
 
-from ncut.paper import TITLES, TableResult
+from ncut.paper import TITLES, Options, TableResult
+from ncut.paper.datasets import n_examples
+from ncut.paper.records import UNPRUNED
 from ncut.paper.results import RowResult
-from ncut.paper.runs import RUNS, Run, read_lines
-from ncut.paper.tables import IMAGENET, TrainedRow, rows_of
+from ncut.paper.runs import RUNS, RecordedRuns, Run, read_lines, read_runs
+from ncut.paper.tables import IMAGENET, TrainedRow, n_runs, rows_of
 
 HEAD = ("Table", "What", "Networks per row, ours (paper)", "Scaled down",
         "Difference of n-cuts in standard errors, median (largest)",
@@ -98,6 +102,50 @@ def totals(results: list[TableResult]) -> str:
     )
 
 
+def cost(result: TableResult, recorded: RecordedRuns) -> str | None:
+    """What a table of all rows and networks at full length takes; None: nothing.
+
+    By the median time of an epoch in the recorded runs, training alone.
+    """
+    runs = [(row.row.recipe, row.row.phase, run) for row in result.rows for run in row.runs
+            if isinstance(row.row, TrainedRow)]  # fmt: skip
+    timed = [
+        run.metrics["seconds"] / (recipe.epochs if phase == UNPRUNED else recipe.pruning_epochs)
+        for recipe, phase, run in runs
+        if "seconds" in run.metrics
+    ]
+    if not timed:
+        return None
+    bfloat16 = any(recipe.precision == "bfloat16" for recipe, _, _ in runs)
+    rows = rows_of(result.table, Options(precision="bfloat16" if bfloat16 else "float32"))
+    n_seeds = n_runs(rows)
+    missing = {
+        (row.recipe, seed)
+        for row in rows
+        for seed in range(n_seeds)
+        if (row.recipe, row.phase, row.analysis, seed) not in recorded
+    }
+    if not missing:
+        return None
+    recipe = rows[0].recipe
+    epoch = statistics.median(timed) * (n_examples(recipe.data) / runs[0][2].metrics["images"])
+    hours = epoch * (recipe.epochs + recipe.pruning_epochs) / 3600
+    cells = (
+        result.table,
+        f"{recipe.epochs} + {recipe.pruning_epochs}",
+        f"{epoch:.1f}",
+        f"{hours:.2f}",
+        f"{len(missing)} of {len({row.recipe for row in rows}) * n_seeds}",
+        f"{len(missing) * hours:.1f}",
+        "`--precision bfloat16`" if bfloat16 else "",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+COSTS = ("Table", "Epochs", "Seconds per epoch", "Core hours per network", "Networks missing",
+         "Core hours in all", "Option")  # fmt: skip
+
+
 def order(result: TableResult) -> str:
     same, pairs = result.order()
     noise = result.order_by_noise()
@@ -112,6 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--rewrite", action="store_true")
+    parser.add_argument("--costs", action="store_true")
     arguments = parser.parse_args()
     results = []
     print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
@@ -127,6 +176,10 @@ def main() -> None:
             (path.parent / f"{stem}.csv").write_text(result.to_csv())
             (path.parent / f"{stem}.md").write_text(result.to_markdown())
     print(f"\n{totals(results)}")
+    if arguments.costs:
+        recorded = read_runs(arguments.results)
+        print(f"\n| {' | '.join(COSTS)} |\n|{'---|' * len(COSTS)}")
+        print("\n".join(filter(None, (cost(result, recorded) for result in results))))
 
 
 if __name__ == "__main__":

@@ -56,9 +56,11 @@ app.command("selftest", cls=Command)(selftest.selftest)
 def main() -> None:
     """Run the command line; the entry point of the command `ncut`.
 
-    If standard output is full or closed, the exit code is 1. Characters that its encoding lacks are
-    written in ASCII, with a note, so that no result is lost.
+    If standard output is full, or a pipe that closes early, the exit code is 1. Characters that its
+    encoding lacks are written in ASCII, with a note, so that no result is lost.
     """
+    if sys.stdout is None:  # closed from the start: discard, and let no file get its number
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
     spelled = SpelledInAscii()
     codecs.register_error("ncut", spelled)
     for stream in (sys.stdout, sys.stderr):
@@ -74,7 +76,8 @@ def main() -> None:
         # The rest of the buffer would be written, and fail again, when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno != errno.EPIPE:
-            typer.echo(f"ncut: error: {one_line(error)}", err=True)
+            what = error.filename or "standard output"
+            typer.echo(f"ncut: error: {one_line(what)}: {one_line(error.strerror)}", err=True)
         sys.exit(1)
 
 
@@ -154,7 +157,11 @@ def info(
     settings: dict[str, Any],
     options: dict[str, Any],
     dot: Annotated[
-        Path | None, typer.Option(help="Write the graph's layers and blocks for Graphviz.")
+        Path | None,
+        typer.Option(
+            help="Write the graph's layers and blocks for Graphviz; '-' prints them instead of the "
+            "tables."
+        ),
     ] = None,
     check: Annotated[
         bool,
@@ -184,6 +191,9 @@ def info(
         return
     with warnings_in_one_line():
         graph = ncut.graph(_existing(model), check=check, **options)
+        if dot == Path("-"):
+            typer.echo(graph.to_dot(), nl=False)
+            return
         print_graph(graph)
         if graph.check is not None:
             print(f"check: {graph.check}")
@@ -292,13 +302,13 @@ def profile(
     import ncut
     from ncut.report.console import progress_bar
 
-    ks = _numbers(k)
+    given = {} if k == "2-20" else {"k": _numbers(k)}
     _existing(model)
     _check_outputs(model, json, None, plot)
     interrupted = False
     with warnings_in_one_line(), progress_bar() as progress:
         try:
-            found = ncut.profile(model, ks, progress=progress, **settings, **options)
+            found = ncut.profile(model, **given, progress=progress, **settings, **options)
         except ncut.Interrupted as stopped:
             found, interrupted = stopped.finished, True
     _tell(found, json)
@@ -434,10 +444,12 @@ def _numbers(text: str) -> Iterator[int]:
     try:
         ranges = [range(int(a), int(b if dash else a) + 1) for a, dash, b in parts]
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is neither like 2-20 nor like 4,8,12") from None
+        raise typer.BadParameter(
+            f"{text!r} is neither like 2-20 nor like 4,8,12", param_hint="--k"
+        ) from None
     if not all(ranges):
         raise typer.BadParameter(
-            f"{text!r}: a range goes from the smaller number to the larger one"
+            f"{text!r}: a range goes from the smaller number to the larger one", param_hint="--k"
         )
     return itertools.chain.from_iterable(ranges)
 
@@ -492,6 +504,8 @@ def _existing(model: Path) -> Path:
     from ncut.extract.hub import is_on_hub
     from ncut.extract.named import is_named
 
+    if str(model) == "-":
+        raise InputError("model: cannot be read from standard input; name a file")
     if not (is_named(model) or is_on_hub(model) or os.path.isdir(model)):
         existing(model)
     return model

@@ -9,6 +9,7 @@ import typer
 
 from ncut.cli.options import Json, takes_settings, warnings_in_one_line
 from ncut.cli.told import check_page, wrote
+from ncut.errors import InputError
 
 
 @takes_settings(
@@ -49,6 +50,9 @@ def compare(
         from ncut.report.html import check_available
 
         check_available()
+    if all(model.suffix == ".json" for model in models):
+        for option in settings | options:
+            raise InputError(f"{option}: has no effect on reports; leave it out, or pass models")
     reports = []
     for model in models:
         if model.suffix == ".json":

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 an error that the user can fix, 2 wrong usage, 130 Ctrl-C.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -68,6 +69,16 @@ class _FlagsWithoutType:
 class Command(_FlagsWithoutType, TyperCommand):
     """A command of the group `Commands`."""
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error names an option as it is typed."""
+        try:
+            return super().invoke(ctx)
+        except NcutError as error:
+            name, colon, rest = str(error).partition(":")
+            flags = {one.name: one.opts[0] for one in self.params if one.opts[0].startswith("--")}
+            error.args = (flags.get(name, name) + colon + rest,)
+            raise
+
 
 class Commands(_FlagsWithoutType, TyperGroup):
     """Commands in the order of a first use; errors in one line."""
@@ -93,19 +104,20 @@ class Commands(_FlagsWithoutType, TyperGroup):
             code = 1
             if isinstance(error, USAGE_ERROR):
                 code = WRONG_USAGE
-            if isinstance(error, CLICK_ERROR):
-                _tell(_message(error))
+            message = _message(error) if isinstance(error, CLICK_ERROR) else ""
+            if message:  # none if the help was shown for want of arguments
+                _tell(message)
         if not standalone_mode:
             return code
         sys.exit(code if isinstance(code, int) else 0)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Extract -q, --quiet, -v and --verbose from anywhere before a `--`."""
+        """Extract -q, --quiet, -v and --verbose from anywhere before a `--`; expand `~`."""
         end = args.index("--") if "--" in args else len(args)
         chosen = [FLAGS[arg] for arg in args[:end] if arg in FLAGS]
         set_level(chosen[-1] if chosen else Level.NORMAL)
         rest = [arg for arg in args[:end] if arg not in FLAGS] + args[end:]
-        return super().parse_args(ctx, rest)
+        return super().parse_args(ctx, [_expanded(arg) for arg in rest])
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; errors that ncut raises on purpose become one line and exit code 1."""
@@ -128,6 +140,12 @@ class Commands(_FlagsWithoutType, TyperGroup):
         except MemoryError as error:
             _tell("not enough memory")
             raise typer.Exit(1) from error
+
+
+def _expanded(arg: str) -> str:
+    """Expand `~`, as in --out=~/results, where not every shell does."""
+    option, path = re.fullmatch(r"(--[a-z-]+=)?(.*)", arg, re.DOTALL).groups("")  # type: ignore[union-attr]
+    return option + os.path.expanduser(path)
 
 
 def _message(error: Any) -> str:

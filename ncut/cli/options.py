@@ -192,7 +192,7 @@ def _parsed(name: str, value: Any) -> Any:
     if value is False:
         return None
     counted = "auto" in TYPES[name] and isinstance(value, str)
-    return count_or_auto(value) if counted else value
+    return _count_or_auto(name, value) if counted else value
 
 
 def _example(text: str) -> tuple[str, Any]:
@@ -220,11 +220,14 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def count_or_auto(text: str) -> Any:
+def _count_or_auto(name: str, text: str) -> Any:
     if text == "auto":
         return text
     if not text.isdecimal():
-        raise typer.BadParameter(f"{text!r} is neither a whole number from 0 nor 'auto'")
+        raise typer.BadParameter(
+            f"{text!r} is neither a whole number from 0 nor 'auto'",
+            param_hint=f"--{name.replace('_', '-')}",
+        )
     return int(text)
 
 

@@ -116,7 +116,10 @@ def report(
             show_default="the number after step, epoch, checkpoint ..., or at the end",
         ),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the scan's rows as CSV.")] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Write the scan's rows as CSV; '-' prints them instead of the table."),
+    ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(help="Write a picture: a scan's n-cut over training, or a report's n-cut."),
@@ -129,7 +132,7 @@ def report(
     from ncut.files import check_output
 
     check_page(html)
-    outputs = [path for path in (html, csv, plot) if path]
+    outputs = [path for path in (html, csv, plot) if path and path != Path("-")]
     for path in outputs:
         check_output(path, results if results.is_file() else None)
     if html:
@@ -180,10 +183,13 @@ def _report_scan(
         found = ncut.Scan(folder, step_pattern=step_pattern)
     except InputError as error:
         raise InputError(str(error).replace("out: ", "", 1)) from error
-    _tell(found)
+    if csv == Path("-"):
+        typer.echo(csv_text(found.to_frame()), nl=False)
+    else:
+        _tell(found)
     if html:
         found.to_html(html, title=name)
-    if csv:
+    if csv and csv != Path("-"):
         write_text(csv, csv_text(found.to_frame()))
     if plot:
         save_axes(lambda ax: found.plot(ax=ax), plot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,6 @@ class ModelComparison:
 
     def __repr__(self) -> str:
         return f"ModelComparison({', '.join(repr(report.model) for report in self.reports)})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"

@@ -39,11 +39,15 @@ def compare(a: Any, b: Any, *more: Any, **settings: Any) -> ModelComparison:
     ------
     InputError
         If the reports differ in k, null model, convention of scale, preset or headline, so that
-        their numbers are not comparable.
+        their numbers are not comparable; or if there are settings, and no model to measure.
     ModelError
         If a model cannot be read.
     """
     reports = [_report(model, settings) for model in (a, b, *more)]
+    if settings and all(map(_is_report, (a, b, *more))):
+        raise InputError(
+            f"{next(iter(settings))}: has no effect on reports; leave it out, or pass models"
+        )
     first = reports[0]
     for other in reports[1:]:
         for name in ("k", "null", "normalize", "preset", "refine"):
@@ -59,6 +63,11 @@ def compare(a: Any, b: Any, *more: Any, **settings: Any) -> ModelComparison:
 def _report(model: Any, settings: dict[str, Any]) -> Report:
     if isinstance(model, Report):
         return model
-    if isinstance(model, str | Path) and Path(model).suffix == ".json":
+    if _is_report(model):
         return Report.from_json(Path(model))
     return analyze(model, **settings)
+
+
+def _is_report(model: Any) -> bool:
+    saved = isinstance(model, str | Path) and Path(model).suffix == ".json"
+    return saved or isinstance(model, Report)

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.errors import InputError
+from ncut.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     import torch
+
+
+class Shaped:
+    """Anything with a shape: its numbers of axes and of entries."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def shape(self) -> tuple[int, ...]:
+            """Length of each axis."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+    def axis(self, axis: int) -> int:
+        """An axis counted from the front."""
+        if not -self.ndim <= axis < max(self.ndim, 1):
+            raise ModelError(f"axis {axis} of a tensor of shape {self.shape}")
+        return axis % max(self.ndim, 1)
 
 
 def as_array(values: Any, what: str) -> NDArray[np.floating]:
@@ -37,6 +66,8 @@ def as_array(values: Any, what: str) -> NDArray[np.floating]:
         values = _tensor_to_array(values, what)
     if isinstance(values, np.ma.MaskedArray):
         values = values.filled(0)
+    if hasattr(values, "tocsr"):
+        raise InputError(f"{what}: a scipy sparse matrix; pass its dense form, .toarray()")
     try:
         array = np.asarray(values)
     except ValueError as error:

@@ -181,11 +181,11 @@ def read_sequence(model: Any) -> list[ChainLayer]:
     """The layers of a sequence of weight arrays."""
     if isinstance(model, np.ndarray) or is_tensor(model):
         raise InputError(_single_array(tuple(model.shape)))
-    if not isinstance(model, Sequence):
+    if not isinstance(model, Sequence) or isinstance(model, bytes):
         raise InputError(
-            f"model: cannot read a {type(model).__name__}; pass a torch.nn.Module (not its class), "
-            "a path, a list of (fan_in, fan_out) weight matrices, a dict of named weights, a "
-            "fitted MLP of scikit-learn, a scipy sparse adjacency matrix, a networkx graph or a "
+            f"model: cannot read type {type(model).__name__}; pass a torch.nn.Module (not its "
+            "class), a path, a list of (fan_in, fan_out) weight matrices, a dict of named weights, "
+            "a fitted MLP of scikit-learn, a scipy sparse adjacency matrix, a networkx graph or a "
             "NeuronGraph"
         )
     chain: list[ChainLayer] = []

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.extract.arrays import Shaped
+
 Codes = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 
@@ -138,7 +140,7 @@ class Ledger:
         return start
 
 
-class Factors:
+class Factors(Shaped):
     """An array of factors; `numpy.asarray` gives their values."""
 
     __slots__ = ("codes", "ledger")
@@ -154,16 +156,6 @@ class Factors:
     def shape(self) -> tuple[int, ...]:
         """The array's shape."""
         return self.codes.shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return self.codes.ndim
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return self.codes.size
 
     @property
     def single(self) -> bool:

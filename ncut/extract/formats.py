@@ -191,7 +191,7 @@ _A_FOLDER = "a folder, whose config.json tells how its layers are connected"
 
 FOLDER = Format(
     "a folder of a Hugging Face transformer", (), "",
-    "config.json and .safetensors, pytorch_model.bin or flax_model.msgpack of a known kind",
+    "config.json and .safetensors (also quantized), pytorch_model.bin or flax_model.msgpack",
     _A_FOLDER, ("residual",), _folder,
 )  # fmt: skip
 ADAPTER = Format(

@@ -16,7 +16,6 @@ from ncut.extract.signal import (
     expanded,
     indexed,
     permuted,
-    placed,
     reshaped,
 )
 from ncut.extract.wiring import Residual, Wiring
@@ -24,6 +23,12 @@ from ncut.extract.wiring import Residual, Wiring
 
 def _note(wiring: Wiring, *, what: str, **attributes: Any) -> None:
     getattr(wiring, what)(**attributes)
+
+
+def _pointwise(wiring: Wiring, *signals: Signal, homogeneous: bool | None) -> Signal:
+    if len(signals) > 1:
+        return wiring.combine(*signals)
+    return wiring.activation(signals[0], homogeneous=homogeneous)
 
 
 def _recurrence(
@@ -49,20 +54,17 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
     "recurrence": _recurrence,
     # constants
     "scale": operations.scaled,
-    "scale along": operations.along,
     "dequantize": operations.dequantized,
     "await scale": operations.awaiting_scale,
     # functions of entries
-    "pointwise": Wiring.activation,
+    "pointwise": _pointwise,
     "choose between": operations.choice,
     "normalize": Wiring.normalization,
     "softmax": Wiring.softmax,
     # positions and moves
     "pool": Wiring.positions,
     "pad": operations.pad,
-    "first step": operations.first_step,
     "order": operations.ordered,
-    "pick": operations.picked,
     "permute": _moved(permuted),
     "reshape": _moved(reshaped),
     "expand": _moved(expanded),
@@ -73,16 +75,13 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
     "concatenate": lambda _, *signals, axis: concatenated(signals, axis),
     # several values
     "add": Wiring.add,
-    "combine": Wiring.combine,
     "multiply": Wiring.multiply,
-    "divide": Wiring.divide,
     "reduce": contraction.reduce,
-    "matmul": contraction.matmul,
     "forget": lambda _, signal: Signal(signal.shape),
+    "matmul": contraction.matmul,
     # writing in place
     "write": moves.written,
     "unchanged": moves.unchanged,
-    "put": _moved(placed),
     "scatter": moves.scattered,
     # ends and notes
     "output": Wiring.output,

@@ -16,10 +16,10 @@ from ncut.extract.assemble import check_options
 from ncut.extract.lowering import lower
 from ncut.extract.onnx_graph.model import (
     Following,
-    LocatedError,
     Model,
     UnknownOperatorError,
     load,
+    located,
 )
 from ncut.extract.onnx_graph.shapes import Declared, guesses
 from ncut.extract.program.record import Program
@@ -233,15 +233,7 @@ def _lowered(
         whole = str(error)
         raise error if str(model.path) in whole else ModelError(f"{model.path}: {whole}") from error
     except Exception as error:
-        place = getattr(error, "place", "") or str(model.path)
-        raise LocatedError(f"{place}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "needs more memory than there is"
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
-    return f"its inputs or attributes do not fit: {reason}"
+        raise located(getattr(error, "place", "") or str(model.path), error) from error
 
 
 def _listing(inputs: list[Declared]) -> str:

@@ -36,14 +36,18 @@ def scaled(
     signal: Signal,
     factors: Weights,
     *,
+    axis: int | None = None,
     parameters: Sequence[str] = (),
     invert: bool = False,
     name: str = "",
 ) -> Signal:
     """The signal multiplied or divided by an array that does not depend on the data."""
     numbers = np.asarray(factors)
-    trained = isinstance(factors, Expression) and factors.known
+    if axis is not None:
+        numbers = numbers.reshape([-1 if at == axis else 1 for at in range(signal.ndim)])
     shape = np.broadcast_shapes(signal.shape, numbers.shape)
+    laid = (1,) * (len(shape) - numbers.ndim) + numbers.shape
+    trained = axis is not None or (isinstance(factors, Expression) and factors.known)
     wide = expanded(signal, shape)
     if not invert and wiring.unscaled and wiring.dequantize(wide, numbers):
         wiring.place(parameters, "the scale of quantized weights")
@@ -52,17 +56,16 @@ def scaled(
         return _times_number(wiring, wide, factors, parameters, invert)
     if not trained and not numbers.any() and signal.terms:
         return Signal(shape)
-    known = wiring.factors(factors)
-    known = known.map(lambda array: array.reshape((1,) * (len(shape) - array.ndim) + array.shape))
+    known = wiring.factors(factors).map(lambda array: array.reshape(laid))
     narrow = compact(Signal(shape, (), known)).factors
     assert narrow is not None
     if signal.terms and any(n > 1 and not wide.varies(axis) for axis, n in enumerate(narrow.shape)):
         # Masks and the angles of rotary embeddings, or weights if a sum follows.
         reason = "a factor that differs by position"
-        for parameter in parameters or ("a constant",):
+        for parameter in parameters or (name if axis is not None else "a constant",):
             wiring.leave_out(parameter, np.shape(factors), reason)
         made = replace(wide)
-        if not invert:
+        if not invert and axis is None:
             wiring.note_product(made, signal, factors, parameters, name)
         return made
     wiring.place(parameters, "a factor of a layer's neurons")
@@ -89,30 +92,6 @@ def _times_number(
     if signal.terms:
         return wiring.gain(signal, factor)
     return wiring.scale(signal, factor)
-
-
-def along(
-    wiring: Wiring,
-    signal: Signal,
-    factors: Weights,
-    axis: int,
-    *,
-    parameters: Sequence[str] = (),
-    name: str = "",
-) -> Signal:
-    """Factors along one axis, such as a norm's."""
-    axis = signal.axis(axis)
-    n = signal.shape[axis]
-    if signal.terms and n > 1 and not signal.varies(axis):
-        for parameter in parameters or (name,):
-            wiring.leave_out(parameter, (n,), "a factor that differs by position")
-        return signal
-    wiring.place(parameters, "a factor of a layer's neurons")
-    if not signal.terms:
-        return signal
-    shape = [n if at == axis else 1 for at in range(signal.ndim)]
-    known = wiring.factors(factors).map(lambda array: array.reshape(shape))
-    return wiring.scale(signal, known, next(iter(parameters), name))
 
 
 # --- integer weights ----------------------------------------------------------------------------
@@ -169,13 +148,6 @@ def choice(
     if len(present) == 1:
         return wiring.activation(expanded(present[0], shape), homogeneous=False)
     return expanded(wiring.combine(*signals), shape)
-
-
-def picked(wiring: Wiring, signal: Signal, *, axis: int, shape: Sequence[int], name: str) -> Signal:
-    """Entries along an axis, selected by the data separately at each position."""
-    if not signal.terms:
-        return Signal(tuple(shape))
-    return wiring.positions(_any_of(wiring, signal, axis, name), shape)
 
 
 def gathered(
@@ -251,24 +223,18 @@ def pad(
     return padded(signal, signal.axis(axis), index)
 
 
-def first_step(wiring: Wiring, signal: Signal) -> Signal:
-    """The first entry along axis 1, representing all."""
-    if signal.varies(1) and any(term.group not in wiring.inputs for term in signal.terms):
-        raise ModelError("its steps carry different neurons")
-    return indexed(signal, 1, 0)
-
-
 def ordered(
     wiring: Wiring, signal: Signal, *, kind: str, axis: int, shape: Sequence[int], name: str
 ) -> Signal:
-    """Sorting, cumulative sums or top-k along an axis.
+    """Sorting, cumulative sums, top-k or entries picked along an axis.
 
     Neurons along other axes are unchanged. For neurons along this axis, top-k is a choice by the
     data, and any other ordering is refused.
     """
-    if signal.terms and signal.varies(signal.axis(axis)):
-        if kind == "topk":
-            return picked(wiring, signal, axis=axis, shape=shape, name=name)
+    varies = signal.terms and signal.varies(signal.axis(axis))
+    if kind == "pick" or (kind == "topk" and varies):
+        return wiring.positions(_any_of(wiring, signal, axis, name), shape)
+    if varies:
         if kind.lower() != "sort":
             raise ModelError("it mixes all neurons of a layer with each other without any weights")
         raise ModelError("it mixes neurons along an axis in an order that depends on the data")

@@ -77,7 +77,10 @@ def read_orbax(path: Path, key: str | None = None) -> dict[str, NDArray[Any]]:
 
 def _steps(path: Path) -> list[Path]:
     """A manager's checkpoints, in folders with numbers as names, in order."""
-    found = [place for place in path.iterdir() if place.name.isdecimal() and place.is_dir()]
+    try:
+        found = [place for place in path.iterdir() if place.name.isdecimal() and place.is_dir()]
+    except OSError:  # an unreadable folder is refused for what it lacks
+        return []
     return sorted(found, key=lambda place: int(place.name))
 
 

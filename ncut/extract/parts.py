@@ -20,7 +20,6 @@ MAX_LISTED = 12
 
 _CALL = re.compile(r" \(call \d+\)$")
 _MOVES = ("reshape", "permute", "expand", "index", "concatenate")
-_SUMS = ("add", "combine")
 
 
 def part_of(layout: Layout, wiring: Wiring, part: str) -> Layout:
@@ -127,7 +126,8 @@ class _Flow:
 
     def is_residual(self, node: Node) -> bool:
         """Check whether a sum adds a branch to the branch's own input."""
-        return node.kind in _SUMS and any(self._branches(value) for value in node.inputs)
+        sums = node.kind == "add" or (node.kind == "pointwise" and len(node.inputs) > 1)
+        return sums and any(self._branches(value) for value in node.inputs)
 
     def _branches(self, value: object) -> bool:
         while len(self.readers.get(id(value), ())) < 2:

@@ -187,39 +187,29 @@ def read_graph(
 
 def _read_any(model: Any, options: Options, check: bool) -> NeuronGraph:
     """The weight graph of a model of any kind."""
-    initial, weights, example_inputs = options.initial, options.weights, options.example_inputs
-    key, name = options.key, options.name
-    if initial and not (is_module(model) or _has_initial(model)):
+    if options.initial and not (is_module(model) or _has_initial(model)):
         raise InputError(
             "initial: only a torch module tells how its layers are initialized, got "
             f"{type(model).__name__}; null='init' needs that"
         )
-    if isinstance(model, str | Path) and is_on_hub(model):
-        options.refuse("a model of the Hub", "weights")
-        path, called = fetched(str(model))
-        with reading(path, str(model)):
-            found: NeuronGraph = _read_path(
-                path, options if name else replace(options, name=called)
-            )
-        return found
+    if not check:
+        return _read(model, options)  # type: ignore[no-any-return]
+    name, example_inputs = "", options.example_inputs
     if isinstance(model, str | Path) and is_named(model):
-        module = load_named(str(model), weights, key)
-        graph: NeuronGraph = _read_module(module, options, Path(str(model)).name)
-        return _with_check(graph, module, example_inputs) if check else graph
-    if check and is_module(model):
-        return _with_check(_read_module(model, options), model, example_inputs)
-    if check:
-        if not isinstance(model, str | Path) or format_of(Path(model)).name != "ONNX":
-            raise InputError(
-                "check: only a torch module or an ONNX file can be run, got "
-                f"{type(model).__name__}; leave it out"
-            )
-        from ncut.extract.onnx_model import check_onnx
+        name, model = Path(str(model)).name, load_named(str(model), options.weights, options.key)
+    if is_module(model):
+        return _with_check(_read_module(model, options, name), model, example_inputs)
+    is_path = isinstance(model, str | Path) and not is_on_hub(model)
+    if not is_path or format_of(Path(model)).name != "ONNX":
+        raise InputError(
+            "check: only a torch module or an ONNX file can be run, got "
+            f"{type(model).__name__}; leave it out"
+        )
+    from ncut.extract.onnx_model import check_onnx
 
-        read = _read(model, options)
-        result = check_onnx(Path(model), unknown=options.unknown, example_inputs=example_inputs)
-        return _checked(read, result)
-    return _read(model, options)  # type: ignore[no-any-return]
+    read = _read(model, options)
+    result = check_onnx(Path(model), unknown=options.unknown, example_inputs=example_inputs)
+    return _checked(read, result)
 
 
 @suggests_names(name="ncut.program")
@@ -264,22 +254,21 @@ def read_program(
         layers=layers, example_inputs=example_inputs, unknown=unknown, weights=weights,
         key=key, only_program=True,
     )  # fmt: skip
-    program: Program
-    if isinstance(model, str | Path) and is_on_hub(model):
-        path, _ = fetched(str(model))
-        with reading(path, str(model)):
-            program = _read_path(path, options)
-        return program
-    if isinstance(model, str | Path) and is_named(model):
-        program = _read_module(load_named(str(model), weights, key), options)
-        return program
-    program = _read(model, options)
+    program: Program = _read(model, options)
     return program
 
 
 def _read(model: Any, options: Options) -> Any:
-    """The requested result, for a model that is not given by name."""
+    """The requested result."""
     layers, key = options.layers, options.key
+    if isinstance(model, str | Path) and is_on_hub(model):
+        options.refuse("a model of the Hub", "weights")
+        path, called = fetched(str(model))
+        with reading(path, str(model)):
+            return _read_path(path, options if options.name else replace(options, name=called))
+    if isinstance(model, str | Path) and is_named(model):
+        module = load_named(str(model), options.weights, key)
+        return _read_module(module, options, Path(str(model)).name)
     options.refuse("a model that is not given by name, as in 'torchvision:resnet50'", "weights")
     if isinstance(model, str | Path):
         with reading(model, Path(model).suffix.lower() or "a model"):

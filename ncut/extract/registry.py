@@ -113,6 +113,11 @@ class DeclaredCall:
         return [value for value in self.args if isinstance(value, Value)]
 
 
+def table(*rows: tuple[str, Any]) -> dict[str, Any]:
+    """Rules by name, from rows of space-separated names and their rule."""
+    return {name: rule for names, rule in rows for name in names.split()}
+
+
 def rule_of(*names: str) -> Callable[[Any], Any] | None:
     """The rule declared under the first name that has one."""
     return next((declared[name] for name in names if name in declared), None)

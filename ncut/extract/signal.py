@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract.arrays import Shaped
 from ncut.extract.factors import Factors, one_of
 from ncut.extract.program.values import MAX_LAID_OUT
 
@@ -83,7 +84,7 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Signal:
+class Signal(Shaped):
     """A tensor: its shape and the neurons in it.
 
     Attributes
@@ -112,17 +113,6 @@ class Signal:
     factors_name: str = ""
     activated: bool = field(default=False)
     number: Literal["", "spread", "drawn", "shares", "classes"] = ""
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    def axis(self, axis: int) -> int:
-        """An axis counted from the front."""
-        if not -self.ndim <= axis < max(self.ndim, 1):
-            raise ModelError(f"axis {axis} of a tensor of shape {self.shape}")
-        return axis % max(self.ndim, 1)
 
     def map(
         self,

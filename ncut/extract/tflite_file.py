@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,58 +13,33 @@ from numpy.typing import NDArray
 
 from ncut.errors import ModelError, NcutError, import_extra
 from ncut.extract.arrays import as_array
-from ncut.extract.lazy import Lazy
 from ncut.extract.lowering import lower
 from ncut.extract.program.record import Program
 from ncut.extract.program.values import (
+    Known,
+    Operand,
     Value,
     concatenated,
     expanded,
     gathered,
     indexed,
+    parts,
     permuted,
     rearranged,
     reshaped,
     stacked,
+    swapped,
     tiled,
+    unbound,
 )
-from ncut.extract.tflite_sparse import dense, positions
+from ncut.extract.tflite_tables import Array, Graph, Operator, Tensor
 from ncut.extract.wiring import Wiring
 from ncut.files import Budget, content_of, reading
 
-MAX_TENSORS = 2**18
-"""Largest number of tensors, operators or buffers of a file."""
-
-MAX_NUMBERS = 2**31
-"""Entries of the largest tensor."""
-
 WAY = "convert it to ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"
 
-_DTYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 6: "?", 7: "<i2", 9: "i1", 10: "<f8",
-           15: "<u4", 16: "<u2"}  # fmt: skip
 _ACTIVATIONS = {1: True, 2: False, 3: False, 4: False, 5: False}
 """Activations fused with an operator, and whether they commute with positive factors."""
-
-Array: TypeAlias = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A tensor of a file.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    shape : tuple of int
-        Its sizes; open ones are 1.
-    values : Lazy or None
-        Its dequantized values; None if operators compute it.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    values: Lazy | None = None
 
 
 def read_tflite(
@@ -98,7 +72,7 @@ def read_tflite(
         schema = import_extra("tflite", "tflite")
         content = content_of(path)
         try:
-            graph = _Graph(schema, content, Budget(path, content.size))
+            graph = Graph(schema, content, Budget(path, content.size))
             following = _Following(graph, unknown == "elementwise")
             following.run()
         except NcutError:
@@ -109,162 +83,6 @@ def read_tflite(
         return wiring, graph.parameters()
 
 
-class _Graph:
-    """The tables of a file: tensors, operators, and their options."""
-
-    def __init__(self, schema: Any, content: NDArray[np.uint8], budget: Budget) -> None:
-        self._content = content
-        self._budget = budget
-        self._model = schema.Model.GetRootAs(content, 0)
-        self._names = {
-            number: name
-            for name, number in vars(schema.BuiltinOperator).items()
-            if not name.startswith("_")
-        }
-        if self._model.SubgraphsLength() < 1 or self._model.SubgraphsLength() > MAX_TENSORS:
-            raise ModelError(f"has {self._model.SubgraphsLength()} graphs")
-        self._main = self._model.Subgraphs(0)
-        for n in (self._main.TensorsLength(), self._main.OperatorsLength()):
-            if n > min(MAX_TENSORS, content.size):
-                raise ModelError(f"says to have {n} tensors or operators")
-        self._called: set[str] = set()
-        self.tensors = [self._tensor(n) for n in range(self._main.TensorsLength())]
-        self.inputs, self.outputs = (
-            self._ends(self._main.InputsAsNumpy()),
-            self._ends(self._main.OutputsAsNumpy()),
-        )
-
-    def _ends(self, numbers: Any) -> list[int]:
-        return [] if isinstance(numbers, int) else [int(number) for number in numbers]
-
-    def parameters(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all constants that may be weights."""
-        return {t.name: t.shape for t in self.tensors
-                if t.values is not None and t.values.dtype.kind == "f" and t.shape}  # fmt: skip
-
-    def operators(self) -> Iterator[_Operator]:
-        """The operators in their order."""
-        for number in range(self._main.OperatorsLength()):
-            stored = self._main.Operators(number)
-            code = self._model.OperatorCodes(stored.OpcodeIndex())
-            builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            kind = self._names.get(builtin, f"operator {builtin}")
-            if kind == "CUSTOM":
-                kind = f"custom operator {(code.CustomCode() or b'').decode('utf-8', 'replace')!r}"
-            inputs, outputs = (
-                self._ends(stored.InputsAsNumpy()),
-                self._ends(stored.OutputsAsNumpy()),
-            )
-            if any(not -1 <= n < len(self.tensors) for n in (*inputs, *outputs)):
-                raise ModelError(f"{kind} {number} reads or writes a tensor that is not there")
-            yield _Operator(kind, number, inputs, outputs, stored.BuiltinOptions())
-
-    def _tensor(self, number: int) -> Tensor:
-        stored = self._main.Tensors(number)
-        name = (stored.Name() or b"").decode("utf-8", "replace").split(";")[0]
-        sizes = stored.ShapeAsNumpy()
-        shape = () if isinstance(sizes, int) else tuple(int(size) for size in sizes)
-        if len(shape) > 8 or min(shape, default=0) < -1 or math.prod(shape) > MAX_NUMBERS:
-            raise ModelError(f"tensor {name!r} has the shape {shape}")
-        shape = tuple(abs(size) for size in shape)
-        name = f"{name} {number}".strip() if not name or name in self._called else name
-        self._called.add(name)
-        at = stored.Buffer()
-        if not 0 <= at < min(self._model.BuffersLength(), self._content.size):
-            raise ModelError(f"tensor {name!r} has no buffer")
-        data = self._data(self._model.Buffers(at), name)
-        if data is None and stored.Sparsity() is not None:
-            data = np.zeros(0, np.uint8)  # nothing but zeros
-        if data is None:
-            return Tensor(name, shape)
-        return Tensor(name, shape, _numbers(name, shape, data, stored, self._budget))
-
-    def _data(self, buffer: Any, name: str) -> NDArray[np.uint8] | None:
-        offset, size = buffer.Offset(), buffer.Size()
-        if offset > 1:
-            if offset + size > self._content.size:
-                raise ModelError(f"tensor {name!r} does not lie in the file: it is truncated")
-            return self._content[offset : offset + size]
-        found = buffer.DataAsNumpy()
-        return None if isinstance(found, int) or not found.size else found
-
-
-def _numbers(name: str, shape: tuple[int, ...], data: Array, stored: Any, budget: Budget) -> Lazy:
-    """The dequantized values of a tensor's bytes, expanded if they are sparse."""
-    kind = stored.Type()
-    if kind not in _DTYPES and kind != 17:
-        return Lazy(shape, np.dtype("V1"), lambda: data)  # strings and similar: not used
-    packed = kind == 17  # two 4-bit numbers per byte
-    dtype = np.dtype("i1" if packed else _DTYPES[kind])
-    n_bytes = -(-math.prod(shape) // 2) if packed else math.prod(shape) * dtype.itemsize
-    at, sparsity = None, stored.Sparsity()
-    if sparsity is not None:
-        budget.take(f"sparse tensor {name!r}", math.prod(shape) * 4)
-        if packed or data.size % dtype.itemsize:
-            raise ModelError(f"sparse tensor {name!r} has {data.size} bytes of {dtype}")
-        at = positions(sparsity, shape, data.size // dtype.itemsize, name, budget)
-    elif n_bytes != data.size:
-        raise ModelError(f"tensor {name!r} of shape {shape} has {data.size} bytes")
-    scales, zeros, axis = _quantization(stored.Quantization(), shape, name)
-
-    def plain() -> Array:
-        if at is not None:
-            return dense(data.view(dtype), at, shape)
-        if not packed:
-            return data.view(dtype).reshape(shape)
-        nibbles = np.stack([data << 4, data], axis=-1).view(np.int8) >> 4
-        return nibbles.ravel()[: math.prod(shape)].reshape(shape)
-
-    if scales is None or dtype.kind == "f":
-        return Lazy(shape, dtype, plain)
-
-    def values() -> Array:
-        wide = [1] * len(shape)
-        if scales.size > 1:
-            wide[axis] = scales.size
-        number = plain().astype(np.float64) - zeros.reshape(wide if zeros.size > 1 else [])
-        made: Array = (number * scales.reshape(wide if scales.size > 1 else [])).astype(np.float32)
-        return made
-
-    return Lazy(shape, np.dtype("<f4"), values)
-
-
-def _quantization(said: Any, shape: tuple[int, ...], name: str) -> tuple[Array | None, Array, int]:
-    """Scales, zero points, and their axis."""
-    none = np.zeros(1)
-    if said is None or isinstance(said.ScaleAsNumpy(), int) or not said.ScaleAsNumpy().size:
-        return None, none, 0
-    scales = said.ScaleAsNumpy().astype(np.float64)
-    stored = said.ZeroPointAsNumpy()
-    zeros = none if isinstance(stored, int) or not stored.size else stored.astype(np.float64)
-    axis = said.QuantizedDimension()
-    for numbers in (scales, zeros):
-        if numbers.size > 1 and not (0 <= axis < len(shape) and shape[axis] == numbers.size):
-            raise ModelError(f"tensor {name!r} of shape {shape} has {numbers.size} scales")
-    if zeros.size > 1 and scales.size == 1:
-        scales = np.repeat(scales, zeros.size)
-    return scales, zeros, axis
-
-
-@dataclass(frozen=True, slots=True)
-class _Operator:
-    """An operator: its kind, the tensors it reads and writes, and its options."""
-
-    kind: str
-    number: int
-    inputs: Sequence[int]
-    outputs: Sequence[int]
-    table: Any
-
-    def option(self, table: str, name: str, default: Any = 0) -> Any:
-        """An option of a table type; the schema's default if the file omits it."""
-        if self.table is None:
-            return default
-        options = getattr(importlib.import_module(f"tflite.{table}"), table)()
-        options.Init(self.table.Bytes, self.table.Pos)
-        return getattr(options, name)()
-
-
 @dataclass(frozen=True, slots=True)
 class Unread:
     """Numbers computed from constants alone, such as sizes: not evaluated."""
@@ -272,7 +90,7 @@ class Unread:
     shape: tuple[int, ...]
 
 
-Known: TypeAlias = Value | Array | Unread
+Computed: TypeAlias = Value | Array | Unread
 """A tensor while operators are followed: data-dependent, constant, or not evaluated."""
 
 
@@ -282,7 +100,7 @@ class _Following:
 
     Attributes
     ----------
-    graph : _Graph
+    graph : Graph
         The file.
     guess : bool
         Whether operators without a rule are treated as elementwise.
@@ -294,10 +112,10 @@ class _Following:
         The source constant of each tensor that copies one in another type or shape.
     """
 
-    graph: _Graph
+    graph: Graph
     guess: bool
     program: Program = field(default_factory=Program)
-    known: dict[int, Known] = field(default_factory=dict)
+    known: dict[int, Computed] = field(default_factory=dict)
     sources: dict[int, int] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
     _place: str = ""
@@ -322,7 +140,7 @@ class _Following:
             if isinstance(end, Value):
                 self.program.output(end, "output" if at == 0 else f"output {at}")
 
-    def _made(self, operator: _Operator) -> Sequence[Known]:
+    def _made(self, operator: Operator) -> Sequence[Computed]:
         inputs = [None if n < 0 else self._at(n) for n in operator.inputs]
         step = _Step(self, operator, inputs)
         if inputs and not step.data():
@@ -346,7 +164,7 @@ class _Following:
         made = rule(step)
         return made if isinstance(made, list) else [made]
 
-    def _at(self, number: int) -> Known:
+    def _at(self, number: int) -> Computed:
         """A tensor, computed before or constant."""
         if number not in self.known:
             tensor = self.graph.tensors[number]
@@ -355,7 +173,7 @@ class _Following:
             self.known[number] = np.asarray(tensor.values)
         return self.known[number]
 
-    def called(self, operator: _Operator, weight: int) -> dict[str, Any]:
+    def called(self, operator: Operator, weight: int) -> dict[str, Any]:
         """Names of a layer and its weights."""
         name = self.graph.tensors[operator.outputs[0]].name
         while name in self._names:
@@ -370,8 +188,8 @@ class _Step:
     """An operator with its inputs."""
 
     following: _Following
-    operator: _Operator
-    inputs: Sequence[Known | None]
+    operator: Operator
+    inputs: Sequence[Computed | None]
 
     @property
     def program(self) -> Program:
@@ -413,6 +231,28 @@ class _Step:
         if values.dtype.kind != "f":
             raise ModelError(f"weights {tensor.name!r} are whole numbers without a scale")
         return as_array(values, tensor.name)
+
+    def operand(self, at: int) -> Operand:
+        """An input as an operand of elementwise functions."""
+        found = self.inputs[at]
+        if isinstance(found, Value):
+            return found
+        tensor = self.tensor(at)
+        values = self.numbers(at)
+        named = [tensor.name] if tensor.values is not None and values.dtype.kind == "f" else []
+        return Known(values.shape, lambda: values.astype(np.float64), named, tensor.name)
+
+    def operands(self) -> list[Operand]:
+        """All inputs as operands."""
+        return [self.operand(at) for at in range(len(self.inputs))]
+
+    def matrix(self, at: int) -> Operand:
+        """An input as an operand of a matrix product."""
+        found = self.inputs[at]
+        if isinstance(found, Value):
+            return found
+        weight, named = self.weight(at), self.named(at)
+        return Known(weight.shape, lambda: weight, **named)
 
     def named(self, at: int) -> dict[str, Any]:
         """Names of the layer with the weights at an input."""
@@ -482,105 +322,46 @@ def _transposed(step: _Step) -> Value:
 
 
 def _dense(step: _Step) -> Value:
-    value = step.value()
+    value, other = step.value(), step.matrix(1)
     step.biased(2)
-    if isinstance(step.inputs[1], Value):
-        other = step.value(1)
-        rows = reshaped(value, (-(-math.prod(value.shape) // other.shape[1]), other.shape[1]))
-        made = step.program.matmul(rows, permuted(other, [1, 0]))
-    else:
-        weight = step.weight(1)
-        if weight.ndim != 2 or not weight.shape[1]:
-            raise ModelError(f"weights of shape {weight.shape}")
-        if value.shape[-1:] != weight.shape[1:]:
-            value = reshaped(value, (math.prod(value.shape) // weight.shape[1], weight.shape[1]))
-        made = step.program.linear(value, weight.T, **step.named(1))
+    if other.ndim != 2 or not other.shape[1]:
+        raise ModelError(f"weights of shape {other.shape}")
+    if value.shape[-1:] != other.shape[1:]:
+        value = reshaped(value, (-(-math.prod(value.shape) // other.shape[1]), other.shape[1]))
+    made = step.program.matmul(value, swapped(other))
     return step.activated(reshaped(made, step.shape), "FullyConnectedOptions")
 
 
 def _products(step: _Step) -> Value:
     """BATCH_MATMUL of two values, or a value and weights."""
     turn = [step.option("BatchMatMulOptions", f"Adj{side}", False) for side in "XY"]
-    sides: list[Value | Array] = []
-    for side, turned in zip(step.inputs[:2], turn, strict=True):
-        if side is None or isinstance(side, Unread):
-            raise ModelError("one of its matrices is not there")
-        if not turned:
-            sides.append(side)
-        elif isinstance(side, Value):
-            sides.append(permuted(side, [*range(side.ndim - 2), side.ndim - 1, side.ndim - 2]))
-        else:
-            sides.append(side.swapaxes(-1, -2))
-    first, second = sides
-    if isinstance(first, Value) and isinstance(second, Value):
-        return step.program.matmul(first, second)
-    at = 0 if isinstance(second, Value) else 1
-    step.weight(at)
-    value, weights = (second, first) if at == 0 else (first, second)
-    assert isinstance(value, Value)
-    assert not isinstance(weights, Value)
-    return step.program.product(value, weights, left=at == 0, **step.named(at))
+    first, second = (
+        swapped(step.matrix(at)) if turned else step.matrix(at) for at, turned in enumerate(turn)
+    )
+    return step.program.matmul(first, second)
 
 
 def _sum(step: _Step) -> Value:
-    table = "SubOptions" if step.operator.kind == "SUB" else "AddOptions"
-    data = step.data()
-    for at in range(len(step.inputs)):
-        step.biased(at)
-    made = data[0] if len(data) == 1 else step.program.add(*data)
-    return _fused(step, expanded(made, step.shape), table)
-
-
-def _fused(step: _Step, made: Value, table: str) -> Value:
-    return (
-        step.activated(made, table) if step.operator.kind in ("ADD", "SUB", "MUL", "DIV") else made
-    )
+    made = step.program.add(*step.operands())
+    fused = {"ADD": "AddOptions", "SUB": "SubOptions"}.get(step.operator.kind)
+    return step.activated(made, fused) if fused else made
 
 
 def _product(step: _Step) -> Value:
-    data = step.data()
-    if len(data) == 2:
-        made = step.program.multiply(*data)
-    else:
-        at = 0 if isinstance(step.inputs[1], Value) else 1
-        made = _scaled(step, data[0], at, invert=False)
-    return _fused(step, expanded(made, step.shape), "MulOptions")
+    return step.activated(step.program.multiply(*step.operands()), "MulOptions")
 
 
 def _quotient(step: _Step) -> Value:
-    data = step.data()
-    if len(data) == 2:
-        made = step.program.divide(*data)
-    elif isinstance(step.inputs[0], Value):
-        made = _scaled(step, data[0], 1, invert=True)
-    else:
-        made = step.program.activation(data[0], homogeneous=False)
-    return _fused(step, expanded(made, step.shape), "DivOptions")
-
-
-def _scaled(step: _Step, value: Value, at: int, *, invert: bool) -> Value:
-    tensor = step.tensor(at)
-    factors = step.numbers(at)
-    named = [tensor.name] if tensor.values is not None and factors.dtype.kind == "f" else []
-    return step.program.scaled(
-        value, factors.astype(np.float64), parameters=named, invert=invert,
-        name=tensor.name,
-    )  # fmt: skip
+    return step.activated(step.program.divide(*step.operands()), "DivOptions")
 
 
 def _extremum(step: _Step) -> Value:
-    constants = [value for value in step.inputs if isinstance(value, np.ndarray)]
-    return expanded(step.program.extremum(step.data(), constants), step.shape)
+    return step.program.extremum(*step.operands())
 
 
 def _selected(step: _Step) -> Value:
     """A choice between values by a condition, which may be known."""
-    condition = step.inputs[0]
-    sides = [at == 1 for at in (1, 2) if isinstance(step.inputs[at], Value)]
-    if isinstance(condition, Unread):
-        raise ModelError("chooses by numbers that are not worked out")
-    known = condition if isinstance(condition, np.ndarray) else None
-    return step.program.choice(step.data(), step.shape, condition=known, sides=sides)
+    return step.program.choice(*step.operands())
 
 
 def _combined(step: _Step) -> Value:
@@ -598,26 +379,26 @@ def _pointwise(homogeneous: bool) -> Rule:
     return rule
 
 
-def _same(step: _Step) -> Known:
+def _same(step: _Step) -> Computed:
     value = step.inputs[0]
     if value is None:
         raise ModelError("reads nothing")
     return value
 
 
-def _cast(step: _Step) -> Known:
+def _cast(step: _Step) -> Computed:
     value = _same(step)
     return value if not isinstance(value, np.ndarray) else value.astype(np.float64)
 
 
-def _reshaped(step: _Step) -> Known:
+def _reshaped(step: _Step) -> Computed:
     value = _same(step)
     if isinstance(value, np.ndarray):
         return value.reshape(step.shape)
     return reshaped(step.value(), step.shape)
 
 
-def _permuted(step: _Step) -> Known:
+def _permuted(step: _Step) -> Computed:
     value, order = _same(step), step.numbers(1).ravel().tolist()
     return (
         value.transpose(order) if isinstance(value, np.ndarray) else permuted(step.value(), order)
@@ -638,9 +419,7 @@ def _joined(step: _Step) -> Value:
 
 
 def _unpacked(step: _Step) -> list[Value]:
-    value = step.value()
-    axis = value.axis(step.option("UnpackOptions", "Axis"))
-    return [indexed(value, axis, at) for at in range(len(step.operator.outputs))]
+    return unbound(step.value(), step.option("UnpackOptions", "Axis"))
 
 
 def _split(step: _Step) -> list[Value]:
@@ -649,12 +428,7 @@ def _split(step: _Step) -> list[Value]:
     value = step.value(0 if sized else 1)
     axis = value.axis(int(step.numbers(2 if sized else 0).ravel()[0]))
     tensors = step.following.graph.tensors
-    parts, start = [], 0
-    for number in step.operator.outputs:
-        size = tensors[number].shape[axis]
-        parts.append(indexed(value, axis, slice(start, start + size)))
-        start += size
-    return parts
+    return parts(value, axis, [tensors[number].shape[axis] for number in step.operator.outputs])
 
 
 def _slice(step: _Step) -> Value:

@@ -461,19 +461,15 @@ class Wiring:
         terms = [replace(t, homogeneous=False) for signal in pushed for t in signal.terms]
         return Signal(pushed[0].shape, tuple(joined(terms)), activated=True)
 
-    def multiply(self, first: Signal, second: Signal) -> Signal:
-        """An entry-wise product: both operands reach each reader."""
+    def multiply(self, first: Signal, second: Signal, *, invert: bool = False) -> Signal:
+        """An entry-wise product, or quotient if `invert`: both operands reach each reader."""
+        if invert and not second.terms and second.factors is not None:
+            second = replace(second, factors=second.factors.inverse())
         made = self._product(first, second)
         pairs = [(ours, theirs) for ours in first.terms for theirs in second.terms]
-        if pairs and not any(_shares_neurons(*pair) for pair in pairs):
+        if pairs and not invert and not any(_shares_neurons(*pair) for pair in pairs):
             self.note_product(made, first, second)
         return made
-
-    def divide(self, first: Signal, second: Signal) -> Signal:
-        """An entry-wise quotient."""
-        if not second.terms and second.factors is not None:
-            second = replace(second, factors=second.factors.inverse())
-        return self._product(first, second)
 
     def _product(self, first: Signal, second: Signal) -> Signal:
         first, second = _without_means(*broadcast((first, second)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import traceback
 import zipfile
@@ -96,7 +97,7 @@ def regular_file(path: str | Path, error: type[NcutError] = ModelError) -> Path:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        raise error(f"{path}: no such file") from None
+        raise error(f"{path}: no such file{path_hint(path)}") from None
     except (OSError, ValueError) as found:
         words = (isinstance(found, OSError) and found.strerror) or str(found)
         raise error(f"{path}: cannot be read: {words}") from None
@@ -105,6 +106,15 @@ def regular_file(path: str | Path, error: type[NcutError] = ModelError) -> Path:
     if not stat.S_ISREG(mode):
         raise error(f"{path}: is a pipe or a device, not a regular file")
     return Path(path)
+
+
+def path_hint(path: str | Path) -> str:
+    """The remedy for a path that is a URL or begins with `~`; else empty."""
+    if str(path).startswith("~"):
+        return "; '~' is not expanded, pass Path(...).expanduser()"
+    if re.match(r"(?!hf:)[a-z][a-z0-9+.-]+:/", str(path)):
+        return "; URLs are not read, download the file first"
+    return ""
 
 
 def content_of(path: Path) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ncut.errors import InputError, NcutError
-from ncut.files.guard import describe
+from ncut.files.guard import describe, path_hint
 
 FORGOTTEN_SECONDS = 3600
 """Age from which a partial file counts as left over from a killed process."""
@@ -43,10 +43,11 @@ def write_file(
         If the file cannot be written.
     """
     with _told(path):
+        path = Path(path)  # refuses a number, which the system takes for an open file
         if into_pipes and _is_special(path):
-            write(Path(path))
+            write(path)
             return
-        target = _target(Path(path))
+        target = _target(path)
         part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.part")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         os.close(os.open(part, flags, 0o666))
@@ -163,7 +164,7 @@ def _told(path: str | Path) -> Iterator[None]:
         raise
     except Exception as error:
         words = reason(error) if isinstance(error, OSError | ValueError) else describe(error)
-        raise InputError(f"{path}: cannot be written: {words}") from error
+        raise InputError(f"{path}: cannot be written: {words}{path_hint(path)}") from error
 
 
 def _is_special(path: str | Path) -> bool:

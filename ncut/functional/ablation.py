@@ -13,7 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from ncut.arguments import suggests_names
 from ncut.errors import InputError, Interrupted
 from ncut.extract.modules import is_module
-from ncut.functional.arguments import check_labels, check_number, check_random_sets
+from ncut.functional.arguments import (
+    check_evaluate,
+    check_labels,
+    check_number,
+    check_random_sets,
+)
 from ncut.functional.modules import hooked
 from ncut.functional.results import Ablation, AblationPair, AblationRow
 from ncut.functional.silence import silenced
@@ -96,6 +101,7 @@ def ablate(
     """
     if pairs and per_layer:
         raise InputError("pairs: consist of whole clusters; leave out per_layer=True")
+    check_evaluate(evaluate)
     checked = check_labels(labels, layers)
     hidden = _hidden(layers, checked, inputs)
     sets = _sets(hidden, per_layer)

@@ -66,11 +66,17 @@ def check_unshared(reader: str, layer: Layer, layers: Sequence[Layer]) -> None:
         )
 
 
+def check_evaluate(evaluate: object) -> None:
+    """Refuse what is no function."""
+    if not callable(evaluate):
+        raise InputError(f"evaluate: must be a function of the model, got {evaluate!r}")
+
+
 def check_number(value: Any, argument: str, what: str) -> float:
     """A finite number, or the entry of a 0-dimensional array or tensor; refuse anything else."""
     number = value.item() if getattr(value, "ndim", None) == 0 else value
     if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
-        shown = f"a {type(value).__name__}" if not isinstance(number, Real) else repr(number)
+        shown = repr(number) if isinstance(number, Real) else type(value).__name__
         raise InputError(f"{argument}: must {what}; got {shown}")
     return float(number)
 

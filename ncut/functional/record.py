@@ -48,7 +48,7 @@ def record(model: Any, layers: Sequence[Layer], inputs: Any) -> list[NDArray[np.
     """
     if not is_module(model):
         raise InputError(
-            f"inputs: a {type(model).__name__} cannot be run; pass a torch.nn.Module, or the "
+            f"inputs: {type(model).__name__} cannot be run; pass a torch.nn.Module, or the "
             "activations of each layer, activations=[...]"
         )
     import torch
@@ -56,7 +56,7 @@ def record(model: Any, layers: Sequence[Layer], inputs: Any) -> list[NDArray[np.
     if not isinstance(inputs, torch.Tensor | tuple):
         raise InputError(
             "inputs: must be a tensor, a batch of examples, or a tuple of the arguments of a "
-            f"forward pass, got a {type(inputs).__name__}"
+            f"forward pass, got {type(inputs).__name__}"
         )
     module = unwrapped(model)
     notes = [_Note(layer.name) for layer in layers]
@@ -89,7 +89,13 @@ class _Note:
                     f"model: the module at the values of layer {self.layer!r} is called more than "
                     "once; use a separate module for each call"
                 )
-            found = neurons(value.detach().double()).cpu().numpy()
+            try:
+                found = neurons(value.detach().double()).cpu().numpy()
+            except RuntimeError as error:
+                raise InputError(
+                    f"inputs: do not fit the model: values of shape {tuple(value.shape)} at layer "
+                    f"{self.layer!r}"
+                ) from error
             # The values' type determines their precision.
             self.values.append(found if value.dtype.itemsize == 8 else found.astype(np.float32))
 

@@ -160,7 +160,7 @@ class Ablation:
         )
         return frame
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return ablation_text(self)
 
 
@@ -215,7 +215,7 @@ class Agreement:
     n_examples: int
     seed: int
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return agreement_text(self)
 
 

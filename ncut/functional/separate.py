@@ -13,7 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from ncut.errors import InputError, import_extra
 from ncut.extract.modules import is_module
 from ncut.extract.references import References, references
-from ncut.functional.arguments import check_labels, check_number, check_random_sets
+from ncut.functional.arguments import (
+    check_evaluate,
+    check_labels,
+    check_number,
+    check_random_sets,
+)
 from ncut.functional.cutting import watched, without
 from ncut.functional.results import LAYER_WIDTH, WIDTH, shortened
 from ncut.progress import Progress, telling
@@ -140,7 +145,7 @@ class Separation:
         )
         return frame
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return separation_text(self)
 
 
@@ -199,6 +204,7 @@ def separate(
         If an argument cannot be used, `evaluate` does not return a finite number or does not run
         the model, or single weights of the model cannot be removed.
     """
+    check_evaluate(evaluate)
     checked = check_labels(labels, layers)
     n_random = check_random_sets(random_sets)
     seed = check_seed(seed)

@@ -190,6 +190,8 @@ def _compressed(weights: Weights, n_nonzero: int, *, within_layer: bool) -> Weig
         weights = weights.astype(np.float32)
     from scipy import sparse
 
-    matrix = sparse.csr_array(weights)
+    # What follows works in place; index arrays may be shared with other matrices.
+    ready = dense or (weights.nnz == n_nonzero and weights.has_canonical_format)
+    matrix = sparse.csr_array(weights, copy=not ready)
     matrix.eliminate_zeros()
     return canonical_csr(matrix)

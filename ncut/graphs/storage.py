@@ -152,8 +152,9 @@ def _sparse_block(parts: tuple[Any, ...], shape: tuple[int, int], what: str) -> 
         check_structure(matrix, what)
     except InputError as error:
         raise ModelError(str(error)) from error
+    n_stored = matrix.nnz
     matrix = canonical_csr(matrix)
-    if not matrix.has_canonical_format:
+    if matrix.nnz < n_stored:
         raise ModelError(f"{what} holds an entry twice")
     return matrix
 

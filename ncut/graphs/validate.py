@@ -171,7 +171,7 @@ def check_n_clusters(k: object, n_vertices: int, argument: str = "k", least: int
         raise InputError(f"{argument}: must be at least {least}, got {k}")
     if k >= n_vertices:
         raise InputError(
-            f"{argument}: {k} clusters requested, but only {n_vertices} vertices have edges; "
-            f"choose a smaller {argument}"
+            f"{argument}: must be less than {n_vertices}, the number of vertices with edges, "
+            f"got {k}"
         )
     return int(k)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,6 +49,8 @@ def adjusted_p_values(p_values: Sequence[float | HasPValue]) -> NDArray[np.float
     """
     from scipy.stats import false_discovery_control
 
+    if not isinstance(p_values, Iterable):
+        raise InputError(f"p_values: must be a sequence, one for each network, got {p_values!r}")
     checked = np.array([_checked(i, p) for i, p in enumerate(p_values)], dtype=np.float64)
     if not checked.size:
         return checked

@@ -63,8 +63,7 @@ class Cluster:
     Attributes
     ----------
     number : int
-        size : int Number of neurons. layers : dict of str to int
-        Number of neurons in each layer with neurons of the cluster.
+        Its number, as in the report's `labels`.
     """
 
     number: int
@@ -168,7 +167,10 @@ class ClusterList(Sequence[Cluster]):
     def __getitem__(self, at: slice) -> list[Cluster]: ...
 
     def __getitem__(self, at: int | slice) -> Cluster | list[Cluster]:
-        return self._clusters[at]
+        try:
+            return self._clusters[at]
+        except IndexError:
+            raise IndexError(f"cluster {at}: must lie between 0 and {len(self) - 1}") from None
 
     def __len__(self) -> int:
         return len(self._clusters)

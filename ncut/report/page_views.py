@@ -157,8 +157,8 @@ def downloads(data: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def minus(text: str) -> str:
-    """The text with true minus signs, and no line break within "p = 0.020"."""
-    text = text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    """The text with true minus signs, and no line break within "p = 0.020" and "Z < -7.1"."""
+    text = re.sub(" ([=<>]) ", "\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", text)
     return re.sub(r"(?<![\w.)])-(?=\d)|(?<= )-(?= )|\A-\Z", "\N{MINUS SIGN}", text)
 
 

@@ -86,9 +86,13 @@ def json_of(text_or_path: str | Path) -> Iterator[Any]:
             raise InputError(f"report: not valid JSON: {error}") from error
         yield content
         return
+    if not isinstance(text_or_path, str | Path):
+        raise InputError(f"text_or_path: must be JSON or a path, got {type(text_or_path).__name__}")
     try:
         path = regular_file(text_or_path, InputError)
     except InputError as error:
+        if isinstance(text_or_path, Path):
+            raise
         raise InputError(f"neither a report nor a readable file: {error}") from None
     with reading(path, "a report", InputError):
         text = path.read_text(encoding="utf-8")

@@ -50,7 +50,7 @@ class Scan:
     def __init__(self, folder: str | Path, *, step_pattern: str | None = None) -> None:
         step_of("", step_pattern)
         self.step_pattern = step_pattern
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self.settings: dict[str, Any] = read_settings(self.folder)
 
     def to_frame(self) -> DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
@@ -79,7 +79,8 @@ def scan(
         Model files, folders of models (searched recursively; a folder with a `config.json` is one
         model), patterns such as `"runs/**/*.pt"`, and `.txt` files with one path per line.
     out : str or Path
-        The results folder, created if it does not exist. It has one set of settings.
+        The results folder, created if it does not exist; `~` is expanded. It has one set of
+        settings.
     jobs : int, optional
         Concurrent tasks on this machine; by default all cores, fewer if the models might exceed
         half of the memory, and one on a GPU. On a cluster, the workers decide.
@@ -141,9 +142,12 @@ def scan(
         raise InputError("idle: has no effect without watch; leave it out")
     n_jobs = _count("jobs", jobs) or (cores if plan.device == "cpu" else 1)
     n_task_threads = _count("threads", threads)
+    if not isinstance(paths, Iterable | Path):
+        raise InputError(f"paths: must be a path or a sequence of paths, got {paths!r}")
+    out = Path(out).expanduser()  # some libraries that write there expand it
     if not watch:  # missing paths are refused before the folder is created
         find_sources([paths] if isinstance(paths, str | Path) else [*paths])
-    store = Store(Path(out), described)
+    store = Store(out, described)
     counts = Counts()
     with store.locked(), workers(backend, n_jobs, scheduler) as crew:
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
+from ncut.arguments import check_flag
 from ncut.graphs import NeuronGraph
 from ncut.graphs.validate import check_n_clusters
 from ncut.randomness import NETWORK, Purpose, check_seed, stream
@@ -49,7 +50,7 @@ def cluster(
             k,
             n_init=restarts(n_init, connected.n_vertices),
             solver=solver,
-            refine=refine,
+            refine=check_flag(refine, "refine"),
             seed=check_seed(seed),
             graph_number=NETWORK,
         )

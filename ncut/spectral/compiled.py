@@ -189,7 +189,7 @@ class CompiledShuffles:
             for kind in ("spectral", "refined")
         }
         spectral_ncut, refined_ncut = ncuts["spectral"][0], ncuts["refined"][0]
-        n_clusters = np.count_nonzero(found["spectral"][0][1])
+        n_clusters = int(np.count_nonzero(found["spectral"][0][1]))
         allowed = embedding.allows(min(spectral_ncut, refined_ncut), n_clusters)
         if not embedding.converged or not allowed:
             return None

@@ -15,7 +15,14 @@ from ncut.graphs import NeuronGraph, from_adjacency
 
 def as_graph(graph: Any) -> NeuronGraph:
     """A NeuronGraph unchanged, or a scipy sparse adjacency matrix as a graph of one layer."""
-    return graph if isinstance(graph, NeuronGraph) else from_adjacency(graph)
+    if isinstance(graph, NeuronGraph):
+        return graph
+    if not isinstance(graph, np.ndarray) and not hasattr(graph, "tocsr"):
+        raise InputError(
+            "graph: must be a NeuronGraph or a symmetric scipy sparse matrix, got "
+            f"{type(graph).__name__}; ncut.graph(model) makes a graph of a model"
+        )
+    return from_adjacency(graph)
 
 
 @suggests_names()

@@ -252,7 +252,7 @@ def _numbers(which: Sequence[int]) -> list[int]:
     given = list(which) if isinstance(which, Iterable) and not isinstance(which, str) else []
     whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in given)
     if not given or not whole or min(given) < 1:
-        raise InputError(f"which: must be whole numbers from 1, got {which!r}")
+        raise InputError(f"which: must be a sequence of whole numbers from 1, got {which!r}")
     return [int(number) for number in given]
 
 

@@ -153,7 +153,8 @@ class NormalizedAdjacency:
             from scipy import sparse
 
             shape = (self.n_vertices, self.n_vertices)
-            A += sparse.csr_array((data, indices, indptr), shape=shape)[:first, first:]
+            whole = sparse.csr_array((data, indices, indptr), shape=shape)
+            A += whole[:first, first:].toarray()
         C = A.astype(np.float64)
         C *= np.ldexp(self._scale[:first, None], -self._exponent)
         C *= self._scale[first:]

@@ -14,8 +14,8 @@ from ncut.errors import InputError
 from ncut.extract.assemble import plan
 from ncut.extract.chain import ChainLayer, chain_wiring, with_depthwise_groups
 from ncut.extract.traced.plain import wide
-from ncut.training.live import LiveEdges, LiveGraph, live_graphs, numbered, of_one_type
-from ncut.training.sources import Source, View
+from ncut.training.live_graph import LiveEdges, LiveGraph, live_graphs, numbered, of_one_type
+from ncut.training.parameter_refs import ParameterRef, View
 from ncut.training.spectrum import Eigenvalues, Tracker, check_seed, full_precision
 from ncut.training.spectrum_types import EdgeWeights
 
@@ -193,7 +193,7 @@ def checked_numbers(which: Sequence[int], name: str) -> tuple[int, ...]:
     except (TypeError, ValueError):
         numbers = ()
     if not numbers or min(numbers) < 1 or numbers != tuple(which):
-        raise InputError(f"{name}: must be whole numbers from 1, got {which!r}")
+        raise InputError(f"{name}: must be a sequence of whole numbers from 1, got {which!r}")
     return numbers
 
 
@@ -224,7 +224,7 @@ def _chain(tensors: list[Tensor], scope: str, norm: str) -> LiveGraph:
         name = f"w{number}"
         setattr(holder, name, tensor)
         array = wide(tensor.detach()).cpu().contiguous().numpy()
-        views[name] = View(Source(holder, name), tuple(tensor.shape))
+        views[name] = View(ParameterRef(holder, name), tuple(tensor.shape))
         layers.append(ChainLayer(name, array, "linear" if tensor.ndim == 2 else "conv"))
     layout = plan(chain_wiring(with_depthwise_groups(layers)), scope=scope, norm=norm)
     graph = LiveGraph(

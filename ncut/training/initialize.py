@@ -13,7 +13,7 @@ from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract.layout import Edges
 from ncut.extract.signal import NOTHING
-from ncut.training.live import Planned
+from ncut.training.live_graph import Planned
 from ncut.training.spectrum import check_seed
 
 

@@ -21,7 +21,7 @@ from ncut.extract.modules import unwrapped
 from ncut.extract.references import References, references
 from ncut.extract.traced.plain import computed, wide
 from ncut.training.arguments import Schedule, scheduled, whole
-from ncut.training.sources import refuse_sharded, refuse_shards
+from ncut.training.parameter_refs import refuse_sharded, refuse_shards
 
 
 class Partitioned(nn.Module, ABC):

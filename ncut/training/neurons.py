@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ncut import kernels
 from ncut.extract.traced.plain import wide
-from ncut.training.sources import Source, View
+from ncut.training.parameter_refs import ParameterRef, View
 
 NORM = math.sqrt(2.0)
 """Approximately the norm of a neuron's weights at He's initialization."""
@@ -106,9 +106,9 @@ class HiddenLayer:
             assert batch_norm.running_mean is not None
             assert batch_norm.running_var is not None
             scale = torch.rsqrt(batch_norm.running_var.double() + batch_norm.eps)
-            scale = scale * Source(batch_norm, "weight").tensor()
+            scale = scale * ParameterRef(batch_norm, "weight").tensor()
             shift = scale * ((0 if shift is None else shift) - batch_norm.running_mean)
-            shift = shift + Source(batch_norm, "bias").tensor()
+            shift = shift + ParameterRef(batch_norm, "bias").tensor()
             norms = norms * scale.abs()
         return norms if shift is None else torch.hypot(norms, shift)
 
@@ -145,7 +145,7 @@ class HiddenLayer:
         bias = writer.source.module._parameters.get("bias")
         if incoming is None or outgoing is None:
             return False
-        if bias is None and Source(writer.source.module, "bias").exists:
+        if bias is None and ParameterRef(writer.source.module, "bias").exists:
             return False  # a pruned one
         tensors = [tensor for tensor in (incoming, outgoing, bias) if tensor is not None]
         if not all(t.is_contiguous() and t.device.type == "cpu" for t in tensors):
@@ -166,7 +166,7 @@ class HiddenLayer:
 
 def vector_of(module: nn.Module, name: str) -> View | None:
     """A module's bias or scale."""
-    source = Source(module, name)
+    source = ParameterRef(module, name)
     if not source.exists:
         return None
     return View(source, tuple(source.tensor().shape))

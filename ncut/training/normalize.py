@@ -15,10 +15,10 @@ from torch.nn.modules.conv import _ConvNd
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract.layout import Edges, in_order
-from ncut.training.live import Planned
+from ncut.training.live_graph import Planned
 from ncut.training.neurons import HiddenLayer, Reader, vector_of
+from ncut.training.parameter_refs import Factors, ParameterRef
 from ncut.training.rescaling_check import RescalingCheck
-from ncut.training.sources import Factors, Source
 
 
 @suggests_names()
@@ -157,7 +157,7 @@ def _batch_norm_between(columns: Factors | None, n: int) -> tuple[bool, _BatchNo
     if columns is None:
         return True, None
     found = columns.batch_norm()
-    known = found is not None and found.num_features == n and Source(found, "bias").exists
+    known = found is not None and found.num_features == n and ParameterRef(found, "bias").exists
     return (True, found) if known else (False, None)
 
 

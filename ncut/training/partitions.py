@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ncut.errors import InputError
 from ncut.training.arguments import Schedule
-from ncut.training.live import LiveGraph
+from ncut.training.live_graph import LiveGraph
 from ncut.training.regularizers import Regularizer
 from ncut.training.spectrum import check_seed
 from ncut.training.spectrum_types import EdgeWeights

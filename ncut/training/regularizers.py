@@ -17,7 +17,7 @@ from ncut.errors import InputError
 from ncut.extract.modules import unwrapped
 from ncut.training.arguments import Schedule, scheduled, whole
 from ncut.training.eigenvalues import check_tolerance, checked_numbers, differentiable
-from ncut.training.live import LiveGraph, Planned, graphs_of
+from ncut.training.live_graph import LiveGraph, Planned, graphs_of
 from ncut.training.normalize import Normalization
 from ncut.training.spectrum import Tracker, check_seed, full_precision
 from ncut.training.spectrum_types import Spectrum

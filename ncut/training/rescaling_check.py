@@ -14,9 +14,9 @@ from ncut.errors import InputError
 from ncut.extract.traced.inputs import Inputs, given, guesses
 from ncut.extract.traced.module import tensors_in
 from ncut.extract.traced.plain import wide
-from ncut.training.live import Planned
+from ncut.training.live_graph import Planned
 from ncut.training.neurons import HiddenLayer
-from ncut.training.sources import Source, View
+from ncut.training.parameter_refs import ParameterRef, View
 
 SAME = 1e-3
 """Largest difference of outputs, relative to the largest output, attributed to rounding."""
@@ -73,7 +73,7 @@ class RescalingCheck:
             if theirs.numel()
         )
 
-    def _named(self, source: Source) -> tuple[str, Tensor]:
+    def _named(self, source: ParameterRef) -> tuple[str, Tensor]:
         return self._parameters[id(self._copies[id(source.module)]), source.name]
 
     def _first_that_fits(

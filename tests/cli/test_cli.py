@@ -131,6 +131,79 @@ def test_wrong_usage_is_told_in_one_line(ncut, model):
         assert part in result.stderr
 
 
+@pytest.mark.parametrize("command", [(), ("paper",)])
+def test_a_command_without_arguments_is_its_help_and_no_error(ncut, command):
+    result = ncut(*command)
+    assert result.returncode == 2
+    assert result.stdout.rstrip() == ncut(*command, "--help").stdout.rstrip()
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("analyze", "--k", "99"), 1, "--k: "),
+        (("analyze", "--null", "layr"), 1, "--null: must be one of"),
+        (("analyze", "--max-shuffles", "1", "--shuffles", "auto"), 1, "--max-shuffles: "),
+        (("analyze", "--shuffles", "-1"), 2, "Invalid value for --shuffles: "),
+        (("profile", "--k", "5-2"), 2, "Invalid value for --k: "),
+        (("profile", "--k", "a-b"), 2, "Invalid value for --k: "),
+    ],
+)
+def test_an_error_names_the_option_as_it_is_typed(ncut, model, arguments, code, message):
+    result = ncut(arguments[0], model, *arguments[1:])
+    assert result.returncode == code
+    assert result.stderr.startswith(f"ncut: error: {message}")
+
+
+def test_a_home_folder_is_expanded_where_no_shell_does(ncut, model, tmp_path):
+    (tmp_path / "net.npz").write_bytes(model.read_bytes())
+    home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    assert ncut("info", "~/net.npz", "--dot=~/net.dot", **home).returncode == 0
+    assert ncut("scan", "~/net.npz", "--out=~/res", *SMALL, **home).returncode == 0
+    assert {entry.name for entry in tmp_path.iterdir()} >= {"net.dot", "res"}
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("-", "name a file"),
+        ("https://example.org/net.pt", "download the file first"),
+        ("s3://bucket/net.safetensors", "download the file first"),
+    ],
+)
+def test_what_is_no_path_is_said(ncut, name, hint):
+    assert_one_line_error(ncut("analyze", name), hint)
+
+
+def test_tables_for_pipes(ncut, model, tmp_path):
+    dot = ncut("info", model, "--dot", "-").stdout
+    assert dot.startswith("digraph")
+    ncut("info", model, "--dot", "net.dot")
+    assert (tmp_path / "net.dot").read_text() == dot
+    ncut("scan", model, "--out", "res", *SMALL)
+    csv = ncut("report", "res", "--csv", "-").stdout
+    ncut("report", "res", "--csv", "res.csv")
+    assert (tmp_path / "res.csv").read_text() == csv
+    assert not (tmp_path / "-").exists()
+
+
+def test_standard_output_that_is_closed_or_full(model, tmp_path):
+    command = f"{sys.executable} -m ncut analyze {model} --k 3 --shuffles 2 --json net.json"
+    closed = subprocess.run(
+        f"{command} >&-", shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (0, "ncut: wrote net.json\n")
+    assert Report.from_json(tmp_path / "net.json").n_shuffles == 2
+    full = subprocess.run(
+        f"{command} >/dev/full", shell=True, cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert full.returncode == 1
+    assert full.stderr.endswith("ncut: error: standard output: No space left on device\n")
+
+
 def test_a_near_miss_is_suggested(ncut, model):
     result = ncut("analyze", model, "--null", "strenth")
     assert "did you mean 'strength'?" in result.stderr
@@ -663,7 +736,7 @@ def test_tests_are_chosen(ncut, model):
     [
         (("--level", "0"), ("level",)),
         (("--level", "1.5"), ("level",)),
-        (("--max-shuffles", "10"), ("max_shuffles", "10")),
+        (("--max-shuffles", "10"), ("--max-shuffles", "10")),
         (("--sequential", "never"), ("sequential", "never")),
     ],
 )

@@ -255,7 +255,7 @@ ONES = np.ones((2, 2))
         ({"model": [ONES, ONES * 1j]}, "weights 1: weights must be real numbers.*complex128"),
         ({"model": [ONES, ONES > 0]}, "real numbers, got dtype bool"),
         ({"model": [ONES, ONES], "layers": ["w0"]}, "layers: names the arrays of a file"),
-        ({"model": 3}, "cannot read a int.*torch.nn.Module"),
+        ({"model": 3}, "cannot read type int.*torch.nn.Module"),
         ({"model": sparse.eye_array(3), "scope": "all"}, "scope: has no effect on a graph"),
         ({"model": sparse.eye_array(3), "norm": "l2"}, "norm: has no effect"),
         ({"model": sparse.eye_array(3), "layers": ["a"]}, "layers: has no effect"),

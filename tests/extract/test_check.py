@@ -53,6 +53,8 @@ def test_a_wrong_graph_is_warned_of(monkeypatch):
 def test_only_what_can_be_run_is_checked():
     with pytest.raises(InputError, match="check: only a torch module or an ONNX file can be run"):
         ncut.graph([[[1.0, 2.0]], [[1.0], [2.0]]], check=True)
+    with pytest.raises(InputError, match="check: only a torch module or an ONNX file can be run"):
+        ncut.graph("hf:someone/something", check=True)
 
 
 class Model(nn.Module):

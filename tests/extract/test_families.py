@@ -383,6 +383,33 @@ def test_the_check_sees_a_wrong_edge():
     assert outcome.surplus
 
 
+def grown(model, graph, inputs, *, n):
+    """The response of convolutions' inputs per unit of change, and the weights of the edges.
+
+    The change is the same at all positions; the response is its maximum over positions.
+    """
+    watch = perturbation.TorchWatch(model, graph, inputs, perturbation.READERS)
+    rng = np.random.default_rng(0)
+    starts = [layer.start for layer in graph.layers]
+    pairs = []
+    with watch.watching():
+        baseline = watch.run({})
+        found = [r for r in watch.usable() if hasattr(watch.modules[r.module], "kernel_size")]
+        for at in rng.permutation(len(found))[:n]:
+            origin = found[at]
+            vertex = int(rng.integers(origin.size))
+            read = watch.with_change(origin, vertex, baseline, np.ones_like)
+            row = graph.adjacency[[starts[origin.layer] + vertex]].toarray()[0]
+            for target in found:
+                if target.layer <= origin.layer:
+                    continue
+                difference = np.abs(read[target.key] - baseline[target.key])
+                largest = watch.by_vertex(target, difference).max(axis=1)
+                weights = row[starts[target.layer] : starts[target.layer] + target.size]
+                pairs += [(float(a), float(b)) for a, b in zip(largest, weights, strict=True) if b]
+    return pairs
+
+
 @pytest.mark.parametrize("family", ["resnet", "bottleneck", "inception", "densenet", "shufflenet"])
 def test_edges_are_as_large_as_what_passes(family):
     """With positive weights and no activations, a change grows by the edge's weight.
@@ -404,7 +431,7 @@ def test_edges_are_as_large_as_what_passes(family):
                 child.weight.data.fill_(1.0)
     inputs = tuple(image(48, 48))
     graph = read_graph(model, scope="all", residual="readers", example_inputs=inputs)
-    compared = perturbation.grown(model, graph, inputs, n=12)
+    compared = grown(model, graph, inputs, n=12)
     assert len(compared) > 20
     found, expected = np.array(compared).T
     assert_allclose(found, expected, rtol=1e-7)

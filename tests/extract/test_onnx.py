@@ -422,3 +422,21 @@ def test_operators_that_depend_on_the_data(tmp_path):
 def test_wrong_options(tmp_path, options):
     with pytest.raises(InputError, match=next(iter(options))):
         between(tmp_path, lambda net, x: x, **options)
+
+
+def test_weights_that_a_file_quantizes_by_row(tmp_path):
+    values, steps = weights(4, 3), np.array([0.1, 0.2, 0.4, 0.05], np.float32)
+    zeros, net = np.zeros(4, np.int8), Net()
+    whole = net("QuantizeLinear", net.array(values, "a"), steps, zeros, axis=0)
+    whole = net("DequantizeLinear", whole, steps, zeros, axis=0)
+    y = net.linear(net("MatMul", net.input((2, 4)), whole), 3, 2)
+    expected = np.clip(np.round(values / steps[:, None]), -128, 127) * steps[:, None]
+    assert_allclose(graph_of(net.proto(y), tmp_path).blocks[0].weights, abs(expected), rtol=1e-6)
+
+
+def test_a_node_of_another_domain_is_not_evaluated(tmp_path):
+    net = Net()
+    matrix = net("Add", weights(4, 3), weights(4, 3), domain="my.ops")
+    y = net.linear(net("MatMul", net.input((2, 4)), matrix), 3, 2)
+    with pytest.raises(ModelError, match=r"the operator my\.ops\.Add is not known"):
+        graph_of(net.proto(y), tmp_path)

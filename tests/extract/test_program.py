@@ -49,7 +49,7 @@ def test_a_program_says_what_each_module_does() -> None:
         "# operation 'linear' in module '0' (Linear)",
         "  %2 (5, 5) = linear(%1, axis=1, weight=(6, 5) of 0.weight, name='0')",
         "# operation 'native_batch_norm' in module '1' (BatchNorm1d)",
-        "  %3 (5, 5) = scale along(%2, factors=(5) of 1.weight, axis=1, name='1')",
+        "  %3 (5, 5) = scale(%2, factors=(5) of 1.weight, axis=1, name='1')",
         "# operation 'relu' in module '2' (ReLU)",
         "  %4 (5, 5) = pointwise(%3, homogeneous=True)",
         "# operation 'linear' in module '3' (Linear)",

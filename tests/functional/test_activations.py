@@ -208,7 +208,7 @@ VALUES = np.random.default_rng(3).normal(size=(6, 5))
         ({"inputs": torch.ones(4, 3)}, "no two neurons vary"),
         ({"inputs": [torch.ones(4, 3)]}, "must be a tensor"),
         ({"inputs": torch.full((4, 3), torch.nan)}, "not all finite"),
-        ({"model": [np.ones((3, 2))], "inputs": torch.ones(4, 3)}, "a list cannot be run"),
+        ({"model": [np.ones((3, 2))], "inputs": torch.ones(4, 3)}, "list cannot be run"),
         ({"model": nn.Linear(3, 2), "inputs": torch.ones(4, 3)}, "has no module '0'"),
         ({"activations": [VALUES[:, :3]]}, "1 arrays for 3 layers"),
         ({"activations": [VALUES[:, :3], VALUES, VALUES[:, 3:]]}, "layer '0' have shape"),

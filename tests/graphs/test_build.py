@@ -364,3 +364,19 @@ def test_a_damaged_matrix_is_refused(kind: str, part: str, at: int, value: int) 
     code = DAMAGED.format(kind=kind, part=part, at=at, value=value)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.startswith("adjacency: "), (done.returncode, done.stderr[-500:])
+
+
+def test_sparse_weights_that_are_not_canonical_are_left_alone() -> None:
+    """Unsorted, with a duplicate and a zero, and with index arrays that another matrix shares."""
+    columns, starts = np.array([2, 0, 1, 1, 3]), np.array([0, 2, 4, 5, 5, 5])
+    shape = (5, 20)
+    one, other = (
+        sparse.csr_array((np.array(data), columns, starts), shape=shape)
+        for data in ([1.0, 2.0, 3.0, 4.0, 0.0], [5.0, 6.0, 7.0, 8.0, 9.0])
+    )
+    expected = other.toarray()
+    graph = build_graph([("a", 5), ("b", 20)], [(0, 1, one, "one"), (0, 1, other, "other")])
+    np.testing.assert_array_equal(other.toarray(), expected)
+    np.testing.assert_array_equal(columns, [2, 0, 1, 1, 3])
+    assert [block.weights.nnz for block in graph.blocks] == [3, 4]
+    np.testing.assert_array_equal(graph.blocks[0].weights.toarray()[1, 1], 7.0)

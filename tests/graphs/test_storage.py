@@ -316,21 +316,6 @@ def test_unusual_but_valid_arrays_give_the_same_graph(tmp_path: Path) -> None:
     assert graph.without_isolated()[0].n_edges == sample().n_edges
 
 
-def test_duplicates_of_a_sparse_block_are_added_up(tmp_path: Path) -> None:
-    path = tmp_path / "graph.npz"
-    sample().save(path)
-    with np.load(path) as stored:
-        parts = {name: array.copy() for name, array in stored.items()}
-    data, indices, indptr = (parts[f"block1_{name}"] for name in ("data", "indices", "indptr"))
-    row = int(np.flatnonzero(np.diff(indptr) > 1)[0])
-    indices[indptr[row] + 1] = indices[indptr[row]]
-    np.savez(path, **parts)
-    found = NeuronGraph.load(path)
-    assert found.n_edges == sample().n_edges - 1
-    assert found.adjacency.nnz == 2 * found.n_edges
-    np.testing.assert_allclose(found.blocks[1].weights.sum(), data.sum())
-
-
 @pytest.mark.parametrize("below", [False, True])
 def test_a_dense_block_within_a_layer(tmp_path: Path, below: bool) -> None:
     path = tmp_path / "graph.npz"

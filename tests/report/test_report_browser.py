@@ -101,6 +101,8 @@ def test_the_first_screen_answers(chromium, path, measured):
         assert len(titles) == len(measured.report.summary)
         for one, title in zip(measured.report.summary, titles, strict=True):
             assert title.split() == f"{one.title} {one.answer}".split()
+        lines = "all => all.map(one => one.getClientRects().length)"
+        assert set(page.locator(".findings b").evaluate_all(lines)) == {1}  # "not tested" in one
 
 
 def test_pictures_show_the_report(page, measured):

@@ -225,7 +225,12 @@ class TestProfile:
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("Z is -3.1", "Z is \N{MINUS SIGN}3.1"), ("2021-03-01", "2021-03-01"), ("a-b 1", "a-b 1")],
+    [
+        ("Z is -3.1", "Z is \N{MINUS SIGN}3.1"),
+        ("(Z < -7.1)", "(Z\N{NO-BREAK SPACE}<\N{NO-BREAK SPACE}\N{MINUS SIGN}7.1)"),
+        ("2021-03-01", "2021-03-01"),
+        ("a-b 1", "a-b 1"),
+    ],
 )
 def test_true_minus_signs(text, shown):
     assert minus(text) == shown

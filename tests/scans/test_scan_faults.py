@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -369,6 +370,56 @@ def test_a_full_disk_loses_nothing(limit, models, scan, tmp_path):
     found = scan(models)
     for path in models.iterdir():
         assert found.report(path) == ncut.analyze(path, **OPTIONS)
+
+
+LIMITED = """
+import resource, sys, ncut
+from ncut.cli import main
+models, first, out = sys.argv[1:]
+options = {"k": 3, "shuffles": 6, "backend": "threading", "jobs": 1}
+ncut.scan(models + "/step-0.npz", first, **options)  # imports
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (1 << 29)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+found = ncut.scan(models, out, **options)
+print(*found.failed.items())
+sys.argv = ["ncut", "analyze", models + "/large.safetensors"]
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux can; run there")
+def test_a_model_that_memory_does_not_hold_fails_alone(models, scan, tmp_path):
+    (models / "broken.npz").unlink()
+    entry = {"dtype": "F32", "shape": [20000, 20000], "data_offsets": [0, 16 * 10**8]}
+    header = json.dumps({"0.weight": entry}).encode()
+    with (models / "large.safetensors").open("wb") as file:  # of holes
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 16 * 10**8)
+    command = [sys.executable, "-c", LIMITED, models, tmp_path / "first", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "large.safetensors', 'MemoryError" in done.stdout.replace('"', "'"), done.stdout
+    assert done.stderr == "ncut: error: not enough memory\n"
+    for path in models.glob("step-*.npz"):
+        assert ncut.Scan(tmp_path / "out").report(path) == ncut.analyze(path, **OPTIONS)
+
+
+def test_a_clock_that_goes_back(models, scan, monkeypatch):
+    """Times of files are compared for equality only, and durations are of another clock."""
+    (models / "broken.npz").unlink()
+    path = models / "step-0.npz"
+    os.utime(path, (time.time() + 1e6,) * 2)
+    scan(models)
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    n_models = []
+    scan(models, progress=lambda counts: n_models.append(counts.models))
+    assert n_models == []
+    write_model(path, 50)
+    os.utime(path, (9e8, 9e8))
+    found = scan(models, progress=lambda counts: n_models.append(counts.models))
+    assert max(n_models) == 1
+    assert found.report(path) == ncut.analyze(path, **OPTIONS)
 
 
 def test_text_is_no_formula_in_csv(models, scan):

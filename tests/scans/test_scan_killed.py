@@ -17,7 +17,7 @@ from joblib.externals.loky import get_reusable_executor
 from scan_samples import write_model
 
 import ncut
-from ncut.scans import backends
+from ncut.scans import backends, store
 
 SHUFFLES = 30
 OPTIONS = {"k": 3, "shuffles": SHUFFLES}
@@ -113,6 +113,21 @@ def test_a_killed_scan_loses_only_what_was_under_way(three, tmp_path, after):
     assert counted[-1] == (3 - n_rows) * (1 + SHUFFLES)
     assert_same_as_analyses(found, three)
     assert not [*(out / "journal").iterdir()]
+
+
+def test_a_scan_beside_another_one_is_refused_and_disturbs_nothing(three, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "LOCK_SECONDS", 0.2)
+    command = [sys.executable, "-c", SCAN, three, tmp_path / "out"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        lines = [process.stdout.readline() for _ in range(5)]
+        os.killpg(process.pid, signal.SIGSTOP)  # in the middle of it
+        with pytest.raises(ncut.InputError, match="another scan is writing"):
+            ncut.scan(three, tmp_path / "out", backend="threading", **OPTIONS)
+        os.killpg(process.pid, signal.SIGCONT)
+        lines += process.stdout.readlines()
+    assert process.returncode == 0
+    assert int(lines[-1]) == 3 * (1 + SHUFFLES)
+    assert_same_as_analyses(ncut.Scan(tmp_path / "out"), three)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; run on Linux")

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import ncut
 from ncut.errors import InputError
-from ncut.training.live import live_graphs
+from ncut.training.live_graph import live_graphs
 
 NUMBERS = (2, 3, 4)
 

@@ -17,7 +17,7 @@ import ncut
 from ncut.errors import InputError
 from ncut.training import spectrum
 from ncut.training.eigenvalues import differentiable
-from ncut.training.live import numbered
+from ncut.training.live_graph import numbered
 from ncut.training.spectrum import Tracker
 from ncut.training.spectrum_types import EdgeWeights, constant
 

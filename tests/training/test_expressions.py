@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from models import drawn, mlp, move_, transformer
-from test_live import _assert_slope, assert_same, live_graph
+from test_live_graph import _assert_slope, assert_same, live_graph
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 

@@ -16,7 +16,7 @@ from ncut import reference
 from ncut.errors import InputError
 from ncut.training import products
 from ncut.training.eigenvalues import differentiable, laplacian_eigenvalues
-from ncut.training.live import numbered
+from ncut.training.live_graph import numbered
 from ncut.training.spectrum import Tracker, shared_slopes
 from ncut.training.spectrum_types import WIDTH, EdgeWeights
 

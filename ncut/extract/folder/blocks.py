@@ -14,7 +14,7 @@ from ncut.errors import InputError, ModelError
 from ncut.extract.arrays import as_array
 from ncut.extract.folder.config import Config
 from ncut.extract.program.record import Program
-from ncut.extract.program.values import Value, indexed, permuted, repeated_heads, reshaped
+from ncut.extract.program.values import Value, indexed, with_heads, without_heads
 
 TIME = 2
 """Length of the followed sequences, which does not affect the graph."""
@@ -221,14 +221,13 @@ class Network:
 
     def heads(self, signal: Value, n_heads: int, what: str) -> Value:
         """(batch, time, heads * dims) as (batch, heads, time, dims)."""
-        *batch, time, width = signal.shape
+        width = signal.shape[-1]
         if width % n_heads:
             raise ModelError(
                 f"{what!r} has {width} outputs, which its {self._settings()} splits into "
                 f"{n_heads} heads"
             )
-        split = reshaped(signal, (*batch, time, n_heads, width // n_heads))
-        return permuted(split, [0, 2, 1, 3])
+        return with_heads(signal, n_heads)
 
     def attend(self, query: Value, key: Value, value: Value, name: str) -> Value:
         """Attention of (batch, heads, time, dims), as (batch, time, heads * dims)."""
@@ -241,10 +240,7 @@ class Network:
                 f"{name!r}: {query.shape[1]} heads of {query.shape[3]} query dimensions do not "
                 f"fit {key.shape[1]} heads of {key.shape[3]} key dimensions"
             )
-        key, value = (repeated_heads(signal, query.shape[1], 1) for signal in (key, value))
-        mixed = self.program.attention(query, key, value, name=f"heads of {name}")
-        batch, n_heads, time, dims = mixed.shape
-        return reshaped(permuted(mixed, [0, 2, 1, 3]), (batch, time, n_heads * dims))
+        return without_heads(self.program.attention(query, key, value, name=f"heads of {name}"))
 
     def attention(
         self,

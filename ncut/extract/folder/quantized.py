@@ -176,7 +176,7 @@ def _integers(layer: str, parts: Parts, settings: Config, offset: int) -> Lazy:
 
     def fits(bits: int) -> bool:
         words = qweight.shape[0] if index is None else -(-index.size * bits // 32)
-        return -(-n_out * bits // 32) == qzeros.shape[1] and words == qweight.shape[0]
+        return bool(-(-n_out * bits // 32) == qzeros.shape[1] and words == qweight.shape[0])
 
     fitting = [said] if fits(said) else [bits for bits in (2, 3, 4, 8) if fits(bits)]
     if len(fitting) != 1:
@@ -197,7 +197,8 @@ def _integers(layer: str, parts: Parts, settings: Config, offset: int) -> Lazy:
             if groups.size and groups.min() < 0:
                 raise IndexError("a group below 0")
             zeros, factor = zeros[groups], factor[groups]
-        return ((values - zeros) * factor).T
+        made: Array = ((values - zeros) * factor).T
+        return made
 
     return _lazy(layer, (n_out, n_in), make)
 
@@ -353,13 +354,15 @@ def _packed_words(layer: str, parts: Parts, said: Config) -> _Stored:
     half = 2 ** (bits - 1)
 
     def stored() -> Array:
-        return packing.unpacked(packed, bits, 1, shape[1]).astype(np.float32) - half
+        values: Array = packing.unpacked(packed, bits, 1, shape[1]).astype(np.float32) - half
+        return values
 
     def zeros() -> Array | None:
         if zero is None or zero.dtype == np.int8:
             return None if zero is None else packing.floats(zero)
         n_rows = parts["weight_scale"].shape[0]
-        return packing.unpacked(zero, bits, 0, n_rows).astype(np.float32) - half
+        values: Array = packing.unpacked(zero, bits, 0, n_rows).astype(np.float32) - half
+        return values
 
     return shape, stored, zeros
 
@@ -427,7 +430,7 @@ def _mlx(layer: str, parts: Parts, settings: Config) -> Lazy | None:
     if "scales" not in parts:
         return None
     own = settings.part(layer) if layer in settings else settings
-    if own.word("mode", default="affine") != "affine":
+    if own.word("mode", default=settings.word("mode", default="affine")) != "affine":
         raise ModelError(f"{layer!r}: of MLX only affine matrices are read")
     _needs(layer, parts, "weight", "biases")
     _words(layer, parts, "weight")

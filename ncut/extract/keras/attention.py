@@ -13,7 +13,6 @@ from ncut.extract.program.einsum import einsum
 from ncut.extract.program.values import (
     Value,
     permuted,
-    repeated_heads,
     reshaped,
     unsqueezed,
 )
@@ -40,20 +39,6 @@ def _multi_head(call: Call) -> Value:
         result = call.program.multiply(result, gate)
     made = _projected(call, result, "output", "abcd,cde->abe")
     return reshaped(made, (*shape[:-1], made.shape[-1]))
-
-
-def _grouped_query(call: Call) -> Value:
-    query, value, key = _three(call)
-    sides = [
-        _heads(call, s, part) for s, part in ((query, "query"), (key, "key"), (value, "value"))
-    ]
-    sides = [permuted(side, [0, 2, 1, 3]) for side in sides]
-    sides[1:] = [repeated_heads(side, sides[0].shape[1], 1) for side in sides[1:]]
-    result = permuted(call.program.attention(*sides, name=f"heads of {call.path}"), [0, 2, 1, 3])
-    if call.config.get("use_gate"):
-        gate = call.program.activation(_heads(call, query, "gate"), homogeneous=False)
-        result = call.program.multiply(result, gate)
-    return _projected(call, result, "output", "abcd,cde->abe")
 
 
 def _heads(call: Call, signal: Value, side: str) -> Value:
@@ -112,8 +97,8 @@ def _additive(call: Call) -> Value:
 
 ATTENTION: dict[str, Rule] = {
     "MultiHeadAttention": _multi_head,
-    "GroupedQueryAttention": _grouped_query,
-    "GroupQueryAttention": _grouped_query,
+    "GroupedQueryAttention": _multi_head,
+    "GroupQueryAttention": _multi_head,
     "Attention": _attention,
     "AdditiveAttention": _additive,
 }

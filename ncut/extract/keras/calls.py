@@ -182,6 +182,11 @@ class Call:
         """The name of a variable."""
         return f"{self.named(part)}.{name}"
 
+    def layer_of(self, *variables: str, part: str = "") -> dict[str, Any]:
+        """Names of a layer of the graph with variables of this one, for a program."""
+        parameters = [self.parameter(name, part) for name in variables]
+        return {"name": self.named(part), "module": self.named(part), "parameters": parameters}
+
     def named(self, part: str = "") -> str:
         """The name of the layer or of a part of it."""
         return f"{self.path}/{part}" if part else self.path
@@ -205,4 +210,4 @@ def checked(shape: Sequence[int]) -> tuple[int, ...]:
 def along(call: Call, signal: Value, factors: Any, axis: int, parameter: str) -> Value:
     """Factors along one axis."""
     parameters = [parameter] if parameter else []
-    return call.program.along(signal, factors, axis, parameters=parameters)
+    return call.program.scaled(signal, factors, axis, parameters=parameters)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeVar
 
 from ncut.errors import ModelError
@@ -306,28 +307,25 @@ def in_order(model: Model) -> list[tuple[Layer, int]]:
     calls = [(layer, at) for layer in model.layers.values() for at in range(len(layer.nodes))]
     position = {(layer.name, at): number for number, (layer, at) in enumerate(calls)}
     sources = {layer.name for layer in model.layers.values() if not layer.nodes}
-    waiting = [0] * len(calls)
-    readers: dict[tuple[str, int], list[int]] = {}
+    needed: dict[int, list[int]] = {}
     for number, (layer, at) in enumerate(calls):
         node = layer.nodes[at]
         read = {(t.layer, t.node) for t in among([node.args, node.kwargs], Tensor)}
         for key in read:
-            if key in position:
-                waiting[number] += 1
-                readers.setdefault(key, []).append(number)
-            elif key[0] not in sources:
+            if key not in position and key[0] not in sources:
                 raise ModelError(f"layer {layer.name!r} reads {key[0]!r}, which gives nothing")
-    ready = [number for number, n in enumerate(waiting) if not n]
-    order = []
+        needed[number] = [position[key] for key in read if key in position]
+    sorter = TopologicalSorter(needed)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        stuck = calls[error.args[1][0]][0].name
+        raise ModelError(f"its layers read each other in a circle, at {stuck!r}") from error
+    ready, order = sorted(sorter.get_ready()), []
     while ready:
         number = heapq.heappop(ready)
-        layer, at = calls[number]
-        order.append((layer, at))
-        for reader in readers.get((layer.name, at), ()):
-            waiting[reader] -= 1
-            if not waiting[reader]:
-                heapq.heappush(ready, reader)
-    if len(order) < len(calls):
-        stuck = next(layer.name for number, (layer, _) in enumerate(calls) if waiting[number])
-        raise ModelError(f"its layers read each other in a circle, at {stuck!r}")
+        order.append(calls[number])
+        sorter.done(number)
+        for later in sorter.get_ready():
+            heapq.heappush(ready, later)
     return order

@@ -13,15 +13,14 @@ from ncut.extract.chain import normalization_scale
 from ncut.extract.keras.activations import activated
 from ncut.extract.keras.calls import Call, Rule, along, checked
 from ncut.extract.program.einsum import einsum
-from ncut.extract.program.values import Value
+from ncut.extract.program.values import Known, Value
 
 # --- matrices -----------------------------------------------------------------------------------
 
 
 def _dense(call: Call) -> Value:
     signal = call.program.linear(
-        call.signal, call.weight("kernel", "bias"), name=call.path, module=call.path,
-        parameters=[call.parameter("kernel")],
+        call.signal, call.weight("kernel", "bias"), **call.layer_of("kernel"),
     )  # fmt: skip
     return activated(call, signal, call.config.get("activation"))
 
@@ -30,7 +29,7 @@ def _einsum_dense(call: Call) -> Value:
     equation = call.config.get("equation")
     value = einsum(
         call.program, str(equation), [call.signal, call.weight("kernel", "bias")],
-        name=call.path, module=call.path, parameters=[call.parameter("kernel")],
+        **call.layer_of("kernel"),
     )  # fmt: skip
     return activated(call, value, call.config.get("activation"))
 
@@ -48,8 +47,7 @@ def _convolution(call: Call) -> Value:
     signal = call.program.convolution(
         signal, np.moveaxis(kernel, (-1, -2), (0, 1)),
         convolved(call, signal, kernel.shape[:-2], kernel.shape[-1]),
-        groups=groups, axis=call.channels, name=call.path, module=call.path,
-        parameters=[call.parameter("kernel")],
+        groups=groups, axis=call.channels, **call.layer_of("kernel"),
     )  # fmt: skip
     return activated(call, signal, call.config.get("activation"))
 
@@ -76,8 +74,7 @@ def _transposed_convolution(call: Call) -> Value:
             shape[axis] = shape[axis] * strides[at] + max(reach - strides[at], 0)
     signal = call.program.convolution(
         signal, np.moveaxis(kernel, (-2, -1), (0, 1)), checked(shape),
-        axis=call.channels, name=call.path, module=call.path,
-        parameters=[call.parameter("kernel")],
+        axis=call.channels, **call.layer_of("kernel"),
     )  # fmt: skip
     return activated(call, signal, call.config.get("activation"))
 
@@ -214,11 +211,15 @@ def _rescaling(call: Call) -> Value:
 
 def multiplied(call: Call, signal: Value, factors: Any) -> Value:
     """Multiply by constant factors, scalar or array."""
-    factors = np.asarray(factors)
-    sizes = zip(factors.shape[::-1], signal.shape[::-1], strict=False)
-    if factors.ndim > signal.ndim or any(1 != n != size != 1 for n, size in sizes):
-        raise ModelError(f"factors of shape {factors.shape} for a tensor of shape {signal.shape}")
-    return call.program.scaled(signal, factors, name=call.path)
+    return call.program.multiply(signal, known(call, signal, np.asarray(factors)))
+
+
+def known(call: Call, signal: Value, values: NDArray[Any]) -> Known:
+    """Constants beside a tensor, to whose shape they must broadcast."""
+    sizes = zip(values.shape[::-1], signal.shape[::-1], strict=False)
+    if values.ndim > signal.ndim or any(1 != n != size != 1 for n, size in sizes):
+        raise ModelError(f"constants of shape {values.shape} for a tensor of {signal.shape}")
+    return Known(values.shape, lambda: values, name=call.path)
 
 
 def _standardized(call: Call) -> Value:
@@ -249,8 +250,7 @@ def _embedding(call: Call) -> Value:
     if table.ndim != 2 or not table.size:
         raise ModelError(f"its table has shape {table.shape}")
     return call.program.embedding(
-        table, checked((*call.signal.shape, table.shape[1])), name=call.path, module=call.path,
-        parameters=[call.parameter("embeddings")],
+        table, checked((*call.signal.shape, table.shape[1])), **call.layer_of("embeddings"),
     )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,19 @@ from ncut.errors import ModelError
 from ncut.extract.keras.activations import activated, is_known
 from ncut.extract.keras.calls import Call, Rule, checked
 from ncut.extract.keras.config import among
-from ncut.extract.keras.dense import multiplied
-from ncut.extract.keras.shapes import to_shape
+from ncut.extract.keras.dense import known
 from ncut.extract.program.values import (
+    Operand,
     Value,
     concatenated,
     indexed,
     permuted,
+    reshaped,
     squeezed,
     stacked,
     unsqueezed,
 )
+from ncut.extract.registry import table
 
 
 def _several(call: Call) -> list[Value]:
@@ -51,14 +54,11 @@ def _average(call: Call) -> Value:
 
 
 def _multiply(call: Call) -> Value:
-    first, *others = _several(call)
-    for other in others:
-        first = call.program.multiply(first, other)
-    return first
+    return reduce(call.program.multiply, _several(call))
 
 
 def _extreme(call: Call) -> Value:
-    return call.program.extremum(_several(call), [])
+    return call.program.extremum(*_several(call))
 
 
 def _concatenate(call: Call) -> Value:
@@ -70,14 +70,9 @@ def joined(signals: Sequence[Value], axis: int) -> Value:
     """Tensors concatenated along an axis."""
     if not signals:
         raise ModelError("it is called with no tensors")
-    axis = signals[0].axis(axis)
-    others = {(*s.shape[:axis], *s.shape[axis + 1 :]) for s in signals if s.ndim > axis}
-    if len(others) != 1 or len({s.ndim for s in signals}) != 1:
-        shapes = ", ".join(str(signal.shape) for signal in signals)
-        raise ModelError(f"its inputs have shapes {shapes}, which do not fit along axis {axis}")
-    total = sum(signal.shape[axis] for signal in signals)
-    checked([total if at == axis else size for at, size in enumerate(signals[0].shape)])
-    return concatenated(signals, axis)
+    made = concatenated(signals, axis)
+    checked(made.shape)
+    return made
 
 
 def _dot(call: Call) -> Value:
@@ -101,7 +96,7 @@ def _dot(call: Call) -> Value:
     first, second = (unsqueezed(s, 1) if s.ndim == 2 else s for s in (first, second))
     result = call.program.matmul(first, permuted(second, [0, 2, 1]), f"heads of {call.path}")
     kept = [n for n, is_flat in zip(result.shape[1:], flat, strict=True) if not is_flat]
-    return to_shape(result, [result.shape[0], *(kept or [1])])
+    return reshaped(result, [result.shape[0], *(kept or [1])])
 
 
 MERGES: dict[str, Rule] = {
@@ -137,44 +132,32 @@ def operation(call: Call) -> Rule | None:
 
 
 def _sum(call: Call) -> Value:
-    """A sum; a constant operand acts as a bias."""
-    signals = _several(call)
-    if len(signals) > 1:
-        return call.program.add(*signals)
-    return _with_constant(call, signals[0], None)
+    return call.program.add(*_operands(call))
 
 
-def _product(call: Call) -> Value:
-    signals = _several(call)
-    if len(signals) > 1:
-        return _multiply(call)
-    return _with_constant(call, signals[0], lambda value: value)
+def _product(call: Call) -> Any:
+    return reduce(call.program.multiply, _operands(call))
 
 
-def _quotient(call: Call) -> Value:
-    signals = _several(call)
-    if len(signals) > 1:
-        return call.program.divide(*signals[:2])
-    if not isinstance(call.args[0], Value):
-        return call.program.activation(signals[0], homogeneous=False)
-    with np.errstate(divide="ignore"):
-        return _with_constant(call, signals[0], lambda value: 1 / value)
+def _quotient(call: Call) -> Any:
+    return reduce(call.program.divide, _operands(call)[:2])
 
 
-def _with_constant(call: Call, signal: Value, factor: Callable[[Any], Any] | None) -> Value:
-    value = next((v for v in _operands(call) if not isinstance(v, Value)), None)
+def _operands(call: Call) -> list[Operand]:
+    """Several tensors, or one and the constant beside it, in order."""
+    signals: list[Operand] = [*_several(call)]
+    names = ("x1", "x2", "x", "y", "a", "b")
+    more = (v for name, v in call.kwargs.items() if name in names and v is not None)
+    given = [*call.args, *more]
+    value = next((v for v in given if not isinstance(v, Value)), None)
+    if len(signals) > 1 or value is None:
+        return signals
     try:
-        constant = np.asarray(0.0 if value is None else value, dtype=np.float64)
+        constant = np.asarray(value, dtype=np.float64)
     except (ValueError, TypeError) as error:
         raise ModelError(f"its constant {str(value)[:60]!r} is not a number") from error
-    if constant.ndim > signal.ndim:
-        raise ModelError(f"its constant has shape {constant.shape}, its tensor {signal.shape}")
-    return signal if factor is None or value is None else multiplied(call, signal, factor(constant))
-
-
-def _operands(call: Call) -> list[Any]:
-    names = ("x1", "x2", "x", "y", "a", "b")
-    return [*call.args, *(v for name, v in call.kwargs.items() if name in names and v is not None)]
+    operands = [*signals, known(call, call.signal, constant)]
+    return operands if isinstance(given[0], Value) else operands[::-1]
 
 
 def _reduced(call: Call) -> Value:
@@ -208,7 +191,7 @@ def _to_shape(call: Call) -> Value:
         raise ModelError("its new shape depends on the data")
     if sizes[0] == -1 and sizes.count(-1) > 1:
         sizes[0] = signal.shape[0]
-    return to_shape(signal, sizes)
+    return reshaped(signal, sizes)
 
 
 def _transposed(call: Call) -> Value:
@@ -218,21 +201,17 @@ def _transposed(call: Call) -> Value:
 
 
 def _unsqueezed(call: Call) -> Value:
-    signal, axis = call.signal, _setting(call, 1, "axis")
-    if not isinstance(axis, int) or not -signal.ndim - 1 <= axis <= signal.ndim:
+    axis = _setting(call, 1, "axis")
+    if not isinstance(axis, int):
         raise ModelError(f"axis is {axis!r}")
-    return unsqueezed(signal, axis % (signal.ndim + 1))
+    return unsqueezed(call.signal, axis)
 
 
 def _squeezed(call: Call) -> Value:
     signal, axes = call.signal, _setting(call, 1, "axis")
-    chosen = axes if isinstance(axes, list) else [axes]
     if axes is None:
-        chosen = [at for at in range(1, signal.ndim) if signal.shape[at] == 1]
-    drop = {signal.axis(axis) for axis in chosen}
-    if any(signal.shape[axis] != 1 for axis in drop):
-        raise ModelError(f"axis {axes!r} of a tensor of shape {signal.shape}")
-    return squeezed(signal, sorted(drop))
+        axes = [at for at in range(1, signal.ndim) if signal.shape[at] == 1]
+    return squeezed(signal, axes if isinstance(axes, list) else [axes])
 
 
 def _joined(call: Call) -> Value:
@@ -294,9 +273,7 @@ def _keep(call: Call) -> Value:
 
 def _extremum(call: Call) -> Value:
     """`maximum(x, y)` and its mirror image, of tensors and numbers."""
-    signals = _several(call)
-    constants = [np.asarray(v) for v in _operands(call) if not isinstance(v, Value)]
-    return call.program.extremum(signals, constants)
+    return call.program.extremum(*_operands(call))
 
 
 def _clipped(call: Call) -> Value:
@@ -328,11 +305,7 @@ def _nothing(call: Call) -> Value:
     return Value(call.signal.shape)
 
 
-def _table(*rows: tuple[str, Rule]) -> dict[str, Rule]:
-    return {name: rule for names, rule in rows for name in names.split()}
-
-
-_FUNCTIONS: dict[str, Rule] = _table(
+_FUNCTIONS: dict[str, Rule] = table(
     ("add addv2 sub subtract biasadd", _sum),
     ("mul multiply", _product),
     ("div divide truediv realdiv truedivide", _quotient),

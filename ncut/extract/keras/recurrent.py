@@ -11,7 +11,15 @@ from ncut.errors import ModelError
 from ncut.extract.keras.calls import Call, Rule
 from ncut.extract.keras.config import among, parsed_layer
 from ncut.extract.keras.dense import convolved
-from ncut.extract.program.values import Value, concatenated, expanded, indexed, reshaped, unsqueezed
+from ncut.extract.program.values import (
+    Value,
+    concatenated,
+    expanded,
+    indexed,
+    reshaped,
+    squeezed,
+    unsqueezed,
+)
 
 _GATES = {"SimpleRNN": 1, "LSTM": 4, "GRU": 3, "CuDNNLSTM": 4, "CuDNNGRU": 3}
 _STATES = {"SimpleRNN": 1, "LSTM": 2, "GRU": 1, "CuDNNLSTM": 2, "CuDNNGRU": 1}
@@ -132,7 +140,9 @@ def _convolutional(call: Call) -> list[Value]:
     sound = recurrent is not None and recurrent.shape[-2:] == (n_hidden, 4 * n_hidden)
     if recurrent is None or not sound or kernel.ndim != signal.ndim - 1:
         raise ModelError(f"its kernel has shape {kernel.shape}, its input {signal.shape}")
-    single = call.program.first_step(signal)
+    sizes = (signal.shape[0], 1, *signal.shape[2:])
+    one_step = call.program.positions(signal, sizes, axis=2 if call.channels == 1 else -1)
+    single = squeezed(one_step, [1])
     shape = convolved(call, single, kernel.shape[:-2], n_hidden)
     rows = _gates_last(kernel, n_hidden)
     within = np.abs(_gates_last(recurrent, n_hidden)).reshape(n_hidden, n_hidden, -1).sum(axis=2).T

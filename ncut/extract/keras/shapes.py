@@ -129,21 +129,11 @@ def _flatten(call: Call) -> Value:
 
 def _reshape(call: Call) -> Value:
     signal = call.signal
-    return to_shape(signal, [signal.shape[0], *_whole_list(call.config.get("target_shape"))])
-
-
-def to_shape(signal: Value, shape: Sequence[int]) -> Value:
-    """Reshape; one of the sizes may be -1."""
-    n = math.prod(signal.shape)
-    known = math.prod(size for size in shape if size != -1)
-    if list(shape).count(-1) > 1 or known <= 0 or n % known:
-        raise ModelError(f"cannot reshape {signal.shape} to {tuple(shape)}")
-    return reshaped(signal, [n // known if size == -1 else size for size in shape])
+    return reshaped(signal, [signal.shape[0], *_whole_list(call.config.get("target_shape"))])
 
 
 def _permute(call: Call) -> Value:
-    order = [0, *_whole_list(call.config.get("dims"))]
-    signal = call.signal
+    order, signal = [0, *_whole_list(call.config.get("dims"))], call.signal
     if sorted(order) != [*range(signal.ndim)]:
         raise ModelError(f"dims is {order[1:]} for a tensor of shape {signal.shape}")
     return permuted(signal, order)

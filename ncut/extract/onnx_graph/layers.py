@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,119 +20,61 @@ from ncut.extract.onnx_graph.values import (
     as_floats,
     checked,
     filled,
-    stored,
-    unrepeated,
 )
 from ncut.extract.program.einsum import einsum as sum_of_products
 from ncut.extract.program.values import (
+    Known,
     Value,
-    expanded,
     gathered,
     indexed,
-    permuted,
-    repeated_heads,
-    reshaped,
     stacked,
+    swapped,
     unsqueezed,
+    with_heads,
+    without_heads,
 )
+from ncut.extract.program.values import Operand as Side
+from ncut.extract.registry import table
 
 # --- products of matrices -----------------------------------------------------------------------
 
 
-def linear(node: Node, value: Value, weight: Array, position: int) -> Value:
-    """The node's input `position`, a matrix (n_in, n_out), applied along the last axis."""
-    return node.program.linear(filled(value), weight, **_names(node, position))
-
-
-def product(
-    node: Node,
-    first: Operand,
-    second: Operand,
-    where: tuple[int, int],
-    weights: Array | None = None,
-) -> Value:
-    """`first @ second` with NumPy's semantics; one operand may be a constant.
-
-    Parameters
-    ----------
-    where : tuple of int
-        Positions of the operands among the node's inputs.
-    weights : ndarray, optional
-        The constant's values, if they differ from the input's.
-    """
-    if first.ndim < 1 or second.ndim < 1:
-        raise ModelError("a product of matrices with a single number")
-    if isinstance(first, Value) and isinstance(second, Value):
-        return _of_signals(node, first, second)
-    if isinstance(second, Constant) and isinstance(first, Value):
-        values = node.weight(where[1]) if weights is None else weights
-        return _applied(node, first, values, where[1], left=False)
-    assert isinstance(second, Value)
-    values = node.weight(where[0]) if weights is None else weights
-    return _applied(node, second, values, where[0], left=True)
-
-
-def _of_signals(node: Node, first: Value, second: Value) -> Value:
-    vectors = first.ndim == 1, second.ndim == 1
-    if vectors[0]:
-        first = unsqueezed(first, 0)
-    if vectors[1]:
-        second = unsqueezed(second, 1)
-    if first.shape[-1] != second.shape[-2]:
-        raise ModelError(f"it multiplies shapes {first.shape} and {second.shape}")
-    result = node.program.matmul(first, second, node.heads)
-    if vectors[0]:
-        result = indexed(result, -2, 0)
-    return indexed(result, -1, 0) if vectors[1] else result
-
-
-def _applied(node: Node, value: Value, weights: Array, position: int, *, left: bool) -> Value:
-    """A constant matrix or a batch of them, multiplied with a value from the right or left."""
-    checked(np.broadcast_shapes((*value.shape[:-2], 1, 1), (*weights.shape[:-2], 1, 1)))
-    return node.program.product(
-        filled(value), weights, left=left, quiet=True, **_names(node, position)
-    )
+def product(node: Node, first: Side, second: Side) -> Value:
+    """`first @ second` with NumPy's semantics; one operand may be weights."""
+    checked(np.broadcast_shapes(*((*x.shape[:-2], 1, 1) for x in (first, second))))
+    for value, other in ((first, second), (second, first)):
+        if isinstance(value, Value) and isinstance(other, Known):
+            filled(value)
+    return node.program.matmul(first, second, node.heads)
 
 
 def matmul(node: Node) -> Value:
     """MatMul."""
-    return product(node, node.value(0), node.value(1), (0, 1))
+    return product(node, node.matrix(0), node.matrix(1))
 
 
 def fused_matmul(node: Node) -> Value:
     """FusedMatMul, a contributed operator: MatMul with transposed operands and a factor."""
-    values = [node.value(0), node.value(1)]
-    for at, key in enumerate(("transA", "transB")):
-        if node.attributes.get(key):
-            values[at] = swapped(values[at])
-    weights = next((v.values for v in values if isinstance(v, Constant)), None)
-    made = product(node, values[0], values[1], (0, 1), weights)
+    made = product(node, *_turned(node))
     return node.program.gain(made, abs(float(node.attributes.get("alpha", 1.0))) or 1.0)
 
 
-def swapped(value: Operand) -> Operand:
-    """The value with its last two axes swapped."""
-    if isinstance(value, Constant):
-        return replace(value, values=value.values.swapaxes(-1, -2))
-    order = [*range(value.ndim - 2), value.ndim - 1, value.ndim - 2]
-    return permuted(value, order)
+def _turned(node: Node) -> list[Side]:
+    """The first two inputs, transposed as the attributes tell."""
+    return [
+        swapped(node.matrix(at)) if node.attributes.get(key) else node.matrix(at)
+        for at, key in enumerate(("transA", "transB"))
+    ]
 
 
 def gemm(node: Node) -> Value:
     """Gemm: alpha A' B' + beta C."""
-    values = [node.value(0), node.value(1)]
-    for at, key in enumerate(("transA", "transB")):
-        if values[at].ndim != 2:
-            raise ModelError(f"its input {at} has {values[at].ndim} axes, expected 2")
-        if node.attributes.get(key):
-            values[at] = swapped(values[at])
+    sides = _turned(node)
+    for at, side in enumerate(sides):
+        if side.ndim != 2:
+            raise ModelError(f"its input {at} has {side.ndim} axes, expected 2")
     alpha = float(node.attributes.get("alpha", 1.0))
-    weights = None
-    for at, value in enumerate(values):
-        if isinstance(value, Constant):
-            weights = node.weight(at)
-            weights = weights.T if node.attributes.get(("transA", "transB")[at]) else weights
-    made = product(node, values[0], values[1], (0, 1), weights)
+    made = product(node, *sides)
     if alpha not in (0.0, 1.0):
         made = node.program.gain(made, abs(alpha))
     if node.has(2):
@@ -145,29 +86,33 @@ def gemm(node: Node) -> Value:
     return made
 
 
+def _weights(node: Node, position: int, scale: int | None, zero: int, axis: int) -> Array:
+    """The integers at an input `position`, with the scale and the zero point at other inputs."""
+    factor = np.ones(1, np.float32)
+    if scale is not None:
+        factor = node.array(scale, "scale")
+        node.place(scale, "the scale of quantized weights")
+    values, shift = node.array(position, "weight"), node.optional(zero, "zero point")
+    return dequantized(values, factor, shift, axis, 0)
+
+
+def _quantized(node: Node, position: int, scale: int | None, zero: int, axis: int) -> Side:
+    value = node.value(position)
+    if isinstance(value, Value):
+        return value
+    return node.matrix(position, _weights(node, position, scale, zero, axis))
+
+
 def integer_matmul(node: Node) -> Value:
     """MatMulInteger: the signal's and the weight's zero points are subtracted."""
-    first, second = node.value(0), node.value(1)
-    weights = None
-    for at, value in enumerate((first, second)):
-        if isinstance(value, Constant):
-            zero = node.optional(2 + at, "zero point")
-            weights = dequantized(value.values, np.ones(1, np.float32), zero, 1 - 2 * at, 0)
-    return node.program.awaiting_scale(product(node, first, second, (0, 1), weights))
+    sides = [_quantized(node, at, None, 2 + at, 1 - 2 * at) for at in (0, 1)]
+    return node.program.awaiting_scale(product(node, *sides))
 
 
 def quantized_matmul(node: Node) -> Value:
     """QLinearMatMul (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)."""
-    values = [node.value(0), node.value(3)]
-    weights = None
-    for at, value in zip((0, 3), values, strict=True):
-        if isinstance(value, Constant):
-            scale = node.array(at + 1, "scale")
-            weights = dequantized(
-                value.values, scale, node.optional(at + 2, "zero"), -1 if at else -2, 0
-            )
-            node.place(at + 1, "the scale of quantized weights")
-    return product(node, values[0], values[1], (0, 3), weights)
+    sides = [_quantized(node, at, at + 1, at + 2, -1 if at else -2) for at in (0, 3)]
+    return product(node, *sides)
 
 
 def einsum(node: Node) -> Value:
@@ -226,19 +171,15 @@ def _convolved(node: Node, signal: Value, weight: Array, position: int) -> Value
 
 def integer_convolution(node: Node) -> Value:
     """ConvInteger (x, w, x_zero, w_zero)."""
-    one = np.ones(1, np.float32)
-    weight = dequantized(node.array(1, "weight"), one, node.optional(3, "zero point"), 0, 0)
+    weight = _weights(node, 1, None, 3, 0)
     made = _convolved(node.with_inputs(node.inputs[:2]), node.signal(0), weight, 1)
     return node.program.awaiting_scale(made)
 
 
 def quantized_convolution(node: Node) -> Value:
     """QLinearConv (x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias)."""
-    scale, zero = node.array(4, "scale"), node.optional(5, "zero point")
-    weight = dequantized(node.array(3, "weight"), scale, zero, 0, 0)
-    node.place(4, "the scale of quantized weights")
     inner = node.with_inputs([node.value(0), node.value(3)])
-    return _convolved(inner, node.signal(0), weight, 1)
+    return _convolved(inner, node.signal(0), _weights(node, 3, 4, 5, 0), 1)
 
 
 # --- norms --------------------------------------------------------------------------------------
@@ -247,7 +188,7 @@ def quantized_convolution(node: Node) -> Value:
 def along(node: Node, signal: Value, factors: Array, position: int, axis: int = 1) -> Value:
     """The node's input `position` as factors along one axis."""
     parameters = node.parameters(position)
-    return node.program.along(signal, factors, axis, parameters=parameters, name=node.name)
+    return node.program.scaled(signal, factors, axis, parameters=parameters, name=node.name)
 
 
 def batch_norm(node: Node) -> list[Operand]:
@@ -286,7 +227,7 @@ def layer_norm(node: Node) -> list[Operand]:
     kind = "layer norm" if node.operator == "LayerNormalization" else "RMS norm"
     signal = node.program.normalization(node.signal(0), kind)
     node.ignore(2, "bias")
-    made = scaled(node, signal, 1, invert=False) if node.has(1) else signal
+    made = node.program.multiply(signal, node.operand(1)) if node.has(1) else signal
     axis = signal.axis(int(node.attributes.get("axis", -1)))
     shape = [*signal.shape[:axis], *[1] * (signal.ndim - axis)]
     return node.with_rest(made, shape, shape)
@@ -297,25 +238,11 @@ def skip_layer_norm(node: Node) -> list[Operand]:
     total = node.program.add(node.signal(0), node.signal(1))
     simplified = node.operator.startswith("SkipSimplified")
     kind = "RMS norm" if simplified else "layer norm"
-    made = scaled(node, node.program.normalization(total, kind), 2, invert=False)
+    made = node.program.multiply(node.program.normalization(total, kind), node.operand(2))
     for position in (3,) if simplified else (3, 4):
         node.ignore(position, "bias")
     results: list[Operand] = [made, Value(()), Value(()), total]
     return results[: max(node.n_outputs, 1)]
-
-
-def scaled(node: Node, signal: Value, position: int, *, invert: bool) -> Value:
-    """The signal multiplied or divided by a constant input."""
-    constant = node.value(position)
-    assert isinstance(constant, Constant)
-    shape = checked(np.broadcast_shapes(signal.shape, constant.shape))
-    values = unrepeated(constant.values)
-    if stored(constant.values) == 1:
-        # A broadcast scalar, which need not be materialized.
-        values, signal = np.reshape(values, ()), expanded(signal, shape)
-    return node.program.scaled(signal, values, parameters=constant.parameters, invert=invert,
-        name=node.layer(position),
-    )  # fmt: skip
 
 
 # --- recurrent layers and tables ----------------------------------------------------------------
@@ -402,20 +329,15 @@ def at_data(data: Value, axis: int, shape: Sequence[int]) -> Value:
 
 def attention(node: Node) -> list[Operand]:
     """Attention (newer opsets): (batch, heads, time, dims), or (batch, time, heads x dims)."""
-    query, key, value = (node.signal(at) for at in range(3))
-    flat = query.ndim == 3
+    sides = [node.signal(at) for at in range(3)]
+    flat = sides[0].ndim == 3
     if flat:
         n_query = int(node.attributes.get("q_num_heads", 1))
         n_key = int(node.attributes.get("kv_num_heads", n_query))
-        query, key, value = (
-            _with_heads(signal, n) for signal, n in ((query, n_query), (key, n_key), (value, n_key))
-        )
-    key, value = (repeated_heads(signal, query.shape[1], 1) for signal in (key, value))
-    made = node.program.attention(query, key, value, name=node.heads)
-    if flat:
-        batch, heads, time, dims = made.shape
-        made = reshaped(permuted(made, [0, 2, 1, 3]), (batch, time, heads * dims))
-    return node.with_rest(made, node.signal(1).shape, node.signal(2).shape, query.shape[:3])
+        sides = [with_heads(*pair) for pair in zip(sides, (n_query, n_key, n_key), strict=True)]
+    made = node.program.attention(*sides, name=node.heads)
+    made = without_heads(made) if flat else made
+    return node.with_rest(made, node.signal(1).shape, node.signal(2).shape, sides[0].shape[:3])
 
 
 def multi_head_attention(node: Node) -> list[Operand]:
@@ -437,15 +359,11 @@ def multi_head_attention(node: Node) -> list[Operand]:
         sides = [query, given[0], given[0] if given[1] is None else given[1]]
     node.ignore(3, "bias")
     heads = [
-        _with_heads(side, n) if side.ndim == 3 else side
+        with_heads(side, n) if side.ndim == 3 else side
         for side, n in zip(sides, (n_query, n_key, n_key), strict=True)
     ]
-    heads[1:] = [repeated_heads(side, n_query, 1) for side in heads[1:]]
     made = node.program.attention(*heads, name=node.heads)
-    batch, n, time, dims = made.shape
-    flat = reshaped(permuted(made, [0, 2, 1, 3]), (batch, time, n * dims))
-    present = (batch, n_key, heads[1].shape[2], dims)
-    return node.with_rest(flat, present, present)
+    return node.with_rest(without_heads(made), *(side.shape for side in heads[1:]))
 
 
 def fused_convolution(node: Node) -> Value:
@@ -478,7 +396,7 @@ def matmul_by_bits(node: Node) -> Value:
     weight = ((values - zero[..., None]) * scales).reshape(n_out, -1)[:, :n_in]
     node.place(2, "the scale of quantized weights")
     node.ignore(5, "bias")
-    return linear(node, node.signal(0), np.ascontiguousarray(weight.T), 1)
+    return product(node, node.signal(0), node.matrix(1, np.ascontiguousarray(weight.T)))
 
 
 def _unpacked(packed: Array, bits: int) -> Array:
@@ -490,11 +408,8 @@ def _unpacked(packed: Array, bits: int) -> Array:
 
 def dynamic_matmul(node: Node) -> Value:
     """DynamicQuantizeMatMul (a, b, b_scale, b_zero, bias)."""
-    scale, zero = node.array(2, "scale"), node.optional(3, "zero point")
-    weight = dequantized(node.array(1, "weight"), scale, zero, -1, 0)
-    node.place(2, "the scale of quantized weights")
     node.ignore(4, "bias")
-    return linear(node, node.signal(0), weight, 1)
+    return product(node, node.signal(0), node.matrix(1, _weights(node, 1, 2, 3, -1)))
 
 
 def dynamic_recurrent(node: Node) -> list[Operand]:
@@ -517,40 +432,27 @@ def _by_direction(numbers: Array) -> Array:
     return numbers.reshape(()) if numbers.size == 1 else numbers.reshape(len(numbers), 1, -1)
 
 
-def _with_heads(signal: Value, n: int) -> Value:
-    batch, time, width = signal.shape
-    return permuted(reshaped(signal, (batch, time, n, width // max(n, 1))), [0, 2, 1, 3])
-
-
-RULES: dict[str, Rule] = {
-    "MatMul": matmul,
-    "Gemm": gemm,
-    "MatMulInteger": integer_matmul,
-    "QLinearMatMul": quantized_matmul,
-    "Einsum": einsum,
-    "Conv": convolution,
-    "ConvTranspose": convolution,
-    "ConvInteger": integer_convolution,
-    "QLinearConv": quantized_convolution,
-    "BatchNormalization": batch_norm,
-    "InstanceNormalization": instance_norm,
-    "GroupNormalization": instance_norm,
-    "LayerNormalization": layer_norm,
-    "RMSNormalization": layer_norm,
-    "SimplifiedLayerNormalization": layer_norm,
-    "SkipLayerNormalization": skip_layer_norm,
-    "SkipSimplifiedLayerNormalization": skip_layer_norm,
-    "FusedMatMul": fused_matmul,
-    "RNN": recurrent,
-    "LSTM": recurrent,
-    "GRU": recurrent,
-    "Gather": gather,
-    "Attention": attention,
-    "MultiHeadAttention": multi_head_attention,
-    "GroupQueryAttention": multi_head_attention,
-    "FusedConv": fused_convolution,
-    "MatMulNBits": matmul_by_bits,
-    "DynamicQuantizeMatMul": dynamic_matmul,
-    "DynamicQuantizeLSTM": dynamic_recurrent,
-}
+RULES: dict[str, Rule] = table(
+    ("MatMul", matmul),
+    ("Gemm", gemm),
+    ("MatMulInteger", integer_matmul),
+    ("QLinearMatMul", quantized_matmul),
+    ("FusedMatMul", fused_matmul),
+    ("MatMulNBits", matmul_by_bits),
+    ("DynamicQuantizeMatMul", dynamic_matmul),
+    ("Einsum", einsum),
+    ("Conv ConvTranspose", convolution),
+    ("ConvInteger", integer_convolution),
+    ("QLinearConv", quantized_convolution),
+    ("FusedConv", fused_convolution),
+    ("BatchNormalization", batch_norm),
+    ("InstanceNormalization GroupNormalization", instance_norm),
+    ("LayerNormalization RMSNormalization SimplifiedLayerNormalization", layer_norm),
+    ("SkipLayerNormalization SkipSimplifiedLayerNormalization", skip_layer_norm),
+    ("RNN LSTM GRU", recurrent),
+    ("DynamicQuantizeLSTM", dynamic_recurrent),
+    ("Gather", gather),
+    ("Attention", attention),
+    ("MultiHeadAttention GroupQueryAttention", multi_head_attention),
+)
 """Operators with weights, by name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -193,40 +194,26 @@ def in_order(
             if name and (name in made or name in known):
                 raise ModelError(f"{where}: {_called(node)} makes {name!r}, which is made already")
             made[name] = at
-    order: list[int] = []
-    state: dict[int, int] = {}  # 1 while a node's dependencies are being searched, 2 after
     for output in outputs:
-        if output not in made:
-            if output not in known:
-                raise ModelError(f"{where}: nothing makes the result {output!r}")
-            continue
-        stack = [made[output]]
-        while stack:
-            at = stack[-1]
-            if state.get(at) == 2:
-                stack.pop()
-                continue
-            needed = _needed(nodes[at], made, known, where)
-            missing = [other for other in needed if state.get(other) != 2]
-            if not missing:
-                state[at] = 2
-                order.append(at)
-                stack.pop()
-                continue
-            if state.get(at) == 1 and any(state.get(other) == 1 for other in missing):
-                raise ModelError(
-                    f"{where}: {_called(nodes[at])} depends on its own result; a graph of ONNX "
-                    "has no cycles"
-                )
-            state[at] = 1
-            stack += reversed(missing)
+        if output not in made and output not in known:
+            raise ModelError(f"{where}: nothing makes the result {output!r}")
+    needed: dict[int, list[int]] = {}
+    waiting = [made[output] for output in outputs if output in made]
+    while waiting:
+        at = waiting.pop()
+        if at not in needed:
+            needed[at] = _needed(nodes[at], made, known, where)
+            waiting += needed[at]
     # Keep the file's order if it is topological, as it reflects how the model was written.
-    place = {at: k for k, at in enumerate(order)}
-    in_file = sorted(order)
-    follows = all(
-        place_ok < at for at in in_file for place_ok in _needed(nodes[at], made, known, where)
-    )
-    return [nodes[at] for at in (in_file if follows else sorted(order, key=place.__getitem__))]
+    if all(other < at for at, others in needed.items() for other in others):
+        return [nodes[at] for at in sorted(needed)]
+    try:
+        return [nodes[at] for at in TopologicalSorter(needed).static_order()]
+    except CycleError as error:
+        raise ModelError(
+            f"{where}: {_called(nodes[error.args[1][0]])} depends on its own result; a graph of "
+            "ONNX has no cycles"
+        ) from error
 
 
 def _needed(node: Any, made: Mapping[str, int], known: set[str], where: str) -> list[int]:
@@ -346,20 +333,8 @@ class Following:
             self._now = node
             try:
                 results = self._results(node, values, sources, depth, given)
-            except (UnknownOperatorError, LocatedError):
-                raise
-            except (ModelError, InputError) as error:
-                raise LocatedError(f"{self.model.path}: {_called(node)}: {error}") from error
-            except MemoryError as error:
-                raise LocatedError(
-                    f"{self.model.path}: {_called(node)}: needs more memory than there is"
-                ) from error
             except Exception as error:
-                reason = str(error).strip().split("\n")[0] or type(error).__name__
-                raise LocatedError(
-                    f"{self.model.path}: {_called(node)}: its inputs or attributes do not fit: "
-                    f"{reason}"
-                ) from error
+                raise located(f"{self.model.path}: {_called(node)}", error) from error
             values.update(
                 (name, value) for name, value in zip(node.output, results, strict=False) if name
             )
@@ -387,7 +362,7 @@ class Following:
             self._made_by[name] = proto
         all_known = not any(isinstance(value, Value) for value in inputs)
         if all_known and inputs and not _is_table(node):
-            constants = folded(node)
+            constants = folded(node) if proto.domain in DOMAINS else None
             if constants is not None:
                 return constants
             inputs = [value if value is None or _keeps(node, at) else Value(checked(value.shape))
@@ -536,6 +511,18 @@ class Following:
 
 class LocatedError(ModelError):
     """An error that already names its node."""
+
+
+def located(place: str, error: Exception) -> ModelError:
+    """An error with its place; unchanged if it names one."""
+    if isinstance(error, UnknownOperatorError | LocatedError):
+        return error
+    if isinstance(error, ModelError | InputError):
+        return LocatedError(f"{place}: {error}")
+    if isinstance(error, MemoryError):
+        return LocatedError(f"{place}: needs more memory than there is")
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    return LocatedError(f"{place}: its inputs or attributes do not fit: {reason}")
 
 
 def _is_table(node: Node) -> bool:

@@ -10,9 +10,19 @@ import numpy as np
 
 from ncut.errors import ModelError
 from ncut.extract.arrays import as_array
-from ncut.extract.onnx_graph.values import Array, Constant, Operand, affordable, as_floats, checked
+from ncut.extract.onnx_graph.values import (
+    Array,
+    Constant,
+    Operand,
+    affordable,
+    as_floats,
+    checked,
+    filled,
+    unrepeated,
+)
 from ncut.extract.program.record import Program
-from ncut.extract.program.values import Value
+from ncut.extract.program.values import Known, Value, broadcast_shape
+from ncut.extract.program.values import Operand as Side
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +108,28 @@ class Node:
     def weight(self, position: int, what: str = "weight") -> Array:
         """Weights as floating-point numbers."""
         return as_array(as_floats(self.array(position, what)), f"its {what}")
+
+    def operand(self, position: int) -> Side:
+        """An input as an operand of elementwise functions; broadcast constants stay compact."""
+        found = self.value(position)
+        if isinstance(found, Value):
+            return found
+        name = self.layer(position)
+        values = unrepeated(found.values)
+        return Known(checked(found.shape), lambda: values, found.parameters, name, name)
+
+    def operands(self) -> list[Side]:
+        """All inputs that are given as operands, of which the results have no negative size."""
+        checked(broadcast_shape([v for v in self.inputs if v is not None]))  # type: ignore[misc]
+        return [self.operand(at) for at in range(len(self.inputs)) if self.has(at)]
+
+    def matrix(self, position: int, values: Array | None = None) -> Side:
+        """An input as an operand of a matrix product; `values` in place of a constant's."""
+        found = self.value(position)
+        if isinstance(found, Value):
+            return filled(found)
+        weights, name = self.weight(position) if values is None else values, self.layer(position)
+        return Known(weights.shape, lambda: weights, found.parameters, name, name)
 
     def parameters(self, position: int) -> tuple[str, ...]:
         """The source initializers of an input."""

@@ -6,21 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from functools import reduce as reduced
 
 import numpy as np
 
 from ncut.errors import ModelError
 from ncut.extract.onnx_graph import layers
-from ncut.extract.onnx_graph.folding import (
-    flat_shape,
-    new_axes,
-    reshape_target,
-    shape_of,
-    slices,
-    split_sizes,
-    squeezed_axes,
-)
-from ncut.extract.onnx_graph.layers import at_data, scaled
+from ncut.extract.onnx_graph.folding import shape_of
+from ncut.extract.onnx_graph.layers import at_data
 from ncut.extract.onnx_graph.node import Node, Origin, Rule, as_signal, path_of
 from ncut.extract.onnx_graph.shapes import window
 from ncut.extract.onnx_graph.values import (
@@ -29,22 +22,25 @@ from ncut.extract.onnx_graph.values import (
     Operand,
     check_grown,
     checked,
-    unrepeated,
 )
 from ncut.extract.program.values import (
     Value,
+    broadcast_shape,
     concatenated,
     expanded,
     gathered,
     indexed,
+    parts,
     permuted,
     places_along,
     rearranged,
     reshaped,
+    squeezed,
     taken_along,
     tiled,
     unsqueezed,
 )
+from ncut.extract.registry import table
 
 # --- each entry alone ---------------------------------------------------------------------------
 
@@ -82,13 +78,10 @@ def homogeneous(node: Node) -> Value:
 
 def activation(node: Node) -> Value:
     """Any other elementwise function of one or several inputs."""
-    signals = node.signals()
-    if not signals:
-        return Value(checked(_broadcast_shape(node)))
-    if len(signals) == 1:
-        signal = expanded(signals[0], checked(_broadcast_shape(node)))
-        return node.program.activation(signal, homogeneous=False)
-    return expanded(node.program.combine(*signals), checked(_broadcast_shape(node)))
+    operands = node.operands()
+    if not node.signals():
+        return Value(broadcast_shape(operands))
+    return node.program.combine(*operands)
 
 
 def unary(node: Node) -> Value:
@@ -100,11 +93,6 @@ def softmax(node: Node) -> Value:
     """Softmax along an axis."""
     axis = int(node.attributes.get("axis", -1 if node.opset >= 13 else 1))
     return node.program.softmax(node.signal(0), axis)
-
-
-def _broadcast_shape(node: Node) -> tuple[int, ...]:
-    shapes = [value.shape for value in node.inputs if value is not None]
-    return tuple(np.broadcast_shapes(*shapes))
 
 
 def clip(node: Node) -> Value:
@@ -121,11 +109,8 @@ def clip(node: Node) -> Value:
 
 def extremum(node: Node) -> Value:
     """Max and Min: a ReLU, or its mirror image, of one signal and zero."""
-    if not node.signals():
-        return Value(checked(_broadcast_shape(node)))
-    checked(_broadcast_shape(node))
-    constants = [unrepeated(constant.values) for constant in node.constants()]
-    return node.program.extremum(node.signals(), constants)
+    operands = node.operands()
+    return node.program.extremum(*operands) if node.signals() else Value(broadcast_shape(operands))
 
 
 def thresholded(node: Node) -> Value:
@@ -136,12 +121,7 @@ def thresholded(node: Node) -> Value:
 
 def where(node: Node) -> Value:
     """A choice between values by a condition, which may be known."""
-    condition = node.value(0)
-    sides = [at == 1 for at in (1, 2) if isinstance(node.value(at), Value)]
-    known = unrepeated(condition.values) if isinstance(condition, Constant) else None
-    return node.program.choice(
-        node.signals(), checked(_broadcast_shape(node)), condition=known, sides=sides
-    )
+    return node.program.choice(*node.operands())
 
 
 def triangle(node: Node) -> Operand:
@@ -155,26 +135,15 @@ def triangle(node: Node) -> Operand:
 def add(node: Node) -> Value:
     """Add, Sub, Sum and Mean; constants act as biases."""
     node = _legacy(node)
-    shape = checked(_broadcast_shape(node))
-    signals = [expanded(signal, shape) for signal in node.signals()]
-    for position in range(len(node.inputs)):
-        node.ignore(position, "added as a constant, like a bias")
-    if not signals:
-        return Value(shape)
-    if len(signals) == 1 and "table" in node.program.awaits:
+    operands = node.operands()
+    if len(node.signals()) == 1 and "table" in node.program.awaits:
         shift = sum(constant.values.astype(np.float64) for constant in node.constants())
         sign = 1 if node.operator == "Sub" else -1
         shifted = sign * np.asarray(shift)
-        signals = [node.program.dequantize(signals[0], np.array(1.0), shifted, only="table")]
-    if len(node.inputs) == 2 and len(signals) == 1 and not node.program.awaits:
-        at = 0 if isinstance(node.value(0), Constant) else 1
-        constant = node.value(at)
-        if isinstance(constant, Constant) and constant.ndim > 1:
-            return node.program.shifted(
-                node.signals()[0], unrepeated(constant.values), parameters=constant.parameters,
-                name=node.layer(at),
-            )  # fmt: skip
-    total = node.program.add(*signals)
+        value = node.signals()[0]
+        operands.append(node.program.dequantize(value, np.array(1.0), shifted, only="table"))
+        operands.remove(value)
+    total = node.program.add(*operands)
     if node.operator == "Mean" and len(node.inputs) > 1:
         return node.program.gain(total, 1 / len(node.inputs))
     return total
@@ -204,21 +173,15 @@ def _legacy(node: Node) -> Node:
 
 
 def multiply(node: Node) -> Value:
-    """Mul: by a factor, or of two signals."""
+    """Mul: by a factor, or of two signals; half of twice a GELU is a GELU."""
     node = _legacy(node)
-    first, second = node.value(0), node.value(1)
-    if isinstance(first, Value) and isinstance(second, Value):
-        checked(_broadcast_shape(node))
-        return node.program.multiply(first, second)
-    if isinstance(first, Value):
-        if isinstance(second, Constant) and second.single == 0.5 and _is_gelu(node.made_by(0)):
-            return first
-        return scaled(node, first, 1, invert=False)
-    if isinstance(second, Value):
-        if first.single == 0.5 and _is_gelu(node.made_by(1)):
-            return second
-        return scaled(node, second, 0, invert=False)
-    return Value(checked(_broadcast_shape(node)))
+    for at in (0, 1):
+        value, other = node.value(at), node.value(1 - at)
+        half = isinstance(other, Constant) and other.single == 0.5
+        if isinstance(value, Value) and half and _is_gelu(node.made_by(at)):
+            return value
+    operands = node.operands()
+    return node.program.multiply(*operands) if node.signals() else Value(broadcast_shape(operands))
 
 
 def _is_gelu(origin: Origin | None) -> bool:
@@ -235,16 +198,7 @@ def _is_gelu(origin: Origin | None) -> bool:
 
 def divide(node: Node) -> Value:
     """Div: by a factor, or by another signal."""
-    node = _legacy(node)
-    first, second = node.value(0), node.value(1)
-    if isinstance(first, Value) and isinstance(second, Value):
-        checked(_broadcast_shape(node))
-        return node.program.divide(first, second)
-    if isinstance(first, Value):
-        return scaled(node, first, 1, invert=True)
-    node.ignore(0, "divided by values that depend on the data")
-    signal = expanded(as_signal(second), checked(_broadcast_shape(node)))
-    return node.program.activation(signal, homogeneous=False)
+    return node.program.divide(*_legacy(node).operands())
 
 
 def normalization(node: Node) -> Value:
@@ -263,41 +217,46 @@ def bias_activation(node: Node) -> Value:
 
 
 def reshape(node: Node) -> Value:
-    """Reshape."""
-    signal = node.signal(0)
-    return reshaped(signal, checked(reshape_target(node, signal.shape)))
+    """Reshape; a size of 0 is the input's."""
+    signal, wanted = node.signal(0), node.ints(1, "shape", "shape")
+    if wanted is None:
+        raise ModelError("its shape is missing")
+    if not node.attributes.get("allowzero"):
+        wanted = [signal.shape[at] if size == 0 else size for at, size in enumerate(wanted)]
+    made = reshaped(signal, wanted)
+    checked(made.shape)
+    return made
 
 
 def flatten(node: Node) -> Value:
     """Flatten."""
-    signal = node.signal(0)
-    return reshaped(signal, checked(flat_shape(node, signal.shape)))
+    signal, axis = node.signal(0), int(node.attributes.get("axis", 1))
+    axis = axis + signal.ndim if axis < 0 else axis
+    sizes = math.prod(signal.shape[:axis]), math.prod(signal.shape[axis:])
+    return reshaped(signal, checked(sizes))
 
 
 def squeeze(node: Node) -> Value:
     """Squeeze."""
-    signal = node.signal(0)
-    gone = squeezed_axes(node, signal.shape)
-    if any(signal.shape[axis] != 1 for axis in gone):
-        raise ModelError(f"it squeezes axes {gone} of a tensor of shape {signal.shape}")
-    return reshaped(signal, [n for axis, n in enumerate(signal.shape) if axis not in gone])
+    signal, axes = node.signal(0), node.ints(1, "axes")
+    if axes is None:
+        axes = [axis for axis, size in enumerate(signal.shape) if size == 1]
+    return squeezed(signal, axes)
 
 
 def unsqueeze(node: Node) -> Value:
     """Unsqueeze."""
-    signal = node.signal(0)
-    for axis in new_axes(node, signal.ndim):
-        signal = unsqueezed(signal, axis)
-    return signal
+    signal, axes = node.signal(0), node.ints(1, "axes")
+    if axes is None:
+        raise ModelError("its axes are missing")
+    total = signal.ndim + len(axes)
+    return reduced(unsqueezed, sorted(axis % total for axis in axes), signal)
 
 
 def transpose(node: Node) -> Value:
     """Transpose."""
     signal = node.signal(0)
-    order = node.attributes.get("perm") or [*reversed(range(signal.ndim))]
-    if sorted(order) != list(range(signal.ndim)):
-        raise ModelError(f"it permutes a tensor of shape {signal.shape} by {list(order)}")
-    return permuted(signal, order)
+    return permuted(signal, node.attributes.get("perm") or [*reversed(range(signal.ndim))])
 
 
 def shape(node: Node) -> Constant:
@@ -333,9 +292,6 @@ def concat(node: Node) -> Value:
     """Concat; constants among the parts carry no neurons."""
     signals = [as_signal(value) for value in node.inputs if value is not None]
     axis = signals[0].axis(int(node.attributes.get("axis", 1)))
-    others = {(*s.shape[:axis], *s.shape[axis + 1 :]) for s in signals}
-    if len(others) > 1:
-        raise ModelError(f"it concatenates shapes {', '.join(str(s.shape) for s in signals)}")
     for position in range(len(node.inputs)):
         node.ignore(position, "constant entries beside a layer's")
     filled = [signal for signal in signals if signal.shape[axis]] or signals[:1]
@@ -345,20 +301,33 @@ def concat(node: Node) -> Value:
 
 def split(node: Node) -> list[Operand]:
     """Split."""
-    signal = node.signal(0)
+    signal, sizes = node.signal(0), node.ints(1, "split")
     axis = signal.axis(int(node.attributes.get("axis", 0)))
-    sizes = split_sizes(node, signal.shape[axis])
-    starts = [sum(sizes[:at]) for at in range(len(sizes))]
-    return [
-        indexed(signal, axis, slice(start, start + n))
-        for start, n in zip(starts, sizes, strict=True)
-    ]
+    length = signal.shape[axis]
+    if sizes is None:
+        n = int(node.attributes.get("num_outputs", node.n_outputs))
+        if n != node.n_outputs:
+            raise ModelError(f"it names {node.n_outputs} outputs, but num_outputs is {n}")
+        step = -(-length // max(n, 1))
+        sizes = [min(step, max(length - at * step, 0)) for at in range(n)]
+    return [*parts(signal, axis, sizes)]
 
 
 def take_slice(node: Node) -> Value:
-    """Slice."""
-    signal = node.signal(0)
-    for axis, part in slices(node, signal.shape):
+    """Slice, of both its versions."""
+    signal, starts, ends = node.signal(0), node.ints(1, "starts"), node.ints(2, "ends")
+    if starts is None or ends is None:
+        raise ModelError("its starts or ends are missing")
+    axes = node.ints(3, "axes") or list(range(len(starts)))
+    steps = node.ints(4, "steps") or [1] * len(starts)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        axis, n = axis % signal.ndim, signal.shape[axis]
+        start = start + n if start < 0 else start
+        end = end + n if end < 0 else end
+        if step < 0:
+            part = slice(min(start, n - 1), end if end >= 0 else None, step)
+        else:
+            part = slice(max(start, 0), max(end, 0), step)
         signal = indexed(signal, axis, part)
     return signal
 
@@ -588,11 +557,6 @@ def without_neurons(node: Node) -> Value:
     return Value(checked(sizes), number="drawn" if drawn else "")
 
 
-def constant_of_shape(node: Node) -> Value:
-    """A constant tensor whose shape depends on the data and is unknown."""
-    raise ModelError("the shape of its result depends on the data")
-
-
 def one_hot(node: Node) -> Value:
     """OneHot of indices that depend on the data."""
     depth = node.ints(1, "depth") or [1]
@@ -615,7 +579,7 @@ def control_flow(node: Node) -> Value:
 
 
 def data_dependent(node: Node) -> Value:
-    """Operators whose number of results depends on the data."""
+    """Operators whose result has a shape that depends on the data."""
     raise ModelError("the shape of its result depends on the data")
 
 
@@ -655,13 +619,9 @@ def quantized(rule: Rule, positions: Sequence[int]) -> Rule:
     return follow
 
 
-def _table(*rows: tuple[str, Rule]) -> dict[str, Rule]:
-    return {name: rule for names, rule in rows for name in names.split()}
-
-
 RULES: dict[str, Rule] = {
     **layers.RULES,
-    **_table(
+    **table(
         ("Relu LeakyRelu PRelu Abs", homogeneous),
         (
             "Sigmoid Tanh Elu Selu Celu Gelu FastGelu QuickGelu Mish HardSigmoid HardSwish Swish "
@@ -727,11 +687,10 @@ RULES: dict[str, Rule] = {
             "LabelEncoder",
             without_neurons,
         ),
-        ("ConstantOfShape Range", constant_of_shape),
+        ("ConstantOfShape Range NonZero Compress Unique NonMaxSuppression", data_dependent),
         ("OneHot", one_hot),
         ("DynamicQuantizeLinear", dynamic_quantize),
         ("If Loop Scan SequenceMap", control_flow),
-        ("NonZero Compress Unique NonMaxSuppression", data_dependent),
         ("Scaler", feature_scaler),
         ("ArrayFeatureExtractor", feature_extractor),
         ("QLinearAdd", quantized(add, (0, 3))),

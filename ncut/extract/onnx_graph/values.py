@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract.arrays import Shaped
 from ncut.extract.program.values import Value
 
 Array: TypeAlias = NDArray[Any]
@@ -29,7 +30,7 @@ FREE = 2**24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Constant:
+class Constant(Shaped):
     """A tensor that does not depend on the data.
 
     Attributes
@@ -50,11 +51,6 @@ class Constant:
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape."""
         return self.values.shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return self.values.ndim
 
     @property
     def single(self) -> float | None:

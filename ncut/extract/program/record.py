@@ -13,20 +13,25 @@ from ncut.errors import ModelError
 from ncut.extract.program.printed import printed
 from ncut.extract.program.values import (
     MAX_LAID_OUT,
+    Known,
     Node,
+    Operand,
     Value,
     broadcast_shape,
     expanded,
     indexed,
-    permuted,
+    repeated_heads,
+    squeezed,
+    swapped,
+    unsqueezed,
 )
 from ncut.extract.program.weights import Expression, Weights, expression_of
 
 Array: TypeAlias = NDArray[Any]
 Initial: TypeAlias = Callable[[int], NDArray[np.floating] | None]
 
-Difference: TypeAlias = tuple[Value, Weights, dict[str, Any]]
-"""Neurons, the centres from which they differ, and the names of these as of weights."""
+Difference: TypeAlias = tuple[Value, Known]
+"""Neurons, and the centres from which they differ."""
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -221,28 +226,28 @@ class Program:
 
     # --- constants --------------------------------------------------------------------------
 
-    def scaled(self, value: Value, factors: Weights, **named: Any) -> Value:
+    def scaled(
+        self, value: Value, factors: Weights, axis: int | None = None, **named: Any
+    ) -> Value:
         """The value multiplied or divided by an array that does not depend on the data.
 
         Parameters
         ----------
         factors : ndarray or Expression that broadcasts with the value
             Numbers or booleans. Zeros that training cannot change remove the neurons.
+        axis : int, optional
+            The axis along which the factors lie, such as a norm's; by default they broadcast.
         **named
             `parameters` of the factors; `invert` to divide; `name` of the weight layer that the
             product becomes if a sum follows.
         """
-        shape = np.broadcast_shapes(value.shape, factors.shape)
-        return self.node("scale", [value], shape, factors=factors, **self._named(named))
-
-    def along(self, value: Value, factors: Weights, axis: int, **named: Any) -> Value:
-        """Factors along one axis, such as a norm's; `named` as for `scaled`."""
-        axis = value.axis(axis)
-        if value.shape[axis] != factors.size:
-            raise ModelError(f"it scales {factors.size} values, but gets {value.shape[axis]}")
-        return self.node(
-            "scale along", [value], value.shape, factors=factors, axis=axis, **self._named(named)
-        )
+        if axis is None:
+            shape = np.broadcast_shapes(value.shape, factors.shape)
+        else:
+            axis, shape = value.axis(axis), value.shape
+            if shape[axis] != factors.size:
+                raise ModelError(f"it scales {factors.size} values, but gets {shape[axis]}")
+        return self.node("scale", [value], shape, factors=factors, axis=axis, **self._named(named))
 
     def gain(self, value: Value, factor: float) -> Value:
         """One constant factor for all entries."""
@@ -277,19 +282,19 @@ class Program:
         """A function of each entry alone; `homogeneous` if it commutes with positive factors."""
         return self.node("pointwise", [value], value.shape, homogeneous=homogeneous)
 
-    def shifted(self, value: Value, constant: Weights, **named: Any) -> Value:
+    def shifted(self, value: Value, constant: Known) -> Value:
         """The value plus or minus a constant, which has no edges, except for distances.
 
         A sum of the squares of differences between neurons and several centres is a layer with
-        the centres as weights: |x - c|^2 = |x|^2 - 2 xc + |c|^2. `named` as for `scaled`.
+        the centres as weights: |x - c|^2 = |x|^2 - 2 xc + |c|^2.
         """
-        made = expanded(value, np.broadcast_shapes(value.shape, constant.shape))
+        made = expanded(value, broadcast_shape([value, constant]))
         ours, theirs = (
-            np.array((1,) * (made.ndim - x.ndim) + x.shape, dtype=np.int64) > 1
+            np.array((1,) * (made.ndim - len(x.shape)) + x.shape, dtype=np.int64) > 1
             for x in (value, constant)
         )
         if (~ours & theirs).any() and (ours & theirs).any():
-            self._differences[made] = value, constant, named
+            self._differences[made] = value, constant
         return made
 
     def squared(self, value: Value) -> Value:
@@ -308,8 +313,8 @@ class Program:
         return None if known is None or keepdim else self._distance(known, axes, "sum", name)
 
     def _distance(self, known: Difference, axes: Iterable[int], kind: str, name: str) -> Value:
-        neurons, centres, named = known
-        products = self.scaled(self.gain(neurons, 2), centres, **named)
+        neurons, centres = known
+        products = self.multiply(self.gain(neurons, 2), centres)
         total = self.reduce(products, axes, keepdim=False, kind=kind, name=name)
         return self.activation(total, homogeneous=False)
 
@@ -320,37 +325,37 @@ class Program:
         ends = [end for end in (low, high) if end is not None]
         return self.activation(value, homogeneous=ends == [0])
 
-    def extremum(self, values: Sequence[Value], constants: Sequence[Array]) -> Value:
+    def combine(self, *operands: Operand) -> Value:
+        """Any function of the entries of several operands."""
+        values = [operand for operand in operands if isinstance(operand, Value)]
+        made = self.node("pointwise", values, broadcast_shape(values), homogeneous=False)
+        return expanded(made, broadcast_shape(operands))
+
+    def extremum(self, *operands: Operand) -> Value:
         """The elementwise maximum or minimum; of one value and zeros, a ReLU."""
-        shape = np.broadcast_shapes(*(x.shape for x in values), *(np.shape(c) for c in constants))
-        if len(values) == 1:
-            zeros = all(not np.any(constant) for constant in constants)
-            return self.activation(expanded(values[0], shape), homogeneous=zeros)
-        return expanded(self.combine(*values), shape)
+        values = [operand for operand in operands if isinstance(operand, Value)]
+        if len(values) > 1:
+            return self.combine(*operands)
+        zeros = not any(np.any(other.values) for other in operands if isinstance(other, Known))
+        return self.activation(expanded(values[0], broadcast_shape(operands)), homogeneous=zeros)
 
-    def choice(
-        self,
-        values: Sequence[Value],
-        shape: Sequence[int],
-        *,
-        condition: Array | None = None,
-        sides: Sequence[bool] = (),
-    ) -> Value:
-        """`where`: a choice between values by a condition.
+    def choice(self, condition: Operand, first: Operand, second: Operand) -> Value:
+        """`where`: the first where the condition is true, else the second.
 
-        Parameters
-        ----------
-        condition : ndarray of bool, optional
-            Known condition; if it depends on the data, all values reach each reader.
-        sides : sequence of bool
-            For each value, whether it is selected where the condition is True.
+        If the condition depends on the data, all values reach each reader.
         """
-        if condition is not None:
-            condition = np.asarray(condition, dtype=np.bool_)
+        shape, both = broadcast_shape([condition, first, second]), (first, second)
+        given = both if isinstance(condition, Known) else (*both, condition)
+        known = condition.values if isinstance(condition, Known) else None
         return self.node(
-            "choose between", values, shape, shape=tuple(shape), condition=condition,
-            sides=tuple(sides),
+            "choose between", [value for value in given if isinstance(value, Value)], shape,
+            shape=shape, condition=None if known is None else np.asarray(known, dtype=np.bool_),
+            sides=tuple(side is first for side in both if isinstance(side, Value)),
         )  # fmt: skip
+
+    def masked(self, value: Value, mask: Array) -> Value:
+        """The value where a known mask is true, numbers elsewhere."""
+        return self.choice(Known(mask.shape, lambda: mask), value, Known((), lambda: np.zeros(())))
 
     def triangle(self, value: Value, diagonal: int, *, upper: bool) -> Value:
         """`numpy.triu` or `numpy.tril`: entries on the other side of a diagonal are 0."""
@@ -358,7 +363,7 @@ class Program:
             raise ModelError(f"it takes a triangle of a tensor of shape {value.shape}")
         keep = np.triu if upper else np.tril
         mask = keep(np.ones(value.shape[-2:], dtype=np.bool_), diagonal)
-        return self.choice([value], value.shape, condition=mask, sides=[True])
+        return self.masked(value, mask)
 
     def gated_halves(self, value: Value, axis: int) -> Value:
         """A GLU: one half of the neurons, each times a gate from the other half."""
@@ -375,7 +380,7 @@ class Program:
     ) -> Value:
         """Division by a spread that depends on the data, times gamma along an axis."""
         value = self.normalization(value, kind)
-        return value if gamma is None else self.along(value, gamma, axis, **named)
+        return value if gamma is None else self.scaled(value, gamma, axis, **named)
 
     def softmax(self, value: Value, axis: int) -> Value:
         """Softmax along an axis."""
@@ -421,12 +426,8 @@ class Program:
         name = f"positions in {path}" if path else "positions"
         self.reduce(grid, range(1, grid.ndim), keepdim=False, kind="max", name=name)
 
-    def first_step(self, value: Value) -> Value:
-        """The first entry along axis 1, representing all: each carries the same neurons."""
-        return self.node("first step", [value], (value.shape[0], *value.shape[2:]))
-
     def ordered(self, kind: str, value: Value, axis: int, shape: Sequence[int], name: str) -> Value:
-        """Sorting, cumulative sums or top-k along an axis."""
+        """Sorting, cumulative sums, top-k or entries that the data pick along an axis."""
         return self.node(
             "order", [value], shape, kind=kind, axis=value.axis(axis), shape=tuple(shape), name=name
         )
@@ -452,7 +453,7 @@ class Program:
         steps = []
         while source is not found:
             node = by_output.get(source)
-            if node is None or node.kind != "pointwise":
+            if node is None or node.kind != "pointwise" or len(node.inputs) > 1:
                 return None
             steps.append(node)
             source = node.inputs[0]
@@ -463,9 +464,7 @@ class Program:
 
     def picked(self, value: Value, axis: int, shape: Sequence[int], name: str) -> Value:
         """Entries along an axis, selected by the data separately at each position."""
-        return self.node(
-            "pick", [value], shape, axis=value.axis(axis), shape=tuple(shape), name=name
-        )
+        return self.ordered("pick", value, axis, shape, name)
 
     def chosen(self, value: Value, axis: int, name: str) -> None:
         """A choice along an axis whose index alone is used, such as an argmax."""
@@ -475,23 +474,48 @@ class Program:
 
     # --- several values ---------------------------------------------------------------------
 
-    def add(self, *values: Value) -> Value:
-        """A sum."""
-        return self.node("add", values, broadcast_shape(values))
+    def add(self, *operands: Operand) -> Value:
+        """A sum; constants act as biases."""
+        values = [operand for operand in operands if isinstance(operand, Value)]
+        for other in operands:
+            if isinstance(other, Known):
+                self.ignore(other.parameters, "added as a constant, like a bias")
+        known = [other for other in operands if isinstance(other, Known)]
+        if len(values) == len(known) == 1 and len(known[0].shape) > 1 and not self.awaits:
+            return self.shifted(values[0], known[0])
+        if len(values) > 1:
+            values = [self.node("add", values, broadcast_shape(values))]
+        shape = broadcast_shape(operands)
+        return expanded(values[0], shape) if values else Value(shape)
 
-    def combine(self, *values: Value) -> Value:
-        """Any other function of the entries of several values."""
-        return self.node("combine", values, broadcast_shape(values))
-
-    def multiply(self, first: Value, second: Value) -> Value:
+    def multiply(self, first: Operand, second: Operand) -> Value:
         """An entry-wise product."""
-        if first is second and first in self._differences:
+        if first is second and isinstance(first, Value) and first in self._differences:
             return self.squared(first)
-        return self.node("multiply", [first, second], broadcast_shape([first, second]))
+        if isinstance(first, Known):
+            first, second = second, first
+        return self._product(first, second, invert=False)
 
-    def divide(self, first: Value, second: Value) -> Value:
+    def divide(self, first: Operand, second: Operand) -> Value:
         """An entry-wise quotient."""
-        return self.node("divide", [first, second], broadcast_shape([first, second]))
+        if isinstance(first, Known):
+            self.ignore(first.parameters, "divided by values that depend on the data")
+            shape = broadcast_shape([first, second])
+            assert isinstance(second, Value)
+            return self.activation(expanded(second, shape), homogeneous=False)
+        return self._product(first, second, invert=True)
+
+    def _product(self, first: Operand, second: Operand, *, invert: bool) -> Value:
+        shape = broadcast_shape([first, second])
+        if isinstance(first, Known):
+            raise ModelError("its operands do not depend on the data")
+        if isinstance(second, Value):
+            return self.node("multiply", [first, second], shape, invert=invert)
+        made = self.scaled(
+            first, second.values, parameters=second.parameters, name=second.name,
+            invert=invert,
+        )  # fmt: skip
+        return expanded(made, shape)
 
     def reduce(
         self, value: Value, axes: Iterable[int], *, keepdim: bool, kind: str = "sum", name: str = ""
@@ -514,10 +538,24 @@ class Program:
             "reduce", [value], shape, axes=tuple(chosen), keepdim=keepdim, kind=kind, name=name
         )
 
-    def matmul(self, first: Value, second: Value, name: str = "heads") -> Value:
-        """`first @ second`, (..., i, k) by (..., k, j), of two values that depend on the data."""
-        if min(first.ndim, second.ndim) < 2:
-            raise ModelError("a product of a matrix and a vector of signals")
+    def matmul(self, first: Operand, second: Operand, name: str = "heads", **named: Any) -> Value:
+        """`first @ second` with NumPy's semantics, of values, or of one value and weights."""
+        if min(first.ndim, second.ndim) < 1:
+            raise ModelError("a product of matrices with a single number")
+        if isinstance(first, Known) or isinstance(second, Known):
+            left = isinstance(first, Known)
+            value, weights = (second, first) if left else (first, second)
+            if isinstance(value, Known) or isinstance(weights, Value):
+                raise ModelError("its operands do not depend on the data")
+            return self.product(
+                value, weights.values, left=left, name=weights.name, module=weights.module,
+                parameters=weights.parameters, **named,
+            )  # fmt: skip
+        if first.ndim == 1:
+            return squeezed(self.matmul(unsqueezed(first, 0), second, name), [-2 % second.ndim])
+        if second.ndim == 1:
+            made = self.matmul(first, unsqueezed(second, 1), name)
+            return squeezed(made, [made.ndim - 1])
         if first.shape[-1] != second.shape[-2]:
             raise ModelError(f"it multiplies shapes {first.shape} and {second.shape}")
         batch = np.broadcast_shapes(first.shape[:-2], second.shape[:-2])
@@ -525,9 +563,13 @@ class Program:
         return self.node("matmul", [first, second], shape, name=name)
 
     def attention(self, query: Value, key: Value, value: Value, *, name: str = "heads") -> Value:
-        """Scaled dot-product attention of (..., time, dims): the value's neurons."""
-        turned = permuted(key, [*range(key.ndim - 2), key.ndim - 1, key.ndim - 2])
-        scores = self.matmul(query, turned, name)
+        """Scaled dot-product attention of (..., time, dims): the value's neurons.
+
+        Heads of (..., heads, time, dims) may share the heads of keys and values.
+        """
+        if query.ndim > 3 and query.shape[-3] > 1:
+            key, value = (repeated_heads(x, query.shape[-3], -3) for x in (key, value))
+        scores = self.matmul(query, swapped(key), name)
         return self.matmul(self.node("forget", [scores], scores.shape), value, name)
 
     # --- writing in place -------------------------------------------------------------------
@@ -545,7 +587,7 @@ class Program:
 
     def put(self, value: Value, shape: Sequence[int], places: Array) -> Value:
         """A tensor with a value's entries at flat `places`, empty elsewhere."""
-        return self.node("put", [value], shape, shape=tuple(shape), places=places)
+        return self.scatter(Value(tuple(shape)), value, places=lambda: places)
 
     def scatter(
         self,

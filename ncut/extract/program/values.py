@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract.arrays import Shaped
+
+if TYPE_CHECKING:
+    from ncut.extract.program.weights import Weights
 
 MAX_LAID_OUT = 2**25
 """Number of entries of the largest tensor that is laid out entry by entry."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Value:
+class Value(Shaped):
     """A tensor that depends on the data.
 
     Attributes
@@ -37,16 +43,36 @@ class Value:
     number: Literal["", "drawn", "classes"] = ""
     program: Callable[..., Value] | None = field(default=None, repr=False)
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
 
-    def axis(self, axis: int) -> int:
-        """An axis counted from the front."""
-        if not -self.ndim <= axis < max(self.ndim, 1):
-            raise ModelError(f"axis {axis} of a tensor of shape {self.shape}")
-        return axis % max(self.ndim, 1)
+@dataclass(frozen=True, eq=False)
+class Known(Shaped):
+    """An operand that does not depend on the data: numbers, or a layer's weights.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The shape to which it broadcasts with other operands.
+    make : callable
+        Returns its values, an array or an `Expression`.
+    parameters : tuple of str
+        Names of the parameters that the values come from.
+    name, module : str
+        Names of the layer that it makes, and of the module that holds it.
+    """
+
+    shape: tuple[int, ...]
+    make: Callable[[], Weights]
+    parameters: Sequence[str] = ()
+    name: str = ""
+    module: str = ""
+
+    @cached_property
+    def values(self) -> Weights:
+        """The values, computed on first use."""
+        return self.make()
+
+
+Operand: TypeAlias = Value | Known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,8 +109,8 @@ def made(kind: str, inputs: Sequence[Value], shape: Sequence[int], /, **attribut
     return program(kind, inputs, shape, **attributes)
 
 
-def broadcast_shape(values: Sequence[Value]) -> tuple[int, ...]:
-    """The shape to which values broadcast."""
+def broadcast_shape(values: Sequence[Operand]) -> tuple[int, ...]:
+    """The shape to which operands broadcast."""
     return tuple(np.broadcast_shapes(*(value.shape for value in values)))
 
 
@@ -94,33 +120,52 @@ def broadcast_shape(values: Sequence[Value]) -> tuple[int, ...]:
 def permuted(value: Value, order: Sequence[int]) -> Value:
     """`tensor.permute(order)`."""
     order = [value.axis(axis) for axis in order]
+    if sorted(order) != [*range(value.ndim)]:
+        raise ModelError(f"it permutes a tensor of shape {value.shape} by {order}")
     return made("permute", [value], [value.shape[axis] for axis in order], order=order)
 
 
+def swapped(operand: Operand) -> Operand:
+    """The operand with its last two axes swapped."""
+    order = [*range(operand.ndim - 2), operand.ndim - 1, operand.ndim - 2]
+    if isinstance(operand, Value):
+        return permuted(operand, order)
+    shape = tuple(operand.shape[axis] for axis in order)
+    return replace(operand, shape=shape, make=lambda: operand.values.transpose(order))
+
+
 def reshaped(value: Value, shape: Sequence[int]) -> Value:
-    """`tensor.reshape(shape)`, all sizes given."""
-    shape = tuple(int(size) for size in shape)
+    """`tensor.reshape(shape)`; one of the sizes may be -1, for what is left."""
+    wanted = tuple(int(size) for size in shape)
+    rest = math.prod(size for size in wanted if size != -1)
+    shape = tuple(value.size // max(rest, 1) if size == -1 else size for size in wanted)
+    if wanted.count(-1) > 1 or min(shape, default=0) < 0 or math.prod(shape) != value.size:
+        raise ModelError(f"cannot reshape {value.shape} to {wanted}")
     if shape == value.shape:
         return value
-    if math.prod(shape) != math.prod(value.shape):
-        raise ModelError(f"cannot reshape {value.shape} to {shape}")
     return made("reshape", [value], shape, shape=shape)
 
 
 def expanded(value: Value, shape: Sequence[int]) -> Value:
     """`tensor.expand(shape)`: new axes in front, and axes of length 1 made longer."""
     shape = tuple(shape)
-    return made("expand", [value], shape, shape=shape)
+    return value if shape == value.shape else made("expand", [value], shape, shape=shape)
 
 
 def unsqueezed(value: Value, axis: int) -> Value:
     """The tensor with a new axis of length 1."""
+    if not -value.ndim <= axis + 1 <= value.ndim + 1:
+        raise ModelError(f"a new axis {axis} of a tensor of shape {value.shape}")
+    axis %= value.ndim + 1
     shape = (*value.shape[:axis], 1, *value.shape[axis:])
     return reshaped(value, shape)
 
 
 def squeezed(value: Value, axes: Sequence[int]) -> Value:
     """The tensor without axes of length 1."""
+    axes = [value.axis(axis) for axis in axes]
+    if any(value.shape[axis] != 1 for axis in axes):
+        raise ModelError(f"it squeezes axes {axes} of a tensor of shape {value.shape}")
     return reshaped(value, [n for axis, n in enumerate(value.shape) if axis not in axes])
 
 
@@ -130,6 +175,19 @@ def indexed(value: Value, axis: int, index: NDArray[np.int64] | slice | int) -> 
     positions = np.arange(value.shape[axis])[index]
     shape = [*value.shape[:axis], *positions.shape, *value.shape[axis + 1 :]]
     return made("index", [value], shape, axis=axis, index=index)
+
+
+def parts(value: Value, axis: int, sizes: Sequence[int]) -> list[Value]:
+    """The tensor split into parts of given sizes along an axis."""
+    axis, ends = value.axis(axis), [0, *accumulate(sizes)]
+    if ends[-1] != value.shape[axis] or min(sizes, default=0) < 0:
+        raise ModelError(f"it splits an axis of length {value.shape[axis]} into {[*sizes]}")
+    return [indexed(value, axis, slice(*part)) for part in pairwise(ends)]
+
+
+def unbound(value: Value, axis: int) -> list[Value]:
+    """The entries of an axis, each a tensor without it."""
+    return [indexed(value, axis, at) for at in range(value.shape[value.axis(axis)])]
 
 
 def gathered(
@@ -221,6 +279,18 @@ def rearranged(value: Value, split: Sequence[int], order: Sequence[int], shape: 
     return reshaped(permuted(reshaped(value, split), order), shape)
 
 
+def with_heads(value: Value, n_heads: int) -> Value:
+    """(batch, time, heads * dims) as (batch, heads, time, dims)."""
+    batch, time, width = value.shape
+    return permuted(reshaped(value, (batch, time, n_heads, width // max(n_heads, 1))), [0, 2, 1, 3])
+
+
+def without_heads(value: Value) -> Value:
+    """(batch, heads, time, dims) as (batch, time, heads * dims)."""
+    batch, n_heads, time, dims = value.shape
+    return reshaped(permuted(value, [0, 2, 1, 3]), (batch, time, n_heads * dims))
+
+
 def repeated_heads(value: Value, n_heads: int, axis: int) -> Value:
     """Heads of keys or values along an axis, each repeated for the queries that share it."""
     n = value.shape[value.axis(axis)]
@@ -240,6 +310,10 @@ def concatenated(values: Sequence[Value], axis: int) -> Value:
     values = [value for value in values if value.shape != (0,)]
     axis = values[0].axis(axis)
     shape = [*values[0].shape]
+    if any((*v.shape[:axis], *v.shape[axis + 1 :]) != (*shape[:axis], *shape[axis + 1 :])
+           for v in values):  # fmt: skip
+        shapes = ", ".join(str(value.shape) for value in values)
+        raise ModelError(f"it concatenates shapes {shapes} along axis {axis}")
     shape[axis] = sum(value.shape[axis] for value in values)
     return made("concatenate", values, shape, axis=axis)
 

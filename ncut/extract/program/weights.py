@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.extract.arrays import Shaped
+
 Array: TypeAlias = NDArray[Any]
 Leaf: TypeAlias = Callable[[Any], Any]
 """Returns a tensor for a parameter or a constant of the module that was read."""
@@ -18,7 +20,7 @@ Place: TypeAlias = tuple[int, int, tuple[tuple[int, int], ...]]
 """Memory layout of an array: the storage, the offset, lengths and strides of the axes."""
 
 
-class Expression:
+class Expression(Shaped):
     """An array that is a function of a model's parameters.
 
     `numpy.asarray` gives its values, which the graph uses; `tensor` recomputes it from a live
@@ -53,16 +55,6 @@ class Expression:
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
         return self.values.shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return self.values.ndim
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return self.values.size
 
     @property
     def T(self) -> Expression:  # noqa: N802

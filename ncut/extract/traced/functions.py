@@ -11,10 +11,10 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from ncut.errors import ModelError
-from ncut.extract.program.values import Value, expanded, repeated_heads
+from ncut.extract.program.values import Value, expanded
 from ncut.extract.program.weights import combined
 from ncut.extract.traced.initial import initial_weight
-from ncut.extract.traced.operations.common import note_bias
+from ncut.extract.traced.operations.common import heads, note_bias
 from ncut.extract.traced.operations.norms import norm_of_last_axes
 from ncut.extract.traced.tensor import flat, is_traced
 from ncut.extract.traced.tracing import Call
@@ -149,12 +149,8 @@ def _one_index(table: torch.Tensor, index: Any) -> tuple[torch.Tensor, int, Any]
 
 def attention(call: Call) -> Any:
     """`F.scaled_dot_product_attention(query, key, value)`."""
-    query, key, value = (call.arg(at, n) for at, n in enumerate(("query", "key", "value")))
-    signals = [call.tracing.signal_of(x) for x in (query, key, value)]
-    if call.kwargs.get("enable_gqa") and query.shape[-3] != key.shape[-3]:
-        signals[1:] = [repeated_heads(s, query.shape[-3], -3) for s in signals[1:]]
-    path = call.tracing.path
-    return call.program.attention(*signals, name=f"heads of {path}" if path else "heads")
+    signals = [call.signal(at, name) for at, name in enumerate(("query", "key", "value"))]
+    return call.program.attention(*signals, name=heads(call))
 
 
 def lp_pool(average: Callable[..., Any]) -> Callable[[Call], Any]:

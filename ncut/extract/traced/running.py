@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -211,35 +210,6 @@ def check(
     watch = TorchWatch(model, graph, inputs, readers)
     with watch.watching():
         return compared(watch, graph, n=n, seed=seed)
-
-
-def grown(
-    model: nn.Module, graph: Any, inputs: Any, *, n: int = 10, seed: int = 0
-) -> list[tuple[float, float]]:
-    """The response of convolutions' inputs per unit of change, and the weights of the edges.
-
-    The change is the same at all positions; the response is its maximum over positions.
-    """
-    watch = TorchWatch(model, graph, inputs, READERS)
-    rng = np.random.default_rng(seed)
-    starts = [layer.start for layer in graph.layers]
-    pairs: list[tuple[float, float]] = []
-    with watch.watching():
-        baseline = watch.run({})
-        found = [r for r in watch.usable() if hasattr(watch.modules[r.module], "kernel_size")]
-        for at in rng.permutation(len(found))[:n]:
-            origin = found[at]
-            vertex = int(rng.integers(origin.size))
-            read = watch.with_change(origin, vertex, baseline, np.ones_like)
-            row = graph.adjacency[[starts[origin.layer] + vertex]].toarray()[0]
-            for target in found:
-                if target.layer <= origin.layer:
-                    continue
-                difference = np.abs(read[target.key] - baseline[target.key])
-                largest = watch.by_vertex(target, difference).max(axis=1)
-                weights = row[starts[target.layer] : starts[target.layer] + target.size]
-                pairs += [(float(a), float(b)) for a, b in zip(largest, weights, strict=True) if b]
-    return pairs
 
 
 def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: int = 0) -> Check:

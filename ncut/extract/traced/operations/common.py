@@ -8,28 +8,43 @@ from typing import Any
 import numpy as np
 import torch
 
-from ncut.extract.program.values import Value
+from ncut.extract.program.values import Known, Operand, Value
 from ncut.extract.program.weights import Weights
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
 
-def scaled_by(call: Call, signal: Value, other: Any, *, invert: bool) -> Value:
-    """The signal multiplied or divided by a number or tensor that is constant."""
-    if not isinstance(other, torch.Tensor):
-        return call.program.scaled(signal, np.asarray(other), invert=invert)
-    if not other.is_floating_point():
-        other = other.abs() if other.is_complex() else other.to(torch.float32)
-    factors, named = constant(call, other)
-    return call.program.scaled(signal, factors, invert=invert, **named)
+def operand(call: Call, given: Any) -> Operand:
+    """An argument of an elementwise function: a traced tensor, a constant one or a number."""
+    if is_traced(given):
+        return call.tracing.signal_of(given)
+    if not isinstance(given, torch.Tensor):
+        return Known((), lambda: np.asarray(given))
+    provenance, leaves = call.tracing.provenance, call.tracing.provenance.leaves(given)
+
+    def values() -> Weights:
+        real = given.abs() if given.is_complex() else given
+        real = real if real.is_floating_point() else real.to(torch.float32)
+        return provenance.factors(real, "its factors")
+
+    name = call.tracing.weight(given).name if leaves else call.tracing.path
+    return Known(tuple(given.shape), values, leaves, name)
 
 
-def constant(call: Call, tensor: torch.Tensor) -> tuple[Weights, dict[str, Any]]:
-    """A tensor that does not depend on the data; the names of its parameters and its layer."""
-    provenance = call.tracing.provenance
-    leaves = provenance.leaves(tensor)
-    name = call.tracing.weight(tensor).name if leaves else call.tracing.path
-    return provenance.factors(tensor, "its factors"), {"parameters": leaves, "name": name}
+def matrix(call: Call, given: Any) -> Operand:
+    """An argument of a matrix product: a traced tensor or weights."""
+    if is_traced(given):
+        return call.tracing.signal_of(given)
+    weight = call.tracing.weight(given)
+    return Known(
+        tuple(given.shape), lambda: weight.values, weight.parameters, weight.name, weight.module
+    )
+
+
+def heads(call: Call) -> str:
+    """The name of the dimensions of a scalar product."""
+    path = call.tracing.path
+    return f"heads of {path}" if path else "heads"
 
 
 def times_number(call: Call, signal: Value, number: Any) -> Value:
@@ -69,8 +84,3 @@ def rest(call: Call) -> list[Value]:
 def listed(axes: Any) -> Sequence[int]:
     """One axis or several as a sequence."""
     return [axes] if isinstance(axes, int) else list(axes)
-
-
-def table(*rows: tuple[str, Any]) -> dict[str, Any]:
-    """Rules by name, from rows of space-separated names and their rule."""
-    return {name: rule for names, rule in rows for name in names.split()}

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ncut.extract.program.values import expanded, permuted, reshaped, unsqueezed
-from ncut.extract.traced.operations.common import is_known, table
+from ncut.extract.registry import table
+from ncut.extract.traced.operations.common import is_known
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call, DependsOnDataError
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ncut.extract.program.values import Value
+from ncut.extract.registry import table
 from ncut.extract.traced.operations.common import (
     note_bias,
+    operand,
     rest,
-    scaled_by,
-    table,
 )
 from ncut.extract.traced.tracing import Call
 
@@ -30,7 +30,7 @@ def with_running_statistics(
 ) -> Value:
     """A batch norm with running statistics."""
     factors = call.tracing.provenance.batch_norm(weight, variance, eps)
-    return call.program.along(
+    return call.program.scaled(
         signal, factors, axis, parameters=factors.leaves, name=call.tracing.path
     )
 
@@ -56,7 +56,7 @@ def _rms_norm(call: Call) -> list[Value]:
 def norm_of_last_axes(call: Call, weight: Any, kind: str) -> Value:
     """Division by a spread that depends on the data, times a weight of the last axes."""
     signal = call.program.normalization(call.signal(), kind)
-    return signal if weight is None else scaled_by(call, signal, weight, invert=False)
+    return signal if weight is None else call.program.multiply(signal, operand(call, weight))
 
 
 def _group_norm(call: Call) -> list[Value]:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
-from ncut.extract.program.values import MAX_LAID_OUT, Value, expanded
-from ncut.extract.traced.operations.common import (
-    constant,
-    is_known,
-    rest,
-    scaled_by,
-    table,
-    times_number,
-)
+from ncut.extract.program.values import MAX_LAID_OUT, Known, Operand, Value, expanded
+from ncut.extract.registry import table
+from ncut.extract.traced.operations.common import is_known, operand, rest, times_number
 from ncut.extract.traced.rules import Rule
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
@@ -67,15 +60,17 @@ def _clamp(call: Call) -> Value:
         for end in ends
     ]
     if any(is_traced(end) for end in ends):
-        return call.program.extremum(call.signals(), [])
+        return call.program.extremum(*call.signals())
     return call.program.bounded(call.signal(0, "self"), *numbers)
 
 
-def _extremum(call: Call) -> Value | list[Value]:
+def _extremum(call: Call) -> Value:
     """`torch.maximum(x, y)` and its mirror image."""
-    both = call.arg(0, "self"), call.arg(1, "other")
-    constants = [np.asarray(x.detach().cpu()) for x in both if not is_traced(x)]
-    return call.program.extremum(call.signals(), constants)
+    return call.program.extremum(*_both(call))
+
+
+def _both(call: Call) -> list[Operand]:
+    return [operand(call, call.arg(at, name)) for at, name in enumerate(("self", "other"))]
 
 
 def _threshold(call: Call) -> Value:
@@ -89,44 +84,31 @@ def _saturating(call: Call) -> Value:
 
 def _where(call: Call) -> Value:
     """A choice between values by a condition, which may be known."""
-    return _choice(call, call.arg(0, "condition"), [call.arg(1, "self"), call.arg(2, "other")])
+    return _choice(call, *(call.arg(at, n) for at, n in enumerate(("condition", "self", "other"))))
 
 
 def _masked_fill(call: Call) -> Value:
-    mask = call.arg(1, "mask")
-    known = is_known(call, mask)
-    sides = [call.arg(0, "self"), call.arg(2, "value")]
-    return _choice(call, mask.logical_not() if known else mask, sides)
+    """`x.masked_fill(mask, value)`: the value where the mask is true."""
+    return _choice(call, call.arg(1, "mask"), call.arg(2, "value"), call.arg(0, "self"))
 
 
-def _choice(call: Call, condition: Any, sides: Sequence[Any]) -> Value:
-    known = is_known(call, condition) and condition.numel() <= MAX_LAID_OUT
-    return call.program.choice(
-        [side.value for side in (*sides, *(() if known else (condition,))) if is_traced(side)],
-        call.shape, condition=condition.cpu().numpy() if known else None,
-        sides=[first for first, side in zip((True, False), sides, strict=True) if is_traced(side)],
-    )  # fmt: skip
+def _choice(call: Call, condition: Any, first: Any, second: Any) -> Value:
+    by: Operand = call.tracing.signal_of(condition)
+    if is_known(call, condition) and condition.numel() <= MAX_LAID_OUT:
+        by = Known(tuple(condition.shape), lambda: condition.cpu().numpy())
+    return expanded(
+        call.program.choice(by, operand(call, first), operand(call, second)), call.shape
+    )
 
 
 def _add(call: Call) -> Value:
-    first, second = call.arg(0, "self"), call.arg(1, "other")
-    alpha = call.kwargs.get("alpha", call.arg(2, "alpha", 1))
-    if is_traced(first) and is_traced(second):
-        both = [first.value, second.value]
-        # `alpha` multiplies the second operand; for `rsub` the first.
-        at = 0 if call.function == "rsub" else 1
-        both[at] = times_number(call, both[at], alpha)
-        return call.program.add(*both)
-    traced, other = (first, second) if is_traced(first) else (second, first)
-    name = call.tracing.parameter(other)
-    if name:
-        call.program.ignore([name], "added as a constant, like a bias")
-    scaled = is_traced(second) if call.function != "rsub" else is_traced(first)
-    value = times_number(call, traced.value, alpha) if scaled else traced.value
-    if isinstance(other, torch.Tensor) and other.is_floating_point() and other.ndim > 1:
-        numbers, named = constant(call, other)
-        return call.program.shifted(value, numbers, **named)
-    return expanded(value, call.shape)
+    """A sum; `alpha` multiplies the second operand, for `rsub` the first."""
+    both, at = _both(call), 0 if call.function == "rsub" else 1
+    value = both[at]
+    if isinstance(value, Value):
+        alpha = call.kwargs.get("alpha", call.arg(2, "alpha", 1))
+        both[at] = times_number(call, value, alpha)
+    return call.program.add(*both)
 
 
 def _power(call: Call) -> Value:
@@ -156,20 +138,11 @@ def _triangle(call: Call) -> Value:
 
 
 def _multiply(call: Call) -> Value:
-    first, second = call.arg(0, "self"), call.arg(1, "other")
-    if is_traced(first) and is_traced(second):
-        return call.program.multiply(first.value, second.value)
-    traced, other = (first, second) if is_traced(first) else (second, first)
-    return scaled_by(call, traced.value, other, invert=False)
+    return call.program.multiply(*_both(call))
 
 
 def _divide(call: Call) -> Value:
-    first, second = call.arg(0, "self"), call.arg(1, "other")
-    if is_traced(first) and is_traced(second):
-        return call.program.divide(first.value, second.value)
-    if is_traced(second):
-        return call.program.activation(expanded(second.value, call.shape), homogeneous=False)
-    return scaled_by(call, first.value, second, invert=True)
+    return call.program.divide(*_both(call))
 
 
 RULES = table(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from ncut.extract.program.values import Value, expanded, merged, reshaped, unsqueezed
-from ncut.extract.traced.operations.common import rest, table
+from ncut.extract.registry import table
+from ncut.extract.traced.operations.common import rest
 from ncut.extract.traced.tracing import Call
 
 

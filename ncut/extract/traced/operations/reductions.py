@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ncut.extract.program.values import Value, unsqueezed
-from ncut.extract.traced.operations.common import choices, constant, listed, rest, table
-from ncut.extract.traced.tensor import is_traced
+from ncut.extract.program.values import Known, Value, unsqueezed
+from ncut.extract.registry import table
+from ncut.extract.traced.operations.common import choices, listed, operand, rest
 from ncut.extract.traced.tracing import Call
 
 KINDS = {
@@ -39,9 +39,9 @@ def _distances(call: Call) -> Value:
     rows, columns = (call.tracing.signal_of(value) for value in call.args[:2])
     rows, columns = unsqueezed(rows, rows.ndim - 1), unsqueezed(columns, columns.ndim - 2)
     for at, given in enumerate(call.args[:2]):
-        if not is_traced(given) and call.arg(2, "p", 2) == 2:
-            numbers, named = constant(call, given.unsqueeze(-2 - at))
-            differences = call.program.shifted((columns, rows)[at], numbers, **named)
+        centres = operand(call, given.unsqueeze(-2 - at))
+        if isinstance(centres, Known) and call.arg(2, "p", 2) == 2:
+            differences = call.program.shifted((columns, rows)[at], centres)
             made = call.program.distance(differences, [-1], False, name)
             if made is not None:
                 return made

@@ -20,15 +20,18 @@ from ncut.extract.program.values import (
     looked_up,
     merged,
     moved,
+    parts,
     permuted,
     rearranged,
     reshaped,
     stacked,
     taken_along,
     tiled,
+    unbound,
     unsqueezed,
 )
-from ncut.extract.traced.operations.common import chosen, is_known, listed, table
+from ncut.extract.registry import table
+from ncut.extract.traced.operations.common import chosen, is_known, listed
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
@@ -132,17 +135,11 @@ def _stack(call: Call) -> Value:
 
 def _split(call: Call) -> list[Value]:
     signal, axis = call.signal(0, "self"), call.arg(2, "dim", 0)
-    axis = signal.axis(axis)
-    starts = np.cumsum([0, *(shape[axis] for shape in call.shapes)])
-    return [
-        indexed(signal, axis, slice(int(start), int(start) + shape[axis]))
-        for start, shape in zip(starts, call.shapes, strict=False)
-    ]
+    return parts(signal, axis, [shape[signal.axis(axis)] for shape in call.shapes])
 
 
 def _unbind(call: Call) -> list[Value]:
-    signal, axis = call.signal(0, "self"), call.arg(1, "dim", 0)
-    return [indexed(signal, axis, at) for at in range(len(call.shapes))]
+    return unbound(call.signal(0, "self"), call.arg(1, "dim", 0))
 
 
 def _flip(call: Call) -> Value:

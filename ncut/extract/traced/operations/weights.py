@@ -8,8 +8,15 @@ from ncut.errors import ModelError
 from ncut.extract.arrays import untransposed
 from ncut.extract.program.values import Value
 from ncut.extract.program.weights import combined
+from ncut.extract.registry import table
 from ncut.extract.traced.initial import initial_weight
-from ncut.extract.traced.operations.common import note_bias, rest, table, times_number
+from ncut.extract.traced.operations.common import (
+    heads,
+    matrix,
+    note_bias,
+    rest,
+    times_number,
+)
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
@@ -57,26 +64,12 @@ def _mv(call: Call) -> Value:
 
 def _product(call: Call, first: Any, second: Any) -> Value:
     """A matrix product, possibly batched, of a signal and a weight or of two signals."""
-    if is_traced(first) and is_traced(second):
-        path = call.tracing.path
-        return call.program.matmul(
-            first.value, second.value, f"heads of {path}" if path else "heads"
-        )
-    traced, tensor = (first, second) if is_traced(first) else (second, first)
-    weight = call.tracing.weight(tensor)
-    return call.program.product(
-        traced.value, weight.values, left=traced is second,
-        name=weight.name, module=weight.module, parameters=weight.parameters,
-    )  # fmt: skip
+    return call.program.matmul(matrix(call, first), matrix(call, second), heads(call))
 
 
 def _attention(call: Call) -> list[Value]:
-    path = call.tracing.path
     signals = [call.tracing.signal_of(value) for value in call.args[:3]]
-    return [
-        call.program.attention(*signals, name=f"heads of {path}" if path else "heads"),
-        *rest(call),
-    ]
+    return [call.program.attention(*signals, name=heads(call)), *rest(call)]
 
 
 RULES = table(

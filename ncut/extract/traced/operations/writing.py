@@ -10,7 +10,8 @@ import numpy as np
 
 from ncut.errors import ModelError
 from ncut.extract.program.values import Value, expanded, indexed, places_along, reshaped
-from ncut.extract.traced.operations.common import is_known, table
+from ncut.extract.registry import table
+from ncut.extract.traced.operations.common import is_known
 from ncut.extract.traced.tensor import is_traced
 from ncut.extract.traced.tracing import Call
 
@@ -33,7 +34,7 @@ def _index_filled(call: Call) -> Value:
     mask = np.ones(signal.shape[axis], dtype=np.bool_)
     mask[index.detach().cpu().numpy()] = False
     wide = mask.reshape([-1 if at == axis else 1 for at in range(signal.ndim)])
-    return call.program.choice([signal], call.shape, condition=wide, sides=[True])
+    return expanded(call.program.masked(signal, wide), call.shape)
 
 
 def _put(call: Call) -> Value:

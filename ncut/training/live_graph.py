@@ -21,7 +21,7 @@ from ncut.extract.signal import times
 from ncut.extract.traced.module import read_module
 from ncut.extract.traced.plain import wide
 from ncut.graphs.colouring import coloured
-from ncut.training.sources import Computed, Copy, Factors, View
+from ncut.training.parameter_refs import Computed, Copy, Factors, View
 from ncut.training.spectrum_types import EdgeWeights, constant
 
 DENSE = 2**16
@@ -91,7 +91,7 @@ class LiveEdges:
         if self.rows is not None:
             matrix = matrix * self.rows.tensor(matrix)[:, None]
         matrix = self._grouped(matrix)
-        matrix = self._taken(matrix)
+        matrix = self._taken(matrix, self.columns)
         if edges.source == edges.target:
             matrix = torch.triu(matrix.abs() + matrix.abs().T, diagonal=1)
         return EdgeWeights(matrix, source, target)
@@ -126,21 +126,12 @@ class LiveEdges:
 
     def _within(self) -> Tensor:
         """Edges within a layer, both directions of a pair together, above the diagonal."""
-        taken = self._picked(self.weight.tensor())
+        taken = self._taken(self.weight.tensor())
         if self.columns is not None:
             scale = self.columns.tensor(taken).reshape(self.edges.units.shape)
             taken = taken * scale.mean(1)
-        both = self._picked(taken.T)
+        both = self._taken(taken.T)
         return torch.triu(both + both.T, diagonal=1)
-
-    def _picked(self, matrix: Tensor) -> Tensor:
-        """Columns summed over the outputs of each vertex."""
-        units = self.edges.units
-        if _in_order(units, matrix.shape[1]):
-            return matrix
-        index = constant(units, matrix.device)
-        taken = matrix.abs()[:, index.clamp_min(0)].masked_fill(index < 0, 0.0)
-        return taken[..., 0] if units.shape[1] == 1 else self._added(taken, lambda x: x.sum(2))
 
     def _few_groups(self) -> bool:
         n_out, n_in = self.weight.shape[0], self.edges.operation.n_in
@@ -164,17 +155,18 @@ class LiveEdges:
         at, which = np.nonzero(places >= 0)
         return at, places[at, which]
 
-    def _taken(self, matrix: Tensor) -> Tensor:
+    def _taken(self, matrix: Tensor, columns: Factors | None = None) -> Tensor:
         """Columns summed over the outputs of each vertex, with their factors."""
         units = self.edges.units
-        if self.columns is None:
-            return self._picked(matrix)
+        factors = None if columns is None else columns.tensor(matrix)
         if _in_order(units, matrix.shape[1]):
-            return matrix * self.columns.tensor(matrix)
+            return matrix if factors is None else matrix * factors
         index = constant(units, matrix.device)
         taken = matrix.abs()[:, index.clamp_min(0)].masked_fill(index < 0, 0.0)
-        # Several neurons with separate factors are summed under every norm.
-        return (taken * self.columns.tensor(matrix).reshape(units.shape)).sum(2)
+        if factors is not None:
+            # Several neurons with separate factors are summed under every norm.
+            return (taken * factors.reshape(units.shape)).sum(2)
+        return taken[..., 0] if units.shape[1] == 1 else self._added(taken, lambda x: x.sum(2))
 
     def _added(self, values: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
         if self.norm != "l2":

@@ -27,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrizations, prune
 
 import ncut
-from ncut.training.live import LiveGraph, live_graphs
+from ncut.training.live_graph import LiveGraph, live_graphs
 
 
 @pytest.fixture(autouse=True, scope="module")

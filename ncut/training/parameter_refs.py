@@ -1,4 +1,4 @@
-"""Sources of a graph's arrays: the model's tensors, looked up at each use.
+"""References to the tensors of a model, looked up at each use: the sources of a graph's arrays.
 
 A model is read once, from a copy that shares its memory. Weights and factors are expressions of
 the copy's tensors, which are re-evaluated with the model's current tensors.
@@ -29,7 +29,7 @@ from ncut.training.spectrum_types import constant
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
+class ParameterRef:
     """A tensor of a module, which may later be replaced, pruned or parametrized.
 
     Attributes
@@ -101,7 +101,7 @@ class View:
 
     Attributes
     ----------
-    source : Source
+    source : ParameterRef
     shape : tuple of int
                 Shape of the array.
     kind : {"whole", "transpose", "part"}
@@ -112,7 +112,7 @@ class View:
         Expression that makes the array from the tensor; None if it is the tensor itself.
     """
 
-    source: Source
+    source: ParameterRef
     shape: tuple[int, ...]
     kind: Literal["whole", "transpose", "part"] = "whole"
     offset: int = 0
@@ -284,8 +284,8 @@ class Copy:
             (path, own, made[path]) for path, own in model.named_modules() if path in made
         ]
         self.used: set[nn.Module] = set()
-        self._ties: list[tuple[Source, Source]] = []
-        self._sources: dict[int, tuple[Source, Tensor]] = {}
+        self._ties: list[tuple[ParameterRef, ParameterRef]] = []
+        self._sources: dict[int, tuple[ParameterRef, Tensor]] = {}
         for source, tensor in self._all():
             first, _ = self._sources.setdefault(id(tensor), (source, tensor))
             if first is not source and first.parameter() is source.parameter() is not None:
@@ -302,7 +302,7 @@ class Copy:
         """A tensor of the model, on the model's device."""
         return next(iter(self._sources.values()))[0].tensor()
 
-    def source(self, tensor: Tensor) -> Source | None:
+    def source(self, tensor: Tensor) -> ParameterRef | None:
         """The model's tensor for a tensor of the copy; None for anything else."""
         return self._sources.get(id(tensor), (None, None))[0]
 
@@ -379,12 +379,12 @@ class Copy:
                     "again or make a new regularizer"
                 )
 
-    def _all(self) -> Iterator[tuple[Source, Tensor]]:
+    def _all(self) -> Iterator[tuple[ParameterRef, Tensor]]:
         for path, own, made in self._pairs:
             attributes = {k: v for k, v in vars(made).items() if isinstance(v, Tensor)}
             for name, tensor in {**made._parameters, **made._buffers, **attributes}.items():
                 if tensor is not None:
-                    yield Source(own, name, tuple(tensor.shape), path), tensor
+                    yield ParameterRef(own, name, tuple(tensor.shape), path), tensor
 
 
 def _computing_hooks(module: nn.Module) -> list[Any]:
