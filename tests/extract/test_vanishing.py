@@ -408,6 +408,7 @@ def test_choices_are_named_after_what_is_chosen():
     assert any(item.name == "choices of b" for item in graph.left_out)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("kind", ["torch", "onnx"])
 def test_an_image_of_single_neurons_is_enlarged(tmp_path, kind):
     # A generator: each neuron of a linear layer is a channel at one position.
@@ -511,8 +512,10 @@ def test_exported_files_have_the_same_graph(tmp_path, run):
         assert (ours.n_edges, ours.sums) == (theirs.n_edges, theirs.sums)
         degrees = [np.sort(np.ravel(g.adjacency.sum(axis=0))) for g in (ours, theirs)]
         assert_allclose(*degrees, rtol=1e-4)
-        unused = "the forward pass does not use it"
+        # A file has used parameters alone, and their factors are constants.
+        apart = ("the forward pass does not use it", "a neuron enters it twice")
         listed = [
-            sorted(i.reason for i in g.left_out if i.reason != unused) for g in (ours, theirs)
+            sorted(i.reason for i in g.left_out if not i.reason.startswith(apart))
+            for g in (ours, theirs)
         ]
         assert listed[0] == listed[1]
