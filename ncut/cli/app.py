@@ -300,15 +300,16 @@ def profile(
     Example: ncut profile model.npz --k 2-20
     """
     import ncut
+    from ncut.profiles import NUMBERS
     from ncut.report.console import progress_bar
 
-    given = {} if k == "2-20" else {"k": _numbers(k)}
+    ks = NUMBERS if k == "2-20" else _numbers(k)
     _existing(model)
     _check_outputs(model, json, None, plot)
     interrupted = False
     with warnings_in_one_line(), progress_bar() as progress:
         try:
-            found = ncut.profile(model, **given, progress=progress, **settings, **options)
+            found = ncut.profile(model, ks, progress=progress, **settings, **options)
         except ncut.Interrupted as stopped:
             found, interrupted = stopped.finished, True
     _tell(found, json)

@@ -208,7 +208,8 @@ def _note_read(parts: Iterable[Part], read: dict[Group, NDArray[np.bool_]]) -> N
 
 
 def _is_read(units: Units, read: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    return (units == NOTHING) | (True if read is None else read[units])
+    seen: NDArray[np.bool_] = (units == NOTHING) | (True if read is None else read[units])
+    return seen
 
 
 def _unread(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:

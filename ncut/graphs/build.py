@@ -182,8 +182,7 @@ def _compressed(weights: Weights, n_nonzero: int, *, within_layer: bool) -> Weig
 
     Blocks within one layer are always CSR, since half of their entries are unused.
     """
-    dense = isinstance(weights, np.ndarray)
-    n_entries = weights.size if dense else weights.shape[0] * weights.shape[1]
+    n_entries = math.prod(weights.shape)
     if n_nonzero >= SPARSE_BELOW * n_entries and not within_layer:
         return weights if isinstance(weights, np.ndarray) else weights.toarray()
     if weights.dtype.itemsize == 2:
@@ -191,7 +190,9 @@ def _compressed(weights: Weights, n_nonzero: int, *, within_layer: bool) -> Weig
     from scipy import sparse
 
     # What follows works in place; index arrays may be shared with other matrices.
-    ready = dense or (weights.nnz == n_nonzero and weights.has_canonical_format)
+    ready = isinstance(weights, np.ndarray) or (
+        weights.nnz == n_nonzero and weights.has_canonical_format
+    )
     matrix = sparse.csr_array(weights, copy=not ready)
     matrix.eliminate_zeros()
     return canonical_csr(matrix)
