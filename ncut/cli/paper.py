@@ -70,6 +70,9 @@ def run(
             min=1, help="Networks in parallel, one thread each.", show_default="all cores"
         ),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="Device for training: 'cpu', 'cuda' or 'cuda:1'.")
+    ] = "cpu",
     records: Annotated[
         Path | None,
         typer.Option(
@@ -111,6 +114,7 @@ def run(
                 runs=runs,
                 options=options,
                 jobs=jobs,
+                device=device,
                 records=records,
                 weights=files,
                 progress=progress,

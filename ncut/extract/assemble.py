@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,6 +18,7 @@ from ncut.extract.layout import Edges, Layout, blocks, grouped
 from ncut.extract.magnitudes import Norm, of_weight
 from ncut.extract.parts import part_of
 from ncut.extract.program.weights import Expression, Place
+from ncut.extract.signal import NOTHING, Part, Units
 from ncut.extract.wiring import Operation, Residual, Wiring
 from ncut.graphs import NeuronGraph, build_graph
 from ncut.types import Block, Initial, Parameter
@@ -114,6 +115,8 @@ def assemble(
     wiring.finish()
     for operation in _weighted(wiring):
         _note_left_out(wiring, operation, layout, part)
+    if part is None and wiring.residual == "readers":
+        _note_unread_neurons(wiring, layout)
     graph = _with_roles(graph, layout, wiring, norm, initial)
     return replace(
         graph,
@@ -178,14 +181,34 @@ def _with_ends(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
     they have no other.
     """
     unread = _unread(weighted, wiring)
+    read: dict[Group, NDArray[np.bool_]] = {}
+    if wiring.ends and wiring.residual == "readers":
+        _note_read((part for operation in wiring.operations for part in operation.parts), read)
     while wiring.ends:
         end = wiring.ends.pop()
         groups = {operation.writes for operation in unread}
-        parts = tuple(part for part in end.parts if part.group in groups)
+        parts = [part for part in end.parts if part.group in groups]
+        for part in end.parts:
+            # Other neurons of the same layer may have readers, as values beside queries.
+            units = np.where(_is_read(part.units, read.get(part.group)), NOTHING, part.units)
+            if part.group not in groups and (units != NOTHING).any():
+                parts.append(replace(part, units=units))
         if parts:
             wiring.end(end.name, end.n_in, parts)
+            _note_read(parts, read)
             unread = _unread(weighted, wiring)
     return unread
+
+
+def _note_read(parts: Iterable[Part], read: dict[Group, NDArray[np.bool_]]) -> None:
+    """Record the neurons that are read."""
+    for part in parts:
+        mask = read.setdefault(part.group, np.zeros(part.group.size, dtype=np.bool_))
+        mask[part.units[part.units != NOTHING]] = True
+
+
+def _is_read(units: Units, read: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    return (units == NOTHING) | (True if read is None else read[units])
 
 
 def _unread(weighted: Sequence[Operation], wiring: Wiring) -> set[Operation]:
@@ -268,6 +291,21 @@ def _note_left_out(wiring: Wiring, operation: Operation, layout: Layout, part: s
             else "nothing that is in the graph reads what it writes"
         )
         wiring.leave_out(operation.name, shape, reason)
+
+
+def _note_unread_neurons(wiring: Wiring, layout: Layout) -> None:
+    """List neurons without a vertex, of layers whose other neurons have one."""
+    landed: dict[Operation, NDArray[np.bool_]] = {}
+    for edges in layout.edges:
+        group = edges.operation.writes
+        if group is not None and not edges.recurrent:
+            mask = landed.setdefault(edges.operation, np.zeros(group.size, dtype=np.bool_))
+            mask[edges.units[edges.units != NOTHING]] = True
+    for operation, mask in landed.items():
+        if not mask.all():
+            n = int(np.count_nonzero(~mask))
+            reason = "nothing that is in the graph reads these neurons"
+            wiring.leave_out(f"neurons of {operation.name}", (n,), reason)
 
 
 def _with_roles(
@@ -428,8 +466,9 @@ def _parameters(
     for name, shape in parameters.items():
         layer = name.rpartition(".")[0]
         reason = reasons.get(name) or (reasons.get(layer) if len(shape) >= 2 else None)
-        if name in edges and "" not in edges[name]:
-            reason = reason or next(iter(edges[name]))
+        if name in edges:
+            # A part of it may be left out, as the projection of a query that is a parameter.
+            reason = None if "" in edges[name] else reason or next(iter(edges[name]))
         if reason is None and name in wiring.placed:
             found.append(Parameter(name, shape, True, wiring.placed[name]))
         else:

@@ -63,6 +63,8 @@ def by_reader(wiring: Wiring, kept: set[Operation], *, inputs: bool) -> Layout:
             if not reading.first.size:
                 continue
         key = _neurons(operation, reading)
+        if operation.kind == "heads" and key in earlier:
+            continue  # the same products at another step
         if key in earlier and _shares(operation, wiring):
             reading = replace(reading, position=earlier[key], known=True)
             _touch(layout.layers[reading.position], operation, reading)

@@ -69,21 +69,25 @@ def reduce(
     if product is not None and kind in ("sum", "mean"):
         made = _contracted(wiring, product, signal, chosen, name)
         if made is not None:
+            if kind == "mean":
+                made = wiring.gain(made, 1 / _n_summed(signal, signal.terms, chosen))
             return made if keepdim else _without(made, chosen)
     shape = [1 if axis in chosen else size for axis, size in enumerate(signal.shape)]
     signal = signal.pushed()
     terms: list[Term] = []
     ended: list[Term] = []
     mixed: list[Term] = []
+    shifts = False
     for term in signal.terms:
         along = tuple(axis for axis in chosen if term.units.shape[axis] > 1)
         apart = any(n > 1 for at, n in enumerate(term.units.shape) if at not in along)
         divides = keepdim and kind in SPREADS and several(term, along)
-        if not along:
-            terms.append(first_along(term, chosen))
-        elif divides or not apart:
+        # The mean of an image or of features: what is done with the same input tells.
+        either = divides and apart and kind == "mean" and _is_input(wiring, term)
+        shifts = shifts or either
+        if (divides or not apart) and along and not either:
             ended.append(term)
-        elif term.group in wiring.inputs and not wiring.merging.has(term.group):
+        elif not along or _is_input(wiring, term):
             # The input entries that an entry covers make no difference.
             terms.append(first_along(term, chosen))
         elif kind in ("sum", "mean"):
@@ -94,19 +98,21 @@ def reduce(
         _end(wiring, ended, signal.shape, chosen, name)
     result = Signal(
         tuple(shape), tuple(joined(terms)), activated=signal.activated,
-        number="spread" if ended else signal.number,
+        number="spread" if ended or shifts else signal.number,
     )  # fmt: skip
     if mixed:
         total = summed(wiring, replace(signal, terms=tuple(mixed)), chosen)
         if kind == "mean":
-            n = math.prod(
-                signal.shape[axis] for axis in chosen if any(_where(t, [axis]) for t in mixed)
-            )
-            total = wiring.gain(total, 1 / n)
+            total = wiring.gain(total, 1 / _n_summed(signal, mixed, chosen))
         result = wiring.add(total, result) if terms else total
     if kind not in ("sum", "mean"):
         result = wiring.activation(result, homogeneous=kind in ("max", "min"))
     return result if keepdim else _without(result, chosen)
+
+
+def _n_summed(signal: Signal, terms: Sequence[Term], axes: Iterable[int]) -> int:
+    """Number of entries along axes on which the neurons of any term depend."""
+    return math.prod(signal.shape[at] for at in axes if any(_where(t, [at]) for t in terms))
 
 
 def summed(wiring: Wiring, signal: Signal, axes: Iterable[int]) -> Signal:
@@ -263,7 +269,7 @@ def matmul(wiring: Wiring, first: Signal, second: Signal, name: str = "heads") -
     all neurons summed into it.
     """
     wiring.attends = True
-    first, second = first.pushed(), second.pushed()
+    first, second = (_without_shares(signal).pushed() for signal in (first, second))
     if min(first.ndim, second.ndim) < 2:
         raise ModelError("a product of a matrix and a vector of signals")
     batch = np.broadcast_shapes(first.shape[:-2], second.shape[:-2])
@@ -273,6 +279,11 @@ def matmul(wiring: Wiring, first: Signal, second: Signal, name: str = "heads") -
     second = expanded(second, (*batch, inner, columns))
     ends = [t for t in first.terms if t.units.shape[-1] > 1 or _alone(t, inner, rows)]
     starts = [t for t in second.terms if t.units.shape[-2] > 1 or _alone(t, inner, columns)]
+    if not starts:
+        # Along the inner axis lie positions of a model's input, which have neurons for each row.
+        ends = [t for t in ends if not (_is_input(wiring, t) and t.units.shape[-2] > 1)]
+    elif not ends:
+        starts = [t for t in starts if not (_is_input(wiring, t) and t.units.shape[-1] > 1)]
     apart = [t.units.shape[-2] > 1 for t in ends] + [t.units.shape[-1] > 1 for t in starts]
     if ends and starts and any(apart):
         shape = (*batch, rows, inner, columns)
@@ -294,6 +305,19 @@ def matmul(wiring: Wiring, first: Signal, second: Signal, name: str = "heads") -
     passed = [t.map(lambda a: a.take([0], axis=-1)) for t in first.terms if not is_in(t, ends)]
     passed += [t.map(lambda a: a.take([0], axis=-2)) for t in second.terms if not is_in(t, starts)]
     return compact(Signal((*batch, rows, columns), tuple(joined(passed))))
+
+
+def _is_input(wiring: Wiring, term: Term) -> bool:
+    """Check whether a term has entries of the model's input."""
+    return term.group in wiring.inputs and not wiring.merging.has(term.group)
+
+
+def _without_shares(signal: Signal) -> Signal:
+    """Attention's shares of positions without the neurons of each head, such as position biases."""
+    if signal.number != "shares":
+        return signal
+    kept = [t for t in signal.terms if t.units.size == 1 or t.units.shape[-2:] != (1, 1)]
+    return replace(signal, terms=tuple(kept))
 
 
 def _join(

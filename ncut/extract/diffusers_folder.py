@@ -9,7 +9,7 @@ from typing import Any
 from ncut.errors import ModelError, import_extra
 from ncut.extract.folder.config import read_json
 from ncut.extract.wiring import Wiring
-from ncut.files import describe, reading
+from ncut.files import Budget, describe, reading
 
 WEIGHTS = "diffusion_pytorch_model"
 
@@ -53,17 +53,31 @@ def read_part(
         plain = any(file.removeprefix(WEIGHTS).startswith((".safetensors", "-", ".bin"))
                     for file in files)  # fmt: skip
         variants = sorted({file.split(".")[1].split("-")[0] for file in files})
+        stored = sum(file.stat().st_size for file in path.glob(f"{WEIGHTS}*"))
         try:
+            _check_size(path, getattr(diffusers, name), Budget(path, stored))
             module = getattr(diffusers, name).from_pretrained(
                 path, local_files_only=True, variant=None if plain or not variants else variants[0]
             )
             example = EXAMPLES[name](module.config)
+        except ModelError:
+            raise
         except Exception as error:  # from diffusers, damaged settings or mismatched shapes
             raise ModelError(f"{path}: cannot be loaded as {name}: {describe(error)}") from error
         wiring = read_module(
             module.eval(), residual=residual, example_inputs=example, unknown=unknown
         )
         return wiring, parameters_of(module)
+
+
+def _check_size(path: Path, kind: Any, budget: Budget) -> None:
+    """Refuse settings of a far larger model than the folder stores, before it is allocated."""
+    import torch
+
+    with torch.device("meta"):
+        module = kind.from_config(kind.load_config(path, local_files_only=True))
+    for name, tensor in module.state_dict().items():
+        budget.take(f"{name!r}, by config.json", tensor.numel() * tensor.element_size())
 
 
 def _zeros(*shape: int, whole: bool = False) -> Any:

@@ -235,6 +235,8 @@ def ordered(
     if kind == "pick" or (kind == "topk" and varies):
         return wiring.positions(_any_of(wiring, signal, axis, name), shape)
     if varies:
+        if kind.lower() != "sort":
+            raise ModelError("it mixes all neurons of a layer with each other without any weights")
         raise ModelError("it mixes neurons along an axis in an order that depends on the data")
     result = wiring.activation(signal, homogeneous=kind == "cumsum")
     return wiring.positions(result, shape)

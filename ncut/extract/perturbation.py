@@ -32,6 +32,10 @@ Read: TypeAlias = dict[tuple[str, int], NDArray[Any]]
 TOLERANCE = 1e-12
 TOLERANCE_SINGLE = 1e-4
 
+SCORES = re.compile(r"(heads|sum|mean)( |$)")
+"""Names of layers of scalar products."""
+CALL = re.compile(r" \(call \d+\)$")
+
 Mode: TypeAlias = Literal["plain", "gates", "open"]
 """Mode of a run: softmax along the last axis constant, as in attention; softmax as a function of
 its entries, as in gates; or all comparisons and selections true."""
@@ -122,9 +126,12 @@ class Watch(ABC):
         Number of calls of each reader in the graph, and in the last run.
     exact : bool
         Whether the network runs in double precision.
+    attends : bool
+        Whether a run had a softmax over positions, as in attention.
     """
 
     exact = True
+    attends = False
 
     def __init__(self, graph: Any) -> None:
         self.graph = graph
@@ -210,6 +217,8 @@ def compared(watch: Watch, graph: Any, *, n: int, seed: int) -> Outcome:
     chosen = [found[at] for at in rng.permutation(len(found))]
     for origin in (chosen * (n // max(len(chosen), 1) + 1))[:n]:
         vertex = int(rng.integers(origin.size))
+        if not watch.by_vertex(origin, baselines["plain"][origin.key])[vertex].any():
+            continue  # removed by a mask before this reader
         theirs = watch.changed(origin, vertex, baselines["plain"], rng)
         expected = _neighbours(graph, origin, vertex, found)
         ours = {reader.key: expected[reader.layer] for reader in found}
@@ -222,13 +231,15 @@ def compared(watch: Watch, graph: Any, *, n: int, seed: int) -> Outcome:
             again = watch.changed(origin, vertex, baselines[mode], rng, sign, mode)
             surplus = {key: mask & ~again[key] for key, mask in surplus.items()}
         outcome.n_vertices += 1
+        # Without a softmax, which is held constant, queries and keys act on the values' readers.
+        scored = not watch.attends and _is_scored(graph, origin.module)
         for reader in found:
             outcome.n_edges += int(np.count_nonzero(ours[reader.key]))
             if reader == origin:
                 continue
             where = f"{origin.module}[{vertex}] -> {reader.module} "
             where += f"({graph.layers[reader.layer].name})"
-            missing = theirs[reader.key] & ~ours[reader.key]
+            missing = theirs[reader.key] & ~ours[reader.key] & ~scored
             pairs = ((missing, outcome.missing), (surplus[reader.key], outcome.surplus))
             for wrong, kind in pairs:
                 if wrong.any():
@@ -258,11 +269,12 @@ def _neighbours(
     readers: dict[int, set[str]] = {}
     for reader in watched:
         readers.setdefault(reader.layer, set()).add(reader.module)
+    by_block: dict[tuple[int, str], NDArray[np.bool_]] = {}
     for position in range(origin.layer, len(graph.layers)):
         own = position == origin.layer
         here = readers.get(position, set())
         out = [b for b in graph.blocks if b.source == position != b.target]
-        named = {id(b): re.sub(r" \(call \d+\)$", "", b.name) in here for b in out}
+        named = {id(b): CALL.sub("", b.name) in here for b in out}
         if own:
             out = [b for b in out if named[id(b)]] or out
         elif here:
@@ -271,16 +283,37 @@ def _neighbours(
         inside = [b for b in graph.blocks if b.source == b.target == position]
         if not own:
             for block in inside:
+                # A recurrent layer passes on changes of its inputs, not those of a gate after it.
+                name = _layer_of(block)
+                outside = [b for b in graph.blocks if b.target == position != b.source]
+                own_inputs = any(_layer_of(b) == name for b in outside)
+                changed = by_block.get((position, name), reached[position] & (not own_inputs))
                 both = block.weights + block.weights.T
                 for _ in range(graph.layers[position].size):
-                    grown = reached[position] | _any_row(both, reached[position])
-                    if (grown == reached[position]).all():
+                    grown = changed | _any_row(both, changed)
+                    if (grown == changed).all():
                         break
-                    reached[position] = grown
+                    changed = grown
+                reached[position] |= changed
         mask = start if own else reached[position]
         for block in out if mask.any() else ():
-            reached[block.target] |= _any_row(block.weights, mask)
+            rows = _any_row(block.weights, mask)
+            reached[block.target] |= rows
+            key = block.target, _layer_of(block)
+            by_block[key] = rows | by_block.get(key, False)
     return reached
+
+
+def _layer_of(block: Any) -> str:
+    """Name of the layer of a block, the same for its recurrent weights."""
+    return str(block.name).removesuffix(" (recurrent)")
+
+
+def _is_scored(graph: Any, module: str) -> bool:
+    """Check whether a module writes to vertices of scalar products, such as queries and keys."""
+    ends = {at for at, layer in enumerate(graph.layers) if SCORES.match(layer.name)}
+    ends -= {block.source for block in graph.blocks}
+    return any(b.target in ends and CALL.sub("", b.name) == module for b in graph.blocks)
 
 
 def _any_row(weights: Any, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

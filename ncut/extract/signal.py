@@ -100,10 +100,11 @@ class Signal(Shaped):
         The parameter of the last factors.
     activated : bool
         Whether an activation came after the last layer (or the model's input).
-    number : {"", "spread", "drawn"}
-        Kind of a signal without neurons: "spread" is a reduction of neurons by which a norm may
-        divide them, "drawn" are random numbers such as noise, "" is any other function of the
-        data.
+    number : {"", "spread", "drawn", "shares", "classes"}
+        Kind of a signal: "spread" is a reduction of neurons by which a norm may divide them
+        (without neurons, except for a mean of the model's input), "drawn" are random numbers such
+        as noise, "shares" a softmax over positions, "classes" a choice as a vector of zeros and
+        ones, "" is any other function of the data.
     """
 
     shape: tuple[int, ...]
@@ -111,7 +112,7 @@ class Signal(Shaped):
     factors: Scale | None = None
     factors_name: str = ""
     activated: bool = field(default=False)
-    number: Literal["", "spread", "drawn"] = ""
+    number: Literal["", "spread", "drawn", "shares", "classes"] = ""
 
     def map(
         self,

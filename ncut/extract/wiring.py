@@ -223,6 +223,9 @@ class Wiring:
         axis = signal.axis(axis)
         if shape is None:
             shape = [*signal.shape[:axis], weight.shape[1], *signal.shape[axis + 1 :]]
+        if not signal.terms and signal.number == "classes" and axis == signal.ndim - 1:
+            # Each class selects a row, as an index does.
+            return self.embedding(weight, shape, name=name, parameters=parameters, **named)
         if not signal.terms:
             return self._without_neurons(parameters or (name,), weight.shape, shape)
         if self._mixes_positions(signal, axis):
@@ -393,23 +396,28 @@ class Wiring:
         return replace(signal, terms=terms)
 
     def softmax(self, signal: Signal, axis: int) -> Signal:
-        """Softmax along an axis; a softmax over positions carries no neurons."""
+        """Softmax along an axis; over positions, shares that a matrix product may apply."""
         if not any(size > 1 for term in signal.terms for size in term.units.shape):
             return self.activation(signal, homogeneous=False)
         kept = tuple(term for term in signal.terms if term.units.shape[signal.axis(axis)] > 1)
-        if kept and any(
-            not is_in(t, kept) and any(n > 1 for n in t.units.shape) for t in signal.terms
-        ):
+        if not kept:
+            signal = replace(signal, number="shares")
+        elif any(not is_in(t, kept) and any(n > 1 for n in t.units.shape) for t in signal.terms):
             # Channels compared with channels: mixed values pass, the shares do not.
             self.attends = True
             self.joined |= {term.group for term in signal.terms}
-            kept = ()
-        return self.activation(replace(signal, terms=kept), homogeneous=False)
+            return Signal(signal.shape)
+        else:
+            signal = replace(signal, terms=kept)
+        return self.activation(signal, homogeneous=False)
 
-    def positions(self, signal: Signal, shape: Sequence[int], *, axis: int = 1) -> Signal:
+    def positions(
+        self, signal: Signal, shape: Sequence[int], *, axis: int = 1, nearest: bool = False
+    ) -> Signal:
         """Pooling, padding or another change of positions that mixes no neurons.
 
-        Channels lie along `axis`.
+        Channels lie along `axis`. If `nearest`, each position is a copy of the nearest one, which
+        may have its own neurons.
         """
         shape = tuple(shape)
         if len(shape) != signal.ndim:
@@ -424,6 +432,9 @@ class Wiring:
                 # The image entries that an entry covers make no difference to channels.
                 for at in changed:
                     term = term.map(lambda a, at=at: a.take([0], axis=at))  # type: ignore[misc]
+            elif nearest:
+                for at in changed:
+                    term = term.map(partial(_resized, at, shape[at], signal.shape[at]))
             elif any(term.units.shape[at] > 1 for at in changed):
                 raise ModelError("it pools over neurons, as they lie along an axis that it changes")
             terms.append(term)
@@ -455,13 +466,13 @@ class Wiring:
         if invert and not second.terms and second.factors is not None:
             second = replace(second, factors=second.factors.inverse())
         made = self._product(first, second)
-        groups = [{term.group for term in signal.terms} for signal in (first, second)]
-        if not invert and all(groups) and not groups[0] & groups[1]:
+        pairs = [(ours, theirs) for ours in first.terms for theirs in second.terms]
+        if pairs and not invert and not any(_shares_neurons(*pair) for pair in pairs):
             self.note_product(made, first, second)
         return made
 
     def _product(self, first: Signal, second: Signal) -> Signal:
-        first, second = broadcast((first, second))
+        first, second = _without_means(*broadcast((first, second)))
         for signal, other in ((first, second), (second, first)):
             if not other.terms:
                 # A number that depends on the data, but carries no neuron.
@@ -683,6 +694,7 @@ class Wiring:
         return None if gain is None else gain.map(lambda array: np.broadcast_to(array, shape))
 
     def _sum(self, first: Signal, second: Signal) -> Signal:
+        first, second = _without_means(first, second)
         if bool(first.terms) != bool(second.terms):
             # Numbers added to neurons act as a bias.
             return first if first.terms else second
@@ -703,9 +715,10 @@ class Wiring:
                 self.leave_out("a factor of a sum", (), reason)
             terms = self.merging.merge(first.terms, second.terms)
             return Signal(first.shape, tuple(joined(terms)), activated=True)
+        if terms:
+            return Signal(first.shape, tuple(joined(terms)), first.factors, first.factors_name)
         number = "spread" if "spread" in (first.number, second.number) else first.number
-        factors = first.factors if terms else None
-        return Signal(first.shape, tuple(joined(terms)), factors, first.factors_name, number=number)
+        return Signal(first.shape, factors_name=first.factors_name, number=number)
 
     def _differ(self, first: Term, second: Term) -> bool:
         """Check whether a neuron occurs twice with different constant factors, as in x - x * mask.
@@ -736,6 +749,30 @@ class Wiring:
                 "folded into what reads its values, not into the residual sum that they go on to",
             )
         return replace(signal, factors=None, factors_name="")
+
+
+def _resized(axis: int, n_new: int, n_old: int, array: NDArray[Any]) -> NDArray[Any]:
+    """The nearest entries along an axis whose length changes."""
+    nearest = np.arange(n_new) * n_old // n_new
+    return array if array.shape[axis] == 1 else array.take(nearest, axis)
+
+
+def _without_means(first: Signal, second: Signal) -> tuple[Signal, Signal]:
+    """Two operands; a mean of an input by which a norm shifts or divides it loses its neurons."""
+    made = []
+    for signal, other in ((first, second), (second, first)):
+        inside = {t.group for t in signal.terms} <= {t.group for t in other.terms}
+        divides = signal.number == "spread" and signal.terms and inside
+        made.append(Signal(signal.shape, number="spread") if divides else signal)
+    return made[0], made[1]
+
+
+def _shares_neurons(first: Term, second: Term) -> bool:
+    """Check whether two terms have neurons in common."""
+    if first.group is not second.group:
+        return False
+    both = np.intersect1d(first.units, second.units)
+    return bool((both != NOTHING).any())
 
 
 def _flagged(term: Term, homogeneous: bool | None) -> Term:
@@ -789,7 +826,12 @@ def _rows(array: NDArray[np.generic], axis: int, n: int) -> NDArray[np.generic]:
 
 
 def _distinct(units: Units, scale: Scale | None) -> tuple[Units, Scale | None]:
-    """Columns without duplicates; the scale of the first of equal columns."""
+    """Columns without duplicates; the scale of the first of equal columns.
+
+    Factors that differ by position, where the neurons do not, are averaged.
+    """
+    if scale is not None and units.shape[1] == 1 < scale.shape[1]:
+        scale = scale.mean(1, keepdims=True)
     if units.shape[1] > MANY_COLUMNS:
         # Sorting sums is far faster than sorting columns; equal columns have equal sums.
         odd = np.random.default_rng(0).integers(2**62, size=len(units)) * 2 + 1

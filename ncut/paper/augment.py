@@ -17,6 +17,7 @@ def augmented(images: Tensor) -> Tensor:
     """Each image rotated and shifted at random, half of them flipped left to right.
 
     Linear interpolation; beyond the border the nearest pixel. (images, channels, rows, columns).
+    The random numbers are those of the CPU on every device.
     """
     n = len(images)
     angles = torch.empty(n).uniform_(-MAX_ROTATION, MAX_ROTATION)
@@ -26,7 +27,7 @@ def augmented(images: Tensor) -> Tensor:
     sines, cosines = angles.sin(), angles.cos()
     rows = [torch.stack([cosines * flips, -sines]), torch.stack([sines * flips, cosines])]
     maps = torch.cat([torch.stack(rows).permute(2, 0, 1), shifts[:, :, None]], dim=2)
-    grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
+    grid = functional.affine_grid(maps.to(images.device), list(images.shape), align_corners=False)
     return functional.grid_sample(
         images, grid, mode="bilinear", padding_mode="border", align_corners=False
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,16 @@ class Data:
     @property
     def is_regression(self) -> bool:
         return self.targets.is_floating_point()
+
+    def to(self, device: torch.device) -> Data:
+        """The same data on a device."""
+        return replace(
+            self,
+            inputs=self.inputs.to(device),
+            targets=self.targets.to(device),
+            test_inputs=self.test_inputs.to(device),
+            test_targets=self.test_targets.to(device),
+        )
 
     def checksum(self) -> int:
         """Fingerprint of the training examples, to recognize a data set."""

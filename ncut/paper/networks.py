@@ -29,8 +29,8 @@ class Dropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return input
-        words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        draws = words.view(torch.int16)[: input.numel()].view(input.shape)
+        words = torch.empty(-(-input.numel() // 4), dtype=torch.int64, device=input.device)
+        draws = words.random_(-(2**63), None).view(torch.int16)[: input.numel()].view(input.shape)
         kept = draws >= round(self.p * 2**16) - 2**15
         return input * kept.to(input.dtype).mul_(1 / (1 - self.p))
 

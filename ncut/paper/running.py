@@ -18,7 +18,7 @@ from ncut.paper.recipes import Recipe
 from ncut.paper.records import PRUNED, UNPRUNED, Analysis, Record, keep
 from ncut.paper.runs import RecordedRuns
 from ncut.paper.tables import TrainedRow
-from ncut.paper.training import network_of, train
+from ncut.paper.training import device_named, network_of, train
 
 Measure = tuple[str, Analysis]
 
@@ -102,9 +102,13 @@ def jobs_for(
 
 
 def run(
-    jobs: Sequence[Job], data: Path, n_jobs: int, progress: Callable[[float, float], None]
+    jobs: Sequence[Job],
+    data: Path,
+    n_jobs: int,
+    progress: Callable[[float, float], None],
+    device: str = "cpu",
 ) -> None:
-    """Run the unfinished jobs, each on one thread, `n_jobs` at a time.
+    """Run the unfinished jobs, each on one thread, `n_jobs` at a time, training on a device.
 
     `progress` is called from time to time with the finished and the total work.
 
@@ -123,7 +127,7 @@ def run(
         parallel = joblib.Parallel(
             n_jobs=min(n_jobs, len(pending)), return_as="generator_unordered"
         )
-        for _ in parallel(joblib.delayed(do)(job, data) for job in pending):
+        for _ in parallel(joblib.delayed(do)(job, data, device) for job in pending):
             pass
 
 
@@ -158,7 +162,7 @@ def is_done(job: Job) -> bool:
     )
 
 
-def do(job: Job, data: Path) -> None:
+def do(job: Job, data: Path, device: str = "cpu") -> None:
     """Complete the training and the measurements of one network."""
     import torch
 
@@ -174,7 +178,7 @@ def do(job: Job, data: Path) -> None:
         )
 
     if not all(record.has(phase) for phase, _ in job.measures):
-        train(record, _loaded(recipe, data), on_epoch)
+        train(record, _loaded(recipe, data), on_epoch, device_named(device))
         remove_file(_progress_file(record))
     for phase, analysis in job.measures:
         if record.has_report(phase, analysis):

@@ -20,6 +20,7 @@ from ncut.paper.tables import (
     n_runs,
     rows_of,
 )
+from ncut.paper.training import device_named
 
 NEAR_ZERO = 0.5
 """Limit of an n-cut for k = 12. The authors retrained L2-regularized networks below it, since a few
@@ -39,6 +40,7 @@ def run_table(
     runs: int | None = None,
     options: Options = AS_PUBLISHED,
     jobs: int | None = None,
+    device: str = "cpu",
     records: str | Path | None = None,
     weights: Mapping[str, str | Path] | None = None,
     progress: WorkCallback | None = None,
@@ -61,6 +63,8 @@ def run_table(
         Deviations from the paper: epochs, shuffles, images, procedure, precision.
     jobs : int or None
         Networks trained in parallel, each on one thread; None: one per core.
+    device : {"cpu", "cuda", "cuda:N"}
+        The device for training; networks are measured on the CPU.
     records : path or None
         A folder with `TABLE-runs.csv` of earlier runs, of any tables. Networks in these files are
         neither trained nor measured again.
@@ -96,11 +100,12 @@ def run_table(
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs: must be at least 1, got {jobs}")
     n_jobs = running.n_cores() if jobs is None else jobs
+    device_named(device)
     recorded = {} if records is None else read_runs(Path(records))
     n_seeds = dict.fromkeys((row.recipe for row in rows), wanted)
     while True:
         planned = running.jobs_for(rows, n_seeds, home, recorded)
-        running.run(planned, Path(data), n_jobs, progress or (lambda done, total: None))
+        running.run(planned, Path(data), n_jobs, progress or (lambda done, total: None), device)
         found = (_row_result(row, n_seeds[row.recipe], home, wanted, recorded) for row in rows)
         result = TableResult(name, tuple(found))
         short = {

@@ -1,4 +1,4 @@
-"""Training of one network of the paper, on a CPU, resumable after each epoch.
+"""Training of one network of the paper, resumable after each epoch.
 
 The data are in memory and a batch is one `index_select`; penalties on weights are added to the
 gradients in place; Adam is torch's fused implementation. Source of all settings: appendix A.2.
@@ -6,9 +6,10 @@ gradients in place; Adam is torch's fused implementation. Source of all settings
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ from ncut.training.normalize import Normalization
 from ncut.training.regularizers import EigenvalueRegularizer
 
 LEARNING_RATE, EPSILON = 1e-3, 1e-7
+
+CPU = torch.device("cpu")
 
 CLUSTERABILITY_WEIGHT = 0.1
 """Of the mean of the eigenvalues. The gradient in the authors' code is half the true one."""
@@ -74,8 +77,33 @@ def network_of(record: Record, phase: str) -> nn.Sequential:
     return model.eval()
 
 
-def train(record: Record, data: Data, on_epoch: OnEpoch = lambda phase, epoch: None) -> None:
+def device_named(name: str) -> torch.device:
+    """A device to train on.
+
+    Raises
+    ------
+    InputError
+        If it is neither "cpu" nor a GPU that torch can use.
+    """
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
+    if match is None:
+        raise InputError(f"device: must be cpu, cuda or cuda:N, got {name!r}")
+    n = torch.cuda.device_count()
+    if name != "cpu" and int(match[1] or 0) >= n:
+        raise InputError(f"device: torch finds {n} CUDA devices here, got {name!r}")
+    return torch.device(name)
+
+
+def train(
+    record: Record,
+    data: Data,
+    on_epoch: OnEpoch = lambda phase, epoch: None,
+    device: torch.device = CPU,
+) -> None:
     """Train a network through the phases its record lacks, and save each at its end.
+
+    The order of examples and their augmentation are the same on every device, dropout and rounding
+    are not.
 
     Raises
     ------
@@ -85,7 +113,8 @@ def train(record: Record, data: Data, on_epoch: OnEpoch = lambda phase, epoch: N
     recipe = record.recipe
     checksum = data.checksum()
     channels = 1 if recipe.architecture.widths else data.inputs.shape[1]
-    model = initialized(recipe, record.seed, channels)
+    model = initialized(recipe, record.seed, channels).to(device)
+    data = data.to(device)
     if not recipe.architecture.widths:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for phase, epochs in ((UNPRUNED, recipe.epochs), (PRUNED, recipe.pruning_epochs)):
@@ -117,8 +146,8 @@ def _seed_of(seed: int, phase: int, epoch: int) -> int:
 class _Totals:
     """Sums over an epoch's examples, with the network at the time of each batch, as in Keras."""
 
-    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
-    hits: Tensor = field(default_factory=lambda: torch.zeros(()))
+    loss: Tensor | float = 0.0
+    hits: Tensor | float = 0.0
     n: int = 0
 
 
@@ -151,6 +180,7 @@ class _Phase:
             self.masks = Masks(self.weights, epochs * self.steps_per_epoch)
         self.regularizer, self.normalize = self._clusterability()
         self.bfloat16 = self.recipe.precision == "bfloat16"
+        self.device = data.targets.device
         self.step = 0
         self.seconds = 0.0
 
@@ -191,6 +221,7 @@ class _Phase:
             "images": len(self.data.targets),
             "original_data": self.data.is_original,
             "torch": torch.__version__,
+            "device": str(self.device),
         }
 
     def _epoch(self) -> _Totals:
@@ -207,6 +238,7 @@ class _Phase:
 
     def _train_on(self, chosen: Tensor, totals: _Totals) -> None:
         """One step of training."""
+        chosen = chosen.to(self.device)
         inputs = self.data.inputs.index_select(0, chosen)
         targets = self.data.targets.index_select(0, chosen)
         if self.recipe.architecture.augment:
@@ -218,7 +250,7 @@ class _Phase:
         if self.masks is not None and not leaky:
             self.masks.renew(self.step)
             self.masks.apply()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             outputs = self.model(inputs)
         outputs = outputs.float()
         loss = _loss(outputs, targets)
@@ -226,10 +258,10 @@ class _Phase:
             loss = loss + self.regularizer()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        totals.loss += (loss.detach() + self._add_penalties()) * len(chosen)
+        totals.loss = totals.loss + (loss.detach() + self._add_penalties()) * len(chosen)
         totals.n += len(chosen)
         if not self.data.is_regression:
-            totals.hits += (outputs.detach().argmax(1) == targets).sum()
+            totals.hits = totals.hits + (outputs.detach().argmax(1) == targets).sum()
         if self.masks is not None and leaky:
             self.masks.renew(self.step)
             self.masks.apply()

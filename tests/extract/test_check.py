@@ -113,6 +113,71 @@ def test_no_false_alarms(change, recwarn):
     assert not [w for w in recwarn if "differs from the model" in str(w.message)]
 
 
+def attending_recurrently(m, x):
+    y, _ = m.g(x)
+    last = y[:, -1]
+    shares = m.v(torch.tanh(m.q(last)[:, None] + m.k(y))).squeeze(-1).softmax(1)
+    return m.o(torch.cat([(shares[:, None] @ y)[:, 0], last], 1))
+
+
+def without_softmax(m, x):
+    return m.o(m.q(x) @ (m.k(x).transpose(1, 2) @ m.v(x)))
+
+
+def coupling(m, x):
+    kept = torch.tensor([1.0, 0, 1, 0, 1, 0], dtype=x.dtype)
+    return m.b(kept * x + (1 - kept) * m.a(kept * x))
+
+
+@pytest.mark.parametrize(
+    ("run", "parts", "shape"),
+    [
+        (
+            attending_recurrently,
+            {
+                "g": lambda: nn.GRU(6, 5, batch_first=True), "q": lambda: nn.Linear(5, 4),
+                "k": lambda: nn.Linear(5, 4), "v": lambda: nn.Linear(4, 1),
+                "o": lambda: nn.Linear(10, 2),
+            },
+            (3, 4, 6),
+        ),
+        (
+            without_softmax,
+            {name: lambda: nn.Linear(6, 4) for name in "qkv"} | {"o": lambda: nn.Linear(4, 2)},
+            (3, 4, 6),
+        ),
+        (coupling, {"a": lambda: nn.Linear(6, 6), "b": lambda: nn.Linear(6, 2)}, (3, 6)),
+    ],
+)  # fmt: skip
+def test_no_false_alarms_of_whole_models(run, parts, shape):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, make in parts.items():
+                setattr(self, name, make())
+
+        def forward(self, x):
+            return run(self, x)
+
+    torch.manual_seed(0)
+    result = ncut.graph(Model(), check=True, example_inputs=torch.zeros(shape)).check
+    assert result.agrees, (result.missing, result.surplus)
+
+
+def test_places_of_an_unpooling_are_chosen_by_the_data():
+    class Unpooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x):
+            h, places = nn.functional.max_pool2d(self.a(x), 2, return_indices=True)
+            return self.c(nn.functional.max_unpool2d(self.b(h), places, 2))
+
+    model = Unpooled()
+    assert ncut.graph(model, check=True, example_inputs=torch.zeros(2, 3, 6, 6)).check.agrees
+
+
 def test_neurons_that_a_parameter_reads_beside_a_layer():
     model = hidden(
         lambda m, h: m.b(h) + h @ m.w, b=nn.Linear(5, 5), w=nn.Parameter(torch.rand(5, 5))

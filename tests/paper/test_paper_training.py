@@ -22,7 +22,7 @@ from ncut.paper.networks import NETWORKS, layers_of  # noqa: E402
 from ncut.paper.pruning import sparsity  # noqa: E402
 from ncut.paper.recipes import REGULARIZATIONS, Recipe  # noqa: E402
 from ncut.paper.records import Record  # noqa: E402
-from ncut.paper.training import evaluate, initialized, train  # noqa: E402
+from ncut.paper.training import device_named, evaluate, initialized, train  # noqa: E402
 
 PHASES = ("unpruned", "pruned")
 
@@ -769,3 +769,41 @@ def test_other_data_are_refused_whenever_training_ended(other, at, batch, tmp_pa
     with pytest.raises(InputError, match=r"data: .* trained on other data"):
         train(record, OTHERS[other](data))
     train(record, data)
+
+
+# --- devices ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cuda3", "cuda:", "cuda:-1", "CPU", "meta", "cpu:0"])
+def test_unknown_devices_are_refused(name):
+    with pytest.raises(InputError, match=f"^device: must be cpu, cuda or cuda:N, got '{name}'"):
+        device_named(name)
+
+
+def test_gpus_that_are_not_there_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(device_named(name)) for name in ("cpu", "cuda", "cuda:1")] == [
+        "cpu", "cuda", "cuda:1",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"^device: torch finds 2 CUDA devices here, got 'cuda:2'"):
+        device_named("cuda:2")
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="needs a CUDA device: run pytest tests/paper/test_paper_training.py -k gpu on one",
+)
+@pytest.mark.parametrize("network", ["small-mlp", "small-cnn", "vgg"])
+@pytest.mark.usefixtures("narrow_vgg")
+def test_a_gpu_trains_the_same_network_up_to_rounding(network, batch, tmp_path):
+    recipe = recipe_of(network, "l2", 1, 1)
+    data = data_for(recipe, 32, 8)
+    models = []
+    for device in ("cpu", "cuda"):
+        record = Record(tmp_path / device, recipe, 0)
+        train(record, data, device=device_named(device))
+        model, metrics = finished(record)
+        assert metrics["device"].startswith(device)
+        models.append(model)
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        assert float((a - b).detach().abs().mean()) < 1e-4

@@ -149,6 +149,13 @@ def add(node: Node) -> Value:
     return total
 
 
+def power(node: Node) -> Value:
+    """Pow: a square, or any other function of both inputs."""
+    exponent = node.value(1)
+    square = isinstance(exponent, Constant) and exponent.single == 2
+    return node.program.squared(node.signal(0)) if square else activation(node)
+
+
 def _legacy(node: Node) -> Node:
     """The node with broadcastable operands, for old opsets with an `axis` of the second one."""
     axis = node.attributes.get("axis")
@@ -351,19 +358,22 @@ def gather_nd(node: Node) -> Value:
 def scatter(node: Node) -> Value:
     """Entries replaced or added to, at possibly known positions."""
     value, indices, source = node.signal(0), node.value(1), node.signal(2)
+    axis = None
+    if node.operator != "ScatterND":
+        axis = value.axis(int(node.attributes.get("axis", 0)))
     places = None
     if isinstance(indices, Constant):
         known = node.array(1, "indices").astype(np.int64)
         places = partial(_places_of, node, value.shape, known)
-    elif node.operator != "ScatterND" and _is_zero(node.value(0)):
-        back = node.program.put_back(
-            indices, source, value.axis(int(node.attributes.get("axis", 0)))
-        )
+    elif axis is not None and _is_zero(node.value(0)):
+        back = node.program.put_back(indices, source, axis)
         if back is not None:
             return back
+        if isinstance(node.value(2), Constant):
+            return Value(value.shape, number="classes")
     why = "it writes values into a part of a tensor; build the tensor with Concat instead"
     added = str(node.attributes.get("reduction", "none")) == "add"
-    return node.program.scatter(value, source, added=added, places=places, why=why)
+    return node.program.scatter(value, source, axis=axis, added=added, places=places, why=why)
 
 
 def _is_zero(value: Operand) -> bool:
@@ -435,7 +445,8 @@ def resize(node: Node) -> Value:
             wanted[axis] = math.floor(signal.shape[axis] * float(factor))
     else:
         raise ModelError("its sizes or scales are missing")
-    return node.program.positions(signal, checked(wanted))
+    nearest = str(node.attributes.get("mode", "nearest")) == "nearest"
+    return node.program.positions(signal, checked(wanted), nearest=nearest)
 
 
 def pad(node: Node) -> Value:
@@ -476,6 +487,8 @@ def _mirrored(n: int, before: int, after: int, mode: str) -> Array:
 def grid_sample(node: Node) -> Value:
     """GridSample: values at positions given by a grid."""
     signal, grid = node.signal(0), node.value(1)
+    if isinstance(grid, Value):
+        node.program.places(grid, path_of(node.name, node.operator) if node.named else "")
     return node.program.positions(signal, checked((*signal.shape[:2], *grid.shape[1:-1])))
 
 
@@ -492,10 +505,14 @@ def reduce(node: Node) -> Value:
         axes = list(range(signal.ndim))
     kinds = {"L1": "norm", "L2": "norm", "SumSquare": "norm"}
     kind = node.operator.removeprefix("Reduce")
+    keepdim = bool(node.attributes.get("keepdims", 1))
+    if kind in ("L2", "SumSquare"):
+        made = node.program.distance(signal, axes, keepdim, node.name)
+        if made is not None:
+            return made
     return node.program.reduce(
-        signal, axes, keepdim=bool(node.attributes.get("keepdims", 1)),
-        kind=kinds.get(kind, kind.lower()), name=node.name,
-    )  # fmt: skip
+        signal, axes, keepdim=keepdim, kind=kinds.get(kind, kind.lower()), name=node.name
+    )
 
 
 def chosen(node: Node) -> Value:
@@ -545,7 +562,7 @@ def one_hot(node: Node) -> Value:
     depth = node.ints(1, "depth") or [1]
     sizes = list(node.value(0).shape)
     axis = int(node.attributes.get("axis", -1)) % (len(sizes) + 1)
-    return Value(checked([*sizes[:axis], depth[0], *sizes[axis:]]))
+    return Value(checked([*sizes[:axis], depth[0], *sizes[axis:]]), number="classes")
 
 
 def dynamic_quantize(node: Node) -> list[Operand]:
@@ -614,7 +631,7 @@ RULES: dict[str, Rule] = {
             unary,
         ),
         (
-            "Pow Mod Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor BitwiseAnd BitwiseOr "
+            "Mod Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor BitwiseAnd BitwiseOr "
             "BitwiseXor BitShift",
             activation,
         ),
@@ -625,6 +642,7 @@ RULES: dict[str, Rule] = {
         ("Where", where),
         ("Trilu", triangle),
         ("Add Sub Sum Mean", add),
+        ("Pow", power),
         ("Mul", multiply),
         ("Div", divide),
         (

@@ -30,6 +30,9 @@ from ncut.extract.program.weights import Expression, Weights, expression_of
 Array: TypeAlias = NDArray[Any]
 Initial: TypeAlias = Callable[[int], NDArray[np.floating] | None]
 
+Difference: TypeAlias = tuple[Value, Known]
+"""Neurons, and the centres from which they differ."""
+
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 WRITES = ("input", "embed", "linear", "convolution", "recurrence")
@@ -64,6 +67,8 @@ class Program:
         self.where: Callable[[], str] = str
         self.awaits: set[str] = set()
         self._largest: dict[Value, tuple[Value, int, Value]] = {}
+        self._differences: dict[Value, Difference] = {}
+        self._squares: dict[Value, Difference] = {}
 
     def __str__(self) -> str:
         """The program as text, one line per node."""
@@ -277,6 +282,42 @@ class Program:
         """A function of each entry alone; `homogeneous` if it commutes with positive factors."""
         return self.node("pointwise", [value], value.shape, homogeneous=homogeneous)
 
+    def shifted(self, value: Value, constant: Known) -> Value:
+        """The value plus or minus a constant, which has no edges, except for distances.
+
+        A sum of the squares of differences between neurons and several centres is a layer with
+        the centres as weights: |x - c|^2 = |x|^2 - 2 xc + |c|^2.
+        """
+        made = expanded(value, broadcast_shape([value, constant]))
+        ours, theirs = (
+            np.array((1,) * (made.ndim - len(x.shape)) + x.shape, dtype=np.int64) > 1
+            for x in (value, constant)
+        )
+        if (~ours & theirs).any() and (ours & theirs).any():
+            self._differences[made] = value, constant
+        return made
+
+    def squared(self, value: Value) -> Value:
+        """The square of each entry."""
+        made = self.activation(value, homogeneous=False)
+        if value in self._differences:
+            self._squares[made] = self._differences[value]
+        return made
+
+    def distance(self, value: Value, axes: Iterable[int], keepdim: bool, name: str) -> Value | None:
+        """The norm along axes of differences, if these are distances to centres.
+
+        A norm that keeps its axis is a spread, by which values are divided.
+        """
+        known = self._squares.get(value) or self._differences.get(value)
+        return None if known is None or keepdim else self._distance(known, axes, "sum", name)
+
+    def _distance(self, known: Difference, axes: Iterable[int], kind: str, name: str) -> Value:
+        neurons, centres = known
+        products = self.multiply(self.gain(neurons, 2), centres)
+        total = self.reduce(products, axes, keepdim=False, kind=kind, name=name)
+        return self.activation(total, homogeneous=False)
+
     def bounded(self, value: Value, low: float | None, high: float | None) -> Value:
         """A clamp between two numbers; a ReLU or its mirror image if one of them is 0."""
         low = None if low is not None and low <= -FLOAT32_MAX else low
@@ -347,9 +388,15 @@ class Program:
 
     # --- positions --------------------------------------------------------------------------
 
-    def positions(self, value: Value, shape: Sequence[int], *, axis: int = 1) -> Value:
-        """Pooling or anything else that changes positions and mixes no channels, along `axis`."""
-        return self.node("pool", [value], shape, shape=tuple(shape), axis=axis)
+    def positions(
+        self, value: Value, shape: Sequence[int], *, axis: int = 1, nearest: bool = False
+    ) -> Value:
+        """Pooling or anything else that changes positions and mixes no channels, along `axis`.
+
+        `nearest` marks copies of the nearest positions.
+        """
+        more = {"nearest": True} if nearest else {}
+        return self.node("pool", [value], shape, shape=tuple(shape), axis=axis, **more)
 
     def pad(
         self,
@@ -373,6 +420,11 @@ class Program:
             "pad", [value], shape, axis=axis, before=before, after=after, fill=fill, index=index,
             channels=channels,
         )  # fmt: skip
+
+    def places(self, grid: Value, path: str = "") -> None:
+        """Note positions that the data choose: their neurons end in them."""
+        name = f"positions in {path}" if path else "positions"
+        self.reduce(grid, range(1, grid.ndim), keepdim=False, kind="max", name=name)
 
     def ordered(self, kind: str, value: Value, axis: int, shape: Sequence[int], name: str) -> Value:
         """Sorting, cumulative sums, top-k or entries that the data pick along an axis."""
@@ -428,6 +480,9 @@ class Program:
         for other in operands:
             if isinstance(other, Known):
                 self.ignore(other.parameters, "added as a constant, like a bias")
+        known = [other for other in operands if isinstance(other, Known)]
+        if len(values) == len(known) == 1 and len(known[0].shape) > 1 and not self.awaits:
+            return self.shifted(values[0], known[0])
         if len(values) > 1:
             values = [self.node("add", values, broadcast_shape(values))]
         shape = broadcast_shape(operands)
@@ -435,6 +490,8 @@ class Program:
 
     def multiply(self, first: Operand, second: Operand) -> Value:
         """An entry-wise product."""
+        if first is second and isinstance(first, Value) and first in self._differences:
+            return self.squared(first)
         if isinstance(first, Known):
             first, second = second, first
         return self._product(first, second, invert=False)
@@ -473,6 +530,8 @@ class Program:
             Place in the model, for the name of the vertices in which the neurons end.
         """
         chosen = sorted({value.axis(axis) for axis in axes})
+        if value in self._squares and kind in ("sum", "mean") and not keepdim:
+            return self._distance(self._squares[value], chosen, kind, name)
         sizes = [(n, at in chosen) for at, n in enumerate(value.shape)]
         shape = [1 if gone else n for n, gone in sizes if keepdim or not gone]
         return self.node(

@@ -33,14 +33,14 @@ class Value(Shaped):
     ----------
     shape : tuple of int
         The tensor's shape.
-    number : {"", "drawn"}
+    number : {"", "drawn", "classes"}
         For numbers that no node makes, whether they are random draws, such as noise.
     program : callable, optional
         Adds a node to the program that makes the value; None for numbers independent of neurons.
     """
 
     shape: tuple[int, ...]
-    number: Literal["", "drawn"] = ""
+    number: Literal["", "drawn", "classes"] = ""
     program: Callable[..., Value] | None = field(default=None, repr=False)
 
 

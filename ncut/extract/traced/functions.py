@@ -92,16 +92,18 @@ def embedding_bag(call: Call) -> Any:
 
 
 def table_rows(take: Callable[..., Any], at: int) -> Callable[[Call], Any]:
-    """`table[indices]` with indices from an input, equivalent to an embedding."""
+    """`table[indices]` with indices from an input or chosen by the data: an embedding."""
 
     def rule(call: Call) -> Any:
         table, axis, indices = call.args[0], call.arg(1, "dim", 0), call.arg(at, "index")
         provenance = call.tracing.provenance
-        if torch.is_tensor(table) and not is_traced(table) and provenance.leaves(table):
+        if torch.is_tensor(table) and not is_traced(table) and table.is_floating_point():
             if at == 1:
                 table, axis, indices = _one_index(table, indices)
-            tensor = torch.is_tensor(indices) and not is_traced(indices) and table.ndim > 1
-            if tensor and indices.dtype != torch.bool and provenance.inputs(indices):
+            chosen = is_traced(indices)
+            whole = torch.is_tensor(indices) and not indices.is_floating_point() and table.ndim > 1
+            known = whole and not chosen and provenance.leaves(table) and provenance.inputs(indices)
+            if whole and indices.dtype != torch.bool and (chosen or known):
                 rows = table.movedim(axis, 0)
                 flat_rows = rows.reshape(len(rows), -1)
                 found = embedding(replace(call, args=(indices, flat_rows), kwargs={}))
@@ -188,9 +190,14 @@ def local_response_norm(call: Call) -> Value:
 
 
 def one_hot(call: Call) -> Any:
-    """`F.one_hot(numbers, n)`: each class of an integer input is a separate input."""
+    """`F.one_hot(numbers, n)`: each class of an integer input is a separate input.
+
+    Classes that the data choose select rows of what multiplies them.
+    """
     numbers, n = call.arg(0, "tensor"), int(call.arg(1, "num_classes", -1))
     names = call.tracing.provenance.inputs(numbers)
+    if is_traced(numbers) and n > 0:
+        return call.tracing.made(Value((*numbers.shape, n), number="classes"), numbers)
     if is_traced(numbers) or not names:
         return F.one_hot(numbers, n)
     n = n if n > 0 else int(numbers.max()) + 1

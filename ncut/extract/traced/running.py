@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ncut.errors import ModelError
 from ncut.extract.assemble import assemble
-from ncut.extract.perturbation import Mode, Outcome, Read, Reader, Watch, compared
+from ncut.extract.perturbation import CALL, Mode, Outcome, Read, Reader, Watch, compared
 from ncut.extract.traced.inputs import given, guesses
 from ncut.extract.traced.module import read_module
 from ncut.extract.traced.plain import plain_copy
@@ -81,6 +80,13 @@ def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
     return mean.contiguous(), mean.new_zeros(query.shape[:-1])
 
 
+def _pooled(x: Any, *args: Any) -> Any:
+    # Places of the largest entries, which an unpooling uses, are chosen by the data.
+    pool = torch.ops.aten.max_pool2d_with_indices.default
+    ramp = torch.arange(x.shape[-1] * x.shape[-2], dtype=x.dtype).reshape(x.shape[-2:])
+    return pool(x, *args)[0], pool(ramp.expand_as(x).contiguous(), *args)[1]
+
+
 def _true(x: Any, *_: Any) -> Any:
     return torch.ones_like(x, dtype=torch.bool)
 
@@ -91,6 +97,7 @@ REPLACED: dict[str, Any] = {
     **dict.fromkeys(["rsqrt", "linalg_vector_norm"], None),
     "bernoulli": _draws,
     "native_dropout": _dropout,
+    "max_pool2d_with_indices": _pooled,
     "native_layer_norm": _layer_norm,
     "_fused_rms_norm": _rms_norm,
     "native_group_norm": _group_norm,
@@ -107,7 +114,6 @@ MORE: dict[Mode, dict[str, Any]] = {
 }
 PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
 """Matrix products, and the position of the first factor among the arguments."""
-CALL = re.compile(r" \(call \d+\)$")
 
 
 class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -124,6 +130,7 @@ class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, mode: Mode, read: Callable[..., Any] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.read = read
+        self.attends = False
         self.replaced = REPLACED | MORE.get(mode, {})
         if mode == "open":
             self.replaced |= {"topk": self._topk, "scatter": self._scatter}
@@ -144,6 +151,9 @@ class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if plain not in self.replaced:
             return func(*args, **kwargs)
         rule = self.replaced[plain]
+        self.attends = self.attends or (
+            rule is _attention or (rule is _softmax and args[0].ndim > 2)
+        )  # fmt: skip
         result = torch.ones_like(func(*args, **kwargs)) if rule is None else rule(*args, **kwargs)
         return args[0].copy_(result) if plain != name else result
 
@@ -317,6 +327,7 @@ class TorchWatch(Watch):
                 self.model(*(_cloned(x) for x in self.inputs))
             else:
                 self.model(**{key: _cloned(value) for key, value in self.inputs.items()})
+        self.attends = self.attends or inert.attends
         return self._read
 
     def axis(self, reader: Reader, ndim: int) -> int:

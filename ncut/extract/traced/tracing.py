@@ -243,7 +243,17 @@ class Tracing:
         if name == "index":
             # The number of entries in a mask is unknown on the device "meta".
             args = (first, _without_masks(args[1]), *args[2:])
-        return operation(*tree_map(self._to_meta, args), **tree_map(self._to_meta, dict(kwargs)))
+        try:
+            return operation(
+                *tree_map(self._to_meta, args), **tree_map(self._to_meta, dict(kwargs))
+            )
+        except NotImplementedError as error:
+            if not any(is_traced(x) and x.dtype == torch.bool for x in flat(args, kwargs)):
+                raise
+            raise DependsOnDataError(
+                f"{self.place(name)} has a result of a size that depends on the data, such as the "
+                "entries that a mask chooses; multiply by the mask instead, or use torch.where"
+            ) from error
 
     def wrap(self, meta: torch.Tensor, value: Value) -> Traced:
         """A tensor of the forward pass."""
@@ -488,8 +498,7 @@ def _write(call: Call, values: Value | list[Value]) -> Any:
         target = target[0]
     tracing = call.tracing
     if not is_traced(target):
-        made = value.program is not None
-        return _write_into_constant(call, target, value) if made else target
+        return _write_into_constant(call, target, value)
     whole = tracing.writes.whole(target)
     if whole is not None:
         places = partial(memory_of, target.meta)
@@ -503,13 +512,16 @@ def _write_into_constant(call: Call, target: torch.Tensor, value: Value) -> Any:
     """Write values into a constant tensor or a part of it, which then carries them."""
     tracing = call.tracing
     whole = target if target._base is None else target._base
-    if not whole.is_contiguous() or whole.numel() > MAX_LAID_OUT:
+    laid_out = value.program is not None
+    if laid_out and not (whole.is_contiguous() and whole.numel() <= MAX_LAID_OUT):
         raise ModelError(
             f"{tracing.place(call.function)}: it writes values into a tensor that was made "
             "without them; build the tensor with torch.cat or torch.stack instead"
         )
     made = value
-    if target is not whole:
+    if target is not whole and not laid_out:
+        made = Value(tuple(whole.shape))  # numbers that depend on the data are no constants
+    elif target is not whole:
         places = memory_of(target) - int(whole.storage_offset())
         made = call.program.put(value, tuple(whole.shape), places)
     meta = torch.empty(whole.shape, dtype=whole.dtype, device="meta")

@@ -71,8 +71,9 @@ def chosen(call: Call, signal: Value, axis: int) -> Value:
 
 def choices(call: Call) -> str:
     """The name of neurons among which the data choose."""
-    path = call.tracing.path
-    return f"choices of {path}" if path else "choices"
+    writers = call.program.wrote(call.signal(0, "self"))
+    place = call.tracing.path or next(iter(writers), "")
+    return f"choices of {place}" if place else "choices"
 
 
 def rest(call: Call) -> list[Value]:

@@ -111,6 +111,12 @@ def _add(call: Call) -> Value:
     return call.program.add(*both)
 
 
+def _power(call: Call) -> Value:
+    exponent = call.arg(1, "exponent")
+    square = isinstance(exponent, int | float) and exponent == 2
+    return call.program.squared(call.signal(0, "self")) if square else entrywise(call)
+
+
 def _combination(compute: Callable[..., Any]) -> Rule:
     """An operation composed of others."""
 
@@ -152,6 +158,7 @@ RULES = table(
     ("clamp clamp_ clamp_min clamp_min_ clamp_max clamp_max_", _clamp),
     ("maximum minimum", _extremum),
     ("threshold threshold_", _threshold),
+    ("pow pow_", _power),
     ("where", _where),
     ("masked_fill masked_fill_", _masked_fill),
     ("add add_ sub sub_ rsub", _add),

@@ -11,8 +11,21 @@ from ncut.extract.traced.tracing import Call
 
 
 def _positions(call: Call) -> Value | list[Value]:
-    signal = call.program.positions(call.signal(0, "self"), call.shape)
+    nearest = "upsample_nearest" in call.function
+    signal = call.program.positions(call.signal(0, "self"), call.shape, nearest=nearest)
     return [signal, *rest(call)] if len(call.shapes) > 1 else signal
+
+
+def _sampled(call: Call) -> Value:
+    """`F.grid_sample(input, grid)`: the neurons of a grid choose positions."""
+    call.program.places(call.signal(1, "grid"), call.tracing.path)
+    return call.program.positions(call.signal(0), call.shape)
+
+
+def _grid(call: Call) -> Value:
+    """`F.affine_grid(theta, size)`: positions, which carry no neurons."""
+    call.program.places(call.signal(0, "theta"), call.tracing.path)
+    return Value(call.shape)
 
 
 def _pad(call: Call) -> Value:
@@ -58,9 +71,11 @@ RULES = table(
         "_upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d upsample_bicubic2d "
         "upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa reflection_pad1d "
         "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
-        "grid_sampler_2d grid_sampler_3d max_unpool2d max_unpool3d",
+        "max_unpool2d max_unpool3d",
         _positions,
     ),
+    ("grid_sampler_2d grid_sampler_3d", _sampled),
+    ("affine_grid_generator", _grid),
     ("constant_pad_nd", _pad),
     ("im2col", _im2col),
     ("col2im", _col2im),

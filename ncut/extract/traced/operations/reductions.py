@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ncut.extract.program.values import Value, unsqueezed
+from ncut.extract.program.values import Known, Value, unsqueezed
 from ncut.extract.registry import table
-from ncut.extract.traced.operations.common import choices, listed, rest
+from ncut.extract.traced.operations.common import choices, listed, operand, rest
 from ncut.extract.traced.tracing import Call
 
 KINDS = {
@@ -22,19 +22,30 @@ def _reduce(call: Call) -> Value | list[Value]:
     reduces = list(range(signal.ndim)) if axes in (None, []) else listed(axes)
     keepdim = len(call.shape) == signal.ndim and signal.ndim > 0
     path = call.tracing.path
-    result = call.program.reduce(
-        signal, reduces, keepdim=keepdim, kind=KINDS.get(call.function, call.function),
-        name=f"{call.function} in {path}" if path else call.function,
-    )  # fmt: skip
+    kind = KINDS.get(call.function, call.function)
+    name = f"{call.function} in {path}" if path else call.function
+    if kind == "norm" and call.arg(1, "ord", call.arg(1, "p", 2)) == 2:
+        made = call.program.distance(signal, reduces, keepdim, name)
+        if made is not None:
+            return made
+    result = call.program.reduce(signal, reduces, keepdim=keepdim, kind=kind, name=name)
     return [result] * len(call.shapes)
 
 
 def _distances(call: Call) -> Value:
     """`torch.cdist(x, y)`: a distance for each pair of rows."""
-    rows, columns = (call.tracing.signal_of(value) for value in call.args[:2])
-    wide = call.program.add(unsqueezed(rows, rows.ndim - 1), unsqueezed(columns, columns.ndim - 2))
     path = call.tracing.path
     name = f"distances in {path}" if path else "distances"
+    rows, columns = (call.tracing.signal_of(value) for value in call.args[:2])
+    rows, columns = unsqueezed(rows, rows.ndim - 1), unsqueezed(columns, columns.ndim - 2)
+    for at, given in enumerate(call.args[:2]):
+        centres = operand(call, given.unsqueeze(-2 - at))
+        if isinstance(centres, Known) and call.arg(2, "p", 2) == 2:
+            differences = call.program.shifted((columns, rows)[at], centres)
+            made = call.program.distance(differences, [-1], False, name)
+            if made is not None:
+                return made
+    wide = call.program.add(rows, columns)
     return call.program.reduce(wide, [-1], keepdim=False, kind="distance", name=name)
 
 

@@ -69,6 +69,8 @@ def _scatter(call: Call) -> Value:
         back = call.program.put_back(call.signal(2, "index"), source, axis)
         if back is not None:
             return back
+        if not is_known(call, index) and not is_traced(call.arg(3, "value", call.arg(3, "src"))):
+            return Value(call.shape, number="classes")
     places = None
     if is_known(call, index):
         places = partial(_slices_of if slices else _entries_of, signal.shape, axis, index)
