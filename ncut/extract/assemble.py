@@ -32,6 +32,8 @@ Scope = Literal["paper", "all"]
 MAX_SAMPLE = 2**16
 """Largest sample of a layer's initial weights."""
 
+ALL_ZERO = "all its weights are zero"
+
 SINGLE_MATRIX_HINT = (
     "to cluster a single weight matrix W, pass its bipartite adjacency: "
     "scipy.sparse.csr_array(scipy.sparse.block_array([[None, abs(W)], [abs(W).T, None]]))"
@@ -241,7 +243,7 @@ def _with_weights(layout: Layout, wiring: Wiring) -> Iterator[Edges]:
             assert weight is not None
             empty[operation] = not (weight.values[:1, :8].any() or weight.values.any())
             if empty[operation]:
-                wiring.leave_out(operation.name, weight.shape, "all its weights are zero")
+                wiring.leave_out(operation.name, weight.shape, ALL_ZERO)
                 layout.placed.add(operation)
         if not empty[operation]:
             yield edges
@@ -271,7 +273,7 @@ def _joining_blocks(
     for label, (edges, shape) in empty.items():
         if label not in labels:
             within = edges.source == edges.target
-            why = "no weights between different neurons" if within else "all its weights are zero"
+            why = "no weights between different neurons" if within else ALL_ZERO
             wiring.leave_out(label, shape, why)
 
 
@@ -459,8 +461,9 @@ def _parameters(
     edges: dict[str, set[str]] = {}
     for operation in _weighted(wiring):
         # A layer is placed under its own name, which differs from its weights' names.
+        reason = reasons.get(operation.name, "")
         kept = operation in layout.placed and operation not in layout.outside
-        lost = "" if kept else reasons.get(operation.name, "")
+        lost = "" if kept and reason != ALL_ZERO else reason
         for name in operation.parameters:
             edges.setdefault(name, set()).add(lost)
     found = []
