@@ -461,9 +461,9 @@ def _parameters(
     edges: dict[str, set[str]] = {}
     for operation in _weighted(wiring):
         # A layer is placed under its own name, which differs from its weights' names.
-        reason = reasons.get(operation.name, "")
+        why = reasons.get(operation.name, "")
         kept = operation in layout.placed and operation not in layout.outside
-        lost = "" if kept and reason != ALL_ZERO else reason
+        lost = "" if kept and why != ALL_ZERO else why
         for name in operation.parameters:
             edges.setdefault(name, set()).add(lost)
     found = []
