@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from ncut.extract.wiring import Wiring
 from ncut.files import Budget, describe, reading
 
 WEIGHTS = "diffusion_pytorch_model"
+
+SMALLEST = 2**14
+"""Bytes that a parameter counts at least: a model of many small ones takes long to make."""
 
 
 def read_part(
@@ -71,13 +75,26 @@ def read_part(
 
 
 def _check_size(path: Path, kind: Any, budget: Budget) -> None:
-    """Refuse settings of a far larger model than the folder stores, before it is allocated."""
-    import torch
+    """Refuse settings of a far larger model than the folder stores, before it is allocated.
 
-    with torch.device("meta"):
-        module = kind.from_config(kind.load_config(path, local_files_only=True))
-    for name, tensor in module.state_dict().items():
-        budget.take(f"{name!r}, by config.json", tensor.numel() * tensor.element_size())
+    Parameters count as they are made, since settings may ask for layers without end.
+    """
+    import torch
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    ours = threading.get_ident()
+
+    def count(module: Any, name: str, tensor: Any) -> None:
+        if threading.get_ident() == ours:
+            n_bytes = tensor.numel() * tensor.element_size()
+            budget.take(f"{name!r}, by config.json", max(n_bytes, SMALLEST))
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            kind.from_config(kind.load_config(path, local_files_only=True))
+    finally:
+        hook.remove()
 
 
 def _zeros(*shape: int, whole: bool = False) -> Any:

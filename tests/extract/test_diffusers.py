@@ -74,11 +74,14 @@ def test_a_pipeline_and_parts_that_are_not_known_say_the_way_in(tmp_path: Path) 
         ncut.graph(tmp_path / "unet")
 
 
-def test_settings_of_a_larger_model_than_is_stored_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", ["attention_head_dim", "num_layers"])
+def test_settings_of_a_larger_model_than_is_stored_are_refused(
+    tmp_path: Path, setting: str
+) -> None:
     name, config, _ = CASES["dit"]
     getattr(diffusers, name)(**config).save_pretrained(tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())
-    settings["attention_head_dim"] = 2**20  # hundreds of gigabytes
+    settings[setting] = 2**60 if setting == "num_layers" else 2**20  # hundreds of gigabytes
     (tmp_path / "config.json").write_text(json.dumps(settings))
     with pytest.raises(ncut.ModelError, match=r"by config\.json would take .* bytes, but the file"):
         ncut.graph(tmp_path)
