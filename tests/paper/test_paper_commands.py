@@ -240,7 +240,7 @@ def test_imagenet_networks_from_files(tmp_path: Path) -> None:
         "--no-figures",
     )  # fmt: skip
     assert output.startswith("0: ### Table A.11")
-    assert "Weights from vgg16.safetensors." in output
+    assert "Weights from vgg16.safetensors; norm of a kernel column-sum." in output
     assert "7.800" in output
     (kept,) = (tmp_path / "imagenet").iterdir()
     before = kept.stat().st_mtime_ns

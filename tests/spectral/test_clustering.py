@@ -89,7 +89,7 @@ def test_promises_hold_for_any_small_graph(weights: Matrices, k: int, refine: bo
     graph = chain_graph(weights)
     connected = graph.degrees > 0
     if k >= np.count_nonzero(connected):
-        with pytest.raises(InputError, match=f"k: {k} clusters"):
+        with pytest.raises(InputError, match="k: must be less than"):
             cluster(graph, k, refine=refine)
         return
     found = cluster(graph, k, refine=refine)
@@ -195,8 +195,8 @@ def test_restarts_follow_the_size() -> None:
         ({"k": 1}, r"k: must be at least 2, got 1"),
         ({"k": 0}, r"k: must be at least 2"),
         ({"k": -3}, r"k: must be at least 2"),
-        ({"k": 15}, r"k: 15 clusters .* 15 vertices"),
-        ({"k": 16}, r"k: 16 clusters"),
+        ({"k": 15}, "k: must be less than 15, the number of vertices .*, got 15"),
+        ({"k": 16}, "k: must be less than 15, .*, got 16"),
         ({"k": 2.0}, r"k: must be a whole number"),
         ({"k": "2"}, r"k: must be a whole number"),
         ({"k": None}, r"k: must be a whole number"),
