@@ -51,7 +51,7 @@ fuzz-core: $(VENV)/installed-dev  ## wrong calls of the core under address and u
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python)
 	$(BIN)/cmake --build build/sanitize-core
 	NCUT_CORE=$$(ls build/sanitize-core/_core*.so) OMP_NUM_THREADS=1 \
-	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  $(BIN)/python tests/fuzz/core.py --calls 5000
 
 endurance: $(VENV)/installed-dev  ## 2,000 analyses in one process and a scan of 1,000 models: memory, files, threads
