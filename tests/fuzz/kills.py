@@ -142,7 +142,8 @@ class Analyze(Work):
                 "--seed",
                 str(seed),
             ]
-            app(["analyze", str(self.model), *options, *files], standalone_mode=False)
+            if app(["analyze", str(self.model), *options, *files], standalone_mode=False):
+                raise KeyboardInterrupt  # an interrupted command returns its exit status
             told(seed + 1)
 
     def check(self, out: Path, told: int) -> None:
@@ -228,6 +229,7 @@ def used(child: int) -> float:
 def in_child(work: Work, out: Path, after: float | None, how: int) -> tuple[bool, int, float]:
     """Work in a process that is killed after some seconds: whether it ended, and what it told."""
     reader, writer = os.pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child can catch it
     child = os.fork()
     if child == 0:
         os.close(reader)
@@ -235,6 +237,7 @@ def in_child(work: Work, out: Path, after: float | None, how: int) -> tuple[bool
         os.dup2(log, 1), os.dup2(log, 2)
         code = 0
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             work.do(out, lambda number: os.write(writer, f"{number}\n".encode()) and None)
         except KeyboardInterrupt:
             code = 130
@@ -242,6 +245,7 @@ def in_child(work: Work, out: Path, after: float | None, how: int) -> tuple[bool
             traceback.print_exc()
             code = 1
         os._exit(code)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.close(writer)
     text = b""
     with os.fdopen(reader, "rb", 0) as lines:
