@@ -88,7 +88,7 @@ def scaled_down(table: str, rows: tuple[RowResult, ...]) -> str:
 
 
 def totals(results: list[TableResult]) -> str:
-    """What the tables with nothing scaled down have in common, in a sentence."""
+    """Return a sentence on all tables in which nothing is scaled down."""
     whole = [each for each in results if scaled_down(each.table, each.rows) == "nothing"]
     found = [row.difference for each in whole for row in each.rows if row.difference is not None]
     agreeing, known = map(sum, zip(*(each.agreement() for each in whole), strict=True))
@@ -103,7 +103,7 @@ def totals(results: list[TableResult]) -> str:
 
 
 def cost(result: TableResult, recorded: RecordedRuns) -> str | None:
-    """What a table of all rows and networks at full length takes; None: nothing.
+    """Return the cost of a table of all rows and networks at full length; None if it has none.
 
     By the median time of an epoch in the recorded runs, training alone.
     """

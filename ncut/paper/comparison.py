@@ -74,7 +74,7 @@ def difference(ours: Sample, published: Sample) -> Difference | None:
 
 
 def distance(ours: Sample, low: float, high: float) -> Difference | None:
-    """How far a mean lies below (negative) or above a range; the range has no error."""
+    """Distance of a mean below (negative) or above a range; the range has no error."""
     spread = pooled(ours)
     if spread is None:
         return None

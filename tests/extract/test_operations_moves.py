@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("doubles")
 
 
 def landing(operation, c, shape):
-    """Which of `c` channels arrives at which output: shape (c, channels of the result).
+    """Map from `c` channels to the outputs at which they arrive: shape (c, channels of the result).
 
     Channels go through the operation one at a time.
     """

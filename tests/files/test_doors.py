@@ -70,7 +70,7 @@ WRITERS = {"files/writing.py", "graphs/scratch.py"}
 
 
 def root(node: ast.expr) -> ast.expr:
-    """What a chain of attributes, calls and subscripts begins with."""
+    """First expression of a chain of attributes, calls and subscripts."""
     while True:
         if isinstance(node, ast.Attribute | ast.Subscript):
             node = node.value
@@ -81,7 +81,7 @@ def root(node: ast.expr) -> ast.expr:
 
 
 def is_import(node: ast.AST) -> bool:
-    """Whether a call imports a module by its name."""
+    """Check whether a call imports a module by its name."""
     return isinstance(node, ast.Call) and name_of(node.func) in IMPORTERS
 
 

@@ -186,7 +186,7 @@ def limit_time(allowed: int) -> int:
 
 
 def waits(child: int) -> bool:
-    """Whether a process waits for something else than the processor."""
+    """Check whether a process waits for something other than the processor."""
     return Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] in "SD"
 
 
