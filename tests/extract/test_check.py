@@ -14,6 +14,7 @@ from ncut.extract.traced.operations import pointwise
 torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 from torch.nn.utils.prune import l1_unstructured  # noqa: E402
+from torch_nets import Model  # noqa: E402
 
 
 class Residual(nn.Module):
@@ -55,19 +56,6 @@ def test_only_what_can_be_run_is_checked():
         ncut.graph([[[1.0, 2.0]], [[1.0], [2.0]]], check=True)
     with pytest.raises(InputError, match="check: only a torch module or an ONNX file can be run"):
         ncut.graph("hf:someone/something", check=True)
-
-
-class Model(nn.Module):
-    """A forward pass given as a function of the module and its inputs."""
-
-    def __init__(self, run, **parts):
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, *args):
-        return self.run(self, *args)
 
 
 def hidden(change, **parts):
@@ -150,17 +138,9 @@ def coupling(m, x):
     ],
 )  # fmt: skip
 def test_no_false_alarms_of_whole_models(run, parts, shape):
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            for name, make in parts.items():
-                setattr(self, name, make())
-
-        def forward(self, x):
-            return run(self, x)
-
     torch.manual_seed(0)
-    result = ncut.graph(Model(), check=True, example_inputs=torch.zeros(shape)).check
+    model = Model(run, **{name: make() for name, make in parts.items()})
+    result = ncut.graph(model, check=True, example_inputs=torch.zeros(shape)).check
     assert result.agrees, (result.missing, result.surplus)
 
 

@@ -15,19 +15,7 @@ torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
-
-
-class Model(nn.Module):
-    """A forward pass given as a function of the module and its inputs."""
-
-    def __init__(self, run, **parts):
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, *args, **kwargs):
-        return self.run(self, *args, **kwargs)
+from torch_nets import Model  # noqa: E402
 
 
 def weights(layer):

@@ -13,19 +13,7 @@ from ncut.extract import read_graph
 torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
-
-
-class Model(nn.Module):
-    """A forward pass given as a function of the module and its inputs."""
-
-    def __init__(self, run, **parts):
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, *args):
-        return self.run(self, *args)
+from torch_nets import Model  # noqa: E402
 
 
 def read(model, *inputs, residual="readers"):

@@ -11,18 +11,16 @@ from torch import nn  # noqa: E402
 
 
 class Model(nn.Module):
-    """Modules by name, and a forward pass `run(self, *inputs)`."""
+    """Parts by name, tensors as buffers, and a forward pass `run(self, *inputs)`."""
 
     def __init__(self, run, **parts):
         super().__init__()
-        for name, part in parts.items():
-            if isinstance(part, nn.Module):
-                self.add_module(name, part)
-            elif isinstance(part, nn.Parameter):
-                self.register_parameter(name, part)
-            else:
-                self.register_buffer(name, part)
         self.run = run
+        for name, part in parts.items():
+            if isinstance(part, torch.Tensor) and not isinstance(part, nn.Parameter):
+                self.register_buffer(name, part)
+            else:
+                setattr(self, name, part)
 
     def forward(self, *args, **kwargs):
         return self.run(self, *args, **kwargs)
