@@ -117,19 +117,6 @@ class RowResult:
         return None if row.low is None or row.high is None else distance(ours, row.low, row.high)
 
     @property
-    def shuffled_difference(self) -> Difference | None:
-        """Our mean over shuffles minus the published one, averaged over networks.
-
-        Its spread over networks is not published; ours counts for both sides.
-        """
-        means = [run.shuffled_mean for run in self.runs if run.shuffled_mean is not None]
-        theirs = self.published.shuffled_mean
-        if theirs is None or len(means) < 2:
-            return None
-        ours = Sample(len(means), statistics.fmean(means), statistics.stdev(means))
-        return difference(ours, Sample(self.published.runs, theirs, None))
-
-    @property
     def is_decided(self) -> bool:
         """Test if both sides' n-cuts are on the same side of their shuffles beyond noise.
 
