@@ -98,7 +98,7 @@ def _parts(path: Path, before: str) -> list[str]:
     found = [
         name
         for name, said in read_json(path).items()
-        if isinstance(said, list) and said[0] in ("diffusers", "transformers")
+        if isinstance(said, list) and len(said) == 2 and said[0] in ("diffusers", "transformers")
         and not str(said[1]).endswith(("Scheduler", "Tokenizer", "TokenizerFast", "Processor"))
     ]  # fmt: skip
     return [f"{before}{name}" for name in found] or ["unet"]

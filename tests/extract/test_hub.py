@@ -46,6 +46,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, l
     (folder / "pipe" / "model_index.json").write_text(json.dumps({
         "_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"], "safety_checker": [None, None],
+        "vae": [], "text_encoder": ["transformers"], "scheduler": None,
     }))  # fmt: skip
     (folder / "onnx").mkdir()
     (folder / "onnx" / "model.onnx").write_bytes(b"x")
