@@ -9,7 +9,6 @@ import typer
 
 from ncut.cli.options import Json, takes_settings, warnings_in_one_line
 from ncut.cli.told import check_page, wrote
-from ncut.errors import InputError
 
 
 @takes_settings(
@@ -36,6 +35,7 @@ def compare(
     Example: ncut compare before.pt after.pt --html change.html
     """
     import ncut
+    from ncut.comparing.entry import check_settings, is_report
     from ncut.files import check_output
     from ncut.report.console import progress_bar
 
@@ -50,12 +50,10 @@ def compare(
         from ncut.report.html import check_available
 
         check_available()
-    if all(model.suffix == ".json" for model in models):
-        for option in settings | options:
-            raise InputError(f"{option}: has no effect on reports; leave it out, or pass models")
+    check_settings(models, settings | options)
     reports = []
     for model in models:
-        if model.suffix == ".json":
+        if is_report(model):
             reports.append(ncut.Report.from_json(model))
             continue
         with warnings_in_one_line(), progress_bar(model.name) as progress:

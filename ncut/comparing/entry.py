@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,8 @@ def compare(a: Any, b: Any, *more: Any, **settings: Any) -> ModelComparison:
     ModelError
         If a model cannot be read.
     """
+    check_settings((a, b, *more), settings)
     reports = [_report(model, settings) for model in (a, b, *more)]
-    if settings and all(map(_is_report, (a, b, *more))):
-        raise InputError(
-            f"{next(iter(settings))}: has no effect on reports; leave it out, or pass models"
-        )
     first = reports[0]
     for other in reports[1:]:
         for name in ("k", "null", "normalize", "preset", "refine"):
@@ -63,11 +61,19 @@ def compare(a: Any, b: Any, *more: Any, **settings: Any) -> ModelComparison:
 def _report(model: Any, settings: dict[str, Any]) -> Report:
     if isinstance(model, Report):
         return model
-    if _is_report(model):
+    if is_report(model):
         return Report.from_json(Path(model))
     return analyze(model, **settings)
 
 
-def _is_report(model: Any) -> bool:
+def check_settings(models: Iterable[Any], settings: Iterable[str]) -> None:
+    """Refuse settings of a comparison that measures no model."""
+    if all(map(is_report, models)):
+        for name in settings:
+            raise InputError(f"{name}: has no effect on reports; leave it out, or pass models")
+
+
+def is_report(model: Any) -> bool:
+    """Check whether a model is a report, or the path of one."""
     saved = isinstance(model, str | Path) and Path(model).suffix == ".json"
     return saved or isinstance(model, Report)
