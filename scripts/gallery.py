@@ -233,7 +233,7 @@ With k = 12, each n-cut is compared with 10 networks whose weights are shuffled 
 is therefore at least 0.09, so the table ranks networks and proves nothing about a single one. Z is
 the distance of the n-cut from the shuffles' mean in their standard deviations, negative if the
 network is more clusterable; "alignment" is the same distance in the re-pairing test of modules
-through layers, where the test applies. "Top of the report" is the first line of its summary.
+through layers, where the test applies. "Size of the effect" is that line of the report.
 Seconds are processor time for reading, importing the format's package included, and MiB the peak
 memory of a Python process that reads the file and nothing else.
 
@@ -249,7 +249,7 @@ the pictures and the table with a single `ncut scan`.
 
 
 def _text(rows: list[dict[str, Any]]) -> str:
-    lines = ["|  | network | field | package, licence | top of the report | observation | Z | "
+    lines = ["|  | network | field | package, licence | size of the effect | observation | Z | "
              "alignment | n-cut | placed | read, s | MiB | vertices | edges |",
              f"|---|---|---|---|---|---|{'---:|' * 8}"]  # fmt: skip
     return HEAD.format(n=len(rows)) + "\n".join([*lines, *map(_line, rows)]) + "\n\n</div>\n"

@@ -216,7 +216,7 @@ def graph_of_weights(network: str, path: Path, norm: str) -> NeuronGraph | None:
 
 def _numbered(content: Content, layout: Named, network: str) -> dict[str, Any]:
     """Inception-V3, its layers named by their numbers in the file."""
-    names = {"conv2d": [], "batch_normalization": []}  # type: dict[str, list[tuple[int, str]]]
+    names: dict[str, list[tuple[int, str]]] = {"conv2d": [], "batch_normalization": []}
     for name in layout.layers():
         if match := re.fullmatch(r"(conv2d|batch_normalization)(?:_(\d+))?", name):
             names[match[1]].append((int(match[2] or 0), name))
