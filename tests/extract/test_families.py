@@ -21,7 +21,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
 from ncut.extract.perturbation import summary  # noqa: E402
-from ncut.extract.traced import running as perturbation  # noqa: E402
+from ncut.extract.readers.traced import running as perturbation  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
