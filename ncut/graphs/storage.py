@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -109,6 +110,10 @@ def check_npz(path: Path) -> None:
                 )
 
 
+MAX_NPY_HEADER = 10_000
+"""Bytes; the limit of NumPy, whose own headers have 118."""
+
+
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, Fortran order, and type of an open `.npy` file, which is read up to its data.
 
@@ -119,12 +124,17 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """
     version = np.lib.format.read_magic(file)
     read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
+        (1, 0): (2, np.lib.format.read_array_header_1_0),
+        (2, 0): (4, np.lib.format.read_array_header_2_0),
     }
     if version not in read:
         raise ModelError(f"version {version} of the .npy format is not that of plain numbers")
-    shape, by_columns, dtype = read[version](file)
+    n_bytes, parse = read[version]
+    size = file.read(n_bytes)
+    length = int.from_bytes(size, "little")
+    if length > MAX_NPY_HEADER:  # NumPy would refuse it too, but after allocating it
+        raise ModelError(f"says that its header has {length} bytes")
+    shape, by_columns, dtype = parse(io.BytesIO(size + file.read(length)))
     if min(shape, default=0) < 0:
         raise ModelError(f"says to have shape {shape}")
     if dtype.hasobject:

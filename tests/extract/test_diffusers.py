@@ -85,3 +85,13 @@ def test_settings_of_a_larger_model_than_is_stored_are_refused(
     (tmp_path / "config.json").write_text(json.dumps(settings))
     with pytest.raises(ncut.ModelError, match=r"by config\.json would take .* bytes, but the file"):
         ncut.graph(tmp_path)
+
+
+def test_the_size_of_images_has_no_part_in_the_graph_nor_in_memory(tmp_path: Path) -> None:
+    name, config, _ = CASES["dit"]
+    getattr(diffusers, name)(**config).save_pretrained(tmp_path)
+    expected = ncut.graph(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings["sample_size"] = 10**6  # terabytes of embedded positions
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert abs(ncut.graph(tmp_path).adjacency - expected.adjacency).max() == 0

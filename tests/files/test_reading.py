@@ -306,6 +306,15 @@ def test_headers_of_npy_files(header, tmp_path):
         ncut.graph([path, path])
 
 
+def test_a_header_longer_than_the_file_is_not_allocated(tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(
+        b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**32 - 1) + FINE.encode() + bytes(160)
+    )
+    with pytest.raises(ModelError, match="says that its header has 4294967295 bytes"):
+        ncut.graph([path, path])
+
+
 def test_npy_files_are_as_numpy_reads_them(tmp_path):
     rng = np.random.default_rng(5)
     first, second = (
