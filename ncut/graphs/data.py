@@ -73,6 +73,10 @@ class GraphData:
         Indices are int32 if the matrix allows it, else int64; the data have the blocks' type
         (float64 if any block has it).
         """
+        return self.assembled()
+
+    def assembled(self) -> sparse.csr_array:
+        """A new copy of `adjacency`, which the graph does not keep."""
         from scipy import sparse
 
         indptr, indices, data = kernels.assemble_csr(self.n_vertices, self.placed_blocks())

@@ -141,7 +141,7 @@ class Partitioned(nn.Module, ABC):
         return {"n_steps": self.n_steps}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state of `get_extra_state`."""
         self.n_steps = int(state["n_steps"])
 
     def _cuts(self) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -236,10 +236,12 @@ class CutDropout(Partitioned):
         If an argument cannot be used, the model cannot be read, or computes weights of its graph
         from others.
 
-    Notes ----- All tensors among the arguments whose first axis is as long as that of the first
-    tensor are split along it, and outputs are joined along it; outputs without axes (a loss) are
-    averaged over the examples, objects such as a cache of keys are left out of a mapping of
-    outputs. Batch norms see the two parts in sequence.
+    Notes
+    -----
+    All tensors among the arguments whose first axis is as long as that of the first tensor are
+    split along it, and outputs are joined along it; outputs without axes (a loss) are averaged
+    over the examples, and objects such as a cache of keys are left out of a mapping of outputs.
+    Batch norms see the two parts in sequence.
 
     Examples
     --------
@@ -309,7 +311,7 @@ class CutDropout(Partitioned):
         return super().get_extra_state() | {"carried": self._carried}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state of `get_extra_state`."""
         super().set_extra_state(state)
         self._carried = float(state["carried"])
 
@@ -329,7 +331,7 @@ class PartitionAnnealing(Partitioned):
     Parameters
     ----------
     model, k, labels, scope, residual, example_inputs
-                See `CutDropout`.
+        See `CutDropout`.
     end_step : int
         The first step without weights between clusters.
     begin_step : int, default 0

@@ -34,7 +34,7 @@ class SoftCutRegularizer(Regularizer):
         Number of clusters.
     weight : float or callable, default 0.1
         Weight of the penalty, which lies between 0 and 1.
-        learning_rate : float, default 0.05
+    learning_rate : float, default 0.05
         Learning rate of the distributions.
     seed : int, default 0
         Seed of their initial numbers.
@@ -131,7 +131,7 @@ class PartitionRegularizer(Regularizer):
         Weight of the penalty, which lies between 0 and 1.
     labels : mapping from str to sequence of int, optional
         The cluster of each neuron of the layers named, 0 to k - 1.
-        **options
+    **options
         The same as for `ncut.EigenvalueRegularizer`: `every`, `normalize`, `layers`, `scope`,
         `norm`, `residual`, `example_inputs`.
 

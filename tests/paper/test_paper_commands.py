@@ -49,7 +49,7 @@ def invoke(*arguments: object) -> str:
 
 # Regularized networks that have hardly been trained lose neurons as pruning begins.
 @pytest.mark.filterwarnings("ignore:the regularizer is cutting the network apart")
-@pytest.mark.filterwarnings("ignore:the network is in parts before the regularizer")
+@pytest.mark.filterwarnings("ignore:the network was in parts before the regularizer")
 @pytest.mark.usefixtures("narrow_vgg")
 @pytest.mark.parametrize("table", TABLES)
 def test_miniature_of_every_table(table: str, data: Path, out: Path) -> None:

@@ -34,7 +34,7 @@ from ncut.paper.training import device_named, evaluate, initialized, train  # no
 )
 # Normalized by the pruning threshold, a network that has hardly been trained loses neurons.
 @pytest.mark.filterwarnings("ignore:the regularizer is cutting the network apart")
-@pytest.mark.filterwarnings("ignore:the network is in parts before the regularizer")
+@pytest.mark.filterwarnings("ignore:the network was in parts before the regularizer")
 def test_pruned_networks_have_the_share_of_the_last_masks(
     regularization, procedure, batch, tmp_path
 ):

@@ -71,7 +71,7 @@ def test_parts_that_were_there_at_first_hold_nothing_back() -> None:
     model = mlp(60, 60, 60)
     cut_in_half(model, 0.0)
     regularizer = EigenvalueRegularizer(model, range(2, 13), disconnect="hold")
-    with pytest.warns(UserWarning, match="before the regularizer has changed it"):
+    with pytest.warns(UserWarning, match="before the regularizer changed it"):
         assert regularizer().requires_grad
     assert all(regularizer().requires_grad for _ in range(40))
 
@@ -122,7 +122,7 @@ def test_a_vanishing_neuron_is_told() -> None:
     with torch.no_grad():
         model[0].weight[5] *= 1e-9
         model[2].weight[:, 5] *= 1e-9
-    with pytest.warns(UserWarning, match="a neuron of '0' has next to no weights left") as caught:
+    with pytest.warns(UserWarning, match="a neuron of '0' has almost no weight left") as caught:
         assert all(regularizer().requires_grad for _ in range(40))
     assert len(caught) == 1
     with torch.no_grad():

@@ -335,6 +335,8 @@ def test_a_channels_last_model_is_read() -> None:
         ({"eigenvalues": ()}, "eigenvalues"),
         ({"eigenvalues": 3}, "eigenvalues"),
         ({"eigenvalues": (0, 2)}, "eigenvalues"),
+        ({"eigenvalues": [1]}, "eigenvalues: must include a number above 1"),
+        ({"eigenvalues": (1, 1)}, "eigenvalues: must include a number above 1"),
         ({"eigenvalues": (10**6,)}, "eigenvalues"),
         ({"eigenvalues": (2.5,)}, "eigenvalues"),
         ({"every": 0}, "every"),
