@@ -20,6 +20,7 @@ import typer
 
 from ncut.cli import compare, paper, scan, selftest
 from ncut.cli.group import EXAMPLES, Command, Commands
+from ncut.cli.messages import AsciiFallback, check_page, one_line, wrote
 from ncut.cli.options import (
     Json,
     Model,
@@ -27,7 +28,6 @@ from ncut.cli.options import (
     takes_settings,
     warnings_in_one_line,
 )
-from ncut.cli.told import SpelledInAscii, check_page, one_line, wrote
 from ncut.errors import InputError, MissingExtraError, NcutError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def main() -> None:
     """
     if sys.stdout is None:  # closed from the start: discard, and let no file get its number
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
-    spelled = SpelledInAscii()
+    spelled = AsciiFallback()
     codecs.register_error("ncut", spelled)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -186,7 +186,7 @@ def info(
 
     if program:
         for key in options.keys() - {"layers", "unknown", "weights", "key"}:
-            raise typer.BadParameter(f"--{key} says what a graph is like: leave out --program")
+            raise typer.BadParameter(f"--{key} has no effect on a program; leave it or --program out")
         typer.echo(ncut.program(_existing(model), **options))
         return
     with warnings_in_one_line():
@@ -249,7 +249,7 @@ def analyze(
         typer.Option(
             "--full",
             help="Measure all of the default number of shuffles, however long they take. Without "
-            "it or --shuffles the command ends after a minute, and says how long the rest takes.",
+            "it or --shuffles the command ends after a minute, and estimates the time for the rest.",
         ),
     ] = False,
 ) -> None:
@@ -312,7 +312,7 @@ def profile(
             found = ncut.profile(model, ks, progress=progress, **settings, **options)
         except ncut.Interrupted as stopped:
             found, interrupted = stopped.finished, True
-    _tell(found, json)
+    _print_result(found, json)
     if plot:
         from ncut.report.plots import save_axes
 
@@ -366,18 +366,18 @@ def _analyze(
     state = source_of(model).state
     with warnings_in_one_line(), progress_bar() as progress:
 
-        def told(done: int, total: int) -> None:
+        def callback(done: int, total: int) -> None:
             progress(done, total)
             if minute:
                 minute.passed(done, total)
 
         try:
-            report = ncut.analyze(model, progress=told, **settings)
+            report = ncut.analyze(model, progress=callback, **settings)
         except ncut.Interrupted as stopped:
             report, interrupted = stopped.finished, True
     rest = minute.rest if minute else ""
     json, html, plot = outputs
-    _deliver(report, json, plot)
+    _print_report(report, json, plot)
     if html:
         wanted = for_profile is not None and not interrupted
         found = _page_profile(model, report, for_profile or {}) if wanted else None
@@ -423,13 +423,13 @@ def _verdict(model: Path, json: Path | None, settings: dict[str, Any]) -> None:
             found = ncut.verdict(model, progress=progress, **settings)
         except ncut.Interrupted as stopped:
             found, interrupted = stopped.finished, True
-    _tell(found, json)
+    _print_result(found, json)
     wrote(json)
     if interrupted:
         raise KeyboardInterrupt
 
 
-def _tell(found: Verdict | Profile, json: Path | None) -> None:
+def _print_result(found: Verdict | Profile, json: Path | None) -> None:
     """Print the summary or the JSON, then write the requested file."""
     if json == Path("-"):
         typer.echo(found.to_json())
@@ -455,7 +455,7 @@ def _numbers(text: str) -> Iterator[int]:
     return itertools.chain.from_iterable(ranges)
 
 
-def _deliver(report: Report, json: Path | None, plot: Path | None) -> None:
+def _print_report(report: Report, json: Path | None, plot: Path | None) -> None:
     """Print the summary or the JSON, then write the requested files."""
     if json == Path("-"):
         for warning in report.warnings:

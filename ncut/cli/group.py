@@ -16,7 +16,7 @@ from typing import Any, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ncut.cli.told import Level, level, one_line, set_level
+from ncut.cli.messages import Level, level, one_line, set_level
 from ncut.errors import NcutError
 
 # Some versions of typer bundle click; its classes are reached through a public one.

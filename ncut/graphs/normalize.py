@@ -21,9 +21,9 @@ from ncut.axes import NORMALIZATIONS
 from ncut.errors import InputError
 from ncut.graphs.balance import Balance
 from ncut.graphs.residual import residual_graph, without_dead_ends
-from ncut.graphs.row_sums import Powers, row_chunks, same_places, unit_of
+from ncut.graphs.row_sums import PowerSums, row_chunks, same_places, unit_of
 from ncut.graphs.scale import brought_into_range, in_own_unit
-from ncut.graphs.scratch import settled
+from ncut.graphs.scratch import in_scratch_file
 from ncut.randomness import check_seed
 from ncut.threads import single_threaded_blas
 
@@ -277,7 +277,7 @@ def _unit_factors(graph: GraphData, layers: Collection[int], exponent: int) -> V
             for block in graph.blocks:
                 if block.target == position:
                     scale = factors[graph.layers[block.source].slice] ** -exponent
-                    sums += Powers(block.weights, exponent, unit, keep=False).into(scale)
+                    sums += PowerSums(block.weights, exponent, unit, keep=False).into(scale)
             norms = sums ** (1 / exponent) * unit
             factors[here] = np.where(sums > 0, 1 / norms, 1.0)
     return factors
@@ -295,7 +295,7 @@ def _with_factors(graph: G, factors: Vector, argument: str) -> G:
     blocks = tuple(
         replace(
             block,
-            weights=settled(
+            weights=in_scratch_file(
                 _scaled(
                     block,
                     factors[graph.layers[block.source].slice],

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
-from ncut.graphs.scratch import settled
+from ncut.graphs.scratch import in_scratch_file
 from ncut.nulls.base import Null
 from ncut.randomness import Purpose, numpy_generator
 
@@ -80,7 +80,7 @@ class Alignment(Null):
             order = orders.get(block.source)
             if order is not None:
                 weights = _rows(block.weights, order)
-                block = replace(block, weights=settled(weights, graph.scratch))
+                block = replace(block, weights=in_scratch_file(weights, graph.scratch))
             blocks.append(block)
         return replace(graph, blocks=tuple(blocks))
 

@@ -16,7 +16,7 @@ from ncut.spectral import solvers
 from ncut.spectral.accuracy import ACCEPTED, goals
 from ncut.spectral.krylov import room_needed
 from ncut.spectral.operator import WIDTH, NormalizedAdjacency
-from ncut.spectral.weak_vertices import settle
+from ncut.spectral.weak_vertices import corrected
 
 ALIKE = 1e-10
 """Relative difference below which a solver may confuse two eigenvalues."""
@@ -199,7 +199,7 @@ def _embedding(
     eigenvalues = np.maximum(1.0 - values, 0.0)
     points = (vectors / operator.root_degrees[:, None])[operator.place]
     return Embedding(
-        points=settle(operator.graph, points, eigenvalues),
+        points=corrected(operator.graph, points, eigenvalues),
         eigenvalues=eigenvalues,
         solver=solver,
         residuals=residuals,

@@ -378,8 +378,8 @@ class EigenvalueRegularizer(Regularizer):
         self.numbers = checked_numbers(eigenvalues, "eigenvalues")
         if max(self.numbers) == 1:
             raise InputError(
-                "eigenvalues: must include a number above 1, since the first eigenvalue is always 0 "
-                f"and trains nothing; got {eigenvalues!r}"
+                "eigenvalues: must include a number above 1, since the first is always 0 and "
+                f"trains nothing; got {eigenvalues!r}"
             )
         check_tolerance(tolerance)
         seed = check_seed(seed)

@@ -110,7 +110,7 @@ def test_arrays_come_and_go(name: str) -> None:
     assert wide.dtype == device.xp.float64
     joined = device.to_host(concat([wide, wide], device.xp, axis=1))
     np.testing.assert_array_equal(joined, np.hstack([host, host]))
-    with device.stream():
+    with device.cuda_stream():
         pass
     assert device.tile_bytes == 250
 

@@ -104,9 +104,9 @@ def test_nothing_is_done_where_no_vertex_is_faint(seed: int, weak: float) -> Non
     graph = ncut.graph(network(seed, weak, 2))
     assert not (graph.degrees < 1e-6 * graph.degrees.mean()).any()
     points, _ = points_of(graph, 4, "dense")
-    from ncut.spectral.weak_vertices import settle
+    from ncut.spectral.weak_vertices import corrected
 
-    assert settle(graph, points, np.zeros(4)) is points
+    assert corrected(graph, points, np.zeros(4)) is points
 
 
 def heavy_edge(n: int, weight: float) -> tuple[sparse.csr_array, sparse.csr_array]:
