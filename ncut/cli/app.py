@@ -186,7 +186,7 @@ def info(
 
     if program:
         for key in options.keys() - {"layers", "unknown", "weights", "key"}:
-            raise typer.BadParameter(f"--{key} has no effect on a program; leave it or --program out")
+            raise typer.BadParameter(f"--{key}: has no effect with --program; leave it out")
         typer.echo(ncut.program(_existing(model), **options))
         return
     with warnings_in_one_line():
@@ -248,8 +248,8 @@ def analyze(
         bool,
         typer.Option(
             "--full",
-            help="Measure all of the default number of shuffles, however long they take. Without "
-            "it or --shuffles the command ends after a minute, and estimates the time for the rest.",
+            help="Measure the default number of shuffles, however long it takes. Without this option "
+            "or --shuffles the command stops after a minute and estimates the remaining time.",
         ),
     ] = False,
 ) -> None:
