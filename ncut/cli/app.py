@@ -248,8 +248,8 @@ def analyze(
         bool,
         typer.Option(
             "--full",
-            help="Measure the default number of shuffles, however long it takes. Without this option "
-            "or --shuffles the command stops after a minute and estimates the remaining time.",
+            help="Measure the default number of shuffles, however long it takes. Without this or "
+            "--shuffles the command stops after a minute and estimates the remaining time.",
         ),
     ] = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ncut.comparing.text import clear, excess_text, moved_sentence, sentence, title_of
+from ncut.comparing.text import clear, excess_text, moved_sentence, sentence
 from ncut.report import wording
 from ncut.report.colours import cluster_colors
 from ncut.report.flow_picture import flow_chart
@@ -51,7 +51,7 @@ def html_page(reports: Sequence[Report], pairs: Sequence[Pair], title: str | Non
                 "moved_sentence": moved_sentence(pair),
                 "rows": [
                     (
-                        title_of(one.statistic),
+                        wording.statistic_title(one.statistic),
                         minus(f"{one.change:+.3f}"),
                         minus(excess_text(one)),
                         clear(one),

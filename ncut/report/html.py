@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
 from ncut.report import k_pictures, page_views, pictures, wording
 from ncut.report.between import Between, of_report
@@ -145,7 +144,7 @@ def _view(report: Measurement, profile: Profile | None) -> dict[str, Any]:
         "notes": page_views.notes(report, flows, data),
         "downloads": page_views.downloads(data),
         "statistics_names": [
-            (name, STATISTICS[name].title if name in STATISTICS else wording.printable(name))
+            (name, wording.statistic_title(name))
             for name in (report.statistics if report.n_shuffles else ())
         ],
         "headline": report.headline,

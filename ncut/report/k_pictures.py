@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ncut.report.charts import Plane, around
-from ncut.report.picture import Picture, statistic_title
+from ncut.report.picture import Picture
+from ncut.report.wording import statistic_title
 
 if TYPE_CHECKING:
     from ncut.report.profile import Profile

@@ -91,7 +91,7 @@ def statistics(report: Measurement) -> list[tuple[str, str, str, str, str, str]]
     for name, compared in report.statistics.items():
         found.append(
             (
-                STATISTICS[name].title if name in STATISTICS else wording.printable(name),
+                wording.statistic_title(name),
                 wording.ncut_text(compared.value),
                 minus(wording.spread(compared)),
                 minus(wording.z_text(compared.z_score)),

@@ -1,13 +1,11 @@
-"""Pictures of a report, and the colours and titles that they share."""
+"""A picture of the HTML page, and the colours that pictures share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ncut.axes import STATISTICS
 from ncut.report.colours import MUTED, cluster_colors
 from ncut.report.maps import Shown
-from ncut.report.wording import printable
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,3 @@ def few_text(shown: Shown) -> str:
     if not shown.has_others:
         return ""
     return f" Only the {len(shown.clusters)} largest clusters are coloured; the others are grey."
-
-
-def statistic_title(name: str) -> str:
-    """A statistic's display name."""
-    return STATISTICS[name].title if name in STATISTICS else printable(name)

@@ -13,8 +13,8 @@ from ncut.report.charts import SIDE, Plane, around, stretched, tag
 from ncut.report.colours import FAINT
 from ncut.report.maps import Shown, layer_groups
 from ncut.report.names import Names
-from ncut.report.picture import Picture, few_text, part_colors, statistic_title
-from ncut.report.wording import ncut_text, p_text, z_text
+from ncut.report.picture import Picture, few_text, part_colors
+from ncut.report.wording import ncut_text, p_text, statistic_title, z_text
 
 if TYPE_CHECKING:
     from ncut.results import Measurement

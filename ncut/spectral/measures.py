@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ncut.graphs import NeuronGraph
 from ncut.graphs.colouring import two_colours
 from ncut.graphs.scale import in_range
 from ncut.spectral.cut import as_graph, check_labels, ncut_of
+from ncut.types import Clustering
 
 SMALLEST_SQUARES = 1e-280
 """A sum of squared weights below this is recomputed in another unit."""
@@ -46,6 +47,11 @@ class PartitionMeasures:
     bipartite_modularity: float | None
     clusterability: float
     clusterability_by_block: tuple[float, ...]
+
+    def shared(self) -> dict[str, Any]:
+        """The measures besides the n-cut that a `Clustering` has too, by name."""
+        names = {one.name for one in fields(Clustering)} - {"ncut"}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name in names}
 
 
 @suggests_names()
