@@ -136,7 +136,7 @@ def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
     # Checked one by one, so that a range of billions ends at the first k that is too large.
     ks = sorted({check_n_clusters(one, n_vertices) for one in k})
     if not ks:
-        raise InputError("k: no number of clusters given")
+        raise InputError("k: must hold at least one number of clusters, got none")
     # The gap after k needs one more eigenvalue.
     if ks[-1] + 1 >= n_vertices:
         raise InputError(

@@ -233,7 +233,7 @@ def _chosen(
         raise InputError(f"{argument}: must be a name or several, got {names!r}")
     chosen = tuple(dict.fromkeys(map(check, [names] if isinstance(names, str) else names)))
     if not chosen:
-        raise InputError(f"{argument}: no name given")
+        raise InputError(f"{argument}: must hold at least one name, got none")
     return chosen
 
 
@@ -250,8 +250,8 @@ def _check_counts(shuffles: int, rescalings: object, level: float) -> None:
         raise InputError(f"rescalings: must be a whole number of at least 0, got {rescalings!r}")
     if not _enough(shuffles, level):
         raise InputError(
-            f"shuffles: {shuffles} cannot give a p-value of {level}; needs at least "
-            f"{int(-(-1 // level)) - 1}"
+            f"shuffles: must be at least {int(-(-1 // level)) - 1} for a p-value of {level}, got "
+            f"{shuffles}"
         )
 
 

@@ -31,7 +31,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "networks": {"errors"},
     "progress": {"errors"},
     "kernels": {"types", "errors", "_core"},
-    "graphs": {"kernels", "types", "axes", "errors", "files", "randomness", "threads"},
+    "graphs": {
+        *("kernels", "types", "axes", "arguments", "errors", "files", "randomness", "threads"),
+    },
     "spectral": {
         *("graphs", "kernels", "types", "axes", "arguments", "errors", "randomness", "threads"),
         "chebyshev",
@@ -75,7 +77,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("plan", "measure", "extract", "report", "results", "graphs", "threads", "randomness"),
         *("types", "axes", "arguments", "errors", "files"),
     },
-    "paper": {"training", "analysis", "extract", "report", "graphs", "errors", "files", "types"},
+    "paper": {
+        *("training", "analysis", "extract", "report", "graphs", "arguments", "errors", "files"),
+        "types",
+    },
     "training": {
         *(
             "analysis",

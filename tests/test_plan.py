@@ -180,12 +180,23 @@ def test_a_misspelt_argument_is_told_the_right_one(
         ("laplacian_eigenvalues", "norms", "norm"),
         ("clusterable_init_", "tag", "tags"),
         ("normalize_", "example_input", "example_inputs"),
+        ("SoftCutRegularizer", "lerning_rate", "learning_rate"),
+        ("SoftCutRegularizer", "evry", "every"),
+        ("PartitionRegularizer", "lables", "labels"),
+        ("CutDropout", "shar", "share"),
+        ("PartitionAnnealing", "endstep", "end_step"),
     ],
 )
 def test_a_misspelt_argument_of_the_training_side(name: str, typed: str, meant: str) -> None:
     pytest.importorskip("torch", reason="pip install torch")
     with pytest.raises(ncut.UnknownArgumentError, match=f"^{typed}: .*did you mean '{meant}'"):
         getattr(ncut, name)(None, **{typed: 1})
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("L2", "l2"), ("balance", "balanced")])
+def test_a_misspelt_choice_is_told_the_right_one(typed: str, meant: str) -> None:
+    with pytest.raises(ncut.InputError, match=f"^normalize: .*got '{typed}'; did you.*'{meant}'"):
+        ncut.analyze([np.ones((6, 5)), np.ones((5, 4))], normalize=typed)  # type: ignore[arg-type]
 
 
 def test_nothing_near_lists_what_there_is() -> None:

@@ -545,7 +545,7 @@ def test_a_cell_that_was_not_measured(whole: Verdict) -> None:
         ({"sigma": -1}, "sigma: "),
         ({"sigma": "wide"}, "sigma: "),
         ({"sigma": "wide", "rescalings": 0}, "sigma: "),
-        ({"shuffles": 18}, "shuffles: 18 cannot give a p-value of 0.05; needs at least 19"),
+        ({"shuffles": 18}, "shuffles: must be at least 19 for a p-value of 0.05, got 18"),
         ({"shuffles": 98, "level": 0.01}, "needs at least 99"),
         ({"shuffles": 2, "level": 0.3}, "needs at least 3"),
         ({"shuffles": 0}, "shuffles: 0 cannot"),

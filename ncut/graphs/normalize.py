@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
+from ncut.arguments import check_choice
 from ncut.axes import NORMALIZATIONS
 from ncut.errors import InputError
 from ncut.graphs.balance import Balance
@@ -42,10 +43,7 @@ FIRST_STREAM = 2**32
 
 def check_normalization(convention: object) -> str:
     """Return the convention of scale; refuse an unknown one."""
-    if not isinstance(convention, str) or convention not in NORMALIZATIONS:
-        names = ", ".join(NORMALIZATIONS)
-        raise InputError(f"normalize: must be one of {names}, got {convention!r}")
-    return convention
+    return check_choice("normalize", convention, NORMALIZATIONS)
 
 
 def normalized(graph: G, convention: str) -> G:

@@ -46,16 +46,16 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 MARKER_SIZE, CROSS_SIZE, LABEL_SIZE = 5.0, 8.0, 7.5
 
 NEAR = 0.3
-"""Rows whose distance from the diagonal is below this share of the largest are drawn again ..."""
+"""Rows closer to the diagonal than this share of the largest distance are drawn again,"""
 
 CROWDED = 0.35
-"""... in a separate panel, if they take less than this share of the panel's width or height."""
+"""enlarged in a separate panel, if they fill less than this share of the panel."""
 
 MARGIN = 0.09
 """Margin around a panel's content, as a share of its width and height."""
 
 TOUCHING = 14.0
-"""Points of a row that are less than this far apart, in points of type, share a label."""
+"""Distance, in points of type, below which points of a row share a label."""
 
 WORDS = {
     "none": "no regularization", "l1": "L1", "l2": "L2", "dropout+l2": "dropout + L2",
@@ -224,7 +224,7 @@ def save_table(result: TableResult, out: Path) -> Path:
     return path
 
 
-# --- what all have ------------------------------------------------------------------------------
+# --- shared by all figures -----------------------------------------------------------------------
 
 
 def _network_of(result: TableResult, out: Path) -> Figure:
@@ -257,7 +257,7 @@ def _measured_record(result: TableResult, each: RowResult, out: Path) -> Record:
     record = Record(out, row.recipe, each.runs[0].seed)
     if not record.has_report(row.phase, row.analysis):
         raise InputError(
-            f"figures: {result.table} is drawn from a network's weights, which --records lack; "
+            f"figures: {result.table} is drawn from a network's weights, which --records lacks; "
             "leave out --records, or add --no-figures"
         )
     return record
@@ -311,7 +311,7 @@ def _legend_below(figure: Figure, handles: Mapping[str, Artist], n_columns: int)
 
 
 def _draw_distribution(ax: Axes, values: NDArray[np.float64], color: str, label: str) -> None:
-    """A histogram of area 1 and, unless the values are all but equal, their kernel density."""
+    """A histogram of area 1 and, unless the values are almost equal, their kernel density."""
     from scipy.stats import gaussian_kde
 
     middle, spread = float(values.mean()), float(np.ptp(values))
@@ -336,7 +336,7 @@ class _Style:
     def __init__(self, rows: Sequence[Published]) -> None:
         settings = list(dict.fromkeys(map(self._setting, rows)))
         kept = [0, 1, 2, 3]
-        # A name has only what tells a setting from the others; of several such parts the data.
+        # A name has only the parts that distinguish settings; of several such parts, the data.
         for part in (0, 2, 3, 1):
             fewer = [other for other in kept if other != part]
             if len({tuple(each[i] for i in fewer) for each in settings}) == len(settings):
@@ -360,7 +360,7 @@ class _Style:
         return self._looks[self._setting(row.row.published)][0]
 
     def points(self, row: RowResult) -> dict[str, Any]:
-        """The marker of a row's points: hollow if its networks are yet to be pruned."""
+        """The marker of a row's points: hollow if its networks are not pruned."""
         color, marker = self._looks[self._setting(row.row.published)]
         face = "white" if row.row.phase in (INITIAL, UNPRUNED) else color
         return {
@@ -395,7 +395,7 @@ def _draw_points(ax: Axes, rows: Sequence[RowResult], style: _Style, limits: Box
         if there.ncut is not None and there.shuffled_mean is not None:
             ax.plot(there.shuffled_mean, there.ncut, **style.cross(row))
         elif there.ncut is not None:
-            # Published without shuffles: a dash at the left side.
+            # Published without shuffles: a dash at the left edge.
             at_side = ax.get_yaxis_transform()
             height = [there.ncut] * 2
             ax.plot([0, 0.05], height, color=style.color(row), alpha=0.6, lw=2, transform=at_side)
@@ -409,7 +409,7 @@ def _draw_points(ax: Axes, rows: Sequence[RowResult], style: _Style, limits: Box
 
 
 def _draw_frame(ax: Axes, limits: Box) -> None:
-    """Mark what is shown larger below."""
+    """Frame the region that a panel below enlarges."""
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     dx, dy = 0.02 * (right - left), 0.02 * (top - bottom)
     x = np.array([limits[0] - dx, limits[1] + dx])[[0, 1, 1, 0, 0]]
@@ -418,7 +418,7 @@ def _draw_frame(ax: Axes, limits: Box) -> None:
 
 
 def _draw_strip(ax: Axes, rows: Sequence[RowResult], style: _Style) -> None:
-    """Rows beside each other, their n-cuts upwards."""
+    """Rows side by side, with their n-cuts on the vertical axis."""
     for position, row in enumerate(rows):
         ax.plot([position] * len(row.runs), [run.ncut for run in row.runs], **style.points(row))
         if row.published.ncut is not None:
@@ -446,7 +446,7 @@ def _limits(rows: Sequence[RowResult]) -> Box:
 
 
 def _crowded(rows: Sequence[RowResult]) -> list[RowResult]:
-    """Rows that are to be shown larger, since others are far from the diagonal; often none."""
+    """Rows to enlarge, since others are far from the diagonal; often none."""
     centres = [_xy(row).mean(axis=0) for row in rows]
     distances = [abs(x - y) for x, y in centres]
     near = [row for row, far in zip(rows, distances, strict=True) if far < NEAR * max(distances)]
@@ -465,7 +465,7 @@ def _crowded(rows: Sequence[RowResult]) -> list[RowResult]:
 
 
 def _labels(ax: Axes, row: RowResult, style: _Style) -> list[Label]:
-    """The p-values of a row, each with the points that it is of."""
+    """The p-values of a row, each with its points."""
     colors = import_extra("matplotlib.colors", "plot")
     color = colors.to_hex(0.62 * np.array(colors.to_rgb(style.color(row))))
     points = _xy(row)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
-from ncut.errors import InputError
+from ncut.arguments import check_choice
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral import solvers
 from ncut.spectral.accuracy import ACCEPTED, goals
@@ -209,10 +209,7 @@ def _embedding(
 
 def check_solver(solver: str) -> str:
     """Return the solver's name; refuse an unknown one."""
-    names = ("auto", *solvers.SOLVERS)
-    if not isinstance(solver, str) or solver not in names:
-        raise InputError(f"solver: must be one of {', '.join(names)}, got {solver!r}")
-    return solver
+    return check_choice("solver", solver, ("auto", *solvers.SOLVERS))
 
 
 def rayleigh_ritz(

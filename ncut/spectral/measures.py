@@ -77,8 +77,11 @@ def partition_measures(graph: Any, labels: ArrayLike) -> PartitionMeasures:
     """
     graph = as_graph(graph)
     checked = check_labels(labels, graph.n_vertices)
-    if (graph.degrees[checked < 0] > 0).any():
-        raise InputError("labels: a vertex that has edges is in no cluster")
+    n_left_out = int(np.count_nonzero(graph.degrees[checked < 0]))
+    if n_left_out:
+        raise InputError(
+            f"labels: must be at least 0 for vertices with edges, got {n_left_out} negative"
+        )
     return measure(graph, checked, int(checked.max(initial=-1)) + 1)
 
 

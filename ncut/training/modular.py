@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.extract.modules import unwrapped
@@ -253,6 +254,7 @@ class CutDropout(Partitioned):
     torch.Size([6, 4])
     """
 
+    @suggests_names()
     def __init__(
         self,
         model: nn.Module,
@@ -358,6 +360,7 @@ class PartitionAnnealing(Partitioned):
     True
     """
 
+    @suggests_names()
     def __init__(
         self,
         model: nn.Module,

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.training.arguments import Schedule
 from ncut.training.live_graph import LiveGraph
-from ncut.training.regularizers import Regularizer
+from ncut.training.regularizers import SHARED_OPTIONS, Regularizer
 from ncut.training.spectrum import check_seed
 from ncut.training.spectrum_types import EdgeWeights
 
@@ -45,6 +46,7 @@ class SoftCutRegularizer(Regularizer):
     Source: Xia and Kulis (2017), W-Net; Nazi, Hang, Goldie, Ravi, Mirhoseini (2019), GAP.
     """
 
+    @suggests_names(*SHARED_OPTIONS)
     def __init__(
         self,
         model: nn.Module,
@@ -138,6 +140,7 @@ class PartitionRegularizer(Regularizer):
     Source: Golechha, Chaudhary, Velja, Abate, Schoots (2025), arXiv:2502.02470, section 3.
     """
 
+    @suggests_names(*SHARED_OPTIONS)
     def __init__(
         self,
         model: nn.Module,

@@ -20,6 +20,9 @@ from ncut.training.live_graph import LiveGraph, Planned, graphs_of
 from ncut.training.normalize import Normalization
 from ncut.training.spectrum import Tracker, check_seed, full_precision
 
+SHARED_OPTIONS = ("every", "normalize", "layers", "scope", "norm", "residual", "example_inputs")
+"""Keyword arguments of all regularizers."""
+
 Layers: TypeAlias = Sequence[str] | Mapping[Any, Schedule] | None
 """Names or patterns of layers; groups (a pattern or a tuple of them) with factors; or all.
 

@@ -112,7 +112,7 @@ def test_trained_weights_have_no_say() -> None:
 
 def test_graphs_that_do_not_tell_are_refused() -> None:
     graph = chain_graph(random_chain(7, (12, 15, 10)))
-    message = r"^null: 'init' needs to know how .*reset_parameters\(\).*not known of 'w0', 'w1'$"
+    message = r"^null: 'init' needs .*reset_parameters\(\).*of 'w0', 'w1' is unknown$"
     with pytest.raises(InputError, match=message):
         check_null_fits(graph, "init")
     with pytest.raises(InputError, match=message):

@@ -210,7 +210,7 @@ def test_networks_of_other_data_are_not_taken_for_these(data: Path, tmp_path: Pa
         (("A.11", "--weights", "VGG-16"), "--weights: must be like VGG-16=vgg16.pth"),
         (("A.11",), "weights: table A.11 is of networks from files"),
         (("A.11", "--weights", "VGG-99=x.pth"), "weights: must be for VGG-16"),
-        (("A.11", "--weights", "VGG-16=missing.pth"), "is no file"),
+        (("A.11", "--weights", "VGG-16=missing.pth"), "does not exist"),
     ],
 )
 def test_wrong_arguments(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_default_kind(make, ax):
 
 
 def test_impossible_kinds(make, ax):
-    with pytest.raises(InputError, match="kind: must be one of 'null', 'layers', 'eigenvalues'"):
+    with pytest.raises(InputError, match="kind: must be one of null, layers, eigenvalues"):
         make().plot("pie", ax)
     for kind in ("matrix", "flow"):
         with pytest.raises(InputError, match="need the weight between clusters"):
