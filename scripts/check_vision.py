@@ -28,7 +28,7 @@ import ncut
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "extract"))
-from ncut.extract.traced import running as perturbation  # noqa: E402
+from ncut.extract.readers.traced import running as perturbation  # noqa: E402
 
 TARGET = ROOT / "docs" / "models" / "vision.json"
 N_VERTICES = 6

@@ -23,8 +23,8 @@ from pathlib import Path
 
 IMPORTED = ("scipy.sparse.linalg", "scipy.stats", "typer", "pandas", "jinja2", "matplotlib.figure",
             "joblib", "pyarrow.parquet", "ncut.cli.app", "ncut.analysis", "ncut.profiles",
-            "ncut.verdicts", "ncut.extract.files", "ncut.report.html", "ncut.report.console",
-            "ncut.report.plots", "ncut.scans")  # fmt: skip
+            "ncut.verdicts", "ncut.extract.readers.files", "ncut.report.html",
+            "ncut.report.console", "ncut.report.plots", "ncut.scans")  # fmt: skip
 
 
 class Commands:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ncut.errors import InputError
-from ncut.extract.assemble import assemble
-from ncut.extract.keras.storage import Content, opened
-from ncut.extract.keras.weights import Named, layout_of
-from ncut.extract.keras_file import read_model
+from ncut.extract.assembly.assemble import assemble
+from ncut.extract.readers.keras.storage import Content, opened
+from ncut.extract.readers.keras.weights import Named, layout_of
+from ncut.extract.readers.keras_file import read_model
 from ncut.files import reading
 from ncut.graphs import NeuronGraph
 

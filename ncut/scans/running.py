@@ -14,7 +14,7 @@ import numpy as np
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract import FILE_OPTIONS, FileOptions
-from ncut.extract.assemble import check_options
+from ncut.extract.assembly.assemble import check_options
 from ncut.graphs.scratch import check_scratch
 from ncut.plan import Plan
 from ncut.scans.backends import WorkerDiedError, Workers, check_backend, workers

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
-from ncut.extract.assemble import plan
-from ncut.extract.chain import ChainLayer, chain_wiring, with_depthwise_groups
-from ncut.extract.traced.plain import wide
+from ncut.extract.assembly.assemble import plan
+from ncut.extract.readers.chain import ChainLayer, chain_wiring, with_depthwise_groups
+from ncut.extract.readers.traced.plain import wide
 from ncut.training.live_graph import LiveEdges, LiveGraph, live_graphs, numbered, of_one_type
 from ncut.training.parameter_refs import ParameterRef, View
 from ncut.training.spectrum import Eigenvalues, Tracker, check_seed, full_precision

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
-from ncut.extract.layout import Edges
-from ncut.extract.signal import NOTHING
+from ncut.extract.assembly.layout import Edges
+from ncut.extract.lowering.signal import NOTHING
 from ncut.training.live_graph import Planned
 from ncut.training.spectrum import check_seed
 

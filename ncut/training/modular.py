@@ -19,8 +19,8 @@ from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.extract.modules import unwrapped
+from ncut.extract.readers.traced.plain import computed, wide
 from ncut.extract.references import References, references
-from ncut.extract.traced.plain import computed, wide
 from ncut.training.arguments import Schedule, scheduled, whole
 from ncut.training.parameter_refs import refuse_sharded, refuse_shards
 

@@ -10,10 +10,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from ncut.errors import ModelError
 from ncut.extract import read_graph
-from ncut.extract.assemble import assemble
-from ncut.extract.magnitudes import of_weight
-from ncut.extract.onnx_model import read_onnx
-from ncut.extract.signal import NOTHING
+from ncut.extract.assembly.assemble import assemble
+from ncut.extract.assembly.magnitudes import of_weight
+from ncut.extract.lowering.signal import NOTHING
+from ncut.extract.readers.onnx_model import read_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

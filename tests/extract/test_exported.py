@@ -88,7 +88,7 @@ def test_a_program_has_the_graph_of_its_module(kind: str, tmp_path: Path) -> Non
 
 def test_a_program_computes_what_its_module_does(tmp_path: Path) -> None:
     """The graph that is followed is the one of the file: its numbers are those of the module."""
-    from ncut.extract.exported import Exported, _content
+    from ncut.extract.readers.exported import Exported, _content
 
     for kind in CASES:
         module, example = exported(kind, tmp_path / f"{kind}.pt2")

@@ -27,7 +27,7 @@ from vision_nets import (  # noqa: E402
     inverted,
 )
 
-from ncut.extract.traced import running as perturbation  # noqa: E402
+from ncut.extract.readers.traced import running as perturbation  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

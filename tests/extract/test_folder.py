@@ -18,12 +18,12 @@ from scipy import sparse
 
 import ncut
 from ncut.errors import InputError, ModelError
-from ncut.extract.assemble import assemble
-from ncut.extract.folder import read_folder
-from ncut.extract.folder.families import FAMILIES
-from ncut.extract.lowering import lower
-from ncut.extract.merging import Merging
+from ncut.extract.assembly.assemble import assemble
+from ncut.extract.lowering.kinds import lower
+from ncut.extract.lowering.merging import Merging
 from ncut.extract.program.record import Program
+from ncut.extract.readers.folder import read_folder
+from ncut.extract.readers.folder.families import FAMILIES
 from ncut.graphs import NeuronGraph
 from ncut.types import Block
 

@@ -156,7 +156,7 @@ def test_pickles_in_torchscript_archives_run_nothing(tmp_path: Path) -> None:
     import pickle
     import zipfile
 
-    from ncut.extract.torchscript import read_torchscript
+    from ncut.extract.readers.torchscript import read_torchscript
 
     class Evil:
         def __reduce__(self) -> Any:
@@ -574,7 +574,7 @@ def test_quantized_gguf_files(quantize: str, rtol: float, tmp_path: Path) -> Non
 
 def test_gguf_tensors_are_what_the_library_reads(tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf", reason="pip install gguf")
-    from ncut.extract.gguf_file import header, lazy_tensor
+    from ncut.extract.readers.gguf_file import header, lazy_tensor
 
     writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
     for kind in gguf.quants._type_traits:

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError, ModelError
 from ncut.extract import read_graph
-from ncut.extract.assemble import assemble
-from ncut.extract.keras.weights import snake_case
-from ncut.extract.keras_file import read_keras
-from ncut.extract.signal import Signal, Term
-from ncut.extract.wiring import Wiring
+from ncut.extract.assembly.assemble import assemble
+from ncut.extract.lowering.signal import Signal, Term
+from ncut.extract.lowering.wiring import Wiring
+from ncut.extract.readers.keras.weights import snake_case
+from ncut.extract.readers.keras_file import read_keras
 from ncut.graphs import NeuronGraph
 
 h5py = pytest.importorskip("h5py", reason="pip install 'ncut[keras]'")
@@ -622,7 +622,7 @@ def test_models_in_models_in_models(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return inner
 
     refused(written(tmp_path / "deep.keras", nested(80), {}), "nested too deep")
-    monkeypatch.setattr("ncut.extract.keras.following.MAX_CALLS", 1000)
+    monkeypatch.setattr("ncut.extract.readers.keras.following.MAX_CALLS", 1000)
     refused(written(tmp_path / "many.keras", nested(25), {}), "more than 1000 times")
 
 

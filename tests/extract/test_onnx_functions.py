@@ -28,11 +28,11 @@ from onnx_nets import (
 )
 
 from ncut.errors import ModelError
-from ncut.extract import wiring as wiring_module
-from ncut.extract.factors import Ledger
-from ncut.extract.onnx_graph.model import in_order
-from ncut.extract.onnx_graph.shapes import window
-from ncut.extract.onnx_model import read_onnx
+from ncut.extract.lowering import wiring as wiring_module
+from ncut.extract.lowering.factors import Ledger
+from ncut.extract.readers.onnx_graph.model import in_order
+from ncut.extract.readers.onnx_graph.shapes import window
+from ncut.extract.readers.onnx_model import read_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
 

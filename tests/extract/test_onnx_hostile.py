@@ -19,8 +19,8 @@ from onnx_nets import (
 )
 
 from ncut.errors import InputError, MissingExtraError, ModelError
-from ncut.extract.assemble import assemble
-from ncut.extract.onnx_model import read_onnx
+from ncut.extract.assembly.assemble import assemble
+from ncut.extract.readers.onnx_model import read_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
 from onnx import numpy_helper  # noqa: E402

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ncut.errors import ModelError
-from ncut.extract.folder.config import Config
-from ncut.extract.folder.packing import unpacked
-from ncut.extract.folder.quantized import dequantized
+from ncut.extract.readers.folder.config import Config
+from ncut.extract.readers.folder.packing import unpacked
+from ncut.extract.readers.folder.quantized import dequantized
 
 FILE = Path(__file__).parent / "quantized_files.npz"
 """Written by make_quantized_files.py beside it."""

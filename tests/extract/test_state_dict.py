@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from ncut.errors import InputError, ModelError
 from ncut.extract import read_graph
-from ncut.extract.state_dict import natural_key, read_arrays
+from ncut.extract.readers.state_dict import natural_key, read_arrays
 
 RNG = np.random.default_rng(0)
 

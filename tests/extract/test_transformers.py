@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 from vision_nets import agrees  # noqa: E402
 
-from ncut.extract.traced import running as perturbation  # noqa: E402
+from ncut.extract.readers.traced import running as perturbation  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

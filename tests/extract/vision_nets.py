@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 
 from ncut.extract.perturbation import summary  # noqa: E402
-from ncut.extract.traced import running as perturbation  # noqa: E402
+from ncut.extract.readers.traced import running as perturbation  # noqa: E402
 
 
 def agrees(model, inputs, *, n=25, extra=(), watched=0.8, of_one_token=(), **options):

@@ -51,7 +51,7 @@ def test_unforeseen_errors_name_the_file_and_the_place(error, tmp_path, monkeypa
     monkeypatch.setattr(np, "load", load)
     with pytest.raises(ModelError, match=r"a\.npz: cannot be read as \.npz: .*odd") as caught:
         ncut.graph(path)
-    assert f"({type(error).__name__} at extract/files.py:" in str(caught.value)
+    assert f"({type(error).__name__} at extract/readers/files.py:" in str(caught.value)
     assert caught.value.__cause__ is error
 
 
@@ -91,7 +91,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
 def test_a_file_cut_short_while_it_is_read_is_refused(tmp_path, monkeypatch):
     from safetensors.numpy import save_file
 
-    from ncut.extract import files
+    from ncut.extract.readers import files
 
     path = tmp_path / "a.safetensors"
     save_file({"0.weight": np.ones((300, 200), "f4"), "2.weight": np.ones((9, 300), "f4")}, path)
@@ -406,7 +406,7 @@ def test_numbers_that_lie_at_odd_addresses_are_read(tmp_path):
 
 def test_hdf5_that_never_returns_is_given_up(tmp_path, monkeypatch):
     pytest.importorskip("h5py", reason="pip install 'ncut[keras]'")
-    from ncut.extract.keras import probe
+    from ncut.extract.readers.keras import probe
 
     script = tmp_path / "endless.py"
     for name, content in {
@@ -427,7 +427,7 @@ def test_hdf5_that_never_returns_is_given_up(tmp_path, monkeypatch):
 
 STOPPED = """
 import sys
-from ncut.extract.keras import probe
+from ncut.extract.readers.keras import probe
 probe.WALL_SECONDS, probe.__file__ = 3, sys.argv[1]
 print("ready", flush=True)
 raise SystemExit(not probe.Prober().ends(probe.__file__))
@@ -450,7 +450,7 @@ def test_time_in_which_all_is_stopped_is_no_waiting(tmp_path):
 
 def test_one_process_looks_at_all_files(tmp_path):
     h5py = pytest.importorskip("h5py", reason="pip install 'ncut[keras]'")
-    from ncut.extract.keras.probe import Prober
+    from ncut.extract.readers.keras.probe import Prober
 
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", (100, 100), "f4", chunks=(10, 10), compression="gzip")

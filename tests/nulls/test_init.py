@@ -20,7 +20,7 @@ from scipy.sparse import issparse
 from ncut import analyze, reference
 from ncut.errors import InputError
 from ncut.extract import read_graph
-from ncut.extract.assemble import MAX_SAMPLE
+from ncut.extract.assembly.assemble import MAX_SAMPLE
 from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.nulls import check_null_fits, shuffle
 from ncut.types import Block, Initial
@@ -130,7 +130,7 @@ torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 from torch.nn.utils import parametrizations, prune  # noqa: E402
 
-from ncut.extract.traced.initial import initial_weight  # noqa: E402
+from ncut.extract.readers.traced.initial import initial_weight  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

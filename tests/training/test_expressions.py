@@ -298,7 +298,7 @@ def test_weights_that_a_rule_computes_with_numpy_are_refused(
     monkeypatch.setattr(registry, "declared", {**registry.declared})
     model = nn.Sequential(Cubed(4, 5), nn.ReLU(), nn.Linear(5, 3))
     registry.register_operation(Cubed, rule)
-    from ncut.extract.traced import rules
+    from ncut.extract.readers.traced import rules
 
     monkeypatch.setattr(rules, "declared", registry.declared)
     assert [layer.size for layer in ncut.graph(model).layers] == [4, 5, 3]

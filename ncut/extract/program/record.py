@@ -86,7 +86,7 @@ class Program:
         /,
         **attributes: Any,
     ) -> Value:
-        """Add a node of a kind in `ncut.extract.lowering.KINDS`; its value, if it has a shape."""
+        """Add a node of a kind in `ncut.extract.lowering.kinds`; its value, if it has a shape."""
         made = Value(() if shape is None else tuple(shape), program=self.node)
         output = None if shape is None else made
         self.nodes.append(Node(kind, tuple(inputs), output, attributes, self.where()))
