@@ -12,7 +12,7 @@ from ncut.arguments import suggests_names
 from ncut.comparing.comparison import ModelComparison
 from ncut.errors import InputError
 from ncut.extract import GRAPH_OPTIONS
-from ncut.extract.tfjs import is_tfjs
+from ncut.extract.readers.tfjs import is_tfjs
 from ncut.report import Report
 
 SETTINGS = [
