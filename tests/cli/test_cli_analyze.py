@@ -18,7 +18,7 @@ from ncut.cli import app
 
 
 def test_a_minute_is_enough_for_a_first_answer(monkeypatch, model, tmp_path):
-    monkeypatch.setattr(sys.modules["ncut.cli.app"].Minute, "SECONDS", 0.0)
+    monkeypatch.setattr(sys.modules["ncut.cli.analyze"].Minute, "SECONDS", 0.0)
     monkeypatch.chdir(tmp_path)
     command = ["analyze", str(model), "--k", "3", "--json", "a.json", "--html", "a.html"]
     result = CliRunner().invoke(app, [*command, "--threads", "1"])
