@@ -126,7 +126,7 @@ class Monitor:
         except Exception as error:
             if not self._has_warned:
                 warnings.warn(
-                    f"a measurement of clusterability failed, and nothing was logged: {error}",
+                    f"measuring clusterability failed, nothing was logged: {error}",
                     stacklevel=2,
                 )
             self._has_warned = True

@@ -218,7 +218,7 @@ class Regularizer(ABC):
         inner = unwrapped(self.model)
         if model is not None and unwrapped(model) is not inner:
             raise InputError(
-                "model: is not the one that the regularizer was made for; make one for it"
+                "model: must be the regularizer's own model, got another; make a regularizer for it"
             )
         now = dict(inner.named_modules())
         present = set(now.values())

@@ -17,7 +17,7 @@ from models import mlp  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn.utils import parametrizations, prune  # noqa: E402
 
-from ncut.training.modular import _joined  # noqa: E402
+from ncut.training.batches import joined  # noqa: E402
 
 K = 3
 
@@ -287,7 +287,7 @@ def test_modules_are_learned_and_found() -> None:
 
 
 def test_outputs_are_put_together() -> None:
-    made = _joined(
+    made = joined(
         {"a": torch.zeros(2, 3), "loss": torch.tensor(1.0), "no": None},
         {"a": torch.ones(1, 3), "loss": torch.tensor(4.0), "no": None},
         2, 1,
@@ -296,7 +296,7 @@ def test_outputs_are_put_together() -> None:
     assert float(made["loss"]) == 2.0
     assert made["no"] is None
     with pytest.raises(InputError, match="cannot be put together"):
-        _joined(torch.zeros(4, 2), torch.zeros(4, 2), 2, 1)
+        joined(torch.zeros(4, 2), torch.zeros(4, 2), 2, 1)
 
 
 def test_a_transformer_with_heads() -> None:

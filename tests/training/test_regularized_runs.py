@@ -247,7 +247,7 @@ def test_another_model_is_refused() -> None:
     model = mlp(40, 50, 20)
     regularizer = EigenvalueRegularizer(model)
     assert regularizer(model).requires_grad
-    with pytest.raises(InputError, match="is not the one that the regularizer was made for"):
+    with pytest.raises(InputError, match="must be the regularizer's own model"):
         regularizer(copy.deepcopy(model))
 
 
