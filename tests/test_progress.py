@@ -53,7 +53,7 @@ def test_a_function_is_handed_through(bars):
     assert not bars
 
 
-def test_a_bar_goes_as_far_as_the_work(bars):
+def test_a_bar_ends_with_the_work(bars):
     with progress_callback(True, "work") as told:
         told(1, 4)
         told(3, 4)

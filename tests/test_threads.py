@@ -22,7 +22,7 @@ from ncut.errors import InputError
 from ncut.threads import n_threads, single_threaded_blas
 
 
-def test_a_number_is_taken_as_it_is() -> None:
+def test_a_number_is_used_unchanged() -> None:
     assert n_threads(1) == 1
     assert n_threads(77) == 77
 
@@ -160,7 +160,7 @@ def test_a_limit_of_the_callers_own_is_kept(two_blas_threads: None) -> None:
     assert found == [ncut.cluster(small_graph(seed), 3).ncut for seed in range(8)]
 
 
-def test_an_error_takes_the_limit_back(two_blas_threads: None) -> None:
+def test_an_error_restores_the_limit(two_blas_threads: None) -> None:
     with pytest.raises(InputError), single_threaded_blas():
         raise InputError("no")
     assert set(blas_threads()) == {2}

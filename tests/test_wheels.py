@@ -142,7 +142,7 @@ def test_the_version_is_nowhere_else() -> None:
 
 
 @pytest.mark.slow
-def test_the_sdist_is_the_checkout_without_what_nobody_needs(built: Built) -> None:
+def test_the_sdist_is_the_checkout_without_unneeded_files(built: Built) -> None:
     assert built.sdist.name == f"ncut-{project_version()}.tar.gz"
     assert built.script.sdist_problems(built.sdist) == []
     assert built.sdist.stat().st_size < 5e6
@@ -236,7 +236,7 @@ def test_workflows_name_files_that_exist_and_pin_what_they_use(name: str) -> Non
         assert (ROOT / file).is_file(), file
 
 
-def test_what_builds_a_release_is_pinned_by_hash() -> None:
+def test_release_tools_are_pinned_by_hash() -> None:
     pinned = ROOT / ".github" / "requirements-release.txt"
     if not pinned.is_file():
         pytest.skip("an sdist has no workflows; run this in a checkout")

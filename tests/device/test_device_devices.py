@@ -99,7 +99,7 @@ def test_a_gpu_is_found_with_its_budget(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("name", NAMESPACES)
-def test_arrays_come_and_go(name: str) -> None:
+def test_arrays_are_copied_to_and_from_the_device(name: str) -> None:
     device = host_device(NAMESPACES[name], budget=4000)
     assert device.name == name
     assert not device.is_cuda

@@ -153,7 +153,7 @@ def test_copies_of_a_block_within_a_layer_are_shuffled_alike() -> None:
 
 @pytest.mark.parametrize("null", [*NULLS, "layer-kde"])
 @pytest.mark.parametrize("budget", [2**40, 0])
-def test_what_a_network_shuffles_elsewhere_is_the_cpus(null: str, budget: int) -> None:
+def test_null_models_without_device_code_are_shuffled_on_the_cpu(null: str, budget: int) -> None:
     graph = GRAPHS["float32"]()
     network = DeviceNetwork(
         graph, host_device(budget=budget), null=null, normalize="none", threads=3

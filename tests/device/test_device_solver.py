@@ -118,7 +118,7 @@ def test_a_long_path_is_solved_as_on_the_cpu() -> None:
     np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-6, atol=1e-14)
 
 
-def test_faint_vertices_are_settled_on_a_device() -> None:
+def test_weak_vertices_are_corrected_on_a_device() -> None:
     weights = random_chain(35, (180, 190, 150))
     weights[0][3, :] *= 1e-25
     weights[1][:, 4] *= 1e-25
@@ -131,7 +131,7 @@ def test_faint_vertices_are_settled_on_a_device() -> None:
         np.testing.assert_allclose(found.points * signs, ours.points, atol=tolerance)
 
 
-def test_krylov_refuses_what_is_too_small() -> None:
+def test_krylov_refuses_small_graphs() -> None:
     with pytest.raises(InputError, match="krylov needs a larger graph"):
         embedded(chain_graph(random_chain(3, (9, 14, 8))), "numpy", "krylov")
 

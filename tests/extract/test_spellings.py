@@ -199,7 +199,7 @@ def test_neurons_chosen_by_a_known_index(change):
     assert_alike(expected, between(change), (torch.randn(3, 6),))
 
 
-def test_what_is_written_over_a_neuron_is_what_is_read():
+def test_overwritten_neurons_are_read_with_their_new_value():
     """A channel's mean over examples put in its own place, as an ablation does."""
 
     def averaged(h):

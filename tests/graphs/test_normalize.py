@@ -235,7 +235,7 @@ def test_newton_steps_only_save_time(monkeypatch: pytest.MonkeyPatch) -> None:
     check_same_weights(graph.normalized("balanced"), expected)
 
 
-def test_a_sweep_too_many_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_too_many_raises_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(balance, "MAX_SWEEPS", 1)
     graph = chain_graph(random_chain(6, [9, 8, 7, 8, 5]))
     into, out_of = norms(graph.normalized("balanced"), 2)
@@ -357,7 +357,9 @@ def test_layers_that_are_not_rescalable_stay() -> None:
         ((True, False, False, None), []),
     ],
 )
-def test_which_layers_are_rescaled(marks: tuple[bool | None, ...], expected: list[int]) -> None:
+def test_only_homogeneous_layers_are_rescaled(
+    marks: tuple[bool | None, ...], expected: list[int]
+) -> None:
     graph = marked(chain_graph(random_chain(3, [5, 6, 7, 4])), *marks)
     assert rescalable_layers(graph) == expected
 
@@ -473,7 +475,7 @@ def test_sparse_blocks_share_their_indices(how: str, index: Any, dtype: Any) -> 
 
 
 @pytest.mark.parametrize(("before", "after"), [(1e30, 1e30), (1e-30, 1e-30)])
-def test_what_float32_cannot_hold_becomes_float64(before: float, after: float) -> None:
+def test_values_beyond_float32_become_float64(before: float, after: float) -> None:
     weights = [np.full((2, 2), before, np.float32), np.full((2, 2), after, np.float32)]
     result = in_own_unit(chain_graph(weights).normalized("l2"))
     assert result.blocks[1].weights.dtype == np.float64

@@ -36,7 +36,7 @@ def test_a_block_reads_the_same_from_its_file(dtype: Any, tmp_path: Path) -> Non
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_is_computed_from_a_mapped_block_is_in_memory_until_it_is_settled(
+def test_results_from_a_mapped_block_are_in_memory_until_moved(
     tmp_path: Path,
 ) -> None:
     mapped: Any = in_scratch_file(np.ones((3, 4)), tmp_path)

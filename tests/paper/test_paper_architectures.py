@@ -67,7 +67,7 @@ def creation_names(kind: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("network", CONFIGS)
-def test_architectures_are_those_of_the_package(network: str) -> None:
+def test_architectures_match_the_package(network: str) -> None:
     if network == "Inception-V3":
         names = creation_names("conv2d"), creation_names("batch_normalization")
         ours = inception(*names, "predictions")

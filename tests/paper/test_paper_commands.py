@@ -173,7 +173,7 @@ def test_a_folder_of_the_four_files_alone(tmp_path: Path) -> None:
     assert len(result.rows) == 8
 
 
-def test_wrong_data_say_what_is_needed_and_keep_what_is_there(data: Path, tmp_path: Path) -> None:
+def test_wrong_data_name_the_needed_files_and_keep_results(data: Path, tmp_path: Path) -> None:
     options = (*ARGUMENTS, "--no-figures", "--jobs", 1)
     for folder in (tmp_path / "nowhere", tmp_path):
         output = invoke("run", "A.5", *options, "--data", folder, "--out", tmp_path / "o")

@@ -327,7 +327,7 @@ def box_of(label):
     return Text.get_window_extent(label).transformed(label.axes.transData.inverted())
 
 
-def test_a_label_stands_right_of_its_point_if_nothing_is_there(ax):
+def test_a_label_is_right_of_its_point_if_there_is_room(ax):
     place_labels(ax, [("p = 1", np.array([[100.0, 100]]), "black")], 8)
     (label,) = ax.texts
     box = box_of(label)

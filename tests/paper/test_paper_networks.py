@@ -114,7 +114,7 @@ def test_layers_are_the_papers_in_their_order(name, channels, dropout):
     assert [summary(module) for module in drawn(name, dropout, channels)] == [*expected]
 
 
-def test_settings_are_those_of_the_paper():
+def test_settings_match_the_paper():
     found = {name: (each.epochs, each.batch, each.beta) for name, each in NETWORKS.items()}
     assert found == {
         "mlp": ((20, 20), 128, 0.6),

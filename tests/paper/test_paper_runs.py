@@ -192,7 +192,7 @@ def test_networks_without_the_measurement_asked_for_are_trained_again(data, tmp_
     assert len(found) == 4
 
 
-def test_recorded_networks_of_other_data_are_refused_beside_new_ones(data, tmp_path):
+def test_recorded_networks_of_other_data_are_not_mixed_with_new_ones(data, tmp_path):
     run_table("A.16", data=data, out=tmp_path / "first", runs=1, options=TINY, jobs=1)
     path = tmp_path / "first" / "tables" / "A.16-runs.csv"
     path.write_text(path.read_text().replace(lines_of(path)[0]["data_checksum"], "17"))

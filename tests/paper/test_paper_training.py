@@ -98,7 +98,7 @@ def test_a_leaky_procedure_makes_another_network(batch, tmp_path):
 # --- initialization -----------------------------------------------------------------------------
 
 
-def test_a_seed_makes_one_network_whatever_was_drawn_before():
+def test_a_seed_makes_the_same_network_after_any_draws():
     recipe = recipe_of()
     torch.manual_seed(1)
     first = initialized(recipe, 7)
@@ -139,7 +139,7 @@ def test_clusterable_initialization_weakens_and_strengthens_weights(network, cha
 # --- results -------------------------------------------------------------------------------------
 
 
-def test_metrics_are_those_of_the_network_that_is_kept(batch, tmp_path):
+def test_metrics_match_the_network_that_is_kept(batch, tmp_path):
     recipe = recipe_of(regularization="dropout+l2")
     data = data_for(recipe, 100, 2300)
     for phase in PHASES:

@@ -129,7 +129,7 @@ def test_inputs_that_are_an_image_are_drawn_as_one(page, measured):
         assert [8 * int(y) + int(x) for x, y in cells] == np.flatnonzero(labels == cluster).tolist()
 
 
-def test_pointing_at_a_cluster_tells_about_it(page, measured):
+def test_pointing_at_a_cluster_describes_it(page, measured):
     report = measured.report
     panel = page.locator(".panel")
     sizes = report.cluster_sizes()
@@ -306,7 +306,7 @@ def test_prints_with_its_colours(chromium, path):
         )
 
 
-def test_several_reports_keep_apart(chromium, measured, tmp_path):
+def test_several_reports_are_independent(chromium, measured, tmp_path):
     report = measured.report
     path = tmp_path / "two.html"
     path.write_text(html_page([report, replace(report, model="other")]), encoding="utf-8")

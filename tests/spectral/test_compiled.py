@@ -141,7 +141,7 @@ def test_threads_change_nothing() -> None:
         ({"normalize": "l2"}, "weights normalized after the shuffle"),
     ],
 )
-def test_what_the_reference_measures(change: dict[str, Any], why: str) -> None:
+def test_the_reference_has_known_values(change: dict[str, Any], why: str) -> None:
     settings = Plan.of(**{"k": 5, "shuffles": 5, **change})
     graph = ncut.graph(weights([300, 200, 190, 30], 1.0, 0))
     assert compiled_shuffles(prepare(graph, settings)) is None, why

@@ -57,7 +57,7 @@ def check_slopes(weights: Matrices, which: tuple[int, ...], slopes: Any, found: 
 
 @pytest.mark.parametrize("which", [(2, 3, 4), (5,), (1, 2), tuple(range(2, 24))])
 @pytest.mark.parametrize("way", ["lapack", "iteration"])
-def test_values_and_slopes_are_those_of_the_whole_matrix(
+def test_values_and_slopes_match_the_whole_matrix(
     which: tuple[int, ...], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "iteration":

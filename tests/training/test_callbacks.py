@@ -625,7 +625,9 @@ class TestHuggingFace:
         )
         check_same_parameters(trainer.model.net, by_hand(4, accumulate, normal=True))
 
-    def test_a_resumed_run_is_an_unbroken_one(self, transformers: Any, tmp_path: Path) -> None:
+    def test_a_resumed_training_equals_an_uninterrupted_one(
+        self, transformers: Any, tmp_path: Path
+    ) -> None:
         make = partial(ncut.SoftCutRegularizer, k=3, weight=0.5, every=3)
         given = (transformers, tmp_path, 8, {"every": 0, "regularizer": make})
         whole = trained(*given, save_strategy="steps", save_steps=4)
@@ -663,9 +665,7 @@ class TestHuggingFace:
         assert found["train/ncut/ncut"] == measured
         assert set(found["train/loss"]) == {2, 4, 6}
 
-    def test_an_end_that_comes_as_a_surprise_is_measured(
-        self, transformers: Any, tmp_path: Path
-    ) -> None:
+    def test_an_unexpected_end_is_measured(self, transformers: Any, tmp_path: Path) -> None:
         from ncut.training.hugging_face import ClusterabilityCallback
 
         class Stop(transformers.TrainerCallback):  # type: ignore[misc]

@@ -194,7 +194,7 @@ def test_models_that_do_not_fit() -> None:
     assert torch.equal(wrapped(torch.ones(1, 6)), before)
 
 
-def test_a_refused_model_is_left_as_it_was() -> None:
+def test_a_refused_model_is_unchanged() -> None:
     model = mlp(6, 8, 7, 3)
     before = copy.deepcopy(model.state_dict())
     parametrizations.weight_norm(model[4])

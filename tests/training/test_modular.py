@@ -69,7 +69,7 @@ def test_each_cluster_sees_all_of_an_image(width: int, k: int) -> None:
         assert min(len(np.unique(lines[at : at + 2])) for at in range(width - 1)) == k
 
 
-def test_a_part_of_each_batch_runs_apart() -> None:
+def test_a_part_of_each_batch_runs_without_cut_weights() -> None:
     model, x = network(), torch.randn(10, 9)
     modules = ncut.CutDropout(model, K, share=0.3)
     apart, intact = by_hand(model, modules.labels, 0.0, x), model(x)
@@ -80,7 +80,7 @@ def test_a_part_of_each_batch_runs_apart() -> None:
     assert torch.equal(modules.eval()(x), intact)
 
 
-def test_what_is_left_of_the_share_is_carried_over() -> None:
+def test_fractions_of_an_example_are_carried_over() -> None:
     model = network()
     modules = ncut.CutDropout(model, K, share=0.5)
     x = torch.randn(1, 9)
@@ -211,7 +211,7 @@ MAKES = {
 
 
 @pytest.mark.parametrize("name", MAKES)
-def test_a_resumed_run_is_an_unbroken_one(name: str) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(name: str) -> None:
     def made() -> tuple[Any, Any]:
         wrapped = MAKES[name](network())
         return wrapped, torch.optim.Adam(wrapped.parameters(), 1e-2)

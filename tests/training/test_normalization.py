@@ -316,7 +316,7 @@ def test_last_layer_compensates_alone() -> None:
     torch.testing.assert_close(ratio, expected.expand(3, 5))
 
 
-def test_again_changes_nothing() -> None:
+def test_a_second_call_changes_nothing() -> None:
     for model in (mlp(6, 8, 5, 3), batch_norm_cnn()):
         model.double().eval()
         ncut.normalize_(model)

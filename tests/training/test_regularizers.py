@@ -369,7 +369,7 @@ def test_too_small_a_graph_and_no_module_are_named() -> None:
         EigenvalueRegularizer([torch.ones(2, 2)])  # type: ignore[arg-type]
 
 
-def test_weights_that_are_not_finite_are_told() -> None:
+def test_weights_that_are_not_finite_are_reported() -> None:
     for widths in ((64, 50, 40, 10), (12, 10, 6)):
         model = mlp(*widths)
         with torch.no_grad():
