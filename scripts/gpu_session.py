@@ -85,7 +85,7 @@ def counting(device: Device) -> Counting:
 
 
 def transfers(graph: NeuronGraph, device: Device) -> dict[str, Any]:
-    """Bytes copied by an embedding and by a shuffle, and those that panels would add."""
+    """Bytes copied by an embedding and by a shuffle, and the bytes that panels would add."""
     device, found = counting(device), {}
     shapes: list[tuple[int, int]] = []
 

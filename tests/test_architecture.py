@@ -1,4 +1,4 @@
-"""Which room may import which, and what importing or using ncut must not load."""
+"""Permitted imports between rooms, and modules that ncut must not load."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def imports(source: str) -> list[Import]:
 
 
 def forbidden(room: str, source: str) -> list[str]:
-    """What a file of this room imports and may not."""
+    """Forbidden imports in a file of this room."""
     if room in ON_TOP:
         return []
     found = []

@@ -1,4 +1,4 @@
-"""Models side by side: differences, partners, moved neurons, and what is refused."""
+"""Comparison of models: differences, partners, moved neurons, and refusals."""
 
 from __future__ import annotations
 

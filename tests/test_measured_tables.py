@@ -1,4 +1,4 @@
-"""Tables of the pages that scripts write from files: they say what the files say."""
+"""Tables of the pages that scripts write from files agree with the files."""
 
 from __future__ import annotations
 

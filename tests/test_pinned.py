@@ -1,4 +1,4 @@
-"""Reports of fixed networks and settings say what they said when they were pinned."""
+"""Reports of fixed networks and settings equal their pinned versions."""
 
 from __future__ import annotations
 

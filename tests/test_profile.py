@@ -1,4 +1,4 @@
-"""profile(): each k is an analysis of its own, gaps are exact, planted groups stand out."""
+"""profile(): each k equals a separate analysis, gaps are exact, planted groups stand out."""
 
 from __future__ import annotations
 

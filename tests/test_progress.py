@@ -1,4 +1,4 @@
-"""Progress: a bar, a function, or nothing, whichever way the work ends."""
+"""Progress: a bar, a function, or nothing, at any end of the work."""
 
 from __future__ import annotations
 

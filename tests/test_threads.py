@@ -1,4 +1,4 @@
-"""How many threads are used, and that BLAS is kept to one."""
+"""Number of threads, and BLAS limited to one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_blas_is_limited_inside_and_restored_after() -> None:
 
 @pytest.fixture
 def two_blas_threads() -> Iterator[None]:
-    """BLAS with two threads, whatever this machine and the environment have."""
+    """BLAS with two threads on any machine and in any environment."""
     with threadpool_limits(2, "blas"):
         if set(blas_threads()) != {2}:
             pytest.skip("this BLAS has one thread only: run with a NumPy from PyPI")

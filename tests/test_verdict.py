@@ -51,7 +51,7 @@ def compared(name: str, outcome: str) -> Comparison:
 
 
 def made(null: str, normalize: str, changes: dict[str, Any] | None = None, **outcomes: str) -> Any:
-    """A report of these outcomes; of "ncuts" and "others" together, where not told by name."""
+    """A report of these outcomes; "ncuts" and "others" set those not given by name."""
     ncuts, others = outcomes.pop("ncuts", "same"), outcomes.pop("others", "same")
     default = dict.fromkeys(NCUTS, ncuts) | dict.fromkeys(OTHERS, others)
     fields: dict[str, Any] = {
@@ -288,7 +288,7 @@ def test_the_tests_match_analyze(whole: Verdict) -> None:
 
 
 def test_no_alarm_on_untrained_networks() -> None:
-    """Of 12 such networks 5 were said to be clusterable here or there, with heavy tails all 12."""
+    """Earlier tests called 5 of 12 such networks clusterable, and all 12 with heavy tails."""
     alarms = 0
     for seed in range(8):
         rng = np.random.default_rng([5, seed])

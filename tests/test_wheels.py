@@ -1,4 +1,4 @@
-"""What is published: one version; an sdist and a wheel that are whole and run on their own.
+"""Releases: one version, and an sdist and a wheel that are complete and run on their own.
 
 The build needs no network, and compiles what `make test` has not compiled yet: two minutes in an
 environment that was made otherwise. `scripts/check_dist.py` checks more, in fresh environments.
@@ -88,7 +88,7 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def analysed(installed: Path, *interpreter: str) -> dict[str, Any]:
-    """What an analysis with the installed wheel says."""
+    """Output of an analysis with the installed wheel."""
     packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     # -S: no .pth files, so that an editable installation of the checkout is not found.
     done = subprocess.run(
@@ -106,7 +106,7 @@ def analysed(installed: Path, *interpreter: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def found(installed: Path) -> dict[str, Any]:
-    """What an analysis with the installed wheel says on this machine's processor."""
+    """Output of an analysis with the installed wheel on this machine's processor."""
     return analysed(installed)
 
 

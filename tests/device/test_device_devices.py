@@ -1,4 +1,4 @@
-"""Devices: their names, what is said where there is no GPU, and what they do with arrays."""
+"""Devices: names, errors without a GPU, and arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _RuntimeError(Exception):
 
 
 def fake_cupy(n_devices: int, free: int = 1000) -> Any:
-    """What of CuPy is asked about the hardware."""
+    """The part of CuPy that describes the hardware."""
 
     def count() -> int:
         if n_devices < 0:

@@ -197,7 +197,7 @@ def test_lanczos_in_a_namespace_survives_a_block_that_loses_its_rank(name: str) 
 
 
 def test_few_results_of_a_product_come_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two small arrays for each product: what a GPU is waited for."""
+    """Two small arrays per product, for which the host waits."""
     fetched: list[tuple[int, ...]] = []
 
     class Counting:

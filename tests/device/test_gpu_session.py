@@ -1,4 +1,4 @@
-"""The script that checks what is said of GPUs, on NumPy; and that the page has what it counted."""
+"""The GPU checks, run on NumPy, and the page with their counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs of torch.export have the graph of the module that they were made of."""
+"""Programs of torch.export have the graph of their module."""
 
 from __future__ import annotations
 

@@ -339,7 +339,7 @@ def test_neither_torch_nor_transformers_is_needed(tmp_path: Path) -> None:
     assert int(done.stdout) == read(folder).n_vertices
 
 
-# --- folders that are not what they seem --------------------------------------------------------
+# --- foreign folders ----------------------------------------------------------------------------
 
 
 def rewrite(folder: Path, tensors: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -551,7 +551,7 @@ def test_index_that_names_a_tensor_that_is_not_there(tmp_path: Path) -> None:
     refuses(folder, "has no tensor 'more.weight'")
 
 
-# --- what the scale needs -----------------------------------------------------------------------
+# --- scale --------------------------------------------------------------------------------------
 
 
 def test_a_table_lists_all_families() -> None:

@@ -1,4 +1,4 @@
-"""What a forward pass of torch does beside layers: states, noise, hooks, other arguments."""
+"""Forward passes with states, noise, hooks and other arguments."""
 
 from __future__ import annotations
 

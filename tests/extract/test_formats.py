@@ -464,7 +464,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def permute(weight: np.ndarray[Any, Any], n_heads: int) -> np.ndarray[Any, Any]:
-    """What convert_hf_to_gguf.py of llama.cpp does with queries and keys of Llama."""
+    """The permutation of Llama's queries and keys by llama.cpp's convert_hf_to_gguf.py."""
     rows, *rest = weight.shape
     halves = weight.reshape(n_heads, 2, rows // n_heads // 2, *rest)
     return halves.swapaxes(1, 2).reshape(weight.shape)

@@ -27,7 +27,7 @@ SHA = "a" * 40
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, list[str]]]:
-    """A server of one repository; its address, the folder of its files, and what was asked."""
+    """A server of one repository: its address, the folder of its files, and the requests."""
     folder = tmp_path_factory.mktemp("repo")
     torch.manual_seed(0)
     config = transformers.LlamaConfig(

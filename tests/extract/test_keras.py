@@ -417,7 +417,7 @@ def test_images_of_any_size(tmp_path: Path) -> None:
 
 
 def functional(path: Path, layers: Sequence[Any], arrays: dict[str, Any], output: str) -> Path:
-    """A model in the nested lists of Keras 2; layers are (class, name, what it reads, config)."""
+    """A model in the nested lists of Keras 2; layers are (class, name, inputs, config)."""
     content = [
         {
             "class_name": cls,

@@ -1,4 +1,4 @@
-"""Graphs of ONNX models against what the models compute, one changed neuron at a time."""
+"""Graphs of ONNX models against the models' outputs, one changed neuron at a time."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ def test_error_messages_have_no_line_breaks_in_the_middle_of_words():
 
 
 def test_ways_around_a_layer_do_not_multiply():
-    """Position mixing with a scale of its own, block after block: x + gamma pool(x)."""
+    """Position mixing with a learned scale in each block: x + gamma pool(x)."""
 
     def run(self, x):
         x = self.a(x)

@@ -38,7 +38,7 @@ class Block(torch.nn.Module):
 
 
 class Net(torch.nn.Module):
-    """Two layers, and a head with a hidden layer of its own."""
+    """Two layers, and a head with a hidden layer."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A program between readers and graphs: what it prints, and one reading for both conventions."""
+"""Programs: their text, and one reading for both conventions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One function, written in several ways, is one graph."""
+"""One function written in several ways has one graph."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ def test_whole_numbers_beside_values_are_features():
 
 
 def test_a_router_that_takes_the_largest():
-    """What an argmax chooses among are vertices, and experts that it chooses reach the result."""
+    """Candidates of an argmax are vertices, and chosen experts reach the result."""
 
     def run(m, x):
         h = torch.relu(m.a(x))

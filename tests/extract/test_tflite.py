@@ -147,7 +147,7 @@ class Writer:
 
 
 def computed(path: Path, value: Any) -> Any:
-    """What TensorFlow Lite's interpreter makes of an input."""
+    """The output of TensorFlow Lite's interpreter for an input."""
     litert = pytest.importorskip("ai_edge_litert.interpreter", reason="pip install ai-edge-litert")
     interpreter = litert.Interpreter(str(path))
     interpreter.allocate_tensors()

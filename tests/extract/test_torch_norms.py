@@ -164,7 +164,7 @@ def test_reading_a_parametrization_does_not_update_its_state():
 
 
 def with_hook(function):
-    """A layer whose weight a hook computes; what it has now is out of date."""
+    """A layer whose weight a hook computes; its current weight is out of date."""
     layer = nn.Linear(4, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

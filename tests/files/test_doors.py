@@ -202,7 +202,7 @@ class Uses(ast.NodeVisitor):
 
 
 def name_of(function: ast.expr) -> str:
-    """The last name of what is called."""
+    """The last name of a called expression."""
     return ast.unparse(function).split(".")[-1]
 
 

@@ -32,7 +32,7 @@ def graph(path):
 
 
 class OddError(Exception):
-    """Of some library."""
+    """An error of some library."""
 
 
 # --- the guard ----------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_large_files_are_mapped_and_small_ones_are_read(tmp_path):
     assert not content.flags.writeable
 
 
-# --- what is no file ----------------------------------------------------------------------------
+# --- invalid files ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

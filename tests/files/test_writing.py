@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and nothing is written through somebody else's link."""
+"""Files are written completely or not at all, and never through another user's link."""
 
 from __future__ import annotations
 

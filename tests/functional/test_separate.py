@@ -33,7 +33,7 @@ def score(weights: Any) -> float:
 
 
 def explained(weights: Any) -> float:
-    """The same, below 0 for what is worse than a constant."""
+    """The same, below 0 for outputs worse than a constant."""
     error = np.square(forward(weights, X) - TARGET).sum()
     return 1 - float(error / np.square(TARGET - TARGET.mean(0)).sum())
 
@@ -132,7 +132,7 @@ def test_stages_are_distinguished_from_modules() -> None:
 
 
 def test_p_is_that_of_a_random_partition() -> None:
-    """Of partitions drawn like those that they are compared with."""
+    """The p-value of random partitions is uniform."""
     weights = joined(0.05)
 
     p_values = []

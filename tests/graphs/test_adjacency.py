@@ -1,4 +1,4 @@
-"""Adjacency matrices as they come: symmetry row by row, masks, and what is refused by name."""
+"""Adjacency matrices: symmetry row by row, masks, and refusals by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""build_graph and from_adjacency: what they assemble, and what they refuse, by name."""
+"""build_graph and from_adjacency: assembled graphs, and refusals by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conventions of scale and random rescaling: what they make equal, and what they leave alone."""
+"""Conventions of scale and random rescaling: equalized and unchanged quantities."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def weights_of(graph: NeuronGraph) -> Matrices:
 
 
 def reached(weights: Matrices) -> list[NDArray[np.bool_]]:
-    """Which vertices of each layer of a chain a path joins to the first layer."""
+    """Masks of the vertices of each layer of a chain that a path joins to the first layer."""
     found = [np.ones(weights[0].shape[0], dtype=np.bool_)]
     for matrix in weights:
         found.append((matrix[found[-1]] > 0).any(axis=0))
@@ -64,7 +64,7 @@ def reached(weights: Matrices) -> list[NDArray[np.bool_]]:
 
 
 def touched(graph: NeuronGraph) -> list[NDArray[np.bool_]]:
-    """Which vertices of each layer a path joins to the first layer or to the last."""
+    """Masks of the vertices of each layer that a path joins to the first or the last layer."""
     weights = weights_of(graph)
     heard = reached([matrix.T for matrix in weights[::-1]])[::-1]
     return [one | other for one, other in zip(reached(weights), heard, strict=True)]

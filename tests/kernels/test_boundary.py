@@ -1,4 +1,4 @@
-"""What every compiled kernel refuses, and that it never writes outside what it was given."""
+"""Refusals of every compiled kernel, and no write outside its arrays."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ Blocks = list[tuple[NDArray[Any], int, int]]
 
 @dataclass
 class Found:
-    """What one call of `update_eigenvectors` wrote and returned."""
+    """Outputs of one call of `update_eigenvectors`."""
 
     progress: Any
     basis: NDArray[Any]
@@ -222,7 +222,7 @@ def test_a_basis_without_rank_is_reported(wrong: float) -> None:
 
 
 def test_underflown_weights_fail_the_check() -> None:
-    """Inverse degrees overflow: what is not a number must not count as converged."""
+    """Inverse degrees overflow: NaN must not count as converged."""
     blocks, n, n_first = bipartite((60, 40, 50), dtype=np.float32, scale=1e-43)
     found = update(blocks, n, n_first, tolerance=1e-3)
     assert not found.progress.converged or np.isfinite(found.values).all()

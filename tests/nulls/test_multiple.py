@@ -1,4 +1,4 @@
-"""Adjusted p-values: by hand, from reports, and what is refused."""
+"""Adjusted p-values: by hand, from reports, and refusals."""
 
 from __future__ import annotations
 

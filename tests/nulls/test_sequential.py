@@ -38,7 +38,7 @@ PATHS = st.one_of(
 
 
 def path(*extreme: int, length: int) -> Any:
-    """Of `length` shuffles, those with these numbers (from 1) are as clusterable."""
+    """A sequence of `length` shuffles; those with these numbers (from 1) are as clusterable."""
     found = np.zeros(length, dtype=np.bool_)
     found[np.array(extreme, dtype=int) - 1] = True
     return found

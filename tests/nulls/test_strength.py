@@ -1,4 +1,4 @@
-"""The null models made of trades: what stays, that all arrangements are equally likely, exact p."""
+"""The null models made of trades: invariants, uniform arrangements, exact p-values."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_p_is_exact_however_few_trades(sweeps: int, monkeypatch: pytest.MonkeyPa
 
 
 def test_heavy_tails_of_an_untrained_network_are_no_clusters() -> None:
-    """Where sums restored by scaling found 87 % of such networks significant."""
+    """Restoring sums by scaling found 87 % of such networks significant."""
     found = 0
     for seed in range(20):
         rng = np.random.default_rng([3, seed])

@@ -49,7 +49,7 @@ def inputs_of(call: Any) -> Iterator[str]:
 
 
 def structure(config: dict[str, Any], known: dict[Any, int]) -> int:
-    """A number for what the last dense layer computes, the same for equal networks."""
+    """A fingerprint of the last dense layer's input, the same for equal networks."""
     layers = {layer["config"]["name"]: layer for layer in config["config"]["layers"]}
     numbers: dict[str, int] = {}
     for name, layer in layers.items():

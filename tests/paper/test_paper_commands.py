@@ -254,7 +254,7 @@ def test_imagenet_networks_from_files(tmp_path: Path) -> None:
 def test_l2_networks_with_a_near_zero_ncut_are_trained_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the paper did; here all that lie below the best are taken for such."""
+    """As in the paper; here every n-cut below the best counts as near zero."""
     from ncut.paper import table as tables
 
     def l2_seeds(threshold: float, out: Path) -> list[list[int]]:

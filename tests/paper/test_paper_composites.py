@@ -73,7 +73,7 @@ def identified(parts, sources):
 
 
 def pairs_of(maker, images, found):
-    """The numbers of both images that each composite one is made of."""
+    """The numbers of both source images of each composite image."""
     if maker is composites.halves:
         sources = narrowed(images)
         return tuple(identified(found[:, :, part], sources) for part in np.s_[:14, 14:])

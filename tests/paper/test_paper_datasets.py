@@ -60,7 +60,7 @@ def assert_same_data(first, second):
 
 
 def sizes_of(name):
-    """How many examples a set has to train on and to test with."""
+    """Numbers of training and test examples of a set."""
     if name == "cifar10":
         return 100, 40
     if name in MADE:
@@ -166,7 +166,7 @@ def test_a_checksum_is_of_every_pixel_and_target(folder):
     assert data.checksum() == expected
 
 
-# --- what is in them -----------------------------------------------------------------------------
+# --- content -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion", "cifar10"])

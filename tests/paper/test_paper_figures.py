@@ -98,7 +98,7 @@ def crosses_of(ax):
 
 
 def text_boxes(figure):
-    """Boxes in pixels of all texts that are shown, without those that lie outside their axes."""
+    """Boxes in pixels of all visible texts inside their axes."""
     figure.draw_without_rendering()
     legends = [text for legend in figure.legends for text in legend.get_texts()]
     texts = [text for ax in figure.axes for text in [*ax.texts, ax.title, ax.xaxis.label]]
@@ -597,7 +597,7 @@ def test_networks_that_cannot_be_drawn_are_refused(report, graph):
         draw_network(replace(report, labels=np.full_like(report.labels, -1)), graph)
 
 
-# --- files and what is imported -----------------------------------------------------------------
+# --- files and imports --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".pdf", b"%PDF")])

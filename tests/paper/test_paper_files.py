@@ -43,7 +43,7 @@ def refused(name, folder):
 
 
 def assert_same_or_refused(folder, arrays, damaged):
-    """Either the damage is found, and its file named, or what is read is all the same."""
+    """The damage is either found, with the file named, or has no effect."""
     try:
         images = files.read("mnist", folder)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""The paper's networks: their layers, their first weights, dropout, and the graphs made of them."""
+"""The paper's networks: layers, initial weights, dropout, and graphs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def images(name, channels, n=2):
 
 
 def summary(module):
-    """A module in a word: its kind, and what is particular about it."""
+    """A module in a word: its kind and its parameters."""
     if isinstance(module, nn.Linear):
         return ("dense", module.in_features, module.out_features)
     if isinstance(module, nn.Conv2d):

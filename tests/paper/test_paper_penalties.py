@@ -100,7 +100,7 @@ def normalized_by_loops(model, scales=None):
 
 
 def eigenvalues(weights):
-    """Of the normalized Laplacian of an MLP's graph, ascending; differentiable."""
+    """Eigenvalues of the normalized Laplacian of an MLP's graph, ascending; differentiable."""
     sizes = [weights[0].shape[1], *(len(weight) for weight in weights)]
     starts = np.cumsum([0, *sizes])
     rows = []

@@ -1,4 +1,4 @@
-"""What is kept of a network: files that are whole or not there, and errors that say what to do."""
+"""Records of a network: files that are complete or absent, and errors with a remedy."""
 
 from __future__ import annotations
 

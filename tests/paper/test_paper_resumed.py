@@ -23,11 +23,11 @@ def without_time(metrics):
 
 
 class BrokenOff(Exception):  # noqa: N818
-    """Stands for whatever ends a process."""
+    """Stands for the end of a process."""
 
 
 def train_with_breaks(record, data):
-    """Train, broken off at the end of each epoch once, and so resumed after each; how often."""
+    """Train with an interruption after each epoch; return the number of interruptions."""
     seen = []
 
     def break_off(phase, epoch):
@@ -106,7 +106,7 @@ def test_without_a_checkpoint_a_phase_begins_anew(batch, tmp_path):
 
 
 def broken_off(out, recipe, data, at, monkeypatch):
-    """The record of a training that was broken off at the end of an epoch."""
+    """The record of a training interrupted at the end of an epoch."""
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     record = Record(out, recipe, 0)
 

@@ -1,4 +1,4 @@
-"""report.clusters, short names of layers, and what a report keeps of its edges."""
+"""report.clusters, short names of layers, and a report's data about edges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, and that nothing global is touched."""
+"""Pictures: their content, and no change of global state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain text: the outcome in words, the summary, and what a terminal must not see."""
+"""Plain text: the outcome in words, the summary, and no control characters."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_sentence(make, n_shuffles, n_lower, start):
 
 
 def test_the_sentence_claims_no_more_than_the_shuffles_can_tell(make):
-    """Of n + 1 numbers none lies farther than the root of n standard deviations from the mean."""
+    """No number of n + 1 lies farther than sqrt(n) standard deviations from the mean."""
     assert sentence(at_rank(make, 50, 0, z_score=-15.7)).endswith("(p = 0.020, Z < -7.1).")
     assert sentence(at_rank(make, 50, 50, z_score=15.7)).endswith("(p = 1.000, Z > +7.1).")
 

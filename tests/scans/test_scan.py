@@ -1,4 +1,4 @@
-"""scan(): the numbers of analyze(), once for each model, whatever happens in between."""
+"""scan(): the numbers of analyze(), once for each model, despite interruptions."""
 
 from __future__ import annotations
 

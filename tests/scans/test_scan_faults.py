@@ -28,7 +28,7 @@ def found_in(*paths):
     return [str(Path(source.path).name) for source in find_sources([*paths])]
 
 
-# --- what is found ------------------------------------------------------------------------------
+# --- sources ------------------------------------------------------------------------------------
 
 
 def test_links_in_circles_are_followed_once(tmp_path):

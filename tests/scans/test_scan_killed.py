@@ -235,11 +235,11 @@ def test_a_model_that_kills_a_clusters_workers_fails_alone(deadly, tmp_path, clu
 
 
 class RayError(Exception):
-    """As Ray has it."""
+    """Ray's error of this name."""
 
 
 class Ray:
-    """What a scan uses of Ray, in this process: tasks end in another order, and one never does.
+    """The part of Ray that a scan uses, in this process: tasks end out of order, one never.
 
     `tests/fuzz/clusters.py` has clusters of Ray itself, which take half a minute to start.
     """

@@ -1,4 +1,4 @@
-"""Which models a scan finds, in which order, and how it notices that one changed."""
+"""The models that a scan finds, their order, and the detection of changed ones."""
 
 from __future__ import annotations
 

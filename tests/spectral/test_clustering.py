@@ -1,4 +1,4 @@
-"""cluster(): recovers what is there, keeps its promises, and names bad arguments."""
+"""cluster(): recovers planted clusters, keeps its invariants, and names bad arguments."""
 
 from __future__ import annotations
 

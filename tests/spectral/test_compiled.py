@@ -1,4 +1,4 @@
-"""Shuffles measured by compiled code give what the functions of the package give."""
+"""Shuffles measured by compiled code equal those measured in Python."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def skipping(seed: int) -> ncut.NeuronGraph:
 
 
 def compiled_shuffles(prepared: Prepared) -> CompiledShuffles | None:
-    """What measures shuffles without Python in between, if anything."""
+    """The compiled measurement of shuffles, if it applies."""
     assert isinstance(prepared.place, HostPlace)
     return prepared.place.shuffles
 

@@ -1,4 +1,4 @@
-"""normalized_cut: its definition, its invariances, and what it refuses."""
+"""normalized_cut: definition, invariances, and refusals."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from ncut.spectral.operator import NormalizedAdjacency
 
 WIDTHS = (160, 120, 120, 48)
 FIRST, SECOND = 160, 280
-"""Where the two hidden layers begin."""
+"""First vertices of the two hidden layers."""
 
 
 def network(seed: int, weak: float, n_faint: int = 6) -> list[np.ndarray]:

@@ -219,7 +219,7 @@ def stepped(scale: float = 1.0, model: nn.Module | None = None) -> nn.Module:
 
 
 def check_gradient(model: nn.Module) -> None:
-    """That it is the task's and the ridge's, once."""
+    """Check that the gradient is the task's plus the ridge's, once."""
     expected = stepped(model=copy.deepcopy(model).requires_grad_())
     for mine, theirs in zip(model.parameters(), network().parameters(), strict=True):
         assert torch.equal(mine, theirs)
@@ -350,7 +350,7 @@ def test_bad_regularizers_are_refused() -> None:
         penalty.start(network())
 
 
-# --- what is logged where
+# --- loggers
 
 
 def events(folder: Path) -> dict[str, dict[int, float]]:

@@ -1,4 +1,4 @@
-"""What becomes of a model after it was read: followed rightly, or refused by name."""
+"""Models that change after they were read: followed correctly, or refused by name."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def test_a_table_that_is_also_the_head_is_a_tie() -> None:
 
 
 def test_equal_weights_of_two_parameters_are_no_tie() -> None:
-    """As in layers that were copied from one and not trained yet."""
+    """As in layers copied from one and not trained yet."""
     model = mlp(5, 5, 5, 5)
     model[2], model[4] = copy.deepcopy(model[0]), copy.deepcopy(model[0])
     assert _ties(model) == []

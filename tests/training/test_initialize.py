@@ -1,4 +1,4 @@
-"""clusterable_init_(): against a loop over weights, and what it does to the n-cut."""
+"""clusterable_init_(): against a loop over weights, and its effect on the n-cut."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def factors(inputs: Any, outputs: Any, tags: int, beta: float) -> NDArray[np.flo
 
 
 def ratio(after: nn.Module, before: nn.Module) -> NDArray[np.float64]:
-    """How often each weight was multiplied, the same at all positions: (out, in)."""
+    """The factor of each weight, the same at all positions: (out, in)."""
     assert isinstance(after.weight, torch.Tensor)
     assert isinstance(before.weight, torch.Tensor)
     found = (after.weight / before.weight).detach().flatten(2 if after.weight.ndim > 2 else 1)

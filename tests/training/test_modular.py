@@ -1,4 +1,4 @@
-"""CutDropout and PartitionAnnealing: weights, gradients, resuming, what they bring about."""
+"""CutDropout and PartitionAnnealing: weights, gradients, resuming, effects."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ GRADIENTS: dict[str, Any] = {
 @pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.parametrize("kind", ["cut", "annealing"])
 def test_gradients(kind: str, name: str) -> None:
-    """Of outputs and penalty, by finite differences."""
+    """Gradients of outputs and penalty, by finite differences."""
     torch.manual_seed(0)
     model, x = GRADIENTS[name]()
     model = model.double()

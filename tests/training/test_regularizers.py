@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
 
 
 def dense_eigenvalues(weights: list[Tensor]) -> Tensor:
-    """Those of a chain's Laplacian, ascending, by autograd through the whole matrix."""
+    """Eigenvalues of a chain's Laplacian, ascending, by autograd through the whole matrix."""
     sizes = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
     rows = []
     for layer in range(len(sizes)):
@@ -410,7 +410,7 @@ print((peak() - before) * 1024 / sum(4 * p.numel() for p in model.parameters()))
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on Linux or macOS")
 def test_a_call_takes_no_matrix_of_all_vertices() -> None:
-    """The peak beyond what the model took before, in sizes of its weights."""
+    """Peak memory beyond the model's own, in sizes of its weights."""
     cases = [[(2048, 2048), (2048, 2048)], [(6000, 20), (20, 200)]]
     done = subprocess.run(
         [sys.executable, "-c", MEMORY.format(cases=cases)],
