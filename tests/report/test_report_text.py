@@ -162,7 +162,7 @@ def test_meanings_name_every_k_and_null_model(make):
     rows = dict(meanings([make(k=3), make(k=2, null="layer-nonzero", n_shuffles=99)]))
     assert "(here 2 or 3)" in rows["n-cut"]
     assert "1 / 51 or 100 here" in rows["p"]
-    assert "random places of each layer; or each layer's non-zero" in rows["Shuffles"]
+    assert "random positions in each layer; or each layer's non-zero" in rows["Shuffles"]
 
 
 def test_meanings_without_shuffles_explain_the_ncut_only(make):
