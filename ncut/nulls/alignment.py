@@ -42,8 +42,8 @@ class Alignment(Null):
     def check(graph: NeuronGraph) -> None:
         if graph.sums == "stream":
             raise InputError(
-                "null: 'alignment' re-pairs incoming and outgoing weights of neurons, which are the "
-                "same edges in a residual stream; read the model with residual='readers', or "
+                "null: 'alignment' re-pairs incoming and outgoing weights of neurons, which are "
+                "the same edges in a residual stream; read the model with residual='readers', or "
                 "use 'residual'"
             )
         if any(block.source == block.target for block in graph.blocks):
