@@ -61,7 +61,7 @@ def test_the_clustering_is_that_of_cluster() -> None:
     assert report.ncut == found.ncut
 
 
-def test_the_shuffles_are_those_of_shuffle() -> None:
+def test_the_shuffles_match_shuffle() -> None:
     report = run(null="layer-nonzero")
     graph = ncut.graph(sample())
     for number, value in enumerate(report.shuffled_ncuts):
@@ -120,7 +120,7 @@ def test_models_of_every_plain_kind_agree(tmp_path: Path) -> None:
     np.testing.assert_allclose(as_matrix.eigenvalues, expected.eigenvalues, atol=1e-9)
 
 
-def test_what_was_handed_in_stays_as_it_was_and_may_change_afterwards() -> None:
+def test_arguments_are_unchanged_and_may_change_afterwards() -> None:
     weights = [matrix - 0.3 for matrix in random_chain(15, (20, 25, 15))]
     before = [matrix.copy() for matrix in weights]
     graph = ncut.graph(weights)
@@ -188,7 +188,7 @@ def test_bad_arguments_are_refused_by_name(arguments: dict[str, Any], message: s
 
 
 @pytest.mark.parametrize("model", [None, 3, {}, [], "", object(), [np.ones(3)], ["a"]])
-def test_what_is_no_model_is_refused(model: Any) -> None:
+def test_invalid_models_are_refused(model: Any) -> None:
     with pytest.raises(ncut.NcutError):
         ncut.analyze(model)
 
@@ -273,7 +273,7 @@ def test_refine_only_chooses_the_headline() -> None:
     assert plain.repeated_ncuts.size == plain.shuffled_repeats.size == 2
 
 
-def test_presets_settle_what_is_not_given() -> None:
+def test_presets_supply_missing_settings() -> None:
     weights = random_chain(3, (20, 25, 15))
     peer = ncut.analyze(weights, preset="hcai-torch", shuffles=2)
     assert (peer.k, peer.normalize, peer.null, peer.n_init) == (4, "l2", "layer", 25)
@@ -298,7 +298,7 @@ def test_the_convention_is_that_of_the_graph_measured(convention: str) -> None:
 @pytest.mark.parametrize("refine", [False, True])
 @pytest.mark.parametrize("normalize", ["none", "balanced"])
 @pytest.mark.parametrize("null", ["layer", "layer-nonzero", "layer-kde", "strength"])
-def test_statistics_are_those_of_the_partitions(null: str, normalize: str, refine: bool) -> None:
+def test_statistics_match_the_partitions(null: str, normalize: str, refine: bool) -> None:
     report = run(null=null, normalize=normalize, refine=refine, shuffles=5)
     assert set(report.statistics) == set(STATISTICS)
     measures = ncut.partition_measures(report.graph, report.labels)
@@ -320,7 +320,7 @@ def test_statistics_are_those_of_the_partitions(null: str, normalize: str, refin
 
 
 @pytest.mark.parametrize("normalize", ["none", "l2", "balanced"])
-def test_the_bounds_of_shuffles_are_those_of_their_eigenvalues(normalize: str) -> None:
+def test_the_bounds_of_shuffles_match_their_eigenvalues(normalize: str) -> None:
     graph = ncut.graph(sample())
     report = run(graph, normalize=normalize)
     for number, bound in enumerate(report.statistics["lower_bound"].shuffled):
@@ -397,7 +397,7 @@ def test_a_convention_sees_no_scale(normalize: str, seed: int, density: float) -
 
 
 @pytest.mark.parametrize(("n_lower", "more"), [(0, True), (37, True), (40, False)])
-def test_the_sentence_goes_by_the_p_value_of_the_rule(n_lower: int, more: bool) -> None:
+def test_the_sentence_follows_the_p_value_of_the_rule(n_lower: int, more: bool) -> None:
     # Of 1000 shuffles 40 below are p = 0.041 by counting, and 0.056 by betting.
     weights = random_chain(3, (20, 25, 15))
     shuffled = np.full(1000, 2.0) + np.linspace(0, 0.1, 1000)

@@ -60,7 +60,7 @@ def test_progress_is_reported_from_the_calling_thread(threads: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_interruption_keeps_what_is_finished(threads: int) -> None:
+def test_interruption_keeps_finished_results(threads: int) -> None:
     def stop(done: int, total: int) -> None:
         if done >= 5:
             raise KeyboardInterrupt

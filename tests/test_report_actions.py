@@ -51,7 +51,7 @@ def test_p_values_of_many_reports_are_adjusted() -> None:
     assert (adjusted >= [report.p_value for report in reports]).all()
 
 
-def test_tails_are_those_of_the_statistics() -> None:
+def test_tails_match_the_statistics() -> None:
     weights, _ = planted_chain(5, 3, 8, 3, 0.8)
     report = run(weights, k=3, shuffles=120)
     for name, one in report.statistics.items():
@@ -139,7 +139,7 @@ def test_correlation_by_the_report_is_that_of_its_clusters() -> None:
         report.correlate(activations=[value.numpy() for value in values[:3]])
 
 
-def test_what_has_no_model_says_so(tmp_path: Path) -> None:
+def test_reports_without_a_model_say_so(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     model = small_mlp()
     x = torch.ones(5, 10)

@@ -15,7 +15,7 @@ from ncut.types import KernelNorm
 
 
 def kernel_norm(procedure: str) -> KernelNorm:
-    """How a convolution kernel becomes one edge weight.
+    """The norm that makes a convolution kernel one edge weight.
 
     The text takes the sum of its magnitudes. The code takes the induced 1-norm of the kernel as a
     matrix: its largest column sum.

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
-from ncut.errors import InputError
+from ncut.arguments import check_choice
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral import solvers
 from ncut.spectral.accuracy import ACCEPTED, goals
 from ncut.spectral.krylov import room_needed
 from ncut.spectral.operator import WIDTH, NormalizedAdjacency
-from ncut.spectral.weak_vertices import settle
+from ncut.spectral.weak_vertices import corrected
 
 ALIKE = 1e-10
 """Relative difference below which a solver may confuse two eigenvalues."""
@@ -199,7 +199,7 @@ def _embedding(
     eigenvalues = np.maximum(1.0 - values, 0.0)
     points = (vectors / operator.root_degrees[:, None])[operator.place]
     return Embedding(
-        points=settle(operator.graph, points, eigenvalues),
+        points=corrected(operator.graph, points, eigenvalues),
         eigenvalues=eigenvalues,
         solver=solver,
         residuals=residuals,
@@ -209,10 +209,7 @@ def _embedding(
 
 def check_solver(solver: str) -> str:
     """Return the solver's name; refuse an unknown one."""
-    names = ("auto", *solvers.SOLVERS)
-    if not isinstance(solver, str) or solver not in names:
-        raise InputError(f"solver: must be one of {', '.join(names)}, got {solver!r}")
-    return solver
+    return check_choice("solver", solver, ("auto", *solvers.SOLVERS))
 
 
 def rayleigh_ritz(

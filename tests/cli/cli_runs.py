@@ -24,7 +24,7 @@ def assert_one_line_error(result: subprocess.CompletedProcess[str], *parts: str)
 
 
 def on_terminal(arguments, folder, *, interrupt_at: str | None = None) -> tuple[int, str, str]:
-    """Run with standard error on a terminal: exit code, standard output, what it showed."""
+    """Run with standard error on a terminal: exit code, standard output, terminal output."""
     terminal, side = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "ncut", *map(str, arguments)],

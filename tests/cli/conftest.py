@@ -1,4 +1,4 @@
-"""The command line as a user has it: processes in a folder of their own."""
+"""The command line in separate processes and folders."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_quiet_and_verbose_anywhere(ncut, model):
     assert re.fullmatch(r"ncut: wrote a.json\nncut: done in [\d.]+ s\n", told)
 
 
-def test_wrong_usage_is_told_in_one_line(ncut, model):
+def test_wrong_usage_is_reported_in_one_line(ncut, model):
     for command, part in (
         (("analyze", model, "--nul", "layer"), "--null"),
         (("analyze",), "model"),
@@ -129,7 +129,7 @@ def test_a_home_folder_is_expanded_where_no_shell_does(ncut, model, tmp_path):
         ("s3://bucket/net.safetensors", "download the file first"),
     ],
 )
-def test_what_is_no_path_is_said(ncut, name, hint):
+def test_paths_that_are_not_expanded_get_a_hint(ncut, name, hint):
     assert_one_line_error(ncut("analyze", name), hint)
 
 
@@ -190,7 +190,7 @@ def test_a_pipe_gets_no_escape_sequences(ncut, model):
         assert "\x1b" not in result.stdout + result.stderr
 
 
-def test_as_many_shuffles_as_it_takes(ncut, model):
+def test_shuffles_auto_stops_by_the_rule(ncut, model):
     result = ncut("analyze", model, "--k", "3", "--shuffles", "auto", "--max-shuffles", "60")
     assert result.returncode == 0, result.stderr
     assert "betting stopped after" in result.stdout

@@ -18,7 +18,7 @@ from ncut.cli import app
 
 
 def test_a_minute_is_enough_for_a_first_answer(monkeypatch, model, tmp_path):
-    monkeypatch.setattr(sys.modules["ncut.cli.app"].Minute, "SECONDS", 0.0)
+    monkeypatch.setattr(sys.modules["ncut.cli.analyze"].Minute, "SECONDS", 0.0)
     monkeypatch.chdir(tmp_path)
     command = ["analyze", str(model), "--k", "3", "--json", "a.json", "--html", "a.html"]
     result = CliRunner().invoke(app, [*command, "--threads", "1"])
@@ -211,7 +211,7 @@ def test_progress_on_a_terminal(model, tmp_path):
     assert "\x1b" not in output
 
 
-def test_ctrl_c_keeps_what_was_computed(model, tmp_path):
+def test_ctrl_c_keeps_finished_results(model, tmp_path):
     arguments = ("analyze", model, "--k", "3", "--shuffles", "5000", "--json", "part.json")
     code, output, shown = on_terminal(arguments, tmp_path, interrupt_at=r"[1-9]\d*/5000")
     assert code == 130
@@ -258,7 +258,7 @@ def test_demo_checks_its_output_first(ncut):
 
 
 @pytest.mark.parametrize("missing", ["jinja2"])
-def test_demo_without_the_extra_says_which_and_goes_on(missing, tmp_path):
+def test_demo_without_the_extra_names_it_and_continues(missing, tmp_path):
     code = (
         f"import sys; sys.modules[{missing!r}] = None; sys.modules['torch'] = None;"
         "sys.argv = ['ncut', 'demo', '--shuffles', '20']; from ncut.cli import main; main()"

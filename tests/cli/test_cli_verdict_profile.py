@@ -122,7 +122,7 @@ def test_profile_draws_a_picture(ncut, model, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["two", "2-", "-5", "2..6", "2,,4", "", "2-3-4", "2.5"])
-def test_numbers_of_clusters_that_are_none_are_wrong_usage(ncut, model, text):
+def test_invalid_numbers_of_clusters_are_wrong_usage(ncut, model, text):
     result = ncut("profile", model, f"--k={text}")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
@@ -183,7 +183,7 @@ def test_ctrl_c_keeps_verdict_and_profile(model, tmp_path, command):
 
 
 @pytest.mark.parametrize("option", [("--max-shuffles", "30"), ("--sequential", "betting")])
-def test_what_a_verdict_would_ignore_is_refused(ncut, model, option):
+def test_options_without_effect_on_a_verdict_are_refused(ncut, model, option):
     assert_one_line_error(ncut("analyze", model, "--verdict", *option), option[0], "no effect")
 
 

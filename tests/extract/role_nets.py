@@ -95,7 +95,7 @@ def perceptron(*between: Sequence[Any], sizes: Sequence[int] = (5, 7, 6, 4, 3)) 
 
 
 class Twice(nn.Module):
-    """A layer called twice, and one that is called once on either side."""
+    """A layer called twice, between two layers called once."""
 
     def __init__(self) -> None:
         super().__init__()

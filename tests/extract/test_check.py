@@ -190,7 +190,7 @@ def test_neurons_that_parameters_read(monkeypatch):
     assert graph.check.missing
 
 
-def test_where_nothing_can_be_watched_nothing_agrees():
+def test_a_graph_without_watched_neurons_does_not_agree():
     model = Model(
         lambda m, x: torch.tanh((x[:, None] * m.w).sum(-1)) @ m.v.exp(),
         w=nn.Parameter(torch.rand(5, 6)),

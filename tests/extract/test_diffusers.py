@@ -61,7 +61,7 @@ def test_a_part_has_the_graph_of_its_module(case: str, tmp_path: Path) -> None:
     assert graph.placed_share == expected.placed_share == 1
 
 
-def test_a_pipeline_and_parts_that_are_not_known_say_the_way_in(tmp_path: Path) -> None:
+def test_a_pipeline_and_unknown_parts_name_the_alternative(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(ModelError, match="pipeline is not read; name the folder of one of its"):
         ncut.graph(tmp_path)

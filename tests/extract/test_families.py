@@ -253,7 +253,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_neighbours_are_what_changes(family):
+def test_neighbours_are_the_neurons_that_change(family):
     agrees(FAMILIES[family](), image())
 
 
@@ -308,7 +308,7 @@ def grown(model, graph, inputs, *, n):
 
 
 @pytest.mark.parametrize("family", ["resnet", "bottleneck", "inception", "densenet", "shufflenet"])
-def test_edges_are_as_large_as_what_passes(family):
+def test_edges_are_as_large_as_the_response(family):
     """With positive weights and no activations, a change grows by the edge's weight.
 
     Constants stay what they are in the middle of a large image, where a kernel's entries sum

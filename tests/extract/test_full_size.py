@@ -141,7 +141,7 @@ def densenet_121_vertices():
 
 
 def mobilenet_v2_vertices():
-    """Of each block: its input, and the expanded channels before and after the depthwise kernel."""
+    """Vertices of each block: its input, and the expanded channels around the depthwise kernel."""
     inputs = [16]
     for _, o, n, _ in MOBILENET_V2:
         inputs += [o] * n

@@ -1,4 +1,4 @@
-"""Graphs of ONNX models against what the models compute, one changed neuron at a time."""
+"""Graphs of ONNX models against the models' outputs, one changed neuron at a time."""
 
 from __future__ import annotations
 
@@ -321,7 +321,7 @@ def attention_by_hand(net, q, k, v, shared=1):
 
 
 @pytest.mark.parametrize("shared", [1, 2])
-def test_attention_is_what_it_is_by_hand(tmp_path, shared):
+def test_attention_matches_its_definition(tmp_path, shared):
     matrices = [weights(6, n) for n in (4, 4 // shared, 4 // shared)] + [weights(4, 6)]
     graphs = []
     for whole in (False, True):

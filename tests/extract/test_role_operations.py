@@ -27,12 +27,12 @@ def values(n_axes: int) -> Any:
 
 
 def n_axes_of(name: str) -> int:
-    """As many axes of positions as an operation's name says, two by default."""
+    """Number of position axes by an operation's name, two by default."""
     return next((int(digit) for digit in "123" if f"{digit}d" in name), 2)
 
 
 def commutes(operation: Callable[[Any], Any], x: Any) -> bool:
-    """Whether positive factors of the channels give the same before the operation and after."""
+    """Check whether an operation commutes with positive factors of the channels."""
     c = torch.tensor([0.25, 3.0, 1.0, 7.0], dtype=torch.float64)
     c = c.reshape(4, *[1] * (x.ndim - 2))
     with torch.no_grad():
@@ -55,7 +55,7 @@ class BetweenConvolutions(nn.Module):
 
 
 def said_to_commute(operation: Callable[[Any], Any], n_axes: int) -> bool | None:
-    """Whether the graph says that the channels before an operation may be rescaled."""
+    """The graph's claim that the channels before an operation may be rescaled."""
     model = BetweenConvolutions(operation, n_axes).double().eval()
     example = torch.zeros(3, 2, *[6] * n_axes, dtype=torch.float64)
     return read_graph(model, example_inputs=example).layers[0].rescalable

@@ -75,7 +75,7 @@ def test_one_operation_that_does_not_commute_is_enough(pieces: list[Any]) -> Non
     assert read_graph(perceptron(pieces)).layers[1].rescalable is False
 
 
-def test_what_comes_before_the_first_layer_and_after_the_last_has_no_say() -> None:
+def test_activations_at_the_ends_do_not_matter() -> None:
     model = nn.Sequential(nn.Tanh(), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), nn.Softmax(dim=1))
     assert roles(read_graph(model)) == [
         ("input", False, ("1",)),
@@ -168,7 +168,7 @@ def test_in_scope_all_the_rest_is_there_too() -> None:
 
 
 @pytest.mark.parametrize("change", [prune.identity, parametrizations.weight_norm])
-def test_readers_are_modules_whatever_holds_their_weights(change: Any) -> None:
+def test_readers_are_modules_with_any_parametrization(change: Any) -> None:
     model = perceptron([nn.ReLU()])
     change(model[2], "weight")
     assert roles(read_graph(model))[1] == ("0", True, ("2",))
@@ -187,7 +187,7 @@ class Doubled(nn.Linear):
         return 2 * super().forward(x)
 
 
-def test_subclasses_that_inherit_the_forward_pass_are_what_they_inherit_from() -> None:
+def test_subclasses_with_an_inherited_forward_pass_are_read_as_their_base() -> None:
     model = nn.Sequential(OwnLinear(5, 4), OwnReLU(), OwnLinear(4, 3), nn.Tanh(), nn.Linear(3, 2))
     graph = read_graph(model)
     assert roles(graph) == [
@@ -201,7 +201,7 @@ def test_subclasses_that_inherit_the_forward_pass_are_what_they_inherit_from() -
     )
 
 
-def test_subclasses_with_a_forward_pass_of_their_own_are_what_that_says() -> None:
+def test_subclasses_with_their_own_forward_pass_are_traced() -> None:
     one = OwnLinear(5, 4)
     one.forward = lambda x: 2 * nn.Linear.forward(one, x)
     for layer in (Doubled(5, 4), one):
@@ -229,7 +229,7 @@ def test_roles_stay_when_isolated_neurons_go() -> None:
 # Arrays and files: roles unknown.
 
 
-def test_lists_do_not_tell_activations() -> None:
+def test_lists_have_unknown_activations() -> None:
     graph = read_graph(random_chain(3, (5, 4, 3, 2)))
     assert roles(graph) == [
         ("input", False, ("w0",)),
@@ -252,7 +252,7 @@ def test_lists_of_kernels() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", ".pt", ".npz"])
-def test_state_dicts_and_files_do_not_tell_activations(suffix: str, tmp_path: Path) -> None:
+def test_state_dicts_and_files_have_unknown_activations(suffix: str, tmp_path: Path) -> None:
     model = perceptron([nn.BatchNorm1d(7), nn.ReLU()], [nn.ReLU()])
     state: Any = model.state_dict()
     if suffix == ".pt":

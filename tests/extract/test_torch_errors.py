@@ -130,7 +130,7 @@ def snapshot(model):
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("training", [False, True])
-def test_module_is_left_as_it_was(training, fails):
+def test_module_is_left_unchanged(training, fails):
     inner = Body(with_state_and_failure if fails else with_state)
     inner.hidden = "before"
     model = nn.Sequential(nn.Linear(3, 3), inner, nn.BatchNorm1d(3), nn.Dropout())

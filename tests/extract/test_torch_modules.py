@@ -170,7 +170,7 @@ def test_ways_to_flatten(flatten):
         (lambda x: torch.cumsum(x, 1), "'cumsum' in the forward pass of Flattening: it mixes"),
     ],
 )
-def test_what_does_not_fit_a_linear_layer_is_refused(flatten, message):
+def test_inputs_that_do_not_fit_a_linear_layer_are_refused(flatten, message):
     with pytest.raises(ModelError, match=f"^Flattening: .*{message}"):
         read_graph(Flattening(flatten), scope="all")
 

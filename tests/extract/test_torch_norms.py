@@ -164,7 +164,7 @@ def test_reading_a_parametrization_does_not_update_its_state():
 
 
 def with_hook(function):
-    """A layer whose weight a hook computes; what it has now is out of date."""
+    """A layer whose weight a hook computes; its current weight is out of date."""
     layer = nn.Linear(4, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -177,7 +177,7 @@ def with_hook(function):
 
 
 @pytest.mark.parametrize("function", [nn.utils.weight_norm, nn.utils.spectral_norm])
-def test_weights_that_a_hook_computes_are_those_of_the_next_forward_pass(function):
+def test_weights_that_a_hook_computes_match_the_next_forward_pass(function):
     model = nn.Sequential(with_hook(function), nn.Linear(3, 2)).train()
     before, weight = copy.deepcopy(model.state_dict()), model[0].weight
     graph = read_graph(model)

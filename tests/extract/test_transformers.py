@@ -144,7 +144,7 @@ def model_and_inputs(name):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", MODELS)
-def test_transformers_neighbours_are_what_changes(name):
+def test_transformers_neighbours_are_the_neurons_that_change(name):
     model, inputs = model_and_inputs(name)
     extra = ()
     if name == "gpt2":
@@ -292,7 +292,7 @@ def mixture(transformers, name):
 
 
 @pytest.mark.parametrize("name", ["Mixtral", "Qwen3Moe", "GptOss"])
-def test_experts_read_and_write_the_stream_whichever_are_chosen(name):
+def test_experts_read_and_write_the_stream_for_any_choice(name):
     transformers = pytest.importorskip("transformers", reason="pip install transformers")
     torch.manual_seed(0)
     model = mixture(transformers, name).eval()

@@ -33,7 +33,7 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize("recipe", BY_HAND, ids=named)
-def test_training_is_what_a_plain_loop_does(recipe, batch, tmp_path):
+def test_training_matches_a_plain_loop(recipe, batch, tmp_path):
     if recipe.network == "small-cnn":
         batch(6)
     data = data_for(recipe, *((14, 5) if recipe.network == "small-cnn" else (100, 40)))
@@ -59,7 +59,7 @@ def test_training_is_what_a_plain_loop_does(recipe, batch, tmp_path):
 @pytest.mark.parametrize("procedure", ["authors", "text"])
 @pytest.mark.parametrize("network", ["small-mlp", "polynomial-mlp", "small-cnn", "vgg"])
 @pytest.mark.parametrize("regularization", REGULARIZATIONS)
-def test_penalties_are_those_of_the_recipe(network, regularization, procedure):
+def test_penalties_match_the_recipe(network, regularization, procedure):
     recipe = recipe_of(network, regularization, procedure=procedure)
     reference = ByHand.__new__(ByHand)
     torch.manual_seed(0)
@@ -100,7 +100,7 @@ def normalized_by_loops(model, scales=None):
 
 
 def eigenvalues(weights):
-    """Of the normalized Laplacian of an MLP's graph, ascending; differentiable."""
+    """Eigenvalues of the normalized Laplacian of an MLP's graph, ascending; differentiable."""
     sizes = [weights[0].shape[1], *(len(weight) for weight in weights)]
     starts = np.cumsum([0, *sizes])
     rows = []

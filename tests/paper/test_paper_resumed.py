@@ -23,11 +23,11 @@ def without_time(metrics):
 
 
 class BrokenOff(Exception):  # noqa: N818
-    """Stands for whatever ends a process."""
+    """Stands for the end of a process."""
 
 
 def train_with_breaks(record, data):
-    """Train, broken off at the end of each epoch once, and so resumed after each; how often."""
+    """Train with an interruption after each epoch; return the number of interruptions."""
     seen = []
 
     def break_off(phase, epoch):
@@ -73,16 +73,14 @@ RESUMED = [
 
 
 @pytest.mark.parametrize("recipe", RESUMED, ids=named)
-def test_a_resumed_mlp_is_the_one_of_a_training_without_a_break(
-    recipe, batch, tmp_path, monkeypatch
-):
+def test_a_resumed_mlp_equals_an_uninterrupted_one(recipe, batch, tmp_path, monkeypatch):
     check_resumed(recipe, data_for(recipe), tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
     ("data", "regularization"), [("mnist", "none"), ("mnist-stack-diff", "dropout")]
 )
-def test_a_resumed_cnn_is_the_one_of_a_training_without_a_break(
+def test_a_resumed_cnn_equals_an_uninterrupted_one(
     data, regularization, batch, tmp_path, monkeypatch
 ):
     batch(6)
@@ -91,7 +89,7 @@ def test_a_resumed_cnn_is_the_one_of_a_training_without_a_break(
 
 
 @pytest.mark.usefixtures("narrow_vgg")
-def test_a_resumed_vgg_is_the_one_of_a_training_without_a_break(batch, tmp_path, monkeypatch):
+def test_a_resumed_vgg_equals_an_uninterrupted_one(batch, tmp_path, monkeypatch):
     batch(4)
     recipe = recipe_of("vgg", "dropout+l2", 2, 2)
     check_resumed(recipe, data_for(recipe, 9, 3), tmp_path, monkeypatch)
@@ -108,7 +106,7 @@ def test_without_a_checkpoint_a_phase_begins_anew(batch, tmp_path):
 
 
 def broken_off(out, recipe, data, at, monkeypatch):
-    """The record of a training that was broken off at the end of an epoch."""
+    """The record of a training interrupted at the end of an epoch."""
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     record = Record(out, recipe, 0)
 
@@ -153,7 +151,7 @@ def test_weights_without_their_settings_are_made_again(batch, tmp_path, monkeypa
     assert_same_network(expected, finished(record)[0])
 
 
-def test_what_is_finished_is_not_trained_again(batch, tmp_path):
+def test_finished_networks_are_not_trained_again(batch, tmp_path):
     recipe = recipe_of()
     data = data_for(recipe)
     record = Record(tmp_path, recipe, 0)

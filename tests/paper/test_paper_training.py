@@ -34,7 +34,7 @@ from ncut.paper.training import device_named, evaluate, initialized, train  # no
 )
 # Normalized by the pruning threshold, a network that has hardly been trained loses neurons.
 @pytest.mark.filterwarnings("ignore:the regularizer is cutting the network apart")
-@pytest.mark.filterwarnings("ignore:the network is in parts before the regularizer")
+@pytest.mark.filterwarnings("ignore:the network was in parts before the regularizer")
 def test_pruned_networks_have_the_share_of_the_last_masks(
     regularization, procedure, batch, tmp_path
 ):
@@ -98,7 +98,7 @@ def test_a_leaky_procedure_makes_another_network(batch, tmp_path):
 # --- initialization -----------------------------------------------------------------------------
 
 
-def test_a_seed_makes_one_network_whatever_was_drawn_before():
+def test_a_seed_makes_the_same_network_after_any_draws():
     recipe = recipe_of()
     torch.manual_seed(1)
     first = initialized(recipe, 7)
@@ -139,7 +139,7 @@ def test_clusterable_initialization_weakens_and_strengthens_weights(network, cha
 # --- results -------------------------------------------------------------------------------------
 
 
-def test_metrics_are_those_of_the_network_that_is_kept(batch, tmp_path):
+def test_metrics_match_the_network_that_is_kept(batch, tmp_path):
     recipe = recipe_of(regularization="dropout+l2")
     data = data_for(recipe, 100, 2300)
     for phase in PHASES:

@@ -18,7 +18,7 @@ from ncut.spectral.operator import NormalizedAdjacency
 
 WIDTHS = (160, 120, 120, 48)
 FIRST, SECOND = 160, 280
-"""Where the two hidden layers begin."""
+"""First vertices of the two hidden layers."""
 
 
 def network(seed: int, weak: float, n_faint: int = 6) -> list[np.ndarray]:
@@ -53,7 +53,7 @@ def test_points_satisfy_the_eigenvectors_equation_in_every_row(weak: float, solv
     assert float(error.max()) < 1e-6 * np.abs(points).max()
 
 
-def test_a_faint_neuron_changes_nothing_for_the_others(solver: str) -> None:
+def test_a_weak_neuron_does_not_affect_the_others(solver: str) -> None:
     weights = network(2, 1e-25)
     with_them = ncut.cluster(ncut.graph(weights), 4, solver=solver)
     removed = [weights[0][:, 6:], weights[1][6:, 6:], weights[2][6:]]
@@ -100,13 +100,13 @@ def test_a_component_of_faint_vertices_keeps_its_own_eigenvector() -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1e-4, 1e-2]))
-def test_nothing_is_done_where_no_vertex_is_faint(seed: int, weak: float) -> None:
+def test_graphs_without_weak_vertices_are_unchanged(seed: int, weak: float) -> None:
     graph = ncut.graph(network(seed, weak, 2))
     assert not (graph.degrees < 1e-6 * graph.degrees.mean()).any()
     points, _ = points_of(graph, 4, "dense")
-    from ncut.spectral.weak_vertices import settle
+    from ncut.spectral.weak_vertices import corrected
 
-    assert settle(graph, points, np.zeros(4)) is points
+    assert corrected(graph, points, np.zeros(4)) is points
 
 
 def heavy_edge(n: int, weight: float) -> tuple[sparse.csr_array, sparse.csr_array]:
@@ -133,7 +133,7 @@ def test_many_faint_vertices_take_no_dense_matrix() -> None:
     assert np.abs(walked - (1 - eigenvalues) * points).max() < 1e-3 * np.abs(points).max()
 
 
-def test_iteration_and_lapack_settle_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_iteration_and_lapack_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = ncut.graph(network(6, 1e-9, 40))
     by_lapack, _ = points_of(graph, 4, "dense")
     monkeypatch.setattr("ncut.spectral.weak_vertices.MANY", 10)

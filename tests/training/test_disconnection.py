@@ -21,7 +21,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_a_network_about_to_fall_apart_is_told_once() -> None:
+def test_a_network_about_to_disconnect_is_reported_once() -> None:
     model = mlp(60, 60, 60)
     cut_in_half(model, 1e-6)
     regularizer = EigenvalueRegularizer(model)
@@ -32,7 +32,7 @@ def test_a_network_about_to_fall_apart_is_told_once() -> None:
     assert term.requires_grad
 
 
-def test_inputs_cut_off_from_outputs_are_told() -> None:
+def test_inputs_cut_off_from_outputs_are_reported() -> None:
     model = mlp(60, 40, 40, 60)
     with torch.no_grad():
         model[2].weight *= 1e-7
@@ -57,7 +57,7 @@ def test_the_term_is_held_back_as_long_as_inputs_are_parted_from_outputs() -> No
     assert regularizer.log()["held_back"] == 0
 
 
-def test_parts_side_by_side_are_what_the_term_is_for() -> None:
+def test_parallel_parts_do_not_hold_the_term_back() -> None:
     model = mlp(60, 60, 60)
     regularizer = EigenvalueRegularizer(model, range(2, 5), disconnect="hold")
     regularizer()
@@ -67,17 +67,17 @@ def test_parts_side_by_side_are_what_the_term_is_for() -> None:
     assert regularizer().requires_grad
 
 
-def test_parts_that_were_there_at_first_hold_nothing_back() -> None:
+def test_initial_parts_do_not_hold_the_term_back() -> None:
     model = mlp(60, 60, 60)
     cut_in_half(model, 0.0)
     regularizer = EigenvalueRegularizer(model, range(2, 13), disconnect="hold")
-    with pytest.warns(UserWarning, match="before the regularizer has changed it"):
+    with pytest.warns(UserWarning, match="before the regularizer changed it"):
         assert regularizer().requires_grad
     assert all(regularizer().requires_grad for _ in range(40))
 
 
 @pytest.mark.parametrize("kind", ["a faded input", "a faded hidden neuron", "a pair of neurons"])
-def test_what_is_negligible_is_no_part(kind: str) -> None:
+def test_negligible_parts_do_not_count(kind: str) -> None:
     model = mlp(60, 60, 60)
     with torch.no_grad():
         if kind == "a faded input":
@@ -115,14 +115,14 @@ def test_disconnection_may_be_ignored() -> None:
         assert EigenvalueRegularizer(model, disconnect="ignore")().requires_grad
 
 
-def test_a_vanishing_neuron_is_told() -> None:
+def test_a_vanishing_neuron_is_reported() -> None:
     model = mlp(60, 60, 60)
     regularizer = EigenvalueRegularizer(model)
     regularizer()
     with torch.no_grad():
         model[0].weight[5] *= 1e-9
         model[2].weight[:, 5] *= 1e-9
-    with pytest.warns(UserWarning, match="a neuron of '0' has next to no weights left") as caught:
+    with pytest.warns(UserWarning, match="a neuron of '0' has almost no weight left") as caught:
         assert all(regularizer().requires_grad for _ in range(40))
     assert len(caught) == 1
     with torch.no_grad():

@@ -162,7 +162,7 @@ def steps_of(model: nn.Module, regularizer: Any, optimizer: Any, steps: range) -
 
 
 @pytest.mark.parametrize("name", MAKES)
-def test_a_resumed_run_is_an_unbroken_one(name: str) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(name: str) -> None:
     def made() -> tuple[nn.Module, Any, Any]:
         model = mlp(40, 50, 45, 20)
         return model, MAKES[name](model), torch.optim.Adam(model.parameters(), 1e-2)
@@ -208,7 +208,7 @@ def test_calls_without_gradients_are_no_steps() -> None:
     assert regularizer.log()["value"] == pytest.approx(value, rel=1e-4)
 
 
-def test_steps_may_be_begun_by_hand() -> None:
+def test_steps_may_be_begun_explicitly() -> None:
     regularizer = EigenvalueRegularizer(mlp(40, 50, 20), weight=1.0, every=2)
     there = []
     for _ in range(4):
@@ -233,7 +233,7 @@ def test_a_schedule_of_the_weight() -> None:
         constant()
 
 
-def test_what_is_logged() -> None:
+def test_log_has_the_documented_values() -> None:
     regularizer = EigenvalueRegularizer(mlp(40, 50, 20), (2, 5), weight=0.3)
     term = float(regularizer().detach())
     log = regularizer.log()
@@ -247,7 +247,7 @@ def test_another_model_is_refused() -> None:
     model = mlp(40, 50, 20)
     regularizer = EigenvalueRegularizer(model)
     assert regularizer(model).requires_grad
-    with pytest.raises(InputError, match="is not the one that the regularizer was made for"):
+    with pytest.raises(InputError, match="must be the regularizer's own model"):
         regularizer(copy.deepcopy(model))
 
 

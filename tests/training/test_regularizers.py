@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
 
 
 def dense_eigenvalues(weights: list[Tensor]) -> Tensor:
-    """Those of a chain's Laplacian, ascending, by autograd through the whole matrix."""
+    """Eigenvalues of a chain's Laplacian, ascending, by autograd through the whole matrix."""
     sizes = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
     rows = []
     for layer in range(len(sizes)):
@@ -335,6 +335,8 @@ def test_a_channels_last_model_is_read() -> None:
         ({"eigenvalues": ()}, "eigenvalues"),
         ({"eigenvalues": 3}, "eigenvalues"),
         ({"eigenvalues": (0, 2)}, "eigenvalues"),
+        ({"eigenvalues": [1]}, "eigenvalues"),
+        ({"eigenvalues": (1, 1)}, "eigenvalues"),
         ({"eigenvalues": (10**6,)}, "eigenvalues"),
         ({"eigenvalues": (2.5,)}, "eigenvalues"),
         ({"every": 0}, "every"),
@@ -367,7 +369,7 @@ def test_too_small_a_graph_and_no_module_are_named() -> None:
         EigenvalueRegularizer([torch.ones(2, 2)])  # type: ignore[arg-type]
 
 
-def test_weights_that_are_not_finite_are_told() -> None:
+def test_weights_that_are_not_finite_are_reported() -> None:
     for widths in ((64, 50, 40, 10), (12, 10, 6)):
         model = mlp(*widths)
         with torch.no_grad():
@@ -408,7 +410,7 @@ print((peak() - before) * 1024 / sum(4 * p.numel() for p in model.parameters()))
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: run on Linux or macOS")
 def test_a_call_takes_no_matrix_of_all_vertices() -> None:
-    """The peak beyond what the model took before, in sizes of its weights."""
+    """Peak memory beyond the model's own, in sizes of its weights."""
     cases = [[(2048, 2048), (2048, 2048)], [(6000, 20), (20, 200)]]
     done = subprocess.run(
         [sys.executable, "-c", MEMORY.format(cases=cases)],

@@ -74,6 +74,10 @@ class Program:
         """The program as text, one line per node."""
         return printed(self.nodes)
 
+    def __repr__(self) -> str:
+        n_weights = sum("weight" in node.attributes for node in self.nodes)
+        return f"Program({len(self.nodes)} nodes, {n_weights} with weights)"
+
     def node(
         self,
         kind: str,

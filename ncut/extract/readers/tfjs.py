@@ -56,6 +56,14 @@ def read_tfjs(
         return read_model(Content(path, config, tree), Listed(tree), residual, unknown)
 
 
+def is_tfjs(path: Path) -> bool:
+    """Check by its content whether a JSON file is a model of TensorFlow.js."""
+    try:
+        return "modelTopology" in read_json(path)
+    except ModelError:
+        return False
+
+
 class Arrays(Tree):
     """The arrays listed in a manifest, by name."""
 
