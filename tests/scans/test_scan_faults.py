@@ -419,7 +419,7 @@ except MemoryError:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux can; run there")
-@pytest.mark.parametrize("bytes_left", [0, 1 << 22])
+@pytest.mark.parametrize("bytes_left", [0, 1 << 26])
 def test_rows_are_read_where_memory_has_no_room_for_threads(bytes_left, models, scan):
     scan(models)
     command = [sys.executable, "-c", ROWS, scan.keywords["out"], str(bytes_left)]
