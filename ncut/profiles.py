@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.arguments import suggests_names
-from ncut.errors import InputError, Interrupted
+from ncut.errors import InputError, Interrupted, ShuffleError
 from ncut.extract import GRAPH_OPTIONS, GraphOptions, read_graph
 from ncut.graphs.normalize import normalization_notes
 from ncut.graphs.validate import check_n_clusters
@@ -89,6 +89,9 @@ def profile(
         If the model cannot be read.
     Interrupted
         On Ctrl-C during the shuffles, a KeyboardInterrupt whose `finished` is the profile so far.
+    ShuffleError
+        If a shuffle leaves edges at too few vertices for the largest k, an InputError whose
+        `finished` is the profile so far.
 
     Source: von Luxburg (2007), A tutorial on spectral clustering, section 8.3, for the gap;
     Hubert and Arabie (1985), Comparing partitions, for the agreement of partitions.
@@ -109,6 +112,9 @@ def profile(
     except Interrupted as interrupted:
         so_far = _profile(prepared, network, interrupted.finished)
         raise Interrupted(so_far, f"{so_far.n_shuffles} shuffles") from None
+    except ShuffleError as failed:
+        failed.finished = _profile(prepared, network, failed.finished)
+        raise
     return _profile(prepared, network, shuffled)
 
 

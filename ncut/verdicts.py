@@ -11,7 +11,7 @@ import numpy as np
 
 from ncut.analysis import analyze_graph
 from ncut.arguments import suggests_names
-from ncut.errors import InputError, Interrupted
+from ncut.errors import InputError, Interrupted, ShuffleError
 from ncut.extract import GRAPH_OPTIONS, GraphOptions, read_graph
 from ncut.graphs import NeuronGraph
 from ncut.graphs.normalize import (
@@ -103,6 +103,9 @@ def verdict(
     Interrupted
         On Ctrl-C, a KeyboardInterrupt whose `finished` is the verdict of the analyses so far; the
         last analysis may have fewer shuffles, unless they are too few for the level.
+    ShuffleError
+        If a shuffle leaves edges at too few vertices for k clusters, an InputError whose `finished`
+        is the verdict of the analyses so far.
     """
     base = Plan.of(
         k=k, shuffles=shuffles, preset=preset, seed=seed, n_init=n_init, solver=solver,
@@ -161,6 +164,9 @@ def verdict(
                     done.append(Report.of(found, model))
                 n_done = len(tested) + len(reports)
                 raise Interrupted(so_far(), f"{n_done} analyses") from None
+            except ShuffleError as failed:
+                failed.finished = so_far()
+                raise
     return so_far()
 
 

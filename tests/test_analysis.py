@@ -202,14 +202,41 @@ def test_nan_weights_are_refused_with_the_layer_and_the_count() -> None:
 
 def test_errors_of_the_shuffles_are_input_errors_too() -> None:
     # Shuffles isolate some of the 24 neurons, and so have fewer than k to cluster.
-    try:
-        report = run([np.eye(8), np.eye(8)], k=22, shuffles=10)
-    except ncut.InputError as error:
-        message = str(error)
+    model = [np.eye(8), np.eye(8)]
+    for null in ("layer", "layer-kde"):
+        message = (
+            rf"k: shuffle 0 of the null model '{null}' has edges at only \d+ of 24 vertices, too "
+            "few for k=22; use a smaller k, or null='layer-nonzero', which moves no edge"
+        )
+        with pytest.raises(ncut.InputError, match=message) as caught:
+            run(model, k=22, null=null, shuffles=10, threads=1)
+        assert caught.value.finished.n_shuffles == 0
+    assert run(model, k=22, null="layer-nonzero", shuffles=3).n_shuffles == 3
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_shuffle_with_too_few_vertices_keeps_the_others(threads: int) -> None:
+    model = [np.eye(8), np.eye(8)]
+    sizes = [
+        ncut.shuffle(ncut.graph(model), "layer", 7, number).without_isolated()[0].n_vertices
+        for number in range(30)
+    ]
+    k = min(sizes)
+    first = sizes.index(k)
+    assert 0 < first < 25
+    with pytest.raises(ncut.InputError, match=f"k: shuffle {first} of") as caught:
+        run(model, k=k, shuffles=30, threads=threads)
+    report = caught.value.finished
+    assert isinstance(report, ncut.Report)
+    complete = run(model, k=k, shuffles=first)
+    assert report.ncut == complete.ncut
+    if threads == 1:
+        np.testing.assert_array_equal(report.shuffled_ncuts, complete.shuffled_ncuts)
     else:
-        assert (report.shuffled_ncuts >= 0).all()
-        return
-    assert message.startswith("k: ")
+        assert set(complete.shuffled_ncuts[: first - 2]) <= set(report.shuffled_ncuts)
+    with pytest.raises(ncut.InputError, match=r"k: shuffle \d+ of the null model") as swept:
+        ncut.profile(model, (2, k), shuffles=30, threads=threads, n_init=2, seed=7)
+    assert isinstance(swept.value.finished, ncut.Profile)
 
 
 @given(

@@ -405,6 +405,29 @@ def test_a_model_that_memory_does_not_hold_fails_alone(models, scan, tmp_path):
         assert ncut.Scan(tmp_path / "out").report(path) == ncut.analyze(path, **OPTIONS)
 
 
+ROWS = """
+import resource, sys, ncut
+import pandas, pyarrow, pyarrow.compute, pyarrow.parquet
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    print(len(ncut.Scan(sys.argv[1]).to_frame()))
+except MemoryError:
+    print("MemoryError")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux can; run there")
+@pytest.mark.parametrize("bytes_left", [0, 1 << 26])
+def test_rows_are_read_where_memory_has_no_room_for_threads(bytes_left, models, scan):
+    scan(models)
+    command = [sys.executable, "-c", ROWS, scan.keywords["out"], str(bytes_left)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() in (str(len([*models.iterdir()])), "MemoryError"), done.stdout
+    assert bytes_left == 0 or done.stdout.strip() != "MemoryError"
+
+
 def test_a_clock_set_back(models, scan, monkeypatch):
     """Times of files are compared for equality only, and durations are of another clock."""
     (models / "broken.npz").unlink()
