@@ -363,6 +363,29 @@ def test_factors_are_folded(tmp_path: Path, norm: Described, homogeneous: bool) 
     assert_allclose(dense(graph_of(behind))["l0"], 2 * first if shared else first)
 
 
+@pytest.mark.parametrize(("mode", "factor"), [("sum", 1.0), ("ave", 0.5)])
+def test_directions_that_are_averaged(tmp_path: Path, mode: str, factor: float) -> None:
+    places = [f"bidirectional/{way}_layer/cell/vars/{{}}" for way in ("forward", "backward")]
+    first = [kernel(3, 4, seed=1), kernel(3, 4, seed=2)]
+    arrays = {place.format(0): value for place, value in zip(places, first, strict=True)}
+    arrays |= {place.format(1): np.zeros((4, 4)) for place in places}
+    arrays |= {place.format(2): np.zeros(4) for place in places}
+    arrays |= {"dense/vars/0": kernel(4, 2)}
+    inner = {"class_name": "SimpleRNN", "config": {"name": "r", "dtype": "f", "units": 4}}
+    both = {"name": "l0", "dtype": "f", "layer": inner, "merge_mode": mode}
+    both["backward_layer"] = inner
+    config = [
+        {"class_name": "InputLayer", "config": {"name": "x", "batch_shape": [None, 5, 3]}},
+        {"class_name": "Bidirectional", "config": both},
+        {"class_name": "Dense", "config": {"name": "l1", "dtype": "f", "units": 2}},
+    ]
+    whole = {"class_name": "Sequential", "config": {"layers": config}}
+    blocks = dense(graph_of(written(tmp_path / "m.keras", whole, arrays)))
+    for way, weights in zip(("forward", "backward"), first, strict=True):
+        assert_allclose(blocks[f"l0/{way}"], factor * weights)
+    assert_allclose(blocks["l1"], kernel(4, 2))
+
+
 @pytest.mark.parametrize(
     ("activation", "expected"),
     [

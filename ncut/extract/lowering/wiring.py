@@ -40,6 +40,24 @@ Residual: TypeAlias = Literal["readers", "stream"]
 Kind: TypeAlias = Literal["linear", "conv", "embedding", "heads", "output"]
 Array: TypeAlias = NDArray[np.generic]
 
+
+class WithoutExamplesError(ModelError):
+    """Weights read the first axis of an input, which would hold examples, as features.
+
+    Attributes
+    ----------
+    input : str
+        The input's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"it reads the first axis of the input {name!r} as features; pass the input with an "
+            "axis of examples before it"
+        )
+        self.input = name
+
+
 MANY_COLUMNS = 256
 """Number of columns above which duplicates are first searched by column sums."""
 
@@ -165,6 +183,7 @@ class Wiring:
     ledger: Ledger = field(default_factory=Ledger)
     program: Program | None = None
     _products: dict[int, tuple[Signal, Product]] = field(default_factory=dict)
+    _n_examples: dict[Group, int] = field(default_factory=dict)
     _calls: dict[str, int] = field(default_factory=dict)
     _unread: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _read_scales: set[str] = field(default_factory=set)
@@ -173,13 +192,19 @@ class Wiring:
 
     # --- where signals come from ------------------------------------------------------------
 
-    def input(self, name: str, shape: Sequence[int]) -> Signal:
-        """An input of the model, with examples along the first axis: each entry is a neuron."""
+    def input(self, name: str, shape: Sequence[int], *, examples: bool = True) -> Signal:
+        """An input of the model: each entry is a neuron.
+
+        The first axis holds examples of the same neurons, unless `examples` is false.
+        """
         shape = tuple(shape)
-        size = int(np.prod(shape[1:]))
+        sizes = (1, *shape[1:]) if examples else shape
+        size = int(np.prod(sizes))
         group = self._group(name, size)
         self.inputs.add(group)
-        units: Units = np.arange(size).reshape(1, *shape[1:])
+        if examples and shape:
+            self._n_examples[group] = shape[0]
+        units: Units = np.arange(size).reshape(sizes)
         return Signal(shape, (Term(group, units),), activated=True)
 
     def embedding(
@@ -228,6 +253,7 @@ class Wiring:
             return self.embedding(weight, shape, name=name, parameters=parameters, **named)
         if not signal.terms:
             return self._without_neurons(parameters or (name,), weight.shape, shape)
+        self._check_examples(signal, axis, alone=True)
         if self._mixes_positions(signal, axis):
             for parameter in parameters:
                 self.leave_out(
@@ -258,6 +284,7 @@ class Wiring:
         axis = signal.axis(axis)
         if not signal.terms:
             return self._without_neurons(parameters or (name,), weight.shape, shape)
+        self._check_examples(signal, axis, alone=False)
         if on_positions and weight.shape[:2] == (1, 1) and self._moves_over_neurons(signal, axis):
             for parameter in parameters or (name,):
                 reason = "mixes neurons of a layer as if they were positions"
@@ -641,6 +668,22 @@ class Wiring:
             ended[units] = True
         return anew
 
+    def _check_examples(self, signal: Signal, axis: int, *, alone: bool) -> None:
+        """Refuse to read an input's axis of examples as its features or channels.
+
+        If `alone`, neurons along another axis make it an axis of positions instead.
+        """
+        for term in signal.terms:
+            n_examples = self._n_examples.get(term.group, 1)
+            if n_examples == 1:
+                continue
+            rows = np.asarray(_rows(term.units, axis, signal.shape[axis]))
+            rows = rows[(rows != NOTHING).any(axis=1)]
+            if len(rows) != n_examples or (alone and rows.shape[1] > 1):
+                continue
+            if (rows == rows[0]).all():
+                raise WithoutExamplesError(term.group.name)
+
     def _mixes_positions(self, signal: Signal, axis: int) -> bool:
         """Check whether neurons lie along axes other than the axis that is read."""
         if signal.shape[axis] == 1 or signal.varies(axis):
@@ -706,7 +749,7 @@ class Wiring:
             first, second = first.pushed(), second.pushed()
         terms = [*first.terms, *second.terms]
         if any(self._differ(ours, theirs) for ours in first.terms for theirs in second.terms):
-            reason = "a neuron enters it twice, by constant factors that differ and are not summed"
+            reason = "a neuron enters it twice, by factors that differ and are not summed"
             self.leave_out("factors of a sum", (), reason)
         self.sums = self.sums or bool(terms)
         if self.residual == "stream" and terms:
@@ -721,7 +764,7 @@ class Wiring:
         return Signal(first.shape, factors_name=first.factors_name, number=number)
 
     def _differ(self, first: Term, second: Term) -> bool:
-        """Check whether a neuron occurs twice with different constant factors, as in x - x * mask.
+        """Check whether a neuron occurs twice with different factors, as in x - x * mask.
 
         The signs of the factors are unknown, and so is the factor of the sum.
         """
@@ -731,7 +774,7 @@ class Wiring:
         for term in (first, second):
             factor = times(term.scale, term.gain)
             codes.append(np.zeros(1, dtype=np.int64) if factor is None else factor.codes)
-        if codes[0] is codes[1] or not all(map(self.ledger.constants, codes)):
+        if codes[0] is codes[1]:
             return False
         same = (first.units == second.units) & (first.units != NOTHING)
         return bool((same & (codes[0] != codes[1])).any())
