@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ncut.errors import InputError, ModelError
 from ncut.extract import read_graph
 from ncut.extract.assembly.assemble import assemble
+from ncut.extract.lowering.pointwise import positions
 from ncut.extract.lowering.signal import Signal, Term
 from ncut.extract.lowering.wiring import Wiring
 from ncut.extract.readers.keras.weights import snake_case
@@ -504,14 +505,14 @@ def test_a_sum_of_two_tensors(tmp_path: Path) -> None:
 def test_pooling_of_an_image_whose_channels_come_last() -> None:
     wiring = Wiring()
     image = wiring.input("x", (1, 6, 6, 3))
-    pooled = wiring.positions(image, (1, 3, 3, 3), axis=-1)
+    pooled = positions(wiring, image, (1, 3, 3, 3), axis=-1)
     assert pooled.shape == (1, 3, 3, 3)
     with pytest.raises(ModelError, match="pools over neurons"):
-        wiring.positions(image, (1, 6, 6, 2), axis=-1)
+        positions(wiring, image, (1, 6, 6, 2), axis=-1)
     group = wiring.groups[0]
     units: NDArray[np.int64] = np.arange(3).reshape(1, 3, 1)
     with pytest.raises(ModelError, match="pools over neurons"):
-        wiring.positions(Signal((1, 3, 8), (Term(group, units),)), (1, 2, 8))
+        positions(wiring, Signal((1, 3, 8), (Term(group, units),)), (1, 2, 8))
 
 
 @pytest.mark.parametrize(

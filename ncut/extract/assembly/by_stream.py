@@ -58,7 +58,7 @@ def by_stream(wiring: Wiring, kept: set[Operation], *, inputs: bool) -> Layout:
     rows: dict[Operation, int] = {}
     for operation in wiring.operations:
         for part in operation.parts if operation in kept and inputs else ():
-            if part.group in wiring.inputs and not wiring.merging.has(part.group):
+            if wiring.is_input(part.group):
                 before = plan.input_units.get(_view(part), np.empty(0, dtype=np.int64))
                 units = part.units[part.units != NOTHING]
                 plan.input_units[_view(part)] = np.union1d(before, units)

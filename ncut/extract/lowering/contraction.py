@@ -5,37 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ncut.errors import ModelError
+from ncut.extract.lowering import layers
+from ncut.extract.lowering.constants import gain
+from ncut.extract.lowering.moves import (
+    broadcast,
+    expanded,
+    indexed,
+    reshaped,
+)
+from ncut.extract.lowering.pointwise import activation
 from ncut.extract.lowering.signal import (
     NOTHING,
     Part,
     Signal,
     Term,
     Units,
-    broadcast,
     compact,
-    expanded,
     first_along,
-    indexed,
     is_in,
     joined,
     places_along,
-    reshaped,
     several,
     split,
 )
-from ncut.extract.program.weights import Expression, Weights, expression_of
-
-if TYPE_CHECKING:
-    from ncut.extract.lowering.wiring import Product, Wiring
-
-Array: TypeAlias = NDArray[Any]
+from ncut.extract.lowering.sums import add, combine
+from ncut.extract.lowering.wiring import Array, Product, Wiring
+from ncut.extract.program.weights import Weights, expression_of
 
 SPREADS = frozenset(["mean", "var", "std", "norm"])
 """Reductions by which norms divide, if they keep the axis."""
@@ -70,7 +69,7 @@ def reduce(
         made = _contracted(wiring, product, signal, chosen, name)
         if made is not None:
             if kind == "mean":
-                made = wiring.gain(made, 1 / _n_summed(signal, signal.terms, chosen))
+                made = gain(wiring, made, 1 / _n_summed(signal, signal.terms, chosen))
             return made if keepdim else _without(made, chosen)
     shape = [1 if axis in chosen else size for axis, size in enumerate(signal.shape)]
     signal = signal.pushed()
@@ -83,11 +82,11 @@ def reduce(
         apart = any(n > 1 for at, n in enumerate(term.units.shape) if at not in along)
         divides = keepdim and kind in SPREADS and several(term, along)
         # The mean of an image or of features: what is done with the same input tells.
-        either = divides and apart and kind == "mean" and _is_input(wiring, term)
+        either = divides and apart and kind == "mean" and wiring.is_input(term.group)
         shifts = shifts or either
         if (divides or not apart) and along and not either:
             ended.append(term)
-        elif not along or _is_input(wiring, term):
+        elif not along or wiring.is_input(term.group):
             # The input entries that an entry covers make no difference.
             terms.append(first_along(term, chosen))
         elif kind in ("sum", "mean"):
@@ -103,10 +102,10 @@ def reduce(
     if mixed:
         total = summed(wiring, replace(signal, terms=tuple(mixed)), chosen)
         if kind == "mean":
-            total = wiring.gain(total, 1 / _n_summed(signal, mixed, chosen))
-        result = wiring.add(total, result) if terms else total
+            total = gain(wiring, total, 1 / _n_summed(signal, mixed, chosen))
+        result = add(wiring, total, result) if terms else total
     if kind not in ("sum", "mean"):
-        result = wiring.activation(result, homogeneous=kind in ("max", "min"))
+        result = activation(wiring, result, homogeneous=kind in ("max", "min"))
     return result if keepdim else _without(result, chosen)
 
 
@@ -131,58 +130,10 @@ def summed(wiring: Wiring, signal: Signal, axes: Iterable[int]) -> Signal:
             ]
             if same:
                 parts.append(replace(parts[0], terms=tuple(same)))
-            signal = wiring.add(*parts)
+            signal = add(wiring, *parts)
         shape = [1 if at == axis else n for at, n in enumerate(signal.shape)]
         signal = replace(signal, shape=tuple(shape))
     return signal
-
-
-def linear(
-    wiring: Wiring,
-    signal: Signal,
-    weight: Expression,
-    *,
-    axis: int = -1,
-    shape: Sequence[int] | None = None,
-    parameters: Sequence[str] = (),
-    **named: Any,
-) -> Signal:
-    """A matrix (n_in, n_out) applied along an axis.
-
-    If each entry along the axis carries the neurons of a separate branch, the matrix is not a
-    layer that reads them, but factors of a sum of the branches.
-    """
-    at = signal.axis(axis)
-    if not _has_branches(signal, at):
-        return wiring.linear(signal, weight, axis=axis, shape=shape, parameters=parameters, **named)
-    wiring.place(parameters, "factors of the branches of a sum")
-    places = places_along(signal.terms, at)
-    ndim, n_out = signal.ndim, weight.shape[1]
-    parts = []
-    for place in places:
-        factors = wiring.factors(weight[place])
-        part = indexed(signal, at, slice(place, place + 1))
-        if n_out == 1:
-            parts.append(wiring.gain(part, factors.map(lambda array: array.reshape(()))))
-            continue
-        part = expanded(part, [n_out if axis == at else n for axis, n in enumerate(part.shape)])
-        sizes = [n_out if axis == at else 1 for axis in range(ndim)]
-        parts.append(wiring.scale(part, factors.map(partial(_reshaped, sizes))))
-    return wiring.add(*parts)
-
-
-def _reshaped(sizes: list[int], array: Any) -> Any:
-    return array.reshape(sizes)
-
-
-def _has_branches(signal: Signal, axis: int) -> bool:
-    """Check whether each entry along an axis has separate neurons, which lie along other axes."""
-    return bool(signal.terms) and all(
-        term.units.shape[axis] > 1
-        and any(n > 1 for at, n in enumerate(term.units.shape) if at != axis)
-        and not several(term, (axis,))
-        for term in signal.terms
-    )
 
 
 def _end(
@@ -254,7 +205,7 @@ def _product_with_weights(
     flat = reshaped(moved, (*kept, matrix.shape[0]))
     name = product.name or next(iter(product.parameters), "weights")
     wiring.take_back(product.parameters or ("a constant",))
-    made = linear(wiring, flat, matrix, name=name, parameters=product.parameters)
+    made = layers.matrix(wiring, flat, matrix, name=name, parameters=product.parameters)
     split_up = reshaped(made, (*kept, *(shape[at] for at in new), *[1] * len(axes)))
     back = [order.index(at) for at in range(ndim)]
     return split_up.map([split_up.shape[at] for at in back], lambda array: array.transpose(back))
@@ -281,9 +232,9 @@ def matmul(wiring: Wiring, first: Signal, second: Signal, name: str = "heads") -
     starts = [t for t in second.terms if t.units.shape[-2] > 1 or _alone(t, inner, columns)]
     if not starts:
         # Along the inner axis lie positions of a model's input, which have neurons for each row.
-        ends = [t for t in ends if not (_is_input(wiring, t) and t.units.shape[-2] > 1)]
+        ends = [t for t in ends if not (wiring.is_input(t.group) and t.units.shape[-2] > 1)]
     elif not ends:
-        starts = [t for t in starts if not (_is_input(wiring, t) and t.units.shape[-1] > 1)]
+        starts = [t for t in starts if not (wiring.is_input(t.group) and t.units.shape[-1] > 1)]
     apart = [t.units.shape[-2] > 1 for t in ends] + [t.units.shape[-1] > 1 for t in starts]
     if ends and starts and any(apart):
         shape = (*batch, rows, inner, columns)
@@ -291,7 +242,7 @@ def matmul(wiring: Wiring, first: Signal, second: Signal, name: str = "heads") -
             first.map((*batch, rows, inner, 1), lambda a: a[..., None]),
             second.map((*batch, 1, inner, columns), lambda a: a[..., None, :, :]),
         )
-        total = summed(wiring, wiring.combine(*wide), [len(shape) - 2])
+        total = summed(wiring, combine(wiring, *wide), [len(shape) - 2])
         return _without(total, [len(shape) - 2])
     if ends and starts:
         left = [t.map(lambda a: a.take([0], axis=-2)[..., 0, :]) for t in ends]
@@ -305,11 +256,6 @@ def matmul(wiring: Wiring, first: Signal, second: Signal, name: str = "heads") -
     passed = [t.map(lambda a: a.take([0], axis=-1)) for t in first.terms if not is_in(t, ends)]
     passed += [t.map(lambda a: a.take([0], axis=-2)) for t in second.terms if not is_in(t, starts)]
     return compact(Signal((*batch, rows, columns), tuple(joined(passed))))
-
-
-def _is_input(wiring: Wiring, term: Term) -> bool:
-    """Check whether a term has entries of the model's input."""
-    return term.group in wiring.inputs and not wiring.merging.has(term.group)
 
 
 def _without_shares(signal: Signal) -> Signal:

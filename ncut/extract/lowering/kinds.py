@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ncut.errors import InputError, ModelError
-from ncut.extract.lowering import contraction, moves, operations
-from ncut.extract.lowering.recurrent import recurrent_layer
-from ncut.extract.lowering.signal import (
-    Signal,
-    concatenated,
-    expanded,
-    indexed,
-    permuted,
-    reshaped,
+from ncut.extract.lowering import (
+    choices,
+    constants,
+    contraction,
+    layers,
+    moves,
+    pointwise,
+    sums,
+    writing,
 )
-from ncut.extract.lowering.wiring import Residual, Wiring, WithoutExamplesError
+from ncut.extract.lowering.signal import Signal
+from ncut.extract.lowering.wiring import Residual, Wiring
 from ncut.extract.program.record import Program
 from ncut.extract.program.values import Node, Value
 
@@ -27,16 +28,8 @@ def _note(wiring: Wiring, *, what: str, **attributes: Any) -> None:
 
 def _pointwise(wiring: Wiring, *signals: Signal, homogeneous: bool | None) -> Signal:
     if len(signals) > 1:
-        return wiring.combine(*signals)
-    return wiring.activation(signals[0], homogeneous=homogeneous)
-
-
-def _recurrence(
-    wiring: Wiring, signal: Signal, *given: Signal, states: tuple[bool, bool], **named: Any
-) -> Signal:
-    left = iter(given)
-    state, cell = (next(left) if there else None for there in states)
-    return recurrent_layer(wiring, signal, state=state, cell=cell, **named)
+        return sums.combine(wiring, *signals)
+    return pointwise.activation(wiring, signals[0], homogeneous=homogeneous)
 
 
 def _moved(change: Callable[..., Signal]) -> Callable[..., Signal]:
@@ -47,42 +40,42 @@ def _moved(change: Callable[..., Signal]) -> Callable[..., Signal]:
 KINDS: Mapping[str, Callable[..., Signal | None]] = {
     # where values come from
     "input": Wiring.input,
-    "embed": Wiring.embedding,
+    "embed": layers.embedding,
     # weights
-    "linear": operations.linear,
-    "convolution": Wiring.convolution,
-    "recurrence": _recurrence,
+    "linear": layers.linear,
+    "convolution": layers.convolution,
+    "recurrence": layers.recurrence,
     # constants
-    "scale": operations.scaled,
-    "dequantize": operations.dequantized,
-    "await scale": operations.awaiting_scale,
+    "scale": constants.scaled,
+    "dequantize": constants.dequantized,
+    "await scale": constants.awaiting_scale,
     # functions of entries
     "pointwise": _pointwise,
-    "choose between": operations.choice,
-    "normalize": Wiring.normalization,
-    "softmax": Wiring.softmax,
+    "choose between": choices.choice,
+    "normalize": pointwise.normalization,
+    "softmax": pointwise.softmax,
     # positions and moves
-    "pool": Wiring.positions,
-    "pad": operations.pad,
-    "order": operations.ordered,
-    "permute": _moved(permuted),
-    "reshape": _moved(reshaped),
-    "expand": _moved(expanded),
-    "index": _moved(indexed),
-    "gather": operations.gathered,
+    "pool": pointwise.positions,
+    "pad": pointwise.pad,
+    "order": choices.ordered,
+    "permute": _moved(moves.permuted),
+    "reshape": _moved(moves.reshaped),
+    "expand": _moved(moves.expanded),
+    "index": _moved(moves.indexed),
+    "gather": choices.gathered,
     "lookup": _moved(moves.looked_up),
     "merge": _moved(moves.merged),
-    "concatenate": lambda _, *signals, axis: concatenated(signals, axis),
+    "concatenate": lambda _, *signals, axis: moves.concatenated(signals, axis),
     # several values
-    "add": Wiring.add,
-    "multiply": Wiring.multiply,
+    "add": sums.add,
+    "multiply": sums.multiply,
     "reduce": contraction.reduce,
     "forget": lambda _, signal: Signal(signal.shape),
     "matmul": contraction.matmul,
     # writing in place
-    "write": moves.written,
-    "unchanged": moves.unchanged,
-    "scatter": moves.scattered,
+    "write": writing.written,
+    "unchanged": writing.unchanged,
+    "scatter": writing.scattered,
     # ends and notes
     "output": Wiring.output,
     "note": _note,
@@ -122,7 +115,7 @@ def _lowered(program: Program, residual: Residual, without: frozenset[str] = fro
     """The record, with the inputs named in `without` taken as a single example."""
     try:
         return _recorded(program, residual, without)
-    except WithoutExamplesError as error:
+    except layers.WithoutExamplesError as error:
         if error.input in without:
             raise
         return _lowered(program, residual, without | {error.input})
@@ -135,7 +128,7 @@ def _recorded(program: Program, residual: Residual, without: frozenset[str]) -> 
     for at, node in enumerate(program.nodes):
         try:
             made = _followed(wiring, node, signals, without)
-        except WithoutExamplesError:
+        except layers.WithoutExamplesError:
             raise
         except (ModelError, InputError) as error:
             raise located(error, node.place) from error
