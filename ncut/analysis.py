@@ -19,7 +19,7 @@ from ncut.measure import (
     stop_rule,
 )
 from ncut.plan import Plan, with_needed_options
-from ncut.progress import Progress, ProgressCallback, check_progress, telling
+from ncut.progress import Progress, ProgressCallback, check_progress, progress_callback
 from ncut.randomness import NETWORK
 from ncut.report import Report
 from ncut.results import Measurement
@@ -153,8 +153,8 @@ def analyze(
     check_progress(progress)
     graph = read_graph(model, **with_needed_options(graph_options, plan.null))
     try:
-        with telling(progress, "shuffles") as told:
-            return Report.of(analyze_graph(graph, plan, told), model)
+        with progress_callback(progress, "shuffles") as callback:
+            return Report.of(analyze_graph(graph, plan, callback), model)
     except Interrupted as stopped:
         report = Report.of(stopped.finished, model)
         raise Interrupted(report, f"{report.n_shuffles} shuffles") from None

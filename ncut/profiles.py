@@ -17,7 +17,7 @@ from ncut.graphs.validate import check_n_clusters
 from ncut.measure import Measured, Prepared, measure, measure_shuffles, prepare
 from ncut.nulls import compare, compare_all, statistics_of
 from ncut.plan import Plan, with_needed_options
-from ncut.progress import Progress, check_progress, telling
+from ncut.progress import Progress, check_progress, progress_callback
 from ncut.randomness import NETWORK
 from ncut.report import Profile
 from ncut.results import ncut_version
@@ -107,8 +107,8 @@ def profile(
     prepared = prepare(graph, plan, choose_ks=lambda n: _check_ks(k, n), repeats=N_SEEDS)
     network = measure(prepared, NETWORK, starts=N_STARTS)
     try:
-        with telling(progress, "shuffles") as told:
-            shuffled = measure_shuffles(prepared, _swept, progress=told)
+        with progress_callback(progress, "shuffles") as callback:
+            shuffled = measure_shuffles(prepared, _swept, progress=callback)
     except Interrupted as interrupted:
         so_far = _profile(prepared, network, interrupted.finished)
         raise Interrupted(so_far, f"{so_far.n_shuffles} shuffles") from None
@@ -142,7 +142,7 @@ def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
     # Checked one by one, so that a range of billions ends at the first k that is too large.
     ks = sorted({check_n_clusters(one, n_vertices) for one in k})
     if not ks:
-        raise InputError("k: no number of clusters given")
+        raise InputError("k: must hold at least one number of clusters, got none")
     # The gap after k needs one more eigenvalue.
     if ks[-1] + 1 >= n_vertices:
         raise InputError(

@@ -23,7 +23,7 @@ from ncut.graphs.normalize import (
 from ncut.nulls import check_null, check_null_fits, uses_weights_twice
 from ncut.nulls.sequential import check_level
 from ncut.plan import SCALE_FREE, Plan, with_needed_options
-from ncut.progress import Progress, ProgressCallback, check_progress, telling
+from ncut.progress import Progress, ProgressCallback, check_progress, progress_callback
 from ncut.report import Report, Verdict
 from ncut.results import Measurement
 from ncut.types import Block, Normalization, Null, PresetName, Solver
@@ -150,10 +150,10 @@ def verdict(
     parts = [(tested, _tests(graph, base, level)), (reports, combinations), (rescaled, randomly)]
     todo = [(done, measured, plan) for done, pairs in parts for measured, plan in pairs]
     total = sum(plan.n_shuffles for _, _, plan in todo)
-    with telling(progress, "shuffles") as told:
+    with progress_callback(progress, "shuffles") as callback:
         before = 0
         for done, measured, plan in todo:
-            step = _step(told, before, total)
+            step = _step(callback, before, total)
             before += plan.n_shuffles
             try:
                 done.append(Report.of(analyze_graph(measured, plan, step), model))
@@ -239,7 +239,7 @@ def _chosen(
         raise InputError(f"{argument}: must be a name or several, got {names!r}")
     chosen = tuple(dict.fromkeys(map(check, [names] if isinstance(names, str) else names)))
     if not chosen:
-        raise InputError(f"{argument}: no name given")
+        raise InputError(f"{argument}: must hold at least one name, got none")
     return chosen
 
 
@@ -256,8 +256,8 @@ def _check_counts(shuffles: int, rescalings: object, level: float) -> None:
         raise InputError(f"rescalings: must be a whole number of at least 0, got {rescalings!r}")
     if not _enough(shuffles, level):
         raise InputError(
-            f"shuffles: {shuffles} cannot give a p-value of {level}; needs at least "
-            f"{int(-(-1 // level)) - 1}"
+            f"shuffles: must be at least {int(-(-1 // level)) - 1} for a p-value of {level}, got "
+            f"{shuffles}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which room may import which, and what importing or using ncut must not load."""
+"""Permitted imports between rooms, and modules that ncut must not load."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "networks": {"errors"},
     "progress": {"errors"},
     "kernels": {"types", "errors", "_core"},
-    "graphs": {"kernels", "types", "axes", "errors", "files", "randomness", "threads"},
+    "graphs": {
+        *("kernels", "types", "axes", "arguments", "errors", "files", "randomness", "threads"),
+    },
     "spectral": {
         *("graphs", "kernels", "types", "axes", "arguments", "errors", "randomness", "threads"),
         "chebyshev",
@@ -75,7 +77,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("plan", "measure", "extract", "report", "results", "graphs", "threads", "randomness"),
         *("types", "axes", "arguments", "errors", "files"),
     },
-    "paper": {"training", "analysis", "extract", "report", "graphs", "errors", "files", "types"},
+    "paper": {
+        *("training", "analysis", "extract", "report", "graphs", "arguments", "errors", "files"),
+        "types",
+    },
     "training": {
         *(
             "analysis",
@@ -152,7 +157,7 @@ def imports(source: str) -> list[Import]:
 
 
 def forbidden(room: str, source: str) -> list[str]:
-    """What a file of this room imports and may not."""
+    """Forbidden imports in a file of this room."""
     if room in ON_TOP:
         return []
     found = []

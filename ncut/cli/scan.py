@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ncut.cli.messages import check_page, wrote
 from ncut.cli.options import takes_settings, warnings_in_one_line
-from ncut.cli.told import check_page, wrote
 from ncut.errors import InputError
 
 if TYPE_CHECKING:

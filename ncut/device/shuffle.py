@@ -13,7 +13,7 @@ from ncut.device.graph import DeviceGraph, downloaded
 from ncut.graphs import NeuronGraph
 from ncut.nulls.base import BlockRandom, substreams
 from ncut.nulls.permuted import Layer, LayerNonzero
-from ncut.randomness import Purpose, stream
+from ncut.randomness import Purpose, random_stream
 
 ON_DEVICE = ("layer", "layer-nonzero")
 """Null models whose shuffles a device makes."""
@@ -45,7 +45,7 @@ def shuffle_on_device(graph: DeviceGraph, null: str, seed: int, number: int) -> 
         the CPU's.
     """
     device, host = graph.device, graph.host
-    key = stream(Purpose.SHUFFLE, number + 1)
+    key = random_stream(Purpose.SHUFFLE, number + 1)
     on_host = (Layer if null == "layer" else LayerNonzero)(host, seed)
     first = substreams(host)  # a layer's copies have one, and are shuffled alike
     which = 0 if null == "layer" else 1

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ncut.errors import InputError, ModelError, import_extra
-from ncut.extract.folder.config import read_json
+from ncut.extract.readers.folder.config import read_json
 
 PREFIX = "hf:"
 CONFIGS = ("config.json", "adapter_config.json")

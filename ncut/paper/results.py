@@ -25,7 +25,7 @@ from ncut.paper.runs import Run, cells_of, settings_of
 from ncut.paper.tables import TITLES, Row, TrainedRow
 
 MORE, NEITHER, LESS = "more", "neither", "less"
-"""More or less clusterable than their shuffles, or neither clearly: a finding on networks."""
+"""The finding on a row: more or less clusterable than the shuffles, or neither clearly."""
 
 CLEAR = 2.0
 """Standard deviations above the shuffles from which a mean n-cut counts as "less"."""

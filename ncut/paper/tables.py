@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
+from ncut.arguments import check_choice
 from ncut.errors import InputError
 from ncut.paper.networks import NETWORKS
 from ncut.paper.recipes import Recipe
@@ -192,7 +193,7 @@ def check_table(table: str) -> str:
     for name in TITLES:
         if name.lower() == wanted:
             return name
-    raise InputError(f"table: must be one of {', '.join(TITLES)}, got {table!r}")
+    return check_choice("table", table, TITLES)
 
 
 def rows_of(table: str, options: Options = AS_PUBLISHED) -> list[TrainedRow]:

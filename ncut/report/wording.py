@@ -156,6 +156,11 @@ def statistic_rows(report: Measurement) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
+def statistic_title(name: str) -> str:
+    """A statistic's display name."""
+    return STATISTICS[name].title if name in STATISTICS else printable(name)
+
+
 def ncut_text(value: float) -> str:
     """An n-cut with three decimals."""
     return f"{value:.3f}"

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from typing import Any
 
+from ncut.arguments import check_choice
 from ncut.errors import InputError, import_extra
 from ncut.scans.on_ray import AHEAD, GaveUpError, RayCluster
 from ncut.scans.tasks import Task, TaskResult, measure
@@ -24,8 +25,7 @@ class WorkerDiedError(Exception):
 
 def check_backend(backend: str, scheduler: str | None) -> None:
     """Refuse an unknown backend, and an address for a backend that takes none."""
-    if backend not in BACKENDS:
-        raise InputError(f"backend: must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    check_choice("backend", backend, BACKENDS)
     if backend == "dask" and not scheduler:
         raise InputError("scheduler: backend='dask' needs the address of its scheduler")
     if scheduler and backend not in ("dask", "ray"):

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
-from ncut.errors import InputError
+from ncut.arguments import check_choice
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral import solvers
 from ncut.spectral.accuracy import ACCEPTED, goals
 from ncut.spectral.krylov import room_needed
 from ncut.spectral.operator import WIDTH, NormalizedAdjacency
-from ncut.spectral.weak_vertices import settle
+from ncut.spectral.weak_vertices import corrected
 
 ALIKE = 1e-10
 """Relative difference below which a solver may confuse two eigenvalues."""
@@ -39,7 +39,7 @@ class Embedding:
         The smallest eigenvalue whose eigenvector was not computed, as well as it is known.
     missed : bool
         Whether an eigenvalue is known to be missing.
-    settled : bool
+    solved : bool
         Whether the points of weak vertices solve their equations; see `weak_vertices`.
     """
 
@@ -49,7 +49,7 @@ class Embedding:
     residuals: NDArray[np.float64]
     following: float
     missed: bool = False
-    settled: bool = True
+    solved: bool = True
 
     @property
     def residual(self) -> float:
@@ -106,7 +106,7 @@ class Embedding:
     @property
     def converged(self) -> bool:
         """Check whether each residual is at most `accuracy.ACCEPTED` times its goal."""
-        return not self.missed and self.settled and self.excess <= ACCEPTED
+        return not self.missed and self.solved and self.excess <= ACCEPTED
 
     @property
     def excess(self) -> float:
@@ -213,23 +213,20 @@ def _embedding(
     eigenvalues = np.maximum(1.0 - values, 0.0)
     points = vectors / operator.root_degrees[:, None]
     points[:, :n_exact] = supports / np.sqrt(operator.degrees @ supports)
-    points, settled = settle(operator.graph, points[operator.place], eigenvalues)
+    points, solved = corrected(operator.graph, points[operator.place], eigenvalues)
     return Embedding(
         points=points,
         eigenvalues=eigenvalues,
         solver=solver,
         residuals=residuals,
         following=following,
-        settled=settled,
+        solved=solved,
     )
 
 
 def check_solver(solver: str) -> str:
     """Return the solver's name; refuse an unknown one."""
-    names = ("auto", *solvers.SOLVERS)
-    if not isinstance(solver, str) or solver not in names:
-        raise InputError(f"solver: must be one of {', '.join(names)}, got {solver!r}")
-    return solver
+    return check_choice("solver", solver, ("auto", *solvers.SOLVERS))
 
 
 def rayleigh_ritz(

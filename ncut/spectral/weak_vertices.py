@@ -51,7 +51,7 @@ Rows = Callable[[NDArray[np.intp], NDArray[np.float64]], tuple[NDArray[np.float6
 """(vertices, points of all) -> (A points) for these vertices, and A between them."""
 
 
-def settle(
+def corrected(
     graph: NeuronGraph, points: NDArray[np.float64], eigenvalues: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], bool]:
     """The points, with those of weak vertices recomputed, and whether their equations were solved.
@@ -69,16 +69,16 @@ def settle(
         For weak vertices T the solution of (D^-1 A y)_T = (1 - lambda) y_T, given all other points.
     bool
     """
-    return settle_vertices(graph.degrees, partial(_rows, graph), points, eigenvalues)
+    return corrected_vertices(graph.degrees, partial(_rows, graph), points, eigenvalues)
 
 
-def settle_vertices(
+def corrected_vertices(
     degrees: NDArray[np.float64],
     rows: Rows,
     points: NDArray[np.float64],
     eigenvalues: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], bool]:
-    """`settle`, given a function that reads rows of A.
+    """`corrected`, given a function that reads rows of A.
 
     Vertices that are weak even among weak ones follow, given these, recursively.
     """

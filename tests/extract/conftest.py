@@ -20,7 +20,7 @@ def _same_weights() -> None:
 
 @pytest.fixture
 def doubles() -> Iterator[None]:
-    """Double precision, so that what is expected is met to the last digits."""
+    """Double precision, so that expected values hold to the last digits."""
     torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float64)

@@ -152,7 +152,7 @@ CLUSTERS = {"dask": dask, "ray": ray}
 
 
 def run(backend: str, n: int, seed: int = 0) -> dict[str, Any]:
-    """Scan on a cluster `n` times, each time with a kill; what was wrong."""
+    """Scan on a cluster `n` times, each time with a kill; return the failures."""
     rng = random.Random(seed)
     started = time.monotonic()
     kills, wrong = 0, []

@@ -1,4 +1,4 @@
-"""What every compiled kernel refuses, and that it never writes outside what it was given."""
+"""Refusals of every compiled kernel, and no write outside its arrays."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_numbers_at_odd_addresses(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("place", [2**64, None, "1", 1.5])
-def test_blocks_at_places_that_are_none(place: Any) -> None:
+def test_blocks_at_invalid_positions_are_refused(place: Any) -> None:
     for kernel in ("multiply", "update_eigenvectors", "refine_half"):
         ((block, _, col),) = KERNELS[kernel][0]()["blocks"]
         refuse(kernel, "blocks", [(block, place, col)])

@@ -49,7 +49,7 @@ def inputs_of(call: Any) -> Iterator[str]:
 
 
 def structure(config: dict[str, Any], known: dict[Any, int]) -> int:
-    """A number for what the last dense layer computes, the same for equal networks."""
+    """A fingerprint of the last dense layer's input, the same for equal networks."""
     layers = {layer["config"]["name"]: layer for layer in config["config"]["layers"]}
     numbers: dict[str, int] = {}
     for name, layer in layers.items():
@@ -67,7 +67,7 @@ def creation_names(kind: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("network", CONFIGS)
-def test_architectures_are_those_of_the_package(network: str) -> None:
+def test_architectures_match_the_package(network: str) -> None:
     if network == "Inception-V3":
         names = creation_names("conv2d"), creation_names("batch_normalization")
         ours = inception(*names, "predictions")

@@ -49,7 +49,7 @@ def invoke(*arguments: object) -> str:
 
 # Regularized networks that have hardly been trained lose neurons as pruning begins.
 @pytest.mark.filterwarnings("ignore:the regularizer is cutting the network apart")
-@pytest.mark.filterwarnings("ignore:the network is in parts before the regularizer")
+@pytest.mark.filterwarnings("ignore:the network was in parts before the regularizer")
 @pytest.mark.usefixtures("narrow_vgg")
 @pytest.mark.parametrize("table", TABLES)
 def test_miniature_of_every_table(table: str, data: Path, out: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_folder_of_the_four_files_alone(tmp_path: Path) -> None:
     assert len(result.rows) == 8
 
 
-def test_wrong_data_say_what_is_needed_and_keep_what_is_there(data: Path, tmp_path: Path) -> None:
+def test_wrong_data_name_the_needed_files_and_keep_results(data: Path, tmp_path: Path) -> None:
     options = (*ARGUMENTS, "--no-figures", "--jobs", 1)
     for folder in (tmp_path / "nowhere", tmp_path):
         output = invoke("run", "A.5", *options, "--data", folder, "--out", tmp_path / "o")
@@ -210,7 +210,7 @@ def test_networks_of_other_data_are_not_taken_for_these(data: Path, tmp_path: Pa
         (("A.11", "--weights", "VGG-16"), "--weights: must be like VGG-16=vgg16.pth"),
         (("A.11",), "weights: table A.11 is of networks from files"),
         (("A.11", "--weights", "VGG-99=x.pth"), "weights: must be for VGG-16"),
-        (("A.11", "--weights", "VGG-16=missing.pth"), "is no file"),
+        (("A.11", "--weights", "VGG-16=missing.pth"), "does not exist"),
     ],
 )
 def test_wrong_arguments(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_imagenet_networks_from_files(tmp_path: Path) -> None:
 def test_l2_networks_with_a_near_zero_ncut_are_trained_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the paper did; here all that lie below the best are taken for such."""
+    """As in the paper; here every n-cut below the best counts as near zero."""
     from ncut.paper import table as tables
 
     def l2_seeds(threshold: float, out: Path) -> list[list[int]]:

@@ -43,7 +43,7 @@ def refused(name, folder):
 
 
 def assert_same_or_refused(folder, arrays, damaged):
-    """Either the damage is found, and its file named, or what is read is all the same."""
+    """The damage is either found, with the file named, or has no effect."""
     try:
         images = files.read("mnist", folder)
     except InputError as error:
@@ -98,7 +98,7 @@ def test_entries_are_in_row_order(tmp_path):
 
 
 @pytest.mark.parametrize("gz", [False, True])
-def test_a_dot_may_stand_before_idx(tmp_path, gz):
+def test_a_dot_may_precede_idx(tmp_path, gz):
     arrays = write_idx_set(tmp_path, 20, 10, gz=gz)
     for path in tmp_path.iterdir():
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
@@ -130,7 +130,7 @@ def test_each_set_is_read_from_its_own_folder(tmp_path):
         assert_holds(files.read(name, tmp_path), arrays)
 
 
-def test_a_sets_own_folder_comes_before_files_beside_it(tmp_path):
+def test_a_sets_own_folder_precedes_files_next_to_it(tmp_path):
     write_idx_set(tmp_path, 20, 10, seed=2)
     arrays = write_idx_set(tmp_path / "mnist", 20, 10, seed=1)
     assert_holds(files.read("mnist", tmp_path), arrays)
@@ -393,7 +393,7 @@ def test_a_cut_gzipped_file_is_refused(tmp_path, length):
     ],
     ids=["trailing", "two members", "packed twice", "not packed", "zeros"],
 )
-def test_what_is_not_the_gzipped_file_is_refused(tmp_path, change):
+def test_damaged_gzip_files_are_refused(tmp_path, change):
     write_idx_set(tmp_path, 20, 10, gz=True)
     path = tmp_path / f"{IDX_FILES[0]}.gz"
     tamper(path, change)

@@ -77,7 +77,7 @@ def test_untrained_networks_have_no_metrics(tmp_path):
 
 
 def test_networks_of_fewer_examples_are_not_those_of_all(tmp_path):
-    """Whatever number a mixture has of those that were asked for."""
+    """For every number of examples of a mixture."""
     options = Options(images=500)
     for n in (500, 1000, 60_000):
         keep(tmp_path, table_of("A.20", [a_run(0, images=n, original_data=False)], options))
@@ -192,7 +192,7 @@ def test_networks_without_the_measurement_asked_for_are_trained_again(data, tmp_
     assert len(found) == 4
 
 
-def test_recorded_networks_of_other_data_are_refused_beside_new_ones(data, tmp_path):
+def test_recorded_networks_of_other_data_are_not_mixed_with_new_ones(data, tmp_path):
     run_table("A.16", data=data, out=tmp_path / "first", runs=1, options=TINY, jobs=1)
     path = tmp_path / "first" / "tables" / "A.16-runs.csv"
     path.write_text(path.read_text().replace(lines_of(path)[0]["data_checksum"], "17"))
@@ -212,5 +212,5 @@ def test_drawings_of_weights_need_them(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["random", "random-3000", "lines", "polynomial"])
 def test_sizes_of_whole_synthetic_data_sets(name, tmp_path):
-    """Those of the others are in the tables that were kept, which are made again above."""
+    """Sizes of the other sets are in the stored tables, which are reproduced above."""
     assert len(load(name, tmp_path).targets) == n_examples(name)

@@ -441,7 +441,7 @@ def test_a_figure_is_not_taken_for_the_table_of_its_number():
         assert check_table(f"fig {number}") != check_table(f"table {number}")
 
 
-def test_labels_tell_the_rows_of_a_table_apart():
+def test_labels_distinguish_the_rows_of_a_table():
     for table in TITLES:
         labels = [(row.label, row.pruned) for row in of_table(table)]
         assert len(set(labels)) == len(labels)

@@ -84,7 +84,7 @@ def children(pid):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; run on Linux")
 @pytest.mark.parametrize("after", [0, 3, 25, 60])
-def test_a_killed_scan_loses_only_what_was_under_way(three, tmp_path, after):
+def test_a_killed_scan_loses_only_shuffles_in_progress(three, tmp_path, after):
     out = tmp_path / "out"
     with subprocess.Popen(
         [sys.executable, "-c", SCAN, three, out],
@@ -131,7 +131,7 @@ def test_a_scan_beside_another_one_is_refused_and_disturbs_nothing(three, tmp_pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; run on Linux")
-def test_what_a_killed_worker_was_doing_is_done_again(three, tmp_path, fresh_workers):
+def test_tasks_of_a_killed_worker_are_repeated(three, tmp_path, fresh_workers):
     killed = []
 
     def kill(counts):
@@ -240,7 +240,7 @@ import os, time
 from types import SimpleNamespace
 
 class RayError(Exception):
-    """As Ray has it."""
+    """Ray's error of this name."""
 
 exceptions = SimpleNamespace(RayError=RayError)
 mode, most, cancelled, gets = "", 0, 0, 0

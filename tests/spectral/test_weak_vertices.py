@@ -19,11 +19,11 @@ from ncut.spectral.clustering import cluster
 from ncut.spectral.embedding import embed
 from ncut.spectral.kmeans import partition
 from ncut.spectral.operator import NormalizedAdjacency
-from ncut.spectral.weak_vertices import MANY, settle
+from ncut.spectral.weak_vertices import MANY, corrected
 
 WIDTHS = (160, 120, 120, 48)
 FIRST, SECOND = 160, 280
-"""Where the two hidden layers begin."""
+"""First vertices of the two hidden layers."""
 
 
 def network(seed: int, weak: float, n_faint: int = 6) -> list[np.ndarray]:
@@ -58,7 +58,7 @@ def test_points_satisfy_the_eigenvectors_equation_in_every_row(weak: float, solv
     assert float(error.max()) < 1e-6 * np.abs(points).max()
 
 
-def test_a_faint_neuron_changes_nothing_for_the_others(solver: str) -> None:
+def test_a_weak_neuron_does_not_affect_the_others(solver: str) -> None:
     weights = network(2, 1e-25)
     with_them = ncut.cluster(ncut.graph(weights), 4, solver=solver)
     removed = [weights[0][:, 6:], weights[1][6:, 6:], weights[2][6:]]
@@ -105,12 +105,12 @@ def test_a_component_of_faint_vertices_keeps_its_own_eigenvector() -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1e-4, 1e-2]))
-def test_nothing_is_done_where_no_vertex_is_faint(seed: int, weak: float) -> None:
+def test_graphs_without_weak_vertices_are_unchanged(seed: int, weak: float) -> None:
     graph = ncut.graph(network(seed, weak, 2))
     assert not (graph.degrees < 1e-6 * graph.degrees.mean()).any()
     points, _ = points_of(graph, 4, "dense")
-    settled, solved = settle(graph, points, np.zeros(4))
-    assert settled is points
+    found, solved = corrected(graph, points, np.zeros(4))
+    assert found is points
     assert solved
 
 
@@ -138,7 +138,7 @@ def test_many_faint_vertices_take_no_dense_matrix() -> None:
     assert np.abs(walked - (1 - eigenvalues) * points).max() < 1e-3 * np.abs(points).max()
 
 
-def test_iteration_and_lapack_settle_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_iteration_and_lapack_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = ncut.graph(network(6, 1e-9, 40))
     by_lapack, _ = points_of(graph, 4, "dense")
     monkeypatch.setattr("ncut.spectral.weak_vertices.MANY", 10)
@@ -180,17 +180,17 @@ def test_iterations_that_do_not_converge_are_noticed(
     random = np.random.default_rng(14)
     points, eigenvalues = random.normal(size=(graph.n_vertices, 2)), np.array([1e-8, 1e-4])
     points[faint] *= 1e-8 / np.sqrt(graph.degrees[faint])[:, None]  # a solver's rounding errors
-    by_lapack, _ = settle(graph, points, eigenvalues)
+    by_lapack, _ = corrected(graph, points, eigenvalues)
     monkeypatch.setattr("ncut.spectral.weak_vertices.MANY", 100)
     monkeypatch.setattr("ncut.spectral.weak_vertices.MAX_ITERATIONS", n_iterations)
     monkeypatch.setattr("ncut.spectral.weak_vertices.LAST_DENSE", last_dense)
-    found, right = settle(graph, points, eigenvalues)
+    found, right = corrected(graph, points, eigenvalues)
     assert right == solved
     error = np.abs(found - by_lapack).max() / np.abs(by_lapack).max()
     assert error < 1e-6 if solved else error > 1
     operator = NormalizedAdjacency(graph, 1)
     embedding = embed(operator, 3, solver="krylov", seed=0, graph_number=0)
-    assert embedding.settled == embedding.converged == solved
+    assert embedding.solved == embedding.converged == solved
 
 
 def test_the_faintest_follow_the_faint(monkeypatch: pytest.MonkeyPatch) -> None:

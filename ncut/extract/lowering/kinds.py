@@ -1,0 +1,165 @@
+"""Lowers a program to a record of its effect on neurons, under either convention of sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ncut.errors import InputError, ModelError
+from ncut.extract.lowering import contraction, moves, operations
+from ncut.extract.lowering.recurrent import recurrent_layer
+from ncut.extract.lowering.signal import (
+    Signal,
+    concatenated,
+    expanded,
+    indexed,
+    permuted,
+    reshaped,
+)
+from ncut.extract.lowering.wiring import Residual, Wiring
+from ncut.extract.program.record import Program
+from ncut.extract.program.values import Node, Value
+
+
+def _note(wiring: Wiring, *, what: str, **attributes: Any) -> None:
+    getattr(wiring, what)(**attributes)
+
+
+def _pointwise(wiring: Wiring, *signals: Signal, homogeneous: bool | None) -> Signal:
+    if len(signals) > 1:
+        return wiring.combine(*signals)
+    return wiring.activation(signals[0], homogeneous=homogeneous)
+
+
+def _recurrence(
+    wiring: Wiring, signal: Signal, *given: Signal, states: tuple[bool, bool], **named: Any
+) -> Signal:
+    left = iter(given)
+    state, cell = (next(left) if there else None for there in states)
+    return recurrent_layer(wiring, signal, state=state, cell=cell, **named)
+
+
+def _moved(change: Callable[..., Signal]) -> Callable[..., Signal]:
+    """Wrap a change that only moves entries and needs no record."""
+    return lambda _, signal, **attributes: change(signal, **attributes)
+
+
+KINDS: Mapping[str, Callable[..., Signal | None]] = {
+    # where values come from
+    "input": Wiring.input,
+    "embed": Wiring.embedding,
+    # weights
+    "linear": operations.linear,
+    "convolution": Wiring.convolution,
+    "recurrence": _recurrence,
+    # constants
+    "scale": operations.scaled,
+    "dequantize": operations.dequantized,
+    "await scale": operations.awaiting_scale,
+    # functions of entries
+    "pointwise": _pointwise,
+    "choose between": operations.choice,
+    "normalize": Wiring.normalization,
+    "softmax": Wiring.softmax,
+    # positions and moves
+    "pool": Wiring.positions,
+    "pad": operations.pad,
+    "order": operations.ordered,
+    "permute": _moved(permuted),
+    "reshape": _moved(reshaped),
+    "expand": _moved(expanded),
+    "index": _moved(indexed),
+    "gather": operations.gathered,
+    "lookup": _moved(moves.looked_up),
+    "merge": _moved(moves.merged),
+    "concatenate": lambda _, *signals, axis: concatenated(signals, axis),
+    # several values
+    "add": Wiring.add,
+    "multiply": Wiring.multiply,
+    "reduce": contraction.reduce,
+    "forget": lambda _, signal: Signal(signal.shape),
+    "matmul": contraction.matmul,
+    # writing in place
+    "write": moves.written,
+    "unchanged": moves.unchanged,
+    "scatter": moves.scattered,
+    # ends and notes
+    "output": Wiring.output,
+    "note": _note,
+}
+"""All kinds of nodes, and the effect of each on neurons."""
+
+
+def lower(program: Program, residual: str | None = None, *, likely: Residual = "stream") -> Wiring:
+    """The record of a program under a convention of sums.
+
+    Parameters
+    ----------
+    program : Program
+        The program that a reader made from a model.
+    residual : {"readers", "stream"}, optional
+        Convention of sums; by default "stream" in a model with attention, else "readers".
+    likely : {"readers", "stream"}
+        The convention to try first if `residual` is None: the default is known only at the end.
+
+    Raises
+    ------
+    ModelError
+        If no graph can represent a node's effect on neurons; it names the node's place.
+    """
+    if residual is not None:
+        return _lowered(program, "readers" if residual == "readers" else "stream")
+    wiring = _lowered(program, likely)
+    right: Residual = "stream" if wiring.attends else "readers"
+    # Without sums, heads and choices the two conventions agree.
+    if right != likely and (wiring.attends or wiring.merging.sums or wiring.joined):
+        wiring = _lowered(program, right)
+    wiring.residual = right
+    return wiring
+
+
+def _lowered(program: Program, residual: Residual) -> Wiring:
+    wiring = Wiring(residual, program=program)
+    signals: dict[int, Signal] = {}
+    last = {id(value): at for at, node in enumerate(program.nodes) for value in node.inputs}
+    for at, node in enumerate(program.nodes):
+        try:
+            made = _followed(wiring, node, signals)
+        except (ModelError, InputError) as error:
+            raise located(error, node.place) from error
+        except Exception as error:
+            error.place = node.place  # type: ignore[attr-defined]
+            raise
+        if node.output is not None and id(node.output) in last:
+            assert made is not None
+            signals[id(node.output)] = made
+        for value in node.inputs:
+            if last[id(value)] == at:
+                signals.pop(id(value), None)
+    wiring.check_scales()
+    return wiring
+
+
+def _followed(wiring: Wiring, node: Node, signals: Mapping[int, Signal]) -> Signal | None:
+    given = [_signal_of(value, signals) for value in node.inputs]
+    made = KINDS[node.kind](wiring, *given, **node.attributes)
+    if made is not None and node.output is not None and made.shape != node.output.shape:
+        raise ModelError(
+            f"a node {node.kind!r} makes a tensor of shape {made.shape}, not {node.output.shape}"
+        )
+    return made
+
+
+def _signal_of(value: Value, signals: Mapping[int, Signal]) -> Signal:
+    """A value's neurons; numbers that no node makes carry none."""
+    found = signals.get(id(value))
+    return Signal(value.shape, number=value.number) if found is None else found
+
+
+def located(error: ModelError | InputError, place: str) -> ModelError | InputError:
+    """The error with the innermost place at which it occurred."""
+    if getattr(error, "located", False):
+        return error
+    made = ModelError(f"{place}: {error}" if place else str(error))
+    made.located = True  # type: ignore[attr-defined]
+    return made
