@@ -12,7 +12,7 @@ from ncut.device.devices import Device, astype, concat
 from ncut.device.graph import DeviceGraph, downloaded
 from ncut.graphs import NeuronGraph
 from ncut.nulls.base import BlockRandom, substreams
-from ncut.nulls.permuted import LayerNonzeroNull
+from ncut.nulls.permuted import LayerNonzeroNull, LayerNull
 from ncut.randomness import Purpose, random_stream
 
 ON_DEVICE = ("layer", "layer-nonzero")
