@@ -94,13 +94,13 @@ NULL_MODELS: dict[str, NullModel] = {
         "the same weights at random positions in each layer",
         "each layer's weights as a multiset, zeros included",
         "Is the network more clusterable than one with the same weights in random positions?",
-        "ncut.nulls.permuted:Layer",
+        "ncut.nulls.permuted:LayerNull",
     ),
     "layer-nonzero": NullModel(
         "each layer's non-zero weights in random order, its zeros kept in place",
         "each layer's weights as a multiset, and which of them are zero",
         "Do the weights' sizes contribute to the clusters, beyond the positions of the zeros?",
-        "ncut.nulls.permuted:LayerNonzero",
+        "ncut.nulls.permuted:LayerNonzeroNull",
     ),
     "layer-nonzero-kde": NullModel(
         "non-zero weights redrawn from each layer's smoothed distribution, its zeros kept in place",
@@ -147,7 +147,7 @@ NULL_MODELS: dict[str, NullModel] = {
         "weights drawn from each layer's own distribution at initialization",
         "the sizes of the layers, without their unconnected neurons",
         "Is the network more clusterable than an untrained one?",
-        "ncut.nulls.initial:Initial",
+        "ncut.nulls.initial:InitialNull",
     ),
 }
 """Each null model, by the name to pass as `null`."""

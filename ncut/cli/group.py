@@ -50,7 +50,7 @@ ncut scan runs/ --out results
 
 ncut report results --html scan.html
 
-Shell completion: ncut --install-completion. Any command: -q prints results only, -v tells more."""
+Shell completion: ncut --install-completion. Any command: -q prints less, -v more."""
 
 
 class _FlagsWithoutType:

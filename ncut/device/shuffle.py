@@ -12,7 +12,7 @@ from ncut.device.devices import Device, astype, concat
 from ncut.device.graph import DeviceGraph, downloaded
 from ncut.graphs import NeuronGraph
 from ncut.nulls.base import BlockRandom, substreams
-from ncut.nulls.permuted import Layer, LayerNonzero
+from ncut.nulls.permuted import LayerNonzeroNull, LayerNull
 from ncut.randomness import Purpose, random_stream
 
 ON_DEVICE = ("layer", "layer-nonzero")
@@ -46,7 +46,7 @@ def shuffle_on_device(graph: DeviceGraph, null: str, seed: int, number: int) -> 
     """
     device, host = graph.device, graph.host
     key = random_stream(Purpose.SHUFFLE, number + 1)
-    on_host = (Layer if null == "layer" else LayerNonzero)(host, seed)
+    on_host = (LayerNull if null == "layer" else LayerNonzeroNull)(host, seed)
     first = substreams(host)  # a layer's copies have one, and are shuffled alike
     which = 0 if null == "layer" else 1
     dense = [at for at, there in enumerate(graph.weights) if there is not None]

@@ -14,7 +14,7 @@ from ncut.nulls.base import BlockRandom, BlockwiseNull
 from ncut.types import Block
 
 
-class Initial(BlockwiseNull):
+class InitialNull(BlockwiseNull):
     """Weights drawn from each block's distribution at initialization."""
 
     @staticmethod

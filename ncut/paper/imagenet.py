@@ -17,7 +17,7 @@ from ncut.paper.recipes import PROCEDURES
 from ncut.paper.records import Analysis, keep, load_report
 from ncut.paper.results import RowResult, TableResult
 from ncut.paper.runs import run_from
-from ncut.paper.tables import AS_PUBLISHED, IMAGENET, Options, Published, Row, published
+from ncut.paper.tables import AS_PUBLISHED, IMAGENET, Deviations, Published, Row, published
 from ncut.report import Report
 from ncut.types import KernelNorm
 
@@ -38,7 +38,7 @@ VGG_BLOCKS = {"VGG-16": (2, 2, 3, 3, 3), "VGG-19": (2, 2, 4, 4, 4)}
 
 
 def measure_files(
-    weights: Mapping[str, Path], out: Path, options: Options = AS_PUBLISHED
+    weights: Mapping[str, Path], out: Path, options: Deviations = AS_PUBLISHED
 ) -> TableResult:
     """Measure the networks in the given files; existing results are kept.
 
@@ -70,7 +70,7 @@ def measure_files(
     return TableResult(IMAGENET, tuple(_rows(weights, out, options)))
 
 
-def _rows(weights: Mapping[str, Path], out: Path, options: Options) -> Iterator[RowResult]:
+def _rows(weights: Mapping[str, Path], out: Path, options: Deviations) -> Iterator[RowResult]:
     norm = kernel_norm(options.procedure)
     for row in published():
         if row.table == IMAGENET and row.network in weights:

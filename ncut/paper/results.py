@@ -12,7 +12,7 @@ from typing import Any
 
 from ncut.paper.comparison import (
     LEVEL,
-    Difference,
+    MeanDifference,
     Sample,
     agreeing_pairs,
     difference,
@@ -105,7 +105,7 @@ class RowResult:
         )  # fmt: skip
 
     @property
-    def difference(self) -> Difference | None:
+    def difference(self) -> MeanDifference | None:
         """Our mean n-cut minus the published one; None: the spread of networks is unknown.
 
         For untrained networks, with only a published range, it is the distance from that range.
@@ -274,7 +274,7 @@ def _markdown_rows(row: RowResult) -> list[str]:
     return found
 
 
-def _interval(found: Difference | None) -> str:
+def _interval(found: MeanDifference | None) -> str:
     """A difference, in bold if its interval excludes 0."""
     if found is None:
         return ""

@@ -123,7 +123,7 @@ class TrainedRow(Row):
 
 
 @dataclass(frozen=True)
-class Options:
+class Deviations:
     """Deviations from the paper, for all rows of a table.
 
     Attributes
@@ -153,7 +153,7 @@ class Options:
             raise InputError(f"shuffles: must be at least 1, got {self.shuffles}")
 
 
-AS_PUBLISHED = Options()
+AS_PUBLISHED = Deviations()
 
 
 @cache
@@ -196,12 +196,12 @@ def check_table(table: str) -> str:
     return check_choice("table", table, TITLES)
 
 
-def rows_of(table: str, options: Options = AS_PUBLISHED) -> list[TrainedRow]:
+def rows_of(table: str, options: Deviations = AS_PUBLISHED) -> list[TrainedRow]:
     """The rows of a table of trained networks, in the published order."""
     return [_row(each, options) for each in published() if each.table == table]
 
 
-def _row(row: Published, options: Options) -> TrainedRow:
+def _row(row: Published, options: Deviations) -> TrainedRow:
     network = {"small-mlp-7x7": "small-mlp", "vgg-cifar10": "vgg"}.get(row.network, row.network)
     if row.dataset == "polynomial":
         network = "polynomial-mlp"

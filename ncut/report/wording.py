@@ -198,7 +198,7 @@ def z_text(value: float | None, n_shuffles: int | None = None) -> str:
 
 
 def z_equation(report: Measurement) -> str:
-    """Z of the n-cut as "Z = -1.23", or "Z < -4.4" where the shuffles cannot tell more."""
+    """Z of the n-cut as "Z = -1.23", or "Z < -4.4" where the shuffles resolve no more."""
     text = z_text(report.z_score, report.n_shuffles)
     return f"Z {text}" if text.startswith(("<", ">")) else f"Z = {text}"
 

@@ -29,16 +29,7 @@ from vision_nets import (  # noqa: E402
 
 from ncut.extract.readers.traced import running as perturbation  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def _doubles():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("doubles")
 
 
 def image(*sizes):

@@ -117,7 +117,7 @@ def test_a_model_of_the_hub_is_fetched_and_kept(
     assert again.stdout == done.stdout
     missing = run("hf:org/other", address)
     assert missing.returncode == 1
-    assert "hf:org/other cannot be had from the Hub" in missing.stderr
+    assert "hf:org/other cannot be loaded from the Hub" in missing.stderr
 
 
 def test_folders_inside_a_repository(hub: Any, commands: Commands, tmp_path: Path) -> None:

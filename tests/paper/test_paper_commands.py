@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from ncut.cli import app
 from ncut.errors import InputError
-from ncut.paper import TITLES, Options, run_table
+from ncut.paper import TITLES, Deviations, run_table
 from ncut.paper.imagenet import ARCHITECTURES
 from ncut.paper.tables import published, rows_of
 
-TINY = Options(epochs_scale=0.001, shuffles=2, images=64)
+TINY = Deviations(epochs_scale=0.001, shuffles=2, images=64)
 ARGUMENTS = ("--runs", "1", "--epochs-scale", "0.001", "--shuffles", "2", "--images", "64")
 
 TABLES = [table for table in TITLES if table != "A.11"]
@@ -245,7 +245,11 @@ def test_imagenet_networks_from_files(tmp_path: Path) -> None:
     (kept,) = (tmp_path / "imagenet").iterdir()
     before = kept.stat().st_mtime_ns
     run_table(
-        "A.11", data="unused", out=tmp_path, weights={"VGG-16": path}, options=Options(shuffles=3)
+        "A.11",
+        data="unused",
+        out=tmp_path,
+        weights={"VGG-16": path},
+        options=Deviations(shuffles=3),
     )
     assert kept.stat().st_mtime_ns == before
     assert set(ARCHITECTURES) == {row.network for row in published() if row.table == "A.11"}

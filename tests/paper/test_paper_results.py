@@ -21,7 +21,7 @@ from ncut.paper.comparison import Sample, difference
 from ncut.paper.records import Analysis, Record
 from ncut.paper.results import RowResult, Summary, TableResult
 from ncut.paper.runs import Run, run_of
-from ncut.paper.tables import TITLES, Options, published, rows_of
+from ncut.paper.tables import TITLES, Deviations, published, rows_of
 
 METRICS = {
     "train_accuracy": 0.75, "test_accuracy": 0.5, "train_loss": 1.5, "test_loss": 2.5,
@@ -392,7 +392,7 @@ def test_markdown_has_losses_of_a_regression_and_ranges_of_untrained_networks():
 
 
 def test_titles_and_deviations_are_shown():
-    rows = rows_of("A.5", Options(0.1, images=1500, procedure="text", precision="bfloat16"))
+    rows = rows_of("A.5", Deviations(0.1, images=1500, procedure="text", precision="bfloat16"))
     text = markdown("A.5", RowResult(rows[0], (run(images=1500, original_data=False),)))
     assert text.splitlines()[0] == "### Table A.5: MLPs on MNIST"
     (line,) = [line for line in text.splitlines() if "2 + 2" in line]

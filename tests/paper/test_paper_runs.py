@@ -14,7 +14,7 @@ from ncut.errors import InputError
 pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from paper_data import write_all
 
-from ncut.paper import Options, run_table
+from ncut.paper import Deviations, run_table
 from ncut.paper.datasets import load, n_examples
 from ncut.paper.figures import save_table
 from ncut.paper.results import RowResult, TableResult
@@ -23,7 +23,7 @@ from ncut.paper.tables import TITLES, rows_of
 
 KEPT = Path(__file__).parents[2] / "benchmarks" / "paper" / "results"
 
-TINY = Options(epochs_scale=0.001, shuffles=2, images=64)
+TINY = Deviations(epochs_scale=0.001, shuffles=2, images=64)
 
 METRICS = {
     "train_accuracy": 0.75, "test_accuracy": 0.5, "train_loss": 1.5, "test_loss": 2.5,
@@ -43,7 +43,7 @@ def keep(folder, result):
 
 
 def table_of(name, runs, options=None):
-    rows = rows_of(name, options or Options())
+    rows = rows_of(name, options or Deviations())
     return TableResult(name, tuple(RowResult(row, tuple(runs)) for row in rows))
 
 
@@ -58,7 +58,7 @@ def lines_of(path):
 @pytest.mark.parametrize("name", ["1", "A.2", "A.18", "A.19", "figure A.6"])
 def test_networks_come_back_with_their_recipes_and_numbers(name, tmp_path):
     runs = [a_run(0), a_run(3)]
-    options = Options(0.5, shuffles=7, procedure="text", precision="bfloat16")
+    options = Deviations(0.5, shuffles=7, procedure="text", precision="bfloat16")
     rows = rows_of(name, options)
     runs = [replace(run, metrics=run.metrics | {"images": n_examples(rows[0].recipe.data)})
             for run in runs]  # fmt: skip
@@ -78,7 +78,7 @@ def test_untrained_networks_have_no_metrics(tmp_path):
 
 def test_networks_of_fewer_examples_are_not_those_of_all(tmp_path):
     """For every number of examples of a mixture."""
-    options = Options(images=500)
+    options = Deviations(images=500)
     for n in (500, 1000, 60_000):
         keep(tmp_path, table_of("A.20", [a_run(0, images=n, original_data=False)], options))
         found = read_runs(tmp_path)
@@ -137,7 +137,7 @@ def test_a_kept_table_is_made_again_without_data_or_training(path, tmp_path):
     expected = lines_of(path)
     first = expected[0]
     usual = rows_of(first["table"])[0].recipe
-    options = Options(
+    options = Deviations(
         epochs_scale=int(first["epochs"]) / usual.epochs if usual.epochs else 1.0,
         precision=first["precision"],
     )

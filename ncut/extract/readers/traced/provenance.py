@@ -81,7 +81,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
+class TensorFunction:
     """An array as a function of a module's tensors, for later recomputation.
 
     Attributes
@@ -235,7 +235,7 @@ class Provenance(TorchDispatchMode):
 
     def weights(self, tensor: torch.Tensor, what: str) -> Expression:
         """A tensor as an expression of parameters; `what` names it in messages."""
-        source = Source((tensor,), _itself, self.made, self.originals)
+        source = TensorFunction((tensor,), _itself, self.made, self.originals)
         return Expression(as_array(tensor, what), source, self.leaves(tensor))
 
     def factors(self, tensor: torch.Tensor, what: str) -> Weights:
@@ -250,7 +250,7 @@ class Provenance(TorchDispatchMode):
         factors = normalization_scale(gamma, as_array(variance, "its variance"), eps)
         tensors = (variance,) if weight is None else (variance, weight)
         compute = partial(_over_spread, eps)
-        source = Source(tensors, compute, self.made, self.originals, is_batch_norm=True)
+        source = TensorFunction(tensors, compute, self.made, self.originals, is_batch_norm=True)
         return Expression(factors, source, self.leaves(weight))
 
     # --- inside -----------------------------------------------------------------------------
