@@ -333,10 +333,18 @@ def test_public_names_are_found_and_need_no_torch_but_those_of_training() -> Non
     assert not loaded & HEAVY
 
 
-def test_names_of_training_are_found_and_need_no_framework() -> None:
-    loaded = loaded_after(f"import ncut\nfor name in {sorted(TRAINING)}: getattr(ncut, name)")
+MODULE = """
+import torch
+ncut.graph(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)))
+"""
+
+
+def test_training_and_modules_of_torch_need_no_framework_and_no_compiler() -> None:
+    names = f"import ncut\nfor name in {sorted(TRAINING)}: getattr(ncut, name)"
+    loaded = loaded_after(f"{names}{MODULE}")
     assert "torch" in loaded
     assert not loaded & {"lightning", "pytorch_lightning", "transformers", "matplotlib", "pandas"}
+    assert "torch._dynamo" not in loaded
 
 
 WITHOUT_TORCH = """

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from ncut.extract.arrays import as_array
 from ncut.extract.program.weights import Expression, Weights
 from ncut.extract.readers.chain import normalization_scale
+from ncut.extract.readers.traced.modes import DispatchMode
 from ncut.extract.readers.traced.tensor import flat, is_traced
 
 RANDOM = frozenset(
@@ -130,7 +130,7 @@ def _elsewhere(operation: Any, first: Any, *args: Any, **kwargs: Any) -> Any:
     return operation(first.clone(), *args, **kwargs)
 
 
-class Provenance(TorchDispatchMode):
+class Provenance(DispatchMode):
     """Records tensors computed from parameters and from integer inputs.
 
     Attributes

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ncut.errors import ModelError
 from ncut.extract.assembly.assemble import assemble
 from ncut.extract.perturbation import CALL, Mode, Outcome, Read, Reader, Watch, compared
 from ncut.extract.readers.traced.inputs import given, guesses
+from ncut.extract.readers.traced.modes import DispatchMode
 from ncut.extract.readers.traced.module import read_module
 from ncut.extract.readers.traced.plain import plain_copy
 from ncut.types import Check
@@ -116,7 +116,7 @@ PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
 """Matrix products, and the position of the first factor among the arguments."""
 
 
-class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Inert(DispatchMode):
     """Replaces operations that hide changes or spread them to all channels.
 
     Parameters
