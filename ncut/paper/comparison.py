@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 LEVEL = 0.95
 """Level of all intervals."""
@@ -49,7 +49,7 @@ class MeanDifference:
 
 def quantile(degrees: int) -> float:
     """Half-width of a two-sided interval at `LEVEL`, in standard errors."""
-    return float(stats.t.ppf((1 + LEVEL) / 2, degrees))
+    return float(stdtrit(degrees, (1 + LEVEL) / 2))
 
 
 def pooled(*samples: Sample) -> tuple[float, int] | None:

@@ -161,16 +161,29 @@ def test_ways_to_flatten(flatten):
     ("flatten", "message"),
     [
         (lambda x: x.flatten(2), r"'linear' in module 'fc' \(Linear\): it reads 12 values, but"),
-        (lambda x: torch.flatten(x), "module 'fc'.*reads 12 values, but gets.*example_inputs"),
         (lambda x: x.view(-1, 8), "module 'fc'.*reads 12 values, but gets 8"),
         (lambda x: x.view(1, -1), "module 'fc'.*reads 12 values"),
-        (lambda x: x.view(x.size(0), 3, 4), "Flattening fails on guessed inputs.*shape.*invalid"),
         (lambda x: x.permute(0, 2, 3, 1), "module 'fc'.*reads 12 values, but gets 3"),
         (lambda x: x.mean(), "module 'fc'"),
         (lambda x: torch.cumsum(x, 1), "'cumsum' in the forward pass of Flattening: it mixes"),
     ],
 )
 def test_inputs_that_do_not_fit_a_linear_layer_are_refused(flatten, message):
+    inputs = torch.zeros(2, 1, 2, 2)
+    with pytest.raises(ModelError, match=f"^Flattening: .*{message}"):
+        read_graph(Flattening(flatten), scope="all", example_inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    ("flatten", "message"),
+    [
+        (lambda x: torch.flatten(x), "module 'fc'.*reads 12 values, but gets.*example_inputs"),
+        (lambda x: x.view(x.size(0), 3, 4), "Flattening fails on guessed inputs.*shape.*invalid"),
+        (lambda x: torch.cumsum(x, 1), "'cumsum' in the forward pass of Flattening: it mixes"),
+    ],
+)
+def test_no_guessed_inputs_fit_a_linear_layer(flatten, message):
+    """Every size is tried, and the first failure told."""
     with pytest.raises(ModelError, match=f"^Flattening: .*{message}"):
         read_graph(Flattening(flatten), scope="all")
 
