@@ -116,6 +116,7 @@ PIECES = st.lists(st.sampled_from(sorted(FLAT)), max_size=3)
 MAP_PIECES = st.lists(st.sampled_from(sorted(MAPS)), max_size=3)
 
 
+@settings(max_examples=30)
 @given(PIECES, PIECES, PIECES)
 def test_any_perceptron(first: list[str], second: list[str], third: list[str]) -> None:
     sizes, between = (5, 7, 6, 4), (first, second, third)
@@ -128,7 +129,7 @@ def test_any_perceptron(first: list[str], second: list[str], third: list[str]) -
     check_function_and_weights(model, x, "paper", "l1")
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     MAP_PIECES,
     MAP_PIECES,
