@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ncut.errors import InputError
 from ncut.extract.assembly.assemble import check_options, plan
 from ncut.extract.assembly.layout import Edges, Layout
+from ncut.extract.lowering.kinds import lower
 from ncut.extract.lowering.signal import times
 from ncut.extract.modules import unwrapped
 from ncut.extract.readers.traced.module import read_module
@@ -372,7 +373,9 @@ class Planned:
         self._norm = norm
         self.copied = Copy(self.model)
 
-        wiring = read_module(self.copied.model, residual=residual, example_inputs=example_inputs)
+        wiring = read_module(
+            self.copied.model, partial(lower, residual=residual), example_inputs=example_inputs
+        )
         self.layout: Layout = plan(wiring, scope=scope, norm=norm, name=type(self.model).__name__)
 
     def array(self, number: int) -> View | Computed:

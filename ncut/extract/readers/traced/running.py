@@ -12,11 +12,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ncut.errors import ModelError
-from ncut.extract.assembly.assemble import assemble
 from ncut.extract.perturbation import CALL, Mode, Outcome, Read, Reader, Watch, compared
+from ncut.extract.program.record import Lower
 from ncut.extract.readers.traced.inputs import given, guesses
 from ncut.extract.readers.traced.module import read_module
 from ncut.extract.readers.traced.plain import plain_copy
+from ncut.graphs import NeuronGraph
 from ncut.types import Check
 
 READERS = (
@@ -212,13 +213,22 @@ def check(
         return compared(watch, graph, n=n, seed=seed)
 
 
-def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: int = 0) -> Check:
+def checked(
+    model: nn.Module,
+    lower: Lower[NeuronGraph],
+    example_inputs: Any = None,
+    *,
+    n: int = 40,
+    seed: int = 0,
+) -> Check:
     """Run a copy of a module with one neuron changed at a time, and compare with its graph.
 
     Parameters
     ----------
     model : torch.nn.Module
         The model; it stays as it is.
+    lower : callable
+        Returns the graph of a program, with residual="readers" and scope="all".
     example_inputs : tensor, tuple or mapping, optional
         As for `ncut.graph`; the values of floating-point tensors are random.
     n : int
@@ -247,8 +257,7 @@ def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: 
                 failure = failure or error
                 continue
             example: Any = args or kwargs
-            wiring = read_module(own, residual="readers", example_inputs=example)
-            graph = assemble(wiring, scope="all", name=type(own).__name__)
+            graph = read_module(own, lower, example_inputs=example)
             try:
                 return check(own, graph, example, n=n, seed=seed).summary
             except Exception as error:
