@@ -118,7 +118,7 @@ def test_graphs_without_initialization_are_refused() -> None:
     with pytest.raises(InputError, match=message):
         shuffle(graph, "init")
     one = replace(graph.blocks[0], initial=Initial(SAMPLE))
-    with pytest.raises(InputError, match=r"not known of 'w1'$"):
+    with pytest.raises(InputError, match=r"initialization of 'w1' is unknown$"):
         shuffle(replace(graph, blocks=(one, graph.blocks[1])), "init")
     check_null_fits(with_initial(graph, Initial(SAMPLE)), "init")
     check_null_fits(graph, "layer")
