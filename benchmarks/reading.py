@@ -24,7 +24,7 @@ import torch_pruning
 import torchvision
 
 import ncut
-from ncut.extract.traced.module import read_module
+from ncut.extract.readers.traced.module import read_module
 
 RESULTS = Path(__file__).parent / "results" / "reading.json"
 MODELS = ("vgg16", "resnet18", "resnet50", "inception_v3", "mobilenet_v2", "densenet121")

@@ -63,7 +63,7 @@ class Recorder:
     def __init__(self) -> None:
         self.found: dict[str, list[dict[str, str]]] = {}
         self.test = ""
-        for name in ("assemble", "options"):
+        for name in ("assembly.assemble", "options"):
             module = importlib.import_module(f"ncut.extract.{name}")
             module.assemble = self._noting(module.assemble)  # type: ignore[attr-defined]
 

@@ -22,8 +22,8 @@ READ = """
 import json, resource, sys, threading, time
 from pathlib import Path
 import ncut
-from ncut.extract.assemble import assemble
-from ncut.extract.folder import read_folder
+from ncut.extract.assembly.assemble import assemble
+from ncut.extract.readers.folder import read_folder
 
 def memory(key):
     lines = Path("/proc/self/status").read_text().splitlines()

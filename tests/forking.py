@@ -1,4 +1,4 @@
-"""`python -m ncut` in processes of their own, forked from one that has imported what takes long.
+"""`python -m ncut` in separate processes, forked from one with the slow imports done.
 
 A command runs as it would from a shell: the folder, the environment and the standard streams are
 its own, and the interpreter ends as it always does, but for the objects, which it leaves to the
@@ -23,8 +23,8 @@ from pathlib import Path
 
 IMPORTED = ("scipy.sparse.linalg", "scipy.stats", "typer", "pandas", "jinja2", "matplotlib.figure",
             "joblib", "pyarrow.parquet", "ncut.cli.app", "ncut.analysis", "ncut.profiles",
-            "ncut.verdicts", "ncut.extract.files", "ncut.report.html", "ncut.report.console",
-            "ncut.report.plots", "ncut.scans")  # fmt: skip
+            "ncut.verdicts", "ncut.extract.readers.files", "ncut.report.html",
+            "ncut.report.console", "ncut.report.plots", "ncut.scans")  # fmt: skip
 
 
 class Commands:

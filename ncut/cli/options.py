@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from ncut.cli.told import Level, level, one_line
+from ncut.cli.messages import Level, level, one_line
 from ncut.plan import PRESETS, SETTINGS, Plan
 
 Model = Annotated[
@@ -46,7 +46,7 @@ GRAPH: dict[str, tuple[Any, str, str]] = {
         "l1",
     ),
     "residual": (
-        "ncut.extract.wiring:Residual",
+        "ncut.extract.lowering.wiring:Residual",
         "Treatment of residual sums: 'readers' (the inputs of each reader are vertices) or "
         "'stream' (each channel of the sum is one vertex).",
         "stream with attention, else readers",

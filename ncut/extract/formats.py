@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ncut.errors import ModelError, import_extra
-from ncut.extract import files
-from ncut.extract.checkpoint import state_dict_of
-from ncut.extract.folder.config import read_json
 from ncut.extract.options import Options
-from ncut.extract.orbax_folder import is_orbax
+from ncut.extract.readers import files
+from ncut.extract.readers.checkpoint import state_dict_of
+from ncut.extract.readers.folder.config import read_json
+from ncut.extract.readers.orbax_folder import is_orbax
 from ncut.files import reading, regular_file
 from ncut.graphs import NeuronGraph
 
 if TYPE_CHECKING:
-    from ncut.extract.wiring import Wiring
+    from ncut.extract.lowering.wiring import Wiring
 
 HEAD = 64
 """Number of leading bytes that identify a file's format."""
@@ -104,19 +104,19 @@ class Refused:
 
 
 def _folder(path: Path, options: Options) -> Content:
-    from ncut.extract.folder import read_folder
+    from ncut.extract.readers.folder import read_folder
 
     return Followed(*read_folder(path, residual=options.residual))
 
 
 def _adapter(path: Path, options: Options) -> Content:
-    from ncut.extract.adapter import read_adapter
+    from ncut.extract.readers.adapter import read_adapter
 
     return Followed(*read_adapter(path, residual=options.residual))
 
 
 def _onnx(path: Path, options: Options) -> Content:
-    from ncut.extract.onnx_model import read_onnx
+    from ncut.extract.readers.onnx_model import read_onnx
 
     return Followed(
         *read_onnx(
@@ -129,7 +129,7 @@ def _onnx(path: Path, options: Options) -> Content:
 
 
 def _keras(path: Path, options: Options) -> Content:
-    from ncut.extract.keras_file import read_keras
+    from ncut.extract.readers.keras_file import read_keras
 
     return Followed(
         *read_keras(path, residual=options.residual, unknown=options.unknown, layers=options.layers)
@@ -137,50 +137,50 @@ def _keras(path: Path, options: Options) -> Content:
 
 
 def _gguf(path: Path, options: Options) -> Content:
-    from ncut.extract.gguf_file import read_gguf
+    from ncut.extract.readers.gguf_file import read_gguf
 
     return Followed(*read_gguf(path, residual=options.residual))
 
 
 def _exported(path: Path, options: Options) -> Content:
     import_extra("torch", "torch")
-    from ncut.extract.exported import read_exported
+    from ncut.extract.readers.exported import read_exported
 
     return Followed(*read_exported(path, residual=options.residual, unknown=options.unknown))
 
 
 def _diffusers(path: Path, options: Options) -> Content:
-    from ncut.extract.diffusers_folder import read_part
+    from ncut.extract.readers.diffusers_folder import read_part
 
     return Followed(*read_part(path, residual=options.residual, unknown=options.unknown))
 
 
 def _tflite(path: Path, options: Options) -> Content:
-    from ncut.extract.tflite_file import read_tflite
+    from ncut.extract.readers.tflite_file import read_tflite
 
     return Followed(*read_tflite(path, residual=options.residual, unknown=options.unknown))
 
 
 def _tfjs(path: Path, options: Options) -> Content:
-    from ncut.extract.tfjs import read_tfjs
+    from ncut.extract.readers.tfjs import read_tfjs
 
     return Followed(*read_tfjs(path, residual=options.residual, unknown=options.unknown))
 
 
 def _flax(path: Path, options: Options) -> Content:
-    from ncut.extract.flax_file import read_flax
+    from ncut.extract.readers.flax_file import read_flax
 
     return read_flax(path, options.key)
 
 
 def _orbax(path: Path, options: Options) -> Content:
-    from ncut.extract.orbax_folder import read_orbax
+    from ncut.extract.readers.orbax_folder import read_orbax
 
     return read_orbax(path, options.key)
 
 
 def _torchscript(path: Path, options: Options) -> Content:
-    from ncut.extract.torchscript import read_torchscript
+    from ncut.extract.readers.torchscript import read_torchscript
 
     return read_torchscript(path)
 

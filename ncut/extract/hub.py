@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ncut.errors import InputError, ModelError, import_extra
-from ncut.extract.folder.config import read_json
+from ncut.extract.readers.folder.config import read_json
 
 PREFIX = "hf:"
 CONFIGS = ("config.json", "adapter_config.json")
@@ -81,7 +81,7 @@ def fetched(model: str) -> tuple[Path, str]:
                 return folder / home, f"{name}/{inside}" if inside else name
     except Exception as error:  # from the network, the Hub's answers or the cache
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"model: {model} cannot be had from the Hub: {reason[:300]}") from error
+        raise InputError(f"model: {model} cannot be loaded from the Hub: {reason[:300]}") from error
     if (folder / home / PIPELINE).is_file():
         raise ModelError(
             f"{model}: is a pipeline; name one of its parts, such as "

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ncut.errors import InputError
-from ncut.extract.assemble import assemble
+from ncut.extract.assembly.assemble import assemble
 from ncut.graphs import NeuronGraph
 from ncut.graphs.data import in_scratch
 from ncut.types import EdgeKind, KernelNorm, Scope, Unknown
 
 if TYPE_CHECKING:
-    from ncut.extract.wiring import Residual, Wiring
+    from ncut.extract.lowering.wiring import Residual, Wiring
 
 
 class FileOptions(TypedDict, total=False):

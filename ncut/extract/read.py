@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from ncut.arguments import suggests_names
 from ncut.errors import InputError, printable
-from ncut.extract.assemble import check_options
-from ncut.extract.chain import ChainLayer, chain_wiring, read_sequence
+from ncut.extract.assembly.assemble import check_options
 from ncut.extract.formats import FILE_OPTIONS, Followed, format_of
 from ncut.extract.hub import fetched, is_on_hub
 from ncut.extract.modules import is_module
 from ncut.extract.named import is_named, load_named
 from ncut.extract.networkx_graph import is_networkx, read_networkx
 from ncut.extract.options import Options
-from ncut.extract.sklearn_model import is_sklearn_mlp
-from ncut.extract.state_dict import read_arrays
+from ncut.extract.readers.chain import ChainLayer, chain_wiring, read_sequence
+from ncut.extract.readers.sklearn_model import is_sklearn_mlp
+from ncut.extract.readers.state_dict import read_arrays
 from ncut.files import reading
 from ncut.graphs import NeuronGraph, from_adjacency
 from ncut.graphs.scratch import check_scratch
 from ncut.types import EdgeKind, KernelNorm, Scope, Unknown
 
 if TYPE_CHECKING:
+    from ncut.extract.lowering.wiring import Residual
     from ncut.extract.program.record import Program
-    from ncut.extract.wiring import Residual
     from ncut.types import Check, LeftOut
 
 
@@ -92,7 +92,7 @@ def read_graph(
         of a column's magnitudes, which the paper's code uses as its L1 norm.
     layers : sequence of str, optional
         Names of the weight arrays of a mapping or file, in the order of the chain. By default
-        the order is inferred (see `ncut.extract.state_dict.read_arrays`). For a matrix of
+        the order is inferred (see `ncut.extract.readers.state_dict.read_arrays`). For a matrix of
         attributions, a mapping from the names of its layers to their sizes.
     name : str, optional
         The model's name for reports; by default its class or the file's name.
@@ -205,7 +205,7 @@ def _read_any(model: Any, options: Options, check: bool) -> NeuronGraph:
             "check: only a torch module or an ONNX file can be run, got "
             f"{type(model).__name__}; leave it out"
         )
-    from ncut.extract.onnx_model import check_onnx
+    from ncut.extract.readers.onnx_model import check_onnx
 
     read = _read(model, options)
     result = check_onnx(Path(model), unknown=options.unknown, example_inputs=example_inputs)
@@ -288,7 +288,7 @@ def _read(model: Any, options: Options) -> Any:
         option = "key" if layers is None else "layers"
         raise InputError(f"{option}: names the arrays of a file or mapping only")
     elif is_sklearn_mlp(model):
-        from ncut.extract.sklearn_model import read_sklearn
+        from ncut.extract.readers.sklearn_model import read_sklearn
 
         wiring, parameters = read_sklearn(model)
         return options.assembled(wiring, type(model).__name__, parameters)
@@ -313,7 +313,7 @@ def _of_chain(
 
 def _read_module(model: Any, options: Options, name: str = "") -> Any:
     from ncut.extract.modules import unwrapped
-    from ncut.extract.traced.module import parameters_of, read_module
+    from ncut.extract.readers.traced.module import parameters_of, read_module
 
     if options.layers is not None:
         raise InputError(
@@ -334,7 +334,7 @@ def _read_module(model: Any, options: Options, name: str = "") -> Any:
 
 def _with_check(graph: NeuronGraph, model: Any, example_inputs: Any) -> NeuronGraph:
     from ncut.extract.modules import unwrapped
-    from ncut.extract.traced.running import checked
+    from ncut.extract.readers.traced.running import checked
 
     return _checked(graph, checked(unwrapped(model), example_inputs))
 

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.extract.arrays import as_array
-from ncut.extract.assemble import Scope, plan
-from ncut.extract.chain import ChainLayer, chain_wiring, read_sequence
-from ncut.extract.layout import Edges
+from ncut.extract.assembly.assemble import Scope, plan
+from ncut.extract.assembly.layout import Edges
+from ncut.extract.lowering.signal import NOTHING
+from ncut.extract.lowering.wiring import Wiring
 from ncut.extract.modules import is_module, unwrapped
 from ncut.extract.program.weights import Expression
-from ncut.extract.signal import NOTHING
-from ncut.extract.state_dict import read_arrays
-from ncut.extract.wiring import Wiring
+from ncut.extract.readers.chain import ChainLayer, chain_wiring, read_sequence
+from ncut.extract.readers.state_dict import read_arrays
 
 if TYPE_CHECKING:
     from torch import nn
@@ -386,8 +386,8 @@ def _of_module(model: nn.Module, example_inputs: Any) -> _Reading:
     """A module, whose weights are expressions of its parameters."""
     import torch
 
-    from ncut.extract.traced.module import read_module
-    from ncut.extract.traced.plain import plain_copy
+    from ncut.extract.readers.traced.module import read_module
+    from ncut.extract.readers.traced.plain import plain_copy
 
     plain = plain_copy(model, "finding its weights", hooks=True)
     # A tensor shared by several modules is named after the first module.

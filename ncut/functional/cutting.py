@@ -70,7 +70,7 @@ def watched(model: Any, keys: Sequence[Key]) -> Iterator[list[bool]]:
 def _zero(module: nn.Module, name: str, flags: NDArray[np.bool_]) -> Iterator[None]:
     import torch
 
-    from ncut.extract.traced.plain import computed
+    from ncut.extract.readers.traced.plain import computed
 
     if name in computed(module):
         with _zero_computed(module, name, flags):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
-from ncut.extract.assemble import plan
-from ncut.extract.chain import ChainLayer, chain_wiring, with_depthwise_groups
-from ncut.extract.traced.plain import wide
+from ncut.extract.assembly.assemble import plan
+from ncut.extract.readers.chain import ChainLayer, chain_wiring, with_depthwise_groups
+from ncut.extract.readers.traced.plain import wide
 from ncut.training.live_graph import LiveEdges, LiveGraph, live_graphs, numbered, of_one_type
 from ncut.training.parameter_refs import ParameterRef, View
 from ncut.training.spectrum import Eigenvalues, Tracker, check_seed, full_precision
@@ -105,7 +105,7 @@ def laplacian_eigenvalues(
     if device is not None:
         blocks = _moved(blocks, checked_device(device))
     if n < max(numbers):
-        raise InputError(f"which: eigenvalue {max(numbers)} of a graph of {n} vertices")
+        raise InputError(f"which: must be at most the number of vertices, {n}, got {max(numbers)}")
     if tolerance is None:
         tolerance = TOLERANCES[blocks[0].weights.dtype]
     check_tolerance(tolerance)
@@ -116,7 +116,8 @@ def laplacian_eigenvalues(
     n_connected = int((tracker.last.degrees > 0).sum()) if tracker.last else 0
     if n_connected < max(numbers):
         raise InputError(
-            f"which: eigenvalue {max(numbers)} of a graph in which {n_connected} neurons have edges"
+            f"which: must be at most the number of neurons with edges, {n_connected}, got "
+            f"{max(numbers)}"
         )
     return found
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ncut.errors import InputError
-from ncut.extract.assemble import check_options, plan
-from ncut.extract.layout import Edges, Layout
+from ncut.extract.assembly.assemble import check_options, plan
+from ncut.extract.assembly.layout import Edges, Layout
+from ncut.extract.lowering.signal import times
 from ncut.extract.modules import unwrapped
-from ncut.extract.signal import times
-from ncut.extract.traced.module import read_module
-from ncut.extract.traced.plain import wide
+from ncut.extract.readers.traced.module import read_module
+from ncut.extract.readers.traced.plain import wide
 from ncut.graphs.colouring import coloured
 from ncut.training.parameter_refs import Computed, Copy, Factors, View
 from ncut.training.spectrum_types import EdgeWeights, constant

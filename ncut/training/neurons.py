@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ncut import kernels
-from ncut.extract.traced.plain import wide
+from ncut.extract.readers.traced.plain import wide
 from ncut.training.parameter_refs import ParameterRef, View
 
 NORM = math.sqrt(2.0)

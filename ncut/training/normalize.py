@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
-from ncut.extract.layout import Edges, in_order
+from ncut.extract.assembly.layout import Edges, in_order
 from ncut.training.live_graph import Planned
 from ncut.training.neurons import HiddenLayer, Reader, vector_of
 from ncut.training.parameter_refs import Factors, ParameterRef

@@ -20,11 +20,11 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ncut.errors import InputError
-from ncut.extract.factors import Factors as Noted
-from ncut.extract.factors import Ledger
+from ncut.extract.lowering.factors import Factors as Noted
+from ncut.extract.lowering.factors import Ledger
 from ncut.extract.program.weights import Expression
-from ncut.extract.traced.plain import plain_copy, wide
-from ncut.extract.traced.tensor import storage_of
+from ncut.extract.readers.traced.plain import plain_copy, wide
+from ncut.extract.readers.traced.tensor import storage_of
 from ncut.training.spectrum_types import constant
 
 
@@ -103,11 +103,11 @@ class View:
     ----------
     source : ParameterRef
     shape : tuple of int
-                Shape of the array.
+        Shape of the array.
     kind : {"whole", "transpose", "part"}
         Whether it is the tensor, its transpose, or another part or order of its entries.
     offset : int
-                Offset of its first entry.
+        Offset of its first entry.
     expression : Expression, optional
         Expression that makes the array from the tensor; None if it is the tensor itself.
     """
@@ -149,8 +149,8 @@ class Computed:
 
     Attributes
     ----------
-        expression : Expression
-        Expression that computes it.
+    expression : Expression
+        The expression that computes it.
     copied : Copy
         The copy of the model that was read.
     """
@@ -180,7 +180,7 @@ class Factors:
 
     Parameters
     ----------
-    factors : ncut.extract.factors.Factors
+    factors : ncut.extract.lowering.factors.Factors
         The factors from reading a copy.
     copied : Copy
         The copy.

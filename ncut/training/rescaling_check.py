@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ncut.errors import InputError
-from ncut.extract.traced.inputs import Inputs, given, guesses
-from ncut.extract.traced.module import tensors_in
-from ncut.extract.traced.plain import wide
+from ncut.extract.readers.traced.inputs import Inputs, given, guesses
+from ncut.extract.readers.traced.module import tensors_in
+from ncut.extract.readers.traced.plain import wide
 from ncut.training.live_graph import Planned
 from ncut.training.neurons import HiddenLayer
 from ncut.training.parameter_refs import ParameterRef, View

@@ -10,10 +10,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from ncut.errors import ModelError
 from ncut.extract import read_graph
-from ncut.extract.assemble import assemble
-from ncut.extract.magnitudes import of_weight
-from ncut.extract.onnx_model import read_onnx
-from ncut.extract.signal import NOTHING
+from ncut.extract.assembly.assemble import assemble
+from ncut.extract.assembly.magnitudes import of_weight
+from ncut.extract.lowering.signal import NOTHING
+from ncut.extract.readers.onnx_model import read_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -30,7 +30,7 @@ def weights(*shape):
 
 
 def sparse_weights(*shape, axes=(0, 1)):
-    """Weights half of which are 0, the same ones at all positions."""
+    """Weights, half of them 0, at the same entries in all positions."""
     values = weights(*shape)
     sizes = [n if axis in axes else 1 for axis, n in enumerate(shape)]
     mask = RNG.random(sizes) < 0.4

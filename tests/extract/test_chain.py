@@ -15,8 +15,8 @@ from scipy import sparse
 from ncut import networks
 from ncut.errors import InputError, ModelError
 from ncut.extract import read_graph
-from ncut.extract.assemble import assemble
-from ncut.extract.chain import ChainLayer, chain_wiring
+from ncut.extract.assembly.assemble import assemble
+from ncut.extract.readers.chain import ChainLayer, chain_wiring
 
 
 def dense(graph, number):

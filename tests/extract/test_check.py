@@ -9,7 +9,7 @@ import pytest
 
 import ncut
 from ncut.errors import InputError
-from ncut.extract.traced.operations import pointwise
+from ncut.extract.readers.traced.operations import pointwise
 
 torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
@@ -42,7 +42,7 @@ def test_a_graph_that_is_right_agrees():
 def test_a_wrong_graph_is_warned_of(monkeypatch):
     # A rule that forgets a part of each sum.
     monkeypatch.setitem(
-        __import__("ncut.extract.traced.aten", fromlist=["OPERATIONS"]).OPERATIONS,
+        __import__("ncut.extract.readers.traced.aten", fromlist=["OPERATIONS"]).OPERATIONS,
         "add", lambda call: pointwise._keep(call),
     )  # fmt: skip
     with pytest.warns(UserWarning, match="the graph differs from the model; changed, no edge"):
@@ -182,7 +182,7 @@ def test_neurons_that_parameters_read(monkeypatch):
     assert result.agrees
     assert (result.n_vertices, result.n_watched, result.n_layers) == (40, 2, 3)
     monkeypatch.setitem(
-        __import__("ncut.extract.traced.aten", fromlist=["OPERATIONS"]).OPERATIONS,
+        __import__("ncut.extract.readers.traced.aten", fromlist=["OPERATIONS"]).OPERATIONS,
         "relu", lambda call: call.program.scaled(pointwise._keep(call), np.arange(9) // 5),
     )  # fmt: skip
     with pytest.warns(UserWarning, match="changed, no edge"):
@@ -190,7 +190,7 @@ def test_neurons_that_parameters_read(monkeypatch):
     assert graph.check.missing
 
 
-def test_where_nothing_can_be_watched_nothing_agrees():
+def test_a_graph_without_watched_neurons_does_not_agree():
     model = Model(
         lambda m, x: torch.tanh((x[:, None] * m.w).sum(-1)) @ m.v.exp(),
         w=nn.Parameter(torch.rand(5, 6)),
@@ -258,9 +258,30 @@ def test_onnx_files_are_run(tmp_path, make, example):
 def test_a_wrong_graph_of_an_onnx_file_is_warned_of(tmp_path, monkeypatch):
     pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
     pytest.importorskip("onnxruntime", reason="pip install 'ncut[check]'")
-    from ncut.extract.onnx_graph.operators import RULES, keep
+    from ncut.extract.readers.onnx_graph.operators import RULES, keep
 
     monkeypatch.setitem(RULES, "Add", keep)
     path = exported(tmp_path, Residual(), torch.zeros(3, 6))
     with pytest.warns(UserWarning, match="the graph differs from the model"):
         assert ncut.graph(path, check=True, residual="readers").check.missing
+
+
+class Squares(nn.Module):
+    """Products of products, which norms alone keep from growing."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(6) for _ in range(12))
+        self.first = nn.ModuleList(nn.Linear(6, 6) for _ in range(12))
+        self.second = nn.ModuleList(nn.Linear(6, 6) for _ in range(12))
+
+    def forward(self, x):
+        for norm, first, second in zip(self.norms, self.first, self.second, strict=True):
+            x = 100 * norm(x)
+            x = first(x) * second(x)
+        return x
+
+
+def test_norms_that_are_held_constant_keep_numbers_finite():
+    graph = ncut.graph(Squares(), example_inputs=torch.zeros(1, 6), check=True)
+    assert graph.check.agrees

@@ -1,4 +1,4 @@
-"""Programs of torch.export have the graph of the module that they were made of."""
+"""Programs of torch.export have the graph of their module."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_program_has_the_graph_of_its_module(kind: str, tmp_path: Path) -> Non
 
 def test_a_program_computes_what_its_module_does(tmp_path: Path) -> None:
     """The graph that is followed is the one of the file: its numbers are those of the module."""
-    from ncut.extract.exported import Exported, _content
+    from ncut.extract.readers.exported import Exported, _content
 
     for kind in CASES:
         module, example = exported(kind, tmp_path / f"{kind}.pt2")
@@ -129,9 +129,7 @@ def rewritten(path: Path, change: Any) -> Path:
         ("torch.ops.aten.nothing.default", "this version of torch does not have"),
     ],
 )
-def test_what_is_no_operation_of_a_network_is_refused(
-    target: str, message: str, tmp_path: Path
-) -> None:
+def test_foreign_operations_are_refused(target: str, message: str, tmp_path: Path) -> None:
     exported("residual", tmp_path / "a.pt2")
 
     def change(nodes: list[Any]) -> None:

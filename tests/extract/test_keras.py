@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError, ModelError
 from ncut.extract import read_graph
-from ncut.extract.assemble import assemble
-from ncut.extract.keras.weights import snake_case
-from ncut.extract.keras_file import read_keras
-from ncut.extract.signal import Signal, Term
-from ncut.extract.wiring import Wiring
+from ncut.extract.assembly.assemble import assemble
+from ncut.extract.lowering.pointwise import positions
+from ncut.extract.lowering.signal import Signal, Term
+from ncut.extract.lowering.wiring import Wiring
+from ncut.extract.readers.keras.weights import snake_case
+from ncut.extract.readers.keras_file import read_keras
 from ncut.graphs import NeuronGraph
 
 h5py = pytest.importorskip("h5py", reason="pip install 'ncut[keras]'")
@@ -179,7 +180,7 @@ def test_nothing_of_keras_is_imported() -> None:
     assert not {"keras", "tensorflow", "tf_keras"} & sys.modules.keys()
 
 
-def test_a_layer_stands_elsewhere_under_its_name(tmp_path: Path) -> None:
+def test_a_layer_is_found_elsewhere_by_its_name(tmp_path: Path) -> None:
     path = sequential(tmp_path / "m.keras", [3], *SMALL)
     with zipfile.ZipFile(path) as archive:
         archive.extract("model.weights.h5", tmp_path)
@@ -440,7 +441,7 @@ def test_images_of_any_size(tmp_path: Path) -> None:
 
 
 def functional(path: Path, layers: Sequence[Any], arrays: dict[str, Any], output: str) -> Path:
-    """A model in the nested lists of Keras 2; layers are (class, name, what it reads, config)."""
+    """A model in the nested lists of Keras 2; layers are (class, name, inputs, config)."""
     content = [
         {
             "class_name": cls,
@@ -504,14 +505,14 @@ def test_a_sum_of_two_tensors(tmp_path: Path) -> None:
 def test_pooling_of_an_image_whose_channels_come_last() -> None:
     wiring = Wiring()
     image = wiring.input("x", (1, 6, 6, 3))
-    pooled = wiring.positions(image, (1, 3, 3, 3), axis=-1)
+    pooled = positions(wiring, image, (1, 3, 3, 3), axis=-1)
     assert pooled.shape == (1, 3, 3, 3)
     with pytest.raises(ModelError, match="pools over neurons"):
-        wiring.positions(image, (1, 6, 6, 2), axis=-1)
+        positions(wiring, image, (1, 6, 6, 2), axis=-1)
     group = wiring.groups[0]
     units: NDArray[np.int64] = np.arange(3).reshape(1, 3, 1)
     with pytest.raises(ModelError, match="pools over neurons"):
-        wiring.positions(Signal((1, 3, 8), (Term(group, units),)), (1, 2, 8))
+        positions(wiring, Signal((1, 3, 8), (Term(group, units),)), (1, 2, 8))
 
 
 @pytest.mark.parametrize(
@@ -551,7 +552,7 @@ def refused(path: Path, message: str | None, **options: Any) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_files_that_are_not_there_or_something_else(tmp_path: Path) -> None:
+def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "none.keras", "no such file")
     (tmp_path / "folder.keras").mkdir()
     refused(tmp_path / "folder.keras", "folder")
@@ -624,7 +625,7 @@ def test_missing_members(tmp_path: Path) -> None:
         ('{"class_name": "Sequential", "config": {"layers": [3]}}', "class_name"),
     ],
 )
-def test_configurations_that_are_none(tmp_path: Path, config: str, message: str) -> None:
+def test_invalid_configurations_are_refused(tmp_path: Path, config: str, message: str) -> None:
     refused(written(tmp_path / "m.keras", config, {}), message)
 
 
@@ -645,7 +646,7 @@ def test_models_in_models_in_models(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return inner
 
     refused(written(tmp_path / "deep.keras", nested(80), {}), "nested too deep")
-    monkeypatch.setattr("ncut.extract.keras.following.MAX_CALLS", 1000)
+    monkeypatch.setattr("ncut.extract.readers.keras.following.MAX_CALLS", 1000)
     refused(written(tmp_path / "many.keras", nested(25), {}), "more than 1000 times")
 
 

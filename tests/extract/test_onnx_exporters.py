@@ -20,8 +20,8 @@ from onnx_nets import (
 
 from ncut.errors import ModelError
 from ncut.extract import read_graph
-from ncut.extract.assemble import assemble
-from ncut.extract.onnx_model import read_onnx
+from ncut.extract.assembly.assemble import assemble
+from ncut.extract.readers.onnx_model import read_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

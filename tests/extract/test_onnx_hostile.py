@@ -19,8 +19,8 @@ from onnx_nets import (
 )
 
 from ncut.errors import InputError, MissingExtraError, ModelError
-from ncut.extract.assemble import assemble
-from ncut.extract.onnx_model import read_onnx
+from ncut.extract.assembly.assemble import assemble
+from ncut.extract.readers.onnx_model import read_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
 from onnx import numpy_helper  # noqa: E402
@@ -59,7 +59,7 @@ def test_damaged_files(tmp_path_factory, data):
         pass
 
 
-def test_graphs_that_are_none(tmp_path):
+def test_invalid_graphs_are_refused(tmp_path):
     proto, _ = small(tmp_path)
     nodes = list(proto.graph.node)
     del proto.graph.node[:]
@@ -205,7 +205,7 @@ def test_weights_outside_the_models_folder(tmp_path, location):
         ({"length": "many"}, "no number"),
     ],
 )
-def test_weights_that_are_not_beside_the_model(tmp_path, entries, match):
+def test_missing_external_weights_are_refused(tmp_path, entries, match):
     proto, _ = beside(tmp_path, **entries)
     refused(proto, tmp_path, match)
 

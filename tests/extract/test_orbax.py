@@ -13,7 +13,7 @@ import pytest
 import ncut
 from ncut.errors import InputError, ModelError
 from ncut.extract.formats import format_of
-from ncut.extract.orbax_folder import read_orbax
+from ncut.extract.readers.orbax_folder import read_orbax
 from ncut.scans.sources import find_sources
 
 pytest.importorskip("tensorstore", reason="pip install tensorstore")

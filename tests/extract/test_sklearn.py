@@ -12,8 +12,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from ncut.errors import ModelError
-from ncut.extract.assemble import assemble
-from ncut.extract.sklearn_model import is_sklearn_mlp, read_sklearn
+from ncut.extract.assembly.assemble import assemble
+from ncut.extract.readers.sklearn_model import is_sklearn_mlp, read_sklearn
 
 pytest.importorskip("sklearn", reason="pip install scikit-learn")
 from sklearn.linear_model import LogisticRegression
@@ -84,7 +84,7 @@ def test_other_models() -> None:
 
 def test_scikit_learn_is_not_imported() -> None:
     code = (
-        "import sys; from ncut.extract.sklearn_model import is_sklearn_mlp; "
+        "import sys; from ncut.extract.readers.sklearn_model import is_sklearn_mlp; "
         "assert not is_sklearn_mlp(3); assert 'sklearn' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

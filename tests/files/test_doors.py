@@ -39,15 +39,15 @@ IMPORTERS = {"import_extra", "import_module", "__import__"}
 DOORS = {
     "files/guard.py": "files/guard.py",
     "graphs/storage.py": "graphs/storage.py",
-    "extract/files.py": "extract/files.py",
+    "extract/readers/files.py": "extract/readers/files.py",
     "extract/formats.py": "extract/formats.py",
-    "extract/torchscript.py": "extract/read.py",
-    "extract/exported.py": "extract/read.py",
-    "extract/folder/config.py": "extract/read.py",
-    "extract/orbax_folder.py": "extract/read.py",
-    "extract/onnx_graph/model.py": "extract/onnx_model.py",
-    "extract/keras/storage.py": "extract/keras_file.py",
-    "extract/keras/probe.py": "",  # a process whose errors do not matter
+    "extract/readers/torchscript.py": "extract/read.py",
+    "extract/readers/exported.py": "extract/read.py",
+    "extract/readers/folder/config.py": "extract/read.py",
+    "extract/readers/orbax_folder.py": "extract/read.py",
+    "extract/readers/onnx_graph/model.py": "extract/readers/onnx_model.py",
+    "extract/readers/keras/storage.py": "extract/readers/keras_file.py",
+    "extract/readers/keras/probe.py": "",  # a process whose errors do not matter
     "report/names.py": "report/names.py",
     "report/serialize.py": "report/serialize.py",
     "training/hugging_face.py": "training/hugging_face.py",
@@ -202,7 +202,7 @@ class Uses(ast.NodeVisitor):
 
 
 def name_of(function: ast.expr) -> str:
-    """The last name of what is called."""
+    """The last name of a called expression."""
     return ast.unparse(function).split(".")[-1]
 
 
@@ -229,7 +229,7 @@ def test_files_are_opened_at_the_doors_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_each_door_is_one_and_has_its_guard(door: str) -> None:
+def test_each_entry_point_is_guarded_once(door: str) -> None:
     assert reads((PACKAGE / door).read_text(encoding="utf-8"))
     if guard := DOORS[door]:
         assert "reading(" in (PACKAGE / guard).read_text(encoding="utf-8")

@@ -74,6 +74,10 @@ class Program:
         """The program as text, one line per node."""
         return printed(self.nodes)
 
+    def __repr__(self) -> str:
+        n_weights = sum("weight" in node.attributes for node in self.nodes)
+        return f"Program({len(self.nodes)} nodes, {n_weights} with weights)"
+
     def node(
         self,
         kind: str,
@@ -82,7 +86,7 @@ class Program:
         /,
         **attributes: Any,
     ) -> Value:
-        """Add a node of a kind in `ncut.extract.lowering.KINDS`; its value, if it has a shape."""
+        """Add a node of a kind in `ncut.extract.lowering.kinds`; its value, if it has a shape."""
         made = Value(() if shape is None else tuple(shape), program=self.node)
         output = None if shape is None else made
         self.nodes.append(Node(kind, tuple(inputs), output, attributes, self.where()))

@@ -82,7 +82,7 @@ class Node:
     Attributes
     ----------
     kind : str
-        Kind of operation, one of `ncut.extract.lowering.KINDS`.
+        Kind of operation, one of `ncut.extract.lowering.kinds.KINDS`.
     inputs : tuple of Value
         Operands.
     output : Value, optional

@@ -1,0 +1,1 @@
+"""From that record to a NeuronGraph: planned layers and edges, weights, roles, left-out parts."""

@@ -1,0 +1,249 @@
+"""Planned layers and edges, common to the two conventions of residual sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncut.extract.assembly.magnitudes import (
+    both_ways,
+    columns_taken,
+    of_weight,
+    rows_grouped,
+    transposed,
+    with_columns_scaled,
+    with_rows_scaled,
+)
+from ncut.extract.lowering.signal import Scale, Units
+from ncut.extract.lowering.wiring import Operation
+
+if TYPE_CHECKING:
+    from ncut.types import Weights
+
+Key: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(slots=True, eq=False)
+class PlannedLayer:
+    """A layer of vertices.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    size : int
+        Number of vertices.
+    rescalable : bool or None
+        Whether its neurons may be rescaled; see `ncut.types.Layer`.
+    read_by : tuple of str
+        Modules whose inputs are exactly these neurons, in order.
+    touches : list of Operation
+        Operations that write or read it.
+    """
+
+    name: str
+    size: int
+    rescalable: bool | None = False
+    read_by: tuple[str, ...] = ()
+    touches: list[Operation] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edges:
+    """The edges that an operation's weights make between two layers.
+
+    Attributes
+    ----------
+    source, target : int
+        Positions of the layers read and written.
+    operation : Operation
+        The operation with the weights.
+    n_source : int
+        Vertices of the source.
+    places : ndarray of int64, shape (n_in, m), optional
+        The vertices of each input, `NOTHING` for none; None if the inputs are the vertices.
+    units : ndarray of int64, shape (n_target, m)
+        The outputs at each vertex of the target, `NOTHING` for none.
+    row_scale : Factors, shape (n_in,), optional
+        Factors of the inputs in addition to the operation's.
+    scale : Factors, shape (n_target, m), optional
+        Factors of the outputs at each vertex.
+    recurrent : bool
+        Whether the weights are between the operation's outputs, `within`.
+    whole : bool
+        Whether the block is the operation's whole matrix.
+    """
+
+    source: int
+    target: int
+    operation: Operation
+    n_source: int
+    places: NDArray[np.int64] | None
+    units: Units
+    row_scale: Scale | None = None
+    scale: Scale | None = None
+    recurrent: bool = False
+    whole: bool = False
+
+    @property
+    def label(self) -> str:
+        """The block's name."""
+        return f"{self.operation.name} (recurrent)" if self.recurrent else self.operation.name
+
+    @property
+    def rows_key(self) -> Key:
+        """A key, equal for edges with the same matrix before the selection of outputs."""
+        return _key(self.operation, self.places, self.row_scale)
+
+    @property
+    def key(self) -> Key:
+        """A key, equal for edges with the same block."""
+        within = self.source == self.target
+        return (self.rows_key, _key(self.operation, self.units, self.scale), self.recurrent, within)
+
+
+@dataclass(slots=True)
+class Layout:
+    """Planned layers and edges.
+
+    Attributes
+    ----------
+    layers, edges
+    placed : set of Operation
+        Operations with edges.
+    kept, unread : set of Operation
+        Operations that may have edges, and operations whose neurons have no reader.
+    convolutional : bool
+        Whether only channels are vertices.
+    outside : set of Operation
+        Operations outside the requested part of the model.
+    """
+
+    layers: list[PlannedLayer] = field(default_factory=list)
+    edges: list[Edges] = field(default_factory=list)
+    placed: set[Operation] = field(default_factory=set)
+    kept: set[Operation] = field(default_factory=set)
+    unread: set[Operation] = field(default_factory=set)
+    convolutional: bool = False
+    outside: set[Operation] = field(default_factory=set)
+
+
+def blocks(edges: Sequence[Edges], norm: str) -> Iterator[tuple[Edges, Weights]]:
+    """The edges with their blocks, (source size, target size), one at a time.
+
+    Intermediate results shared by several blocks are computed once, and kept until the last use.
+    """
+    shared = _Shared()
+    for each in edges:
+        shared.expect(each.key)
+    rows = _Shared()
+    for key, each in {each.key: each for each in edges}.items():
+        if not each.recurrent:
+            rows.expect(key[0])
+    for each in edges:
+        block = shared.use(each.key, lambda each=each: _block(each, norm, rows))  # type: ignore[misc]
+        yield each, block
+        del block
+
+
+def grouped(edges: Edges, matrix: Weights, norm: str) -> Weights:
+    """Rows of a matrix (n_in, columns) grouped by the source's vertices."""
+    places = edges.places
+    if places is None:
+        return matrix
+    if places.shape[1] == 1:
+        return rows_grouped(matrix, places[:, 0], edges.n_source, norm)
+    # An input that represents several neurons connects each of them.
+    at, which = np.nonzero(places >= 0)
+    return rows_grouped(matrix[at], places[at, which], edges.n_source, norm)
+
+
+class _Shared:
+    """Shared intermediate results, computed once and kept until their last use."""
+
+    def __init__(self) -> None:
+        self._uses: dict[Key, int] = {}
+        self._made: dict[Key, Weights] = {}
+
+    def expect(self, key: Key) -> None:
+        """Announce a use."""
+        self._uses[key] = self._uses.get(key, 0) + 1
+
+    def use(self, key: Key, make: Callable[[], Weights]) -> Weights:
+        """The result for a key, computed if missing."""
+        made = self._made.pop(key, None)
+        made = make() if made is None else made
+        self._uses[key] -= 1
+        if self._uses[key] > 0:
+            self._made[key] = made
+        return made
+
+
+def _block(edges: Edges, norm: str, rows: _Shared) -> Weights:
+    if edges.recurrent:
+        return _within(edges, norm)
+    block = _taken(edges, rows.use(edges.rows_key, lambda: _rows(edges, norm)), norm)
+    return both_ways(block) if edges.source == edges.target else block
+
+
+def _rows(edges: Edges, norm: str) -> Weights:
+    """Magnitudes of the weights, (source size, n_out), factors of the inputs folded."""
+    operation = edges.operation
+    assert operation.weight is not None
+    matrix = of_weight(
+        operation.weight.values, operation.kind, operation.groups, norm, operation.name
+    )
+    for factors in (operation.factors, edges.row_scale):
+        if factors is not None:
+            matrix = with_rows_scaled(matrix, np.asarray(factors))
+    return grouped(edges, matrix, norm)
+
+
+def _taken(edges: Edges, rows: Weights, norm: str) -> Weights:
+    """The columns of the outputs at each vertex, with their factors."""
+    units, scale = edges.units, edges.scale
+    if scale is None:
+        return columns_taken(rows, units, norm)
+    numbers = np.asarray(scale)
+    # Each of several neurons of a vertex has a separate factor.
+    total: Weights | None = None
+    for m in range(units.shape[1]):
+        part = with_columns_scaled(columns_taken(rows, units[:, [m]], norm), numbers[:, m])
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def _within(edges: Edges, norm: str) -> Weights:
+    """Edges between the neurons of one layer, both directions combined, above the diagonal."""
+    within = edges.operation.within
+    assert within is not None
+    taken = columns_taken(np.ascontiguousarray(within.values), edges.units, norm)
+    if edges.scale is not None:
+        taken = with_columns_scaled(taken, np.asarray(edges.scale).mean(axis=1))
+    return both_ways(columns_taken(transposed(taken), edges.units, norm))
+
+
+def _key(operation: Operation, *arrays: NDArray[np.generic] | Scale | None) -> Key:
+    return (
+        id(operation),
+        *(None if array is None else (array.shape, array.tobytes()) for array in arrays),
+    )
+
+
+def in_order(places: NDArray[np.int64], n: int) -> bool:
+    """Check whether inputs are the neurons in order, each repeated equally often."""
+    per_neuron, rest = divmod(places.size, max(n, 1))
+    return rest == 0 and np.array_equal(places, np.repeat(np.arange(n), per_neuron))
+
+
+def rescalable(flags: Iterable[bool | None]) -> bool | None:
+    """True if all flags are True, None if some are unknown, else False."""
+    found = set(flags)
+    if not found or False in found:
+        return False
+    return None if None in found else True

@@ -1,5 +1,0 @@
-"""Reader of Hugging Face transformer folders, without torch."""
-
-from ncut.extract.folder.read import read_folder
-
-__all__ = ["read_folder"]

@@ -1,0 +1,231 @@
+"""Functions of torch that are followed as a whole, before torch decomposes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from ncut.errors import ModelError
+from ncut.extract.program.values import Value, expanded
+from ncut.extract.program.weights import combined
+from ncut.extract.readers.traced.initial import initial_weight
+from ncut.extract.readers.traced.operations.common import heads, matrix, note_bias
+from ncut.extract.readers.traced.operations.norms import norm_of_last_axes
+from ncut.extract.readers.traced.tensor import flat, is_traced
+from ncut.extract.readers.traced.tracing import Call
+
+
+class Function:
+    """A rule that applies either if an argument is traced, or always."""
+
+    def __init__(self, rule: Callable[[Call], Any], *, always: bool = False) -> None:
+        self._rule = rule
+        self._always = always
+
+    def __call__(self, call: Call) -> Any:
+        """Follow a call."""
+        return self._rule(call)
+
+    def applies(self, args: Any, kwargs: Any) -> bool:
+        """Check whether the rule applies to a call with these arguments."""
+        return self._always or any(is_traced(value) for value in flat(args, kwargs))
+
+
+def linear(call: Call) -> Any:
+    """`F.linear(input, weight, bias)`; weights that depend on the data make it a product."""
+    tensor = call.arg(1, "weight")
+    if is_traced(tensor):
+        bias, made = call.arg(2, "bias"), call.arg(0, "input") @ tensor.t()
+        return made if bias is None else made + bias
+    weight = call.tracing.weight(tensor)
+    note_bias(call, call.arg(2, "bias"))
+    return call.program.linear(
+        call.signal(), weight.values.T,
+        name=weight.name, module=weight.module, parameters=weight.parameters,
+        initial=initial_weight(weight.holder, np.transpose),
+    )  # fmt: skip
+
+
+def bilinear(call: Call) -> Value:
+    """`F.bilinear(input1, input2, weight, bias)`: reads each input, summed over the other."""
+    first, second, tensor = (call.arg(at, f"input{at + 1}") for at in range(3))
+    weight = call.tracing.weight(call.arg(2, "weight") if tensor is None else tensor)
+    note_bias(call, call.arg(3, "bias"))
+    signals = [
+        call.program.linear(
+            call.tracing.signal_of(value),
+            combined(lambda kernel, axis=axis: abs(kernel).sum(axis).T, weight.values),
+            name=weight.name, module=weight.module, parameters=weight.parameters,
+        )
+        for value, axis in ((first, 2), (second, 1))
+        if is_traced(value)
+    ]  # fmt: skip
+    return call.program.activation(call.program.add(*signals), homogeneous=False)
+
+
+def embedding(call: Call) -> Any:
+    """`F.embedding(indices, table)`, also for indices that do not depend on the data."""
+    indices, table = call.arg(0, "input"), call.arg(1, "weight")
+    if is_traced(table):
+        raise NotImplementedError
+    weight = call.tracing.weight(table)
+    shape = (*indices.shape, table.shape[-1])
+    signal = call.program.embedding(
+        weight.values, shape,
+        name=weight.name, module=weight.module, parameters=weight.parameters,
+    )  # fmt: skip
+    return call.tracing.made(signal, table)
+
+
+def embedding_bag(call: Call) -> Any:
+    """`F.embedding_bag`: a row per bag."""
+    indices, table, offsets = call.arg(0, "input"), call.arg(1, "weight"), call.arg(2, "offsets")
+    n_bags = indices.shape[0] if offsets is None else offsets.shape[0]
+    weight = call.tracing.weight(table)
+    signal = call.program.embedding(
+        weight.values, (n_bags, table.shape[-1]),
+        name=weight.name, module=weight.module, parameters=weight.parameters,
+    )  # fmt: skip
+    return call.tracing.made(signal, table)
+
+
+def table_rows(take: Callable[..., Any], at: int) -> Callable[[Call], Any]:
+    """`table[indices]` with indices from an input or chosen by the data: an embedding."""
+
+    def rule(call: Call) -> Any:
+        table, axis, indices = call.args[0], call.arg(1, "dim", 0), call.arg(at, "index")
+        provenance = call.tracing.provenance
+        if torch.is_tensor(table) and not is_traced(table) and table.is_floating_point():
+            if at == 1:
+                table, axis, indices = _one_index(table, indices)
+            chosen = is_traced(indices)
+            whole = torch.is_tensor(indices) and not indices.is_floating_point() and table.ndim > 1
+            known = whole and not chosen and provenance.leaves(table) and provenance.inputs(indices)
+            if whole and indices.dtype != torch.bool and (chosen or known):
+                rows = table.movedim(axis, 0)
+                flat_rows = rows.reshape(len(rows), -1)
+                found = embedding(replace(call, args=(indices, flat_rows), kwargs={}))
+                found = found.reshape(*indices.shape, *rows.shape[1:])
+                back = range(axis, axis + indices.ndim)
+                return found.movedim(tuple(range(indices.ndim)), tuple(back))
+        return take(*call.args, **call.kwargs)
+
+    return rule
+
+
+def entries_of_table(take: Callable[..., Any]) -> Callable[[Call], Any]:
+    """`table.gather(dim, indices)`, refused for a parameter indexed by an input."""
+
+    def rule(call: Call) -> Any:
+        table, indices = call.args[0], call.arg(2, "index")
+        if take is torch.take_along_dim:
+            indices = call.arg(1, "indices")
+        provenance = call.tracing.provenance
+        known = is_traced(table) or not torch.is_tensor(indices) or not table.is_floating_point()
+        if not known and provenance.leaves(table) and provenance.inputs(indices):
+            raise ModelError("it looks entries of a parameter up; look up rows: table[indices]")
+        return take(*call.args, **call.kwargs)
+
+    return rule
+
+
+def _one_index(table: torch.Tensor, index: Any) -> tuple[torch.Tensor, int, Any]:
+    """`table[index]` as an index along one axis of a table; None for no axis or several."""
+    if not isinstance(index, tuple):
+        return table, 0, index
+    if index and index[-1] is ...:
+        index = index[:-1]
+    places = [at for at, one in enumerate(index) if torch.is_tensor(one)]
+    others = [one for one in index if not torch.is_tensor(one)]
+    if len(places) != 1 or not all(isinstance(one, int | slice) for one in others):
+        return table, 0, None
+    before = index[: places[0]]
+    rest = tuple(slice(None) if torch.is_tensor(one) else one for one in index)
+    axis = sum(isinstance(one, slice) for one in before)
+    return table[rest], axis, index[places[0]]
+
+
+def attention(call: Call) -> Any:
+    """`F.scaled_dot_product_attention(query, key, value)`."""
+    sides = [matrix(call, call.arg(at, name)) for at, name in enumerate(("query", "key", "value"))]
+    return call.program.attention(*sides, name=heads(call), scale=call.kwargs.get("scale"))
+
+
+def lp_pool(average: Callable[..., Any]) -> Callable[[Call], Any]:
+    """`F.lp_pool2d(input, norm_type, kernel_size, stride)`, which commutes with factors."""
+
+    def rule(call: Call) -> Any:
+        # It decomposes into powers and roots, which do not commute individually.
+        kernel, stride = call.arg(2, "kernel_size"), call.arg(3, "stride")
+        ceil_mode = call.arg(4, "ceil_mode", False)
+        return average(call.arg(0, "input"), kernel, stride, 0, ceil_mode)
+
+    return rule
+
+
+def pad(call: Call) -> Any:
+    """`F.pad(input, pad, mode, value)`; circular padding is a concatenation."""
+    tensor, widths, mode = call.arg(0, "input"), call.arg(1, "pad"), call.arg(2, "mode", "constant")
+    if mode != "circular":
+        return F.pad(tensor, widths, mode, call.arg(3, "value"))
+    for number in range(len(widths) // 2):
+        axis = tensor.ndim - 1 - number
+        before, after = widths[2 * number : 2 * number + 2]
+        n = tensor.shape[axis]
+        index = torch.arange(-before, n + after, device=tensor.device) % n
+        tensor = tensor.index_select(axis, index)
+    return tensor
+
+
+def rms_norm(call: Call) -> Value:
+    """`F.rms_norm(input, normalized_shape, weight)`, which torch may decompose into products."""
+    return norm_of_last_axes(call, call.arg(2, "weight"), "RMS norm")
+
+
+def local_response_norm(call: Call) -> Value:
+    """`F.local_response_norm`: division by a function of neighbouring channels."""
+    return call.program.normalization(call.signal(), "local response norm")
+
+
+def one_hot(call: Call) -> Any:
+    """`F.one_hot(numbers, n)`: each class of an integer input is a separate input.
+
+    Classes that the data choose select rows of what multiplies them.
+    """
+    numbers, n = call.arg(0, "tensor"), int(call.arg(1, "num_classes", -1))
+    names = call.tracing.provenance.inputs(numbers)
+    if is_traced(numbers) and n > 0:
+        return call.tracing.made(Value((*numbers.shape, n), number="classes"), numbers)
+    if is_traced(numbers) or not names:
+        return F.one_hot(numbers, n)
+    n = n if n > 0 else int(numbers.max()) + 1
+    classes = call.program.input(f"classes of {', '.join(sorted(names))}", (1, n))
+    return call.tracing.made(expanded(classes, (*numbers.shape, n)), numbers)
+
+
+FUNCTIONS: dict[Any, Function] = {
+    F.linear: Function(linear),
+    F.bilinear: Function(bilinear),
+    F.one_hot: Function(one_hot, always=True),
+    F.embedding: Function(embedding, always=True),
+    F.embedding_bag: Function(embedding_bag, always=True),
+    torch.Tensor.__getitem__: Function(table_rows(torch.Tensor.__getitem__, 1), always=True),
+    torch.Tensor.index_select: Function(table_rows(torch.index_select, 2), always=True),
+    torch.index_select: Function(table_rows(torch.index_select, 2), always=True),
+    torch.Tensor.gather: Function(entries_of_table(torch.gather), always=True),
+    torch.gather: Function(entries_of_table(torch.gather), always=True),
+    torch.take_along_dim: Function(entries_of_table(torch.take_along_dim), always=True),
+    F.scaled_dot_product_attention: Function(attention),
+    F.lp_pool1d: Function(lp_pool(F.avg_pool1d)),
+    F.lp_pool2d: Function(lp_pool(F.avg_pool2d)),
+    F.lp_pool3d: Function(lp_pool(F.avg_pool3d)),
+    F.pad: Function(pad),
+    F.rms_norm: Function(rms_norm),
+    F.local_response_norm: Function(local_response_norm),
+    torch._C._nn.linear: Function(linear),
+}

@@ -1,0 +1,223 @@
+"""Modules that are followed as a whole: recurrent layers, norms by example, quantized layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ncut.extract.arrays import as_array
+from ncut.extract.program.values import Value, concatenated, expanded, indexed, unsqueezed
+from ncut.extract.program.weights import Expression
+from ncut.extract.readers.traced.experts import are_experts, experts
+from ncut.extract.readers.traced.operations.norms import normalized, with_running_statistics
+from ncut.extract.readers.traced.tensor import is_traced
+from ncut.extract.readers.traced.tracing import Call
+
+
+def _recurrent(call: Call) -> Any:
+    """`nn.RNN`, `nn.LSTM`, `nn.GRU`: layer by layer, direction by direction."""
+    layer = call.module
+    given = call.arg(0, "input")
+    packed = isinstance(given, PackedSequence)
+    sequence = given.data if packed else given
+    signal = call.tracing.signal_of(sequence)
+    time = 1 if layer.batch_first and signal.ndim == 3 else 0
+    first = _first_states(call, signal, None if packed else time)
+    directions = ("", "_reverse") if layer.bidirectional else ("",)
+    final: list[Value] = []
+    for number in range(layer.num_layers):
+        outputs = []
+        for direction in directions:
+            states = [indexed(state, 0, len(final)) for state in first]
+            output = _direction(call, signal, f"_l{number}{direction}", states)
+            outputs.append(output)
+            final.append(output)
+        signal = concatenated(outputs, -1) if len(outputs) > 1 else outputs[0]
+        signal = call.program.activation(signal, homogeneous=False)
+    made: Any = call.tracing.made(signal, sequence)
+    if packed:
+        batch: tuple[int, ...] = (int(given.batch_sizes[0]),)
+        made = PackedSequence(made, given.batch_sizes, given.sorted_indices, given.unsorted_indices)
+    else:
+        batch = () if signal.ndim == 2 else (signal.shape[1 - time],)
+    last = [_state(call, output, 0 if packed else time, batch, sequence) for output in final]
+    hidden = torch.stack(last)
+    return made, (hidden, hidden) if isinstance(layer, nn.LSTM) else hidden
+
+
+def _first_states(call: Call, signal: Value, time: int | None) -> list[Value]:
+    """The layer's first states, (layers, ..., n), each broadcastable to its sequence."""
+    given = call.arg(1, "hx")
+    found = []
+    for state in given if isinstance(given, tuple | list) else [given]:
+        if not is_traced(state):
+            found.append(Value((call.module.num_layers * (1 + call.module.bidirectional), 1)))
+            continue
+        own = state.value
+        if time is None:  # packed: examples lie among the steps
+            own = call.program.positions(own, (own.shape[0], 1, own.shape[2]), axis=2)
+        elif own.ndim == 3 and signal.ndim == 3:
+            own = unsqueezed(own, 1 + time)
+        found.append(own)
+    return found if given is not None else []
+
+
+def _direction(call: Call, signal: Value, suffix: str, states: Sequence[Value]) -> Value:
+    path = call.tracing.path
+    first = suffix == "_l0"
+    name = path if first and path else f"{path}." * bool(path) + suffix[1:]
+    return _layer(call, signal, suffix, states, name, path if first else "", call.module.mode)
+
+
+def _layer(
+    call: Call,
+    signal: Value,
+    suffix: str,
+    states: Sequence[Value | None],
+    name: str,
+    module: str,
+    kind: str,
+) -> Value:
+    """One direction of a layer, whose weights are attributes that end in `suffix`."""
+    weights: list[Expression | None] = []
+    used: list[str] = []
+    for part in ("weight_ih", "weight_hh", "weight_hr"):
+        tensor = getattr(call.module, part + suffix, None)
+        weight = None if tensor is None else call.tracing.weight(tensor, part + suffix)
+        weights.append(None if weight is None else weight.values)
+        used += () if weight is None else weight.parameters
+    prefix = f"{call.tracing.path}." if call.tracing.path else ""
+    call.program.ignore([f"{prefix}bias_ih{suffix}", f"{prefix}bias_hh{suffix}"], "bias")
+    assert weights[0] is not None
+    assert weights[1] is not None
+    return call.program.recurrence(
+        signal, weights[0], weights[1], weights[2],
+        n_hidden=call.module.hidden_size, name=name, module=module, parameters=used, kind=kind,
+        state=states[0] if states else None, cell=states[1] if len(states) > 1 else None,
+    )  # fmt: skip
+
+
+def _state(call: Call, output: Value, time: int, batch: tuple[int, ...], like: Any) -> Any:
+    """The last hidden state of one layer and direction, (batch, hidden)."""
+    state = indexed(output, time, output.shape[time] - 1)
+    return call.tracing.made(expanded(state, (*batch, output.shape[-1])), like)
+
+
+def _cell(call: Call) -> Any:
+    """`nn.RNNCell`, `nn.LSTMCell`, `nn.GRUCell`: one step with an external state."""
+    cell, given, path = call.module, call.arg(1, "hx"), call.tracing.path
+    kind = "GRU" if isinstance(cell, nn.GRUCell) else ""
+    states = [_traced_state(call, given, number) for number in (0, 1)]
+    output = _layer(call, call.signal(), "", states, path or "cell", path, kind)
+    made = call.tracing.made(output, call.arg(0, "input"))
+    return (made, made) if isinstance(cell, nn.LSTMCell) else made
+
+
+def _traced_state(call: Call, given: Any, number: int) -> Value | None:
+    """A state passed to a cell, if it depends on the data."""
+    states = list(given) if isinstance(given, tuple | list) else [given]
+    state: Any = states[number] if number < len(states) else None
+    return state.value if is_traced(state) else None
+
+
+def _instance_norm(call: Call) -> Value:
+    """A norm by example and channel."""
+    layer, signal = call.module, call.signal()
+    axis = (
+        1 if signal.ndim > {nn.InstanceNorm1d: 2, nn.InstanceNorm2d: 3}.get(type(layer), 4) else 0
+    )
+    path = call.tracing.path
+    if layer.bias is not None:
+        call.program.ignore([f"{path}.bias" if path else "bias"], "bias")
+    if layer.running_var is not None:
+        return with_running_statistics(
+            call, signal, layer.weight, layer.running_var, layer.eps, axis
+        )
+    return normalized(call, signal, "instance norm", layer.weight, axis)
+
+
+def _quantized_linear(call: Call) -> Value:
+    layer, signal = call.module, call.signal()
+    weight = layer.weight() if callable(layer.weight) else layer.weight
+    path = call.tracing.path
+    return call.program.linear(
+        signal, _dequantized(weight).T, name=path or "weight", module=path,
+        parameters=[f"{path}.weight" if path else "weight"],
+    )  # fmt: skip
+
+
+def _quantized_convolution(call: Call) -> Value:
+    layer, signal = call.module, call.signal()
+    path = call.tracing.path
+    shape = _shape_after(layer, signal.shape)
+    return call.program.convolution(
+        signal, _dequantized(layer.weight()), shape,
+        name=path or "weight", groups=layer.groups, module=path,
+        parameters=[f"{path}.weight" if path else "weight"],
+    )  # fmt: skip
+
+
+def _shape_after(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    sizes = []
+    for at, size in enumerate(shape[2:]):
+        reach = layer.dilation[at] * (layer.kernel_size[at] - 1)
+        sizes.append((size + 2 * layer.padding[at] - reach - 1) // layer.stride[at] + 1)
+    return (shape[0], layer.out_channels, *sizes)
+
+
+def _with_relu(rule: Callable[[Call], Value]) -> Callable[[Call], Value]:
+    return lambda call: call.program.activation(rule(call), homogeneous=True)
+
+
+def _dequantized(weight: Any) -> Any:
+    return np.asarray(as_array(weight.dequantize(), "its weight"))
+
+
+def _same(call: Call) -> Value:
+    return call.signal()
+
+
+def _quantized() -> dict[Any, Callable[[Call], Any]]:
+    """Layers of torch.ao.quantization, if this version of torch has them."""
+    try:
+        import torch.ao.nn.intrinsic.quantized as fused
+        import torch.ao.nn.quantized as static
+        import torch.ao.nn.quantized.dynamic as dynamic
+    except ImportError:
+        return {}
+    return {
+        static.Linear: _quantized_linear,
+        dynamic.Linear: _quantized_linear,
+        fused.LinearReLU: _with_relu(_quantized_linear),
+        static.Conv1d: _quantized_convolution,
+        static.Conv2d: _quantized_convolution,
+        static.Conv3d: _quantized_convolution,
+        fused.ConvReLU1d: _with_relu(_quantized_convolution),
+        fused.ConvReLU2d: _with_relu(_quantized_convolution),
+        static.Quantize: _same,
+        static.DeQuantize: _same,
+    }
+
+
+MODULES: dict[Any, Callable[[Call], Any]] = {
+    nn.RNN: _recurrent,
+    nn.LSTM: _recurrent,
+    nn.GRU: _recurrent,
+    nn.RNNCell: _cell,
+    nn.LSTMCell: _cell,
+    nn.GRUCell: _cell,
+    nn.InstanceNorm1d: _instance_norm,
+    nn.InstanceNorm2d: _instance_norm,
+    nn.InstanceNorm3d: _instance_norm,
+    **_quantized(),
+}
+
+
+def by_parts(module: nn.Module) -> Callable[[Call], Any] | None:
+    """The rule of a module recognized by its parts, not by its class."""
+    return experts if are_experts(module) else None
