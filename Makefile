@@ -12,7 +12,7 @@ export CCACHE_BASEDIR ?= $(CURDIR)
 # Tests start hundreds of processes: none need compile the package's modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 # The CPython of `make newest`.
-NEWEST ?= python3.14
+NEWEST ?= python3.13
 CXX_SOURCES := $(wildcard csrc/*.* csrc/vector/*.* csrc/tests/*.* bindings/*.*)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 
@@ -85,7 +85,7 @@ arm64: | $(BIN)/cmake  ## the kernels' own tests built for 64-bit ARM, run by qe
 	$(BIN)/ctest --test-dir build/arm64 --output-on-failure
 
 # From a folder without the sources, so that the processes that tests start find what is installed.
-newest:  ## the engine's own tests on another CPython: make newest NEWEST=python3.14
+newest:  ## the engine's own tests on another CPython: make newest NEWEST=python3.13
 	$(NEWEST) -m venv --clear build/newest
 	build/newest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	  --config-settings=cmake.define.NCUT_STRICT=ON --config-settings=build-dir=build/newest-objects \

@@ -62,7 +62,9 @@ struct Source {
       if (colour < 0 || colour > 1) throw std::invalid_argument("colours: must be 0 or 1");
     }
     for (const std::int64_t size : sizes) {
-      if (size < 0) throw std::invalid_argument("sizes: must not be negative");
+      if (size < 0 || size > INT32_MAX) {
+        throw std::invalid_argument("sizes: must lie between 0 and 2^31 - 1");
+      }
     }
   }
 
@@ -205,7 +207,7 @@ void register_measure(py::module_& m) {
         const double* from = points.data();
         float* to = scaled.mutable_data();
         const py::gil_scoped_release release;
-        unit_variance(from, points.shape(0), points.shape(1), to);
+        return unit_variance(from, points.shape(0), points.shape(1), to);
       },
       py::arg("points").noconvert(), py::arg("scaled").noconvert());
   py::class_<Source>(m, "Source", "A network whose shuffles are measured.")

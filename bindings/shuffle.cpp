@@ -1,7 +1,10 @@
 #include "shuffle.hpp"
 
+#include <functional>
+
 #include "arrays.hpp"
 #include "module.hpp"
+#include "signals.hpp"
 #include "sinkhorn.hpp"
 #include "trade.hpp"
 
@@ -128,9 +131,10 @@ void register_trade(py::module_& m) {
           set_bins(columns, col_bins, "col_bins");
         }
         double* all = values.mutable_data();
+        Signals signals;
         const py::gil_scoped_release release;
         Philox random(seed, stream, substream);
-        trade(rows, triangle ? nullptr : &columns, all, halves, random);
+        trade(rows, triangle ? nullptr : &columns, all, halves, random, std::ref(signals));
       },
       py::arg("indptr").noconvert(), py::arg("indices").noconvert(), py::arg("n_cols"),
       py::arg("values").noconvert(), py::arg("row_bins").noconvert(),
@@ -149,8 +153,10 @@ double sinkhorn_block(const Block& block, bool triangle, double tolerance, std::
     throw std::invalid_argument("max_sweeps: must be from 0 to 10000");
   }
   double* found = factors.mutable_data();
+  Signals signals;
+  const SinkhornLimits limits{tolerance, max_sweeps, 100, 500, std::ref(signals)};
   const py::gil_scoped_release release;
-  return sinkhorn(block, triangle, {tolerance, max_sweeps, 100, 500}, found);
+  return sinkhorn(block, triangle, limits, found);
 }
 
 template <class I>

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "cut.hpp"
@@ -17,25 +18,78 @@ namespace {
 
 // Points in tiles of kLanes: coordinate c of the points in tile t starts at
 // values[(t * d + c) * kLanes]. The last tile is filled up with copies of the last point.
+template <class T>
 struct Points {
-  const float* rows;
+  const T* rows;
   std::int64_t n, d, n_tiles;
-  std::vector<float> tiles;
+  std::vector<T> tiles;
 
-  Points(const float* values, std::int64_t count, std::int64_t dimension)
+  Points(const T* values, std::int64_t count, std::int64_t dimension)
       : rows(values), n(count), d(dimension), n_tiles((count + kLanes - 1) / kLanes) {
     tiles.resize(static_cast<std::size_t>(n_tiles * d * kLanes));
     for (std::int64_t i = 0; i < n_tiles * kLanes; ++i) {
-      const float* row = rows + std::min(i, n - 1) * d;
-      float* tile = tiles.data() + (i / kLanes) * d * kLanes + i % kLanes;
+      const T* row = rows + std::min(i, n - 1) * d;
+      T* tile = tiles.data() + (i / kLanes) * d * kLanes + i % kLanes;
       for (std::int64_t c = 0; c < d; ++c) tile[c * kLanes] = row[c];
     }
   }
 };
 
+// Tiles whose points are compared with all centres between two polls.
+constexpr std::int64_t kTilesAtOnce = 1024;
+
+// The comparisons of csrc/vector/nearest.hpp for other types than float.
+template <class T>
+void assign(const T* tiles, std::int64_t n_tiles, std::int64_t d, const T* centres,
+            const T* half_squares, std::int64_t k, std::int32_t* labels) {
+  for (std::int64_t t = 0; t < n_tiles; ++t) {
+    const T* tile = tiles + t * d * kLanes;
+    T best[kLanes];
+    std::fill_n(best, kLanes, std::numeric_limits<T>::infinity());
+    std::fill_n(labels + t * kLanes, kLanes, 0);
+    for (std::int64_t c = 0; c < k; ++c) {
+      T scores[kLanes];
+      std::fill_n(scores, kLanes, half_squares[c]);
+      for (std::int64_t j = 0; j < d; ++j) {
+        for (std::int64_t l = 0; l < kLanes; ++l) {
+          scores[l] -= centres[c * d + j] * tile[j * kLanes + l];
+        }
+      }
+      for (std::int64_t l = 0; l < kLanes; ++l) {
+        if (!(scores[l] < best[l])) continue;
+        best[l] = scores[l];
+        labels[t * kLanes + l] = static_cast<std::int32_t>(c);
+      }
+    }
+  }
+}
+
+template <class T>
+void nearer_distances(const T* tiles, std::int64_t n_tiles, std::int64_t d, const T* candidates,
+                      int n_candidates, const T* old, T* nearest, double* totals) {
+  for (int g = 0; g < n_candidates; ++g) {
+    totals[g] = 0;
+    for (std::int64_t t = 0; t < n_tiles; ++t) {
+      T sums[kLanes] = {};
+      for (std::int64_t j = 0; j < d; ++j) {
+        for (std::int64_t l = 0; l < kLanes; ++l) {
+          const T difference = tiles[(t * d + j) * kLanes + l] - candidates[g * d + j];
+          sums[l] += difference * difference;
+        }
+      }
+      for (std::int64_t l = 0; l < kLanes; ++l) {
+        const T least = std::min(sums[l], old[t * kLanes + l]);
+        nearest[(g * n_tiles + t) * kLanes + l] = least;
+        totals[g] += static_cast<double>(least);
+      }
+    }
+  }
+}
+
+template <class T>
 class Restart {
  public:
-  Restart(const Points& points, const KMeansOptions& options, std::uint32_t number)
+  Restart(const Points<T>& points, const KMeansOptions& options, std::uint32_t number)
       : use_(kernels()),
         points_(points),
         options_(options),
@@ -63,7 +117,11 @@ class Restart {
   const std::int32_t* labels() const { return labels_.data(); }
 
  private:
-  const float* row(std::int64_t i) const { return points_.rows + i * points_.d; }
+  void poll() const {
+    if (options_.poll) options_.poll();
+  }
+
+  const T* row(std::int64_t i) const { return points_.rows + i * points_.d; }
 
   void set_centre(std::int64_t cluster, std::int64_t point) {
     std::copy_n(row(point), points_.d, centres_.begin() + cluster * points_.d);
@@ -75,15 +133,22 @@ class Restart {
     const auto padded = static_cast<std::int64_t>(labels_.size());
     const int n_candidates =
         std::min(2 + static_cast<int>(std::log(static_cast<double>(k_))), kCandidates);
-    std::vector<float> nearest(labels_.size(), 0.0F);  // the padding stays at distance 0
-    std::fill_n(nearest.begin(), points_.n, std::numeric_limits<float>::infinity());
-    std::vector<float> trials(labels_.size() * static_cast<std::size_t>(n_candidates));
-    std::vector<float> candidates(static_cast<std::size_t>(n_candidates * points_.d));
+    std::vector<T> nearest(labels_.size(), T{0});  // the padding stays at distance 0
+    std::fill_n(nearest.begin(), points_.n, std::numeric_limits<T>::infinity());
+    std::vector<T> trials(labels_.size() * static_cast<std::size_t>(n_candidates));
+    std::vector<T> candidates(static_cast<std::size_t>(n_candidates * points_.d));
     std::vector<double> cumulative(static_cast<std::size_t>(points_.n_tiles));
     double totals[kCandidates];
-    const auto compare = [&](const float* from, int count) {
-      use_.nearer_distances(points_.tiles.data(), points_.n_tiles, points_.d, from, count,
-                            nearest.data(), trials.data(), totals);
+    const auto compare = [&](const T* from, int count) {
+      poll();
+      const T* tiles = points_.tiles.data();
+      if constexpr (std::is_same_v<T, float>) {
+        use_.nearer_distances(tiles, points_.n_tiles, points_.d, from, count, nearest.data(),
+                              trials.data(), totals);
+      } else {
+        nearer_distances(tiles, points_.n_tiles, points_.d, from, count, nearest.data(),
+                         trials.data(), totals);
+      }
     };
     set_centre(0,
                static_cast<std::int64_t>(random_.below64(static_cast<std::uint64_t>(points_.n))));
@@ -92,7 +157,7 @@ class Restart {
     for (std::int64_t cluster = 1; cluster < k_; ++cluster) {
       add_up(nearest, cumulative);
       for (int c = 0; c < n_candidates; ++c) {
-        const float* chosen = row(draw(nearest, cumulative));
+        const T* chosen = row(draw(nearest, cumulative));
         std::copy_n(chosen, points_.d, candidates.begin() + c * points_.d);
       }
       compare(candidates.data(), n_candidates);
@@ -104,17 +169,18 @@ class Restart {
   }
 
   // Sums of the distances up to the end of each tile.
-  void add_up(const std::vector<float>& distances, std::vector<double>& cumulative) const {
+  void add_up(const std::vector<T>& distances, std::vector<double>& cumulative) const {
     double total = 0;
     for (std::size_t t = 0; t < cumulative.size(); ++t) {
       double own = 0;
-      for (std::size_t l = 0; l < kLanes; ++l) own += distances[t * kLanes + l];
+      for (std::size_t l = 0; l < kLanes; ++l)
+        own += static_cast<double>(distances[t * kLanes + l]);
       cumulative[t] = total += own;
     }
   }
 
   // A point with probability proportional to its distance.
-  std::int64_t draw(const std::vector<float>& distances, const std::vector<double>& cumulative) {
+  std::int64_t draw(const std::vector<T>& distances, const std::vector<double>& cumulative) {
     const double at = random_.uniform() * cumulative.back();
     const auto tile = std::upper_bound(cumulative.begin(), cumulative.end() - 1, at);
     double rest = at - (tile == cumulative.begin() ? 0.0 : *(tile - 1));
@@ -131,12 +197,21 @@ class Restart {
   bool reassign() {
     const std::int64_t d = points_.d;
     for (std::int64_t c = 0; c < k_; ++c) {
-      float square = 0;
+      T square = 0;
       for (std::int64_t j = 0; j < d; ++j) square += centres_[c * d + j] * centres_[c * d + j];
       half_squares_[c] = square / 2;
     }
-    use_.assign(points_.tiles.data(), points_.n_tiles, d, centres_.data(), half_squares_.data(), k_,
-                next_labels_.data());
+    for (std::int64_t t = 0; t < points_.n_tiles; t += kTilesAtOnce) {
+      poll();
+      const std::int64_t count = std::min(kTilesAtOnce, points_.n_tiles - t);
+      const T* tiles = points_.tiles.data() + t * d * kLanes;
+      std::int32_t* labels = next_labels_.data() + t * kLanes;
+      if constexpr (std::is_same_v<T, float>) {
+        use_.assign(tiles, count, d, centres_.data(), half_squares_.data(), k_, labels);
+      } else {
+        assign(tiles, count, d, centres_.data(), half_squares_.data(), k_, labels);
+      }
+    }
     bool changed = false;
     for (std::int64_t t = 0; t < points_.n_tiles; ++t) {
       const std::int64_t start = t * kLanes, end = std::min(start + kLanes, points_.n);
@@ -155,7 +230,7 @@ class Restart {
   }
 
   void add(std::int64_t point, std::int32_t cluster, int sign) {
-    const float* x = row(point);
+    const T* x = row(point);
     double* sum = sums_.data() + cluster * points_.d;
     for (std::int64_t j = 0; j < points_.d; ++j) sum[j] += sign * static_cast<double>(x[j]);
     counts_[cluster] += sign;
@@ -174,15 +249,15 @@ class Restart {
         const double mean = sums_[c * d + j] / static_cast<double>(counts_[c]);
         const double step = mean - centres_[c * d + j];
         moved += step * step;
-        centres_[c * d + j] = static_cast<float>(mean);
+        centres_[c * d + j] = static_cast<T>(mean);
       }
     }
     return moved;
   }
 
   double squared_distance(std::int64_t point) const {
-    const float* x = row(point);
-    const float* centre = centres_.data() + labels_[point] * points_.d;
+    const T* x = row(point);
+    const T* centre = centres_.data() + labels_[point] * points_.d;
     double sums[4] = {};  // that do not wait for each other
     in_turns<4>(points_.d, [&](std::int64_t j, std::int64_t turn) {
       const double difference = static_cast<double>(x[j]) - centre[j];
@@ -216,11 +291,11 @@ class Restart {
   }
 
   const Kernels& use_;
-  const Points& points_;
+  const Points<T>& points_;
   const KMeansOptions& options_;
   std::int64_t k_;
   Philox random_;
-  std::vector<float> centres_, half_squares_;
+  std::vector<T> centres_, half_squares_;
   std::vector<std::int32_t> labels_, next_labels_;
   std::vector<double> sums_;
   std::vector<std::int64_t> counts_;
@@ -228,14 +303,15 @@ class Restart {
 
 }  // namespace
 
-double kmeans(const float* points, std::int64_t n, std::int64_t d, const KMeansOptions& options,
+template <class T>
+double kmeans(const T* points, std::int64_t n, std::int64_t d, const KMeansOptions& options,
               std::int32_t* labels) {
-  const Points tiled(points, n, d);
+  const Points<T> tiled(points, n, d);
   const auto n_init = static_cast<std::size_t>(options.n_init);
   std::vector<double> inertia(n_init);
   std::vector<std::vector<std::int32_t>> results(n_init);
   parallel_for(options.n_init, options.n_threads, [&](std::int64_t number) {
-    Restart restart(tiled, options, static_cast<std::uint32_t>(number));
+    Restart<T> restart(tiled, options, static_cast<std::uint32_t>(number));
     inertia[static_cast<std::size_t>(number)] = restart.run();
     results[static_cast<std::size_t>(number)].assign(restart.labels(), restart.labels() + n);
   });
@@ -243,5 +319,10 @@ double kmeans(const float* points, std::int64_t n, std::int64_t d, const KMeansO
   std::copy_n(results[static_cast<std::size_t>(best)].begin(), n, labels);
   return inertia[static_cast<std::size_t>(best)];
 }
+
+template double kmeans(const float*, std::int64_t, std::int64_t, const KMeansOptions&,
+                       std::int32_t*);
+template double kmeans(const double*, std::int64_t, std::int64_t, const KMeansOptions&,
+                       std::int32_t*);
 
 }  // namespace ncut

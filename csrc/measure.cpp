@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "components.hpp"
@@ -12,6 +13,10 @@
 
 namespace ncut {
 namespace {
+
+// Beyond these single precision confuses distances between points with its rounding: the ratio of
+// the longest point to the shortest, and of the points' mean to their standard deviation.
+constexpr double kMaxRange = 1e6, kMaxOffset = 32;
 
 // Number of the connected component of each vertex in the operator's numbering, in the order of
 // their first vertices.
@@ -89,7 +94,7 @@ std::vector<std::int32_t> refined(const Network& network, const PlacedNetwork& p
 // The network without isolated vertices, and the sums of its weights.
 Network connected(Network network, std::vector<double>& degrees) {
   degrees = network.degrees();
-  if (*std::min_element(degrees.begin(), degrees.end()) > 0) return network;
+  if (std::all_of(degrees.begin(), degrees.end(), [](double d) { return d > 0; })) return network;
   std::vector<std::int64_t> kept;
   network = network.without_isolated(degrees, kept);
   degrees = network.degrees();
@@ -99,7 +104,7 @@ Network connected(Network network, std::vector<double>& degrees) {
 bool embed_placed(const Network& network, const PlacedNetwork& placed, std::int64_t k,
                   const float* start, std::int64_t n_start, const LanczosOptions& options,
                   int n_threads, Spectrum& spectrum) {
-  return placed.n_side() * kLanes <= n_start && k < placed.n &&
+  return placed.n_side() * kLanes <= n_start &&
          embed(placed, components(network, placed), k, start, options, n_threads, spectrum);
 }
 
@@ -111,33 +116,44 @@ bool embed_reordered(const Network& network, const std::vector<std::vector<std::
                      Spectrum& spectrum) {
   std::vector<double> degrees;
   const Network ordered = connected(network.reordered(orders), degrees);
+  n = ordered.n_vertices();
+  if (n <= k) return false;
   const PlacedNetwork placed(ordered, degrees);
-  n = placed.n;
   return embed_placed(ordered, placed, k, start, n_start, options, n_threads, spectrum);
 }
 
-void unit_variance(const double* points, std::int64_t n, std::int64_t d, float* scaled) {
+bool unit_variance(const double* points, std::int64_t n, std::int64_t d, float* scaled) {
   std::vector<double> mean(static_cast<std::size_t>(d), 0.0);
   for (std::int64_t i = 0; i < n; ++i) {
     for (std::int64_t c = 0; c < d; ++c) mean[static_cast<std::size_t>(c)] += points[i * d + c];
   }
-  for (double& one : mean) one /= static_cast<double>(n);
-  double squares = 0;
+  double squares = 0, offset = 0, shortest = std::numeric_limits<double>::infinity(), longest = 0;
+  for (double& one : mean) {
+    one /= static_cast<double>(n);
+    offset = std::max(offset, std::abs(one));
+  }
   for (std::int64_t i = 0; i < n; ++i) {
+    double size = 0;
     for (std::int64_t c = 0; c < d; ++c) {
       const double difference = points[i * d + c] - mean[static_cast<std::size_t>(c)];
       squares += difference * difference;
+      size = std::max(size, std::abs(points[i * d + c]));
     }
+    if (size > 0) shortest = std::min(shortest, size);
+    longest = std::max(longest, size);
   }
   const double scale = std::sqrt(squares / static_cast<double>(n * d));
   for (std::int64_t i = 0; i < n * d; ++i) {
     scaled[i] = static_cast<float>(scale > 0 ? points[i] / scale : points[i]);
   }
+  return std::isfinite(scale) && !(longest > kMaxRange * shortest) &&
+         (scale == 0 || offset <= kMaxOffset * scale);
 }
 
 bool measure_shuffle(const Network& network, Null null, std::uint32_t stream, const float* start,
                      std::int64_t n_start, const MeasureOptions& options, Measured& result) {
   const Network shuffled = connected(network.shuffled(null, options.seed, stream), result.degrees);
+  if (shuffled.n_vertices() <= options.k) return false;
   const PlacedNetwork placed(shuffled, result.degrees);
   if (!embed_placed(shuffled, placed, options.k, start, n_start, options.lanczos, options.n_threads,
                     result.spectrum)) {
@@ -145,7 +161,7 @@ bool measure_shuffle(const Network& network, Null null, std::uint32_t stream, co
   }
   const std::int64_t n = placed.n, k = options.k;
   std::vector<float> points(static_cast<std::size_t>(n * k));
-  unit_variance(result.spectrum.points.data(), n, k, points.data());
+  if (!unit_variance(result.spectrum.points.data(), n, k, points.data())) return false;
   for (const std::uint32_t kmeans_stream : options.kmeans_streams) {
     std::vector<std::int32_t> labels(static_cast<std::size_t>(n));
     kmeans(points.data(), n, k,

@@ -49,7 +49,7 @@ bool embed_reordered(const Network& network, const std::vector<std::vector<std::
                      Spectrum& spectrum);
 
 // Points (n x d) in single precision, scaled to an average variance of 1 over their coordinates,
-// unless all points are equal.
-void unit_variance(const double* points, std::int64_t n, std::int64_t d, float* scaled);
+// unless all points are equal. Returns whether single precision can tell them apart.
+bool unit_variance(const double* points, std::int64_t n, std::int64_t d, float* scaled);
 
 }  // namespace ncut

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <stdexcept>
 
 #include "assemble.hpp"
 #include "shuffle.hpp"
@@ -216,6 +217,7 @@ PlacedNetwork::PlacedNetwork(const Network& network, const std::vector<double>& 
   std::partial_sum(cursor.begin(), cursor.end(), cursor.begin());
   indptr_.assign(cursor.begin(), cursor.end());
   const std::int64_t n_entries = cursor.back();
+  if (n_entries > INT32_MAX) throw std::length_error("network: too many entries for its indices");
   indices_.resize(static_cast<std::size_t>(n_entries));
   values_.resize(static_cast<std::size_t>(n_entries));
   for (const Edges* block : sparse) {

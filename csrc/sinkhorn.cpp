@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace ncut {
 namespace {
 
 using Vector = std::vector<double>;
+
+// Rows of a product between two polls.
+constexpr std::int64_t kRowsAtOnce = 1024;
 
 double dot(const Vector& a, const Vector& b) {
   double sum = 0;
@@ -29,8 +33,10 @@ double deviation(const Vector& sums, const Vector& wanted) {
 template <class Block>
 class System {
  public:
-  System(const Block& block, bool triangle)
-      : block_(block), first_column_(triangle ? 0 : static_cast<std::size_t>(block.n_rows)) {
+  System(const Block& block, bool triangle, Poll poll)
+      : block_(block),
+        first_column_(triangle ? 0 : static_cast<std::size_t>(block.n_rows)),
+        poll_(std::move(poll)) {
     wanted.resize(first_column_ + static_cast<std::size_t>(block.n_cols));
     for (std::int64_t row = 0; row < block.n_rows; ++row) {
       for (std::int64_t at = 0; at < block.row_length(row); ++at) {
@@ -78,6 +84,7 @@ class System {
   void add_to_rows(const Vector& x, Vector& out) const {
     const double* from = x.data() + first_column_;
     for (std::int64_t row = 0; row < block_.n_rows; ++row) {
+      if (row % kRowsAtOnce == 0 && poll_) poll_();
       const std::int64_t n = block_.row_length(row);
       double sums[4] = {};  // additions that do not wait for each other
       std::int64_t at = 0;
@@ -108,6 +115,7 @@ class System {
 
   const Block& block_;
   std::size_t first_column_;
+  Poll poll_;
 };
 
 // (diagonal + X A X) y = right by conjugate gradients, preconditioned by the diagonal.
@@ -189,7 +197,7 @@ double newton(const System<Block>& system, const SinkhornLimits& limits, Vector&
 
 template <class Block>
 double sinkhorn(const Block& block, bool triangle, const SinkhornLimits& limits, double* factors) {
-  const System<Block> system(block, triangle);
+  const System<Block> system(block, triangle, limits.poll);
   Vector x(system.wanted.size(), 1.0);
   for (std::int64_t n = 0; n < limits.max_sweeps; ++n) {
     if (triangle) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "block.hpp"
+#include "poll.hpp"
 
 namespace ncut {
 
@@ -13,6 +14,7 @@ struct SinkhornLimits {
   std::int64_t max_sweeps;    // rows and columns scaled in turn, before Newton's method
   std::int64_t max_steps;     // of Newton's method
   std::int64_t max_products;  // of conjugate gradients in one step
+  Poll poll = {};
 };
 
 // Sets `factors` of the rows and then of the columns (n_rows + n_cols) of a non-negative matrix;

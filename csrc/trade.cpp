@@ -138,8 +138,10 @@ void trade(Lines& lines, double* values, Philox& random) {
   }
 }
 
-void trade(Lines& first, Lines* second, double* values, std::int64_t halves, Philox& random) {
+void trade(Lines& first, Lines* second, double* values, std::int64_t halves, Philox& random,
+           const Poll& poll) {
   for (std::int64_t half = 0; half < halves; ++half) {
+    if (poll) poll();
     Lines& lines = second != nullptr && random.below(2) == 1 ? *second : first;
     lines.add_up(values);  // trades along the other kind keep these sums but for rounding
     trade(lines, values, random);

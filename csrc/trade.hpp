@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "poll.hpp"
 #include "rng.hpp"
 
 namespace ncut {
@@ -41,6 +42,7 @@ void trade(Lines& lines, double* values, Philox& random);
 
 // `halves` such rounds, each along the first or the second kind of lines by a fair coin; always
 // along the first if there is no second.
-void trade(Lines& first, Lines* second, double* values, std::int64_t halves, Philox& random);
+void trade(Lines& first, Lines* second, double* values, std::int64_t halves, Philox& random,
+           const Poll& poll = {});
 
 }  // namespace ncut

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         ModelError,
         NcutError,
+        ShuffleError,
         UnknownArgumentError,
     )
     from ncut.estimator import NormalizedCutClustering as NormalizedCutClustering
@@ -70,6 +71,7 @@ _HOMES = {
     "MissingExtraError": "errors",
     "ModelError": "errors",
     "NcutError": "errors",
+    "ShuffleError": "errors",
     "UnknownArgumentError": "errors",
     "NeuronGraph": "graphs",
     "adjusted_p_values": "nulls.multiple",
@@ -113,6 +115,7 @@ __all__ = [
     "Profile",
     "Report",
     "Scan",
+    "ShuffleError",
     "UnknownArgumentError",
     "Verdict",
     "adjusted_p_values",

@@ -851,8 +851,21 @@ def instruction_sets() -> list[str]:
     Instruction sets that kernels were built for and this machine has, the best first.
     """
 
+@typing.overload
 def kmeans(
     points: numpy.typing.NDArray[numpy.float32],
+    labels: numpy.typing.NDArray[numpy.int32],
+    n_clusters: typing.SupportsInt | typing.SupportsIndex,
+    n_init: typing.SupportsInt | typing.SupportsIndex,
+    max_iterations: typing.SupportsInt | typing.SupportsIndex,
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+) -> float: ...
+@typing.overload
+def kmeans(
+    points: numpy.typing.NDArray[numpy.float64],
     labels: numpy.typing.NDArray[numpy.int32],
     n_clusters: typing.SupportsInt | typing.SupportsIndex,
     n_init: typing.SupportsInt | typing.SupportsIndex,
@@ -1446,7 +1459,7 @@ def trade(
 ) -> None: ...
 def unit_variance(
     points: numpy.typing.NDArray[numpy.float64], scaled: numpy.typing.NDArray[numpy.float32]
-) -> None: ...
+) -> bool: ...
 @typing.overload
 def update_eigenvectors(
     blocks: list[

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Unpack
 
 from ncut.arguments import suggests_names
-from ncut.errors import Interrupted
+from ncut.errors import Interrupted, ShuffleError
 from ncut.extract import GRAPH_OPTIONS, GraphOptions, read_graph
 from ncut.graphs import NeuronGraph
 from ncut.measure import (
@@ -19,7 +19,7 @@ from ncut.measure import (
     stop_rule,
 )
 from ncut.plan import Plan, with_needed_options
-from ncut.progress import Progress, ProgressCallback, check_progress, telling
+from ncut.progress import Progress, ProgressCallback, check_progress, progress_callback
 from ncut.randomness import NETWORK
 from ncut.report import Report
 from ncut.results import Measurement
@@ -125,6 +125,9 @@ def analyze(
         If the model cannot be read.
     Interrupted
         On Ctrl-C during the shuffles, a KeyboardInterrupt whose `finished` is the report so far.
+    ShuffleError
+        If a shuffle leaves edges at too few vertices for k clusters, an InputError whose `finished`
+        is the report so far.
 
     Source: Filan, Casper, Hod, Wild, Critch, Russell (2021), Clusterability in neural networks,
     section 1; for `sequential` Fischer and Ramdas (2024), arXiv:2401.07365, and Besag and
@@ -150,11 +153,14 @@ def analyze(
     check_progress(progress)
     graph = read_graph(model, **with_needed_options(graph_options, plan.null))
     try:
-        with telling(progress, "shuffles") as told:
-            return Report.of(analyze_graph(graph, plan, told), model)
+        with progress_callback(progress, "shuffles") as callback:
+            return Report.of(analyze_graph(graph, plan, callback), model)
     except Interrupted as stopped:
         report = Report.of(stopped.finished, model)
         raise Interrupted(report, f"{report.n_shuffles} shuffles") from None
+    except ShuffleError as failed:
+        failed.finished = Report.of(failed.finished, model)
+        raise
 
 
 @single_threaded_blas()  # once: finding the libraries takes milliseconds
@@ -171,4 +177,7 @@ def analyze_graph(
     except Interrupted as interrupted:
         so_far = finish(network, interrupted.finished, plan)
         raise Interrupted(so_far, f"{so_far.n_shuffles} shuffles") from None
+    except ShuffleError as failed:
+        failed.finished = finish(network, failed.finished, plan)
+        raise
     return finish(network, shuffled, plan)

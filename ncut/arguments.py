@@ -1,4 +1,4 @@
-"""Misspelt arguments: an error that names the nearest known argument."""
+"""Checks of arguments; a misspelt name or choice is an error that suggests the closest one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ def check_flag(value: object, argument: str) -> bool:
     if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
         return bool(value)
     raise InputError(f"{argument}: must be True or False, got {value!r}")
+
+
+def check_choice(argument: str, value: object, choices: Iterable[str]) -> str:
+    """The value, if it is one of the choices; otherwise an error that suggests the closest one."""
+    names = list(choices)
+    if isinstance(value, str) and value in names:
+        return value
+    by_lower_case = {name.lower(): name for name in names}
+    typed = value.lower() if isinstance(value, str) else ""
+    near = difflib.get_close_matches(typed, by_lower_case, n=1)
+    hint = f"; did you mean {by_lower_case[near[0]]!r}?" if near else ""
+    raise InputError(f"{argument}: must be one of {', '.join(names)}, got {value!r}{hint}")
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], function: str) -> None:

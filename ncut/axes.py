@@ -91,16 +91,16 @@ class NullModel:
 
 NULL_MODELS: dict[str, NullModel] = {
     "layer": NullModel(
-        "the same weights at random places of each layer",
+        "the same weights at random positions in each layer",
         "each layer's weights as a multiset, zeros included",
         "Is the network more clusterable than one with the same weights in random positions?",
-        "ncut.nulls.permuted:Layer",
+        "ncut.nulls.permuted:LayerNull",
     ),
     "layer-nonzero": NullModel(
         "each layer's non-zero weights in random order, its zeros kept in place",
         "each layer's weights as a multiset, and which of them are zero",
         "Do the weights' sizes contribute to the clusters, beyond the positions of the zeros?",
-        "ncut.nulls.permuted:LayerNonzero",
+        "ncut.nulls.permuted:LayerNonzeroNull",
     ),
     "layer-nonzero-kde": NullModel(
         "non-zero weights redrawn from each layer's smoothed distribution, its zeros kept in place",
@@ -109,7 +109,7 @@ NULL_MODELS: dict[str, NullModel] = {
         "ncut.nulls.density:LayerNonzeroKde",
     ),
     "layer-kde": NullModel(
-        "non-zero weights redrawn from each layer's smoothed distribution, at random places",
+        "non-zero weights redrawn from each layer's smoothed distribution, at random positions",
         "each layer's distribution of weights and its number of zeros",
         "The same as layer, and do a few particular weights matter?",
         "ncut.nulls.density:LayerKde",
@@ -138,7 +138,7 @@ NULL_MODELS: dict[str, NullModel] = {
         "ncut.nulls.alignment:Alignment",
     ),
     "tied": NullModel(
-        "the same weights at random places of each layer, copies of a layer alike",
+        "the same weights at random positions in each layer, copies of a layer alike",
         "each layer's weights as a multiset, and the equality of copies of a layer",
         "The same as layer, for networks that use a layer's weights more than once.",
         "ncut.nulls.tied:Tied",
@@ -147,7 +147,7 @@ NULL_MODELS: dict[str, NullModel] = {
         "weights drawn from each layer's own distribution at initialization",
         "the sizes of the layers, without their unconnected neurons",
         "Is the network more clusterable than an untrained one?",
-        "ncut.nulls.initial:Initial",
+        "ncut.nulls.initial:InitialNull",
     ),
 }
 """Each null model, by the name to pass as `null`."""

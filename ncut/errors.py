@@ -46,6 +46,18 @@ class Interrupted(KeyboardInterrupt, Generic[T]):
         self.finished = finished
 
 
+class ShuffleError(InputError):
+    """A shuffled network cannot be measured; the message names it and says what to do.
+
+    Attributes
+    ----------
+    finished : object
+        The results of the other shuffles so far, as `Interrupted` has them.
+    """
+
+    finished: object = None
+
+
 class ModelError(NcutError, ValueError):
     """A model, or a file that should hold one, cannot be read as a graph of neurons."""
 

@@ -315,15 +315,18 @@ def random_pattern(
     return indptr, indices
 
 
-def unit_variance(points: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The points (n, d) in float32, scaled to an average variance of 1 over their coordinates."""
+def unit_variance(points: NDArray[np.float64]) -> tuple[NDArray[np.float32], bool]:
+    """The points (n, d) in float32, scaled to an average variance of 1 over their coordinates.
+
+    Also whether float32 can tell them apart: not if some are a million times longer than others, or
+    all lie far from the origin.
+    """
     scaled = np.empty(points.shape, dtype=np.float32)
-    _core.unit_variance(points, scaled)
-    return scaled
+    return scaled, _core.unit_variance(points, scaled)
 
 
 def kmeans(
-    points: NDArray[np.float32],
+    points: NDArray[np.float32] | NDArray[np.float64],
     n_clusters: int,
     *,
     n_init: int,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from ncut.arguments import check_flag
+from ncut.arguments import check_choice, check_flag
 from ncut.axes import NORMALIZATIONS, NULL_MODELS
 from ncut.errors import InputError
 from ncut.randomness import MAX_GRAPHS, check_seed
@@ -101,9 +101,7 @@ def _check_normalization(convention: object) -> str:
 
 
 def _check_preset(preset: object) -> str:
-    if not isinstance(preset, str) or preset not in PRESETS:
-        raise InputError(f"preset: must be one of {', '.join(PRESETS)}, got {preset!r}")
-    return preset
+    return check_choice("preset", preset, PRESETS)
 
 
 def _check_n_init(n_init: Any) -> int | Literal["auto"]:

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.arguments import suggests_names
-from ncut.errors import InputError, Interrupted
+from ncut.errors import InputError, Interrupted, ShuffleError
 from ncut.extract import GRAPH_OPTIONS, GraphOptions, read_graph
 from ncut.graphs.normalize import normalization_notes
 from ncut.graphs.validate import check_n_clusters
 from ncut.measure import Measured, Prepared, measure, measure_shuffles, prepare
 from ncut.nulls import compare, compare_all, statistics_of
 from ncut.plan import Plan, with_needed_options
-from ncut.progress import Progress, check_progress, telling
+from ncut.progress import Progress, check_progress, progress_callback
 from ncut.randomness import NETWORK
 from ncut.report import Profile
 from ncut.results import ncut_version
@@ -89,6 +89,9 @@ def profile(
         If the model cannot be read.
     Interrupted
         On Ctrl-C during the shuffles, a KeyboardInterrupt whose `finished` is the profile so far.
+    ShuffleError
+        If a shuffle leaves edges at too few vertices for the largest k, an InputError whose
+        `finished` is the profile so far.
 
     Source: von Luxburg (2007), A tutorial on spectral clustering, section 8.3, for the gap;
     Hubert and Arabie (1985), Comparing partitions, for the agreement of partitions.
@@ -104,11 +107,14 @@ def profile(
     prepared = prepare(graph, plan, choose_ks=lambda n: _check_ks(k, n), repeats=N_SEEDS)
     network = measure(prepared, NETWORK, starts=N_STARTS)
     try:
-        with telling(progress, "shuffles") as told:
-            shuffled = measure_shuffles(prepared, _swept, progress=told)
+        with progress_callback(progress, "shuffles") as callback:
+            shuffled = measure_shuffles(prepared, _swept, progress=callback)
     except Interrupted as interrupted:
         so_far = _profile(prepared, network, interrupted.finished)
         raise Interrupted(so_far, f"{so_far.n_shuffles} shuffles") from None
+    except ShuffleError as failed:
+        failed.finished = _profile(prepared, network, failed.finished)
+        raise
     return _profile(prepared, network, shuffled)
 
 
@@ -136,7 +142,7 @@ def _check_ks(k: Iterable[int], n_vertices: int) -> list[int]:
     # Checked one by one, so that a range of billions ends at the first k that is too large.
     ks = sorted({check_n_clusters(one, n_vertices) for one in k})
     if not ks:
-        raise InputError("k: no number of clusters given")
+        raise InputError("k: must hold at least one number of clusters, got none")
     # The gap after k needs one more eigenvalue.
     if ks[-1] + 1 >= n_vertices:
         raise InputError(

@@ -16,7 +16,7 @@ Progress: TypeAlias = bool | ProgressCallback
 
 
 def check_progress(progress: object) -> None:
-    """Raise the errors of `telling` before the long work.
+    """Raise the errors of `progress_callback` before the long work.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def check_progress(progress: object) -> None:
 
 
 @contextmanager
-def telling(progress: Progress | None, name: str) -> Iterator[ProgressCallback | None]:
+def progress_callback(progress: Progress | None, name: str) -> Iterator[ProgressCallback | None]:
     """A function (done, total) that reports progress, inside a `with` block.
 
     Parameters

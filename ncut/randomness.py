@@ -30,8 +30,8 @@ class Purpose(enum.IntEnum):
     KMEANS_REPEATS = 3
 
 
-def stream(purpose: Purpose, graph_number: int) -> int:
-    """The stream (32 bits) of one purpose for one graph of an analysis."""
+def random_stream(purpose: Purpose, graph_number: int) -> int:
+    """The number (32 bits) of the random stream of one purpose for one graph of an analysis."""
     return 4 * graph_number + purpose
 
 
@@ -52,5 +52,5 @@ def numpy_generator(
     """A NumPy generator for one purpose and graph; parts of its stream do not overlap."""
     import numpy as np
 
-    key = np.array([seed, stream(purpose, graph_number)], dtype=np.uint64)
+    key = np.array([seed, random_stream(purpose, graph_number)], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key).jumped(part))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ncut.analysis import analyze_graph
 from ncut.arguments import suggests_names
-from ncut.errors import InputError, Interrupted
+from ncut.errors import InputError, Interrupted, ShuffleError
 from ncut.extract import GRAPH_OPTIONS, GraphOptions, read_graph
 from ncut.graphs import NeuronGraph
 from ncut.graphs.normalize import (
@@ -23,7 +23,7 @@ from ncut.graphs.normalize import (
 from ncut.nulls import check_null, check_null_fits, uses_weights_twice
 from ncut.nulls.sequential import check_level
 from ncut.plan import SCALE_FREE, Plan, with_needed_options
-from ncut.progress import Progress, ProgressCallback, check_progress, telling
+from ncut.progress import Progress, ProgressCallback, check_progress, progress_callback
 from ncut.report import Report, Verdict
 from ncut.results import Measurement
 from ncut.types import Block, Normalization, Null, PresetName, Solver
@@ -103,6 +103,9 @@ def verdict(
     Interrupted
         On Ctrl-C, a KeyboardInterrupt whose `finished` is the verdict of the analyses so far; the
         last analysis may have fewer shuffles, unless they are too few for the level.
+    ShuffleError
+        If a shuffle leaves edges at too few vertices for k clusters, an InputError whose `finished`
+        is the verdict of the analyses so far.
     """
     base = Plan.of(
         k=k, shuffles=shuffles, preset=preset, seed=seed, n_init=n_init, solver=solver,
@@ -147,10 +150,10 @@ def verdict(
     parts = [(tested, _tests(graph, base, level)), (reports, combinations), (rescaled, randomly)]
     todo = [(done, measured, plan) for done, pairs in parts for measured, plan in pairs]
     total = sum(plan.n_shuffles for _, _, plan in todo)
-    with telling(progress, "shuffles") as told:
+    with progress_callback(progress, "shuffles") as callback:
         before = 0
         for done, measured, plan in todo:
-            step = _step(told, before, total)
+            step = _step(callback, before, total)
             before += plan.n_shuffles
             try:
                 done.append(Report.of(analyze_graph(measured, plan, step), model))
@@ -161,6 +164,9 @@ def verdict(
                     done.append(Report.of(found, model))
                 n_done = len(tested) + len(reports)
                 raise Interrupted(so_far(), f"{n_done} analyses") from None
+            except ShuffleError as failed:
+                failed.finished = so_far()
+                raise
     return so_far()
 
 
@@ -233,7 +239,7 @@ def _chosen(
         raise InputError(f"{argument}: must be a name or several, got {names!r}")
     chosen = tuple(dict.fromkeys(map(check, [names] if isinstance(names, str) else names)))
     if not chosen:
-        raise InputError(f"{argument}: no name given")
+        raise InputError(f"{argument}: must hold at least one name, got none")
     return chosen
 
 
@@ -250,8 +256,8 @@ def _check_counts(shuffles: int, rescalings: object, level: float) -> None:
         raise InputError(f"rescalings: must be a whole number of at least 0, got {rescalings!r}")
     if not _enough(shuffles, level):
         raise InputError(
-            f"shuffles: {shuffles} cannot give a p-value of {level}; needs at least "
-            f"{int(-(-1 // level)) - 1}"
+            f"shuffles: must be at least {int(-(-1 // level)) - 1} for a p-value of {level}, got "
+            f"{shuffles}"
         )
 
 

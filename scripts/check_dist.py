@@ -34,9 +34,10 @@ UNWANTED = re.compile(
 )
 TESTS = [
     *("cli", "extract", "files", "functional", "graphs", "kernels", "nulls", "report", "spectral"),
-    *("test_analysis.py", "test_benchmark_suite.py", "test_errors.py", "test_estimate.py"),
-    *("test_estimator.py", "test_planted.py", "test_profile.py", "test_randomness.py"),
-    *("test_reference.py", "test_threads.py", "test_verdict.py"),
+    *("test_analysis.py", "test_analysis_interrupted.py", "test_analysis_sequential.py"),
+    *("test_benchmark_suite.py", "test_errors.py", "test_estimate.py", "test_estimator.py"),
+    *("test_planted.py", "test_profile.py", "test_randomness.py", "test_reference.py"),
+    *("test_report_actions.py", "test_threads.py", "test_verdict.py"),
 ]
 """Tests that run without torch; the others concern training, the paper and the checkout."""
 TOOLS = ("pytest", "hypothesis", "networkx", "pytest-benchmark", "twine")

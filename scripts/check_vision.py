@@ -125,7 +125,7 @@ TIMM = [
     "hiera_tiny_224",
 ]
 
-# The expected graph of an architecture: see tests/extract/test_families.py.
+# The expected graph of an architecture: see tests/extract/test_full_size.py.
 VERTICES = {
     "vgg16": 4224, "vgg19": 5504, "vgg16_bn": 4224, "resnet50": 24576, "inception_v3": 42272,
     "densenet121": 41760, "mobilenet_v2": 17056,

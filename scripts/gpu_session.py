@@ -85,7 +85,7 @@ def counting(device: Device) -> Counting:
 
 
 def transfers(graph: NeuronGraph, device: Device) -> dict[str, Any]:
-    """Bytes copied by an embedding and by a shuffle, and those that panels would add."""
+    """Bytes copied by an embedding and by a shuffle, and the bytes that panels would add."""
     device, found = counting(device), {}
     shapes: list[tuple[int, int]] = []
 
@@ -98,7 +98,7 @@ def transfers(graph: NeuronGraph, device: Device) -> dict[str, Any]:
             shapes.append(x.shape)
             return super().apply(x)
 
-    with device.stream():
+    with device.cuda_stream():
         for part in ("weights", "eigenvectors", "a shuffle"):
             Counting.counts = dict.fromkeys(("to the device", "back"), 0)
             if part == "weights":
@@ -156,7 +156,7 @@ def clustering(graph: NeuronGraph, device: str, runs: int) -> dict[str, Any]:
 
 def shuffling(graph: NeuronGraph, device: Device) -> dict[str, Any]:
     """Times of a shuffle on the device, including the copy back, and of a shuffle on the CPU."""
-    with device.stream():
+    with device.cuda_stream():
         placed = upload(graph, device)
         there, found = seconds(partial(shuffle_on_device, placed, "layer", 0, 0), 3)
     here, _ = seconds(partial(ncut.shuffle, graph, "layer", 0, 0), 3)

@@ -29,7 +29,7 @@ SEVERE = ("largest_share_of_error", "largest_looseness")
 
 
 def measured(seed: int, largest: int, solver: str) -> dict[str, Any]:
-    """One case and its outcome."""
+    """Measure a case: its outcome."""
     one = task(seed, largest)
     row: dict[str, Any] = {"family": one.hard.family, "solver": "refused", "converged": None}
     try:

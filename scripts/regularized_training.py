@@ -203,7 +203,7 @@ def run(data: Data, arguments: argparse.Namespace) -> list[dict[str, float]]:
 
 
 def settings(arguments: argparse.Namespace, data: str) -> Row:
-    """The columns of a row that say what was done."""
+    """The columns of a row that hold its settings."""
     without = arguments.penalty == "none"
     numbers = " ".join(map(str, arguments.eigenvalues))
     values = (arguments.network, data, arguments.penalty, "0" if without else arguments.weight,
@@ -237,7 +237,7 @@ def append(path: Path, rows: Sequence[Row]) -> None:
 
 
 def train_all(arguments: argparse.Namespace) -> None:
-    """Train what is not yet in the file: every weight, every seed."""
+    """Train every weight and seed that the file lacks."""
     torch.set_num_threads(arguments.threads)
     name = arguments.folder.resolve().name
     data = load(arguments.folder, arguments.network, arguments.images)

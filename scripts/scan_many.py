@@ -31,7 +31,7 @@ from torch import nn
 
 import ncut
 from ncut import networks
-from ncut.paper import Options, run_table
+from ncut.paper import Deviations, run_table
 
 EPOCHS = 10
 
@@ -59,7 +59,7 @@ def digits_course(folder: Path) -> None:
 
 def paper_networks(folder: Path) -> None:
     """Networks of polynomial regression, trained by the paper's suite."""
-    options = Options(epochs_scale=0.001, images=64, shuffles=2)
+    options = Deviations(epochs_scale=0.001, images=64, shuffles=2)
     run_table("A.19", data=folder, out=folder, runs=1, options=options, jobs=1)
 
 

@@ -75,6 +75,6 @@ def check_nearest_centre(
 
 
 def check_same_partition(ours: NDArray[np.integer], expected: NDArray[np.integer]) -> None:
-    """The same groups, whatever their numbers."""
+    """The same groups under any numbering."""
     pairs = set(zip(ours.tolist(), expected.tolist(), strict=True))
     assert len(pairs) == len(np.unique(ours)) == len(np.unique(expected))

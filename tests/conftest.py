@@ -30,7 +30,7 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported and collected out of every garbage collection of the tests."""
+    """Exclude everything imported and collected so far from later garbage collections."""
     gc.collect()
     gc.freeze()
 
@@ -51,7 +51,7 @@ def models_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    """Runs `python -m ncut`, each time in a process of its own."""
+    """Runs `python -m ncut`, each time in a separate process."""
     running = Commands(tmp_path_factory.mktemp("commands"))
     yield running
     running.close()

@@ -1,4 +1,4 @@
-"""`python -m ncut` in processes of their own, forked from one that has imported what takes long.
+"""`python -m ncut` in separate processes, forked from one with the slow imports done.
 
 A command runs as it would from a shell: the folder, the environment and the standard streams are
 its own, and the interpreter ends as it always does, but for the objects, which it leaves to the

@@ -22,7 +22,7 @@ Spectrum = NDArray[np.float64]
 
 MAX_K = 40
 ROUNDING = 1e-11
-"""Of eigenvalues in the dense reference, and of what is measured against it."""
+"""Accuracy of eigenvalues in the dense reference, and of comparisons with it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a clustering compares with exact eigenvalues.
+    """A clustering compared with exact eigenvalues.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ def judged(one: Task, found: Clustering, *, must_converge: bool) -> Outcome:
 
 
 def allowed_errors(exact: Spectrum) -> Spectrum:
-    """How wrong each eigenvalue may be where the result says that it has converged."""
+    """Largest error of each eigenvalue in a result marked as converged."""
     relative: Spectrum = ACCEPTED * OF_SIZE * np.maximum(exact, SMALLEST)
     return np.minimum(relative, ACCEPTED * LARGEST_GOAL) + ROUNDING
 
@@ -259,7 +259,7 @@ def _copies(random: Random, n: int) -> Hard:
 
 
 def _spectrum_of_copies(part: Any, number: int, weight: float) -> Spectrum | None:
-    """Where all degrees are equal, L of the whole has those of its parts and of the joints."""
+    """With equal degrees, L of the whole has the eigenvalues of its parts and of the joints."""
     degrees = part.sum(axis=0)
     if degrees.min() < degrees.max() or part.shape[0] > 600:
         return None

@@ -144,7 +144,7 @@ def documents() -> Iterator[tuple[str, Any]]:
 
 
 def numbers(document: Any) -> dict[str, Any]:
-    """Of a report, profile or verdict what is the same on every machine, to rounding."""
+    """The numbers of a report, profile or verdict that agree on every machine up to rounding."""
     if isinstance(document, list):
         return {str(number): numbers(one) for number, one in enumerate(document)}
     if document["format"] == "ncut-verdict":

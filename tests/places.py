@@ -29,7 +29,7 @@ that a part of their bytes holds."""
 
 
 def device_named(name: str, budget: int | None = None) -> Device:
-    """One of DEVICES, with a budget of its own."""
+    """One of DEVICES, with the given budget."""
     device = check_device("cuda") if name == "cuda" else host_device(NAMESPACES[name])
     assert device is not None
     return device if budget is None else replace(device, budget=budget)

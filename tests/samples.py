@@ -62,12 +62,12 @@ def with_isolated(weights: Matrices, seed: int, n_per_layer: int = 2) -> Matrice
 
 
 def side_by_side(*chains: Matrices) -> Matrices:
-    """One chain that holds several, with no edges between them."""
+    """Several chains side by side in one, with no edges between them."""
     return [linalg.block_diag(*matrices) for matrices in zip(*chains, strict=True)]
 
 
 def side_by_side_labels(*chains: Matrices) -> NDArray[np.intp]:
-    """Which of the chains in `side_by_side` each vertex belongs to."""
+    """The chain of `side_by_side` that each vertex belongs to."""
     sizes = [[c[0].shape[0], *(matrix.shape[1] for matrix in c)] for c in chains]
     return np.concatenate(
         [np.repeat(np.arange(len(chains)), counts) for counts in zip(*sizes, strict=True)]

@@ -1,4 +1,4 @@
-"""Models side by side: differences, partners, moved neurons, and what is refused."""
+"""Comparison of models: differences, partners, moved neurons, and refusals."""
 
 from __future__ import annotations
 
@@ -124,6 +124,21 @@ def test_settings_need_a_model_to_measure(commands, reports, tmp_path):
     result = commands.run("compare", "0.json", "1.json", "--k", "5", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith("ncut: error: --k: has no effect on reports")
+
+
+def test_a_json_file_is_a_model_or_a_report_by_its_content(reports, tmp_path):
+    saved, model, damaged = (tmp_path / name for name in ("model.json", "b/model.json", "c.json"))
+    model.parent.mkdir()
+    reports[0].to_json(saved)
+    model.write_text('{"modelTopology": {"node": []}, "format": "graph-model"}')
+    damaged.write_text('{"format": "ncut-rep')
+    assert ncut.compare(saved, str(saved)).reports == (reports[0], reports[0])
+    with pytest.raises(ncut.ModelError, match=r"graph models of TensorFlow\.js are not read"):
+        ncut.compare(saved, model, k=6)
+    with pytest.raises(ncut.InputError, match="not valid JSON"):
+        ncut.compare(saved, damaged)
+    with pytest.raises(ncut.InputError, match="no such file"):
+        ncut.compare(saved, tmp_path / "none.json")
 
 
 def test_text_json_and_page(reports, tmp_path):

@@ -101,7 +101,7 @@ def test_the_readme_counts_the_null_models() -> None:
 
 
 def trained_names() -> dict[str, Any]:
-    """What the examples take for granted: a model, its data, a loss, a training loop's parts."""
+    """Names that the examples assume: a model, its data, a loss, parts of a training loop."""
     torch = pytest.importorskip("torch", reason=f"torch {HOW}")
     torch.manual_seed(7)
     model = torch.nn.Sequential(
@@ -237,7 +237,7 @@ def test_sources_are_sections_and_public_names_references() -> None:
 
 
 class Links(HTMLParser):
-    """What a page links to or loads, and its anchors."""
+    """Links, loaded resources and anchors of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -295,7 +295,7 @@ def test_every_page_is_on_the_site(site: Path) -> None:
 
 @pytest.mark.slow
 def test_no_link_is_broken_and_nothing_is_loaded_from_elsewhere(site: Path) -> None:
-    """Those of the notebook and of raw HTML too, which mkdocs does not look at."""
+    """Also in the notebook and in raw HTML, which mkdocs does not check."""
     found = dict(pages(site))
     wrong = []
     for path, page in found.items():

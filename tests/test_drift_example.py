@@ -102,7 +102,7 @@ def test_tolerances_forgive(check_drift: ModuleType, reports: dict[str, Path]) -
         ("other layers", "layers had sizes 64-128-128-64-10, and have 64-128-128-64"),
     ],
 )
-def test_what_cannot_be_compared_is_no_drift(
+def test_incomparable_reports_are_not_drift(
     check_drift: ModuleType,
     reports: dict[str, Path],
     now: str,

@@ -67,7 +67,7 @@ def knn(affinity):
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
-def test_clusters_are_those_of_scikit_learn(blobs, kind):
+def test_clusters_match_scikit_learn(blobs, kind):
     affinity = blobs
     if kind == "sparse":
         affinity = knn(affinity)
@@ -126,7 +126,7 @@ def test_one_cluster_is_everything():
     assert model.ncut_ == 0
 
 
-def test_samples_without_affinities_are_labelled_apart():
+def test_samples_without_affinities_get_their_own_label():
     affinity = np.kron(np.diag([1.0, 1.0, 0.0]), np.ones((4, 4)))
     affinity[:8, :8] += 0.01
     model = ncut.NormalizedCutClustering(2, random_state=0).fit(affinity)

@@ -1,4 +1,4 @@
-"""Tables of the pages that scripts write from files: they say what the files say."""
+"""Tables of the pages that scripts write from files agree with the files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_page_and_file_agree(script: ModuleType) -> None:
 @pytest.mark.parametrize("script", ["calibration"], indirect=True)
 @pytest.mark.parametrize("null", ["layer", "strength", "residual", "alignment"])
 @pytest.mark.parametrize("kept", [1.0, 0.2])
-def test_bounds_of_the_calibration_are_those_of_whole_matrices(
+def test_bounds_of_the_calibration_match_whole_matrices(
     script: ModuleType, null: str, kept: float
 ) -> None:
     networks = script.Networks("mlp", "t(3)", 12, 0.7, kept)

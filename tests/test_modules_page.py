@@ -27,7 +27,7 @@ def script() -> ModuleType:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_tables_are_those_of_the_csv(script: ModuleType, page: str) -> None:
+def test_the_tables_match_the_csv(script: ModuleType, page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert text.count("<!-- table: scripts/modules_page.py") == PAGES[page]
     assert script.written(text, script.tables()) == text

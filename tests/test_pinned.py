@@ -1,4 +1,4 @@
-"""Reports of fixed networks and settings say what they said when they were pinned."""
+"""Reports of fixed networks and settings equal their pinned versions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def same(found: Any, pinned: Any) -> bool:
     return bool(found == pinned)
 
 
-def test_reports_say_what_they_said() -> None:
+def test_texts_of_reports_are_unchanged() -> None:
     """About ten seconds: thirty-four whole measurements."""
     pytest.importorskip("torch", reason="pip install torch")
     pytest.importorskip("pyarrow", reason="pip install 'ncut[scan]'")

@@ -58,7 +58,7 @@ def expected(name: str) -> tuple[str, Any]:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_signatures_are_those_of_the_plan(function: str) -> None:
+def test_signatures_match_the_plan(function: str) -> None:
     parameters = inspect.signature(FUNCTIONS[function]).parameters
     shared = parameters.keys() & SETTINGS.keys()
     assert {"seed", "solver", "threads", "device"} <= shared
@@ -72,7 +72,7 @@ def test_an_analysis_has_every_setting() -> None:
     assert SETTINGS.keys() < inspect.signature(scan).parameters.keys()
 
 
-def test_options_of_graphs_are_those_of_read_graph() -> None:
+def test_options_of_graphs_match_read_graph() -> None:
     parameters = inspect.signature(ncut.graph).parameters
     assert set(GRAPH_OPTIONS) == parameters.keys() - {"model"}
     assert set(FILE_OPTIONS) < set(GRAPH_OPTIONS)
@@ -95,7 +95,7 @@ def test_closed_sets_of_names_are_literals(literal: Any, names: tuple[str, ...])
     assert set(get_args(literal)) == set(names)
 
 
-def test_presets_settle_what_is_not_given() -> None:
+def test_presets_supply_missing_settings() -> None:
     paper, torch = Plan.of(), Plan.of(preset="hcai-torch", shuffles=7)
     assert (paper.k, paper.shuffles, paper.null, paper.normalize) == (12, 50, "layer", "none")
     assert (torch.k, torch.shuffles, torch.null, torch.normalize) == (4, 7, "layer", "l2")
@@ -134,7 +134,7 @@ def test_options_of_commands_are_settings_with_their_help() -> None:
                 assert options[command][name].default in (None, False), (command, name)
 
 
-def test_reports_say_what_was_set() -> None:
+def test_reports_hold_every_setting() -> None:
     report = ncut.analyze([[[1.0, 0.5], [0.2, 1.0]]] * 3, k=2, shuffles=3, seed=4).to_dict()
     recorded = {name for name, one in SETTINGS.items() if one.recorded}
     assert recorded - {"shuffles", "level"} < report.keys()
@@ -163,7 +163,7 @@ MISSPELT: list[tuple[Callable[..., Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("function", "typed", "meant"), MISSPELT)
-def test_a_misspelt_argument_is_told_the_right_one(
+def test_a_misspelt_argument_gets_a_suggestion(
     function: Callable[..., Any], typed: str, meant: str
 ) -> None:
     with pytest.raises(ncut.InputError, match=rf"^{typed}: ncut\..*did you mean '{meant}'") as told:
@@ -180,6 +180,11 @@ def test_a_misspelt_argument_is_told_the_right_one(
         ("laplacian_eigenvalues", "norms", "norm"),
         ("clusterable_init_", "tag", "tags"),
         ("normalize_", "example_input", "example_inputs"),
+        ("SoftCutRegularizer", "lerning_rate", "learning_rate"),
+        ("SoftCutRegularizer", "evry", "every"),
+        ("PartitionRegularizer", "lables", "labels"),
+        ("CutDropout", "shar", "share"),
+        ("PartitionAnnealing", "endstep", "end_step"),
     ],
 )
 def test_a_misspelt_argument_of_the_training_side(name: str, typed: str, meant: str) -> None:
@@ -188,14 +193,20 @@ def test_a_misspelt_argument_of_the_training_side(name: str, typed: str, meant: 
         getattr(ncut, name)(None, **{typed: 1})
 
 
-def test_nothing_near_lists_what_there_is() -> None:
+@pytest.mark.parametrize(("typed", "meant"), [("L2", "l2"), ("balance", "balanced")])
+def test_a_misspelt_choice_gets_a_suggestion(typed: str, meant: str) -> None:
+    with pytest.raises(ncut.InputError, match=f"^normalize: .*got '{typed}'; did you.*'{meant}'"):
+        ncut.analyze([np.ones((6, 5)), np.ones((5, 4))], normalize=typed)  # type: ignore[arg-type]
+
+
+def test_without_a_near_match_all_names_are_listed() -> None:
     with pytest.raises(
         ncut.InputError, match=r"xyz: ncut\.shuffle has no such .*graph, null, numb"
     ):
         ncut.shuffle(WEIGHTS, xyz=1)  # type: ignore[call-arg]
 
 
-def test_a_misspelt_option_is_told_the_right_one() -> None:
+def test_a_misspelt_option_gets_a_suggestion() -> None:
     from typer.testing import CliRunner
 
     for command in ("analyze", "profile", "scan"):
@@ -235,7 +246,7 @@ def test_type_checkers_see_wrong_names(tmp_path: Path) -> None:
     assert lines == set(range(5, 12)), told.stdout + told.stderr
 
 
-def test_all_that_clusters_takes_a_device() -> None:
+def test_every_function_that_clusters_takes_a_device() -> None:
     report = ncut.analyze(WEIGHTS, k=2, shuffles=0)
     activations = [np.random.default_rng(5).normal(size=(9, 2)) for _ in report.layers]
     for measure in (

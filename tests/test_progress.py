@@ -1,4 +1,4 @@
-"""Progress: a bar, a function, or nothing, whichever way the work ends."""
+"""Progress: a bar, a function, or nothing, at any end of the work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ncut
-from ncut.progress import telling
+from ncut.progress import progress_callback
 
 tqdm = pytest.importorskip("tqdm.auto", reason="pip install 'ncut[notebook]'")
 
@@ -42,19 +42,19 @@ def drawn(bar):
 
 @pytest.mark.parametrize("nothing", [None, False])
 def test_nothing(nothing, bars):
-    with telling(nothing, "work") as told:
+    with progress_callback(nothing, "work") as told:
         assert told is None
     assert not bars
 
 
 def test_a_function_is_handed_through(bars):
-    with telling(print, "work") as told:
+    with progress_callback(print, "work") as told:
         assert told is print
     assert not bars
 
 
-def test_a_bar_goes_as_far_as_the_work(bars):
-    with telling(True, "work") as told:
+def test_a_bar_ends_with_the_work(bars):
+    with progress_callback(True, "work") as told:
         told(1, 4)
         told(3, 4)
         (bar,) = bars
@@ -67,7 +67,7 @@ def test_a_bar_goes_as_far_as_the_work(bars):
 
 
 def test_work_that_ends_early_leaves_a_full_bar(bars):
-    with telling(True, "work") as told:
+    with progress_callback(True, "work") as told:
         told(3, 1000)
     assert "3/3" in drawn(bars[0])
 
@@ -75,7 +75,7 @@ def test_work_that_ends_early_leaves_a_full_bar(bars):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_a_bar_is_closed_when_the_work_is_not_done(error, bars):
     def work():
-        with telling(True, "work") as told:
+        with progress_callback(True, "work") as told:
             told(3, 1000)
             raise error
 

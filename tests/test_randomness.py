@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from ncut.errors import InputError
-from ncut.randomness import NETWORK, Purpose, check_seed, numpy_generator, stream
+from ncut.randomness import NETWORK, Purpose, check_seed, numpy_generator, random_stream
 
 
 def test_streams_of_all_purposes_and_graphs_differ() -> None:
-    numbers = [stream(purpose, graph) for purpose in Purpose for graph in range(1000)]
+    numbers = [random_stream(purpose, graph) for purpose in Purpose for graph in range(1000)]
     assert len(set(numbers)) == len(numbers)
     assert min(numbers) >= 0
     assert NETWORK == 0

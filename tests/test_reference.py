@@ -52,7 +52,7 @@ def test_lloyd() -> None:
     np.testing.assert_array_equal(stopped, [0, 1, 1, 1])
 
 
-def test_shuffles_keep_what_they_say() -> None:
+def test_shuffles_keep_the_documented_properties() -> None:
     rng = np.random.default_rng(3)
     weights = np.where(rng.random((6, 7)) < 0.5, rng.random((6, 7)), 0)
     everywhere = reference.shuffle(weights, "layer", rng)

@@ -160,7 +160,7 @@ def test_the_machine_is_described() -> None:
 
 
 class _Cuda:
-    """What CuPy tells of two GPUs, the current one's memory alone."""
+    """CuPy's description of two GPUs; memory is that of the current one."""
 
     def __init__(self) -> None:
         self.current = 0

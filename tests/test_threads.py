@@ -1,4 +1,4 @@
-"""How many threads are used, and that BLAS is kept to one."""
+"""Number of threads, and BLAS limited to one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ncut.errors import InputError
 from ncut.threads import n_threads, single_threaded_blas
 
 
-def test_a_number_is_taken_as_it_is() -> None:
+def test_a_number_is_used_unchanged() -> None:
     assert n_threads(1) == 1
     assert n_threads(77) == 77
 
@@ -65,7 +65,7 @@ def test_blas_is_limited_inside_and_restored_after() -> None:
 
 @pytest.fixture
 def two_blas_threads() -> Iterator[None]:
-    """BLAS with two threads, whatever this machine and the environment have."""
+    """BLAS with two threads on any machine and in any environment."""
     with threadpool_limits(2, "blas"):
         if set(blas_threads()) != {2}:
             pytest.skip("this BLAS has one thread only: run with a NumPy from PyPI")
@@ -160,7 +160,7 @@ def test_a_limit_of_the_callers_own_is_kept(two_blas_threads: None) -> None:
     assert found == [ncut.cluster(small_graph(seed), 3).ncut for seed in range(8)]
 
 
-def test_an_error_takes_the_limit_back(two_blas_threads: None) -> None:
+def test_an_error_restores_the_limit(two_blas_threads: None) -> None:
     with pytest.raises(InputError), single_threaded_blas():
         raise InputError("no")
     assert set(blas_threads()) == {2}

@@ -20,7 +20,7 @@ def notebook() -> Any:
 
 @pytest.fixture(scope="module")
 def printed(notebook: Any, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """What each cell of code prints or shows as text, by the cell's name.
+    """The text output of each code cell, by the cell's name.
 
     Twenty seconds, as the notebook trains networks and measures each for itself.
     """

@@ -51,7 +51,7 @@ def compared(name: str, outcome: str) -> Comparison:
 
 
 def made(null: str, normalize: str, changes: dict[str, Any] | None = None, **outcomes: str) -> Any:
-    """A report of these outcomes; of "ncuts" and "others" together, where not told by name."""
+    """A report of these outcomes; "ncuts" and "others" set those not given by name."""
     ncuts, others = outcomes.pop("ncuts", "same"), outcomes.pop("others", "same")
     default = dict.fromkeys(NCUTS, ncuts) | dict.fromkeys(OTHERS, others)
     fields: dict[str, Any] = {
@@ -93,7 +93,7 @@ def whole() -> Verdict:
     return run()
 
 
-def test_cells_are_those_of_analyze(whole: Verdict) -> None:
+def test_cells_match_analyze(whole: Verdict) -> None:
     nulls = ("layer", "layer-nonzero", "strength")
     combinations = [(normalize, null) for normalize in CONVENTIONS for null in nulls]
     assert [(one.normalize, one.null) for one in whole.reports] == combinations
@@ -114,7 +114,7 @@ def test_cells_are_those_of_analyze(whole: Verdict) -> None:
     assert whole.cell("refined_ncut") == whole.cell("refined_ncut", "none", "layer")
 
 
-def test_random_rescalings_are_those_of_the_graph(whole: Verdict) -> None:
+def test_random_rescalings_match_the_graph(whole: Verdict) -> None:
     assert len(whole.rescaled) == 2
     for number, report in enumerate(whole.rescaled):
         graph = ncut.graph(sample()).rescaled(seed=7 + number, sigma=1.0)
@@ -142,7 +142,7 @@ def test_normalized_cells_depend_on_the_function_alone() -> None:
 
 
 @pytest.mark.parametrize("preset", ["filan2021", "hcai-torch"])
-def test_the_preset_settles_k(preset: str) -> None:
+def test_the_preset_supplies_k(preset: str) -> None:
     found = run(random_chain(3, (20, 18, 16)), k=None, preset=preset, null="layer", rescalings=1)
     assert {report.k for report in (*found.reports, *found.rescaled)} == {
         "filan2021": {12}, "hcai-torch": {4}
@@ -273,7 +273,7 @@ def test_the_conclusion_follows_from_the_tests_alone() -> None:
     assert conclusion([]) == "Nothing was tested."
 
 
-def test_the_tests_are_those_of_analyze(whole: Verdict) -> None:
+def test_the_tests_match_analyze(whole: Verdict) -> None:
     assert [test.name for test in whole.tests] == ["alignment", "residual", "paper"]
     graph, names = ncut.graph(sample()), ("alignment", "residual", "layer")
     p = []
@@ -288,7 +288,7 @@ def test_the_tests_are_those_of_analyze(whole: Verdict) -> None:
 
 
 def test_no_alarm_on_untrained_networks() -> None:
-    """Of 12 such networks 5 were said to be clusterable here or there, with heavy tails all 12."""
+    """Earlier tests called 5 of 12 such networks clusterable, and all 12 with heavy tails."""
     alarms = 0
     for seed in range(8):
         rng = np.random.default_rng([5, seed])
@@ -302,7 +302,7 @@ def test_no_alarm_on_untrained_networks() -> None:
 
 
 @pytest.mark.parametrize("ncuts", ["more", "less"])
-def test_measures_that_say_the_opposite_of_the_ncut_are_named(ncuts: str) -> None:
+def test_measures_that_contradict_the_ncut_are_named(ncuts: str) -> None:
     opposite = {"more": "less", "less": "more"}[ncuts]
     found = judged(
         made("layer", "none", ncuts=ncuts, modularity=opposite),
@@ -332,7 +332,7 @@ def test_the_artefact_of_scale_has_a_size() -> None:
     assert "(some more clusterable, some less clusterable)" in warning
 
 
-def test_what_reports_warn_of_is_told_once() -> None:
+def test_warnings_of_reports_are_given_once() -> None:
     notes = ("normalize={!r} left layers unchanged because of tanh: fc1", "k = 4 is close to 8")
     reports = [
         made("layer", normalize, {"warnings": tuple(text.format(normalize) for text in notes)})
@@ -503,7 +503,7 @@ def test_verdicts_differ_if_a_field_does(whole: Verdict) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_what_is_no_verdict_is_refused(whole: Verdict, change: dict[str, Any]) -> None:
+def test_damaged_verdicts_are_refused(whole: Verdict, change: dict[str, Any]) -> None:
     with pytest.raises(ncut.InputError):
         Verdict.from_json(json.dumps(whole.to_dict() | change))
     data = whole.to_dict()
@@ -545,7 +545,7 @@ def test_a_cell_that_was_not_measured(whole: Verdict) -> None:
         ({"sigma": -1}, "sigma: "),
         ({"sigma": "wide"}, "sigma: "),
         ({"sigma": "wide", "rescalings": 0}, "sigma: "),
-        ({"shuffles": 18}, "shuffles: 18 cannot give a p-value of 0.05; needs at least 19"),
+        ({"shuffles": 18}, "shuffles: must be at least 19 for a p-value of 0.05, got 18"),
         ({"shuffles": 98, "level": 0.01}, "needs at least 99"),
         ({"shuffles": 2, "level": 0.3}, "needs at least 3"),
         ({"shuffles": 0}, "shuffles: 0 cannot"),
@@ -690,7 +690,7 @@ def test_the_seed_changes_the_shuffles_and_the_rescalings(whole: Verdict) -> Non
     assert run(seed=2**64 - 1, null="layer", normalize="none").rescaled
 
 
-def test_what_was_handed_in_stays_as_it_was() -> None:
+def test_arguments_are_unchanged() -> None:
     weights = sample()
     copies = [matrix.copy() for matrix in weights]
     run(weights, null="layer")

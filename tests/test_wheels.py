@@ -1,4 +1,4 @@
-"""What is published: one version; an sdist and a wheel that are whole and run on their own.
+"""Releases: one version, and an sdist and a wheel that are complete and run on their own.
 
 The build needs no network, and compiles what `make test` has not compiled yet: two minutes in an
 environment that was made otherwise. `scripts/check_dist.py` checks more, in fresh environments.
@@ -88,7 +88,7 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def analysed(installed: Path, *interpreter: str) -> dict[str, Any]:
-    """What an analysis with the installed wheel says."""
+    """Output of an analysis with the installed wheel."""
     packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     # -S: no .pth files, so that an editable installation of the checkout is not found.
     done = subprocess.run(
@@ -106,7 +106,7 @@ def analysed(installed: Path, *interpreter: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def found(installed: Path) -> dict[str, Any]:
-    """What an analysis with the installed wheel says on this machine's processor."""
+    """Output of an analysis with the installed wheel on this machine's processor."""
     return analysed(installed)
 
 
@@ -142,7 +142,7 @@ def test_the_version_is_nowhere_else() -> None:
 
 
 @pytest.mark.slow
-def test_the_sdist_is_the_checkout_without_what_nobody_needs(built: Built) -> None:
+def test_the_sdist_is_the_checkout_without_unneeded_files(built: Built) -> None:
     assert built.sdist.name == f"ncut-{project_version()}.tar.gz"
     assert built.script.sdist_problems(built.sdist) == []
     assert built.sdist.stat().st_size < 5e6
@@ -236,7 +236,7 @@ def test_workflows_name_files_that_exist_and_pin_what_they_use(name: str) -> Non
         assert (ROOT / file).is_file(), file
 
 
-def test_what_builds_a_release_is_pinned_by_hash() -> None:
+def test_release_tools_are_pinned_by_hash() -> None:
     pinned = ROOT / ".github" / "requirements-release.txt"
     if not pinned.is_file():
         pytest.skip("an sdist has no workflows; run this in a checkout")

@@ -15,7 +15,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from ncut.paper import TITLES, Options, TableResult
+from ncut.paper import TITLES, Deviations, TableResult
 from ncut.paper.datasets import n_examples
 from ncut.paper.records import UNPRUNED
 from ncut.paper.results import RowResult
@@ -117,7 +117,7 @@ def cost(result: TableResult, recorded: RecordedRuns) -> str | None:
     if not timed:
         return None
     bfloat16 = any(recipe.precision == "bfloat16" for recipe, _, _ in runs)
-    rows = rows_of(result.table, Options(precision="bfloat16" if bfloat16 else "float32"))
+    rows = rows_of(result.table, Deviations(precision="bfloat16" if bfloat16 else "float32"))
     n_seeds = n_runs(rows)
     missing = {
         (row.recipe, seed)

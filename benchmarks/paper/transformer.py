@@ -193,7 +193,7 @@ def measured(
 
 
 def row(report: ncut.Report) -> dict[str, Any]:
-    """What the table says of a report; vertices are those that have edges.
+    """A report's row of the table; vertices without edges are not counted.
 
     `clusters` are sizes, `terms` the clusters' terms of the n-cut, the largest cluster first.
     """

@@ -59,8 +59,8 @@ NCUT_INLINE void add_sparse(const SparseBlock<W, I>& block, std::int64_t begin, 
     for (std::int64_t row = begin; row < end; ++row) {
       // Alternate entries have separate sums, which removes the dependency between them.
       Vector<T> sums[2][kP] = {};
-      I at = block.indptr[row];
-      const I last = block.indptr[row + 1];
+      std::int64_t at = block.indptr[row];  // wide: at + 1 may exceed the largest I
+      const std::int64_t last = block.indptr[row + 1];
       for (; at + 1 < last; at += 2) {
         for (int e = 0; e < 2; ++e) {
           const auto weight = static_cast<T>(block.values[at + e]);

@@ -26,7 +26,7 @@ SETTINGS = ("k", "null", "normalize", "preset", "refine", "sums")
 
 @dataclass(frozen=True)
 class Row:
-    """One number of both reports, and how far apart the two may be."""
+    """A number of both reports, with its tolerance."""
 
     name: str
     baseline: float
@@ -88,7 +88,7 @@ def differences(baseline: ncut.Report, now: ncut.Report) -> list[str]:
 
 
 def significance(report: ncut.Report, level: float) -> str:
-    """What the p-value says at the level."""
+    """The meaning of the p-value at the level."""
     if report.p_value is None:
         return "no shuffles"
     below = report.p_value <= level

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ncut.cli.messages import check_page, wrote
 from ncut.cli.options import Json, takes_settings, warnings_in_one_line
-from ncut.cli.told import check_page, wrote
 
 
 @takes_settings(

@@ -10,13 +10,12 @@ import re
 import sys
 import time
 import traceback
-from difflib import get_close_matches
 from typing import Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ncut.cli.told import Level, level, one_line, set_level
+from ncut.cli.messages import Level, level, one_line, set_level
 from ncut.errors import NcutError
 
 # Some versions of typer bundle click; its classes are reached through a public one.
@@ -51,8 +50,7 @@ ncut scan runs/ --out results
 
 ncut report results --html scan.html
 
-Shell completion: ncut --install-completion. Any command: -q prints results only, -v tells more."""
-CHOICES = re.compile(r"must be (?:one of )?(.+?),? (?:but )?got '([^']*)'")
+Shell completion: ncut --install-completion. Any command: -q prints less, -v more."""
 
 
 class _FlagsWithoutType:
@@ -106,7 +104,7 @@ class Commands(_FlagsWithoutType, TyperGroup):
                 code = WRONG_USAGE
             message = _message(error) if isinstance(error, CLICK_ERROR) else ""
             if message:  # none if the help was shown for want of arguments
-                _tell(message)
+                _print_error(message)
         if not standalone_mode:
             return code
         sys.exit(code if isinstance(code, int) else 0)
@@ -132,13 +130,13 @@ class Commands(_FlagsWithoutType, TyperGroup):
                 typer.echo(f"ncut: done in {time.monotonic() - started:.1f} s", err=True)
             return found
         except NcutError as error:
-            _tell(one_line(error))
+            _print_error(one_line(error))
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
             typer.echo("ncut: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except MemoryError as error:
-            _tell("not enough memory")
+            _print_error("not enough memory")
             raise typer.Exit(1) from error
 
 
@@ -155,18 +153,8 @@ def _message(error: Any) -> str:
     return f"{text} (see {context.command_path} --help)" if context and text else text
 
 
-def _tell(message: str) -> None:
-    """Print an error with a suggestion; with -v also a traceback."""
+def _print_error(message: str) -> None:
+    """Print an error; with -v also a traceback."""
     if level() is Level.VERBOSE and sys.exc_info()[0] is not None:
         typer.echo(traceback.format_exc().rstrip(), err=True)
-    typer.echo(f"ncut: error: {one_line(message)}{meant(message)}", err=True)
-
-
-def meant(message: str) -> str:
-    """The choice closest to the given one, for an error that lists choices."""
-    found = CHOICES.search(" ".join(message.split()))
-    if not found or "did you mean" in message.lower():
-        return ""
-    choices = [one.strip("'\" ") for one in re.split(r",| or ", found[1])]
-    close = get_close_matches(found[2], [one for one in choices if one], n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close and close[0] != found[2] else ""
+    typer.echo(f"ncut: error: {one_line(message)}", err=True)

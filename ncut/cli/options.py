@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from ncut.cli.told import Level, level, one_line
+from ncut.cli.messages import Level, level, one_line
 from ncut.plan import PRESETS, SETTINGS, Plan
 
 Model = Annotated[

@@ -90,14 +90,14 @@ def run(
     Finished networks in --out are kept: the same command resumes where it was stopped, and
     --runs 5 after --runs 2 adds three.
     """
-    from ncut.paper import Options, run_table
+    from ncut.paper import Deviations, run_table
     from ncut.paper.tables import IMAGENET, TITLES, check_table
     from ncut.report.console import work_bar
 
     names = [check_table(table) for table in tables if table != ALL]
     if ALL in tables:
         names = [name for name in TITLES if name != IMAGENET or weights]
-    options = Options(epochs_scale, shuffles, images, procedure, precision)
+    options = Deviations(epochs_scale, shuffles, images, procedure, precision)
     files = dict(_name_and_path(text) for text in weights or ())
     if files and IMAGENET not in names:
         raise InputError(f"--weights: has no effect without table {IMAGENET}; leave it out")

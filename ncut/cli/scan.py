@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ncut.cli.messages import check_page, wrote
 from ncut.cli.options import takes_settings, warnings_in_one_line
-from ncut.cli.told import check_page, wrote
 from ncut.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def scan(
             **settings,
             **options,
         )
-    _tell(found)
+    _print_rows(found)
     wrote(out)
     if found.failed:
         raise typer.Exit(1)
@@ -186,7 +186,7 @@ def _report_scan(
     if csv == Path("-"):
         typer.echo(csv_text(found.to_frame()), nl=False)
     else:
-        _tell(found)
+        _print_rows(found)
     if html:
         found.to_html(html, title=name)
     if csv and csv != Path("-"):
@@ -195,7 +195,7 @@ def _report_scan(
         save_axes(lambda ax: found.plot(ax=ax), plot)
 
 
-def _tell(found: Scan) -> None:
+def _print_rows(found: Scan) -> None:
     """Print a row for each model, and the errors of failed models."""
     from ncut.report.console import print_rows
     from ncut.scans.wording import NAMES, failures, rows

@@ -36,25 +36,25 @@ def selftest(
     if json and not silent:
         check_output(json)
 
-    def tell(line: str) -> None:
+    def show(line: str) -> None:
         if not silent:
             typer.echo(line)
 
     machine = environment(device)
     for name, found in machine.items():
-        tell(f"{name}: {found}")
-    tell("")
+        show(f"{name}: {found}")
+    show("")
     made = []
     for check in checks(device):
         made.append(check)
-        tell(_line_of_check(check))
+        show(_line_of_check(check))
     passed = all(check.passed is not False for check in made)
     taken = []
     if timings:
-        tell("")
+        show("")
         for timing in measured(device):
             taken.append(timing)
-            tell(_line_of_timing(timing, device))
+            show(_line_of_timing(timing, device))
     if json:
         report = {
             "device": device,

@@ -12,6 +12,7 @@ from ncut.arguments import suggests_names
 from ncut.comparing.comparison import ModelComparison
 from ncut.errors import InputError
 from ncut.extract import GRAPH_OPTIONS
+from ncut.extract.readers.tfjs import is_tfjs
 from ncut.report import Report
 
 SETTINGS = [
@@ -27,7 +28,7 @@ def compare(a: Any, b: Any, *more: Any, **settings: Any) -> ModelComparison:
     ----------
     a, b, *more
         Any input of `ncut.analyze`, a `Report`, or the path of a report written by `Report.to_json`
-        (ending in `.json`).
+        (ending in `.json`; a `.json` file of TensorFlow.js is a model).
     **settings
         Arguments of `ncut.analyze` for models that are not reports yet. With one seed, networks of
         the same shape are shuffled by the same permutations, so that their differences are paired.
@@ -74,6 +75,7 @@ def check_settings(models: Iterable[Any], settings: Iterable[str]) -> None:
 
 
 def is_report(model: Any) -> bool:
-    """Check whether a model is a report, or the path of one."""
-    saved = isinstance(model, str | Path) and Path(model).suffix == ".json"
-    return saved or isinstance(model, Report)
+    """Check whether a model is a report, or the path of a `.json` file that holds no model."""
+    if not isinstance(model, str | Path):
+        return isinstance(model, Report)
+    return Path(model).suffix.lower() == ".json" and not is_tfjs(Path(model))

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ncut.comparing.text import clear, excess_text, moved_sentence, sentence, title_of
+from ncut.comparing.text import clear, excess_text, moved_sentence, sentence
 from ncut.report import wording
 from ncut.report.colours import cluster_colors
+from ncut.report.flow_picture import flow_chart
 from ncut.report.html import markup, render
 from ncut.report.maps import Flow, LayerGroup, Shown, flow_of
 from ncut.report.page_data import file_name
 from ncut.report.page_views import minus
-from ncut.report.pictures import flow_chart
 
 if TYPE_CHECKING:
     from ncut.comparing.pairs import Pair
@@ -51,7 +51,7 @@ def html_page(reports: Sequence[Report], pairs: Sequence[Pair], title: str | Non
                 "moved_sentence": moved_sentence(pair),
                 "rows": [
                     (
-                        title_of(one.statistic),
+                        wording.statistic_title(one.statistic),
                         minus(f"{one.change:+.3f}"),
                         minus(excess_text(one)),
                         clear(one),

@@ -10,7 +10,15 @@ import numpy as np
 
 from ncut.axes import STATISTICS
 from ncut.report.text import WIDTH, shorten
-from ncut.report.wording import name_of, ncut_text, p_text, printable, spread_text, z_text
+from ncut.report.wording import (
+    name_of,
+    ncut_text,
+    p_text,
+    printable,
+    spread_text,
+    statistic_title,
+    z_text,
+)
 
 if TYPE_CHECKING:
     from ncut.comparing.pairs import Difference, Pair
@@ -98,9 +106,4 @@ def clear(one: Difference) -> str:
 
 
 def _title(one: Difference) -> str:
-    return title_of(one.statistic)
-
-
-def title_of(statistic: str) -> str:
-    """A statistic's display name."""
-    return STATISTICS[statistic].title if statistic in STATISTICS else printable(statistic)
+    return statistic_title(one.statistic)

@@ -81,7 +81,7 @@ class Device:
         return host
 
     @contextmanager
-    def stream(self) -> Generator[None, None, None]:
+    def cuda_stream(self) -> Generator[None, None, None]:
         """Compute on a CUDA stream exclusive to this thread; waits for it at the end."""
         if not self.is_cuda:
             yield

@@ -53,10 +53,10 @@ class DeviceNetwork:
         self._share = replace(device, budget=max(0, left) // self.at_once)
 
     def _base(self) -> DeviceGraph:
-        """The network on the device, complete before any stream uses it."""
+        """The network on the device, complete before any CUDA stream uses it."""
         with self._lock:
             if self._uploaded is None:
-                with self.device.stream():
+                with self.device.cuda_stream():
                     self._uploaded = upload(self._graph, self.device)
             return self._uploaded
 
@@ -67,8 +67,8 @@ class DeviceNetwork:
 
     @contextmanager
     def shuffled(self, seed: int, number: int) -> Generator[DeviceGraph, None, None]:
-        """Shuffle `number`, without isolated vertices, on this thread's stream."""
-        with self.device.stream():
+        """Shuffle `number`, without isolated vertices, on this thread's CUDA stream."""
+        with self.device.cuda_stream():
             if self._shuffles_here:
                 base = replace(self._base(), device=self._share)
                 found = shuffle_on_device(base, self._null, seed, number)

@@ -12,8 +12,8 @@ from ncut.device.devices import Device, astype, concat
 from ncut.device.graph import DeviceGraph, downloaded
 from ncut.graphs import NeuronGraph
 from ncut.nulls.base import BlockRandom, substreams
-from ncut.nulls.permuted import Layer, LayerNonzero
-from ncut.randomness import Purpose, stream
+from ncut.nulls.permuted import LayerNonzeroNull, LayerNull
+from ncut.randomness import Purpose, random_stream
 
 ON_DEVICE = ("layer", "layer-nonzero")
 """Null models whose shuffles a device makes."""
@@ -45,8 +45,8 @@ def shuffle_on_device(graph: DeviceGraph, null: str, seed: int, number: int) -> 
         the CPU's.
     """
     device, host = graph.device, graph.host
-    key = stream(Purpose.SHUFFLE, number + 1)
-    on_host = (Layer if null == "layer" else LayerNonzero)(host, seed)
+    key = random_stream(Purpose.SHUFFLE, number + 1)
+    on_host = (LayerNull if null == "layer" else LayerNonzeroNull)(host, seed)
     first = substreams(host)  # a layer's copies have one, and are shuffled alike
     which = 0 if null == "layer" else 1
     dense = [at for at, there in enumerate(graph.weights) if there is not None]

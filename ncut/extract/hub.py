@@ -81,7 +81,7 @@ def fetched(model: str) -> tuple[Path, str]:
                 return folder / home, f"{name}/{inside}" if inside else name
     except Exception as error:  # from the network, the Hub's answers or the cache
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"model: {model} cannot be had from the Hub: {reason[:300]}") from error
+        raise InputError(f"model: {model} cannot be loaded from the Hub: {reason[:300]}") from error
     if (folder / home / PIPELINE).is_file():
         raise ModelError(
             f"{model}: is a pipeline; name one of its parts, such as "

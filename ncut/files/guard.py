@@ -79,11 +79,11 @@ def reading(path: str | Path, kind: str, error: type[NcutError] = ModelError) ->
 
 def describe(error: BaseException) -> str:
     """An unexpected error in one line: its message, its class, and the place in ncut's code."""
-    words = str(error).strip().split("\n")[0]
+    text = str(error).strip().split("\n")[0]
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if frame.filename.startswith(_PACKAGE)]
     place = f" at {ours[-1].filename.removeprefix(_PACKAGE)}:{ours[-1].lineno}" if ours else ""
-    return f"{words} ({type(error).__name__}{place})".lstrip()
+    return f"{text} ({type(error).__name__}{place})".lstrip()
 
 
 def regular_file(path: str | Path, error: type[NcutError] = ModelError) -> Path:
@@ -99,8 +99,8 @@ def regular_file(path: str | Path, error: type[NcutError] = ModelError) -> Path:
     except FileNotFoundError:
         raise error(f"{path}: no such file{path_hint(path)}") from None
     except (OSError, ValueError) as found:
-        words = (isinstance(found, OSError) and found.strerror) or str(found)
-        raise error(f"{path}: cannot be read: {words}") from None
+        text = (isinstance(found, OSError) and found.strerror) or str(found)
+        raise error(f"{path}: cannot be read: {text}") from None
     if stat.S_ISDIR(mode):
         raise error(f"{path}: is a folder, not a file")
     if not stat.S_ISREG(mode):

@@ -42,7 +42,7 @@ def write_file(
     InputError
         If the file cannot be written.
     """
-    with _told(path):
+    with _named_errors(path):
         path = Path(path)  # refuses a number, which the system takes for an open file
         if into_pipes and _is_special(path):
             write(path)
@@ -70,25 +70,25 @@ def write_text(path: str | Path, text: str) -> None:
 
 def append_line(path: Path, line: bytes) -> None:
     """Add a line to a journal; raise InputError if that is not possible."""
-    with _told(path), path.open("ab") as file:
+    with _named_errors(path), path.open("ab") as file:
         file.write(line + b"\n")
 
 
 def cut_file(path: Path, size: int) -> None:
     """Cut a journal to its first `size` bytes; raise InputError if that is not possible."""
-    with _told(path):
+    with _named_errors(path):
         os.truncate(path, size)
 
 
 def remove_file(path: Path) -> None:
     """Remove a file if it is there; raise InputError if that is not possible."""
-    with _told(path):
+    with _named_errors(path):
         path.unlink(missing_ok=True)
 
 
 def make_folder(path: str | Path) -> Path:
     """Create a folder if it does not exist; raise InputError if that is not possible."""
-    with _told(path):
+    with _named_errors(path):
         Path(path).mkdir(parents=True, exist_ok=True)
     return Path(path)
 
@@ -135,7 +135,7 @@ def check_output(path: Path, source: Path | None = None) -> None:
     source : Path, optional
         The input file or folder.
     """
-    with _told(path):
+    with _named_errors(path):
         if source is not None and _overwrites(path, source):
             raise InputError(f"{path}: is part of the model being read; choose another name")
         if path.is_dir():
@@ -156,15 +156,15 @@ def reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _told(path: str | Path) -> Iterator[None]:
+def _named_errors(path: str | Path) -> Iterator[None]:
     """Errors of the system, and of writing libraries, as an InputError that names the file."""
     try:
         yield
     except (NcutError, MemoryError, Warning):
         raise
     except Exception as error:
-        words = reason(error) if isinstance(error, OSError | ValueError) else describe(error)
-        raise InputError(f"{path}: cannot be written: {words}{path_hint(path)}") from error
+        text = reason(error) if isinstance(error, OSError | ValueError) else describe(error)
+        raise InputError(f"{path}: cannot be written: {text}{path_hint(path)}") from error
 
 
 def _is_special(path: str | Path) -> bool:

@@ -22,7 +22,7 @@ from ncut.functional.arguments import (
 from ncut.functional.modules import hooked
 from ncut.functional.results import Ablation, AblationPair, AblationRow
 from ncut.functional.silence import silenced
-from ncut.progress import Progress, ProgressCallback, telling
+from ncut.progress import Progress, ProgressCallback, progress_callback
 from ncut.randomness import check_seed
 from ncut.types import Layer
 
@@ -116,16 +116,16 @@ def ablate(
         k = int(checked.max()) + 1
         return Ablation(baseline, tuple(rows), tuple(interactions), k, n_random, seed)
 
-    with telling(progress, "evaluations") as told:
-        trial = _Trial(model, layers, evaluate, told, total)
-        baseline = trial.baseline([reader for part in hidden for reader in part.layer.read_by])
+    with progress_callback(progress, "evaluations") as callback:
+        evaluator = _Evaluator(model, layers, evaluate, callback, total)
+        baseline = evaluator.baseline([reader for part in hidden for reader in part.layer.read_by])
         try:
             for one in sets:
-                loss = trial.loss(one.vertices)
-                random = [trial.loss(one.random(seed, number)) for number in range(n_random)]
+                loss = evaluator.loss(one.vertices)
+                random = [evaluator.loss(one.random(seed, number)) for number in range(n_random)]
                 rows.append(_row(one, loss, baseline, np.array(random, dtype=np.float64)))
             for a, b in couples:
-                loss = trial.loss(np.concatenate([sets[a].vertices, sets[b].vertices]))
+                loss = evaluator.loss(np.concatenate([sets[a].vertices, sets[b].vertices]))
                 interaction = loss - rows[a].loss - rows[b].loss + baseline
                 interactions.append(
                     AblationPair(sets[a].cluster, sets[b].cluster, loss, interaction)
@@ -176,8 +176,8 @@ class _Set:
 
 
 @dataclass(slots=True, eq=False)
-class _Trial:
-    """Evaluates a model with sets of its neurons silenced, and counts."""
+class _Evaluator:
+    """Evaluates a model with sets of its neurons silenced, and reports progress."""
 
     model: Any
     layers: Sequence[Layer]

@@ -21,7 +21,7 @@ from ncut.functional.arguments import (
 )
 from ncut.functional.cutting import watched, without
 from ncut.functional.results import LAYER_WIDTH, WIDTH, shortened
-from ncut.progress import Progress, telling
+from ncut.progress import Progress, progress_callback
 from ncut.randomness import check_seed
 from ncut.types import Layer
 
@@ -214,7 +214,7 @@ def separate(
     places = references(model, layers, example_inputs=example_inputs)
     total = 2 + (given is None) + len(sets) + n_random
 
-    with telling(progress, "evaluations") as told:
+    with progress_callback(progress, "evaluations") as callback:
         done = 0
 
         def scored(labels: NDArray[np.intp], kept: Sequence[int] | None = None) -> float:
@@ -223,8 +223,8 @@ def separate(
             with without(model, {key: mark.between for key, mark in marks.items()}) as changed:
                 score = _scored(evaluate, changed)
             done += 1
-            if told is not None:
-                told(done, total)
+            if callback is not None:
+                callback(done, total)
             return score
 
         score = _intact(model, places, lambda: scored(np.zeros_like(checked)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.graphs.row_sums import Powers, unit_of
+from ncut.graphs.row_sums import PowerSums, unit_of
 
 if TYPE_CHECKING:
     from ncut.graphs.data import GraphData
@@ -61,7 +61,7 @@ class Balance:
             (
                 block.source,
                 block.target,
-                Powers(
+                PowerSums(
                     block.weights,
                     2,
                     unit,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ncut.errors import InputError
 from ncut.graphs.neuron_graph import NeuronGraph
 from ncut.graphs.scale import in_range
-from ncut.graphs.scratch import settled
+from ncut.graphs.scratch import in_scratch_file
 from ncut.graphs.validate import (
     WEIGHT_TYPES,
     canonical_csr,
@@ -95,7 +95,9 @@ def build_graph(
             )
         entries = weights if isinstance(weights, np.ndarray) else weights.data
         n_nonzero = check_block(entries, f"layer {label!r}")
-        stored = settled(_compressed(weights, n_nonzero, within_layer=source == target), scratch)
+        stored = in_scratch_file(
+            _compressed(weights, n_nonzero, within_layer=source == target), scratch
+        )
         found.append(Block(source, target, stored, label))
         last = _Last(values, turned, source == target, stored)
         # Only the stored block may be alive while the next one is made.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ncut import kernels
 from ncut.errors import InputError
-from ncut.graphs.scratch import settled
+from ncut.graphs.scratch import in_scratch_file
 from ncut.types import Block, Check, Layer, LeftOut, Parameter
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ class GraphData:
         Indices are int32 if the matrix allows it, else int64; the data have the blocks' type
         (float64 if any block has it).
         """
+        return self.assembled()
+
+    def assembled(self) -> sparse.csr_array:
+        """A new copy of `adjacency`, which the graph does not keep."""
         from scipy import sparse
 
         indptr, indices, data = kernels.assemble_csr(self.n_vertices, self.placed_blocks())
@@ -135,7 +139,7 @@ class GraphData:
         blocks = tuple(
             replace(
                 block,
-                weights=settled(
+                weights=in_scratch_file(
                     _select(block.weights, rows[block.source], rows[block.target]), self.scratch
                 ),
             )
@@ -186,5 +190,5 @@ def in_scratch(graph: G, scratch: Path | None) -> G:
     """The graph with its large blocks moved; the graph itself if there is no folder."""
     if scratch is None:
         return graph
-    blocks = tuple(replace(b, weights=settled(b.weights, scratch)) for b in graph.blocks)
+    blocks = tuple(replace(b, weights=in_scratch_file(b.weights, scratch)) for b in graph.blocks)
     return replace(graph, blocks=blocks, scratch=scratch)

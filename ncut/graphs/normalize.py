@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
+from ncut.arguments import check_choice
 from ncut.axes import NORMALIZATIONS
 from ncut.errors import InputError
 from ncut.graphs.balance import Balance
 from ncut.graphs.residual import residual_graph, without_dead_ends
-from ncut.graphs.row_sums import Powers, row_chunks, same_places, unit_of
+from ncut.graphs.row_sums import PowerSums, row_chunks, same_places, unit_of
 from ncut.graphs.scale import brought_into_range, in_own_unit
-from ncut.graphs.scratch import settled
+from ncut.graphs.scratch import in_scratch_file
 from ncut.randomness import check_seed
 from ncut.threads import single_threaded_blas
 
@@ -42,10 +43,7 @@ FIRST_STREAM = 2**32
 
 def check_normalization(convention: object) -> str:
     """Return the convention of scale; refuse an unknown one."""
-    if not isinstance(convention, str) or convention not in NORMALIZATIONS:
-        names = ", ".join(NORMALIZATIONS)
-        raise InputError(f"normalize: must be one of {names}, got {convention!r}")
-    return convention
+    return check_choice("normalize", convention, NORMALIZATIONS)
 
 
 def normalized(graph: G, convention: str) -> G:
@@ -277,7 +275,7 @@ def _unit_factors(graph: GraphData, layers: Collection[int], exponent: int) -> V
             for block in graph.blocks:
                 if block.target == position:
                     scale = factors[graph.layers[block.source].slice] ** -exponent
-                    sums += Powers(block.weights, exponent, unit, keep=False).into(scale)
+                    sums += PowerSums(block.weights, exponent, unit, keep=False).into(scale)
             norms = sums ** (1 / exponent) * unit
             factors[here] = np.where(sums > 0, 1 / norms, 1.0)
     return factors
@@ -295,7 +293,7 @@ def _with_factors(graph: G, factors: Vector, argument: str) -> G:
     blocks = tuple(
         replace(
             block,
-            weights=settled(
+            weights=in_scratch_file(
                 _scaled(
                     block,
                     factors[graph.layers[block.source].slice],

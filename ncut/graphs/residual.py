@@ -17,7 +17,7 @@ from ncut import kernels
 from ncut.errors import InputError
 from ncut.graphs.row_sums import same_places
 from ncut.graphs.scale import brought_into_range
-from ncut.graphs.scratch import settled
+from ncut.graphs.scratch import in_scratch_file
 
 if TYPE_CHECKING:
     from ncut.graphs.data import G
@@ -56,7 +56,7 @@ def residual_graph(graph: G) -> G:
     """
     graph = without_dead_ends(graph)
     blocks = tuple(
-        replace(block, weights=settled(_residual_of(block), graph.scratch))
+        replace(block, weights=in_scratch_file(_residual_of(block), graph.scratch))
         for block in graph.blocks
     )
     return brought_into_range(replace(graph, blocks=blocks, exponent=0))

@@ -23,7 +23,7 @@ KEPT_ENTRIES = 2**24
 CHUNK_ENTRIES = 2**16
 
 
-class Powers:
+class PowerSums:
     """|w|^p of a block in units of the graph's, summed along rows or columns in float64.
 
     Parameters

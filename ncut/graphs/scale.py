@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
-from ncut.graphs.scratch import settled
+from ncut.graphs.scratch import in_scratch_file
 from ncut.types import Block
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def in_range(blocks: Sequence[Block], scratch: Path | None) -> tuple[tuple[Block
                     f"layer {block.name!r}: weights as small as {_smallest(block.weights):.3g} "
                     f"next to weights of {largest:.3g} exceed the range of float64"
                 )
-            made[id(block.weights)] = settled(moved, scratch)
+            made[id(block.weights)] = in_scratch_file(moved, scratch)
     return tuple(replace(block, weights=made[id(block.weights)]) for block in blocks), exponent
 
 
@@ -72,7 +72,7 @@ def in_own_unit(graph: G) -> G:
     for block in graph.blocks:
         weights = _times_power(block.weights, graph.exponent)
         assert weights is not None  # it had them
-        blocks.append(replace(block, weights=settled(weights, graph.scratch)))
+        blocks.append(replace(block, weights=in_scratch_file(weights, graph.scratch)))
     return replace(graph, blocks=tuple(blocks), exponent=0)
 
 

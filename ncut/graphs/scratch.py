@@ -26,7 +26,7 @@ def check_scratch(scratch: str | Path | None) -> Path | None:
     return Path(scratch)
 
 
-def settled(weights: Weights, scratch: Path | None) -> Weights:
+def in_scratch_file(weights: Weights, scratch: Path | None) -> Weights:
     """A dense block moved to a memory-mapped file in `scratch`, if given.
 
     The file has no name: it disappears with its last user, also if this process is killed. The

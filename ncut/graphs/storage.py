@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -109,6 +110,10 @@ def check_npz(path: Path) -> None:
                 )
 
 
+MAX_NPY_HEADER = 10_000
+"""Bytes; the limit of NumPy, whose own headers have 118."""
+
+
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, Fortran order, and type of an open `.npy` file, which is read up to its data.
 
@@ -119,12 +124,17 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """
     version = np.lib.format.read_magic(file)
     read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
+        (1, 0): (2, np.lib.format.read_array_header_1_0),
+        (2, 0): (4, np.lib.format.read_array_header_2_0),
     }
     if version not in read:
         raise ModelError(f"version {version} of the .npy format is not that of plain numbers")
-    shape, by_columns, dtype = read[version](file)
+    n_bytes, parse = read[version]
+    size = file.read(n_bytes)
+    length = int.from_bytes(size, "little")
+    if length > MAX_NPY_HEADER:  # NumPy would refuse it too, but after allocating it
+        raise ModelError(f"says that its header has {length} bytes")
+    shape, by_columns, dtype = parse(io.BytesIO(size + file.read(length)))
     if min(shape, default=0) < 0:
         raise ModelError(f"says to have shape {shape}")
     if dtype.hasobject:
@@ -160,61 +170,18 @@ def _sparse_block(parts: tuple[Any, ...], shape: tuple[int, int], what: str) -> 
 
 
 def _from_arrays(arrays: Any, kind: type[G], budget: Budget) -> G:
-    from scipy import sparse
-
     header = json.loads(str(arrays[HEADER]))
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelError(f"saved graph does not have format {FORMAT!r}")
-    layers: list[Layer] = []
-    n_layers, n_blocks = len(header["layers"]), len(header["blocks"])
-    # These entries of layers and blocks are later additions to the format.
-    roles = zip(
-        header.get("rescalable", [None] * n_layers),
-        header.get("read_by", [()] * n_layers),
-        strict=True,
-    )
-    ties = header.get("ties", [("", False)] * n_blocks)
-    for (name, size), (rescalable, read_by) in zip(header["layers"], roles, strict=True):
-        start = layers[-1].start + layers[-1].size if layers else 0
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise ModelError(f"saved graph: layer {name!r} has size {size!r}")
-        if not (rescalable is None or isinstance(rescalable, bool)):
-            raise ModelError(f"saved graph: layer {name!r} is marked {rescalable!r}")
-        budget.take(f"layer {name!r}", 8 * size)  # the degrees of its neurons
-        layers.append(Layer(_text(name), start, size, rescalable, tuple(map(_text, read_by))))
-    blocks: list[Block] = []
-    ends: list[tuple[int, int]] = []
-    for number, ((source, target, name), (tie, transposed)) in enumerate(
-        zip(header["blocks"], ties, strict=True)
-    ):
-        inside = type(source) is type(target) is int and 0 <= source <= target < n_layers
-        if not inside or (ends and ends[-1] > (source, target)):
-            raise ModelError(f"saved graph: block {name!r} lies between unknown layers")
-        ends.append((source, target))
-        key = f"block{number}"
-        weights: Weights
-        if key in arrays and source != target:
-            weights = np.ascontiguousarray(arrays[key])
-            if weights.dtype == np.uint16:
-                weights = weights.view(bfloat16())
-        else:
-            names = ("data", "indices", "indptr")
-            parts = arrays[key] if key in arrays else tuple(arrays[f"{key}_{n}"] for n in names)
-            shape = (layers[source].size, layers[target].size)
-            weights = _sparse_block(parts, shape, f"saved graph: block {name!r}")
-            if source == target and sparse.tril(weights).nnz:
-                raise ModelError(f"saved graph: block {name!r} must lie above the diagonal")
-        _check_saved_block(weights, layers[source], layers[target], name)
-        blocks.append(Block(source, target, weights, _text(name), _text(tie), bool(transposed)))
+    layers = _layers(header, budget)
+    blocks = _blocks(header, arrays, layers)
     exponent = header.get("exponent", 0)
     if not isinstance(exponent, int) or isinstance(exponent, bool):
         raise ModelError(f"saved graph: has the exponent {exponent!r}")
-    if not blocks:
-        raise ModelError("saved graph: has no blocks of weights")
     return brought_into_range(
         kind(
-            layers=tuple(layers),
-            blocks=tuple(blocks),
+            layers=layers,
+            blocks=blocks,
             left_out=tuple(
                 LeftOut(_text(n), _shape(s), _text(r)) for n, s, r in header["left_out"]
             ),
@@ -227,6 +194,63 @@ def _from_arrays(arrays: Any, kind: type[G], budget: Budget) -> G:
             ),
         )
     )
+
+
+def _layers(header: dict[str, Any], budget: Budget) -> tuple[Layer, ...]:
+    """The layers of a header; their roles are later additions to the format."""
+    layers: list[Layer] = []
+    n_layers = len(header["layers"])
+    roles = zip(
+        header.get("rescalable", [None] * n_layers),
+        header.get("read_by", [()] * n_layers),
+        strict=True,
+    )
+    for (name, size), (rescalable, read_by) in zip(header["layers"], roles, strict=True):
+        start = layers[-1].start + layers[-1].size if layers else 0
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ModelError(f"saved graph: layer {name!r} has size {size!r}")
+        if not (rescalable is None or isinstance(rescalable, bool)):
+            raise ModelError(f"saved graph: layer {name!r} is marked {rescalable!r}")
+        budget.take(f"layer {name!r}", 8 * size)  # the degrees of its neurons
+        layers.append(Layer(_text(name), start, size, rescalable, tuple(map(_text, read_by))))
+    return tuple(layers)
+
+
+def _blocks(header: dict[str, Any], arrays: Any, layers: tuple[Layer, ...]) -> tuple[Block, ...]:
+    """The blocks of a header, with their arrays; ties are later additions to the format."""
+    blocks: list[Block] = []
+    ties = header.get("ties", [("", False)] * len(header["blocks"]))
+    before = (0, 0)
+    for number, ((source, target, name), (tie, transposed)) in enumerate(
+        zip(header["blocks"], ties, strict=True)
+    ):
+        inside = type(source) is type(target) is int and 0 <= source <= target < len(layers)
+        if not inside or before > (source, target):
+            raise ModelError(f"saved graph: block {name!r} lies between unknown layers")
+        before = (source, target)
+        weights = _weights(arrays, number, layers[source], layers[target], name)
+        _check_saved_block(weights, layers[source], layers[target], name)
+        blocks.append(Block(source, target, weights, _text(name), _text(tie), bool(transposed)))
+    if not blocks:
+        raise ModelError("saved graph: has no blocks of weights")
+    return tuple(blocks)
+
+
+def _weights(arrays: Any, number: int, source: Layer, target: Layer, name: str) -> Weights:
+    """The stored weights of a block: dense, or sparse and above the diagonal within a layer."""
+    from scipy import sparse
+
+    key = f"block{number}"
+    within = source is target
+    if key in arrays and not within:
+        dense: Weights = np.ascontiguousarray(arrays[key])
+        return dense.view(bfloat16()) if dense.dtype == np.uint16 else dense
+    names = ("data", "indices", "indptr")
+    parts = arrays[key] if key in arrays else tuple(arrays[f"{key}_{n}"] for n in names)
+    weights = _sparse_block(parts, (source.size, target.size), f"saved graph: block {name!r}")
+    if within and sparse.tril(weights).nnz:
+        raise ModelError(f"saved graph: block {name!r} must lie above the diagonal")
+    return weights
 
 
 def _text(value: Any) -> str:

@@ -21,6 +21,9 @@ TILE = 256
 ASYMMETRY = 1e-6
 """Tolerated difference of mirrored entries, relative to a vertex's largest weight."""
 
+MOVE_EDGES = ("layer", "layer-kde")
+"""Null models that may leave vertices without edges."""
+
 WEIGHT_TYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -175,3 +178,16 @@ def check_n_clusters(k: object, n_vertices: int, argument: str = "k", least: int
             f"got {k}"
         )
     return int(k)
+
+
+def too_few_left(k: int, n_left: int, n_vertices: int, number: int, null: str) -> str:
+    """The message for a shuffle that isolates so many of a network's vertices that k is too large.
+
+    `number`: of the shuffle, as `ncut.shuffle` counts them; -1 for the network itself.
+    """
+    which = f"shuffle {number} of the null model" if number >= 0 else "the network of the test"
+    other = ", or null='layer-nonzero', which moves no edge" if null in MOVE_EDGES else ""
+    return (
+        f"k: {which} {null!r} has edges at only {n_left:,} of {n_vertices:,} vertices, too few for "
+        f"k={k}; use a smaller k{other}"
+    )

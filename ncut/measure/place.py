@@ -107,7 +107,7 @@ class DevicePlace:
             with self._there.shuffled(self._seed, number - 1) as graph:
                 yield operator_of(graph, threads)
             return
-        with self._there.device.stream():
+        with self._there.device.cuda_stream():
             yield operator_of(self._there.network(self._network), threads)
 
     def notes(self) -> list[str]:

@@ -14,8 +14,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.errors import ShuffleError
 from ncut.graphs import NeuronGraph
-from ncut.graphs.validate import check_n_clusters
+from ncut.graphs.validate import check_n_clusters, too_few_left
 from ncut.measure.place import Place, place_of
 from ncut.nulls import check_null_fits, side_by_side_in_order, statistics_of
 from ncut.plan import Plan
@@ -186,7 +187,9 @@ def measure(
         return Measured((compiled,), compiled.eigenvalues)
     n_vectors = prepared.ks[-1] + int(prepared.with_gap)
     with single_threaded_blas(), place.operator(number, threads) as operator:
-        check_n_clusters(n_vectors, operator.n_vertices)  # shuffles isolate vertices
+        if n_vectors >= operator.n_vertices:  # a shuffle: `prepare` has checked the network
+            n, left = prepared.connected.n_vertices, operator.n_vertices
+            raise ShuffleError(too_few_left(prepared.ks[-1], left, n, number - 1, plan.null))
 
         def cut(start: int, repeats: int) -> Measured:
             return _cut(prepared, operator, n_vectors, number, start, repeats)
@@ -267,6 +270,8 @@ def measure_shuffles(
     ------
     Interrupted
         On Ctrl-C; it carries the finished shuffles.
+    ShuffleError
+        If a shuffle has too few vertices with edges; it carries the finished shuffles.
     """
     with single_threaded_blas():
         return side_by_side_in_order(

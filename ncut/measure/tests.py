@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ncut.errors import InputError
-from ncut.graphs.validate import check_n_clusters
+from ncut.graphs.validate import too_few_left
 from ncut.measure.run import Prepared
 from ncut.nulls import (
     Null,
@@ -68,7 +68,7 @@ def tests_of(prepared: Prepared) -> Tests:
             check_null_fits(graph, name)
             with single_threaded_blas():
                 null = fitted(graph, name, plan.seed)
-                found.made[name], stuck = _compared(null, plan, n)
+                found.made[name], stuck = _compared(name, null, plan, n)
                 found.notes.extend(null.notes())
             if stuck:
                 found.notes.append(
@@ -82,8 +82,8 @@ def tests_of(prepared: Prepared) -> Tests:
     return found
 
 
-def _compared(null: Null, plan: Plan, n: int) -> tuple[Comparison, int]:
-    """The lower bound of the network compared with n networks of a null model.
+def _compared(name: str, null: Null, plan: Plan, n_shuffles: int) -> tuple[Comparison, int]:
+    """The lower bound of the network compared with those of networks of a null model.
 
     Also the number of networks on which the eigensolver did not converge.
     """
@@ -101,9 +101,12 @@ def _compared(null: Null, plan: Plan, n: int) -> tuple[Comparison, int]:
                 return found.bound_by_residuals()
         of_network = number == NETWORK
         graph = null.graph if of_network else null.connected(number - 1, null.normalize)
+        if plan.k >= graph.n_vertices:
+            left, n = graph.n_vertices, null.graph.n_vertices
+            raise InputError(too_few_left(plan.k, left, n, number - 1, name))
         embedding = embed(
             NormalizedAdjacency(graph, threads),
-            check_n_clusters(plan.k, graph.n_vertices),
+            plan.k,
             solver="auto",
             seed=plan.seed,
             graph_number=number,
@@ -113,7 +116,7 @@ def _compared(null: Null, plan: Plan, n: int) -> tuple[Comparison, int]:
         return embedding.bound_by_residuals()
 
     ours = bound(NETWORK, plan.threads)
-    shuffled = side_by_side_in_order(lambda number: bound(number + 1), n, at_once)
+    shuffled = side_by_side_in_order(lambda number: bound(number + 1), n_shuffles, at_once)
     # Residual graphs of the same layers share the eigenvalues of depth. If k does not exceed their
     # number, all bounds are equal up to rounding, and equal bounds count as equally clusterable.
     found = np.array(shuffled)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
-from ncut.graphs.scratch import settled
+from ncut.graphs.scratch import in_scratch_file
 from ncut.nulls.base import Null
 from ncut.randomness import Purpose, numpy_generator
 
@@ -42,9 +42,9 @@ class Alignment(Null):
     def check(graph: NeuronGraph) -> None:
         if graph.sums == "stream":
             raise InputError(
-                "null: 'alignment' needs to know which weights lead into a neuron and which out of "
-                "it, and a residual stream is one layer that is both read and written; read the "
-                "model with residual='readers', or use 'residual'"
+                "null: 'alignment' re-pairs incoming and outgoing weights of neurons, which are "
+                "the same edges in a residual stream; read the model with residual='readers', or "
+                "use 'residual'"
             )
         if any(block.source == block.target for block in graph.blocks):
             raise InputError(
@@ -63,8 +63,8 @@ class Alignment(Null):
             after = {block.tie for block in graph.blocks if block.source == at and block.tie}
             if before & after:
                 raise InputError(
-                    f"null: 'alignment' takes weights on the two sides of a layer for independent; "
-                    f"those of layer {graph.layers[at].name!r} are copies of each other, so use "
+                    "null: 'alignment' needs independent weights on the two sides of a layer, but "
+                    f"those of layer {graph.layers[at].name!r} are copies of each other; use "
                     "'residual'"
                 )
 
@@ -80,7 +80,7 @@ class Alignment(Null):
             order = orders.get(block.source)
             if order is not None:
                 weights = _rows(block.weights, order)
-                block = replace(block, weights=settled(weights, graph.scratch))
+                block = replace(block, weights=in_scratch_file(weights, graph.scratch))
             blocks.append(block)
         return replace(graph, blocks=tuple(blocks))
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.graphs import NeuronGraph
-from ncut.graphs.scratch import settled
-from ncut.randomness import Purpose, stream
+from ncut.graphs.scratch import in_scratch_file
+from ncut.randomness import Purpose, random_stream
 
 if TYPE_CHECKING:
     from ncut.types import Block
@@ -96,8 +96,8 @@ class BlockwiseNull(Null):
 
 
 def shuffle_key(number: int) -> int:
-    """The stream of random numbers of shuffle `number`."""
-    return stream(Purpose.SHUFFLE, number + 1)
+    """The random stream of shuffle `number`."""
+    return random_stream(Purpose.SHUFFLE, number + 1)
 
 
 def with_weights(graph: NeuronGraph, weights: list[Any]) -> NeuronGraph:
@@ -105,7 +105,9 @@ def with_weights(graph: NeuronGraph, weights: list[Any]) -> NeuronGraph:
     blocks = zip(graph.blocks, weights, strict=True)
     return replace(
         graph,
-        blocks=tuple(replace(block, weights=settled(w, graph.scratch)) for block, w in blocks),
+        blocks=tuple(
+            replace(block, weights=in_scratch_file(w, graph.scratch)) for block, w in blocks
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from queue import SimpleQueue
 from typing import TypeVar
 
-from ncut.errors import Interrupted
+from ncut.errors import Interrupted, ShuffleError
 from ncut.graphs import NeuronGraph
 from ncut.progress import ProgressCallback
 from ncut.spectral.operator import WIDTH
@@ -56,6 +56,8 @@ def side_by_side_in_order(
     Interrupted
         On Ctrl-C, after the shuffles in progress have ended; it carries the finished results (with
         `stop`, those before the first missing one).
+    ShuffleError
+        If a shuffle cannot be measured; it carries the finished results likewise.
     """
     finished: dict[int, T] = {}
     results: list[T] = []
@@ -70,11 +72,14 @@ def side_by_side_in_order(
                     results.append(finished[len(results)])
                     if stop is not None and stop(results):
                         return results
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ShuffleError) as stopped:
         numbers = sorted(finished)
         if stop is not None:  # the order counts: nothing after a missing shuffle
             numbers = [number for at, number in enumerate(numbers) if at == number]
         so_far = [finished[number] for number in numbers]
+        if isinstance(stopped, ShuffleError):
+            stopped.finished = so_far
+            raise
         raise Interrupted(so_far, f"{len(so_far)} shuffles") from None
     return results
 

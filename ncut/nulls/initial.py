@@ -14,7 +14,7 @@ from ncut.nulls.base import BlockRandom, BlockwiseNull
 from ncut.types import Block
 
 
-class Initial(BlockwiseNull):
+class InitialNull(BlockwiseNull):
     """Weights drawn from each block's distribution at initialization."""
 
     @staticmethod
@@ -22,9 +22,8 @@ class Initial(BlockwiseNull):
         unknown = [block.name for block in graph.blocks if block.initial is None]
         if unknown:
             raise InputError(
-                "null: 'init' needs to know how the layers were initialized, which only torch "
-                "modules with reset_parameters() tell, read with initial=True; not known of "
-                + ", ".join(map(repr, unknown))
+                "null: 'init' needs torch modules with reset_parameters(), read with initial=True; "
+                f"the initialization of {', '.join(map(repr, unknown))} is unknown"
             )
 
     def shuffled(self, block: Block, random: BlockRandom) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ncut.arguments import suggests_names
+from ncut.arguments import check_choice, suggests_names
 from ncut.axes import NULL_MODELS
 from ncut.errors import InputError
 from ncut.graphs import NeuronGraph
@@ -19,9 +19,7 @@ from ncut.types import Null as NullName
 
 def check_null(null: str) -> str:
     """Return a null model's name, or refuse one that does not exist."""
-    if not isinstance(null, str) or null not in NULL_MODELS:
-        raise InputError(f"null: must be one of {', '.join(NULL_MODELS)}, got {null!r}")
-    return null
+    return check_choice("null", null, NULL_MODELS)
 
 
 def class_of(null: str) -> type[Null]:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from ncut.types import Block
 
 
-class Layer(BlockwiseNull):
+class LayerNull(BlockwiseNull):
     """All entries of each block permuted, zeros included."""
 
     def shuffled(self, block: Block, random: BlockRandom) -> Any:
         return permuted_everywhere(block.weights, block.source == block.target, random)
 
 
-class LayerNonzero(BlockwiseNull):
+class LayerNonzeroNull(BlockwiseNull):
     """The non-zero entries of each block permuted among their positions."""
 
     def shuffled(self, block: Block, random: BlockRandom) -> Any:

@@ -16,6 +16,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ncut.arguments import check_choice
 from ncut.errors import InputError
 
 EXCEEDANCES = 10
@@ -154,9 +155,7 @@ RULES: dict[str, type[StoppingRule]] = {"betting": Betting, "besag-clifford": Be
 
 def check_rule(name: object) -> str:
     """Return the name of a rule, or name the known rules."""
-    if not isinstance(name, str) or name not in RULES:
-        raise InputError(f"sequential: must be one of {', '.join(RULES)}, got {name!r}")
-    return name
+    return check_choice("sequential", name, RULES)
 
 
 def check_level(level: object) -> float:

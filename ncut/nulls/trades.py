@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ncut import kernels
 from ncut.graphs.row_sums import same_places
 from ncut.nulls.base import Null, shuffle_key, substreams, with_weights
-from ncut.randomness import NETWORK, Purpose, stream
+from ncut.randomness import NETWORK, Purpose, random_stream
 
 if TYPE_CHECKING:
     from ncut.graphs import NeuronGraph
@@ -204,7 +204,7 @@ class TradingNull(Null):
     def _at_hub(self) -> list[tuple[Places, Vector, Bins]]:
         with self._lock:
             if self._hubs is None:
-                key = stream(Purpose.SHUFFLE, NETWORK)
+                key = random_stream(Purpose.SHUFFLE, NETWORK)
                 hubs = []
                 for block, substream in zip(self.graph.blocks, substreams(self.graph), strict=True):
                     places, values, bins = self.start(block, substream)

@@ -5,6 +5,6 @@ Source: Filan, Casper, Hod, Wild, Critch, Russell (2021), Clusterability in Neur
 
 from ncut.paper.results import TableResult
 from ncut.paper.table import run_table
-from ncut.paper.tables import TITLES, Options
+from ncut.paper.tables import TITLES, Deviations
 
-__all__ = ["TITLES", "Options", "TableResult", "run_table"]
+__all__ = ["TITLES", "Deviations", "TableResult", "run_table"]

@@ -1,6 +1,6 @@
 """The architectures of table A.11's networks, as Keras configurations for files of weights alone.
 
-The paper's weights are those of the package `image-classifiers` 1.0.0: its pre-activation ResNets,
+The paper's weights come from the package `image-classifiers` 1.0.0: its pre-activation ResNets,
 and the VGGs and Inception-V3 of `keras-applications` 1.0.8. Those files hold arrays by the names of
 layers, but no connections.
 """
@@ -111,7 +111,7 @@ def resnet(repetitions: Sequence[int], bottleneck: bool) -> dict[str, Any]:
 def inception(convolutions: Iterator[str], norms: Iterator[str], top: str) -> dict[str, Any]:
     """Inception-V3 as `keras_applications.inception_v3` makes it.
 
-    Its layers have no names of their own, but are numbered in the order of their creation:
+    Its layers are unnamed and numbered in the order of their creation:
     `convolutions` and `norms` are their names in that order.
     """
     build = Builder()

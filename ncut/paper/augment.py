@@ -17,7 +17,7 @@ def augmented(images: Tensor) -> Tensor:
     """Each image rotated and shifted at random, half of them flipped left to right.
 
     Linear interpolation; beyond the border the nearest pixel. (images, channels, rows, columns).
-    The random numbers are those of the CPU on every device.
+    Random numbers are drawn on the CPU for every device.
     """
     n = len(images)
     angles = torch.empty(n).uniform_(-MAX_ROTATION, MAX_ROTATION)

@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Difference:
+class MeanDifference:
     """Our mean minus the published one, with its interval at `LEVEL`."""
 
     value: float
@@ -63,24 +63,24 @@ def pooled(*samples: Sample) -> tuple[float, int] | None:
     return (math.sqrt(variance), degrees) if variance > 0 else None
 
 
-def difference(ours: Sample, published: Sample) -> Difference | None:
+def difference(ours: Sample, published: Sample) -> MeanDifference | None:
     """The difference of two means; None: the spread of networks is unknown on both sides."""
     spread = pooled(ours, published)
     if spread is None:
         return None
     std, degrees = spread
     error = std * math.sqrt(1 / ours.n + 1 / published.n)
-    return Difference(ours.mean - published.mean, error, degrees)
+    return MeanDifference(ours.mean - published.mean, error, degrees)
 
 
-def distance(ours: Sample, low: float, high: float) -> Difference | None:
+def distance(ours: Sample, low: float, high: float) -> MeanDifference | None:
     """Distance of a mean below (negative) or above a range; the range has no error."""
     spread = pooled(ours)
     if spread is None:
         return None
     std, degrees = spread
     value = max(0.0, ours.mean - high) - max(0.0, low - ours.mean)
-    return Difference(value, std / math.sqrt(ours.n), degrees)
+    return MeanDifference(value, std / math.sqrt(ours.n), degrees)
 
 
 def agreeing_pairs(first: Sequence[float], second: Sequence[float]) -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +12,22 @@ from numpy.typing import NDArray
 from ncut.errors import InputError, import_extra
 from ncut.extract import read_graph
 from ncut.files import make_folder
+from ncut.paper.figure_parts import (
+    WORDS,
+    first_colors,
+    legend_below,
+    new_figure,
+    rows_with_runs,
+    strip,
+)
 from ncut.paper.measure import graph_options
 from ncut.paper.network_figure import draw_network
-from ncut.paper.point_labels import Label, place_labels, touching
-from ncut.paper.records import INITIAL, UNPRUNED, Record
+from ncut.paper.records import Record
 from ncut.paper.results import RowResult, TableResult
+from ncut.paper.table_figure import draw_table
 from ncut.paper.tables import TrainedRow
 from ncut.paper.training import network_of
-from ncut.report.colours import CLUSTER_COLORS, FAINT, MUTED, cluster_colors
+from ncut.report.colours import FAINT
 from ncut.report.plots import save_figure
 
 if TYPE_CHECKING:
@@ -29,8 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ncut.paper.tables import Published
     from ncut.report import Report
+
 
 __all__ = [
     "check_available", "draw_initial", "draw_network", "draw_nulls", "draw_table", "save",
@@ -38,84 +44,6 @@ __all__ = [
 ]  # fmt: skip
 
 DPI = 150
-
-COLORS = tuple(CLUSTER_COLORS[i] for i in (0, 10, 7, 1, 2, 11))
-"""The clusters' colours that differ most, also for colour-blind readers."""
-
-MARKERS = ("o", "s", "^", "D", "v", "P")
-MARKER_SIZE, CROSS_SIZE, LABEL_SIZE = 5.0, 8.0, 7.5
-
-NEAR = 0.3
-"""Rows whose distance from the diagonal is below this share of the largest are drawn again ..."""
-
-CROWDED = 0.35
-"""... in a separate panel, if they take less than this share of the panel's width or height."""
-
-MARGIN = 0.09
-"""Margin around a panel's content, as a share of its width and height."""
-
-TOUCHING = 14.0
-"""Points of a row that are less than this far apart, in points of type, share a label."""
-
-WORDS = {
-    "none": "no regularization", "l1": "L1", "l2": "L2", "dropout+l2": "dropout + L2",
-    "clusterable-init": "clusterable initialization", "mnist": "MNIST", "fashion": "Fashion-MNIST",
-    "lines": "LINES", "lines-mnist": "LINES and MNIST", "lines-mnist-sep": "LINES, MNIST separate",
-}  # fmt: skip
-
-Box = tuple[float, float, float, float]
-"""Left, right, lower and upper end."""
-
-
-def draw_table(result: TableResult) -> Figure:
-    """A table's networks as points: n-cut over the mean n-cut of its shuffles.
-
-    A panel for unpruned networks (hollow points) and one for pruned ones (filled). Below the
-    dashed diagonal networks are more clusterable than their shuffles; bars are standard deviations
-    of the shuffles, crosses the published means. Labels are one-sided p-values: one per row if all
-    its networks have the same, else one for touching points. If rows far from the diagonal leave
-    little room for the others, these are enlarged in an additional panel. Networks without shuffles
-    are shown by n-cut alone.
-
-    Raises
-    ------
-    InputError
-        If there are no networks.
-    MissingExtraError
-        If matplotlib is not installed.
-    """
-    rows = _with_runs(result)
-    style = _Style([row.row.published for row in rows])
-    panels = [
-        (phase, shuffled, chosen)
-        for phase, shuffled in product(dict.fromkeys(row.row.phase for row in rows), (True, False))
-        if (chosen := [r for r in rows if r.row.phase == phase and _is_shuffled(r) == shuffled])
-    ]
-    details = [_crowded(chosen) if shuffled else [] for _, shuffled, chosen in panels]
-    height = 6.4 if any(details) else 4.1
-    figure = _figure(max(5.2, 0.4 + 3.4 * len(panels)), height, result.title)
-    grid = figure.add_gridspec(2 if any(details) else 1, len(panels))
-    labelled = []
-    for column, ((phase, shuffled, chosen), detail) in enumerate(zip(panels, details, strict=True)):
-        ax = figure.add_subplot(grid[0 if detail else slice(None), column])
-        ax.set_title(phase, fontsize="medium")
-        if not shuffled:
-            _draw_strip(ax, chosen, style)
-            continue
-        _draw_points(ax, chosen, style, _limits(chosen))
-        labelled.append((ax, [row for row in chosen if row not in detail]))
-        if detail:
-            _draw_frame(ax, _limits(detail))
-            larger = figure.add_subplot(grid[1, column])
-            larger.set_title(f"{phase}, enlarged", fontsize="medium")
-            _draw_points(larger, chosen, style, _limits(detail))
-            labelled.append((larger, detail))
-    _legend_below(figure, _table_legend(rows, style), 3 if len(panels) > 1 else 2)
-    # Label positions depend on the final layout.
-    figure.draw_without_rendering()
-    for ax, shown in labelled:
-        place_labels(ax, (label for row in shown for label in _labels(ax, row, style)), LABEL_SIZE)
-    return figure
 
 
 def draw_initial(result: TableResult) -> Figure:
@@ -128,19 +56,21 @@ def draw_initial(result: TableResult) -> Figure:
     MissingExtraError
         If matplotlib is not installed.
     """
-    rows = _with_runs(result)
-    figure = _figure(4.7, 0.6 + 2.6 * len(rows), result.title)
+    rows = rows_with_runs(result)
+    figure = new_figure(4.7, 0.6 + 2.6 * len(rows), result.title)
     for ax, row in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
         published = row.row.published
         if published.low is not None and published.high is not None:
             ax.axvspan(
                 published.low, published.high, color=FAINT, alpha=0.5, lw=0, label="published range"
             )
-        _draw_distribution(ax, np.array([run.ncut for run in row.runs]), COLORS[0], "our networks")
+        _draw_distribution(
+            ax, np.array([run.ncut for run in row.runs]), first_colors(1)[0], "our networks"
+        )
         k = row.row.analysis.k
         ax.set(xlabel=f"n-cut of {len(row.runs)}, k = {k}", ylabel="probability density")
-        _strip(ax)
-    _legend_below(figure, _handles(figure), 2)
+        strip(ax)
+    legend_below(figure, _handles(figure), 2)
     return figure
 
 
@@ -166,10 +96,10 @@ def draw_nulls(panels: Sequence[tuple[str, Mapping[str, Report]]]) -> Figure:
         if not reports or not all(report.n_shuffles for report in reports.values()):
             raise InputError(f"panels: {title!r} needs reports, and each of them shuffles")
     names = list(dict.fromkeys(name for _, reports in panels for name in reports))
-    colors = dict(zip(names, _colors(len(names)), strict=True))
+    colors = dict(zip(names, first_colors(len(names)), strict=True))
     n_columns = min(2, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    figure = _figure(0.6 + 3.3 * n_columns, 0.5 + 2.4 * n_rows)
+    figure = new_figure(0.6 + 3.3 * n_columns, 0.5 + 2.4 * n_rows)
     for number, (title, reports) in enumerate(panels, start=1):
         ax = figure.add_subplot(n_rows, n_columns, number)
         for name, report in reports.items():
@@ -179,8 +109,8 @@ def draw_nulls(panels: Sequence[tuple[str, Mapping[str, Report]]]) -> Figure:
         k = next(iter(reports.values())).k
         ax.set(xlabel=f"n-cut, k = {k}", ylabel="probability density")
         ax.set_title(title, fontsize="medium", parse_math=False)
-        _strip(ax)
-    _legend_below(figure, _handles(figure), len(names) + 1)
+        strip(ax)
+    legend_below(figure, _handles(figure), len(names) + 1)
     return figure
 
 
@@ -224,9 +154,6 @@ def save_table(result: TableResult, out: Path) -> Path:
     return path
 
 
-# --- what all have ------------------------------------------------------------------------------
-
-
 def _network_of(result: TableResult, out: Path) -> Figure:
     """The first network of a result."""
     row = result.rows[0]
@@ -257,36 +184,10 @@ def _measured_record(result: TableResult, each: RowResult, out: Path) -> Record:
     record = Record(out, row.recipe, each.runs[0].seed)
     if not record.has_report(row.phase, row.analysis):
         raise InputError(
-            f"figures: {result.table} is drawn from a network's weights, which --records lack; "
+            f"figures: {result.table} is drawn from a network's weights, which --records lacks; "
             "leave out --records, or add --no-figures"
         )
     return record
-
-
-def _with_runs(result: TableResult) -> list[RowResult]:
-    rows = [row for row in result.rows if row.runs]
-    if not rows:
-        raise InputError(f"result: {result.title.partition(':')[0]} has no networks yet")
-    return rows
-
-
-def _figure(width: float, height: float, title: str = "") -> Figure:
-    """A figure that pyplot does not know of, its size in inches."""
-    figure: Figure = import_extra("matplotlib.figure", "plot").Figure(
-        figsize=(width, height), layout="constrained"
-    )
-    if title:
-        figure.suptitle(textwrap.fill(title, int(10 * width)), fontsize="large")
-    return figure
-
-
-def _colors(n: int) -> Sequence[str]:
-    return COLORS[:n] if n <= len(COLORS) else cluster_colors(n)
-
-
-def _strip(ax: Axes) -> None:
-    """Remove the frame's right and upper lines."""
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _handles(figure: Figure) -> dict[str, Artist]:
@@ -299,19 +200,8 @@ def _handles(figure: Figure) -> dict[str, Artist]:
     }
 
 
-def _legend_below(figure: Figure, handles: Mapping[str, Artist], n_columns: int) -> None:
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=n_columns,
-        frameon=False,
-        fontsize="small",
-    )
-
-
 def _draw_distribution(ax: Axes, values: NDArray[np.float64], color: str, label: str) -> None:
-    """A histogram of area 1 and, unless the values are all but equal, their kernel density."""
+    """A histogram of area 1 and, unless the values are almost equal, their kernel density."""
     from scipy.stats import gaussian_kde
 
     middle, spread = float(values.mean()), float(np.ptp(values))
@@ -325,181 +215,3 @@ def _draw_distribution(ax: Axes, values: NDArray[np.float64], color: str, label:
     margin = 3 * float(np.sqrt(density.covariance[0, 0]))
     grid = np.linspace(values.min() - margin, values.max() + margin, 200)
     ax.plot(grid, density(grid), color=color, linewidth=1.5)
-
-
-# --- points over their shuffles -----------------------------------------------------------------
-
-
-class _Style:
-    """Names, colours and markers of a table's settings; pruning is not one of them."""
-
-    def __init__(self, rows: Sequence[Published]) -> None:
-        settings = list(dict.fromkeys(map(self._setting, rows)))
-        kept = [0, 1, 2, 3]
-        # A name has only what tells a setting from the others; of several such parts the data.
-        for part in (0, 2, 3, 1):
-            fewer = [other for other in kept if other != part]
-            if len({tuple(each[i] for i in fewer) for each in settings}) == len(settings):
-                kept = fewer
-        self._names = {
-            each: ", ".join(WORDS.get(each[i], each[i]) for i in kept or range(4) if each[i])
-            for each in settings
-        }
-        markers = (MARKERS[i % len(MARKERS)] for i in range(len(settings)))
-        looks = zip(_colors(len(settings)), markers, strict=True)
-        self._looks = dict(zip(settings, looks, strict=True))
-
-    @staticmethod
-    def _setting(row: Published) -> tuple[str, str, str, str]:
-        return row.network, row.dataset, row.variant, row.regularization
-
-    def name(self, row: RowResult) -> str:
-        return self._names[self._setting(row.row.published)]
-
-    def color(self, row: RowResult) -> str:
-        return self._looks[self._setting(row.row.published)][0]
-
-    def points(self, row: RowResult) -> dict[str, Any]:
-        """The marker of a row's points: hollow if its networks are yet to be pruned."""
-        color, marker = self._looks[self._setting(row.row.published)]
-        face = "white" if row.row.phase in (INITIAL, UNPRUNED) else color
-        return {
-            "color": color, "marker": marker, "markersize": MARKER_SIZE, "linestyle": "none",
-            "markerfacecolor": face, "markeredgewidth": 1.1, "zorder": 3,
-        }  # fmt: skip
-
-    def cross(self, row: RowResult) -> dict[str, Any]:
-        """The marker of the published mean."""
-        return {
-            "color": self.color(row), "marker": "x", "markersize": CROSS_SIZE,
-            "linestyle": "none", "alpha": 0.6, "zorder": 2,
-        }  # fmt: skip
-
-
-def _is_shuffled(row: RowResult) -> bool:
-    return all(run.shuffled_mean is not None for run in row.runs)
-
-
-def _xy(row: RowResult) -> NDArray[np.float64]:
-    """Mean of the shuffles' n-cuts and own n-cut of each network, shape (networks, 2)."""
-    return np.array([(run.shuffled_mean, run.ncut) for run in row.runs], dtype=float)
-
-
-def _draw_points(ax: Axes, rows: Sequence[RowResult], style: _Style, limits: Box) -> None:
-    """Networks, published means and the diagonal."""
-    for row in rows:
-        x, y = _xy(row).T
-        bars = np.array([run.shuffled_std for run in row.runs], dtype=float)
-        ax.errorbar(x, y, xerr=bars, elinewidth=1.0, **style.points(row))
-        there = row.published
-        if there.ncut is not None and there.shuffled_mean is not None:
-            ax.plot(there.shuffled_mean, there.ncut, **style.cross(row))
-        elif there.ncut is not None:
-            # Published without shuffles: a dash at the left side.
-            at_side = ax.get_yaxis_transform()
-            height = [there.ncut] * 2
-            ax.plot([0, 0.05], height, color=style.color(row), alpha=0.6, lw=2, transform=at_side)
-    left, right, low, high = limits
-    ends = (min(left, low), max(right, high))
-    ax.plot(ends, ends, "--", color=MUTED, linewidth=1, zorder=1)
-    ax.set(xlim=(left, right), ylim=(low, high))
-    ax.locator_params(nbins=6)
-    ax.set(xlabel="mean n-cut of its shuffles", ylabel=f"n-cut, k = {rows[0].row.analysis.k}")
-    _strip(ax)
-
-
-def _draw_frame(ax: Axes, limits: Box) -> None:
-    """Mark what is shown larger below."""
-    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    dx, dy = 0.02 * (right - left), 0.02 * (top - bottom)
-    x = np.array([limits[0] - dx, limits[1] + dx])[[0, 1, 1, 0, 0]]
-    y = np.array([limits[2] - dy, limits[3] + dy])[[0, 0, 1, 1, 0]]
-    ax.plot(x, y, color=MUTED, linewidth=0.8, clip_on=False, zorder=1)
-
-
-def _draw_strip(ax: Axes, rows: Sequence[RowResult], style: _Style) -> None:
-    """Rows beside each other, their n-cuts upwards."""
-    for position, row in enumerate(rows):
-        ax.plot([position] * len(row.runs), [run.ncut for run in row.runs], **style.points(row))
-        if row.published.ncut is not None:
-            ax.plot(position, row.published.ncut, **style.cross(row))
-    names = [textwrap.fill(style.name(row), 16) for row in rows]
-    ax.set_xticks(range(len(rows)), names, fontsize="small", parse_math=False)
-    ax.set(xlim=(-0.6, len(rows) - 0.4), ylabel=f"n-cut, k = {rows[0].row.analysis.k}")
-    _strip(ax)
-
-
-def _limits(rows: Sequence[RowResult]) -> Box:
-    """A box around points, bars, published means and some of the diagonal, with a margin."""
-    points = np.concatenate([_xy(row) for row in rows])
-    bars = np.array([run.shuffled_std for row in rows for run in row.runs], dtype=float)
-    published = np.array(
-        [(row.published.shuffled_mean, row.published.ncut) for row in rows], dtype=float
-    )
-    x = np.concatenate([points[:, 0] - bars, points[:, 0] + bars, published[:, 0]])
-    middle = (np.nanmin(x) + np.nanmax(x)) / 2
-    y = np.concatenate([points[:, 1], published[:, 1], [middle]])
-    ends = [(float(np.nanmin(values)), float(np.nanmax(values))) for values in (x, y)]
-    (left, right), (low, high) = ends
-    dx, dy = (max(MARGIN * (high - low), 1e-3) for low, high in ends)
-    return left - dx, right + dx, low - dy, high + dy
-
-
-def _crowded(rows: Sequence[RowResult]) -> list[RowResult]:
-    """Rows that are to be shown larger, since others are far from the diagonal; often none."""
-    centres = [_xy(row).mean(axis=0) for row in rows]
-    distances = [abs(x - y) for x, y in centres]
-    near = [row for row, far in zip(rows, distances, strict=True) if far < NEAR * max(distances)]
-    if len(near) < 2:
-        return []
-    whole, part = _limits(rows), _limits(near)
-    width, height = ((part[i + 1] - part[i]) / (whole[i + 1] - whole[i]) for i in (0, 2))
-    if min(width, height) >= CROWDED:
-        return []
-    left, right, low, high = part
-    return [
-        row
-        for row, (x, y) in zip(rows, centres, strict=True)
-        if row in near or (left < x < right and low < y < high)
-    ]
-
-
-def _labels(ax: Axes, row: RowResult, style: _Style) -> list[Label]:
-    """The p-values of a row, each with the points that it is of."""
-    colors = import_extra("matplotlib.colors", "plot")
-    color = colors.to_hex(0.62 * np.array(colors.to_rgb(style.color(row))))
-    points = _xy(row)
-    p_values = [float("nan") if run.p_value is None else run.p_value for run in row.runs]
-    if len(set(p_values)) == 1 and len(p_values) > 1:
-        return [(f"all {_p_text(p_values)}", points, color)]
-    return [
-        (_p_text([p_values[i] for i in group]), points[group], color)
-        for group in touching(ax, points, TOUCHING)
-    ]
-
-
-def _p_text(p_values: Sequence[float]) -> str:
-    """The p-value of points, or the smallest and the largest."""
-    ends = dict.fromkeys(f"{p:.2g}" for p in (min(p_values), max(p_values)))
-    return f"p = {'–'.join(ends)}"
-
-
-def _table_legend(rows: Sequence[RowResult], style: _Style) -> dict[str, Artist]:
-    line = import_extra("matplotlib.lines", "plot").Line2D
-    shuffled = [row for row in rows if _is_shuffled(row)]
-    found: dict[str, Artist] = {}
-    for row in shuffled:
-        look = style.points(row) | {"markerfacecolor": style.color(row)}
-        found.setdefault(style.name(row), line([], [], **look))
-    known = [row for row in rows if row.published.ncut is not None]
-    alone = [row for row in known if row in shuffled and row.published.shuffled_mean is None]
-    if len(known) > len(alone):
-        found["published mean"] = line([], [], **style.cross(known[0]) | {"color": MUTED})
-    if alone:
-        found["published without shuffles"] = line([], [], color=MUTED, linewidth=2)
-    if shuffled:
-        found["standard deviation of its shuffles"] = line([], [], color=MUTED, linewidth=1)
-        found["as its shuffles (below: more clusterable)"] = line(
-            [], [], color=MUTED, linestyle="--", linewidth=1
-        )
-    return found

@@ -20,10 +20,10 @@ IDX_BYTES = 0x08
 """The IDX format's code for entries of one unsigned byte each."""
 
 SIDE = 28
-"""Pixels along a side of MNIST's images, and of those of data sets in its format."""
+"""Pixels along a side of an image in MNIST's format."""
 
 MAX_BYTES = 2**28
-"""Longest file that is read, unpacked: five times the largest there is."""
+"""Largest file that is read, unpacked: five times the largest published one."""
 
 CIFAR_SHAPE = (3, 32, 32)
 N_CLASSES = 10
@@ -31,7 +31,7 @@ N_CLASSES = 10
 
 @dataclass(frozen=True)
 class DataSource:
-    """A published data set: names of its folder, where it is from, and what its files hold.
+    """A published data set: the names of its folder, its origin, and its files.
 
     `checksums` are MD5 sums of the files' contents, unpacked, by the files' names.
     """
@@ -73,12 +73,12 @@ SOURCES = {
         dict.fromkeys([*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"], ""),
     ),
 }
-"""CIFAR-10's batches are known by their sizes, 10,000 images each: they have no checksums here."""
+"""CIFAR-10's batches, recognized by their size of 10,000 images; they have no checksums here."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set as its files have it.
+    """A data set as stored in its files.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Images:
     train_labels, test_labels : ndarray of uint8, shape (images,)
         Classes from 0 to 9.
     is_original : bool
-        Whether it is the published data set itself: all of it, unchanged as far as checksums tell.
+        Whether it is the whole published data set, unchanged according to the checksums.
     """
 
     train: Bytes
@@ -99,13 +99,13 @@ class Images:
 def read(name: str, folder: Path) -> Images:
     """Read a data set by its name ("mnist", "fashion", "cifar10") from a folder.
 
-    `folder` is the data set's own, or one that holds it under a usual name.
+    `folder` is the data set's folder, or its parent with the data set under a usual name.
 
     Raises
     ------
     InputError
-        If a file is missing, damaged or of another data set. It names the file, says what it
-        should be and where to get it.
+        If a file is missing, damaged or of another data set. The message names the
+        file, its expected content and its source.
     """
     source = SOURCES[name]
     home = _home(source, folder)
@@ -128,11 +128,13 @@ def _home(source: DataSource, folder: Path) -> Path:
 
 
 def _where(source: DataSource) -> str:
-    return f"{source.title} is the files {', '.join(source.checksums)} from {source.origin}"
+    return (
+        f"{source.title} consists of the files {', '.join(source.checksums)} from {source.origin}"
+    )
 
 
 def _path(folder: Path, name: str) -> Path | None:
-    """A file as it is or gzipped, also with a dot in place of its first hyphen's fellow."""
+    """The path of a file, plain or gzipped, also as `train-images.idx3-ubyte`; None if missing."""
     spellings = (name, name.replace("-idx", ".idx"))
     candidates = (folder / f"{spelling}{end}" for spelling in spellings for end in ("", ".gz"))
     return next((path for path in candidates if path.is_file()), None)
@@ -151,7 +153,9 @@ def _content(source: DataSource, folder: Path, name: str) -> tuple[Path, bytes]:
     except InputError as error:
         raise InputError(f"data: {error}; {_expected(source, name)}") from error
     if len(content) > MAX_BYTES:
-        raise InputError(f"data: {path} holds too much; {_expected(source, name)}")
+        raise InputError(
+            f"data: {path} is larger than any published file; {_expected(source, name)}"
+        )
     return path, content
 
 
@@ -181,12 +185,12 @@ def _read_idx_set(name: str, folder: Path) -> Images:
 
 
 def _refuse_other(name: str, path: Path, checksum: str) -> None:
-    """Raise if the file is one of another data set in the same format."""
+    """Raise if the file belongs to another data set in the same format."""
     for other, source in SOURCES.items():
         if other != name and checksum in source.checksums.values():
             wanted = SOURCES[name]
             raise InputError(
-                f"data: {path} is {source.title}'s, and {wanted.title}'s is needed; put that in a "
+                f"data: {path} belongs to {source.title}, not to {wanted.title}; put that in a "
                 f"folder {wanted.folders[0]} beside it; {_where(wanted)}"
             )
 
@@ -201,7 +205,7 @@ def _parse_idx(source: DataSource, path: Path, name: str, content: bytes, axes: 
     shape = tuple(int(size) for size in np.frombuffer(content, ">i4", axes, 4))
     if min(shape) < 1 or len(content) != start + math.prod(shape):
         raise InputError(
-            f"data: {path} says that its shape is {shape}, which needs {math.prod(shape)} bytes, "
+            f"data: {path} declares the shape {shape}, which needs {math.prod(shape)} bytes, "
             f"and holds {len(content) - start}; {_expected(source, name)}"
         )
     if axes == 3 and shape[1:] != (SIDE, SIDE):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ncut.analysis
+from ncut.arguments import check_choice
 from ncut.errors import InputError
 from ncut.files import reading
 from ncut.paper.architectures import graph_of_weights
@@ -16,7 +17,7 @@ from ncut.paper.recipes import PROCEDURES
 from ncut.paper.records import Analysis, keep, load_report
 from ncut.paper.results import RowResult, TableResult
 from ncut.paper.runs import run_from
-from ncut.paper.tables import AS_PUBLISHED, IMAGENET, Options, Published, Row, published
+from ncut.paper.tables import AS_PUBLISHED, IMAGENET, Deviations, Published, Row, published
 from ncut.report import Report
 from ncut.types import KernelNorm
 
@@ -28,7 +29,7 @@ ARCHITECTURES = {
     "ResNet-50": "resnet50",
     "Inception-V3": "inception_v3",
 }
-"""The names of the table's networks, and what torchvision calls them."""
+"""The names of the table's networks, with torchvision's names."""
 
 STATE_DICTS = (".pt", ".pth", ".safetensors")
 
@@ -37,9 +38,9 @@ VGG_BLOCKS = {"VGG-16": (2, 2, 3, 3, 3), "VGG-19": (2, 2, 4, 4, 4)}
 
 
 def measure_files(
-    weights: Mapping[str, Path], out: Path, options: Options = AS_PUBLISHED
+    weights: Mapping[str, Path], out: Path, options: Deviations = AS_PUBLISHED
 ) -> TableResult:
-    """Measure the networks whose files are named; what is there already is kept.
+    """Measure the networks in the given files; existing results are kept.
 
     `weights` maps names of the table, such as "ResNet-50", to files: Keras weights of the package
     `image-classifiers`, as in the paper (.h5); state dicts of torchvision (.pth, .pt, .safetensors;
@@ -57,22 +58,19 @@ def measure_files(
     """
     if not weights:
         raise InputError(
-            f"weights: table {IMAGENET} is of networks from files; name some, such as "
+            f"weights: table {IMAGENET} measures networks from files; name some, such as "
             "VGG-16=vgg16.pth"
         )
     for name, path in weights.items():
         if name not in ARCHITECTURES:
             raise InputError(f"weights: must be for {', '.join(ARCHITECTURES)}, got {name!r}")
         if not Path(path).is_file():
-            raise InputError(f"weights: {path}, for {name}, is no file")
-    if options.procedure not in PROCEDURES:
-        raise InputError(
-            f"procedure: must be one of {', '.join(PROCEDURES)}, got {options.procedure!r}"
-        )
+            raise InputError(f"weights: {path}, for {name}, does not exist or is not a file")
+    check_choice("procedure", options.procedure, PROCEDURES)
     return TableResult(IMAGENET, tuple(_rows(weights, out, options)))
 
 
-def _rows(weights: Mapping[str, Path], out: Path, options: Options) -> Iterator[RowResult]:
+def _rows(weights: Mapping[str, Path], out: Path, options: Deviations) -> Iterator[RowResult]:
     norm = kernel_norm(options.procedure)
     for row in published():
         if row.table == IMAGENET and row.network in weights:

@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from ncut.report import Report
 
 WIDTH, LAYER_HEIGHT = 7.2, 0.85
-"""Inches: of the figure, and from a layer to the next."""
+"""Width of the figure and distance between layers, in inches."""
 
 GAP = 0.012
-"""Between clusters, as a share of the width for neurons."""
+"""Gap between clusters, as a share of the width for neurons."""
 
 NARROWEST = 0.03
-"""The least share of the width that a cluster gets, so that its number can be written."""
+"""Smallest share of the width for a cluster, so that its number fits."""
 
 SWEEPS = 8
-"""Passes that put neurons near those they are joined to."""
+"""Passes that move neurons towards their neighbours."""
 
 POINTS_ACROSS = 440
-"""The width for neurons, in points of type, roughly."""
+"""Approximate width for neurons, in points of type."""
 
 MAX_NUMBERED = 24
-"""Clusters, above which their numbers would not be legible."""
+"""Number of clusters above which their numbers would not be legible."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -54,9 +54,9 @@ def draw_network(report: Report, graph: NeuronGraph, max_edges: int = 6000) -> F
     report : Report
         Its `labels` are the clusters.
     graph : NeuronGraph
-        The graph that the report is of.
+        The graph of the report.
     max_edges : int
-        How many edges are drawn at most; one between any two layers that are joined is always.
+        Largest number of edges drawn; at least one between any two connected layers.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def draw_network(report: Report, graph: NeuronGraph, max_edges: int = 6000) -> F
     """
     ours, theirs = (tuple(layer.size for layer in each.layers) for each in (graph, report))
     if ours != theirs:
-        raise InputError(f"graph: has layers of sizes {ours}, but the report is of {theirs}")
+        raise InputError(f"graph: has layers of sizes {ours}, but the report has {theirs}")
     if max_edges < 1:
         raise InputError(f"max_edges: must be at least 1, got {max_edges}")
     if not (report.labels >= 0).any():
@@ -99,7 +99,7 @@ def _layer_of(report: Report) -> Ints:
 
 
 def _places(report: Report, adjacency: sparse.csr_array) -> Floats:
-    """x from 0 to 1 and y, the layer's number, of each neuron, shape (n, 2); NaN: isolated."""
+    """Positions of neurons, shape (n, 2): x from 0 to 1, y the layer's number; NaN if isolated."""
     labels, layers = report.labels, _layer_of(report)
     left, width = _bands(report, adjacency)
     drawn = np.flatnonzero(labels >= 0)
@@ -107,7 +107,7 @@ def _places(report: Report, adjacency: sparse.csr_array) -> Floats:
     x[drawn] = left[labels[drawn]]
     degrees = np.maximum(adjacency.sum(axis=1), np.finfo(float).tiny)
     for _ in range(SWEEPS):
-        # Each neuron is drawn to the mean place of its neighbours, but stays in its band.
+        # Each neuron is pulled to the mean position of its neighbours, but stays in its band.
         pull = (adjacency @ x) / degrees
         order = drawn[np.lexsort((pull[drawn], labels[drawn], layers[drawn]))]
         group = layers[order] * report.k + labels[order]
@@ -122,7 +122,7 @@ def _places(report: Report, adjacency: sparse.csr_array) -> Floats:
 
 
 def _bands(report: Report, adjacency: sparse.csr_array) -> tuple[Floats, Floats]:
-    """Left end and width of each cluster's band, (k,) each; much weight joins neighbours."""
+    """Left end and width of each cluster's band, (k,) each; strongly joined ones are adjacent."""
     sizes = report.cluster_sizes()
     shares = (sizes / np.maximum(sizes.sum(axis=1, keepdims=True), 1)).mean(axis=0)
     wide = np.where(shares > 0, np.maximum(shares, NARROWEST), 0)
@@ -149,7 +149,7 @@ def _between(report: Report, adjacency: sparse.csr_array) -> Floats:
 
 
 def _chain(between: Floats) -> Ints:
-    """An order of clusters: by the second eigenvector of their own normalized Laplacian."""
+    """An order of clusters: by the second eigenvector of the clusters' normalized Laplacian."""
     root = np.sqrt(np.maximum(between.sum(axis=1), np.finfo(float).tiny))
     if len(between) < 3:
         return np.arange(len(between))
@@ -177,7 +177,7 @@ def _heaviest(graph: NeuronGraph, max_edges: int) -> tuple[Ints, Floats]:
 
 
 def _quota(counts: Ints, total: int) -> int:
-    """The largest number, at least 1, that leaves `total` if no count may be above it."""
+    """The largest cap, at least 1, under which the counts sum to at most `total`."""
     left = total
     for number, count in enumerate(ascending := sorted(counts.tolist())):
         share = left // (len(ascending) - number)
@@ -188,7 +188,7 @@ def _quota(counts: Ints, total: int) -> int:
 
 
 def _draw_edges(ax: Axes, places: Floats, ends: Ints, weights: Floats, report: Report) -> None:
-    """Edges between clusters first, so that those inside clusters lie above them."""
+    """Draw edges between clusters first, so that edges inside clusters lie above them."""
     to_rgba = import_extra("matplotlib.colors", "plot").to_rgba_array
     of_cluster = to_rgba(cluster_colors(report.k))
     labels = report.labels[ends]

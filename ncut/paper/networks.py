@@ -16,8 +16,8 @@ VGG = (
     (256, 0.4), (256, 0.4), (256, None), "pool", (512, 0.4), (512, 0.4), (512, None), "pool",
     (512, 0.4), (512, 0.4), (512, 0.5), "pool",
 )  # fmt: skip
-"""Channels and dropout rates of Liu and Deng's VGG-16 for CIFAR-10; pooling is of the layer before,
-and comes before its batch norm."""
+"""Channels and dropout rates of Liu and Deng's VGG-16 for CIFAR-10; pooling precedes the batch norm
+of the layer before."""
 
 
 class Dropout(nn.Dropout):
@@ -74,7 +74,7 @@ NETWORKS = {
 
 
 def build(name: str, dropout: bool = False, channels: int = 1) -> nn.Sequential:
-    """A network with Glorot's uniform weights and biases of zero, from torch's global generator.
+    """A network with uniform Glorot weights and zero biases, from torch's global generator.
 
     `dropout`: with dropout after hidden layers, at the paper's rates. `channels`: of the images
     that a convolutional network reads.

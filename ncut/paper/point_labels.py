@@ -20,22 +20,22 @@ Label = tuple[str, Floats, str]
 """Text, its points (n, 2), and a colour."""
 
 ROOM = (5.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0)
-"""Distances of a label from its points that are tried, in points of type."""
+"""Candidate distances of a label from its points, in points of type."""
 
 JOINED = 14.0
-"""The distance from which a line joins a label with the nearest of its points."""
+"""The distance above which a line joins a label with its nearest point."""
 
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
-"""Of the points: right or left, above or below; the first of equally good ones is taken."""
+"""Candidate sides of the points; the first of equally good ones is taken."""
 
 MARKER, BAR, LINE, TEXT, BORDER = 10.0, 2.0, 1.0, 100.0, 60.0
-"""Penalties for covering these, per sample, or for leaving the axes, per point of type."""
+"""Penalties for covering an object, per sample, and for leaving the axes, per point of type."""
 
 PER_DISTANCE = 0.4
 
 
 def touching(ax: Axes, points: Floats, distance: float) -> list[NDArray[np.intp]]:
-    """Groups of points (n, 2) that chains of steps below a distance (in points of type) join."""
+    """Groups of points (n, 2) by single linkage below a distance, in points of type."""
     places = _in_type(ax, points)
     n_groups, groups = connected_components(cdist(places, places) < distance)
     return [np.flatnonzero(groups == group) for group in range(n_groups)]
@@ -83,7 +83,7 @@ def _text_size(ax: Axes, text: str, font_size: float) -> Floats:
 
 
 def _obstacles(ax: Axes) -> Floats:
-    """Samples of what is drawn: rows of x and y, in points of type, and a weight."""
+    """Samples of the drawing: rows of x, y (in points of type) and a weight."""
     found = [np.empty((0, 3))]
     for line in ax.lines:
         places = line.get_transform().transform(np.column_stack(line.get_data())) / _pixels(ax)
@@ -119,7 +119,7 @@ def _nearest(points: Floats, start: Floats, size: Floats) -> int:
 
 
 def _best_place(ax: Axes, size: Floats, points: Floats, taken: Floats) -> tuple[Floats, float]:
-    """Left lower corner of a label of a size, and its distance from the points, in their unit."""
+    """Lower left corner of a label of this size, and its distance from the points."""
     inner, outer = ax.bbox.get_points() / _pixels(ax)
     low, high = points.min(axis=0) - 2.5, points.max(axis=0) + 2.5
     best: tuple[float, Floats, float] = (np.inf, low, 0.0)

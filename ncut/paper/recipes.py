@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 
-from ncut.errors import InputError
+from ncut.arguments import check_choice
 from ncut.paper.datasets import NAMES
 from ncut.paper.networks import NETWORKS, Network
 
@@ -66,10 +66,7 @@ class Recipe:
             "precision": ("float32", "bfloat16"),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"{name}: must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
-                )
+            check_choice(name, getattr(self, name), allowed)
 
     @property
     def architecture(self) -> Network:

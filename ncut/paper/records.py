@@ -92,7 +92,7 @@ class Record:
         path = self._metrics(phase)
         found = _read_json(path)
         if not isinstance(found, dict):
-            raise InputError(f"out: {path} holds no settings; delete it to train again")
+            raise InputError(f"out: {path} is not a file of settings; delete it to train again")
         return found
 
     def has_report(self, phase: str, analysis: Analysis) -> bool:

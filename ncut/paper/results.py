@@ -12,7 +12,7 @@ from typing import Any
 
 from ncut.paper.comparison import (
     LEVEL,
-    Difference,
+    MeanDifference,
     Sample,
     agreeing_pairs,
     difference,
@@ -25,7 +25,7 @@ from ncut.paper.runs import Run, cells_of, settings_of
 from ncut.paper.tables import TITLES, Row, TrainedRow
 
 MORE, NEITHER, LESS = "more", "neither", "less"
-"""More or less clusterable than their shuffles, or neither clearly: a finding on networks."""
+"""The finding on a row: more or less clusterable than the shuffles, or neither clearly."""
 
 CLEAR = 2.0
 """Standard deviations above the shuffles from which a mean n-cut counts as "less"."""
@@ -105,7 +105,7 @@ class RowResult:
         )  # fmt: skip
 
     @property
-    def difference(self) -> Difference | None:
+    def difference(self) -> MeanDifference | None:
         """Our mean n-cut minus the published one; None: the spread of networks is unknown.
 
         For untrained networks, with only a published range, it is the distance from that range.
@@ -274,7 +274,7 @@ def _markdown_rows(row: RowResult) -> list[str]:
     return found
 
 
-def _interval(found: Difference | None) -> str:
+def _interval(found: MeanDifference | None) -> str:
     """A difference, in bold if its interval excludes 0."""
     if found is None:
         return ""

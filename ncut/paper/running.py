@@ -121,7 +121,7 @@ def run(
     """
     pending = [job for job in jobs if not is_done(job)]
     joblib = import_extra("joblib", "paper")
-    with _told(jobs, progress):
+    with _reporting(jobs, progress):
         if not pending:
             return
         parallel = joblib.Parallel(
@@ -132,19 +132,19 @@ def run(
 
 
 @contextmanager
-def _told(jobs: Sequence[Job], progress: Callable[[float, float], None]) -> Iterator[None]:
+def _reporting(jobs: Sequence[Job], progress: Callable[[float, float], None]) -> Iterator[None]:
     """Report the jobs' progress, from the files that workers write, until the end."""
     total = sum(job.cost() for job in jobs)
     stopped = threading.Event()
 
-    def tell() -> None:
+    def report() -> None:
         progress(sum(job.done() for job in jobs), total)
 
     def watch() -> None:
         while not stopped.wait(POLL_SECONDS):
-            tell()
+            report()
 
-    tell()
+    report()
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -152,7 +152,7 @@ def _told(jobs: Sequence[Job], progress: Callable[[float, float], None]) -> Iter
     finally:
         stopped.set()
         watcher.join()
-        tell()
+        report()
 
 
 def is_done(job: Job) -> bool:

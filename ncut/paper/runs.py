@@ -1,7 +1,7 @@
-"""The numbers of single networks: from their reports, to tables of networks, and back from these.
+"""The numbers of single networks, to and from `TABLE-runs.csv`.
 
-`TABLE-runs.csv` has a line for each network of a table. A line holds everything that a table needs
-of a network, so that a later run with these files trains only networks that they lack.
+The file has a line for each network of a table, with everything that the table needs: a later run
+with these files trains only the networks that they lack.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Run:
     z_score: float | None
     p_value: float | None
     below_all: bool
-    """True if its n-cut lies below those of all its shuffles."""
+    """Whether its n-cut lies below the n-cuts of all its shuffles."""
     metrics: dict[str, Any]
 
 
@@ -143,7 +143,7 @@ def read_lines(path: Path) -> list[tuple[TrainedRow, Run]]:
 
 
 def _saw_all(data: str, metrics: dict[str, Any]) -> bool:
-    """Test if a network was trained on all of the published data; untrained ones pass."""
+    """Check whether a network was trained on all of the published data; untrained networks pass."""
     return bool(metrics.get("original_data", metrics.get("images") in (None, n_examples(data))))
 
 

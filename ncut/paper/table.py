@@ -14,7 +14,7 @@ from ncut.paper.runs import RUNS, RecordedRuns, Run, read_runs, run_of
 from ncut.paper.tables import (
     AS_PUBLISHED,
     IMAGENET,
-    Options,
+    Deviations,
     TrainedRow,
     check_table,
     n_runs,
@@ -38,7 +38,7 @@ def run_table(
     data: str | Path,
     out: str | Path,
     runs: int | None = None,
-    options: Options = AS_PUBLISHED,
+    options: Deviations = AS_PUBLISHED,
     jobs: int | None = None,
     device: str = "cpu",
     records: str | Path | None = None,
@@ -59,7 +59,7 @@ def run_table(
         `TABLE-runs.csv` and `TABLE.md`. Several tables, and successive calls, may share it.
     runs : int or None
         Networks per row; None: as many as in the paper.
-    options : Options
+    options : Deviations
         Deviations from the paper: epochs, shuffles, images, procedure, precision.
     jobs : int or None
         Networks trained in parallel, each on one thread; None: one per core.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
+from ncut.arguments import check_choice
 from ncut.errors import InputError
 from ncut.paper.networks import NETWORKS
 from ncut.paper.recipes import Recipe
@@ -122,7 +123,7 @@ class TrainedRow(Row):
 
 
 @dataclass(frozen=True)
-class Options:
+class Deviations:
     """Deviations from the paper, for all rows of a table.
 
     Attributes
@@ -152,7 +153,7 @@ class Options:
             raise InputError(f"shuffles: must be at least 1, got {self.shuffles}")
 
 
-AS_PUBLISHED = Options()
+AS_PUBLISHED = Deviations()
 
 
 @cache
@@ -192,15 +193,15 @@ def check_table(table: str) -> str:
     for name in TITLES:
         if name.lower() == wanted:
             return name
-    raise InputError(f"table: must be one of {', '.join(TITLES)}, got {table!r}")
+    return check_choice("table", table, TITLES)
 
 
-def rows_of(table: str, options: Options = AS_PUBLISHED) -> list[TrainedRow]:
+def rows_of(table: str, options: Deviations = AS_PUBLISHED) -> list[TrainedRow]:
     """The rows of a table of trained networks, in the published order."""
     return [_row(each, options) for each in published() if each.table == table]
 
 
-def _row(row: Published, options: Options) -> TrainedRow:
+def _row(row: Published, options: Deviations) -> TrainedRow:
     network = {"small-mlp-7x7": "small-mlp", "vgg-cifar10": "vgg"}.get(row.network, row.network)
     if row.dataset == "polynomial":
         network = "polynomial-mlp"

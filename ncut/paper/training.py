@@ -43,7 +43,7 @@ LEARNING_RATE, EPSILON = 1e-3, 1e-7
 CPU = torch.device("cpu")
 
 CLUSTERABILITY_WEIGHT = 0.1
-"""Of the mean of the eigenvalues. The gradient in the authors' code is half the true one."""
+"""Weight of the mean eigenvalue. The gradient in the authors' code is half the true one."""
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 TEST_BATCH = 1000
@@ -102,8 +102,8 @@ def train(
 ) -> None:
     """Train a network through the phases its record lacks, and save each at its end.
 
-    The order of examples and their augmentation are the same on every device, dropout and rounding
-    are not.
+    The order and augmentation of examples are the same on every device; dropout and rounding
+    differ.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def _check_data(record: Record, known: object, checksum: object) -> None:
     if known != checksum:
         raise InputError(
             f"data: {record.folder} holds a network that was trained on other data; name another "
-            "folder with --out, or the data it was trained on with --data"
+            "folder with --out, or its data with --data"
         )
 
 

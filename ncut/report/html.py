@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
-from ncut.report import page_views, pictures, wording
+from ncut.report import k_pictures, page_views, pictures, wording
 from ncut.report.between import Between, of_report
 from ncut.report.colours import cluster_colors
+from ncut.report.flow_picture import flow_picture
 from ncut.report.maps import flows_of, shown_clusters
 from ncut.report.names import names_of
 from ncut.report.page_data import page_data
+from ncut.report.picture import Picture
 
 if TYPE_CHECKING:
     from ncut.report.profile import Profile
@@ -143,7 +144,7 @@ def _view(report: Measurement, profile: Profile | None) -> dict[str, Any]:
         "notes": page_views.notes(report, flows, data),
         "downloads": page_views.downloads(data),
         "statistics_names": [
-            (name, STATISTICS[name].title if name in STATISTICS else wording.printable(name))
+            (name, wording.statistic_title(name))
             for name in (report.statistics if report.n_shuffles else ())
         ],
         "headline": report.headline,
@@ -155,24 +156,24 @@ def _view(report: Measurement, profile: Profile | None) -> dict[str, Any]:
 
 def _pictures(
     report: Measurement, profile: Profile | None, between: Between | None
-) -> dict[str, list[pictures.Picture]]:
+) -> dict[str, list[Picture]]:
     """The pictures of each part of the page."""
     names, shown, colors = names_of(report), shown_clusters(report), cluster_colors(report.k)
     clusters = [pictures.bars_picture(report, names, shown)]
     sure = [pictures.null_picture(report)] if report.n_shuffles else []
     if between is not None:
         if laid_out := flows_of(report, between.flows, names):
-            clusters.append(pictures.flow_picture(report, laid_out, shown))
+            clusters.append(flow_picture(report, laid_out, shown))
         ratio = between.ratio(report.cluster_sizes())
         clusters.append(pictures.ratio_picture(ratio, colors))
     inputs = {0} - ({b for _, b in between.flows} if between is not None else set())
     if shape := pictures.pixel_shape(report.layers, inputs):
         clusters.append(pictures.pixels_picture(report, shape, colors))
-    ks = [pictures.eigenvalues_picture(report, profile)]
+    ks = [k_pictures.eigenvalues_picture(report, profile)]
     if profile is not None:
-        ks.append(pictures.gaps_picture(profile, report.k))
+        ks.append(k_pictures.gaps_picture(profile, report.k))
         if profile.n_shuffles:
-            ks.append(pictures.scores_picture(profile, report.k))
+            ks.append(k_pictures.scores_picture(profile, report.k))
     return {"clusters": clusters, "sure": sure, "k": ks}
 
 

@@ -29,7 +29,7 @@ def views(report: Measurement, names: Names, profile: Profile | None) -> dict[st
         "sentence": minus(wording.sentence(report)),
         "top": [(one.key, one.title, one.answer, minus(one.text)) for one in findings(report)],
         "cells": [minus(cell) for cell in _cells(report)],
-        "question": "Do the neurons form groups, more than the same weights in random places?",
+        "question": "Do the neurons form groups, more than the same weights in random positions?",
         "tiles": [tuple(minus(text) for text in tile) for tile in _tiles(report)],
         "statistics": statistics(report),
         "eigenvalues": [f"{value:.6f}" for value in report.eigenvalues],
@@ -91,7 +91,7 @@ def statistics(report: Measurement) -> list[tuple[str, str, str, str, str, str]]
     for name, compared in report.statistics.items():
         found.append(
             (
-                STATISTICS[name].title if name in STATISTICS else wording.printable(name),
+                wording.statistic_title(name),
                 wording.ncut_text(compared.value),
                 minus(wording.spread(compared)),
                 minus(wording.z_text(compared.z_score)),

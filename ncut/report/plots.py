@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ncut.arguments import check_choice
 from ncut.axes import STATISTICS
 from ncut.errors import InputError, import_extra
 from ncut.files import write_file
@@ -44,9 +45,7 @@ def plot(report: Measurement, kind: PlotKind | None = None, ax: Axes | None = No
         if ax is not None:
             raise InputError("ax: must be left out with kind 'all', which makes a new figure")
         return _plot_all(report)
-    if kind not in painters:
-        names = ", ".join(map(repr, [*painters, "all"]))
-        raise InputError(f"kind: must be one of {names}, got {kind!r}")
+    check_choice("kind", kind, [*painters, "all"])
     if kind == "null" and not report.n_shuffles:
         raise InputError("kind: 'null' needs shuffles, and this report has none")
     if ax is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ncut.arguments import check_choice
 from ncut.errors import InputError, import_extra
 from ncut.report.text import WIDTH, shorten
 from ncut.report.wording import name_of, ncut_text, p_text, printable, z_text
@@ -167,9 +168,7 @@ class Profile(ProfileData):
         """
         from ncut.report.plots import draw_profile
 
-        if statistic not in self.statistics[0]:
-            names = ", ".join(self.statistics[0])
-            raise InputError(f"statistic: must be one of {names}, got {statistic!r}")
+        check_choice("statistic", statistic, self.statistics[0])
         if not self.n_shuffles:
             raise InputError("plot: needs shuffles, and this profile has none")
         return draw_profile(self, statistic, ax)

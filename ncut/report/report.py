@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.arguments import suggests_names
+from ncut.arguments import check_choice, suggests_names
 from ncut.axes import STATISTICS
 from ncut.errors import InputError
 from ncut.results import Measurement, PlotKind
@@ -188,9 +188,7 @@ class Report(Measurement):
         from ncut.nulls.tail import fit_tail
 
         name = self.headline if statistic is None else statistic
-        if name not in self.statistics:
-            names = ", ".join(self.statistics)
-            raise InputError(f"statistic: must be one of {names}, got {statistic!r}")
+        check_choice("statistic", name, self.statistics)
         if self.sequential:
             return None
         compared = self.statistics[name]

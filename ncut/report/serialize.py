@@ -293,7 +293,6 @@ _COUNT = (int, _count)
 _FLOATS = (np.ndarray.tolist, _floats)
 
 
-# Writer and reader of each field of a report, in the order of the file.
 def _dict_of(read: Callable[[Any], T]) -> Callable[[Any], dict[str, T]]:
     def reader(value: Any) -> dict[str, T]:
         if not isinstance(value, dict):
@@ -352,6 +351,8 @@ FIELDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "chance_share": (_float_or_none, _finite_or_none),
     "agreement": (_agreement_to_dict, _agreement),
 }
+"""Writer and reader of each field of a report, in the order of the file."""
+
 RECORD_FIELDS = {
     name: codec
     for name, codec in FIELDS.items()

@@ -116,12 +116,12 @@ def conclusion(tests: Sequence[Test]) -> str:
             "there is more to them than the strength of neurons."
         )
     if aligned:
-        more = "more than the strength of neurons was not found" if residual is False else ""
+        more = "no structure beyond the strength of neurons was found" if residual is False else ""
         return "Clusters run through the layers, whatever the scale of neurons" + (
             f"; inside the layers, {more}." if more else "."
         )
     if residual:
-        through = "; that clusters run through the layers was not found" if aligned is False else ""
+        through = "; no evidence that clusters run through the layers" if aligned is False else ""
         return f"Clusterable beyond the strength of neurons, whatever their scale{through}."
     if rejects.get("paper"):
         if aligned is None and residual is None:

@@ -212,7 +212,7 @@ def _stages(report: Report) -> Finding:
         text += f"; {n_stages} of {used} clusters are whole layers"
     many = 2 * n_stages > used
     if many:
-        text += ": stages one behind the other, not modules side by side"
+        text += ": successive stages, not parallel modules"
     return Finding(
         "stages",
         "Clusters are whole layers",

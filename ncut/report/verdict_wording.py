@@ -175,10 +175,10 @@ def artefact(rescaled: Sequence[Measurement], sigma: float, level: float) -> lis
     kinds = {outcome(report.statistics[report.headline], level, low=True) for report in rescaled}
     ncuts = [report.ncut for report in rescaled]
     return [
-        f"random rescalings that leave a ReLU network's function as it is (factors e^±{sigma:g}) "
+        f"random rescalings that do not change a ReLU network's function (factors e^±{sigma:g}) "
         f"put the n-cut between {ncut_text(min(ncuts))} and {ncut_text(max(ncuts))} and its Z "
         f"between {z_text(min(scores))} and {z_text(max(scores))} ({_mixed(kinds)}): shuffles of "
-        "weights as they are test the scales of neurons too; the tests on residuals do not"
+        "the unscaled weights also test the scales of neurons; the tests on residuals do not"
     ]
 
 

@@ -156,6 +156,11 @@ def statistic_rows(report: Measurement) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
+def statistic_title(name: str) -> str:
+    """A statistic's display name."""
+    return STATISTICS[name].title if name in STATISTICS else printable(name)
+
+
 def ncut_text(value: float) -> str:
     """An n-cut with three decimals."""
     return f"{value:.3f}"
@@ -193,7 +198,7 @@ def z_text(value: float | None, n_shuffles: int | None = None) -> str:
 
 
 def z_equation(report: Measurement) -> str:
-    """Z of the n-cut as "Z = -1.23", or "Z < -4.4" where the shuffles cannot tell more."""
+    """Z of the n-cut as "Z = -1.23", or "Z < -4.4" where the shuffles resolve no more."""
     text = z_text(report.z_score, report.n_shuffles)
     return f"Z {text}" if text.startswith(("<", ">")) else f"Z = {text}"
 

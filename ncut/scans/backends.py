@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from typing import Any
 
+from ncut.arguments import check_choice
 from ncut.errors import InputError, import_extra
+from ncut.scans.on_ray import AHEAD, GaveUpError, RayCluster
 from ncut.scans.tasks import Task, TaskResult, measure
 
 BACKENDS = ("loky", "threading", "dask", "ray")
 
 CONNECT_SECONDS = 20
-
-AHEAD = 2
-"""Tasks submitted per worker: one in progress, and one waiting."""
-
-RETRIES = 3
-"""Attempts of Ray at a task whose worker died, after the first; Dask makes as many."""
 
 
 class WorkerDiedError(Exception):
@@ -30,8 +25,7 @@ class WorkerDiedError(Exception):
 
 def check_backend(backend: str, scheduler: str | None) -> None:
     """Refuse an unknown backend, and an address for a backend that takes none."""
-    if backend not in BACKENDS:
-        raise InputError(f"backend: must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    check_choice("backend", backend, BACKENDS)
     if backend == "dask" and not scheduler:
         raise InputError("scheduler: backend='dask' needs the address of its scheduler")
     if scheduler and backend not in ("dask", "ray"):
@@ -41,9 +35,9 @@ def check_backend(backend: str, scheduler: str | None) -> None:
 class Workers:
     """Runs tasks on a backend and yields their outcomes as they finish."""
 
-    def __init__(self, backend: str, n_jobs: int) -> None:
-        self.backend = backend
+    def __init__(self, n_jobs: int, ray: RayCluster | None = None) -> None:
         self.n_jobs = n_jobs
+        self._ray = ray
 
     def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
         """The outcomes; `tasks` is read a few tasks ahead of the running ones.
@@ -53,9 +47,14 @@ class Workers:
         WorkerDiedError
             If a worker process died (on a cluster, several times on the same task); the other
             workers' tasks are lost too.
+        InputError
+            If Ray does not answer any more.
         """
-        if self.backend == "ray":
-            yield from _on_ray(iter(tasks))
+        if self._ray is not None:
+            try:
+                yield from self._ray.run(iter(tasks))
+            except GaveUpError as error:
+                raise WorkerDiedError("Ray gave up after several attempts") from error
             return
         joblib = import_extra("joblib", "scan")
         calls = (joblib.delayed(measure)(task) for task in tasks)
@@ -80,30 +79,6 @@ def _without_dead(outcomes: Iterator[TaskResult]) -> Iterator[TaskResult]:
         raise WorkerDiedError("Dask gave up after several attempts") from error
 
 
-def _on_ray(tasks: Iterator[Task]) -> Iterator[TaskResult]:
-    """Run tasks on all of a cluster's cores; Ray repeats those whose worker died.
-
-    Not through Ray's backend for joblib, whose pool does not outlive one of its workers.
-    """
-    ray = import_extra("ray", "ray")
-    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(measure)
-    waiting: list[Any] = []
-    try:
-        while True:
-            n_cores = int(ray.cluster_resources().get("CPU", 1))
-            free = max(0, AHEAD * n_cores - len(waiting))
-            waiting += [remote.remote(task) for task in itertools.islice(tasks, free)]
-            if not waiting:
-                return
-            done, waiting = ray.wait(waiting)
-            yield from ray.get(done)
-    except ray.exceptions.RayError as error:
-        raise WorkerDiedError("Ray gave up after several attempts") from error
-    finally:
-        for task in waiting:
-            ray.cancel(task)
-
-
 @contextmanager
 def workers(backend: str, n_jobs: int, scheduler: str | None) -> Iterator[Workers]:
     """Connect to a backend for the duration of the context.
@@ -124,11 +99,10 @@ def workers(backend: str, n_jobs: int, scheduler: str | None) -> Iterator[Worker
             backend = "ncut-dask"
             n_jobs = -1  # as many as the cluster has
         if backend == "ray":
-            stack.enter_context(_ray(scheduler))
-            yield Workers(backend, n_jobs)
+            yield Workers(n_jobs, stack.enter_context(closing(RayCluster(scheduler))))
             return
         stack.enter_context(joblib.parallel_config(backend=backend, **options))
-        yield Workers(backend, n_jobs)
+        yield Workers(n_jobs)
 
 
 @contextmanager
@@ -167,16 +141,3 @@ def _dask_backend() -> Any:
             )
 
     return Backend
-
-
-@contextmanager
-def _ray(address: str | None) -> Iterator[None]:
-    ray = import_extra("ray", "ray")
-    try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    except (ConnectionError, ValueError) as error:
-        raise InputError(f"scheduler: {address} does not answer: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ncut.arguments import check_choice
 from ncut.errors import InputError, import_extra
 from ncut.report.wording import printable
 from ncut.scans.rows import DONE
@@ -57,8 +58,7 @@ def draw_course(frame: DataFrame, statistic: str, ax: Axes | None = None) -> Axe
         If the column does not exist or has no numbers, or no model is finished.
     """
     columns = [name for name in frame.columns if frame[name].dtype == NUMBERS]
-    if statistic not in columns:
-        raise InputError(f"statistic: must be one of {', '.join(columns)}, got {statistic!r}")
+    check_choice("statistic", statistic, columns)
     found = [*courses(frame)]
     done = frame[frame["status"] == DONE]
     if done.empty:

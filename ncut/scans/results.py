@@ -77,7 +77,7 @@ class Scan:
                 f"{path}: damaged and left out; scan again to measure its model again",
                 stacklevel=2,
             )
-        frame: DataFrame = table.to_pandas()
+        frame: DataFrame = table.to_pandas(use_threads=False)
         steps = [step_of(path, self.step_pattern) for path in frame["path"]]
         frame["step"] = import_extra("pandas", "scan").array(steps, dtype="float64")
         return frame.sort_values(["group", "step", "path"], ignore_index=True)

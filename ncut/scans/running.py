@@ -263,11 +263,11 @@ def _fitting(source: ModelSource, n_jobs: int) -> int:
 def _work(schedule: Schedule, crew: Workers, threads: int, progress: CountsCallback | None) -> None:
     """Run all tasks; survive dead workers, and identify the model that killed them."""
 
-    def told() -> None:
+    def report_progress() -> None:
         if progress is not None:
             progress(schedule.counts)
 
-    told()
+    report_progress()
     suspects: list[ModelState] = []
     attempts = 3  # at retries after a worker died for an unknown reason
     while True:
@@ -275,13 +275,13 @@ def _work(schedule: Schedule, crew: Workers, threads: int, progress: CountsCallb
         try:
             for outcome in crew.run(schedule.tasks(threads, alone)):
                 schedule.take(outcome)
-                told()
+                report_progress()
         except WorkerDiedError as error:
             lost = schedule.lost()
             if alone is not None:
                 why = f"a worker process died while it was measured: {error}"
                 schedule.fail(alone, why, "WorkerDiedError")
-                told()
+                report_progress()
             elif lost:
                 suspects = lost
             elif attempts:

@@ -233,7 +233,7 @@ def _expanded(path: str) -> Iterable[Path]:
         if not found:
             raise InputError(f"paths: no model matches {path!r}")
         return found
-    raise InputError(f"paths: {path}: no such file or folder, or no permission to read it")
+    raise InputError(f"paths: {path}: no such file or folder, or its folder cannot be read")
 
 
 def _globbed(pattern: str) -> Iterable[str]:

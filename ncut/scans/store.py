@@ -239,35 +239,57 @@ def read_rows(folder: Path) -> tuple[Any, list[Path]]:
     files = [home / name for name in names if name.endswith(".parquet") and name[0] != "."]
     if not files:
         return schema().empty_table(), []
-    try:
-        return _rows(files), []
-    except Exception:  # a file is damaged, or was just replaced
-        found, damaged = [], []
+    found, damaged = {}, []
     for file in files:
         try:
             with reading(file, "the row of a model", InputError):
-                found.append(_rows([regular_file(file, InputError)]))
+                found[file] = _columns(regular_file(file, InputError))
         except InputError:
             damaged.append(file)
-    tables = found or [schema().empty_table()]
-    return import_extra("pyarrow", "scan").concat_tables(tables), damaged
+    concat = import_extra("pyarrow", "scan").concat_tables
+    together = concat([schema().empty_table(), *found.values()])
+    if not _are_rows(together):
+        damaged += [file for file, table in found.items() if not _are_rows(table)]
+        whole = [table for file, table in found.items() if file not in damaged]
+        together = concat([schema().empty_table(), *whole])
+    return together, sorted(damaged)
 
 
-def _rows(files: list[Path]) -> Any:
-    dataset = import_extra("pyarrow.dataset", "scan")
+def _columns(file: Path) -> Any:
+    """The table in a file, with the columns of all rows.
+
+    Read in this thread: pyarrow's datasets, and its own file objects, hand the work to a pool of
+    threads, and wait forever for a thread that there is no memory for.
+    """
+    pyarrow = import_extra("pyarrow", "scan")
+    parquet = import_extra("pyarrow.parquet", "scan")
+    source = pyarrow.BufferReader(file.read_bytes())
+    table = parquet.ParquetFile(source, pre_buffer=False).read(use_threads=False)
+    if not len(table):
+        raise InputError("no row")
+    if table.schema.equals(schema()):
+        return table
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pyarrow.nulls(len(table), field.type)
+        for field in schema()
+    ]
+    return pyarrow.table(columns, schema=schema())
+
+
+def _are_rows(table: Any) -> bool:
+    """Whether a table holds rows of models: finished or failed, with the columns of each."""
     compute = import_extra("pyarrow.compute", "scan")
-    table = dataset.dataset(files, schema=schema()).to_table()
     done = table.filter(compute.equal(table["status"], DONE))
     failed = table.filter(compute.equal(table["status"], FAILED))
     needed = [(table, ("key", "path", "group")), (done, NEEDED), (failed, ("error",))]
-    whole = len(done) + len(failed) == len(table) >= 1
+    whole = len(done) + len(failed) == len(table)
     whole &= all(rows[name].null_count == 0 for rows, names in needed for name in names)
     for column, kind in zip(table.columns, table.schema.types, strict=True):
         if kind == "double":
             whole &= not compute.any(compute.is_inf(column)).as_py()
-    if not whole:
-        raise InputError("not the rows of models")
-    return table
+    return whole
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def resnet50() -> NeuronGraph:
     rng = np.random.default_rng(SEED)
     layers: list[tuple[str, int]] = []
     blocks: list[tuple[int, int, Matrix, str]] = []
-    # Writers to the stream so far: (vertices that the writer reads, its weights, name).
+    # Writers to the residual stream so far: (vertices that the writer reads, its weights, name).
     stream: list[tuple[int, Matrix, str]] = []
 
     def reader(name: str, size: int, writers: list[tuple[int, Matrix, str]]) -> int:

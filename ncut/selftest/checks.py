@@ -85,12 +85,12 @@ def _ncut(graph: NeuronGraph, device: str) -> CheckResult:
     direct = float((1 - np.diag(members.T @ A @ members) / volume).sum())
     error = abs(found.ncut - direct)
     passed = error <= 1e-5
-    words = f"{found.ncut:.4f}, {error:.1e} from its definition (at most 1e-5)"
+    finding = f"{found.ncut:.4f}, {error:.1e} from its definition (at most 1e-5)"
     if device != "cpu":
         apart = abs(found.ncut / cluster(graph, K).ncut - 1)
         passed &= apart <= 0.02
-        words += f", {apart:.1e} from the CPU's partition (at most 2e-2)"
-    return CheckResult("n-cut", passed, words)
+        finding += f", {apart:.1e} from the CPU's partition (at most 2e-2)"
+    return CheckResult("n-cut", passed, finding)
 
 
 def _shuffled(graph: NeuronGraph, device: str, number: int) -> list[NDArray[np.floating]]:
@@ -103,7 +103,7 @@ def _shuffled(graph: NeuronGraph, device: str, number: int) -> list[NDArray[np.f
     from ncut.device.graph import upload
     from ncut.device.shuffle import shuffle_on_device
 
-    with on.stream():
+    with on.cuda_stream():
         shuffled = shuffle_on_device(upload(graph, on), "layer", 0, number).host
     return [_array(block.weights) for block in shuffled.blocks]
 
@@ -119,8 +119,8 @@ def _same_weights(graph: NeuronGraph, device: str) -> CheckResult:
         before = _array(block.weights)
         kept &= bool(np.array_equal(np.sort(before, axis=None), np.sort(shuffled, axis=None)))
         moved &= not np.array_equal(before, shuffled)
-    words = "each layer's, in other places" if kept and moved else "not the same weights"
-    return CheckResult("shuffles keep the weights", kept and moved, words)
+    finding = "each layer's, in other places" if kept and moved else "not the same weights"
+    return CheckResult("shuffles keep the weights", kept and moved, finding)
 
 
 def _distribution(graph: NeuronGraph, device: str) -> CheckResult | None:
@@ -134,8 +134,8 @@ def _distribution(graph: NeuronGraph, device: str) -> CheckResult | None:
         return [cluster(one, K, n_init=1).lower_bound for one in graphs]
 
     p = float(ks_2samp(bounds(device, 0), bounds("cpu", SHUFFLES)).pvalue)
-    words = f"lower bounds beside the CPU's: p = {p:.2f} (above 1e-3)"
-    return CheckResult("shuffles' distribution", p > 1e-3, words)
+    finding = f"lower bounds beside the CPU's: p = {p:.2f} (above 1e-3)"
+    return CheckResult("shuffles' distribution", p > 1e-3, finding)
 
 
 def _streamed(graph: NeuronGraph, device: str) -> CheckResult | None:
@@ -149,10 +149,10 @@ def _streamed(graph: NeuronGraph, device: str) -> CheckResult | None:
 
     found = []
     for place in (on, replace(on, budget=0)):
-        with place.stream():
-            placed = upload(graph, place)
-            embedding = embed(DeviceOperator(placed, 1), K, solver="krylov", seed=0, graph_number=0)
-            found.append((placed.resident_bytes, embedding.eigenvalues))
+        with place.cuda_stream():
+            copied = upload(graph, place)
+            embedding = embed(DeviceOperator(copied, 1), K, solver="krylov", seed=0, graph_number=0)
+            found.append((copied.resident_bytes, embedding.eigenvalues))
     (here, wanted), (there, values) = found
     error = float((np.abs(values - wanted)[1:] / wanted[1:]).max())
     return CheckResult(
@@ -188,10 +188,10 @@ def _gradients(device: str) -> CheckResult:
 
     wanted = (value(1) - value(-1)) / (2 * step)
     error = abs(slope - wanted) / abs(wanted)
-    words = f"{error:.1e} from finite differences, relative (at most 1e-4)"
+    finding = f"{error:.1e} from finite differences, relative (at most 1e-4)"
     if device != "cpu":
         pairs = zip(gradients, gradients_on("cpu"), strict=True)
         apart = max(float((a - b).norm() / b.norm()) for a, b in pairs)
         error = max(error, apart)
-        words += f", {apart:.1e} from the CPU's (at most 1e-4)"
-    return CheckResult("gradients", error <= 1e-4, words)
+        finding += f", {apart:.1e} from the CPU's (at most 1e-4)"
+    return CheckResult("gradients", error <= 1e-4, finding)

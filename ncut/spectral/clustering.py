@@ -13,7 +13,7 @@ from ncut import kernels
 from ncut.arguments import check_flag
 from ncut.graphs import NeuronGraph
 from ncut.graphs.validate import check_n_clusters
-from ncut.randomness import NETWORK, Purpose, check_seed, stream
+from ncut.randomness import NETWORK, Purpose, check_seed, random_stream
 from ncut.spectral.cut import as_graph, ncut_of, normalized_cut
 from ncut.spectral.embedding import Embedding, embed, look_again
 from ncut.spectral.kmeans import partition, restarts
@@ -104,19 +104,19 @@ def cluster_embedded(
     """
     graph, k = operator.graph, embedding.eigenvalues.size
 
-    def partitioned(random_stream: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def partitioned(kmeans_stream: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         labels = partition(
             embedding.points,
             k,
             n_init=n_init,
             seed=seed,
-            stream=random_stream,
+            stream=kmeans_stream,
             threads=operator.threads,
         )
         return labels, operator.refine(labels, k, MAX_PASSES)
 
     for look in range(1, MAX_LOOKS + 2):
-        spectral, refined = partitioned(stream(Purpose.KMEANS, graph_number))
+        spectral, refined = partitioned(random_stream(Purpose.KMEANS, graph_number))
         labels = refined if refine else spectral
         measures = measure(graph, labels, k)
         volume, cut = kernels.volumes_and_cuts(graph.placed_blocks(), refined, k)
@@ -131,7 +131,7 @@ def cluster_embedded(
             else look_again(operator, embedding, look, seed=seed, graph_number=graph_number)
         )
     repeated = tuple(
-        partitioned(stream(Purpose.KMEANS_REPEATS, number))[int(refine)]
+        partitioned(random_stream(Purpose.KMEANS_REPEATS, number))[int(refine)]
         for number in range(repeats)
     )
     return Clustering(
@@ -140,9 +140,7 @@ def cluster_embedded(
         spectral_ncut=other_ncut if refine else measures.ncut,
         refined_ncut=measures.ncut if refine else other_ncut,
         lower_bound=embedding.lower_bound(),
-        modularity=measures.modularity,
-        bipartite_modularity=measures.bipartite_modularity,
-        clusterability=measures.clusterability,
+        **measures.shared(),
         eigenvalues=embedding.eigenvalues,
         k=k,
         solver=embedding.solver,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ncut import kernels
 from ncut.graphs import NeuronGraph
 from ncut.graphs.colouring import two_colours
-from ncut.randomness import Purpose, numpy_generator, stream
+from ncut.randomness import Purpose, numpy_generator, random_stream
 from ncut.spectral.accuracy import LARGEST_GOAL, goals
 from ncut.spectral.clustering import MAX_PASSES
 from ncut.spectral.cut import ncut_of
@@ -162,12 +162,12 @@ class CompiledShuffles:
         `repeats`: number of repeats of k-means, to measure its noise in the n-cut.
         """
         streams = [
-            stream(Purpose.KMEANS, number),
-            *(stream(Purpose.KMEANS_REPEATS, again) for again in range(repeats)),
+            random_stream(Purpose.KMEANS, number),
+            *(random_stream(Purpose.KMEANS_REPEATS, again) for again in range(repeats)),
         ]
         found = self._network.weights.measure(
             null=self._null,
-            stream=stream(Purpose.SHUFFLE, number),
+            stream=random_stream(Purpose.SHUFFLE, number),
             n_init=self._n_init,
             max_iterations=MAX_ITERATIONS,
             tolerance=RELATIVE_TOLERANCE,
@@ -205,9 +205,7 @@ class CompiledShuffles:
             spectral_ncut=spectral_ncut,
             refined_ncut=refined_ncut,
             lower_bound=embedding.lower_bound(),
-            modularity=measures.modularity,
-            bipartite_modularity=measures.bipartite_modularity,
-            clusterability=measures.clusterability,
+            **measures.shared(),
             eigenvalues=embedding.eigenvalues,
             k=self._k,
             solver=embedding.solver,

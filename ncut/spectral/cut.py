@@ -80,7 +80,7 @@ def check_labels(labels: ArrayLike, n_vertices: int) -> NDArray[np.int32]:
         raise InputError(f"labels: not an array: {error}") from error
     if array.shape != (n_vertices,):
         raise InputError(
-            f"labels: shape {array.shape}; the graph needs one label per vertex, ({n_vertices},)"
+            f"labels: must have one label per vertex, shape ({n_vertices},), got {array.shape}"
         )
     if array.dtype.kind not in "iu":
         raise InputError(f"labels: must be whole numbers, got dtype {array.dtype}")

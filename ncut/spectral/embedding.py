@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut import kernels
-from ncut.errors import InputError
+from ncut.arguments import check_choice
 from ncut.randomness import Purpose, numpy_generator
 from ncut.spectral import solvers
 from ncut.spectral.accuracy import ACCEPTED, goals
 from ncut.spectral.krylov import room_needed
 from ncut.spectral.operator import WIDTH, NormalizedAdjacency
-from ncut.spectral.weak_vertices import settle
+from ncut.spectral.weak_vertices import corrected
 
 ALIKE = 1e-10
 """Relative difference below which a solver may confuse two eigenvalues."""
@@ -39,6 +39,8 @@ class Embedding:
         The smallest eigenvalue whose eigenvector was not computed, as well as it is known.
     missed : bool
         Whether an eigenvalue is known to be missing.
+    solved : bool
+        Whether the points of weak vertices solve their equations; see `weak_vertices`.
     """
 
     points: NDArray[np.float64]
@@ -47,6 +49,7 @@ class Embedding:
     residuals: NDArray[np.float64]
     following: float
     missed: bool = False
+    solved: bool = True
 
     @property
     def residual(self) -> float:
@@ -103,7 +106,7 @@ class Embedding:
     @property
     def converged(self) -> bool:
         """Check whether each residual is at most `accuracy.ACCEPTED` times its goal."""
-        return not self.missed and self.excess <= ACCEPTED
+        return not self.missed and self.solved and self.excess <= ACCEPTED
 
     @property
     def excess(self) -> float:
@@ -134,7 +137,7 @@ def embed(
     n_known = known.shape[1]
     n_wanted = k - n_known
     if not n_wanted:
-        return _embedding(operator, known, "components", 0.0)
+        return _embedding(operator, known, "components", 0.0, n_known=k)
     first = solvers.choose_solver(operator, n_known, n_wanted) if solver == "auto" else solver
     tries = [first, *(["krylov-float64"] if first == "krylov" else [])]
     if solver == "auto":
@@ -143,7 +146,8 @@ def embed(
 
     def attempt(name: str) -> Embedding:
         vectors, following = solvers.ALL[name](operator, known, n_wanted, rng)
-        return _embedding(operator, np.hstack([known, vectors]), name, 1.0 - following)
+        both = np.hstack([known, vectors])
+        return _embedding(operator, both, name, 1.0 - following, n_known=n_known)
 
     return first_converged(tries, attempt)
 
@@ -190,43 +194,59 @@ def _embedding(
     solver: str,
     following: float,
     k: int | None = None,
+    *,
+    n_known: int = 0,
 ) -> Embedding:
-    """The embedding by the best k vectors in the span of the given ones (by default all)."""
-    values, vectors, residuals = rayleigh_ritz(operator, vectors)
+    """The embedding by the best k vectors in the span of the given ones (by default all).
+
+    The first `n_known` are those of `component_vectors`. If there are several, their points are
+    exactly those of the components: next to a component whose weights are 10^-40 of the others,
+    whose points lie far outside, rounding errors of these points would exceed the distances among
+    all others.
+    """
+    supports = vectors[:, : n_known if n_known > 1 else 0] > 0
+    n_exact = supports.shape[1]
+    values, vectors, residuals = rayleigh_ritz(operator, vectors, n_exact)
     if k is not None:
         following = min(following, float(1.0 - values[k]))
         values, vectors, residuals = values[:k], vectors[:, :k], residuals[:k, :k]
     eigenvalues = np.maximum(1.0 - values, 0.0)
-    points = (vectors / operator.root_degrees[:, None])[operator.place]
+    points = vectors / operator.root_degrees[:, None]
+    points[:, :n_exact] = supports / np.sqrt(operator.degrees @ supports)
+    points, solved = corrected(operator.graph, points[operator.place], eigenvalues)
     return Embedding(
-        points=settle(operator.graph, points, eigenvalues),
+        points=points,
         eigenvalues=eigenvalues,
         solver=solver,
         residuals=residuals,
         following=following,
+        solved=solved,
     )
 
 
 def check_solver(solver: str) -> str:
     """Return the solver's name; refuse an unknown one."""
-    names = ("auto", *solvers.SOLVERS)
-    if not isinstance(solver, str) or solver not in names:
-        raise InputError(f"solver: must be one of {', '.join(names)}, got {solver!r}")
-    return solver
+    return check_choice("solver", solver, ("auto", *solvers.SOLVERS))
 
 
 def rayleigh_ritz(
-    operator: NormalizedAdjacency, vectors: NDArray[np.float64]
+    operator: NormalizedAdjacency, vectors: NDArray[np.float64], n_exact: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The best eigenpairs of M in the span of `vectors`: values descending, vectors, R' R."""
+    """The best eigenpairs of M in the span of `vectors`: values descending, vectors, R' R.
+
+    The first `n_exact` vectors are eigenvectors of the largest eigenvalue 1, and stay apart.
+    """
     k = vectors.shape[1]
     block = np.zeros((operator.n_vertices, -(-k // WIDTH) * WIDTH))
     block[:, :k], _ = np.linalg.qr(vectors)
     arrays = operator.arrays
     product = arrays.to_host(operator.apply(arrays.asarray(block)))[:, :k]
     projected = block[:, :k].T @ product
-    values, mixture = np.linalg.eigh((projected + projected.T) / 2)
-    values, mixture = values[::-1], mixture[:, ::-1]
+    values, mixture = np.ones(k), np.eye(k)
+    rest = (projected + projected.T)[n_exact:, n_exact:] / 2
+    if rest.size:
+        found, turned = np.linalg.eigh(rest)
+        values[n_exact:], mixture[n_exact:, n_exact:] = found[::-1], turned[:, ::-1]
     vectors = block[:, :k] @ mixture
     residuals = product @ mixture - vectors * values
     return values, vectors, residuals.T @ residuals

@@ -140,7 +140,9 @@ def _eigenpairs(
     connected, kept = graph.without_isolated()
     n = connected.n_vertices
     if n_wanted > n:
-        raise InputError(f"which: eigenvalue {n_wanted} of a graph with {n} connected vertices")
+        raise InputError(
+            f"which: must be at most the number of vertices with edges, {n}, got {n_wanted}"
+        )
     operator = NormalizedAdjacency(connected, threads)
     m = min(n_wanted + max(n_wanted // 4, SPARE), n)
     while n > DENSE and 4 * m <= n:

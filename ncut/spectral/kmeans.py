@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,17 @@ def partition(
 ) -> NDArray[np.int32]:
     """Labels, shape (n,), of the points (n, d) in k clusters."""
     # Unit variance on average keeps float32 in its best range; k-means is invariant to scale.
+    scaled: Any
+    scaled, fits = kernels.unit_variance(np.ascontiguousarray(points))
+    if not fits:  # the largest number near 1, so that squares of the smallest do not underflow
+        scaled = np.ldexp(points, -int(np.frexp(np.abs(points).max())[1]))
     labels, _ = kernels.kmeans(
-        kernels.unit_variance(np.ascontiguousarray(points)),
+        scaled,
         k,
         n_init=n_init,
         max_iterations=MAX_ITERATIONS,
-        tolerance=RELATIVE_TOLERANCE,
+        # A share of the variance would hide the movement of centres among small points.
+        tolerance=RELATIVE_TOLERANCE if fits else 0.0,
         seed=seed,
         stream=stream,
         threads=threads,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ncut.graphs import NeuronGraph
 from ncut.graphs.colouring import two_colours
 from ncut.graphs.scale import in_range
 from ncut.spectral.cut import as_graph, check_labels, ncut_of
+from ncut.types import Clustering
 
 SMALLEST_SQUARES = 1e-280
 """A sum of squared weights below this is recomputed in another unit."""
@@ -47,6 +48,11 @@ class PartitionMeasures:
     clusterability: float
     clusterability_by_block: tuple[float, ...]
 
+    def shared(self) -> dict[str, Any]:
+        """The measures besides the n-cut that a `Clustering` has too, by name."""
+        names = {one.name for one in fields(Clustering)} - {"ncut"}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name in names}
+
 
 @suggests_names()
 def partition_measures(graph: Any, labels: ArrayLike) -> PartitionMeasures:
@@ -71,8 +77,11 @@ def partition_measures(graph: Any, labels: ArrayLike) -> PartitionMeasures:
     """
     graph = as_graph(graph)
     checked = check_labels(labels, graph.n_vertices)
-    if (graph.degrees[checked < 0] > 0).any():
-        raise InputError("labels: a vertex that has edges is in no cluster")
+    n_left_out = int(np.count_nonzero(graph.degrees[checked < 0]))
+    if n_left_out:
+        raise InputError(
+            f"labels: must be at least 0 for vertices with edges, got {n_left_out} negative"
+        )
     return measure(graph, checked, int(checked.max(initial=-1)) + 1)
 
 

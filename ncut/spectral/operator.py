@@ -134,7 +134,7 @@ class NormalizedAdjacency:
         """M in float64, in the graph's own numbering."""
         scale = self._scale[self.place]
         left = np.ldexp(scale, -self._exponent)
-        matrix = self.graph.adjacency.astype(np.float64)
+        matrix = self.graph.assembled().astype(np.float64, copy=False)
         matrix.data *= np.repeat(left, np.diff(matrix.indptr))
         matrix.data *= scale[matrix.indices]
         return matrix

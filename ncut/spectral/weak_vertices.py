@@ -33,8 +33,16 @@ SINGULAR = 1e-8
 MANY = 400
 """Number of weak vertices from which their equations are solved by iteration, not by LAPACK."""
 
-MAX_ITERATIONS = 200
+LAST_DENSE = 4000
+"""Largest number of weak vertices whose equations LAPACK solves where iteration does not."""
+
+MAX_ITERATIONS = (200, 2000)
+"""Iterations of MINRES, and how many more if those did not solve the equations."""
+
 RELATIVE_TOLERANCE = 1e-10
+
+ACCEPTED = 1e-7
+"""Largest residual of a solution, relative to its norm and the right-hand side's."""
 
 Part = tuple[NDArray[np.intp], NDArray[np.intp], "NDArray[np.float64] | sparse.csr_array"]
 """Edges between chosen vertices, by their positions among these, once in each direction."""
@@ -43,10 +51,10 @@ Rows = Callable[[NDArray[np.intp], NDArray[np.float64]], tuple[NDArray[np.float6
 """(vertices, points of all) -> (A points) for these vertices, and A between them."""
 
 
-def settle(
+def corrected(
     graph: NeuronGraph, points: NDArray[np.float64], eigenvalues: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The points, with those of weak vertices recomputed.
+) -> tuple[NDArray[np.float64], bool]:
+    """The points, with those of weak vertices recomputed, and whether their equations were solved.
 
     Parameters
     ----------
@@ -59,22 +67,23 @@ def settle(
     -------
     ndarray of float64, shape (n, k)
         For weak vertices T the solution of (D^-1 A y)_T = (1 - lambda) y_T, given all other points.
+    bool
     """
-    return settle_vertices(graph.degrees, partial(_rows, graph), points, eigenvalues)
+    return corrected_vertices(graph.degrees, partial(_rows, graph), points, eigenvalues)
 
 
-def settle_vertices(
+def corrected_vertices(
     degrees: NDArray[np.float64],
     rows: Rows,
     points: NDArray[np.float64],
     eigenvalues: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """`settle`, given a function that reads rows of A.
+) -> tuple[NDArray[np.float64], bool]:
+    """`corrected`, given a function that reads rows of A.
 
     Vertices that are weak even among weak ones follow, given these, recursively.
     """
     degrees, exponent = in_own_unit(degrees)
-    share = SHARE
+    share, all_solved = SHARE, True
     while (weak := np.flatnonzero(degrees < share * degrees.mean())).size:
         roots = np.sqrt(degrees[weak])[:, None]
         columns = np.flatnonzero(((roots * points[weak]) ** 2).sum(axis=0) < OWN_MASS)
@@ -82,7 +91,7 @@ def settle_vertices(
         others[weak] = 0.0
         pulls, parts = rows(weak, others)
         solve = _by_lapack if weak.size < MANY else _by_iteration
-        solved = solve(
+        solved, right = solve(
             [(i, j, np.ldexp(1.0, -exponent) * part) for i, j, part in parts],
             roots,
             np.ldexp(pulls, -exponent) / roots,
@@ -91,8 +100,9 @@ def settle_vertices(
         )
         points = points.copy()
         points[np.ix_(weak, columns)] = solved / roots
+        all_solved &= right
         share *= SHARE
-    return points
+    return points, all_solved
 
 
 def _by_lapack(
@@ -101,10 +111,10 @@ def _by_lapack(
     pulls: NDArray[np.float64],
     mu: NDArray[np.float64],
     start: NDArray[np.float64],
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], bool]:
     """(mu - M)^-1 pulls for each column's mu, M = D^-1/2 A D^-1/2 between the weak vertices.
 
-    Directions in which the inverse is undefined are left out.
+    Directions in which the inverse is undefined are left out. Also whether this is the solution.
     """
     own = np.zeros((roots.size, roots.size))
     for i, j, part in parts:
@@ -113,7 +123,7 @@ def _by_lapack(
     gaps = mu - values[:, None]
     inverse = np.where(np.abs(gaps) > SINGULAR, 1.0 / np.where(gaps, gaps, 1.0), 0.0)
     solved: NDArray[np.float64] = vectors @ (inverse * (vectors.T @ pulls))
-    return solved
+    return solved, True
 
 
 def _by_iteration(
@@ -122,8 +132,11 @@ def _by_iteration(
     pulls: NDArray[np.float64],
     mu: NDArray[np.float64],
     start: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Solve by MINRES, starting from the solver's values: O(edges) in time and memory."""
+) -> tuple[NDArray[np.float64], bool]:
+    """Solve by MINRES, starting from the solver's values: O(edges) in time and memory.
+
+    LAPACK solves what MINRES does not, unless there are too many vertices.
+    """
     from scipy.sparse.linalg import LinearOperator, minres
 
     scale = 1.0 / roots[:, 0]
@@ -136,18 +149,24 @@ def _by_iteration(
         return difference
 
     solved = start.copy()
+    unsolved: list[int] = []
     for column, value in enumerate(mu):
         operator: Any = LinearOperator(
             (scale.size, scale.size), matvec=partial(shifted, value), dtype=np.float64
         )
-        solved[:, column], _ = minres(
-            operator,
-            pulls[:, column],
-            x0=start[:, column],
-            rtol=RELATIVE_TOLERANCE,
-            maxiter=MAX_ITERATIONS,
-        )
-    return solved
+        x, b = start[:, column], pulls[:, column]
+        for n_iterations in MAX_ITERATIONS:
+            x, _ = minres(operator, b, x0=x, rtol=RELATIVE_TOLERANCE, maxiter=n_iterations)
+            left = float(np.linalg.norm(b - shifted(value, x)))
+            if left <= ACCEPTED * (np.linalg.norm(b) + np.linalg.norm(x)):
+                break
+        else:
+            unsolved.append(column)
+        solved[:, column] = x
+    if unsolved and scale.size <= LAST_DENSE:
+        solved[:, unsolved], _ = _by_lapack(parts, roots, pulls[:, unsolved], mu[unsolved], start)
+        unsolved = []
+    return solved, not unsolved
 
 
 def _rows(

@@ -106,7 +106,7 @@ def laplacian_eigenvalues(
     if device is not None:
         blocks = _moved(blocks, checked_device(device))
     if n < max(numbers):
-        raise InputError(f"which: eigenvalue {max(numbers)} of a graph of {n} vertices")
+        raise InputError(f"which: must be at most the number of vertices, {n}, got {max(numbers)}")
     if tolerance is None:
         tolerance = TOLERANCES[blocks[0].weights.dtype]
     check_tolerance(tolerance)
@@ -117,7 +117,8 @@ def laplacian_eigenvalues(
     n_connected = int((tracker.last.degrees > 0).sum()) if tracker.last else 0
     if n_connected < max(numbers):
         raise InputError(
-            f"which: eigenvalue {max(numbers)} of a graph in which {n_connected} neurons have edges"
+            f"which: must be at most the number of neurons with edges, {n_connected}, got "
+            f"{max(numbers)}"
         )
     return found
 

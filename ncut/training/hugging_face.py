@@ -82,6 +82,9 @@ class ClusterabilityCallback(TrainerCallback):
         self._penalty = Penalty(regularizer, normalize)
         self._measured = -1
 
+    def __repr__(self) -> str:
+        return f"ClusterabilityCallback({self.monitor!r}, every={self.every})"
+
     @property
     def regularizer(self) -> Any:
         """The regularizer in use; None before training, or if there is none."""

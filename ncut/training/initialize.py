@@ -84,8 +84,8 @@ def clusterable_init_(
         weight = None if view is None else view.writable()
         if view is None or weight is None:
             raise InputError(
-                f"model: the weights of {edges.operation.name!r} are no parameter that could be "
-                "changed; call this before weight norm or another parametrization is set up"
+                f"model: the weights of {edges.operation.name!r} are not a parameter, so they "
+                "cannot be changed; call this before setting up weight norm or a parametrization"
             )
         # A weight that several layers share is changed once.
         key = (id(view.source.parameter()), view.offset, view.shape)

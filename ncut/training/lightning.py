@@ -109,6 +109,9 @@ class ClusterabilityCallback(Callback):
         self._seen = 0  # optimizer steps at the end of the last batch
         self._measured = -1
 
+    def __repr__(self) -> str:
+        return f"ClusterabilityCallback({self.monitor!r}, every={self.every})"
+
     @property
     def regularizer(self) -> Any:
         """The regularizer in use; None before fitting, or if there is none."""

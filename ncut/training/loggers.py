@@ -45,6 +45,9 @@ class LoggingCallback(ABC):
             )
         self.regularizer = regularizer
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.monitor!r}, every={self.every})"
+
     def __call__(self, model: Any, step: int) -> dict[str, float]:
         """Measure and log, if `step` is a multiple of `every`.
 

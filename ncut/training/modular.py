@@ -9,18 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.extract.modules import unwrapped
 from ncut.extract.readers.traced.plain import computed, wide
 from ncut.extract.references import References, references
 from ncut.training.arguments import Schedule, scheduled, whole
+from ncut.training.balanced import checked_labels
+from ncut.training.batches import batch_size, joined, part_of
 from ncut.training.parameter_refs import refuse_sharded, refuse_shards
 
 
@@ -63,7 +66,7 @@ class Partitioned(nn.Module, ABC):
             )
         self.k = int(k)
         self.n_steps = 0
-        found = _labels(self._places, self.k, labels)
+        found = checked_labels(self._places, self.k, labels)
         self.register_buffer("labels", torch.from_numpy(found))
         for number in range(len(self._places.shapes)):
             self.register_buffer(f"_between_{number}", None, persistent=False)
@@ -141,7 +144,7 @@ class Partitioned(nn.Module, ABC):
         return {"n_steps": self.n_steps}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state of `get_extra_state`."""
         self.n_steps = int(state["n_steps"])
 
     def _cuts(self) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -236,10 +239,12 @@ class CutDropout(Partitioned):
         If an argument cannot be used, the model cannot be read, or computes weights of its graph
         from others.
 
-    Notes ----- All tensors among the arguments whose first axis is as long as that of the first
-    tensor are split along it, and outputs are joined along it; outputs without axes (a loss) are
-    averaged over the examples, objects such as a cache of keys are left out of a mapping of
-    outputs. Batch norms see the two parts in sequence.
+    Notes
+    -----
+    All tensors among the arguments whose first axis is as long as that of the first tensor are
+    split along it, and outputs are joined along it; outputs without axes (a loss) are averaged
+    over the examples, and objects such as a cache of keys are left out of a mapping of outputs.
+    Batch norms see the two parts in sequence.
 
     Examples
     --------
@@ -251,6 +256,7 @@ class CutDropout(Partitioned):
     torch.Size([6, 4])
     """
 
+    @suggests_names()
     def __init__(
         self,
         model: nn.Module,
@@ -292,24 +298,24 @@ class CutDropout(Partitioned):
         share = scheduled("share", self.share, self._step, most=1.0) if self.training else 0.0
         if share == 0:
             return self._run(1.0, args, kwargs)
-        n = _batch_size([*args, *kwargs.values()])
+        n = batch_size([*args, *kwargs.values()])
         wanted = share * n + self._carried
         n_cut = min(int(wanted + 1e-9), n)
         self._carried = wanted - n_cut
         if n_cut == 0 or n_cut == n:
             return self._run(float(n_cut == 0), args, kwargs)
         found = [
-            self._run(factor, *_part((args, kwargs), n, part))
+            self._run(factor, *part_of((args, kwargs), n, part))
             for factor, part in ((0.0, slice(0, n_cut)), (1.0, slice(n_cut, n)))
         ]
-        return _joined(found[0], found[1], n_cut, n - n_cut)
+        return joined(found[0], found[1], n_cut, n - n_cut)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The state that is not a tensor: the step, and the fraction of an example carried over."""
         return super().get_extra_state() | {"carried": self._carried}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state of `get_extra_state`."""
         super().set_extra_state(state)
         self._carried = float(state["carried"])
 
@@ -329,7 +335,7 @@ class PartitionAnnealing(Partitioned):
     Parameters
     ----------
     model, k, labels, scope, residual, example_inputs
-                See `CutDropout`.
+        See `CutDropout`.
     end_step : int
         The first step without weights between clusters.
     begin_step : int, default 0
@@ -356,6 +362,7 @@ class PartitionAnnealing(Partitioned):
     True
     """
 
+    @suggests_names()
     def __init__(
         self,
         model: nn.Module,
@@ -388,76 +395,6 @@ class PartitionAnnealing(Partitioned):
         return self._run(self.factor, args, kwargs)
 
 
-def balanced_labels(places: References, k: int) -> NDArray[np.int64]:
-    """Labels with inputs spread over clusters, other layers in k contiguous blocks; shape (n,).
-
-    A layer that concatenates several outputs, such as queries and values made by one matrix, is
-    divided within each output.
-    """
-    parts = []
-    for number, (name, size) in enumerate(zip(places.names, places.sizes, strict=True)):
-        if number == 0 and name == "input":
-            parts.append(_spread(size, k))
-            continue
-        runs = np.split(np.arange(size), _ends(places, number, k))
-        parts += [np.arange(run.size) * k // run.size for run in runs]
-    return np.concatenate(parts)
-
-
-def _spread(n: int, k: int) -> NDArray[np.int64]:
-    """n inputs in k clusters of equal size, each spread over an image of any width.
-
-    Inputs are ordered by their multiples of an irrational number: dealt out in turn, clusters would
-    be columns of pixels if k divides the width.
-    """
-    ranks = np.empty(n, dtype=np.int64)
-    ranks[np.argsort(np.arange(n) * np.sqrt(2) % 1)] = np.arange(n)
-    return ranks * k // n
-
-
-def _ends(places: References, layer: int, k: int) -> NDArray[np.int64]:
-    """Positions where a layer's neurons are not adjacent in the weights that write them."""
-    for join in places.joins:
-        outputs, way = np.nonzero(join.outputs >= 0)
-        vertices, first = np.unique(join.outputs[outputs, way], return_index=True)
-        if join.target != layer or len(vertices) < places.sizes[layer]:
-            continue
-        ends = np.flatnonzero(np.diff(outputs[first]) != 1) + 1
-        runs = np.diff([0, *ends, places.sizes[layer]])
-        if runs.min() >= k:
-            return ends
-    return np.zeros(0, dtype=np.int64)
-
-
-def _labels(
-    places: References, k: int, given: Mapping[str, ArrayLike] | ArrayLike | None
-) -> NDArray[np.int64]:
-    labels = balanced_labels(places, k)
-    ends = np.cumsum(places.sizes)
-    slices = {
-        name: slice(end - size, end)
-        for name, size, end in zip(places.names, places.sizes, ends, strict=True)
-    }
-    if given is None:
-        return labels
-    if not isinstance(given, Mapping):
-        given, slices = {"labels": given}, {"labels": slice(0, len(labels))}
-    for name, values in given.items():
-        if name not in slices:
-            raise InputError(f"labels: no layer {name!r}; there are {[*slices]}")
-        array = np.asarray(values)
-        size = slices[name].stop - slices[name].start
-        if array.shape != (size,) or array.dtype.kind not in "iu":
-            raise InputError(
-                f"labels: {name!r} needs {size} whole numbers, got shape {array.shape} of dtype "
-                f"{array.dtype}"
-            )
-        if array.max() >= k:
-            raise InputError(f"labels: must be below k, which is {k}, got {array.max()}")
-        labels[slices[name]] = np.where(array < 0, -1, array)
-    return labels
-
-
 def _free(places: References, patterns: Sequence[str]) -> list[str]:
     if isinstance(patterns, str):
         raise InputError(f"free: must be a sequence of names, got the string {patterns!r}")
@@ -484,58 +421,3 @@ def _parameter_name(model: nn.Module, path: str, name: str) -> str:
             )
         name = f"{name}_orig"
     return f"{path}.{name}" if path else name
-
-
-def _batch_size(arguments: Sequence[Any]) -> int:
-    for value in arguments:
-        if isinstance(value, Tensor) and value.ndim:
-            return len(value)
-        inner = [*value.values()] if isinstance(value, Mapping) else value
-        if isinstance(inner, list | tuple):
-            found = _batch_size(inner)
-            if found:
-                return found
-    return 0
-
-
-def _part(value: Any, n: int, part: slice) -> Any:
-    """The part of a batch of n examples, also inside tuples, lists and mappings."""
-    if isinstance(value, Tensor):
-        return value[part] if value.ndim and len(value) == n else value
-    if isinstance(value, Mapping):
-        return {name: _part(item, n, part) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        items = [_part(item, n, part) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
-
-
-def _joined(first: Any, last: Any, n_first: int, n_last: int) -> Any:
-    """The outputs for two parts of a batch, joined."""
-    if isinstance(first, Tensor):
-        if first.ndim and len(first) == n_first and len(last) == n_last:
-            return torch.cat([first, last])
-        if first.ndim == 0 and first.is_floating_point():
-            return (n_first * first + n_last * last) / (n_first + n_last)
-    if isinstance(first, Mapping):
-        items = {
-            name: _joined(first[name], last[name], n_first, n_last)
-            for name in first
-            if not _is_state(first[name])
-        }
-        return items if type(first) is dict else type(first)(**items)
-    if isinstance(first, tuple | list):
-        pairs = [_joined(a, b, n_first, n_last) for a, b in zip(first, last, strict=True)]
-        return type(first)(*pairs) if hasattr(first, "_fields") else type(first)(pairs)
-    if first is None or (not isinstance(first, Tensor) and first == last):
-        return first
-    raise InputError(
-        f"model: its output, a {type(first).__name__}, cannot be put together from those for two "
-        "parts of a batch; call `apart` and the model yourself, and add the losses"
-    )
-
-
-def _is_state(value: Any) -> bool:
-    """Return whether an output is an opaque object, such as a cache of keys and values."""
-    plain = (Tensor, Mapping, tuple, list, str, int, float, type(None))
-    return not isinstance(value, plain)

@@ -99,6 +99,10 @@ class Monitor:
                 )
         self._has_warned = False
 
+    def __repr__(self) -> str:
+        given = {name: value for name, value in self._arguments.items() if value is not None}
+        return f"Monitor({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
     def measure(self, model: Any) -> dict[str, float]:
         """The network's current clusterability, by names that loggers group under "ncut".
 
@@ -122,7 +126,7 @@ class Monitor:
         except Exception as error:
             if not self._has_warned:
                 warnings.warn(
-                    f"a measurement of clusterability failed, and nothing was logged: {error}",
+                    f"measuring clusterability failed, nothing was logged: {error}",
                     stacklevel=2,
                 )
             self._has_warned = True

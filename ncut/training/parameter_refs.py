@@ -103,11 +103,11 @@ class View:
     ----------
     source : ParameterRef
     shape : tuple of int
-                Shape of the array.
+        Shape of the array.
     kind : {"whole", "transpose", "part"}
         Whether it is the tensor, its transpose, or another part or order of its entries.
     offset : int
-                Offset of its first entry.
+        Offset of its first entry.
     expression : Expression, optional
         Expression that makes the array from the tensor; None if it is the tensor itself.
     """
@@ -149,8 +149,8 @@ class Computed:
 
     Attributes
     ----------
-        expression : Expression
-        Expression that computes it.
+    expression : Expression
+        The expression that computes it.
     copied : Copy
         The copy of the model that was read.
     """

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.training.arguments import Schedule
 from ncut.training.live_graph import LiveGraph
-from ncut.training.regularizers import Regularizer
+from ncut.training.regularizers import SHARED_OPTIONS, Regularizer
 from ncut.training.spectrum import check_seed
 from ncut.training.spectrum_types import EdgeWeights
 
@@ -34,7 +35,7 @@ class SoftCutRegularizer(Regularizer):
         Number of clusters.
     weight : float or callable, default 0.1
         Weight of the penalty, which lies between 0 and 1.
-        learning_rate : float, default 0.05
+    learning_rate : float, default 0.05
         Learning rate of the distributions.
     seed : int, default 0
         Seed of their initial numbers.
@@ -45,6 +46,7 @@ class SoftCutRegularizer(Regularizer):
     Source: Xia and Kulis (2017), W-Net; Nazi, Hang, Goldie, Ravi, Mirhoseini (2019), GAP.
     """
 
+    @suggests_names(*SHARED_OPTIONS)
     def __init__(
         self,
         model: nn.Module,
@@ -131,13 +133,14 @@ class PartitionRegularizer(Regularizer):
         Weight of the penalty, which lies between 0 and 1.
     labels : mapping from str to sequence of int, optional
         The cluster of each neuron of the layers named, 0 to k - 1.
-        **options
+    **options
         The same as for `ncut.EigenvalueRegularizer`: `every`, `normalize`, `layers`, `scope`,
         `norm`, `residual`, `example_inputs`.
 
     Source: Golechha, Chaudhary, Velja, Abate, Schoots (2025), arXiv:2502.02470, section 3.
     """
 
+    @suggests_names(*SHARED_OPTIONS)
     def __init__(
         self,
         model: nn.Module,

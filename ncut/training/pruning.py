@@ -207,6 +207,13 @@ class PolynomialPruning:
             raise InputError(f"state: must have the key 'n_steps' alone, got {sorted(state)}")
         self._n_steps = whole("state['n_steps']", state["n_steps"], 0)
 
+    def __repr__(self) -> str:
+        return (
+            f"PolynomialPruning({len(self._layers)} layers, sparsity {self.initial_sparsity:g} to "
+            f"{self.final_sparsity:g} in steps {self.begin_step} to {self.end_step}, "
+            f"step {self._n_steps})"
+        )
+
     def _is_due(self, step: int) -> bool:
         """Return whether masks are renewed in a step."""
         if not self.begin_step <= step <= self.end_step:

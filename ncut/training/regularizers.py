@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract.modules import unwrapped
 from ncut.training.arguments import Schedule, scheduled, whole
+from ncut.training.disconnection import DisconnectionWatch, Reaction
 from ncut.training.eigenvalues import check_tolerance, checked_numbers, differentiable
 from ncut.training.live_graph import LiveGraph, Planned, graphs_of
 from ncut.training.normalize import Normalization
 from ncut.training.spectrum import Tracker, check_seed, full_precision
-from ncut.training.spectrum_types import Spectrum
 
-DISCONNECTED = 1e-3
-"""A second eigenvalue below this means that the network is about to disconnect."""
-
-CHECK_DEGREES = 16
-"""Calls between checks of the degrees."""
-
-VANISHING = 1e-6
-"""Degrees below this share of their mean count as vanishing."""
-
-NEGLIGIBLE = 1e-3
-"""Parts with less than this share of all edge weight do not count as parts."""
-
-Disconnect = Literal["warn", "hold", "ignore"]
+SHARED_OPTIONS = ("every", "normalize", "layers", "scope", "norm", "residual", "example_inputs")
+"""Keyword arguments of all regularizers."""
 
 Layers: TypeAlias = Sequence[str] | Mapping[Any, Schedule] | None
 """Names or patterns of layers; groups (a pattern or a tuple of them) with factors; or all.
@@ -130,18 +117,21 @@ class Regularizer(ABC):
             return self._zero()
         times = self.every if torch.is_grad_enabled() else 1
         with full_precision(self.graphs[0].device):
-            terms = [
-                self._term(
-                    number, graph, weight * times * scheduled(_label(name), factor, step) / n
-                )
-                for number, (graph, (name, factor, n)) in enumerate(
-                    zip(self.graphs, self._groups, strict=True)
-                )
-            ]
+            terms = []
+            for number, (name, factor, n) in enumerate(self._groups):
+                own = weight * times * scheduled(_label(name), factor, step) / n
+                terms.append(self._term(number, self.graphs[number], own))
         term = terms[0] if len(terms) == 1 else torch.stack(terms).sum()
         self._last = term.detach(), times
-        self._terms = [own.detach() for own in terms]
+        self._terms = [part.detach() for part in terms]
         return term
+
+    def __repr__(self) -> str:
+        kind, model = type(self).__name__, type(unwrapped(self.model)).__name__
+        n = sum(graph.n for graph in self.graphs)
+        weight = "schedule" if callable(self.weight) else self.weight
+        every = f", every={self.every}" if self.every > 1 else ""
+        return f"{kind}({model!r}, {n} neurons, weight={weight}{every}, step {self.n_steps})"
 
     def step(self) -> None:
         """Begin the next training step; later calls no longer count as steps.
@@ -228,7 +218,7 @@ class Regularizer(ABC):
         inner = unwrapped(self.model)
         if model is not None and unwrapped(model) is not inner:
             raise InputError(
-                "model: is not the one that the regularizer was made for; make one for it"
+                "model: must be the regularizer's own model, got another; make a regularizer for it"
             )
         now = dict(inner.named_modules())
         present = set(now.values())
@@ -305,7 +295,7 @@ class EigenvalueRegularizer(Regularizer):
     Parameters
     ----------
     model : torch.nn.Module
-                Any model that `ncut.graph` reads.
+        Any model that `ncut.graph` reads.
     eigenvalues : sequence of int, default (2, 3, 4)
         Numbers of the eigenvalues, the smallest being 1. `range(2, 13)` is the sum of the 12
         smallest (the first is 0), which is smooth if the 12th and the 13th differ, and bounds every
@@ -342,7 +332,7 @@ class EigenvalueRegularizer(Regularizer):
     Attributes
     ----------
     eigenvalues : tuple of float
-                Eigenvalues of the last call (means over several parts).
+        Eigenvalues of the last call (means over several parts).
     numbers : tuple of int
         Numbers of these eigenvalues.
     n_products : int
@@ -386,9 +376,14 @@ class EigenvalueRegularizer(Regularizer):
         residual: str | None = None,
         example_inputs: Any = None,
         seed: int = 0,
-        disconnect: Disconnect = "warn",
+        disconnect: Reaction = "warn",
     ) -> None:
         self.numbers = checked_numbers(eigenvalues, "eigenvalues")
+        if max(self.numbers) == 1:
+            raise InputError(
+                "eigenvalues: must include a number above 1, since the first is always 0 and "
+                f"trains nothing; got {eigenvalues!r}"
+            )
         check_tolerance(tolerance)
         seed = check_seed(seed)
         if disconnect not in ("warn", "hold", "ignore"):
@@ -413,17 +408,15 @@ class EigenvalueRegularizer(Regularizer):
         for graph in self.graphs:
             if graph.n < max(self.numbers):
                 raise InputError(
-                    f"eigenvalues: {max(self.numbers)} of a graph of {graph.n} vertices"
+                    f"eigenvalues: must be at most the number of vertices, {graph.n}, got "
+                    f"{max(self.numbers)}"
                 )
         self._trackers = [
             Tracker(graph.n, graph.n_first, n_wanted, tolerance=tolerance, seed=seed + number)
             for number, graph in enumerate(self.graphs)
         ]
+        self._watches = [DisconnectionWatch(graph, disconnect) for graph in self.graphs]
         self._found: list[tuple[float, ...]] = [()] * len(self.graphs)
-        self._told: set[tuple[int, str]] = set()
-        # For each graph: its initial number of parts, and the neurons with vanishing weights.
-        self._parts_at_first: list[int | None] = [None] * len(self.graphs)
-        self._faded_at_first: list[list[int]] = [[] for _ in self.graphs]
         self._held = False
 
     @property
@@ -466,9 +459,7 @@ class EigenvalueRegularizer(Regularizer):
         """State for resuming, in addition to the model: mainly the eigenvectors."""
         return super().state_dict() | {
             "trackers": [tracker.state_dict() for tracker in self._trackers],
-            "parts_at_first": list(self._parts_at_first),
-            "faded_at_first": [list(vertices) for vertices in self._faded_at_first],
-            "told": sorted(self._told),
+            "disconnection": [watch.state_dict() for watch in self._watches],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -476,13 +467,13 @@ class EigenvalueRegularizer(Regularizer):
         super().load_state_dict(state)
         if len(state["trackers"]) != len(self._trackers):
             raise InputError(
-                f"state: is of {len(state['trackers'])} parts, the graph has {len(self._trackers)}"
+                f"state: must have {len(self._trackers)} parts, as the graph has, got "
+                f"{len(state['trackers'])}"
             )
         for tracker, own in zip(self._trackers, state["trackers"], strict=True):
             tracker.load_state_dict(own)
-        self._parts_at_first = list(state["parts_at_first"])
-        self._faded_at_first = [list(vertices) for vertices in state["faded_at_first"]]
-        self._told = {(int(number), str(kind)) for number, kind in state["told"]}
+        for watch, own in zip(self._watches, state["disconnection"], strict=True):
+            watch.load_state_dict(own)
 
     def _term(self, number: int, graph: LiveGraph, weight: float) -> Tensor:
         tracker = self._trackers[number]
@@ -490,106 +481,5 @@ class EigenvalueRegularizer(Regularizer):
         spectrum = tracker.last
         assert spectrum is not None
         self._found[number] = tuple(spectrum.eigenvalue(n) for n in self.numbers)
-        self._held = False
-        if self.disconnect != "ignore" and self._trouble(number, graph):
-            self._held = self.disconnect == "hold"
+        self._held = self._watches[number].holds_back(spectrum, tracker.n_calls)
         return term.detach() if self._held else term
-
-    def _trouble(self, number: int, graph: LiveGraph) -> bool:
-        """Return whether inputs are separated from outputs; warn at the first disconnection."""
-        tracker = self._trackers[number]
-        spectrum = tracker.last
-        assert spectrum is not None
-        parts = _parts(spectrum)
-        before = self._parts_at_first[number]
-        if before is None:
-            self._parts_at_first[number] = len(parts)
-        parted = len(parts) > (before or 1) and _parted(graph, spectrum, parts)
-        if len(parts) > (before or 1) and (number, "parts") not in self._told:
-            self._told.add((number, "parts"))
-            text = _falling_apart(graph, spectrum, parts, parted)
-            advice = _advice(text, before is None, parted, self.disconnect)
-            warnings.warn(advice, stacklevel=5)
-        if tracker.n_calls % CHECK_DEGREES == 1 and (number, "degrees") not in self._told:
-            found = [int(vertex) for vertex in _vanishing(spectrum)]
-            if before is None:
-                self._faded_at_first[number] = found
-            fading = [vertex for vertex in found if vertex not in self._faded_at_first[number]]
-            if fading:
-                self._told.add((number, "degrees"))
-                warnings.warn(
-                    f"a neuron of {graph.layer_of(fading[0])!r} has next to no weights left: the "
-                    "regularizer or the task is cutting it off",
-                    stacklevel=5,
-                )
-        return parted and before is not None
-
-
-def _advice(text: str, first: bool, parted: bool, disconnect: Disconnect) -> str:
-    """The warning for a network that disconnects."""
-    if first:
-        return f"the network is in parts before the regularizer has changed it: {text}"
-    advice = "disconnect='hold' holds the term back where inputs are parted from outputs"
-    if disconnect == "hold":
-        advice = "the term is held back" if parted else "inputs still reach outputs"
-    return (
-        f"the regularizer is cutting the network apart: {text}; {advice}. Lower its weight if that "
-        "is not what it is for"
-    )
-
-
-def _vanishing(spectrum: Spectrum) -> NDArray[np.intp]:
-    """Neurons with a vanishing degree; neurons without any weights are already cut off."""
-    degrees = spectrum.degrees
-    return np.flatnonzero((degrees < VANISHING * degrees.mean()) & (degrees > 0))
-
-
-def _parts(spectrum: Spectrum) -> list[NDArray[np.bool_]]:
-    """The vertices of each nearly disconnected part, heaviest first.
-
-    Parts of negligible weight are left out; there are at most as many parts as eigenvectors.
-    """
-    degrees = spectrum.degrees
-    n_small = int((1.0 - spectrum.values < DISCONNECTED).sum())
-    left = degrees > 0
-    if not n_small:
-        return [left]
-    # With the first eigenvector they span the parts' indicators: vertices of one part have parallel
-    # rows, vertices of two parts orthogonal ones, for parts of any sizes.
-    constant = np.full((len(degrees), 1), degrees.sum() ** -0.5)
-    rows = np.hstack([constant, spectrum.vectors[:, :n_small].double().cpu().numpy()])
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    parts = []
-    while degrees[left].sum() >= NEGLIGIBLE * degrees.sum():
-        leader = int(np.argmax(np.where(left, degrees, -1.0)))
-        part = left & (rows @ rows[leader] > 0.5)
-        left = left & ~part
-        if degrees[part].sum() >= NEGLIGIBLE * degrees.sum():
-            parts.append(part)
-    return sorted(parts, key=lambda part: -degrees[part].sum())
-
-
-def _parted(graph: LiveGraph, spectrum: Spectrum, parts: list[NDArray[np.bool_]]) -> bool:
-    """Return whether no part has a tenth of the inputs' and of the outputs' weights."""
-    ends = [graph.layers[0].slice, graph.layers[-1].slice]
-    volumes = [max(float(spectrum.degrees[at].sum()), 1e-300) for at in ends]
-    weights = [np.where(part, spectrum.degrees, 0.0) for part in parts]
-    shared = [
-        min(own[at].sum() / volume for at, volume in zip(ends, volumes, strict=True))
-        for own in weights
-    ]
-    return bool(sum(shared) < 0.1)
-
-
-def _falling_apart(
-    graph: LiveGraph, spectrum: Spectrum, parts: list[NDArray[np.bool_]], parted: bool
-) -> str:
-    """The neurons of the lightest part."""
-    small = parts[-1]
-    shares = {layer.name: int(small[layer.slice].sum()) for layer in graph.layers}
-    where = ", ".join(f"{n} of {name!r}" for name, n in shares.items() if n)
-    apart = "; inputs are on one side, outputs on the other" if parted else ""
-    return (
-        f"the second eigenvalue is {spectrum.eigenvalue(2):.1e}, a part of {int(small.sum())} "
-        f"neurons ({where}) is all but cut off{apart}"
-    )

@@ -50,7 +50,7 @@ def test_scan_takes_files_and_patterns_and_lists(ncut, runs, tmp_path):
     assert len(Scan(tmp_path / "results").to_frame()) == 3
 
 
-def test_a_model_that_fails_is_told_and_is_the_exit_code(ncut, runs, tmp_path):
+def test_a_failed_model_is_reported_and_sets_the_exit_code(ncut, runs, tmp_path):
     (runs / "broken.npz").write_bytes(b"no model")
     result = ncut("scan", "runs", "--out", "results", *SMALL)
     assert result.returncode == 1
@@ -87,7 +87,7 @@ def test_options_reach_the_library(ncut, runs, tmp_path):
         (("--scratch", "nowhere"), "scratch: must be an existing folder"),
     ],
 )
-def test_what_cannot_be_is_one_line(ncut, runs, tmp_path, options, message):
+def test_impossible_settings_are_one_line_errors(ncut, runs, tmp_path, options, message):
     result = ncut("scan", "runs", "--out", "results", *options)
     assert result.returncode == 1
     assert result.stderr.startswith("ncut: error: ")

@@ -1,4 +1,4 @@
-"""`ncut info`: what is printed of a model before anything is computed."""
+"""`ncut info`: the description of a model without clustering."""
 
 from __future__ import annotations
 

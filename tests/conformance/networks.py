@@ -18,7 +18,7 @@ TOKENS = (torch.ones(2, 7, dtype=torch.int64),)
 
 @dataclass(frozen=True)
 class Network:
-    """A network and what is known of it.
+    """A network and its expected graph.
 
     Attributes
     ----------

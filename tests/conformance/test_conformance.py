@@ -1,4 +1,4 @@
-"""One network through every reader that can hold it: the same graph, whatever it came in."""
+"""One network through every reader that supports it: the same graph in every format."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def of_torch(name: str, residual: str | None = None) -> Any:
 
 
 def facts(graph: Any, *, parameters: bool) -> dict[str, Any]:
-    """What must not depend on the format; names do."""
+    """Facts that must not depend on the format, unlike names."""
     return {
         "sizes": sorted(layer.size for layer in graph.layers),
         "n_edges": graph.n_edges,
@@ -120,7 +120,7 @@ def test_without_sums_the_two_conventions_are_one(name):
 
 
 def test_operations_that_users_declare(tmp_path):
-    """One declaration a format, and the network with it is the one without."""
+    """With one declaration per format, the network equals the one without the operation."""
 
     def own(n, x):
         h = n.linear(x, "a", 6, 5)

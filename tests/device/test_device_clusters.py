@@ -55,7 +55,7 @@ def used_for(monkeypatch: pytest.MonkeyPatch, name: str) -> str:
 @pytest.mark.parametrize("name", DEVICES)
 @pytest.mark.parametrize("null", ["layer", "layer-nonzero", "layer-kde"])
 @pytest.mark.parametrize("network", ["digits-pruned", "digits-unpruned"])
-def test_an_analysis_says_what_the_cpus_says(
+def test_an_analysis_agrees_with_the_cpus(
     network: str, name: str, null: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = networks.load(network)

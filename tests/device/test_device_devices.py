@@ -1,4 +1,4 @@
-"""Devices: their names, what is said where there is no GPU, and what they do with arrays."""
+"""Devices: names, errors without a GPU, and arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _RuntimeError(Exception):
 
 
 def fake_cupy(n_devices: int, free: int = 1000) -> Any:
-    """What of CuPy is asked about the hardware."""
+    """The part of CuPy that describes the hardware."""
 
     def count() -> int:
         if n_devices < 0:
@@ -99,7 +99,7 @@ def test_a_gpu_is_found_with_its_budget(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("name", NAMESPACES)
-def test_arrays_come_and_go(name: str) -> None:
+def test_arrays_are_copied_to_and_from_the_device(name: str) -> None:
     device = host_device(NAMESPACES[name], budget=4000)
     assert device.name == name
     assert not device.is_cuda
@@ -110,7 +110,7 @@ def test_arrays_come_and_go(name: str) -> None:
     assert wide.dtype == device.xp.float64
     joined = device.to_host(concat([wide, wide], device.xp, axis=1))
     np.testing.assert_array_equal(joined, np.hstack([host, host]))
-    with device.stream():
+    with device.cuda_stream():
         pass
     assert device.tile_bytes == 250
 

@@ -119,7 +119,7 @@ def test_products_of_arrays_of_the_host_are_the_hosts(name: str, place: str) -> 
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_what_fits_is_on_the_device_and_the_rest_on_the_host(name: str) -> None:
+def test_blocks_that_fit_are_on_the_device(name: str) -> None:
     graph = GRAPHS[name]()
     dense = [block for block in graph.blocks if isinstance(block.weights, np.ndarray)]
     everything = placed_graph(graph, "numpy")
@@ -136,7 +136,7 @@ def test_what_fits_is_on_the_device_and_the_rest_on_the_host(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16", "chain"])
 @pytest.mark.parametrize("namespace", NAMESPACES)
-def test_weights_come_back_as_they_went(name: str, namespace: str) -> None:
+def test_weights_round_trip(name: str, namespace: str) -> None:
     graph = GRAPHS[name]()
     there = placed_graph(graph, namespace)
     for block, on_device in zip(graph.blocks, there.weights, strict=True):
@@ -181,7 +181,7 @@ def test_scales_beyond_single_precision_stay_finite(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["long chain", "skip", "recurrent", "dense, sparse and dense"])
-def test_what_is_packed(name: str) -> None:
+def test_packed_files_have_the_documented_layout(name: str) -> None:
     operator = operator_on(GRAPHS[name](), "numpy")
     (part,) = operator._parts
     first = operator.n_first
@@ -212,7 +212,7 @@ def test_float64_weights_are_packed_as_they_are() -> None:
     assert dtype_name(wide._parts[0].weights.dtype) == "float32"
 
 
-def test_an_operator_is_freed_when_nobody_has_it() -> None:
+def test_an_operator_is_freed_with_its_last_reference() -> None:
     """Memory of a device must not wait for Python to look for cycles."""
     operator = operator_on(chain_graph(side_by_side(*[random_chain(1, (5, 4, 3, 6))])), "numpy")
     matrix = weakref.ref(operator._parts[0].weights)

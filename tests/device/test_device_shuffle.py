@@ -1,4 +1,4 @@
-"""Shuffles on a device: what they keep, that all orders are equally likely, the CPU's n-cuts."""
+"""Shuffles on a device: invariants, uniform orders, and n-cuts equal to the CPU's."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_copies_of_a_block_within_a_layer_are_shuffled_alike() -> None:
 
 @pytest.mark.parametrize("null", [*NULLS, "layer-kde"])
 @pytest.mark.parametrize("budget", [2**40, 0])
-def test_what_a_network_shuffles_elsewhere_is_the_cpus(null: str, budget: int) -> None:
+def test_null_models_without_device_code_are_shuffled_on_the_cpu(null: str, budget: int) -> None:
     graph = GRAPHS["float32"]()
     network = DeviceNetwork(
         graph, host_device(budget=budget), null=null, normalize="none", threads=3
@@ -237,7 +237,7 @@ def test_shuffles_of_a_trained_network_have_the_cpus_lower_bounds() -> None:
 
 
 def test_a_shuffles_memory_is_planned_for() -> None:
-    """What drawing and sorting allocates, at its highest, by tracing NumPy's memory."""
+    """Peak memory of drawing and sorting, by tracing NumPy's allocations."""
     graph = chain_graph(random_chain(3, (400, 500, 300), dtype=np.float32))
     there = upload(graph, host_device())
     copies = sum(block.weights.nbytes for block in graph.blocks)

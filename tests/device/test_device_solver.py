@@ -118,7 +118,7 @@ def test_a_long_path_is_solved_as_on_the_cpu() -> None:
     np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-6, atol=1e-14)
 
 
-def test_faint_vertices_are_settled_on_a_device() -> None:
+def test_weak_vertices_are_corrected_on_a_device() -> None:
     weights = random_chain(35, (180, 190, 150))
     weights[0][3, :] *= 1e-25
     weights[1][:, 4] *= 1e-25
@@ -131,7 +131,7 @@ def test_faint_vertices_are_settled_on_a_device() -> None:
         np.testing.assert_allclose(found.points * signs, ours.points, atol=tolerance)
 
 
-def test_krylov_refuses_what_is_too_small() -> None:
+def test_krylov_refuses_small_graphs() -> None:
     with pytest.raises(InputError, match="krylov needs a larger graph"):
         embedded(chain_graph(random_chain(3, (9, 14, 8))), "numpy", "krylov")
 
@@ -197,7 +197,7 @@ def test_lanczos_in_a_namespace_survives_a_block_that_loses_its_rank(name: str) 
 
 
 def test_few_results_of_a_product_come_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two small arrays for each product: what a GPU is waited for."""
+    """Two small arrays per product, for which the host waits."""
     fetched: list[tuple[int, ...]] = []
 
     class Counting:

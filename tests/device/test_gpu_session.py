@@ -1,4 +1,4 @@
-"""The script that checks what is said of GPUs, on NumPy; and that the page has what it counted."""
+"""The GPU checks, run on NumPy, and the page with their counts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def script() -> Iterator[ModuleType]:
     del sys.modules[path.stem]
 
 
-def test_a_dry_run_goes_through_all_of_it(
+def test_a_dry_run_covers_every_step(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(script.timings, "STEPS", 1)
@@ -52,7 +52,7 @@ def test_a_dry_run_goes_through_all_of_it(
     assert counted["a shuffle"] == {"to the device": 0, "back": small.n_bytes}
 
 
-def test_what_is_wrong_fails_the_session(
+def test_wrong_results_fail_the_session(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = script.shuffle_on_device
@@ -89,7 +89,7 @@ def row(part: dict) -> str:
     return f"{' | '.join(f'{number / 1e6:,.1f}' for number in numbers)} | {part['products']}"
 
 
-def test_what_was_counted_is_what_the_code_copies(script: ModuleType) -> None:
+def test_counted_copies_match_the_code(script: ModuleType) -> None:
     found = script.transfers(cases.mlp(), script.host_device())
     then = COUNTED["parts"]["transfers: MLP 784-256x4-10"]
     assert found["weights"] == then["weights"]

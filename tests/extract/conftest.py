@@ -20,11 +20,14 @@ def _same_weights() -> None:
 
 @pytest.fixture
 def doubles() -> Iterator[None]:
-    """Double precision, so that what is expected is met to the last digits."""
+    """Double precision and one thread, so that expected values hold to the last digits."""
     torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float64)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
+    torch.set_num_threads(threads)
     torch.set_default_dtype(torch.float32)
 
 

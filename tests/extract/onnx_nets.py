@@ -33,7 +33,7 @@ def weights(*shape):
 
 
 def sparse_weights(*shape, axes=(0, 1)):
-    """Weights half of which are 0, the same ones at all positions."""
+    """Weights, half of them 0, at the same entries in all positions."""
     values = weights(*shape)
     sizes = [n if axis in axes else 1 for axis, n in enumerate(shape)]
     mask = RNG.random(sizes) < 0.4

@@ -118,7 +118,7 @@ def test_convolutions_entry_by_entry() -> None:
     assert_allclose(last, each.reshape(6, 16, 3).sum(1).detach().numpy(), rtol=1e-10)
 
 
-def test_a_transformer_in_which_sums_are_layers() -> None:
+def test_a_transformer_with_sums_as_layers() -> None:
     transformers = pytest.importorskip("transformers", reason="pip install transformers")
     torch.manual_seed(0)
     config = transformers.GPT2Config(
@@ -153,7 +153,7 @@ def test_a_transformer_in_which_sums_are_layers() -> None:
     assert_allclose(matrix, expected.detach().numpy(), rtol=1e-5)
 
 
-def test_modules_are_told_from_a_neck() -> None:
+def test_modules_are_distinguished_from_a_bottleneck() -> None:
     """Two halves that share a neck by weights, and pass nothing through it."""
     model = mlp()
     data = batch(200)
@@ -180,7 +180,7 @@ class Sum(nn.Module):
         return self.c((x + self.b(x)).relu())
 
 
-def test_what_cannot_be_told_apart_is_refused() -> None:
+def test_indistinguishable_layers_are_refused() -> None:
     data = batch()
     model = Sum().double()
     with pytest.raises(InputError, match="pass residual='stream'"):
@@ -234,7 +234,7 @@ def test_a_signed_and_directed_matrix(kind: Any) -> None:
     assert "features" in str(report)
 
 
-def test_a_matrix_that_is_a_graph_already_loses_nothing() -> None:
+def test_a_matrix_that_is_a_graph_is_kept_whole() -> None:
     matrix = np.abs(np.random.default_rng(1).normal(size=(6, 6)))
     graph = ncut.graph(matrix + matrix.T, edges="attribution")
     assert graph.left_out == ()

@@ -61,7 +61,7 @@ def test_a_part_has_the_graph_of_its_module(case: str, tmp_path: Path) -> None:
     assert graph.placed_share == expected.placed_share == 1
 
 
-def test_a_pipeline_and_parts_that_are_not_known_say_the_way_in(tmp_path: Path) -> None:
+def test_a_pipeline_and_unknown_parts_name_the_alternative(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(ModelError, match="pipeline is not read; name the folder of one of its"):
         ncut.graph(tmp_path)
@@ -85,3 +85,13 @@ def test_settings_of_a_larger_model_than_is_stored_are_refused(
     (tmp_path / "config.json").write_text(json.dumps(settings))
     with pytest.raises(ncut.ModelError, match=r"by config\.json would take .* bytes, but the file"):
         ncut.graph(tmp_path)
+
+
+def test_the_size_of_images_has_no_part_in_the_graph_nor_in_memory(tmp_path: Path) -> None:
+    name, config, _ = CASES["dit"]
+    getattr(diffusers, name)(**config).save_pretrained(tmp_path)
+    expected = ncut.graph(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings["sample_size"] = 10**6  # terabytes of embedded positions
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert abs(ncut.graph(tmp_path).adjacency - expected.adjacency).max() == 0

@@ -1,4 +1,4 @@
-"""Programs of torch.export have the graph of the module that they were made of."""
+"""Programs of torch.export have the graph of their module."""
 
 from __future__ import annotations
 
@@ -129,9 +129,7 @@ def rewritten(path: Path, change: Any) -> Path:
         ("torch.ops.aten.nothing.default", "this version of torch does not have"),
     ],
 )
-def test_what_is_no_operation_of_a_network_is_refused(
-    target: str, message: str, tmp_path: Path
-) -> None:
+def test_foreign_operations_are_refused(target: str, message: str, tmp_path: Path) -> None:
     exported("residual", tmp_path / "a.pt2")
 
     def change(nodes: list[Any]) -> None:

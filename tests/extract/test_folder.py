@@ -276,7 +276,7 @@ def test_older_names_of_norms_and_constants(tmp_path: Path) -> None:
     assert roles["bert.embeddings.LayerNorm.beta"] == "bias"
 
 
-def test_model_without_head_has_none_although_embeddings_are_tied(tmp_path: Path) -> None:
+def test_a_model_without_head_gets_none_from_tied_embeddings(tmp_path: Path) -> None:
     for name in ("GPT2Model", "GPT2LMHeadModel"):
         folder = save(build(name), tmp_path / name)
         names = [layer.name for layer in read(folder).layers]
@@ -302,7 +302,7 @@ def test_every_tensor_is_accounted_for(tmp_path: Path) -> None:
     assert ("bert.adapter.weight", (3, 12)) in [(x.name, x.shape) for x in found.left_out]
 
 
-def test_norms_of_queries_and_keys_scale_what_writes_them(tmp_path: Path) -> None:
+def test_norms_of_queries_and_keys_scale_their_writers(tmp_path: Path) -> None:
     folder = save(build("Qwen3ForCausalLM"), tmp_path)
     before = read(folder)
     tensors = rewrite(folder)
@@ -340,7 +340,7 @@ def test_neither_torch_nor_transformers_is_needed(tmp_path: Path) -> None:
     assert int(done.stdout) == read(folder).n_vertices
 
 
-# --- folders that are not what they seem --------------------------------------------------------
+# --- foreign folders ----------------------------------------------------------------------------
 
 
 def rewrite(folder: Path, tensors: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -373,7 +373,7 @@ def refuses(folder: Path, message: str) -> None:
     assert str(folder) in str(caught.value)
 
 
-def test_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
+def test_unknown_kinds_list_the_known_ones(tmp_path: Path) -> None:
     change_config(plain(tmp_path), model_type="mamba")
     refuses(tmp_path, "model_type 'mamba' is not known; known are bart, bert, .*AutoModel")
     change_config(tmp_path, model_type=None)
@@ -408,7 +408,7 @@ def test_missing_files(tmp_path: Path) -> None:
         ("\udcff", "not a JSON file"),
     ],
 )
-def test_config_that_is_none(content: str, message: str, tmp_path: Path) -> None:
+def test_invalid_configs_are_refused(content: str, message: str, tmp_path: Path) -> None:
     plain(tmp_path)
     data = content.encode("utf-8", "surrogateescape")
     (tmp_path / "config.json").write_bytes(data)
@@ -552,15 +552,15 @@ def test_index_that_names_a_tensor_that_is_not_there(tmp_path: Path) -> None:
     refuses(folder, "has no tensor 'more.weight'")
 
 
-# --- what the scale needs -----------------------------------------------------------------------
+# --- scale --------------------------------------------------------------------------------------
 
 
-def test_a_table_tells_all_families() -> None:
+def test_a_table_lists_all_families() -> None:
     assert len(FAMILIES) >= 25
     assert all(callable(follow) for follow in FAMILIES.values())
 
 
-def test_factors_of_joined_neurons_go_to_what_writes_them() -> None:
+def test_factors_of_joined_neurons_scale_their_writers() -> None:
     program = Program()
     value = program.input("x", (1, 2, 3))
     query = program.linear(value, np.ones((3, 4)), name="q")

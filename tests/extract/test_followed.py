@@ -1,4 +1,4 @@
-"""What a forward pass of torch does beside layers: states, noise, hooks, other arguments."""
+"""Forward passes with states, noise, hooks and other arguments."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def gates(weight, n):
 
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
-def test_a_first_state_comes_in_by_the_recurrent_weights(kind):
+def test_an_initial_state_enters_through_the_recurrent_weights(kind):
     def run(m, x, y):
         h = torch.tanh(m.start(x)).unsqueeze(0)
         return m.out(m.cell(y, (h, torch.zeros_like(h)) if kind is nn.LSTM else h)[0])
@@ -121,7 +121,7 @@ def test_packed_sequences_are_their_padded_ones():
     assert (graphs[0].adjacency != graphs[1].adjacency).nnz == 0
 
 
-def test_weights_that_a_hook_makes_of_a_recurrent_layer_are_those_of_the_next_run():
+def test_recurrent_weights_from_a_hook_are_the_next_runs():
     def made():
         cell = nn.LSTM(4, 5, batch_first=True)
         with pytest.warns(FutureWarning, match="weight_norm"):
@@ -176,7 +176,7 @@ def test_drawn_numbers_are_no_constants(draw):
 # --- hooks --------------------------------------------------------------------------------------
 
 
-def test_what_a_hook_keeps_is_what_the_model_reads():
+def test_a_hooks_result_is_read_by_the_model():
     def run(m, x):
         y = m.b(torch.relu(m.a(x)))
         return m.c(torch.cat([y, m.kept], 1))
@@ -191,14 +191,14 @@ def test_what_a_hook_keeps_is_what_the_model_reads():
     assert sum(np.count_nonzero(np.asarray(b.weights)) for b in into) == 16 + 12
 
 
-def test_a_hook_may_change_what_comes_out():
+def test_a_hook_may_change_the_output():
     model = Model(lambda m, x: m.b(m.a(x)), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
     model.a.register_forward_hook(lambda module, args, out: 2 * out)
     graph = read_graph(model)
     assert_allclose(block(graph, "a"), 2 * np.abs(weights(model.a)), rtol=1e-6)
 
 
-def test_hooks_that_look_at_numbers_are_listed_and_what_they_hold_stays():
+def test_hooks_that_read_numbers_are_listed_and_keep_their_state():
     seen, numbers = [], []
     model = Model(lambda m, x: m.b(m.a(x)), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
     model.a.register_forward_hook(lambda module, args, out: seen.append(out))
@@ -257,7 +257,7 @@ def test_quantized_layers_are_read_without_an_example():
     assert graph.placed_share == 1.0
 
 
-def test_a_part_in_torchscript_is_refused_and_the_model_is_as_it_was():
+def test_a_part_in_torchscript_is_refused_and_the_model_unchanged():
     with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         part = torch.jit.script(nn.Linear(5, 4))
     model = Model(lambda m, x: m.n(m.f(m.a(x))), a=nn.Linear(6, 5), f=part, n=nn.BatchNorm1d(4))
@@ -284,7 +284,7 @@ def test_a_branch_with_a_trained_factor_of_zero_weighs_nothing(shape):
 
 
 @pytest.mark.parametrize("residual", ["readers", "stream"])
-def test_a_factor_before_a_sum_is_one_of_what_writes_it_alone(residual):
+def test_a_factor_before_a_sum_scales_its_own_writer_only(residual):
     def run(m, x):
         h = m.factor * m.a(x)
         return m.c(m.b(h) + h)
@@ -368,7 +368,7 @@ def test_a_distance_is_a_reader():
         lambda p, q: ((p - q) ** 2).sum(-1).sqrt(),
     ],
 )  # fmt: skip
-def test_what_a_distance_is_made_of_is_there(distance):
+def test_operands_of_a_distance_are_placed(distance):
     model = Model(lambda m, x, y: distance(m.a(x), m.b(y)), a=nn.Linear(6, 4), b=nn.Linear(7, 4))
     example = (torch.zeros(3, 6), torch.zeros(3, 7))
     graph = read_graph(model, example_inputs=example, residual="readers")
@@ -452,7 +452,7 @@ def test_features_that_are_returned_have_no_copies():
 SEEN_BY_HOOKS: list[object] = []
 
 
-def test_what_hooks_write_into_stays_wherever_it_is():
+def test_tensors_that_hooks_write_into_are_unchanged():
     own: list[object] = []
     handed: dict[str, object] = {}
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -477,6 +477,8 @@ def test_what_hooks_write_into_stays_wherever_it_is():
         (lambda m, h: h - h * m.mask, True),
         (lambda m, h: h + h * m.mask, True),
         (lambda m, h: 2.0 * h - 0.5 * h, True),
+        (lambda m, h: h - h * m.gamma, True),
+        (lambda m, h: h * m.gamma + torch.roll(h, 1, 0) * (1 - m.gamma), True),
         (lambda m, h: h * m.mask, False),
         (lambda m, h: h + m.inner(h), False),
         (lambda m, h: h + h, False),
@@ -485,7 +487,7 @@ def test_what_hooks_write_into_stays_wherever_it_is():
     ],
 )
 @pytest.mark.parametrize("residual", ["readers", "stream"])
-def test_constant_factors_of_a_neuron_that_a_sum_has_twice_are_listed(change, is_listed, residual):
+def test_factors_of_a_neuron_that_a_sum_has_twice_are_listed(change, is_listed, residual):
     model = Model(
         lambda m, x: m.last(change(m, torch.relu(m.first(x)))),
         first=nn.Linear(6, 5), inner=nn.Linear(5, 5), last=nn.Linear(5, 2),

@@ -37,7 +37,7 @@ def same(graph: ncut.NeuronGraph, other: ncut.NeuronGraph, rtol: float = 1e-6) -
 # --- the registry -------------------------------------------------------------------------------
 
 
-def test_formats_are_told_apart_by_content(tmp_path: Path) -> None:
+def test_formats_are_recognized_by_content(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     model = perceptron(8, 12, 6, 4)
@@ -55,7 +55,7 @@ def test_formats_are_told_apart_by_content(tmp_path: Path) -> None:
             path.rename(tmp_path / name)
 
 
-def test_every_format_has_its_entry_and_every_refusal_a_way() -> None:
+def test_every_format_has_an_entry_and_every_refusal_an_alternative() -> None:
     suffixes = [suffix for found in FORMATS for suffix in found.suffixes]
     marks = [mark for refused in REFUSED for mark in refused.marks]
     assert len(set(suffixes + marks)) == len(suffixes + marks)
@@ -64,7 +64,7 @@ def test_every_format_has_its_entry_and_every_refusal_a_way() -> None:
 
 
 @pytest.mark.parametrize("refused", REFUSED, ids=lambda r: r.name)
-def test_what_is_not_read_says_the_way_in(refused: Any, tmp_path: Path) -> None:
+def test_unread_formats_name_an_alternative(refused: Any, tmp_path: Path) -> None:
     for mark in refused.marks:
         path = tmp_path / (f"model{mark}" if mark.startswith(".") else mark)
         path.write_bytes(b"\x08\x01")
@@ -464,7 +464,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def permute(weight: np.ndarray[Any, Any], n_heads: int) -> np.ndarray[Any, Any]:
-    """What convert_hf_to_gguf.py of llama.cpp does with queries and keys of Llama."""
+    """The permutation of Llama's queries and keys by llama.cpp's convert_hf_to_gguf.py."""
     rows, *rest = weight.shape
     halves = weight.reshape(n_heads, 2, rows // n_heads // 2, *rest)
     return halves.swapaxes(1, 2).reshape(weight.shape)

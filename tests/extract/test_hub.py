@@ -27,7 +27,7 @@ SHA = "a" * 40
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, list[str]]]:
-    """A server of one repository; its address, the folder of its files, and what was asked."""
+    """A server of one repository: its address, the folder of its files, and the requests."""
     folder = tmp_path_factory.mktemp("repo")
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
@@ -117,7 +117,7 @@ def test_a_model_of_the_hub_is_fetched_and_kept(
     assert again.stdout == done.stdout
     missing = run("hf:org/other", address)
     assert missing.returncode == 1
-    assert "hf:org/other cannot be had from the Hub" in missing.stderr
+    assert "hf:org/other cannot be loaded from the Hub" in missing.stderr
 
 
 def test_folders_inside_a_repository(hub: Any, commands: Commands, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_folders_inside_a_repository(hub: Any, commands: Commands, tmp_path: Pat
     assert files == {"pipe/model_index.json"}
 
 
-def test_names_that_are_none_and_names_of_the_hub_without_its_mark() -> None:
+def test_invalid_names_and_hub_names_without_prefix_are_refused() -> None:
     for name in ("hf:", "hf:a/b@", "hf:a/../b/c", "hf:a/b/../c", "hf:a/b/./c", "hf:a b"):
         with pytest.raises(InputError, match="is no name on the Hub; write hf:org/name"):
             ncut.graph(name)

@@ -184,7 +184,7 @@ def test_nothing_of_keras_is_imported() -> None:
     assert not {"keras", "tensorflow", "tf_keras"} & sys.modules.keys()
 
 
-def test_a_layer_stands_elsewhere_under_its_name(tmp_path: Path) -> None:
+def test_a_layer_is_found_elsewhere_by_its_name(tmp_path: Path) -> None:
     path = sequential(tmp_path / "m.keras", [3], *SMALL)
     with zipfile.ZipFile(path) as archive:
         archive.extract("model.weights.h5", tmp_path)
@@ -368,6 +368,29 @@ def test_factors_are_folded(tmp_path: Path, norm: Described, homogeneous: bool) 
     assert_allclose(dense(graph_of(behind))["l0"], 2 * first if shared else first)
 
 
+@pytest.mark.parametrize(("mode", "factor"), [("sum", 1.0), ("ave", 0.5)])
+def test_directions_that_are_averaged(tmp_path: Path, mode: str, factor: float) -> None:
+    places = [f"bidirectional/{way}_layer/cell/vars/{{}}" for way in ("forward", "backward")]
+    first = [kernel(3, 4, seed=1), kernel(3, 4, seed=2)]
+    arrays = {place.format(0): value for place, value in zip(places, first, strict=True)}
+    arrays |= {place.format(1): np.zeros((4, 4)) for place in places}
+    arrays |= {place.format(2): np.zeros(4) for place in places}
+    arrays |= {"dense/vars/0": kernel(4, 2)}
+    inner = {"class_name": "SimpleRNN", "config": {"name": "r", "dtype": "f", "units": 4}}
+    both = {"name": "l0", "dtype": "f", "layer": inner, "merge_mode": mode}
+    both["backward_layer"] = inner
+    config = [
+        {"class_name": "InputLayer", "config": {"name": "x", "batch_shape": [None, 5, 3]}},
+        {"class_name": "Bidirectional", "config": both},
+        {"class_name": "Dense", "config": {"name": "l1", "dtype": "f", "units": 2}},
+    ]
+    whole = {"class_name": "Sequential", "config": {"layers": config}}
+    blocks = dense(graph_of(written(tmp_path / "m.keras", whole, arrays)))
+    for way, weights in zip(("forward", "backward"), first, strict=True):
+        assert_allclose(blocks[f"l0/{way}"], factor * weights)
+    assert_allclose(blocks["l1"], kernel(4, 2))
+
+
 @pytest.mark.parametrize(
     ("activation", "expected"),
     [
@@ -422,7 +445,7 @@ def test_images_of_any_size(tmp_path: Path) -> None:
 
 
 def functional(path: Path, layers: Sequence[Any], arrays: dict[str, Any], output: str) -> Path:
-    """A model in the nested lists of Keras 2; layers are (class, name, what it reads, config)."""
+    """A model in the nested lists of Keras 2; layers are (class, name, inputs, config)."""
     content = [
         {
             "class_name": cls,
@@ -533,7 +556,7 @@ def refused(path: Path, message: str | None, **options: Any) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_files_that_are_not_there_or_something_else(tmp_path: Path) -> None:
+def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "none.keras", "no such file")
     (tmp_path / "folder.keras").mkdir()
     refused(tmp_path / "folder.keras", "folder")
@@ -606,7 +629,7 @@ def test_missing_members(tmp_path: Path) -> None:
         ('{"class_name": "Sequential", "config": {"layers": [3]}}', "class_name"),
     ],
 )
-def test_configurations_that_are_none(tmp_path: Path, config: str, message: str) -> None:
+def test_invalid_configurations_are_refused(tmp_path: Path, config: str, message: str) -> None:
     refused(written(tmp_path / "m.keras", config, {}), message)
 
 

@@ -10,7 +10,7 @@ import ncut
 from ncut.extract.named import is_named
 
 
-def test_names_and_paths_are_told_apart(tmp_path: Path) -> None:
+def test_names_and_paths_are_distinguished(tmp_path: Path) -> None:
     assert is_named("torchvision:resnet18")
     assert is_named(Path("timm:resnet18"))
     assert not is_named("models/resnet18.pth")

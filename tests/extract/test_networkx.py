@@ -143,7 +143,7 @@ def weighted(weight: Any) -> nx.Graph:
         (layered("a", "b", "a"), "^model: the nodes with attribute 'layer' 'a' do not follow"),
     ],
 )
-def test_what_cannot_be_read_is_refused(made: nx.Graph, message: str) -> None:
+def test_unreadable_models_are_refused(made: nx.Graph, message: str) -> None:
     with pytest.raises(ncut.InputError, match=message):
         ncut.graph(made)
 

@@ -119,7 +119,7 @@ HOMOGENEOUS = {
 
 
 @pytest.mark.parametrize("op", HOMOGENEOUS)
-def test_which_activations_are_homogeneous(tmp_path, op):
+def test_homogeneous_activations_are_recognized(tmp_path, op):
     expected, attributes = HOMOGENEOUS[op]
     more = [FACTORS] if op == "PRelu" else []
     graph, _, _ = between(tmp_path, lambda net, x: net(op, x, *more, **attributes))
@@ -281,7 +281,7 @@ def branches(first, second):
     return {"then_branch": graphs[0], "else_branch": graphs[1]}
 
 
-def test_branch_whose_condition_is_known(tmp_path):
+def test_branches_with_a_known_condition_are_followed(tmp_path):
     first, options = weights(3, 4), (weights(4, 2), weights(4, 5))
     for at, size in enumerate((2, 3)):
         net = Net()
@@ -331,7 +331,7 @@ def test_open_sizes_of_images(tmp_path, shape, n_flat):
     assert [size for _, size in layers_of(graph_of(net.proto(y), tmp_path))] == [3, 4, 5, 2]
 
 
-def test_open_sizes_that_nothing_fits(tmp_path):
+def test_unresolvable_open_sizes_are_refused(tmp_path):
     net = Net()
     x = net("Reshape", net.conv(net.input((None, 3, None, None)), 3, 4), [-1, 4 * 37 * 41])
     y = net.layer("MatMul", x, weights(4 * 37 * 41, 2), -1)

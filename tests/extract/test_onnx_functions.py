@@ -1,4 +1,4 @@
-"""Graphs of ONNX models against what the models compute, one changed neuron at a time."""
+"""Graphs of ONNX models against the models' outputs, one changed neuron at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from onnx_nets import (
 )
 
 from ncut.errors import ModelError
-from ncut.extract import wiring as wiring_module
+from ncut.extract.lowering import wiring as wiring_module
 from ncut.extract.lowering.factors import Ledger
 from ncut.extract.readers.onnx_graph.model import in_order
 from ncut.extract.readers.onnx_graph.shapes import window
@@ -321,7 +321,7 @@ def attention_by_hand(net, q, k, v, shared=1):
 
 
 @pytest.mark.parametrize("shared", [1, 2])
-def test_attention_is_what_it_is_by_hand(tmp_path, shared):
+def test_attention_matches_its_definition(tmp_path, shared):
     matrices = [weights(6, n) for n in (4, 4 // shared, 4 // shared)] + [weights(4, 6)]
     graphs = []
     for whole in (False, True):

@@ -59,7 +59,7 @@ def test_damaged_files(tmp_path_factory, data):
         pass
 
 
-def test_graphs_that_are_none(tmp_path):
+def test_invalid_graphs_are_refused(tmp_path):
     proto, _ = small(tmp_path)
     nodes = list(proto.graph.node)
     del proto.graph.node[:]
@@ -205,7 +205,7 @@ def test_weights_outside_the_models_folder(tmp_path, location):
         ({"length": "many"}, "no number"),
     ],
 )
-def test_weights_that_are_not_beside_the_model(tmp_path, entries, match):
+def test_missing_external_weights_are_refused(tmp_path, entries, match):
     proto, _ = beside(tmp_path, **entries)
     refused(proto, tmp_path, match)
 

@@ -102,7 +102,7 @@ def dynamic(net, x, weight):
     return net("Mul", made, net("Mul", x_scale, scale))
 
 
-def test_scales_of_queries_and_keys_are_those_of_their_weights(tmp_path):
+def test_scales_of_queries_and_keys_match_their_weights(tmp_path):
     net = Net(17)
     x = net.input([2, 5, 8])
     rng = np.random.default_rng(0)

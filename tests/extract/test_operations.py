@@ -114,7 +114,7 @@ def test_a_vector_as_the_last_layer():
 
 
 @pytest.mark.parametrize("how", ["bmm", "einsum"])
-def test_a_matrix_of_its_own_for_each_group(how):
+def test_each_group_has_its_own_matrix(how):
     weight = nn.Parameter(torch.randn(3, 2, 5))
 
     def run(self, x):

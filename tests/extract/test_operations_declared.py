@@ -145,14 +145,14 @@ def test_bad_declarations():
         (lambda x: x.sort(dim=1)[0], "order that depends on the data"),
     ],
 )
-def test_what_depends_on_the_data_is_refused(step, told):
+def test_data_dependent_operations_are_refused(step, told):
     model = Model(lambda m, x: m.b(step(m.a(x))), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
     with pytest.raises(ModelError, match=told):
         read_graph(model, example_inputs=torch.zeros(2, 3))
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_the_model_is_as_it_was(fails):
+def test_the_model_is_unchanged(fails):
     class Stateful(nn.Module):
         def __init__(self):
             super().__init__()
@@ -258,7 +258,7 @@ def test_error_messages_have_no_line_breaks_in_the_middle_of_words():
 
 
 def test_ways_around_a_layer_do_not_multiply():
-    """Position mixing with a scale of its own, block after block: x + gamma pool(x)."""
+    """Position mixing with a learned scale in each block: x + gamma pool(x)."""
 
     def run(self, x):
         x = self.a(x)

@@ -290,7 +290,7 @@ def largest_as_mask(h):
 
 
 @pytest.mark.parametrize("change", [largest, largest_of_batch, largest_as_mask])
-def test_the_largest_activations_put_back_are_what_a_relu_is(change):
+def test_scattered_largest_activations_act_like_a_relu(change):
     """As in sparse autoencoders that keep the k largest."""
     parts = {"a": nn.Linear(3, 6), "b": nn.Linear(6, 3)}
     example = torch.zeros(2, 3)

@@ -27,7 +27,7 @@ def same(graph: ncut.NeuronGraph, other: ncut.NeuronGraph, rtol: float = 1e-6) -
 
 
 def to_msgpack(tree: Any) -> bytes:
-    """What `flax.serialization.msgpack_serialize` writes: arrays are (shape, type, bytes)."""
+    """The format of `flax.serialization.msgpack_serialize`: arrays are (shape, type, bytes)."""
     msgpack = pytest.importorskip("msgpack", reason="pip install msgpack")
 
     def extension(value: Any) -> Any:
@@ -152,7 +152,7 @@ def test_broken_files_of_flax_are_refused(tmp_path: Path) -> None:
 
 
 def to_tfjs(source: Path, folder: Path, quantize: str = "") -> Path:
-    """What `tensorflowjs_converter` makes of an HDF5 file, in two shards."""
+    """The output of `tensorflowjs_converter` for an HDF5 file, in two shards."""
     h5py = pytest.importorskip("h5py", reason="pip install h5py")
     listed, data = [], b""
     with h5py.File(source) as file:

@@ -38,7 +38,7 @@ class Block(torch.nn.Module):
 
 
 class Net(torch.nn.Module):
-    """Two layers, and a head with a hidden layer of its own."""
+    """Two layers, and a head with a hidden layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def test_a_part_is_the_blocks_of_the_whole_graph(
     assert graph.name == f"Net, {part}"
 
 
-def test_what_is_left_out_is_listed_and_counted(net: Net) -> None:
+def test_left_out_parameters_are_listed_and_counted(net: Net) -> None:
     graph = ncut.graph(net, example_inputs=IDS, part="mlp")
     assert names(graph) >= MLP
     assert not names(graph) & {"head.0", "head.2", "words"} | names(graph) & ATTENTION
@@ -117,7 +117,7 @@ def test_what_is_left_out_is_listed_and_counted(net: Net) -> None:
                for p in graph.parameters if len(p.shape) > 1)  # fmt: skip
 
 
-def test_parts_that_are_none_are_named(net: Net) -> None:
+def test_invalid_parts_are_named(net: Net) -> None:
     there = "There are 'mlp', 'attention', 'layer', 'head', 'layer.0'"
     with pytest.raises(InputError, match=rf"of 'layr.1'; did you mean 'layer.1'\? {there}"):
         ncut.graph(net, example_inputs=IDS, part="layr.1")
@@ -148,9 +148,7 @@ def test_a_chain_is_one_mlp() -> None:
     [("Bert", ("intermediate.dense", "output.dense")), ("GPTNeoX", ("h_to_4h", "4h_to_h")),
      ("Llama", ("gate_proj", "up_proj", "down_proj"))],
 )  # fmt: skip
-def test_parts_of_folders_are_those_of_modules(
-    kind: str, mlp: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_parts_of_folders_match_modules(kind: str, mlp: tuple[str, ...], tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="pip install transformers")
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(

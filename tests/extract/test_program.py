@@ -1,4 +1,4 @@
-"""A program between readers and graphs: what it prints, and one reading for both conventions."""
+"""Programs: their text, and one reading for both conventions."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_graph_has_no_program() -> None:
 
 
 @pytest.mark.parametrize("attends", [False, True])
-def test_both_conventions_come_of_one_reading(
+def test_both_conventions_come_from_one_reading(
     attends: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readings: list[Program] = []

@@ -45,7 +45,7 @@ def read(parts: dict[str, Any], settings: dict[str, Any], layer: str = "a.b_proj
 
 
 @pytest.mark.parametrize("name", MATRICES)
-def test_a_matrix_has_its_packages_values(name: str) -> None:
+def test_a_sparse_format_has_the_values_of_its_library(name: str) -> None:
     parts = dict(MATRICES[name])
     settings, expected = json.loads(str(parts.pop("settings"))), parts.pop("expected")
     # Packages compute in float16 or bfloat16 if the scales are.

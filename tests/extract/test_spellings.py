@@ -1,4 +1,4 @@
-"""One function, written in several ways, is one graph."""
+"""One function written in several ways has one graph."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_neurons_chosen_by_a_known_index(change):
     assert_alike(expected, between(change), (torch.randn(3, 6),))
 
 
-def test_what_is_written_over_a_neuron_is_what_is_read():
+def test_overwritten_neurons_are_read_with_their_new_value():
     """A channel's mean over examples put in its own place, as an ablation does."""
 
     def averaged(h):
@@ -306,7 +306,7 @@ def test_whole_numbers_beside_values_are_features():
 
 
 def test_a_router_that_takes_the_largest():
-    """What an argmax chooses among are vertices, and experts that it chooses reach the result."""
+    """Candidates of an argmax are vertices, and chosen experts reach the result."""
 
     def run(m, x):
         h = torch.relu(m.a(x))

@@ -80,7 +80,7 @@ def test_vectors_other_than_biases_are_noted_and_numbers_are_not():
     assert [(item.name, item.shape) for item in graph.left_out] == [("gamma", (2,))]
 
 
-def test_order_of_the_arrays_goes_before_that_of_the_names():
+def test_order_of_arrays_precedes_order_of_names():
     arrays = {"z": np.ones((4, 4)), "a": np.ones((4, 4))}
     assert [layer.name for layer in read_graph(arrays).layers] == ["input", "z", "a"]
 

@@ -147,7 +147,7 @@ class Writer:
 
 
 def computed(path: Path, value: Any) -> Any:
-    """What TensorFlow Lite's interpreter makes of an input."""
+    """The output of TensorFlow Lite's interpreter for an input."""
     litert = pytest.importorskip("ai_edge_litert.interpreter", reason="pip install ai-edge-litert")
     interpreter = litert.Interpreter(str(path))
     interpreter.allocate_tensors()
@@ -298,7 +298,7 @@ def sparse_file(weights: Any, layout: Any, path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
 @pytest.mark.parametrize(("order", "blocks", "sizes", "csr", "dtype"), SPARSE)
-def test_sparse_weights_are_those_of_the_dense_file(
+def test_sparse_weights_match_the_dense_file(
     order: Any, blocks: Any, sizes: Any, csr: Any, dtype: Any, kind: str, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(3)

@@ -124,7 +124,7 @@ def test_the_mean_of_an_image_is_read(keepdim):
 @pytest.mark.parametrize(
     ("shape", "axes"), [((2, 5, 4), -1), ((2, 4, 5, 5), (2, 3)), ((2, 4, 9), -1)]
 )
-def test_the_mean_by_which_an_input_is_normed_carries_no_neurons(shape, axes):
+def test_the_mean_that_normalizes_an_input_carries_no_neurons(shape, axes):
     def run(m, x):
         mean = x.mean(axes, keepdim=True)
         x = (x - mean) / (((x - mean) ** 2).mean(axes, keepdim=True) + 1e-5).sqrt()
@@ -187,7 +187,7 @@ def test_linear_attention_has_vertices_for_queries_and_keys(norms):
     assert sorted(sizes(graph)) == [2, 4, 5, 6, 6, 6]
 
 
-def test_biases_of_scores_carry_no_neurons_whatever_the_number_of_heads():
+def test_biases_of_scores_carry_no_neurons_for_any_number_of_heads():
     def run(m, x):
         q, k, v = (y.view(2, 5, 2, 3).transpose(1, 2) for y in m.qkv(x).chunk(3, -1))
         scores = q @ k.transpose(-1, -2) + m.bias(torch.arange(25).view(5, 5)).permute(2, 0, 1)
@@ -198,7 +198,7 @@ def test_biases_of_scores_carry_no_neurons_whatever_the_number_of_heads():
     assert [item.name for item in graph.left_out] == ["bias"]
 
 
-def test_a_query_that_is_a_parameter_leaves_keys_and_values_placed():
+def test_a_query_that_is_a_parameter_is_a_layer_that_reads_the_keys():
     parts = {"attend": nn.MultiheadAttention(6, 2, batch_first=True), "out": nn.Linear(6, 2)}
 
     def run(m, x):
@@ -208,8 +208,10 @@ def test_a_query_that_is_a_parameter_leaves_keys_and_values_placed():
     placed = {p.name: p.placed for p in graph.parameters}
     assert placed["attend.in_proj_weight"]
     assert placed["attend.out_proj.weight"]
-    assert not placed["query"]
-    assert graph.placed_share > 0.9
+    assert placed["query"]
+    assert graph.placed_share == 1
+    # Three dimensions of each head's keys make one score, whatever the number of examples.
+    assert weights(graph, "attend").shape == (6, 2)
 
 
 # --- distances to centres -----------------------------------------------------------------------
@@ -388,7 +390,7 @@ def test_a_decay_for_each_channel_over_several_steps():
     assert_allclose(weights(graph, "a"), model.a.weight.abs().detach().T)
 
 
-def test_choices_are_named_after_what_is_chosen():
+def test_choices_are_named_by_their_source():
     model = Model(
         lambda m, x: (m.b(m.a(x)), m.b(m.a(x)).argmax(-1)), a=nn.Linear(6, 5), b=nn.Linear(5, 3)
     )  # fmt: skip

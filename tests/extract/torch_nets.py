@@ -56,7 +56,7 @@ def trained(norm):
 
 
 def factor(norm):
-    """Factors of a norm, apart from those that depend on the data."""
+    """Factors of a norm that do not depend on the data."""
     gamma = np.ones(1) if norm.weight is None else array(norm.weight)
     if getattr(norm, "running_var", None) is None:
         return np.abs(gamma)

@@ -202,7 +202,7 @@ class Uses(ast.NodeVisitor):
 
 
 def name_of(function: ast.expr) -> str:
-    """The last name of what is called."""
+    """The last name of a called expression."""
     return ast.unparse(function).split(".")[-1]
 
 
@@ -229,7 +229,7 @@ def test_files_are_opened_at_the_doors_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_each_door_is_one_and_has_its_guard(door: str) -> None:
+def test_each_entry_point_is_guarded_once(door: str) -> None:
     assert reads((PACKAGE / door).read_text(encoding="utf-8"))
     if guard := DOORS[door]:
         assert "reading(" in (PACKAGE / guard).read_text(encoding="utf-8")

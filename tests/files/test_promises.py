@@ -1,4 +1,4 @@
-"""What SECURITY.md promises: each line of its table has tests, and these are here or exist."""
+"""The promises of SECURITY.md: every line of its table names existing tests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ sys.addaudithook(hook)
 
 
 def touched(code: str, *arguments: object) -> list[str]:
-    """What a fresh interpreter opens, connects to and starts while it runs some code."""
+    """Files, connections and processes that a fresh interpreter opens while it runs some code."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c",
          f"{TOUCHED}\n{code}\nprint('@@' + json.dumps(seen))", *map(str, arguments)],

@@ -32,7 +32,7 @@ def graph(path):
 
 
 class OddError(Exception):
-    """Of some library."""
+    """An error of some library."""
 
 
 # --- the guard ----------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ def test_unforeseen_errors_name_the_file_and_the_place(error, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, SystemExit])
-def test_what_is_no_fault_of_the_file_passes(error, tmp_path):
+def test_errors_unrelated_to_the_file_pass(error, tmp_path):
     with pytest.raises(error), reading(tmp_path, "x"):
         raise error
 
@@ -119,7 +119,7 @@ def test_large_files_are_mapped_and_small_ones_are_read(tmp_path):
     assert not content.flags.writeable
 
 
-# --- what is no file ----------------------------------------------------------------------------
+# --- invalid files ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -193,7 +193,7 @@ def test_archives_that_unpack_to_more_than_weights_do(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["w0.npy", "ncut_graph.npy"])
-def test_headers_that_say_more_than_their_file_holds(where, tmp_path):
+def test_headers_of_truncated_files_are_refused(where, tmp_path):
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(where, header_of("<f8", (10**6, 10**6)) + bytes(80))
@@ -303,6 +303,15 @@ def test_headers_of_npy_files(header, tmp_path):
     path = tmp_path / "a.npy"
     path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(160))
     with pytest.raises(ncut.NcutError):
+        ncut.graph([path, path])
+
+
+def test_a_header_longer_than_the_file_is_not_allocated(tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(
+        b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**32 - 1) + FINE.encode() + bytes(160)
+    )
+    with pytest.raises(ModelError, match="says that its header has 4294967295 bytes"):
         ncut.graph([path, path])
 
 
@@ -434,7 +443,7 @@ raise SystemExit(not probe.Prober().ends(probe.__file__))
 """
 
 
-def test_time_in_which_all_is_stopped_is_no_waiting(tmp_path):
+def test_time_while_all_is_stopped_is_not_waiting(tmp_path):
     script = tmp_path / "slow.py"
     script.write_text("import sys, time; next(sys.stdin); time.sleep(0.5); print('done')\n")
     command = [sys.executable, "-c", STOPPED, script]
@@ -448,7 +457,7 @@ def test_time_in_which_all_is_stopped_is_no_waiting(tmp_path):
     assert process.returncode == 0
 
 
-def test_one_process_looks_at_all_files(tmp_path):
+def test_one_process_checks_all_files(tmp_path):
     h5py = pytest.importorskip("h5py", reason="pip install 'ncut[keras]'")
     from ncut.extract.readers.keras.probe import Prober
 

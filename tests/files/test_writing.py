@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and nothing is written through somebody else's link."""
+"""Files are written completely or not at all, and never through another user's link."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def writes(text):
 
 @pytest.mark.parametrize("error", [OSError, ValueError, ZeroDivisionError, KeyboardInterrupt])
 @pytest.mark.parametrize("old", ["the old text", None])
-def test_an_error_while_writing_leaves_what_was_there(old, error, tmp_path):
+def test_an_error_while_writing_leaves_the_old_file(old, error, tmp_path):
     path = tmp_path / "file.txt"
     if old is not None:
         write_file(path, writes(old))
@@ -73,7 +73,7 @@ def test_names_of_parts_are_never_the_same(tmp_path):
     assert len(names) == 50
 
 
-def test_modes_are_those_of_other_programs(tmp_path):
+def test_modes_match_other_programs(tmp_path):
     path = tmp_path / "file.txt"
     mask = os.umask(0o027)
     try:
@@ -100,7 +100,7 @@ def test_a_link_of_ones_own_stays_and_a_strangers_is_replaced(tmp_path, monkeypa
     assert (link.read_text(), target.read_text()) == ("mine", "new")
 
 
-def test_a_pipe_is_written_to_as_it_is(tmp_path):
+def test_a_pipe_is_written_to_directly(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)

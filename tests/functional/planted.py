@@ -24,7 +24,7 @@ def planted(seed: int = 0) -> tuple[Weights, tuple[Layer, ...], NDArray[np.intp]
 
 
 def forward(weights: Sequence[Any], x: NDArray[np.floating]) -> NDArray[np.floating]:
-    """What a ReLU network with these weights computes."""
+    """The output of a ReLU network with these weights."""
     for weight in weights[:-1]:
         x = np.maximum(x @ weight, 0)
     return x @ weights[-1]
@@ -38,7 +38,7 @@ def examples(n: int, seed: int = 0) -> NDArray[np.floating]:
 
 
 def activations(weights: Sequence[Any], x: NDArray[np.floating]) -> Weights:
-    """What the next layer reads of each layer, of the last what it gives."""
+    """The input that each layer passes to the next, and the last layer's output."""
     values = [x]
     for at, weight in enumerate(weights):
         last = at == len(weights) - 1

@@ -127,7 +127,7 @@ def test_every_neuron_is_drawn_as_often() -> None:
     )
 
 
-def test_the_seed_settles_the_random_sets() -> None:
+def test_the_seed_determines_the_random_sets() -> None:
     weights, layers, labels = dense()
     runs = []
     for seed in (0, 0, 1):
@@ -200,7 +200,7 @@ def test_without_random_sets() -> None:
     assert "compared with no random sets" in str(found)
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     calls: list[tuple[int, int]] = []
     ablate(
         WEIGHTS, LAYERS, LABELS, mean_output, pairs=True, random_sets=3,
@@ -223,7 +223,7 @@ class Interrupting:
         return mean_output(weights)
 
 
-def test_an_interruption_keeps_what_is_complete() -> None:
+def test_an_interruption_keeps_complete_results() -> None:
     whole = ablate(WEIGHTS, LAYERS, LABELS, mean_output, random_sets=3, pairs=True)
     for at, n_rows, n_pairs in ((2, 0, 0), (7, 1, 0), (20, 4, 2)):
         with pytest.raises(Interrupted) as caught:
@@ -240,7 +240,7 @@ def test_an_interruption_keeps_what_is_complete() -> None:
 
 
 @pytest.mark.parametrize("per_layer", [False, True])
-def test_text_is_narrow_and_says_what_was_found(per_layer: bool) -> None:
+def test_text_is_narrow_and_holds_the_findings(per_layer: bool) -> None:
     layers = tuple(replace(layer, name=f"a\x1brather.long.name.{layer.name}") for layer in LAYERS)
     found = ablate(
         WEIGHTS, layers, LABELS, lambda weights: -1e5 * mean_output(weights) ** 3,
@@ -257,7 +257,7 @@ def test_text_is_narrow_and_says_what_was_found(per_layer: bool) -> None:
     assert "use at least 19" in " ".join(str(few).split())
 
 
-def test_rows_are_shown_by_cluster_whatever_their_order() -> None:
+def test_rows_are_shown_by_cluster_in_any_order() -> None:
     found = ablate(WEIGHTS, LAYERS, LABELS, mean_output, random_sets=1)
     assert str(replace(found, rows=found.rows[::-1])) == str(found)
 
@@ -349,7 +349,7 @@ def test_a_module_gives_the_numbers_of_its_weights() -> None:
     assert model.training
 
 
-def test_a_module_is_left_as_it_was_if_the_evaluation_fails() -> None:
+def test_a_module_is_unchanged_if_the_evaluation_fails() -> None:
     model = module()
     calls = []
 

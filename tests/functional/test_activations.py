@@ -155,7 +155,7 @@ def test_several_arguments() -> None:
     )
 
 
-def test_the_module_is_left_as_it_was() -> None:
+def test_the_module_is_left_unchanged() -> None:
     model = mlp().train()
     model[4].eval()
     modes = [part.training for part in model.modules()]
@@ -293,7 +293,7 @@ def test_vertices_without_edges_in_either_graph_are_left_out() -> None:
     assert "w2 -" in str(found)
 
 
-def test_the_seed_settles_the_result_whatever_the_threads() -> None:
+def test_the_seed_determines_the_result_on_any_threads() -> None:
     torch.manual_seed(6)
     model = mlp()
     layers = read_graph(model).layers

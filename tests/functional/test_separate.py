@@ -33,7 +33,7 @@ def score(weights: Any) -> float:
 
 
 def explained(weights: Any) -> float:
-    """The same, below 0 for what is worse than a constant."""
+    """The same, below 0 for outputs worse than a constant."""
     error = np.square(forward(weights, X) - TARGET).sum()
     return 1 - float(error / np.square(TARGET - TARGET.mean(0)).sum())
 
@@ -51,7 +51,7 @@ def masked(weights: Any, labels: np.ndarray) -> list[np.ndarray]:
     return [w * (a[:, None] == b) for w, (a, b) in zip(weights, pairwise(parts), strict=True)]
 
 
-def test_parts_that_never_met_lose_nothing() -> None:
+def test_parts_without_shared_edges_lose_no_score() -> None:
     found = separate(WEIGHTS, LAYERS, LABELS, score)
     assert found.score == found.cut_score == 1
     assert found.chance == 0
@@ -96,7 +96,7 @@ def test_numbers_follow_their_definitions() -> None:
     assert not np.array_equal(other.random_scores, found.random_scores)
 
 
-def test_what_chance_is_without_a_number() -> None:
+def test_chance_defaults_to_the_score_without_weights() -> None:
     def with_bias(weights: Any) -> float:
         return 0.25 + 0.5 * score(weights)
 
@@ -123,7 +123,7 @@ def test_effective_numbers() -> None:
     assert effective_number(np.array([0, 0, 0, 1])) == pytest.approx(math.exp(entropy))
 
 
-def test_stages_are_told_from_modules() -> None:
+def test_stages_are_distinguished_from_modules() -> None:
     stages = np.repeat([0, 0, 1, 1], N_GROUPS * PER_GROUP)
     found = separate(WEIGHTS, LAYERS, stages, score, random_sets=0)
     assert found.worst_layer == 1
@@ -132,7 +132,7 @@ def test_stages_are_told_from_modules() -> None:
 
 
 def test_p_is_that_of_a_random_partition() -> None:
-    """Of partitions drawn like those that they are compared with."""
+    """The p-value of random partitions is uniform."""
     weights = joined(0.05)
 
     p_values = []
@@ -391,7 +391,7 @@ def test_weights_that_are_sums_of_others_are_refused() -> None:
         )  # fmt: skip
 
 
-def test_many_weights_are_told_apart() -> None:
+def test_many_weights_are_distinguished() -> None:
     """More than one number in float32 can tell."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2100, 2100), nn.ReLU(), nn.Linear(2100, 3))

@@ -122,7 +122,7 @@ def state(model):
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("name", MODELS)
-def test_a_module_gives_what_it_gives_without_the_weights(name, scope):
+def test_a_module_outputs_the_same_as_without_the_weights(name, scope):
     model, example = made(name)
     layers = read_graph(model, scope=scope).layers
     rng = np.random.default_rng(1)
@@ -203,7 +203,7 @@ def test_wrappers_and_compiled_models():
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's compiler about its own parts
-def test_compiled_models_do_not_ignore_what_is_silenced():
+def test_silencing_affects_compiled_models():
     model, example = made("mlp")
     layers = read_graph(model).layers
     compiled = torch.compile(model, backend="eager")

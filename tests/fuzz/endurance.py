@@ -28,7 +28,7 @@ GROWTH_MIB = 32
 
 
 def state() -> dict[str, Any]:
-    """What a process holds."""
+    """Resources of a process."""
     gc.collect()
     status = dict(
         line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if line
@@ -107,7 +107,7 @@ def scan(n: int, backend: str) -> dict[str, Any]:
 
 
 def is_flat(states: list[dict[str, Any]]) -> bool:
-    """Whether the last state is as one near the beginning."""
+    """Check whether the last state is like an early one."""
     first, last = states[min(1, len(states) - 1)], states[-1]
     return (
         last["rss_mib"] <= first["rss_mib"] + GROWTH_MIB

@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ CPU_SECONDS = 20
 SILENT_SECONDS = 600
 """Time in which a process waits and says nothing; not while it is stopped or gets no processor."""
 MEMORY = 1 << 30
-"""Bytes that a process may map beyond what it has."""
+"""Bytes that a process may map in addition."""
 GROWTH_MIB = 250
 """By how much an input may raise the largest resident size."""
 
@@ -58,7 +59,7 @@ SHARES = {
     "pt2": 5, "msgpack": 10, "tflite": 6, "tfjs": 4,
     "orbax": 3, "quantized": 3, "diffusers": 1,
 }  # fmt: skip
-"""Inputs of each format, in proportion: fewer of those that take ten times as long."""
+"""Relative number of inputs of each format: fewer for formats that take ten times as long."""
 
 
 class Doors:
@@ -71,7 +72,7 @@ class Doors:
         sys.addaudithook(self._hook)
 
     def begin(self) -> None:
-        """Forget what was before an input."""
+        """Reset the record before an input."""
         self._guards.clear()
         self.opened = ""
 
@@ -143,7 +144,7 @@ def use(kind: str, path: Path, number: int) -> None:
 
 
 def place_of(error: BaseException) -> str:
-    """What a finding is known by: its class, and the innermost places of ncut and of all."""
+    """The identity of a finding: its class, and its innermost frames in ncut and overall."""
     package = str(Path(ncut.__file__).parent) + os.sep
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if frame.filename.startswith(package)]
@@ -152,7 +153,7 @@ def place_of(error: BaseException) -> str:
 
 
 def outcome_of(kind: str, path: Path, number: int) -> dict[str, Any]:
-    """What came of an input, and what is wrong with that."""
+    """The outcome of an input, and its fault if any."""
     found: dict[str, Any] = {"outcome": "read"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -241,7 +242,7 @@ class Stream:
         return self
 
     def _batch(self, numbers: range) -> int:
-        """Read a batch as far as its process lives; the number to go on with."""
+        """Read a batch until its process dies; return the number to continue with."""
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
@@ -318,7 +319,8 @@ def run(n: int, first: int, formats: list[tuple[str, Any, Place]], jobs: int = 1
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": {stream.kind: round(stream.cpu_seconds, 1) for stream in streams},
         "versions": {name: version(name) for name in
-                     ("ncut", "numpy", "torch", "onnx", "h5py", "safetensors", "pyarrow")},
+                     ("ncut", "numpy", "torch", "onnx", "h5py", "safetensors", "pyarrow")
+                     if find_spec(name)},
         "python": platform.python_version(), "machine": platform.machine(),
     }  # fmt: skip
 

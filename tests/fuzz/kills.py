@@ -35,21 +35,21 @@ TIMES = ("seconds", "measured", "path", "key", "group", "modified", "fingerprint
 
 
 class Work:
-    """A kind of work in a folder; `told` is called with how far it is."""
+    """A kind of work in a folder; `told` is called with its progress."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
 
     def do(self, out: Path, told: Callable[[int], None]) -> None:
-        """Do it, or go on with it."""
+        """Start or resume the work."""
         raise NotImplementedError
 
     def check(self, out: Path, told: int) -> None:
-        """Raise if a file is not whole, or less is there than was told."""
+        """Raise if a file is incomplete, or reported progress is missing."""
         raise NotImplementedError
 
     def result(self, out: Path) -> Any:
-        """What comes of it, to be compared."""
+        """The result, for comparison."""
         raise NotImplementedError
 
 
@@ -206,7 +206,7 @@ KINDS: dict[str, type[Work]] = {
 
 
 def import_all(work: Work, out: Path) -> None:
-    """Import what the work imports, in a process of its own first: it may start threads as well."""
+    """Import the modules of the work, first in a separate process: imports may start threads."""
     names = out.with_suffix(".modules")
     if os.fork() == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -227,7 +227,7 @@ def used(child: int) -> float:
 
 
 def in_child(work: Work, out: Path, after: float | None, how: int) -> tuple[bool, int, float]:
-    """Work in a process that is killed after some seconds: whether it ended, and what it told."""
+    """Work in a process that is killed after some seconds: whether it ended, and its progress."""
     reader, writer = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child can catch it
     child = os.fork()
@@ -267,7 +267,7 @@ def in_child(work: Work, out: Path, after: float | None, how: int) -> tuple[bool
 
 
 def run(kind: str, n: int, seed: int = 0) -> dict[str, Any]:
-    """Kill a kind of work `n` times; how many times it was, and what was wrong."""
+    """Kill a kind of work `n` times; return the number of kills, and the failures."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
@@ -313,14 +313,15 @@ def main() -> int:
     found: dict[str, Any] = {}
     if arguments.json and arguments.json.exists():
         found = json.loads(arguments.json.read_text())["kinds"]
+    command = " ".join(["python", "tests/fuzz/kills.py", *sys.argv[1:]])
     for kind in kinds:
         if kind not in found:
-            found[kind] = run(kind, each, arguments.seed)
-        command = f"python tests/fuzz/kills.py --kills {arguments.kills} --seed {arguments.seed}"
+            found[kind] = run(kind, each, arguments.seed) | {
+                "command": command, "ncut": version("ncut"), "python": platform.python_version(),
+                "machine": platform.machine(),
+            }  # fmt: skip
         kills = sum(one["kills"] for one in found.values())
-        text = json.dumps({"command": command, "kills": kills, "kinds": found,
-                           "ncut": version("ncut"), "python": platform.python_version(),
-                           "machine": platform.machine()}, indent=1)  # fmt: skip
+        text = json.dumps({"kills": kills, "kinds": found}, indent=1)
         if arguments.json:
             arguments.json.write_text(text + "\n")
     print(text)

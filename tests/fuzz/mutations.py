@@ -387,7 +387,7 @@ BY_SUFFIX: dict[str, Mutation] = {
 
 
 def mutated(suffix: str, data: bytes, rng: random.Random) -> bytes:
-    """A damaged file: mostly in what its format is made of, else in its bytes."""
+    """A damaged file: mostly in the structure of its format, otherwise in its bytes."""
     way = BY_SUFFIX.get(suffix, of_bytes) if rng.random() < 0.7 else of_bytes
     try:
         return way(data, rng)

@@ -30,7 +30,7 @@ for package in (
 
 
 def figures(script: str, *arguments: str) -> dict:
-    """What a script finds; it fails if that is something."""
+    """The findings of a script, which fails if there are any."""
     done = subprocess.run(
         [sys.executable, HERE / script, *arguments],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Adjacency matrices as they come: symmetry row by row, masks, and what is refused by name."""
+"""Adjacency matrices: symmetry row by row, masks, and refusals by name."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_masked_weights_of_a_layer_are_no_edges() -> None:
         ([[0, 1], [1, 0]], "adjacency: must be a scipy sparse matrix or an array, got list"),
     ],
 )
-def test_what_cannot_be_an_adjacency_is_named(matrix: Any, message: str) -> None:
+def test_invalid_adjacencies_are_refused_with_a_reason(matrix: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_adjacency(matrix)
 

@@ -1,4 +1,4 @@
-"""build_graph and from_adjacency: what they assemble, and what they refuse, by name."""
+"""build_graph and from_adjacency: assembled graphs, and refusals by name."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_blocks_may_come_in_any_order_and_direction() -> None:
     assert [(b.source, b.target) for b in shuffled.blocks] == [(0, 1), (0, 2), (1, 2)]
 
 
-def test_blocks_between_the_same_layers_stay_apart_and_are_added_in_the_adjacency() -> None:
+def test_parallel_blocks_are_kept_and_summed_in_the_adjacency() -> None:
     one, two = random_chain(13, [3, 2])[0], random_chain(15, [3, 2])[0]
     graph = build_graph([("a", 3), ("b", 2)], [(0, 1, one, "x"), (1, 0, two.T, "y")])
     assert [(b.source, b.target, b.name) for b in graph.blocks] == [(0, 1, "x"), (0, 1, "y")]
@@ -328,7 +328,7 @@ def assert_same_csr(ours: Any, theirs: Any) -> None:
 @pytest.mark.parametrize(
     "wrong", [np.ones(3), "weights", None, 3.0, np.ones((3, 3), complex), [["a", "b"], ["c", "d"]]]
 )
-def test_what_is_no_adjacency_at_all_is_refused(wrong: Any) -> None:
+def test_other_objects_than_matrices_are_refused(wrong: Any) -> None:
     with pytest.raises(InputError, match="adjacency"):
         from_adjacency(wrong)
 

@@ -17,7 +17,7 @@ from ncut.types import Block, Layer
 
 
 def layered(n: int, pairs: set[tuple[int, int]]) -> Any:
-    """What colouring sees of a graph of n layers."""
+    """A graph of n layers as colouring reads it."""
     layers = tuple(Layer(str(number), number, 1) for number in range(n))
     blocks = tuple(Block(a, b, None) for a, b in sorted(pairs))  # type: ignore[arg-type]
     return SimpleNamespace(layers=layers, blocks=blocks)

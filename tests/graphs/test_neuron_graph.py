@@ -112,7 +112,7 @@ def test_a_layer_can_vanish() -> None:
     check_adjacency(rest.adjacency)
 
 
-def test_without_isolated_keeps_what_is_known_about_the_model() -> None:
+def test_without_isolated_keeps_facts_about_the_model() -> None:
     matrix = np.diag([1.0, 1.0], k=1) + np.diag([1.0, 1.0], k=-1) + np.eye(3)
     matrix = np.pad(matrix, (0, 2))
     rest, _ = from_adjacency(sparse.csr_array(matrix), name="small").without_isolated()
@@ -147,7 +147,7 @@ def test_to_networkx() -> None:
     assert layers == ["layer0"] * 9 + ["layer1"] * 8 + ["layer2"] * 7
 
 
-def test_repr_says_what_it_is() -> None:
+def test_repr_names_model_and_sizes() -> None:
     text = repr(chain_graph(CHAINS["dense"], name="mlp"))
     assert "mlp" in text
     assert "18 vertices" in text

@@ -1,4 +1,4 @@
-"""Conventions of scale and random rescaling: what they make equal, and what they leave alone."""
+"""Conventions of scale and random rescaling: equalized and unchanged quantities."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def weights_of(graph: NeuronGraph) -> Matrices:
 
 
 def reached(weights: Matrices) -> list[NDArray[np.bool_]]:
-    """Which vertices of each layer of a chain a path joins to the first layer."""
+    """Masks of the vertices of each layer of a chain that a path joins to the first layer."""
     found = [np.ones(weights[0].shape[0], dtype=np.bool_)]
     for matrix in weights:
         found.append((matrix[found[-1]] > 0).any(axis=0))
@@ -64,7 +64,7 @@ def reached(weights: Matrices) -> list[NDArray[np.bool_]]:
 
 
 def touched(graph: NeuronGraph) -> list[NDArray[np.bool_]]:
-    """Which vertices of each layer a path joins to the first layer or to the last."""
+    """Masks of the vertices of each layer that a path joins to the first or the last layer."""
     weights = weights_of(graph)
     heard = reached([matrix.T for matrix in weights[::-1]])[::-1]
     return [one | other for one, other in zip(reached(weights), heard, strict=True)]
@@ -235,7 +235,7 @@ def test_newton_steps_only_save_time(monkeypatch: pytest.MonkeyPatch) -> None:
     check_same_weights(graph.normalized("balanced"), expected)
 
 
-def test_a_sweep_too_many_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_too_many_raises_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(balance, "MAX_SWEEPS", 1)
     graph = chain_graph(random_chain(6, [9, 8, 7, 8, 5]))
     into, out_of = norms(graph.normalized("balanced"), 2)
@@ -357,7 +357,9 @@ def test_layers_that_are_not_rescalable_stay() -> None:
         ((True, False, False, None), []),
     ],
 )
-def test_which_layers_are_rescaled(marks: tuple[bool | None, ...], expected: list[int]) -> None:
+def test_only_homogeneous_layers_are_rescaled(
+    marks: tuple[bool | None, ...], expected: list[int]
+) -> None:
     graph = marked(chain_graph(random_chain(3, [5, 6, 7, 4])), *marks)
     assert rescalable_layers(graph) == expected
 
@@ -473,7 +475,7 @@ def test_sparse_blocks_share_their_indices(how: str, index: Any, dtype: Any) -> 
 
 
 @pytest.mark.parametrize(("before", "after"), [(1e30, 1e30), (1e-30, 1e-30)])
-def test_what_float32_cannot_hold_becomes_float64(before: float, after: float) -> None:
+def test_values_beyond_float32_become_float64(before: float, after: float) -> None:
     weights = [np.full((2, 2), before, np.float32), np.full((2, 2), after, np.float32)]
     result = in_own_unit(chain_graph(weights).normalized("l2"))
     assert result.blocks[1].weights.dtype == np.float64

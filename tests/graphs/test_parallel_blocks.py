@@ -63,7 +63,7 @@ def test_adjacency_and_degrees_add_up(sparse: bool) -> None:
 
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("solver", ["auto", "dense", "krylov", "arpack"])
-def test_eigenvalues_and_ncut_are_those_of_the_sum(solver: str, sparse: bool) -> None:
+def test_eigenvalues_and_ncut_match_the_sum(solver: str, sparse: bool) -> None:
     graph = transformer_like(seed=1, sparse=sparse, width=10)
     adjacency = dense_adjacency(graph)
     connected = adjacency.sum(axis=0) > 0
@@ -99,7 +99,7 @@ def test_each_block_is_shuffled_by_itself() -> None:
 @pytest.mark.parametrize(
     "null", ["layer", "layer-nonzero", "layer-nonzero-kde", "layer-kde", "strength", "tied"]
 )
-def test_what_a_layer_writes_to_several_readers_is_shuffled_once(null: str) -> None:
+def test_outputs_with_several_readers_are_shuffled_once(null: str) -> None:
     rng = np.random.default_rng(2)
     weights, other = rng.random((6, 7)), rng.random((6, 7))
     layers = tuple(Layer(f"l{n}", 7 * n - (n > 0), 6 if n == 0 else 7) for n in range(4))

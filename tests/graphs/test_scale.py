@@ -136,7 +136,7 @@ def test_float32_becomes_float64_where_it_would_lose_weights() -> None:
     np.testing.assert_array_equal(in_own_unit(widened).blocks[0].weights, small)
 
 
-def test_what_no_unit_has_room_for_is_refused_by_layer() -> None:
+def test_weights_beyond_any_unit_are_refused_by_layer() -> None:
     first, second, third = layers()
     with pytest.raises(InputError, match=r"layer 'w1': weights as small as .*e-30\d next to"):
         chain_graph([first, second * 1e-300, third * 1e300])

@@ -13,7 +13,7 @@ from samples import random_chain
 
 import ncut
 from ncut.graphs import scratch
-from ncut.graphs.scratch import settled
+from ncut.graphs.scratch import in_scratch_file
 
 
 @pytest.fixture(autouse=True)
@@ -29,22 +29,22 @@ def is_mapped(weights: Any) -> bool:
 def test_a_block_reads_the_same_from_its_file(dtype: Any, tmp_path: Path) -> None:
     weights = np.arange(12).reshape(3, 4).astype(dtype)
     for given in (weights, weights.T, weights[:, 1:]):
-        found: Any = settled(given, tmp_path)
+        found: Any = in_scratch_file(given, tmp_path)
         assert is_mapped(found)
         assert (found.dtype, found.flags.c_contiguous) == (weights.dtype, True)
         np.testing.assert_array_equal(found, given)
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_is_computed_from_a_mapped_block_is_in_memory_until_it_is_settled(
+def test_results_from_a_mapped_block_are_in_memory_until_moved(
     tmp_path: Path,
 ) -> None:
-    mapped: Any = settled(np.ones((3, 4)), tmp_path)
-    assert settled(mapped, tmp_path) is mapped
+    mapped: Any = in_scratch_file(np.ones((3, 4)), tmp_path)
+    assert in_scratch_file(mapped, tmp_path) is mapped
     doubled = mapped * 2
     assert not is_mapped(doubled)
-    assert is_mapped(settled(doubled, tmp_path))
-    assert settled(doubled, None) is doubled
+    assert is_mapped(in_scratch_file(doubled, tmp_path))
+    assert in_scratch_file(doubled, None) is doubled
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(scratch.tempfile, "TemporaryFile", refuse)
     with pytest.raises(ncut.InputError, match=r"scratch: no room for a block of 96 bytes"):
-        settled(np.ones((3, 4)), tmp_path)
+        in_scratch_file(np.ones((3, 4)), tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["missing", 3])

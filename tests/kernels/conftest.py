@@ -11,7 +11,7 @@ from ncut import kernels
 
 @pytest.fixture(scope="module", params=kernels.instruction_sets())
 def each_instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    """One instruction set, in use until the module's tests with it are done."""
+    """One instruction set, in use for a module's tests."""
     before = kernels.build()[1]
     kernels.use_instruction_set(request.param)
     yield request.param

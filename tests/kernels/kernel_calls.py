@@ -343,6 +343,7 @@ ALSO_ACCEPTED = {
     *((kernel, key) for kernel, key in INPUTS if key == "weights"),
     *((kernel, key) for kernel, key in INPUTS if key == "values" and kernel.endswith("_sparse")),
     ("scan", "values"),
+    ("kmeans", "points"),
     ("fill_symmetric_dense", "indices"),
     ("fill_symmetric_sparse", "indices"),
 }

@@ -90,7 +90,7 @@ def test_scan_counts_edges(weights: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, bfloat16, np.float32, np.float64])
-def test_scan_counts_what_cannot_be_a_weight(dtype: Any) -> None:
+def test_scan_counts_invalid_weights(dtype: Any) -> None:
     values = np.zeros((3, 7), dtype)
     values.flat[:9] = [np.nan, -np.nan, np.inf, -np.inf, -np.inf, -1, -0.5, 2, 3]
     assert kernels.scan(values) == (2, 3, 4, 9)

@@ -1,4 +1,4 @@
-"""What every compiled kernel refuses, and that it never writes outside what it was given."""
+"""Refusals of every compiled kernel, and no write outside its arrays."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_numbers_at_odd_addresses(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("place", [2**64, None, "1", 1.5])
-def test_blocks_at_places_that_are_none(place: Any) -> None:
+def test_blocks_at_invalid_positions_are_refused(place: Any) -> None:
     for kernel in ("multiply", "update_eigenvectors", "refine_half"):
         ((block, _, col),) = KERNELS[kernel][0]()["blocks"]
         refuse(kernel, "blocks", [(block, place, col)])
@@ -456,3 +457,33 @@ def test_a_source_refuses_options_that_it_does_not_have(
         source().measure(**{**options, **changed})
     with pytest.raises(ValueError, match="dsyevd"):
         source().measure(**{**options, "dsyevd": capsules["dsyev"]})
+    for sizes in ([], [0], [3, 3]):  # nothing to cluster
+        empty = _core.Source(sizes, [])
+        if len(sizes) > 1:
+            empty.add_dense(0, 1, 0, np.zeros((3, 3), np.float32))
+        assert empty.measure(**options) is None
+        orders = [np.empty(0, np.int64)] * len(sizes)
+        names = ("start", "k", "residual", "max_products", "dsyevd", "n_threads")
+        assert empty.embed(orders=orders, **{name: options[name] for name in names}) is None
+    for too_large in (-1, 2**31):
+        with pytest.raises(ValueError, match="sizes"):
+            _core.Source([too_large], [])
+
+
+def test_rows_that_end_at_the_largest_index(tmp_path: Path) -> None:
+    """An empty row behind 2^31 - 1 entries, which are holes of a file that nothing reads."""
+    last = 2**31 - 1
+    path = tmp_path / "holes"
+    with path.open("wb") as file:
+        file.truncate(4 * last)
+    for weight in (np.float32, np.float64):
+        with path.open("r+b") as file:
+            file.truncate(last * np.dtype(weight).itemsize)
+        indices = np.memmap(path, np.int32, "r", shape=(last,))
+        values = np.memmap(path, weight, "r", shape=(last,))
+        x, y = np.ones((1, 16), weight), np.ones((1, 16), weight)
+        indptr = np.array([last, last], np.int32)
+        _core.multiply(
+            [], indptr, np.asarray(indices), np.asarray(values), x, np.ones(1, weight), 0, 1, y, 1
+        )
+        assert not y.any()

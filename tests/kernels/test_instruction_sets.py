@@ -1,4 +1,4 @@
-"""The choice of an instruction set, and what the kernels of different sets agree in."""
+"""The choice of an instruction set, and the agreement of kernels between sets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def restored() -> Iterator[None]:
 
 
 def with_each(work: Callable[[], Any]) -> list[Any]:
-    """What `work` returns with the kernels of each instruction set."""
+    """The result of `work` with the kernels of each instruction set."""
     results = []
     for name in SETS:
         kernels.use_instruction_set(name)

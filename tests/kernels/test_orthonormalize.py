@@ -20,7 +20,7 @@ def basis(n: int, m: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("n", [50, 51, 53, 200])
 @pytest.mark.parametrize("m", [0, 1, 7, 8, 17])
 @pytest.mark.parametrize("spare", [0, 3])
-def test_the_block_is_taken_apart(dtype: type, n: int, m: int, spare: int) -> None:
+def test_the_block_is_split(dtype: type, n: int, m: int, spare: int) -> None:
     against = np.ascontiguousarray(basis(n, m + spare, 5).astype(dtype))
     block = np.random.default_rng(6).normal(size=(n, 16)).astype(dtype)
     first = against[:, :m]

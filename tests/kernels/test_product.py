@@ -95,7 +95,7 @@ def test_threads_change_nothing(density: float) -> None:
 
 
 @given(placed_blocks())
-def test_components_are_those_of_the_adjacency(placed: Placed) -> None:
+def test_components_match_the_adjacency(placed: Placed) -> None:
     ours = kernels.components(*placed)
     expected = reference.components(reference.adjacency(*placed))
     np.testing.assert_array_equal(ours, expected)

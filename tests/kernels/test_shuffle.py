@@ -1,4 +1,4 @@
-"""Permutations, random patterns and draws from a density: what is kept, and how uniform."""
+"""Permutations, random patterns and draws from a density: invariants and uniformity."""
 
 from __future__ import annotations
 

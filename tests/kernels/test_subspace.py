@@ -23,7 +23,7 @@ Blocks = list[tuple[NDArray[Any], int, int]]
 
 @dataclass
 class Found:
-    """What one call of `update_eigenvectors` wrote and returned."""
+    """Outputs of one call of `update_eigenvectors`."""
 
     progress: Any
     basis: NDArray[Any]
@@ -100,7 +100,7 @@ def update(
     ("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 5e-6)], ids=["f8", "f4"]
 )
 @pytest.mark.parametrize("scale", [1.0, 1e-20, 1e20])
-def test_eigenvectors_are_those_of_lapack(
+def test_eigenvectors_match_lapack(
     sizes: tuple[int, ...], two_colours: bool, dtype: Any, tolerance: float, scale: float
 ) -> None:
     blocks, n, n_first = bipartite(sizes, dtype=dtype, scale=scale)
@@ -221,8 +221,8 @@ def test_a_basis_without_rank_is_reported(wrong: float) -> None:
     assert found.progress.broken
 
 
-def test_weights_below_the_smallest_normal_number_are_no_success() -> None:
-    """Inverse degrees overflow: what is not a number must not count as converged."""
+def test_underflown_weights_fail_the_check() -> None:
+    """Inverse degrees overflow: NaN must not count as converged."""
     blocks, n, n_first = bipartite((60, 40, 50), dtype=np.float32, scale=1e-43)
     found = update(blocks, n, n_first, tolerance=1e-3)
     assert not found.progress.converged or np.isfinite(found.values).all()
@@ -278,7 +278,7 @@ def test_the_seed_draws_the_fresh_vector() -> None:
 @pytest.mark.parametrize(("dtype", "error"), [(np.float64, 1e-12), (np.float32, 1e-5)])
 @pytest.mark.parametrize("n_slopes", [0, 1, 3, 16])
 @pytest.mark.parametrize("shape", [(70, 33), (1, 16), (5, 1), (64, 47)], ids=str)
-def test_gradients_are_those_of_loops(
+def test_gradients_match_loops(
     shape: tuple[int, int], n_slopes: int, dtype: Any, error: float
 ) -> None:
     random = np.random.default_rng(4)

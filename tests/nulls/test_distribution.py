@@ -136,7 +136,7 @@ def test_progress_comes_from_this_thread_and_rises(threads: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_interruption_hands_over_what_is_finished(threads: int) -> None:
+def test_interruption_returns_finished_results(threads: int) -> None:
     graph = sample()
     complete = [found.ncut for found in run(graph, 30)]
 
@@ -240,7 +240,7 @@ def test_fewer_threads_than_asked_for_do_the_same(monkeypatch: pytest.MonkeyPatc
         (2, KeyboardInterrupt(), Interrupted),
     ],
 )
-def test_an_error_while_threads_start_ends_those_that_have(
+def test_an_error_while_threads_start_ends_the_started_ones(
     n_started: int, error: BaseException, raised: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_room_for(n_started, error, monkeypatch)

@@ -110,15 +110,15 @@ def test_trained_weights_have_no_say() -> None:
         assert_array_equal(ours.weights, theirs.weights)
 
 
-def test_graphs_that_do_not_tell_are_refused() -> None:
+def test_graphs_without_initialization_are_refused() -> None:
     graph = chain_graph(random_chain(7, (12, 15, 10)))
-    message = r"^null: 'init' needs to know how .*reset_parameters\(\).*not known of 'w0', 'w1'$"
+    message = r"^null: 'init' needs .*reset_parameters\(\).*of 'w0', 'w1' is unknown$"
     with pytest.raises(InputError, match=message):
         check_null_fits(graph, "init")
     with pytest.raises(InputError, match=message):
         shuffle(graph, "init")
     one = replace(graph.blocks[0], initial=Initial(SAMPLE))
-    with pytest.raises(InputError, match=r"not known of 'w1'$"):
+    with pytest.raises(InputError, match=r"initialization of 'w1' is unknown$"):
         shuffle(replace(graph, blocks=(one, graph.blocks[1])), "init")
     check_null_fits(with_initial(graph, Initial(SAMPLE)), "init")
     check_null_fits(graph, "layer")
@@ -325,7 +325,7 @@ def test_layers_may_have_their_own_initialization() -> None:
 
 
 @pytest.mark.parametrize("layer", [Untold, Failing])
-def test_layers_that_do_not_tell(layer: Any) -> None:
+def test_layers_of_unknown_activation(layer: Any) -> None:
     assert drawn(layer(5, 4)) is None
     assert drawn(nn.ReLU()) is None
 
@@ -337,7 +337,7 @@ def test_a_function_on_the_layer_itself_is_not_called() -> None:
     graph = read_graph(model, initial=True)
     assert [block.initial is None for block in graph.blocks] == [True, False]
     assert (model[0].weight >= 7).all()
-    with pytest.raises(InputError, match=r"not known of '0'$"):
+    with pytest.raises(InputError, match=r"initialization of '0' is unknown$"):
         shuffle(graph, "init")
 
 
@@ -362,7 +362,7 @@ def test_a_graph_that_was_read_with_initial_can_be_analyzed() -> None:
         assert_array_equal(statistic.shuffled, theirs.statistics[name].shuffled)
 
 
-def test_what_does_not_tell_cannot_be_analyzed(tmp_path: Path) -> None:
+def test_graphs_without_initialization_cannot_be_analyzed(tmp_path: Path) -> None:
     model = mlp(30, 20, 10)
     torch.save(model.state_dict(), tmp_path / "model.pt")
     np.save(tmp_path / "0.npy", np.ones((4, 3)))
@@ -382,9 +382,9 @@ def test_what_does_not_tell_cannot_be_analyzed(tmp_path: Path) -> None:
             analyze(source, null="init", k=2, shuffles=2)
 
 
-def test_of_modules_only_the_layers_that_do_not_tell_are_named() -> None:
+def test_only_layers_of_unknown_initialization_are_named() -> None:
     model = nn.Sequential(nn.Linear(9, 8), nn.ReLU(), Untold(8, 7), nn.ReLU(), Failing(7, 6))
-    with pytest.raises(InputError, match=r"^null: 'init' .*not known of '2', '4'$"):
+    with pytest.raises(InputError, match=r"^null: 'init' .*initialization of '2', '4' is unknown$"):
         analyze(model, null="init", k=2, shuffles=2)
     assert analyze(model, null="layer", k=2, shuffles=2).n_shuffles == 2
 
@@ -417,7 +417,7 @@ def test_weights_that_the_forward_pass_computes_have_no_initialization(wrap: Any
     expected = sums(model[2].weight / model[2].weight.std())
     np.testing.assert_allclose(reference.dense(block.weights), expected, rtol=1e-5)
     assert block.initial is None
-    with pytest.raises(InputError, match=r"not known of '2'$"):
+    with pytest.raises(InputError, match=r"initialization of '2' is unknown$"):
         analyze(model, null="init", k=2, shuffles=2)
 
 
@@ -504,7 +504,7 @@ def test_weights_of_another_distribution_are_noticed() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("change", [None, pruned, parametrizations.spectral_norm])
-def test_the_model_is_left_as_it_was(change: Any, training: bool) -> None:
+def test_the_model_is_left_unchanged(change: Any, training: bool) -> None:
     model = mlp(30, 20, 10)
     if change is not None:
         change(model[0])
@@ -541,6 +541,6 @@ def test_it_is_done_on_request_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "model", [random_chain(1, (4, 3, 2)), mlp(4, 3, 2).state_dict(), chain_graph([np.ones((2, 2))])]
 )
-def test_only_modules_tell(model: Any) -> None:
+def test_only_modules_have_an_initialization(model: Any) -> None:
     with pytest.raises(InputError, match=r"^initial: only a torch module tells .*null='init'"):
         read_graph(model, initial=True)

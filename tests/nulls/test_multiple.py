@@ -1,4 +1,4 @@
-"""Adjusted p-values: by hand, from reports, and what is refused."""
+"""Adjusted p-values: by hand, from reports, and refusals."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_definition(values: list[float]) -> None:
         assert adjusted == pytest.approx(min(1.0, *scaled[first:]))
 
 
-def test_takes_whatever_has_a_p_value() -> None:
+def test_takes_any_object_with_a_p_value() -> None:
     mixed = [Measured(0.01), 0.04, Measured(0.9), np.float64(1.0), 0]
     found = adjusted_p_values(mixed)
     assert found.dtype == np.float64
@@ -57,6 +57,6 @@ def test_a_missing_one_is_named(missing: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.5, math.nan, math.inf, "0.1", True, [0.1]])
-def test_what_is_no_p_value_is_named(wrong: Any) -> None:
+def test_invalid_p_values_are_named(wrong: Any) -> None:
     with pytest.raises(InputError, match=r"^p_values\[2\]: must lie between 0 and 1"):
         adjusted_p_values([0.1, 0.2, wrong])

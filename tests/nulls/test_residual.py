@@ -56,7 +56,7 @@ def test_scales_of_rows_and_columns_do_not_matter() -> None:
 @pytest.mark.parametrize("share", [1.0, 0.1, 0.03])
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("triangle", [False, True])
-def test_residuals_are_those_of_scaling_rows_and_columns_in_turn(
+def test_residuals_match_scaling_rows_and_columns_in_turn(
     share: float, sparse: bool, triangle: bool
 ) -> None:
     """Against plain sweeps, those of Sinkhorn and Knopp."""
@@ -157,7 +157,7 @@ def test_all_outgoing_blocks_of_a_layer_are_paired_anew_together() -> None:
     assert sorted(map(tuple, joined[0].tolist())) == sorted(map(tuple, joined[1].tolist()))
 
 
-def test_strata_hold_neurons_of_similar_numbers_and_never_part_equal_ones() -> None:
+def test_strata_hold_similar_neurons_and_never_split_equal_ones() -> None:
     counts = np.random.default_rng(1).integers(0, 30, 200)
     groups = strata(counts)
     assert_array_equal(np.sort(np.concatenate(groups)), np.arange(200))
@@ -227,7 +227,7 @@ def planted(seed: int, effects: float) -> list[Any]:
 
 
 @pytest.mark.parametrize("null", NULLS)
-def test_planted_clusters_are_found_whatever_the_scale_of_neurons(null: str) -> None:
+def test_planted_clusters_are_found_at_any_scale_of_neurons(null: str) -> None:
     # Four layers have two small eigenvalues of depth, the groups have the third.
     report = ncut.analyze(planted(5, 1.0), k=3, shuffles=19, null=null, threads=1, tests=())
     assert report.statistics["lower_bound"].p_value == 0.05

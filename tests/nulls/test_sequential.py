@@ -38,7 +38,7 @@ PATHS = st.one_of(
 
 
 def path(*extreme: int, length: int) -> Any:
-    """Of `length` shuffles, those with these numbers (from 1) are as clusterable."""
+    """A sequence of `length` shuffles; those with these numbers (from 1) are as clusterable."""
     found = np.zeros(length, dtype=np.bool_)
     found[np.array(extreme, dtype=int) - 1] = True
     return found
@@ -152,7 +152,7 @@ def test_betting_rejects_a_true_null_with_probability_level_at_most(level: float
 
 @pytest.mark.parametrize("level", [0.01, 0.05, 0.2])
 @pytest.mark.parametrize("small", [0.05, 0.1, 0.3, 0.5, 0.9])
-def test_anytime_p_values_are_valid_however_long_it_takes(level: float, small: float) -> None:
+def test_anytime_p_values_are_valid_at_any_length(level: float, small: float) -> None:
     won = table(300, level)
     ended = walk(300, lambda t, r: won[t, r] >= 1 / small)
     assert sum(probability for t, r, probability in ended if won[t, r] >= 1 / small) <= small

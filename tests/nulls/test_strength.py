@@ -1,4 +1,4 @@
-"""The null models made of trades: what stays, that all arrangements are equally likely, exact p."""
+"""The null models made of trades: invariants, uniform arrangements, exact p-values."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_weights_zeros_and_bins_stay(connected: NeuronGraph) -> None:
     assert moved
 
 
-def test_same_seed_same_shuffle_whatever_came_before(connected: NeuronGraph) -> None:
+def test_a_seed_gives_the_same_shuffle_after_any_draws(connected: NeuronGraph) -> None:
     one, other = fitted(connected, "strength", 5), fitted(connected, "strength", 5)
     one.shuffle(0)
     pairs = zip(one.shuffle(3).blocks, other.shuffle(3).blocks, strict=True)
@@ -133,7 +133,7 @@ def test_p_is_exact_however_few_trades(sweeps: int, monkeypatch: pytest.MonkeyPa
 
 
 def test_heavy_tails_of_an_untrained_network_are_no_clusters() -> None:
-    """Where sums restored by scaling found 87 % of such networks significant."""
+    """Restoring sums by scaling found 87 % of such networks significant."""
     found = 0
     for seed in range(20):
         rng = np.random.default_rng([3, seed])
@@ -176,7 +176,7 @@ def test_rank_correlation_is_one_where_nothing_moved_and_small_for_other_numbers
     assert rank_correlation(places, values, np.random.default_rng(1).permutation(values)) < 0.1
 
 
-def test_kernel_refuses_what_is_no_matrix() -> None:
+def test_kernel_refuses_other_arrays_than_matrices() -> None:
     values, bins = np.ones(2), np.zeros((2, 2))
     options: Any = {"triangle": False, "halves": 1, "seed": 0, "stream": 0, "substream": 0}
     for indptr, indices in (([0, 1], [0, 1]), ([0, 1, 2], [0, 2]), ([0, 2, 2], [1, 0])):

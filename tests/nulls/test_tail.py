@@ -66,7 +66,7 @@ def test_the_moments_find_shape_and_scale(shape: float) -> None:
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=2, max_size=30))
-def test_the_moments_are_those_of_hosking_and_wallis(excesses: list[float]) -> None:
+def test_the_moments_match_hosking_and_wallis(excesses: list[float]) -> None:
     m = len(excesses)
     a0 = sum(excesses) / m
     a1 = sum((1 - (j - 0.35) / m) * x for j, x in enumerate(sorted(excesses), start=1)) / m
@@ -76,7 +76,7 @@ def test_the_moments_are_those_of_hosking_and_wallis(excesses: list[float]) -> N
 
 
 @pytest.mark.parametrize("low", [True, False])
-def test_p_value_and_fit_are_those_of_the_law(low: bool) -> None:
+def test_p_value_and_fit_match_the_law(low: bool) -> None:
     sign = -1 if low else 1
     shuffled = sign * generator().gumbel(size=400)
     found = fitted(sign * 7.0, shuffled, low=low)
@@ -209,7 +209,7 @@ def test_no_doubt_without_reason() -> None:
         (-3.5, np.round(generator().normal(size=1000)), "the tail fits badly (p = "),
     ],
 )
-def test_doubts_are_told(value: float, shuffled: Any, words: str) -> None:
+def test_doubts_are_reported(value: float, shuffled: Any, words: str) -> None:
     found = fitted(value, shuffled)
     assert not found.trustworthy
     assert words in found.note

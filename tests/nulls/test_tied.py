@@ -81,7 +81,7 @@ def test_copies_stay_copies(
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.02])
-def test_first_copy_and_all_else_are_those_of_layer(density: float, transposed: bool) -> None:
+def test_first_copy_and_all_else_match_layer(density: float, transposed: bool) -> None:
     weights = weights_of((60, 50), density, np.float64)
     graph = tied_graph(
         weights, np.ascontiguousarray(weights.T) if transposed else weights, transposed
@@ -173,7 +173,7 @@ def test_without_ties_it_is_layer_and_says_so() -> None:
     assert fitted(graph, "layer", 0).notes() == []
 
 
-def test_copies_of_other_shapes_are_shuffled_apart_and_named() -> None:
+def test_copies_of_other_shapes_are_shuffled_separately_and_named() -> None:
     weights = weights_of((6, 5), 1.0, np.float64)
     smaller = weights.copy()
     smaller[2] = 0
@@ -187,7 +187,7 @@ def test_copies_of_other_shapes_are_shuffled_apart_and_named() -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_copies_kept_in_another_way_are_shuffled_apart_and_named() -> None:
+def test_copies_stored_differently_are_shuffled_separately_and_named() -> None:
     weights = weights_of((60, 50), 0.05, np.float64)
     more = weights.copy()
     more[5, 5:] = 1.0
@@ -237,7 +237,7 @@ def test_other_null_models_know_no_copies(null: str) -> None:
     assert not np.array_equal(one, two)
 
 
-def test_copies_that_lose_other_neurons_are_shuffled_apart() -> None:
+def test_copies_that_lose_other_neurons_are_shuffled_separately() -> None:
     square = weights_of((9, 9), 1.0, np.float64)
     square[4] = 0
     # As the first matrix it loses row 4; as the second it does not, because others write to it.

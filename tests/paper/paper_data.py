@@ -80,7 +80,7 @@ def write_cifar(folder: Path, n_train: int = 100, n_test: int = 40, seed: int = 
 
 
 def write_all(folder: Path) -> dict[str, Arrays]:
-    """All three data sets in a folder, under their usual names; what they hold, by our names."""
+    """Write all three data sets under their usual names; return their content by our names."""
     return {
         "mnist": write_idx_set(folder / "mnist", seed=1),
         "fashion": write_idx_set(folder / "fashion-mnist", seed=2),

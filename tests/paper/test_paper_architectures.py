@@ -22,7 +22,7 @@ from ncut.graphs import NeuronGraph
 
 h5py = pytest.importorskip("h5py", reason="pip install 'ncut[keras]'")
 pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
-from ncut.paper import Options, run_table  # noqa: E402
+from ncut.paper import Deviations, run_table  # noqa: E402
 from ncut.paper.architectures import RESNETS, Builder, graph_of_weights, inception  # noqa: E402
 
 CONFIGS: dict[str, dict[str, Any]] = json.loads(
@@ -49,7 +49,7 @@ def inputs_of(call: Any) -> Iterator[str]:
 
 
 def structure(config: dict[str, Any], known: dict[Any, int]) -> int:
-    """A number for what the last dense layer computes, the same for equal networks."""
+    """A fingerprint of the last dense layer's input, the same for equal networks."""
     layers = {layer["config"]["name"]: layer for layer in config["config"]["layers"]}
     numbers: dict[str, int] = {}
     for name, layer in layers.items():
@@ -67,7 +67,7 @@ def creation_names(kind: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("network", CONFIGS)
-def test_architectures_are_those_of_the_package(network: str) -> None:
+def test_architectures_match_the_package(network: str) -> None:
     if network == "Inception-V3":
         names = creation_names("conv2d"), creation_names("batch_normalization")
         ours = inception(*names, "predictions")
@@ -175,7 +175,7 @@ def test_a_table_is_made_of_weights_by_either_procedure(
     for procedure in ("authors", "text"):
         result = run_table(
             "A.11", data=tmp_path, out=tmp_path, weights={"ResNet-18": resnet[1]},
-            options=Options(shuffles=1, procedure=procedure),
+            options=Deviations(shuffles=1, procedure=procedure),
         )  # fmt: skip
         (row,) = result.rows
         cuts.append(row.ours.ncut)
@@ -185,7 +185,7 @@ def test_a_table_is_made_of_weights_by_either_procedure(
     with pytest.raises(InputError, match=r"procedure: must be one of authors, .*got 'mine'"):
         run_table(
             "A.11", data=tmp_path, out=tmp_path, weights={"ResNet-18": resnet[1]},
-            options=Options(procedure="mine"),
+            options=Deviations(procedure="mine"),
         )  # fmt: skip
 
 
@@ -241,7 +241,11 @@ def test_a_vgg_is_read_from_keras_weights(tmp_path: Path) -> None:
             file[name].attrs["weight_names"] = [f"{name}/kernel:0".encode()]
         file.attrs["layer_names"] = [name.encode() for name in kernels]
     result = run_table(
-        "A.11", data=tmp_path, out=tmp_path, weights={"VGG-16": path}, options=Options(shuffles=1)
+        "A.11",
+        data=tmp_path,
+        out=tmp_path,
+        weights={"VGG-16": path},
+        options=Deviations(shuffles=1),
     )
     weights = [
         np.abs(kernel).sum(0).max(0).astype("f") for kernel in kernels.values() if kernel.ndim == 4

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from ncut.cli import app
 from ncut.errors import InputError
-from ncut.paper import TITLES, Options, run_table
+from ncut.paper import TITLES, Deviations, run_table
 from ncut.paper.imagenet import ARCHITECTURES
 from ncut.paper.tables import published, rows_of
 
-TINY = Options(epochs_scale=0.001, shuffles=2, images=64)
+TINY = Deviations(epochs_scale=0.001, shuffles=2, images=64)
 ARGUMENTS = ("--runs", "1", "--epochs-scale", "0.001", "--shuffles", "2", "--images", "64")
 
 TABLES = [table for table in TITLES if table != "A.11"]
@@ -49,7 +49,7 @@ def invoke(*arguments: object) -> str:
 
 # Regularized networks that have hardly been trained lose neurons as pruning begins.
 @pytest.mark.filterwarnings("ignore:the regularizer is cutting the network apart")
-@pytest.mark.filterwarnings("ignore:the network is in parts before the regularizer")
+@pytest.mark.filterwarnings("ignore:the network was in parts before the regularizer")
 @pytest.mark.usefixtures("narrow_vgg")
 @pytest.mark.parametrize("table", TABLES)
 def test_miniature_of_every_table(table: str, data: Path, out: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_folder_of_the_four_files_alone(tmp_path: Path) -> None:
     assert len(result.rows) == 8
 
 
-def test_wrong_data_say_what_is_needed_and_keep_what_is_there(data: Path, tmp_path: Path) -> None:
+def test_wrong_data_name_the_needed_files_and_keep_results(data: Path, tmp_path: Path) -> None:
     options = (*ARGUMENTS, "--no-figures", "--jobs", 1)
     for folder in (tmp_path / "nowhere", tmp_path):
         output = invoke("run", "A.5", *options, "--data", folder, "--out", tmp_path / "o")
@@ -208,9 +208,9 @@ def test_networks_of_other_data_are_not_taken_for_these(data: Path, tmp_path: Pa
         (("A.5", "--procedure", "mine"), "procedure: must be one of authors, text"),
         (("A.5", "--weights", "VGG-16=x.pth"), "--weights: has no effect"),
         (("A.11", "--weights", "VGG-16"), "--weights: must be like VGG-16=vgg16.pth"),
-        (("A.11",), "weights: table A.11 is of networks from files"),
+        (("A.11",), "weights: table A.11 measures networks from files"),
         (("A.11", "--weights", "VGG-99=x.pth"), "weights: must be for VGG-16"),
-        (("A.11", "--weights", "VGG-16=missing.pth"), "is no file"),
+        (("A.11", "--weights", "VGG-16=missing.pth"), "does not exist"),
     ],
 )
 def test_wrong_arguments(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -245,7 +245,11 @@ def test_imagenet_networks_from_files(tmp_path: Path) -> None:
     (kept,) = (tmp_path / "imagenet").iterdir()
     before = kept.stat().st_mtime_ns
     run_table(
-        "A.11", data="unused", out=tmp_path, weights={"VGG-16": path}, options=Options(shuffles=3)
+        "A.11",
+        data="unused",
+        out=tmp_path,
+        weights={"VGG-16": path},
+        options=Deviations(shuffles=3),
     )
     assert kept.stat().st_mtime_ns == before
     assert set(ARCHITECTURES) == {row.network for row in published() if row.table == "A.11"}
@@ -254,7 +258,7 @@ def test_imagenet_networks_from_files(tmp_path: Path) -> None:
 def test_l2_networks_with_a_near_zero_ncut_are_trained_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the paper did; here all that lie below the best are taken for such."""
+    """As in the paper; here every n-cut below the best counts as near zero."""
     from ncut.paper import table as tables
 
     def l2_seeds(threshold: float, out: Path) -> list[list[int]]:

@@ -73,7 +73,7 @@ def identified(parts, sources):
 
 
 def pairs_of(maker, images, found):
-    """The numbers of both images that each composite one is made of."""
+    """The numbers of both source images of each composite image."""
     if maker is composites.halves:
         sources = narrowed(images)
         return tuple(identified(found[:, :, part], sources) for part in np.s_[:14, 14:])
@@ -403,7 +403,7 @@ def test_sets_depend_on_the_generator_alone():
         assert (parts[0] != others[0]).any()
 
 
-def test_what_sets_are_made_of_stays_as_it_was():
+def test_sources_of_derived_sets_are_unchanged():
     images, labels = distinct(30)
     images.flags.writeable = labels.flags.writeable = False
     for maker, same in itertools.product(PAIRED, (True, False)):

@@ -60,7 +60,7 @@ def assert_same_data(first, second):
 
 
 def sizes_of(name):
-    """How many examples a set has to train on and to test with."""
+    """Numbers of training and test examples of a set."""
     if name == "cifar10":
         return 100, 40
     if name in MADE:
@@ -166,7 +166,7 @@ def test_a_checksum_is_of_every_pixel_and_target(folder):
     assert data.checksum() == expected
 
 
-# --- what is in them -----------------------------------------------------------------------------
+# --- content -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion", "cifar10"])
@@ -193,7 +193,7 @@ def test_small_images_are_means_and_not_rounded(stored):
 
 @pytest.mark.parametrize("name", ["mnist", "fashion"])
 @pytest.mark.parametrize("which", ["same", "diff"])
-def test_stacks_are_of_their_set_and_keep_training_and_test_apart(folder, name, which):
+def test_stacks_keep_training_and_test_examples_separate(folder, name, which):
     plain = load(name, folder, flat=False)
     stacks = load(f"{name}-stack-{which}", folder, flat=False)
     for part in ("inputs", "test_inputs"):
@@ -206,7 +206,7 @@ def test_stacks_are_of_their_set_and_keep_training_and_test_apart(folder, name, 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion"])
 @pytest.mark.parametrize("which", ["same", "diff"])
-def test_halves_are_of_their_set_and_keep_training_and_test_apart(stored, name, which):
+def test_halves_keep_training_and_test_examples_separate(stored, name, which):
     folder, arrays = stored
     data = load(f"{name}-halves-{which}", folder, flat=False)
     matrix = composites.resizing(28, 14)

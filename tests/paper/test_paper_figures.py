@@ -28,7 +28,7 @@ from matplotlib.colors import to_hex, to_rgba  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 
-from ncut.paper import figures  # noqa: E402
+from ncut.paper import figure_parts, figures, table_figure  # noqa: E402
 from ncut.paper.figures import (  # noqa: E402
     draw_initial,
     draw_network,
@@ -98,7 +98,7 @@ def crosses_of(ax):
 
 
 def text_boxes(figure):
-    """Boxes in pixels of all texts that are shown, without those that lie outside their axes."""
+    """Boxes in pixels of all visible texts inside their axes."""
     figure.draw_without_rendering()
     legends = [text for legend in figure.legends for text in legend.get_texts()]
     texts = [text for ax in figure.axes for text in [*ax.texts, ax.title, ax.xaxis.label]]
@@ -274,7 +274,7 @@ def test_rows_with_and_without_shuffles_have_panels_of_their_own():
 @pytest.mark.parametrize("table", TITLES)
 def test_settings_have_names_that_differ(table):
     rows = [row for row in published() if row.table == table]
-    style = figures._Style(rows)
+    style = table_figure._Style(rows)
     names = {
         (row.network, row.dataset, row.variant, row.regularization): style.name(
             RowResult(Row(row, "pruned", Analysis()), ())
@@ -327,7 +327,7 @@ def box_of(label):
     return Text.get_window_extent(label).transformed(label.axes.transData.inverted())
 
 
-def test_a_label_stands_right_of_its_point_if_nothing_is_there(ax):
+def test_a_label_is_right_of_its_point_if_there_is_room(ax):
     place_labels(ax, [("p = 1", np.array([[100.0, 100]]), "black")], 8)
     (label,) = ax.texts
     box = box_of(label)
@@ -436,7 +436,7 @@ def test_a_panel_for_each_network_a_colour_for_each_null_model(reports):
         assert own.get_xdata()[0] == reports["layer"].ncut
         assert to_hex(own.get_color()) == "#000000"
         assert len(ax.lines) == 3
-        for color, report in zip(figures.COLORS, reports.values(), strict=False):
+        for color, report in zip(figure_parts.COLORS, reports.values(), strict=False):
             bars = histogram_of(ax, color)
             assert bars[0].get_x() == pytest.approx(report.shuffled_ncuts.min())
             end = bars[-1].get_x() + bars[-1].get_width()
@@ -597,7 +597,7 @@ def test_networks_that_cannot_be_drawn_are_refused(report, graph):
         draw_network(replace(report, labels=np.full_like(report.labels, -1)), graph)
 
 
-# --- files and what is imported -----------------------------------------------------------------
+# --- files and imports --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".pdf", b"%PDF")])

@@ -43,7 +43,7 @@ def refused(name, folder):
 
 
 def assert_same_or_refused(folder, arrays, damaged):
-    """Either the damage is found, and its file named, or what is read is all the same."""
+    """The damage is either found, with the file named, or has no effect."""
     try:
         images = files.read("mnist", folder)
     except InputError as error:
@@ -98,7 +98,7 @@ def test_entries_are_in_row_order(tmp_path):
 
 
 @pytest.mark.parametrize("gz", [False, True])
-def test_a_dot_may_stand_before_idx(tmp_path, gz):
+def test_a_dot_may_precede_idx(tmp_path, gz):
     arrays = write_idx_set(tmp_path, 20, 10, gz=gz)
     for path in tmp_path.iterdir():
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
@@ -130,7 +130,7 @@ def test_each_set_is_read_from_its_own_folder(tmp_path):
         assert_holds(files.read(name, tmp_path), arrays)
 
 
-def test_a_sets_own_folder_comes_before_files_beside_it(tmp_path):
+def test_a_sets_own_folder_precedes_files_next_to_it(tmp_path):
     write_idx_set(tmp_path, 20, 10, seed=2)
     arrays = write_idx_set(tmp_path / "mnist", 20, 10, seed=1)
     assert_holds(files.read("mnist", tmp_path), arrays)
@@ -178,8 +178,8 @@ def test_the_other_sets_files_are_recognized(
     known(monkeypatch, lying, map(idx_bytes, write_idx_set(tmp_path, 20, 10, gz=gz)))
     assert files.read(lying, tmp_path).is_original
     message = refused(asked, tmp_path)
-    assert f"{tmp_path / IDX_FILES[0]}{'.gz' if gz else ''} is {other}'s" in message
-    assert f"{title}'s is needed" in message
+    assert f"{tmp_path / IDX_FILES[0]}{'.gz' if gz else ''} belongs to {other}" in message
+    assert f"not to {title}; put that" in message
     assert origin in message
 
 
@@ -191,7 +191,7 @@ def test_one_of_the_other_sets_files_is_recognized(tmp_path, monkeypatch, foreig
     known(monkeypatch, "fashion", others)
     path = tmp_path / IDX_FILES[foreign]
     path.write_bytes(others[foreign])
-    assert f"{path} is Fashion-MNIST's" in refused("mnist", tmp_path)
+    assert f"{path} belongs to Fashion-MNIST" in refused("mnist", tmp_path)
 
 
 @pytest.mark.parametrize("gz", [False, True])
@@ -393,7 +393,7 @@ def test_a_cut_gzipped_file_is_refused(tmp_path, length):
     ],
     ids=["trailing", "two members", "packed twice", "not packed", "zeros"],
 )
-def test_what_is_not_the_gzipped_file_is_refused(tmp_path, change):
+def test_damaged_gzip_files_are_refused(tmp_path, change):
     write_idx_set(tmp_path, 20, 10, gz=True)
     path = tmp_path / f"{IDX_FILES[0]}.gz"
     tamper(path, change)

@@ -1,4 +1,4 @@
-"""The paper's networks: their layers, their first weights, dropout, and the graphs made of them."""
+"""The paper's networks: layers, initial weights, dropout, and graphs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def images(name, channels, n=2):
 
 
 def summary(module):
-    """A module in a word: its kind, and what is particular about it."""
+    """A module in a word: its kind and its parameters."""
     if isinstance(module, nn.Linear):
         return ("dense", module.in_features, module.out_features)
     if isinstance(module, nn.Conv2d):
@@ -114,7 +114,7 @@ def test_layers_are_the_papers_in_their_order(name, channels, dropout):
     assert [summary(module) for module in drawn(name, dropout, channels)] == [*expected]
 
 
-def test_settings_are_those_of_the_paper():
+def test_settings_match_the_paper():
     found = {name: (each.epochs, each.batch, each.beta) for name, each in NETWORKS.items()}
     assert found == {
         "mlp": ((20, 20), 128, 0.6),

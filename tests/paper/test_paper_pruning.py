@@ -103,7 +103,7 @@ def test_masks_leave_the_greatest_weights_of_each_layer(shapes, n_steps, renewal
         assert_array_equal(weight.detach().numpy(), array * mask.numpy())
 
 
-def test_a_layer_of_small_weights_loses_no_more_than_one_of_large():
+def test_each_layer_is_pruned_to_the_same_share():
     generator = np.random.default_rng(0)
     arrays = [1000 * generator.normal(size=(20, 10)), 0.001 * generator.normal(size=(20, 10))]
     masks = Masks(weights_of(*arrays), 100)
@@ -265,7 +265,7 @@ def test_before_the_first_mask_the_threshold_is_0():
 
 
 @pytest.mark.parametrize("step", [0, 100])
-def test_what_the_network_computes_stays_the_same(step):
+def test_the_networks_function_is_unchanged(step):
     model, masks = pruned_mlp(step=step)
     x = torch.rand(20, 49)
     before, weights = model(x), layers_of(model)[0].weight.detach().clone()
@@ -274,7 +274,7 @@ def test_what_the_network_computes_stays_the_same(step):
     torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-5)
 
 
-def test_pruned_weights_stay_pruned_and_the_last_layers_bias_as_it_is():
+def test_pruned_weights_stay_pruned_and_the_last_bias_unchanged():
     model, masks = pruned_mlp(step=50)
     bias = layers_of(model)[-1].bias.detach().clone()
     ThresholdNormalization(model, masks).apply_()

@@ -1,4 +1,4 @@
-"""What is kept of a network: files that are whole or not there, and errors that say what to do."""
+"""Records of a network: files that are complete or absent, and errors with a remedy."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_a_damaged_report_is_refused_with_what_to_delete(how, record, report):
 # --- reports ------------------------------------------------------------------------------------
 
 
-def test_a_report_comes_back(record, report):
+def test_a_report_round_trips(record, report):
     assert not record.has_report(PRUNED, ANALYSIS)
     record.save_report(PRUNED, ANALYSIS, report)
     assert record.has_report(PRUNED, ANALYSIS)
@@ -300,7 +300,7 @@ def test_settings_make_the_recipe_again_after_json():
         ("precision", "float16"),
     ],
 )
-def test_recipes_of_unknown_things_are_refused(name, value):
+def test_recipes_with_unknown_names_are_refused(name, value):
     with pytest.raises(InputError, match=f"^{name}: must be one of .*{getattr(RECIPE, name)}.*"
                                          f"got '{value}'"):  # fmt: skip
         replace(RECIPE, **{name: value})
@@ -318,7 +318,7 @@ def test_a_text_follows_the_paper_and_all_else_the_authors():
     }  # fmt: skip
 
 
-def test_penalties_are_those_of_the_regularization():
+def test_penalties_match_the_regularization():
     networks = ("mlp", "small-mlp", "polynomial-mlp", "small-cnn", "vgg")
     for network, procedure in itertools.product(networks, PROCEDURES):
         base = replace(RECIPE, network=network, procedure=procedure)

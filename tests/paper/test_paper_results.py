@@ -21,7 +21,7 @@ from ncut.paper.comparison import Sample, difference
 from ncut.paper.records import Analysis, Record
 from ncut.paper.results import RowResult, Summary, TableResult
 from ncut.paper.runs import Run, run_of
-from ncut.paper.tables import TITLES, Options, published, rows_of
+from ncut.paper.tables import TITLES, Deviations, published, rows_of
 
 METRICS = {
     "train_accuracy": 0.75, "test_accuracy": 0.5, "train_loss": 1.5, "test_loss": 2.5,
@@ -63,7 +63,7 @@ def summary(runs, significant, ncut, mean, std):
     mean=st.floats(0, 12),
     std=st.floats(0.001, 2),
 )
-def test_conclusions_go_by_most_networks_and_then_by_the_mean(runs, share, ncut, mean, std):
+def test_conclusions_follow_most_networks_then_the_mean(runs, share, ncut, mean, std):
     significant = round(share * runs)
     if significant > runs - significant:
         expected = "more"
@@ -145,7 +145,7 @@ def test_our_numbers_are_means_over_networks():
     assert ours.test_loss == pytest.approx(3.0)
 
 
-def test_what_is_not_known_stays_unknown():
+def test_unknown_values_stay_unknown():
     runs = [run(mean=None, std=None, train_accuracy=None, test_accuracy=None)]
     ours = row_result("A.19", 0, *runs).ours
     assert ours.ncut_std is None
@@ -156,7 +156,7 @@ def test_what_is_not_known_stays_unknown():
     assert untrained.train_loss is None
 
 
-def test_published_numbers_are_those_of_the_row():
+def test_published_numbers_match_the_row():
     found = row_result("A.5", 1, run()).published
     expected = (5, 9.97, 0.0823, 10.30, 0.11, 5, 0.973, 0.980, None, None)
     assert found == Summary(*expected)
@@ -391,8 +391,8 @@ def test_markdown_has_losses_of_a_regression_and_ranges_of_untrained_networks():
     assert theirs[2:4] == ["published (100)", "10.9 to 10.95"]
 
 
-def test_titles_and_what_was_done_otherwise():
-    rows = rows_of("A.5", Options(0.1, images=1500, procedure="text", precision="bfloat16"))
+def test_titles_and_deviations_are_shown():
+    rows = rows_of("A.5", Deviations(0.1, images=1500, procedure="text", precision="bfloat16"))
     text = markdown("A.5", RowResult(rows[0], (run(images=1500, original_data=False),)))
     assert text.splitlines()[0] == "### Table A.5: MLPs on MNIST"
     (line,) = [line for line in text.splitlines() if "2 + 2" in line]

@@ -14,7 +14,7 @@ from ncut.errors import InputError
 pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from paper_data import write_all
 
-from ncut.paper import Options, run_table
+from ncut.paper import Deviations, run_table
 from ncut.paper.datasets import load, n_examples
 from ncut.paper.figures import save_table
 from ncut.paper.results import RowResult, TableResult
@@ -23,7 +23,7 @@ from ncut.paper.tables import TITLES, rows_of
 
 KEPT = Path(__file__).parents[2] / "benchmarks" / "paper" / "results"
 
-TINY = Options(epochs_scale=0.001, shuffles=2, images=64)
+TINY = Deviations(epochs_scale=0.001, shuffles=2, images=64)
 
 METRICS = {
     "train_accuracy": 0.75, "test_accuracy": 0.5, "train_loss": 1.5, "test_loss": 2.5,
@@ -43,7 +43,7 @@ def keep(folder, result):
 
 
 def table_of(name, runs, options=None):
-    rows = rows_of(name, options or Options())
+    rows = rows_of(name, options or Deviations())
     return TableResult(name, tuple(RowResult(row, tuple(runs)) for row in rows))
 
 
@@ -58,7 +58,7 @@ def lines_of(path):
 @pytest.mark.parametrize("name", ["1", "A.2", "A.18", "A.19", "figure A.6"])
 def test_networks_come_back_with_their_recipes_and_numbers(name, tmp_path):
     runs = [a_run(0), a_run(3)]
-    options = Options(0.5, shuffles=7, procedure="text", precision="bfloat16")
+    options = Deviations(0.5, shuffles=7, procedure="text", precision="bfloat16")
     rows = rows_of(name, options)
     runs = [replace(run, metrics=run.metrics | {"images": n_examples(rows[0].recipe.data)})
             for run in runs]  # fmt: skip
@@ -77,8 +77,8 @@ def test_untrained_networks_have_no_metrics(tmp_path):
 
 
 def test_networks_of_fewer_examples_are_not_those_of_all(tmp_path):
-    """Whatever number a mixture has of those that were asked for."""
-    options = Options(images=500)
+    """For every number of examples of a mixture."""
+    options = Deviations(images=500)
     for n in (500, 1000, 60_000):
         keep(tmp_path, table_of("A.20", [a_run(0, images=n, original_data=False)], options))
         found = read_runs(tmp_path)
@@ -137,7 +137,7 @@ def test_a_kept_table_is_made_again_without_data_or_training(path, tmp_path):
     expected = lines_of(path)
     first = expected[0]
     usual = rows_of(first["table"])[0].recipe
-    options = Options(
+    options = Deviations(
         epochs_scale=int(first["epochs"]) / usual.epochs if usual.epochs else 1.0,
         precision=first["precision"],
     )
@@ -192,7 +192,7 @@ def test_networks_without_the_measurement_asked_for_are_trained_again(data, tmp_
     assert len(found) == 4
 
 
-def test_recorded_networks_of_other_data_are_refused_beside_new_ones(data, tmp_path):
+def test_recorded_networks_of_other_data_are_not_mixed_with_new_ones(data, tmp_path):
     run_table("A.16", data=data, out=tmp_path / "first", runs=1, options=TINY, jobs=1)
     path = tmp_path / "first" / "tables" / "A.16-runs.csv"
     path.write_text(path.read_text().replace(lines_of(path)[0]["data_checksum"], "17"))
@@ -212,5 +212,5 @@ def test_drawings_of_weights_need_them(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["random", "random-3000", "lines", "polynomial"])
 def test_sizes_of_whole_synthetic_data_sets(name, tmp_path):
-    """Those of the others are in the tables that were kept, which are made again above."""
+    """Sizes of the other sets are in the stored tables, which are reproduced above."""
     assert len(load(name, tmp_path).targets) == n_examples(name)

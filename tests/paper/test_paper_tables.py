@@ -19,7 +19,7 @@ from ncut.paper.recipes import REGULARIZATIONS, Recipe
 from ncut.paper.tables import (
     IMAGENET,
     TITLES,
-    Options,
+    Deviations,
     check_table,
     n_runs,
     published,
@@ -318,7 +318,7 @@ def test_untrained_networks_are_measured_at_once():
         assert row.recipe.data == ("cifar10" if network == "vgg" else "mnist")
         assert row.recipe.regularization == "none"
         # The same networks whatever is asked for of the training.
-        options = Options(epochs_scale=0.1, images=7, precision="bfloat16")
+        options = Deviations(epochs_scale=0.1, images=7, precision="bfloat16")
         assert rows_of(f"figure A.{number}", options)[0].recipe == row.recipe
 
 
@@ -351,7 +351,7 @@ def test_pruned_networks_are_those_that_were_not_and_tables_share_them():
 
 
 def test_options_go_into_every_recipe():
-    options = Options(0.5, shuffles=7, images=300, procedure="text", precision="bfloat16")
+    options = Deviations(0.5, shuffles=7, images=300, procedure="text", precision="bfloat16")
     for table in TRAINED:
         if table in UNTRAINED:
             continue
@@ -400,13 +400,13 @@ def test_scaled_trainings_have_an_epoch_at_least_where_there_was_one(
 )
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(InputError, match=f"^{message}"):
-        Options(**options)
+        Deviations(**options)
 
 
 @pytest.mark.parametrize("name", ["procedure", "precision"])
 def test_unknown_procedures_and_precisions_are_refused(name):
     with pytest.raises(InputError, match=f"^{name}: must be one of .*got 'other'"):
-        rows_of("A.5", Options(**{name: "other"}))
+        rows_of("A.5", Deviations(**{name: "other"}))
 
 
 # --- names --------------------------------------------------------------------------------------
@@ -433,7 +433,8 @@ def test_other_tables_are_refused_with_the_list(name):
         check_table(name)
     message = str(caught.value)
     assert message.startswith("table: must be one of 1, A.1, ")
-    assert message.endswith(f"figure 1, got {name!r}")
+    assert f"figure 1, got {name!r}" in message
+    assert name != "A1" or message.endswith("did you mean 'A.1'?")
 
 
 def test_a_figure_is_not_taken_for_the_table_of_its_number():
@@ -441,7 +442,7 @@ def test_a_figure_is_not_taken_for_the_table_of_its_number():
         assert check_table(f"fig {number}") != check_table(f"table {number}")
 
 
-def test_labels_tell_the_rows_of_a_table_apart():
+def test_labels_distinguish_the_rows_of_a_table():
     for table in TITLES:
         labels = [(row.label, row.pruned) for row in of_table(table)]
         assert len(set(labels)) == len(labels)

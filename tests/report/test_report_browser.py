@@ -129,14 +129,14 @@ def test_inputs_that_are_an_image_are_drawn_as_one(page, measured):
         assert [8 * int(y) + int(x) for x, y in cells] == np.flatnonzero(labels == cluster).tolist()
 
 
-def test_pointing_at_a_cluster_tells_about_it(page, measured):
+def test_pointing_at_a_cluster_describes_it(page, measured):
     report = measured.report
     panel = page.locator(".panel")
     sizes = report.cluster_sizes()
     for cluster in (0, report.k - 1):
         part = page.locator(f'[data-figure="layers"] [data-cluster="{cluster}"]').first
         part.hover(force=True)
-        assert panel.locator("h4").inner_text() == f"Cluster {cluster}"
+        assert panel.locator(".cluster-name").inner_text() == f"Cluster {cluster}"
         assert page.locator(".tip").inner_text().startswith(f"cluster {cluster}, ")
         counts = panel.locator(".counts .count").all_inner_texts()
         assert counts == [str(count) for count in sizes[:, cluster] if count]
@@ -149,7 +149,7 @@ def test_pointing_at_a_cluster_tells_about_it(page, measured):
 
 def test_a_chosen_cluster_stays_and_can_be_linked(chromium, path):
     with opened(chromium, path) as page:
-        title, chips = page.locator(".panel h4"), page.locator(".chips button")
+        title, chips = page.locator(".panel .cluster-name"), page.locator(".chips button")
         chips.nth(3).click()
         assert title.inner_text() == "Cluster 3"
         assert page.url.endswith("#cluster=3")
@@ -182,7 +182,7 @@ def test_neurons_are_found_listed_and_copied(chromium, path, measured):
         cluster = int(report.labels[layer.start + index])
         assert found.inner_text() == f"{layer.name} {index}: cluster {cluster}"
         found.locator("button").click()
-        assert page.locator(".panel h4").inner_text() == f"Cluster {cluster}"
+        assert page.locator(".panel .cluster-name").inner_text() == f"Cluster {cluster}"
         page.locator(".panel .copies button", has_text="indices").click()
         copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
         assert copied == {
@@ -227,7 +227,7 @@ def test_on_a_phone_a_cluster_opens_the_panel(chromium, path):
         panel = page.locator(".panel")
         assert not panel.is_visible()
         page.locator(".chips button").nth(1).tap()
-        assert panel.locator("h4").inner_text() == "Cluster 1"
+        assert panel.locator(".cluster-name").inner_text() == "Cluster 1"
         assert overflow(page) == 0
         panel.locator(".close").tap()
         assert not panel.is_visible()
@@ -306,7 +306,7 @@ def test_prints_with_its_colours(chromium, path):
         )
 
 
-def test_several_reports_keep_apart(chromium, measured, tmp_path):
+def test_several_reports_are_independent(chromium, measured, tmp_path):
     report = measured.report
     path = tmp_path / "two.html"
     path.write_text(html_page([report, replace(report, model="other")]), encoding="utf-8")
@@ -314,7 +314,7 @@ def test_several_reports_keep_apart(chromium, measured, tmp_path):
         second = page.locator("article").nth(1)
         second.locator(".chips button").nth(2).click()
         assert page.locator('.chips [aria-pressed="true"]').count() == 1
-        assert second.locator(".panel h4").inner_text() == "Cluster 2"
+        assert second.locator(".panel .cluster-name").inner_text() == "Cluster 2"
         assert page.url.endswith("#network-2&cluster=2")
         name, text = downloaded(page, page.locator('[data-table="networks"]'))
         assert name == "networks.csv"

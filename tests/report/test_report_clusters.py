@@ -1,4 +1,4 @@
-"""report.clusters, short names of layers, and what a report keeps of its edges."""
+"""report.clusters, short names of layers, and a report's data about edges."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_neurons_and_masks(report):
     assert len(repr(report.clusters[0])) < 120
 
 
-def test_strongest_edges_are_those_of_the_matrix(report):
+def test_strongest_edges_match_the_matrix(report):
     matrix = report.graph.adjacency.toarray()
     starts = {layer.name: layer.start for layer in report.layers}
     for number, cluster in enumerate(report.clusters):

@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
     @property
     def data(self) -> list[dict[str, Any]]:
-        """What the page's script is given of each report."""
+        """The data of each report for the page's script."""
         kinds = [value for tag, name, value in self.attributes if (tag, name) == ("script", "type")]
         assert kinds == ["application/json"] * self.tags["article"]
         return [json.loads(text) for text in self.scripts if text.startswith('{"')]

@@ -89,7 +89,7 @@ def reports(draw: st.DrawFn) -> Report:
 
 @given(reports())
 @settings(deadline=None)
-def test_json_there_and_back_loses_nothing(report):
+def test_json_round_trips(report):
     again = Report.from_json(report.to_json())
     assert again == report
     for name, before in report.statistics.items():

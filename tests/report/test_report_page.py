@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -234,3 +235,11 @@ class TestProfile:
 )
 def test_true_minus_signs(text, shown):
     assert minus(text) == shown
+
+
+@pytest.mark.parametrize("n_reports", [1, 2])
+def test_headings_skip_no_level(small, n_reports):
+    page = html_page([small] * n_reports)
+    levels = [1, *(int(level) for level in re.findall(r"<h(\d)", page.split("<script>")[0]))]
+    assert levels.count(1) == 2
+    assert all(below <= above + 1 for above, below in pairwise(levels))

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, and that nothing global is touched."""
+"""Pictures: their content, and no change of global state."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_default_kind(make, ax):
 
 
 def test_impossible_kinds(make, ax):
-    with pytest.raises(InputError, match="kind: must be one of 'null', 'layers', 'eigenvalues'"):
+    with pytest.raises(InputError, match="kind: must be one of null, layers, eigenvalues"):
         make().plot("pie", ax)
     for kind in ("matrix", "flow"):
         with pytest.raises(InputError, match="need the weight between clusters"):

@@ -1,4 +1,4 @@
-"""Plain text: the outcome in words, the summary, and what a terminal must not see."""
+"""Plain text: the outcome in words, the summary, and no control characters."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_sentence(make, n_shuffles, n_lower, start):
 
 
 def test_the_sentence_claims_no_more_than_the_shuffles_can_tell(make):
-    """Of n + 1 numbers none lies farther than the root of n standard deviations from the mean."""
+    """No number of n + 1 lies farther than sqrt(n) standard deviations from the mean."""
     assert sentence(at_rank(make, 50, 0, z_score=-15.7)).endswith("(p = 0.020, Z < -7.1).")
     assert sentence(at_rank(make, 50, 50, z_score=15.7)).endswith("(p = 1.000, Z > +7.1).")
 
@@ -162,7 +162,7 @@ def test_meanings_name_every_k_and_null_model(make):
     rows = dict(meanings([make(k=3), make(k=2, null="layer-nonzero", n_shuffles=99)]))
     assert "(here 2 or 3)" in rows["n-cut"]
     assert "1 / 51 or 100 here" in rows["p"]
-    assert "random places of each layer; or each layer's non-zero" in rows["Shuffles"]
+    assert "random positions in each layer; or each layer's non-zero" in rows["Shuffles"]
 
 
 def test_meanings_without_shuffles_explain_the_ncut_only(make):

@@ -1,4 +1,4 @@
-"""scan(): the numbers of analyze(), once for each model, whatever happens in between."""
+"""scan(): the numbers of analyze(), once for each model, despite interruptions."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_journals_of_another_form_are_thrown_away(models, tmp_path):
 
 
 @pytest.mark.parametrize("rule", ["betting", "besag-clifford"])
-def test_as_many_shuffles_as_it_takes(models, tmp_path, rule):
+def test_shuffles_auto_stops_by_the_rule(models, tmp_path, rule):
     options = {"k": 3, "shuffles": "auto", "sequential": rule, "max_shuffles": 60}
     found = ncut.scan(models, tmp_path / "auto", backend="threading", **options)
     for number in range(3):
@@ -248,7 +248,7 @@ def test_bad_arguments_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": "x"}'])
-def test_folders_of_something_else_are_refused(tmp_path, content):
+def test_foreign_folders_are_refused(tmp_path, content):
     with pytest.raises(ncut.InputError, match="not the folder of a scan"):
         ncut.Scan(tmp_path)
     (tmp_path / "scan.json").write_text(content)
@@ -264,7 +264,7 @@ def test_settings_are_readable(models, scan, tmp_path):
     scan(models, scope="all", layers=["w0", "w1", "w2"])  # the same once more
 
 
-def test_watching_takes_up_what_appears(models, scan, tmp_path, monkeypatch):
+def test_watching_includes_new_models(models, scan, tmp_path, monkeypatch):
     """A model that comes while others are measured is measured too; then nothing comes."""
     added = []
 

@@ -28,7 +28,7 @@ def found_in(*paths):
     return [str(Path(source.path).name) for source in find_sources([*paths])]
 
 
-# --- what is found ------------------------------------------------------------------------------
+# --- sources ------------------------------------------------------------------------------------
 
 
 def test_links_in_circles_are_followed_once(tmp_path):
@@ -54,7 +54,7 @@ def test_folders_that_many_ways_lead_to_are_searched_once(tmp_path):
     assert len(find_sources([last])) == 1
 
 
-def test_a_folder_has_its_own_name_rather_than_that_of_a_link(tmp_path):
+def test_a_folder_keeps_its_name_behind_a_link(tmp_path):
     (tmp_path / "models" / "step-2").mkdir(parents=True)
     write_model(tmp_path / "models" / "step-2" / "a.npz", 0)
     (tmp_path / "models" / "best").symlink_to("step-2")
@@ -405,7 +405,30 @@ def test_a_model_that_memory_does_not_hold_fails_alone(models, scan, tmp_path):
         assert ncut.Scan(tmp_path / "out").report(path) == ncut.analyze(path, **OPTIONS)
 
 
-def test_a_clock_that_goes_back(models, scan, monkeypatch):
+ROWS = """
+import resource, sys, ncut
+import pandas, pyarrow, pyarrow.compute, pyarrow.parquet
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    print(len(ncut.Scan(sys.argv[1]).to_frame()))
+except MemoryError:
+    print("MemoryError")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux can; run there")
+@pytest.mark.parametrize("bytes_left", [0, 1 << 26])
+def test_rows_are_read_where_memory_has_no_room_for_threads(bytes_left, models, scan):
+    scan(models)
+    command = [sys.executable, "-c", ROWS, scan.keywords["out"], str(bytes_left)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() in (str(len([*models.iterdir()])), "MemoryError"), done.stdout
+    assert bytes_left == 0 or done.stdout.strip() != "MemoryError"
+
+
+def test_a_clock_set_back(models, scan, monkeypatch):
     """Times of files are compared for equality only, and durations are of another clock."""
     (models / "broken.npz").unlink()
     path = models / "step-0.npz"

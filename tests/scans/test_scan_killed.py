@@ -17,7 +17,7 @@ from joblib.externals.loky import get_reusable_executor
 from scan_samples import write_model
 
 import ncut
-from ncut.scans import backends, store
+from ncut.scans import backends, on_ray, store
 
 SHUFFLES = 30
 OPTIONS = {"k": 3, "shuffles": SHUFFLES}
@@ -84,7 +84,7 @@ def children(pid):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; run on Linux")
 @pytest.mark.parametrize("after", [0, 3, 25, 60])
-def test_a_killed_scan_loses_only_what_was_under_way(three, tmp_path, after):
+def test_a_killed_scan_loses_only_shuffles_in_progress(three, tmp_path, after):
     out = tmp_path / "out"
     with subprocess.Popen(
         [sys.executable, "-c", SCAN, three, out],
@@ -131,7 +131,7 @@ def test_a_scan_beside_another_one_is_refused_and_disturbs_nothing(three, tmp_pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; run on Linux")
-def test_what_a_killed_worker_was_doing_is_done_again(three, tmp_path, fresh_workers):
+def test_tasks_of_a_killed_worker_are_repeated(three, tmp_path, fresh_workers):
     killed = []
 
     def kill(counts):
@@ -234,66 +234,108 @@ def test_a_model_that_kills_a_clusters_workers_fails_alone(deadly, tmp_path, clu
     assert_same_as_analyses(found, deadly.parent)
 
 
+FAKE_RAY = '''
+"""What a scan uses of Ray, in one process: tasks end in another order; the address is a mode."""
+import os, time
+from types import SimpleNamespace
+
 class RayError(Exception):
-    """As Ray has it."""
+    """Ray's error of this name."""
+
+exceptions = SimpleNamespace(RayError=RayError)
+mode, most, cancelled, gets = "", 0, 0, 0
+
+def init(address, **options):
+    global mode
+    mode = address
+    if mode == "nowhere":
+        raise ConnectionError("no cluster")
+
+def shutdown():
+    with open(os.environ["FAKE_RAY_LOG"], "w") as log:
+        print(most, cancelled, file=log)
+
+def cluster_resources():
+    return {} if mode == "empty" else {"CPU": 2.0}
+
+def remote(*, num_cpus, max_retries):
+    assert (num_cpus, max_retries) == (1, 3)
+    return lambda function: SimpleNamespace(remote=lambda task: (function, task))
+
+def wait(waiting, timeout):
+    global most
+    most = max(most, len(waiting))
+    return waiting[-1:], waiting[:-1]
+
+def get(done):
+    global gets
+    gets += 1
+    if mode == "aborts" and gets > 4:
+        os.abort()
+    if mode == "hangs" and gets > 4:
+        time.sleep(1000)
+    ((function, task),) = done
+    if "deadly" in task.path:
+        raise RayError("the worker died")
+    return [function(task)]
+
+def cancel(task):
+    global cancelled
+    cancelled += 1
+'''
 
 
-class Ray:
-    """What a scan uses of Ray, in this process: tasks end in another order, and one never does.
+@pytest.fixture
+def ray(tmp_path, monkeypatch):
+    """A module `ray` for the processes started from now on; the file it writes at its end.
 
     `tests/fuzz/clusters.py` has clusters of Ray itself, which take half a minute to start.
     """
-
-    exceptions = SimpleNamespace(RayError=RayError)
-
-    def __init__(self, deadly=None):
-        self.deadly, self.most, self.cancelled = deadly, 0, []
-
-    def init(self, address, **options):
-        if address == "nowhere":
-            raise ConnectionError("no cluster")
-
-    def shutdown(self):
-        pass
-
-    def cluster_resources(self):
-        return {"CPU": 2.0}
-
-    def remote(self, *, num_cpus, max_retries):
-        assert (num_cpus, max_retries) == (1, 3)
-        return lambda function: SimpleNamespace(remote=lambda task: (function, task))
-
-    def wait(self, waiting):
-        self.most = max(self.most, len(waiting))
-        return waiting[-1:], waiting[:-1]
-
-    def get(self, done):
-        ((function, task),) = done
-        if self.deadly is not None and task.path == str(self.deadly):
-            raise RayError("the worker died")
-        return [function(task)]
-
-    def cancel(self, waiting):
-        self.cancelled.append(waiting)
+    site = tmp_path / "ray-site"
+    site.mkdir()
+    (site / "ray.py").write_text(FAKE_RAY)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    monkeypatch.setenv("FAKE_RAY_LOG", str(tmp_path / "ray.log"))
+    return tmp_path / "ray.log"
 
 
 @pytest.mark.parametrize("has_deadly", [False, True])
-def test_a_scan_on_ray(three, tmp_path, monkeypatch, has_deadly):
+def test_a_scan_on_ray(three, tmp_path, ray, has_deadly):
     if has_deadly:
         write_model(three / "deadly.npz", 9)
-    ray = Ray(three / "deadly.npz")
-    monkeypatch.setitem(sys.modules, "ray", ray)
     found = ncut.scan(three, tmp_path / "out", backend="ray", scheduler="head", **OPTIONS)
     assert list(found.failed) == ([str(three / "deadly.npz")] if has_deadly else [])
-    assert ray.most == 2 * backends.AHEAD
-    assert bool(ray.cancelled) == has_deadly
+    most, cancelled = map(int, ray.read_text().split())
+    assert most == 2 * on_ray.AHEAD
+    assert bool(cancelled) == has_deadly
     assert_same_as_analyses(found, three)
 
 
-def test_a_cluster_of_ray_that_does_not_answer(three, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", Ray())
+def test_a_cluster_of_ray_that_does_not_answer(three, tmp_path, ray):
     with pytest.raises(ncut.InputError, match="scheduler: nowhere does not answer: no cluster"):
         ncut.scan(three, tmp_path / "out", backend="ray", scheduler="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("mode", "seconds", "message"),
+    [
+        ("aborts", 120, r"Ray ended its process \(SIGABRT\).*scan again to go on"),
+        ("hangs", 10, "Ray has not answered for 10 s; finished shuffles are kept"),
+        ("empty", 3, "the cluster of Ray has had no core for 3 s"),
+    ],
+)
+def test_a_ray_that_fails_ends_the_scan_and_loses_nothing(
+    three, tmp_path, ray, monkeypatch, mode, seconds, message
+):
+    monkeypatch.setattr(on_ray, "SILENCE_SECONDS", seconds)
+    out = tmp_path / "out"
+    with pytest.raises(ncut.InputError, match=message):
+        ncut.scan(three, out, backend="ray", scheduler=mode, **OPTIONS)
+    n_kept = sum(path.read_text().count('"number"') for path in (out / "journal").iterdir())
+    assert n_kept == (0 if mode == "empty" else 4)
+    found = ncut.scan(three, out, backend="threading", **OPTIONS)
+    assert_same_as_analyses(found, three)
 
 
 def test_a_scheduler_that_does_not_answer(three, tmp_path, monkeypatch):

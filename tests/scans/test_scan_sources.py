@@ -1,4 +1,4 @@
-"""Which models a scan finds, in which order, and how it notices that one changed."""
+"""The models that a scan finds, their order, and the detection of changed ones."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_patterns(tree, pattern):
     assert [p for p in paths(pattern) if "epoch" in p] == ["a/epoch-2.pt", "a/epoch-10.pt"]
 
 
-def test_a_pattern_passes_over_what_is_no_model(tree):
+def test_a_pattern_skips_files_that_are_not_models(tree):
     assert "a/notes.md" not in paths("a/*")
 
 
-def test_a_list_is_relative_to_itself_and_may_name_what_is_not_there(tree):
+def test_a_list_is_relative_to_its_folder_and_may_name_missing_files(tree):
     (tree / "c" / "list.txt").write_text(
         "# comment\n\n../a/epoch-2.pt  # the first\nmissing.npz\n../b\n"
     )
@@ -70,7 +70,7 @@ def test_any_file_may_be_named_itself(tree):
         ("empty", "the folder empty holds no models"),
     ],
 )
-def test_what_is_not_there_is_an_error(tree, path, words):
+def test_missing_files_are_errors(tree, path, words):
     (tree / "empty").mkdir()
     with pytest.raises(InputError, match=words):
         find_sources([path])
@@ -123,7 +123,7 @@ def test_the_key_is_of_the_path_and_the_fingerprint_of_the_files(tree):
         ("llama-3.2", None),
     ],
 )
-def test_steps_are_told_by_their_names(name, step):
+def test_steps_are_recognized_by_name(name, step):
     assert step_of(f"runs-7/{name}") == step
 
 

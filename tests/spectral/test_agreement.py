@@ -1,4 +1,4 @@
-"""adjusted_rand_index: equal to scikit-learn's, and what it refuses."""
+"""adjusted_rand_index: equal to scikit-learn's, and refusals."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_the_lower_bound_of_a_graph_with_skip_connections() -> None:
 
 @given(st.integers(0, 1000), st.floats(1e-8, 0.03))
 @settings(deadline=None, max_examples=40)
-def test_the_bound_allows_for_what_the_solver_is_wrong_by(seed: int, error: float) -> None:
+def test_the_bound_allows_for_the_solvers_error(seed: int, error: float) -> None:
     graph = chain_graph(random_chain(seed, (20, 25, 15)))
     operator = NormalizedAdjacency(graph, 1)
     A = reference.adjacency(graph.n_vertices, graph.placed_blocks())

@@ -1,4 +1,4 @@
-"""cluster(): recovers what is there, keeps its promises, and names bad arguments."""
+"""cluster(): recovers planted clusters, keeps its invariants, and names bad arguments."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_isolated_vertices_do_not_change_the_rest() -> None:
     assert np.count_nonzero(whole.labels == -1) == graph.n_vertices - kept.size >= 12
 
 
-def test_scaling_the_weights_changes_nothing_to_speak_of() -> None:
+def test_scaling_the_weights_changes_only_rounding() -> None:
     weights, _ = planted_chain(17, n_groups=5, per_group=20, n_layers=4, noise=0.1)
     one = cluster(chain_graph(weights), 5)
     for scale in (1e-8, 1e8):
@@ -171,7 +171,7 @@ def test_scaling_the_weights_changes_nothing_to_speak_of() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, bfloat16])
 @pytest.mark.parametrize("refine", [False, True])
-def test_weights_of_16_bits_give_what_the_same_numbers_in_64_give(dtype: Any, refine: bool) -> None:
+def test_weights_of_16_bits_match_the_same_numbers_in_64(dtype: Any, refine: bool) -> None:
     weights, _ = planted_chain(17, n_groups=5, per_group=20, n_layers=4, noise=0.1)
     short = [matrix.astype(dtype) for matrix in weights]
     one = cluster(chain_graph(short), 5, refine=refine)

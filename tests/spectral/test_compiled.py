@@ -1,4 +1,4 @@
-"""Shuffles measured by compiled code give what the functions of the package give."""
+"""Shuffles measured by compiled code equal those measured in Python."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def skipping(seed: int) -> ncut.NeuronGraph:
 
 
 def compiled_shuffles(prepared: Prepared) -> CompiledShuffles | None:
-    """What measures shuffles without Python in between, if anything."""
+    """The compiled measurement of shuffles, if it applies."""
     assert isinstance(prepared.place, HostPlace)
     return prepared.place.shuffles
 
@@ -141,7 +141,7 @@ def test_threads_change_nothing() -> None:
         ({"normalize": "l2"}, "weights normalized after the shuffle"),
     ],
 )
-def test_what_the_reference_measures(change: dict[str, Any], why: str) -> None:
+def test_the_reference_has_known_values(change: dict[str, Any], why: str) -> None:
     settings = Plan.of(**{"k": 5, "shuffles": 5, **change})
     graph = ncut.graph(weights([300, 200, 190, 30], 1.0, 0))
     assert compiled_shuffles(prepare(graph, settings)) is None, why

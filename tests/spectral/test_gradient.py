@@ -57,7 +57,7 @@ def check_slopes(weights: Matrices, which: tuple[int, ...], slopes: Any, found: 
 
 @pytest.mark.parametrize("which", [(2, 3, 4), (5,), (1, 2), tuple(range(2, 24))])
 @pytest.mark.parametrize("way", ["lapack", "iteration"])
-def test_values_and_slopes_are_those_of_the_whole_matrix(
+def test_values_and_slopes_match_the_whole_matrix(
     which: tuple[int, ...], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "iteration":
@@ -162,7 +162,7 @@ def test_large_and_small_weights_change_no_digit() -> None:
         ([(1, 1, np.ones((3, 3)))], {}, "blocks: number 0 joins layer 1 with itself"),
         ([np.full((3, 2), np.nan)], {}, "layer .blocks.0..: .*must be finite"),
         ([np.zeros((3, 2))], {}, "zero"),
-        ([np.ones((3, 2))], {"which": (2, 9)}, "which: eigenvalue 9 of a graph with 5"),
+        ([np.ones((3, 2))], {"which": (2, 9)}, "which: .* vertices with edges, 5, got 9"),
         ([np.ones((3, 2))], {"which": (0, 2)}, "which: must be a sequence of whole numbers from 1"),
         ([np.ones((3, 2))], {"which": 2}, "which: must be a sequence of whole numbers from 1"),
         (

@@ -120,7 +120,7 @@ def test_graphs_of_thousands_of_vertices(family: str, k: int) -> None:
     assert not outcome.faults
 
 
-def test_the_judge_sees_what_is_wrong() -> None:
+def test_the_judge_finds_wrong_edges() -> None:
     hard = Hard("path", path(60))
     plain, kept = hard.graph(1.0).without_isolated()
     exact = exact_eigenvalues(hard, plain, 3)
@@ -136,7 +136,7 @@ def test_the_judge_sees_what_is_wrong() -> None:
     )
 
 
-def test_formulas_are_those_of_the_matrices() -> None:
+def test_formulas_match_the_matrices() -> None:
     for name in FAMILIES:
         for seed in range(3):
             hard = FAMILIES[name](np.random.default_rng(seed), 90)

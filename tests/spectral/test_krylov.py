@@ -66,14 +66,14 @@ def test_single_precision_reaches_single_precision() -> None:
     np.testing.assert_allclose(found.values, values[:12], atol=1e-5)
 
 
-def test_it_gives_up_after_the_products_it_may_use() -> None:
+def test_it_stops_after_the_largest_number_of_products() -> None:
     H, _ = with_eigenvalues(1 - np.geomspace(1e-6, 1, 400), seed=11)
     found = run(H, 5, tolerance=lambda values: np.full(values.size, 1e-15), max_products=6)
     assert found.n_products == 6
     assert found.residuals.max() > 1e-15
 
 
-def test_residuals_are_what_they_say() -> None:
+def test_residuals_match_their_definition() -> None:
     H, _ = with_eigenvalues(np.linspace(1, -1, 400), seed=13)
     found = run(H, 6, tolerance=lambda values: np.full(values.size, 1e-3))
     norms = np.linalg.norm(H @ found.vectors - found.vectors * found.values, axis=0)

@@ -133,7 +133,7 @@ def test_names_of_clusters_do_not_matter() -> None:
     [
         ([0, 1], "shape"),
         ([0.5] * 12, "whole numbers"),
-        ([-1] + [0] * 11, "in no cluster"),
+        ([-1] + [0] * 11, "with edges, got 1 negative"),
     ],
 )
 def test_bad_labels_are_refused(labels: Any, message: str) -> None:

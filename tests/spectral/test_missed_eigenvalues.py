@@ -75,13 +75,13 @@ def test_a_path_of_thousands_falls_into_halves() -> None:
     assert found.eigenvalues[1] == pytest.approx(1 - np.cos(np.pi / (n - 1)), rel=1e-6)
 
 
-def test_a_solver_that_cannot_do_a_path_says_so() -> None:
+def test_a_solver_that_fails_on_a_path_reports_it() -> None:
     found = ncut.cluster(path(1500), 2, solver="krylov", n_init=1)
     assert not found.converged
     assert found.lower_bound <= found.refined_ncut
 
 
-def test_what_is_long_and_thin() -> None:
+def test_long_and_thin_graphs_are_recognized() -> None:
     random = np.random.default_rng(3)
     upper = sparse.triu(sparse.random_array((500, 500), density=0.02, rng=random), 1)
     graphs = {
@@ -149,7 +149,7 @@ def check_same(found: Clustering, right: Clustering) -> None:
     assert found.lower_bound <= found.refined_ncut
 
 
-def test_where_nothing_helps_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_improvement_no_claim_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = missing(solvers.dense)
     monkeypatch.setitem(solvers.ALL, "dense", broken)
     monkeypatch.setattr(solvers, "dense", broken)
@@ -158,7 +158,7 @@ def test_where_nothing_helps_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch)
     assert found.lower_bound == 0
 
 
-def test_lapack_gives_up_on_no_barbell() -> None:
+def test_lapack_solves_every_barbell() -> None:
     def refuse(matrix: Any, **options: Any) -> Any:
         if "subset_by_index" in options:
             raise linalg.LinAlgError("Internal Error.")
@@ -186,6 +186,6 @@ def test_lapack_gives_up_on_no_barbell() -> None:
         np.testing.assert_allclose(found.eigenvalues, exact, atol=1e-12)
 
 
-def test_a_second_look_has_start_vectors_of_its_own() -> None:
+def test_a_second_search_has_other_start_vectors() -> None:
     starts = [embedding.numpy_generator(1, 2, 0, look).standard_normal(4) for look in range(3)]
     assert len({start.tobytes() for start in starts}) == 3

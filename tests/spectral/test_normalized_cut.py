@@ -1,4 +1,4 @@
-"""normalized_cut: its definition, its invariances, and what it refuses."""
+"""normalized_cut: definition, invariances, and refusals."""
 
 from __future__ import annotations
 
@@ -161,10 +161,10 @@ def test_large_cluster_numbers_cost_no_memory() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1, 0], r"labels: shape \(3,\).*\(7,\)"),
-        ([0, 1] * 4, r"labels: shape \(8,\)"),
-        ([[0, 1, 0, 2, 2, 1, 0]], r"labels: shape \(1, 7\)"),
-        (0, r"labels: shape \(\)"),
+        ([0, 1, 0], r"labels: .* shape \(7,\), got \(3,\)"),
+        ([0, 1] * 4, r"labels: .*got \(8,\)"),
+        ([[0, 1, 0, 2, 2, 1, 0]], r"labels: .*got \(1, 7\)"),
+        (0, r"labels: .*got \(\)"),
         ([0.0, 1.0, 0.0, 2.0, 2.0, 1.0, 0.0], r"labels: must be whole numbers.*float64"),
         ([True] * 7, r"labels: must be whole numbers.*bool"),
         (["a"] * 7, r"labels: must be whole numbers"),

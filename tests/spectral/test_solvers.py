@@ -270,3 +270,10 @@ def test_rounding_errors_of_equal_eigenvalues_start_no_search(
     np.testing.assert_allclose(found.eigenvalues, exact, atol=1e-9)
     assert found.converged
     assert len(searches) <= 1 + 5
+
+
+@pytest.mark.parametrize("name", ["dense", "arpack", "lobpcg"])
+def test_a_matrix_that_a_solver_needs_is_not_kept_by_the_graph(name: str) -> None:
+    graph = chain_graph(random_chain(3, (30, 25, 20)))
+    embedding_of(graph, 3, name)
+    assert "adjacency" not in vars(graph)

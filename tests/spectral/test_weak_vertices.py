@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -9,16 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.cluster import KMeans
 
 import ncut
 from ncut.graphs import NeuronGraph, from_adjacency
+from ncut.spectral.agreement import adjusted_rand_index
 from ncut.spectral.clustering import cluster
 from ncut.spectral.embedding import embed
+from ncut.spectral.kmeans import partition
 from ncut.spectral.operator import NormalizedAdjacency
+from ncut.spectral.weak_vertices import MANY, corrected
 
 WIDTHS = (160, 120, 120, 48)
 FIRST, SECOND = 160, 280
-"""Where the two hidden layers begin."""
+"""First vertices of the two hidden layers."""
 
 
 def network(seed: int, weak: float, n_faint: int = 6) -> list[np.ndarray]:
@@ -53,7 +58,7 @@ def test_points_satisfy_the_eigenvectors_equation_in_every_row(weak: float, solv
     assert float(error.max()) < 1e-6 * np.abs(points).max()
 
 
-def test_a_faint_neuron_changes_nothing_for_the_others(solver: str) -> None:
+def test_a_weak_neuron_does_not_affect_the_others(solver: str) -> None:
     weights = network(2, 1e-25)
     with_them = ncut.cluster(ncut.graph(weights), 4, solver=solver)
     removed = [weights[0][:, 6:], weights[1][6:, 6:], weights[2][6:]]
@@ -100,13 +105,13 @@ def test_a_component_of_faint_vertices_keeps_its_own_eigenvector() -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1e-4, 1e-2]))
-def test_nothing_is_done_where_no_vertex_is_faint(seed: int, weak: float) -> None:
+def test_graphs_without_weak_vertices_are_unchanged(seed: int, weak: float) -> None:
     graph = ncut.graph(network(seed, weak, 2))
     assert not (graph.degrees < 1e-6 * graph.degrees.mean()).any()
     points, _ = points_of(graph, 4, "dense")
-    from ncut.spectral.weak_vertices import settle
-
-    assert settle(graph, points, np.zeros(4)) is points
+    found, solved = corrected(graph, points, np.zeros(4))
+    assert found is points
+    assert solved
 
 
 def heavy_edge(n: int, weight: float) -> tuple[sparse.csr_array, sparse.csr_array]:
@@ -133,12 +138,59 @@ def test_many_faint_vertices_take_no_dense_matrix() -> None:
     assert np.abs(walked - (1 - eigenvalues) * points).max() < 1e-3 * np.abs(points).max()
 
 
-def test_iteration_and_lapack_settle_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_iteration_and_lapack_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = ncut.graph(network(6, 1e-9, 40))
     by_lapack, _ = points_of(graph, 4, "dense")
     monkeypatch.setattr("ncut.spectral.weak_vertices.MANY", 10)
     by_iteration, _ = points_of(graph, 4, "dense")
     np.testing.assert_allclose(by_iteration, by_lapack, atol=1e-7 * np.abs(by_lapack).max())
+
+
+def paths_on_groups(n_groups: int, weak: float) -> NeuronGraph:
+    """Dense groups, nearly apart, and paths of weak edges that hang on them, of many lengths."""
+    random = np.random.default_rng(11)
+    lengths = range(10, 40, 3)
+    n_core = 12 * n_groups
+    n = n_core + sum(lengths)
+    A = sparse.lil_array((n, n))
+    groups = np.arange(n_core) // 12
+    dense = random.uniform(0.5, 1, (n_core, n_core)) * np.where(groups[:, None] == groups, 1, 1e-7)
+    A[:n_core, :n_core] = np.triu(dense, 1)
+    at = n_core
+    for number, length in enumerate(lengths):
+        stops = [number % n_core, *range(at, at + length)]
+        for one, other in itertools.pairwise(stops):
+            A[one, other] = weak * random.uniform(0.5, 1)
+        at += length
+    upper = A.tocsr()
+    return from_adjacency(upper + upper.T)
+
+
+@pytest.mark.parametrize(
+    ("n_iterations", "last_dense", "solved"),
+    [((200, 2000), 0, True), ((5, 5), 4000, True), ((5, 5), 0, False)],
+)
+def test_iterations_that_do_not_converge_are_noticed(
+    monkeypatch: pytest.MonkeyPatch, n_iterations: tuple[int, ...], last_dense: int, solved: bool
+) -> None:
+    """Vertices of a path know their neighbours only: each iteration reaches one further."""
+    graph = paths_on_groups(3, 1e-30)
+    faint = graph.degrees < 1e-6 * graph.degrees.mean()
+    assert 200 < faint.sum() < MANY
+    random = np.random.default_rng(14)
+    points, eigenvalues = random.normal(size=(graph.n_vertices, 2)), np.array([1e-8, 1e-4])
+    points[faint] *= 1e-8 / np.sqrt(graph.degrees[faint])[:, None]  # a solver's rounding errors
+    by_lapack, _ = corrected(graph, points, eigenvalues)
+    monkeypatch.setattr("ncut.spectral.weak_vertices.MANY", 100)
+    monkeypatch.setattr("ncut.spectral.weak_vertices.MAX_ITERATIONS", n_iterations)
+    monkeypatch.setattr("ncut.spectral.weak_vertices.LAST_DENSE", last_dense)
+    found, right = corrected(graph, points, eigenvalues)
+    assert right == solved
+    error = np.abs(found - by_lapack).max() / np.abs(by_lapack).max()
+    assert error < 1e-6 if solved else error > 1
+    operator = NormalizedAdjacency(graph, 1)
+    embedding = embed(operator, 3, solver="krylov", seed=0, graph_number=0)
+    assert embedding.solved == embedding.converged == solved
 
 
 def test_the_faintest_follow_the_faint(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,3 +207,59 @@ def test_the_faintest_follow_the_faint(monkeypatch: pytest.MonkeyPatch) -> None:
         (other,) = graph.adjacency[[faintest]].indices
         expected = points[other] / (1 - eigenvalues)
         np.testing.assert_allclose(points[faintest], expected, rtol=1e-6)
+
+
+def components_apart(scale: float) -> tuple[NeuronGraph, np.ndarray]:
+    """Two planted groups, and a component of weights `scale` times theirs; the three groups."""
+    random = np.random.default_rng(12)
+    groups = np.repeat([0, 1, 2], (90, 90, 60))
+    same = groups[:, None] == groups
+    ours = (groups < 2)[:, None] & (groups < 2)
+    share = np.where(same, 1.0, np.where(ours, 0.02, 0.0)) * np.where(ours, 1.0, scale)
+    upper = np.triu(random.uniform(0.5, 1, same.shape) * share, 1)
+    return from_adjacency(sparse.csr_array(upper + upper.T)), groups
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-10, 1e-14, 1e-20, 1e-30, 1e-44, 1e-90, 1e-200])
+def test_a_component_whose_points_are_far_outside_hides_no_groups(scale: float) -> None:
+    """Points of the faint component are scale^-1/2 times as long as those of the two groups."""
+    graph, groups = components_apart(scale)
+    for solver in ("dense", "krylov", "auto"):
+        found = cluster(graph, 3, solver=solver)
+        table = np.zeros((3, 3))
+        np.add.at(table, (found.labels, groups), 1)
+        assert np.count_nonzero(table) == 3, table
+    exact = ncut.normalized_cut(graph, groups)
+    assert found.ncut == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e-6, 1e-10, 1e-13])
+def test_no_worse_than_scikit_learn_in_double_precision(scale: float) -> None:
+    graph, _ = components_apart(scale)
+    points, _ = points_of(graph, 4, "dense")
+    labels = partition(points, 4, n_init=25, seed=0, stream=0, threads=1)
+    ours = sum(
+        float(((points[labels == c] - points[labels == c].mean(axis=0)) ** 2).sum())
+        for c in range(4)
+    )
+    theirs = KMeans(4, n_init=25, random_state=0, tol=0).fit(points).inertia_
+    assert ours <= theirs * (1 + 1e-6)
+
+
+def test_points_far_from_the_origin_are_told_apart() -> None:
+    random = np.random.default_rng(13)
+    groups = np.arange(90) % 3
+    points = random.normal(size=(90, 2)) * 1e-2 + np.eye(3)[groups][:, :2]
+    near = partition(points, 3, n_init=10, seed=0, stream=0, threads=1)
+    for offset in (1e2, 1e4, 1e6):
+        far = partition(points + offset, 3, n_init=10, seed=0, stream=0, threads=1)
+        assert adjusted_rand_index(near, far) == 1.0
+        assert adjusted_rand_index(far, groups) == 1.0
+
+
+def test_points_as_long_as_numbers_go() -> None:
+    points = np.repeat([[1.0, 0.0], [0.0, 1.0], [1e-70, 1e-70], [1e-70, -1e-70]], 5, axis=0)
+    for scale in (1.0, 1e200, 1e300, 1e-200):
+        labels = partition(points * scale, 4, n_init=10, seed=0, stream=0, threads=1)
+        assert [len(set(part)) for part in labels.reshape(4, 5)] == [1, 1, 1, 1]
+        assert len(set(labels)) == 4

@@ -24,7 +24,7 @@ STEPS, BATCH = 12, 16
 
 
 def refused_shards(world: int) -> list[str]:
-    """What a regularizer says to a model that FSDP2 shards, before it is made and after."""
+    """Errors of a regularizer for a model that FSDP2 shards, before and after its construction."""
     model = nn.Sequential(nn.Linear(9, 16), nn.ReLU(), nn.Linear(16, 6))
     made = ncut.EigenvalueRegularizer(model)
     fully_shard(model, mesh=init_device_mesh("cpu", (world,)))

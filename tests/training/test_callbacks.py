@@ -219,7 +219,7 @@ def stepped(scale: float = 1.0, model: nn.Module | None = None) -> nn.Module:
 
 
 def check_gradient(model: nn.Module) -> None:
-    """That it is the task's and the ridge's, once."""
+    """Check that the gradient is the task's plus the ridge's, once."""
     expected = stepped(model=copy.deepcopy(model).requires_grad_())
     for mine, theirs in zip(model.parameters(), network().parameters(), strict=True):
         assert torch.equal(mine, theirs)
@@ -350,7 +350,7 @@ def test_bad_regularizers_are_refused() -> None:
         penalty.start(network())
 
 
-# --- what is logged where
+# --- loggers
 
 
 def events(folder: Path) -> dict[str, dict[int, float]]:
@@ -625,7 +625,9 @@ class TestHuggingFace:
         )
         check_same_parameters(trainer.model.net, by_hand(4, accumulate, normal=True))
 
-    def test_a_resumed_run_is_an_unbroken_one(self, transformers: Any, tmp_path: Path) -> None:
+    def test_a_resumed_training_equals_an_uninterrupted_one(
+        self, transformers: Any, tmp_path: Path
+    ) -> None:
         make = partial(ncut.SoftCutRegularizer, k=3, weight=0.5, every=3)
         given = (transformers, tmp_path, 8, {"every": 0, "regularizer": make})
         whole = trained(*given, save_strategy="steps", save_steps=4)
@@ -663,9 +665,7 @@ class TestHuggingFace:
         assert found["train/ncut/ncut"] == measured
         assert set(found["train/loss"]) == {2, 4, 6}
 
-    def test_an_end_that_comes_as_a_surprise_is_measured(
-        self, transformers: Any, tmp_path: Path
-    ) -> None:
+    def test_an_unexpected_end_is_measured(self, transformers: Any, tmp_path: Path) -> None:
         from ncut.training.hugging_face import ClusterabilityCallback
 
         class Stop(transformers.TrainerCallback):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What becomes of a model after it was read: followed rightly, or refused by name."""
+"""Models that change after they were read: followed correctly, or refused by name."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_tied_weights_get_one_gradient() -> None:
     assert slope == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4)
 
 
-def test_tied_weights_that_come_apart_are_refused() -> None:
+def test_tied_weights_that_are_untied_are_refused() -> None:
     model = TiedCoder()
     regularizer = regularizer_of(model)
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -162,7 +162,7 @@ def test_tied_weights_that_come_apart_are_refused() -> None:
         regularizer()
 
 
-def test_tied_weights_are_cut_apart_where_any_of_their_edges_is() -> None:
+def test_tied_weights_are_cut_where_any_of_their_edges_is() -> None:
     model = TiedCoder()
     modules = ncut.CutDropout(model, 3)
     x = torch.rand(5, 9)

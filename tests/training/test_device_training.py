@@ -100,7 +100,7 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("entries", [False, True], ids=["matrices", "entries"])
 @pytest.mark.parametrize("coarse", [False, True], ids=["float32", "tf32"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_values_and_gradients_are_those_of_the_dense_matrix(
+def test_values_and_gradients_match_the_dense_matrix(
     entries: bool, coarse: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Where products in float32 would be rounded to TF32, they are made in float64.
@@ -184,7 +184,7 @@ def test_neurons_without_weights_get_no_gradients() -> None:
 
 
 @pytest.mark.usefixtures("without_kernels")
-def test_a_network_that_falls_apart_is_told_at_once() -> None:
+def test_a_network_that_disconnects_is_reported_at_once() -> None:
     model = nn.Sequential(
         nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 40)
     )

@@ -179,7 +179,7 @@ def test_edges_are_followed(name: str, residual: str, norm: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_gradients_are_those_of_differences(name: str) -> None:
+def test_gradients_match_differences(name: str) -> None:
     model, more = _made(name)
     model = model.double()
     more = {k: v.double() if v.is_floating_point() else v for k, v in more.items()}
@@ -214,7 +214,7 @@ def test_a_table_that_is_also_the_head_is_a_tie() -> None:
 
 
 def test_equal_weights_of_two_parameters_are_no_tie() -> None:
-    """As in layers that were copied from one and not trained yet."""
+    """As in layers copied from one and not trained yet."""
     model = mlp(5, 5, 5, 5)
     model[2], model[4] = copy.deepcopy(model[0]), copy.deepcopy(model[0])
     assert _ties(model) == []
@@ -252,13 +252,13 @@ def test_a_matrix_that_is_repeated_is_one() -> None:
     assert [layer.size for layer in ncut.graph(model, **ROWS).layers] == [6, 6, 5, 4]
 
 
-def test_weights_computed_twice_of_one_parameter_are_a_tie() -> None:
+def test_weights_computed_twice_from_one_parameter_are_tied() -> None:
     layer = parametrizations.weight_norm(nn.Linear(5, 5))
     model = nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(5, 3))
     assert _ties(model) == ["0", "0"]
 
 
-def test_a_transformer_says_which_weights_are_one() -> None:
+def test_a_transformer_names_its_tied_weights() -> None:
     model = transformer("gpt2")
     assert set(_ties(model)) == {"transformer.wte"}
 

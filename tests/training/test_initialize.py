@@ -1,4 +1,4 @@
-"""clusterable_init_(): against a loop over weights, and what it does to the n-cut."""
+"""clusterable_init_(): against a loop over weights, and its effect on the n-cut."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def factors(inputs: Any, outputs: Any, tags: int, beta: float) -> NDArray[np.flo
 
 
 def ratio(after: nn.Module, before: nn.Module) -> NDArray[np.float64]:
-    """How often each weight was multiplied, the same at all positions: (out, in)."""
+    """The factor of each weight, the same at all positions: (out, in)."""
     assert isinstance(after.weight, torch.Tensor)
     assert isinstance(before.weight, torch.Tensor)
     found = (after.weight / before.weight).detach().flatten(2 if after.weight.ndim > 2 else 1)
@@ -189,12 +189,12 @@ def test_models_that_do_not_fit() -> None:
     wrapped = mlp(6, 8, 7, 3)
     parametrizations.weight_norm(wrapped[2])
     before = wrapped(torch.ones(1, 6))
-    with pytest.raises(ncut.InputError, match="no parameter that could be changed"):
+    with pytest.raises(ncut.InputError, match="are not a parameter"):
         ncut.clusterable_init_(wrapped)
     assert torch.equal(wrapped(torch.ones(1, 6)), before)
 
 
-def test_a_refused_model_is_left_as_it_was() -> None:
+def test_a_refused_model_is_unchanged() -> None:
     model = mlp(6, 8, 7, 3)
     before = copy.deepcopy(model.state_dict())
     parametrizations.weight_norm(model[4])

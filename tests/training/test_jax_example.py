@@ -1,4 +1,4 @@
-"""The penalty of examples/jax_penalty.py: its gradient, and what it does to a network."""
+"""The penalty of examples/jax_penalty.py: its gradient, and its effect on a network."""
 
 from __future__ import annotations
 

@@ -288,7 +288,7 @@ def test_reading_changes_nothing(training: bool) -> None:
     ],
     ids=str,
 )
-def test_gradients_are_those_of_differences(name: str, options: dict[str, Any]) -> None:
+def test_gradients_match_differences(name: str, options: dict[str, Any]) -> None:
     make, more = MODELS[name]
     model = make().eval().double()
     options = {**options, **{key: value.double() for key, value in more.items()}}
@@ -510,7 +510,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_factors_are_what_a_function_makes_of_a_parameter(name):
+def test_factors_are_functions_of_a_parameter(name):
     torch.manual_seed(0)
     model = Scaled(FUNCTIONS[name]).double()
     with torch.no_grad():
@@ -592,7 +592,7 @@ MADE = {
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_weights_are_what_a_function_makes_of_parameters(name):
+def test_weights_are_functions_of_parameters(name):
     torch.manual_seed(0)
     model = OfParameters(MADE[name]).double()
     (graph,) = live_graphs(model, layers=None)

@@ -139,7 +139,7 @@ def test_a_new_value_is_a_new_column_of_the_csv_file(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["run.csv"]
 
 
-@pytest.mark.filterwarnings("ignore:a measurement of clusterability failed")
+@pytest.mark.filterwarnings("ignore:measuring clusterability failed")
 def test_a_failed_measurement_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "run.csv"
     assert CSVCallback(path, monitor(), every=1)("no model", 0) == {}

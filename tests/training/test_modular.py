@@ -1,4 +1,4 @@
-"""CutDropout and PartitionAnnealing: weights, gradients, resuming, what they bring about."""
+"""CutDropout and PartitionAnnealing: weights, gradients, resuming, effects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models import mlp  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn.utils import parametrizations, prune  # noqa: E402
 
-from ncut.training.modular import _joined  # noqa: E402
+from ncut.training.batches import joined  # noqa: E402
 
 K = 3
 
@@ -69,7 +69,7 @@ def test_each_cluster_sees_all_of_an_image(width: int, k: int) -> None:
         assert min(len(np.unique(lines[at : at + 2])) for at in range(width - 1)) == k
 
 
-def test_a_part_of_each_batch_runs_apart() -> None:
+def test_a_part_of_each_batch_runs_without_cut_weights() -> None:
     model, x = network(), torch.randn(10, 9)
     modules = ncut.CutDropout(model, K, share=0.3)
     apart, intact = by_hand(model, modules.labels, 0.0, x), model(x)
@@ -80,7 +80,7 @@ def test_a_part_of_each_batch_runs_apart() -> None:
     assert torch.equal(modules.eval()(x), intact)
 
 
-def test_what_is_left_of_the_share_is_carried_over() -> None:
+def test_fractions_of_an_example_are_carried_over() -> None:
     model = network()
     modules = ncut.CutDropout(model, K, share=0.5)
     x = torch.randn(1, 9)
@@ -113,7 +113,7 @@ GRADIENTS: dict[str, Any] = {
 @pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.parametrize("kind", ["cut", "annealing"])
 def test_gradients(kind: str, name: str) -> None:
-    """Of outputs and penalty, by finite differences."""
+    """Gradients of outputs and penalty, by finite differences."""
     torch.manual_seed(0)
     model, x = GRADIENTS[name]()
     model = model.double()
@@ -211,7 +211,7 @@ MAKES = {
 
 
 @pytest.mark.parametrize("name", MAKES)
-def test_a_resumed_run_is_an_unbroken_one(name: str) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(name: str) -> None:
     def made() -> tuple[Any, Any]:
         wrapped = MAKES[name](network())
         return wrapped, torch.optim.Adam(wrapped.parameters(), 1e-2)
@@ -287,7 +287,7 @@ def test_modules_are_learned_and_found() -> None:
 
 
 def test_outputs_are_put_together() -> None:
-    made = _joined(
+    made = joined(
         {"a": torch.zeros(2, 3), "loss": torch.tensor(1.0), "no": None},
         {"a": torch.ones(1, 3), "loss": torch.tensor(4.0), "no": None},
         2, 1,
@@ -296,7 +296,7 @@ def test_outputs_are_put_together() -> None:
     assert float(made["loss"]) == 2.0
     assert made["no"] is None
     with pytest.raises(InputError, match="cannot be put together"):
-        _joined(torch.zeros(4, 2), torch.zeros(4, 2), 2, 1)
+        joined(torch.zeros(4, 2), torch.zeros(4, 2), 2, 1)
 
 
 def test_a_transformer_with_heads() -> None:

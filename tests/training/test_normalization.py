@@ -1,4 +1,4 @@
-"""normalize_(): norms of sqrt(2), and what a network computes unchanged."""
+"""normalize_(): norms of sqrt(2), and an unchanged function."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NORM = math.sqrt(2)
 
 @torch.no_grad()
 def outputs(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """What the model computes; its running statistics stay as they are."""
+    """The model's outputs; its running statistics do not change."""
     torch.manual_seed(0)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     found = model(x)
@@ -259,13 +259,13 @@ def test_layers_called_again_and_residual_sums() -> None:
 
 @dataclasses.dataclass
 class Output:
-    """What some models return."""
+    """An output class, as of some models."""
 
     logits: torch.Tensor
 
 
 class ReturnsDataclass(nn.Module):
-    """One hidden layer of ReLU, and one that is shifted after it, which must not be rescaled."""
+    """A hidden layer of ReLU, and a shifted one after it, which must not be rescaled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -316,7 +316,7 @@ def test_last_layer_compensates_alone() -> None:
     torch.testing.assert_close(ratio, expected.expand(3, 5))
 
 
-def test_again_changes_nothing() -> None:
+def test_a_second_call_changes_nothing() -> None:
     for model in (mlp(6, 8, 5, 3), batch_norm_cnn()):
         model.double().eval()
         ncut.normalize_(model)

@@ -149,7 +149,7 @@ def test_the_distributions_are_learned() -> None:
 
 
 @pytest.mark.parametrize("weight", [1.0, 1e-6])
-def test_the_distributions_learn_as_fast_whatever_the_weight(weight: float) -> None:
+def test_the_distributions_learn_as_fast_with_any_weight(weight: float) -> None:
     model = mlp(100, 80, 20).requires_grad_(False)
     regularizer = SoftCutRegularizer(model, k=4, weight=weight)
     first = float(regularizer().detach())

@@ -82,7 +82,7 @@ def test_the_schedule_is_equation_1_monotone_and_between_its_ends(shares, begin,
     assert asked.max() == final
 
 
-def test_the_defaults_are_those_of_filan_et_al():
+def test_the_defaults_match_filan_et_al():
     pruning = PolynomialPruning(nn.Linear(10, 10), end_step=100)
     assert pruning.sparsity_at(0) == 0.5
     assert pruning.sparsity_at(50) == pytest.approx(0.9 - 0.4 / 8)
@@ -300,7 +300,7 @@ def test_tied_layers_get_one_mask_and_stay_tied():
     assert int((model[0].weight == 0).sum()) == 18
 
 
-def test_tied_layers_that_were_pruned_apart_lose_what_either_lost():
+def test_tied_layers_pruned_separately_lose_the_union_of_weights():
     model = network(6, 6, 6)
     model[2].weight = model[0].weight
     for number in (0, 2):
@@ -329,7 +329,7 @@ def test_a_shared_weight_must_be_pruned_wherever_it_is_used():
 
 
 @pytest.mark.parametrize("twice", [False, True])
-def test_pruning_goes_on_from_masks_that_are_there(twice):
+def test_pruning_continues_from_existing_masks(twice):
     model = network(20, 10, 4)
     prune.random_unstructured(model[0], "weight", amount=0.3)
     if twice:
@@ -419,7 +419,7 @@ def test_optimizers_from_before_and_after_do_the_same(late):
         torch.testing.assert_close(model[0].weight_orig.detach(), before - 0.01 * gradient)
 
 
-def test_copies_of_a_model_are_pruned_apart():
+def test_copies_of_a_model_are_pruned_independently():
     model = network(8, 6, 4)
     pruning = PolynomialPruning(model, end_step=5, every=1)
     untouched = copy.deepcopy(model)
@@ -459,7 +459,7 @@ class Run:
         return self.model, self.pruning, self.optimizer
 
 
-def test_a_resumed_run_ends_where_one_without_a_break_does():
+def test_a_resumed_run_equals_an_uninterrupted_one():
     whole, first, second = Run(), Run(), Run(seed=1)
     whole.train(range(30))
     first.train(range(13))

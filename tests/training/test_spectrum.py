@@ -84,7 +84,7 @@ def as_entries(blocks: list[EdgeWeights]) -> list[EdgeWeights]:
     [(torch.float64, 1e-10, 1e-5), (torch.float32, 2e-6, 1e-3)],
     ids=["float64", "float32"],
 )
-def test_values_and_gradients_are_those_of_the_dense_matrix(
+def test_values_and_gradients_match_the_dense_matrix(
     widths: tuple[int, ...],
     two_colours: bool,
     entries: bool,
@@ -318,7 +318,7 @@ def test_weights_that_are_all_zero_are_named() -> None:
         differentiable(Tracker(n, n_first, 3, tolerance=1e-6), (2, 3, 4), blocks)
 
 
-def test_a_tolerance_out_of_reach_is_told() -> None:
+def test_a_tolerance_out_of_reach_is_reported() -> None:
     weights = chain(DEEP, dtype=torch.float32)
     blocks, n, n_first = edge_weights(DEEP, weights)
     with pytest.warns(UserWarning, match="residual"):

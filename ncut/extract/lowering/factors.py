@@ -127,12 +127,6 @@ class Ledger:
         self._made[key] = (start + np.arange(len(flat))).reshape(codes.shape[:-1])
         return Factors(self._made[key], self)
 
-    def constants(self, codes: Codes) -> bool:
-        """Check whether all given factors are constant under training."""
-        starts = [segment.start for segment in self.segments]
-        found = np.unique(np.searchsorted(starts, codes.ravel(), side="right") - 1)
-        return all(self.segments[int(at)].kind == "constant" for at in found)
-
     def _add(
         self, kind: Any, values: Numbers, source: Any = None, parts: tuple[Codes, ...] = ()
     ) -> int:

@@ -110,13 +110,25 @@ def lower(program: Program, residual: str | None = None) -> Wiring:
     return wiring
 
 
-def _lowered(program: Program, residual: Residual) -> Wiring:
+def _lowered(program: Program, residual: Residual, without: frozenset[str] = frozenset()) -> Wiring:
+    """The record, with the inputs named in `without` taken as a single example."""
+    try:
+        return _recorded(program, residual, without)
+    except layers.WithoutExamplesError as error:
+        if error.input in without:
+            raise
+        return _lowered(program, residual, without | {error.input})
+
+
+def _recorded(program: Program, residual: Residual, without: frozenset[str]) -> Wiring:
     wiring = Wiring(residual, program=program)
     signals: dict[int, Signal] = {}
     last = {id(value): at for at, node in enumerate(program.nodes) for value in node.inputs}
     for at, node in enumerate(program.nodes):
         try:
-            made = _followed(wiring, node, signals)
+            made = _followed(wiring, node, signals, without)
+        except layers.WithoutExamplesError:
+            raise
         except (ModelError, InputError) as error:
             raise located(error, node.place) from error
         except Exception as error:
@@ -132,9 +144,14 @@ def _lowered(program: Program, residual: Residual) -> Wiring:
     return wiring
 
 
-def _followed(wiring: Wiring, node: Node, signals: Mapping[int, Signal]) -> Signal | None:
+def _followed(
+    wiring: Wiring, node: Node, signals: Mapping[int, Signal], without: frozenset[str]
+) -> Signal | None:
     given = [_signal_of(value, signals) for value in node.inputs]
-    made = KINDS[node.kind](wiring, *given, **node.attributes)
+    if node.kind == "input" and node.attributes["name"] in without:
+        made: Signal | None = wiring.input(**node.attributes, examples=False)
+    else:
+        made = KINDS[node.kind](wiring, *given, **node.attributes)
     if made is not None and node.output is not None and made.shape != node.output.shape:
         raise ModelError(
             f"a node {node.kind!r} makes a tensor of shape {made.shape}, not {node.output.shape}"

@@ -89,7 +89,7 @@ def _sum(wiring: Wiring, first: Signal, second: Signal) -> Signal:
         first, second = first.pushed(), second.pushed()
     terms = [*first.terms, *second.terms]
     if any(_differ(wiring, ours, theirs) for ours in first.terms for theirs in second.terms):
-        reason = "a neuron enters it twice, by constant factors that differ and are not summed"
+        reason = "a neuron enters it twice, by factors that differ and are not summed"
         wiring.leave_out("factors of a sum", (), reason)
     wiring.sums = wiring.sums or bool(terms)
     if wiring.residual == "stream" and terms:
@@ -105,7 +105,7 @@ def _sum(wiring: Wiring, first: Signal, second: Signal) -> Signal:
 
 
 def _differ(wiring: Wiring, first: Term, second: Term) -> bool:
-    """Check whether a neuron occurs twice with different constant factors, as in x - x * mask.
+    """Check whether a neuron occurs twice with different factors, as in x - x * mask.
 
     The signs of the factors are unknown, and so is the factor of the sum.
     """
@@ -115,7 +115,7 @@ def _differ(wiring: Wiring, first: Term, second: Term) -> bool:
     for term in (first, second):
         factor = times(term.scale, term.gain)
         codes.append(np.zeros(1, dtype=np.int64) if factor is None else factor.codes)
-    if codes[0] is codes[1] or not all(map(wiring.ledger.constants, codes)):
+    if codes[0] is codes[1]:
         return False
     same = (first.units == second.units) & (first.units != NOTHING)
     return bool((same & (codes[0] != codes[1])).any())

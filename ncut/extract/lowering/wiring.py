@@ -129,6 +129,8 @@ class Wiring:
         All factors.
     program : Program, optional
         The recorded program.
+    n_examples : dict from Group to int
+        Examples along the first axis of each input that has them.
     """
 
     residual: Residual = "readers"
@@ -147,6 +149,7 @@ class Wiring:
     unscaled: dict[Group, str] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     program: Program | None = None
+    n_examples: dict[Group, int] = field(default_factory=dict)
     _products: dict[int, tuple[Signal, Product]] = field(default_factory=dict)
     _calls: dict[str, int] = field(default_factory=dict)
     _unread: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -156,13 +159,19 @@ class Wiring:
 
     # --- writers of neurons -----------------------------------------------------------------
 
-    def input(self, name: str, shape: Sequence[int]) -> Signal:
-        """An input of the model, with examples along the first axis: each entry is a neuron."""
+    def input(self, name: str, shape: Sequence[int], *, examples: bool = True) -> Signal:
+        """An input of the model: each entry is a neuron.
+
+        The first axis holds examples of the same neurons, unless `examples` is false.
+        """
         shape = tuple(shape)
-        size = int(np.prod(shape[1:]))
+        sizes = (1, *shape[1:]) if examples else shape
+        size = int(np.prod(sizes))
         group = self._group(name, size)
         self.inputs.add(group)
-        units: Units = np.arange(size).reshape(1, *shape[1:])
+        if examples and shape:
+            self.n_examples[group] = shape[0]
+        units: Units = np.arange(size).reshape(sizes)
         return Signal(shape, (Term(group, units),), activated=True)
 
     def weights(
@@ -263,27 +272,27 @@ class Wiring:
         n = signal.shape[axis]
         factors = None
         if signal.factors is not None:
-            factors = signal.factors.map(lambda array: _rows(array, axis, n)).mean(1)
+            factors = signal.factors.map(lambda array: rows_along(array, axis, n)).mean(1)
         parts = []
         for term in signal.terms:
             pooled = False
             if self.is_input(term.group):
                 # A channel's pixels are equivalent: the first represents all.
-                units = np.asarray(_rows(term.units, axis, n), dtype=np.int64)
+                units = np.asarray(rows_along(term.units, axis, n), dtype=np.int64)
                 pooled = units.shape[1] > 1
                 units = _first_used(units)
                 # No edges lead to an input, so its factors belong to its reader.
                 if term.scale is not None:
-                    own = term.scale.map(lambda array: _rows(array, axis, n)).mean(1)
+                    own = term.scale.map(lambda array: rows_along(array, axis, n)).mean(1)
                     factors = times(factors, own)
                 factors = times(factors, self._for_all(term.gain, n))
                 scale = None
             else:
-                units = np.asarray(_rows(term.units, axis, n), dtype=np.int64)
+                units = np.asarray(rows_along(term.units, axis, n), dtype=np.int64)
                 scale = (
                     None
                     if term.scale is None
-                    else term.scale.map(lambda array: _rows(array, axis, n))
+                    else term.scale.map(lambda array: rows_along(array, axis, n))
                 )
                 units, scale = _distinct(units, scale)
                 scale = times(scale, self._for_all(term.gain, *units.shape))
@@ -406,7 +415,7 @@ def _first_used(units: Units) -> Units:
     return np.where(least == largest, NOTHING, least)[:, None]
 
 
-def _rows(array: NDArray[np.generic], axis: int, n: int) -> NDArray[np.generic]:
+def rows_along(array: NDArray[np.generic], axis: int, n: int) -> NDArray[np.generic]:
     """The array with `axis` first and all others flattened, shape (n, m)."""
     moved = np.moveaxis(array, axis, 0)
     rows = moved.reshape(moved.shape[0], -1)

@@ -86,6 +86,10 @@ class Program:
         """The program as text, one line per node."""
         return printed(self.nodes, self.formulas)
 
+    def __repr__(self) -> str:
+        n_weights = sum("weight" in node.attributes for node in self.nodes)
+        return f"Program({len(self.nodes)} nodes, {n_weights} with weights)"
+
     def node(
         self,
         kind: str,
@@ -574,15 +578,32 @@ class Program:
         shape = (*batch, first.shape[-2], second.shape[-1])
         return self.node("matmul", [first, second], shape, name=name)
 
-    def attention(self, query: Value, key: Value, value: Value, *, name: str = "heads") -> Value:
+    def attention(
+        self,
+        query: Operand,
+        key: Operand,
+        value: Operand,
+        *,
+        name: str = "heads",
+        scale: float | None = None,
+    ) -> Value:
         """Scaled dot-product attention of (..., time, dims): the value's neurons.
 
-        Heads of (..., heads, time, dims) may share the heads of keys and values.
+        Heads of (..., heads, time, dims) may share the heads of keys and values. Queries, keys or
+        values that depend on no input are weights, as in the products written out; `scale`, by
+        default 1 / sqrt(dims), is a factor of theirs.
         """
         if query.ndim > 3 and query.shape[-3] > 1:
             key, value = (repeated_heads(x, query.shape[-3], -3) for x in (key, value))
+        if isinstance(query, Known) and isinstance(key, Known):
+            raise ModelError("its shares depend on parameters alone")
         scores = self.matmul(query, swapped(key), name)
-        return self.matmul(self.node("forget", [scores], scores.shape), value, name)
+        if isinstance(query, Value) and isinstance(key, Value):
+            scores = self.node("forget", [scores], scores.shape)
+        else:
+            scores = self.gain(scores, query.shape[-1] ** -0.5 if scale is None else scale)
+            scores = self.softmax(scores, -1)
+        return self.matmul(scores, value, name)
 
     # --- writing in place -------------------------------------------------------------------
 

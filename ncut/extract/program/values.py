@@ -300,15 +300,21 @@ def without_heads(value: Value) -> Value:
     return reshaped(permuted(value, [0, 2, 1, 3]), (batch, time, n_heads * dims))
 
 
-def repeated_heads(value: Value, n_heads: int, axis: int) -> Value:
+def repeated_heads(operand: Operand, n_heads: int, axis: int) -> Operand:
     """Heads of keys or values along an axis, each repeated for the queries that share it."""
-    n = value.shape[value.axis(axis)]
+    axis = operand.axis(axis)
+    n = operand.shape[axis]
     if n == n_heads:
-        return value
+        return operand
     repeats, rest = divmod(n_heads, max(n, 1))
     if rest:
         raise ModelError(f"{n_heads} heads of queries do not share {n} heads of keys evenly")
-    return indexed(value, axis, np.repeat(np.arange(n), repeats))
+    index = np.repeat(np.arange(n), repeats)
+    if isinstance(operand, Value):
+        return indexed(operand, axis, index)
+    shape = (*operand.shape[:axis], n_heads, *operand.shape[axis + 1 :])
+    places = (*[slice(None)] * axis, index)
+    return replace(operand, shape=shape, make=lambda: operand.values[places])
 
 
 # --- several tensors ----------------------------------------------------------------------------

@@ -42,7 +42,8 @@ def read_part(
         If the package diffusers is not installed.
     """
     with reading(path, "a part of a diffusers pipeline"):
-        name = str(read_json(path / "config.json").get("_class_name"))
+        settings = read_json(path / "config.json")
+        name = str(settings.get("_class_name"))
         if name not in EXAMPLES:
             raise ModelError(
                 f"{path}: the class {name!r} of diffusers is not known; known are "
@@ -59,9 +60,13 @@ def read_part(
         variants = sorted({file.split(".")[1].split("-")[0] for file in files})
         stored = sum(file.stat().st_size for file in path.glob(f"{WEIGHTS}*"))
         try:
-            _check_size(path, getattr(diffusers, name), Budget(path, stored))
+            size = _smallest_size(name, settings)
+            _check_size(path, getattr(diffusers, name), Budget(path, stored), size)
             module = getattr(diffusers, name).from_pretrained(
-                path, local_files_only=True, variant=None if plain or not variants else variants[0]
+                path,
+                local_files_only=True,
+                variant=None if plain or not variants else variants[0],
+                **size,
             )
             example = EXAMPLES[name](module.config)
         except ModelError:
@@ -72,7 +77,16 @@ def read_part(
         return made, parameters_of(module)
 
 
-def _check_size(path: Path, kind: Any, budget: Budget) -> None:
+def _smallest_size(name: str, settings: Mapping[str, Any]) -> dict[str, int]:
+    """Images of two by two patches for a DiT, whose embeddings of positions are computed.
+
+    Their number has no part in the graph, and settings may ask for more than memory holds.
+    """
+    is_dit = name == "DiTTransformer2DModel"
+    return {"sample_size": 2 * settings.get("patch_size", 2)} if is_dit else {}
+
+
+def _check_size(path: Path, kind: Any, budget: Budget, size: Mapping[str, int]) -> None:
     """Refuse settings of a far larger model than the folder stores, before it is allocated.
 
     Parameters count as they are made, since settings may ask for layers without end.
@@ -90,7 +104,7 @@ def _check_size(path: Path, kind: Any, budget: Budget) -> None:
     hook = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"):
-            kind.from_config(kind.load_config(path, local_files_only=True))
+            kind.from_config(kind.load_config(path, local_files_only=True), **size)
     finally:
         hook.remove()
 

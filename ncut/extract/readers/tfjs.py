@@ -54,6 +54,14 @@ def read_tfjs(path: Path, lower: Lower[Made], *, unknown: str = "error") -> tupl
         return read_model(Content(path, config, tree), Listed(tree), lower, unknown)
 
 
+def is_tfjs(path: Path) -> bool:
+    """Check by its content whether a JSON file is a model of TensorFlow.js."""
+    try:
+        return "modelTopology" in read_json(path)
+    except ModelError:
+        return False
+
+
 class Arrays(Tree):
     """The arrays listed in a manifest, by name."""
 

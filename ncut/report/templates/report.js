@@ -69,14 +69,17 @@ function maskText(data, found) {
   return ["import numpy as np", "", "mask = {", ...lines, "}", ""].join("\n");
 }
 
-// What the panel says of a cluster.
+// Levels of the panel's headings: below those of the page's sections.
+const [heading, subheading] = document.querySelectorAll("article").length > 1 ? ["h4", "h5"] : ["h3", "h4"];
+
+// The panel's description of a cluster.
 function describe(data, cluster, link) {
   const one = data.clusters[cluster];
   const total = data.clusters.reduce((sum, other) => sum + other.volume, 0) || 1;
   const facts = [[one.neurons.toLocaleString("en"), one.neurons === 1 ? "neuron" : "neurons"], [percent(one.volume / total), "of the weight"]];
   if (one.inside != null) facts.push([percent(one.inside), "of its weight inside"], [one.cut.toFixed(3), "of the n-cut"]);
   const parts = [
-    element("h4", {}, element("i", { style: "background:" + data.colors[cluster] }), "Cluster " + cluster),
+    element(heading, { class: "cluster-name" }, element("i", { style: "background:" + data.colors[cluster] }), "Cluster " + cluster),
     element("dl", {}, ...facts.map(([value, what]) => element("div", {}, element("dd", {}, value), element("dt", {}, what)))),
   ];
   const most = Math.max(...one.layers, 1);
@@ -85,7 +88,7 @@ function describe(data, cluster, link) {
   const row = ([count, layer]) => [element("span", { class: "name", title: data.layers[layer] }, data.short[layer]),
     element("span", { class: "bar" }, element("i", { style: `width:${(100 * count) / most}%;background:${data.colors[cluster]}` })),
     element("span", { class: "count" }, count.toLocaleString("en"))];
-  parts.push(element("h5", {}, "Neurons per layer"), element("ul", { class: "counts" }, ...shown.map((pair) => lists
+  parts.push(element(subheading, { class: "minor" }, "Neurons per layer"), element("ul", { class: "counts" }, ...shown.map((pair) => lists
     ? element("li", {}, element("details", {}, element("summary", {}, ...row(pair)), element("p", { class: "indices" }, ranges(lists[pair[1]]))))
     : element("li", { class: "plain" }, ...row(pair)))));
   if (lists) {
@@ -96,7 +99,7 @@ function describe(data, cluster, link) {
       button("Copy link", (made) => copyText(link(cluster), made))));
   }
   if (one.edges.length)
-    parts.push(element("h5", {}, "Strongest edges"), element("ol", { class: "edges" }, ...one.edges.map(([a, i, c, first, b, j, d, second, weight]) =>
+    parts.push(element(subheading, { class: "minor" }, "Strongest edges"), element("ol", { class: "edges" }, ...one.edges.map(([a, i, c, first, b, j, d, second, weight]) =>
       element("li", {}, element("span", { class: "ends" }, element("span", { class: "name", title: `${data.layers[a]} ${i}` }, first), " – ", element("span", { class: "name", title: `${data.layers[b]} ${j}` }, second)),
         element("span", { class: "where" }, c === d ? "inside" : "to " + (c === cluster ? d : c)),
         element("span", { class: "count" }, short(weight))))));

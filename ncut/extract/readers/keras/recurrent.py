@@ -106,7 +106,8 @@ def _bidirectional(call: Call) -> list[Value]:
     if mode == "concat":
         merged = [program.activation(concatenated([first, second], -1), homogeneous=False)]
     elif mode in ("sum", "ave"):
-        merged = [program.add(first, second)]
+        total = program.add(first, second)
+        merged = [total if mode == "sum" else program.gain(total, 0.5)]
     elif mode == "mul":
         merged = [program.multiply(first, second)]
     elif mode is None:

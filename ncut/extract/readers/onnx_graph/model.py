@@ -37,7 +37,7 @@ class UnknownOperatorError(ModelError):
 
 
 @dataclass(slots=True, eq=False)
-class Source:
+class Stored:
     """A constant of the file, decoded on first use.
 
     Attributes
@@ -77,14 +77,14 @@ class Graph:
         Names of its results.
     nodes : list
         The nodes upstream of the results.
-    sources : dict from str to Source
+    sources : dict from str to Stored
         Its initializers.
     """
 
     inputs: list[Declared]
     outputs: list[str]
     nodes: list[Any]
-    sources: dict[str, Source]
+    sources: dict[str, Stored]
 
 
 @dataclass(slots=True)
@@ -163,17 +163,17 @@ def _main_graph(proto: Any, tensors: Tensors) -> Graph:
     return Graph(inputs, outputs, nodes, sources)
 
 
-def sources_of(proto: Any, tensors: Tensors) -> dict[str, Source]:
+def sources_of(proto: Any, tensors: Tensors) -> dict[str, Stored]:
     """The initializers of a graph."""
-    sources: dict[str, Source] = {}
+    sources: dict[str, Stored] = {}
     for tensor in proto.initializer:
         shape = tensors.shape(tensor)
         floating = tensor.data_type in FLOATING
-        sources[tensor.name] = Source(tensor.name, shape, floating, decoder(tensors, tensor))
+        sources[tensor.name] = Stored(tensor.name, shape, floating, decoder(tensors, tensor))
     for sparse in proto.sparse_initializer:
         name, shape = sparse.values.name, tensors.shape(sparse)
         floating = sparse.values.data_type in FLOATING
-        sources[name] = Source(name, shape, floating, decoder(tensors, sparse, sparse=True))
+        sources[name] = Stored(name, shape, floating, decoder(tensors, sparse, sparse=True))
     return sources
 
 
@@ -320,7 +320,7 @@ class Following:
     # --- nodes ------------------------------------------------------------------------------
 
     def _follow(
-        self, nodes: Sequence[Any], values: dict[str, Operand], sources: Mapping[str, Source],
+        self, nodes: Sequence[Any], values: dict[str, Operand], sources: Mapping[str, Stored],
         depth: int, given: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Follow nodes in order; `given` are attributes of the enclosing function."""
@@ -340,7 +340,7 @@ class Following:
             )
 
     def _results(
-        self, proto: Any, values: dict[str, Operand], sources: Mapping[str, Source], depth: int,
+        self, proto: Any, values: dict[str, Operand], sources: Mapping[str, Stored], depth: int,
         given: Mapping[str, Any] | None,
     ) -> Sequence[Operand]:  # fmt: skip
         inputs = [self._value(name, values, sources) if name else None for name in proto.input]
@@ -417,7 +417,7 @@ class Following:
     # --- origins, functions and branches ----------------------------------------------------
 
     @staticmethod
-    def _value(name: str, values: Mapping[str, Operand], sources: Mapping[str, Source]) -> Operand:
+    def _value(name: str, values: Mapping[str, Operand], sources: Mapping[str, Stored]) -> Operand:
         if name in values:
             return values[name]
         if name in sources:
@@ -492,7 +492,7 @@ class Following:
 
     def _branch(
         self, proto: Any, condition: Constant, values: dict[str, Operand],
-        sources: Mapping[str, Source], depth: int, given: Mapping[str, Any] | None,
+        sources: Mapping[str, Stored], depth: int, given: Mapping[str, Any] | None,
     ) -> list[Operand]:  # fmt: skip
         """The selected branch of an If with a known condition."""
         wanted = "then_branch" if bool(np.ravel(condition.values)[0]) else "else_branch"

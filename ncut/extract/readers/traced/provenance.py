@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from ncut.extract.arrays import as_array
 from ncut.extract.program.weights import Expression, Weights
 from ncut.extract.readers.chain import normalization_scale
+from ncut.extract.readers.traced.modes import DispatchMode
 from ncut.extract.readers.traced.tensor import flat, is_traced, storage_of
 
 RANDOM = frozenset(
@@ -102,7 +102,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
+class TensorFunction:
     """An array as a function of a module's tensors, for later recomputation.
 
     Attributes
@@ -176,7 +176,7 @@ def _elsewhere(operation: Any, first: Any, *args: Any, **kwargs: Any) -> Any:
     return operation(first.clone(), *args, **kwargs)
 
 
-class Provenance(TorchDispatchMode):
+class Provenance(DispatchMode):
     """Records tensors computed from parameters and from integer inputs.
 
     Attributes
@@ -289,7 +289,7 @@ class Provenance(TorchDispatchMode):
 
     def weights(self, tensor: torch.Tensor, what: str) -> Expression:
         """A tensor as an expression of parameters; `what` names it in messages."""
-        source = Source((tensor,), _itself, self.made, self.originals, self._named)
+        source = TensorFunction((tensor,), _itself, self.made, self.originals, self._named)
         return Expression(as_array(tensor, what), source, self.leaves(tensor))
 
     def factors(self, tensor: torch.Tensor, what: str) -> Weights:
@@ -304,7 +304,7 @@ class Provenance(TorchDispatchMode):
         factors = normalization_scale(gamma, as_array(variance, "its variance"), eps)
         tensors = (variance,) if weight is None else (variance, weight)
         compute = partial(_over_spread, eps)
-        source = Source(
+        source = TensorFunction(
             tensors, compute, self.made, self.originals, self._named, is_batch_norm=True
         )
         return Expression(factors, source, self.leaves(weight))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ncut.errors import ModelError
 from ncut.extract.perturbation import CALL, Mode, Outcome, Read, Reader, Watch, compared
 from ncut.extract.program.record import Lower
 from ncut.extract.readers.traced.inputs import given, guesses
+from ncut.extract.readers.traced.modes import DispatchMode
 from ncut.extract.readers.traced.module import read_module
 from ncut.extract.readers.traced.plain import plain_copy
 from ncut.graphs import NeuronGraph
@@ -113,11 +114,12 @@ MORE: dict[Mode, dict[str, Any]] = {
     "gates": dict.fromkeys(["_softmax", "_safe_softmax"], _shares),
     "open": dict.fromkeys(["gt", "ge", "lt", "le", "eq", "ne"], _true),
 }
+NORMS = {"native_layer_norm", "_fused_rms_norm", "native_group_norm", "native_batch_norm"}
 PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
 """Matrix products, and the position of the first factor among the arguments."""
 
 
-class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Inert(DispatchMode):
     """Replaces operations that hide changes or spread them to all channels.
 
     Parameters
@@ -126,11 +128,18 @@ class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Further operations to replace.
     read : callable, optional
         Gets the operands of each matrix product, and returns the operands to use instead.
+    sizes : list of float
+        The constant factor of each norm in the order of their calls; one that is not there yet
+        is that of its input. Without them, products of products overflow in deep networks.
     """
 
-    def __init__(self, mode: Mode, read: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, mode: Mode, read: Callable[..., Any] | None = None, sizes: list[float] | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.read = read
+        self.sizes: list[float] = [] if sizes is None else sizes
+        self._n_norms = 0
         self.attends = False
         self.replaced = REPLACED | MORE.get(mode, {})
         if mode == "open":
@@ -142,6 +151,8 @@ class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
+        if name in NORMS:
+            args = (self._of_size_one(args[0]), *args[1:])
         if name == "native_batch_norm" and args[5]:
             x = args[0]
             return _by_channel(x, args[1], args[2]), x.new_zeros(()), x.new_ones(())
@@ -157,6 +168,14 @@ class Inert(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )  # fmt: skip
         result = torch.ones_like(func(*args, **kwargs)) if rule is None else rule(*args, **kwargs)
         return args[0].copy_(result) if plain != name else result
+
+    def _of_size_one(self, x: torch.Tensor) -> torch.Tensor:
+        if self._n_norms == len(self.sizes):
+            largest = float(x.abs().max()) if x.numel() else 0.0
+            exact = math.frexp(largest)[1] if math.isfinite(largest) else 0
+            self.sizes.append(2.0**-exact)
+        self._n_norms += 1
+        return x * self.sizes[self._n_norms - 1]
 
     def _topk(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         found = torch.topk(x, *args, **kwargs)
@@ -304,6 +323,7 @@ class TorchWatch(Watch):
         self.exact = first is None or first.dtype == torch.float64
         self._given: Read = {}
         self._read: Read = {}
+        self._sizes: dict[Mode, list[float]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -329,7 +349,8 @@ class TorchWatch(Watch):
     def run(self, instead: Read, mode: Mode = "plain") -> Read:
         """The inputs of all readers, some of them replaced."""
         self.calls, self._read, self._given = {}, {}, instead
-        inert = Inert(mode, self._multiplied if self.parameters else None)
+        read = self._multiplied if self.parameters else None
+        inert = Inert(mode, read, self._sizes.setdefault(mode, []))
         with inert, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             if isinstance(self.inputs, tuple):

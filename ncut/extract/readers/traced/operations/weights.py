@@ -48,11 +48,19 @@ def _mm(call: Call) -> Value:
 
 
 def _addmm(call: Call) -> Value:
-    note_bias(call, call.args[0])
-    product = _product(call, call.args[1], call.args[2])
+    """`alpha * (a @ b) + beta * x`; addbmm sums the products of a batch."""
+    given, first, second = call.args[:3]
+    if not is_traced(first) and not is_traced(second):
+        added = (first @ second) * call.kwargs.get("alpha", 1)
+        added = added.sum(0) if call.function == "addbmm" else added
+        return call.tracing.signal_of(given * call.kwargs.get("beta", 1) + added)
+    note_bias(call, given)
+    product = _product(call, first, second)
+    if call.function == "addbmm":
+        product = call.program.reduce(product, [0], keepdim=False)
     product = times_number(call, product, call.kwargs.get("alpha", 1))
-    if is_traced(call.args[0]):
-        total = times_number(call, call.args[0].value, call.kwargs.get("beta", 1))
+    if is_traced(given):
+        total = times_number(call, given.value, call.kwargs.get("beta", 1))
         return call.program.add(total, product)
     return product
 
@@ -68,15 +76,16 @@ def _product(call: Call, first: Any, second: Any) -> Value:
 
 
 def _attention(call: Call) -> list[Value]:
-    signals = [call.tracing.signal_of(value) for value in call.args[:3]]
-    return [call.program.attention(*signals, name=heads(call)), *rest(call)]
+    sides = [matrix(call, value) for value in call.args[:3]]
+    made = call.program.attention(*sides, name=heads(call), scale=call.kwargs.get("scale"))
+    return [made, *rest(call)]
 
 
 RULES = table(
     ("convolution _convolution", _convolution),
     ("mm bmm matmul", _mm),
-    ("addmm baddbmm addbmm", _addmm),
-    ("mv addmv dot", _mv),
+    ("addmm baddbmm addbmm addmv", _addmm),
+    ("mv dot", _mv),
     (
         "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_attention_math "
         "_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention",

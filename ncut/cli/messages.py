@@ -54,7 +54,7 @@ def one_line(message: object) -> str:
     return printable(" ".join(str(message).split()))
 
 
-class SpelledInAscii:
+class AsciiFallback:
     """Error handler of an output's encoding: a spelling in ASCII for what the encoding lacks."""
 
     SPELLINGS: ClassVar = str.maketrans(
