@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,27 @@ def test_what_a_product_is_added_to_is_joined(product):
         read(model, x), [6, 6, 4, 5, 3],
         {(0, 2): h, (1, 3): 0.5 * g, (2, 3): 3 * w, (3, 4): o},
     )  # fmt: skip
+
+
+def test_weights_that_another_layer_makes_are_a_factor():
+    # A network that makes the weights of another, in one function and written out.
+    def run(m, x, z, function):
+        w = m.make(torch.relu(m.z(z))).view(4, 5)
+        h = torch.relu(m.a(x))
+        return m.o(torch.relu(functional.linear(h, w) if function else h @ w.T))
+
+    parts = {"z": nn.Linear(3, 4), "make": nn.Linear(4, 20), "a": nn.Linear(6, 5)}
+    graphs = [
+        read(
+            Model(functools.partial(run, function=function), **parts, o=nn.Linear(4, 2)),
+            torch.zeros(2, 6), torch.zeros(3),
+        )
+        for function in (True, False)
+    ]  # fmt: skip
+    for graph in graphs:
+        assert [layer.size for layer in graph.layers] == [3, 4, 6, 4, 2]
+        assert graph.placed_share == 1
+    assert graphs[0].adjacency.nnz == graphs[1].adjacency.nnz
 
 
 def test_a_product_of_parameters_is_added_as_a_bias():

@@ -90,10 +90,13 @@ def linear(
 
 def _is_same(first: Expression, second: Expression) -> bool:
     """Check whether two arrays of matrices are one, repeated; experts may begin as copies."""
-    for rows in (slice(1), slice(None)):  # mostly, the first row tells
-        ours, theirs = (np.asarray(array.values[..., rows, :]) for array in (first, second))
-        # Products of repeated examples may differ in their last digits.
-        if not np.allclose(ours, theirs, rtol=0, atol=1e-6 * float(np.abs(ours).max(initial=0))):
+    # Products of repeated examples may differ in their last digits. Mostly, a few rows tell.
+    step = max(first.shape[-2] // 8, 1)
+    for every, tolerance in ((step, 0.01), (1, 1e-5)):
+        ours, theirs = (np.asarray(array.values[..., ::every, :]) for array in (first, second))
+        with np.errstate(invalid="ignore"):
+            differ = np.abs(ours - theirs).max(initial=0)
+        if not differ <= tolerance * np.abs(ours).max(initial=0):  # also if not a number
             return False
     places = {first.place(), second.place()}
     return None in places or len(places) == 1

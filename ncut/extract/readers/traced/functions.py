@@ -36,9 +36,12 @@ class Function:
         return self._always or any(is_traced(value) for value in flat(args, kwargs))
 
 
-def linear(call: Call) -> Value:
-    """`F.linear(input, weight, bias)`."""
+def linear(call: Call) -> Any:
+    """`F.linear(input, weight, bias)`; weights that depend on the data make it a product."""
     tensor = call.arg(1, "weight")
+    if is_traced(tensor):
+        bias, made = call.arg(2, "bias"), call.arg(0, "input") @ tensor.t()
+        return made if bias is None else made + bias
     weight = call.tracing.weight(tensor)
     note_bias(call, call.arg(2, "bias"))
     return call.program.linear(
