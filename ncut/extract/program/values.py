@@ -313,7 +313,7 @@ def repeated_heads(operand: Operand, n_heads: int, axis: int) -> Operand:
     if isinstance(operand, Value):
         return indexed(operand, axis, index)
     shape = (*operand.shape[:axis], n_heads, *operand.shape[axis + 1 :])
-    places = (*[slice(None)] * axis, index)
+    places: tuple[Any, ...] = (*[slice(None)] * axis, index)
     return replace(operand, shape=shape, make=lambda: operand.values[places])
 
 
