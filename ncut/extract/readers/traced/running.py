@@ -114,7 +114,7 @@ MORE: dict[Mode, dict[str, Any]] = {
     "gates": dict.fromkeys(["_softmax", "_safe_softmax"], _shares),
     "open": dict.fromkeys(["gt", "ge", "lt", "le", "eq", "ne"], _true),
 }
-NORMS = {"native_layer_norm", "_fused_rms_norm", "native_group_norm", "native_batch_norm"}
+NORMS = {"native_layer_norm", "_fused_rms_norm", "native_group_norm"}
 PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
 """Matrix products, and the position of the first factor among the arguments."""
 
@@ -151,9 +151,10 @@ class Inert(DispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
-        if name in NORMS:
+        in_batch = name == "native_batch_norm" and args[5]
+        if in_batch or name in NORMS:
             args = (self._of_size_one(args[0]), *args[1:])
-        if name == "native_batch_norm" and args[5]:
+        if in_batch:
             x = args[0]
             return _by_channel(x, args[1], args[2]), x.new_zeros(()), x.new_ones(())
         plain = name.removesuffix("_") if name.endswith("_") else name
