@@ -25,9 +25,10 @@ def check_choice(argument: str, value: object, choices: Iterable[str]) -> str:
     names = list(choices)
     if isinstance(value, str) and value in names:
         return value
+    by_lower_case = {name.lower(): name for name in names}
     typed = value.lower() if isinstance(value, str) else ""
-    near = difflib.get_close_matches(typed, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = difflib.get_close_matches(typed, by_lower_case, n=1)
+    hint = f"; did you mean {by_lower_case[near[0]]!r}?" if near else ""
     raise InputError(f"{argument}: must be one of {', '.join(names)}, got {value!r}{hint}")
 
 

@@ -82,8 +82,10 @@ class Outcome:
     ----------
     n_vertices : int
         Number of vertices changed.
-    n_readers, n_layers : int
-        Numbers of layers with watched channels, and of layers with vertices.
+    n_readers : int
+        Number of watched calls of modules or nodes.
+    n_watched, n_layers : int
+        Number of the graph's layers that these read, and of all its layers.
     n_edges : int
         Number of edges checked.
     missing : list of str
@@ -94,6 +96,7 @@ class Outcome:
 
     n_vertices: int = 0
     n_readers: int = 0
+    n_watched: int = 0
     n_layers: int = 0
     n_edges: int = 0
     missing: list[str] = field(default_factory=list)
@@ -108,7 +111,7 @@ class Outcome:
     def summary(self) -> Check:
         """The result in the form stored in a graph."""
         return Check(
-            self.n_vertices, self.n_readers, self.n_layers,
+            self.n_vertices, self.n_watched, self.n_layers,
             tuple(self.missing), tuple(self.surplus),
         )  # fmt: skip
 
@@ -210,8 +213,10 @@ def compared(watch: Watch, graph: Any, *, n: int, seed: int) -> Outcome:
     rng = np.random.default_rng(seed)
     outcome = Outcome(n_layers=len(graph.layers))
     baselines: dict[Mode, Read] = {"plain": watch.run({})}
-    found = watch.usable()
+    # What overflows cannot be compared.
+    found = [one for one in watch.usable() if np.isfinite(baselines["plain"][one.key]).all()]
     outcome.n_readers = len(found)
+    outcome.n_watched = len({one.layer for one in found})
     reads = _reading(graph, found)
     # One vertex from as many layers as possible, and several per layer if layers are few.
     chosen = [found[at] for at in rng.permutation(len(found))]

@@ -264,3 +264,24 @@ def test_a_wrong_graph_of_an_onnx_file_is_warned_of(tmp_path, monkeypatch):
     path = exported(tmp_path, Residual(), torch.zeros(3, 6))
     with pytest.warns(UserWarning, match="the graph differs from the model"):
         assert ncut.graph(path, check=True, residual="readers").check.missing
+
+
+class Squares(nn.Module):
+    """Products of products, which norms alone keep from growing."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(6) for _ in range(12))
+        self.first = nn.ModuleList(nn.Linear(6, 6) for _ in range(12))
+        self.second = nn.ModuleList(nn.Linear(6, 6) for _ in range(12))
+
+    def forward(self, x):
+        for norm, first, second in zip(self.norms, self.first, self.second, strict=True):
+            x = 100 * norm(x)
+            x = first(x) * second(x)
+        return x
+
+
+def test_norms_that_are_held_constant_keep_numbers_finite():
+    graph = ncut.graph(Squares(), example_inputs=torch.zeros(1, 6), check=True)
+    assert graph.check.agrees

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
+import numpy as np
 import pytest
 
 from ncut.extract import read_graph
 
 torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
 from torch_nets import Model, array, expect, into  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("doubles")
@@ -78,6 +82,27 @@ def test_what_a_product_is_added_to_is_joined(product):
     )  # fmt: skip
 
 
+def test_weights_that_another_layer_makes_are_a_factor():
+    # A network that makes the weights of another, in one function and written out.
+    def run(m, x, z, function):
+        w = m.make(torch.relu(m.z(z))).view(4, 5)
+        h = torch.relu(m.a(x))
+        return m.o(torch.relu(functional.linear(h, w) if function else h @ w.T))
+
+    parts = {"z": nn.Linear(3, 4), "make": nn.Linear(4, 20), "a": nn.Linear(6, 5)}
+    graphs = [
+        read(
+            Model(functools.partial(run, function=function), **parts, o=nn.Linear(4, 2)),
+            torch.zeros(2, 6), torch.zeros(3),
+        )
+        for function in (True, False)
+    ]  # fmt: skip
+    for graph in graphs:
+        assert [layer.size for layer in graph.layers] == [3, 4, 6, 4, 2]
+        assert graph.placed_share == 1
+    assert graphs[0].adjacency.nnz == graphs[1].adjacency.nnz
+
+
 def test_a_product_of_parameters_is_added_as_a_bias():
     model = Model(
         lambda m, x: m.o(torch.addmm(m.a(x), m.v, m.w, beta=2)),
@@ -89,3 +114,85 @@ def test_a_product_of_parameters_is_added_as_a_bias():
     roles = {p.name: p.placed for p in graph.parameters}
     assert not roles["v"]
     assert not roles["w"]
+
+
+# --- attention whose queries or keys are parameters ----------------------------------------------
+
+
+def in_heads(x, n=2):
+    return x.unflatten(-1, (n, -1)).transpose(-2, -3)
+
+
+def shares_by_hand(q, k, v):
+    return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
+
+
+def by_blocks(q, k, v):
+    q, k, v = (x.flatten(0, 1) for x in (q.contiguous(), k, v))
+    return torch.bmm(torch.bmm(q, k.transpose(1, 2)).div(3**0.5).softmax(-1), v).unflatten(
+        0, (-1, 2)
+    )
+
+
+SPELLINGS = {
+    "one function": functional.scaled_dot_product_attention,
+    "by hand": shares_by_hand,
+    "in one batch": by_blocks,
+}
+
+
+def pooled(attend, x, n):
+    def run(m, x):
+        q = in_heads(m.q.expand(len(x), 3, 6))
+        return m.o(attend(q, in_heads(m.k(x)), in_heads(m.v(x))).transpose(1, 2).flatten(2))
+
+    torch.manual_seed(3)
+    model = Model(
+        run, q=nn.Parameter(torch.rand(3, 6)), k=nn.Linear(5, 6), v=nn.Linear(5, 6),
+        o=nn.Linear(6, 2),
+    )  # fmt: skip
+    return model, read(model, x.expand(n, -1, -1))
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_learned_queries_are_weights_in_every_spelling_and_for_any_number_of_examples(spelling, n):
+    model, graph = pooled(SPELLINGS[spelling], torch.randn(1, 4, 5), n)
+    k, v, o = into(model.k.weight), into(model.v.weight), into(model.o.weight)
+    # Each query weights what a head pools: dimension d of a head is read by its three queries.
+    q = array(model.q).reshape(3, 2, 3).transpose(1, 2, 0) * 3**-0.5
+    shares = [np.repeat(q[head].sum(1, keepdims=True), 3, 1) for head in range(2)]
+    between = np.zeros((6, 6))
+    between[:3, :3], between[3:, 3:] = shares
+    expect(graph, [5, 5, 6, 6, 2], {(0, 2): k, (1, 3): v, (2, 3): between, (3, 4): o})
+
+
+def test_several_heads_of_torchs_attention_do_not_multiply_with_the_examples():
+    def run(m, x):
+        return m.o(m.a(m.q.expand(len(x), 3, 6), x, x)[0])
+
+    model = Model(
+        run, q=nn.Parameter(torch.rand(3, 6)), a=nn.MultiheadAttention(6, 2, batch_first=True),
+        o=nn.Linear(6, 2),
+    )  # fmt: skip
+    for residual in ("readers", "stream"):
+        one, many = (read(model, torch.zeros(n, 4, 6), residual=residual) for n in (1, 3))
+        assert [layer.size for layer in one.layers] == [layer.size for layer in many.layers]
+        assert abs(one.adjacency - many.adjacency).max() < 1e-12
+
+
+@pytest.mark.parametrize("spelling", ["one function", "by hand"])
+def test_learned_keys_and_values_are_two_layers(spelling):
+    attend = SPELLINGS[spelling]
+    model = Model(
+        lambda m, x: m.o(attend(m.q(x), m.k, m.v)),
+        q=nn.Linear(5, 4), k=nn.Parameter(torch.rand(3, 4)), v=nn.Parameter(torch.rand(3, 6)),
+        o=nn.Linear(6, 2),
+    )  # fmt: skip
+    expect(
+        read(model, torch.zeros(2, 7, 5)), [5, 4, 3, 6, 2],
+        {
+            (0, 1): into(model.q.weight), (1, 2): array(model.k).T / 2, (2, 3): array(model.v),
+            (3, 4): into(model.o.weight),
+        },
+    )  # fmt: skip

@@ -198,7 +198,7 @@ def test_biases_of_scores_carry_no_neurons_for_any_number_of_heads():
     assert [item.name for item in graph.left_out] == ["bias"]
 
 
-def test_a_query_that_is_a_parameter_leaves_keys_and_values_placed():
+def test_a_query_that_is_a_parameter_is_a_layer_that_reads_the_keys():
     parts = {"attend": nn.MultiheadAttention(6, 2, batch_first=True), "out": nn.Linear(6, 2)}
 
     def run(m, x):
@@ -208,8 +208,10 @@ def test_a_query_that_is_a_parameter_leaves_keys_and_values_placed():
     placed = {p.name: p.placed for p in graph.parameters}
     assert placed["attend.in_proj_weight"]
     assert placed["attend.out_proj.weight"]
-    assert not placed["query"]
-    assert graph.placed_share > 0.9
+    assert placed["query"]
+    assert graph.placed_share == 1
+    # Three dimensions of each head's keys make one score, whatever the number of examples.
+    assert weights(graph, "attend").shape == (6, 2)
 
 
 # --- distances to centres -----------------------------------------------------------------------

@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -318,7 +319,8 @@ def run(n: int, first: int, formats: list[tuple[str, Any, Place]], jobs: int = 1
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": {stream.kind: round(stream.cpu_seconds, 1) for stream in streams},
         "versions": {name: version(name) for name in
-                     ("ncut", "numpy", "torch", "onnx", "h5py", "safetensors", "pyarrow")},
+                     ("ncut", "numpy", "torch", "onnx", "h5py", "safetensors", "pyarrow")
+                     if find_spec(name)},
         "python": platform.python_version(), "machine": platform.machine(),
     }  # fmt: skip
 

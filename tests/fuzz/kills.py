@@ -313,14 +313,15 @@ def main() -> int:
     found: dict[str, Any] = {}
     if arguments.json and arguments.json.exists():
         found = json.loads(arguments.json.read_text())["kinds"]
+    command = " ".join(["python", "tests/fuzz/kills.py", *sys.argv[1:]])
     for kind in kinds:
         if kind not in found:
-            found[kind] = run(kind, each, arguments.seed)
-        command = f"python tests/fuzz/kills.py --kills {arguments.kills} --seed {arguments.seed}"
+            found[kind] = run(kind, each, arguments.seed) | {
+                "command": command, "ncut": version("ncut"), "python": platform.python_version(),
+                "machine": platform.machine(),
+            }  # fmt: skip
         kills = sum(one["kills"] for one in found.values())
-        text = json.dumps({"command": command, "kills": kills, "kinds": found,
-                           "ncut": version("ncut"), "python": platform.python_version(),
-                           "machine": platform.machine()}, indent=1)  # fmt: skip
+        text = json.dumps({"kills": kills, "kinds": found}, indent=1)
         if arguments.json:
             arguments.json.write_text(text + "\n")
     print(text)

@@ -118,7 +118,7 @@ def test_graphs_without_initialization_are_refused() -> None:
     with pytest.raises(InputError, match=message):
         shuffle(graph, "init")
     one = replace(graph.blocks[0], initial=Initial(SAMPLE))
-    with pytest.raises(InputError, match=r"not known of 'w1'$"):
+    with pytest.raises(InputError, match=r"initialization of 'w1' is unknown$"):
         shuffle(replace(graph, blocks=(one, graph.blocks[1])), "init")
     check_null_fits(with_initial(graph, Initial(SAMPLE)), "init")
     check_null_fits(graph, "layer")
@@ -337,7 +337,7 @@ def test_a_function_on_the_layer_itself_is_not_called() -> None:
     graph = read_graph(model, initial=True)
     assert [block.initial is None for block in graph.blocks] == [True, False]
     assert (model[0].weight >= 7).all()
-    with pytest.raises(InputError, match=r"not known of '0'$"):
+    with pytest.raises(InputError, match=r"initialization of '0' is unknown$"):
         shuffle(graph, "init")
 
 
@@ -384,7 +384,7 @@ def test_graphs_without_initialization_cannot_be_analyzed(tmp_path: Path) -> Non
 
 def test_only_layers_of_unknown_initialization_are_named() -> None:
     model = nn.Sequential(nn.Linear(9, 8), nn.ReLU(), Untold(8, 7), nn.ReLU(), Failing(7, 6))
-    with pytest.raises(InputError, match=r"^null: 'init' .*not known of '2', '4'$"):
+    with pytest.raises(InputError, match=r"^null: 'init' .*initialization of '2', '4' is unknown$"):
         analyze(model, null="init", k=2, shuffles=2)
     assert analyze(model, null="layer", k=2, shuffles=2).n_shuffles == 2
 
@@ -417,7 +417,7 @@ def test_weights_that_the_forward_pass_computes_have_no_initialization(wrap: Any
     expected = sums(model[2].weight / model[2].weight.std())
     np.testing.assert_allclose(reference.dense(block.weights), expected, rtol=1e-5)
     assert block.initial is None
-    with pytest.raises(InputError, match=r"not known of '2'$"):
+    with pytest.raises(InputError, match=r"initialization of '2' is unknown$"):
         analyze(model, null="init", k=2, shuffles=2)
 
 

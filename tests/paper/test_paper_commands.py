@@ -208,7 +208,7 @@ def test_networks_of_other_data_are_not_taken_for_these(data: Path, tmp_path: Pa
         (("A.5", "--procedure", "mine"), "procedure: must be one of authors, text"),
         (("A.5", "--weights", "VGG-16=x.pth"), "--weights: has no effect"),
         (("A.11", "--weights", "VGG-16"), "--weights: must be like VGG-16=vgg16.pth"),
-        (("A.11",), "weights: table A.11 is of networks from files"),
+        (("A.11",), "weights: table A.11 measures networks from files"),
         (("A.11", "--weights", "VGG-99=x.pth"), "weights: must be for VGG-16"),
         (("A.11", "--weights", "VGG-16=missing.pth"), "does not exist"),
     ],

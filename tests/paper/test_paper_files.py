@@ -178,8 +178,8 @@ def test_the_other_sets_files_are_recognized(
     known(monkeypatch, lying, map(idx_bytes, write_idx_set(tmp_path, 20, 10, gz=gz)))
     assert files.read(lying, tmp_path).is_original
     message = refused(asked, tmp_path)
-    assert f"{tmp_path / IDX_FILES[0]}{'.gz' if gz else ''} is {other}'s" in message
-    assert f"{title}'s is needed" in message
+    assert f"{tmp_path / IDX_FILES[0]}{'.gz' if gz else ''} belongs to {other}" in message
+    assert f"not to {title}; put that" in message
     assert origin in message
 
 
@@ -191,7 +191,7 @@ def test_one_of_the_other_sets_files_is_recognized(tmp_path, monkeypatch, foreig
     known(monkeypatch, "fashion", others)
     path = tmp_path / IDX_FILES[foreign]
     path.write_bytes(others[foreign])
-    assert f"{path} is Fashion-MNIST's" in refused("mnist", tmp_path)
+    assert f"{path} belongs to Fashion-MNIST" in refused("mnist", tmp_path)
 
 
 @pytest.mark.parametrize("gz", [False, True])

@@ -9,20 +9,9 @@ import numpy as np
 
 from ncut.errors import ModelError
 from ncut.extract.lowering.constants import gain, scale
-from ncut.extract.lowering.moves import (
-    concatenated,
-    expanded,
-    indexed,
-    permuted,
-    reshaped,
-)
+from ncut.extract.lowering.moves import concatenated, expanded, indexed, permuted, reshaped
 from ncut.extract.lowering.pointwise import activation, positions
-from ncut.extract.lowering.signal import (
-    NOTHING,
-    Signal,
-    places_along,
-    several,
-)
+from ncut.extract.lowering.signal import NOTHING, Signal, places_along, several
 from ncut.extract.lowering.sums import add, combine
 from ncut.extract.lowering.wiring import Wiring, rows_along
 from ncut.extract.program.weights import Expression, combined, joined
@@ -63,23 +52,64 @@ def linear(
     """A matrix, or matrices (..., n_in, n_out), one for each entry of the leading axes."""
     if weight.ndim == 2:
         return matrix(wiring, signal, weight, axis=axis, shape=shape, **named)
-    batch = weight.shape[:-2]
     if quiet and not signal.terms:
         return Signal(tuple(shape))
+    for at, size in enumerate(weight.shape[:-2]):
+        before = (slice(None),) * at
+        first = weight[(*before, slice(1))]
+        if all(_is_same(weight[(*before, slice(n, n + 1))], first) for n in range(1, size)):
+            weight = first
+    which = [at for at, size in enumerate(weight.shape[:-2]) if size > 1]
     flat = weight.reshape(-1, *weight.shape[-2:])
-    alike = all(np.array_equal(one, flat.values[0]) for one in flat.values[1:])
-    # Experts may be initialized as copies; a repeated matrix has one place in memory.
-    places = {flat[at].place() for at in range(flat.shape[0])} if alike else set()
-    if alike and (None in places or len(places) == 1):
+    if not which:
         return expanded(_layer(wiring, signal, flat[0], axis=axis, **named), shape)
-    which = [at for at, size in enumerate(batch) if size > 1]
     if len(which) > 1:
         raise ModelError(f"its weights have several axes of matrices, {weight.shape}")
-    back = len(batch) - which[0] + 2  # the axis of the groups, from the end
+    back = weight.ndim - which[0]  # the axis of the groups, from the end
     if signal.ndim < back:
         signal = expanded(signal, (1,) * (back - signal.ndim) + signal.shape)
-    made = _grouped_linear(wiring, signal, flat, signal.ndim - back, axis, **named)
-    return expanded(made, shape)
+    at = signal.ndim - back
+    n_groups, period = flat.shape[0], _period(flat, signal, at)
+    if period == n_groups:
+        return expanded(_grouped_linear(wiring, signal, flat, at, axis, **named), shape)
+    signal = indexed(signal, at, slice(period))
+    made = _grouped_linear(wiring, signal, flat[:period], at, axis, **named)
+    return expanded(indexed(made, at, np.arange(n_groups) % period), shape)
+
+
+def _is_same(first: Expression, second: Expression) -> bool:
+    """Check whether two arrays of matrices are one, repeated; experts may begin as copies."""
+    # Products of repeated examples may differ in their last digits. Mostly, a few rows tell.
+    step = max(first.shape[-2] // 8, 1)
+    for every, tolerance in ((step, 0.01), (1, 1e-5)):
+        ours, theirs = (np.asarray(array.values[..., ::every, :]) for array in (first, second))
+        with np.errstate(invalid="ignore"):
+            differ = np.abs(ours - theirs).max(initial=0)
+        if not differ <= tolerance * np.abs(ours).max(initial=0):  # also if not a number
+            return False
+    places = {first.place(), second.place()}
+    return None in places or len(places) == 1
+
+
+def _period(matrices: Expression, signal: Signal, axis: int) -> int:
+    """The number of matrices after which they and the neurons that they read repeat.
+
+    A batch of examples may be merged with the axis of the heads.
+    """
+    n = matrices.shape[0]
+    signal = signal.pushed()
+    laid = [term.units for term in signal.terms]
+    laid += [term.scale.codes for term in signal.terms if term.scale is not None]
+    rows = [np.moveaxis(array, axis, 0) for array in laid if array.shape[axis] > 1]
+    for period in range(2, n // 2 + 1):
+        repeats = n % period == 0 and all(
+            np.array_equal(array[period:], array[:-period]) for array in rows
+        )
+        if repeats and all(
+            _is_same(matrices[at], matrices[at - period]) for at in range(period, n)
+        ):
+            return period
+    return n
 
 
 def _grouped_linear(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,17 @@ Difference: TypeAlias = tuple[Value, Known]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
+_COMMUTING = frozenset(["identity", "linear", "relu", "leakyrelu", "prelu", "abs"])
+
+Made = TypeVar("Made")
+
 WRITES = ("input", "embed", "linear", "convolution", "recurrence")
 """Kinds of nodes that write new neurons."""
+
+
+def commutes(function: str) -> bool:
+    """Check whether a function of single entries commutes with positive factors, by its name."""
+    return function.lower().replace("_", "") in _COMMUTING
 
 
 class Program:
@@ -56,6 +65,8 @@ class Program:
         Returns the reader's place in the model, for messages.
     awaits : set of str
         Kinds of integer weights that still lack a scale: "product", "table".
+    formulas : dict from str to str
+        How weights are computed from the arrays of a file, by the weights' names, for people.
     named : bool
         Whether parameters with different names are always distinct arrays; false for files that
         may hold copies of a tensor under several names.
@@ -66,13 +77,14 @@ class Program:
         self.nodes: list[Node] = []
         self.where: Callable[[], str] = str
         self.awaits: set[str] = set()
+        self.formulas: dict[str, str] = {}
         self._largest: dict[Value, tuple[Value, int, Value]] = {}
         self._differences: dict[Value, Difference] = {}
         self._squares: dict[Value, Difference] = {}
 
     def __str__(self) -> str:
         """The program as text, one line per node."""
-        return printed(self.nodes)
+        return printed(self.nodes, self.formulas)
 
     def __repr__(self) -> str:
         n_weights = sum("weight" in node.attributes for node in self.nodes)
@@ -566,15 +578,32 @@ class Program:
         shape = (*batch, first.shape[-2], second.shape[-1])
         return self.node("matmul", [first, second], shape, name=name)
 
-    def attention(self, query: Value, key: Value, value: Value, *, name: str = "heads") -> Value:
+    def attention(
+        self,
+        query: Operand,
+        key: Operand,
+        value: Operand,
+        *,
+        name: str = "heads",
+        scale: float | None = None,
+    ) -> Value:
         """Scaled dot-product attention of (..., time, dims): the value's neurons.
 
-        Heads of (..., heads, time, dims) may share the heads of keys and values.
+        Heads of (..., heads, time, dims) may share the heads of keys and values. Queries, keys or
+        values that depend on no input are weights, as in the products written out; `scale`, by
+        default 1 / sqrt(dims), is a factor of theirs.
         """
         if query.ndim > 3 and query.shape[-3] > 1:
             key, value = (repeated_heads(x, query.shape[-3], -3) for x in (key, value))
+        if isinstance(query, Known) and isinstance(key, Known):
+            raise ModelError("its shares depend on parameters alone")
         scores = self.matmul(query, swapped(key), name)
-        return self.matmul(self.node("forget", [scores], scores.shape), value, name)
+        if isinstance(query, Value) and isinstance(key, Value):
+            scores = self.node("forget", [scores], scores.shape)
+        else:
+            scores = self.gain(scores, query.shape[-1] ** -0.5 if scale is None else scale)
+            scores = self.softmax(scores, -1)
+        return self.matmul(scores, value, name)
 
     # --- writing in place -------------------------------------------------------------------
 
@@ -587,7 +616,7 @@ class Program:
 
     def unchanged(self, old: Value, new: Value, why: str) -> None:
         """Refuse the following operations if replacing `old` by `new` changed neurons."""
-        self.node("unchanged", [old, new], None, why=why)
+        self.node("write", [old, old, new], old.shape, places=None, why=why)
 
     def put(self, value: Value, shape: Sequence[int], places: Array) -> Value:
         """A tensor with a value's entries at flat `places`, empty elsewhere."""
@@ -655,3 +684,7 @@ def _check(weight: Weights, n_in: int, n: int, what: str) -> None:
         raise ModelError(f"its weights have shape {weight.shape}: no neurons")
     if n_in != n:
         raise ModelError(f"it reads {n_in} {what}, but gets {n}")
+
+
+Lower: TypeAlias = Callable[[Program], Made]
+"""What readers give their programs to, so that they need not know what becomes of them."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.errors import ModelError
+from ncut.errors import InputError, ModelError
 from ncut.extract.arrays import Shaped
 
 if TYPE_CHECKING:
@@ -107,6 +107,15 @@ def made(kind: str, inputs: Sequence[Value], shape: Sequence[int], /, **attribut
     if program is None:
         return Value(shape, inputs[0].number if len(inputs) == 1 else "")
     return program(kind, inputs, shape, **attributes)
+
+
+def located(error: ModelError | InputError, place: str) -> ModelError | InputError:
+    """The error with the innermost place at which it occurred."""
+    if getattr(error, "located", False):
+        return error
+    made = ModelError(f"{place}: {error}" if place else str(error))
+    made.located = True  # type: ignore[attr-defined]
+    return made
 
 
 def broadcast_shape(values: Sequence[Operand]) -> tuple[int, ...]:
@@ -204,7 +213,7 @@ def gathered(
 
 def looked_up(value: Value, indices: Sequence[NDArray[Any] | None], shape: Sequence[int]) -> Value:
     """`tensor[indices]`: known indices or masks, None for unindexed axes."""
-    return made("lookup", [value], shape, indices=tuple(indices), shape=tuple(shape))
+    return made("index", [value], shape, index=tuple(indices), shape=tuple(shape))
 
 
 def taken_along(value: Value, axis: int, index: NDArray[np.int64]) -> Value:
@@ -291,15 +300,21 @@ def without_heads(value: Value) -> Value:
     return reshaped(permuted(value, [0, 2, 1, 3]), (batch, time, n_heads * dims))
 
 
-def repeated_heads(value: Value, n_heads: int, axis: int) -> Value:
+def repeated_heads(operand: Operand, n_heads: int, axis: int) -> Operand:
     """Heads of keys or values along an axis, each repeated for the queries that share it."""
-    n = value.shape[value.axis(axis)]
+    axis = operand.axis(axis)
+    n = operand.shape[axis]
     if n == n_heads:
-        return value
+        return operand
     repeats, rest = divmod(n_heads, max(n, 1))
     if rest:
         raise ModelError(f"{n_heads} heads of queries do not share {n} heads of keys evenly")
-    return indexed(value, axis, np.repeat(np.arange(n), repeats))
+    index = np.repeat(np.arange(n), repeats)
+    if isinstance(operand, Value):
+        return indexed(operand, axis, index)
+    shape = (*operand.shape[:axis], n_heads, *operand.shape[axis + 1 :])
+    places: tuple[Any, ...] = (*[slice(None)] * axis, index)
+    return replace(operand, shape=shape, make=lambda: operand.values[places])
 
 
 # --- several tensors ----------------------------------------------------------------------------

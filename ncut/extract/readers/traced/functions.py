@@ -14,7 +14,7 @@ from ncut.errors import ModelError
 from ncut.extract.program.values import Value, expanded
 from ncut.extract.program.weights import combined
 from ncut.extract.readers.traced.initial import initial_weight
-from ncut.extract.readers.traced.operations.common import heads, note_bias
+from ncut.extract.readers.traced.operations.common import heads, matrix, note_bias
 from ncut.extract.readers.traced.operations.norms import norm_of_last_axes
 from ncut.extract.readers.traced.tensor import flat, is_traced
 from ncut.extract.readers.traced.tracing import Call
@@ -36,9 +36,12 @@ class Function:
         return self._always or any(is_traced(value) for value in flat(args, kwargs))
 
 
-def linear(call: Call) -> Value:
-    """`F.linear(input, weight, bias)`."""
+def linear(call: Call) -> Any:
+    """`F.linear(input, weight, bias)`; weights that depend on the data make it a product."""
     tensor = call.arg(1, "weight")
+    if is_traced(tensor):
+        bias, made = call.arg(2, "bias"), call.arg(0, "input") @ tensor.t()
+        return made if bias is None else made + bias
     weight = call.tracing.weight(tensor)
     note_bias(call, call.arg(2, "bias"))
     return call.program.linear(
@@ -149,8 +152,8 @@ def _one_index(table: torch.Tensor, index: Any) -> tuple[torch.Tensor, int, Any]
 
 def attention(call: Call) -> Any:
     """`F.scaled_dot_product_attention(query, key, value)`."""
-    signals = [call.signal(at, name) for at, name in enumerate(("query", "key", "value"))]
-    return call.program.attention(*signals, name=heads(call))
+    sides = [matrix(call, call.arg(at, name)) for at, name in enumerate(("query", "key", "value"))]
+    return call.program.attention(*sides, name=heads(call), scale=call.kwargs.get("scale"))
 
 
 def lp_pool(average: Callable[..., Any]) -> Callable[[Call], Any]:

@@ -28,4 +28,4 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if disable and not cls._kept_away:
             cls.__torch_dispatch__ = disable(cls.__torch_dispatch__)  # type: ignore[method-assign]
             cls._kept_away = True
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]

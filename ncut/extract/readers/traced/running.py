@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,12 +12,13 @@ import torch
 from torch import nn
 
 from ncut.errors import ModelError
-from ncut.extract.assembly.assemble import assemble
 from ncut.extract.perturbation import CALL, Mode, Outcome, Read, Reader, Watch, compared
+from ncut.extract.program.record import Lower
 from ncut.extract.readers.traced.inputs import given, guesses
 from ncut.extract.readers.traced.modes import DispatchMode
 from ncut.extract.readers.traced.module import read_module
 from ncut.extract.readers.traced.plain import plain_copy
+from ncut.graphs import NeuronGraph
 from ncut.types import Check
 
 READERS = (
@@ -112,6 +114,7 @@ MORE: dict[Mode, dict[str, Any]] = {
     "gates": dict.fromkeys(["_softmax", "_safe_softmax"], _shares),
     "open": dict.fromkeys(["gt", "ge", "lt", "le", "eq", "ne"], _true),
 }
+NORMS = {"native_layer_norm", "_fused_rms_norm", "native_group_norm"}
 PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
 """Matrix products, and the position of the first factor among the arguments."""
 
@@ -125,11 +128,18 @@ class Inert(DispatchMode):
         Further operations to replace.
     read : callable, optional
         Gets the operands of each matrix product, and returns the operands to use instead.
+    sizes : list of float
+        The constant factor of each norm in the order of their calls; one that is not there yet
+        is that of its input. Without them, products of products overflow in deep networks.
     """
 
-    def __init__(self, mode: Mode, read: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, mode: Mode, read: Callable[..., Any] | None = None, sizes: list[float] | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.read = read
+        self.sizes: list[float] = [] if sizes is None else sizes
+        self._n_norms = 0
         self.attends = False
         self.replaced = REPLACED | MORE.get(mode, {})
         if mode == "open":
@@ -141,7 +151,10 @@ class Inert(DispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
-        if name == "native_batch_norm" and args[5]:
+        in_batch = name == "native_batch_norm" and args[5]
+        if in_batch or name in NORMS:
+            args = (self._of_size_one(args[0]), *args[1:])
+        if in_batch:
             x = args[0]
             return _by_channel(x, args[1], args[2]), x.new_zeros(()), x.new_ones(())
         plain = name.removesuffix("_") if name.endswith("_") else name
@@ -156,6 +169,14 @@ class Inert(DispatchMode):
         )  # fmt: skip
         result = torch.ones_like(func(*args, **kwargs)) if rule is None else rule(*args, **kwargs)
         return args[0].copy_(result) if plain != name else result
+
+    def _of_size_one(self, x: torch.Tensor) -> torch.Tensor:
+        if self._n_norms == len(self.sizes):
+            largest = float(x.abs().max()) if x.numel() else 0.0
+            exact = math.frexp(largest)[1] if math.isfinite(largest) else 0
+            self.sizes.append(2.0**-exact)
+        self._n_norms += 1
+        return x * self.sizes[self._n_norms - 1]
 
     def _topk(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         found = torch.topk(x, *args, **kwargs)
@@ -212,13 +233,22 @@ def check(
         return compared(watch, graph, n=n, seed=seed)
 
 
-def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: int = 0) -> Check:
+def checked(
+    model: nn.Module,
+    lower: Lower[NeuronGraph],
+    example_inputs: Any = None,
+    *,
+    n: int = 40,
+    seed: int = 0,
+) -> Check:
     """Run a copy of a module with one neuron changed at a time, and compare with its graph.
 
     Parameters
     ----------
     model : torch.nn.Module
         The model; it stays as it is.
+    lower : callable
+        Returns the graph of a program, with residual="readers" and scope="all".
     example_inputs : tensor, tuple or mapping, optional
         As for `ncut.graph`; the values of floating-point tensors are random.
     n : int
@@ -247,8 +277,7 @@ def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: 
                 failure = failure or error
                 continue
             example: Any = args or kwargs
-            wiring = read_module(own, residual="readers", example_inputs=example)
-            graph = assemble(wiring, scope="all", name=type(own).__name__)
+            graph = read_module(own, lower, example_inputs=example)
             try:
                 return check(own, graph, example, n=n, seed=seed).summary
             except Exception as error:
@@ -295,6 +324,7 @@ class TorchWatch(Watch):
         self.exact = first is None or first.dtype == torch.float64
         self._given: Read = {}
         self._read: Read = {}
+        self._sizes: dict[Mode, list[float]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -320,7 +350,8 @@ class TorchWatch(Watch):
     def run(self, instead: Read, mode: Mode = "plain") -> Read:
         """The inputs of all readers, some of them replaced."""
         self.calls, self._read, self._given = {}, {}, instead
-        inert = Inert(mode, self._multiplied if self.parameters else None)
+        read = self._multiplied if self.parameters else None
+        inert = Inert(mode, read, self._sizes.setdefault(mode, []))
         with inert, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             if isinstance(self.inputs, tuple):

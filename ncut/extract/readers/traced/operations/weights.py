@@ -76,8 +76,9 @@ def _product(call: Call, first: Any, second: Any) -> Value:
 
 
 def _attention(call: Call) -> list[Value]:
-    signals = [call.tracing.signal_of(value) for value in call.args[:3]]
-    return [call.program.attention(*signals, name=heads(call)), *rest(call)]
+    sides = [matrix(call, value) for value in call.args[:3]]
+    made = call.program.attention(*sides, name=heads(call), scale=call.kwargs.get("scale"))
+    return [made, *rest(call)]
 
 
 RULES = table(
