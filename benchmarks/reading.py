@@ -24,6 +24,7 @@ import torch_pruning
 import torchvision
 
 import ncut
+from ncut.extract.lowering.kinds import lower
 from ncut.extract.readers.traced.module import read_module
 
 RESULTS = Path(__file__).parent / "results" / "reading.json"
@@ -41,7 +42,7 @@ def ways(model: Any, size: int) -> dict[str, Callable[[], Any]]:
 
     return {
         "ncut": lambda: ncut.graph(model),
-        "ncut, operations only": lambda: read_module(model),
+        "ncut, operations only": lambda: read_module(model, lower),
         "Torch-Pruning": pruning,
         "torch.fx": lambda: torch.fx.symbolic_trace(model),
         "torch.export": lambda: torch.export.export(model, (inputs,)).run_decompositions(),

@@ -84,7 +84,7 @@ def cluster(
     def operator(connected: NeuronGraph, n_threads: int) -> NormalizedAdjacency:
         return operator_of(upload(connected, on) if on else connected, n_threads)
 
-    with on.stream() if on else nullcontext():
+    with on.cuda_stream() if on else nullcontext():
         return clustering.cluster(
             graph,
             k,

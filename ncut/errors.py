@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class ShuffleError(InputError):
         The results of the other shuffles so far, as `Interrupted` has them.
     """
 
-    finished: object = None
+    finished: Any = None
 
 
 class ModelError(NcutError, ValueError):

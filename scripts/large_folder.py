@@ -23,6 +23,7 @@ import json, resource, sys, threading, time
 from pathlib import Path
 import ncut
 from ncut.extract.assembly.assemble import assemble
+from ncut.extract.lowering.kinds import lower
 from ncut.extract.readers.folder import read_folder
 
 def memory(key):
@@ -39,7 +40,7 @@ def watch():
 before = memory("VmRSS")
 threading.Thread(target=watch, daemon=True).start()
 started = time.perf_counter()
-wiring, shapes = read_folder(Path(sys.argv[1]))
+wiring, shapes = read_folder(Path(sys.argv[1]), lower)
 wired = time.perf_counter()
 graph = assemble(wiring, parameters=shapes)
 seconds = time.perf_counter() - started

@@ -216,6 +216,24 @@ def module_imports(path: Path) -> set[str]:
     return found
 
 
+# The rooms of ncut.extract between a model and its graph, and which others each may import.
+EXTRACT = {
+    "program": set[str](),
+    "readers": {"program"},
+    "lowering": {"program"},
+    "assembly": {"program", "lowering"},
+}
+
+
+@pytest.mark.parametrize("room", EXTRACT)
+def test_between_a_model_and_its_graph_each_room_knows_its_neighbours_only(room: str) -> None:
+    files = [*(PACKAGE / "extract" / room).rglob("*.py")]
+    assert files
+    for path in files:
+        found = {name.split(".")[2] for name in module_imports(path) if name.count(".") > 2}
+        assert found & EXTRACT.keys() <= EXTRACT[room] | {room}, path
+
+
 def circles(imported: dict[str, set[str]]) -> set[str]:
     """The modules that import themselves by way of others."""
 

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     import torch
 
 
+SINGLE_MATRIX_HINT = (
+    "to cluster a single weight matrix W, pass its bipartite adjacency: "
+    "scipy.sparse.csr_array(scipy.sparse.block_array([[None, abs(W)], [abs(W).T, None]]))"
+)
+
+
 class Shaped:
     """Anything with a shape: its numbers of axes and of entries."""
 

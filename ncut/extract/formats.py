@@ -30,10 +30,21 @@ FILE_OPTIONS = ("layers", "residual", "unknown", "example_inputs", "key")
 
 
 class Followed(NamedTuple):
-    """The record of a forward pass, and the shapes of all parameters by name."""
+    """The record of a forward pass, and the shapes of all parameters by name.
+
+    `others` are tensors that count as parameters if the graph has their numbers.
+    """
 
     wiring: Wiring
     parameters: Mapping[str, tuple[int, ...]]
+    others: Mapping[str, tuple[int, ...]] = {}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all parameters."""
+        placed = (name for name in self.wiring.placed if name not in self.parameters)
+        more = {name: self.others[name] for name in placed if name in self.others}
+        return {**self.parameters, **more}
 
 
 Content = Followed | NeuronGraph | Mapping[str, Any]
@@ -106,13 +117,13 @@ class Refused:
 def _folder(path: Path, options: Options) -> Content:
     from ncut.extract.readers.folder import read_folder
 
-    return Followed(*read_folder(path, residual=options.residual))
+    return Followed(*read_folder(path, options.lower))
 
 
 def _adapter(path: Path, options: Options) -> Content:
     from ncut.extract.readers.adapter import read_adapter
 
-    return Followed(*read_adapter(path, residual=options.residual))
+    return Followed(*read_adapter(path, options.lower))
 
 
 def _onnx(path: Path, options: Options) -> Content:
@@ -121,7 +132,7 @@ def _onnx(path: Path, options: Options) -> Content:
     return Followed(
         *read_onnx(
             path,
-            residual=options.residual,
+            options.lower,
             unknown=options.unknown,
             example_inputs=options.example_inputs,
         )
@@ -132,39 +143,39 @@ def _keras(path: Path, options: Options) -> Content:
     from ncut.extract.readers.keras_file import read_keras
 
     return Followed(
-        *read_keras(path, residual=options.residual, unknown=options.unknown, layers=options.layers)
+        *read_keras(path, options.lower, unknown=options.unknown, layers=options.layers)
     )
 
 
 def _gguf(path: Path, options: Options) -> Content:
     from ncut.extract.readers.gguf_file import read_gguf
 
-    return Followed(*read_gguf(path, residual=options.residual))
+    return Followed(*read_gguf(path, options.lower))
 
 
 def _exported(path: Path, options: Options) -> Content:
     import_extra("torch", "torch")
     from ncut.extract.readers.exported import read_exported
 
-    return Followed(*read_exported(path, residual=options.residual, unknown=options.unknown))
+    return Followed(*read_exported(path, options.lower, unknown=options.unknown))
 
 
 def _diffusers(path: Path, options: Options) -> Content:
     from ncut.extract.readers.diffusers_folder import read_part
 
-    return Followed(*read_part(path, residual=options.residual, unknown=options.unknown))
+    return Followed(*read_part(path, options.lower, unknown=options.unknown))
 
 
 def _tflite(path: Path, options: Options) -> Content:
     from ncut.extract.readers.tflite_file import read_tflite
 
-    return Followed(*read_tflite(path, residual=options.residual, unknown=options.unknown))
+    return Followed(*read_tflite(path, options.lower, unknown=options.unknown))
 
 
 def _tfjs(path: Path, options: Options) -> Content:
     from ncut.extract.readers.tfjs import read_tfjs
 
-    return Followed(*read_tfjs(path, residual=options.residual, unknown=options.unknown))
+    return Followed(*read_tfjs(path, options.lower, unknown=options.unknown))
 
 
 def _flax(path: Path, options: Options) -> Content:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from ncut.errors import InputError
 from ncut.extract.assembly.assemble import assemble
+from ncut.extract.lowering.kinds import lower
+from ncut.extract.program.record import Program
 from ncut.graphs import NeuronGraph
 from ncut.graphs.data import in_scratch
 from ncut.types import EdgeKind, KernelNorm, Scope, Unknown
@@ -73,6 +75,10 @@ class Options:
         for field in fields(self):
             if field.name in names and getattr(self, field.name) != field.default:
                 raise InputError(f"{field.name}: has no effect on {what}; leave it out")
+
+    def lower(self, program: Program) -> Wiring:
+        """The record of a program under the requested convention of sums."""
+        return lower(program, self.residual)
 
     def assembled(
         self, wiring: Wiring, name: str, parameters: Mapping[str, tuple[int, ...]]

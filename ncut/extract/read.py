@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from ncut.arguments import suggests_names
 from ncut.errors import InputError, printable
-from ncut.extract.assembly.assemble import check_options
+from ncut.extract.assembly.assemble import assemble, check_options
 from ncut.extract.formats import FILE_OPTIONS, Followed, format_of
 from ncut.extract.hub import fetched, is_on_hub
+from ncut.extract.lowering.kinds import lower
 from ncut.extract.modules import is_module
 from ncut.extract.named import is_named, load_named
 from ncut.extract.networkx_graph import is_networkx, read_networkx
 from ncut.extract.options import Options
-from ncut.extract.readers.chain import ChainLayer, chain_wiring, read_sequence
+from ncut.extract.readers.chain import ChainLayer, chain_program, read_sequence
 from ncut.extract.readers.sklearn_model import is_sklearn_mlp
 from ncut.extract.readers.state_dict import read_arrays
 from ncut.files import reading
@@ -208,7 +209,9 @@ def _read_any(model: Any, options: Options, check: bool) -> NeuronGraph:
     from ncut.extract.readers.onnx_model import check_onnx
 
     read = _read(model, options)
-    result = check_onnx(Path(model), unknown=options.unknown, example_inputs=example_inputs)
+    result = check_onnx(
+        Path(model), _to_check, unknown=options.unknown, example_inputs=example_inputs
+    )
     return _checked(read, result)
 
 
@@ -290,8 +293,8 @@ def _read(model: Any, options: Options) -> Any:
     elif is_sklearn_mlp(model):
         from ncut.extract.readers.sklearn_model import read_sklearn
 
-        wiring, parameters = read_sklearn(model)
-        return options.assembled(wiring, type(model).__name__, parameters)
+        program, parameters = read_sklearn(model)
+        return options.assembled(options.lower(program), type(model).__name__, parameters)
     else:
         chain, left_out, default = read_sequence(model), [], "weights"
         parameters = {}
@@ -305,10 +308,10 @@ def _of_chain(
     parameters: dict[str, tuple[int, ...]],
     options: Options,
 ) -> Any:
-    wiring = chain_wiring(
+    program = chain_program(
         chain, name=name if options.name is None else options.name, left_out=left_out
     )
-    return options.assembled(wiring, name, parameters)
+    return options.assembled(options.lower(program), name, parameters)
 
 
 def _read_module(model: Any, options: Options, name: str = "") -> Any:
@@ -325,7 +328,7 @@ def _read_module(model: Any, options: Options, name: str = "") -> Any:
     inner = unwrapped(model)
     wiring = read_module(
         inner,
-        residual=options.residual,
+        options.lower,
         example_inputs=options.example_inputs,
         unknown=options.unknown,
     )
@@ -336,7 +339,12 @@ def _with_check(graph: NeuronGraph, model: Any, example_inputs: Any) -> NeuronGr
     from ncut.extract.modules import unwrapped
     from ncut.extract.readers.traced.running import checked
 
-    return _checked(graph, checked(unwrapped(model), example_inputs))
+    return _checked(graph, checked(unwrapped(model), _to_check, example_inputs))
+
+
+def _to_check(program: Program) -> NeuronGraph:
+    """The graph of a program with which a running model is compared."""
+    return assemble(lower(program, "readers"), scope="all")
 
 
 def _checked(graph: NeuronGraph, result: Check) -> NeuronGraph:
@@ -356,7 +364,7 @@ def _read_path(path: Path, options: Options) -> Any:
         return options.finished(content)
     options.refuse(found.what, *(set(FILE_OPTIONS) - set(found.takes)))
     if isinstance(content, Followed):
-        return options.assembled(content.wiring, _name_of(path), content.parameters)
+        return options.assembled(content.wiring, _name_of(path), content.shapes)
     chain, left_out, parameters = read_arrays(
         content,
         where=str(path),

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -20,11 +21,12 @@ from ncut.errors import InputError
 from ncut.extract.arrays import as_array
 from ncut.extract.assembly.assemble import Scope, plan
 from ncut.extract.assembly.layout import Edges
+from ncut.extract.lowering.kinds import lower
 from ncut.extract.lowering.signal import NOTHING
 from ncut.extract.lowering.wiring import Wiring
 from ncut.extract.modules import is_module, unwrapped
 from ncut.extract.program.weights import Expression
-from ncut.extract.readers.chain import ChainLayer, chain_wiring, read_sequence
+from ncut.extract.readers.chain import ChainLayer, chain_program, read_sequence
 from ncut.extract.readers.state_dict import read_arrays
 
 if TYPE_CHECKING:
@@ -376,10 +378,10 @@ def _of_arrays(
         given: dict[Key, NDArray[np.floating]] = {
             key: array.astype(np.float64) for key, array in numbers.items()
         }
-        for edges in plan(chain_wiring(read(given)), scope=scope).edges:
+        for edges in plan(lower(chain_program(read(given))), scope=scope).edges:
             yield np.rint(np.nan_to_num(_weight(edges).values)).astype(np.int64)
 
-    return _Reading(tensors, lambda _: chain_wiring(read(tensors)), entries)
+    return _Reading(tensors, lambda _: lower(chain_program(read(tensors))), entries)
 
 
 def _of_module(model: nn.Module, example_inputs: Any) -> _Reading:
@@ -411,6 +413,6 @@ def _of_module(model: nn.Module, example_inputs: Any) -> _Reading:
             yield made.numpy() if made is not None and whole else None
 
     def wiring(residual: str | None) -> Wiring:
-        return read_module(plain, residual=residual, example_inputs=example_inputs)
+        return read_module(plain, partial(lower, residual=residual), example_inputs=example_inputs)
 
     return _Reading(tensors, wiring, entries, has_sums=True)

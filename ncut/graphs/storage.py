@@ -243,7 +243,7 @@ def _weights(arrays: Any, number: int, source: Layer, target: Layer, name: str) 
     key = f"block{number}"
     within = source is target
     if key in arrays and not within:
-        dense: Weights = np.ascontiguousarray(arrays[key])
+        dense = np.ascontiguousarray(arrays[key])
         return dense.view(bfloat16()) if dense.dtype == np.uint16 else dense
     names = ("data", "indices", "indptr")
     parts = arrays[key] if key in arrays else tuple(arrays[f"{key}_{n}"] for n in names)

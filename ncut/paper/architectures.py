@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ncut.errors import InputError
 from ncut.extract.assembly.assemble import assemble
+from ncut.extract.lowering.kinds import lower
 from ncut.extract.readers.keras.storage import Content, opened
 from ncut.extract.readers.keras.weights import Named, layout_of
 from ncut.extract.readers.keras_file import read_model
@@ -210,7 +212,8 @@ def graph_of_weights(network: str, path: Path, norm: str) -> NeuronGraph | None:
                 f"weights: {path} is not of {network} in image-classifiers, which has no layer "
                 f"{min(stored - placed)!r}"
             )
-        wiring, shapes = read_model(replace(content, config=config), layout, "readers", "error")
+        known, by_reader = replace(content, config=config), partial(lower, residual="readers")
+        wiring, shapes = read_model(known, layout, by_reader, "error")
     return assemble(wiring, norm=norm, name=f"{network} ({path.name})", parameters=shapes)
 
 

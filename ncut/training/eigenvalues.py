@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract.assembly.assemble import plan
-from ncut.extract.readers.chain import ChainLayer, chain_wiring, with_depthwise_groups
+from ncut.extract.lowering.kinds import lower
+from ncut.extract.readers.chain import ChainLayer, chain_program, with_depthwise_groups
 from ncut.extract.readers.traced.plain import wide
 from ncut.training.live_graph import LiveEdges, LiveGraph, live_graphs, numbered, of_one_type
 from ncut.training.parameter_refs import ParameterRef, View
@@ -227,7 +228,7 @@ def _chain(tensors: list[Tensor], scope: str, norm: str) -> LiveGraph:
         array = wide(tensor.detach()).cpu().contiguous().numpy()
         views[name] = View(ParameterRef(holder, name), tuple(tensor.shape))
         layers.append(ChainLayer(name, array, "linear" if tensor.ndim == 2 else "conv"))
-    layout = plan(chain_wiring(with_depthwise_groups(layers)), scope=scope, norm=norm)
+    layout = plan(lower(chain_program(with_depthwise_groups(layers))), scope=scope, norm=norm)
     graph = LiveGraph(
         [layer.name for layer in layout.layers],
         [layer.size for layer in layout.layers],

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ncut.errors import InputError
 from ncut.extract.assembly.assemble import check_options, plan
-from ncut.extract.assembly.layout import Edges, Layout
+from ncut.extract.assembly.layout import Edges, Layout, Numbers, block
+from ncut.extract.assembly.magnitudes import is_dense, of_slices
+from ncut.extract.lowering.kinds import lower
 from ncut.extract.lowering.signal import times
 from ncut.extract.modules import unwrapped
 from ncut.extract.readers.traced.module import read_module
@@ -23,9 +25,6 @@ from ncut.extract.readers.traced.plain import wide
 from ncut.graphs.colouring import coloured
 from ncut.training.parameter_refs import Computed, Copy, Factors, View
 from ncut.training.spectrum_types import EdgeWeights, constant
-
-DENSE = 2**16
-"""Largest number of pairs of channels for which grouped convolutions are dense matrices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +80,16 @@ class LiveEdges:
         """The edges, between vertices numbered from `source` and from `target`."""
         edges = self.edges
         operation = edges.operation
-        if edges.recurrent:
-            return EdgeWeights(self._within(), source, target)
-        if operation.kind == "conv" and operation.groups > 1 and not self._few_groups():
+        grouped = operation.kind == "conv" and operation.groups > 1 and not edges.recurrent
+        if grouped and not is_dense(operation.groups, operation.n_in, self.weight.shape[0]):
             return self._entries(source, target)
         if self._straight and isinstance(self.weight, View):
             return EdgeWeights(wide(self.weight.source.tensor()), target, source)
-        matrix = self._magnitudes()
-        if self.rows is not None:
-            matrix = matrix * self.rows.tensor(matrix)[:, None]
-        matrix = self._grouped(matrix)
-        matrix = self._taken(matrix, self.columns)
-        if edges.source == edges.target:
-            matrix = torch.triu(matrix.abs() + matrix.abs().T, diagonal=1)
-        return EdgeWeights(matrix, source, target)
+        weight = self.weight.tensor()
+        rows = [] if self.rows is None else [self.rows.tensor(weight)]
+        columns = self.columns and self.columns.tensor(weight).reshape(edges.units.shape)
+        made = block(edges, Numbers(weight, rows, columns), self.norm)
+        return EdgeWeights(made, source, target)
 
     @cached_property
     def _straight(self) -> bool:
@@ -107,79 +102,13 @@ class LiveEdges:
             and self.rows is None
             and self.columns is None
             and edges.places is None
-            and _in_order(edges.units, self.weight.shape[1])
+            and np.array_equal(edges.units, np.arange(self.weight.shape[1])[:, None])
         )
-
-    def _magnitudes(self) -> Tensor:
-        """(n_in, n_out), non-negative except for matrices that need no summation."""
-        weight = self.weight.tensor()
-        operation = self.edges.operation
-        if operation.kind != "conv":
-            return weight
-        slices = _norms(weight, self.norm)
-        if operation.groups == 1:
-            return slices.T
-        groups = operation.groups
-        per_group = slices.reshape(groups, -1, slices.shape[1]).transpose(1, 2)
-        made: Tensor = torch.block_diag(*per_group)  # type: ignore[no-untyped-call]
-        return made
-
-    def _within(self) -> Tensor:
-        """Edges within a layer, both directions of a pair together, above the diagonal."""
-        taken = self._taken(self.weight.tensor())
-        if self.columns is not None:
-            scale = self.columns.tensor(taken).reshape(self.edges.units.shape)
-            taken = taken * scale.mean(1)
-        both = self._taken(taken.T)
-        return torch.triu(both + both.T, diagonal=1)
-
-    def _few_groups(self) -> bool:
-        n_out, n_in = self.weight.shape[0], self.edges.operation.n_in
-        return self.edges.operation.groups <= 4 or n_out * n_in <= DENSE
-
-    def _grouped(self, matrix: Tensor) -> Tensor:
-        """Rows summed over the inputs of each vertex."""
-        places = self.edges.places
-        if places is None:
-            return matrix
-        at, vertices = (constant(index, matrix.device) for index in self._inputs)
-        taken = matrix.abs()[at]
-        shape = (self.edges.n_source, matrix.shape[1])
-        return self._added(taken, lambda x: x.new_zeros(shape).index_add(0, vertices, x))
-
-    @cached_property
-    def _inputs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The inputs that are neurons, repeated for each of their vertices, and the vertices."""
-        places = self.edges.places
-        assert places is not None
-        at, which = np.nonzero(places >= 0)
-        return at, places[at, which]
-
-    def _taken(self, matrix: Tensor, columns: Factors | None = None) -> Tensor:
-        """Columns summed over the outputs of each vertex, with their factors."""
-        units = self.edges.units
-        factors = None if columns is None else columns.tensor(matrix)
-        if _in_order(units, matrix.shape[1]):
-            return matrix if factors is None else matrix * factors
-        index = constant(units, matrix.device)
-        taken = matrix.abs()[:, index.clamp_min(0)].masked_fill(index < 0, 0.0)
-        if factors is not None:
-            # Several neurons with separate factors are summed under every norm.
-            return (taken * factors.reshape(units.shape)).sum(2)
-        return taken[..., 0] if units.shape[1] == 1 else self._added(taken, lambda x: x.sum(2))
-
-    def _added(self, values: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.norm != "l2":
-            return total(values)
-        squares = total(values * values)
-        # The root has no derivative at 0, where the gradient is defined as 0.
-        none = ~(squares > 0)
-        return squares.masked_fill(none, 1.0).sqrt().masked_fill(none, 0.0)
 
     def _entries(self, source: int, target: int) -> EdgeWeights:
         """The edges of a convolution in many groups, one by one."""
         weight = self.weight.tensor()
-        values = _norms(weight, self.norm)  # (out, in / groups)
+        values = of_slices(weight, self.norm, self.edges.operation.name)
         found = self._ends
         inputs, entries, outputs = (
             constant(index, values.device) for index in (found.inputs, found.entries, found.outputs)
@@ -372,7 +301,9 @@ class Planned:
         self._norm = norm
         self.copied = Copy(self.model)
 
-        wiring = read_module(self.copied.model, residual=residual, example_inputs=example_inputs)
+        wiring = read_module(
+            self.copied.model, partial(lower, residual=residual), example_inputs=example_inputs
+        )
         self.layout: Layout = plan(wiring, scope=scope, norm=norm, name=type(self.model).__name__)
 
     def array(self, number: int) -> View | Computed:
@@ -451,16 +382,3 @@ def numbered(
     starts = np.empty(len(sizes), dtype=np.int64)
     starts[order] = np.concatenate([[0], np.cumsum([sizes[layer] for layer in order])])[:-1]
     return starts, n_first
-
-
-def _norms(weight: Tensor, norm: str) -> Tensor:
-    """Norms of the kernel slices, (out, in / groups)."""
-    if norm == "column-sum":
-        return weight.abs().sum(2).amax(-1)
-    flat = weight.flatten(2)
-    slices: Tensor = torch.linalg.vector_norm(flat, dim=2) if norm == "l2" else flat.abs().sum(2)
-    return slices
-
-
-def _in_order(units: NDArray[np.int64], n: int) -> bool:
-    return units.shape == (n, 1) and np.array_equal(units[:, 0], np.arange(n))

@@ -21,7 +21,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ncut.errors import InputError
 from ncut.extract.lowering.factors import Factors as Noted
-from ncut.extract.lowering.factors import Ledger
+from ncut.extract.lowering.factors import Ledger, computed
 from ncut.extract.program.weights import Expression
 from ncut.extract.readers.traced.plain import plain_copy, wide
 from ncut.extract.readers.traced.tensor import storage_of
@@ -255,13 +255,10 @@ class _Node:
             taken: Tensor = live.reshape(-1).to(like)[constant(made[0], like.device)]
             return taken
         parts: list[Tensor] = [node.tensor(like, copied) for node in made]
-        if segment.kind == "product":
-            return parts[0] * parts[1]
-        if segment.kind == "quotient":
-            return parts[0].abs() / parts[1].abs()
-        if segment.kind == "largest":
-            return torch.maximum(parts[0].abs(), parts[1].abs())
-        return parts[0].abs().reshape(-1, segment.parts[0].shape[1]).mean(1)
+        if segment.kind == "mean":
+            parts = [parts[0].reshape(-1, segment.parts[0].shape[1])]
+        found: Tensor = computed(segment.kind, *parts)
+        return found
 
 
 class Copy:

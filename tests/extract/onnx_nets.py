@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from ncut.errors import ModelError
 from ncut.extract import read_graph
 from ncut.extract.assembly.assemble import assemble
 from ncut.extract.assembly.magnitudes import of_weight
+from ncut.extract.formats import Followed
+from ncut.extract.lowering.kinds import lower
 from ncut.extract.lowering.signal import NOTHING
 from ncut.extract.readers.onnx_model import read_onnx
 
@@ -116,8 +119,14 @@ def saved(proto, folder, name="model.onnx"):
     return path
 
 
+def followed(path, residual=None, **options):
+    """The lowered program of a file, and the shapes of its parameters."""
+    read = Followed(*read_onnx(path, partial(lower, residual=residual), **options))
+    return read.wiring, read.shapes
+
+
 def graph_of(proto, folder, *, scope="all", **options):
-    wiring, parameters = read_onnx(saved(proto, folder), **options)
+    wiring, parameters = followed(saved(proto, folder), **options)
     return assemble(wiring, scope=scope, name="model", parameters=parameters)
 
 
@@ -196,7 +205,7 @@ def measured(net):
 
 def check_function(net, y, folder, **options):
     options.setdefault("residual", "readers")
-    wiring, _ = read_onnx(saved(net.proto(y), folder), **options)
+    wiring, _ = followed(saved(net.proto(y), folder), **options)
     expected = measured(net)
     got = predicted(wiring, net.layers)
     assert any(pattern.any() for pattern in expected.values())
@@ -228,7 +237,7 @@ def refused(proto_or_path, folder, match):
     if not isinstance(path, Path):
         path = saved(proto_or_path, folder)
     with pytest.raises(ModelError, match=match) as caught:
-        assemble(read_onnx(path)[0])
+        assemble(followed(path)[0])
     assert str(path) in str(caught.value)
 
 

@@ -16,7 +16,8 @@ from ncut import networks
 from ncut.errors import InputError, ModelError
 from ncut.extract import read_graph
 from ncut.extract.assembly.assemble import assemble
-from ncut.extract.readers.chain import ChainLayer, chain_wiring
+from ncut.extract.lowering.kinds import lower
+from ncut.extract.readers.chain import ChainLayer, chain_program
 
 
 def dense(graph, number):
@@ -139,7 +140,7 @@ def test_grouped_convolution_is_block_diagonal():
     # 2 groups of 2 -> 3 channels; entry = 10 * output + input within the group
     weight = (10.0 * np.arange(6)[:, None] + np.arange(2)[None, :] + 1)[:, :, None]
     grouped = ChainLayer("grouped", -weight, "conv", groups=2)
-    graph = assemble(chain_wiring([first, grouped]))
+    graph = assemble(lower(chain_program([first, grouped])))
     assert_array_equal(
         dense(graph, 0),
         [
@@ -160,7 +161,7 @@ def test_depthwise_is_inferred_from_one_input_channel():
 def test_scales_multiply_before_the_norm():
     first = ChainLayer("a", np.array([[1.0, 2.0]]), "linear", output_scale=np.array([-3.0, 10.0]))
     second = ChainLayer("b", np.array([[1.0], [-1.0]]), "linear", input_scale=np.array([2.0, -5.0]))
-    graph = assemble(chain_wiring([first, second]))
+    graph = assemble(lower(chain_program([first, second])))
     assert_array_equal(dense(graph, 0), [[3, 20]])
     assert_array_equal(dense(graph, 1), [[2], [5]])
 
@@ -172,7 +173,7 @@ def test_scale_per_channel_or_per_position_before_a_flattened_layer():
         ([1.0, 2.0, 3.0, 4.0], [[5, 0], [20, 25]]),
     ):
         linear = ChainLayer("fc", DENSE, "linear", input_scale=np.array(scale))
-        graph = assemble(chain_wiring([conv, linear]), scope="all")
+        graph = assemble(lower(chain_program([conv, linear])), scope="all")
         assert_array_equal(dense(graph, 1), expected)
 
 
@@ -283,7 +284,7 @@ def test_infinite_kernel_is_an_error_and_no_warning():
     weight[0, 1, 0, 0] = np.inf
     layer = ChainLayer("c", weight, "conv", output_scale=np.array([0.0, 1.0]))
     with pytest.raises(InputError, match="'c': 1 NaN and 0 infinite"):
-        assemble(chain_wiring([ChainLayer("a", CONV1, "conv"), layer]), norm="l2")
+        assemble(lower(chain_program([ChainLayer("a", CONV1, "conv"), layer])), norm="l2")
 
 
 def test_column_sums_are_the_induced_one_norm() -> None:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def save(model: Any, folder: Path, **options: Any) -> Path:
 
 
 def read(folder: Path, residual: str | None = None) -> NeuronGraph:
-    wiring, shapes = read_folder(folder, residual=residual)
+    wiring, shapes = read_folder(folder, partial(lower, residual=residual))
     return assemble(wiring, parameters=shapes)
 
 
@@ -381,7 +382,7 @@ def test_unknown_kinds_list_the_known_ones(tmp_path: Path) -> None:
 
 def test_unknown_convention_of_sums(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="residual: must be 'readers' or 'stream'"):
-        read_folder(plain(tmp_path), residual="sum")
+        ncut.graph(plain(tmp_path), residual="sum")
 
 
 def test_missing_files(tmp_path: Path) -> None:

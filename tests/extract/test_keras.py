@@ -7,6 +7,7 @@ import json
 import sys
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ncut.errors import InputError, ModelError
 from ncut.extract import read_graph
 from ncut.extract.assembly.assemble import assemble
+from ncut.extract.lowering.kinds import lower
 from ncut.extract.lowering.pointwise import positions
 from ncut.extract.lowering.signal import Signal, Term
 from ncut.extract.lowering.wiring import Wiring
@@ -31,8 +33,10 @@ FILES = Path(__file__).parent / "keras_files"
 WHOLE = sorted(f.name for f in FILES.iterdir() if f.suffix != ".json" and "weights" not in f.name)
 
 
-def graph_of(path: Path, scope: str = "all", **options: Any) -> NeuronGraph:
-    wiring, parameters = read_keras(path, **options)
+def graph_of(
+    path: Path, scope: str = "all", residual: str | None = None, **options: Any
+) -> NeuronGraph:
+    wiring, parameters = read_keras(path, partial(lower, residual=residual), **options)
     return assemble(wiring, scope=scope, parameters=parameters)
 
 
@@ -100,7 +104,7 @@ def _pairs(weight: NDArray[Any], kind: str, groups: int) -> NDArray[np.bool_]:
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_neuron_reaches_what_it_reaches_in_keras(name: str) -> None:
-    wiring, parameters = read_keras(FILES / name, residual="readers")
+    wiring, parameters = read_keras(FILES / name, partial(lower, residual="readers"))
     found = reach(wiring)
     expected = expected_reach(name)
     assert expected
@@ -109,7 +113,7 @@ def test_every_neuron_reaches_what_it_reaches_in_keras(name: str) -> None:
     assert {n for n in found.keys() - expected.keys() if "query" not in n and "key" not in n} == (
         set()
     )
-    assert len(read_keras(FILES / name)[0].operations) >= len(expected)
+    assert len(read_keras(FILES / name, lower)[0].operations) >= len(expected)
     graph = assemble(wiring, scope="all", parameters=parameters)
     assert not [p for p in graph.parameters if p.role == "not used"]
     assert {p.name for p in graph.parameters if p.placed} >= {
@@ -171,8 +175,8 @@ def test_layers_called_twice_are_tied() -> None:
 
 
 def test_attention_is_a_stream() -> None:
-    assert read_keras(FILES / "attention.keras")[0].residual == "stream"
-    assert read_keras(FILES / "residual.keras")[0].residual == "readers"
+    assert read_keras(FILES / "attention.keras", lower)[0].residual == "stream"
+    assert read_keras(FILES / "residual.keras", lower)[0].residual == "readers"
 
 
 def test_nothing_of_keras_is_imported() -> None:
@@ -215,7 +219,7 @@ def test_weights_that_are_no_chain() -> None:
     with pytest.raises(
         ModelError, match=r"no.*chain.*layers=\[\.\.\.\].*conv2d \(layers/conv2d_1\) \(3, 2, 3, 4\)"
     ):
-        read_keras(FILES / "convolutional.weights.h5")
+        read_keras(FILES / "convolutional.weights.h5", lower)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +234,7 @@ def test_weights_that_are_no_chain() -> None:
 )
 def test_layers_that_do_not_exist_or_fit(layers: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        read_keras(FILES / "perceptron.weights.h5", layers=layers)
+        read_keras(FILES / "perceptron.weights.h5", lower, layers=layers)
 
 
 def test_names_in_the_file_are_names_of_layers(tmp_path: Path) -> None:
@@ -247,7 +251,7 @@ def test_names_in_the_file_are_names_of_layers(tmp_path: Path) -> None:
             group["0"] = kernel
             group["1"] = np.ones(kernel.shape[-1])
     with pytest.raises(ModelError, match="form one chain"):
-        read_keras(path)
+        read_keras(path, lower)
     graph = graph_of(path, layers=["b", "a"])
     assert [(layer.name, layer.size) for layer in graph.layers] == [
         ("input", 3),
@@ -411,7 +415,7 @@ def test_an_unknown_activation(tmp_path: Path) -> None:
     layers = (layer("Dense", kernel(3, 4), activation="my>wave"), layer("Dense", kernel(4, 2)))
     path = sequential(tmp_path / "m.keras", [3], *layers)
     with pytest.raises(ModelError, match=r"'l0' \(Dense\).*'wave' is not known.*elementwise"):
-        read_keras(path)
+        read_keras(path, lower)
     assert [item.name for item in graph_of(path, unknown="elementwise").left_out] == ["wave"]
 
 
@@ -423,7 +427,7 @@ def test_layers_with_code_of_their_own(tmp_path: Path, cls: str) -> None:
         layer("Dense", kernel(3, 4)), layer(cls, function=code), layer("Dense", kernel(4, 2)),
     )  # fmt: skip
     with pytest.raises(ModelError, match=rf"layer 'l1' \({cls}\).*unknown='elementwise'"):
-        read_keras(path)
+        read_keras(path, lower)
     graph = graph_of(path, unknown="elementwise")
     assert [layer.rescalable for layer in graph.layers] == [False, False, False]
     assert [(item.name, cls in item.reason) for item in graph.left_out] == [("l1", True)]
@@ -488,7 +492,7 @@ def test_two_tensors_meet(
     tmp_path: Path, joint: str, arrays: Any, config: Any, shape: Any, attends: bool
 ) -> None:
     path = two_towers(tmp_path / "m.keras", joint, *arrays, shape=shape, **config)
-    wiring, _ = read_keras(path)
+    wiring, _ = read_keras(path, lower)
     assert wiring.attends is attends
     assert wiring.residual == ("stream" if attends else "readers")
     graph = graph_of(path)
@@ -538,7 +542,7 @@ def test_pooling_of_an_image_whose_channels_come_last() -> None:
 def test_layers_that_do_not_fit(tmp_path: Path, layers: Any, message: str) -> None:
     path = sequential(tmp_path / "m.keras", [3], *layers)
     with pytest.raises(ModelError, match=message):
-        read_keras(path)
+        read_keras(path, lower)
 
 
 # --- files that are damaged or mean harm --------------------------------------------------------
@@ -548,7 +552,7 @@ SMALL = (layer("Dense", kernel(3, 4)), layer("Dense", kernel(4, 2)))
 
 def refused(path: Path, message: str | None, **options: Any) -> None:
     with pytest.raises(ModelError, match=message) as caught:
-        read_keras(path, **options)
+        read_keras(path, lower, **options)
     assert str(path) in str(caught.value)
 
 
@@ -720,9 +724,9 @@ def test_a_group_that_is_part_of_itself(tmp_path: Path) -> None:
 
 def test_options_are_checked() -> None:
     with pytest.raises(InputError, match="unknown"):
-        read_keras(FILES / "perceptron.keras", unknown="maybe")
+        read_graph(FILES / "perceptron.keras", unknown="maybe")
     with pytest.raises(InputError, match="residual"):
-        read_keras(FILES / "perceptron.keras", residual="maybe")
+        read_graph(FILES / "perceptron.keras", residual="maybe")
 
 
 def test_a_kernel_in_h5_has_its_low_rank_update(tmp_path):

@@ -12,6 +12,7 @@ from onnx_nets import (
     between,
     blocks_of,
     chain_of,
+    followed,
     graph_of,
     layers_of,
     roles_of,
@@ -22,7 +23,6 @@ from onnx_nets import (
 from ncut.errors import InputError, ModelError
 from ncut.extract.assembly.assemble import assemble
 from ncut.extract.readers.onnx_graph.node import path_of
-from ncut.extract.readers.onnx_model import read_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -363,7 +363,7 @@ def test_keys_and_values_of_the_past(tmp_path):
     mixed = net("MatMul", net("Softmax", net("Add", scores, bias)), v)
     mixed = net("Reshape", net("Transpose", mixed, perm=[0, 2, 1, 3]), [0, 0, 8])
     y = net("Add", x, net.linear(mixed, 8, 8))
-    wiring, _ = read_onnx(saved(net.proto(y, k), tmp_path))
+    wiring, _ = followed(saved(net.proto(y, k), tmp_path))
     assert wiring.attends
     assert wiring.residual == "stream"
     graph = assemble(wiring)

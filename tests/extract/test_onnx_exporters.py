@@ -21,6 +21,7 @@ from onnx_nets import (
 from ncut.errors import ModelError
 from ncut.extract import read_graph
 from ncut.extract.assembly.assemble import assemble
+from ncut.extract.lowering.kinds import lower
 from ncut.extract.readers.onnx_model import read_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
@@ -186,7 +187,7 @@ def exported(module, example, folder, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(module, example, str(path), dynamo=False, **options)
-    wiring, parameters = read_onnx(path)
+    wiring, parameters, _ = read_onnx(path, lower)
     ours = assemble(wiring, scope="all", name="model", parameters=parameters)
     return ours, read_graph(module, scope="all", example_inputs=example)
 

@@ -17,6 +17,7 @@ from onnx_nets import (
     blocks_of,
     chain_of,
     check_function,
+    followed,
     graph_of,
     layers_of,
     measured,
@@ -32,7 +33,6 @@ from ncut.extract.lowering import wiring as wiring_module
 from ncut.extract.lowering.factors import Ledger
 from ncut.extract.readers.onnx_graph.model import in_order
 from ncut.extract.readers.onnx_graph.shapes import window
-from ncut.extract.readers.onnx_model import read_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
 
@@ -509,7 +509,7 @@ def networks(draw):
 def test_random_networks_as_they_behave(tmp_path_factory, case):
     net, y = case
     folder = tmp_path_factory.mktemp("random")
-    wiring, _ = read_onnx(saved(net.proto(y), folder), residual="readers")
+    wiring, _ = followed(saved(net.proto(y), folder), residual="readers")
     used = {operation.name for operation in wiring.operations}
     net.layers = [layer for layer in net.layers if layer[0] in used]
     outs = {out for _, out, _ in net.layers}

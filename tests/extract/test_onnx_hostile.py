@@ -11,6 +11,7 @@ from onnx_nets import (
     Net,
     between,
     chain_of,
+    followed,
     graph_of,
     one,
     refused,
@@ -20,7 +21,6 @@ from onnx_nets import (
 
 from ncut.errors import InputError, MissingExtraError, ModelError
 from ncut.extract.assembly.assemble import assemble
-from ncut.extract.readers.onnx_model import read_onnx
 
 onnx = pytest.importorskip("onnx", reason="pip install 'ncut[onnx]'")
 from onnx import numpy_helper  # noqa: E402
@@ -38,7 +38,7 @@ def test_files_that_are_no_models(tmp_path):
     for length in range(0, len(content), 7):
         bad.write_bytes(content[:length])
         with pytest.raises(ModelError, match=r"bad\.onnx"):
-            read_onnx(bad)
+            followed(bad)
     del proto.graph.output[:]
     refused(proto, tmp_path, "no results")
 
@@ -53,7 +53,7 @@ def test_damaged_files(tmp_path_factory, data):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(content))
     try:
-        wiring, parameters = read_onnx(path)
+        wiring, parameters = followed(path)
         assemble(wiring, scope="all", parameters=parameters)
     except (ModelError, InputError):
         pass
@@ -172,7 +172,7 @@ def beside(folder, location="weights.bin", **entries):
 def test_large_weights_beside_the_model_are_mapped(tmp_path, monkeypatch):
     monkeypatch.setattr("ncut.files.guard.READ_WHOLE", 0)
     proto, values = beside(tmp_path)
-    wiring, parameters = read_onnx(saved(proto, tmp_path))
+    wiring, parameters = followed(saved(proto, tmp_path))
     weight = wiring.operations[0].weight.values
     while weight.base is not None and not isinstance(weight, np.memmap):
         weight = weight.base
@@ -216,4 +216,4 @@ def test_the_package_onnx_is_needed(tmp_path, monkeypatch):
     _, path = small(tmp_path)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingExtraError, match=r"ncut\[onnx\]"):
-        read_onnx(path)
+        followed(path)

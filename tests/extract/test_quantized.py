@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ def test_a_sparse_format_has_the_values_of_its_library(name: str) -> None:
     # Packages compute in float16 or bfloat16 if the scales are.
     rtol = 1e-2 if name in ("int8", "ct-nvfp4", "ct-mxfp4", "ct-mxfp8") else 1e-6
     np.testing.assert_allclose(read(parts, settings), expected, rtol, rtol * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_matrix_has_a_formula_of_its_parts(name: str) -> None:
+    parts = dict(MATRICES[name])
+    settings = json.loads(str(parts.pop("settings")))
+    del parts["expected"]
+    named = {f"a.b_proj.{part}": value for part, value in parts.items()}
+    (made,) = dequantized(named, Config({"quantization_config": settings}, "config.json")).values()
+    used = re.findall(r"a\.b_proj\.([\w.]+)", made.formula)
+    assert len(used) > 1
+    assert set(used) <= parts.keys()
 
 
 def bits_of(values: Any, bits: int) -> Any:

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 
 from ncut.errors import ModelError
 from ncut.extract.assembly.assemble import assemble
+from ncut.extract.lowering.kinds import lower
 from ncut.extract.readers.sklearn_model import is_sklearn_mlp, read_sklearn
 
 pytest.importorskip("sklearn", reason="pip install scikit-learn")
@@ -40,8 +41,8 @@ def test_a_perceptron(cls: Any, activation: str, homogeneous: bool) -> None:
         cls(hidden_layer_sizes=(7, 4), activation=activation, max_iter=3, random_state=0)
     )
     assert is_sklearn_mlp(model)
-    wiring, parameters = read_sklearn(model)
-    graph = assemble(wiring, parameters=parameters)
+    program, parameters = read_sklearn(model)
+    graph = assemble(lower(program), parameters=parameters)
     n_out = model.coefs_[-1].shape[1]
     assert [layer.size for layer in graph.layers] == [5, 7, 4, n_out]
     assert [layer.rescalable for layer in graph.layers] == [False, homogeneous, homogeneous, False]
@@ -57,8 +58,8 @@ def test_a_pipeline() -> None:
         make_pipeline(StandardScaler(), MLPClassifier(hidden_layer_sizes=(6,), max_iter=3))
     )
     assert is_sklearn_mlp(model)
-    wiring, parameters = read_sklearn(model)
-    graph = assemble(wiring, parameters=parameters)
+    program, parameters = read_sklearn(model)
+    graph = assemble(lower(program), parameters=parameters)
     assert [layer.size for layer in graph.layers] == [5, 6, 3]
     assert [(item.name, item.reason) for item in graph.left_out] == [
         ("standardscaler", "StandardScaler, a step of the pipeline before the network")

@@ -232,13 +232,21 @@ def test_numpy_numbers_are_numbers(k: Any) -> None:
     assert type(found.k) is int
 
 
-def test_a_partition_with_an_empty_cluster_proves_no_missed_eigenvalue() -> None:
-    """The pair's points are so far away that single precision cannot tell the others apart."""
+def test_a_partition_with_an_empty_cluster_proves_no_missed_eigenvalue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The two groups lie near each other, next to the pair's points."""
     pair = sparse.csr_array([[0.0, 1e-160], [1e-160, 0.0]])
     dense = np.ones((20, 20)) - np.eye(20)
     two = sparse.block_diag([dense, dense]).tolil()
     two[0, 20] = two[20, 0] = 0.01
-    found = cluster(sparse.block_diag([two, pair]), 3)
+    graph = sparse.block_diag([two, pair])
+    assert np.unique(cluster(graph, 3).labels).size == 3
+    monkeypatch.setattr(
+        "ncut.spectral.clustering.partition",
+        lambda points, *_, **__: np.repeat([0, 1], [40, 2]).astype(np.int32),
+    )
+    found = cluster(graph, 3, refine=False)
     assert np.unique(found.labels).size == 2
     assert found.converged
     assert found.lower_bound == pytest.approx(found.eigenvalues.sum(), rel=1e-6)

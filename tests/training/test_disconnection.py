@@ -28,6 +28,7 @@ def test_a_network_about_to_disconnect_is_reported_once() -> None:
     with pytest.warns(UserWarning, match=r"30 of 'input', 30 of '0', 30 of '2'") as caught:
         term = regularizer()
     assert len(caught) == 1
+    assert caught[0].filename == __file__
     regularizer()  # another warning would be an error
     assert term.requires_grad
 
@@ -124,7 +125,7 @@ def test_a_vanishing_neuron_is_reported() -> None:
         model[2].weight[:, 5] *= 1e-9
     with pytest.warns(UserWarning, match="a neuron of '0' has almost no weight left") as caught:
         assert all(regularizer().requires_grad for _ in range(40))
-    assert len(caught) == 1
+    assert [one.filename for one in caught] == [__file__]
     with torch.no_grad():
         model[0].weight[5] = 0
         model[2].weight[:, 5] = 0

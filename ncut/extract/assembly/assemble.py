@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
+from ncut.extract.arrays import SINGLE_MATRIX_HINT
 from ncut.extract.assembly.by_reader import by_reader
 from ncut.extract.assembly.by_stream import by_stream
 from ncut.extract.assembly.layout import Edges, Layout, blocks, grouped
@@ -33,11 +34,6 @@ MAX_SAMPLE = 2**16
 """Largest sample of a layer's initial weights."""
 
 ALL_ZERO = "all its weights are zero"
-
-SINGLE_MATRIX_HINT = (
-    "to cluster a single weight matrix W, pass its bipartite adjacency: "
-    "scipy.sparse.csr_array(scipy.sparse.block_array([[None, abs(W)], [abs(W).T, None]]))"
-)
 
 
 def check_options(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +134,18 @@ class Layout:
     outside: set[Operation] = field(default_factory=set)
 
 
+class Numbers(NamedTuple):
+    """The numbers of edges, as arrays of NumPy or as live tensors.
+
+    weight: shape of the operation's weight, or of `within`. rows: factors of the inputs, (n_in,)
+    each. columns: factors of the outputs at each vertex, the shape of `Edges.units`; None for 1.
+    """
+
+    weight: Any
+    rows: Sequence[Any] = ()
+    columns: Any = None
+
+
 def blocks(edges: Sequence[Edges], norm: str) -> Iterator[tuple[Edges, Weights]]:
     """The edges with their blocks, (source size, target size), one at a time.
 
@@ -144,13 +158,44 @@ def blocks(edges: Sequence[Edges], norm: str) -> Iterator[tuple[Edges, Weights]]
     for key, each in {each.key: each for each in edges}.items():
         if not each.recurrent:
             rows.expect(key[0])
+
+    def made(each: Edges) -> Any:
+        numbers = _stored(each)
+        if each.recurrent:
+            return block(each, numbers, norm)
+        return block(
+            each, numbers, norm, rows.use(each.rows_key, lambda: _rows(each, numbers, norm))
+        )
+
     for each in edges:
-        block = shared.use(each.key, lambda each=each: _block(each, norm, rows))  # type: ignore[misc]
-        yield each, block
-        del block
+        found = shared.use(each.key, partial(made, each))
+        yield each, found
+        del found
 
 
-def grouped(edges: Edges, matrix: Weights, norm: str) -> Weights:
+def _stored(edges: Edges) -> Numbers:
+    """The current numbers of edges."""
+    operation = edges.operation
+    weight = operation.within if edges.recurrent else operation.weight
+    assert weight is not None
+    rows = [np.asarray(f) for f in (operation.factors, edges.row_scale) if f is not None]
+    return Numbers(weight.values, rows, None if edges.scale is None else np.asarray(edges.scale))
+
+
+def block(edges: Edges, numbers: Numbers, norm: str, rows: Any = None) -> Any:
+    """The edges of an operation between two layers, (source size, target size).
+
+    Within a layer, the edges are above the diagonal. `rows` are the magnitudes with factors of
+    the inputs folded, if they are known.
+    """
+    if edges.recurrent:
+        return _within(edges, numbers, norm)
+    matrix = _rows(edges, numbers, norm) if rows is None else rows
+    made = _taken(edges, matrix, numbers.columns, norm)
+    return both_ways(made) if edges.source == edges.target else made
+
+
+def grouped(edges: Edges, matrix: Any, norm: str) -> Any:
     """Rows of a matrix (n_in, columns) grouped by the source's vertices."""
     places = edges.places
     if places is None:
@@ -183,48 +228,33 @@ class _Shared:
         return made
 
 
-def _block(edges: Edges, norm: str, rows: _Shared) -> Weights:
-    if edges.recurrent:
-        return _within(edges, norm)
-    block = _taken(edges, rows.use(edges.rows_key, lambda: _rows(edges, norm)), norm)
-    return both_ways(block) if edges.source == edges.target else block
-
-
-def _rows(edges: Edges, norm: str) -> Weights:
+def _rows(edges: Edges, numbers: Numbers, norm: str) -> Any:
     """Magnitudes of the weights, (source size, n_out), factors of the inputs folded."""
     operation = edges.operation
-    assert operation.weight is not None
-    matrix = of_weight(
-        operation.weight.values, operation.kind, operation.groups, norm, operation.name
-    )
-    for factors in (operation.factors, edges.row_scale):
-        if factors is not None:
-            matrix = with_rows_scaled(matrix, np.asarray(factors))
+    matrix = of_weight(numbers.weight, operation.kind, operation.groups, norm, operation.name)
+    for factors in numbers.rows:
+        matrix = with_rows_scaled(matrix, factors)
     return grouped(edges, matrix, norm)
 
 
-def _taken(edges: Edges, rows: Weights, norm: str) -> Weights:
+def _taken(edges: Edges, rows: Any, factors: Any, norm: str) -> Any:
     """The columns of the outputs at each vertex, with their factors."""
-    units, scale = edges.units, edges.scale
-    if scale is None:
+    units = edges.units
+    if factors is None:
         return columns_taken(rows, units, norm)
-    numbers = np.asarray(scale)
     # Each of several neurons of a vertex has a separate factor.
-    total: Weights | None = None
-    for m in range(units.shape[1]):
-        part = with_columns_scaled(columns_taken(rows, units[:, [m]], norm), numbers[:, m])
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+    parts = (
+        with_columns_scaled(columns_taken(rows, units[:, [m]], norm), factors[:, m])
+        for m in range(units.shape[1])
+    )
+    return reduce(operator.add, parts)
 
 
-def _within(edges: Edges, norm: str) -> Weights:
+def _within(edges: Edges, numbers: Numbers, norm: str) -> Any:
     """Edges between the neurons of one layer, both directions combined, above the diagonal."""
-    within = edges.operation.within
-    assert within is not None
-    taken = columns_taken(np.ascontiguousarray(within.values), edges.units, norm)
-    if edges.scale is not None:
-        taken = with_columns_scaled(taken, np.asarray(edges.scale).mean(axis=1))
+    taken = columns_taken(numbers.weight, edges.units, norm)
+    if numbers.columns is not None:
+        taken = with_columns_scaled(taken, numbers.columns.mean(1))
     return both_ways(columns_taken(transposed(taken), edges.units, norm))
 
 

@@ -10,19 +10,9 @@ from numpy.typing import NDArray
 
 from ncut.errors import ModelError
 from ncut.extract.lowering.constants import scale
-from ncut.extract.lowering.moves import (
-    expanded,
-    of_neurons,
-    overlaid,
-)
+from ncut.extract.lowering.moves import expanded, of_neurons, overlaid
 from ncut.extract.lowering.pointwise import activation, positions
-from ncut.extract.lowering.signal import (
-    Signal,
-    Term,
-    first_along,
-    joined,
-    split,
-)
+from ncut.extract.lowering.signal import Signal, Term, first_along, joined, split
 from ncut.extract.lowering.sums import combine
 from ncut.extract.lowering.wiring import Wiring
 

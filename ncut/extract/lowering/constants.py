@@ -11,17 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.extract.lowering.factors import Factors
-from ncut.extract.lowering.moves import (
-    expanded,
-)
-from ncut.extract.lowering.signal import (
-    NOTHING,
-    Signal,
-    Term,
-    Units,
-    compact,
-    times,
-)
+from ncut.extract.lowering.moves import expanded
+from ncut.extract.lowering.signal import NOTHING, Signal, Term, Units, compact, times
 from ncut.extract.lowering.wiring import Array, Wiring
 from ncut.extract.program.weights import Expression, Weights
 

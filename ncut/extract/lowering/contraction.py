@@ -11,12 +11,7 @@ import numpy as np
 from ncut.errors import ModelError
 from ncut.extract.lowering import layers
 from ncut.extract.lowering.constants import gain
-from ncut.extract.lowering.moves import (
-    broadcast,
-    expanded,
-    indexed,
-    reshaped,
-)
+from ncut.extract.lowering.moves import broadcast, expanded, indexed, reshaped
 from ncut.extract.lowering.pointwise import activation
 from ncut.extract.lowering.signal import (
     NOTHING,

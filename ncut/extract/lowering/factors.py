@@ -44,6 +44,19 @@ class Segment:
     parts: tuple[Codes, ...] = ()
 
 
+def computed(kind: str, *parts: Any) -> Any:
+    """A product, or a function of the magnitudes of factors: of arrays, or of live tensors."""
+    if kind == "product":
+        return parts[0] * parts[1]
+    first, *others = map(abs, parts)
+    if kind == "mean":
+        return first.mean(-1)
+    if kind == "quotient":
+        return first / others[0]
+    array = isinstance(first, np.ndarray)
+    return np.maximum(first, *others) if array else first.maximum(*others)
+
+
 class Ledger:
     """All factors of a forward pass, by their codes.
 
@@ -97,14 +110,8 @@ class Ledger:
             pairs, back = np.unique(
                 np.stack([ours[open_ones], theirs[open_ones]]), axis=1, return_inverse=True
             )
-            a, b = self.numbers[pairs[0]], self.numbers[pairs[1]]
             with np.errstate(all="ignore"):
-                if kind == "product":
-                    values = a * b
-                elif kind == "quotient":
-                    values = np.abs(a) / np.abs(b)
-                else:
-                    values = np.maximum(np.abs(a), np.abs(b))
+                values = computed(kind, self.numbers[pairs[0]], self.numbers[pairs[1]])
             start = self._add(kind, values, None, (pairs[0], pairs[1]))
             codes[open_ones] = start + back.ravel()
         self._made[key] = codes
@@ -116,8 +123,7 @@ class Ledger:
         if key in self._made:
             return Factors(self._made[key], self)
         flat = codes.reshape(-1, codes.shape[-1])
-        values = np.abs(self.numbers[flat]).mean(axis=1)
-        start = self._add("mean", values, None, (flat,))
+        start = self._add("mean", computed("mean", self.numbers[flat]), None, (flat,))
         self._made[key] = (start + np.arange(len(flat))).reshape(codes.shape[:-1])
         return Factors(self._made[key], self)
 

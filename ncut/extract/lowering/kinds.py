@@ -19,7 +19,7 @@ from ncut.extract.lowering import (
 from ncut.extract.lowering.signal import Signal
 from ncut.extract.lowering.wiring import Residual, Wiring
 from ncut.extract.program.record import Program
-from ncut.extract.program.values import Node, Value
+from ncut.extract.program.values import Node, Value, located
 
 
 def _note(wiring: Wiring, *, what: str, **attributes: Any) -> None:
@@ -61,9 +61,8 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
     "permute": _moved(moves.permuted),
     "reshape": _moved(moves.reshaped),
     "expand": _moved(moves.expanded),
-    "index": _moved(moves.indexed),
+    "index": _moved(moves.taken),
     "gather": choices.gathered,
-    "lookup": _moved(moves.looked_up),
     "merge": _moved(moves.merged),
     "concatenate": lambda _, *signals, axis: moves.concatenated(signals, axis),
     # several values
@@ -74,7 +73,6 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
     "matmul": contraction.matmul,
     # writing in place
     "write": writing.written,
-    "unchanged": writing.unchanged,
     "scatter": writing.scattered,
     # ends and notes
     "output": Wiring.output,
@@ -83,7 +81,7 @@ KINDS: Mapping[str, Callable[..., Signal | None]] = {
 """All kinds of nodes, and the effect of each on neurons."""
 
 
-def lower(program: Program, residual: str | None = None, *, likely: Residual = "stream") -> Wiring:
+def lower(program: Program, residual: str | None = None) -> Wiring:
     """The record of a program under a convention of sums.
 
     Parameters
@@ -92,8 +90,6 @@ def lower(program: Program, residual: str | None = None, *, likely: Residual = "
         The program that a reader made from a model.
     residual : {"readers", "stream"}, optional
         Convention of sums; by default "stream" in a model with attention, else "readers".
-    likely : {"readers", "stream"}
-        The convention to try first if `residual` is None: the default is known only at the end.
 
     Raises
     ------
@@ -102,6 +98,9 @@ def lower(program: Program, residual: str | None = None, *, likely: Residual = "
     """
     if residual is not None:
         return _lowered(program, "readers" if residual == "readers" else "stream")
+    # Whether a model attends is known at the end; a product of two values nearly always does.
+    products = any(node.kind == "matmul" for node in program.nodes)
+    likely: Residual = "stream" if products else "readers"
     wiring = _lowered(program, likely)
     right: Residual = "stream" if wiring.attends else "readers"
     # Without sums, heads and choices the two conventions agree.
@@ -164,12 +163,3 @@ def _signal_of(value: Value, signals: Mapping[int, Signal]) -> Signal:
     """A value's neurons; numbers that no node makes carry none."""
     found = signals.get(id(value))
     return Signal(value.shape, number=value.number) if found is None else found
-
-
-def located(error: ModelError | InputError, place: str) -> ModelError | InputError:
-    """The error with the innermost place at which it occurred."""
-    if getattr(error, "located", False):
-        return error
-    made = ModelError(f"{place}: {error}" if place else str(error))
-    made.located = True  # type: ignore[attr-defined]
-    return made

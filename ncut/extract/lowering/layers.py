@@ -9,20 +9,9 @@ import numpy as np
 
 from ncut.errors import ModelError
 from ncut.extract.lowering.constants import gain, scale
-from ncut.extract.lowering.moves import (
-    concatenated,
-    expanded,
-    indexed,
-    permuted,
-    reshaped,
-)
+from ncut.extract.lowering.moves import concatenated, expanded, indexed, permuted, reshaped
 from ncut.extract.lowering.pointwise import activation, positions
-from ncut.extract.lowering.signal import (
-    NOTHING,
-    Signal,
-    places_along,
-    several,
-)
+from ncut.extract.lowering.signal import NOTHING, Signal, places_along, several
 from ncut.extract.lowering.sums import add, combine
 from ncut.extract.lowering.wiring import Wiring, rows_along
 from ncut.extract.program.weights import Expression, combined, joined

@@ -181,7 +181,14 @@ def merged(signal: Signal, axes: tuple[int, ...]) -> Signal:
     return made.map(kept, lambda array: array.squeeze(axes))
 
 
-def looked_up(signal: Signal, indices: Sequence[Any], shape: tuple[int, ...]) -> Signal:
+def taken(
+    signal: Signal, *, index: Any, axis: int | None = None, shape: tuple[int, ...] = ()
+) -> Signal:
+    """Entries at a known index along one axis, or at indices and masks along several."""
+    return _looked_up(signal, index, shape) if axis is None else indexed(signal, axis, index)
+
+
+def _looked_up(signal: Signal, indices: Sequence[Any], shape: tuple[int, ...]) -> Signal:
     """Entries at known indices or in known masks."""
     key = [slice(None) if index is None else index for index in indices]
     along: list[int] = []

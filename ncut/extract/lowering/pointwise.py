@@ -11,14 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
-from ncut.extract.lowering.moves import (
-    padded,
-)
-from ncut.extract.lowering.signal import (
-    Signal,
-    Term,
-    is_in,
-)
+from ncut.extract.lowering.moves import padded
+from ncut.extract.lowering.signal import Signal, Term, is_in
 from ncut.extract.lowering.wiring import Wiring
 
 

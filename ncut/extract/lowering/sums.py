@@ -7,18 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from ncut.extract.lowering.constants import dequantize, gain, scale
-from ncut.extract.lowering.moves import (
-    broadcast,
-)
+from ncut.extract.lowering.moves import broadcast
 from ncut.extract.lowering.pointwise import activation, normalization
-from ncut.extract.lowering.signal import (
-    NOTHING,
-    Signal,
-    Term,
-    compact,
-    joined,
-    times,
-)
+from ncut.extract.lowering.signal import NOTHING, Signal, Term, compact, joined, times
 from ncut.extract.lowering.wiring import Wiring
 
 

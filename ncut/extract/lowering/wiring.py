@@ -14,16 +14,7 @@ from ncut.errors import ModelError
 from ncut.extract.lowering.factors import Factors, Ledger
 from ncut.extract.lowering.merging import Merging
 from ncut.extract.lowering.moves import reshaped
-from ncut.extract.lowering.signal import (
-    NOTHING,
-    Group,
-    Part,
-    Scale,
-    Signal,
-    Term,
-    Units,
-    times,
-)
+from ncut.extract.lowering.signal import NOTHING, Group, Part, Scale, Signal, Term, Units, times
 from ncut.extract.program.record import Initial, Program
 from ncut.extract.program.weights import Expression, Weights
 from ncut.types import LeftOut

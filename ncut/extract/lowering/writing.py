@@ -11,25 +11,32 @@ from numpy.typing import NDArray
 
 from ncut.errors import ModelError
 from ncut.extract.lowering.choices import masked
-from ncut.extract.lowering.moves import (
-    overwritten,
-    placed,
-)
+from ncut.extract.lowering.moves import overwritten, placed
 from ncut.extract.lowering.pointwise import activation, positions
-from ncut.extract.lowering.signal import (
-    Signal,
-    Term,
-)
+from ncut.extract.lowering.signal import Signal, Term
 from ncut.extract.lowering.sums import add, combine
 from ncut.extract.lowering.wiring import Wiring
 from ncut.extract.program.values import MAX_LAID_OUT
 
 
 def written(
-    wiring: Wiring, whole: Signal, old: Signal, new: Signal, *, places: Callable[[], Any]
+    wiring: Wiring,
+    whole: Signal,
+    old: Signal,
+    new: Signal,
+    *,
+    places: Callable[[], Any] | None,
+    why: str = "",
 ) -> Signal:
-    """A tensor after a part was replaced, possibly without a change of its neurons."""
-    return whole if _stays(old, new) else _replaced(wiring, whole, new, places())
+    """A tensor after a part was replaced, possibly without a change of its neurons.
+
+    Without `places`, a change is refused with the message `why`.
+    """
+    if _stays(old, new):
+        return whole
+    if places is None:
+        raise ModelError(why)
+    return _replaced(wiring, whole, new, places())
 
 
 def _replaced(wiring: Wiring, whole: Signal, new: Signal, places: NDArray[np.int64]) -> Signal:
@@ -40,12 +47,6 @@ def _replaced(wiring: Wiring, whole: Signal, new: Signal, places: NDArray[np.int
     kept = np.ones(n, dtype=np.bool_)
     kept[places] = False
     return masked(wiring, whole, kept.reshape(whole.shape))
-
-
-def unchanged(_: Wiring, old: Signal, new: Signal, *, why: str) -> None:
-    """Refuse a part whose replacement has other neurons."""
-    if not _stays(old, new):
-        raise ModelError(why)
 
 
 def _stays(old: Signal, new: Signal) -> bool:

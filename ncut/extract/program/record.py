@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,17 @@ Difference: TypeAlias = tuple[Value, Known]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
+_COMMUTING = frozenset(["identity", "linear", "relu", "leakyrelu", "prelu", "abs"])
+
+Made = TypeVar("Made")
+
 WRITES = ("input", "embed", "linear", "convolution", "recurrence")
 """Kinds of nodes that write new neurons."""
+
+
+def commutes(function: str) -> bool:
+    """Check whether a function of single entries commutes with positive factors, by its name."""
+    return function.lower().replace("_", "") in _COMMUTING
 
 
 class Program:
@@ -56,6 +65,8 @@ class Program:
         Returns the reader's place in the model, for messages.
     awaits : set of str
         Kinds of integer weights that still lack a scale: "product", "table".
+    formulas : dict from str to str
+        How weights are computed from the arrays of a file, by the weights' names, for people.
     named : bool
         Whether parameters with different names are always distinct arrays; false for files that
         may hold copies of a tensor under several names.
@@ -66,13 +77,14 @@ class Program:
         self.nodes: list[Node] = []
         self.where: Callable[[], str] = str
         self.awaits: set[str] = set()
+        self.formulas: dict[str, str] = {}
         self._largest: dict[Value, tuple[Value, int, Value]] = {}
         self._differences: dict[Value, Difference] = {}
         self._squares: dict[Value, Difference] = {}
 
     def __str__(self) -> str:
         """The program as text, one line per node."""
-        return printed(self.nodes)
+        return printed(self.nodes, self.formulas)
 
     def __repr__(self) -> str:
         n_weights = sum("weight" in node.attributes for node in self.nodes)
@@ -604,7 +616,7 @@ class Program:
 
     def unchanged(self, old: Value, new: Value, why: str) -> None:
         """Refuse the following operations if replacing `old` by `new` changed neurons."""
-        self.node("unchanged", [old, new], None, why=why)
+        self.node("write", [old, old, new], old.shape, places=None, why=why)
 
     def put(self, value: Value, shape: Sequence[int], places: Array) -> Value:
         """A tensor with a value's entries at flat `places`, empty elsewhere."""
@@ -672,3 +684,7 @@ def _check(weight: Weights, n_in: int, n: int, what: str) -> None:
         raise ModelError(f"its weights have shape {weight.shape}: no neurons")
     if n_in != n:
         raise ModelError(f"it reads {n_in} {what}, but gets {n}")
+
+
+Lower: TypeAlias = Callable[[Program], Made]
+"""What readers give their programs to, so that they need not know what becomes of them."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ncut.errors import ModelError
+from ncut.errors import InputError, ModelError
 from ncut.extract.arrays import Shaped
 
 if TYPE_CHECKING:
@@ -107,6 +107,15 @@ def made(kind: str, inputs: Sequence[Value], shape: Sequence[int], /, **attribut
     if program is None:
         return Value(shape, inputs[0].number if len(inputs) == 1 else "")
     return program(kind, inputs, shape, **attributes)
+
+
+def located(error: ModelError | InputError, place: str) -> ModelError | InputError:
+    """The error with the innermost place at which it occurred."""
+    if getattr(error, "located", False):
+        return error
+    made = ModelError(f"{place}: {error}" if place else str(error))
+    made.located = True  # type: ignore[attr-defined]
+    return made
 
 
 def broadcast_shape(values: Sequence[Operand]) -> tuple[int, ...]:
@@ -204,7 +213,7 @@ def gathered(
 
 def looked_up(value: Value, indices: Sequence[NDArray[Any] | None], shape: Sequence[int]) -> Value:
     """`tensor[indices]`: known indices or masks, None for unindexed axes."""
-    return made("lookup", [value], shape, indices=tuple(indices), shape=tuple(shape))
+    return made("index", [value], shape, index=tuple(indices), shape=tuple(shape))
 
 
 def taken_along(value: Value, axis: int, index: NDArray[np.int64]) -> Value:

@@ -32,7 +32,8 @@ class Expression(Shaped):
     values : ndarray
         The current values.
     source : object, optional
-        Has a method `tensor(leaf)` that computes the array; by default it cannot be recomputed.
+        Has a method `tensor(leaf)` that computes the array, and `formula()`, the computation as
+        text; by default it cannot be recomputed.
     leaves : tuple of str
         Names of the parameters, if they identify the array.
     """
@@ -50,6 +51,11 @@ class Expression(Shaped):
     def known(self) -> bool:
         """Check whether the array can be recomputed."""
         return self.source is not None
+
+    @property
+    def formula(self) -> str:
+        """The computation from parameters as text; empty if it is unknown."""
+        return "" if self.source is None else str(self.source.formula())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -137,6 +143,10 @@ class _Step:
     def tensor(self, leaf: Leaf) -> Any:
         """The function applied to the tensors of the parts."""
         return self.change(*(part.tensor(leaf) for part in self.parts))
+
+    def formula(self) -> str:
+        """The parts; changes of axes are not written out."""
+        return ", ".join(dict.fromkeys(part.formula for part in self.parts))
 
 
 def combined(change: Callable[..., Any], *parts: Expression) -> Expression:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError
-from ncut.extract.lowering.wiring import Wiring
+from ncut.extract.program.record import Lower, Made
 from ncut.extract.readers.files import read_safetensors
 from ncut.extract.readers.folder.config import Config, read_json
 from ncut.extract.readers.folder.read import CONFIG, read_folder
@@ -26,9 +26,7 @@ WEIGHTS = "adapter_model.safetensors"
 _LORA = re.compile(r"^(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight$")
 
 
-def read_adapter(
-    path: Path, *, residual: str | None = None
-) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+def read_adapter(path: Path, lower: Lower[Made]) -> tuple[Made, dict[str, tuple[int, ...]]]:
     """Follow a transformer with an adapter merged into it: W + scale * B A for each matrix W.
 
     Parameters
@@ -37,8 +35,8 @@ def read_adapter(
         A folder with `adapter_config.json`, whose `base_model_name_or_path` is a folder, and
         `adapter_model.safetensors`. A relative path is resolved from the adapter's folder, or
         from the working directory.
-    residual : {"readers", "stream"}, optional
-        Convention of sums, by default "stream".
+    lower : callable
+        Gets the program; its result is returned.
 
     Raises
     ------
@@ -61,7 +59,7 @@ def read_adapter(
     def merged(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**tensors, **_merged(tensors, changes, settings, path)}
 
-    return read_folder(base, residual=residual, change=merged)
+    return read_folder(base, lower, change=merged)
 
 
 def _base(path: Path, name: str) -> Path:
@@ -115,7 +113,9 @@ def _merged(
                 f"{path / WEIGHTS}: {layer!r} has LoRA matrices {a.shape} and {b.shape}, and its "
                 f"base {tuple(weight.shape)}"
             )
-        made[name] = lazy(weight).then(_sum(a, b, _scale(settings, layer, a.shape[0]), transposed))
+        scale, base = _scale(settings, layer, a.shape[0]), lazy(weight)
+        formula = f"{base.formula or name} + {scale:g} * {layer}.lora_B @ {layer}.lora_A"
+        made[name] = base.then(_sum(a, b, scale, transposed), formula=formula)
     return made
 
 

@@ -12,10 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError
-from ncut.extract.arrays import as_array, is_tensor
-from ncut.extract.assembly.assemble import SINGLE_MATRIX_HINT
-from ncut.extract.lowering.kinds import lower
-from ncut.extract.lowering.wiring import Wiring
+from ncut.extract.arrays import SINGLE_MATRIX_HINT, as_array, is_tensor
 from ncut.extract.program.record import Program
 from ncut.extract.program.values import Value, expanded, reshaped, unsqueezed
 from ncut.extract.readers.files import read_npy
@@ -71,10 +68,10 @@ class ChainLayer:
         return int(self.weight.shape[1 if self.kind == "linear" else 0])
 
 
-def chain_wiring(
+def chain_program(
     layers: Sequence[ChainLayer], *, name: str = "", left_out: Iterable[LeftOut] = ()
-) -> Wiring:
-    """The record of a chain's forward pass.
+) -> Program:
+    """The program of a chain's forward pass.
 
     A layer's scales multiply its weights before any norm is taken. The edge between a channel and
     a fully connected neuron covers the channel's positions (flattened channel by channel).
@@ -94,7 +91,7 @@ def chain_wiring(
     for item in left_out:
         program.leave_out(item.name, item.shape, item.reason)
     write_chain(program, layers)
-    return lower(program, "readers")
+    return program
 
 
 def write_chain(

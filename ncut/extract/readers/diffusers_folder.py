@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ncut.errors import ModelError, import_extra
-from ncut.extract.lowering.wiring import Wiring
+from ncut.extract.program.record import Lower, Made
 from ncut.extract.readers.folder.config import read_json
 from ncut.files import Budget, describe, reading
 
@@ -19,8 +19,8 @@ SMALLEST = 2**14
 
 
 def read_part(
-    path: Path, *, residual: str | None = None, unknown: str = "error"
-) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+    path: Path, lower: Lower[Made], *, unknown: str = "error"
+) -> tuple[Made, dict[str, tuple[int, ...]]]:
     """Follow the forward pass of a UNet, an autoencoder or a DiT.
 
     `config.json` names the class, which must be a known class of diffusers; the package loads the
@@ -31,7 +31,7 @@ def read_part(
     path : Path
         A folder with `config.json` and `diffusion_pytorch_model.safetensors`, or its shards, or a
         variant such as `.fp16.safetensors`.
-    residual, unknown
+    lower, unknown
         As for `ncut.extract.readers.traced.module.read_module`.
 
     Raises
@@ -73,10 +73,8 @@ def read_part(
             raise
         except Exception as error:  # from diffusers, damaged settings or mismatched shapes
             raise ModelError(f"{path}: cannot be loaded as {name}: {describe(error)}") from error
-        wiring = read_module(
-            module.eval(), residual=residual, example_inputs=example, unknown=unknown
-        )
-        return wiring, parameters_of(module)
+        made = read_module(module.eval(), lower, example_inputs=example, unknown=unknown)
+        return made, parameters_of(module)
 
 
 def _smallest_size(name: str, settings: Mapping[str, Any]) -> dict[str, int]:

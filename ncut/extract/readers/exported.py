@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from ncut.errors import ModelError, NcutError
-from ncut.extract.lowering.wiring import Wiring
+from ncut.extract.program.record import Lower, Made
 from ncut.extract.readers.traced.module import parameters_of, read_module
 from ncut.files import Budget
 
@@ -51,15 +51,15 @@ _NO_EFFECT = {"_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range_
 
 
 def read_exported(
-    path: Path, *, residual: str | None = None, unknown: str = "error"
-) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+    path: Path, lower: Lower[Made], *, unknown: str = "error"
+) -> tuple[Made, dict[str, tuple[int, ...]]]:
     """Follow the forward pass of a program of torch.export.
 
     Parameters
     ----------
     path : Path
         A file of `torch.export.save`.
-    residual, unknown
+    lower, unknown
         As for `ncut.extract.readers.traced.module.read_module`.
 
     Raises
@@ -77,8 +77,8 @@ def read_exported(
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
         raise ModelError(f"{path}: its graph or its tensors are damaged: {error!r}") from error
     module.eval()
-    wiring = read_module(module, residual=residual, example_inputs=inputs, unknown=unknown)
-    return wiring, parameters_of(module)
+    made = read_module(module, lower, example_inputs=inputs, unknown=unknown)
+    return made, parameters_of(module)
 
 
 def _content(

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import ModelError, import_extra
-from ncut.extract.lowering.wiring import Wiring
+from ncut.extract.program.record import Lower, Made
 from ncut.extract.readers.folder.config import Config
 from ncut.extract.readers.folder.read import follow
 from ncut.extract.readers.lazy import Lazy
@@ -175,7 +175,8 @@ def lazy_tensor(content: NDArray[np.uint8], tensor: Tensor, start: int) -> Lazy:
         return made.reshape(tensor.shape)
 
     dtype = np.dtype(_UNPACKED.get(tensor.kind, "<f4"))
-    return Lazy(tensor.shape, dtype, values)
+    formula = "" if tensor.kind in _UNPACKED else f"{kind.name} of {tensor.name}"
+    return Lazy(tensor.shape, dtype, values, formula)
 
 
 # --- architectures ------------------------------------------------------------------------------
@@ -221,9 +222,7 @@ _KINDS = {
 _IGNORED = re.compile(r"^(rope_freqs|rope_factors_\w+)\.weight$|attn_rot_embd")
 
 
-def read_gguf(
-    path: Path, *, residual: str | None = None
-) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+def read_gguf(path: Path, lower: Lower[Made]) -> tuple[Made, dict[str, tuple[int, ...]]]:
     """Follow the forward pass of a language model in a GGUF file.
 
     The tensors get the names, shapes and order of the source Hugging Face folder, and are
@@ -235,8 +234,8 @@ def read_gguf(
     ----------
     path : Path
         The file.
-    residual : {"readers", "stream"}, optional
-        Convention of sums, by default "stream".
+    lower : callable
+        Gets the program; its result is returned.
 
     Raises
     ------
@@ -265,7 +264,7 @@ def read_gguf(
         known = _Settings(settings, architecture)
         named = dict(_renamed(tensors, known))
         config = Config(_config(known, tensors), f"{path}, its settings")
-        return follow(config, named, str(path), residual)
+        return follow(config, named, str(path), lower)
 
 
 class _Settings:

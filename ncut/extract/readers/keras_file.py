@@ -1,4 +1,4 @@
-"""Reads files of Keras models and weights as the record of a forward pass, without Keras."""
+"""Reads files of Keras models and weights as programs, without Keras."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ncut.errors import ModelError
-from ncut.extract.assembly.assemble import check_options
-from ncut.extract.lowering.kinds import lower
-from ncut.extract.lowering.wiring import Wiring
-from ncut.extract.program.record import Program
+from ncut.extract.program.record import Lower, Made, Program
 from ncut.extract.readers.keras.config import Model, parsed
 from ncut.extract.readers.keras.following import OPEN_SIZES, Following
 from ncut.extract.readers.keras.storage import Content, opened
@@ -22,11 +19,11 @@ Shapes = dict[str, tuple[int, ...]]
 
 def read_keras(
     path: Path,
+    lower: Lower[Made],
     *,
-    residual: str | None = None,
     unknown: str = "error",
     layers: Sequence[str] | None = None,
-) -> tuple[Wiring, Shapes]:
+) -> tuple[Made, Shapes]:
     """Follow the forward pass of a saved sequential or functional Keras model.
 
     Nothing in the file is executed. A weights-only file is read as a chain.
@@ -36,8 +33,8 @@ def read_keras(
     path : Path
         A `.keras` archive, or an HDF5 file of a whole model or of weights, in the formats of
         Keras 2 and 3.
-    residual : {"readers", "stream"}, optional
-        Convention of sums; by default "stream" in a model with attention, else "readers".
+    lower : callable
+        Gets the program; its result is returned. Its errors show that guessed sizes do not fit.
     unknown : {"error", "elementwise"}
         Treatment of layers without a rule: custom classes, and `Lambda` layers, whose code is
         never run.
@@ -47,8 +44,8 @@ def read_keras(
 
     Returns
     -------
-    wiring : Wiring
-        The record.
+    made
+        What `lower` returned.
     parameters : dict from str to tuple of int
         Shapes of all of the model's variables.
 
@@ -58,21 +55,21 @@ def read_keras(
         If the file is damaged or hostile, its model's forward pass is not stored, it has an
         unknown layer, or its weights form no chain.
     InputError
-        If an option is unknown, or `layers` has a name that is not in the file.
+        If `layers` has a name that is not in the file.
     """
-    check_options(residual=residual, unknown=unknown)
     with reading(path, "a Keras model (HDF5 or zip)"), opened(path) as content:
         if content.config is None or layers is not None:
-            return read_weights(content, layers)
+            program, shapes = read_weights(content, layers)
+            return lower(program), shapes
         layout = layout_of(content.tree)
         if layout is None:
             raise ModelError("holds no weights")
-        return read_model(content, layout, residual, unknown)
+        return read_model(content, layout, lower, unknown)
 
 
 def read_model(
-    content: Content, layout: Layout, residual: str | None, unknown: str
-) -> tuple[Wiring, Shapes]:
+    content: Content, layout: Layout, lower: Lower[Made], unknown: str
+) -> tuple[Made, Shapes]:
     """Follow the forward pass of a configuration, with arrays located by a layout."""
     model = parsed(content.config)
     guess = unknown == "elementwise"
@@ -80,7 +77,7 @@ def read_model(
     for open_size in OPEN_SIZES:
         try:
             program, shapes = _followed(model, layout, guess, open_size)
-            return lower(program, residual), shapes
+            return lower(program), shapes
         except ModelError as error:
             # The sizes tried for open axes may be too small.
             failure = failure or error

@@ -22,11 +22,14 @@ class Lazy:
         The type of its values.
     make : callable
         Returns the values.
+    formula : str
+        Their computation from arrays of the file, for people; empty if the file has them.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     make: Callable[[], NDArray[Any]]
+    formula: str = ""
 
     @property
     def ndim(self) -> int:
@@ -39,13 +42,15 @@ class Lazy:
         return values if dtype is None else values.astype(dtype, copy=False)
 
     def then(
-        self, change: Callable[[NDArray[Any]], NDArray[Any]], shape: tuple[int, ...] | None = None
+        self,
+        change: Callable[[NDArray[Any]], NDArray[Any]],
+        shape: tuple[int, ...] | None = None,
+        formula: str = "",
     ) -> Lazy:
         """A lazy tensor computed from this one."""
-        make = self.make
-        return replace(
-            self, shape=self.shape if shape is None else shape, make=lambda: change(make())
-        )
+        make, wanted = self.make, self.shape if shape is None else shape
+        known = formula or self.formula
+        return replace(self, shape=wanted, make=lambda: change(make()), formula=known)
 
 
 def lazy(values: Any) -> Lazy:

@@ -1,4 +1,4 @@
-"""Reads an ONNX file as the record of its forward pass. Nothing in a file is ever executed."""
+"""Reads an ONNX file as a program. Nothing in a file is ever executed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError, ModelError
-from ncut.extract.assembly.assemble import check_options
-from ncut.extract.lowering.kinds import lower
-from ncut.extract.lowering.wiring import Wiring
-from ncut.extract.program.record import Program
+from ncut.extract.program.record import Lower, Made, Program
 from ncut.extract.readers.onnx_graph.model import (
     Following,
     Model,
@@ -25,16 +22,19 @@ from ncut.extract.readers.onnx_graph.model import (
 )
 from ncut.extract.readers.onnx_graph.shapes import Declared, guesses
 from ncut.files import reading, regular_file
+from ncut.graphs import NeuronGraph
 from ncut.types import Check
+
+Shapes: TypeAlias = dict[str, tuple[int, ...]]
 
 
 def read_onnx(
     path: Path,
+    lower: Lower[Made],
     *,
-    residual: str | None = None,
     unknown: str = "error",
     example_inputs: Any = None,
-) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+) -> tuple[Made, Shapes, Shapes]:
     """Follow the forward pass of an ONNX model.
 
     The graph is followed node by node on tensors with a shape and no data. Open sizes of inputs
@@ -45,8 +45,8 @@ def read_onnx(
     ----------
     path : Path
         The model's file.
-    residual : {"readers", "stream"}, optional
-        Convention of sums; by default "stream" in a model with attention, else "readers".
+    lower : callable
+        Gets the program; its result is returned. Its errors show that guessed sizes do not fit.
     unknown : {"error", "elementwise"}
         Treatment of operators without a rule.
     example_inputs : mapping from str to array or tuple of int, optional
@@ -55,10 +55,12 @@ def read_onnx(
 
     Returns
     -------
-    wiring : Wiring
-        The record.
+    made
+        What `lower` returned.
     parameters : dict from str to shape
-        All floating-point initializers, and other tensors that are in the record.
+        All floating-point initializers.
+    others : dict from str to shape
+        Tensors that count as parameters if the graph has their numbers.
 
     Raises
     ------
@@ -68,12 +70,11 @@ def read_onnx(
     MissingExtraError
         If the package onnx is not installed.
     """
-    check_options(residual=residual, unknown=unknown)
     path = Path(path)
     with reading(path, "ONNX"):
         model = load(regular_file(path))
         examples = Examples.of(example_inputs, model)
-        wiring, _ = _with_inputs_that_fit(model, residual, unknown, examples)
+        made, _ = _with_inputs_that_fit(model, lower, unknown, examples)
         for name in examples.assumed:
             warnings.warn(
                 f"{path}: took {name} = {examples.values[name].item()}, which chooses a branch; "
@@ -81,21 +82,28 @@ def read_onnx(
                 stacklevel=2,
             )
         model.tensors.check_unchanged()
-        return wiring, _parameters(model, wiring)
+        others = {name: source.shape for name, source in model.graph.sources.items()}
+        return made, model.parameters, {**others, **model.used}
 
 
-def check_onnx(path: Path, *, unknown: str = "error", example_inputs: Any = None) -> Check:
+def check_onnx(
+    path: Path,
+    lower: Lower[NeuronGraph],
+    *,
+    unknown: str = "error",
+    example_inputs: Any = None,
+) -> Check:
     """Run a file in onnxruntime with one neuron changed at a time; see `ncut.graph`.
 
-    Parameters and errors as for `read_onnx`.
+    Parameters and errors as for `read_onnx`; `lower` returns the graph that is checked.
     """
     from ncut.extract.readers.onnx_graph.running import checked
 
     with reading(path, "ONNX"):
         model = load(regular_file(path))
         examples = Examples.of(example_inputs, model)
-        wiring, following = _with_inputs_that_fit(model, "readers", unknown, examples)
-        return checked(following, wiring)
+        graph, following = _with_inputs_that_fit(model, lower, unknown, examples)
+        return checked(following, graph)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,19 +190,9 @@ def _compared(model: Model) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _parameters(model: Model, wiring: Wiring) -> dict[str, tuple[int, ...]]:
-    parameters = model.parameters
-    for name in wiring.placed:
-        if name not in parameters and name in model.used:
-            parameters[name] = model.used[name]
-        elif name not in parameters and name in model.graph.sources:
-            parameters[name] = model.graph.sources[name].shape
-    return parameters
-
-
 def _with_inputs_that_fit(
-    model: Model, residual: str | None, unknown: str, examples: Examples
-) -> tuple[Wiring, Following]:
+    model: Model, lower: Lower[Made], unknown: str, examples: Examples
+) -> tuple[Made, Following]:
     """The record for the first guess of the inputs' shapes that all operators accept."""
     inputs = model.graph.inputs
     failure: ModelError | None = None
@@ -202,7 +200,7 @@ def _with_inputs_that_fit(
     for shapes in guesses(inputs, *_told_by_weights(model), examples.shapes):
         n_tried += 1
         try:
-            return _lowered(model, shapes, unknown, residual, examples.values)
+            return _lowered(model, shapes, unknown, lower, examples.values)
         except UnknownOperatorError:
             raise
         except ModelError as error:
@@ -221,14 +219,14 @@ def _lowered(
     model: Model,
     shapes: dict[str, tuple[int, ...]],
     unknown: str,
-    residual: str | None,
+    lower: Lower[Made],
     values: Mapping[str, NDArray[Any]],
-) -> tuple[Wiring, Following]:
+) -> tuple[Made, Following]:
     program = Program()
     following = Following(model, program, unknown)
     following.run(shapes, values)
     try:
-        return lower(program, residual), following
+        return lower(program), following
     except ModelError as error:
         whole = str(error)
         raise error if str(model.path) in whole else ModelError(f"{model.path}: {whole}") from error

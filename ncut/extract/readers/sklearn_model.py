@@ -1,4 +1,4 @@
-"""Reads scikit-learn's multilayer perceptrons as the record of their forward pass."""
+"""Reads scikit-learn's multilayer perceptrons as programs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from typing import Any
 
 from ncut.errors import ModelError
 from ncut.extract.arrays import as_array
-from ncut.extract.lowering.kinds import lower
-from ncut.extract.lowering.wiring import Wiring
-from ncut.extract.program.record import Program
+from ncut.extract.program.record import Program, commutes
 from ncut.extract.readers.chain import ChainLayer, first_gap, write_chain
 
-# Whether an activation commutes with positive factors.
-_HOMOGENEOUS = {"identity": True, "relu": True, "logistic": False, "tanh": False}
+_ACTIVATIONS = ("identity", "relu", "logistic", "tanh")
 
 
 def is_sklearn_mlp(model: Any) -> bool:
@@ -26,7 +23,7 @@ def is_sklearn_mlp(model: Any) -> bool:
     return module is not None and isinstance(last, (module.MLPClassifier, module.MLPRegressor))
 
 
-def read_sklearn(model: Any) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+def read_sklearn(model: Any) -> tuple[Program, dict[str, tuple[int, ...]]]:
     """Follow the forward pass of a fitted `MLPClassifier` or `MLPRegressor`.
 
     Parameters
@@ -37,8 +34,7 @@ def read_sklearn(model: Any) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
 
     Returns
     -------
-    wiring : Wiring
-        The record.
+    program : Program
     parameters : dict from str to tuple of int
         Shapes of the weights `coefs_[i]`, (fan_in, fan_out), and the biases `intercepts_[i]`,
         (fan_out,).
@@ -59,12 +55,12 @@ def read_sklearn(model: Any) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
     kind = type(perceptron).__name__
     if not hasattr(perceptron, "coefs_"):
         raise ModelError(f"{kind}: it is not fitted and has no weights yet; call fit(X, y) first")
-    if perceptron.activation not in _HOMOGENEOUS:
+    if perceptron.activation not in _ACTIVATIONS:
         raise ModelError(
             f"{kind}: activation {perceptron.activation!r} is not known; "
-            f"expected one of {', '.join(map(repr, _HOMOGENEOUS))}"
+            f"expected one of {', '.join(map(repr, _ACTIVATIONS))}"
         )
-    rescalable = _HOMOGENEOUS[perceptron.activation]
+    rescalable = commutes(perceptron.activation)
     chain = [
         ChainLayer(
             name, as_array(values, f"{kind}: {name}"), "linear",
@@ -79,7 +75,7 @@ def read_sklearn(model: Any) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
     program.ignore(biases, "bias")
     write_chain(program, chain)
     weights = {layer.name: layer.weight.shape for layer in chain}
-    return lower(program, "readers"), weights | biases
+    return program, weights | biases
 
 
 def _is_pipeline(model: Any) -> bool:

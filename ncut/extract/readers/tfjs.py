@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import ModelError
 from ncut.extract.arrays import as_array
-from ncut.extract.lowering.wiring import Wiring
+from ncut.extract.program.record import Lower, Made
 from ncut.extract.readers.folder.config import read_json
 from ncut.extract.readers.keras.storage import Content, Tree
 from ncut.extract.readers.keras.weights import Named, Variable
@@ -23,9 +23,7 @@ _DTYPES = {"float32": "<f4", "int32": "<i4", "bool": "?", "uint8": "u1", "uint16
            "float16": "<f2"}  # fmt: skip
 
 
-def read_tfjs(
-    path: Path, *, residual: str | None = None, unknown: str = "error"
-) -> tuple[Wiring, Shapes]:
+def read_tfjs(path: Path, lower: Lower[Made], *, unknown: str = "error") -> tuple[Made, Shapes]:
     """Follow the forward pass of a layers-model.
 
     Arrays quantized to 8 or 16 bits are dequantized with their scale and minimum.
@@ -34,7 +32,7 @@ def read_tfjs(
     ----------
     path : Path
         `model.json`, or the folder with it.
-    residual, unknown
+    lower, unknown
         As for `ncut.extract.readers.keras_file.read_keras`.
 
     Raises
@@ -53,7 +51,7 @@ def read_tfjs(
                 "the model that it was converted from"
             )
         tree = Arrays(path, said.get("weightsManifest"))
-        return read_model(Content(path, config, tree), Listed(tree), residual, unknown)
+        return read_model(Content(path, config, tree), Listed(tree), lower, unknown)
 
 
 def is_tfjs(path: Path) -> bool:

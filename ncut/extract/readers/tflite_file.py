@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import ModelError, NcutError, import_extra
 from ncut.extract.arrays import as_array
-from ncut.extract.lowering.kinds import lower
-from ncut.extract.lowering.wiring import Wiring
-from ncut.extract.program.record import Program
+from ncut.extract.program.record import Lower, Made, Program
 from ncut.extract.program.values import (
     Known,
     Operand,
@@ -33,6 +31,7 @@ from ncut.extract.program.values import (
     tiled,
     unbound,
 )
+from ncut.extract.readers.lazy import Lazy
 from ncut.extract.readers.tflite_tables import Array, Graph, Operator, Tensor
 from ncut.files import Budget, content_of, reading
 
@@ -43,8 +42,8 @@ _ACTIVATIONS = {1: True, 2: False, 3: False, 4: False, 5: False}
 
 
 def read_tflite(
-    path: Path, *, residual: str | None = None, unknown: str = "error"
-) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+    path: Path, lower: Lower[Made], *, unknown: str = "error"
+) -> tuple[Made, dict[str, tuple[int, ...]]]:
     """Follow the operators of a model of TensorFlow Lite.
 
     Weights of 8 and 16 bits are multiplied by their scales, per tensor or per channel. Sizes are
@@ -54,8 +53,8 @@ def read_tflite(
     ----------
     path : Path
         The file.
-    residual : {"readers", "stream"}, optional
-        Convention of sums; by default "stream" in a model with attention, else "readers".
+    lower : callable
+        Gets the program; its result is returned. Its errors show that guessed sizes do not fit.
     unknown : {"error", "elementwise"}
         Treatment of operators without a rule.
 
@@ -79,8 +78,7 @@ def read_tflite(
             raise
         except Exception as error:  # flatbuffers checks nothing, and NumPy finds other faults
             raise ModelError(f"its tables are damaged, or of a newer schema: {error!r}") from error
-        wiring = lower(following.program, residual)
-        return wiring, graph.parameters()
+        return lower(following.program), graph.parameters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +178,8 @@ class _Following:
             name = f"{name} {operator.number}"
         self._names.add(name)
         source = self.graph.tensors[self.sources.get(weight, weight)]
+        if isinstance(source.values, Lazy) and source.values.formula:
+            self.program.formulas[source.name] = source.values.formula
         return {"name": name, "module": name, "parameters": [source.name]}
 
 

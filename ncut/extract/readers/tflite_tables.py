@@ -164,7 +164,8 @@ def _numbers(name: str, shape: tuple[int, ...], data: Array, stored: Any, budget
         made: Array = (number * scales.reshape(wide if scales.size > 1 else [])).astype(np.float32)
         return made
 
-    return Lazy(shape, np.dtype("<f4"), values)
+    less = f"({name} - zero points)" if zeros.any() else name
+    return Lazy(shape, np.dtype("<f4"), values, f"{less} * scales")
 
 
 def _quantization(said: Any, shape: tuple[int, ...], name: str) -> tuple[Array | None, Array, int]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ncut.errors import InputError, ModelError
 from ncut.extract.arrays import as_array
-from ncut.extract.program.record import Program
+from ncut.extract.program.record import Program, commutes
 from ncut.extract.program.values import Value, indexed, with_heads, without_heads
 from ncut.extract.readers.folder.config import Config
 
@@ -71,6 +71,8 @@ class Network:
             if name in self.tensors:
                 self.used.add(name)
                 values = self.tensors[name]
+                if getattr(values, "formula", ""):
+                    self.program.formulas[name] = values.formula  # type: ignore[attr-defined]
                 if values.dtype.kind in "iub" and values.dtype.name != "bfloat16":
                     raise ModelError(
                         f"tensor {name!r} holds whole numbers ({values.dtype}): quantized weights "
@@ -169,6 +171,7 @@ class Network:
             )
         self.program.place([name], "a factor of a layer's neurons")
         if plus_one:
+            self.program.formulas[name] = f"1 + {self.program.formulas.get(name, name)}"
             weight = np.float32(1) + weight.astype(np.float32)
         if weight.size == 1:
             return self.gain(signal, float(weight[0]))
@@ -183,7 +186,7 @@ class Network:
         """An elementwise function, by its name in the settings."""
         if kind == "linear":
             return signal
-        return self.program.activation(signal, homogeneous=kind in ("relu", "leaky_relu"))
+        return self.program.activation(signal, homogeneous=commutes(kind))
 
     def add(self, first: Value, second: Value) -> Value:
         """A sum of two signals of one shape."""

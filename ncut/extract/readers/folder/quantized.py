@@ -96,8 +96,8 @@ def _is_float(values: Any) -> bool:
     return values.dtype.name in ("float16", "bfloat16", "float32", "float64")
 
 
-def _lazy(layer: str, shape: tuple[int, ...], make: Callable[[], Array]) -> Lazy:
-    """A matrix (n_out, n_in), computed on use."""
+def _lazy(layer: str, shape: tuple[int, ...], make: Callable[[], Array], formula: str) -> Lazy:
+    """A matrix (n_out, n_in), computed on use; in its formula `~` is the layer's name."""
 
     def checked() -> Array:
         try:
@@ -110,7 +110,7 @@ def _lazy(layer: str, shape: tuple[int, ...], make: Callable[[], Array]) -> Lazy
             )
         return values
 
-    return Lazy(shape, np.dtype(np.float32), checked)
+    return Lazy(shape, np.dtype(np.float32), checked, formula.replace("~", layer))
 
 
 def _needs(layer: str, parts: Parts, *names: str) -> None:
@@ -200,7 +200,7 @@ def _integers(layer: str, parts: Parts, settings: Config, offset: int) -> Lazy:
         made: Array = ((values - zeros) * factor).T
         return made
 
-    return _lazy(layer, (n_out, n_in), make)
+    return _lazy(layer, (n_out, n_in), make, "(~.qweight - ~.qzeros) * ~.scales")
 
 
 def _awq(layer: str, parts: Parts, settings: Config) -> Lazy | None:
@@ -225,7 +225,7 @@ def _awq(layer: str, parts: Parts, settings: Config) -> Lazy | None:
         factor = packing.by_rows(packing.floats(parts["scales"]), n_in, size)
         return ((plain(qweight) - zeros).astype(np.float32) * factor).T
 
-    return _lazy(layer, (n_out, n_in), make)
+    return _lazy(layer, (n_out, n_in), make, "(~.qweight - ~.qzeros) * ~.scales")
 
 
 def _bitsandbytes(layer: str, parts: Parts, settings: Config) -> Lazy | None:
@@ -239,7 +239,7 @@ def _bitsandbytes(layer: str, parts: Parts, settings: Config) -> Lazy | None:
             rows = packing.floats(parts["SCB"]) / np.float32(127)
             return packing.floats(weight) * rows[:, None]
 
-        return _lazy(layer, weight.shape, from_int8)
+        return _lazy(layer, weight.shape, from_int8, "~.weight * ~.SCB / 127")
     state = next((p for n, p in parts.items() if n.startswith("weight.quant_state")), None)
     if state is None:
         return None
@@ -269,7 +269,7 @@ def _bitsandbytes(layer: str, parts: Parts, settings: Config) -> Lazy | None:
         made: Array = (values * largest[np.arange(values.size) // block]).reshape(shape)
         return made
 
-    return _lazy(layer, shape, make)
+    return _lazy(layer, shape, make, "~.weight.quant_map[~.weight] * ~.weight.absmax")
 
 
 _Stored = tuple[tuple[int, ...], Callable[[], Array], Callable[[], Array | None]]
@@ -280,6 +280,7 @@ def _compressed(layer: str, parts: Parts, settings: Config) -> Lazy | None:
     if "weight_scale" not in parts:
         return None
     said = _scheme(layer, settings)
+    weight = "~.weight_packed" if "weight_packed" in parts else "~.weight"
     if "weight_packed" not in parts:
         shape, stored, zeros = _plain(layer, parts)
     elif parts["weight_packed"].dtype == np.uint8:
@@ -302,7 +303,9 @@ def _compressed(layer: str, parts: Parts, settings: Config) -> Lazy | None:
         made: Array = values * expanded(factor)
         return made
 
-    return _lazy(layer, shape, make)
+    less = f"({weight} - ~.weight_zero_point)" if "weight_zero_point" in parts else weight
+    over = " / ~.weight_global_scale" if "weight_global_scale" in parts else ""
+    return _lazy(layer, shape, make, f"{less} * ~.weight_scale{over}")
 
 
 def _expanded(values: Array, shape: tuple[int, ...], said: Config, index: Any) -> Array:
@@ -423,7 +426,7 @@ def _hqq(layer: str, parts: Parts, settings: Config) -> Lazy | None:
         made: Array = ((values[:n_rows].astype(np.float32) - zeros) * factor).reshape(shape)
         return made
 
-    return _lazy(layer, shape, make)
+    return _lazy(layer, shape, make, "(~.W_q - ~.zero) * ~.scale")
 
 
 def _mlx(layer: str, parts: Parts, settings: Config) -> Lazy | None:
@@ -445,7 +448,7 @@ def _mlx(layer: str, parts: Parts, settings: Config) -> Lazy | None:
         )
         return packing.unpacked(weight, bits, 1).astype(np.float32) * scales + biases
 
-    return _lazy(layer, shape, make)
+    return _lazy(layer, shape, make, "~.weight * ~.scales + ~.biases")
 
 
 def _fp8(layer: str, parts: Parts, settings: Config) -> Lazy | None:
@@ -466,7 +469,8 @@ def _fp8(layer: str, parts: Parts, settings: Config) -> Lazy | None:
         made: Array = values * packing.by_columns(factor, values.shape, values.shape[1])
         return made
 
-    return _lazy(layer, weight.shape, make)
+    factor = "weight_scale_inv" if "weight_scale_inv" in parts else "weight_scale"
+    return _lazy(layer, weight.shape, make, f"~.weight * ~.{factor}")
 
 
 _METHODS: dict[str, Callable[[str, Parts, Config], Lazy | None]] = {

@@ -9,10 +9,7 @@ from typing import Any
 
 from ncut.errors import ModelError
 from ncut.extract.arrays import as_array, is_tensor
-from ncut.extract.assembly.assemble import check_options
-from ncut.extract.lowering.kinds import lower
-from ncut.extract.lowering.wiring import Wiring
-from ncut.extract.program.record import Program
+from ncut.extract.program.record import Lower, Made, Program
 from ncut.extract.readers.files import read_safetensors, read_torch
 from ncut.extract.readers.flax_file import read_flax
 from ncut.extract.readers.folder.blocks import Network
@@ -39,10 +36,10 @@ PASS_THE_MODEL = (
 
 def read_folder(
     path: Path,
+    lower: Lower[Made],
     *,
-    residual: str | None = None,
     change: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
-) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+) -> tuple[Made, dict[str, tuple[int, ...]]]:
     """Follow the forward pass of a transformer saved by `save_pretrained`.
 
     The model is not built, and nothing in the folder is executed: `config.json` gives the model
@@ -55,34 +52,31 @@ def read_folder(
         A folder with `config.json` and `model.safetensors` (or `pytorch_model.bin`, which needs
         torch), or the shards listed in `model.safetensors.index.json`; or with
         `beeg_config.json` and `final_model.pt`, in the format of openai/circuit_sparsity.
-    residual : {"readers", "stream"}, optional
-        Convention of sums, by default "stream".
+    lower : callable
+        Gets the program; its result is returned.
     change : callable, optional
         Applied to the tensors before use, e.g. to merge an adapter.
 
     Returns
     -------
-    wiring : Wiring
-        The record.
+    made
+        What `lower` returned.
     shapes : dict from str to tuple of int
         Shapes of all tensors of the folder, by name.
 
     Raises
     ------
-    InputError
-        If the convention of sums is unknown.
     ModelError
         If a file is missing, unreadable or outside the folder, the model type is unknown, or the
         tensors do not match the settings.
     """
     path = Path(path)
-    check_options(residual=residual)
     if not path.is_dir():
         raise ModelError(f"{path}: no such folder")
     if not (path / CONFIG).is_file() and (path / CIRCUITS).is_file():
         settings = {**read_json(path / CIRCUITS), "model_type": CIRCUIT_KIND}
         tensors: Mapping[str, Any] = _as_arrays(path / CIRCUITS_WEIGHTS)
-        return follow(Config(settings, str(path / CIRCUITS)), tensors, str(path), residual)
+        return follow(Config(settings, str(path / CIRCUITS)), tensors, str(path), lower)
     if not (path / CONFIG).is_file():
         raise ModelError(
             f"{path}: is a folder without {CONFIG}; pass a file of weights, or a folder that "
@@ -90,12 +84,12 @@ def read_folder(
         )
     config = Config(read_json(path / CONFIG), str(path / CONFIG))
     tensors = dequantized(_tensors(path), config)
-    return follow(config, tensors if change is None else change(tensors), str(path), residual)
+    return follow(config, tensors if change is None else change(tensors), str(path), lower)
 
 
 def follow(
-    config: Config, tensors: Mapping[str, Any], where: str, residual: str | None
-) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+    config: Config, tensors: Mapping[str, Any], where: str, lower: Lower[Made]
+) -> tuple[Made, dict[str, tuple[int, ...]]]:
     """Follow a transformer with given settings and tensors, named as in its folder.
 
     Raises
@@ -114,12 +108,12 @@ def follow(
     try:
         FAMILIES[kind](network)
         network.note_unused(kind)
-        wiring = lower(program, residual or "stream")
+        made = lower(program)
     except ModelError as error:
         if where in str(error):
             raise
         raise ModelError(f"{where}, a {kind}: {error}") from error
-    return wiring, {name: tuple(values.shape) for name, values in tensors.items()}
+    return made, {name: tuple(values.shape) for name, values in tensors.items()}
 
 
 def _tensors(path: Path) -> Mapping[str, Any]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ncut.errors import ModelError
+from ncut.extract.program.record import commutes
 from ncut.extract.program.values import Value
 from ncut.extract.readers.keras.calls import Call, Rule
 
 _LINEAR = {"linear", "identity"}
-_HOMOGENEOUS = {"relu", "leaky_relu", "leakyrelu", "prelu", "abs"}
 _OTHERS = {
     *("elu", "selu", "gelu", "silu", "swish", "sigmoid", "tanh", "softplus", "softsign"),
     *("exponential", "hard_sigmoid", "hard_silu", "hard_swish", "mish", "relu6", "celu"),
@@ -30,10 +30,8 @@ def activated(call: Call, signal: Value, activation: Any) -> Value:
         return call.program.softmax(signal, _axis(config))
     if name in ("relu", "leaky_relu", "leakyrelu"):
         return call.program.activation(signal, homogeneous=_is_plain(config))
-    if name in _HOMOGENEOUS:
-        return call.program.activation(signal, homogeneous=True)
-    if name in _OTHERS:
-        return call.program.activation(signal, homogeneous=False)
+    if commutes(name) or name in _OTHERS:
+        return call.program.activation(signal, homogeneous=commutes(name))
     if name == "glu":
         return _gated(call, signal, config.get("axis", -1))
     if not call.guess:
@@ -49,7 +47,7 @@ def activated(call: Call, signal: Value, activation: Any) -> Value:
 
 def is_known(name: str) -> bool:
     """Check whether the name of an elementwise function is known."""
-    return name in _LINEAR | _HOMOGENEOUS | _OTHERS | _SHARES
+    return commutes(name) or name in _OTHERS | _SHARES
 
 
 def _named(activation: Any) -> tuple[str, Mapping[str, Any]]:

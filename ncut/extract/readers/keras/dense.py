@@ -146,10 +146,13 @@ def _batch_norm(call: Call) -> Value:
     found = call.weights(*names, "moving_mean", "moving_variance")
     if "moving_variance" not in found:
         raise ModelError("the file holds no 'moving_variance' of it")
-    factors = normalization_scale(
-        found.get("gamma"), found["moving_variance"], float(call.config.get("epsilon", 1e-3))
-    )
+    epsilon = float(call.config.get("epsilon", 1e-3))
+    factors = normalization_scale(found.get("gamma"), found["moving_variance"], epsilon)
     parameter = call.parameter("gamma") if "gamma" in found else call.parameter("moving_variance")
+    gamma = parameter if "gamma" in found else "1"
+    call.program.formulas[parameter] = (
+        f"{gamma} / sqrt({call.parameter('moving_variance')} + {epsilon:g})"
+    )
     return along(call, call.signal, factors, _single_axis(call), parameter)
 
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ncut.errors import InputError, ModelError
-from ncut.extract.lowering.kinds import located
 from ncut.extract.program.record import Program
-from ncut.extract.program.values import Value
+from ncut.extract.program.values import Value, located
 from ncut.extract.readers.keras.activations import ACTIVATIONS
 from ncut.extract.readers.keras.attention import ATTENTION
 from ncut.extract.readers.keras.calls import Call, Rule, checked

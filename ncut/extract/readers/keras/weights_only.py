@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncut.errors import InputError, ModelError
-from ncut.extract.lowering.kinds import lower
-from ncut.extract.lowering.wiring import Wiring
 from ncut.extract.program.record import Program
 from ncut.extract.readers.chain import (
     ChainLayer,
@@ -71,7 +69,7 @@ class _Entry:
 
 def read_weights(
     content: Content, layers: Sequence[str] | None
-) -> tuple[Wiring, dict[str, tuple[int, ...]]]:
+) -> tuple[Program, dict[str, tuple[int, ...]]]:
     """Read the kernels of a file as a chain.
 
     Parameters
@@ -122,7 +120,7 @@ def read_weights(
         program.ignore(vectors, "bias" if entry.weight() else "a vector")
     # Channels come last, so the channel is the fastest axis of a flattened image.
     write_chain(program, chain, channels_last=True)
-    return lower(program, "readers"), shapes
+    return program, shapes
 
 
 def _entries(tree: Tree) -> tuple[list[_Entry], bool]:

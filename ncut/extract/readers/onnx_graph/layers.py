@@ -10,6 +10,7 @@ import numpy as np
 from ncut.errors import ModelError
 from ncut.extract.arrays import as_array, untransposed
 from ncut.extract.program.einsum import einsum as sum_of_products
+from ncut.extract.program.record import commutes
 from ncut.extract.program.values import (
     Known,
     Value,
@@ -204,9 +205,10 @@ def batch_norm(node: Node) -> list[Operand]:
         kind = "norm by batch statistics"
         made = along(node, node.program.normalization(signal, kind), gamma, 1)
         return node.with_rest(made, *rest)
-    factors = normalization_scale(
-        gamma, node.weight(4, "variance"), float(node.attributes.get("epsilon", 1e-5))
-    )
+    epsilon = float(node.attributes.get("epsilon", 1e-5))
+    factors = normalization_scale(gamma, node.weight(4, "variance"), epsilon)
+    for weight, variance in zip(node.parameters(1), node.parameters(4), strict=False):
+        node.program.formulas[weight] = f"{weight} / sqrt({variance} + {epsilon:g})"
     node.place(4, "a factor of a layer's neurons")
     made = along(node, signal, factors, 1)
     return node.with_rest(made, *rest)
@@ -374,7 +376,7 @@ def fused_convolution(node: Node) -> Value:
     kind = str(node.attributes.get("activation", ""))
     if not kind:
         return made
-    return node.program.activation(made, homogeneous=kind in ("Relu", "LeakyRelu"))
+    return node.program.activation(made, homogeneous=commutes(kind))
 
 
 def matmul_by_bits(node: Node) -> Value:

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from ncut.errors import ModelError, import_extra
-from ncut.extract.assembly.assemble import assemble
-from ncut.extract.lowering.wiring import Wiring
 from ncut.extract.perturbation import Mode, Read, Reader, Watch, compared
 from ncut.extract.program.values import Value
 from ncut.extract.readers.onnx_graph.model import Following, with_tensors
+from ncut.graphs import NeuronGraph
 from ncut.types import Check
 
 LEAKY = frozenset(
@@ -40,15 +39,15 @@ SPREADS = frozenset(
 READERS = ("linear", "convolution")
 
 
-def checked(following: Following, wiring: Wiring, *, n: int = 40, seed: int = 0) -> Check:
+def checked(following: Following, graph: NeuronGraph, *, n: int = 40, seed: int = 0) -> Check:
     """Run a file's graph with one neuron changed at a time, and compare with the neuron graph.
 
     Parameters
     ----------
     following : Following
         The forward pass that was followed.
-    wiring : Wiring
-        Its record, with residual="readers".
+    graph : NeuronGraph
+        Its graph, with residual="readers" and scope="all".
     n : int
         Number of vertices to change.
     seed : int
@@ -61,7 +60,6 @@ def checked(following: Following, wiring: Wiring, *, n: int = 40, seed: int = 0)
     MissingExtraError
         If onnxruntime is not installed.
     """
-    graph = assemble(wiring, scope="all")
     try:
         watch = OnnxWatch(following, graph, seed)
         return compared(watch, graph, n=n, seed=seed).summary

@@ -1,4 +1,4 @@
-"""Reads a torch.nn.Module as the record of its forward pass."""
+"""Reads a torch.nn.Module as a program."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ncut.errors import InputError, ModelError
-from ncut.extract.lowering.kinds import lower
-from ncut.extract.lowering.wiring import Residual, Wiring
 from ncut.extract.modules import unwrapped
-from ncut.extract.program.record import Program
+from ncut.extract.program.record import Lower, Made, Program
 from ncut.extract.readers.traced import aten, functions, layers
 from ncut.extract.readers.traced.inputs import Inputs, given, guesses, names
 from ncut.extract.readers.traced.provenance import ReadsNumbersError
@@ -31,12 +29,12 @@ ADVICE = "pass example_inputs=, a tensor or a tuple of the arguments of its forw
 
 def read_module(
     module: nn.Module,
+    lower: Lower[Made],
     *,
-    residual: str | None = None,
     example_inputs: Any = None,
     unknown: str = "error",
-) -> Wiring:
-    """Follow the forward pass of a module.
+) -> Made:
+    """Follow the forward pass of a module; returns what `lower` makes of its program.
 
     The forward pass runs once, in evaluation mode, on tensors with a shape and no data. Hooks run
     too, as they may compute weights or pass values on; hooks that fail without data are listed.
@@ -46,8 +44,8 @@ def read_module(
     ----------
     module : torch.nn.Module
         The model.
-    residual : {"readers", "stream"}, optional
-        Convention of sums; by default "stream" in a model with attention, else "readers".
+    lower : callable
+        Gets the program; its result is returned. Its errors show that guessed sizes do not fit.
     example_inputs : tensor, tuple or mapping, optional
         Arguments of the forward pass, including lists and mappings of tensors; only shapes and
         dtypes of floating-point tensors matter.
@@ -80,7 +78,7 @@ def read_module(
     for inputs in candidates:
         n_tried += 1
         try:
-            return _followed(module, inputs, rules, residual)
+            return _followed(module, inputs, rules, lower)
         except UnknownOperationError as error:
             raise ModelError(f"{name}: {error}") from error
         except Exception as error:
@@ -104,8 +102,8 @@ def parameters_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _followed(module: nn.Module, inputs: Inputs, rules: Rules, residual: str | None) -> Wiring:
-    """The record of a forward pass; integers that weights read are treated as values."""
+def _followed(module: nn.Module, inputs: Inputs, rules: Rules, lower: Lower[Made]) -> Made:
+    """The lowered program of a forward pass; integers that weights read are treated as values."""
     values: frozenset[str] = frozenset()
     while True:
         program = Program(named=True)
@@ -116,9 +114,9 @@ def _followed(module: nn.Module, inputs: Inputs, rules: Rules, residual: str | N
             continue
         except Exception:
             # An earlier operation's effect on neurons may be the first error.
-            lower(program, residual, likely=_likely(module))
+            lower(program)
             raise
-        return lower(program, residual, likely=_likely(module))
+        return lower(program)
 
 
 def _why(failure: Exception, name: str, n_tried: int, was_given: bool) -> Exception:
@@ -134,12 +132,6 @@ def _why(failure: Exception, name: str, n_tried: int, was_given: bool) -> Except
     return ModelError(
         f"{name}: {place} fails on {inputs}: {type(failure).__name__}: {message}{advice}"
     )
-
-
-def _likely(module: nn.Module) -> Residual:
-    """The likely convention of sums, from the names of the model's parts."""
-    attends = any("att" in type(part).__name__.lower() for part in module.modules())
-    return "stream" if attends else "readers"
 
 
 def _check(module: nn.Module, name: str) -> None:

@@ -19,7 +19,7 @@ from ncut.extract.arrays import as_array
 from ncut.extract.program.weights import Expression, Weights
 from ncut.extract.readers.chain import normalization_scale
 from ncut.extract.readers.traced.modes import DispatchMode
-from ncut.extract.readers.traced.tensor import flat, is_traced
+from ncut.extract.readers.traced.tensor import flat, is_traced, storage_of
 
 RANDOM = frozenset(
     ["rand", "randn", "rand_like", "randn_like", "normal", "bernoulli", "normal_", "uniform_",
@@ -37,6 +37,15 @@ ARITHMETIC = frozenset(
 
 READS = frozenset(["linear", "mm", "addmm", "bmm", "baddbmm", "matmul", "convolution"])
 """Operations by which weights read values."""
+
+
+_SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "mm": "@", "matmul": "@", "pow": "**"}
+_SAME = frozenset(
+    ["", "t", "transpose", "permute", "view", "reshape", "_unsafe_view", "unsafe_view", "expand",
+     "unsqueeze", "squeeze", "detach", "clone", "to_copy", "slice", "select", "alias", "split",
+     "split_with_sizes", "chunk", "contiguous", "flip", "unbind", "as_strided", "index_select"]
+)  # fmt: skip
+"""Operations that a formula does not write out: they move entries."""
 
 
 class ReadsNumbersError(Exception):
@@ -66,6 +75,18 @@ class Made:
     kwargs: Mapping[str, Any]
     number: int | None
 
+    def formula(self, text: Callable[[Any], str]) -> str:
+        """The computation, with operands that `text` writes out."""
+        schema = getattr(self.operation, "_schema", None)
+        schema = schema or getattr(getattr(self.operation, "args", (None,))[0], "_schema", None)
+        name = "" if schema is None else schema.name.removeprefix("aten::").strip("_")
+        operands = [text(x) for x in self.args if not isinstance(x, bool | None)]
+        if name in _SAME:
+            return operands[0]
+        if name in _SIGNS and len(operands) > 1:
+            return f"({operands[0]} {_SIGNS[name]} {operands[1]})"
+        return f"{name}({', '.join(operands)})"
+
     def again(self, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """The tensor, recomputed from operands that `compute` returns."""
 
@@ -94,6 +115,8 @@ class TensorFunction:
         Provenance of computed operands; see `Provenance`.
     originals : mapping
         The module's buffers by the ids of the copies passed to a forward pass.
+    name : callable
+        Returns the name of a parameter or buffer; empty for any other tensor.
     is_batch_norm : bool
         Whether the tensors are a batch norm's running variance and, if present, its weight.
     """
@@ -102,6 +125,7 @@ class TensorFunction:
     compute: Callable[..., torch.Tensor]
     made: Mapping[int, tuple[torch.Tensor, Made]]
     originals: Mapping[int, torch.Tensor]
+    name: Callable[[Any], str]
     is_batch_norm: bool = False
 
     def tensor(self, leaf: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -114,6 +138,28 @@ class TensorFunction:
             return leaf(self.originals.get(id(tensor), tensor))
 
         return self.compute(*map(compute, self.tensors))
+
+    def formula(self) -> str:
+        """The computation as text; constants by their shapes."""
+
+        def text(value: Any) -> str:
+            if isinstance(value, Made):
+                return value.formula(text)
+            if isinstance(value, list | tuple):
+                return ", ".join(map(text, value))
+            if not isinstance(value, torch.Tensor):
+                return f"{value:g}" if isinstance(value, float) else str(value)
+            found, name = self.made.get(id(value)), self.name(self.originals.get(id(value), value))
+            if name or found is None:
+                return name or (f"{value.item():g}" if value.numel() == 1 else f"{[*value.shape]}")
+            return found[1].formula(text)
+
+        made = [text(tensor) for tensor in self.tensors]
+        if isinstance(self.compute, partial):  # a batch norm's
+            gamma = made[1] if len(made) > 1 else "1"
+            return f"{gamma} / sqrt({made[0]} + {self.compute.args[0]:g})"
+        whole = made[0]
+        return whole[1:-1] if whole.startswith("(") and whole.endswith(")") else whole
 
 
 def _itself(tensor: torch.Tensor) -> torch.Tensor:
@@ -142,12 +188,16 @@ class Provenance(DispatchMode):
     """
 
     def __init__(
-        self, parameter: Callable[[Any], str], noise: Callable[[torch.Tensor], Any]
+        self,
+        parameter: Callable[[Any], str],
+        noise: Callable[[torch.Tensor], Any],
+        buffers: Mapping[int, str],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.made: dict[int, tuple[torch.Tensor, Made]] = {}
         self.originals: dict[int, torch.Tensor] = {}
         self._parameter = parameter
+        self._buffers = buffers
         self._noise = noise
         self._leaves: dict[int, tuple[str, ...]] = {}
         self._numbers: dict[int, tuple[torch.Tensor, frozenset[str]]] = {}
@@ -225,6 +275,10 @@ class Provenance(DispatchMode):
         name = self._parameter(tensor)
         return (name,) if name else self._leaves.get(id(tensor), ())
 
+    def _named(self, tensor: torch.Tensor) -> str:
+        """Name of the parameter or buffer that a tensor is or views; empty for any other."""
+        return self._parameter(tensor) or self._buffers.get(storage_of(tensor), "")
+
     def numbers(self, name: str, tensor: torch.Tensor) -> None:
         """Record an integer input."""
         self._numbers[id(tensor)] = (tensor, frozenset([name]))
@@ -235,7 +289,7 @@ class Provenance(DispatchMode):
 
     def weights(self, tensor: torch.Tensor, what: str) -> Expression:
         """A tensor as an expression of parameters; `what` names it in messages."""
-        source = TensorFunction((tensor,), _itself, self.made, self.originals)
+        source = TensorFunction((tensor,), _itself, self.made, self.originals, self._named)
         return Expression(as_array(tensor, what), source, self.leaves(tensor))
 
     def factors(self, tensor: torch.Tensor, what: str) -> Weights:
@@ -250,7 +304,9 @@ class Provenance(DispatchMode):
         factors = normalization_scale(gamma, as_array(variance, "its variance"), eps)
         tensors = (variance,) if weight is None else (variance, weight)
         compute = partial(_over_spread, eps)
-        source = TensorFunction(tensors, compute, self.made, self.originals, is_batch_norm=True)
+        source = TensorFunction(
+            tensors, compute, self.made, self.originals, self._named, is_batch_norm=True
+        )
         return Expression(factors, source, self.leaves(weight))
 
     # --- inside -----------------------------------------------------------------------------

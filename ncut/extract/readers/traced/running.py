@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from ncut.errors import ModelError
-from ncut.extract.assembly.assemble import assemble
 from ncut.extract.perturbation import CALL, Mode, Outcome, Read, Reader, Watch, compared
+from ncut.extract.program.record import Lower
 from ncut.extract.readers.traced.inputs import given, guesses
 from ncut.extract.readers.traced.modes import DispatchMode
 from ncut.extract.readers.traced.module import read_module
 from ncut.extract.readers.traced.plain import plain_copy
+from ncut.graphs import NeuronGraph
 from ncut.types import Check
 
 READERS = (
@@ -113,7 +114,7 @@ MORE: dict[Mode, dict[str, Any]] = {
     "gates": dict.fromkeys(["_softmax", "_safe_softmax"], _shares),
     "open": dict.fromkeys(["gt", "ge", "lt", "le", "eq", "ne"], _true),
 }
-NORMS = {"native_layer_norm", "_fused_rms_norm", "native_group_norm", "native_batch_norm"}
+NORMS = {"native_layer_norm", "_fused_rms_norm", "native_group_norm"}
 PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
 """Matrix products, and the position of the first factor among the arguments."""
 
@@ -150,9 +151,10 @@ class Inert(DispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
-        if name in NORMS:
+        in_batch = name == "native_batch_norm" and args[5]
+        if in_batch or name in NORMS:
             args = (self._of_size_one(args[0]), *args[1:])
-        if name == "native_batch_norm" and args[5]:
+        if in_batch:
             x = args[0]
             return _by_channel(x, args[1], args[2]), x.new_zeros(()), x.new_ones(())
         plain = name.removesuffix("_") if name.endswith("_") else name
@@ -231,13 +233,22 @@ def check(
         return compared(watch, graph, n=n, seed=seed)
 
 
-def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: int = 0) -> Check:
+def checked(
+    model: nn.Module,
+    lower: Lower[NeuronGraph],
+    example_inputs: Any = None,
+    *,
+    n: int = 40,
+    seed: int = 0,
+) -> Check:
     """Run a copy of a module with one neuron changed at a time, and compare with its graph.
 
     Parameters
     ----------
     model : torch.nn.Module
         The model; it stays as it is.
+    lower : callable
+        Returns the graph of a program, with residual="readers" and scope="all".
     example_inputs : tensor, tuple or mapping, optional
         As for `ncut.graph`; the values of floating-point tensors are random.
     n : int
@@ -266,8 +277,7 @@ def checked(model: nn.Module, example_inputs: Any = None, *, n: int = 40, seed: 
                 failure = failure or error
                 continue
             example: Any = args or kwargs
-            wiring = read_module(own, residual="readers", example_inputs=example)
-            graph = assemble(wiring, scope="all", name=type(own).__name__)
+            graph = read_module(own, lower, example_inputs=example)
             try:
                 return check(own, graph, example, n=n, seed=seed).summary
             except Exception as error:

@@ -166,11 +166,12 @@ class Tracing:
             start = int(value.storage_offset())
             span = (start, start + value.numel(), name)
             self._parameters.setdefault(storage_of(value), []).append(span)
+        self._buffers = {storage_of(value): name for name, value in model.named_buffers()}
         self._stack: list[tuple[str, nn.Module]] = []
         self._operation = ""
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.writes = Writes(program)
-        self.provenance = Provenance(self.parameter, self.noise)
+        self.provenance = Provenance(self.parameter, self.noise, self._buffers)
 
     # --- running ----------------------------------------------------------------------------
 
