@@ -21,8 +21,8 @@ from ncut.paper import TITLES, Deviations, run_table
 from ncut.paper.imagenet import ARCHITECTURES
 from ncut.paper.tables import published, rows_of
 
-TINY = Deviations(epochs_scale=0.001, shuffles=2, images=64)
-ARGUMENTS = ("--runs", "1", "--epochs-scale", "0.001", "--shuffles", "2", "--images", "64")
+TINY = Deviations(epochs_scale=0.001, shuffles=2, images=16)
+ARGUMENTS = ("--runs", "1", "--epochs-scale", "0.001", "--shuffles", "2", "--images", "16")
 
 TABLES = [table for table in TITLES if table != "A.11"]
 
@@ -66,7 +66,7 @@ def test_miniature_of_every_table(table: str, data: Path, out: Path) -> None:
             assert float(row["published_ncut"]) == pytest.approx(wanted.ncut)
         if wanted.variant != "initialization":
             assert 0 < float(row["shuffled_mean"]) <= wanted.k
-            assert row["images"] == {"lines-mnist": "128"}.get(row["data"], row["images"])
+            assert row["images"] == {"lines-mnist": "32"}.get(row["data"], row["images"])
             measured = "train_loss" if row["data"] == "polynomial" else "train_accuracy"
             assert float(row[measured]) >= 0
     assert result.to_markdown().startswith(f"### {'Figure' if 'figure' in table else 'Table'}")
