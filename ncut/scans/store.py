@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -198,7 +199,8 @@ class _Begun:
     def take(self, line: Any) -> None:
         """Add a line; raise ValueError, KeyError or TypeError if it is invalid."""
         number, seconds = line["number"], line["seconds"]
-        if type(number) is not int or number < NETWORK or not 0 <= seconds < math.inf:
+        # An integer may be too large for a float.
+        if type(number) is not int or number < NETWORK or not 0 <= seconds <= sys.float_info.max:
             raise ValueError("no line of a journal")
         if number == NETWORK:
             self.network = record_from_dict(line["result"])

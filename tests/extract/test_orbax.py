@@ -97,6 +97,7 @@ def test_damaged_checkpoints_are_refused(files: Path, tmp_path: Path) -> None:
     for key, sizes, message in (
         ("shape", [10**6, 10**6], "would take 4,000,000,000,000 bytes"),
         ("chunks", [10**5, 10**4], "a chunk of .* would take"),
+        ("shape", [2**20, 4], "the list of chunks of .* would take"),
     ):
         shutil.copytree(files / "plain", to, dirs_exist_ok=True)
         (to / settings.relative_to(files / "plain")).write_text(json.dumps({**array, key: sizes}))

@@ -132,7 +132,8 @@ def use(kind: str, path: Path, number: int) -> None:
     elif kind == "list":
         from ncut.scans.sources import find_sources
 
-        find_sources([path])
+        if all(set(line.strip()) != {"/"} for line in path.read_text(errors="replace").split("\n")):
+            find_sources([path])  # a list that names the root has the whole disk searched
     else:
         graph = ncut.graph([path, path] if kind == "npy" else path)
         if number % 40 == 0 and graph.n_vertices < 2000:

@@ -289,6 +289,7 @@ GOOD = {"number": 1, "seconds": 0.5}
         json.dumps({**GOOD, "result": {"x": 1}}).encode(),
         json.dumps({**GOOD, "result": None}).encode(),
         json.dumps({**GOOD, "number": "1", "result": {}}).encode(),
+        json.dumps({**GOOD, "seconds": 10**400}).encode(),
         json.dumps({**GOOD, "number": -1, "result": {"format": "ncut-report"}}).encode(),
         json.dumps({**GOOD, "result": {"statistics": {"spectral_ncut": float("nan")},
                                        "repeated_ncut": None, "converged": True}}).encode(),

@@ -22,6 +22,9 @@ METADATA = "_METADATA"
 MARKS = (METADATA, "_CHECKPOINT_METADATA", "manifest.ocdbt")
 """Files that identify a checkpoint's folder."""
 
+CHUNK = 1024
+"""Bytes that tensorstore needs to ask for a chunk, about."""
+
 MAX_FILES = 2**20
 """Largest number of files of a checkpoint."""
 
@@ -155,6 +158,9 @@ class _Arrays:
                 ("a shard of ", layout.write_chunk.shape or ()),
             ):
                 self._budget.take(f"{what}{name!r}", math.prod(map(int, shape)) * itemsize)
+            sides = zip(array.shape, layout.read_chunk.shape or (), strict=False)
+            n_chunks = math.prod(-(-int(size) // max(int(part), 1)) for size, part in sides)
+            self._budget.take(f"the list of chunks of {name!r}", n_chunks * CHUNK)
             return np.asarray(array.read().result())
         except ModelError:
             raise
