@@ -196,31 +196,3 @@ def test_learned_keys_and_values_are_two_layers(spelling):
             (3, 4): into(model.o.weight),
         },
     )  # fmt: skip
-
-
-# --- results that nothing reads ------------------------------------------------------------------
-
-
-def test_a_residual_that_nothing_reads_has_no_vertices():
-    # N-BEATS: each block takes its share off the input; the last block's share is not used.
-    def run(m, x, whole):
-        total = 0
-        for at in ("1", "2"):
-            h = torch.relu(m.get_submodule(f"h{at}")(x))
-            total = total + m.get_submodule(f"f{at}")(h)
-            if whole or at == "1":
-                x = x - m.get_submodule(f"b{at}")(h)
-        return total
-
-    parts = {
-        f"{name}{at}": nn.Linear(*sizes)
-        for at in (1, 2)
-        for name, sizes in {"h": (6, 5), "b": (5, 6), "f": (5, 3)}.items()
-    }
-    whole, used = (
-        read(Model(functools.partial(run, whole=whole), **parts), torch.zeros(2, 6))
-        for whole in (True, False)
-    )
-    assert [layer.size for layer in whole.layers] == [layer.size for layer in used.layers]
-    assert abs(whole.adjacency - used.adjacency).max() == 0
-    assert [item.name for item in whole.left_out] == ["b2"]

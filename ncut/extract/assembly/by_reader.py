@@ -53,10 +53,7 @@ def by_reader(wiring: Wiring, kept: set[Operation], *, inputs: bool) -> Layout:
     names: set[str] = set()
     earlier: dict[tuple[Any, ...], int] = {}
     there: dict[Group, NDArray[np.bool_]] = {}
-    live = _live(wiring)
     for operation in wiring.operations:
-        if operation not in live:
-            continue
         from_kept = any(part.group in written for part in operation.parts)
         if not from_kept and not (inputs and operation in kept):
             continue
@@ -81,17 +78,6 @@ def by_reader(wiring: Wiring, kept: set[Operation], *, inputs: bool) -> Layout:
             _connect(layout, operation, readings)
     _set_rescalable(layout, wiring, kept, readings)
     return layout
-
-
-def _live(wiring: Wiring) -> set[Operation]:
-    """Operations that lead to an output or another end, not to a result that nothing reads."""
-    live: set[Operation] = set()
-    read = set(wiring.joined)
-    for operation in reversed(wiring.operations):
-        if operation.writes is None or operation.writes in read:
-            live.add(operation)
-            read |= {part.group for part in operation.parts}
-    return live
 
 
 def _reading(operation: Operation, position: int) -> _Reading:
