@@ -17,7 +17,9 @@ def test_verdict(ncut, model, tmp_path):
     assert data["conclusion"].split(":")[0] in result.stdout
     assert {cell["normalize"] for cell in data["cells"]} == {"none", "l2", "l1", "balanced"}
     assert_one_line_error(ncut("analyze", model, "--verdict", "--html", "x.html"), "--html")
-    assert_one_line_error(ncut("analyze", model, "--verdict", "--shuffles", "3"), "shuffles: 3")
+    assert_one_line_error(
+        ncut("analyze", model, "--verdict", "--shuffles", "3"), "shuffles: must be at least 19"
+    )
 
 
 def test_profile(ncut, model):

@@ -132,8 +132,7 @@ def use(kind: str, path: Path, number: int) -> None:
     elif kind == "list":
         from ncut.scans.sources import find_sources
 
-        if all(set(line.strip()) != {"/"} for line in path.read_text(errors="replace").split("\n")):
-            find_sources([path])  # a list that names the root has the whole disk searched
+        find_sources([path])
     else:
         graph = ncut.graph([path, path] if kind == "npy" else path)
         if number % 40 == 0 and graph.n_vertices < 2000:
@@ -207,6 +206,8 @@ def read_batch(kind: str, seeds: list[Path], place: Place, numbers: range, out: 
             rng = random.Random(f"{kind} {number}")
             seed = rng.choice(seeds)
             data = mutated(seed.suffix or seed.name, contents[seed], rng)
+            if kind == "list" and any({*line.strip()} == {*b"/"} for line in data.split(b"\n")):
+                data = contents[seed]  # a list that names the root has the whole disk searched
             path = place.put(kind, seed, data)
             allowed = limit_time(allowed)
             doors.begin()
