@@ -41,6 +41,8 @@ import ncut
 from ncut.errors import MAX_MESSAGE
 from ncut.files import guard, write_text
 
+CHECKOUT = str(Path(__file__).resolve().parents[2]) + os.sep
+"""Left out of tracebacks, which are the same on any machine without it."""
 CHUNK = 10_000
 """Inputs between two times that the figures are written."""
 BATCH = 1500
@@ -172,7 +174,7 @@ def outcome_of(kind: str, path: Path, number: int) -> dict[str, Any]:
         except MemoryError as error:
             found |= {"outcome": "no memory", "finding": f"no memory: {place_of(error)}"}
         except BaseException as error:
-            text = "".join(traceback.format_exception(error))[-2000:]
+            text = "".join(traceback.format_exception(error)).replace(CHECKOUT, "")[-2000:]
             found |= {"outcome": "raised", "finding": f"raised {place_of(error)}", "text": text}
     return found
 
