@@ -41,7 +41,7 @@ class Run:
     z_score: float | None
     p_value: float | None
     below_all: bool
-    """Whether its n-cut lies below the n-cuts of all its shuffles."""
+    """True if its n-cut lies below the n-cuts of all its shuffles."""
     metrics: dict[str, Any]
 
 

@@ -281,7 +281,7 @@ def _columns(file: Path) -> Any:
 
 
 def _are_rows(table: Any) -> bool:
-    """Whether a table holds rows of models: finished or failed, with the columns of each."""
+    """Check whether a table holds rows of models: finished or failed, with the columns of each."""
     compute = import_extra("pyarrow.compute", "scan")
     done = table.filter(compute.equal(table["status"], DONE))
     failed = table.filter(compute.equal(table["status"], FAILED))

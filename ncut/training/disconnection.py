@@ -59,7 +59,7 @@ class DisconnectionWatch:
         return self._reaction == "hold" and separated and not first
 
     def state_dict(self) -> dict[str, Any]:
-        """What was found at the first call, and the kinds of warnings given."""
+        """Parts and faded neurons at the first call, and the kinds of warnings given."""
         return {
             "parts": self._initial_parts,
             "faded": list(self._initially_faded),

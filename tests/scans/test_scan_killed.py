@@ -235,7 +235,7 @@ def test_a_model_that_kills_a_clusters_workers_fails_alone(deadly, tmp_path, clu
 
 
 FAKE_RAY = '''
-"""What a scan uses of Ray, in one process: tasks end in another order; the address is a mode."""
+"""The part of Ray that a scan uses, in one process: tasks end in another order."""
 import os, time
 from types import SimpleNamespace
 
@@ -247,7 +247,7 @@ mode, most, cancelled, gets = "", 0, 0, 0
 
 def init(address, **options):
     global mode
-    mode = address
+    mode = address  # what is to go wrong
     if mode == "nowhere":
         raise ConnectionError("no cluster")
 

@@ -687,4 +687,4 @@ def _check(weight: Weights, n_in: int, n: int, what: str) -> None:
 
 
 Lower: TypeAlias = Callable[[Program], Made]
-"""What readers give their programs to, so that they need not know what becomes of them."""
+"""A function that a reader gives its program to; the reader does not know what it makes."""
