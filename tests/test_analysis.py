@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,9 @@ def test_a_shuffle_with_too_few_vertices_keeps_the_others(threads: int) -> None:
     if threads == 1:
         np.testing.assert_array_equal(report.shuffled_ncuts, complete.shuffled_ncuts)
     else:
-        assert set(complete.shuffled_ncuts[: first - 2]) <= set(report.shuffled_ncuts)
+        # Any two may have been in progress in the other threads.
+        missing = Counter(complete.shuffled_ncuts) - Counter(report.shuffled_ncuts)
+        assert missing.total() <= threads - 1
     with pytest.raises(ncut.InputError, match=r"k: shuffle \d+ of the null model") as swept:
         ncut.profile(model, (2, k), shuffles=30, threads=threads, n_init=2, seed=7)
     assert isinstance(swept.value.finished, ncut.Profile)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 
-import duckdb
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 from scan_samples import OPTIONS, write_model
 
@@ -69,6 +67,9 @@ def test_a_model_that_fails_is_a_row_with_its_error(models, scan, tmp_path):
 
 
 def test_pandas_polars_and_duckdb_read_the_rows(models, scan, tmp_path):
+    import duckdb
+    import polars as pl
+
     scan(models)
     files = str(tmp_path / "out" / "models" / "*.parquet")
     by_pandas = pd.read_parquet(tmp_path / "out" / "models")
