@@ -128,7 +128,8 @@ def test_other_settings_are_refused(models, scan):
         scan(models, scope="all")
 
 
-def test_another_scan_of_the_same_folder_is_refused(models, scan, tmp_path):
+def test_another_scan_of_the_same_folder_is_refused(models, scan, tmp_path, monkeypatch):
+    monkeypatch.setattr("ncut.scans.store.LOCK_SECONDS", 0.2)
     store = Store(scan(models).folder, ncut.Scan(tmp_path / "out").settings)
     with store.locked(), pytest.raises(ncut.InputError, match="another scan is writing"):
         scan(models)
