@@ -89,9 +89,7 @@ def strongest_edges(
     ]
 
 
-def _largest(
-    weights: NDArray[np.float64], among: NDArray[np.intp], count: int
-) -> NDArray[np.intp]:
+def _largest(weights: NDArray[np.float64], among: NDArray[np.intp], count: int) -> NDArray[np.intp]:
     """Positions among ascending ones of the `count` largest weights; of equal weights the first."""
     found = weights[among]
     if count < among.size:  # sorting all takes several times as long
