@@ -112,6 +112,45 @@ def test_a_program_computes_what_its_module_does(tmp_path: Path) -> None:
             torch.testing.assert_close(again(values)[0], module(values))
 
 
+class Sequence(torch.nn.Module):
+    """A recurrent layer between two others, or a cell in a loop."""
+
+    def __init__(self, layer: Any, n: int) -> None:
+        super().__init__()
+        self.first, self.layer, self.last = torch.nn.Linear(6, 5), layer, torch.nn.Linear(n, 3)
+
+    def forward(self, x: Any) -> Any:
+        x = self.first(x)
+        if not isinstance(self.layer, torch.nn.RNNCellBase):
+            return self.last(self.layer(x)[0])
+        state = torch.zeros(x.shape[0], 4)
+        for at in range(2):
+            state = self.layer(x[:, at], state)
+        return self.last(state)
+
+
+RECURRENT = {
+    "lstm": lambda: (torch.nn.LSTM(5, 4, 2, batch_first=True, bidirectional=True), 8),
+    "projected": lambda: (torch.nn.LSTM(5, 4, 2, batch_first=True, proj_size=3), 3),
+    "gru": lambda: (torch.nn.GRU(5, 4, 2, bias=False), 4),
+    "rnn": lambda: (torch.nn.RNN(5, 4, nonlinearity="relu", batch_first=True), 4),
+    "cell": lambda: (torch.nn.GRUCell(5, 4), 4),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes")
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_recurrent_layers_are_not_unrolled(kind: str, tmp_path: Path) -> None:
+    module, x = Sequence(*RECURRENT[kind]()).eval(), torch.zeros(2, 7, 6)
+    torch.export.save(torch.export.export(module, (x,), strict=False), tmp_path / "a.pt2")
+    for residual in ("readers", "stream"):
+        options = {"residual": residual, "scope": "all"}
+        same(
+            ncut.graph(tmp_path / "a.pt2", **options),
+            ncut.graph(module, example_inputs=x, **options),
+        )
+
+
 def test_sizes_that_were_left_open(tmp_path: Path) -> None:
     batch = torch.export.Dim("batch", min=2, max=64)
     module, example = exported("residual", tmp_path / "a.pt2", dynamic_shapes=({0: batch},))

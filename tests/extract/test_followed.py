@@ -257,6 +257,25 @@ def test_quantized_layers_are_read_without_an_example():
     assert graph.placed_share == 1.0
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("observed", ["default_fused_act_fake_quant", "default_fake_quant"])
+def test_training_for_quantization_has_the_graph_of_rounded_weights(observed):
+    quantization = torch.ao.quantization
+    parts = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)).train()
+    parts.qconfig = quantization.QConfig(
+        getattr(quantization, observed), quantization.default_weight_fake_quant
+    )
+    model = quantization.prepare_qat(parts)
+    model(torch.randn(8, 6))
+    graph = read_graph(model.eval())
+    assert sizes(graph) == [6, 5, 4]
+    assert graph.left_out == ()
+    for layer, name in ((model[0], "0"), (model[2], "2")):
+        rounded = layer.weight_fake_quant(layer.weight)
+        assert not torch.equal(rounded, layer.weight)
+        assert_allclose(block(graph, name), np.abs(rounded.detach().numpy().T), rtol=1e-6)
+
+
 def test_a_part_in_torchscript_is_refused_and_the_model_unchanged():
     with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         part = torch.jit.script(nn.Linear(5, 4))
@@ -487,7 +506,7 @@ def test_tensors_that_hooks_write_into_are_unchanged():
     ],
 )
 @pytest.mark.parametrize("residual", ["readers", "stream"])
-def test_factors_of_a_neuron_that_a_sum_has_at_two_positions_are_listed(change, is_listed, residual):
+def test_factors_at_two_positions_that_a_sum_has_are_listed(change, is_listed, residual):
     model = Model(
         lambda m, x: m.last(change(m, torch.relu(m.first(x)))),
         first=nn.Linear(6, 5), inner=nn.Linear(5, 5), last=nn.Linear(5, 2),

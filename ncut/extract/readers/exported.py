@@ -312,6 +312,14 @@ _FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.pad.default: functional.pad,
     torch.ops.aten.bilinear.default: functional.bilinear,
     torch.ops.aten.one_hot.default: functional.one_hot,
+    torch.ops.aten.lstm.input: torch.lstm,
+    torch.ops.aten.gru.input: torch.gru,
+    torch.ops.aten.rnn_tanh.input: torch.rnn_tanh,
+    torch.ops.aten.rnn_relu.input: torch.rnn_relu,
+    torch.ops.aten.lstm_cell.default: torch.lstm_cell,
+    torch.ops.aten.gru_cell.default: torch.gru_cell,
+    torch.ops.aten.rnn_tanh_cell.default: torch.rnn_tanh_cell,
+    torch.ops.aten.rnn_relu_cell.default: torch.rnn_relu_cell,
 }
 """Functions of torch with an operation's arguments, called instead, as they have rules."""
 

@@ -14,6 +14,7 @@ from ncut.errors import ModelError
 from ncut.extract.program.values import Value, expanded
 from ncut.extract.program.weights import combined
 from ncut.extract.readers.traced.initial import initial_weight
+from ncut.extract.readers.traced.layers import cell_function, recurrent_function
 from ncut.extract.readers.traced.operations.common import heads, matrix, note_bias
 from ncut.extract.readers.traced.operations.norms import norm_of_last_axes
 from ncut.extract.readers.traced.tensor import flat, is_traced
@@ -235,4 +236,12 @@ FUNCTIONS: dict[Any, Function] = {
     F.rms_norm: Function(rms_norm),
     F.local_response_norm: Function(local_response_norm),
     torch._C._nn.linear: Function(linear),
+    torch.lstm: Function(recurrent_function("LSTM")),
+    torch.gru: Function(recurrent_function("GRU")),
+    torch.rnn_tanh: Function(recurrent_function("RNN")),
+    torch.rnn_relu: Function(recurrent_function("RNN")),
+    torch.lstm_cell: Function(cell_function("LSTM")),
+    torch.gru_cell: Function(cell_function("GRU")),
+    torch.rnn_tanh_cell: Function(cell_function("RNN")),
+    torch.rnn_relu_cell: Function(cell_function("RNN")),
 }

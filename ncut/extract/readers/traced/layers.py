@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ncut.errors import ModelError
 from ncut.extract.arrays import as_array
 from ncut.extract.program.values import Value, concatenated, expanded, indexed, unsqueezed
 from ncut.extract.program.weights import Expression
@@ -47,7 +49,56 @@ def _recurrent(call: Call) -> Any:
         batch = () if signal.ndim == 2 else (signal.shape[1 - time],)
     last = [_state(call, output, 0 if packed else time, batch, sequence) for output in final]
     hidden = torch.stack(last)
-    return made, (hidden, hidden) if isinstance(layer, nn.LSTM) else hidden
+    return made, (hidden, hidden) if layer.mode == "LSTM" else hidden
+
+
+class _Weights(SimpleNamespace):
+    """The weights of a recurrent function, with the attributes of a module."""
+
+
+def recurrent_function(kind: str) -> Callable[[Call], Any]:
+    """`torch.lstm`, `torch.gru` and others, which modules and exported programs call."""
+
+    def rule(call: Call) -> Any:
+        _, _, weights, _, n_layers, _, _, both_ways, batch_first = call.args
+        if not isinstance(weights, list | tuple):
+            raise ModelError("it reads a packed sequence; pass a padded one")
+        directions = ("", "_reverse") if both_ways else ("",)
+        suffixes = [f"_l{at}{direction}" for at in range(n_layers) for direction in directions]
+        per = len(weights) // len(suffixes)
+        names = ["weight_ih", "weight_hh", *["bias_ih", "bias_hh"] * (per > 3)]
+        names += ["weight_hr"] * (per % 2)
+        keys = [name + suffix for suffix in suffixes for name in names]
+        layer = _held(
+            call, kind, dict(zip(keys, weights, strict=True)), weights[1], num_layers=n_layers,
+            bidirectional=both_ways, batch_first=batch_first,
+        )  # fmt: skip
+        made, states = _recurrent(call.of(layer))
+        return (made, *states) if kind == "LSTM" else (made, states)
+
+    return rule
+
+
+def cell_function(kind: str) -> Callable[[Call], Any]:
+    """`torch.lstm_cell` and others."""
+
+    def rule(call: Call) -> Any:
+        weights = dict(zip(("weight_ih", "weight_hh"), call.args[2:4], strict=True))
+        return _cell(call.of(_held(call, kind, weights, call.args[3])))
+
+    return rule
+
+
+def _held(call: Call, kind: str, weights: dict[str, Any], hidden: Any, **settings: Any) -> Any:
+    first = call.tracing.parameter(next(iter(weights.values())))
+    n_hidden = hidden.shape[0] // {"LSTM": 4, "GRU": 3}.get(kind, 1)
+    path = first.rpartition(".")[0] or call.tracing.path
+    return _Weights(path=path, mode=kind, hidden_size=n_hidden, **settings, **weights)
+
+
+def _path(call: Call) -> str:
+    path: str = call.module.path if isinstance(call.module, _Weights) else call.tracing.path
+    return path
 
 
 def _first_states(call: Call, signal: Value, time: int | None) -> list[Value]:
@@ -68,7 +119,7 @@ def _first_states(call: Call, signal: Value, time: int | None) -> list[Value]:
 
 
 def _direction(call: Call, signal: Value, suffix: str, states: Sequence[Value]) -> Value:
-    path = call.tracing.path
+    path = _path(call)
     first = suffix == "_l0"
     name = path if first and path else f"{path}." * bool(path) + suffix[1:]
     return _layer(call, signal, suffix, states, name, path if first else "", call.module.mode)
@@ -91,7 +142,7 @@ def _layer(
         weight = None if tensor is None else call.tracing.weight(tensor, part + suffix)
         weights.append(None if weight is None else weight.values)
         used += () if weight is None else weight.parameters
-    prefix = f"{call.tracing.path}." if call.tracing.path else ""
+    prefix = f"{_path(call)}." if _path(call) else ""
     call.program.ignore([f"{prefix}bias_ih{suffix}", f"{prefix}bias_hh{suffix}"], "bias")
     assert weights[0] is not None
     assert weights[1] is not None
@@ -110,12 +161,14 @@ def _state(call: Call, output: Value, time: int, batch: tuple[int, ...], like: A
 
 def _cell(call: Call) -> Any:
     """`nn.RNNCell`, `nn.LSTMCell`, `nn.GRUCell`: one step with an external state."""
-    cell, given, path = call.module, call.arg(1, "hx"), call.tracing.path
-    kind = "GRU" if isinstance(cell, nn.GRUCell) else ""
+    cell, given, path = call.module, call.arg(1, "hx"), _path(call)
+    kinds = {"GRU": nn.GRUCell, "LSTM": nn.LSTMCell}
+    kind = next((kind for kind, cls in kinds.items() if isinstance(cell, cls)), "")
+    kind = cell.mode if isinstance(cell, _Weights) else kind
     states = [_traced_state(call, given, number) for number in (0, 1)]
     output = _layer(call, call.signal(), "", states, path or "cell", path, kind)
     made = call.tracing.made(output, call.arg(0, "input"))
-    return (made, made) if isinstance(cell, nn.LSTMCell) else made
+    return (made, made) if kind == "LSTM" else made
 
 
 def _traced_state(call: Call, given: Any, number: int) -> Value | None:
@@ -188,9 +241,14 @@ def _quantized() -> dict[Any, Callable[[Call], Any]]:
         import torch.ao.nn.intrinsic.quantized as fused
         import torch.ao.nn.quantized as static
         import torch.ao.nn.quantized.dynamic as dynamic
+        from torch.ao.quantization import fake_quantize, observer
     except ImportError:
         return {}
+    kinds = fake_quantize.FakeQuantizeBase, observer.ObserverBase
+    both = [*vars(fake_quantize).values(), *vars(observer).values()]
+    observers = [cls for cls in both if isinstance(cls, type) and issubclass(cls, kinds)]
     return {
+        **dict.fromkeys(observers, _same),
         static.Linear: _quantized_linear,
         dynamic.Linear: _quantized_linear,
         fused.LinearReLU: _with_relu(_quantized_linear),
