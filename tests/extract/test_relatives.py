@@ -103,6 +103,26 @@ def test_a_layer_that_enters_a_sum_several_times_has_the_sum_of_its_factors(case
     expect(graph, sizes, edges)
 
 
+def test_streams_mixed_by_the_data_share_a_layer_with_different_factors():
+    """The predictions of alternating updates, as in Gemma 3n."""
+
+    def run(m, x):
+        h = m.h(x)
+        streams = torch.stack([h + m.g(x), m.s * h + m.k(x)], -1)
+        return m.o((streams @ m.c(x).reshape(-1, 2, 2)).flatten(1))
+
+    layers = {name: nn.Linear(6, 5) for name in "hgk"}
+    model = Model(
+        run, **layers, c=nn.Linear(6, 4), s=nn.Parameter(torch.randn(5)), o=nn.Linear(10, 3)
+    )
+    factor = (1 + model.s.abs()[:, None]) / 2
+    each = [model.h.weight * factor, model.g.weight, model.k.weight]
+    shares = into(model.c.weight).reshape(6, 2, 2).sum(1)
+    edges = {(at, 4): np.repeat(into(w), 2, axis=1) for at, w in enumerate(each)}
+    edges |= {(3, 4): np.tile(shares, 5), (4, 5): into(model.o.weight)}
+    expect(read(model, torch.zeros(2, 6)), [6, 6, 6, 6, 10, 3], edges)
+
+
 # --- sums of a product and something else --------------------------------------------------------
 
 

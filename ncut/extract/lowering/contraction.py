@@ -112,9 +112,10 @@ def _n_summed(signal: Signal, terms: Sequence[Term], axes: Iterable[int]) -> int
 def summed(wiring: Wiring, signal: Signal, axes: Iterable[int]) -> Signal:
     """A sum of branches: the neurons at each position along axes, which get length 1.
 
-    Terms that are the same at all positions are added once.
+    Terms that are the same at all positions are added once, with the mean of their factors.
     """
     for axis in axes:
+        signal = replace(signal, terms=tuple(_averaged(term, axis) for term in signal.terms))
         along = [term for term in signal.terms if term.units.shape[axis] > 1]
         if along:
             same = [term for term in signal.terms if not is_in(term, along)]
@@ -129,6 +130,13 @@ def summed(wiring: Wiring, signal: Signal, axes: Iterable[int]) -> Signal:
         shape = [1 if at == axis else n for at, n in enumerate(signal.shape)]
         signal = replace(signal, shape=tuple(shape))
     return signal
+
+
+def _averaged(term: Term, axis: int) -> Term:
+    """The term with the mean of its factors along an axis, if its neurons are the same there."""
+    if term.scale is None or term.units.shape[axis] > 1:
+        return term
+    return replace(term, scale=term.scale.mean(axis, keepdims=True))
 
 
 def _end(
