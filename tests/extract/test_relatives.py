@@ -51,6 +51,30 @@ def test_features_of_one_number_that_are_as_many_as_examples_are_not_its_example
     assert [layer.size for layer in read(model, torch.zeros(3)).layers] == [1, 5, 3]
 
 
+# --- inputs whose positions a layer reads ---------------------------------------------------------
+
+SMALLER = {
+    "a pooled image": (lambda x: functional.avg_pool2d(x, 2), (2, 1, 4, 4)),
+    "a resized image": (
+        lambda x: functional.interpolate(x, size=(2, 2), mode="bilinear"), (2, 1, 4, 4)
+    ),
+    "a pooled series": (lambda x: functional.max_pool1d(x[:, None], 2), (2, 8)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SMALLER)
+@pytest.mark.parametrize("residual", ["readers", "stream"])
+def test_a_smaller_input_has_a_vertex_for_each_entry_that_is_read(case, residual):
+    smaller, shape = SMALLER[case]
+    model = Model(
+        lambda m, x: m.b(torch.relu(m.a(smaller(x).flatten(1)))),
+        a=nn.Linear(4, 5),
+        b=nn.Linear(5, 3),
+    )
+    edges = {(0, 1): into(model.a.weight), (1, 2): into(model.b.weight)}
+    expect(read(model, torch.zeros(shape), residual=residual), [4, 5, 3], edges)
+
+
 # --- a layer that enters a sum several times ------------------------------------------------------
 
 MASK = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])

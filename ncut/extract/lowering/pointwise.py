@@ -56,7 +56,7 @@ def positions(
     """Pooling, padding or another change of positions that mixes no neurons.
 
     Channels lie along `axis`. If `nearest`, each position is a copy of the nearest one, which
-    may have its own neurons.
+    may have its own neurons. Positions of the model's input are the nearest entries.
     """
     shape = tuple(shape)
     if len(shape) != signal.ndim:
@@ -65,13 +65,11 @@ def positions(
     channels = signal.axis(axis) if signal.ndim > 1 else 0
     terms = []
     for term in signal.terms:
-        if term.group in wiring.inputs and all(
+        # One of the image entries that an entry covers stands for all.
+        covers = term.group in wiring.inputs and all(
             term.units.shape[at] == 1 or at not in (0, channels) for at in changed
-        ):
-            # The image entries that an entry covers make no difference to channels.
-            for at in changed:
-                term = term.map(lambda a, at=at: a.take([0], axis=at))  # type: ignore[misc]
-        elif nearest:
+        )
+        if nearest or covers:
             for at in changed:
                 term = term.map(partial(_resized, at, shape[at], signal.shape[at]))
         elif any(term.units.shape[at] > 1 for at in changed):
@@ -99,8 +97,7 @@ def pad(
 
     If `channels` gives the axis of an image's channels, its positions are not distinguished.
     """
-    own = any(term.group not in wiring.inputs for term in signal.terms)
-    if channels is not None and not (own and signal.varies(axis)):
+    if channels is not None and not signal.varies(axis):
         n = signal.shape[axis] + before + after
         shape = (*signal.shape[:axis], n, *signal.shape[axis + 1 :])
         return positions(wiring, signal, shape, axis=channels)
