@@ -506,7 +506,7 @@ def test_tensors_that_hooks_write_into_are_unchanged():
     ],
 )
 @pytest.mark.parametrize("residual", ["readers", "stream"])
-def test_factors_at_two_positions_that_a_sum_has_are_listed(change, is_listed, residual):
+def test_factors_of_a_neuron_at_two_positions_of_a_sum_are_listed(change, is_listed, residual):
     model = Model(
         lambda m, x: m.last(change(m, torch.relu(m.first(x)))),
         first=nn.Linear(6, 5), inner=nn.Linear(5, 5), last=nn.Linear(5, 2),
