@@ -342,7 +342,10 @@ def _products(step: _Step) -> Value:
 
 
 def _sum(step: _Step) -> Value:
-    made = step.program.add(*step.operands())
+    first, *others = step.operands()
+    if step.operator.kind == "SUB":
+        others = [*map(step.program.negative, others)]
+    made = step.program.add(first, *others)
     fused = {"ADD": "AddOptions", "SUB": "SubOptions"}.get(step.operator.kind)
     return step.activated(made, fused) if fused else made
 

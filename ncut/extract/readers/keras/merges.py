@@ -48,6 +48,16 @@ def _add(call: Call) -> Value:
     return call.program.add(*_several(call))
 
 
+def _subtract(call: Call) -> Value:
+    """A difference, of tensors or of a tensor and a constant."""
+    first, *others = _operands(call)
+    return call.program.add(first, *map(call.program.negative, others))
+
+
+def _negative(call: Call) -> Value:
+    return call.program.gain(call.signal, -1)
+
+
 def _average(call: Call) -> Value:
     signals = _several(call)
     return call.program.add(*(call.program.gain(signal, 1 / len(signals)) for signal in signals))
@@ -101,7 +111,7 @@ def _dot(call: Call) -> Value:
 
 MERGES: dict[str, Rule] = {
     "Add": _add,
-    "Subtract": _add,
+    "Subtract": _subtract,
     "Multiply": _multiply,
     "Average": _average,
     "Maximum": _extreme,
@@ -306,7 +316,8 @@ def _nothing(call: Call) -> Value:
 
 
 _FUNCTIONS: dict[str, Rule] = table(
-    ("add addv2 sub subtract biasadd", _sum),
+    ("add addv2 biasadd", _sum),
+    ("sub subtract", _subtract),
     ("mul multiply", _product),
     ("div divide truediv realdiv truedivide", _quotient),
     ("maximum minimum", _extremum),
@@ -323,7 +334,8 @@ _FUNCTIONS: dict[str, Rule] = table(
     ("squeeze", _squeezed),
     ("matmul batchmatmul batchmatmulv2", _multiplied),
     ("getitem slicingoplambda", _taken),
-    ("cast identity stopgradient copy negative neg converttotensor", _keep),
+    ("cast identity stopgradient copy converttotensor", _keep),
+    ("negative neg", _negative),
     ("softmax logsoftmax", _shares),
     ("equal notequal greater greaterequal less lessequal logicaland logicalor logicalnot any all "
      "argmax argmin shape zeroslike oneslike reduceany reduceall isnan", _nothing),

@@ -18,6 +18,7 @@ from ncut.extract.program.values import (
     expanded,
     gathered,
     indexed,
+    looked_up,
     parts,
     permuted,
     places_along,
@@ -143,10 +144,17 @@ def add(node: Node) -> Value:
         value = node.signals()[0]
         operands.append(node.program.dequantize(value, np.array(1.0), shifted, only="table"))
         operands.remove(value)
+    elif node.operator == "Sub":
+        operands[1] = node.program.negative(operands[1])
     total = node.program.add(*operands)
     if node.operator == "Mean" and len(node.inputs) > 1:
         return node.program.gain(total, 1 / len(node.inputs))
     return total
+
+
+def negative(node: Node) -> Value:
+    """Neg."""
+    return node.program.gain(node.signal(0), -1)
 
 
 def power(node: Node) -> Value:
@@ -352,6 +360,10 @@ def gather_nd(node: Node) -> Value:
     batch = int(node.attributes.get("batch_dims", 0))
     n = batch + indices.shape[-1]
     shape = checked((*indices.shape[:-1], *data.shape[n:]))
+    if isinstance(indices, Constant):
+        known = np.moveaxis(node.array(1, "indices").astype(np.int64), -1, 0)
+        examples = np.indices(known.shape[1:], sparse=True)[:batch]
+        return looked_up(data, [*examples, *known], shape)
     return gathered(data, [*range(n)], shape, at=0)
 
 
@@ -646,9 +658,10 @@ RULES: dict[str, Rule] = {
         ("Mul", multiply),
         ("Div", divide),
         (
-            "Identity Cast CastLike Neg QuantizeLinear ReverseSequence Imputer ZipMap",
+            "Identity Cast CastLike QuantizeLinear ReverseSequence Imputer ZipMap",
             keep,
         ),
+        ("Neg", negative),
         ("DequantizeLinear", dequantize),
         ("Dropout", dropout),
         ("LRN MeanVarianceNormalization LpNormalization", normalization),

@@ -85,7 +85,14 @@ def embedding(call: Call) -> Any:
 def embedding_bag(call: Call) -> Any:
     """`F.embedding_bag`: a row per bag."""
     indices, table, offsets = call.arg(0, "input"), call.arg(1, "weight"), call.arg(2, "offsets")
-    n_bags = indices.shape[0] if offsets is None else offsets.shape[0]
+    shares = call.arg(8, "per_sample_weights")
+    if is_traced(shares):
+        if offsets is not None:
+            raise ModelError("its rows have weights from the data, and bags of several lengths")
+        rows = embedding(replace(call, args=(indices, table), kwargs={}))
+        return (rows * shares[..., None]).sum(1)
+    last = bool(call.arg(9, "include_last_offset"))
+    n_bags = indices.shape[0] if offsets is None else offsets.shape[0] - last
     weight = call.tracing.weight(table)
     signal = call.program.embedding(
         weight.values, (n_bags, table.shape[-1]),
