@@ -22,7 +22,7 @@ SEEDS = range(6)
 
 
 def run(model: Any, k: int, **options: Any) -> ncut.Report:
-    settings: dict[str, Any] = {"shuffles": 19, "n_init": 5, "threads": 2}
+    settings: dict[str, Any] = {"shuffles": 19, "n_init": 5, "threads": 2, "tests": []}
     return ncut.analyze(model, k=k, **(settings | options))
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 SIZES = (20, 16, 12, 8)
-OPTIONS = {"k": 3, "shuffles": 6}
+OPTIONS = {"k": 3, "shuffles": 6, "tests": []}
 
 
 def write_model(path, seed):

@@ -354,7 +354,8 @@ ncut.scan(sys.argv[1], sys.argv[2], backend="threading", jobs=1, k=3, shuffles=2
 limit = int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    ncut.scan(sys.argv[1], sys.argv[4], backend="threading", jobs=1, k=3, shuffles=6)
+    ncut.scan(sys.argv[1], sys.argv[4], backend="threading", jobs=1, k=3, shuffles=6,
+              tests=[])
 except ncut.InputError as error:
     assert "cannot be written" in str(error), error
 else:
@@ -377,7 +378,7 @@ LIMITED = """
 import resource, sys, ncut
 from ncut.cli import main
 models, first, out = sys.argv[1:]
-options = {"k": 3, "shuffles": 6, "backend": "threading", "jobs": 1}
+options = {"k": 3, "shuffles": 6, "tests": [], "backend": "threading", "jobs": 1}
 ncut.scan(models + "/step-0.npz", first, **options)  # imports
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + (1 << 29)

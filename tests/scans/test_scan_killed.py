@@ -20,14 +20,14 @@ import ncut
 from ncut.scans import backends, on_ray, store
 
 SHUFFLES = 30
-OPTIONS = {"k": 3, "shuffles": SHUFFLES}
+OPTIONS = {"k": 3, "shuffles": SHUFFLES, "tests": []}
 
 SCAN = f"""
 import sys, ncut
 def told(counts):
     print(counts.done + counts.shuffles_done, flush=True)
 if __name__ == "__main__":
-    ncut.scan(sys.argv[1], sys.argv[2], jobs=2, k=3, shuffles={SHUFFLES}, progress=told)
+    ncut.scan(sys.argv[1], sys.argv[2], jobs=2, k=3, shuffles={SHUFFLES}, tests=[], progress=told)
 """
 
 DIE_OF = """
