@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from ncut.extract.readers.onnx_graph.values import (
     filled,
     unrepeated,
 )
+
+T = TypeVar("T", bool, int, float, str)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +100,21 @@ class Node:
         values = self.optional(position, what or attribute) if position >= 0 else None
         return None if values is None else [int(x) for x in np.ravel(values)]
 
+    def number(self, position: int, attribute: str) -> float | None:
+        """A number that newer opsets take as an input; NaN if it depends on the data."""
+        if self.attributes.get(attribute) is not None or not self.has(position):
+            return self.attributes.get(attribute)
+        found = self.value(position)
+        return found.single if isinstance(found, Constant) else math.nan
+
+    def setting(self, attribute: str, default: T) -> T:
+        """An attribute, of the default's type."""
+        return type(default)(self.attributes.get(attribute, default))
+
+    def axis(self, default: int) -> int:
+        """The attribute `axis`, an axis of the first input."""
+        return self.value(0).axis(self.setting("axis", default))
+
     def signals(self) -> list[Value]:
         """The signals among the inputs."""
         return [value for value in self.inputs if isinstance(value, Value)]
@@ -160,9 +178,18 @@ class Node:
         path = path_of(self.name, self.operator) if self.named else ""
         return f"heads of {path}" if path else "heads"
 
-    def with_inputs(self, inputs: Sequence[Operand | None], **attributes: Any) -> Node:
-        """The node with other inputs and attributes."""
-        return replace(self, inputs=inputs, attributes={**self.attributes, **attributes})
+    def layer_of(self, position: int) -> dict[str, Any]:
+        """Names of the layer with the weights at an input, for a program."""
+        name = self.layer(position)
+        return {"name": name, "module": name, "parameters": self.parameters(position)}
+
+    def only(self, *positions: int) -> Node:
+        """The node with some of its inputs."""
+        return self.with_inputs([self.value(position) for position in positions])
+
+    def with_inputs(self, inputs: Sequence[Operand | None]) -> Node:
+        """The node with other inputs."""
+        return replace(self, inputs=inputs)
 
     def with_rest(self, first: Operand, *shapes: Sequence[int]) -> list[Operand]:
         """Results; only the first carries neurons."""
