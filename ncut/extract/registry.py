@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from ncut.extract.program.values import Value
 if TYPE_CHECKING:
     from ncut.extract.program.record import Program
 
-declared: dict[Any, Callable[[Any], Any]] = {}
+Rule: TypeAlias = Callable[[Any], Any]
+"""Gets a reader's call of an operation; returns the result's `Value`, or a list of them."""
+
+declared: dict[Any, Rule] = {}
 """Rules by target: an operation's name, a class of modules, or a function."""
 
 

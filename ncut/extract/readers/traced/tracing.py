@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,11 +25,18 @@ from ncut.extract.readers.traced.memory import Writes, memory_of
 from ncut.extract.readers.traced.provenance import Provenance
 from ncut.extract.readers.traced.tensor import Traced, flat, is_traced, storage_of
 
-if TYPE_CHECKING:
-    from ncut.extract.readers.traced.rules import Rules
-
 # Hooks that compute a layer's weight; all others are left alone.
 WEIGHT_HOOKS = (prune.BasePruningMethod, SpectralNorm, WeightNorm)
+
+KEEPS_SHAPE = {
+    *("relu", "relu_", "leaky_relu", "leaky_relu_", "gelu", "silu", "silu_", "mish", "elu", "elu_"),
+    *("sigmoid", "sigmoid_", "tanh", "tanh_", "hardtanh", "hardtanh_", "hardswish", "hardswish_"),
+    *("hardsigmoid", "hardsigmoid_"),
+}
+"""Operations whose result has the shape and dtype of their first argument."""
+
+BATCH_NORMS = {"_native_batch_norm_legit_no_training", "native_batch_norm"}
+"""Batch norms in evaluation mode give their result and two empty tensors."""
 
 
 class UnknownOperationError(ModelError):
@@ -65,6 +72,11 @@ class Weight:
     module: str
     parameters: tuple[str, ...]
     holder: nn.Module | None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Names of the layer, for a program."""
+        return {"name": self.name, "module": self.module, "parameters": self.parameters}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +142,10 @@ class Call:
         """The signal of an argument; a signal without neurons if it is constant."""
         return self.tracing.signal_of(self.arg(position, keyword))
 
+    def axis(self, position: int = 1, default: Any = None) -> int:
+        """The argument `dim`, an axis of the first argument."""
+        return self.signal().axis(self.arg(position, "dim", default))
+
     def signals(self) -> list[Value]:
         """The signals of all traced arguments."""
         return [value.value for value in flat(self.args, self.kwargs) if is_traced(value)]
@@ -142,7 +158,7 @@ class Tracing:
     ----------
     program : Program
         The record.
-    rules : Rules
+    rules : ncut.extract.readers.traced.rules.Rules
         Rules for modules, functions and operations.
     device : torch.device
         The device that activations report: the parameters' device.
@@ -154,7 +170,7 @@ class Tracing:
         Provenance of tensors without neurons.
     """
 
-    def __init__(self, model: nn.Module, program: Program, rules: Rules) -> None:
+    def __init__(self, model: nn.Module, program: Program, rules: Any) -> None:
         self.program = program
         self.rules = rules
         first = next(iter(model.parameters()), None)
@@ -201,7 +217,7 @@ class Tracing:
         """Follow one operation of ATen."""
         name = operation._schema.name.removeprefix("aten::")
         self._operation = name
-        early = self.rules.early.get(name)
+        early = self.rules.early(name)
         if early is not None:
             return early(Call(self, name, args, kwargs))
         self.writes.check(args, [*kwargs.values()])
@@ -232,9 +248,9 @@ class Tracing:
         first: Any = args[0] if args else None
         if is_traced(first):
             # torch's meta functions for batch norms and sums, in Python, dominate the run time.
-            if name in self.rules.keeps_shape:
+            if name in KEEPS_SHAPE:
                 return torch.empty_like(first.meta)
-            if name in self.rules.batch_norms and not kwargs:
+            if name in BATCH_NORMS and not kwargs:
                 nothing = torch.empty(0, device="meta")
                 return torch.empty_like(first.meta), nothing, nothing
             other: Any = args[1] if len(args) > 1 else None
@@ -337,8 +353,7 @@ class Tracing:
         try:
             rule = self.rules.operation(operation)
             if rule is not None:
-                followed: Value | list[Value] = rule(call)
-                return followed
+                return rule(call)  # type: ignore[no-any-return]
             if self.rules.guess:
                 return self._guessed(call)
         except (ModelError, InputError) as error:
