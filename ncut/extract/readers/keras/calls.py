@@ -74,7 +74,8 @@ class Call:
     @property
     def signals(self) -> list[Value]:
         """All tensors among the arguments."""
-        return [*among([self.args, *(self._relevant())], Value)]
+        relevant = [value for name, value in self.kwargs.items() if "mask" not in name]
+        return [*among([self.args, *relevant], Value)]
 
     @property
     def signal(self) -> Value:
@@ -83,9 +84,6 @@ class Call:
         if not signals:
             raise ModelError("it is called with no tensor")
         return signals[0]
-
-    def _relevant(self) -> list[Any]:
-        return [value for name, value in self.kwargs.items() if "mask" not in name]
 
     def argument(self, at: int, name: str, default: Any = None) -> Any:
         """An argument by position or name."""
@@ -115,8 +113,13 @@ class Call:
         """The axis of channels."""
         return 1 if self.config.get("data_format") == "channels_first" else -1
 
+    @property
+    def axes(self) -> list[int]:
+        """The axes of positions of the first tensor."""
+        return self.position_axes(self.signal.ndim)
+
     def position_axes(self, ndim: int) -> list[int]:
-        """The axes of positions."""
+        """The axes of positions of a tensor."""
         if ndim < 3:
             raise ModelError(f"it reads a tensor of {ndim} axes, which has no positions")
         axes = [*range(1, ndim)]
@@ -131,7 +134,7 @@ class Call:
         Variables without edges are recorded as ignored. `a|b` are two names of one variable.
         """
         found = {}
-        for name, variable in self._variables(self._joined(part), order).items():
+        for name, variable in self._variables(part, order).items():
             full = self.parameter(name, part)
             self.shapes[full] = variable.shape
             self.touched.add(variable.path)
@@ -153,7 +156,7 @@ class Call:
         factors = [f"lora_{name}_{side}" for side in "ab"]
         if not isinstance(self.layout, Named):
             return values
-        found = self._variables(self._joined(part), factors)
+        found = self._variables(part, factors)
         if len(found) < len(factors):
             return values
         arrays = []
@@ -165,10 +168,8 @@ class Call:
             arrays.append(self.layout.tree.array(found[factor].path))
         rank = arrays[1].shape[0]
         alpha = self.config.get("lora_alpha")
-        scale = float(rank if alpha is None else alpha) / float(
-            self.config.get("lora_rank") or rank
-        )
-        return np.asarray(values + scale * (arrays[0] @ arrays[1]))
+        scale = (rank if alpha is None else alpha) / (self.config.get("lora_rank") or rank)
+        return np.asarray(values + float(scale) * (arrays[0] @ arrays[1]))
 
     def weight(self, name: str, *rest: str, part: str = "") -> NDArray[np.floating]:
         """A required variable, the first in creation order."""
@@ -191,11 +192,9 @@ class Call:
         """The name of the layer or of a part of it."""
         return f"{self.path}/{part}" if part else self.path
 
-    def _joined(self, part: str) -> str:
-        return "/".join(filter(None, (self.part, part)))
-
     def _variables(self, part: str, order: Sequence[str]) -> Mapping[str, Any]:
-        return self.layout.variables(self.place, part, order)
+        whole = "/".join(filter(None, (self.part, part)))
+        return self.layout.variables(self.place, whole, order)
 
 
 def checked(shape: Sequence[int]) -> tuple[int, ...]:
@@ -205,9 +204,3 @@ def checked(shape: Sequence[int]) -> tuple[int, ...]:
     if math.prod(shape) > MAX_ENTRIES:
         raise ModelError(f"its result would have shape {tuple(shape)}: too large")
     return tuple(shape)
-
-
-def along(call: Call, signal: Value, factors: Any, axis: int, parameter: str) -> Value:
-    """Factors along one axis."""
-    parameters = [parameter] if parameter else []
-    return call.program.scaled(signal, factors, axis, parameters=parameters)
