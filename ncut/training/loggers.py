@@ -9,11 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from ncut.errors import InputError
 from ncut.files import append_line, reading, regular_file, write_text
 from ncut.training.monitor import Monitor, check_every
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of all loggers; see `LoggingCallback`."""
+
+    every: int
+    regularizer: Any
 
 
 class LoggingCallback(ABC):
@@ -88,14 +95,9 @@ class TensorBoardCallback(LoggingCallback):
     """
 
     def __init__(
-        self,
-        writer: Any,
-        monitor: Monitor | None = None,
-        *,
-        every: int = 100,
-        regularizer: Any = None,
+        self, writer: Any, monitor: Monitor | None = None, **options: Unpack[Options]
     ) -> None:
-        super().__init__(monitor, every=every, regularizer=regularizer)
+        super().__init__(monitor, **options)
         self._add = _method(writer, "writer", "add_scalar")
 
     def _pass_on(self, values: dict[str, float], step: int) -> None:
@@ -116,9 +118,9 @@ class WandbCallback(LoggingCallback):
     """
 
     def __init__(
-        self, run: Any, monitor: Monitor | None = None, *, every: int = 100, regularizer: Any = None
+        self, run: Any, monitor: Monitor | None = None, **options: Unpack[Options]
     ) -> None:
-        super().__init__(monitor, every=every, regularizer=regularizer)
+        super().__init__(monitor, **options)
         self._log = _method(run, "run", "log")
 
     def _pass_on(self, values: dict[str, float], step: int) -> None:
@@ -138,14 +140,9 @@ class MLflowCallback(LoggingCallback):
     """
 
     def __init__(
-        self,
-        mlflow: Any,
-        monitor: Monitor | None = None,
-        *,
-        every: int = 100,
-        regularizer: Any = None,
+        self, mlflow: Any, monitor: Monitor | None = None, **options: Unpack[Options]
     ) -> None:
-        super().__init__(monitor, every=every, regularizer=regularizer)
+        super().__init__(monitor, **options)
         self._log = _method(mlflow, "mlflow", "log_metrics")
 
     def _pass_on(self, values: dict[str, float], step: int) -> None:
@@ -172,14 +169,9 @@ class CSVCallback(LoggingCallback):
     """
 
     def __init__(
-        self,
-        path: str | PathLike[str],
-        monitor: Monitor | None = None,
-        *,
-        every: int = 100,
-        regularizer: Any = None,
+        self, path: str | PathLike[str], monitor: Monitor | None = None, **options: Unpack[Options]
     ) -> None:
-        super().__init__(monitor, every=every, regularizer=regularizer)
+        super().__init__(monitor, **options)
         self.path = Path(path)
         self._found()
 

@@ -277,6 +277,38 @@ class Penalty:
         return values
 
 
+class Watching:
+    """What callbacks of training loops share: a measurement, its steps, and a regularizer.
+
+    Parameters are those of `ncut.training.lightning.ClusterabilityCallback`.
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor | None,
+        every: int,
+        regularizer: Callable[..., Any] | None,
+        normalize: bool,
+        submodule: str,
+    ) -> None:
+        self.monitor = Monitor() if monitor is None else monitor
+        self.every = check_every(every)
+        self.submodule = submodule
+        self._penalty = Penalty(regularizer, normalize)
+        self._measured = -1
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.monitor!r}, every={self.every})"
+
+    @property
+    def regularizer(self) -> Any:
+        """The regularizer in use; None before training, or if there is none."""
+        return self._penalty.regularizer
+
+    def _network(self, model: nn.Module) -> nn.Module:
+        return model.get_submodule(self.submodule)
+
+
 def check_every(every: object) -> int:
     """Return the number of steps between measurements, or raise an error."""
     if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 0:

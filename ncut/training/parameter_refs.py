@@ -23,6 +23,7 @@ from ncut.errors import InputError
 from ncut.extract.lowering.factors import Factors as Noted
 from ncut.extract.lowering.factors import Ledger, computed
 from ncut.extract.program.weights import Expression
+from ncut.extract.readers.traced.plain import computed as computed_names
 from ncut.extract.readers.traced.plain import plain_copy, wide
 from ncut.extract.readers.traced.tensor import storage_of
 from ncut.training.spectrum_types import constant
@@ -418,6 +419,19 @@ def _parametrized(module: nn.Module, name: str) -> Tensor:
         for part, mode in modes:
             part.training = mode
     return value
+
+
+def parameter_name(model: nn.Module, path: str, name: str) -> str:
+    """Full name of a weight tensor's parameter, for a pruned one the parameter before its mask."""
+    module = model.get_submodule(path)
+    if name in computed_names(module):
+        if parametrize.is_parametrized(module) or f"{name}_mask" not in module._buffers:
+            raise InputError(
+                f"model: {path!r} computes its weight from other parameters, as weight norm and "
+                "spectral norm do; make that permanent first"
+            )
+        name = f"{name}_orig"
+    return f"{path}.{name}" if path else name
 
 
 def refuse_sharded(model: nn.Module) -> None:
