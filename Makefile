@@ -13,21 +13,26 @@ export CCACHE_BASEDIR ?= $(CURDIR)
 unexport PYTHONDONTWRITEBYTECODE
 # The CPython of `make newest`.
 NEWEST ?= python3.13
+# One more than there are cores: some tests wait, for a killed process or a scheduler.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 CXX_SOURCES := $(wildcard csrc/*.* csrc/vector/*.* csrc/tests/*.* bindings/*.*)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CXX_SOURCES)
 
-.PHONY: demo test coverage sanitize sanitize-addresses sanitize-threads fuzz fuzz-long fuzz-core endurance bench \
+.PHONY: demo test collected coverage sanitize sanitize-addresses sanitize-threads fuzz fuzz-long fuzz-core endurance bench \
   bench-quick bench-built arm64 newest lint types style format stubs docs docs-serve clean
 
 demo: $(VENV)/installed  ## analyse the embedded networks and write a report
 	$(BIN)/ncut demo
 
 test: $(VENV)/installed-dev  ## the whole test suite, slow tests included
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 25
+
+collected: $(VENV)/installed-dev  ## compiles what tests import, once; each worker of `make test` would
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --collect-only --quiet --quiet
 
 coverage: $(VENV)/installed-dev  ## the suite's coverage of ncut by lines and branches; twice as long as the suite
 	$(BIN)/python -m coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest --numprocesses $(WORKERS) --dist worksteal
 	$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report
 
 sanitize: sanitize-addresses sanitize-threads  ## the kernels' own tests under address, undefined-behaviour and thread checks

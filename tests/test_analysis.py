@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -224,16 +225,16 @@ def test_a_shuffle_with_too_few_vertices_keeps_the_others(threads: int) -> None:
     k = min(sizes)
     first = sizes.index(k)
     assert 0 < first < 25
+    assert sizes.count(k) == 1
     with pytest.raises(ncut.InputError, match=f"k: shuffle {first} of") as caught:
         run(model, k=k, shuffles=30, threads=threads)
     report = caught.value.finished
     assert isinstance(report, ncut.Report)
     complete = run(model, k=k, shuffles=first)
     assert report.ncut == complete.ncut
-    if threads == 1:
-        np.testing.assert_array_equal(report.shuffled_ncuts, complete.shuffled_ncuts)
-    else:
-        assert set(complete.shuffled_ncuts[: first - 2]) <= set(report.shuffled_ncuts)
+    # Whatever the order, only shuffles in progress on the other threads are missing.
+    missing = Counter(complete.shuffled_ncuts) - Counter(report.shuffled_ncuts)
+    assert missing.total() <= threads - 1
     with pytest.raises(ncut.InputError, match=r"k: shuffle \d+ of the null model") as swept:
         ncut.profile(model, (2, k), shuffles=30, threads=threads, n_init=2, seed=7)
     assert isinstance(swept.value.finished, ncut.Profile)

@@ -1,6 +1,6 @@
 """Seconds per epoch of `ncut paper`'s training beside a plain PyTorch DataLoader loop.
 
-    python benchmarks/paper/speed.py DATA [--out results/speed.json] [--repeats 3]
+    python benchmarks/paper/speed.py DATA [--out FILE] [--repeats 3] [--cases REGEX]
 
 DATA holds MNIST's files. Each line: the same network, data, batches and settings of Adam (fused in
 ours, torch's default in the loop), medians of repeats that take turns; one thread, but for the last
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import re
 import statistics
 import tempfile
 import time
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cases", default="", help="a regular expression: only these lines")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, object] = {
@@ -142,6 +144,8 @@ def main() -> None:
     }
     sets = {flat: load("mnist", arguments.data, flat=flat) for flat in (True, False)}
     for name, (recipe, n) in CASES.items():
+        if not re.search(arguments.cases, name):
+            continue
         data = part_of(sets[not recipe.architecture.is_convolutional], n)
         found[name] = timed_pair(recipe, data, arguments.repeats) | {"images": n}
         print(name, found[name], flush=True)

@@ -154,6 +154,27 @@ def a_difference(n, x):
     return n.linear(n.pointwise(h, "relu"), "b", 5, 4)
 
 
+@network(FEATURES, [6, 5, 4], 50)
+def a_sum_of_multiples(n, x):
+    h = n.linear(x, "a", 6, 5)
+    less = n.add(n.subtract(h, n.scaled(h, "s", drawn("s", 5))), n.pointwise(h, "neg"))
+    return n.linear(n.pointwise(n.add(less, n.times(h, 0.5)), "relu"), "b", 5, 4)
+
+
+@network(FEATURES)
+def layers_mixed_by_shares(n, x):
+    first, second = n.linear(x, "a", 6, 5), n.linear(x, "c", 6, 5)
+    h = n.add(first, n.scaled(n.subtract(second, first), "s", drawn("s", 5)))
+    return n.linear(n.pointwise(h, "relu"), "b", 5, 4)
+
+
+@network(FEATURES, [6, 5, 4], 50)
+def a_layer_that_is_taken_away_again(n, x):
+    first, second = n.linear(x, "a", 6, 5), n.linear(x, "c", 6, 5)
+    h = n.add(first, n.subtract(second, first))
+    return n.linear(n.pointwise(h, "relu"), "b", 5, 4)
+
+
 @network(FEATURES, [6, 5, 4], 30 + 30 + 20)
 def a_gate(n, x):
     h = n.multiply(n.linear(x, "a", 6, 5), n.pointwise(n.linear(x, "g", 6, 5), "sigmoid"))

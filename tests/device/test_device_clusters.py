@@ -62,7 +62,7 @@ def test_an_analysis_agrees_with_the_cpus(
     device = used_for(monkeypatch, name)
     ours = ncut.analyze(weights, shuffles=20, null=null, seed=1)
     found = ncut.analyze(weights, shuffles=20, null=null, seed=1, device=device)
-    again = ncut.analyze(weights, shuffles=20, null=null, seed=1, device=device, threads=1)
+    again = ncut.analyze(weights, shuffles=6, null=null, seed=1, device=device, threads=1)
     assert found.ncut == pytest.approx(ours.ncut, rel=0.02)
     assert found.shuffled_mean == pytest.approx(ours.shuffled_mean, rel=0.02)
     bound = found.statistics["lower_bound"], ours.statistics["lower_bound"]
@@ -74,7 +74,7 @@ def test_an_analysis_agrees_with_the_cpus(
         np.testing.assert_allclose(bound[0].shuffled, bound[1].shuffled, rtol=1e-4)
         np.testing.assert_allclose(found.shuffled_ncuts, ours.shuffled_ncuts, rtol=0.05)
     assert found.p_value == ours.p_value == pytest.approx(1 / 21)
-    np.testing.assert_array_equal(found.shuffled_ncuts, again.shuffled_ncuts)
+    np.testing.assert_array_equal(found.shuffled_ncuts[:6], again.shuffled_ncuts)
     np.testing.assert_array_equal(found.labels == -1, ours.labels == -1)
     assert found.device != "cpu" == ours.device
     assert ncut.Report.from_json(found.to_json()).device == found.device

@@ -13,7 +13,6 @@ from ncut.errors import ModelError
 from ncut.extract.formats import format_of
 
 torch = pytest.importorskip("torch", reason="pip install torch")
-diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SMALL = {"block_out_channels": (8, 16), "norm_num_groups": 4}
@@ -48,8 +47,14 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def diffusers() -> Any:
+    """The package; its import takes seconds."""
+    return pytest.importorskip("diffusers", reason="pip install diffusers")
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_a_part_has_the_graph_of_its_module(case: str, tmp_path: Path) -> None:
+def test_a_part_has_the_graph_of_its_module(case: str, diffusers: Any, tmp_path: Path) -> None:
     name, config, example = CASES[case]
     torch.manual_seed(0)
     model = getattr(diffusers, name)(**config).eval()
@@ -61,6 +66,7 @@ def test_a_part_has_the_graph_of_its_module(case: str, tmp_path: Path) -> None:
     assert graph.placed_share == expected.placed_share == 1
 
 
+@pytest.mark.usefixtures("diffusers")
 def test_a_pipeline_and_unknown_parts_name_the_alternative(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(ModelError, match="pipeline is not read; name the folder of one of its"):
@@ -76,7 +82,7 @@ def test_a_pipeline_and_unknown_parts_name_the_alternative(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("setting", ["attention_head_dim", "num_layers"])
 def test_settings_of_a_larger_model_than_is_stored_are_refused(
-    tmp_path: Path, setting: str
+    diffusers: Any, tmp_path: Path, setting: str
 ) -> None:
     name, config, _ = CASES["dit"]
     getattr(diffusers, name)(**config).save_pretrained(tmp_path)
@@ -87,7 +93,9 @@ def test_settings_of_a_larger_model_than_is_stored_are_refused(
         ncut.graph(tmp_path)
 
 
-def test_the_size_of_images_has_no_part_in_the_graph_nor_in_memory(tmp_path: Path) -> None:
+def test_the_size_of_images_has_no_part_in_the_graph_nor_in_memory(
+    diffusers: Any, tmp_path: Path
+) -> None:
     name, config, _ = CASES["dit"]
     getattr(diffusers, name)(**config).save_pretrained(tmp_path)
     expected = ncut.graph(tmp_path)

@@ -48,7 +48,20 @@ class Attending(torch.nn.Module):
         return self.out(torch.cat([first, second * 2], dim=-1))
 
 
+class Bags(torch.nn.Module):
+    """Bags of embeddings, as in recommender models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bags = torch.nn.EmbeddingBag(11, 8, mode="mean")
+        self.inner, self.out = torch.nn.Linear(8, 6), torch.nn.Linear(6, 3)
+
+    def forward(self, ids: Any) -> Any:
+        return self.out(torch.relu(self.inner(self.bags(ids))))
+
+
 CASES = {
+    "bags": (Bags, lambda: torch.zeros(2, 5, dtype=torch.long)),
     "residual": (Residual, lambda: torch.zeros(2, 3, 8, 8)),
     "attending": (Attending, lambda: torch.zeros(2, 5, dtype=torch.long)),
 }

@@ -165,8 +165,23 @@ def scaled_by_einsum(net, x):
     return net("Reshape", scaled, [6, 8])
 
 
+def by_einsum_of_three(net, x):
+    gate = net("Sigmoid", net.linear(x, 8, 8))
+    return net("Einsum", x, gate, net("Relu", x), equation="btd,btd,btd->btd")
+
+
 def chosen_entries(net, x):
     return net("GatherND", x, np.array([[0, 1], [1, 2]]))
+
+
+def chosen_neurons(net, x):
+    turned = net("Transpose", net.linear(x, 8, 8), perm=[2, 0, 1])
+    return net("Transpose", net("GatherND", turned, [[3], [0], [5]]), perm=[1, 2, 0])
+
+
+def chosen_neurons_of_examples(net, x):
+    at = np.array([[[1, 3], [0, 6]], [[1, 3], [0, 6]]])
+    return net("GatherND", net.linear(x, 8, 8), at, batch_dims=1)
 
 
 def replaced_entries(net, x):
@@ -206,7 +221,10 @@ FEATURES = {
     "Einsum": (by_einsum, 4),
     "Einsum of factors": (scaled_by_einsum, 8),
     "Pow": (one("Pow", np.float32(3)), 8),
+    "Einsum of three": (by_einsum_of_three, 8),
     "GatherND": (chosen_entries, 8),
+    "GatherND of neurons": (chosen_neurons, 3),
+    "GatherND of each example": (chosen_neurons_of_examples, 2),
     "ScatterND": (replaced_entries, 8),
     "Einsum of entries": (bilinear, 8),
     "Einsum without results": (with_sum_over_time, 4),
@@ -356,7 +374,7 @@ def test_contributed_operators(tmp_path):
     y = net("FusedMatMul", skipped, net.array(second, "b.weight"), transB=1, alpha=0.5,
             domain="com.microsoft")  # fmt: skip
     graph = graph_of(net.proto(y), tmp_path, residual="readers")
-    chain_of(graph, first * FACTORS, 0.5 * second.T)
+    chain_of(graph, 2 * first * FACTORS, 0.5 * second.T)  # the sum of x and x is 2 x
 
 
 def test_many_equal_columns_are_one(monkeypatch):

@@ -281,12 +281,44 @@ def test_embedding_rows_are_vertices():
     )  # fmt: skip
 
 
-def test_embedding_bag():
-    model = chain(nn.EmbeddingBag(7, 4, mode="sum"), nn.ReLU(), nn.Linear(4, 3))
-    expect(
-        read_graph(model), [7, 4, 3],
-        {(0, 1): np.abs(array(model[0].weight)), (1, 2): into(model[2].weight)},
+BAGS = {
+    "equal": (torch.zeros(2, 3, dtype=torch.long), None),
+    "of several lengths": (torch.zeros(6, dtype=torch.long), torch.tensor([0, 2, 3])),
+    "with the last end": (torch.zeros(6, dtype=torch.long), torch.tensor([0, 2, 6])),
+}
+
+
+@pytest.mark.parametrize("case", BAGS)
+def test_embedding_bag(case):
+    ends = case == "with the last end"
+    model = Model(
+        lambda m, ids, offsets: m.o(m.e(ids, offsets).relu()),
+        e=nn.EmbeddingBag(7, 4, mode="sum", include_last_offset=ends), o=nn.Linear(4, 3),
     )  # fmt: skip
+    expect(
+        read_graph(model, example_inputs=BAGS[case]), [7, 4, 3],
+        {(0, 1): np.abs(array(model.e.weight)), (1, 2): into(model.o.weight)},
+    )  # fmt: skip
+
+
+def test_embedding_bag_with_weights_from_the_data():
+    def bag(m, ids, shares):
+        return m.e(ids, per_sample_weights=shares)
+
+    def plain(m, ids, shares):
+        return (F.embedding(ids, m.e.weight) * shares[..., None]).sum(1)
+
+    parts = {"e": nn.EmbeddingBag(7, 4, mode="sum"), "s": nn.Linear(5, 3), "o": nn.Linear(4, 3)}
+    inputs = torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 5)
+    graphs = [
+        read_graph(
+            Model(lambda m, ids, x, run=run: m.o(run(m, ids, m.s(x))), **parts),
+            example_inputs=inputs,
+        )
+        for run in (bag, plain)
+    ]
+    assert [layer.size for layer in graphs[0].layers] == [5, 7, 4, 3, 3]
+    assert abs(graphs[0].adjacency - graphs[1].adjacency).max() == 0
 
 
 def test_sum_of_two_embeddings_reaches_both_tables():

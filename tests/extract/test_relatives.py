@@ -51,6 +51,58 @@ def test_features_of_one_number_that_are_as_many_as_examples_are_not_its_example
     assert [layer.size for layer in read(model, torch.zeros(3)).layers] == [1, 5, 3]
 
 
+# --- a layer that enters a sum several times ------------------------------------------------------
+
+MASK = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])
+
+
+def adapted(m, h, g):
+    """DoRA: a layer plus its change of magnitude and direction."""
+    return h + ((m.s - 1) * h + m.s * g * 0.5)
+
+
+MULTIPLES = {
+    "plus": lambda m, h, g: h + m.s * h,
+    "minus": lambda m, h, g: h - m.s * h,
+    "the negative": lambda m, h, g: m.s * h + (-h),
+    "twice": lambda m, h, g: h + h,
+    "numbers": lambda m, h, g: 0.7 * h - 2 * h / 4,
+    "alpha": lambda m, h, g: torch.sub(h, h, alpha=3),
+    "reversed": lambda m, h, g: torch.rsub(h, m.s * h, alpha=3),
+    "in place": lambda m, h, g: h.clone().sub_(m.s * h),
+    "quotients": lambda m, h, g: h / m.s - h,
+    "a mask": lambda m, h, g: h - h * MASK,
+    "rounded, with a gradient": lambda m, h, g: h + (2 * h - h).detach() * 3,
+    "mixed": lambda m, h, g: h + m.s * (g - h),
+    "lerp": lambda m, h, g: torch.lerp(h, g, m.s),
+    "adapted": adapted,
+    "taken away": lambda m, h, g: (h + g) - h,
+    "a weighted sum": lambda m, h, g: 0.3 * (h + g) - h - g * 0.3,
+}
+
+
+@pytest.mark.parametrize("case", MULTIPLES)
+@pytest.mark.parametrize("residual", ["readers", "stream"])
+def test_a_layer_that_enters_a_sum_several_times_has_the_sum_of_its_factors(case, residual):
+    model = Model(
+        lambda m, x: m.o(MULTIPLES[case](m, m.h(x), m.g(x))),
+        h=nn.Linear(6, 5), g=nn.Linear(6, 5), s=nn.Parameter(torch.randn(5)), o=nn.Linear(5, 3),
+    )  # fmt: skip
+    graph = read(model, torch.zeros(1, 6), residual=residual)
+    # The sum is linear in each layer's neurons: ones give their factors.
+    one, zero = torch.ones(5), torch.zeros(5)
+    factors = MULTIPLES[case](model, one, zero), MULTIPLES[case](model, zero, one)
+    layers = zip((model.h, model.g), factors, strict=True)
+    used = [into(layer.weight * factor[:, None]) for layer, factor in layers if factor.any()]
+    sizes = [6, 5, 3] if len(used) == 1 or residual == "stream" else [6, 6, 5, 3]
+    last = len(sizes) - 2
+    edges = {(last, last + 1): into(model.o.weight)}
+    for at, part in enumerate(used):
+        place = (at if last > 1 else 0, last)
+        edges[place] = edges.get(place, 0) + part
+    expect(graph, sizes, edges)
+
+
 # --- sums of a product and something else --------------------------------------------------------
 
 

@@ -97,7 +97,7 @@ class Results(Work):
 
     def do(self, out: Path, told: Callable[[int], None]) -> None:
         out.mkdir(exist_ok=True)
-        for number in range(12):
+        for number in range(6):
             self.graph.save(out / "g.npz")
             self.report.to_json(out / "r.json", indent=number % 3)
             self.report.to_html(out / "r.html")

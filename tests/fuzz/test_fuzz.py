@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ for package in (
     "tensorstore",
     "diffusers",
 ):
-    pytest.importorskip(package, reason="make test installs it, or pip install '.[dev]'")
+    if find_spec(package) is None:
+        pytest.skip(f"{package}: run make test, or pip install '.[dev]'", allow_module_level=True)
 
 
 def figures(script: str, *arguments: str) -> dict:

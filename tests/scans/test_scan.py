@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 
-import duckdb
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 from scan_samples import OPTIONS, write_model
 
@@ -69,6 +67,9 @@ def test_a_model_that_fails_is_a_row_with_its_error(models, scan, tmp_path):
 
 
 def test_pandas_polars_and_duckdb_read_the_rows(models, scan, tmp_path):
+    import duckdb
+    import polars as pl
+
     scan(models)
     files = str(tmp_path / "out" / "models" / "*.parquet")
     by_pandas = pd.read_parquet(tmp_path / "out" / "models")
@@ -127,7 +128,8 @@ def test_other_settings_are_refused(models, scan):
         scan(models, scope="all")
 
 
-def test_another_scan_of_the_same_folder_is_refused(models, scan, tmp_path):
+def test_another_scan_of_the_same_folder_is_refused(models, scan, tmp_path, monkeypatch):
+    monkeypatch.setattr("ncut.scans.store.LOCK_SECONDS", 0.2)
     store = Store(scan(models).folder, ncut.Scan(tmp_path / "out").settings)
     with store.locked(), pytest.raises(ncut.InputError, match="another scan is writing"):
         scan(models)

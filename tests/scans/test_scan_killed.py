@@ -160,6 +160,8 @@ def cluster(tmp_path, monkeypatch):
     """Dask's scheduler as a process on this machine: its address, and how to start a worker."""
     # Workers that take the place of dead ones are forked from a process that has imported Dask.
     monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD", "forkserver")
+    # The second dead worker is enough to give a task up; each takes seconds to replace.
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -225,7 +227,6 @@ def test_a_killed_worker_of_a_cluster_changes_no_number(three, tmp_path, cluster
 
 @pytest.mark.slow
 def test_a_model_that_kills_a_clusters_workers_fails_alone(deadly, tmp_path, cluster):
-    """Twenty seconds: Dask gives a model up when the fourth worker has died of it."""
     address, start_worker = cluster
     start_worker("--nworkers", "2")
     wait_for_workers(address, 2)

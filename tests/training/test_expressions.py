@@ -128,6 +128,12 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
         SEQUENCE,
     ),
     "1 + g": (lambda: Around(lambda m, h: h * (1 + m.g), WIDTH, {"g": (WIDTH,)}), ROWS),
+    "its own multiples added": (
+        lambda: Around(
+            lambda m, h: h + m.s * h - 0.3 * h / m.t, WIDTH, {"s": (WIDTH,), "t": (WIDTH,)}
+        ),
+        ROWS,
+    ),
     "bilinear": (lambda: Around(lambda m, h: torch.nn.functional.bilinear(h, h, m.w), 5,
                                 {"w": (5, WIDTH, WIDTH)}), ROWS),
     "low rank": (

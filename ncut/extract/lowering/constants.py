@@ -35,6 +35,8 @@ def scaled(
     laid = (1,) * (len(shape) - numbers.ndim) + numbers.shape
     trained = axis is not None or (isinstance(factors, Expression) and factors.known)
     wide = expanded(signal, shape)
+    if numbers.size == 1 and not trained and abs(numbers.item()) == 1:
+        return wide
     if not invert and wiring.unscaled and dequantize(wiring, wide, numbers):
         wiring.place(parameters, "the scale of quantized weights")
         return wide

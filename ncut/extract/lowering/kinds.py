@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ncut.errors import InputError, ModelError
@@ -123,8 +123,9 @@ def _lowered(program: Program, residual: Residual, without: frozenset[str] = fro
 def _recorded(program: Program, residual: Residual, without: frozenset[str]) -> Wiring:
     wiring = Wiring(residual, program=program)
     signals: dict[int, Signal] = {}
-    last = {id(value): at for at, node in enumerate(program.nodes) for value in node.inputs}
-    for at, node in enumerate(program.nodes):
+    nodes = _read(program.nodes)
+    last = {id(value): at for at, node in enumerate(nodes) for value in node.inputs}
+    for at, node in enumerate(nodes):
         try:
             made = _followed(wiring, node, signals, without)
         except layers.WithoutExamplesError:
@@ -142,6 +143,17 @@ def _recorded(program: Program, residual: Residual, without: frozenset[str]) -> 
                 signals.pop(id(value), None)
     wiring.check_scales()
     return wiring
+
+
+def _read(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes without sums and their factors that nothing reads, such as a part of a sum."""
+    read: set[int] = set()
+    kept = []
+    for node in reversed(nodes):
+        if node.kind not in ("add", "scale") or id(node.output) in read:
+            kept.append(node)
+            read.update(map(id, node.inputs))
+    return kept[::-1]
 
 
 def _followed(

@@ -1,4 +1,4 @@
-"""Einstein sums of one or two tensors; one of them may be weights."""
+"""Einstein sums of values and weights."""
 
 from __future__ import annotations
 
@@ -36,12 +36,31 @@ def einsum(
     Raises
     ------
     ModelError
-        If the equation is invalid, does not fit, takes a diagonal, or has more than two operands.
+        If the equation is invalid, does not fit, or takes a diagonal.
     """
     labels, right = _labels(equation, [len(operand.shape) for operand in operands])
+    while len(operands) > 2:
+        # The sum of the first two keeps the axes that the others and the result have.
+        later = set[str]().union(right, *labels[2:])
+        kept = [label for label in dict.fromkeys([*labels[0], *labels[1]]) if label in later]
+        made = _summed_by(program, operands[:2], labels[:2], kept, heads, named)
+        operands, labels = [made, *operands[2:]], [kept, *labels[2:]]
+    return _summed_by(program, operands, labels, right, heads, named)
+
+
+def _summed_by(
+    program: Program,
+    operands: Sequence[Operand],
+    labels: Sequence[list[str]],
+    right: Sequence[str],
+    heads: str,
+    named: dict[str, Any],
+) -> Value:
+    """The sum of one or two operands with labelled axes, one of them a value."""
     if len(operands) == 2 and not isinstance(operands[0], Value):
         operands, labels = operands[::-1], labels[::-1]
     others = [set[str]().union(right, *(ls for ls in labels if ls is not own)) for own in labels]
+    labels = [*labels]
     alone: list[Operand] = []
     for at, operand in enumerate(operands):
         axes = [axis for axis, label in enumerate(labels[at]) if label not in others[at]]
@@ -106,8 +125,8 @@ def _labels(equation: str, ndims: Sequence[int]) -> tuple[list[list[str]], list[
     """Labels of the axes of operands and result; axes of an ellipsis are labelled by numbers."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     parts = left.split(",")
-    if len(parts) != len(ndims) or not 1 <= len(parts) <= 2 or "->" in right:
-        raise ModelError(f"its equation {equation!r} is not one of {len(ndims)} operands, 1 or 2")
+    if len(parts) != len(ndims) or "->" in right:
+        raise ModelError(f"its equation {equation!r} is not for {len(ndims)} operands")
     if not arrow:
         right = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
     n_more = max(

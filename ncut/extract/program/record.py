@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +26,26 @@ from ncut.extract.program.values import (
     swapped,
     unsqueezed,
 )
-from ncut.extract.program.weights import Expression, Weights, expression_of
+from ncut.extract.program.weights import Expression, Weights, calculated, expression_of
 
 Array: TypeAlias = NDArray[Any]
 Initial: TypeAlias = Callable[[int], NDArray[np.floating] | None]
 
 Difference: TypeAlias = tuple[Value, Known]
 """Neurons, and the centres from which they differ."""
+
+
+class Factor(NamedTuple):
+    """An array by which a value was multiplied, or divided if `invert`, and its parameters."""
+
+    values: Weights
+    parameters: tuple[str, ...]
+    name: str
+    invert: bool
+
+
+Summand: TypeAlias = tuple[Value, tuple[Factor, ...]]
+"""A value that enters a sum, and the factors by which it is multiplied."""
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -81,6 +95,7 @@ class Program:
         self._largest: dict[Value, tuple[Value, int, Value]] = {}
         self._differences: dict[Value, Difference] = {}
         self._squares: dict[Value, Difference] = {}
+        self._summands: dict[Value, list[Summand]] = {}
 
     def __str__(self) -> str:
         """The program as text, one line per node."""
@@ -263,7 +278,16 @@ class Program:
             axis, shape = value.axis(axis), value.shape
             if shape[axis] != factors.size:
                 raise ModelError(f"it scales {factors.size} values, but gets {shape[axis]}")
-        return self.node("scale", [value], shape, factors=factors, axis=axis, **self._named(named))
+        named = self._named(named)
+        made = self.node("scale", [value], shape, factors=factors, axis=axis, **named)
+        if shape == value.shape:
+            laid = [-1 if at == axis else 1 for at in range(value.ndim)]
+            factor = Factor(
+                factors if axis is None else factors.reshape(laid), named["parameters"],
+                named.get("name", ""), named.get("invert", False),
+            )  # fmt: skip
+            self._summands[made] = [(own, (*by, factor)) for own, by in self._sum_of(value)]
+        return made
 
     def gain(self, value: Value, factor: float) -> Value:
         """One constant factor for all entries."""
@@ -500,9 +524,52 @@ class Program:
         if len(values) == len(known) == 1 and len(known[0].shape) > 1 and not self.awaits:
             return self.shifted(values[0], known[0])
         if len(values) > 1:
-            values = [self.node("add", values, broadcast_shape(values))]
+            values = [self._total(values, broadcast_shape(values))]
         shape = broadcast_shape(operands)
         return expanded(values[0], shape) if values else Value(shape)
+
+    def negative(self, operand: Operand) -> Operand:
+        """The operand with the other sign; constants, which act as biases, are unchanged."""
+        return self.gain(operand, -1) if isinstance(operand, Value) else operand
+
+    def _sum_of(self, value: Value) -> list[Summand]:
+        return self._summands.get(value, [(value, ())])
+
+    def _total(self, values: Sequence[Value], shape: tuple[int, ...]) -> Value:
+        """A sum, in which a value that enters it several times has the sum of its factors.
+
+        Such as x + s x = (1 + s) x, and x + (y - x) = y.
+        """
+        found: dict[Value, list[tuple[Factor, ...]]] = {}
+        for value in values:
+            for own, by in self._sum_of(value) if value.shape == shape else [(value, ())]:
+                found.setdefault(own, []).append(by)
+        terms = values
+        if any(len(ways) > 1 for ways in found.values()):
+            terms = [self._times(own, ways) for own, ways in found.items()]
+            # Where sums are streams, readers of the sum take the factors of its first term.
+            terms.sort(key=lambda term: term not in found)
+        made = terms[0] if len(terms) == 1 else self.node("add", terms, shape)
+        self._summands[made] = [own for term in terms for own in self._sum_of(term)]
+        return made
+
+    def _times(self, value: Value, ways: Sequence[tuple[Factor, ...]]) -> Value:
+        """A value times the sum of products of factors."""
+        if ways == [()]:
+            return value
+        total, one = None, np.ones(())
+        for way in ways:
+            product: Weights = one
+            for factor in way:
+                by = operator.truediv if factor.invert else operator.mul
+                known = product is one and not factor.invert
+                product = factor.values if known else calculated(by, product, factor.values)
+            total = product if total is None else calculated(operator.add, total, product)
+        assert total is not None
+        factors = [factor for way in ways for factor in way]
+        parameters = dict.fromkeys(name for factor in factors for name in factor.parameters)
+        name = next((factor.name for factor in factors), "")
+        return self.scaled(value, total, parameters=tuple(parameters), name=name)
 
     def multiply(self, first: Operand, second: Operand) -> Value:
         """An entry-wise product."""

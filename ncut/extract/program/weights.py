@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ncut.extract.arrays import Shaped
 
 Array: TypeAlias = NDArray[Any]
+SIGNS = {operator.add: "+", operator.mul: "*", operator.truediv: "/"}
 Leaf: TypeAlias = Callable[[Any], Any]
 """Returns a tensor for a parameter or a constant of the module that was read."""
 
@@ -139,6 +141,7 @@ class _Step:
 
     change: Callable[..., Any]
     parts: tuple[Expression, ...]
+    text: str = ""
 
     def tensor(self, leaf: Leaf) -> Any:
         """The function applied to the tensors of the parts."""
@@ -146,15 +149,15 @@ class _Step:
 
     def formula(self) -> str:
         """The parts; changes of axes are not written out."""
-        return ", ".join(dict.fromkeys(part.formula for part in self.parts))
+        return self.text or ", ".join(dict.fromkeys(part.formula for part in self.parts))
 
 
-def combined(change: Callable[..., Any], *parts: Expression) -> Expression:
+def combined(change: Callable[..., Any], *parts: Expression, text: str = "") -> Expression:
     """A function of expressions; `change` accepts both arrays and tensors."""
     values = np.asarray(change(*(part.values for part in parts)))
     leaves = tuple(dict.fromkeys(name for part in parts for name in part.leaves))
     known = all(part.known for part in parts)
-    return Expression(values, _Step(change, parts) if known else None, leaves)
+    return Expression(values, _Step(change, parts, text) if known else None, leaves)
 
 
 def joined(first: Expression, second: Expression, axis: int) -> Expression:
@@ -168,6 +171,27 @@ def joined(first: Expression, second: Expression, axis: int) -> Expression:
         return torch.cat(arrays, axis)
 
     return combined(change, first, second)
+
+
+def calculated(function: Callable[..., Any], first: Weights, second: Weights) -> Weights:
+    """A sum, product or quotient of arrays that broadcast; `function` is one of `SIGNS`."""
+    both = [x if isinstance(x, Expression) else np.asarray(x, np.float64) for x in (first, second)]
+    known = [x for x in both if isinstance(x, Expression)]
+    if not known:
+        return np.asarray(function(*both))
+
+    def change(*arrays: Any) -> Any:
+        rest, like = iter(arrays), arrays[0]
+        constant = np.asarray if isinstance(like, np.ndarray) else like.new_tensor
+        return function(*(next(rest) if isinstance(x, Expression) else constant(x) for x in both))
+
+    return combined(change, *known, text=f"({f' {SIGNS[function]} '.join(map(_text, both))})")
+
+
+def _text(weights: Weights) -> str:
+    if isinstance(weights, Expression):
+        return weights.formula
+    return f"{weights.item():g}" if weights.size == 1 else str([*weights.shape])
 
 
 def expression_of(weights: Weights, names: Sequence[str] = ()) -> Expression:

@@ -291,8 +291,19 @@ def _taken(values: Any, indices: Sequence[Any]) -> Any:
     return values[tuple(slice(None) if index is None else index for index in indices)]
 
 
+def _bags(table: Any, rows: Any, offsets: Any, *settings: Any) -> Any:
+    """A row per bag, and results that only gradients use."""
+    _, mode, _, shares, last, padding = settings
+    found = functional.embedding_bag(
+        rows, table, offsets, mode=("sum", "mean", "max")[mode], per_sample_weights=shares,
+        include_last_offset=last, padding_idx=padding,
+    )  # fmt: skip
+    return found, None, None, None
+
+
 _FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.embedding.default: lambda table, rows, *_: functional.embedding(rows, table),
+    torch.ops.aten.embedding_bag.padding_idx: _bags,
     torch.ops.aten.index.Tensor: _taken,
     torch.ops.aten.linear.default: functional.linear,
     torch.ops.aten.scaled_dot_product_attention.default: functional.scaled_dot_product_attention,

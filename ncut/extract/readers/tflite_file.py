@@ -334,6 +334,12 @@ def _products(step: _Step) -> Value:
     return step.program.matmul(first, second)
 
 
+def _difference(step: _Step) -> Value:
+    first, second = step.operands()
+    made = step.program.add(first, step.program.negative(second))
+    return step.activated(made, "SubOptions")
+
+
 def _combined(step: _Step) -> Value:
     data = step.data()
     made = step.program.combine(*data) if len(data) > 1 else data[0]
@@ -505,7 +511,7 @@ RULES: Mapping[str, Rule] = table(
     # (numbers, table)
     ("EMBEDDING_LOOKUP", lambda s: s.program.embedding(s.weight(1), s.shape, **s.named(1))),
     ("ADD", lambda s: s.activated(s.program.add(*s.operands()), "AddOptions")),
-    ("SUB", lambda s: s.activated(s.program.add(*s.operands()), "SubOptions")),
+    ("SUB", _difference),
     ("ADD_N", lambda s: s.program.add(*s.operands())),
     ("MUL", lambda s: s.activated(s.program.multiply(*s.operands()), "MulOptions")),
     ("DIV", lambda s: s.activated(s.program.divide(*s.operands()), "DivOptions")),

@@ -41,6 +41,12 @@ def _several(call: Call) -> list[Value]:
     return signals
 
 
+def _subtract(call: Call) -> Value:
+    """A difference, of tensors or of a tensor and a constant."""
+    first, *others = _operands(call)
+    return call.program.add(first, *map(call.program.negative, others))
+
+
 def _average(call: Call) -> Value:
     signals = _several(call)
     return call.program.add(*(call.program.gain(signal, 1 / len(signals)) for signal in signals))
@@ -86,7 +92,7 @@ def _dot(call: Call) -> Value:
 
 MERGES: dict[str, Rule] = {
     "Add": lambda call: call.program.add(*_several(call)),
-    "Subtract": lambda call: call.program.add(*_several(call)),
+    "Subtract": _subtract,
     "Multiply": lambda call: reduce(call.program.multiply, _several(call)),
     "Average": _average,
     "Maximum": lambda call: call.program.extremum(*_several(call)),
@@ -249,7 +255,8 @@ def _entrywise(call: Call) -> Value:
 
 
 _FUNCTIONS: dict[str, Rule] = table(
-    ("add addv2 sub subtract biasadd", lambda call: call.program.add(*_operands(call))),
+    ("add addv2 biasadd", lambda call: call.program.add(*_operands(call))),
+    ("sub subtract", _subtract),
     ("mul multiply", lambda call: reduce(call.program.multiply, _operands(call))),
     (
         "div divide truediv realdiv truedivide",
@@ -275,7 +282,8 @@ _FUNCTIONS: dict[str, Rule] = table(
     ("squeeze", _squeezed),
     ("matmul batchmatmul batchmatmulv2", _multiplied),
     ("getitem slicingoplambda", _taken),
-    ("cast identity stopgradient copy negative neg converttotensor", lambda call: call.signal),
+    ("cast identity stopgradient copy converttotensor", lambda call: call.signal),
+    ("negative neg", lambda call: call.program.gain(call.signal, -1)),
     (
         "softmax logsoftmax",
         lambda call: call.program.softmax(call.signal, _axis(call, -1)),

@@ -110,7 +110,7 @@ def quantized_matmul(node: Node) -> Value:
 
 
 def einsum(node: Node) -> Value:
-    """Einsum of one or two operands."""
+    """Einsum."""
     known = [at for at, value in enumerate(node.inputs) if isinstance(value, Constant)]
     operands = [
         as_array(as_floats(v.values), "its weight") if isinstance(v, Constant) else v
@@ -118,6 +118,8 @@ def einsum(node: Node) -> Value:
     ]
     if len(known) == len(operands):
         raise ModelError("its operands do not depend on the data, and are too large to be summed")
+    if 1 < len(known) < len(operands):
+        raise ModelError("its operands are several arrays of weights; use one Einsum for each")
     return sum_of_products(
         node.program, node.setting("equation", ""), operands, heads=node.heads,
         **(node.layer_of(known[0]) if known else {"name": node.name}),

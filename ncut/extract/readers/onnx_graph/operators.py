@@ -18,6 +18,7 @@ from ncut.extract.program.values import (
     expanded,
     gathered,
     indexed,
+    looked_up,
     parts,
     permuted,
     places_along,
@@ -109,6 +110,8 @@ def add(node: Node) -> Value:
         value = node.signals()[0]
         operands.append(node.program.dequantize(value, np.array(1.0), shifted, only="table"))
         operands.remove(value)
+    elif node.operator == "Sub":
+        operands[1] = node.program.negative(operands[1])
     total = node.program.add(*operands)
     if node.operator == "Mean" and len(node.inputs) > 1:
         return node.program.gain(total, 1 / len(node.inputs))
@@ -290,8 +293,13 @@ def gather_elements(node: Node) -> Value:
 def gather_nd(node: Node) -> Value:
     """GatherND: entries or slices at multi-axis positions."""
     data, indices = node.signal(), node.value(1)
-    n = node.setting("batch_dims", 0) + indices.shape[-1]
+    batch = node.setting("batch_dims", 0)
+    n = batch + indices.shape[-1]
     shape = checked((*indices.shape[:-1], *data.shape[n:]))
+    if isinstance(indices, Constant):
+        known = np.moveaxis(node.array(1, "indices").astype(np.int64), -1, 0)
+        examples = np.indices(known.shape[1:], sparse=True)[:batch]
+        return looked_up(data, [*examples, *known], shape)
     return gathered(data, [*range(n)], shape, at=0)
 
 
@@ -552,7 +560,8 @@ RULES: dict[str, Rule] = {
         ("Pow", power),
         ("Mul", multiply),
         ("Div", lambda n: n.program.divide(*_legacy(n).operands())),
-        ("Identity Cast CastLike Neg QuantizeLinear ReverseSequence Imputer ZipMap", keep),
+        ("Identity Cast CastLike QuantizeLinear ReverseSequence Imputer ZipMap", keep),
+        ("Neg", lambda n: n.program.gain(n.signal(), -1)),
         ("DequantizeLinear", dequantize),
         ("Dropout", lambda n: n.with_rest(n.value(0), n.value(0).shape)),
         ("DynamicQuantizeLinear", lambda n: n.with_rest(n.value(0), (), ())),

@@ -70,7 +70,14 @@ def _rows(call: Call, table: torch.Tensor, shape: tuple[int, ...]) -> Any:
 def embedding_bag(call: Call) -> Any:
     """`F.embedding_bag`: a row per bag."""
     indices, table, offsets = call.arg(0, "input"), call.arg(1, "weight"), call.arg(2, "offsets")
-    return _rows(call, table, ((indices if offsets is None else offsets).shape[0],))
+    shares = call.arg(8, "per_sample_weights")
+    if is_traced(shares):
+        if offsets is not None:
+            raise ModelError("its rows have weights from the data, and bags of several lengths")
+        rows = embedding(replace(call, args=(indices, table), kwargs={}))
+        return (rows * shares[..., None]).sum(1)
+    last = bool(call.arg(9, "include_last_offset"))
+    return _rows(call, table, (len(indices) if offsets is None else len(offsets) - last,))
 
 
 def table_rows(take: Callable[..., Any], at: int) -> Rule:

@@ -76,7 +76,7 @@ def _add(call: Call) -> Value:
     value = both[at]
     if isinstance(value, Value):
         alpha = call.kwargs.get("alpha", call.arg(2, "alpha", 1))
-        both[at] = times_number(call, value, alpha)
+        both[at] = times_number(call, value, alpha if "sub" not in call.function else -alpha)
     return call.program.add(*both)
 
 
@@ -118,10 +118,11 @@ RULES = table(
     ("div div_ true_divide", lambda call: call.program.divide(*_both(call))),
     (
         "clone detach detach_ alias contiguous _to_copy to lift_fresh lift dropout native_dropout "
-        "feature_dropout alpha_dropout _conj conj neg neg_ positive real view_copy "
+        "feature_dropout alpha_dropout _conj conj positive real view_copy "
         "lift_fresh_copy",
         lambda call: call.signals()[0],
     ),
+    ("neg neg_", lambda call: call.program.gain(call.signals()[0], -1)),
     ("tril tril_ triu triu_", _triangle),
     ("addcmul addcmul_", _combination(lambda x, a, b, *, value=1: x + a * b * value)),
     ("addcdiv addcdiv_", _combination(lambda x, a, b, *, value=1: x + a / b * value)),
