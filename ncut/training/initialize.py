@@ -13,6 +13,7 @@ from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract.modules import unwrapped
 from ncut.extract.references import References, references
+from ncut.training.arguments import whole
 from ncut.training.parameter_refs import parameter_name, refuse_sharded
 from ncut.training.spectrum import check_seed
 
@@ -69,9 +70,7 @@ def clusterable_init_(
     >>> clusterable_init_(model, tags=4)["output"]
     array([0, 1, 2, 3])
     """
-    if isinstance(tags, bool) or not isinstance(tags, int | np.integer) or tags < 1:
-        raise InputError(f"tags: must be a whole number of at least 1, got {tags!r}")
-    seed = check_seed(seed)
+    tags, seed = whole("tags", tags, 1), check_seed(seed)
     if not isinstance(beta, int | float | np.integer | np.floating) or not 0 < beta <= 1:
         raise InputError(f"beta: must be above 0 and at most 1, got {beta!r}")
     if not isinstance(model, nn.Module):

@@ -13,7 +13,8 @@ from typing import Any, TypedDict, Unpack
 
 from ncut.errors import InputError
 from ncut.files import append_line, reading, regular_file, write_text
-from ncut.training.monitor import Monitor, check_every
+from ncut.training.arguments import whole
+from ncut.training.monitor import Monitor
 
 
 class Options(TypedDict, total=False):
@@ -45,7 +46,7 @@ class LoggingCallback(ABC):
         self, monitor: Monitor | None = None, *, every: int = 100, regularizer: Any = None
     ) -> None:
         self.monitor = Monitor() if monitor is None else monitor
-        self.every = check_every(every)
+        self.every = whole("every", every, 0)
         if regularizer is not None and not callable(getattr(regularizer, "log", None)):
             raise InputError(
                 f"regularizer: must have a method log(), got {type(regularizer).__name__}"

@@ -58,12 +58,7 @@ class Partitioned(nn.Module, ABC):
         for key in self._places.shapes:
             parameter_name(self.model, *key)
         self._free = _free(self._places, free)
-        is_whole = isinstance(k, int | np.integer) and not isinstance(k, bool)
-        if not is_whole or not 2 <= k <= sum(self._places.sizes):
-            raise InputError(
-                f"k: must be a whole number from 2 to the number of neurons, got {k!r}"
-            )
-        self.k = int(k)
+        self.k = whole("k", k, 2, sum(self._places.sizes))
         self.n_steps = 0
         found = checked_labels(self._places, self.k, labels)
         self.register_buffer("labels", torch.from_numpy(found))

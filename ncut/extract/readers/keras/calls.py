@@ -31,39 +31,22 @@ _BIASES = {
 
 @dataclass(slots=True)
 class Call:
-    """A layer, its arguments, and the location of its variables.
-
-    Attributes
-    ----------
-    layer : Layer
-        The layer.
-    args, kwargs : sequence and mapping
-        Arguments; tensors are `Value`s.
-    program : Program
-        The record.
-    layout, place : Layout and Place
-        Location of its variables in the file.
-    path : str
-        Its name, prefixed by the names of the enclosing models.
-    shapes : dict from str to tuple of int
-        Shapes of all variables read so far, by name.
-    follow : callable
-        Follows another layer, such as a wrapped layer: (layer, part of this one, path, inputs).
-    guess : bool
-        Whether unknown functions are treated as elementwise.
-    """
+    """A layer, its arguments, and the location of its variables."""
 
     layer: Layer
+    # Arguments; tensors are `Value`s
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     program: Program
+    # Location of its variables in the file
     layout: Layout
     place: Place
-    path: str
-    shapes: dict[str, tuple[int, ...]]
+    path: str  # its name, prefixed by the names of the enclosing models
+    shapes: dict[str, tuple[int, ...]]  # shapes of all variables read so far, by name
     touched: set[str]
+    # Follows another layer, such as a wrapped layer: (layer, part of this one, path, inputs).
     follow: Callable[..., list[Value]]
-    guess: bool
+    guess: bool  # whether unknown functions are treated as elementwise
     part: str = ""
 
     @property

@@ -30,38 +30,17 @@ T = TypeVar("T", bool, int, float, str)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """A node to follow.
-
-    Attributes
-    ----------
-    program : Program
-        The record of the forward pass.
-    operator : str
-        The operator's name.
-    name : str
-        The node's name, or its first result's.
-    named : bool
-        Whether the node itself has a name.
-    inputs : list of Value, Constant or None
-        None for omitted inputs.
-    attributes : mapping from str
-        The node's attributes as Python values.
-    n_outputs : int
-        Number of requested results.
-    opset : int
-        The opset version.
-    made_by : callable
-        The operator that made an input, and recursively the origins of its inputs.
-    """
+    """A node to follow."""
 
     program: Program
-    operator: str
-    name: str
-    named: bool
-    inputs: Sequence[Operand | None]
-    attributes: Mapping[str, Any]
-    n_outputs: int
-    opset: int
+    operator: str  # the operator's name
+    name: str  # the node's name, or its first result's
+    named: bool  # whether the node itself has a name
+    inputs: Sequence[Operand | None]  # None for omitted inputs
+    attributes: Mapping[str, Any]  # the node's attributes as Python values
+    n_outputs: int  # number of requested results
+    opset: int  # the opset version
+    # The operator that made an input, and recursively the origins of its inputs.
     made_by: Callable[[int], Origin | None]
 
     def has(self, position: int) -> bool:

@@ -36,15 +36,9 @@ OPERATIONS: dict[str, Rule] = {
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules of torch's operations, and user-declared rules.
+    """The rules of torch's operations, and user-declared rules."""
 
-    Attributes
-    ----------
-    guess : bool
-        Whether unknown operations are treated as elementwise.
-    """
-
-    guess: bool = False
+    guess: bool = False  # whether unknown operations are treated as elementwise
 
     def module(self, module: Any) -> Rule | None:
         """The rule of a module that is followed as a whole, by its class or its parts."""

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 
 from ncut.errors import InputError, ModelError
 from ncut.extract.program.record import Program
-from ncut.extract.program.values import MAX_LAID_OUT, Value
+from ncut.extract.program.values import MAX_LAID_OUT, Value, located
 from ncut.extract.program.weights import Expression
 from ncut.extract.readers.traced.memory import Writes, memory_of
 from ncut.extract.readers.traced.provenance import Provenance
@@ -42,6 +42,8 @@ BATCH_NORMS = {"_native_batch_norm_legit_no_training", "native_batch_norm"}
 class UnknownOperationError(ModelError):
     """An operation without a rule."""
 
+    located = True
+
 
 class DependsOnDataError(ModelError):
     """A forward pass that needs the values of tensors without data."""
@@ -51,27 +53,13 @@ class DependsOnDataError(ModelError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weight:
-    """A weight array and its provenance.
+    """A weight array and its provenance."""
 
-    Attributes
-    ----------
-    values : Expression
-        The weights as a function of parameters.
-    name : str
-        Name of the layer for the graph.
-    module : str
-        The module that was called, or holds the parameter.
-    parameters : tuple of str
-        The source parameters.
-    holder : torch.nn.Module or None
-        The module called, if the array is its `weight`.
-    """
-
-    values: Expression
-    name: str
-    module: str
-    parameters: tuple[str, ...]
-    holder: nn.Module | None
+    values: Expression  # the weights as a function of parameters
+    name: str  # name of the layer for the graph
+    module: str  # the module that was called, or holds the parameter
+    parameters: tuple[str, ...]  # the source parameters
+    holder: nn.Module | None  # the module called, if the array is its `weight`
 
     @property
     def named(self) -> dict[str, Any]:
@@ -81,31 +69,16 @@ class Weight:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """An operation to follow.
+    """An operation to follow."""
 
-    Attributes
-    ----------
-    tracing : Tracing
-        The forward pass.
-    function : str
-        The operation's name.
-    args, kwargs
-        Its arguments, `Traced` tensors among them.
-    shapes : list of tuple of int
-        Shapes of its results, if known in advance.
-    module : torch.nn.Module or None
-        The module called.
-    names : tuple of str
-        Names of the arguments, for an ATen operation.
-    """
-
-    tracing: Tracing
-    function: str
+    tracing: Tracing  # the forward pass
+    function: str  # the operation's name
+    # Its arguments, `Traced` tensors among them
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    shapes: Sequence[tuple[int, ...]] = ()
-    module: Any = None
-    names: tuple[str, ...] = ()
+    shapes: Sequence[tuple[int, ...]] = ()  # shapes of its results, if known in advance
+    module: Any = None  # the module called
+    names: tuple[str, ...] = ()  # names of the arguments, for an ATen operation
 
     def of(self, module: nn.Module) -> Call:
         """The call as a call of a module."""
@@ -357,7 +330,7 @@ class Tracing:
             if self.rules.guess:
                 return self._guessed(call)
         except (ModelError, InputError) as error:
-            raise self._located(error, call.function) from error
+            raise located(error, self.place(call.function)) from error
         raise UnknownOperationError(
             f"{self.place(call.function)} is not known. Declare what it does with "
             f"ncut.register_operation({operation._schema.name!r}, rule), or pass "
@@ -390,7 +363,7 @@ class Tracing:
                 result = module.forward(*args, **kwargs)
             return self._after(module, args, kwargs, result)
         except (ModelError, InputError) as error:
-            raise self._located(error) from error
+            raise located(error, self.place()) from error
         except Exception as error:
             # The message names the innermost module.
             if not hasattr(error, "place"):
@@ -445,23 +418,13 @@ class Tracing:
         try:
             result = rule(Call(self, name, args, kwargs))
         except (ModelError, InputError) as error:
-            raise self._located(error, name) from error
+            raise located(error, self.place(name)) from error
         if not isinstance(result, Value):
             return result
         like = next((v for v in flat(args, kwargs) if is_traced(v)), None)
         if like is None:
             like = next(v for v in flat(args, kwargs) if getattr(v, "is_floating_point", bool)())
         return self.made(result, like)
-
-    def _located(self, error: ModelError | InputError, operation: str = "") -> ModelError:
-        """The error with the innermost place at which it occurred."""
-        if getattr(error, "located", False):
-            return error  # type: ignore[return-value]
-        kind = type(error) if isinstance(error, UnknownOperationError) else ModelError
-        message = str(error) if kind is not ModelError else f"{self.place(operation)}: {error}"
-        located = kind(message)
-        located.located = True  # type: ignore[attr-defined]
-        return located
 
     def _to_meta(self, value: Any) -> Any:
         if is_traced(value):
