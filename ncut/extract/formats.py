@@ -55,39 +55,17 @@ Content = Followed | NeuronGraph | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A supported format.
+    """A supported format."""
 
-    Attributes
-    ----------
-    name : str
-        Its name, as in "cannot be read as ...".
-    suffixes : tuple of str
-        Suffixes of its files; none for folders.
-    extra : str
-        The extra of ncut with its dependencies; empty if it has none.
-    about : str
-        One line on the supported content.
-    what : str
-        Description of such a file in messages.
-    takes : tuple of str
-        The applicable `FILE_OPTIONS`.
-    reader : str
-        Its module in `ncut.extract.readers`, imported on use, and its function there.
-    ordered : bool
-        Whether the order of its arrays is meaningful.
-    keyed : bool
-        Whether the reader itself selects the arrays under `key`.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    extra: str
-    about: str
-    what: str
-    takes: tuple[str, ...]
-    reader: str
-    ordered: bool = True
-    keyed: bool = False
+    name: str  # its name, as in "cannot be read as ..."
+    suffixes: tuple[str, ...]  # suffixes of its files; none for folders
+    extra: str  # the extra of ncut with its dependencies; empty if it has none
+    about: str  # one line on the supported content
+    what: str  # description of such a file in messages
+    takes: tuple[str, ...]  # the applicable `FILE_OPTIONS`
+    reader: str  # its module in `ncut.extract.readers`, imported on use, and its function there
+    ordered: bool = True  # whether the order of its arrays is meaningful
+    keyed: bool = False  # whether the reader itself selects the arrays under `key`
 
     def read(self, path: Path, options: Options) -> Content:
         """The content of a file or folder: a followed forward pass, a graph, or named arrays."""
@@ -103,21 +81,11 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An unsupported format, and its conversion.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    marks : tuple of str
-        Suffixes of its files, and names of files in its folders.
-    way : str
-        Instructions for conversion.
-    """
+    """An unsupported format, and its conversion."""
 
     name: str
-    marks: tuple[str, ...]
-    way: str
+    marks: tuple[str, ...]  # suffixes of its files, and names of files in its folders
+    way: str  # instructions for conversion
 
     def error(self, path: Path) -> ModelError:
         """The refusal of a file."""

@@ -95,26 +95,13 @@ Computed: TypeAlias = Value | Array | Unread
 
 @dataclass(slots=True)
 class _Following:
-    """Follows the operators of a file.
-
-    Attributes
-    ----------
-    graph : Graph
-        The file.
-    guess : bool
-        Whether operators without a rule are treated as elementwise.
-    program : Program
-        The record.
-    known : dict from int to Value or ndarray
-        Tensors computed so far, by number.
-    sources : dict from int to int
-        The source constant of each tensor that copies one in another type or shape.
-    """
+    """Follows the operators of a file."""
 
     graph: Graph
-    guess: bool
+    guess: bool  # whether operators without a rule are treated as elementwise
     program: Program = field(default_factory=Program)
-    known: dict[int, Computed] = field(default_factory=dict)
+    known: dict[int, Computed] = field(default_factory=dict)  # tensors computed so far, by number
+    # The source constant of each tensor that copies one in another type or shape.
     sources: dict[int, int] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
     _place: str = ""

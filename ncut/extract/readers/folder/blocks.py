@@ -27,27 +27,13 @@ _BUFFER = re.compile(
 
 @dataclass(slots=True)
 class Network:
-    """A transformer being followed.
-
-    Attributes
-    ----------
-    program : Program
-        The record.
-    tensors : dict from str to ndarray
-        All tensors of its files, by name.
-    config : Config
-        Its settings.
-    where : str
-        The folder, for messages.
-    used : set of str
-        Tensors used so far.
-    """
+    """A transformer being followed."""
 
     program: Program
-    tensors: Mapping[str, NDArray[Any]]
+    tensors: Mapping[str, NDArray[Any]]  # all tensors of its files, by name
     config: Config
-    where: str
-    used: set[str] = field(default_factory=set)
+    where: str  # the folder, for messages
+    used: set[str] = field(default_factory=set)  # tensors used so far
 
     # --- tensors ----------------------------------------------------------------------------
 

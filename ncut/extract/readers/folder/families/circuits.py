@@ -18,21 +18,12 @@ KIND = "circuitgpt"
 
 @dataclass(frozen=True, slots=True)
 class _Circuits:
-    """Settings shared by all layers.
+    """Settings shared by all layers."""
 
-    Attributes
-    ----------
-    net : Network
-        The network being followed.
-    norm : str
-        Kind of its norms.
-    n_places : int
-        Number of position features that each layer reads beside the residual stream; 0 if they
-        are added to it.
-    """
-
-    net: Network
-    norm: str
+    net: Network  # the network being followed
+    norm: str  # kind of its norms
+    # Number of position features that each layer reads beside the residual stream; 0 if they are
+    # added to it.
     n_places: int
 
     def chosen(self, signal: Value, where: str) -> Value:

@@ -139,36 +139,17 @@ def _opt(net: Network) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Llama:
-    """Variants of models with gated MLPs and RMS norms.
+    """Variants of models with gated MLPs and RMS norms."""
 
-    Attributes
-    ----------
-    plus_one : bool
-        Whether the factor of a norm is 1 + its weight.
-    scaled : bool
-        Whether embeddings are multiplied by the root of their width.
-    head_norms : bool
-        Whether queries and keys have norms.
-    sandwich : bool
-        Whether there are also norms after attention and MLP.
-    packed : bool
-        Whether queries, keys and values share one matrix, and gates and gated units another.
-    experts : bool
-        Whether there are several MLPs, chosen by a router at each position.
-    tied : bool
-        Whether the head is tied to the embeddings by default.
-    kind : str
-        Default activation.
-    """
-
-    plus_one: bool = False
-    scaled: bool = False
-    head_norms: bool = False
-    sandwich: bool = False
+    plus_one: bool = False  # whether the factor of a norm is 1 + its weight
+    scaled: bool = False  # whether embeddings are multiplied by the root of their width
+    head_norms: bool = False  # whether queries and keys have norms
+    sandwich: bool = False  # whether there are also norms after attention and MLP
+    # Whether queries, keys and values share one matrix, and gates and gated units another.
     packed: bool = False
-    experts: bool = False
-    tied: bool = False
-    kind: str = "silu"
+    experts: bool = False  # whether there are several MLPs, chosen by a router at each position
+    tied: bool = False  # whether the head is tied to the embeddings by default
+    kind: str = "silu"  # default activation
 
     def __call__(self, net: Network) -> None:
         """Follow the forward pass."""
