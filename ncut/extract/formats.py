@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ncut.errors import ModelError, import_extra
 from ncut.extract.options import Options
-from ncut.extract.readers import files
 from ncut.extract.readers.checkpoint import state_dict_of
 from ncut.extract.readers.folder.config import read_json
 from ncut.extract.readers.orbax_folder import is_orbax
@@ -27,6 +27,8 @@ HEAD = 64
 
 FILE_OPTIONS = ("layers", "residual", "unknown", "example_inputs", "key")
 """Options that apply to some formats only."""
+
+_CHAIN = ("layers", "key")
 
 
 class Followed(NamedTuple):
@@ -53,227 +55,124 @@ Content = Followed | NeuronGraph | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A supported format.
+    """A supported format."""
 
-    Attributes
-    ----------
-    name : str
-        Its name, as in "cannot be read as ...".
-    suffixes : tuple of str
-        Suffixes of its files; none for folders.
-    extra : str
-        The extra of ncut with its dependencies; empty if it has none.
-    about : str
-        One line on the supported content.
-    what : str
-        Description of such a file in messages.
-    takes : tuple of str
-        The applicable `FILE_OPTIONS`.
-    read : callable
-        `read(path, options)` returns the content.
-    ordered : bool
-        Whether the order of its arrays is meaningful.
-    keyed : bool
-        Whether the reader itself selects the arrays under `key`.
-    """
+    name: str  # its name, as in "cannot be read as ..."
+    suffixes: tuple[str, ...]  # suffixes of its files; none for folders
+    extra: str  # the extra of ncut with its dependencies; empty if it has none
+    about: str  # one line on the supported content
+    what: str  # description of such a file in messages
+    takes: tuple[str, ...]  # the applicable `FILE_OPTIONS`
+    reader: str  # its module in `ncut.extract.readers`, imported on use, and its function there
+    ordered: bool = True  # whether the order of its arrays is meaningful
+    keyed: bool = False  # whether the reader itself selects the arrays under `key`
 
-    name: str
-    suffixes: tuple[str, ...]
-    extra: str
-    about: str
-    what: str
-    takes: tuple[str, ...]
-    read: Callable[[Path, Options], Content]
-    ordered: bool = True
-    keyed: bool = False
+    def read(self, path: Path, options: Options) -> Content:
+        """The content of a file or folder: a followed forward pass, a graph, or named arrays."""
+        if self.extra == "torch":
+            import_extra("torch", "torch")
+        module, function = self.reader.split(":")
+        read = getattr(importlib.import_module(f"ncut.extract.readers.{module}"), function)
+        if self.takes == _CHAIN:
+            return read(path, options.key) if self.keyed else read(path)  # type: ignore[no-any-return]
+        given = {name: getattr(options, name) for name in self.takes if name != "residual"}
+        return Followed(*read(path, options.lower, **given))
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An unsupported format, and its conversion.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    marks : tuple of str
-        Suffixes of its files, and names of files in its folders.
-    way : str
-        Instructions for conversion.
-    """
+    """An unsupported format, and its conversion."""
 
     name: str
-    marks: tuple[str, ...]
-    way: str
+    marks: tuple[str, ...]  # suffixes of its files, and names of files in its folders
+    way: str  # instructions for conversion
 
     def error(self, path: Path) -> ModelError:
         """The refusal of a file."""
         return ModelError(f"{path}: {self.name} is not read; {self.way}")
 
 
-# --- readers ------------------------------------------------------------------------------------
+# --- formats ------------------------------------------------------------------------------------
 
-
-def _folder(path: Path, options: Options) -> Content:
-    from ncut.extract.readers.folder import read_folder
-
-    return Followed(*read_folder(path, options.lower))
-
-
-def _adapter(path: Path, options: Options) -> Content:
-    from ncut.extract.readers.adapter import read_adapter
-
-    return Followed(*read_adapter(path, options.lower))
-
-
-def _onnx(path: Path, options: Options) -> Content:
-    from ncut.extract.readers.onnx_model import read_onnx
-
-    return Followed(
-        *read_onnx(
-            path,
-            options.lower,
-            unknown=options.unknown,
-            example_inputs=options.example_inputs,
-        )
-    )
-
-
-def _keras(path: Path, options: Options) -> Content:
-    from ncut.extract.readers.keras_file import read_keras
-
-    return Followed(
-        *read_keras(path, options.lower, unknown=options.unknown, layers=options.layers)
-    )
-
-
-def _gguf(path: Path, options: Options) -> Content:
-    from ncut.extract.readers.gguf_file import read_gguf
-
-    return Followed(*read_gguf(path, options.lower))
-
-
-def _exported(path: Path, options: Options) -> Content:
-    import_extra("torch", "torch")
-    from ncut.extract.readers.exported import read_exported
-
-    return Followed(*read_exported(path, options.lower, unknown=options.unknown))
-
-
-def _diffusers(path: Path, options: Options) -> Content:
-    from ncut.extract.readers.diffusers_folder import read_part
-
-    return Followed(*read_part(path, options.lower, unknown=options.unknown))
-
-
-def _tflite(path: Path, options: Options) -> Content:
-    from ncut.extract.readers.tflite_file import read_tflite
-
-    return Followed(*read_tflite(path, options.lower, unknown=options.unknown))
-
-
-def _tfjs(path: Path, options: Options) -> Content:
-    from ncut.extract.readers.tfjs import read_tfjs
-
-    return Followed(*read_tfjs(path, options.lower, unknown=options.unknown))
-
-
-def _flax(path: Path, options: Options) -> Content:
-    from ncut.extract.readers.flax_file import read_flax
-
-    return read_flax(path, options.key)
-
-
-def _orbax(path: Path, options: Options) -> Content:
-    from ncut.extract.readers.orbax_folder import read_orbax
-
-    return read_orbax(path, options.key)
-
-
-def _torchscript(path: Path, options: Options) -> Content:
-    from ncut.extract.readers.torchscript import read_torchscript
-
-    return read_torchscript(path)
-
-
-_CHAIN = ("layers", "key")
 _ARRAYS = "a file of named arrays"
 _A_FOLDER = "a folder, whose config.json tells how its layers are connected"
 
 FOLDER = Format(
     "a folder of a Hugging Face transformer", (), "",
     "config.json and .safetensors (also quantized), pytorch_model.bin or flax_model.msgpack",
-    _A_FOLDER, ("residual",), _folder,
+    _A_FOLDER, ("residual",), "folder:read_folder",
 )  # fmt: skip
 ADAPTER = Format(
     "a LoRA adapter of PEFT", (), "", "adapter_config.json with its base, a folder beside it",
-    _A_FOLDER, ("residual",), _adapter,
+    _A_FOLDER, ("residual",), "adapter:read_adapter",
 )  # fmt: skip
 ONNX = Format(
     "ONNX", (".onnx",), "onnx", "float, half, int8, int4",
     "an ONNX model, which tells how its layers are connected",
-    ("residual", "unknown", "example_inputs"), _onnx,
+    ("residual", "unknown", "example_inputs"), "onnx_model:read_onnx",
 )  # fmt: skip
 KERAS = Format(
     "Keras", (".keras", ".h5", ".hdf5"), "keras",
     "sequential and functional models of Keras 2 and 3, or their weights as a chain",
-    "a Keras model", ("residual", "unknown", "layers"), _keras,
+    "a Keras model", ("residual", "unknown", "layers"), "keras_file:read_keras",
 )  # fmt: skip
 GGUF = Format(
     "GGUF", (".gguf",), "gguf",
     "llama, qwen2, qwen3, gemma, gemma2, gemma3, phi3, mistral, mixtral; all quantizations",
-    "a GGUF file, which tells how its layers are connected", ("residual",), _gguf,
+    "a GGUF file, which tells how its layers are connected", ("residual",), "gguf_file:read_gguf",
 )  # fmt: skip
 TORCH = Format(
     "PyTorch", (".pt", ".pth", ".ckpt", ".bin"), "torch",
     "a state dict or a checkpoint that has one, as a chain of layers", _ARRAYS, _CHAIN,
-    lambda path, options: files.read_torch(path, options.key), keyed=True,
+    "files:read_torch", keyed=True,
 )  # fmt: skip
 TORCHSCRIPT = Format(
     "TorchScript", (".jit", ".torchscript", ".ts"), "",
-    "its weights, as a chain of layers; its program is never run", _ARRAYS, _CHAIN, _torchscript,
+    "its weights, as a chain of layers; its program is never run", _ARRAYS, _CHAIN,
+    "torchscript:read_torchscript",
 )  # fmt: skip
 EXPORTED = Format(
     "a program of torch.export", (".pt2",), "torch",
     "its graph of ATen operations; nothing is unpickled or compiled",
     "a program of torch.export, which tells how its layers are connected",
-    ("residual", "unknown"), _exported,
+    ("residual", "unknown"), "exported:read_exported",
 )  # fmt: skip
 TFJS = Format(
     "a layers-model of TensorFlow.js", ("model.json",), "",
     "model.json and the files beside it: sequential and functional models of Keras",
-    "a model of TensorFlow.js", ("residual", "unknown"), _tfjs,
+    "a model of TensorFlow.js", ("residual", "unknown"), "tfjs:read_tfjs",
 )  # fmt: skip
 FLAX = Format(
     "Flax", (".msgpack",), "flax", "parameters and statistics of norms, as a chain of layers",
-    _ARRAYS, _CHAIN, _flax, ordered=False, keyed=True,
+    _ARRAYS, _CHAIN, "flax_file:read_flax", ordered=False, keyed=True,
 )  # fmt: skip
 ORBAX = Format(
     "an Orbax checkpoint", (), "orbax", "parameters and statistics of norms, as a chain of layers",
-    "a folder of named arrays", _CHAIN, _orbax, ordered=False, keyed=True,
+    "a folder of named arrays", _CHAIN, "orbax_folder:read_orbax", ordered=False, keyed=True,
 )  # fmt: skip
 DIFFUSERS = Format(
     "a part of a diffusers pipeline", (), "diffusers",
     "UNet2DConditionModel, UNet2DModel, AutoencoderKL, DiTTransformer2DModel, each in its folder",
-    _A_FOLDER, ("residual", "unknown"), _diffusers,
+    _A_FOLDER, ("residual", "unknown"), "diffusers_folder:read_part",
 )  # fmt: skip
 TFLITE = Format(
     "TensorFlow Lite", (".tflite",), "tflite",
     "float32, float16, int8 and int4 with their scales, dense or sparse",
     "a model of TensorFlow Lite, which tells how its layers are connected",
-    ("residual", "unknown"), _tflite,
+    ("residual", "unknown"), "tflite_file:read_tflite",
 )  # fmt: skip
 CIRCUITS = Format(
     "a weight-sparse GPT of openai/circuit_sparsity", (), "torch",
-    "a folder with beeg_config.json and final_model.pt", _A_FOLDER, ("residual",), _folder,
+    "a folder with beeg_config.json and final_model.pt", _A_FOLDER, ("residual",),
+    "folder:read_folder",
 )  # fmt: skip
 SAFETENSORS = Format(
     "safetensors", (".safetensors",), "", "named tensors, as a chain of layers", _ARRAYS, _CHAIN,
-    lambda path, options: files.read_safetensors(path), ordered=False,
+    "files:read_safetensors", ordered=False,
 )  # fmt: skip
 NPZ = Format(
     "NumPy", (".npz",), "", "named arrays, as a chain of layers, or what NeuronGraph.save wrote",
-    _ARRAYS, _CHAIN, lambda path, options: files.read_npz(path),
+    _ARRAYS, _CHAIN, "files:read_npz",
 )  # fmt: skip
 
 FORMATS = (

@@ -49,24 +49,12 @@ LARGE = 1e6
 
 @dataclass(frozen=True)
 class Reader:
-    """A layer of vertices that a module or node reads.
+    """A layer of vertices that a module or node reads."""
 
-    Attributes
-    ----------
-    layer : int
-        Position of the layer in the graph.
-    size : int
-        Number of vertices.
-    module : str
-        The module's or node's name.
-    call : int
-        Number of the call.
-    """
-
-    layer: int
+    layer: int  # position of the layer in the graph
     size: int
-    module: str
-    call: int
+    module: str  # the module's or node's name
+    call: int  # number of the call
 
     @property
     def key(self) -> tuple[str, int]:
@@ -76,30 +64,17 @@ class Reader:
 
 @dataclass
 class Outcome:
-    """The result of a check.
+    """The result of a check."""
 
-    Attributes
-    ----------
-    n_vertices : int
-        Number of vertices changed.
-    n_readers : int
-        Number of watched calls of modules or nodes.
-    n_watched, n_layers : int
-        Number of the graph's layers that these read, and of all its layers.
-    n_edges : int
-        Number of edges checked.
-    missing : list of str
-        Channels that changed without an edge in the graph.
-    surplus : list of str
-        Channels with an edge in the graph that did not change.
-    """
-
-    n_vertices: int = 0
-    n_readers: int = 0
+    n_vertices: int = 0  # number of vertices changed
+    n_readers: int = 0  # number of watched calls of modules or nodes
+    # Number of the graph's layers that these read, and of all its layers.
     n_watched: int = 0
     n_layers: int = 0
-    n_edges: int = 0
+    n_edges: int = 0  # number of edges checked
+    # Channels that changed without an edge in the graph
     missing: list[str] = field(default_factory=list)
+    # Channels with an edge in the graph that did not change
     surplus: list[str] = field(default_factory=list)
 
     @property

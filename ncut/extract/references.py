@@ -25,7 +25,6 @@ from ncut.extract.lowering.kinds import lower
 from ncut.extract.lowering.signal import NOTHING
 from ncut.extract.lowering.wiring import Wiring
 from ncut.extract.modules import is_module, unwrapped
-from ncut.extract.program.weights import Expression
 from ncut.extract.readers.chain import ChainLayer, chain_program, read_sequence
 from ncut.extract.readers.state_dict import read_arrays
 
@@ -132,27 +131,13 @@ class Join(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class References:
-    """The weight tensors of a model's graph, and the edges made by their entries.
+    """The weight tensors of a model's graph, and the edges made by their entries."""
 
-    Attributes
-    ----------
-    names : tuple of str
-        Names of the graph's layers.
-    sizes : tuple of int
-        Number of vertices of each layer.
-    shapes : dict
-        The shape of each weight tensor, by its key.
-    starts : dict
-        The number of each tensor's first entry.
-    joins : tuple of Join
-        Connections of the entries, by operation and pair of layers.
-    """
-
-    names: tuple[str, ...]
-    sizes: tuple[int, ...]
-    shapes: dict[Key, tuple[int, ...]]
-    starts: dict[Key, int]
-    joins: tuple[Join, ...]
+    names: tuple[str, ...]  # names of the graph's layers
+    sizes: tuple[int, ...]  # number of vertices of each layer
+    shapes: dict[Key, tuple[int, ...]]  # the shape of each weight tensor, by its key
+    starts: dict[Key, int]  # the number of each tensor's first entry
+    joins: tuple[Join, ...]  # connections of the entries, by operation and pair of layers
 
     @property
     def operations(self) -> set[str]:
@@ -272,7 +257,7 @@ def _found(reading: _Reading, residual: str | None, scope: str) -> References:
         if (
             own is None
             or not known
-            or not np.array_equal(_weight(edges).values, values[own], equal_nan=True)
+            or not np.array_equal(edges.weight.values, values[own], equal_nan=True)
         ):
             raise InputError(
                 f"model: the weights of {edges.label!r} are computed from its parameters, so that "
@@ -292,13 +277,6 @@ def _found(reading: _Reading, residual: str | None, scope: str) -> References:
         starts,
         tuple(joins),
     )
-
-
-def _weight(edges: Edges) -> Expression:
-    operation = edges.operation
-    weight = operation.within if edges.recurrent else operation.weight
-    assert weight is not None
-    return weight
 
 
 def _join(edges: Edges, entries: NDArray[np.int64]) -> Join:
@@ -379,7 +357,7 @@ def _of_arrays(
             key: array.astype(np.float64) for key, array in numbers.items()
         }
         for edges in plan(lower(chain_program(read(given))), scope=scope).edges:
-            yield np.rint(np.nan_to_num(_weight(edges).values)).astype(np.int64)
+            yield np.rint(np.nan_to_num(edges.weight.values)).astype(np.int64)
 
     return _Reading(tensors, lambda _: lower(chain_program(read(tensors))), entries)
 
@@ -405,7 +383,7 @@ def _of_module(model: nn.Module, example_inputs: Any) -> _Reading:
     ) -> Iterator[NDArray[np.int64] | None]:
         numbered = {id(places[key]): torch.from_numpy(array) for key, array in numbers.items()}
         for edges in planned:
-            weight, made = _weight(edges), None
+            weight, made = edges.weight, None
             if weight.known:
                 with suppress(RuntimeError), torch.no_grad():  # not defined for integers
                     made = weight.tensor(lambda tensor: numbered.get(id(tensor), tensor))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from ncut.extract.program.values import Value
 if TYPE_CHECKING:
     from ncut.extract.program.record import Program
 
-declared: dict[Any, Callable[[Any], Any]] = {}
+Rule: TypeAlias = Callable[[Any], Any]
+"""Gets a reader's call of an operation; returns the result's `Value`, or a list of them."""
+
+declared: dict[Any, Rule] = {}
 """Rules by target: an operation's name, a class of modules, or a function."""
 
 
@@ -69,27 +72,13 @@ def register_operation(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeclaredCall:
-    """An ONNX node or a Keras layer, as passed to user rules.
-
-    Attributes
-    ----------
-    program : Program
-        The record.
-    function : str
-        The operator's or the layer's name.
-    args : sequence
-        Signals, and arrays for constants.
-    kwargs : mapping
-        Attributes, or a layer's configuration.
-    module : object
-        The reader's own record of the node or the layer.
-    """
+    """An ONNX node or a Keras layer, as passed to user rules."""
 
     program: Program
-    function: str
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    module: Any = None
+    function: str  # the operator's or the layer's name
+    args: Sequence[Any]  # signals, and arrays for constants
+    kwargs: Mapping[str, Any]  # attributes, or a layer's configuration
+    module: Any = None  # the reader's own record of the node or the layer
     shapes: Sequence[tuple[int, ...]] = ()
 
     @property

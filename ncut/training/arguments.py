@@ -25,8 +25,10 @@ def scheduled(name: str, given: Any, step: int, most: float = np.inf) -> float:
     return float(item)
 
 
-def whole(name: str, value: Any, least: int) -> int:
+def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
     """A whole number, or an error with the argument's name."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name}: must be a whole number of at least {least}, got {value!r}")
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or value < least or (most is not None and value > most):
+        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name}: must be a whole number {limit}, got {value!r}")
     return int(value)

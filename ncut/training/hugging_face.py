@@ -11,21 +11,15 @@ from torch import nn
 
 from ncut.errors import InputError, import_extra
 from ncut.files import reading, regular_file, write_file
-from ncut.training.monitor import Monitor, Penalty, check_every
+from ncut.training.monitor import Monitor, Watching
 
 if TYPE_CHECKING:
-    from transformers import (
-        Trainer,
-        TrainerCallback,
-        TrainerControl,
-        TrainerState,
-        TrainingArguments,
-    )
+    from transformers import Trainer, TrainerCallback
 else:
     TrainerCallback = import_extra("transformers", "huggingface").TrainerCallback
 
 
-class ClusterabilityCallback(TrainerCallback):
+class ClusterabilityCallback(Watching, TrainerCallback):
     """Logs a network's clusterability during training, and optionally adds a regularizer.
 
     The regularizer's gradient is added to the task's right before each optimizer step: after the
@@ -75,28 +69,10 @@ class ClusterabilityCallback(TrainerCallback):
         normalize: bool = False,
         submodule: str = "",
     ) -> None:
+        super().__init__(monitor, every, regularizer, normalize, submodule)
         self.trainer = trainer
-        self.monitor = Monitor() if monitor is None else monitor
-        self.every = check_every(every)
-        self.submodule = submodule
-        self._penalty = Penalty(regularizer, normalize)
-        self._measured = -1
 
-    def __repr__(self) -> str:
-        return f"ClusterabilityCallback({self.monitor!r}, every={self.every})"
-
-    @property
-    def regularizer(self) -> Any:
-        """The regularizer in use; None before training, or if there is none."""
-        return self._penalty.regularizer
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Make the regularizer."""
         self._measured = -1
         self._penalty.start(self._network(kwargs["model"]))
@@ -110,47 +86,23 @@ class ClusterabilityCallback(TrainerCallback):
                 saved = torch.load(regular_file(path), weights_only=True)
             self._penalty.load_state_dict(saved)
 
-    def on_save(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save the regularizer's state in the folder of the checkpoint."""
         path, saved = _state_path(args, state), self._penalty.state_dict()
         if saved and state.is_world_process_zero and path.parent.is_dir():
             write_file(path, lambda part: torch.save(saved, part))
 
-    def on_step_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Normalize the weights, before the first of the batches that are accumulated."""
         self._penalty.normalize()
 
-    def on_pre_optimizer_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add the regularizer's gradient."""
         optimizer = kwargs["optimizer"]
         inner = getattr(optimizer, "optimizer", optimizer)
         self._penalty.add_gradient(inner, scaler=getattr(optimizer, "scaler", None))
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Log at the Trainer's steps, and measure at every `every`-th step and at the last."""
         values = self._penalty.values() if control.should_log else {}
         # The end is usually known here; loggers may be closed when on_train_end is called.
@@ -161,24 +113,18 @@ class ClusterabilityCallback(TrainerCallback):
             values |= self._measure(state, kwargs["model"])
         self._log(state, control, values)
 
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the trained network, if the last step was not recognized as the last."""
         if self.every and self._measured != state.global_step:
             self._log(state, control, self._measure(state, kwargs["model"]))
 
-    def _measure(self, state: TrainerState, model: nn.Module) -> dict[str, float]:
+    def _measure(self, state: Any, model: nn.Module) -> dict[str, float]:
         self._measured = state.global_step
         if not state.is_world_process_zero:
             return {}
         return self.monitor.measure(self._network(model))
 
-    def _log(self, state: TrainerState, control: TrainerControl, values: dict[str, float]) -> None:
+    def _log(self, state: Any, control: Any, values: dict[str, float]) -> None:
         if not values or not state.is_world_process_zero:
             return
         # Logging clears this flag, and the Trainer would no longer log the task's loss.
@@ -186,10 +132,7 @@ class ClusterabilityCallback(TrainerCallback):
         self.trainer.log(values)
         control.should_log = should_log
 
-    def _network(self, model: nn.Module) -> nn.Module:
-        return model.get_submodule(self.submodule)
 
-
-def _state_path(args: TrainingArguments, state: TrainerState) -> Path:
+def _state_path(args: Any, state: Any) -> Path:
     """Path of the Trainer's checkpoint of this step, in the run's folder."""
     return Path(args.output_dir or "") / f"checkpoint-{state.global_step}" / "ncut_regularizer.pt"

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
-from ncut.extract.assembly.layout import Edges
-from ncut.extract.lowering.signal import NOTHING
-from ncut.training.live_graph import Planned
+from ncut.extract.modules import unwrapped
+from ncut.extract.references import References, references
+from ncut.training.arguments import whole
+from ncut.training.parameter_refs import parameter_name, refuse_sharded
 from ncut.training.spectrum import check_seed
 
 
@@ -64,89 +65,43 @@ def clusterable_init_(
 
     Examples
     --------
-    >>> from torch import Tensor, nn
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 4))
     >>> clusterable_init_(model, tags=4)["output"]
     array([0, 1, 2, 3])
     """
-    if isinstance(tags, bool) or not isinstance(tags, int | np.integer) or tags < 1:
-        raise InputError(f"tags: must be a whole number of at least 1, got {tags!r}")
-    seed = check_seed(seed)
+    tags, seed = whole("tags", tags, 1), check_seed(seed)
     if not isinstance(beta, int | float | np.integer | np.floating) or not 0 < beta <= 1:
         raise InputError(f"beta: must be above 0 and at most 1, got {beta!r}")
-    planned = Planned(model, scope="all", residual=residual, example_inputs=example_inputs)
-    given = _tagged(planned, tags, np.random.default_rng(seed))
-    changes: dict[tuple[Any, ...], tuple[Tensor, NDArray[np.float64]]] = {}
-    for number, edges in enumerate(planned.layout.edges):
-        if edges.source not in given:
-            continue
-        view = planned.view(number)
-        weight = None if view is None else view.writable()
-        if view is None or weight is None:
-            raise InputError(
-                f"model: the weights of {edges.operation.name!r} are not a parameter, so they "
-                "cannot be changed; call this before setting up weight norm or a parametrization"
-            )
-        # A weight that several layers share is changed once.
-        key = (id(view.source.parameter()), view.offset, view.shape)
-        factors = changes.setdefault(key, (weight, np.full(view.shape[:2], np.nan)))[1]
-        inputs, outputs = _tags_of(edges, given)
-        if edges.operation.kind == "conv":
-            _, n_inputs = factors.shape
-            group = np.arange(len(outputs)) // (len(outputs) // edges.operation.groups)
-            reads = inputs[group[:, None] * n_inputs + np.arange(n_inputs)]
-            _set(factors, reads, outputs[:, None], tags, beta)
-        else:
-            _set(factors, inputs[:, None], outputs[None, :], tags, beta)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+    inner = unwrapped(model)
+    refuse_sharded(inner)
+    places = references(inner, scope="all", residual=residual, example_inputs=example_inputs)
+    given = _tagged(places, tags, np.random.default_rng(seed))
+    labels = [given.get(position, np.full(size, -1)) for position, size in enumerate(places.sizes)]
+    changes = [
+        (inner.get_parameter(parameter_name(inner, *key)), marks)
+        for key, marks in places.marks(np.concatenate(labels)).items()
+        if (marks.between | marks.inside).any()
+    ]
     if not changes:
         raise InputError("model: has no weights between two layers that are both not its input")
-    for weight, factors in changes.values():
-        known = torch.as_tensor(np.nan_to_num(factors, nan=1.0)).to(weight)
-        weight.mul_(known.reshape(*known.shape, *(1,) * (weight.ndim - 2)))
-    return {planned.layout.layers[position].name: found for position, found in given.items()}
+    for weight, marks in changes:
+        factors = np.where(marks.between, beta, 1.0)
+        factors[marks.inside] = 1 + (1 - beta) * (tags - 1)
+        weight.mul_(torch.from_numpy(factors).to(weight))
+    return {places.names[position]: found for position, found in given.items()}
 
 
 def _tagged(
-    planned: Planned, tags: int, random: np.random.Generator
+    places: References, tags: int, random: np.random.Generator
 ) -> dict[int, NDArray[np.int64]]:
     """Tags of all layers written by weights: in order for layers without readers."""
-    edges = planned.layout.edges
-    read = {each.source for each in edges}
-    found = {}
-    for position in sorted({each.target for each in edges}):
-        size = planned.layout.layers[position].size
-        found[position] = (
-            random.integers(tags, size=size) if position in read else np.arange(size) % tags
-        )
-    return found
-
-
-def _tags_of(
-    edges: Edges, given: dict[int, NDArray[np.int64]]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The tags of an operation's inputs and outputs; NOTHING for neurons outside these layers."""
-    source, target = given[edges.source], given[edges.target]
-    inputs = source if edges.places is None else _at(source, edges.places[:, 0])
-    assert edges.operation.writes is not None
-    outputs = np.full(edges.operation.writes.size, NOTHING)
-    for units in edges.units.T:
-        used = units != NOTHING
-        outputs[units[used]] = target[used]
-    return inputs, outputs
-
-
-def _at(tags: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.where(places >= 0, tags[np.maximum(places, 0)], NOTHING)
-
-
-def _set(
-    factors: NDArray[np.float64],
-    inputs: NDArray[np.int64],
-    outputs: NDArray[np.int64],
-    tags: int,
-    beta: float,
-) -> None:
-    """Set the factors of the weights between tagged neurons, unless they are set already."""
-    both = (inputs != NOTHING) & (outputs != NOTHING) & np.isnan(factors)
-    chosen = np.where(inputs == outputs, 1 + (1 - beta) * (tags - 1), beta)
-    factors[both] = chosen[both]
+    read = {join.source for join in places.joins}
+    return {
+        position: random.integers(tags, size=places.sizes[position])
+        if position in read
+        else np.arange(places.sizes[position]) % tags
+        for position in sorted({join.target for join in places.joins})
+    }

@@ -8,10 +8,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from ncut.errors import InputError, import_extra
-from ncut.training.monitor import Monitor, Penalty, check_every
+from ncut.training.monitor import Monitor, Watching
 
 NAMES = ("lightning.pytorch", "pytorch_lightning")
 """One library, published as two packages with different classes."""
@@ -41,7 +40,7 @@ else:
     Callback = _library().Callback
 
 
-class ClusterabilityCallback(Callback):
+class ClusterabilityCallback(Watching, Callback):
     """Logs a network's clusterability during training, and optionally adds a regularizer.
 
     The regularizer's gradient is added to the task's right before each optimizer step: after the
@@ -102,20 +101,8 @@ class ClusterabilityCallback(Callback):
         normalize: bool = False,
         submodule: str = "",
     ) -> None:
-        self.monitor = Monitor() if monitor is None else monitor
-        self.every = check_every(every)
-        self.submodule = submodule
-        self._penalty = Penalty(regularizer, normalize)
+        super().__init__(monitor, every, regularizer, normalize, submodule)
         self._seen = 0  # optimizer steps at the end of the last batch
-        self._measured = -1
-
-    def __repr__(self) -> str:
-        return f"ClusterabilityCallback({self.monitor!r}, every={self.every})"
-
-    @property
-    def regularizer(self) -> Any:
-        """The regularizer in use; None before fitting, or if there is none."""
-        return self._penalty.regularizer
 
     def state_dict(self) -> dict[str, Any]:
         """The regularizer's state, which Lightning saves with its checkpoints."""
@@ -184,6 +171,3 @@ class ClusterabilityCallback(Callback):
                 logger.log_metrics(values, step=trainer.global_step)
                 logger.save()
         return values
-
-    def _network(self, pl_module: LightningModule) -> nn.Module:
-        return pl_module.get_submodule(self.submodule)

@@ -309,9 +309,7 @@ class Planned:
     def array(self, number: int) -> View | Computed:
         """The weights of edges as an array of the model's tensors."""
         edges = self.layout.edges[number]
-        weight = edges.operation.within if edges.recurrent else edges.operation.weight
-        assert weight is not None
-        return self.copied.array(weight, edges.operation.name)
+        return self.copied.array(edges.weight, edges.operation.name)
 
     def view(self, number: int) -> View | None:
         """The tensor that contains the weights of edges; None if they are computed."""

@@ -9,11 +9,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from ncut.errors import InputError
 from ncut.files import append_line, reading, regular_file, write_text
-from ncut.training.monitor import Monitor, check_every
+from ncut.training.arguments import whole
+from ncut.training.monitor import Monitor
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of all loggers; see `LoggingCallback`."""
+
+    every: int
+    regularizer: Any
 
 
 class LoggingCallback(ABC):
@@ -38,7 +46,7 @@ class LoggingCallback(ABC):
         self, monitor: Monitor | None = None, *, every: int = 100, regularizer: Any = None
     ) -> None:
         self.monitor = Monitor() if monitor is None else monitor
-        self.every = check_every(every)
+        self.every = whole("every", every, 0)
         if regularizer is not None and not callable(getattr(regularizer, "log", None)):
             raise InputError(
                 f"regularizer: must have a method log(), got {type(regularizer).__name__}"
@@ -88,14 +96,9 @@ class TensorBoardCallback(LoggingCallback):
     """
 
     def __init__(
-        self,
-        writer: Any,
-        monitor: Monitor | None = None,
-        *,
-        every: int = 100,
-        regularizer: Any = None,
+        self, writer: Any, monitor: Monitor | None = None, **options: Unpack[Options]
     ) -> None:
-        super().__init__(monitor, every=every, regularizer=regularizer)
+        super().__init__(monitor, **options)
         self._add = _method(writer, "writer", "add_scalar")
 
     def _pass_on(self, values: dict[str, float], step: int) -> None:
@@ -116,9 +119,9 @@ class WandbCallback(LoggingCallback):
     """
 
     def __init__(
-        self, run: Any, monitor: Monitor | None = None, *, every: int = 100, regularizer: Any = None
+        self, run: Any, monitor: Monitor | None = None, **options: Unpack[Options]
     ) -> None:
-        super().__init__(monitor, every=every, regularizer=regularizer)
+        super().__init__(monitor, **options)
         self._log = _method(run, "run", "log")
 
     def _pass_on(self, values: dict[str, float], step: int) -> None:
@@ -138,14 +141,9 @@ class MLflowCallback(LoggingCallback):
     """
 
     def __init__(
-        self,
-        mlflow: Any,
-        monitor: Monitor | None = None,
-        *,
-        every: int = 100,
-        regularizer: Any = None,
+        self, mlflow: Any, monitor: Monitor | None = None, **options: Unpack[Options]
     ) -> None:
-        super().__init__(monitor, every=every, regularizer=regularizer)
+        super().__init__(monitor, **options)
         self._log = _method(mlflow, "mlflow", "log_metrics")
 
     def _pass_on(self, values: dict[str, float], step: int) -> None:
@@ -172,14 +170,9 @@ class CSVCallback(LoggingCallback):
     """
 
     def __init__(
-        self,
-        path: str | PathLike[str],
-        monitor: Monitor | None = None,
-        *,
-        every: int = 100,
-        regularizer: Any = None,
+        self, path: str | PathLike[str], monitor: Monitor | None = None, **options: Unpack[Options]
     ) -> None:
-        super().__init__(monitor, every=every, regularizer=regularizer)
+        super().__init__(monitor, **options)
         self.path = Path(path)
         self._found()
 

@@ -13,18 +13,17 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils import parametrize
 
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
 from ncut.extract import read_graph
 from ncut.extract.modules import unwrapped
-from ncut.extract.readers.traced.plain import computed, wide
+from ncut.extract.readers.traced.plain import wide
 from ncut.extract.references import References, references
 from ncut.training.arguments import Schedule, scheduled, whole
 from ncut.training.balanced import checked_labels
 from ncut.training.batches import batch_size, joined, part_of
-from ncut.training.parameter_refs import refuse_sharded, refuse_shards
+from ncut.training.parameter_refs import parameter_name, refuse_sharded, refuse_shards
 
 
 class Partitioned(nn.Module, ABC):
@@ -57,14 +56,9 @@ class Partitioned(nn.Module, ABC):
         self._options = {"scope": scope, "residual": residual, "example_inputs": example_inputs}
         self._places: References = references(self.model, **self._options)
         for key in self._places.shapes:
-            _parameter_name(self.model, *key)
+            parameter_name(self.model, *key)
         self._free = _free(self._places, free)
-        is_whole = isinstance(k, int | np.integer) and not isinstance(k, bool)
-        if not is_whole or not 2 <= k <= sum(self._places.sizes):
-            raise InputError(
-                f"k: must be a whole number from 2 to the number of neurons, got {k!r}"
-            )
-        self.k = int(k)
+        self.k = whole("k", k, 2, sum(self._places.sizes))
         self.n_steps = 0
         found = checked_labels(self._places, self.k, labels)
         self.register_buffer("labels", torch.from_numpy(found))
@@ -154,7 +148,7 @@ class Partitioned(nn.Module, ABC):
             flags = getattr(self, f"_between_{number}")
             if flags is None:
                 continue
-            name = _parameter_name(self.model, *key)
+            name = parameter_name(self.model, *key)
             weight = parameters.get(name)
             if weight is not None:
                 refuse_shards(name, weight)
@@ -408,16 +402,3 @@ def _free(places: References, patterns: Sequence[str]) -> list[str]:
 def _mark_again(module: Partitioned, _keys: Any) -> None:
     """Recompute the masks of weights between clusters, after labels were loaded."""
     module._mark()
-
-
-def _parameter_name(model: nn.Module, path: str, name: str) -> str:
-    """Full name of a weight tensor's parameter, for a pruned one the parameter before its mask."""
-    module = model.get_submodule(path)
-    if name in computed(module):
-        if parametrize.is_parametrized(module) or f"{name}_mask" not in module._buffers:
-            raise InputError(
-                f"model: {path!r} computes its weight from other parameters, as weight norm and "
-                "spectral norm do; make that permanent first"
-            )
-        name = f"{name}_orig"
-    return f"{path}.{name}" if path else name

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Unpack
 from weakref import WeakSet
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from ncut.errors import InputError
 from ncut.extract import GRAPH_OPTIONS, GraphOptions
 from ncut.plan import SETTINGS, Plan
 from ncut.report import Report
+from ncut.training.arguments import whole
 from ncut.types import Normalization, Null, PresetName, Sequential, Solver
 
 DEFAULT_EIGENVALUES = (2, 3, 4)
@@ -89,14 +89,7 @@ class Monitor:
             eigenvalues = [number for number in DEFAULT_EIGENVALUES if number <= k]
         self.eigenvalues = tuple(eigenvalues)
         for number in self.eigenvalues:
-            if (
-                isinstance(number, bool)
-                or not isinstance(number, int | np.integer)
-                or not 1 <= number <= k
-            ):
-                raise InputError(
-                    f"eigenvalues: must be whole numbers from 1 to k, which is {k}, got {number!r}"
-                )
+            whole("eigenvalues", number, 1, k)
         self._has_warned = False
 
     def __repr__(self) -> str:
@@ -277,13 +270,36 @@ class Penalty:
         return values
 
 
-def check_every(every: object) -> int:
-    """Return the number of steps between measurements, or raise an error."""
-    if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 0:
-        raise InputError(
-            f"every: must be a whole number of steps, or 0 for no measurements, got {every!r}"
-        )
-    return int(every)
+class Watching:
+    """What callbacks of training loops share: a measurement, its steps, and a regularizer.
+
+    Parameters are those of `ncut.training.lightning.ClusterabilityCallback`.
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor | None,
+        every: int,
+        regularizer: Callable[..., Any] | None,
+        normalize: bool,
+        submodule: str,
+    ) -> None:
+        self.monitor = Monitor() if monitor is None else monitor
+        self.every = whole("every", every, 0)
+        self.submodule = submodule
+        self._penalty = Penalty(regularizer, normalize)
+        self._measured = -1
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.monitor!r}, every={self.every})"
+
+    @property
+    def regularizer(self) -> Any:
+        """The regularizer in use; None before training, or if there is none."""
+        return self._penalty.regularizer
+
+    def _network(self, model: nn.Module) -> nn.Module:
+        return model.get_submodule(self.submodule)
 
 
 def _takes_model(regularizer: Callable[..., Any]) -> bool:

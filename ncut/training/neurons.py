@@ -59,27 +59,13 @@ class Reader:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HiddenLayer:
-    """A layer of hidden neurons that may be rescaled.
-
-    Attributes
-    ----------
-    name : str
-    n : int
-        Number of neurons.
-    writer : View
-        The weights that write them, (n_in, n_out) or a kernel (out, in, positions...).
-    matrix : bool
-        Whether `writer` is a matrix.
-    batch_norm : _BatchNorm, optional
-        The batch norm between the neurons and their activation.
-    reader : Reader
-    """
+    """A layer of hidden neurons that may be rescaled."""
 
     name: str
-    n: int
-    writer: View
-    matrix: bool
-    batch_norm: _BatchNorm | None
+    n: int  # number of neurons
+    writer: View  # the weights that write them, (n_in, n_out) or a kernel (out, in, positions...)
+    matrix: bool  # whether `writer` is a matrix
+    batch_norm: _BatchNorm | None  # the batch norm between the neurons and their activation
     reader: Reader
 
     def normalize_(self) -> None:

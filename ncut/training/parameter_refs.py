@@ -23,6 +23,7 @@ from ncut.errors import InputError
 from ncut.extract.lowering.factors import Factors as Noted
 from ncut.extract.lowering.factors import Ledger, computed
 from ncut.extract.program.weights import Expression
+from ncut.extract.readers.traced.plain import computed as computed_names
 from ncut.extract.readers.traced.plain import plain_copy, wide
 from ncut.extract.readers.traced.tensor import storage_of
 from ncut.training.spectrum_types import constant
@@ -30,22 +31,12 @@ from ncut.training.spectrum_types import constant
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParameterRef:
-    """A tensor of a module, which may later be replaced, pruned or parametrized.
-
-    Attributes
-    ----------
-    module : nn.Module
-    name : str
-    shape : tuple of int, optional
-        Required shape of the tensor; by default not checked.
-    path : str
-        Path of the module in its model, for messages.
-    """
+    """A tensor of a module, which may later be replaced, pruned or parametrized."""
 
     module: nn.Module
     name: str
-    shape: tuple[int, ...] | None = None
-    path: str = ""
+    shape: tuple[int, ...] | None = None  # required shape of the tensor; by default not checked
+    path: str = ""  # path of the module in its model, for messages
 
     def tensor(self) -> Tensor:
         """The tensor as the next forward pass will use it, differentiable.
@@ -97,25 +88,14 @@ class ParameterRef:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """An array that is a view of a source's tensor.
-
-    Attributes
-    ----------
-    source : ParameterRef
-    shape : tuple of int
-        Shape of the array.
-    kind : {"whole", "transpose", "part"}
-        Whether it is the tensor, its transpose, or another part or order of its entries.
-    offset : int
-        Offset of its first entry.
-    expression : Expression, optional
-        Expression that makes the array from the tensor; None if it is the tensor itself.
-    """
+    """An array that is a view of a source's tensor."""
 
     source: ParameterRef
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # shape of the array
+    # Whether it is the tensor, its transpose, or another part or order of its entries.
     kind: Literal["whole", "transpose", "part"] = "whole"
-    offset: int = 0
+    offset: int = 0  # offset of its first entry
+    # Expression that makes the array from the tensor; None if it is the tensor itself.
     expression: Expression | None = None
 
     def of(self, tensor: Tensor) -> Tensor:
@@ -145,18 +125,10 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Computed:
-    """An array that a forward pass computes from parameters, recomputed from their values.
+    """An array that a forward pass computes from parameters, recomputed from their values."""
 
-    Attributes
-    ----------
-    expression : Expression
-        The expression that computes it.
-    copied : Copy
-        The copy of the model that was read.
-    """
-
-    expression: Expression
-    copied: Copy
+    expression: Expression  # the expression that computes it
+    copied: Copy  # the copy of the model that was read
     kind: ClassVar[str] = "computed"
 
     @property
@@ -418,6 +390,19 @@ def _parametrized(module: nn.Module, name: str) -> Tensor:
         for part, mode in modes:
             part.training = mode
     return value
+
+
+def parameter_name(model: nn.Module, path: str, name: str) -> str:
+    """Full name of a weight tensor's parameter, for a pruned one the parameter before its mask."""
+    module = model.get_submodule(path)
+    if name in computed_names(module):
+        if parametrize.is_parametrized(module) or f"{name}_mask" not in module._buffers:
+            raise InputError(
+                f"model: {path!r} computes its weight from other parameters, as weight norm and "
+                "spectral norm do; make that permanent first"
+            )
+        name = f"{name}_orig"
+    return f"{path}.{name}" if path else name
 
 
 def refuse_sharded(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ncut.arguments import suggests_names
 from ncut.errors import InputError
-from ncut.training.arguments import Schedule
+from ncut.training.arguments import Schedule, whole
 from ncut.training.live_graph import LiveGraph
 from ncut.training.regularizers import SHARED_OPTIONS, Regularizer
 from ncut.training.spectrum import check_seed
@@ -59,7 +59,7 @@ class SoftCutRegularizer(Regularizer):
     ) -> None:
         own: dict[str, Any] = {"k": k, "learning_rate": learning_rate, "seed": seed}
         super().__init__(model, weight, **options, **own)
-        self.k = _checked_k(k, self.graphs)
+        self.k = whole("k", k, 2, min(graph.n for graph in self.graphs))
         seed = check_seed(seed)
         if (
             not isinstance(learning_rate, int | float | np.integer | np.floating)
@@ -151,7 +151,7 @@ class PartitionRegularizer(Regularizer):
         **options: Any,
     ) -> None:
         super().__init__(model, weight, **options, k=k, labels=labels)
-        self.k = _checked_k(k, self.graphs)
+        self.k = whole("k", k, 2, min(graph.n for graph in self.graphs))
         known = {layer.name for graph in self.graphs for layer in graph.layers}
         for name in labels or {}:
             if name not in known:
@@ -195,17 +195,6 @@ def soft_links(blocks: Sequence[EdgeWeights], shares: Tensor) -> tuple[Tensor, T
             inside = inside + 2 * ((magnitudes @ columns) * rows).sum(0)
             volumes = volumes + magnitudes.sum(1) @ rows + magnitudes.sum(0) @ columns
     return inside, volumes
-
-
-def _checked_k(k: int, graphs: Sequence[LiveGraph]) -> int:
-    if (
-        isinstance(k, bool)
-        or not isinstance(k, int | np.integer)
-        or k < 2
-        or k > min(g.n for g in graphs)
-    ):
-        raise InputError(f"k: must be a whole number from 2 to the number of neurons, got {k!r}")
-    return int(k)
 
 
 def _labels(graph: LiveGraph, k: int, given: Mapping[str, Sequence[int]]) -> NDArray[np.int64]:

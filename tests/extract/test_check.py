@@ -9,12 +9,13 @@ import pytest
 
 import ncut
 from ncut.errors import InputError
-from ncut.extract.readers.traced.operations import pointwise
 
 torch = pytest.importorskip("torch", reason="pip install 'ncut[torch]'")
 from torch import nn  # noqa: E402
 from torch.nn.utils.prune import l1_unstructured  # noqa: E402
 from torch_nets import Model  # noqa: E402
+
+from ncut.extract.readers.traced.rules import OPERATIONS  # noqa: E402
 
 
 class Residual(nn.Module):
@@ -41,10 +42,7 @@ def test_a_graph_that_is_right_agrees():
 
 def test_a_wrong_graph_is_warned_of(monkeypatch):
     # A rule that forgets a part of each sum.
-    monkeypatch.setitem(
-        __import__("ncut.extract.readers.traced.aten", fromlist=["OPERATIONS"]).OPERATIONS,
-        "add", lambda call: pointwise._keep(call),
-    )  # fmt: skip
+    monkeypatch.setitem(OPERATIONS, "add", lambda call: call.signals()[0])
     with pytest.warns(UserWarning, match="the graph differs from the model; changed, no edge"):
         graph = ncut.graph(Residual(), check=True, residual="readers")
     assert graph.check.missing
@@ -182,9 +180,10 @@ def test_neurons_that_parameters_read(monkeypatch):
     assert result.agrees
     assert (result.n_vertices, result.n_watched, result.n_layers) == (40, 2, 3)
     monkeypatch.setitem(
-        __import__("ncut.extract.readers.traced.aten", fromlist=["OPERATIONS"]).OPERATIONS,
-        "relu", lambda call: call.program.scaled(pointwise._keep(call), np.arange(9) // 5),
-    )  # fmt: skip
+        OPERATIONS,
+        "relu",
+        lambda call: call.program.scaled(call.signals()[0], np.arange(9) // 5),
+    )
     with pytest.warns(UserWarning, match="changed, no edge"):
         graph = ncut.graph(Products(), check=True, example_inputs=torch.zeros(3, 6))
     assert graph.check.missing

@@ -197,7 +197,7 @@ def test_a_failure_is_one_warning() -> None:
         ({"tests": ["layer"]}, "tests: must be some of"),
         ({"shufles": 3}, "shufles: Monitor has no such argument; did you mean .shuffles"),
         ({"progress": print}, "progress: Monitor has no such argument"),
-        ({"k": 3, "eigenvalues": [2, 4]}, "eigenvalues: must be whole numbers from 1 to k, .* 3"),
+        ({"k": 3, "eigenvalues": [2, 4]}, "eigenvalues: must be a whole number from 1 to 3"),
         ({"eigenvalues": [0]}, "eigenvalues: "),
         ({"eigenvalues": [2.0]}, "eigenvalues: "),
     ],

@@ -22,6 +22,7 @@ from ncut.extract.assembly.magnitudes import (
 )
 from ncut.extract.lowering.signal import Scale, Units
 from ncut.extract.lowering.wiring import Operation
+from ncut.extract.program.weights import Expression
 
 if TYPE_CHECKING:
     from ncut.types import Weights
@@ -31,27 +32,13 @@ Key: TypeAlias = tuple[Any, ...]
 
 @dataclass(slots=True, eq=False)
 class PlannedLayer:
-    """A layer of vertices.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    size : int
-        Number of vertices.
-    rescalable : bool or None
-        Whether its neurons may be rescaled; see `ncut.types.Layer`.
-    read_by : tuple of str
-        Modules whose inputs are exactly these neurons, in order.
-    touches : list of Operation
-        Operations that write or read it.
-    """
+    """A layer of vertices."""
 
     name: str
     size: int
-    rescalable: bool | None = False
-    read_by: tuple[str, ...] = ()
-    touches: list[Operation] = field(default_factory=list)
+    rescalable: bool | None = False  # whether its neurons may be rescaled; see `ncut.types.Layer`
+    read_by: tuple[str, ...] = ()  # modules whose inputs are exactly these neurons, in order
+    touches: list[Operation] = field(default_factory=list)  # operations that write or read it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +84,13 @@ class Edges:
         return f"{self.operation.name} (recurrent)" if self.recurrent else self.operation.name
 
     @property
+    def weight(self) -> Expression:
+        """The operation's weight, or that between its outputs."""
+        weight = self.operation.within if self.recurrent else self.operation.weight
+        assert weight is not None
+        return weight
+
+    @property
     def rows_key(self) -> Key:
         """A key, equal for edges with the same matrix before the selection of outputs."""
         return _key(self.operation, self.places, self.row_scale)
@@ -110,27 +104,16 @@ class Edges:
 
 @dataclass(slots=True)
 class Layout:
-    """Planned layers and edges.
-
-    Attributes
-    ----------
-    layers, edges
-    placed : set of Operation
-        Operations with edges.
-    kept, unread : set of Operation
-        Operations that may have edges, and operations whose neurons have no reader.
-    convolutional : bool
-        Whether only channels are vertices.
-    outside : set of Operation
-        Operations outside the requested part of the model.
-    """
+    """Planned layers and edges."""
 
     layers: list[PlannedLayer] = field(default_factory=list)
     edges: list[Edges] = field(default_factory=list)
-    placed: set[Operation] = field(default_factory=set)
+    placed: set[Operation] = field(default_factory=set)  # operations with edges
+    # Operations that may have edges, and operations whose neurons have no reader.
     kept: set[Operation] = field(default_factory=set)
     unread: set[Operation] = field(default_factory=set)
-    convolutional: bool = False
+    convolutional: bool = False  # whether only channels are vertices
+    # Operations outside the requested part of the model
     outside: set[Operation] = field(default_factory=set)
 
 
@@ -175,11 +158,10 @@ def blocks(edges: Sequence[Edges], norm: str) -> Iterator[tuple[Edges, Weights]]
 
 def _stored(edges: Edges) -> Numbers:
     """The current numbers of edges."""
-    operation = edges.operation
-    weight = operation.within if edges.recurrent else operation.weight
-    assert weight is not None
-    rows = [np.asarray(f) for f in (operation.factors, edges.row_scale) if f is not None]
-    return Numbers(weight.values, rows, None if edges.scale is None else np.asarray(edges.scale))
+    rows = [np.asarray(f) for f in (edges.operation.factors, edges.row_scale) if f is not None]
+    return Numbers(
+        edges.weight.values, rows, None if edges.scale is None else np.asarray(edges.scale)
+    )
 
 
 def block(edges: Edges, numbers: Numbers, norm: str, rows: Any = None) -> Any:

@@ -23,24 +23,15 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """Factors recorded together, with consecutive codes.
+    """Factors recorded together, with consecutive codes."""
 
-    Attributes
-    ----------
-    start, size : int
-        The first code, and the number of codes.
-    kind : {"constant", "source", "product", "quotient", "largest", "mean"}
-        Constants, entries of a source's array, or functions of the magnitudes of other factors.
-    source : object, optional
-        The reader's source of the factors.
-    parts : tuple of ndarray of int64
-        Entries of the source, shape (size,); or codes of other factors, (size, m) for a mean.
-    """
-
+    # The first code, and the number of codes
     start: int
     size: int
+    # Constants, entries of a source's array, or functions of the magnitudes of other factors.
     kind: Literal["constant", "source", "product", "quotient", "largest", "mean"]
-    source: Any = None
+    source: Any = None  # the reader's source of the factors
+    # Entries of the source, shape (size,); or codes of other factors, (size, m) for a mean.
     parts: tuple[Codes, ...] = ()
 
 

@@ -34,20 +34,10 @@ MAX_SPLIT = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Neurons that one operation writes, numbered from 0.
+    """Neurons that one operation writes, numbered from 0."""
 
-    Attributes
-    ----------
-    number : int
-        Position among the groups of a model, in the order of its forward pass.
-    name : str
-        Name of the layer that writes them.
-    size : int
-        Number of neurons.
-    """
-
-    number: int
-    name: str
+    number: int  # position among the groups of a model, in the order of its forward pass
+    name: str  # name of the layer that writes them
     size: int
 
 

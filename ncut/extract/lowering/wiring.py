@@ -79,76 +79,45 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Product:
-    """The operands of a signal that is a product, for a sum as the next operation.
+    """The operands of a signal that is a product, for a sum as the next operation."""
 
-    Attributes
-    ----------
-    first, second : Signal, and Signal or weights
-        The operands, before broadcasting.
-    parameters, name
-        Parameters of an array of weights, and the name of the layer that it would make.
-    """
-
+    # The operands, before broadcasting
     first: Signal
     second: Signal | Weights
+    # Parameters of an array of weights, and the name of the layer that it would make.
     parameters: tuple[str, ...] = ()
     name: str = ""
 
 
 @dataclass(slots=True)
 class Wiring:
-    """The record of a forward pass, from which `ncut.extract.assembly` makes a graph.
+    """The record of a forward pass, from which `ncut.extract.assembly` makes a graph."""
 
-    Attributes
-    ----------
-    residual : {"readers", "stream"}
-        Whether a sum has separate vertices for each reader, or one shared set of vertices.
-    operations : list of Operation
-        Readers and writers of neurons, in the order of the forward pass.
-    left_out : list of LeftOut
-        Weights and operations that could not be folded.
-    placed : dict from str to str
-        Placed parameters and their roles.
-    ignored : dict from str to str
-        Parameters without edges, such as biases, and their roles.
-    joined : set of Group
-        Neurons that scalar products read.
-    norms : dict from str to int
-        Number of norms that depend on the data, by kind.
-    merging : Merging
-        Neurons merged into one vertex, if sums are streams.
-    sums : bool
-        Whether neurons of several operations were added.
-    attends : bool
-        Whether two signals were multiplied as matrices, as in attention.
-    ends : list of Operation
-        Reductions of a layer's neurons to a number, used as readers if there are no others.
-    unscaled : dict from Group to str
-        Results of integer weights without a scale so far; "table" for rows of a table.
-    ledger : Ledger
-        All factors.
-    program : Program, optional
-        The recorded program.
-    n_examples : dict from Group to int
-        Examples along the first axis of each input that has them.
-    """
-
+    # Whether a sum has separate vertices for each reader, or one shared set of vertices.
     residual: Residual = "readers"
+    # Readers and writers of neurons, in the order of the forward pass.
     operations: list[Operation] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     inputs: set[Group] = field(default_factory=set)
+    # Weights and operations that could not be folded
     left_out: list[LeftOut] = field(default_factory=list)
-    placed: dict[str, str] = field(default_factory=dict)
+    placed: dict[str, str] = field(default_factory=dict)  # placed parameters and their roles
+    # Parameters without edges, such as biases, and their roles
     ignored: dict[str, str] = field(default_factory=dict)
-    joined: set[Group] = field(default_factory=set)
+    joined: set[Group] = field(default_factory=set)  # neurons that scalar products read
+    # Number of norms that depend on the data, by kind
     norms: dict[str, int] = field(default_factory=dict)
+    # Neurons merged into one vertex, if sums are streams
     merging: Merging = field(default_factory=Merging)
-    sums: bool = False
-    attends: bool = False
+    sums: bool = False  # whether neurons of several operations were added
+    attends: bool = False  # whether two signals were multiplied as matrices, as in attention
+    # Reductions of a layer's neurons to a number, used as readers if there are no others.
     ends: list[Operation] = field(default_factory=list)
+    # Results of integer weights without a scale so far; "table" for rows of a table.
     unscaled: dict[Group, str] = field(default_factory=dict)
-    ledger: Ledger = field(default_factory=Ledger)
-    program: Program | None = None
+    ledger: Ledger = field(default_factory=Ledger)  # all factors
+    program: Program | None = None  # the recorded program
+    # Examples along the first axis of each input that has them
     n_examples: dict[Group, int] = field(default_factory=dict)
     _products: dict[int, tuple[Signal, Product]] = field(default_factory=dict)
     _calls: dict[str, int] = field(default_factory=dict)

@@ -27,42 +27,23 @@ MAX_LAID_OUT = 2**25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Value(Shaped):
-    """A tensor that depends on the data.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        The tensor's shape.
-    number : {"", "drawn", "classes"}
-        For numbers that no node makes, whether they are random draws, such as noise.
-    program : callable, optional
-        Adds a node to the program that makes the value; None for numbers independent of neurons.
-    """
+    """A tensor that depends on the data."""
 
     shape: tuple[int, ...]
+    # For numbers that no node makes, whether they are random draws, such as noise.
     number: Literal["", "drawn", "classes"] = ""
+    # Adds a node to the program that makes the value; None for numbers independent of neurons.
     program: Callable[..., Value] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Known(Shaped):
-    """An operand that does not depend on the data: numbers, or a layer's weights.
+    """An operand that does not depend on the data: numbers, or a layer's weights."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        The shape to which it broadcasts with other operands.
-    make : callable
-        Returns its values, an array or an `Expression`.
-    parameters : tuple of str
-        Names of the parameters that the values come from.
-    name, module : str
-        Names of the layer that it makes, and of the module that holds it.
-    """
-
-    shape: tuple[int, ...]
-    make: Callable[[], Weights]
-    parameters: Sequence[str] = ()
+    shape: tuple[int, ...]  # the shape to which it broadcasts with other operands
+    make: Callable[[], Weights]  # returns its values, an array or an `Expression`
+    parameters: Sequence[str] = ()  # names of the parameters that the values come from
+    # Names of the layer that it makes, and of the module that holds it.
     name: str = ""
     module: str = ""
 

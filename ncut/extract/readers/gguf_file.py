@@ -35,24 +35,12 @@ _UNPACKED = {0: "<f4", 1: "<f2", 24: "i1", 25: "<i2", 26: "<i4", 27: "<i8", 28: 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """The location of a tensor in a file.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    shape : tuple of int
-        Its shape, slowest axis first.
-    kind : int
-        Number of its type in the format's list.
-    offset : int
-        Its offset in bytes from the start of the tensor data.
-    """
+    """The location of a tensor in a file."""
 
     name: str
-    shape: tuple[int, ...]
-    kind: int
-    offset: int
+    shape: tuple[int, ...]  # its shape, slowest axis first
+    kind: int  # number of its type in the format's list
+    offset: int  # its offset in bytes from the start of the tensor data
 
 
 class _Bytes:
@@ -63,9 +51,7 @@ class _Bytes:
         self.at = 0
 
     def take(self, n: int) -> bytes:
-        if n > self._content.size - self.at:
-            raise ModelError("ends within its header: it is truncated or damaged")
-        self.at += n
+        self.skip(n)
         return self._content[self.at - n : self.at].tobytes()
 
     def skip(self, n: int) -> None:
@@ -261,71 +247,61 @@ def read_gguf(path: Path, lower: Lower[Made]) -> tuple[Made, dict[str, tuple[int
             )
         import_extra("gguf", "gguf")
         tensors = {tensor.name: lazy_tensor(content, tensor, start) for tensor in stored}
-        known = _Settings(settings, architecture)
-        named = dict(_renamed(tensors, known))
-        config = Config(_config(known, tensors), f"{path}, its settings")
+        # Of a setting per layer, the first value.
+        own = {
+            name.removeprefix(f"{architecture}."): value[1] if _is_list(value) else value
+            for name, value in settings.items()
+        }
+        known = Config(own, f"{path}, its settings")
+        named = dict(_renamed(tensors, known, architecture))
+        config = Config(_config(known, tensors, architecture), f"{path}, its settings")
         return follow(config, named, str(path), lower)
 
 
-class _Settings:
-    """The settings of one architecture."""
-
-    def __init__(self, values: Mapping[str, Any], architecture: str) -> None:
-        self._values = values
-        self.architecture = architecture
-
-    def get(self, name: str) -> Any:
-        """A setting; the first value of a setting per layer."""
-        value = self._values.get(f"{self.architecture}.{name}")
-        return value[1] if isinstance(value, list) and len(value) > 1 else value
-
-    def count(self, name: str, default: int | None = None) -> int:
-        """A positive integer setting."""
-        value = self.get(name)
-        value = default if value is None else value
-        if type(value) is not int or value < 1:
-            raise ModelError(f"{self.architecture}.{name} must be a positive number, is {value!r}")
-        return value
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1
 
 
-def _config(known: _Settings, tensors: Mapping[str, Lazy]) -> dict[str, Any]:
+def _config(known: Config, tensors: Mapping[str, Lazy], architecture: str) -> dict[str, Any]:
     """The source folder's config.json, as far as the graph needs it."""
     words = tensors.get("token_embd.weight")
     if words is None or len(words.shape) != 2:
         raise ModelError("has no matrix 'token_embd.weight'")
-    n_heads = known.count("attention.head_count")
-    width = known.count("embedding_length")
+    n_heads = known.size("attention.head_count")
+    width = known.size("embedding_length")
     config = {
-        "model_type": _KINDS[known.architecture],
+        "model_type": _KINDS[architecture],
         "hidden_size": width,
         "vocab_size": words.shape[0],
-        "num_hidden_layers": known.count("block_count"),
+        "num_hidden_layers": known.size("block_count"),
         "num_attention_heads": n_heads,
-        "num_key_value_heads": known.count("attention.head_count_kv", n_heads),
-        "head_dim": known.count("attention.key_length", max(width // n_heads, 1)),
-        "intermediate_size": known.count("feed_forward_length"),
+        "num_key_value_heads": known.size("attention.head_count_kv", default=n_heads),
+        "head_dim": known.size("attention.key_length", default=max(width // n_heads, 1)),
+        "intermediate_size": known.size("feed_forward_length"),
         "tie_word_embeddings": "output.weight" not in tensors,
         "architectures": ["ForCausalLM"],
     }
-    if known.get("expert_count"):
+    if known.number("expert_count", 0):
         config |= {
             "model_type": "mixtral",
-            "num_local_experts": known.count("expert_count"),
+            "num_local_experts": known.size("expert_count"),
         }
     return config
 
 
-def _renamed(tensors: Mapping[str, Lazy], known: _Settings) -> Iterator[tuple[str, Lazy]]:
+def _renamed(
+    tensors: Mapping[str, Lazy], known: Config, architecture: str
+) -> Iterator[tuple[str, Lazy]]:
     """The tensors with the folder's names, row order and values."""
     names = dict(_LAYER)
-    if known.architecture in ("gemma2", "gemma3"):
+    if architecture in ("gemma2", "gemma3"):
         names |= _SANDWICH
-    if known.get("expert_count"):
+    if known.number("expert_count", 0):
         names |= _EXPERTS
-    n_heads = known.count("attention.head_count")
+    n_heads = known.size("attention.head_count")
     permuted = {
         "attn_q": n_heads,
-        "attn_k": known.count("attention.head_count_kv", n_heads),
+        "attn_k": known.size("attention.head_count_kv", default=n_heads),
     }
     for name, tensor in tensors.items():
         found = _BLOCK.match(name)
@@ -337,13 +313,13 @@ def _renamed(tensors: Mapping[str, Lazy], known: _Settings) -> Iterator[tuple[st
             new = name  # reported as unknown
         else:
             new = f"model.layers.{found[1]}.{names[found[2]]}.{found[3]}"
-        if known.architecture == "phi3" and found is not None and found[2] == "ffn_up":
+        if architecture == "phi3" and found is not None and found[2] == "ffn_up":
             new = new.replace("up_proj", "gate_up_proj")
-        if known.architecture in ("llama", "mistral") and found and found[2] in permuted:
+        if architecture in ("llama", "mistral") and found and found[2] in permuted:
             tensor = tensor.then(_unpermuted(permuted[found[2]], name, tensor.shape))
-        if known.architecture.startswith("gemma") and new.endswith("norm.weight"):
+        if architecture.startswith("gemma") and new.endswith("norm.weight"):
             tensor = tensor.then(_minus_one)
-        if known.get("expert_count") and found and found[2].endswith("_exps"):
+        if known.number("expert_count", 0) and found and found[2].endswith("_exps"):
             yield from _experts(new, tensor)
             continue
         yield new, tensor

@@ -12,23 +12,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
-    """An array-like with a known shape and values computed by `make`.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Its shape.
-    dtype : dtype
-        The type of its values.
-    make : callable
-        Returns the values.
-    formula : str
-        Their computation from arrays of the file, for people; empty if the file has them.
-    """
+    """An array-like with a known shape and values computed by `make`."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    make: Callable[[], NDArray[Any]]
+    make: Callable[[], NDArray[Any]]  # returns the values
+    # Their computation from arrays of the file, for people; empty if the file has them.
     formula: str = ""
 
     @property

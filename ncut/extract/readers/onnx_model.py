@@ -17,8 +17,8 @@ from ncut.extract.readers.onnx_graph.model import (
     Following,
     Model,
     UnknownOperatorError,
+    explained,
     load,
-    located,
 )
 from ncut.extract.readers.onnx_graph.shapes import Declared, guesses
 from ncut.files import reading, regular_file
@@ -108,21 +108,11 @@ def check_onnx(
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Known shapes and values of a graph's inputs.
+    """Known shapes and values of a graph's inputs."""
 
-    Attributes
-    ----------
-    shapes : dict from str to tuple of int
-        Sizes by name.
-    values : dict from str to ndarray
-        Values by name.
-    assumed : list of str
-        Inputs with assumed values.
-    """
-
-    shapes: dict[str, tuple[int, ...]]
-    values: dict[str, NDArray[Any]]
-    assumed: list[str]
+    shapes: dict[str, tuple[int, ...]]  # sizes by name
+    values: dict[str, NDArray[Any]]  # values by name
+    assumed: list[str]  # inputs with assumed values
 
     @classmethod
     def of(cls, given: Any, model: Model) -> Examples:
@@ -231,7 +221,7 @@ def _lowered(
         whole = str(error)
         raise error if str(model.path) in whole else ModelError(f"{model.path}: {whole}") from error
     except Exception as error:
-        raise located(getattr(error, "place", "") or str(model.path), error) from error
+        raise explained(getattr(error, "place", "") or str(model.path), error) from error
 
 
 def _listing(inputs: list[Declared]) -> str:

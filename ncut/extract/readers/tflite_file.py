@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -33,6 +33,7 @@ from ncut.extract.program.values import (
 )
 from ncut.extract.readers.lazy import Lazy
 from ncut.extract.readers.tflite_tables import Array, Graph, Operator, Tensor
+from ncut.extract.registry import Rule, table
 from ncut.files import Budget, content_of, reading
 
 WAY = "convert it to ONNX: python -m tf2onnx.convert --tflite FILE --output model.onnx"
@@ -94,26 +95,13 @@ Computed: TypeAlias = Value | Array | Unread
 
 @dataclass(slots=True)
 class _Following:
-    """Follows the operators of a file.
-
-    Attributes
-    ----------
-    graph : Graph
-        The file.
-    guess : bool
-        Whether operators without a rule are treated as elementwise.
-    program : Program
-        The record.
-    known : dict from int to Value or ndarray
-        Tensors computed so far, by number.
-    sources : dict from int to int
-        The source constant of each tensor that copies one in another type or shape.
-    """
+    """Follows the operators of a file."""
 
     graph: Graph
-    guess: bool
+    guess: bool  # whether operators without a rule are treated as elementwise
     program: Program = field(default_factory=Program)
-    known: dict[int, Computed] = field(default_factory=dict)
+    known: dict[int, Computed] = field(default_factory=dict)  # tensors computed so far, by number
+    # The source constant of each tensor that copies one in another type or shape.
     sources: dict[int, int] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
     _place: str = ""
@@ -262,6 +250,11 @@ class _Step:
         """An option."""
         return self.operator.option(table, name, default)
 
+    @property
+    def name(self) -> str:
+        """The name of its first result."""
+        return self.following.graph.tensors[self.operator.outputs[0]].name
+
     def biased(self, at: int) -> None:
         """Note a bias, or a constant added like a bias."""
         if at < len(self.inputs) and self.operator.inputs[at] >= 0:
@@ -276,49 +269,36 @@ class _Step:
             return value
         return self.program.activation(value, homogeneous=_ACTIVATIONS[kind])
 
+    def convolved(self, at: int, kernel: Array, table: str, groups: int = 1) -> Value:
+        """A kernel (out, in / groups, positions...), the second input, over the value at `at`."""
+        value = self.value(at)
+        made = self.program.convolution(
+            value, kernel, self.shape, groups=groups, axis=value.ndim - 1, **self.named(1)
+        )
+        self.biased(3 if at else 2)
+        return self.activated(made, table)
+
 
 # --- rules --------------------------------------------------------------------------------------
 
-Rule: TypeAlias = Callable[[_Step], Any]
-
 
 def _convolution(step: _Step) -> Value:
-    kernel = step.weight(1)
-    step.biased(2)
-    n_axes = step.value().ndim - 2
-    if step.operator.kind == "CONV_3D":  # (positions..., in, out)
-        kernel = np.moveaxis(kernel, (-1, -2), (0, 1))
-    else:  # (out, positions..., in)
-        kernel = np.moveaxis(kernel, -1, 1)
-    if kernel.ndim != n_axes + 2 or step.value().shape[-1] % kernel.shape[1]:
-        raise ModelError(f"kernel of shape {kernel.shape} on values of {step.value().shape}")
-    made = step.program.convolution(
-        step.value(), kernel, step.shape, groups=step.value().shape[-1] // kernel.shape[1],
-        axis=step.value().ndim - 1, **step.named(1),
-    )  # fmt: skip
-    table = "Conv3DOptions" if step.operator.kind == "CONV_3D" else "Conv2DOptions"
-    return step.activated(made, table)
+    kernel, shape = step.weight(1), step.value().shape
+    deep = step.operator.kind == "CONV_3D"
+    # (positions..., in, out) and (out, positions..., in)
+    kernel = np.moveaxis(kernel, (-1, -2), (0, 1)) if deep else np.moveaxis(kernel, -1, 1)
+    if kernel.ndim != len(shape) or shape[-1] % kernel.shape[1]:
+        raise ModelError(f"kernel of shape {kernel.shape} on values of {shape}")
+    groups = shape[-1] // kernel.shape[1]
+    return step.convolved(0, kernel, "Conv3DOptions" if deep else "Conv2DOptions", groups)
 
 
 def _depthwise(step: _Step) -> Value:
-    kernel = step.weight(1)  # (1, positions..., channels times multiplier)
-    step.biased(2)
-    n = step.value().shape[-1]
+    kernel, n = step.weight(1), step.value().shape[-1]
     if kernel.ndim != 4 or kernel.shape[0] != 1 or kernel.shape[3] % n:
         raise ModelError(f"depthwise kernel of shape {kernel.shape} on {n} channels")
-    made = step.program.convolution(
-        step.value(), kernel.transpose(3, 0, 1, 2), step.shape, groups=n, axis=3, **step.named(1)
-    )
-    return step.activated(made, "DepthwiseConv2DOptions")
-
-
-def _transposed(step: _Step) -> Value:
-    value, kernel = step.value(2), step.weight(1)  # (out, positions..., in)
-    step.biased(3)
-    made = step.program.convolution(
-        value, np.moveaxis(kernel, -1, 1), step.shape, axis=value.ndim - 1, **step.named(1)
-    )
-    return step.activated(made, "TransposeConvOptions")
+    # (1, positions..., channels times multiplier)
+    return step.convolved(0, kernel.transpose(3, 0, 1, 2), "DepthwiseConv2DOptions", n)
 
 
 def _dense(step: _Step) -> Value:
@@ -341,30 +321,10 @@ def _products(step: _Step) -> Value:
     return step.program.matmul(first, second)
 
 
-def _sum(step: _Step) -> Value:
-    first, *others = step.operands()
-    if step.operator.kind == "SUB":
-        others = [*map(step.program.negative, others)]
-    made = step.program.add(first, *others)
-    fused = {"ADD": "AddOptions", "SUB": "SubOptions"}.get(step.operator.kind)
-    return step.activated(made, fused) if fused else made
-
-
-def _product(step: _Step) -> Value:
-    return step.activated(step.program.multiply(*step.operands()), "MulOptions")
-
-
-def _quotient(step: _Step) -> Value:
-    return step.activated(step.program.divide(*step.operands()), "DivOptions")
-
-
-def _extremum(step: _Step) -> Value:
-    return step.program.extremum(*step.operands())
-
-
-def _selected(step: _Step) -> Value:
-    """A choice between values by a condition, which may be known."""
-    return step.program.choice(*step.operands())
+def _difference(step: _Step) -> Value:
+    first, second = step.operands()
+    made = step.program.add(first, step.program.negative(second))
+    return step.activated(made, "SubOptions")
 
 
 def _combined(step: _Step) -> Value:
@@ -403,26 +363,18 @@ def _reshaped(step: _Step) -> Computed:
 
 def _permuted(step: _Step) -> Computed:
     value, order = _same(step), step.numbers(1).ravel().tolist()
-    return (
-        value.transpose(order) if isinstance(value, np.ndarray) else permuted(step.value(), order)
-    )
+    if isinstance(value, np.ndarray):
+        return value.transpose(order)
+    return permuted(step.value(), order)
 
 
 def _joined(step: _Step) -> Value:
     pack = step.operator.kind == "PACK"
     axis = step.option("PackOptions" if pack else "ConcatenationOptions", "Axis")
-    rank = len(step.shape)
-    others = []
-    for value in step.inputs:
-        if value is None:
-            continue
-        others.append(value if isinstance(value, Value) else Value(value.shape))
-    made = (stacked if pack else concatenated)(others, axis % rank)
+    given = [value for value in step.inputs if value is not None]
+    others = [value if isinstance(value, Value) else Value(value.shape) for value in given]
+    made = (stacked if pack else concatenated)(others, axis % len(step.shape))
     return made if pack else step.activated(made, "ConcatenationOptions")
-
-
-def _unpacked(step: _Step) -> list[Value]:
-    return unbound(step.value(), step.option("UnpackOptions", "Axis"))
 
 
 def _split(step: _Step) -> list[Value]:
@@ -477,11 +429,6 @@ def _gathered(step: _Step) -> Value:
     return indexed(value, axis, step.numbers(1).astype(np.int64))
 
 
-def _lookup(step: _Step) -> Value:
-    """EMBEDDING_LOOKUP (numbers, table)."""
-    return step.program.embedding(step.weight(1), step.shape, **step.named(1))
-
-
 def _pool(step: _Step) -> Value:
     made = step.program.positions(step.value(), step.shape, axis=step.value().ndim - 1)
     pools = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D")
@@ -489,13 +436,10 @@ def _pool(step: _Step) -> Value:
 
 
 def _reduced(step: _Step) -> Value:
-    value = step.value()
-    axes = [int(axis) for axis in step.numbers(1).ravel()]
-    kinds = {"MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min",
-             "REDUCE_PROD": "prod"}  # fmt: skip
+    kind = step.operator.kind.removeprefix("REDUCE_").lower()
     keep = bool(step.option("ReducerOptions", "KeepDims", False))
-    name = step.following.graph.tensors[step.operator.outputs[0]].name
-    return step.program.reduce(value, axes, keepdim=keep, kind=kinds[step.operator.kind], name=name)
+    axes = [int(axis) for axis in step.numbers(1).ravel()]
+    return step.program.reduce(step.value(), axes, keepdim=keep, kind=kind, name=step.name)
 
 
 def _padded(step: _Step) -> Value:
@@ -530,34 +474,8 @@ def _blocks(step: _Step) -> Value:
     return rearranged(step.value(), split, [0, 1, 3, 2, 4, 5], step.shape)
 
 
-def _softmax(step: _Step) -> Value:
-    return step.program.softmax(step.value(), -1)
-
-
-def _normalized(step: _Step) -> Value:
-    return step.program.normalization(step.value())
-
-
-def _tiled(step: _Step) -> Value:
-    return tiled(step.value(), [int(n) for n in step.numbers(1).ravel()])
-
-
-def _broadcast(step: _Step) -> Value:
-    return expanded(step.value(), step.shape)
-
-
-def _negative(step: _Step) -> Value:
-    return step.program.scaled(step.value(), np.array(-1.0))
-
-
-def _shape(step: _Step) -> Array:
-    return np.array(step.value().shape, dtype=np.int64)
-
-
 def _largest(step: _Step) -> Value:
-    axis = int(step.numbers(1).ravel()[0])
-    name = step.following.graph.tensors[step.operator.outputs[0]].name
-    step.program.chosen(step.value(), axis, name)
+    step.program.chosen(step.value(), int(step.numbers(1).ravel()[0]), step.name)
     return Value(step.shape)
 
 
@@ -567,40 +485,59 @@ COPIES = {
 }
 """Operators that are evaluated on constants."""
 
-RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(("CONV_2D", "CONV_3D"), _convolution),
-    "DEPTHWISE_CONV_2D": _depthwise, "TRANSPOSE_CONV": _transposed, "FULLY_CONNECTED": _dense,
-    "BATCH_MATMUL": _products, "GATHER": _gathered, "EMBEDDING_LOOKUP": _lookup,
-    **dict.fromkeys(("ADD", "SUB", "ADD_N"), _sum), "MUL": _product, "DIV": _quotient,
-    **dict.fromkeys(("MAXIMUM", "MINIMUM"), _extremum),
-    **dict.fromkeys(
-        ("SQUARED_DIFFERENCE", "POW", "FLOOR_DIV", "FLOOR_MOD", "ATAN2", "EQUAL", "NOT_EQUAL",
-         "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "LOGICAL_AND", "LOGICAL_OR",
-         "LOGICAL_NOT"),
+RULES: Mapping[str, Rule] = table(
+    ("CONV_2D CONV_3D", _convolution),
+    ("DEPTHWISE_CONV_2D", _depthwise),
+    (
+        "TRANSPOSE_CONV",  # (out, positions..., in)
+        lambda s: s.convolved(2, np.moveaxis(s.weight(1), -1, 1), "TransposeConvOptions"),
+    ),
+    ("FULLY_CONNECTED", _dense),
+    ("BATCH_MATMUL", _products),
+    ("GATHER", _gathered),
+    # (numbers, table)
+    ("EMBEDDING_LOOKUP", lambda s: s.program.embedding(s.weight(1), s.shape, **s.named(1))),
+    ("ADD", lambda s: s.activated(s.program.add(*s.operands()), "AddOptions")),
+    ("SUB", _difference),
+    ("ADD_N", lambda s: s.program.add(*s.operands())),
+    ("MUL", lambda s: s.activated(s.program.multiply(*s.operands()), "MulOptions")),
+    ("DIV", lambda s: s.activated(s.program.divide(*s.operands()), "DivOptions")),
+    ("NEG", lambda s: s.program.scaled(s.value(), np.array(-1.0))),
+    ("MAXIMUM MINIMUM", lambda s: s.program.extremum(*s.operands())),
+    ("SELECT SELECT_V2", lambda s: s.program.choice(*s.operands())),
+    (
+        "SQUARED_DIFFERENCE POW FLOOR_DIV FLOOR_MOD ATAN2 EQUAL NOT_EQUAL LESS LESS_EQUAL GREATER "
+        "GREATER_EQUAL LOGICAL_AND LOGICAL_OR LOGICAL_NOT",
         _combined,
     ),
-    **dict.fromkeys(("RELU", "LEAKY_RELU", "PRELU", "ABS"), _pointwise(True)),
-    **dict.fromkeys(
-        ("RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "EXP",
-         "LOG", "SQRT", "RSQRT", "SQUARE", "SIN", "COS", "FLOOR", "CEIL", "ROUND", "SIGN", "GELU"),
+    ("RELU LEAKY_RELU PRELU ABS", _pointwise(True)),
+    (
+        "RELU6 RELU_N1_TO_1 RELU_0_TO_1 LOGISTIC TANH HARD_SWISH ELU EXP LOG SQRT RSQRT SQUARE "
+        "SIN COS FLOOR CEIL ROUND SIGN GELU",
         _pointwise(False),
     ),
-    **dict.fromkeys(("QUANTIZE", "DEQUANTIZE", "DENSIFY"), _same), "CAST": _cast, "NEG": _negative,
-    **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), _reshaped),
-    "TRANSPOSE": _permuted, **dict.fromkeys(("CONCATENATION", "PACK"), _joined),
-    "UNPACK": _unpacked, **dict.fromkeys(("SPLIT", "SPLIT_V"), _split),
-    "SLICE": _slice, "STRIDED_SLICE": _strided,
-    **dict.fromkeys(
-        ("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D", "RESIZE_BILINEAR",
-         "RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"),
+    ("SOFTMAX LOG_SOFTMAX", lambda s: s.program.softmax(s.value(), -1)),
+    ("L2_NORMALIZATION", lambda s: s.program.normalization(s.value())),
+    ("QUANTIZE DEQUANTIZE DENSIFY", _same),
+    ("CAST", _cast),
+    ("SHAPE", lambda s: np.array(s.value().shape, dtype=np.int64)),
+    ("RESHAPE SQUEEZE EXPAND_DIMS", _reshaped),
+    ("TRANSPOSE", _permuted),
+    ("CONCATENATION PACK", _joined),
+    ("UNPACK", lambda s: unbound(s.value(), s.option("UnpackOptions", "Axis"))),
+    ("SPLIT SPLIT_V", _split),
+    ("SLICE", _slice),
+    ("STRIDED_SLICE", _strided),
+    ("TILE", lambda s: tiled(s.value(), [int(n) for n in s.numbers(1).ravel()])),
+    ("BROADCAST_TO", lambda s: expanded(s.value(), s.shape)),
+    (
+        "AVERAGE_POOL_2D MAX_POOL_2D L2_POOL_2D RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR "
+        "SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND",
         _pool,
     ),
-    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"), _reduced),
-    **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), _padded),
-    **dict.fromkeys(("SPACE_TO_DEPTH", "DEPTH_TO_SPACE"), _blocks),
-    **dict.fromkeys(("SOFTMAX", "LOG_SOFTMAX"), _softmax), "L2_NORMALIZATION": _normalized,
-    **dict.fromkeys(("SELECT", "SELECT_V2"), _selected),
-    "TILE": _tiled, "BROADCAST_TO": _broadcast, "SHAPE": _shape,
-    **dict.fromkeys(("ARG_MAX", "ARG_MIN"), _largest),
-}  # fmt: skip
+    ("PAD PADV2 MIRROR_PAD", _padded),
+    ("SPACE_TO_DEPTH DEPTH_TO_SPACE", _blocks),
+    ("MEAN SUM REDUCE_MAX REDUCE_MIN REDUCE_PROD", _reduced),
+    ("ARG_MAX ARG_MIN", _largest),
+)
 """Rules by operator."""

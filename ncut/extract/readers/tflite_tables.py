@@ -30,21 +30,11 @@ Array: TypeAlias = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor of a file.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    shape : tuple of int
-        Its sizes; open ones are 1.
-    values : Lazy or None
-        Its dequantized values; None if operators compute it.
-    """
+    """A tensor of a file."""
 
     name: str
-    shape: tuple[int, ...]
-    values: Lazy | None = None
+    shape: tuple[int, ...]  # its sizes; open ones are 1
+    values: Lazy | None = None  # its dequantized values; None if operators compute it
 
 
 class Graph:

@@ -85,11 +85,10 @@ class _Unpickler(pickle._Unpickler):  # in Python: a damaged length allocates no
             return _Module
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        if (module, name) in (
-            ("torch._utils", "_rebuild_tensor_v2"),
-            ("torch._utils", "_rebuild_parameter"),
-        ):
-            return _tensor if name == "_rebuild_tensor_v2" else _first
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return _first
         if module == "torch.jit._pickle" and name.startswith("build_"):
             return _first
         if module == "torch" and name in _DTYPES:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ncut.errors import InputError, ModelError
 from ncut.extract.arrays import as_array
 from ncut.extract.program.record import Program, commutes
-from ncut.extract.program.values import Value, indexed, with_heads, without_heads
+from ncut.extract.program.values import Value, indexed, parts, with_heads, without_heads
 from ncut.extract.readers.folder.config import Config
 
 TIME = 2
@@ -27,27 +27,13 @@ _BUFFER = re.compile(
 
 @dataclass(slots=True)
 class Network:
-    """A transformer being followed.
-
-    Attributes
-    ----------
-    program : Program
-        The record.
-    tensors : dict from str to ndarray
-        All tensors of its files, by name.
-    config : Config
-        Its settings.
-    where : str
-        The folder, for messages.
-    used : set of str
-        Tensors used so far.
-    """
+    """A transformer being followed."""
 
     program: Program
-    tensors: Mapping[str, NDArray[Any]]
+    tensors: Mapping[str, NDArray[Any]]  # all tensors of its files, by name
     config: Config
-    where: str
-    used: set[str] = field(default_factory=set)
+    where: str  # the folder, for messages
+    used: set[str] = field(default_factory=set)  # tensors used so far
 
     # --- tensors ----------------------------------------------------------------------------
 
@@ -232,7 +218,7 @@ class Network:
             )
         return with_heads(signal, n_heads)
 
-    def attend(self, query: Value, key: Value, value: Value, name: str) -> Value:
+    def attend(self, name: str, query: Value, key: Value, value: Value) -> Value:
         """Attention of (batch, heads, time, dims), as (batch, time, heads * dims)."""
         if (
             query.shape[1] % key.shape[1]
@@ -257,7 +243,6 @@ class Network:
         memory: Value | None = None,
         norms: tuple[str, str] | None = None,
         plus_one: bool = False,
-        order: Sequence[int] = (0, 1, 2),
     ) -> Value:
         """Attention with separate linear layers for queries, keys and values, without the output's.
 
@@ -271,29 +256,37 @@ class Network:
             RMS norms over the head dimension of queries and keys.
         plus_one : bool
             Whether the norms' factor is 1 + weight.
-        order : sequence of int
-            Call order of the three input layers.
         """
-        heads = (n_heads, n_key_heads or n_heads, n_key_heads or n_heads)
         memory = signal if memory is None else memory
-        made: dict[int, Value] = {}
-        for at in order:
+        made: list[Value] = []
+        for at, source in enumerate((signal, memory, memory)):
             layer = f"{name}.{parts[at]}"
-            source = signal if at == 0 else memory
-            n_out = heads[at] * head_dim
-            split = self.heads(self.linear(source, layer, n_out=n_out), heads[at], layer)
+            n = n_heads if at == 0 else n_key_heads or n_heads
+            split = self.heads(self.linear(source, layer, n_out=n * head_dim), n, layer)
             if norms is not None and at < 2:
                 split = self.norm(split, f"{name}.{norms[at]}", "norm", plus_one=plus_one)
-            made[at] = split
-        return self.attend(made[0], made[1], made[2], name)
+            made.append(split)
+        return self.attend(name, *made)
 
-    def packed_heads(self, signal: Value, n_heads: int, what: str) -> tuple[Value, ...]:
+    def joined_heads(self, signal: Value, counts: Sequence[int], what: str) -> list[Value]:
+        """Queries, keys and values of one layer, concatenated, in numbers of heads."""
+        width, rest = divmod(signal.shape[-1], sum(counts))
+        if rest:
+            raise ModelError(
+                f"{what!r} has {signal.shape[-1]} outputs, which its {self._settings()} splits "
+                f"into {sum(counts)} heads"
+            )
+        sizes = [n * width for n in counts]
+        split = zip(parts(signal, 2, sizes), counts, strict=True)
+        return [self.heads(part, n, what) for part, n in split]
+
+    def packed_heads(self, signal: Value, n_heads: int, what: str) -> list[Value]:
         """Queries, keys and values of one layer, interleaved by head."""
         heads = self.heads(signal, n_heads, what)
         dims, rest = divmod(heads.shape[-1], 3)
         if rest:
             raise ModelError(f"{what!r}: {heads.shape[-1]} outputs of a head are not three parts")
-        return tuple(indexed(heads, 3, slice(at * dims, (at + 1) * dims)) for at in range(3))
+        return parts(heads, 3, [dims] * 3)
 
     def mlp(self, signal: Value, first: str, second: str, kind: str, n_hidden: int = 0) -> Value:
         """Two linear layers with an activation in between."""

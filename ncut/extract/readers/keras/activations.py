@@ -21,8 +21,13 @@ _OTHERS = {
 _SHARES = {"softmax", "log_softmax", "sparsemax"}
 
 
-def activated(call: Call, signal: Value, activation: Any) -> Value:
-    """Apply an `activation` setting: a name, a serialized function or layer."""
+def activated(call: Call, signal: Value) -> Value:
+    """Apply the layer's setting `activation`."""
+    return applied(call, signal, call.config.get("activation"))
+
+
+def applied(call: Call, signal: Value, activation: Any) -> Value:
+    """Apply an activation: a name, a serialized function or layer."""
     name, config = _named(activation)
     if name in _LINEAR:
         return signal
@@ -33,7 +38,7 @@ def activated(call: Call, signal: Value, activation: Any) -> Value:
     if commutes(name) or name in _OTHERS:
         return call.program.activation(signal, homogeneous=commutes(name))
     if name == "glu":
-        return _gated(call, signal, config.get("axis", -1))
+        return call.program.gated_halves(signal, _axis(config))
     if not call.guess:
         raise ModelError(
             f"its activation {name!r} is not known; pass unknown='elementwise' to take it as a "
@@ -78,19 +83,6 @@ def _axis(config: Mapping[str, Any]) -> int:
     return axis if isinstance(axis, int) else -1
 
 
-def _gated(call: Call, signal: Value, axis: Any) -> Value:
-    axis = axis if isinstance(axis, int) else -1
-    return call.program.gated_halves(signal, axis)
-
-
-def _activation(call: Call) -> Value:
-    return activated(call, call.signal, call.config.get("activation"))
-
-
-def _own_class(call: Call) -> Value:
-    return activated(call, call.signal, {"class_name": call.layer.cls, "config": call.config})
-
-
 def _prelu(call: Call) -> Value:
     call.weights("alpha")
     call.program.ignore([call.parameter("alpha")], "slope of an activation")
@@ -98,10 +90,10 @@ def _prelu(call: Call) -> Value:
 
 
 ACTIVATIONS: dict[str, Rule] = {
-    "Activation": _activation,
+    "Activation": lambda call: activated(call, call.signal),
     "PReLU": _prelu,
     **dict.fromkeys(
         ("ReLU", "LeakyReLU", "ELU", "Softmax", "ThresholdedReLU", "GELU", "SELU", "Mish"),
-        _own_class,
+        lambda c: applied(c, c.signal, {"class_name": c.layer.cls, "config": c.config}),
     ),
 }

@@ -8,13 +8,7 @@ import numpy as np
 
 from ncut.errors import ModelError
 from ncut.extract.program.einsum import einsum
-from ncut.extract.program.values import (
-    Value,
-    permuted,
-    reshaped,
-    unsqueezed,
-)
-from ncut.extract.readers.keras.activations import activated
+from ncut.extract.program.values import Value, permuted, reshaped, unsqueezed
 from ncut.extract.readers.keras.calls import Call, Rule
 
 
@@ -30,29 +24,22 @@ def _multi_head(call: Call) -> Value:
         for s in (query, value, key)
     )
     sides = [
-        _heads(call, s, part) for s, part in ((query, "query"), (key, "key"), (value, "value"))
+        permuted(_projected(call, s, part), [0, 2, 1, 3])
+        for s, part in ((query, "query"), (key, "key"), (value, "value"))
     ]
-    sides = [permuted(side, [0, 2, 1, 3]) for side in sides]
     result = permuted(call.program.attention(*sides, name=f"heads of {call.path}"), [0, 2, 1, 3])
     if call.config.get("use_gate"):
-        gate = call.program.activation(_heads(call, query, "gate"), homogeneous=False)
+        gate = call.program.activation(_projected(call, query, "gate"), homogeneous=False)
         result = call.program.multiply(result, gate)
     made = _projected(call, result, "output", "abcd,cde->abe")
     return reshaped(made, (*shape[:-1], made.shape[-1]))
 
 
-def _heads(call: Call, signal: Value, side: str) -> Value:
-    return _projected(call, signal, side, "abc,cde->abde")
-
-
-def _projected(call: Call, signal: Value, side: str, equation: str) -> Value:
+def _projected(call: Call, signal: Value, side: str, equation: str = "abc,cde->abde") -> Value:
+    """A dense layer of heads, or of their outputs."""
     part = f"{side}_dense"
     kernel = call.weight("kernel", "bias", part=part)
-    parameter = call.parameter("kernel", part)
-    name = call.named(part)
-    return einsum(
-        call.program, equation, [signal, kernel], name=name, module=name, parameters=[parameter]
-    )
+    return einsum(call.program, equation, [signal, kernel], **call.layer_of("kernel", part=part))
 
 
 def _three(call: Call) -> tuple[Value, Value, Value]:
@@ -85,12 +72,9 @@ def _additive(call: Call) -> Value:
     program = call.program
     scale = call.weights("scale").get("scale")
     rows, columns = unsqueezed(query, query.ndim - 1), unsqueezed(key, key.ndim - 2)
-    both = activated(call, program.add(rows, columns), "tanh")
+    both = program.activation(program.add(rows, columns), homogeneous=False)
     if scale is not None:
-        parameter = call.parameter("scale")
-        program.linear(
-            both, scale[:, None], name=call.path, module=call.path, parameters=[parameter]
-        )
+        program.linear(both, scale[:, None], **call.layer_of("scale"))
     scores = Value((*query.shape[:-1], key.shape[-2]))
     return program.matmul(scores, value, f"heads of {call.path}")
 

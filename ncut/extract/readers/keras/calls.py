@@ -31,39 +31,22 @@ _BIASES = {
 
 @dataclass(slots=True)
 class Call:
-    """A layer, its arguments, and the location of its variables.
-
-    Attributes
-    ----------
-    layer : Layer
-        The layer.
-    args, kwargs : sequence and mapping
-        Arguments; tensors are `Value`s.
-    program : Program
-        The record.
-    layout, place : Layout and Place
-        Location of its variables in the file.
-    path : str
-        Its name, prefixed by the names of the enclosing models.
-    shapes : dict from str to tuple of int
-        Shapes of all variables read so far, by name.
-    follow : callable
-        Follows another layer, such as a wrapped layer: (layer, part of this one, path, inputs).
-    guess : bool
-        Whether unknown functions are treated as elementwise.
-    """
+    """A layer, its arguments, and the location of its variables."""
 
     layer: Layer
+    # Arguments; tensors are `Value`s
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     program: Program
+    # Location of its variables in the file
     layout: Layout
     place: Place
-    path: str
-    shapes: dict[str, tuple[int, ...]]
+    path: str  # its name, prefixed by the names of the enclosing models
+    shapes: dict[str, tuple[int, ...]]  # shapes of all variables read so far, by name
     touched: set[str]
+    # Follows another layer, such as a wrapped layer: (layer, part of this one, path, inputs).
     follow: Callable[..., list[Value]]
-    guess: bool
+    guess: bool  # whether unknown functions are treated as elementwise
     part: str = ""
 
     @property
@@ -74,7 +57,8 @@ class Call:
     @property
     def signals(self) -> list[Value]:
         """All tensors among the arguments."""
-        return [*among([self.args, *(self._relevant())], Value)]
+        relevant = [value for name, value in self.kwargs.items() if "mask" not in name]
+        return [*among([self.args, *relevant], Value)]
 
     @property
     def signal(self) -> Value:
@@ -83,9 +67,6 @@ class Call:
         if not signals:
             raise ModelError("it is called with no tensor")
         return signals[0]
-
-    def _relevant(self) -> list[Any]:
-        return [value for name, value in self.kwargs.items() if "mask" not in name]
 
     def argument(self, at: int, name: str, default: Any = None) -> Any:
         """An argument by position or name."""
@@ -115,8 +96,13 @@ class Call:
         """The axis of channels."""
         return 1 if self.config.get("data_format") == "channels_first" else -1
 
+    @property
+    def axes(self) -> list[int]:
+        """The axes of positions of the first tensor."""
+        return self.position_axes(self.signal.ndim)
+
     def position_axes(self, ndim: int) -> list[int]:
-        """The axes of positions."""
+        """The axes of positions of a tensor."""
         if ndim < 3:
             raise ModelError(f"it reads a tensor of {ndim} axes, which has no positions")
         axes = [*range(1, ndim)]
@@ -131,7 +117,7 @@ class Call:
         Variables without edges are recorded as ignored. `a|b` are two names of one variable.
         """
         found = {}
-        for name, variable in self._variables(self._joined(part), order).items():
+        for name, variable in self._variables(part, order).items():
             full = self.parameter(name, part)
             self.shapes[full] = variable.shape
             self.touched.add(variable.path)
@@ -153,7 +139,7 @@ class Call:
         factors = [f"lora_{name}_{side}" for side in "ab"]
         if not isinstance(self.layout, Named):
             return values
-        found = self._variables(self._joined(part), factors)
+        found = self._variables(part, factors)
         if len(found) < len(factors):
             return values
         arrays = []
@@ -165,10 +151,8 @@ class Call:
             arrays.append(self.layout.tree.array(found[factor].path))
         rank = arrays[1].shape[0]
         alpha = self.config.get("lora_alpha")
-        scale = float(rank if alpha is None else alpha) / float(
-            self.config.get("lora_rank") or rank
-        )
-        return np.asarray(values + scale * (arrays[0] @ arrays[1]))
+        scale = (rank if alpha is None else alpha) / (self.config.get("lora_rank") or rank)
+        return np.asarray(values + float(scale) * (arrays[0] @ arrays[1]))
 
     def weight(self, name: str, *rest: str, part: str = "") -> NDArray[np.floating]:
         """A required variable, the first in creation order."""
@@ -191,11 +175,9 @@ class Call:
         """The name of the layer or of a part of it."""
         return f"{self.path}/{part}" if part else self.path
 
-    def _joined(self, part: str) -> str:
-        return "/".join(filter(None, (self.part, part)))
-
     def _variables(self, part: str, order: Sequence[str]) -> Mapping[str, Any]:
-        return self.layout.variables(self.place, part, order)
+        whole = "/".join(filter(None, (self.part, part)))
+        return self.layout.variables(self.place, whole, order)
 
 
 def checked(shape: Sequence[int]) -> tuple[int, ...]:
@@ -205,9 +187,3 @@ def checked(shape: Sequence[int]) -> tuple[int, ...]:
     if math.prod(shape) > MAX_ENTRIES:
         raise ModelError(f"its result would have shape {tuple(shape)}: too large")
     return tuple(shape)
-
-
-def along(call: Call, signal: Value, factors: Any, axis: int, parameter: str) -> Value:
-    """Factors along one axis."""
-    parameters = [parameter] if parameter else []
-    return call.program.scaled(signal, factors, axis, parameters=parameters)

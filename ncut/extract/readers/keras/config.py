@@ -42,32 +42,18 @@ class Node:
 
 @dataclass(slots=True)
 class Layer:
-    """A layer of a model.
+    """A layer of a model."""
 
-    Attributes
-    ----------
-    name, cls, module : str
-        Its name, its class, and the Python module of the class, if known.
-    config : mapping
-        Its settings.
-    build : mapping
-        The file's information on the shape of its input.
-    number : int
-        Number of preceding layers of its class in the model.
-    nodes : list of Node
-        Its calls.
-    model : Model, optional
-        The nested model, if the layer is one.
-    """
-
+    # Its name, its class, and the Python module of the class, if known.
     name: str
     cls: str
     module: str
     config: Mapping[str, Any]
+    # The file's information on the shape of its input
     build: Mapping[str, Any] = field(default_factory=dict)
-    number: int = 0
-    nodes: list[Node] = field(default_factory=list)
-    model: Model | None = None
+    number: int = 0  # number of preceding layers of its class in the model
+    nodes: list[Node] = field(default_factory=list)  # its calls
+    model: Model | None = None  # the nested model, if the layer is one
 
     @property
     def is_operation(self) -> bool:
@@ -80,25 +66,14 @@ class Layer:
 
 @dataclass(slots=True)
 class Model:
-    """A sequential or functional model.
+    """A sequential or functional model."""
 
-    Attributes
-    ----------
-    layers : dict from str to Layer
-        The layers by name, in order.
-    inputs, outputs : list of Tensor
-        Its inputs and outputs; both empty for a sequential model.
-    sequential : bool
-        Whether each layer reads the previous layer.
-    input_shape : list, optional
-        The shape of its input, if stored outside an input layer.
-    """
-
-    layers: dict[str, Layer]
+    layers: dict[str, Layer]  # the layers by name, in order
+    # Its inputs and outputs; both empty for a sequential model
     inputs: list[Tensor]
     outputs: list[Tensor]
-    sequential: bool
-    input_shape: Any = None
+    sequential: bool  # whether each layer reads the previous layer
+    input_shape: Any = None  # the shape of its input, if stored outside an input layer
 
 
 def parsed(config: Any) -> Model:

@@ -13,7 +13,7 @@ from ncut.extract.program.einsum import einsum
 from ncut.extract.program.values import Known, Value
 from ncut.extract.readers.chain import normalization_scale
 from ncut.extract.readers.keras.activations import activated
-from ncut.extract.readers.keras.calls import Call, Rule, along, checked
+from ncut.extract.readers.keras.calls import Call, Rule, checked
 
 # --- matrices -----------------------------------------------------------------------------------
 
@@ -22,7 +22,7 @@ def _dense(call: Call) -> Value:
     signal = call.program.linear(
         call.signal, call.weight("kernel", "bias"), **call.layer_of("kernel"),
     )  # fmt: skip
-    return activated(call, signal, call.config.get("activation"))
+    return activated(call, signal)
 
 
 def _einsum_dense(call: Call) -> Value:
@@ -31,7 +31,7 @@ def _einsum_dense(call: Call) -> Value:
         call.program, str(equation), [call.signal, call.weight("kernel", "bias")],
         **call.layer_of("kernel"),
     )  # fmt: skip
-    return activated(call, value, call.config.get("activation"))
+    return activated(call, value)
 
 
 # --- kernels ------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def _convolution(call: Call) -> Value:
         convolved(call, signal, kernel.shape[:-2], kernel.shape[-1]),
         groups=groups, axis=call.channels, **call.layer_of("kernel"),
     )  # fmt: skip
-    return activated(call, signal, call.config.get("activation"))
+    return activated(call, signal)
 
 
 def _transposed_convolution(call: Call) -> Value:
@@ -63,7 +63,7 @@ def _transposed_convolution(call: Call) -> Value:
     shape = list(signal.shape)
     shape[signal.axis(call.channels)] = kernel.shape[-2]
     same = call.config.get("padding") == "same"
-    for at, axis in enumerate(call.position_axes(signal.ndim)):
+    for at, axis in enumerate(call.axes):
         reach = (sizes[at] - 1) * dilation[at] + 1
         if extra is not None:
             cut = 2 * (reach // 2) if same else 0
@@ -76,13 +76,13 @@ def _transposed_convolution(call: Call) -> Value:
         signal, np.moveaxis(kernel, (-2, -1), (0, 1)), checked(shape),
         axis=call.channels, **call.layer_of("kernel"),
     )  # fmt: skip
-    return activated(call, signal, call.config.get("activation"))
+    return activated(call, signal)
 
 
 def _depthwise(call: Call) -> Value:
     kernel = call.weight("kernel|depthwise_kernel", "bias")
     signal = _by_channel(call, call.signal, kernel, call.path, call.parameter("kernel"))
-    return activated(call, signal, call.config.get("activation"))
+    return activated(call, signal)
 
 
 def _separable(call: Call) -> Value:
@@ -96,7 +96,7 @@ def _separable(call: Call) -> Value:
         signal, np.moveaxis(point, (-1, -2), (0, 1)), shape,
         axis=call.channels, name=names[1], module=names[1], parameters=[names[1]],
     )  # fmt: skip
-    return activated(call, signal, call.config.get("activation"))
+    return activated(call, signal)
 
 
 def _by_channel(call: Call, signal: Value, kernel: Any, name: str, parameter: str) -> Value:
@@ -142,18 +142,17 @@ def _expect(kernel: NDArray[Any], ndim: int) -> None:
 
 
 def _batch_norm(call: Call) -> Value:
-    names = _gamma_beta(call)
-    found = call.weights(*names, "moving_mean", "moving_variance")
+    found = call.weights(*_gamma_beta(call), "moving_mean", "moving_variance")
     if "moving_variance" not in found:
         raise ModelError("the file holds no 'moving_variance' of it")
     epsilon = float(call.config.get("epsilon", 1e-3))
     factors = normalization_scale(found.get("gamma"), found["moving_variance"], epsilon)
-    parameter = call.parameter("gamma") if "gamma" in found else call.parameter("moving_variance")
+    parameter = call.parameter("gamma" if "gamma" in found else "moving_variance")
     gamma = parameter if "gamma" in found else "1"
     call.program.formulas[parameter] = (
         f"{gamma} / sqrt({call.parameter('moving_variance')} + {epsilon:g})"
     )
-    return along(call, call.signal, factors, _single_axis(call), parameter)
+    return call.program.scaled(call.signal, factors, _single_axis(call), parameters=[parameter])
 
 
 def _layer_norm(call: Call) -> Value:
@@ -162,31 +161,20 @@ def _layer_norm(call: Call) -> Value:
     gamma = call.weights(*_gamma_beta(call)).get("gamma")
     if gamma is None:
         return signal
-    axes = call.config.get("axis", -1)
-    axes = [signal.axis(axis) for axis in (axes if isinstance(axes, list | tuple) else [axes])]
     call.program.place([call.parameter("gamma")], "a factor of a layer's neurons")
-    shape = [n if at in axes else 1 for at, n in enumerate(signal.shape)]
-    if math.prod(shape) != gamma.size:
-        raise ModelError(f"it scales {gamma.size} values, but gets {math.prod(shape)}")
-    return call.program.scaled(signal, gamma.reshape(shape), name=call.parameter("gamma"))
+    return call.program.scaled(signal, _wide(call, gamma), name=call.parameter("gamma"))
 
 
 def _rms_norm(call: Call) -> Value:
-    signal = call.program.normalization(call.signal, "RMS norm")
-    scale = call.weight("scale")
-    return along(call, signal, scale, _single_axis(call), call.parameter("scale"))
+    named = {"parameters": [call.parameter("scale")]}
+    scale, axis = call.weight("scale"), _single_axis(call)
+    return call.program.normalized(call.signal, "RMS norm", scale, axis, **named)
 
 
 def _group_norm(call: Call) -> Value:
-    signal = call.program.normalization(call.signal, "group norm")
-    gamma = call.weights(*_gamma_beta(call)).get("gamma")
-    if gamma is None:
-        return signal
-    return along(call, signal, gamma, _single_axis(call), call.parameter("gamma"))
-
-
-def _unit_norm(call: Call) -> Value:
-    return call.program.normalization(call.signal, "unit norm")
+    gamma, axis = call.weights(*_gamma_beta(call)).get("gamma"), _single_axis(call)
+    named = {"parameters": [call.parameter("gamma")]}
+    return call.program.normalized(call.signal, "group norm", gamma, axis, **named)
 
 
 def _gamma_beta(call: Call) -> list[str]:
@@ -202,19 +190,26 @@ def _single_axis(call: Call) -> int:
     return axis
 
 
+def _wide(call: Call, factors: NDArray[Any]) -> NDArray[Any]:
+    """Factors along the axes of a setting, broadcastable to the tensor."""
+    axes = call.config.get("axis", -1)
+    axes = [call.signal.axis(axis) for axis in (axes if isinstance(axes, list | tuple) else [axes])]
+    shape = [n if at in axes else 1 for at, n in enumerate(call.signal.shape)]
+    if math.prod(shape) != factors.size:
+        raise ModelError(f"it scales {factors.size} values, but gets {math.prod(shape)}")
+    return factors.reshape(shape)
+
+
 def _layer_scale(call: Call) -> Value:
     """`LayerScale` of ConvNeXt in keras.applications: a factor per channel."""
-    return along(call, call.signal, call.weight("gamma"), -1, call.parameter("gamma"))
+    named = {"parameters": [call.parameter("gamma")]}
+    return call.program.scaled(call.signal, call.weight("gamma"), -1, **named)
 
 
-def _rescaling(call: Call) -> Value:
-    scale = np.asarray(call.config.get("scale", 1.0), dtype=np.float64)
-    return multiplied(call, call.signal, scale)
-
-
-def multiplied(call: Call, signal: Value, factors: Any) -> Value:
+def _multiplied(call: Call, factors: Any) -> Value:
     """Multiply by constant factors, scalar or array."""
-    return call.program.multiply(signal, known(call, signal, np.asarray(factors)))
+    values = np.asarray(factors, dtype=np.float64)
+    return call.program.multiply(call.signal, known(call, call.signal, values))
 
 
 def known(call: Call, signal: Value, values: NDArray[Any]) -> Known:
@@ -227,7 +222,6 @@ def known(call: Call, signal: Value, values: NDArray[Any]) -> Known:
 
 def _standardized(call: Call) -> Value:
     """`Normalization` with stored mean and variance."""
-    signal = call.signal
     variance: Any = call.config.get("variance")
     if variance is None:
         variance = call.weights("mean", "variance", "count").get("variance")
@@ -235,14 +229,7 @@ def _standardized(call: Call) -> Value:
         raise ModelError("the file holds no 'variance' of it")
     spread = np.maximum(np.sqrt(np.asarray(variance, dtype=np.float64)), 1e-7)
     factors = spread if call.config.get("invert") else 1 / spread
-    if factors.size == 1:
-        return multiplied(call, signal, factors)
-    axes = call.config.get("axis", -1)
-    axes = [signal.axis(axis) for axis in (axes if isinstance(axes, list | tuple) else [axes])]
-    shape = [n if at in axes else 1 for at, n in enumerate(signal.shape)]
-    if math.prod(shape) != factors.size:
-        raise ModelError(f"it scales {factors.size} values, but gets {math.prod(shape)}")
-    return multiplied(call, signal, factors.reshape(shape))
+    return _multiplied(call, factors if factors.size == 1 else _wide(call, factors))
 
 
 # --- embeddings ---------------------------------------------------------------------------------
@@ -257,19 +244,10 @@ def _embedding(call: Call) -> Value:
     )  # fmt: skip
 
 
-def _spectral_norm(call: Call) -> list[Value]:
-    from ncut.extract.readers.keras.config import parsed_layer
-
-    return call.follow(
-        call, parsed_layer(call.config.get("layer")), "layer", call.path, [call.signal]
-    )
-
-
 DENSE: dict[str, Rule] = {
     "Dense": _dense,
     "EinsumDense": _einsum_dense,
-    **{f"Conv{n}D": _convolution for n in (1, 2, 3)},
-    **{f"Convolution{n}D": _convolution for n in (1, 2, 3)},
+    **{f"{name}{n}D": _convolution for n in (1, 2, 3) for name in ("Conv", "Convolution")},
     **{f"Conv{n}DTranspose": _transposed_convolution for n in (1, 2, 3)},
     **{f"DepthwiseConv{n}D": _depthwise for n in (1, 2)},
     **{f"SeparableConv{n}D": _separable for n in (1, 2)},
@@ -279,10 +257,9 @@ DENSE: dict[str, Rule] = {
     "LayerNormalization": _layer_norm,
     "RMSNormalization": _rms_norm,
     "GroupNormalization": _group_norm,
-    "UnitNormalization": _unit_norm,
+    "UnitNormalization": lambda call: call.program.normalization(call.signal, "unit norm"),
     "LayerScale": _layer_scale,
-    "Rescaling": _rescaling,
+    "Rescaling": lambda call: _multiplied(call, call.config.get("scale", 1.0)),
     "Normalization": _standardized,
     "Embedding": _embedding,
-    "SpectralNormalization": _spectral_norm,
 }

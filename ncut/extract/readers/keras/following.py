@@ -105,11 +105,10 @@ class Following:
         place: Place,
         path: str,
     ) -> list[Value]:
-        own_path = f"{path}/{layer.name}" if path else layer.name
-        own_place = place
         if not layer.is_operation:
-            own_place = self.layout.within(place, layer.cls, layer.number, layer.name)
-        return self._follow(layer, args, kwargs, own_place, own_path, "")
+            place = self.layout.within(place, layer.cls, layer.number, layer.name)
+        path = f"{path}/{layer.name}" if path else layer.name
+        return self._follow(layer, args, kwargs, place, path, "")
 
     def _follow(
         self,

@@ -21,7 +21,7 @@ from ncut.extract.program.values import (
     stacked,
     unsqueezed,
 )
-from ncut.extract.readers.keras.activations import activated, is_known
+from ncut.extract.readers.keras.activations import applied, is_known
 from ncut.extract.readers.keras.calls import Call, Rule, checked
 from ncut.extract.readers.keras.config import among
 from ncut.extract.readers.keras.dense import known
@@ -29,23 +29,16 @@ from ncut.extract.registry import table
 
 
 def _several(call: Call) -> list[Value]:
+    """Tensors that broadcast with each other."""
     signals = call.signals
     if not signals:
         raise ModelError("it is called with no tensors")
-    checked(_broadcast(signals))
-    return signals
-
-
-def _broadcast(signals: Sequence[Value]) -> tuple[int, ...]:
     try:
-        return np.broadcast_shapes(*(signal.shape for signal in signals))
+        checked(np.broadcast_shapes(*(signal.shape for signal in signals)))
     except ValueError as error:
         shapes = ", ".join(str(signal.shape) for signal in signals)
         raise ModelError(f"its inputs have shapes {shapes}, which do not fit") from error
-
-
-def _add(call: Call) -> Value:
-    return call.program.add(*_several(call))
+    return signals
 
 
 def _subtract(call: Call) -> Value:
@@ -54,29 +47,17 @@ def _subtract(call: Call) -> Value:
     return call.program.add(first, *map(call.program.negative, others))
 
 
-def _negative(call: Call) -> Value:
-    return call.program.gain(call.signal, -1)
-
-
 def _average(call: Call) -> Value:
     signals = _several(call)
     return call.program.add(*(call.program.gain(signal, 1 / len(signals)) for signal in signals))
 
 
-def _multiply(call: Call) -> Value:
-    return reduce(call.program.multiply, _several(call))
-
-
-def _extreme(call: Call) -> Value:
-    return call.program.extremum(*_several(call))
-
-
 def _concatenate(call: Call) -> Value:
     axis = call.config.get("axis", call.argument(1, "axis", -1))
-    return joined(call.signals, axis if isinstance(axis, int) else -1)
+    return _joined(call.signals, axis if isinstance(axis, int) else -1)
 
 
-def joined(signals: Sequence[Value], axis: int) -> Value:
+def _joined(signals: Sequence[Value], axis: int) -> Value:
     """Tensors concatenated along an axis."""
     if not signals:
         raise ModelError("it is called with no tensors")
@@ -110,12 +91,12 @@ def _dot(call: Call) -> Value:
 
 
 MERGES: dict[str, Rule] = {
-    "Add": _add,
+    "Add": lambda call: call.program.add(*_several(call)),
     "Subtract": _subtract,
-    "Multiply": _multiply,
+    "Multiply": lambda call: reduce(call.program.multiply, _several(call)),
     "Average": _average,
-    "Maximum": _extreme,
-    "Minimum": _extreme,
+    "Maximum": lambda call: call.program.extremum(*_several(call)),
+    "Minimum": lambda call: call.program.extremum(*_several(call)),
     "Concatenate": _concatenate,
     "Dot": _dot,
 }
@@ -138,19 +119,7 @@ def operation(call: Call) -> Rule | None:
     activation = next((n for n in (spelled, short) if is_known(n)), None)
     if activation is None:
         return None
-    return lambda c: activated(c, c.signal, {"class_name": activation, "config": c.config})
-
-
-def _sum(call: Call) -> Value:
-    return call.program.add(*_operands(call))
-
-
-def _product(call: Call) -> Any:
-    return reduce(call.program.multiply, _operands(call))
-
-
-def _quotient(call: Call) -> Any:
-    return reduce(call.program.divide, _operands(call)[:2])
+    return lambda c: applied(c, c.signal, {"class_name": activation, "config": c.config})
 
 
 def _operands(call: Call) -> list[Operand]:
@@ -204,10 +173,14 @@ def _to_shape(call: Call) -> Value:
     return reshaped(signal, sizes)
 
 
+def _axis(call: Call, default: int) -> int:
+    axis = _setting(call, 1, "axis")
+    return axis if isinstance(axis, int) else default
+
+
 def _transposed(call: Call) -> Value:
-    signal = call.signal
     axes = _setting(call, 1, "axes", "perm")
-    return permuted(signal, axes if axes is not None else [*range(signal.ndim)][::-1])
+    return permuted(call.signal, [*range(call.signal.ndim)][::-1] if axes is None else axes)
 
 
 def _unsqueezed(call: Call) -> Value:
@@ -222,16 +195,6 @@ def _squeezed(call: Call) -> Value:
     if axes is None:
         axes = [at for at in range(1, signal.ndim) if signal.shape[at] == 1]
     return squeezed(signal, axes if isinstance(axes, list) else [axes])
-
-
-def _joined(call: Call) -> Value:
-    axis = _setting(call, 1, "axis")
-    return joined(call.signals, axis if isinstance(axis, int) else 0)
-
-
-def _stacked(call: Call) -> Value:
-    signals, axis = call.signals, _setting(call, 1, "axis")
-    return stacked(signals, axis if isinstance(axis, int) else 0)
 
 
 def _multiplied(call: Call) -> Value:
@@ -277,25 +240,11 @@ def _slice(part: Any) -> slice:
     raise ModelError(f"an index that is not understood: {str(part)[:60]}")
 
 
-def _keep(call: Call) -> Value:
-    return call.signal
-
-
-def _extremum(call: Call) -> Value:
-    """`maximum(x, y)` and its mirror image, of tensors and numbers."""
-    return call.program.extremum(*_operands(call))
-
-
 def _clipped(call: Call) -> Value:
     """`clip(x, low, high)`."""
-    low, high = (_setting(call, at, *names) for at, names in _CLIP)
+    low = _setting(call, 1, "x_min", "clip_value_min", "min_value")
+    high = _setting(call, 2, "x_max", "clip_value_max", "max_value")
     return call.program.bounded(call.signal, low, high)
-
-
-_CLIP = (
-    (1, ("x_min", "clip_value_min", "min_value")),
-    (2, ("x_max", "clip_value_max", "max_value")),
-)
 
 
 def _entrywise(call: Call) -> Value:
@@ -305,38 +254,44 @@ def _entrywise(call: Call) -> Value:
     return call.program.combine(*_several(call))
 
 
-def _shares(call: Call) -> Value:
-    axis = _setting(call, 1, "axis")
-    return call.program.softmax(call.signal, axis if isinstance(axis, int) else -1)
-
-
-def _nothing(call: Call) -> Value:
-    """A comparison or a shape: numbers that carry no neurons."""
-    return Value(call.signal.shape)
-
-
 _FUNCTIONS: dict[str, Rule] = table(
-    ("add addv2 biasadd", _sum),
+    ("add addv2 biasadd", lambda call: call.program.add(*_operands(call))),
     ("sub subtract", _subtract),
-    ("mul multiply", _product),
-    ("div divide truediv realdiv truedivide", _quotient),
-    ("maximum minimum", _extremum),
+    ("mul multiply", lambda call: reduce(call.program.multiply, _operands(call))),
+    (
+        "div divide truediv realdiv truedivide",
+        lambda call: reduce(call.program.divide, _operands(call)[:2]),
+    ),
+    ("maximum minimum", lambda call: call.program.extremum(*_operands(call))),
     ("clip clipbyvalue", _clipped),
-    ("power pow square sqrt rsqrt exp log log1p expm1 sin cos where "
-     "reciprocal arctan floor round sign logaddexp squareddifference", _entrywise),
-    ("concatenate concat concatv2", _joined),
-    ("stack", _stacked),
-    ("mean reducemean sum reducesum max reducemax amax min amin reducemin var reducevariance "
-     "std reducestd prod reduceprod logsumexp reducelogsumexp norm", _reduced),
+    (
+        "power pow square sqrt rsqrt exp log log1p expm1 sin cos where "
+        "reciprocal arctan floor round sign logaddexp squareddifference",
+        _entrywise,
+    ),
+    ("concatenate concat concatv2", lambda call: _joined(call.signals, _axis(call, 0))),
+    ("stack", lambda call: stacked(call.signals, _axis(call, 0))),
+    (
+        "mean reducemean sum reducesum max reducemax amax min amin reducemin var reducevariance "
+        "std reducestd prod reduceprod logsumexp reducelogsumexp norm",
+        _reduced,
+    ),
     ("reshape", _to_shape),
     ("transpose permute", _transposed),
     ("expanddims", _unsqueezed),
     ("squeeze", _squeezed),
     ("matmul batchmatmul batchmatmulv2", _multiplied),
     ("getitem slicingoplambda", _taken),
-    ("cast identity stopgradient copy converttotensor", _keep),
-    ("negative neg", _negative),
-    ("softmax logsoftmax", _shares),
-    ("equal notequal greater greaterequal less lessequal logicaland logicalor logicalnot any all "
-     "argmax argmin shape zeroslike oneslike reduceany reduceall isnan", _nothing),
-)  # fmt: skip
+    ("cast identity stopgradient copy converttotensor", lambda call: call.signal),
+    ("negative neg", lambda call: call.program.gain(call.signal, -1)),
+    (
+        "softmax logsoftmax",
+        lambda call: call.program.softmax(call.signal, _axis(call, -1)),
+    ),
+    (
+        # Comparisons and shapes: numbers that carry no neurons.
+        "equal notequal greater greaterequal less lessequal logicaland logicalor logicalnot any "
+        "all argmax argmin shape zeroslike oneslike reduceany reduceall isnan",
+        lambda call: Value(call.signal.shape),
+    ),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from ncut.extract.program.values import (
 from ncut.extract.readers.keras.calls import Call, Rule
 from ncut.extract.readers.keras.config import among, parsed_layer
 from ncut.extract.readers.keras.dense import convolved
+from ncut.extract.readers.keras.weights import snake_case
 
 _GATES = {"SimpleRNN": 1, "LSTM": 4, "GRU": 3, "CuDNNLSTM": 4, "CuDNNGRU": 3}
 _STATES = {"SimpleRNN": 1, "LSTM": 2, "GRU": 1, "CuDNNLSTM": 2, "CuDNNGRU": 1}
@@ -70,24 +72,17 @@ def _with_cells(call: Call) -> list[Value]:
     cell = parsed_layer(call.config.get("cell"))
     stacked = cell.cls == "StackedRNNCells"
     listed = cell.config.get("cells", []) if stacked else [call.config["cell"]]
-    cells = [parsed_layer(content) for content in listed]
-    signal, counts = call.signal, dict[str, int]()
-    outputs = []
-    for number, one in enumerate(cells):
+    signal, counts = call.signal, Counter[str]()
+    for number, one in enumerate(map(parsed_layer, listed)):
         gates = _GATES.get(one.cls.removesuffix("Cell"))
         if gates is None:
             raise ModelError(f"its cell is of class {one.cls!r}, which is not known")
-        base = one.cls.removesuffix("Cell")
-        part = "cell"
+        part, name, seen = "cell", call.path, counts[one.cls]
         if stacked:
-            from ncut.extract.readers.keras.weights import snake_case
-
-            seen = counts.get(one.cls, 0)
-            counts[one.cls] = seen + 1
             part = f"cell/cells/{snake_case(one.cls)}" + (f"_{seen}" if seen else "")
-        name = f"{call.path}/{number}" if stacked else call.path
-        signal = _cell(call, signal, _GATES[base], part, name)
-        outputs.append(signal)
+            name = f"{call.path}/{number}"
+        counts[one.cls] += 1
+        signal = _cell(call, signal, gates, part, name)
     result = _returned(call, signal, 0)
     return result if not call.config.get("return_state") else [*result[:1], *result[:1] * 2]
 
@@ -169,5 +164,8 @@ RECURRENT: dict[str, Rule] = {
     "RNN": _with_cells,
     "Bidirectional": _bidirectional,
     "TimeDistributed": _time_distributed,
+    "SpectralNormalization": lambda call: call.follow(
+        call, parsed_layer(call.config.get("layer")), "layer", call.path, [call.signal]
+    ),
     **{f"ConvLSTM{n}D": _convolutional for n in (1, 2, 3)},
 }

@@ -18,103 +18,67 @@ from ncut.extract.program.values import (
 from ncut.extract.readers.keras.calls import Call, Rule, checked
 from ncut.extract.readers.keras.dense import slid
 
-
-def _same(call: Call) -> Value:
-    return call.signal
-
-
 # --- positions ----------------------------------------------------------------------------------
 
 
+def _resized(call: Call, axes: Sequence[int], sizes: Sequence[int]) -> Value:
+    """Positions in other numbers along axes."""
+    shape = list(call.signal.shape)
+    for axis, size in zip(axes, sizes, strict=True):
+        shape[axis] = size
+    return call.program.positions(call.signal, checked(shape), axis=call.channels)
+
+
 def _pool(call: Call) -> Value:
-    signal = call.signal
-    axes = call.position_axes(signal.ndim)
+    axes, shape = call.axes, list(call.signal.shape)
     size = call.sizes("pool_size", len(axes), call.config.get("pool_length", 2))
-    strides = call.sizes("strides", len(axes), list(size))
-    shape = list(signal.shape)
-    slid(call, shape, axes, size, strides)
-    return _moved(call, signal, shape)
-
-
-def _adaptive_pool(call: Call) -> Value:
-    signal = call.signal
-    axes = call.position_axes(signal.ndim)
-    sizes = call.sizes("output_size", len(axes))
-    return _moved(call, signal, _with_sizes(signal, axes, sizes))
+    slid(call, shape, axes, size, call.sizes("strides", len(axes), list(size)))
+    return _resized(call, range(len(shape)), shape)
 
 
 def _global_pool(call: Call) -> Value:
-    signal = call.signal
-    axes = call.position_axes(signal.ndim)
     kind = "max" if "Max" in call.layer.cls else "mean"
     keep = bool(call.config.get("keepdims"))
-    return call.program.reduce(signal, axes, keepdim=keep, kind=kind, name=call.path)
+    return call.program.reduce(call.signal, call.axes, keepdim=keep, kind=kind, name=call.path)
+
+
+def _upsampled(call: Call) -> Value:
+    axes = call.axes
+    sizes = zip(axes, call.sizes("size", len(axes), 2), strict=True)
+    return _resized(call, axes, [call.signal.shape[axis] * size for axis, size in sizes])
 
 
 def _padded(call: Call) -> Value:
     signal = call.signal
-    axes = call.position_axes(signal.ndim)
-    for axis, (before, after) in zip(axes, _margins(call, "padding", len(axes)), strict=True):
-        signal = _with_margin(call, signal, axis, before, after)
+    for axis, before, after in _margins(call, "padding"):
+        checked([signal.shape[axis] + before + after])
+        signal = call.program.pad(signal, axis, before, after, channels=call.channels)
     return signal
-
-
-def _with_margin(call: Call, signal: Value, axis: int, before: int, after: int) -> Value:
-    checked(_with_sizes(signal, [axis], [signal.shape[axis] + before + after]))
-    return call.program.pad(signal, axis, before, after, channels=call.channels)
 
 
 def _cropped(call: Call) -> Value:
     signal = call.signal
-    axes = call.position_axes(signal.ndim)
-    for axis, (before, after) in zip(axes, _margins(call, "cropping", len(axes)), strict=True):
+    for axis, before, after in _margins(call, "cropping"):
         n = signal.shape[axis]
         checked([n - before - after])
         signal = indexed(signal, axis, slice(before, n - after))
     return signal
 
 
-def _margins(call: Call, name: str, n: int) -> list[tuple[int, int]]:
-    """A setting such as 1, [1, 2] or [[1, 1], [0, 2]] as a pair per axis."""
-    value = call.config.get(name, 1)
-    pairs: Any = [value] * n if isinstance(value, int) else value
-    if n == 1 and isinstance(value, list) and len(value) == 2:
+def _margins(call: Call, name: str) -> list[tuple[int, int, int]]:
+    """The axes of positions, with a setting such as 1, [1, 2] or [[1, 1], [0, 2]] of each."""
+    value, axes = call.config.get(name, 1), call.axes
+    pairs: Any = [value] * len(axes) if isinstance(value, int) else value
+    if len(axes) == 1 and isinstance(value, list) and len(value) == 2:
         pairs = [value]
-    found: list[tuple[int, int]] = []
-    for pair in pairs if isinstance(pairs, list) and len(pairs) == n else [None]:
-        both: Any = [pair, pair] if isinstance(pair, int) else pair
-        sound = isinstance(both, list) and len(both) == 2
-        if not sound or not all(isinstance(m, int) and 0 <= m < 2**31 for m in both):
-            raise ModelError(f"{name} is {value!r}; expected {n} numbers or pairs of numbers")
-        found.append((both[0], both[1]))
-    return found
-
-
-def _upsampled(call: Call) -> Value:
-    signal = call.signal
-    axes = call.position_axes(signal.ndim)
-    sizes = call.sizes("size", len(axes), 2)
-    larger = [signal.shape[axis] * size for axis, size in zip(axes, sizes, strict=True)]
-    return _moved(call, signal, _with_sizes(signal, axes, larger))
-
-
-def _resized(call: Call) -> Value:
-    signal = call.signal
-    axes = call.position_axes(signal.ndim)[-2:]
-    return _moved(
-        call, signal, _with_sizes(signal, axes, [call.whole("height"), call.whole("width")])
-    )
-
-
-def _moved(call: Call, signal: Value, shape: Sequence[int]) -> Value:
-    return call.program.positions(signal, checked(shape), axis=call.channels)
-
-
-def _with_sizes(signal: Value, axes: Sequence[int], sizes: Sequence[int]) -> list[int]:
-    shape = list(signal.shape)
-    for axis, size in zip(axes, sizes, strict=True):
-        shape[axis] = size
-    return shape
+    sound = isinstance(pairs, list) and len(pairs) == len(axes)
+    pairs = [[pair, pair] if isinstance(pair, int) else pair for pair in (pairs if sound else ())]
+    for pair in pairs:
+        sound = sound and isinstance(pair, list) and len(pair) == 2
+        sound = sound and all(isinstance(margin, int) and 0 <= margin < 2**31 for margin in pair)
+    if not sound:
+        raise ModelError(f"{name} is {value!r}; expected {len(axes)} numbers or pairs of numbers")
+    return [(axis, pair[0], pair[1]) for axis, pair in zip(axes, pairs, strict=True)]
 
 
 # --- shapes -------------------------------------------------------------------------------------
@@ -128,8 +92,8 @@ def _flatten(call: Call) -> Value:
 
 
 def _reshape(call: Call) -> Value:
-    signal = call.signal
-    return reshaped(signal, [signal.shape[0], *_whole_list(call.config.get("target_shape"))])
+    shape = [call.signal.shape[0], *_whole_list(call.config.get("target_shape"))]
+    return reshaped(call.signal, shape)
 
 
 def _permute(call: Call) -> Value:
@@ -164,21 +128,23 @@ _NOTHING = (
     *("RandAugment", "AutoContrast", "MixUp", "CutMix", "FixedDropout", "StochasticDepth"),
 )
 
+_POOLS = [f"{kind}Pooling{n}D" for kind in ("Max", "Average") for n in (1, 2, 3)]
+
 SHAPES: dict[str, Rule] = {
-    **dict.fromkeys(_NOTHING, _same),
-    **{f"{kind}Pooling{n}D": _pool for kind in ("Max", "Average") for n in (1, 2, 3)},
-    **{f"Global{kind}Pooling{n}D": _global_pool for kind in ("Max", "Average") for n in (1, 2, 3)},
-    **{
-        f"Adaptive{kind}Pooling{n}D": _adaptive_pool
-        for kind in ("Max", "Average")
-        for n in (1, 2, 3)
-    },
+    **dict.fromkeys(_NOTHING, lambda call: call.signal),
+    **dict.fromkeys(_POOLS, _pool),
+    **{f"Global{name}": _global_pool for name in _POOLS},
+    **dict.fromkeys(
+        [f"Adaptive{name}" for name in _POOLS],
+        lambda call: _resized(call, call.axes, call.sizes("output_size", len(call.axes))),
+    ),
     **{f"ZeroPadding{n}D": _padded for n in (1, 2, 3)},
     **{f"Cropping{n}D": _cropped for n in (1, 2, 3)},
     **{f"UpSampling{n}D": _upsampled for n in (1, 2, 3)},
-    "Resizing": _resized,
-    "CenterCrop": _resized,
-    "RandomCrop": _resized,
+    **dict.fromkeys(
+        ("Resizing", "CenterCrop", "RandomCrop"),
+        lambda call: _resized(call, call.axes[-2:], [call.whole("height"), call.whole("width")]),
+    ),
     "Flatten": _flatten,
     "Reshape": _reshape,
     "Permute": _permute,

@@ -42,21 +42,11 @@ _ZIP_MAGIC, _HDF5_MAGIC = b"PK", b"\x89HDF\r\n\x1a\n"
 
 @dataclass(slots=True)
 class Content:
-    """The content of a file.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    config : mapping or None
-        The model's configuration; None if the file holds weights alone.
-    tree : Tree
-        Its arrays.
-    """
+    """The content of a file."""
 
     path: Path
-    config: Any
-    tree: Tree
+    config: Any  # the model's configuration; None if the file holds weights alone
+    tree: Tree  # its arrays
 
 
 @contextmanager

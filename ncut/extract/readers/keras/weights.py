@@ -179,19 +179,12 @@ def snake_case(name: str) -> str:
 
 def _under(variables: list[Variable], name: str, *, required: bool) -> list[Variable]:
     """The variables with a layer's name as a step of their path."""
-    for matches in (_is_step, _starts_step):
-        found = [v for v in variables if any(matches(step, name) for step in _parts(v.path)[:-1])]
+    for pattern in (re.escape(name), rf"{re.escape(name)}_.*"):
+        step = re.compile(pattern, re.DOTALL).fullmatch
+        found = [v for v in variables if any(map(step, _parts(v.path)[:-1]))]
         if found:
             return found
     return [] if required else variables
-
-
-def _is_step(step: str, name: str) -> bool:
-    return step == name
-
-
-def _starts_step(step: str, name: str) -> bool:
-    return step.startswith(f"{name}_")
 
 
 def _parts(path: str) -> list[str]:

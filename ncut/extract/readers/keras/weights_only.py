@@ -31,21 +31,11 @@ _NOT_WEIGHTS = ("optimizer", "optimizer_weights", "metrics", "loss_tracker")
 
 @dataclass(slots=True)
 class _Entry:
-    """The variables of one layer.
+    """The variables of one layer."""
 
-    Attributes
-    ----------
-    path : str
-        Their path in the file.
-    name : str
-        The layer's name, if the file stores it.
-    variables : dict from str to Variable
-        By base name, or by number.
-    """
-
-    path: str
-    name: str
-    variables: dict[str, Variable] = field(default_factory=dict)
+    path: str  # their path in the file
+    name: str  # the layer's name, if the file stores it
+    variables: dict[str, Variable] = field(default_factory=dict)  # by base name, or by number
 
     def weight(self) -> Variable | None:
         """The kernel of a plain layer: its only array with several axes; else None."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -49,15 +48,10 @@ def product(node: Node, first: Side, second: Side) -> Value:
     return node.program.matmul(first, second, node.heads)
 
 
-def matmul(node: Node) -> Value:
-    """MatMul."""
-    return product(node, node.matrix(0), node.matrix(1))
-
-
 def fused_matmul(node: Node) -> Value:
     """FusedMatMul, a contributed operator: MatMul with transposed operands and a factor."""
     made = product(node, *_turned(node))
-    return node.program.gain(made, abs(float(node.attributes.get("alpha", 1.0))) or 1.0)
+    return node.program.gain(made, abs(node.setting("alpha", 1.0)) or 1.0)
 
 
 def _turned(node: Node) -> list[Side]:
@@ -74,16 +68,15 @@ def gemm(node: Node) -> Value:
     for at, side in enumerate(sides):
         if side.ndim != 2:
             raise ModelError(f"its input {at} has {side.ndim} axes, expected 2")
-    alpha = float(node.attributes.get("alpha", 1.0))
-    made = product(node, *sides)
+    alpha, made = node.setting("alpha", 1.0), product(node, *sides)
     if alpha not in (0.0, 1.0):
         made = node.program.gain(made, abs(alpha))
     if node.has(2):
         node.ignore(2, "bias")
         third = node.value(2)
         if isinstance(third, Value):
-            beta = abs(float(node.attributes.get("beta", 1.0)))
-            made = node.program.add(made, node.program.gain(third, beta or 1.0))
+            beta = abs(node.setting("beta", 1.0)) or 1.0
+            made = node.program.add(made, node.program.gain(third, beta))
     return made
 
 
@@ -128,61 +121,53 @@ def einsum(node: Node) -> Value:
     if 1 < len(known) < len(operands):
         raise ModelError("its operands are several arrays of weights; use one Einsum for each")
     return sum_of_products(
-        node.program, str(node.attributes.get("equation", "")), operands, heads=node.heads,
-        **(_names(node, known[0]) if known else {"name": node.name}),
+        node.program, node.setting("equation", ""), operands, heads=node.heads,
+        **(node.layer_of(known[0]) if known else {"name": node.name}),
     )  # fmt: skip
-
-
-def _names(node: Node, position: int) -> dict[str, Any]:
-    """Names of the weights at the node's input `position`."""
-    name = node.layer(position)
-    return {"name": name, "module": name, "parameters": node.parameters(position)}
 
 
 # --- convolutions -------------------------------------------------------------------------------
 
 
 def convolution(node: Node) -> Value:
-    """Conv, or ConvTranspose if `transposed`."""
-    return _convolved(node, node.signal(0), node.weight(1), 1)
+    """Conv and ConvTranspose."""
+    return _convolved(node, node.weight(1))
 
 
-def _convolved(node: Node, signal: Value, weight: Array, position: int) -> Value:
+def _convolved(node: Node, weight: Array) -> Value:
+    """A kernel, of the node's second input, applied to the first."""
+    signal = node.signal()
     if weight.ndim < 3 or signal.ndim != weight.ndim:
         raise ModelError(f"it applies a kernel of shape {weight.shape} to {signal.shape}")
-    groups = int(node.attributes.get("group", 1))
-    transposed = node.operator == "ConvTranspose"
+    groups = node.setting("group", 1)
     if groups < 1 or weight.shape[0] % groups:
         raise ModelError(f"its kernel of shape {weight.shape} has no {groups} groups")
     moves = window(node, signal.ndim - 2, weight.shape[2:])
     if moves.sizes != list(weight.shape[2:]):
         raise ModelError(f"its kernel has shape {weight.shape}, not positions {moves.sizes}")
-    if transposed:
+    if node.operator == "ConvTranspose":
         more = list(node.attributes.get("output_padding") or [0] * (signal.ndim - 2))
         sizes = list(node.attributes.get("output_shape") or moves.before(signal.shape[2:], more))
         sizes = sizes[-(signal.ndim - 2) :]
         weight = untransposed(weight, groups)
     else:
         sizes = moves.after(signal.shape[2:])
-    name = node.layer(position)
     node.ignore(2, "bias")
     return node.program.convolution(
         filled(signal), weight, checked((signal.shape[0], weight.shape[0], *sizes)),
-        name=name, module=name, groups=groups, parameters=node.parameters(position),
+        groups=groups, **node.layer_of(1),
     )  # fmt: skip
 
 
 def integer_convolution(node: Node) -> Value:
     """ConvInteger (x, w, x_zero, w_zero)."""
-    weight = _weights(node, 1, None, 3, 0)
-    made = _convolved(node.with_inputs(node.inputs[:2]), node.signal(0), weight, 1)
+    made = _convolved(node.only(0, 1), _weights(node, 1, None, 3, 0))
     return node.program.awaiting_scale(made)
 
 
 def quantized_convolution(node: Node) -> Value:
     """QLinearConv (x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias)."""
-    inner = node.with_inputs([node.value(0), node.value(3)])
-    return _convolved(inner, node.signal(0), _weights(node, 3, 4, 5, 0), 1)
+    return _convolved(node.only(0, 3), _weights(node, 3, 4, 5, 0))
 
 
 # --- norms --------------------------------------------------------------------------------------
@@ -196,7 +181,7 @@ def along(node: Node, signal: Value, factors: Array, position: int, axis: int = 
 
 def batch_norm(node: Node) -> list[Operand]:
     """BatchNormalization, with running statistics or the batch's."""
-    signal = node.signal(0)
+    signal = node.signal()
     if signal.ndim < 2:
         raise ModelError(f"it normalizes a tensor of shape {signal.shape}")
     gamma = node.weight(1, "scale")
@@ -207,7 +192,7 @@ def batch_norm(node: Node) -> list[Operand]:
         kind = "norm by batch statistics"
         made = along(node, node.program.normalization(signal, kind), gamma, 1)
         return node.with_rest(made, *rest)
-    epsilon = float(node.attributes.get("epsilon", 1e-5))
+    epsilon = node.setting("epsilon", 1e-5)
     factors = normalization_scale(gamma, node.weight(4, "variance"), epsilon)
     for weight, variance in zip(node.parameters(1), node.parameters(4), strict=False):
         node.program.formulas[weight] = f"{weight} / sqrt({variance} + {epsilon:g})"
@@ -219,7 +204,7 @@ def batch_norm(node: Node) -> list[Operand]:
 def instance_norm(node: Node) -> Value:
     """InstanceNormalization and GroupNormalization."""
     kind = "group norm" if node.operator == "GroupNormalization" else "instance norm"
-    signal, gamma = node.program.normalization(node.signal(0), kind), node.weight(1, "scale")
+    signal, gamma = node.program.normalization(node.signal(), kind), node.weight(1, "scale")
     node.ignore(2, "bias")
     if gamma.size != signal.shape[1] and gamma.size and signal.shape[1] % gamma.size == 0:
         gamma = np.repeat(gamma, signal.shape[1] // gamma.size)  # one per group, in opset 18
@@ -229,17 +214,17 @@ def instance_norm(node: Node) -> Value:
 def layer_norm(node: Node) -> list[Operand]:
     """LayerNormalization and RMSNormalization."""
     kind = "layer norm" if node.operator == "LayerNormalization" else "RMS norm"
-    signal = node.program.normalization(node.signal(0), kind)
+    signal = node.program.normalization(node.signal(), kind)
     node.ignore(2, "bias")
     made = node.program.multiply(signal, node.operand(1)) if node.has(1) else signal
-    axis = signal.axis(int(node.attributes.get("axis", -1)))
+    axis = node.axis(-1)
     shape = [*signal.shape[:axis], *[1] * (signal.ndim - axis)]
     return node.with_rest(made, shape, shape)
 
 
 def skip_layer_norm(node: Node) -> list[Operand]:
     """SkipLayerNormalization (input, skip, gamma, beta, bias), a contributed operator."""
-    total = node.program.add(node.signal(0), node.signal(1))
+    total = node.program.add(node.signal(), node.signal(1))
     simplified = node.operator.startswith("SkipSimplified")
     kind = "RMS norm" if simplified else "layer norm"
     made = node.program.multiply(node.program.normalization(total, kind), node.operand(2))
@@ -258,7 +243,7 @@ def recurrent(node: Node) -> list[Operand]:
 
 
 def _recurrent(node: Node, weight: Array, hidden: Array, kind: str) -> list[Operand]:
-    signal = filled(node.signal(0))
+    signal = filled(node.signal())
     if signal.ndim != 3 or weight.ndim != 3 or hidden.ndim != 3:
         raise ModelError(f"it reads a tensor of shape {signal.shape}, expected 3 axes")
     n_hidden = hidden.shape[-1]
@@ -267,20 +252,15 @@ def _recurrent(node: Node, weight: Array, hidden: Array, kind: str) -> list[Oper
     node.ignore(3, "bias")
     node.ignore(7, "peepholes, from a unit's own state")
     time = 1 if node.attributes.get("layout") else 0
-    name = node.layer(1)
-    parameters = node.parameters(1) + node.parameters(2)
-    first = [
-        node.signal(at) if node.has(at) and isinstance(node.value(at), Value) else None
-        for at in (5, 6)
-    ]
+    name, parameters = node.layer(1), node.parameters(1) + node.parameters(2)
     outputs = []
     for at in range(len(weight)):
         called = name if at == 0 else f"{name} (reverse)"
+        state, cell = (_first_state(node, position, at, time) for position in (5, 6))
         outputs.append(
             node.program.recurrence(
-                signal, weight[at], hidden[at], n_hidden=n_hidden,
-                name=called, module=called, parameters=parameters, kind=kind,
-                state=_first_state(first[0], at, time), cell=_first_state(first[1], at, time),
+                signal, weight[at], hidden[at], n_hidden=n_hidden, name=called, module=called,
+                parameters=parameters, kind=kind, state=state, cell=cell,
             )
         )  # fmt: skip
     # (time, directions, batch, hidden), or (batch, time, directions, hidden) by layout.
@@ -291,9 +271,10 @@ def _recurrent(node: Node, weight: Array, hidden: Array, kind: str) -> list[Oper
     return results[: max(node.n_outputs, 1)]
 
 
-def _first_state(state: Value | None, direction: int, time: int) -> Value | None:
-    """One direction's first state, broadcastable to the sequence."""
-    if state is None:
+def _first_state(node: Node, position: int, direction: int, time: int) -> Value | None:
+    """One direction's first state, broadcastable to the sequence; None if it is constant."""
+    state = node.inputs[position] if node.has(position) else None
+    if not isinstance(state, Value):
         return None
     return unsqueezed(indexed(state, 1 if time else 0, direction), time)
 
@@ -301,17 +282,14 @@ def _first_state(state: Value | None, direction: int, time: int) -> Value | None
 def gather(node: Node) -> Value:
     """Gather: rows of a table, or entries of a signal along an axis."""
     data, indices = node.value(0), node.value(1)
-    axis = int(node.attributes.get("axis", 0))
+    axis = node.setting("axis", 0)
     if isinstance(data, Constant):
         if data.values.dtype.kind in "OSU" or data.ndim != 2 or axis % data.ndim:
             sizes = list(data.shape)
             sizes[axis : axis + 1 or None] = indices.shape
             return Value(checked(sizes))
-        name = node.layer(0)
-        made = node.program.embedding(
-            node.weight(0, "table"), checked((*indices.shape, data.shape[1])),
-            name=name, module=name, parameters=node.parameters(0),
-        )  # fmt: skip
+        shape = checked((*indices.shape, data.shape[1]))
+        made = node.program.embedding(node.weight(0, "table"), shape, **node.layer_of(0))
         integers = data.values.dtype.kind in "iu"
         return node.program.awaiting_scale(made, "table") if integers else made
     axis = data.axis(axis)
@@ -336,8 +314,8 @@ def attention(node: Node) -> list[Operand]:
     sides = [node.signal(at) for at in range(3)]
     flat = sides[0].ndim == 3
     if flat:
-        n_query = int(node.attributes.get("q_num_heads", 1))
-        n_key = int(node.attributes.get("kv_num_heads", n_query))
+        n_query = node.setting("q_num_heads", 1)
+        n_key = node.setting("kv_num_heads", n_query)
         sides = [with_heads(*pair) for pair in zip(sides, (n_query, n_key, n_key), strict=True)]
     made = node.program.attention(*sides, name=node.heads)
     made = without_heads(made) if flat else made
@@ -349,9 +327,9 @@ def multi_head_attention(node: Node) -> list[Operand]:
 
     Source: ContribOperators.md of ONNX Runtime.
     """
-    query = node.signal(0)
-    n_query = int(node.attributes.get("num_heads", 1))
-    n_key = int(node.attributes.get("kv_num_heads", n_query))
+    query = node.signal()
+    n_query = node.setting("num_heads", 1)
+    n_key = node.setting("kv_num_heads", n_query)
     if query.ndim != 3:
         raise ModelError(f"its queries have the shape {query.shape}; packed ones are not known")
     given = [node.signal(at) if node.has(at) else None for at in (1, 2)]
@@ -375,15 +353,13 @@ def fused_convolution(node: Node) -> Value:
     made = convolution(node)
     if node.has(3):
         made = node.program.add(made, node.signal(3))
-    kind = str(node.attributes.get("activation", ""))
-    if not kind:
-        return made
-    return node.program.activation(made, homogeneous=commutes(kind))
+    kind = node.setting("activation", "")
+    return node.program.activation(made, homogeneous=commutes(kind)) if kind else made
 
 
 def matmul_by_bits(node: Node) -> Value:
     """MatMulNBits: low-bit weights in blocks along their rows, with a scale per block."""
-    bits, block = int(node.attributes.get("bits", 4)), int(node.attributes.get("block_size", 32))
+    bits, block = node.setting("bits", 4), node.setting("block_size", 32)
     n_in, n_out = int(node.attributes["K"]), int(node.attributes["N"])
     if bits not in (2, 4, 8) or node.has(4):
         raise ModelError(f"its weights of {bits} bits, or their order, are not known")
@@ -400,7 +376,7 @@ def matmul_by_bits(node: Node) -> Value:
     weight = ((values - zero[..., None]) * scales).reshape(n_out, -1)[:, :n_in]
     node.place(2, "the scale of quantized weights")
     node.ignore(5, "bias")
-    return product(node, node.signal(0), node.matrix(1, np.ascontiguousarray(weight.T)))
+    return product(node, node.signal(), node.matrix(1, np.ascontiguousarray(weight.T)))
 
 
 def _unpacked(packed: Array, bits: int) -> Array:
@@ -413,16 +389,15 @@ def _unpacked(packed: Array, bits: int) -> Array:
 def dynamic_matmul(node: Node) -> Value:
     """DynamicQuantizeMatMul (a, b, b_scale, b_zero, bias)."""
     node.ignore(4, "bias")
-    return product(node, node.signal(0), node.matrix(1, _weights(node, 1, 2, 3, -1)))
+    return product(node, node.signal(), node.matrix(1, _weights(node, 1, 2, 3, -1)))
 
 
 def dynamic_recurrent(node: Node) -> list[Operand]:
     """DynamicQuantizeLSTM: weights (directions, inputs, gates), scales and zero points last."""
     arrays = []
     for at, scale in ((1, 8), (2, 10)):
-        values = node.array(at, "weight")
+        wide = as_floats(node.array(at, "weight"))
         scales, zero = node.array(scale, "scale"), node.optional(scale + 1, "zero point")
-        wide = as_floats(values)
         if zero is not None:
             wide = wide - _by_direction(as_floats(zero))
         wide = wide * _by_direction(np.asarray(scales, np.float32))
@@ -437,7 +412,7 @@ def _by_direction(numbers: Array) -> Array:
 
 
 RULES: dict[str, Rule] = table(
-    ("MatMul", matmul),
+    ("MatMul", lambda node: product(node, node.matrix(0), node.matrix(1))),
     ("Gemm", gemm),
     ("MatMulInteger", integer_matmul),
     ("QLinearMatMul", quantized_matmul),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import numpy as np
 
 from ncut.errors import InputError, ModelError, import_extra
 from ncut.extract.program.record import Program
-from ncut.extract.program.values import Value
+from ncut.extract.program.values import Value, located
 from ncut.extract.readers.onnx_graph.folding import folded
 from ncut.extract.readers.onnx_graph.node import Node, Origin
 from ncut.extract.readers.onnx_graph.operators import RULES
 from ncut.extract.readers.onnx_graph.shapes import Declared, declared
-from ncut.extract.readers.onnx_graph.tensors import FLOATING, Array, Tensors, decoder
+from ncut.extract.readers.onnx_graph.tensors import FLOATING, Array, Tensors
 from ncut.extract.readers.onnx_graph.values import MAX_AXIS, Constant, Operand, as_floats, checked
 from ncut.extract.registry import DeclaredCall, rule_of
 
@@ -35,27 +36,17 @@ _DATA = (1, 10, 11, 16, 2, 3)  # types of inputs that hold values; others hold r
 class UnknownOperatorError(ModelError):
     """An operator without a rule."""
 
+    located = True
+
 
 @dataclass(slots=True, eq=False)
 class Stored:
-    """A constant of the file, decoded on first use.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    shape : tuple of int
-        The declared shape.
-    floating : bool
-        Whether it holds floating-point numbers.
-    decode : callable
-        Returns its values.
-    """
+    """A constant of the file, decoded on first use."""
 
     name: str
-    shape: tuple[int, ...]
-    floating: bool
-    decode: Any
+    shape: tuple[int, ...]  # the declared shape
+    floating: bool  # whether it holds floating-point numbers
+    decode: Any  # returns its values
     _constant: Constant | None = None
 
     def constant(self) -> Constant:
@@ -67,46 +58,22 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """A graph of the file, with its nodes in topological order.
+    """A graph of the file, with its nodes in topological order."""
 
-    Attributes
-    ----------
-    inputs : list of Declared
-        Its inputs without values in the file.
-    outputs : list of str
-        Names of its results.
-    nodes : list
-        The nodes upstream of the results.
-    sources : dict from str to Stored
-        Its initializers.
-    """
-
-    inputs: list[Declared]
-    outputs: list[str]
-    nodes: list[Any]
-    sources: dict[str, Stored]
+    inputs: list[Declared]  # its inputs without values in the file
+    outputs: list[str]  # names of its results
+    nodes: list[Any]  # the nodes upstream of the results
+    sources: dict[str, Stored]  # its initializers
 
 
 @dataclass(slots=True)
 class Model:
-    """A model's file.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    graph : Graph
-        The main graph.
-    functions : dict
-        Functions defined in the file, by domain and name.
-    opset : int
-        Opset version.
-    """
+    """A model's file."""
 
     path: Path
-    graph: Graph
-    functions: dict[tuple[str, str], Any]
-    opset: int
+    graph: Graph  # the main graph
+    functions: dict[tuple[str, str], Any]  # functions defined in the file, by domain and name
+    opset: int  # opset version
     tensors: Tensors
     used: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -115,11 +82,6 @@ class Model:
         """Names and shapes of the floating-point initializers."""
         sources = self.graph.sources.values()
         return {source.name: source.shape for source in sources if source.floating}
-
-
-def with_tensors(path: Path) -> Any:
-    """The file's content as an onnx protobuf, including tensors in external files."""
-    return import_extra("onnx", "onnx").load_model(str(path))
 
 
 def load(path: Path) -> Model:
@@ -169,11 +131,11 @@ def sources_of(proto: Any, tensors: Tensors) -> dict[str, Stored]:
     for tensor in proto.initializer:
         shape = tensors.shape(tensor)
         floating = tensor.data_type in FLOATING
-        sources[tensor.name] = Stored(tensor.name, shape, floating, decoder(tensors, tensor))
+        sources[tensor.name] = Stored(tensor.name, shape, floating, partial(tensors.array, tensor))
     for sparse in proto.sparse_initializer:
         name, shape = sparse.values.name, tensors.shape(sparse)
         floating = sparse.values.data_type in FLOATING
-        sources[name] = Stored(name, shape, floating, decoder(tensors, sparse, sparse=True))
+        sources[name] = Stored(name, shape, floating, partial(tensors.sparse, sparse))
     return sources
 
 
@@ -334,7 +296,7 @@ class Following:
             try:
                 results = self._results(node, values, sources, depth, given)
             except Exception as error:
-                raise located(f"{self.model.path}: {_called(node)}", error) from error
+                raise explained(f"{self.model.path}: {_called(node)}", error) from error
             values.update(
                 (name, value) for name, value in zip(node.output, results, strict=False) if name
             )
@@ -509,20 +471,14 @@ class Following:
         return [self._value(name, inner, around) for name in outputs]
 
 
-class LocatedError(ModelError):
-    """An error that already names its node."""
-
-
-def located(place: str, error: Exception) -> ModelError:
+def explained(place: str, error: Exception) -> ModelError | InputError:
     """An error with its place; unchanged if it names one."""
-    if isinstance(error, UnknownOperatorError | LocatedError):
-        return error
-    if isinstance(error, ModelError | InputError):
-        return LocatedError(f"{place}: {error}")
     if isinstance(error, MemoryError):
-        return LocatedError(f"{place}: needs more memory than there is")
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
-    return LocatedError(f"{place}: its inputs or attributes do not fit: {reason}")
+        error = ModelError("needs more memory than there is")
+    elif not isinstance(error, ModelError | InputError):
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        error = ModelError(f"its inputs or attributes do not fit: {reason}")
+    return located(error, place)
 
 
 def _is_table(node: Node) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -24,41 +25,22 @@ from ncut.extract.readers.onnx_graph.values import (
     unrepeated,
 )
 
+T = TypeVar("T", bool, int, float, str)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """A node to follow.
-
-    Attributes
-    ----------
-    program : Program
-        The record of the forward pass.
-    operator : str
-        The operator's name.
-    name : str
-        The node's name, or its first result's.
-    named : bool
-        Whether the node itself has a name.
-    inputs : list of Value, Constant or None
-        None for omitted inputs.
-    attributes : mapping from str
-        The node's attributes as Python values.
-    n_outputs : int
-        Number of requested results.
-    opset : int
-        The opset version.
-    made_by : callable
-        The operator that made an input, and recursively the origins of its inputs.
-    """
+    """A node to follow."""
 
     program: Program
-    operator: str
-    name: str
-    named: bool
-    inputs: Sequence[Operand | None]
-    attributes: Mapping[str, Any]
-    n_outputs: int
-    opset: int
+    operator: str  # the operator's name
+    name: str  # the node's name, or its first result's
+    named: bool  # whether the node itself has a name
+    inputs: Sequence[Operand | None]  # None for omitted inputs
+    attributes: Mapping[str, Any]  # the node's attributes as Python values
+    n_outputs: int  # number of requested results
+    opset: int  # the opset version
+    # The operator that made an input, and recursively the origins of its inputs.
     made_by: Callable[[int], Origin | None]
 
     def has(self, position: int) -> bool:
@@ -96,6 +78,21 @@ class Node:
             return [int(x) for x in (found if isinstance(found, list | tuple) else [found])]
         values = self.optional(position, what or attribute) if position >= 0 else None
         return None if values is None else [int(x) for x in np.ravel(values)]
+
+    def number(self, position: int, attribute: str) -> float | None:
+        """A number that newer opsets take as an input; NaN if it depends on the data."""
+        if self.attributes.get(attribute) is not None or not self.has(position):
+            return self.attributes.get(attribute)
+        found = self.value(position)
+        return found.single if isinstance(found, Constant) else math.nan
+
+    def setting(self, attribute: str, default: T) -> T:
+        """An attribute, of the default's type."""
+        return type(default)(self.attributes.get(attribute, default))
+
+    def axis(self, default: int) -> int:
+        """The attribute `axis`, an axis of the first input."""
+        return self.value(0).axis(self.setting("axis", default))
 
     def signals(self) -> list[Value]:
         """The signals among the inputs."""
@@ -160,9 +157,18 @@ class Node:
         path = path_of(self.name, self.operator) if self.named else ""
         return f"heads of {path}" if path else "heads"
 
-    def with_inputs(self, inputs: Sequence[Operand | None], **attributes: Any) -> Node:
-        """The node with other inputs and attributes."""
-        return replace(self, inputs=inputs, attributes={**self.attributes, **attributes})
+    def layer_of(self, position: int) -> dict[str, Any]:
+        """Names of the layer with the weights at an input, for a program."""
+        name = self.layer(position)
+        return {"name": name, "module": name, "parameters": self.parameters(position)}
+
+    def only(self, *positions: int) -> Node:
+        """The node with some of its inputs."""
+        return self.with_inputs([self.value(position) for position in positions])
+
+    def with_inputs(self, inputs: Sequence[Operand | None]) -> Node:
+        """The node with other inputs."""
+        return replace(self, inputs=inputs)
 
     def with_rest(self, first: Operand, *shapes: Sequence[int]) -> list[Operand]:
         """Results; only the first carries neurons."""

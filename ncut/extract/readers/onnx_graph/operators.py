@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from functools import reduce as reduced
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ncut.errors import ModelError
 from ncut.extract.program.values import (
@@ -56,7 +56,7 @@ def dequantize(node: Node) -> Operand:
     signal = node.value(0)
     if not isinstance(signal, Value) or not node.program.awaits:
         return signal
-    axis = signal.axis(int(node.attributes.get("axis", 1)))
+    axis = node.axis(1)
     scale, zero = node.array(1, "scale"), node.optional(2, "zero point")
     shape = [-1 if at == axis else 1 for at in range(signal.ndim)]
     both = [None if x is None else x.reshape(shape if x.size > 1 else ()) for x in (scale, zero)]
@@ -66,46 +66,23 @@ def dequantize(node: Node) -> Operand:
     )
 
 
-def dropout(node: Node) -> list[Operand]:
-    """Dropout, and its mask."""
-    return node.with_rest(node.value(0), node.value(0).shape)
-
-
 def homogeneous(node: Node) -> Value:
     """An activation that commutes with positive factors."""
     node.ignore(1, "slope of an activation")
-    return node.program.activation(node.signal(0), homogeneous=True)
+    return node.program.activation(node.signal(), homogeneous=True)
 
 
 def activation(node: Node) -> Value:
     """Any other elementwise function of one or several inputs."""
     operands = node.operands()
-    if not node.signals():
-        return Value(broadcast_shape(operands))
-    return node.program.combine(*operands)
+    return node.program.combine(*operands) if node.signals() else Value(broadcast_shape(operands))
 
 
 def unary(node: Node) -> Value:
-    """An elementwise function of the first input."""
-    return node.program.activation(node.signal(0), homogeneous=False)
-
-
-def softmax(node: Node) -> Value:
-    """Softmax along an axis."""
-    axis = int(node.attributes.get("axis", -1 if node.opset >= 13 else 1))
-    return node.program.softmax(node.signal(0), axis)
-
-
-def clip(node: Node) -> Value:
-    """Clip: a ReLU without an upper bound."""
-    ends = []
-    for position, key in ((1, "min"), (2, "max")):
-        value: float | None = node.attributes.get(key)
-        if value is None and node.has(position):
-            found = node.value(position)
-            value = found.single if isinstance(found, Constant) else math.nan
-        ends.append(value)
-    return node.program.bounded(node.signal(0), *ends)
+    """An elementwise function of the first input, or of the first input plus a bias."""
+    if node.operator == "BiasGelu":
+        node.ignore(1, "bias")
+    return node.program.activation(node.signal(), homogeneous=False)
 
 
 def extremum(node: Node) -> Value:
@@ -114,23 +91,12 @@ def extremum(node: Node) -> Value:
     return node.program.extremum(*operands) if node.signals() else Value(broadcast_shape(operands))
 
 
-def thresholded(node: Node) -> Value:
-    """ThresholdedRelu."""
-    zero = float(node.attributes.get("alpha", 1.0)) == 0
-    return node.program.activation(node.signal(0), homogeneous=zero)
-
-
-def where(node: Node) -> Value:
-    """A choice between values by a condition, which may be known."""
-    return node.program.choice(*node.operands())
-
-
 def triangle(node: Node) -> Operand:
     """Trilu: entries on the other side of a diagonal are 0."""
     value, k = node.value(0), node.ints(1, "k") or [0]
     if not isinstance(value, Value):
         return value
-    return node.program.triangle(value, k[0], upper=bool(node.attributes.get("upper", 1)))
+    return node.program.triangle(value, k[0], upper=node.setting("upper", True))
 
 
 def add(node: Node) -> Value:
@@ -152,16 +118,11 @@ def add(node: Node) -> Value:
     return total
 
 
-def negative(node: Node) -> Value:
-    """Neg."""
-    return node.program.gain(node.signal(0), -1)
-
-
 def power(node: Node) -> Value:
     """Pow: a square, or any other function of both inputs."""
     exponent = node.value(1)
     square = isinstance(exponent, Constant) and exponent.single == 2
-    return node.program.squared(node.signal(0)) if square else activation(node)
+    return node.program.squared(node.signal()) if square else activation(node)
 
 
 def _legacy(node: Node) -> Node:
@@ -170,8 +131,7 @@ def _legacy(node: Node) -> Node:
     if axis is None or not node.attributes.get("broadcast") or len(node.inputs) < 2:
         return node
     first, second = node.value(0), node.value(1)
-    trailing = first.ndim - int(axis) - second.ndim
-    shape = second.shape + (1,) * max(trailing, 0)
+    shape = second.shape + (1,) * max(first.ndim - int(axis) - second.ndim, 0)
     wide: Operand
     if isinstance(second, Constant):
         wide = replace(second, values=second.values.reshape(shape))
@@ -204,21 +164,10 @@ def _is_gelu(origin: Origin | None) -> bool:
     return False
 
 
-def divide(node: Node) -> Value:
-    """Div: by a factor, or by another signal."""
-    return node.program.divide(*_legacy(node).operands())
-
-
 def normalization(node: Node) -> Value:
     """Division by a spread, a norm or the neighbours' sum."""
     kinds = {"LRN": "local response norm", "LpNormalization": "unit norm"}
-    return node.program.normalization(node.signal(0), kinds.get(node.operator, "norm"))
-
-
-def bias_activation(node: Node) -> Value:
-    """An activation of a signal plus a bias."""
-    node.ignore(1, "bias")
-    return node.program.activation(node.signal(0), homogeneous=False)
+    return node.program.normalization(node.signal(), kinds.get(node.operator, "norm"))
 
 
 # --- shapes -------------------------------------------------------------------------------------
@@ -226,7 +175,7 @@ def bias_activation(node: Node) -> Value:
 
 def reshape(node: Node) -> Value:
     """Reshape; a size of 0 is the input's."""
-    signal, wanted = node.signal(0), node.ints(1, "shape", "shape")
+    signal, wanted = node.signal(), node.ints(1, "shape", "shape")
     if wanted is None:
         raise ModelError("its shape is missing")
     if not node.attributes.get("allowzero"):
@@ -238,7 +187,7 @@ def reshape(node: Node) -> Value:
 
 def flatten(node: Node) -> Value:
     """Flatten."""
-    signal, axis = node.signal(0), int(node.attributes.get("axis", 1))
+    signal, axis = node.signal(), node.setting("axis", 1)
     axis = axis + signal.ndim if axis < 0 else axis
     sizes = math.prod(signal.shape[:axis]), math.prod(signal.shape[axis:])
     return reshaped(signal, checked(sizes))
@@ -246,7 +195,7 @@ def flatten(node: Node) -> Value:
 
 def squeeze(node: Node) -> Value:
     """Squeeze."""
-    signal, axes = node.signal(0), node.ints(1, "axes")
+    signal, axes = node.signal(), node.ints(1, "axes")
     if axes is None:
         axes = [axis for axis, size in enumerate(signal.shape) if size == 1]
     return squeezed(signal, axes)
@@ -254,7 +203,7 @@ def squeeze(node: Node) -> Value:
 
 def unsqueeze(node: Node) -> Value:
     """Unsqueeze."""
-    signal, axes = node.signal(0), node.ints(1, "axes")
+    signal, axes = node.signal(), node.ints(1, "axes")
     if axes is None:
         raise ModelError("its axes are missing")
     total = signal.ndim + len(axes)
@@ -263,31 +212,20 @@ def unsqueeze(node: Node) -> Value:
 
 def transpose(node: Node) -> Value:
     """Transpose."""
-    signal = node.signal(0)
+    signal = node.signal()
     return permuted(signal, node.attributes.get("perm") or [*reversed(range(signal.ndim))])
-
-
-def shape(node: Node) -> Constant:
-    """Shape of a signal, a constant."""
-    return Constant(shape_of(node, node.signal(0).shape), (), True)
-
-
-def size(node: Node) -> Constant:
-    """Number of entries of a signal."""
-    return Constant(np.array(math.prod(node.signal(0).shape), dtype=np.int64), (), True)
 
 
 def expand(node: Node) -> Value:
     """Expand."""
-    signal = node.signal(0)
-    sizes = node.ints(1, "shape")
+    signal, sizes = node.signal(), node.ints(1, "shape")
     assert sizes is not None
     return expanded(signal, checked(np.broadcast_shapes(signal.shape, tuple(sizes))))
 
 
 def tile(node: Node) -> Value:
     """Tile."""
-    signal, times = node.signal(0), node.ints(1, "repeats")
+    signal, times = node.signal(), node.ints(1, "repeats")
     if times is None or len(times) != signal.ndim:
         raise ModelError(f"it repeats a tensor of shape {signal.shape} {times} times")
     checked([n * size for n, size in zip(times, signal.shape, strict=True)])
@@ -299,7 +237,7 @@ def tile(node: Node) -> Value:
 def concat(node: Node) -> Value:
     """Concat; constants among the parts carry no neurons."""
     signals = [as_signal(value) for value in node.inputs if value is not None]
-    axis = signals[0].axis(int(node.attributes.get("axis", 1)))
+    axis = node.axis(1)
     for position in range(len(node.inputs)):
         node.ignore(position, "constant entries beside a layer's")
     filled = [signal for signal in signals if signal.shape[axis]] or signals[:1]
@@ -309,11 +247,10 @@ def concat(node: Node) -> Value:
 
 def split(node: Node) -> list[Operand]:
     """Split."""
-    signal, sizes = node.signal(0), node.ints(1, "split")
-    axis = signal.axis(int(node.attributes.get("axis", 0)))
+    signal, sizes, axis = node.signal(), node.ints(1, "split"), node.axis(0)
     length = signal.shape[axis]
     if sizes is None:
-        n = int(node.attributes.get("num_outputs", node.n_outputs))
+        n = node.setting("num_outputs", node.n_outputs)
         if n != node.n_outputs:
             raise ModelError(f"it names {node.n_outputs} outputs, but num_outputs is {n}")
         step = -(-length // max(n, 1))
@@ -323,7 +260,7 @@ def split(node: Node) -> list[Operand]:
 
 def take_slice(node: Node) -> Value:
     """Slice, of both its versions."""
-    signal, starts, ends = node.signal(0), node.ints(1, "starts"), node.ints(2, "ends")
+    signal, starts, ends = node.signal(), node.ints(1, "starts"), node.ints(2, "ends")
     if starts is None or ends is None:
         raise ModelError("its starts or ends are missing")
     axes = node.ints(3, "axes") or list(range(len(starts)))
@@ -346,8 +283,7 @@ def _choices(node: Node) -> str:
 
 def gather_elements(node: Node) -> Value:
     """GatherElements: entries selected along an axis, separately at each position."""
-    data, indices = node.signal(0), node.value(1)
-    axis = data.axis(int(node.attributes.get("axis", 0)))
+    data, indices, axis = node.signal(), node.value(1), node.axis(0)
     if isinstance(indices, Constant):
         known = node.array(1, "indices").astype(np.int64)
         return taken_along(data, axis, known % max(data.shape[axis], 1))
@@ -356,8 +292,8 @@ def gather_elements(node: Node) -> Value:
 
 def gather_nd(node: Node) -> Value:
     """GatherND: entries or slices at multi-axis positions."""
-    data, indices = node.signal(0), node.value(1)
-    batch = int(node.attributes.get("batch_dims", 0))
+    data, indices = node.signal(), node.value(1)
+    batch = node.setting("batch_dims", 0)
     n = batch + indices.shape[-1]
     shape = checked((*indices.shape[:-1], *data.shape[n:]))
     if isinstance(indices, Constant):
@@ -369,14 +305,12 @@ def gather_nd(node: Node) -> Value:
 
 def scatter(node: Node) -> Value:
     """Entries replaced or added to, at possibly known positions."""
-    value, indices, source = node.signal(0), node.value(1), node.signal(2)
-    axis = None
-    if node.operator != "ScatterND":
-        axis = value.axis(int(node.attributes.get("axis", 0)))
+    value, indices, source = node.signal(), node.value(1), node.signal(2)
+    axis = None if node.operator == "ScatterND" else node.axis(0)
     places = None
     if isinstance(indices, Constant):
         known = node.array(1, "indices").astype(np.int64)
-        places = partial(_places_of, node, value.shape, known)
+        places = partial(_places_of, value.shape, axis, known)
     elif axis is not None and _is_zero(node.value(0)):
         back = node.program.put_back(indices, source, axis)
         if back is not None:
@@ -384,7 +318,7 @@ def scatter(node: Node) -> Value:
         if isinstance(node.value(2), Constant):
             return Value(value.shape, number="classes")
     why = "it writes values into a part of a tensor; build the tensor with Concat instead"
-    added = str(node.attributes.get("reduction", "none")) == "add"
+    added = node.setting("reduction", "none") == "add"
     return node.program.scatter(value, source, axis=axis, added=added, places=places, why=why)
 
 
@@ -392,10 +326,9 @@ def _is_zero(value: Operand) -> bool:
     return isinstance(value, Constant) and not value.values.any()
 
 
-def _places_of(node: Node, shape: tuple[int, ...], indices: Array) -> Array:
+def _places_of(shape: tuple[int, ...], axis: int | None, indices: Array) -> Array:
     """Flat positions of the written entries."""
-    if node.operator != "ScatterND":
-        axis = int(node.attributes.get("axis", 0)) % len(shape)
+    if axis is not None:
         return places_along(shape, axis, indices % shape[axis])
     found: Array = np.arange(math.prod(shape)).reshape(shape)[tuple(np.moveaxis(indices, -1, 0))]
     return found
@@ -403,10 +336,10 @@ def _places_of(node: Node, shape: tuple[int, ...], indices: Array) -> Array:
 
 def depth_to_space(node: Node) -> Value:
     """DepthToSpace, in both orders."""
-    signal, n = node.signal(0), int(node.attributes["blocksize"])
+    signal, n = node.signal(), int(node.attributes["blocksize"])
     batch, channels, height, width = signal.shape
     depth = channels // max(n * n, 1)
-    if str(node.attributes.get("mode", "DCR")) == "CRD":
+    if node.setting("mode", "DCR") == "CRD":
         split, order = (batch, depth, n, n, height, width), [0, 1, 4, 2, 5, 3]
     else:
         split, order = (batch, n, n, depth, height, width), [0, 3, 4, 1, 5, 2]
@@ -415,7 +348,7 @@ def depth_to_space(node: Node) -> Value:
 
 def space_to_depth(node: Node) -> Value:
     """SpaceToDepth."""
-    signal, n = node.signal(0), int(node.attributes["blocksize"])
+    signal, n = node.signal(), int(node.attributes["blocksize"])
     batch, channels, height, width = signal.shape
     high, wide = height // max(n, 1), width // max(n, 1)
     shape = checked((batch, channels * n * n, high, wide))
@@ -427,7 +360,7 @@ def space_to_depth(node: Node) -> Value:
 
 def pool(node: Node) -> list[Operand]:
     """Pooling over windows, and indices of the maxima."""
-    signal = node.signal(0)
+    signal = node.signal()
     sizes = window(node, signal.ndim - 2).after(signal.shape[2:])
     made = node.program.positions(signal, checked((*signal.shape[:2], *sizes)))
     return node.with_rest(made, made.shape)
@@ -435,16 +368,15 @@ def pool(node: Node) -> list[Operand]:
 
 def global_pool(node: Node) -> Value:
     """Pooling over all positions."""
-    signal = node.signal(0)
+    signal = node.signal()
     return node.program.positions(signal, (*signal.shape[:2], *[1] * (signal.ndim - 2)))
 
 
 def resize(node: Node) -> Value:
     """Resize and Upsample."""
-    signal = node.signal(0)
-    old = len(node.inputs) == 2 or node.operator == "Upsample"
-    scales = node.attributes.get("scales")
+    signal, scales = node.signal(), node.attributes.get("scales")
     if scales is None:
+        old = len(node.inputs) == 2 or node.operator == "Upsample"
         scales = node.optional(1 if old else 2, "scales")
     sizes = node.optional(3, "sizes")
     axes = [signal.axis(int(a)) for a in node.attributes.get("axes") or range(signal.ndim)]
@@ -457,24 +389,18 @@ def resize(node: Node) -> Value:
             wanted[axis] = math.floor(signal.shape[axis] * float(factor))
     else:
         raise ModelError("its sizes or scales are missing")
-    nearest = str(node.attributes.get("mode", "nearest")) == "nearest"
+    nearest = node.setting("mode", "nearest") == "nearest"
     return node.program.positions(signal, checked(wanted), nearest=nearest)
 
 
 def pad(node: Node) -> Value:
     """Padding; padded channels carry no neurons."""
-    signal = node.signal(0)
-    widths = node.ints(1, "pads")
-    if widths is None:
-        widths = node.ints(-1, "paddings") or []
+    signal, mode = node.signal(), node.setting("mode", "constant")
+    widths = node.ints(1, "pads") or node.ints(-1, "paddings") or []
     axes = [signal.axis(axis) for axis in node.ints(3, "axes") or range(signal.ndim)]
-    mode = str(node.attributes.get("mode", "constant"))
     if len(widths) != 2 * len(axes):
         raise ModelError(f"it pads a tensor of shape {signal.shape} by {widths}")
-    fill = node.attributes.get("value", 0)
-    if mode == "constant" and node.has(2):
-        found = node.value(2)
-        fill = found.single if isinstance(found, Constant) else math.nan
+    fill = node.number(2, "value") if mode == "constant" else None
     for at, axis in enumerate(axes):
         before, after = widths[at], widths[at + len(axes)]
         if before or after:
@@ -487,18 +413,17 @@ def pad(node: Node) -> Value:
 
 def _mirrored(n: int, before: int, after: int, mode: str) -> Array:
     """Entries that padding repeats."""
-    kinds = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
-    if mode not in kinds:
+    if mode not in ("reflect", "edge", "wrap"):
         raise ModelError(f"it pads by the mode {mode!r}, which is not known")
     widths = (max(before, 0), max(after, 0))
-    index = np.pad(np.arange(n), widths, mode=kinds[mode])  # type: ignore[call-overload]
+    index = np.pad(np.arange(n), widths, mode=mode)  # type: ignore[call-overload]
     taken: Array = index[max(-before, 0) : len(index) - max(-after, 0)]
     return taken
 
 
 def grid_sample(node: Node) -> Value:
     """GridSample: values at positions given by a grid."""
-    signal, grid = node.signal(0), node.value(1)
+    signal, grid = node.signal(), node.value(1)
     if isinstance(grid, Value):
         node.program.places(grid, path_of(node.name, node.operator) if node.named else "")
     return node.program.positions(signal, checked((*signal.shape[:2], *grid.shape[1:-1])))
@@ -509,52 +434,39 @@ def grid_sample(node: Node) -> Value:
 
 def reduce(node: Node) -> Value:
     """Sums, means, maxima and other reductions over axes."""
-    signal = node.signal(0)
-    axes = node.ints(1, "axes")
+    signal, axes = node.signal(), node.ints(1, "axes")
     if not axes:
         if node.attributes.get("noop_with_empty_axes"):
             return signal
         axes = list(range(signal.ndim))
-    kinds = {"L1": "norm", "L2": "norm", "SumSquare": "norm"}
-    kind = node.operator.removeprefix("Reduce")
-    keepdim = bool(node.attributes.get("keepdims", 1))
+    kind, keepdim = node.operator.removeprefix("Reduce"), node.setting("keepdims", True)
     if kind in ("L2", "SumSquare"):
         made = node.program.distance(signal, axes, keepdim, node.name)
         if made is not None:
             return made
-    return node.program.reduce(
-        signal, axes, keepdim=keepdim, kind=kinds.get(kind, kind.lower()), name=node.name
-    )
+    kind = "norm" if kind in ("L1", "L2", "SumSquare") else kind.lower()
+    return node.program.reduce(signal, axes, keepdim=keepdim, kind=kind, name=node.name)
 
 
 def chosen(node: Node) -> Value:
     """ArgMax and ArgMin: indices, which carry no neurons."""
-    signal = node.signal(0)
-    axis = signal.axis(int(node.attributes.get("axis", 0)))
+    signal, axis = node.signal(), node.axis(0)
     node.program.chosen(signal, axis, _choices(node))
-    sizes = list(signal.shape)
-    sizes[axis] = 1
-    if not node.attributes.get("keepdims", 1):
-        del sizes[axis]
-    return Value(tuple(sizes))
+    kept = (1,) if node.setting("keepdims", 1) else ()
+    return Value((*signal.shape[:axis], *kept, *signal.shape[axis + 1 :]))
 
 
-def along_axis(node: Node) -> list[Operand]:
-    """TopK, CumSum and similar; neurons along other axes are unchanged."""
-    signal = node.signal(0)
-    axis = node.attributes.get("axis", -1)
-    sizes = list(signal.shape)
-    if node.operator == "CumSum":
-        axis = (node.ints(1, "axis") or [0])[0]
-    axis = signal.axis(int(axis))
-    if node.operator == "TopK":
-        k = node.ints(1, "k") or [1]
-        sizes[axis] = k[0]
-    name = _choices(node)
-    if node.operator == "TopK":
-        return [*node.program.largest(signal, axis, checked(sizes), name)]
-    made = node.program.ordered("cumsum", signal, axis, checked(sizes), name)
-    return node.with_rest(made, made.shape)
+def largest(node: Node) -> list[Operand]:
+    """TopK: the largest entries along an axis, and their positions."""
+    signal, axis, k = node.signal(), node.axis(-1), node.ints(1, "k") or [1]
+    shape = checked((*signal.shape[:axis], k[0], *signal.shape[axis + 1 :]))
+    return [*node.program.largest(signal, axis, shape, _choices(node))]
+
+
+def cumulative(node: Node) -> Value:
+    """CumSum; neurons along other axes are unchanged."""
+    signal, axis = node.signal(), node.ints(1, "axis") or [0]
+    return node.program.ordered("cumsum", signal, axis[0], signal.shape, _choices(node))
 
 
 # --- results without neurons --------------------------------------------------------------------
@@ -563,36 +475,25 @@ def along_axis(node: Node) -> list[Operand]:
 def without_neurons(node: Node) -> Value:
     """Random numbers, and constants too large to fold."""
     sizes = node.attributes.get("shape")
-    if sizes is None:
-        sizes = node.value(0).shape
+    sizes = node.value(0).shape if sizes is None else sizes
     drawn = node.operator.startswith("Random") or node.operator == "Bernoulli"
     return Value(checked(sizes), number="drawn" if drawn else "")
 
 
 def one_hot(node: Node) -> Value:
     """OneHot of indices that depend on the data."""
-    depth = node.ints(1, "depth") or [1]
-    sizes = list(node.value(0).shape)
-    axis = int(node.attributes.get("axis", -1)) % (len(sizes) + 1)
+    depth, sizes = node.ints(1, "depth") or [1], node.value(0).shape
+    axis = node.setting("axis", -1) % (len(sizes) + 1)
     return Value(checked([*sizes[:axis], depth[0], *sizes[axis:]]), number="classes")
 
 
-def dynamic_quantize(node: Node) -> list[Operand]:
-    """DynamicQuantizeLinear: the signal, its scale and its zero point."""
-    return node.with_rest(node.value(0), (), ())
+def refused(message: str) -> Rule:
+    """The rule of operators that no graph can represent."""
 
+    def rule(node: Node) -> Value:
+        raise ModelError(message)
 
-def control_flow(node: Node) -> Value:
-    """Loop, Scan and an If that depends on the data."""
-    raise ModelError(
-        "its graph chooses what to do while it runs, by values that depend on the data; export "
-        "the model without loops and branches, or pass the weights of a chain in it as a list"
-    )
-
-
-def data_dependent(node: Node) -> Value:
-    """Operators whose result has a shape that depends on the data."""
-    raise ModelError("the shape of its result depends on the data")
+    return rule
 
 
 # --- operators of trained pipelines -------------------------------------------------------------
@@ -600,7 +501,7 @@ def data_dependent(node: Node) -> Value:
 
 def feature_scaler(node: Node) -> Value:
     """Scaler: a factor for each feature."""
-    signal = node.signal(0)
+    signal = node.signal()
     factors = np.ravel(np.asarray(node.attributes.get("scale") or [1.0], dtype=np.float64))
     if factors.size not in (1, signal.shape[-1]):
         raise ModelError(f"it scales {factors.size} values, but gets {signal.shape[-1]}")
@@ -619,16 +520,9 @@ def feature_extractor(node: Node) -> Value:
     return Value(checked((*(data.shape[:-1] or (1,)), math.prod(indices.shape))))
 
 
-# --- contributed operators on quantized values --------------------------------------------------
-
-
-def quantized(rule: Rule, positions: Sequence[int]) -> Rule:
-    """The rule of an operator whose values come with scales and zero points."""
-
-    def follow(node: Node) -> Operand | list[Operand]:
-        return rule(node.with_inputs([node.value(position) for position in positions]))
-
-    return follow
+def _numbers(values: ArrayLike) -> Constant:
+    """A constant that is derived from a shape."""
+    return Constant(np.array(values, dtype=np.int64), (), True)
 
 
 RULES: dict[str, Rule] = {
@@ -636,8 +530,8 @@ RULES: dict[str, Rule] = {
     **table(
         ("Relu LeakyRelu PRelu Abs", homogeneous),
         (
-            "Sigmoid Tanh Elu Selu Celu Gelu FastGelu QuickGelu Mish HardSigmoid HardSwish Swish "
-            "Softplus Softsign Exp Log Sqrt Reciprocal Erf Sin Cos Tan "
+            "Sigmoid Tanh Elu Selu Celu Gelu FastGelu QuickGelu BiasGelu Mish HardSigmoid "
+            "HardSwish Swish Softplus Softsign Exp Log Sqrt Reciprocal Erf Sin Cos Tan "
             "Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Sign Floor Ceil Round Not IsNaN IsInf "
             "BitwiseNot Shrink Binarizer Normalizer",
             unary,
@@ -647,32 +541,38 @@ RULES: dict[str, Rule] = {
             "BitwiseXor BitShift",
             activation,
         ),
-        ("Softmax LogSoftmax Hardmax", softmax),
-        ("Clip", clip),
+        (
+            "Softmax LogSoftmax Hardmax",
+            lambda n: n.program.softmax(n.signal(), n.axis(-1 if n.opset >= 13 else 1)),
+        ),
+        (
+            "Clip",  # a ReLU without an upper bound
+            lambda n: n.program.bounded(n.signal(), n.number(1, "min"), n.number(2, "max")),
+        ),
         ("Max Min", extremum),
-        ("ThresholdedRelu", thresholded),
-        ("Where", where),
+        (
+            "ThresholdedRelu",
+            lambda n: n.program.activation(n.signal(), homogeneous=n.setting("alpha", 1.0) == 0),
+        ),
+        ("Where", lambda n: n.program.choice(*n.operands())),
         ("Trilu", triangle),
         ("Add Sub Sum Mean", add),
         ("Pow", power),
         ("Mul", multiply),
-        ("Div", divide),
-        (
-            "Identity Cast CastLike QuantizeLinear ReverseSequence Imputer ZipMap",
-            keep,
-        ),
-        ("Neg", negative),
+        ("Div", lambda n: n.program.divide(*_legacy(n).operands())),
+        ("Identity Cast CastLike QuantizeLinear ReverseSequence Imputer ZipMap", keep),
+        ("Neg", lambda n: n.program.gain(n.signal(), -1)),
         ("DequantizeLinear", dequantize),
-        ("Dropout", dropout),
+        ("Dropout", lambda n: n.with_rest(n.value(0), n.value(0).shape)),
+        ("DynamicQuantizeLinear", lambda n: n.with_rest(n.value(0), (), ())),
         ("LRN MeanVarianceNormalization LpNormalization", normalization),
-        ("BiasGelu", bias_activation),
         ("Reshape", reshape),
         ("Flatten", flatten),
         ("Squeeze", squeeze),
         ("Unsqueeze", unsqueeze),
         ("Transpose", transpose),
-        ("Shape", shape),
-        ("Size", size),
+        ("Shape", lambda n: _numbers(shape_of(n, n.signal().shape))),
+        ("Size", lambda n: _numbers(n.signal().size)),
         ("Expand", expand),
         ("Tile", tile),
         ("Concat", concat),
@@ -694,24 +594,35 @@ RULES: dict[str, Rule] = {
             reduce,
         ),
         ("ArgMax ArgMin", chosen),
-        ("TopK CumSum", along_axis),
+        ("TopK", largest),
+        ("CumSum", cumulative),
         (
             "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli EyeLike "
             "LabelEncoder",
             without_neurons,
         ),
-        ("ConstantOfShape Range NonZero Compress Unique NonMaxSuppression", data_dependent),
+        (
+            "ConstantOfShape Range NonZero Compress Unique NonMaxSuppression",
+            refused("the shape of its result depends on the data"),
+        ),
+        (
+            "If Loop Scan SequenceMap",
+            refused(
+                "its graph chooses what to do while it runs, by values that depend on the data; "
+                "export the model without loops and branches, or pass the weights of a chain in it "
+                "as a list"
+            ),
+        ),
         ("OneHot", one_hot),
-        ("DynamicQuantizeLinear", dynamic_quantize),
-        ("If Loop Scan SequenceMap", control_flow),
         ("Scaler", feature_scaler),
         ("ArrayFeatureExtractor", feature_extractor),
-        ("QLinearAdd", quantized(add, (0, 3))),
-        ("QLinearMul", quantized(multiply, (0, 3))),
-        ("QLinearSigmoid", quantized(unary, (0,))),
-        ("QLinearLeakyRelu", quantized(homogeneous, (0,))),
-        ("QLinearGlobalAveragePool", quantized(global_pool, (0,))),
-        ("QLinearAveragePool", quantized(pool, (0,))),
+        # Of quantized values, whose scales and zero points follow them.
+        ("QLinearAdd", lambda n: add(n.only(0, 3))),
+        ("QLinearMul", lambda n: multiply(n.only(0, 3))),
+        ("QLinearSigmoid", lambda n: unary(n.only(0))),
+        ("QLinearLeakyRelu", lambda n: homogeneous(n.only(0))),
+        ("QLinearGlobalAveragePool", lambda n: global_pool(n.only(0))),
+        ("QLinearAveragePool", lambda n: pool(n.only(0))),
     ),
 }
 """Operators by name, from ONNX and common other domains."""

@@ -31,26 +31,15 @@ LONG = (512, 1024, 16000)
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A kernel's window over positions.
+    """A kernel's window over positions."""
 
-    Attributes
-    ----------
-    sizes, strides, dilations : list of int
-        One per axis of positions.
-    pads : list of int
-        Before each axis, then after each.
-    automatic : str
-        The attribute `auto_pad`.
-    round_up : bool
-        Whether an incomplete last window counts.
-    """
-
+    # One per axis of positions
     sizes: list[int]
     strides: list[int]
     dilations: list[int]
-    pads: list[int]
-    automatic: str
-    round_up: bool
+    pads: list[int]  # before each axis, then after each
+    automatic: str  # the attribute `auto_pad`
+    round_up: bool  # whether an incomplete last window counts
 
     def after(self, shape: Sequence[int]) -> list[int]:
         """Numbers of positions after the window."""
@@ -112,20 +101,11 @@ def window(node: Node, n_axes: int, sizes: Sequence[int] | None = None) -> Windo
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A declared input of the graph.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    element : int
-        Number of its type in the format's list.
-    sizes : tuple of int, str or None
-        Length of each axis; the name of an open axis, None if it has no name.
-    """
+    """A declared input of the graph."""
 
     name: str
-    element: int
+    element: int  # number of its type in the format's list
+    # Length of each axis; the name of an open axis, None if it has no name.
     sizes: tuple[int | str | None, ...]
 
     @property

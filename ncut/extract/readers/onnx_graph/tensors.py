@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -199,8 +198,3 @@ class Tensors:
         self._files[location] = content
         self._stored += content.size
         return content
-
-
-def decoder(tensors: Tensors, tensor: Any, *, sparse: bool = False) -> Callable[[], Array]:
-    """A function that returns a tensor's values."""
-    return lambda: tensors.sparse(tensor) if sparse else tensors.array(tensor)

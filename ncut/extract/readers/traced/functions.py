@@ -15,26 +15,11 @@ from ncut.extract.program.values import Value, expanded
 from ncut.extract.program.weights import combined
 from ncut.extract.readers.traced.initial import initial_weight
 from ncut.extract.readers.traced.layers import cell_function, recurrent_function
-from ncut.extract.readers.traced.operations.common import heads, matrix, note_bias
-from ncut.extract.readers.traced.operations.norms import norm_of_last_axes
-from ncut.extract.readers.traced.tensor import flat, is_traced
+from ncut.extract.readers.traced.operations.common import note_bias
+from ncut.extract.readers.traced.operations.weights import attention, norm_of_last_axes
+from ncut.extract.readers.traced.tensor import is_traced
 from ncut.extract.readers.traced.tracing import Call
-
-
-class Function:
-    """A rule that applies either if an argument is traced, or always."""
-
-    def __init__(self, rule: Callable[[Call], Any], *, always: bool = False) -> None:
-        self._rule = rule
-        self._always = always
-
-    def __call__(self, call: Call) -> Any:
-        """Follow a call."""
-        return self._rule(call)
-
-    def applies(self, args: Any, kwargs: Any) -> bool:
-        """Check whether the rule applies to a call with these arguments."""
-        return self._always or any(is_traced(value) for value in flat(args, kwargs))
+from ncut.extract.registry import Rule
 
 
 def linear(call: Call) -> Any:
@@ -47,8 +32,7 @@ def linear(call: Call) -> Any:
     note_bias(call, call.arg(2, "bias"))
     return call.program.linear(
         call.signal(), weight.values.T,
-        name=weight.name, module=weight.module, parameters=weight.parameters,
-        initial=initial_weight(weight.holder, np.transpose),
+        initial=initial_weight(weight.holder, np.transpose), **weight.named,
     )  # fmt: skip
 
 
@@ -61,7 +45,7 @@ def bilinear(call: Call) -> Value:
         call.program.linear(
             call.tracing.signal_of(value),
             combined(lambda kernel, axis=axis: abs(kernel).sum(axis).T, weight.values),
-            name=weight.name, module=weight.module, parameters=weight.parameters,
+            **weight.named,
         )
         for value, axis in ((first, 2), (second, 1))
         if is_traced(value)
@@ -74,13 +58,14 @@ def embedding(call: Call) -> Any:
     indices, table = call.arg(0, "input"), call.arg(1, "weight")
     if is_traced(table):
         raise NotImplementedError
-    weight = call.tracing.weight(table)
-    shape = (*indices.shape, table.shape[-1])
-    signal = call.program.embedding(
-        weight.values, shape,
-        name=weight.name, module=weight.module, parameters=weight.parameters,
-    )  # fmt: skip
-    return call.tracing.made(signal, table)
+    return _rows(call, table, indices.shape)
+
+
+def _rows(call: Call, table: torch.Tensor, shape: tuple[int, ...]) -> Any:
+    """A tensor of rows of a table."""
+    weight, shape = call.tracing.weight(table), (*shape, table.shape[-1])
+    made = call.program.embedding(weight.values, shape, **weight.named)
+    return call.tracing.made(made, table)
 
 
 def embedding_bag(call: Call) -> Any:
@@ -93,16 +78,10 @@ def embedding_bag(call: Call) -> Any:
         rows = embedding(replace(call, args=(indices, table), kwargs={}))
         return (rows * shares[..., None]).sum(1)
     last = bool(call.arg(9, "include_last_offset"))
-    n_bags = indices.shape[0] if offsets is None else offsets.shape[0] - last
-    weight = call.tracing.weight(table)
-    signal = call.program.embedding(
-        weight.values, (n_bags, table.shape[-1]),
-        name=weight.name, module=weight.module, parameters=weight.parameters,
-    )  # fmt: skip
-    return call.tracing.made(signal, table)
+    return _rows(call, table, (len(indices) if offsets is None else len(offsets) - last,))
 
 
-def table_rows(take: Callable[..., Any], at: int) -> Callable[[Call], Any]:
+def table_rows(take: Callable[..., Any], at: int) -> Rule:
     """`table[indices]` with indices from an input or chosen by the data: an embedding."""
 
     def rule(call: Call) -> Any:
@@ -126,7 +105,7 @@ def table_rows(take: Callable[..., Any], at: int) -> Callable[[Call], Any]:
     return rule
 
 
-def entries_of_table(take: Callable[..., Any]) -> Callable[[Call], Any]:
+def entries_of_table(take: Callable[..., Any]) -> Rule:
     """`table.gather(dim, indices)`, refused for a parameter indexed by an input."""
 
     def rule(call: Call) -> Any:
@@ -158,13 +137,7 @@ def _one_index(table: torch.Tensor, index: Any) -> tuple[torch.Tensor, int, Any]
     return table[rest], axis, index[places[0]]
 
 
-def attention(call: Call) -> Any:
-    """`F.scaled_dot_product_attention(query, key, value)`."""
-    sides = [matrix(call, call.arg(at, name)) for at, name in enumerate(("query", "key", "value"))]
-    return call.program.attention(*sides, name=heads(call), scale=call.kwargs.get("scale"))
-
-
-def lp_pool(average: Callable[..., Any]) -> Callable[[Call], Any]:
+def lp_pool(average: Callable[..., Any]) -> Rule:
     """`F.lp_pool2d(input, norm_type, kernel_size, stride)`, which commutes with factors."""
 
     def rule(call: Call) -> Any:
@@ -190,16 +163,6 @@ def pad(call: Call) -> Any:
     return tensor
 
 
-def rms_norm(call: Call) -> Value:
-    """`F.rms_norm(input, normalized_shape, weight)`, which torch may decompose into products."""
-    return norm_of_last_axes(call, call.arg(2, "weight"), "RMS norm")
-
-
-def local_response_norm(call: Call) -> Value:
-    """`F.local_response_norm`: division by a function of neighbouring channels."""
-    return call.program.normalization(call.signal(), "local response norm")
-
-
 def one_hot(call: Call) -> Any:
     """`F.one_hot(numbers, n)`: each class of an integer input is a separate input.
 
@@ -216,32 +179,36 @@ def one_hot(call: Call) -> Any:
     return call.tracing.made(expanded(classes, (*numbers.shape, n)), numbers)
 
 
-FUNCTIONS: dict[Any, Function] = {
-    F.linear: Function(linear),
-    F.bilinear: Function(bilinear),
-    F.one_hot: Function(one_hot, always=True),
-    F.embedding: Function(embedding, always=True),
-    F.embedding_bag: Function(embedding_bag, always=True),
-    torch.Tensor.__getitem__: Function(table_rows(torch.Tensor.__getitem__, 1), always=True),
-    torch.Tensor.index_select: Function(table_rows(torch.index_select, 2), always=True),
-    torch.index_select: Function(table_rows(torch.index_select, 2), always=True),
-    torch.Tensor.gather: Function(entries_of_table(torch.gather), always=True),
-    torch.gather: Function(entries_of_table(torch.gather), always=True),
-    torch.take_along_dim: Function(entries_of_table(torch.take_along_dim), always=True),
-    F.scaled_dot_product_attention: Function(attention),
-    F.lp_pool1d: Function(lp_pool(F.avg_pool1d)),
-    F.lp_pool2d: Function(lp_pool(F.avg_pool2d)),
-    F.lp_pool3d: Function(lp_pool(F.avg_pool3d)),
-    F.pad: Function(pad),
-    F.rms_norm: Function(rms_norm),
-    F.local_response_norm: Function(local_response_norm),
-    torch._C._nn.linear: Function(linear),
-    torch.lstm: Function(recurrent_function("LSTM")),
-    torch.gru: Function(recurrent_function("GRU")),
-    torch.rnn_tanh: Function(recurrent_function("RNN")),
-    torch.rnn_relu: Function(recurrent_function("RNN")),
-    torch.lstm_cell: Function(cell_function("LSTM")),
-    torch.gru_cell: Function(cell_function("GRU")),
-    torch.rnn_tanh_cell: Function(cell_function("RNN")),
-    torch.rnn_relu_cell: Function(cell_function("RNN")),
+FUNCTIONS: dict[Any, Rule] = {
+    F.linear: linear,
+    torch._C._nn.linear: linear,
+    F.bilinear: bilinear,
+    F.scaled_dot_product_attention: attention,
+    F.lp_pool1d: lp_pool(F.avg_pool1d),
+    F.lp_pool2d: lp_pool(F.avg_pool2d),
+    F.lp_pool3d: lp_pool(F.avg_pool3d),
+    F.pad: pad,
+    # torch may decompose it into products.
+    F.rms_norm: lambda call: norm_of_last_axes(call, "RMS norm"),
+    F.local_response_norm: lambda c: c.program.normalization(c.signal(), "local response norm"),
+    torch.lstm: recurrent_function("LSTM"),
+    torch.gru: recurrent_function("GRU"),
+    **dict.fromkeys([torch.rnn_tanh, torch.rnn_relu], recurrent_function("RNN")),
+    torch.lstm_cell: cell_function("LSTM"),
+    torch.gru_cell: cell_function("GRU"),
+    **dict.fromkeys([torch.rnn_tanh_cell, torch.rnn_relu_cell], cell_function("RNN")),
 }
+"""Rules of functions, for calls with a traced argument."""
+
+ALWAYS: dict[Any, Rule] = {
+    F.one_hot: one_hot,
+    F.embedding: embedding,
+    F.embedding_bag: embedding_bag,
+    torch.Tensor.__getitem__: table_rows(torch.Tensor.__getitem__, 1),
+    **dict.fromkeys(
+        [torch.Tensor.index_select, torch.index_select], table_rows(torch.index_select, 2)
+    ),
+    **dict.fromkeys([torch.Tensor.gather, torch.gather], entries_of_table(torch.gather)),
+    torch.take_along_dim: entries_of_table(torch.take_along_dim),
+}
+"""Rules of functions, for any call."""

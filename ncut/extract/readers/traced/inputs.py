@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -58,7 +58,8 @@ def guesses(model: nn.Module) -> Iterator[Inputs]:
     if size:
         yield Inputs((torch.zeros(BATCH, *size),) * n_inputs)
     seen: set[tuple[int, ...]] = set()
-    first = [part for part in model.modules() if type(part) in _SHAPES or _base(part)][:3]
+    known = (*_SHAPES,)
+    first = [p for p in model.modules() if isinstance(p, known) or _is_quantized(p)][:3]
     for part in first:
         for example in _examples(model, part):
             if tuple(example.shape) not in seen:
@@ -118,87 +119,65 @@ def _of_transformers(model: Any) -> Inputs:
     return Inputs((), kwargs)
 
 
-def _base(part: nn.Module) -> bool:
-    return any(isinstance(part, cls) for cls in _SHAPES) or _is_quantized(part)
-
-
 def _is_quantized(part: nn.Module) -> bool:
     """Check whether a part is a quantized linear layer, which has features and no parameters."""
     return type(part).__module__.startswith("torch.ao.") and hasattr(part, "in_features")
 
 
 def _examples(model: nn.Module, part: nn.Module) -> Iterator[torch.Tensor]:
+    """Inputs that a first layer accepts."""
     make = next((make for cls, make in _SHAPES.items() if isinstance(part, cls)), _linear)
     n_modules = sum(1 for _ in model.modules())
     sizes = dict.fromkeys((*USUAL_SIZES, *SMALL_SIZES) if n_modules > LARGE else SMALL_SIZES)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    for shape, is_index in make(part, tuple(sizes)):
+    is_index = isinstance(part, nn.Embedding | nn.EmbeddingBag)
+    for shape in make(part, [*sizes]):
         yield torch.zeros(shape, dtype=torch.int64 if is_index else dtype)
 
 
-def _linear(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
-    yield (BATCH, part.in_features), False
-    yield (BATCH, TIME, part.in_features), False
+Shapes: TypeAlias = Callable[[Any, Sequence[int]], list[tuple[int, ...]]]
+"""Shapes that a layer accepts, with positions of given sizes."""
 
 
-def _indices(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
-    yield (BATCH, TIME), True
+def _linear(part: Any, sizes: Sequence[int]) -> list[tuple[int, ...]]:
+    return [(BATCH, part.in_features), (BATCH, TIME, part.in_features)]
 
 
-def _convolution(n_axes: int) -> Any:
-    def make(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
-        for size in sizes:
-            yield (BATCH, part.in_channels, *(size,) * n_axes), False
-
-    return make
+def _normalized(part: Any, sizes: Sequence[int]) -> list[tuple[int, ...]]:
+    return [(BATCH, *part.normalized_shape), (BATCH, TIME, *part.normalized_shape)]
 
 
-def _norm(n_axes: tuple[int, ...], attribute: str = "num_features") -> Any:
-    def make(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
-        for n in n_axes:
-            for size in sizes if n else (0,):
-                yield (BATCH, getattr(part, attribute), *(size,) * n), False
-
-    return make
-
-
-def _last(attribute: str) -> Any:
-    def make(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
-        yield (BATCH, TIME, getattr(part, attribute)), False
-        yield (BATCH, getattr(part, attribute)), False
-
-    return make
+def _channels(attribute: str, *n_axes: int) -> Shapes:
+    """Channels with numbers of axes of positions."""
+    return lambda part, sizes: [
+        (BATCH, getattr(part, attribute), *(size,) * n)
+        for n in n_axes
+        for size in (sizes if n else (0,))
+    ]
 
 
-def _bilinear(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
-    yield (BATCH, part.in1_features), False
+def _steps(attribute: str) -> Shapes:
+    """Features of a sequence, or of one step."""
+    return lambda part, _: [(BATCH, *time, getattr(part, attribute)) for time in ((TIME,), ())]
 
 
-def _layer_norm(part: Any, sizes: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
-    yield (BATCH, *part.normalized_shape), False
-    yield (BATCH, TIME, *part.normalized_shape), False
-
-
-_SHAPES: dict[Any, Any] = {
-    nn.Embedding: _indices,
-    nn.EmbeddingBag: _indices,
-    nn.MultiheadAttention: _last("embed_dim"),
-    nn.RNNBase: _last("input_size"),
-    nn.RNNCellBase: _last("input_size"),
+_SHAPES: dict[Any, Shapes] = {
+    nn.Embedding: lambda *_: [(BATCH, TIME)],
+    nn.EmbeddingBag: lambda *_: [(BATCH, TIME)],
+    nn.MultiheadAttention: _steps("embed_dim"),
+    nn.RNNBase: _steps("input_size"),
+    nn.RNNCellBase: _steps("input_size"),
     nn.Linear: _linear,
-    nn.Bilinear: _bilinear,
-    nn.Conv1d: _convolution(1),
-    nn.Conv2d: _convolution(2),
-    nn.Conv3d: _convolution(3),
-    nn.ConvTranspose1d: _convolution(1),
-    nn.ConvTranspose2d: _convolution(2),
-    nn.ConvTranspose3d: _convolution(3),
-    nn.BatchNorm1d: _norm((0, 1)),
-    nn.BatchNorm2d: _norm((2,)),
-    nn.BatchNorm3d: _norm((3,)),
-    nn.InstanceNorm1d: _norm((1,)),
-    nn.InstanceNorm2d: _norm((2,)),
-    nn.GroupNorm: _norm((2, 1, 0), "num_channels"),
-    nn.LayerNorm: _layer_norm,
-    nn.RMSNorm: _layer_norm,
+    nn.Bilinear: lambda part, _: [(BATCH, part.in1_features)],
+    **dict.fromkeys([nn.Conv1d, nn.ConvTranspose1d], _channels("in_channels", 1)),
+    **dict.fromkeys([nn.Conv2d, nn.ConvTranspose2d], _channels("in_channels", 2)),
+    **dict.fromkeys([nn.Conv3d, nn.ConvTranspose3d], _channels("in_channels", 3)),
+    nn.BatchNorm1d: _channels("num_features", 0, 1),
+    nn.BatchNorm2d: _channels("num_features", 2),
+    nn.BatchNorm3d: _channels("num_features", 3),
+    nn.InstanceNorm1d: _channels("num_features", 1),
+    nn.InstanceNorm2d: _channels("num_features", 2),
+    nn.GroupNorm: _channels("num_channels", 2, 1, 0),
+    nn.LayerNorm: _normalized,
+    nn.RMSNorm: _normalized,
 }

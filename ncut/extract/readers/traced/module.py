@@ -17,7 +17,6 @@ from torch.nn.parameter import is_lazy
 from ncut.errors import InputError, ModelError
 from ncut.extract.modules import unwrapped
 from ncut.extract.program.record import Lower, Made, Program
-from ncut.extract.readers.traced import aten, functions, layers
 from ncut.extract.readers.traced.inputs import Inputs, given, guesses, names
 from ncut.extract.readers.traced.provenance import ReadsNumbersError
 from ncut.extract.readers.traced.rules import Rules
@@ -62,17 +61,7 @@ def read_module(
     name = type(module).__name__
     _check(module, name)
     candidates = guesses(module) if example_inputs is None else iter([given(example_inputs)])
-    rules = Rules(
-        modules=layers.MODULES,
-        by_parts=layers.by_parts,
-        functions=functions.FUNCTIONS,
-        operations=aten.OPERATIONS,
-        pointwise=aten.by_tag,
-        early=aten.EARLY,
-        keeps_shape=aten.KEEPS_SHAPE,
-        batch_norms=aten.BATCH_NORMS,
-        guess=unknown == "elementwise",
-    )
+    rules = Rules(guess=unknown == "elementwise")
     failure: Exception | None = None
     n_tried = 0
     for inputs in candidates:

@@ -58,22 +58,13 @@ class ReadsNumbersError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
-    """A tensor computed by an operation on others, stored without data.
+    """A tensor computed by an operation on others, stored without data."""
 
-    Attributes
-    ----------
-    operation : callable
-        The operation of ATen.
-    args, kwargs
-        Its arguments.
-    number : int or None
-        Index of the tensor among several results.
-    """
-
-    operation: Callable[..., Any]
+    operation: Callable[..., Any]  # the operation of ATen
+    # Its arguments
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    number: int | None
+    number: int | None  # index of the tensor among several results
 
     def formula(self, text: Callable[[Any], str]) -> str:
         """The computation, with operands that `text` writes out."""
@@ -103,29 +94,17 @@ class Made:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorFunction:
-    """An array as a function of a module's tensors, for later recomputation.
+    """An array as a function of a module's tensors, for later recomputation."""
 
-    Attributes
-    ----------
-    tensors : tuple of Tensor
-        Operands.
-    compute : callable
-        Maps the operands to the array.
-    made : mapping
-        Provenance of computed operands; see `Provenance`.
-    originals : mapping
-        The module's buffers by the ids of the copies passed to a forward pass.
-    name : callable
-        Returns the name of a parameter or buffer; empty for any other tensor.
-    is_batch_norm : bool
-        Whether the tensors are a batch norm's running variance and, if present, its weight.
-    """
-
-    tensors: tuple[torch.Tensor, ...]
-    compute: Callable[..., torch.Tensor]
+    tensors: tuple[torch.Tensor, ...]  # operands
+    compute: Callable[..., torch.Tensor]  # maps the operands to the array
+    # Provenance of computed operands; see `Provenance`
     made: Mapping[int, tuple[torch.Tensor, Made]]
+    # The module's buffers by the ids of the copies passed to a forward pass.
     originals: Mapping[int, torch.Tensor]
+    # Returns the name of a parameter or buffer; empty for any other tensor.
     name: Callable[[Any], str]
+    # Whether the tensors are a batch norm's running variance and, if present, its weight.
     is_batch_norm: bool = False
 
     def tensor(self, leaf: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:

@@ -72,10 +72,6 @@ def _softmax(x: Any, dim: int, *_: Any) -> Any:
     return torch.full_like(x, 1 / x.shape[dim]) if dim in (-1, x.ndim - 1) else _bounded(x)
 
 
-def _shares(x: Any, *_: Any) -> Any:
-    return _bounded(x)
-
-
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
     value = value.repeat_interleave(query.shape[-3] // value.shape[-3], dim=-3)
     mean = value.mean(dim=-2, keepdim=True).expand(*query.shape[:-1], value.shape[-1])
@@ -111,7 +107,7 @@ REPLACED: dict[str, Any] = {
 
 
 MORE: dict[Mode, dict[str, Any]] = {
-    "gates": dict.fromkeys(["_softmax", "_safe_softmax"], _shares),
+    "gates": dict.fromkeys(["_softmax", "_safe_softmax"], _bounded),
     "open": dict.fromkeys(["gt", "ge", "lt", "le", "eq", "ne"], _true),
 }
 NORMS = {"native_layer_norm", "_fused_rms_norm", "native_group_norm"}

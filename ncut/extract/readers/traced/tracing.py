@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,21 +19,30 @@ from torch.utils._pytree import tree_map
 
 from ncut.errors import InputError, ModelError
 from ncut.extract.program.record import Program
-from ncut.extract.program.values import MAX_LAID_OUT, Value
+from ncut.extract.program.values import MAX_LAID_OUT, Value, located
 from ncut.extract.program.weights import Expression
 from ncut.extract.readers.traced.memory import Writes, memory_of
 from ncut.extract.readers.traced.provenance import Provenance
 from ncut.extract.readers.traced.tensor import Traced, flat, is_traced, storage_of
 
-if TYPE_CHECKING:
-    from ncut.extract.readers.traced.rules import Rules
-
 # Hooks that compute a layer's weight; all others are left alone.
 WEIGHT_HOOKS = (prune.BasePruningMethod, SpectralNorm, WeightNorm)
+
+KEEPS_SHAPE = {
+    *("relu", "relu_", "leaky_relu", "leaky_relu_", "gelu", "silu", "silu_", "mish", "elu", "elu_"),
+    *("sigmoid", "sigmoid_", "tanh", "tanh_", "hardtanh", "hardtanh_", "hardswish", "hardswish_"),
+    *("hardsigmoid", "hardsigmoid_"),
+}
+"""Operations whose result has the shape and dtype of their first argument."""
+
+BATCH_NORMS = {"_native_batch_norm_legit_no_training", "native_batch_norm"}
+"""Batch norms in evaluation mode give their result and two empty tensors."""
 
 
 class UnknownOperationError(ModelError):
     """An operation without a rule."""
+
+    located = True
 
 
 class DependsOnDataError(ModelError):
@@ -44,56 +53,32 @@ class DependsOnDataError(ModelError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weight:
-    """A weight array and its provenance.
+    """A weight array and its provenance."""
 
-    Attributes
-    ----------
-    values : Expression
-        The weights as a function of parameters.
-    name : str
-        Name of the layer for the graph.
-    module : str
-        The module that was called, or holds the parameter.
-    parameters : tuple of str
-        The source parameters.
-    holder : torch.nn.Module or None
-        The module called, if the array is its `weight`.
-    """
+    values: Expression  # the weights as a function of parameters
+    name: str  # name of the layer for the graph
+    module: str  # the module that was called, or holds the parameter
+    parameters: tuple[str, ...]  # the source parameters
+    holder: nn.Module | None  # the module called, if the array is its `weight`
 
-    values: Expression
-    name: str
-    module: str
-    parameters: tuple[str, ...]
-    holder: nn.Module | None
+    @property
+    def named(self) -> dict[str, Any]:
+        """Names of the layer, for a program."""
+        return {"name": self.name, "module": self.module, "parameters": self.parameters}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """An operation to follow.
+    """An operation to follow."""
 
-    Attributes
-    ----------
-    tracing : Tracing
-        The forward pass.
-    function : str
-        The operation's name.
-    args, kwargs
-        Its arguments, `Traced` tensors among them.
-    shapes : list of tuple of int
-        Shapes of its results, if known in advance.
-    module : torch.nn.Module or None
-        The module called.
-    names : tuple of str
-        Names of the arguments, for an ATen operation.
-    """
-
-    tracing: Tracing
-    function: str
+    tracing: Tracing  # the forward pass
+    function: str  # the operation's name
+    # Its arguments, `Traced` tensors among them
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    shapes: Sequence[tuple[int, ...]] = ()
-    module: Any = None
-    names: tuple[str, ...] = ()
+    shapes: Sequence[tuple[int, ...]] = ()  # shapes of its results, if known in advance
+    module: Any = None  # the module called
+    names: tuple[str, ...] = ()  # names of the arguments, for an ATen operation
 
     def of(self, module: nn.Module) -> Call:
         """The call as a call of a module."""
@@ -130,6 +115,10 @@ class Call:
         """The signal of an argument; a signal without neurons if it is constant."""
         return self.tracing.signal_of(self.arg(position, keyword))
 
+    def axis(self, position: int = 1, default: Any = None) -> int:
+        """The argument `dim`, an axis of the first argument."""
+        return self.signal().axis(self.arg(position, "dim", default))
+
     def signals(self) -> list[Value]:
         """The signals of all traced arguments."""
         return [value.value for value in flat(self.args, self.kwargs) if is_traced(value)]
@@ -142,7 +131,7 @@ class Tracing:
     ----------
     program : Program
         The record.
-    rules : Rules
+    rules : ncut.extract.readers.traced.rules.Rules
         Rules for modules, functions and operations.
     device : torch.device
         The device that activations report: the parameters' device.
@@ -154,7 +143,7 @@ class Tracing:
         Provenance of tensors without neurons.
     """
 
-    def __init__(self, model: nn.Module, program: Program, rules: Rules) -> None:
+    def __init__(self, model: nn.Module, program: Program, rules: Any) -> None:
         self.program = program
         self.rules = rules
         first = next(iter(model.parameters()), None)
@@ -201,7 +190,7 @@ class Tracing:
         """Follow one operation of ATen."""
         name = operation._schema.name.removeprefix("aten::")
         self._operation = name
-        early = self.rules.early.get(name)
+        early = self.rules.early(name)
         if early is not None:
             return early(Call(self, name, args, kwargs))
         self.writes.check(args, [*kwargs.values()])
@@ -232,9 +221,9 @@ class Tracing:
         first: Any = args[0] if args else None
         if is_traced(first):
             # torch's meta functions for batch norms and sums, in Python, dominate the run time.
-            if name in self.rules.keeps_shape:
+            if name in KEEPS_SHAPE:
                 return torch.empty_like(first.meta)
-            if name in self.rules.batch_norms and not kwargs:
+            if name in BATCH_NORMS and not kwargs:
                 nothing = torch.empty(0, device="meta")
                 return torch.empty_like(first.meta), nothing, nothing
             other: Any = args[1] if len(args) > 1 else None
@@ -337,12 +326,11 @@ class Tracing:
         try:
             rule = self.rules.operation(operation)
             if rule is not None:
-                followed: Value | list[Value] = rule(call)
-                return followed
+                return rule(call)  # type: ignore[no-any-return]
             if self.rules.guess:
                 return self._guessed(call)
         except (ModelError, InputError) as error:
-            raise self._located(error, call.function) from error
+            raise located(error, self.place(call.function)) from error
         raise UnknownOperationError(
             f"{self.place(call.function)} is not known. Declare what it does with "
             f"ncut.register_operation({operation._schema.name!r}, rule), or pass "
@@ -375,7 +363,7 @@ class Tracing:
                 result = module.forward(*args, **kwargs)
             return self._after(module, args, kwargs, result)
         except (ModelError, InputError) as error:
-            raise self._located(error) from error
+            raise located(error, self.place()) from error
         except Exception as error:
             # The message names the innermost module.
             if not hasattr(error, "place"):
@@ -430,23 +418,13 @@ class Tracing:
         try:
             result = rule(Call(self, name, args, kwargs))
         except (ModelError, InputError) as error:
-            raise self._located(error, name) from error
+            raise located(error, self.place(name)) from error
         if not isinstance(result, Value):
             return result
         like = next((v for v in flat(args, kwargs) if is_traced(v)), None)
         if like is None:
             like = next(v for v in flat(args, kwargs) if getattr(v, "is_floating_point", bool)())
         return self.made(result, like)
-
-    def _located(self, error: ModelError | InputError, operation: str = "") -> ModelError:
-        """The error with the innermost place at which it occurred."""
-        if getattr(error, "located", False):
-            return error  # type: ignore[return-value]
-        kind = type(error) if isinstance(error, UnknownOperationError) else ModelError
-        message = str(error) if kind is not ModelError else f"{self.place(operation)}: {error}"
-        located = kind(message)
-        located.located = True  # type: ignore[attr-defined]
-        return located
 
     def _to_meta(self, value: Any) -> Any:
         if is_traced(value):

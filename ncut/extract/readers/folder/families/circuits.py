@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ncut.errors import ModelError
-from ncut.extract.program.values import Value, concatenated, indexed
+from ncut.extract.program.values import Value, concatenated, parts
 from ncut.extract.readers.folder.blocks import TIME, Network
 
 KIND = "circuitgpt"
@@ -18,21 +18,12 @@ KIND = "circuitgpt"
 
 @dataclass(frozen=True, slots=True)
 class _Circuits:
-    """Settings shared by all layers.
+    """Settings shared by all layers."""
 
-    Attributes
-    ----------
-    net : Network
-        The network being followed.
-    norm : str
-        Kind of its norms.
-    n_places : int
-        Number of position features that each layer reads beside the residual stream; 0 if they
-        are added to it.
-    """
-
-    net: Network
-    norm: str
+    net: Network  # the network being followed
+    norm: str  # kind of its norms
+    # Number of position features that each layer reads beside the residual stream; 0 if they are
+    # added to it.
     n_places: int
 
     def chosen(self, signal: Value, where: str) -> Value:
@@ -77,13 +68,12 @@ def _circuit_gpt(net: Network) -> None:
         block = f"{prefix}h.{number}"
         read = model.chosen(model.read(signal, block, 1), "attn_in")
         packed = net.linear(read, f"{block}.attn.c_attn", n_out=3 * n_heads * dims)
-        parts = []
-        for at, name in enumerate("qkv"):
-            part = indexed(packed, 2, slice(at * n_heads * dims, (at + 1) * n_heads * dims))
-            part = model.chosen(part, f"attn_{name}")
-            parts.append(net.heads(part, n_heads, f"{block}.attn.c_attn"))
+        heads = [
+            net.heads(model.chosen(part, f"attn_{name}"), n_heads, f"{block}.attn.c_attn")
+            for name, part in zip("qkv", parts(packed, 2, [n_heads * dims] * 3), strict=True)
+        ]
         net.constant(f"{block}.attn.attn_imp.sink_logit")
-        mixed = net.attend(parts[0], parts[1], parts[2], f"{block}.attn")
+        mixed = net.attend(f"{block}.attn", *heads)
         mixed = net.linear(mixed, f"{block}.attn.c_proj", n_out=width)
         signal = model.add(signal, model.chosen(mixed, "attn_out"), "resid_post_attn")
         read = model.chosen(model.read(signal, block, 2), "mlp_in")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ncut.extract.program.values import Value, indexed
+from ncut.extract.program.values import Value
+from ncut.extract.program.values import parts as halves
 from ncut.extract.readers.folder.blocks import Network, tied
 from ncut.extract.readers.folder.families.common import QKV, attending, feeding
 
 
 def _language_head(
-    net: Network, signal: Value, prefix: str, words: str, name: str = "lm_head", *,
-    default: bool, classes: tuple[str, ...] = ("ForCausalLM", "LMHeadModel"),
-) -> None:  # fmt: skip
+    net: Network, signal: Value, prefix: str, words: str, name: str = "lm_head", *, default: bool
+) -> None:
     """The language model head, if any, with separate weights or tied to the embeddings."""
+    classes = ("ForCausalLM", "LMHeadModel")
     if net.has(f"{name}.weight") or tied(net, prefix, classes, default=default):
         signal = net.linear(signal, name, words)
     elif net.has("score.weight"):
@@ -39,11 +40,8 @@ def _gpt2(net: Network) -> None:
             net.norm(signal, f"{block}.ln_1"), f"{block}.attn.c_attn",
             transposed=True, n_out=3 * width,
         )  # fmt: skip
-        parts = [
-            net.heads(indexed(packed, 2, slice(at * width, (at + 1) * width)), n_heads, "c_attn")
-            for at in range(3)
-        ]
-        mixed = net.attend(parts[0], parts[1], parts[2], f"{block}.attn")
+        parts = net.joined_heads(packed, [n_heads] * 3, f"{block}.attn.c_attn")
+        mixed = net.attend(f"{block}.attn", *parts)
         mixed = net.linear(mixed, f"{block}.attn.c_proj", transposed=True, n_out=width)
         signal = net.add(mixed, signal)
         hidden = net.linear(
@@ -71,7 +69,7 @@ def _gpt_neox(net: Network) -> None:
         normed = net.norm(signal, f"{block}.input_layernorm")
         packed = net.linear(normed, f"{name}.query_key_value", n_out=3 * width)
         parts = net.packed_heads(packed, config.size("num_attention_heads"), name)
-        mixed = net.attend(parts[0], parts[1], parts[2], name)
+        mixed = net.attend(name, *parts)
         mixed = net.linear(mixed, f"{name}.dense", n_out=width)
         before = signal if parallel else net.add(mixed, signal)
         hidden = net.mlp(
@@ -99,7 +97,7 @@ def _bloom(net: Network) -> None:
         normed = net.norm(signal, f"{block}.input_layernorm")
         packed = net.linear(normed, f"{name}.query_key_value", n_out=3 * width)
         parts = net.packed_heads(packed, config.size("n_head", "num_attention_heads"), name)
-        mixed = net.attend(parts[0], parts[1], parts[2], name)
+        mixed = net.attend(name, *parts)
         mixed = net.linear(mixed, f"{name}.dense", n_out=width)
         signal = net.add(normed if post else signal, mixed)
         normed = net.norm(signal, f"{block}.post_attention_layernorm")
@@ -113,14 +111,11 @@ def _opt(net: Network) -> None:
     anchor = "embed_tokens.weight"
     prefix = net.prefix("model.decoder.", "decoder.", "", anchor=anchor)
     config = net.config
-    width = config.size("hidden_size")
     before = config.flag("do_layer_norm_before", default=True)
     kind = config.word("activation_function", default="relu")
     words = f"{prefix}embed_tokens"
-    signal = net.embedding(
-        words, width=config.size("word_embed_proj_dim", default=width),
-        n_rows=config.size("vocab_size"),
-    )  # fmt: skip
+    width = config.size("word_embed_proj_dim", default=config.size("hidden_size"))
+    signal = net.embedding(words, width=width, n_rows=config.size("vocab_size"))
     places = net.embedding(f"{prefix}embed_positions")
     if net.has(f"{prefix}project_in.weight"):
         signal = net.linear(signal, f"{prefix}project_in")
@@ -144,36 +139,17 @@ def _opt(net: Network) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Llama:
-    """Variants of models with gated MLPs and RMS norms.
+    """Variants of models with gated MLPs and RMS norms."""
 
-    Attributes
-    ----------
-    plus_one : bool
-        Whether the factor of a norm is 1 + its weight.
-    scaled : bool
-        Whether embeddings are multiplied by the root of their width.
-    head_norms : bool
-        Whether queries and keys have norms.
-    sandwich : bool
-        Whether there are also norms after attention and MLP.
-    packed : bool
-        Whether queries, keys and values share one matrix, and gates and gated units another.
-    experts : bool
-        Whether there are several MLPs, chosen by a router at each position.
-    tied : bool
-        Whether the head is tied to the embeddings by default.
-    kind : str
-        Default activation.
-    """
-
-    plus_one: bool = False
-    scaled: bool = False
-    head_norms: bool = False
-    sandwich: bool = False
+    plus_one: bool = False  # whether the factor of a norm is 1 + its weight
+    scaled: bool = False  # whether embeddings are multiplied by the root of their width
+    head_norms: bool = False  # whether queries and keys have norms
+    sandwich: bool = False  # whether there are also norms after attention and MLP
+    # Whether queries, keys and values share one matrix, and gates and gated units another.
     packed: bool = False
-    experts: bool = False
-    tied: bool = False
-    kind: str = "silu"
+    experts: bool = False  # whether there are several MLPs, chosen by a router at each position
+    tied: bool = False  # whether the head is tied to the embeddings by default
+    kind: str = "silu"  # default activation
 
     def __call__(self, net: Network) -> None:
         """Follow the forward pass."""
@@ -219,13 +195,7 @@ class _Llama:
         counts = (n_heads, n_key_heads, n_key_heads)
         layer = f"{name}.qkv_proj"
         packed = net.linear(signal, layer, n_out=sum(counts) * head_dim)
-        parts = []
-        start = 0
-        for n in counts:
-            part = indexed(packed, 2, slice(start, start + n * head_dim))
-            parts.append(net.heads(part, n, layer))
-            start += n * head_dim
-        return net.attend(parts[0], parts[1], parts[2], name)
+        return net.attend(name, *net.joined_heads(packed, counts, layer))
 
     def _mixture(self, net: Network, signal: Value, name: str) -> Value:
         """Every expert reads and writes; the router's shares depend on the data."""
@@ -234,16 +204,11 @@ class _Llama:
         logits = net.linear(signal, f"{name}.gate", n_out=n_experts)
         net.program.picked(logits, 2, (*logits.shape[:2], 1), f"{name}.gate chosen")
         kind = net.config.word("hidden_act", default=self.kind)
+        n_hidden = net.config.size("intermediate_size")
+        names = [f"{name}.experts.{number}" for number in range(n_experts)]
         written = [
-            net.gated_mlp(
-                signal,
-                f"{expert}.w1",
-                f"{expert}.w3",
-                f"{expert}.w2",
-                kind,
-                net.config.size("intermediate_size"),
-            )
-            for expert in (f"{name}.experts.{number}" for number in range(n_experts))
+            net.gated_mlp(signal, f"{expert}.w1", f"{expert}.w3", f"{expert}.w2", kind, n_hidden)
+            for expert in names
         ]
         return net.program.add(*written)
 
@@ -257,11 +222,12 @@ class _Llama:
                 kind, n_hidden,
             )  # fmt: skip
         both = net.linear(signal, f"{name}.gate_up_proj", n_out=2 * n_hidden)
-        gates = indexed(both, 2, slice(0, n_hidden))
-        up = indexed(both, 2, slice(n_hidden, 2 * n_hidden))
+        gates, up = halves(both, 2, [n_hidden] * 2)
         product = net.program.multiply(up, net.activation(gates, kind))
         return net.linear(product, f"{name}.down_proj")
 
+
+_GEMMA = _Llama(plus_one=True, scaled=True, tied=True, kind="gelu_pytorch_tanh")
 
 FAMILIES: dict[str, Callable[[Network], None]] = {
     "gpt2": _gpt2,
@@ -272,18 +238,9 @@ FAMILIES: dict[str, Callable[[Network], None]] = {
     "mistral": _Llama(),
     "qwen2": _Llama(),
     "qwen3": _Llama(head_norms=True),
-    "gemma": _Llama(plus_one=True, scaled=True, tied=True, kind="gelu_pytorch_tanh"),
-    "gemma2": _Llama(
-        plus_one=True, scaled=True, tied=True, sandwich=True, kind="gelu_pytorch_tanh"
-    ),
-    "gemma3_text": _Llama(
-        plus_one=True,
-        scaled=True,
-        tied=True,
-        sandwich=True,
-        head_norms=True,
-        kind="gelu_pytorch_tanh",
-    ),
+    "gemma": _GEMMA,
+    "gemma2": replace(_GEMMA, sandwich=True),
+    "gemma3_text": replace(_GEMMA, sandwich=True, head_norms=True),
     "phi3": _Llama(packed=True),
     "mixtral": _Llama(experts=True),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ncut.errors import ModelError
 from ncut.extract.program.values import Value, permuted
@@ -47,18 +48,16 @@ def _t5_stack(
         for at, source in enumerate((None,) if memory is None else (None, memory)):
             name = f"{block}.{at}.{'SelfAttention' if source is None else 'EncDecAttention'}"
             bias = f"{name}.relative_attention_bias"
-            normed = net.norm(signal, f"{block}.{at}.layer_norm", "norm")
-            mixed = net.attention(
-                normed, name, ("q", "k", "v"),
-                n_heads=n_heads, head_dim=dims, memory=source,
+            signal = attending(
+                net, signal, name, f"{block}.{at}.layer_norm", before=True, kind="norm",
+                parts=("q", "k", "v"), out=f"{name}.o", n_heads=n_heads, head_dim=dims,
+                memory=source,
             )  # fmt: skip
             if net.has(f"{bias}.weight"):
                 net.used.add(f"{bias}.weight")
                 shape = net.tensors[f"{bias}.weight"].shape
                 reason = "nothing that is in the graph reads what it writes"
                 net.program.leave_out(bias, shape, reason)
-            mixed = net.linear(mixed, f"{name}.o", n_out=config.size("d_model"))
-            signal = net.add(signal, mixed)
         at = 1 if memory is None else 2
         normed = net.norm(signal, f"{block}.{at}.layer_norm", "norm")
         signal = net.add(signal, _t5_mlp(net, normed, f"{block}.{at}.DenseReluDense"))
@@ -74,15 +73,7 @@ def _t5_mlp(net: Network, signal: Value, name: str) -> Value:
     return net.mlp(signal, f"{name}.wi", f"{name}.wo", kind, n_hidden)
 
 
-def _bart(net: Network) -> None:
-    _bart_like(net, before=False)
-
-
-def _mbart(net: Network) -> None:
-    _bart_like(net, before=True)
-
-
-def _bart_like(net: Network, *, before: bool) -> None:
+def _bart(net: Network, *, before: bool = False) -> None:
     anchor = "encoder.layernorm_embedding.weight"
     prefix = net.prefix("model.", "", anchor=anchor)
     config = net.config
@@ -120,14 +111,14 @@ def _bart_like(net: Network, *, before: bool) -> None:
 
 def _bart_layer(
     net: Network, signal: Value, block: str, memory: Value | None, n_heads: int, kind: str,
-    n_hidden: int, *, before: bool, order: tuple[int, ...] = (0, 1, 2),
+    n_hidden: int, *, before: bool,
 ) -> Value:  # fmt: skip
     """Self-attention, cross-attention if there is an encoder output, and an MLP."""
     for part, source in (("self_attn", None), ("encoder_attn", memory)):
         if part == "self_attn" or source is not None:
             signal = attending(
                 net, signal, f"{block}.{part}", f"{block}.{part}_layer_norm",
-                n_heads=n_heads, before=before, memory=source, order=order,
+                n_heads=n_heads, before=before, memory=source,
             )  # fmt: skip
     return feeding(
         net, signal, (f"{block}.fc1", f"{block}.fc2"), f"{block}.final_layer_norm", kind,
@@ -189,6 +180,6 @@ FAMILIES: dict[str, Callable[[Network], None]] = {
     "mt5": _t5,
     "umt5": _t5,
     "bart": _bart,
-    "mbart": _mbart,
+    "mbart": partial(_bart, before=True),
     "whisper": _whisper,
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ncut.errors import ModelError
 from ncut.extract.program.values import Value, concatenated, indexed, permuted, reshaped
 from ncut.extract.readers.folder.blocks import Network
-from ncut.extract.readers.folder.families.common import QKV, attending, feeding
+from ncut.extract.readers.folder.families.common import LONG, QKV, attending, feeding
 
 PATCHES = 2
 """Patches along each side of the followed image."""
@@ -27,30 +28,28 @@ def _patches(net: Network, name: str, channels: int, image: str = "input") -> Va
     return permuted(flat, [0, 2, 1])
 
 
-def _vit(net: Network) -> None:
-    _vit_like(net, "vit.")
-
-
-def _deit(net: Network) -> None:
-    _vit_like(net, "deit.")
-
-
-def _vit_like(net: Network, own: str) -> None:
+def _vit(net: Network, own: str = "vit.") -> None:
     prefix = net.prefix(own, "", anchor="embeddings.cls_token")
     config = net.config
     name = f"{prefix}embeddings"
-    n_heads, width = config.size("num_attention_heads"), config.size("hidden_size")
-    signal = _patches(
-        net, f"{name}.patch_embeddings.projection", config.size("num_channels", default=3)
-    )
+    channels = config.size("num_channels", default=3)
+    signal = _patches(net, f"{name}.patch_embeddings.projection", channels)
     first = [f"{name}.cls_token", f"{name}.distillation_token"]
     first = [token for token in first if net.has(token)]
     net.constant(*first, f"{name}.position_embeddings")
     net.aside(f"{name}.mask_token")
     signal = concatenated([*(Value((1, 1, signal.shape[2])) for _ in first), signal], 1)
-    kind = config.word("hidden_act", default="gelu")
     for number in range(config.size("num_hidden_layers")):
-        signal = _vit_layer(net, signal, prefix, number, n_heads, width, kind)
+        block = _block(net, prefix, number, "layernorm_before")
+        signal = _attending(net, signal, block, f"{block}.layernorm_before")
+        layers = f"{block}.intermediate.dense", f"{block}.output.dense"
+        if net.has(f"{block}.mlp.fc1.weight"):
+            layers = f"{block}.mlp.fc1", f"{block}.mlp.fc2"
+        signal = feeding(
+            net, signal, layers, f"{block}.layernorm_after",
+            config.word("hidden_act", default="gelu"),
+            n_hidden=config.size("intermediate_size"), before=True,
+        )  # fmt: skip
     signal = net.norm(signal, f"{prefix}layernorm")
     ends: list[Value] = []
     if net.has("classifier.weight"):
@@ -67,59 +66,40 @@ def _vit_like(net: Network, own: str) -> None:
     net.outputs(*(ends or [signal]))
 
 
-def _vit_layer(
-    net: Network, signal: Value, prefix: str, number: int, n_heads: int, width: int, kind: str
-) -> Value:
-    block = f"{prefix}encoder.layer.{number}"
+def _block(net: Network, prefix: str, number: int, norm: str) -> str:
+    """The name of a layer, in files of newer and of older versions."""
     new = f"{prefix}layers.{number}"
-    if net.has(f"{new}.layernorm_before.weight"):
-        block = new
-    parts: tuple[str, str, str] = ("query", "key", "value")
-    name, out = f"{block}.attention.attention", f"{block}.attention.output.dense"
-    first, second = f"{block}.intermediate.dense", f"{block}.output.dense"
-    if net.has(f"{block}.attention.q_proj.weight"):
-        parts = QKV
-        name, out = f"{block}.attention", f"{block}.attention.o_proj"
-    if net.has(f"{block}.mlp.fc1.weight"):
-        first, second = f"{block}.mlp.fc1", f"{block}.mlp.fc2"
-    normed = net.norm(signal, f"{block}.layernorm_before")
-    mixed = net.attention(normed, name, parts, n_heads=n_heads)
-    signal = net.add(net.linear(mixed, out, n_out=width), signal)
-    normed = net.norm(signal, f"{block}.layernorm_after")
-    hidden = net.mlp(normed, first, second, kind, net.config.size("intermediate_size"))
-    return net.add(hidden, signal)
+    return new if net.has(f"{new}.{norm}.weight") else f"{prefix}encoder.layer.{number}"
+
+
+def _attending(net: Network, signal: Value, block: str, norm: str, factors: str = "") -> Value:
+    """Attention with the names of newer or of older versions."""
+    name = f"{block}.attention"
+    new = net.has(f"{name}.q_proj.weight")
+    return attending(
+        net, signal, name if new else f"{name}.attention", norm, before=True,
+        parts=QKV if new else LONG, out=f"{name}.o_proj" if new else f"{name}.output.dense",
+        factors=factors, n_heads=net.config.size("num_attention_heads"),
+    )  # fmt: skip
 
 
 def _dinov2(net: Network) -> None:
     prefix = net.prefix("dinov2.", "", anchor="embeddings.cls_token")
     config = net.config
     name = f"{prefix}embeddings"
-    n_heads, width = config.size("num_attention_heads"), config.size("hidden_size")
-    kind = config.word("hidden_act", default="gelu")
     channels = config.size("num_channels", default=3)
     signal = _patches(net, f"{name}.patch_embeddings.projection", channels)
     net.constant(f"{name}.cls_token", f"{name}.position_embeddings")
     net.aside(f"{name}.mask_token")
     signal = concatenated([Value((1, 1, signal.shape[2])), signal], 1)
     for number in range(config.size("num_hidden_layers")):
-        new = f"{prefix}layers.{number}"
-        old = f"{prefix}encoder.layer.{number}"
-        block = new if net.has(f"{new}.norm1.weight") else old
-        attention = f"{block}.attention"
-        normed = net.norm(signal, f"{block}.norm1")
-        if net.has(f"{attention}.q_proj.weight"):
-            mixed = net.attention(normed, attention, QKV, n_heads=n_heads)
-            mixed = net.linear(mixed, f"{attention}.o_proj", n_out=width)
-        else:
-            parts = ("query", "key", "value")
-            mixed = net.attention(normed, f"{attention}.attention", parts, n_heads=n_heads)
-            mixed = net.linear(mixed, f"{attention}.output.dense", n_out=width)
-        mixed = net.factors(mixed, f"{block}.layer_scale1.lambda1")
-        signal = net.add(mixed, signal)
+        block = _block(net, prefix, number, "norm1")
+        factors = f"{block}.layer_scale1.lambda1"
+        signal = _attending(net, signal, block, f"{block}.norm1", factors)
         normed = net.norm(signal, f"{block}.norm2")
+        kind = config.word("hidden_act", default="gelu")
         hidden = _dinov2_mlp(net, normed, f"{block}.mlp", kind)
-        hidden = net.factors(hidden, f"{block}.layer_scale2.lambda1")
-        signal = net.add(hidden, signal)
+        signal = net.add(signal, net.factors(hidden, f"{block}.layer_scale2.lambda1"))
     signal = net.norm(signal, f"{prefix}layernorm")
     first = net.first_position(signal)
     if not net.has("classifier.weight"):
@@ -155,18 +135,10 @@ def _clip(net: Network) -> None:
     )
 
 
-def _clip_vision(net: Network) -> None:
-    hidden, pooled = _clip_tower(net, "vision")
-    if net.has("visual_projection.weight"):
-        net.outputs(net.linear(pooled, "visual_projection"), hidden)
-        return
-    net.outputs(hidden, pooled)
-
-
-def _clip_text(net: Network) -> None:
-    hidden, pooled = _clip_tower(net, "text")
-    if net.has("text_projection.weight"):
-        net.outputs(net.linear(pooled, "text_projection"), hidden)
+def _clip_part(net: Network, tower: str, projection: str) -> None:
+    hidden, pooled = _clip_tower(net, tower)
+    if net.has(f"{projection}.weight"):
+        net.outputs(net.linear(pooled, projection), hidden)
         return
     net.outputs(hidden, pooled)
 
@@ -198,7 +170,6 @@ def _clip_tower(net: Network, tower: str, image: str = "input") -> tuple[Value, 
         signal = attending(
             net, signal, f"{block}.self_attn", f"{block}.layer_norm1",
             n_heads=config.size("num_attention_heads", default=12 if sees else 8), before=True,
-            order=(0, 1, 2),
         )  # fmt: skip
         signal = feeding(
             net, signal, (f"{block}.mlp.fc1", f"{block}.mlp.fc2"), f"{block}.layer_norm2",
@@ -213,9 +184,9 @@ def _clip_tower(net: Network, tower: str, image: str = "input") -> tuple[Value, 
 
 FAMILIES: dict[str, Callable[[Network], None]] = {
     "vit": _vit,
-    "deit": _deit,
+    "deit": partial(_vit, own="deit."),
     "dinov2": _dinov2,
     "clip": _clip,
-    "clip_vision_model": _clip_vision,
-    "clip_text_model": _clip_text,
+    "clip_vision_model": partial(_clip_part, tower="vision", projection="visual_projection"),
+    "clip_text_model": partial(_clip_part, tower="text", projection="text_projection"),
 }

@@ -71,7 +71,7 @@ def chosen(call: Call, signal: Value, axis: int) -> Value:
 
 def choices(call: Call) -> str:
     """The name of neurons among which the data choose."""
-    writers = call.program.wrote(call.signal(0, "self"))
+    writers = call.program.wrote(call.signal())
     place = call.tracing.path or next(iter(writers), "")
     return f"choices of {place}" if place else "choices"
 

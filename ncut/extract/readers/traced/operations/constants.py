@@ -80,18 +80,6 @@ def _unpacked(call: Call) -> Any:
     return call.tracing.made(expanded(wide, shape), data), lengths
 
 
-def _math_attention(call: Call) -> Any:
-    return 0  # SDPBackend.MATH: decomposes into matrix products
-
-
-def _holds(call: Call) -> Any:
-    return torch.ones((), dtype=torch.bool)  # distributions validate their parameters
-
-
-def _no_result(call: Call) -> Any:
-    return None
-
-
 EARLY = table(
     (
         "zeros_like ones_like full_like empty_like rand_like randn_like randint_like new_zeros "
@@ -105,8 +93,9 @@ EARLY = table(
     ("masked_select", _masked_select),
     ("_pack_padded_sequence", _packed),
     ("_pad_packed_sequence", _unpacked),
-    ("_fused_sdp_choice", _math_attention),
-    ("_is_all_true", _holds),
-    ("_assert_async _functional_assert_async _assert_tensor_metadata", _no_result),
+    ("_fused_sdp_choice", lambda _: 0),  # SDPBackend.MATH: decomposes into matrix products
+    # Distributions validate their parameters.
+    ("_is_all_true", lambda _: torch.ones((), dtype=torch.bool)),
+    ("_assert_async _functional_assert_async _assert_tensor_metadata", lambda _: None),
 )
 """Operations whose results are not traced tensors."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,20 +36,8 @@ from ncut.extract.readers.traced.tracing import Call
 from ncut.extract.registry import table
 
 
-def _reshape(call: Call) -> Value:
-    return reshaped(call.signal(0, "self"), call.shape)
-
-
-def _expand(call: Call) -> Value:
-    return expanded(call.signal(0, "self"), call.shape)
-
-
-def _permute(call: Call) -> Value:
-    return permuted(call.signal(0, "self"), call.arg(1, "dims"))
-
-
 def _transpose(call: Call) -> Value:
-    signal = call.signal(0, "self")
+    signal = call.signal()
     order = [*range(signal.ndim)]
     first, second = (0, 1) if call.function == "t" else (call.arg(1, "dim0"), call.arg(2, "dim1"))
     if signal.ndim > 1:
@@ -60,21 +48,17 @@ def _transpose(call: Call) -> Value:
 
 def _slice(call: Call) -> Value:
     start, stop, step = call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)
-    return indexed(call.signal(0, "self"), call.arg(1, "dim", 0), slice(start, stop, step))
+    return indexed(call.signal(), call.arg(1, "dim", 0), slice(start, stop, step))
 
 
 def _select(call: Call) -> Value:
-    signal, axis, at = call.signal(0, "self"), call.arg(1, "dim"), call.arg(2, "index")
-    n = signal.shape[signal.axis(axis)]
-    return indexed(signal, axis, int(at) % n)
+    signal, axis = call.signal(), call.axis()
+    return indexed(signal, axis, int(call.arg(2, "index")) % signal.shape[axis])
 
 
-def _index_select(call: Call) -> Value:
-    signal, axis, index = call.signal(0, "self"), call.arg(1, "dim"), call.arg(2, "index")
-    return _taken(call, signal, signal.axis(axis), index)
-
-
-def _taken(call: Call, signal: Value, axis: int, index: Any) -> Value:
+def _taken(call: Call, axis: int, index: Any) -> Value:
+    """Entries along an axis, by an index that may depend on the data."""
+    signal = call.signal()
     if not is_known(call, index):
         shape = (*signal.shape[:axis], *index.shape, *signal.shape[axis + 1 :])
         return gathered(signal, [axis], shape)
@@ -85,7 +69,7 @@ def _taken(call: Call, signal: Value, axis: int, index: Any) -> Value:
 
 def _index(call: Call) -> Value:
     """`tensor[indices]`, with None for unindexed axes."""
-    signal, indices = call.signal(0, "self"), call.arg(1, "indices")
+    signal, indices = call.signal(), call.arg(1, "indices")
     used = [axis for axis, index in enumerate(indices) if index is not None]
     chosen_by = [indices[axis] for axis in used]
     masks = any(index.dtype == torch.bool for index in chosen_by)
@@ -96,17 +80,16 @@ def _index(call: Call) -> Value:
     if masks:
         raise ModelError("it chooses entries by a mask")
     if len(used) == 1:
-        return _taken(call, signal, used[0], chosen_by[0])
+        return _taken(call, used[0], chosen_by[0])
     adjacent = used == list(range(used[0], used[-1] + 1))
     return gathered(signal, used, call.shape, at=used[0] if adjacent else 0)
 
 
 def _gather(call: Call) -> Value:
-    signal, index = call.signal(0, "self"), call.arg(2, "index")
-    axis = signal.axis(call.arg(1, "dim"))
+    index, axis = call.arg(2, "index"), call.axis()
     if not is_known(call, index):
-        return chosen(call, signal, axis)
-    return taken_along(signal, axis, index.cpu().numpy())
+        return chosen(call, call.signal(), axis)
+    return taken_along(call.signal(), axis, index.cpu().numpy())
 
 
 def _by_places(signal: Value, move: Callable[[torch.Tensor], torch.Tensor]) -> Value:
@@ -120,34 +103,26 @@ def _moved(call: Call) -> Value:
     if not all(is_known(call, value) for value in call.args[1:] if torch.is_tensor(value)):
         raise ModelError("it chooses entries by an index that depends on the data")
     move: Any = getattr(torch.ops.aten, call.function.removesuffix("_copy"))
-    return _by_places(call.signal(0, "self"), lambda x: move(x, *call.args[1:], **call.kwargs))
+    return _by_places(call.signal(), lambda x: move(x, *call.args[1:], **call.kwargs))
 
 
-def _concatenate(call: Call) -> Value:
-    tensors = call.arg(0, "tensors")
-    return concatenated([call.tracing.signal_of(t) for t in tensors], call.arg(1, "dim", 0))
+def _joined(join: Callable[[Sequence[Value], int], Value]) -> Callable[[Call], Value]:
+    """`cat` or `stack`."""
 
+    def rule(call: Call) -> Value:
+        signals = [call.tracing.signal_of(tensor) for tensor in call.arg(0, "tensors")]
+        return join(signals, call.arg(1, "dim", 0))
 
-def _stack(call: Call) -> Value:
-    tensors, axis = call.arg(0, "tensors"), call.arg(1, "dim", 0)
-    return stacked([call.tracing.signal_of(t) for t in tensors], axis)
+    return rule
 
 
 def _split(call: Call) -> list[Value]:
-    signal, axis = call.signal(0, "self"), call.arg(2, "dim", 0)
-    return parts(signal, axis, [shape[signal.axis(axis)] for shape in call.shapes])
-
-
-def _unbind(call: Call) -> list[Value]:
-    return unbound(call.signal(0, "self"), call.arg(1, "dim", 0))
-
-
-def _flip(call: Call) -> Value:
-    return flipped(call.signal(0, "self"), call.arg(1, "dims"))
+    axis = call.axis(2, 0)
+    return parts(call.signal(), axis, [shape[axis] for shape in call.shapes])
 
 
 def _roll(call: Call) -> Value:
-    signal, shifts, axes = call.signal(0, "self"), call.arg(1, "shifts"), call.arg(2, "dims", [])
+    signal, shifts, axes = call.signal(), call.arg(1, "shifts"), call.arg(2, "dims", [])
     if not axes:
         return _by_places(signal, lambda whole: whole.roll(shifts))
     for shift, axis in zip(listed(shifts), listed(axes), strict=True):
@@ -156,12 +131,8 @@ def _roll(call: Call) -> Value:
     return signal
 
 
-def _repeat(call: Call) -> Value:
-    return tiled(call.signal(0, "self"), call.arg(1, "repeats"))
-
-
 def _pixel_shuffle(call: Call) -> Value:
-    signal, factor = call.signal(0, "self"), call.arg(1, "upscale_factor")
+    signal, factor = call.signal(), call.arg(1, "upscale_factor")
     *batch, c, h, w = signal.shape
     n = len(batch)
     split = (*batch, c // factor**2, factor, factor, h, w)
@@ -169,14 +140,14 @@ def _pixel_shuffle(call: Call) -> Value:
 
 
 def _channel_shuffle(call: Call) -> Value:
-    signal, groups = call.signal(0, "self"), call.arg(1, "groups")
+    signal, groups = call.signal(), call.arg(1, "groups")
     n, c, *positions = signal.shape
     order = [0, 2, 1, *range(3, 3 + len(positions))]
     return rearranged(signal, (n, groups, c // groups, *positions), order, call.shape)
 
 
 def _pixel_unshuffle(call: Call) -> Value:
-    signal, factor = call.signal(0, "self"), call.arg(1, "downscale_factor")
+    signal, factor = call.signal(), call.arg(1, "downscale_factor")
     *batch, c, h, w = signal.shape
     n = len(batch)
     split = (*batch, c, h // factor, factor, w // factor, factor)
@@ -185,37 +156,23 @@ def _pixel_unshuffle(call: Call) -> Value:
 
 def _unfold(call: Call) -> Value:
     """`tensor.unfold(dim, size, step)`: windows along an axis, on a new last axis."""
-    signal, axis = call.signal(0, "self"), call.signal(0, "self").axis(call.arg(1, "dimension"))
-    size, step = call.arg(2, "size"), call.arg(3, "step")
-    starts = np.arange(call.shape[axis]) * step
-    windows = indexed(signal, axis, starts[:, None] + np.arange(size)[None, :])
-    order = [at for at in range(windows.ndim) if at != axis + 1] + [axis + 1]
-    return permuted(windows, order)
+    axis, size = call.signal().axis(call.arg(1, "dimension")), call.arg(2, "size")
+    starts = np.arange(call.shape[axis]) * call.arg(3, "step")
+    windows = indexed(call.signal(), axis, starts[:, None] + np.arange(size)[None, :])
+    return permuted(windows, [at for at in range(windows.ndim) if at != axis + 1] + [axis + 1])
 
 
 def _as_strided(call: Call) -> Value:
-    signal = call.signal(0, "self")
-    if call.shape != signal.shape:
+    if call.shape != call.signal().shape:
         raise ModelError("it lays out memory by hand")
-    return signal
-
-
-def _view_as_complex(call: Call) -> Value:
-    """Pairs of neurons as one complex number."""
-    return merged(call.signal(0, "self"), [call.signal(0, "self").ndim - 1])
-
-
-def _view_as_real(call: Call) -> Value:
-    signal = call.signal(0, "self")
-    return expanded(unsqueezed(signal, signal.ndim), call.shape)
+    return call.signal()
 
 
 def _fourier(call: Call) -> Value:
     """A Fourier transform over positions, separate for each neuron."""
     why = "it mixes all neurons of a layer with each other without any weights"
-    axes = [call.signal(0, "self").axis(axis) for axis in listed(call.arg(1, "dim"))]
-    signal = call.signal(0, "self")
-    for axis in axes:
+    signal = call.signal()
+    for axis in listed(call.arg(1, "dim")):
         signal = gathered(signal, [axis], signal.shape, why=why)
     return call.program.positions(signal, call.shape)
 
@@ -223,30 +180,31 @@ def _fourier(call: Call) -> Value:
 RULES = table(
     (
         "view _unsafe_view reshape _reshape_alias squeeze squeeze_ unsqueeze unsqueeze_ flatten",
-        _reshape,
+        lambda call: reshaped(call.signal(), call.shape),
     ),
-    ("expand", _expand),
-    ("permute", _permute),
+    ("expand", lambda call: expanded(call.signal(), call.shape)),
+    ("permute", lambda call: permuted(call.signal(), call.arg(1, "dims"))),
     ("transpose t swapaxes transpose_", _transpose),
     ("slice", _slice),
     ("select", _select),
-    ("index_select", _index_select),
+    ("index_select", lambda call: _taken(call, call.axis(), call.arg(2, "index"))),
     ("index _unsafe_index", _index),
     ("gather", _gather),
     ("diag_embed diagonal diagonal_copy take rot90", _moved),
-    ("cat concatenate", _concatenate),
-    ("stack", _stack),
+    ("cat concatenate", _joined(concatenated)),
+    ("stack", _joined(stacked)),
     ("split split_with_sizes chunk tensor_split", _split),
-    ("unbind", _unbind),
-    ("flip", _flip),
+    ("unbind", lambda call: unbound(call.signal(), call.arg(1, "dim", 0))),
+    ("flip", lambda call: flipped(call.signal(), call.arg(1, "dims"))),
     ("roll", _roll),
-    ("repeat", _repeat),
+    ("repeat", lambda call: tiled(call.signal(), call.arg(1, "repeats"))),
     ("pixel_shuffle", _pixel_shuffle),
     ("pixel_unshuffle", _pixel_unshuffle),
     ("channel_shuffle native_channel_shuffle", _channel_shuffle),
     ("unfold", _unfold),
     ("as_strided as_strided_", _as_strided),
-    ("view_as_complex", _view_as_complex),
-    ("view_as_real", _view_as_real),
+    # Pairs of neurons as one complex number, and back.
+    ("view_as_complex", lambda call: merged(call.signal(), [call.signal().ndim - 1])),
+    ("view_as_real", lambda c: expanded(unsqueezed(c.signal(), c.signal().ndim), c.shape)),
     ("_fft_r2c _fft_c2r _fft_c2c", _fourier),
-)  # fmt: skip
+)

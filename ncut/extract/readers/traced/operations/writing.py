@@ -16,17 +16,9 @@ from ncut.extract.readers.traced.tracing import Call
 from ncut.extract.registry import table
 
 
-def _copy(call: Call) -> Value:
-    return expanded(call.signal(1, "src"), call.shape)
-
-
-def _filled(call: Call) -> Value:
-    return expanded(call.signal(1, "value"), call.shape)
-
-
 def _index_filled(call: Call) -> Value:
     """`tensor.index_fill(dim, index, value)`."""
-    signal, index = call.signal(0, "self"), call.arg(2, "index")
+    signal, index = call.signal(), call.arg(2, "index")
     axis = signal.axis(call.arg(1, "dim"))
     filled = call.signal(3, "value")
     if not is_known(call, index):
@@ -39,7 +31,7 @@ def _index_filled(call: Call) -> Value:
 
 def _put(call: Call) -> Value:
     """`tensor[indices] = values`; constants do not change the surrounding neurons."""
-    signal, indices = call.signal(0, "self"), call.arg(1, "indices")
+    signal, indices = call.signal(), call.arg(1, "indices")
     values = call.signal(2, "values")
     known = all(index is None or is_known(call, index) for index in indices)
     places = partial(_places_of, signal.shape, indices) if known else None
@@ -60,7 +52,7 @@ def _places_of(shape: tuple[int, ...], indices: Any) -> Any:
 
 def _scatter(call: Call) -> Value:
     """Values put or added at indexed positions."""
-    signal, source = call.signal(0, "self"), call.signal(3, "src")
+    signal, source = call.signal(), call.signal(3, "src")
     axis, index = signal.axis(call.arg(1, "dim")), call.arg(2, "index")
     slices = call.function.startswith("index_")
     if slices:
@@ -97,7 +89,7 @@ def _entries_of(shape: tuple[int, ...], axis: int, index: Any) -> Any:
 
 def _masked_scattered(call: Call) -> Value:
     """`tensor.masked_scatter(mask, source)`."""
-    signal, mask, source = call.signal(0, "self"), call.arg(1, "mask"), call.signal(2, "source")
+    signal, mask, source = call.signal(), call.arg(1, "mask"), call.signal(2, "source")
     if not is_known(call, mask):
         raise ModelError("it writes entries at places that depend on the data")
     chosen = np.broadcast_to(mask.cpu().numpy(), call.shape)
@@ -109,8 +101,8 @@ def _masked_scattered(call: Call) -> Value:
 
 
 RULES = table(
-    ("copy_ copy", _copy),
-    ("fill_ fill zero_ zero", _filled),
+    ("copy_ copy", lambda call: expanded(call.signal(1, "src"), call.shape)),
+    ("fill_ fill zero_ zero", lambda call: expanded(call.signal(1, "value"), call.shape)),
     ("index_put index_put_ _index_put_impl_ _unsafe_index_put", _put),
     ("index_fill index_fill_", _index_filled),
     ("masked_scatter masked_scatter_", _masked_scattered),
