@@ -349,7 +349,8 @@ class TorchWatch(Watch):
         read = self._multiplied if self.parameters else None
         inert = Inert(mode, read, self._sizes.setdefault(mode, []))
         with inert, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            # Only the CPU's, which is restored: torch.manual_seed would seed all devices.
+            torch.default_generator.manual_seed(0)
             if isinstance(self.inputs, tuple):
                 self.model(*(_cloned(x) for x in self.inputs))
             else:
