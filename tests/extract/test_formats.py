@@ -615,8 +615,11 @@ def test_gguf_files_that_are_refused(tmp_path: Path) -> None:
     write("llama", split__count=3)
     with pytest.raises(ModelError, match="one part of a model in several files"):
         ncut.graph(path)
-    write("llama")
+    write("llama", llama__attention__head_count=0)
     with pytest.raises(ModelError, match=r"'attention\.head_count' must be a positive"):
+        ncut.graph(path)
+    write("llama")
+    with pytest.raises(ModelError, match=r"has no 'attention\.head_count'"):
         ncut.graph(path)
     content = path.read_bytes()
     for size in (5, 30, 100, len(content) - 1):

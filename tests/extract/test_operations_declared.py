@@ -271,6 +271,7 @@ def test_ways_around_a_layer_do_not_multiply():
     graph = read_graph(model, scope="all", example_inputs=torch.zeros(1, 2, 4, 4))
     assert [layer.size for layer in graph.layers] == [2, 4, 3]
     found = graph.adjacency.toarray()[:2, 2:6] / into(model.a.weight)
-    # One factor for each channel: the way that widens it most, not the sum of 2^24 ways.
+    # One factor for each channel: the way that widens it most, not the sum of 2^24 ways. That is
+    # through the pool for gamma > 1, and past it, with 1 - gamma, for gamma < 0.
     assert_allclose(found, found[:1].repeat(2, axis=0), rtol=1e-9)
-    assert_allclose(found[0], array(model.g) ** 12, rtol=1e-9)
+    assert_allclose(found[0], (array(model.g) * (1 - array(model.h))) ** 12, rtol=1e-6)
