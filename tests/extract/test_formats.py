@@ -616,7 +616,7 @@ def test_gguf_files_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="one part of a model in several files"):
         ncut.graph(path)
     write("llama")
-    with pytest.raises(ModelError, match=r"'attention\.head_count' must be a positive"):
+    with pytest.raises(ModelError, match=r"has no 'attention\.head_count', which"):
         ncut.graph(path)
     content = path.read_bytes()
     for size in (5, 30, 100, len(content) - 1):
