@@ -9,19 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from ncut.errors import InputError
 from ncut.files import append_line, reading, regular_file, write_text
 from ncut.training.arguments import whole
 from ncut.training.monitor import Monitor
-
-
-class Options(TypedDict, total=False):
-    """Keyword arguments of all loggers; see `LoggingCallback`."""
-
-    every: int
-    regularizer: Any
 
 
 class LoggingCallback(ABC):
@@ -96,9 +89,14 @@ class TensorBoardCallback(LoggingCallback):
     """
 
     def __init__(
-        self, writer: Any, monitor: Monitor | None = None, **options: Unpack[Options]
+        self,
+        writer: Any,
+        monitor: Monitor | None = None,
+        *,
+        every: int = 100,
+        regularizer: Any = None,
     ) -> None:
-        super().__init__(monitor, **options)
+        super().__init__(monitor, every=every, regularizer=regularizer)
         self._add = _method(writer, "writer", "add_scalar")
 
     def _pass_on(self, values: dict[str, float], step: int) -> None:
@@ -119,9 +117,14 @@ class WandbCallback(LoggingCallback):
     """
 
     def __init__(
-        self, run: Any, monitor: Monitor | None = None, **options: Unpack[Options]
+        self,
+        run: Any,
+        monitor: Monitor | None = None,
+        *,
+        every: int = 100,
+        regularizer: Any = None,
     ) -> None:
-        super().__init__(monitor, **options)
+        super().__init__(monitor, every=every, regularizer=regularizer)
         self._log = _method(run, "run", "log")
 
     def _pass_on(self, values: dict[str, float], step: int) -> None:
@@ -141,9 +144,14 @@ class MLflowCallback(LoggingCallback):
     """
 
     def __init__(
-        self, mlflow: Any, monitor: Monitor | None = None, **options: Unpack[Options]
+        self,
+        mlflow: Any,
+        monitor: Monitor | None = None,
+        *,
+        every: int = 100,
+        regularizer: Any = None,
     ) -> None:
-        super().__init__(monitor, **options)
+        super().__init__(monitor, every=every, regularizer=regularizer)
         self._log = _method(mlflow, "mlflow", "log_metrics")
 
     def _pass_on(self, values: dict[str, float], step: int) -> None:
@@ -170,9 +178,14 @@ class CSVCallback(LoggingCallback):
     """
 
     def __init__(
-        self, path: str | PathLike[str], monitor: Monitor | None = None, **options: Unpack[Options]
+        self,
+        path: str | PathLike[str],
+        monitor: Monitor | None = None,
+        *,
+        every: int = 100,
+        regularizer: Any = None,
     ) -> None:
-        super().__init__(monitor, **options)
+        super().__init__(monitor, every=every, regularizer=regularizer)
         self.path = Path(path)
         self._found()
 

@@ -39,6 +39,8 @@ import numpy as np
 from ncut import kernels
 
 rng = np.random.default_rng(0)
+# Shells start processes in the background with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 CALL
 sent = []
 def interrupt():

@@ -84,6 +84,11 @@ class Model:
         return {source.name: source.shape for source in sources if source.floating}
 
 
+def with_tensors(path: Path) -> Any:
+    """The file's content as an onnx protobuf, including tensors in external files."""
+    return import_extra("onnx", "onnx").load_model(str(path))
+
+
 def load(path: Path) -> Model:
     """Read and check a model's file, without decoding weights.
 

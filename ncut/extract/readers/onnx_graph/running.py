@@ -15,7 +15,7 @@ import numpy as np
 from ncut.errors import ModelError, import_extra
 from ncut.extract.perturbation import Mode, Read, Reader, Watch, compared
 from ncut.extract.program.values import Value
-from ncut.extract.readers.onnx_graph.model import Following
+from ncut.extract.readers.onnx_graph.model import Following, with_tensors
 from ncut.graphs import NeuronGraph
 from ncut.types import Check
 
@@ -80,9 +80,8 @@ class OnnxWatch(Watch):
     def __init__(self, following: Following, graph: Any, seed: int) -> None:
         super().__init__(graph)
         self._runtime = import_extra("onnxruntime", "check")
-        onnx = import_extra("onnx", "onnx")
-        self._proto = onnx.load_model(str(following.model.path))  # with tensors of external files
-        self._helper, self._following = onnx.helper, following
+        self._proto = with_tensors(following.model.path)
+        self._helper, self._following = import_extra("onnx", "onnx").helper, following
         self._cuts: dict[tuple[str, int], tuple[int, int, str, int]] = {}
         self._sessions: dict[tuple[bool, bool], Any] = {}
         for position, layer in enumerate(graph.layers):
