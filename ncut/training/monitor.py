@@ -271,7 +271,7 @@ class Penalty:
 
 
 class Watching:
-    """What callbacks of training loops share: a measurement, its steps, and a regularizer.
+    """Measurement, its steps and regularizer: the part that callbacks of training loops share.
 
     Parameters are those of `ncut.training.lightning.ClusterabilityCallback`.
     """

@@ -49,6 +49,16 @@ def test_a_wrong_graph_is_warned_of(monkeypatch):
     assert not graph.check.surplus
 
 
+def test_only_the_generator_of_the_cpu_is_seeded_and_it_is_restored(monkeypatch):
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Dropout(), nn.Linear(4, 2))
+    seeded = []
+    monkeypatch.setattr(torch, "manual_seed", seeded.append)
+    before = torch.get_rng_state()
+    assert ncut.graph(model, check=True).check.agrees
+    assert torch.equal(torch.get_rng_state(), before)
+    assert seeded == []
+
+
 def test_only_what_can_be_run_is_checked():
     with pytest.raises(InputError, match="check: only a torch module or an ONNX file can be run"):
         ncut.graph([[[1.0, 2.0]], [[1.0], [2.0]]], check=True)
