@@ -274,4 +274,4 @@ def test_ways_around_a_layer_do_not_multiply():
     # One factor for each channel: the way that widens it most, not the sum of 2^24 ways. That is
     # through the pool for gamma > 1, and past it, with 1 - gamma, for gamma < 0.
     assert_allclose(found, found[:1].repeat(2, axis=0), rtol=1e-9)
-    assert_allclose(found[0], (array(model.g) * (1 - array(model.h))) ** 12, rtol=1e-6)
+    assert_allclose(found[0], (array(model.g) * (1 - array(model.h))) ** 12, rtol=1e-9)
